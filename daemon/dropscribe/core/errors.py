@@ -1,0 +1,214 @@
+"""Every error of dropscribe, and what it says about whom.
+
+The tree::
+
+    DropscribeError
+    ├── ConfigError            the config cannot be used; carries every problem at once
+    ├── StoreError             the state directory cannot be used
+    │   ├── StoreInUse             another daemon has it (or one of the inboxes)
+    │   ├── StoreFull              its disk is full; nothing may be paid for until there is room
+    │   └── StoreUnusable          corrupt, too new, or on a network file system
+    ├── AudioError             the file at hand cannot be read now
+    │   ├── AudioMissing           there is nothing at its path
+    │   ├── AudioChanged           it is not the file that settled
+    │   ├── AudioForbidden         it may be moved but not read
+    │   └── AudioUnsafe            a symlink, a device, a pipe: never followed
+    ├── PublishError           the answer is kept, the files could not be written yet
+    └── ProviderError          one attempt failed
+        ├── TemporaryFailure       try again later (network, 5xx, 429)
+        ├── AmbiguousFailure       the body was sent, no usable answer came: may have been paid for
+        ├── AudioRejected          the provider will never take this file
+        ├── RuleRejected           this rule's parameters are wrong: the rule is held
+        └── ProviderUnusable       key, credit, endpoint, model: the provider is held
+
+Errors carry data; ``cli`` puts them into words. No message holds a secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class DropscribeError(Exception):
+    """Base of all errors that dropscribe raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a config, with its place.
+
+    Attributes:
+        message: What is wrong, without the place.
+        file: The config's path as the user gave it.
+        line: 1-based; 0 when the problem has no place.
+        column: 1-based, in characters; 0 when the problem has no place.
+        length: How many characters the caret underlines; at least 1 where there is a place.
+        hint: What would be right ("did you mean 'language'?"), or "".
+        source_line: The line itself, for the caret; never one that may hold a secret.
+        path: Dotted path of the key ("folders.calls.provider"), or "".
+        warning: True for what is worth saying but no reason to refuse.
+    """
+
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    length: int = 1
+    hint: str = ""
+    source_line: str = ""
+    path: str = ""
+    warning: bool = False
+
+
+class ConfigError(DropscribeError):
+    """Raised when a config cannot be used; *problems* holds all of them."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__(f"{len(problems)} config problem(s)")
+        self.problems = problems
+
+
+class StoreError(DropscribeError):
+    """Raised when the state directory cannot be used.
+
+    Attributes:
+        path: The state directory, database or inbox concerned.
+        reason: What the system said.
+        remedy: What the admin can do.
+    """
+
+    def __init__(self, path: str, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+        self.remedy = remedy
+
+
+class StoreInUse(StoreError):
+    """Raised when another daemon on this machine has the state directory or an inbox."""
+
+
+class StoreFull(StoreError):
+    """Raised when the state directory's disk has no room for a row."""
+
+
+class StoreUnusable(StoreError):
+    """Raised when the database is corrupt, from a newer version, or on a network file system."""
+
+
+class AudioError(DropscribeError):
+    """Raised when an audio file cannot be read now; says nothing about its content."""
+
+    def __init__(self, path: bytes, reason: str) -> None:
+        super().__init__(reason)
+        self.path = path
+        self.reason = reason
+
+
+class AudioMissing(AudioError):
+    """Raised when nothing is at the path, or a folder on the way is gone."""
+
+
+class AudioChanged(AudioError):
+    """Raised when what is at the path is not the file that settled."""
+
+
+class AudioForbidden(AudioError):
+    """Raised when the file may not be read; *reason* names owner and mode."""
+
+
+class AudioUnsafe(AudioError):
+    """Raised for symlinks, devices, pipes and sockets, wherever on the path they stand."""
+
+
+class PublishError(DropscribeError):
+    """Raised when files could not be written or moved; the kept answer is safe.
+
+    Attributes:
+        path: The file or folder concerned.
+        reason: What the system said.
+        code: The errno's name ("ENOSPC"), or a word of ours.
+    """
+
+    def __init__(self, path: bytes, reason: str, code: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.path = path
+        self.reason = reason
+        self.code = code
+
+
+class ProviderError(DropscribeError):
+    """Raised by a provider when its one attempt failed.
+
+    Attributes:
+        code: A short stable word: the provider's own code where it has one
+            ("insufficient_quota"), else ours ("timeout", "http_500", "bad_answer").
+        reason: The provider's words or the system's, cut to 500 characters, with no secret in them.
+        status: The HTTP status, or None where none came.
+        request_id: The provider's id of the request, or None.
+    """
+
+    def __init__(
+        self, code: str, reason: str = "", *, status: int | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(f"{code}: {reason}" if reason else code)
+        self.code = code
+        self.reason = reason or code
+        self.status = status
+        self.request_id = request_id
+
+
+class TemporaryFailure(ProviderError):
+    """Raised when the same request may succeed later: network, 408, 409, 429, 5xx.
+
+    Attributes:
+        retry_after_seconds: What the provider asked for, or None.
+        slows_provider: True when the whole provider must slow down (429, 503), not only this file.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        reason: str = "",
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after_seconds: float | None = None,
+        slows_provider: bool = False,
+    ) -> None:
+        super().__init__(code, reason, status=status, request_id=request_id)
+        self.retry_after_seconds = retry_after_seconds
+        self.slows_provider = slows_provider
+
+
+class AmbiguousFailure(ProviderError):
+    """Raised when the body was sent whole and no usable answer came: it may have been paid for."""
+
+
+class AudioRejected(ProviderError):
+    """Raised when the provider will never take this file (format, size, length).
+
+    Attributes:
+        maybe_rule: True for a 400 that could as well be the rule's fault; the same one for three
+            different files in a row holds the rule (CONTRACT.md §3).
+    """
+
+    def __init__(
+        self,
+        code: str,
+        reason: str = "",
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        maybe_rule: bool = False,
+    ) -> None:
+        super().__init__(code, reason, status=status, request_id=request_id)
+        self.maybe_rule = maybe_rule
+
+
+class RuleRejected(ProviderError):
+    """Raised when the rule's parameters are wrong for this provider, whatever the file."""
+
+
+class ProviderUnusable(ProviderError):
+    """Raised when key, credit, endpoint, model or plan stop every file of this provider."""

@@ -1,0 +1,317 @@
+"""What the house talks about: jobs, their states, the snapshot that identifies a file.
+
+Guarantees: none of its own; frozen data and the table of allowed transitions.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands (DESIGN.md §2)."""
+
+    QUEUED = "queued"  # settled; due at due_at (in the future: deferred)
+    TRANSCRIBING = "transcribing"  # an attempt runs; it was counted before the upload began
+    TRANSCRIBED = "transcribed"  # the answer and the destination are kept; no file touched yet
+    REJECTED = "rejected"  # it can never be transcribed, or time is up; not moved yet
+    DONE = "done"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"  # the user took the file away, or it changed
+
+    @property
+    def is_live(self) -> bool:
+        """True while the job has not ended."""
+        return self in LIVE_STATES
+
+    @property
+    def is_kept(self) -> bool:
+        """True while an answer is kept that waits to be published."""
+        return self in {JobState.TRANSCRIBED, JobState.REJECTED}
+
+
+LIVE_STATES = frozenset({JobState.QUEUED, JobState.TRANSCRIBING, JobState.TRANSCRIBED, JobState.REJECTED})
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.TRANSCRIBING, JobState.WITHDRAWN}),
+    JobState.TRANSCRIBING: frozenset(
+        {JobState.TRANSCRIBED, JobState.QUEUED, JobState.REJECTED, JobState.WITHDRAWN}
+    ),
+    JobState.TRANSCRIBED: frozenset({JobState.DONE, JobState.QUEUED, JobState.WITHDRAWN}),
+    JobState.REJECTED: frozenset({JobState.FAILED, JobState.QUEUED, JobState.WITHDRAWN}),
+    JobState.DONE: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.WITHDRAWN: frozenset(),
+}
+"""A file back in an inbox is a new job (a new generation), so ended states lead nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSnapshot:
+    """What ``fstat`` said of one file at one instant.
+
+    Attributes:
+        device: st_dev. Not part of the identity: it changes at a remount.
+        inode: st_ino.
+        size_bytes: st_size.
+        mtime_ns: st_mtime_ns.
+        ctime_ns: st_ctime_ns. Settling looks at it; identity does not (chmod and link change it).
+    """
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int = 0
+
+    def same_audio(self, other: FileSnapshot, *, stable_inodes: bool = True) -> bool:
+        """Whether *other* is the same content in the same file, as far as metadata can tell."""
+        return (
+            self.size_bytes == other.size_bytes
+            and self.mtime_ns == other.mtime_ns
+            and (not stable_inodes or self.inode == other.inode)
+        )
+
+
+def identity(path: bytes, snapshot: FileSnapshot, *, stable_inodes: bool) -> bytes:
+    """The key that is unique among a folder's live jobs (DESIGN.md §3).
+
+    (inode, size, mtime) where inodes are stable, so that a rename is no new file; else
+    (path, size, mtime). Never the path alone: a recorder that uses one name again makes new files.
+    """
+    who = b"i%d" % snapshot.inode if stable_inodes else b"p" + path
+    return b"%s:%d:%d" % (who, snapshot.size_bytes, snapshot.mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A settled file on its way into the queue.
+
+    Attributes:
+        folder: Name of the folder rule.
+        path: Relative to the rule's inbox, bytes, "/"-separated.
+        snapshot: As it was when it settled.
+        received_at: Unix seconds: when intake first saw the file.
+        incomplete: Its own header says that more was to come (→ warning ``incomplete_audio``).
+        stable_inodes: False on FUSE and network file systems, where inode numbers may change.
+    """
+
+    folder: str
+    path: bytes
+    snapshot: FileSnapshot
+    received_at: float
+    incomplete: bool = False
+    stable_inodes: bool = True
+
+    @property
+    def identity(self) -> bytes:
+        """See :func:`identity`."""
+        return identity(self.path, self.snapshot, stable_inodes=self.stable_inodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The names under which one job's files will stand, chosen before any is written.
+
+    Attributes:
+        root: Absolute path of ``done`` or ``failed``, bytes.
+        directory: Relative to *root*, b"" for *root* itself.
+        audio: File name of the audio.
+        sidecars: (format, file name), in the order in which they are written. The format is one of
+            json, txt, srt, vtt, error.
+    """
+
+    root: bytes
+    directory: bytes
+    audio: bytes
+    sidecars: tuple[tuple[str, bytes], ...]
+
+    @property
+    def folder(self) -> bytes:
+        """Absolute path of the folder that the group stands in."""
+        return self.root + b"/" + self.directory if self.directory else self.root
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """Every name of the group, the audio's first."""
+        return (self.audio, *(name for _, name in self.sidecars))
+
+    def path(self, name: bytes) -> bytes:
+        """Absolute path of one of the group's names."""
+        return self.folder + b"/" + name
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept in the store before any file is touched: the answer and where it goes.
+
+    Attributes:
+        document: The transcript's or the error's whole JSON document (CONTRACT.md §5, §4).
+            Everything that any sidecar shows is in it, so publishing again writes the same bytes.
+        sha256: Hex digest of the audio as it was uploaded; "" for a rejection before the upload.
+        group: The reserved names.
+    """
+
+    document: bytes
+    sha256: str
+    group: Group
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file's way through the house, as its row says.
+
+    Attributes:
+        id: Row id; grows with time.
+        attempts: Attempts that count, begun so far; 1-based while one runs.
+        ambiguous: Of these, sent whole with no usable answer (limit: ``retry.max_ambiguous``).
+        crashes: Attempts in a row cut off by the daemon's own end (limit: ``retry.max_crashes``).
+        spent_seconds: Attempts' durations and planned waits so far; what ``give_up_after`` limits.
+            Held, unavailable and down times never enter it.
+        provider: The provider this attempt goes to; for a job that waits, the one it is pinned to
+            after an ambiguous attempt, or "".
+        due_at: Unix seconds.
+        kept: Set in the states transcribed and rejected.
+    """
+
+    id: int
+    folder: str
+    path: bytes
+    snapshot: FileSnapshot
+    stable_inodes: bool
+    incomplete: bool
+    state: JobState
+    received_at: float
+    due_at: float
+    attempts: int = 0
+    ambiguous: int = 0
+    crashes: int = 0
+    spent_seconds: float = 0.0
+    provider: str = ""
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one provider, for ``why`` and the error sidecar.
+
+    Attributes:
+        at: Unix seconds when it was claimed.
+        seconds: How long it took; None while it runs or when the daemon ended first.
+        status: HTTP status or None.
+        code: "" for success; else the error's code; "interrupted" when the daemon ended first.
+        counted: Whether it counts towards give_up_after and max_ambiguous.
+    """
+
+    at: float
+    provider: str
+    seconds: float | None = None
+    status: int | None = None
+    code: str = ""
+    reason: str = ""
+    counted: bool = True
+
+
+class ScopeKind(enum.StrEnum):
+    """What a hold stops."""
+
+    PROVIDER = "provider"
+    FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A provider or a folder rule, as the thing that is held."""
+
+    kind: ScopeKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a provider or rule is held, and when one file will probe it.
+
+    Attributes:
+        since: Unix seconds of the first failure of this hold.
+        next_probe_at: Unix seconds; from then on one file at a time is tried.
+        wait_seconds: The wait that led to next_probe_at; doubles at each failed probe.
+    """
+
+    scope: Scope
+    code: str
+    reason: str
+    since: float
+    next_probe_at: float
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended, written in the same transaction as the job's next state."""
+
+    seconds: float
+    status: int | None = None
+    code: str = ""
+    reason: str = ""
+    counted: bool = True
+    ambiguous: bool = False
+
+
+# What the handler tells the engine ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The files stand at *path* (the audio's, absolute); the row may say done or failed."""
+
+    path: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeptForPublishing:
+    """``keep`` has succeeded: call the handler again, outside the provider's slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Call again after *after_seconds*.
+
+    Attributes:
+        attempt: How the attempt ended; None when none was made (publishing, a missing file).
+        spent_seconds: What to add to the job's spent time.
+        pin: Provider to stay with after an ambiguous attempt, or "".
+    """
+
+    after_seconds: float
+    code: str
+    reason: str
+    attempt: AttemptEnd | None = None
+    spent_seconds: float = 0.0
+    pin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The file is gone or is no longer the one that settled; the job ends, intake looks again."""
+
+    reason: str
+    attempt: AttemptEnd | None = None
+
+
+Outcome = Published | KeptForPublishing | Retry | Withdrawn
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What ``submit`` made of one file.
+
+    Attributes:
+        is_new: A row was made.
+        live_path: For a file whose job lives already: the path that its row has.
+    """
+
+    is_new: bool
+    live_path: bytes | None = None
+    cleaned: tuple[bytes, ...] = field(default=())

@@ -1,0 +1,242 @@
+"""The audio of one job: the file opened is the file checked, and is read in bounded pieces.
+
+Guarantees: no symlink is followed on any part of the path below the inbox; nothing but a regular file
+is opened; :meth:`AudioFile.recheck` tells whether what was read is what settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import pwd
+import stat
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing, AudioUnsafe
+from dropscribe.core.model import FileSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from concurrent.futures import Executor
+    from types import TracebackType
+
+BLOCK_BYTES = 256 * 1024
+"""What one read takes: the memory of an upload, whatever its length."""
+
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_OPEN_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def snapshot_of(status: os.stat_result) -> FileSnapshot:
+    """The snapshot that a stat result holds."""
+    return FileSnapshot(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+def open_beneath(root: bytes, path: bytes) -> int:
+    """Open the regular file *path* below *root* for reading, following no symlink below *root*.
+
+    Every folder on the way is opened by descriptor with O_NOFOLLOW, so that a folder swapped for a
+    symlink between check and open leads nowhere. O_NONBLOCK keeps a pipe from blocking the open.
+
+    Raises:
+        AudioMissing: Nothing is there.
+        AudioForbidden: May not be read; the reason names owner, mode and remedy.
+        AudioUnsafe: A symlink, device, pipe, socket or folder.
+        OSError: Anything else (EIO, ESTALE, EMFILE, …): says nothing about the audio.
+    """
+    *folders, name = path.split(b"/")
+    try:
+        descriptor = _open_folders(root, folders)
+        try:
+            file = os.open(name, _OPEN_FILE, dir_fd=descriptor)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+    except OSError as error:
+        raise _audio_error(root, path, error) from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise AudioUnsafe(path, "not a regular file")
+    return file
+
+
+def _open_folders(root: bytes, folders: list[bytes]) -> int:
+    # The inbox itself may be reached through symlinks: the admin wrote that path.
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for folder in folders:
+        try:
+            below = os.open(folder, _OPEN_FOLDER, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    return descriptor
+
+
+def _audio_error(root: bytes, path: bytes, error: OSError) -> Exception:
+    if error.errno == errno.ENOENT:
+        return AudioMissing(path, "nothing is there")
+    if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.ENODEV}:
+        return AudioUnsafe(path, os.strerror(error.errno))
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return AudioForbidden(path, describe_forbidden(root + b"/" + path))
+    return error
+
+
+def describe_forbidden(path: bytes) -> str:
+    """Owner, mode and remedy of a file that may not be read (CONTRACT.md §4)."""
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        return f"may not be looked at: {os.strerror(error.errno or 0)}"
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = str(status.st_uid)
+    return (
+        f"owner {owner}, mode {stat.S_IMODE(status.st_mode):04o}: not readable by uid {os.geteuid()}; "
+        f"give it read access (chmod g+r, an ACL, or run the recorder with UMask=0027)"
+    )
+
+
+class AudioFile:
+    """One settled file, open for one attempt.
+
+    Attributes:
+        name: The file's own name, bytes.
+        snapshot: From ``fstat`` right after the open.
+        size_bytes: Its size then; the Content-Length of the upload.
+    """
+
+    def __init__(self, descriptor: int, name: bytes, executor: Executor | None = None) -> None:
+        self._descriptor = descriptor
+        self._executor = executor
+        self._status = os.fstat(descriptor)
+        self._sha256 = ""
+        self.name = name
+        self.snapshot = snapshot_of(self._status)
+        self.size_bytes = self.snapshot.size_bytes
+        # A recording of one block costs no second hop to a thread.
+        self._first = os.pread(descriptor, BLOCK_BYTES, 0)
+
+    @classmethod
+    def open(cls, root: bytes, path: bytes, executor: Executor | None = None) -> AudioFile:
+        """Open *path* below *root*; raises as :func:`open_beneath` does."""
+        descriptor = open_beneath(root, path)
+        try:
+            return cls(descriptor, path.rpartition(b"/")[2], executor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @property
+    def suffix(self) -> str:
+        """The name's last suffix in lower case with its dot (".wav"), or ""."""
+        return os.path.splitext(os.fsdecode(self.name))[1].lower()
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, at most BLOCK_BYTES: enough to tell a container."""
+        return self._first
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the whole content, known after a whole pass of :meth:`blocks`, else ""."""
+        return self._sha256
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The content from its start in blocks, hashed as it passes.
+
+        Yields exactly ``size_bytes`` bytes or raises AudioChanged: a Content-Length is a promise.
+        """
+        digest = hashlib.sha256()
+        sent = 0
+        loop = asyncio.get_running_loop()
+        block = self._first
+        while block:
+            block = block[: self.size_bytes - sent]
+            digest.update(block)
+            sent += len(block)
+            yield block
+            if sent >= self.size_bytes:
+                break
+            block = await loop.run_in_executor(
+                self._executor, os.pread, self._descriptor, BLOCK_BYTES, sent
+            )
+        if sent < self.size_bytes:
+            raise AudioChanged(self.name, f"shrank from {self.size_bytes} to {sent} bytes while being read")
+        self._sha256 = digest.hexdigest()
+
+    async def ensure_sha256(self) -> str:
+        """The digest, reading the file for it only if no upload has done so."""
+        if not self._sha256:
+            async for _ in self.blocks():
+                pass
+        return self._sha256
+
+    def reader(self) -> io.BufferedReader:
+        """A seekable binary reader of its own position, for decoders that run in a thread.
+
+        Valid while this AudioFile is open; closing the reader leaves the AudioFile open.
+        """
+        return io.BufferedReader(_PositionedReader(self._descriptor, self.size_bytes), BLOCK_BYTES)
+
+    def recheck(self) -> bool:
+        """Whether the open file still is what it was at the open (ctime aside: chmod, link)."""
+        return self.snapshot.same_audio(snapshot_of(os.fstat(self._descriptor)))
+
+    @property
+    def mode(self) -> int:
+        """Permission bits, for the sidecars' mode."""
+        return stat.S_IMODE(self._status.st_mode)
+
+    def close(self) -> None:
+        """Close the descriptor; safe to call twice."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> AudioFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _PositionedReader(io.RawIOBase):
+    """Reads by ``pread``, so that two readers of one descriptor never move each other."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        self._descriptor = descriptor
+        self._size_bytes = size_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size_bytes}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the stub wants any buffer
+        block = os.pread(self._descriptor, len(buffer), self._position)
+        buffer[: len(block)] = block
+        self._position += len(block)
+        return len(block)
+
+

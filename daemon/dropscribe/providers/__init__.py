@@ -1,0 +1,1 @@
+"""The seam to the vendors, and one file for each of them."""

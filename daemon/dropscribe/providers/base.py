@@ -1,0 +1,53 @@
+"""The seam: what every provider promises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.disk.audio import AudioFile
+    from dropscribe.transcripts.model import Transcript
+
+ParamValue = bool | int | float | str | list[str]
+"""A request parameter's value. A boolean is sent as ``true``/``false``, a list as a repeated parameter."""
+
+
+class Provider(Protocol):
+    """One configured account at one vendor, or the engine on this machine."""
+
+    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
+        """Upload *audio* once and return its transcript.
+
+        One attempt; the caller retries. Cancel-safe: nothing is left open. After a return the whole
+        file has been read through ``audio.blocks()`` or its digest is asked for by the caller.
+
+        Args:
+            audio: Settled file, open. Read in blocks, never whole.
+            params: The provider's parameters with the rule's laid over them; sent as they are.
+
+        Raises:
+            TemporaryFailure: Network, timeout before the body was sent whole, 5xx, 429.
+            AmbiguousFailure: The body was sent whole and no usable answer came.
+            AudioRejected: The provider will never take this file.
+            RuleRejected: The parameters are wrong, whatever the file.
+            ProviderUnusable: Key, credit, endpoint, model; says nothing about the file.
+            AudioChanged: The file shrank while it was being sent.
+        """
+        ...
+
+    async def probe(self) -> str:
+        """Ask whether the provider answers and takes the key, without paying for audio.
+
+        Returns:
+            What was learnt, in a few words, for ``check --online``.
+
+        Raises:
+            ProviderError: As :meth:`transcribe`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and models. Safe to call twice."""
+        ...

@@ -1,0 +1,109 @@
+"""Subtitle cues from a transcript document.
+
+Guarantees: pure; a cue's text is one line of printable characters, its end lies after its start.
+Cues follow the segments. A segment too long to read at once is cut along the times of its words, where
+the words can be told apart in its text; words alone are grouped the same way.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+LINE_CHARACTERS = 42
+CUE_LINES = 2
+CUE_SECONDS = 7.0
+PAUSE_SECONDS = 0.8
+SHORTEST_SECONDS = 0.5
+"""What a cue gets whose end is not after its start."""
+
+_SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - these are the full-width marks
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """One subtitle; times in seconds from the start of the audio."""
+
+    start: float
+    end: float
+    text: str
+    speaker: str | None = None
+
+    @property
+    def spoken(self) -> str:
+        """The text, after the speaker's name where it is known."""
+        return self.text if self.speaker is None else f"{one_line(self.speaker)}: {self.text}"
+
+
+def cues_of(document: Mapping[str, Any]) -> list[Cue]:
+    """The cues of a ``dropscribe.transcript/1`` document; [] where nothing is timed."""
+    words = [_cue(word, "word") for word in document["words"] if _is_timed(word)]
+    segments = [_cue(segment, "text") for segment in document["segments"] if _is_timed(segment)]
+    if not segments:
+        return list(_grouped([word for word in words if word.text]))
+    words.sort(key=lambda word: word.start)
+    starts = [word.start for word in words]
+    return [piece for cue in segments if cue.text for piece in _readable(cue, words, starts)]
+
+
+def one_line(text: str) -> str:
+    """*text* with control characters and runs of white space made single spaces."""
+    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+
+
+def lines_of(text: str) -> list[str]:
+    """*text* in lines of a cue; a word longer than a line stays whole."""
+    return textwrap.wrap(text, LINE_CHARACTERS, break_long_words=False, break_on_hyphens=False)
+
+
+def _is_timed(item: Mapping[str, Any]) -> bool:
+    return item["start"] is not None and item["end"] is not None
+
+
+def _cue(item: Mapping[str, Any], key: str) -> Cue:
+    start, end = float(item["start"]), float(item["end"])
+    return Cue(start, end if end > start else start + SHORTEST_SECONDS, one_line(item[key]), item["speaker"])
+
+
+def _readable(cue: Cue, words: Sequence[Cue], starts: Sequence[float]) -> list[Cue]:
+    if cue.end - cue.start <= CUE_SECONDS and len(lines_of(cue.spoken)) <= CUE_LINES:
+        return [cue]
+    own = words[bisect_left(starts, cue.start) : bisect_left(starts, cue.end)]
+    tokens = cue.text.split()
+    if not own or len(own) != len(tokens):
+        return [cue]
+    # The segment's tokens, not the words: some providers' words lack the punctuation.
+    timed = [Cue(word.start, word.end, token, cue.speaker) for word, token in zip(own, tokens, strict=True)]
+    return list(_grouped(timed))
+
+
+def _grouped(words: Sequence[Cue]) -> Iterator[Cue]:
+    group: list[Cue] = []
+    for word in words:
+        if group and _breaks(group, word):
+            yield _joined(group)
+            group = []
+        group.append(word)
+    if group:
+        yield _joined(group)
+
+
+def _breaks(group: Sequence[Cue], word: Cue) -> bool:
+    last = group[-1]
+    return (
+        word.end - group[0].start > CUE_SECONDS
+        or word.start - last.end > PAUSE_SECONDS
+        or word.speaker != last.speaker
+        or last.text.endswith(_SENTENCE_ENDS)
+        or len(lines_of(_joined([*group, word]).spoken)) > CUE_LINES
+    )
+
+
+def _joined(group: Sequence[Cue]) -> Cue:
+    end = max(item.end for item in group)
+    return Cue(group[0].start, end, " ".join(item.text for item in group), group[0].speaker)

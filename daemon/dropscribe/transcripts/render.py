@@ -1,0 +1,99 @@
+"""The bytes of every sidecar, from the document alone.
+
+Guarantees: pure and deterministic: one document gives one sequence of bytes, today and after a crash;
+each file ends with a newline.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.transcripts.cues import cues_of, lines_of, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dropscribe.transcripts.cues import Cue
+
+
+def render_json(document: Mapping[str, Any]) -> bytes:
+    r"""The document itself, for people and programs, in UTF-8; a name's other bytes as ``\udcXX``."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # For a lone surrogate, and nothing else here, Python's escape is JSON's escape.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def render_txt(document: Mapping[str, Any]) -> bytes:
+    """The text and a newline; one line a speaker turn where speakers are known."""
+    lines = list(_turns(document)) if document["speakers"] else [document["text"].rstrip("\r\n")]
+    return _encoded("\n".join(lines) + "\n")
+
+
+def render_srt(document: Mapping[str, Any]) -> bytes | None:
+    """SubRip cues, or None where nothing is timed."""
+    cues = cues_of(document)
+    blocks = (_srt_block(number, cue) for number, cue in enumerate(cues, 1))
+    return _encoded("\n".join(blocks)) if cues else None
+
+
+def render_vtt(document: Mapping[str, Any]) -> bytes | None:
+    """WebVTT cues, or None where nothing is timed."""
+    cues = cues_of(document)
+    return _encoded("\n".join(["WEBVTT\n", *map(_vtt_block, cues)])) if cues else None
+
+
+RENDERERS: dict[str, Callable[[Mapping[str, Any]], bytes | None]] = {
+    "json": render_json,
+    "txt": render_txt,
+    "srt": render_srt,
+    "vtt": render_vtt,
+    "error": render_json,
+}
+"""By sidecar format; None means that this file is not written."""
+
+
+def _turns(document: Mapping[str, Any]) -> Iterator[str]:
+    key = "text" if any(item["speaker"] is not None for item in document["segments"]) else "word"
+    items = document["segments" if key == "text" else "words"]
+    for speaker, turn in itertools.groupby(items, key=lambda item: item["speaker"]):
+        text = one_line(" ".join(item[key] for item in turn))
+        if text:
+            yield text if speaker is None else f"{one_line(speaker)}: {text}"
+
+
+def _srt_block(number: int, cue: Cue) -> str:
+    # SubRip knows no escape: an arrow in the text would be read as a line of times.
+    text = cue.spoken.replace("-->", "->")
+    return f"{number}\n{_clock(cue.start, ',')} --> {_clock(_end(cue), ',')}\n{_wrapped(text)}\n"
+
+
+def _vtt_block(cue: Cue) -> str:
+    voice = "" if cue.speaker is None else f"<v {_vtt_escaped(one_line(cue.speaker))}>"
+    text = _vtt_escaped(_wrapped(cue.text))
+    return f"{_clock(cue.start, '.')} --> {_clock(_end(cue), '.')}\n{voice}{text}\n"
+
+
+def _end(cue: Cue) -> float:
+    return max(cue.end, cue.start + 0.001)
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(lines_of(text))
+
+
+def _vtt_escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _clock(seconds: float, separator: str) -> str:
+    whole, milliseconds = divmod(round(max(seconds, 0.0) * 1000), 1000)
+    minutes, second = divmod(whole, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour:02d}:{minute:02d}:{second:02d}{separator}{milliseconds:03d}"
+
+
+def _encoded(text: str) -> bytes:
+    # A provider's JSON may hold half a surrogate pair, which has no UTF-8.
+    return text.encode("utf-8", "replace")

@@ -1,0 +1,153 @@
+"""What the text, SubRip and WebVTT sidecars promise."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropscribe.transcripts.document import transcript_document
+from dropscribe.transcripts.model import Segment, Transcript, Word
+from dropscribe.transcripts.render import RENDERERS
+from support.transcripts import facts
+
+SRT_TIMES = re.compile(r"^(\d{2,}):([0-5]\d):([0-5]\d),(\d{3}) --> (\d{2,}):([0-5]\d):([0-5]\d),(\d{3})$")
+
+
+def _rendered(kind: str, transcript: Transcript) -> str | None:
+    made = RENDERERS[kind](transcript_document(transcript, facts()))
+    return None if made is None else made.decode()
+
+
+def _milliseconds(hours, minutes, seconds, rest):
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(rest)
+
+
+def parsed_srt(text: str) -> list[tuple[int, int, str]]:
+    """A strict reader of SubRip: numbered blocks, a line of times, text without blank lines."""
+    cues = []
+    for number, block in enumerate(text.removesuffix("\n").split("\n\n"), 1):
+        first, times, *lines = block.split("\n")
+        assert first == str(number)
+        assert lines
+        assert all(line.strip() for line in lines)
+        found = SRT_TIMES.match(times)
+        assert found
+        cues.append(
+            (_milliseconds(*found.groups()[:4]), _milliseconds(*found.groups()[4:]), "\n".join(lines))
+        )
+    return cues
+
+
+def test_txt_is_the_text_and_a_newline():
+    """Without speakers the text stands as the provider gave it."""
+    assert _rendered("txt", Transcript("Hello,\nworld.")) == "Hello,\nworld.\n"
+    assert _rendered("txt", Transcript("")) == "\n"
+
+
+def test_txt_has_a_line_a_turn():
+    """With speakers each turn is a line, speaker 0 included; neighbouring segments of one are joined."""
+    transcript = Transcript(
+        "x",
+        segments=(
+            Segment(" Hi.", 0, 1, "speaker_0"),
+            Segment("How\nare you?", 1, 2, "speaker_0"),
+            Segment("Fine.", 2, 3, "speaker_1"),
+            Segment("(noise)", 3, 4),
+            Segment("", 4, 5, "speaker_1"),
+        ),
+    )
+    assert _rendered("txt", transcript) == "speaker_0: Hi. How are you?\nspeaker_1: Fine.\n(noise)\n"
+
+
+def test_txt_takes_turns_from_words_where_only_words_have_speakers():
+    """Speakers known from words alone make turns too."""
+    words = tuple(Word(word, speaker=name) for word, name in [("a", "A"), ("b", "A"), ("c", "B")])
+    assert _rendered("txt", Transcript("a b c", words=words)) == "A: a b\nB: c\n"
+
+
+@pytest.mark.parametrize("kind", ["srt", "vtt"])
+def test_nothing_timed_means_no_file(kind):
+    """Where nothing has both times, there is no file."""
+    transcript = Transcript("x", segments=(Segment("x", 1.0),), words=(Word("x", end=2.0),))
+    assert _rendered(kind, transcript) is None
+
+
+def test_srt_bytes():
+    """SubRip, byte for byte, with an hour in its times."""
+    segments = (Segment("Hello.", 0.48, 3.76), Segment("Bye.", 3661.5, 3662.0, "speaker_0"))
+    assert _rendered("srt", Transcript("x", segments=segments)) == (
+        "1\n00:00:00,480 --> 00:00:03,760\nHello.\n\n2\n01:01:01,500 --> 01:01:02,000\nspeaker_0: Bye.\n"
+    )
+
+
+def test_vtt_bytes():
+    """WebVTT, byte for byte: header, voices, and nothing in the text that could be markup."""
+    segments = (Segment("a --> b & <c>", 0.0, 1.0), Segment("x\n\ny", 1.0, 2.0, "A>B\n&"))
+    assert _rendered("vtt", Transcript("x", segments=segments)) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\na --&gt; b &amp; &lt;c&gt;\n\n"
+        "00:00:01.000 --> 00:00:02.000\n<v A&gt;B &amp;>x y\n"
+    )
+
+
+def test_srt_text_cannot_end_or_open_a_cue():
+    """Blank lines, control characters and arrows in the text leave the file readable."""
+    text = "one\n\n2\n00:00:00,000 --> 00:00:01,000\r\n\x00two"
+    (cue,) = parsed_srt(_rendered("srt", Transcript("x", segments=(Segment(text, 0.0, 1.0),))))
+    assert "-->" not in cue[2]
+
+
+def test_long_segments_are_cut_at_their_words():
+    """A segment of a minute becomes readable cues with the segment's own punctuation."""
+    tokens = [f"word{number}{'.' if number % 10 == 9 else ''}" for number in range(100)]
+    words = tuple(Word(f"word{n}", n * 0.6, n * 0.6 + 0.5) for n in range(100))
+    transcript = Transcript("x", segments=(Segment(" ".join(tokens), 0.0, 60.0),), words=words)
+    cues = parsed_srt(_rendered("srt", transcript))
+    assert " ".join(text.replace("\n", " ") for _, _, text in cues) == " ".join(tokens)
+    assert all(end - start <= 7000 for start, end, _ in cues)
+    assert all(len(line) <= 42 for _, _, text in cues for line in text.split("\n"))
+    assert all(len(text.split("\n")) <= 2 for _, _, text in cues)
+    assert cues[0][2].endswith("word9.")
+
+
+def test_words_that_do_not_match_their_segment_leave_it_whole():
+    """Tokens that are not the segment's words are not used to cut it."""
+    words = tuple(Word(part, n * 1.0, n + 0.9) for n, part in enumerate([" Hel", "lo", " there"]))
+    transcript = Transcript("x", segments=(Segment("Hello there", 0.0, 30.0),), words=words)
+    assert parsed_srt(_rendered("srt", transcript)) == [(0, 30000, "Hello there")]
+
+
+def test_words_alone_are_grouped():
+    """Words break at sentence ends, pauses and changes of speaker."""
+    words = (
+        Word("One.", 0.0, 0.5, speaker="A"),
+        Word("Two", 0.5, 1.0, speaker="A"),
+        Word("three", 3.0, 3.5, speaker="A"),
+        Word("four", 3.5, 4.0, speaker="B"),
+    )
+    cues = parsed_srt(_rendered("srt", Transcript("x", words=words)))
+    assert [text for _, _, text in cues] == ["A: One.", "A: Two", "A: three", "B: four"]
+
+
+times = st.none() | st.floats(0, 4e5)
+segments = st.lists(st.builds(Segment, st.text(max_size=300), times, times), max_size=6)
+words = st.lists(st.builds(Word, st.text(max_size=12), times, times), max_size=30)
+
+
+@given(segments, words)
+def test_any_srt_can_be_read_back(some_segments, some_words):
+    """Whatever the provider says, each cue has text and ends after it starts."""
+    made = _rendered("srt", Transcript("x", segments=tuple(some_segments), words=tuple(some_words)))
+    if made:
+        assert all(end > start for start, end, _ in parsed_srt(made))
+
+
+@given(segments, words)
+def test_any_vtt_has_one_arrow_a_cue(some_segments, some_words):
+    """No text can pass for a line of times, a tag or a second cue."""
+    made = _rendered("vtt", Transcript("x", segments=tuple(some_segments), words=tuple(some_words)))
+    for block in made.removesuffix("\n").split("\n\n")[1:] if made else []:
+        times_line, *lines = block.split("\n")
+        assert times_line.count("-->") == 1
+        assert lines
+        assert not any("-->" in line or "<" in line for line in lines)

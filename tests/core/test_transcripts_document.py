@@ -1,0 +1,173 @@
+"""What the JSON documents promise (CONTRACT.md §4, §5)."""
+
+import json
+from importlib.resources import files
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dropscribe.core.model import Attempt
+from dropscribe.transcripts.document import (
+    ErrorFacts,
+    error_document,
+    transcript_document,
+    utc_text,
+)
+from dropscribe.transcripts.model import Segment, Transcript, Word
+from dropscribe.transcripts.render import RENDERERS
+from support.transcripts import facts
+
+
+def _schema(name: str) -> jsonschema.Draft202012Validator:
+    text = (files("dropscribe.transcripts") / "schema" / f"{name}.schema.json").read_text()
+    return jsonschema.Draft202012Validator(json.loads(text))
+
+
+def test_every_key_is_always_there():
+    """An empty answer still has every key, nulls for what is unknown, and is a result."""
+    document = transcript_document(Transcript(""), facts())
+    _schema("transcript").validate(document)
+    assert document["warnings"] == ["empty_transcript"]
+    assert document["language"] is None
+    assert document["segments"] == document["words"] == document["speakers"] == []
+    assert document["provider"]["request_id"] is None
+
+
+def test_times_are_rounded_and_ids_given():
+    """Floats have three places; segments are numbered from 0."""
+    transcript = Transcript(
+        "a b",
+        duration=1.23456,
+        segments=(Segment("a", 0.0004, 0.9996, confidence=0.98765), Segment("b")),
+        words=(Word("a", 0.1 + 0.2, 1.00049),),
+    )
+    document = transcript_document(transcript, facts())
+    _schema("transcript").validate(document)
+    assert document["duration"] == 1.235
+    assert [item["id"] for item in document["segments"]] == [0, 1]
+    assert document["segments"][0]["end"] == 1.0
+    assert document["segments"][0]["confidence"] == 0.988
+    assert document["words"][0]["start"] == 0.3
+    assert document["job"]["elapsed"] == 3.2
+
+
+def test_speakers_in_order_of_first_appearance():
+    """A speaker known from words alone is listed where it first speaks, each once."""
+    transcript = Transcript(
+        "x",
+        segments=(Segment("x", 1.0, 2.0, "speaker_1"), Segment("y", 3.0, 4.0, "speaker_1")),
+        words=(Word("x", 0.0, 0.5, speaker="speaker_0"), Word("?", speaker="Ann")),
+    )
+    assert transcript_document(transcript, facts())["speakers"] == ["speaker_0", "speaker_1", "Ann"]
+
+
+def test_speakers_without_times_keep_the_order_of_the_answer():
+    """Untimed turns list their speakers as they come."""
+    transcript = Transcript("x", segments=(Segment("x", speaker="B"), Segment("y", speaker="A")))
+    assert transcript_document(transcript, facts())["speakers"] == ["B", "A"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "segments", "expected"),
+    [
+        (("json", "srt"), (), ["no_timestamps"]),
+        (("vtt",), (Segment("x", 1.0, None),), ["no_timestamps"]),
+        (("json", "srt"), (Segment("x", 0.0, 1.0),), []),
+        (("json", "txt"), (), []),
+    ],
+)
+def test_no_timestamps_is_said_where_cues_were_asked_for(outputs, segments, expected):
+    """The warning comes exactly when a cue format was asked for and nothing is timed."""
+    transcript = Transcript("x", segments=segments)
+    assert transcript_document(transcript, facts(), outputs=outputs)["warnings"] == expected
+
+
+def test_warnings_of_provider_and_caller_are_kept_once():
+    """Warnings keep their order, each once."""
+    transcript = Transcript("", warnings=("odd", "empty_transcript"))
+    document = transcript_document(transcript, facts(), warnings=["incomplete_audio", "odd"])
+    assert document["warnings"] == ["odd", "empty_transcript", "incomplete_audio"]
+
+
+def test_names_outside_utf8_are_escaped_and_come_back():
+    r"""A byte that is not UTF-8 stands as \udcXX in the file, and reads back to the same name."""
+    document = transcript_document(Transcript("Grüße, мир"), facts(b"d\xe9/caf\xe9.wav"))
+    written = RENDERERS["json"](document)
+    assert rb"caf\udce9.wav" in written
+    assert "Grüße, мир".encode() in written
+    assert json.loads(written)["source"]["path"].encode("utf-8", "surrogateescape") == b"d\xe9/caf\xe9.wav"
+    assert json.loads(written)["source"]["file"] == "caf\udce9.wav"
+
+
+def test_json_reads_back_as_it_was():
+    """What is written is the document, indented, ending in a newline, the raw answer untouched."""
+    raw = {"words": [{"w": "half a pair \ud800"}], "n": 1e-9}
+    document = transcript_document(Transcript("hi", raw=raw), facts())
+    written = RENDERERS["json"](document)
+    assert json.loads(written) == document
+    assert written.endswith(b"}\n")
+    assert b'\n  "schema"' in written
+
+
+def test_error_document_has_the_keys_of_the_contract():
+    """The error file has exactly the contract's keys, attempts oldest first."""
+    attempts = [Attempt(1.5, "mine", 0.1, 400, "http_400", "no", counted=True), Attempt(9.0, "mine")]
+    document = error_document(
+        ErrorFacts(b"a/b.wav", "calls", "http_400", "no", 1_790_000_000.0, "mine", attempts)
+    )
+    _schema("error").validate(document)
+    assert document["file"] == "b.wav"
+    assert document["attempts"][0] == {
+        "at": "1970-01-01T00:00:01.500Z",
+        "provider": "mine",
+        "status": 400,
+        "code": "http_400",
+        "reason": "no",
+    }
+
+
+def test_error_without_a_provider():
+    """A file that was never sent has no provider and no attempts."""
+    document = error_document(ErrorFacts(b"b.wav", "calls", "empty_file", "0 bytes", 0.0))
+    _schema("error").validate(document)
+    assert document["provider"] is None
+    assert document["attempts"] == []
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e18, -1e18])
+def test_a_broken_time_is_null(seconds):
+    """A time that no calendar holds is unknown, not an error."""
+    assert utc_text(seconds) is None
+
+
+@given(st.floats(-1e9, 4e9))
+def test_times_are_utc_with_milliseconds(seconds):
+    """Every instant has the schema's shape."""
+    assert len(utc_text(seconds)) == len("1970-01-01T00:00:00.000Z")
+
+
+text = st.text(max_size=40)
+seconds = st.none() | st.floats(0, 1e5)
+speaker = st.none() | st.sampled_from(["speaker_0", "speaker_1", ""])
+confidence = st.none() | st.floats(0, 1)
+
+
+@given(
+    st.builds(
+        Transcript,
+        text=text,
+        duration=seconds,
+        segments=st.lists(st.builds(Segment, text, seconds, seconds, speaker, confidence), max_size=5).map(
+            tuple
+        ),
+        words=st.lists(st.builds(Word, text, seconds, seconds, confidence, speaker), max_size=5).map(tuple),
+    )
+)
+def test_any_transcript_fits_the_schema_and_renders(transcript):
+    """Whatever a provider says, the document is valid and every renderer gives the same bytes twice."""
+    document = transcript_document(transcript, facts(), outputs=("json", "txt", "srt", "vtt"))
+    _schema("transcript").validate(document)
+    for render in RENDERERS.values():
+        assert render(document) == render(json.loads(json.dumps(document)))

@@ -1,0 +1,140 @@
+"""What the daemon tells systemd: ready, reloading, stopping, its status, that it lives.
+
+Guarantees: says the same words over systemd-python, where that can be imported, and over the datagram
+socket, where not; never raises; a NOTIFY_SOCKET that cannot be used is logged once, not passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Sender = Callable[[str], object]
+    """Sends one datagram of newline-separated assignments; raises OSError when it cannot."""
+
+SEND_TIMEOUT_SECONDS = 1.0
+"""A service manager that does not read its socket may hold up the loop for no longer."""
+
+log = structlog.get_logger()
+
+
+class Notifier:
+    """The line to the service manager; every call is harmless where there is none.
+
+    Attributes:
+        watchdog_seconds: How often to send WATCHDOG=1: half of what the manager allows
+            (sd_watchdog_enabled(3)). None when no watchdog waits for this process.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ, sender: Sender | None = None) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        self._sender = sender or _default_sender(environment)
+        self._has_warned = False
+        self.watchdog_seconds = _watchdog_seconds(environment) if self._address else None
+
+    def ready(self, status: str = "") -> bool:
+        """Started, or done with reloading."""
+        return self._send("READY=1", *_status(status))
+
+    def reloading(self) -> bool:
+        """The config is being read again; :meth:`ready` must follow (sd_notify(3), RELOADING)."""
+        now_microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        return self._send("RELOADING=1", f"MONOTONIC_USEC={now_microseconds}")
+
+    def stopping(self, status: str = "") -> bool:
+        """No new work is begun; what is in flight is being finished."""
+        return self._send("STOPPING=1", *_status(status))
+
+    def status(self, text: str) -> bool:
+        """One line for ``systemctl status``."""
+        return self._send(*_status(text or " "))
+
+    def watchdog(self) -> bool:
+        """The loop that does the work has turned."""
+        return self._send("WATCHDOG=1")
+
+    def extend_timeout(self, seconds: float) -> bool:
+        """Start, reload or stop needs *seconds* from now, whatever the unit's timeout says."""
+        return self._send(f"EXTEND_TIMEOUT_USEC={max(1, int(seconds * 1_000_000))}")
+
+    async def feed_watchdog(self, is_alive: Callable[[], bool]) -> None:
+        """Send WATCHDOG=1 while *is_alive* says so, until cancelled; returns at once without a watchdog.
+
+        Runs in the loop that does the work, so a loop that hangs starves it: never in a thread.
+        """
+        while self.watchdog_seconds is not None:
+            if is_alive():
+                self.watchdog()
+            else:
+                log.error("watchdog.starved")
+            await asyncio.sleep(self.watchdog_seconds)
+
+    def _send(self, *assignments: str) -> bool:
+        if not self._address:
+            return False
+        try:
+            self._sender("\n".join(assignments))
+        except OSError as error:
+            self._warn_once(error)
+            return False
+        return True
+
+    def _warn_once(self, error: OSError) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("notify.unusable", notify_socket=self._address, reason=error.strerror or str(error))
+
+
+def library_sender() -> Sender | None:
+    """systemd-python's ``notify``, or None where that package (the extra ``systemd``) is absent.
+
+    It reads NOTIFY_SOCKET from the process' own environment. Other packages are called "systemd" too,
+    and so is this repository's folder of units: only ``systemd.daemon`` tells them apart.
+    """
+    try:
+        from systemd.daemon import notify  # noqa: PLC0415  # absent without the extra
+    except ImportError:
+        return None
+    sender: Sender = notify
+    return sender
+
+
+def socket_sender(environment: Mapping[str, str] = os.environ) -> Sender:
+    """A sender over the datagram socket that NOTIFY_SOCKET names: a path, or @ for an abstract one."""
+    address = environment.get("NOTIFY_SOCKET", "")
+
+    def send(state: str) -> None:
+        if address[:1] not in {"/", "@"} or len(address) < 2:
+            raise OSError(None, "neither a path nor an abstract socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
+            datagrams.settimeout(SEND_TIMEOUT_SECONDS)
+            datagrams.sendto(state.encode("utf-8", "replace"), address.replace("@", "\0", 1))
+
+    return send
+
+
+def _default_sender(environment: Mapping[str, str]) -> Sender:
+    library = library_sender() if environment is os.environ else None
+    return library or socket_sender(environment)
+
+
+def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
+    if environment.get("WATCHDOG_PID") not in {None, "", str(os.getpid())}:
+        return None
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    if not microseconds.isdecimal() or int(microseconds) == 0:
+        return None
+    return int(microseconds) / 2_000_000
+
+
+def _status(text: str) -> tuple[str, ...]:
+    # A newline would begin another assignment.
+    return ("STATUS=" + " ".join(text.splitlines()),) if text else ()

@@ -1,0 +1,88 @@
+"""Log fields made plain and clean: printable kinds of values only, and no secret in any of them.
+
+Guarantees: after :class:`Redactor` no value holds a secret that was given to it, nor its escaped forms,
+also inside exception text; URLs carry no query and no password.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+MASK = "***"
+
+SHORTEST_SECRET = 4
+"""Anything shorter, the "x" that some local servers are given, would mask half of every line."""
+
+_SECRET_KEY = re.compile(r"(?:^|[^a-z])(api[_-]?key|authorization|token|password|secret)$", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{0,20}://)[^/\s@\"'<>]*@", re.IGNORECASE)
+_URL_QUERY = re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+
+Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+
+class Redactor:
+    """Makes values plain and takes secrets out; what it has once been told stays secret.
+
+    Old keys stay too, because an attempt may end after the reload that changed its key.
+    """
+
+    def __init__(self) -> None:
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Take *secrets* out of every value from now on."""
+        for secret in secrets:
+            if len(secret) >= SHORTEST_SECRET:
+                self._forms |= {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}
+        if self._forms:
+            longest_first = sorted(self._forms, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def clean_text(self, text: str) -> str:
+        """*text* without secrets, and with its URLs cut before the query."""
+        if self._pattern is not None:
+            text = self._pattern.sub(MASK, text)
+        if "://" in text:
+            text = _URL_QUERY.sub(r"\1", _URL_PASSWORD.sub(rf"\1{MASK}@", text))
+        return text
+
+    def clean_fields(self, fields: Mapping[Any, Any]) -> dict[str, Plain]:
+        """*fields* as plain values; those whose key says that they are secret are masked."""
+        plain: dict[str, Plain] = {}
+        for key, value in fields.items():
+            name = str(key)
+            is_masked = _SECRET_KEY.search(name) is not None and value is not None
+            plain[self.clean_text(name)] = MASK if is_masked else self.clean(value)
+        return plain
+
+    def clean(self, value: object) -> Plain:
+        """*value* as JSON knows values. Bytes are paths: what is not UTF-8 becomes lone surrogates."""
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        if isinstance(value, Mapping):
+            return dict(self.clean_fields(value))
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.clean(item) for item in value]
+        return self.clean_text(_text_of(value))
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, bytes | PurePath):
+        return os.fsdecode(value)
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"
+    return str(value)

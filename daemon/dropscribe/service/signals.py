@@ -1,0 +1,63 @@
+"""What the process does before anything else, and what signals mean to it.
+
+Guarantees: SIGIO, which the kernel sends when a lease is broken, never ends the process (WATCHING.md §3,
+lease traps); no core dump holds a key; a second SIGTERM or SIGINT ends the process even if its loop hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import resource
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
+
+def prepare_process() -> None:
+    """Make the process fit to hold keys and leases; call it first, before any thread.
+
+    faulthandler turns the SIGABRT of systemd's watchdog into the traceback of every thread.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    faulthandler.enable()
+    # Either may be refused by a sandbox (SystemCallFilter=~@resources); the unit has LimitCORE=0 then.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def route_signals(
+    loop: asyncio.AbstractEventLoop, stop: asyncio.Event, reload: Callable[[], object] | None = None
+) -> Iterator[None]:
+    """While inside: SIGTERM or SIGINT sets *stop*, SIGHUP calls *reload* in the loop.
+
+    After the first stop signal both have the kernel's own action again: the next one ends the process at
+    once, which is safe at any instant (CONTRACT.md §1.6). Without *reload* SIGHUP,
+    a terminal that went away, is a stop signal too.
+    """
+
+    def begin_stop() -> None:
+        stop.set()
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, begin_stop)
+    loop.add_signal_handler(signal.SIGHUP, reload or begin_stop)
+    try:
+        yield
+    finally:
+        for number in (*STOP_SIGNALS, signal.SIGHUP):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,123 @@
+"""Signals, as a process of its own meets them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dropscribe
+
+SOURCE = str(Path(dropscribe.__file__).parents[1])
+
+DAEMON = """
+import asyncio, sys
+from dropscribe.service.signals import prepare_process, route_signals
+prepare_process()
+
+def say(word):
+    print(word, flush=True)
+
+async def main():
+    stop = asyncio.Event()
+    with route_signals(asyncio.get_running_loop(), stop, lambda: say("reloaded")):
+        say("up")
+        await stop.wait()
+        say("stopping")
+        if "drain" in sys.argv:
+            import time; time.sleep(60)  # a loop that hangs: only the kernel can end it
+    say("stopped")
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def start():
+    """Starts the daemon above; ends it, whatever the test found."""
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", DAEMON, *arguments],
+            env={**os.environ, "PYTHONPATH": SOURCE},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(daemon)
+        assert daemon.stdout.readline() == "up\n"
+        return daemon
+
+    yield start
+    for daemon in started:
+        daemon.kill()
+        daemon.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_stop_signal_stops_in_order(start, number):
+    """SIGTERM and SIGINT let the daemon end by its own road, with exit 0."""
+    daemon = start()
+    daemon.send_signal(number)
+    assert daemon.communicate(timeout=10)[0] == "stopping\nstopped\n"
+    assert daemon.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_stop_signal_ends_even_a_loop_that_hangs(start, number):
+    """The second one is the kernel's, so that no Python code has to run for it."""
+    daemon = start("drain")
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.stdout.readline() == "stopping\n"
+    daemon.send_signal(number)
+    assert daemon.wait(timeout=10) == -number
+
+
+def test_hup_reloads_and_disturbs_nothing(start):
+    """Each SIGHUP is one call of reload, in the loop; the daemon goes on."""
+    daemon = start()
+    for _ in range(2):
+        daemon.send_signal(signal.SIGHUP)
+        assert daemon.stdout.readline() == "reloaded\n"
+    assert daemon.poll() is None
+
+
+def test_a_broken_lease_does_not_end_the_process(start):
+    """SIGIO, whose default is to terminate, is ignored from the start."""
+    daemon = start()
+    daemon.send_signal(signal.SIGIO)
+    daemon.send_signal(signal.SIGHUP)
+    assert daemon.stdout.readline() == "reloaded\n"
+
+
+def test_an_abort_prints_the_traceback_of_every_thread(start):
+    """The watchdog's SIGABRT leaves a traceback that names the line that hangs."""
+    daemon = start("drain")
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.stdout.readline() == "stopping\n"
+    daemon.send_signal(signal.SIGABRT)
+    assert "Current thread" in daemon.communicate(timeout=10)[1]
+
+
+def test_no_core_dump_can_hold_a_key(start):
+    """The limit is zero, and the kernel counts the process as not dumpable."""
+    daemon = start()
+    assert resource.prlimit(daemon.pid, resource.RLIMIT_CORE) == (0, 0)
+    # A process that is not dumpable has its /proc entries owned by root, whoever it runs as.
+    dumpable = subprocess.run(
+        [sys.executable, "-c", PRINT_DUMPABLE], env={"PYTHONPATH": SOURCE}, capture_output=True, check=True
+    )
+    assert dumpable.stdout == b"0\n"
+
+
+PRINT_DUMPABLE = """
+import ctypes
+from dropscribe.service.signals import prepare_process
+prepare_process()
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""

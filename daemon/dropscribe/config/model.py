@@ -1,0 +1,187 @@
+"""The config as the daemon works with it: resolved, absolute, frozen.
+
+Guarantees: every path is absolute, every duration in seconds, every size in bytes, every reference
+between the parts holds. Built by ``load.py`` alone; the defaults of the file's keys live in ``keys.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dropscribe.config.secret import Secret
+    from dropscribe.providers.base import ParamValue
+
+ProviderType = Literal["pulse", "reson8", "openai", "local"]
+Watch = Literal["auto", "native", "poll"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderConfig:
+    """One account at one vendor, or the engine on this machine.
+
+    Attributes:
+        name: The user's own name for it.
+        url: None means the provider's documented endpoint.
+        api_key: None for `local`, and for `openai` where the server asks for none.
+        concurrency: Requests in flight at once.
+        requests_per_minute: None means no limit.
+        timeout_seconds: From the last byte sent to the whole answer; None means for ever.
+        max_upload_bytes: Larger files are failed before they are sent; None means no limit.
+        price_per_minute: For plan, status and budget, in a currency of the user's choice; or None.
+        params: Request parameters, the type's defaults included.
+        auth: `apikey` or `bearer` for reson8, else None.
+        model: `auto`, a model's name or a directory for local, else None.
+        cpu_threads: For local; 0 lets the engine choose.
+        idle_unload_seconds: After so long without a file the local engine's model leaves memory.
+    """
+
+    name: str
+    type: ProviderType
+    url: str | None = None
+    api_key: Secret | None = None
+    concurrency: int = 1
+    requests_per_minute: float | None = None
+    timeout_seconds: float | None = None
+    max_upload_bytes: int | None = None
+    price_per_minute: float | None = None
+    params: Mapping[str, ParamValue] = field(default_factory=dict)
+    auth: str | None = None
+    model: str | None = None
+    cpu_threads: int = 0
+    idle_unload_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderRule:
+    """One inbox, and what becomes of the audio in it.
+
+    Attributes:
+        providers: Names, at least one; the first that is not held is asked.
+        params: For each of `providers`, its parameters with the rule's laid over; see :meth:`params_for`.
+        include: Shell patterns of file names, matched in any case; at least one.
+        exclude: Shell patterns of file names that are left alone.
+        outputs: Some of `json`, `txt`, `srt`, `vtt`; at least one.
+        settle_seconds: Quiet time for a file that nothing proves complete sooner; None means auto.
+        settle_incomplete_seconds: The same where the file's header says that more is to come.
+        rescan_seconds: None means auto: 60 native, 5 polled.
+    """
+
+    name: str
+    inbox: Path
+    done: Path
+    failed: Path
+    providers: tuple[str, ...]
+    params: Mapping[str, Mapping[str, ParamValue]] = field(default_factory=dict)
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    recursive: bool = True
+    outputs: tuple[str, ...] = ("json", "txt")
+    sidecar_name: Literal["stem", "full"] = "stem"
+    settle_seconds: float | None = None
+    settle_incomplete_seconds: float | None = None
+    watch: Watch = "auto"
+    rescan_seconds: float | None = None
+
+    def params_for(self, provider: str) -> dict[str, ParamValue]:
+        """The request parameters for *provider*: its own with this rule's laid over them."""
+        return dict(self.params.get(provider, {}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryConfig:
+    """How often a file is tried again, and when it is given up."""
+
+    first_seconds: float
+    max_seconds: float
+    give_up_after_seconds: float
+    max_ambiguous: int
+    max_crashes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldConfig:
+    """How often a held provider is tried again."""
+
+    first_seconds: float
+    max_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What is logged, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json", "logfmt"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConfig:
+    """The listener for metrics, health and status.
+
+    Attributes:
+        listen: As written, "127.0.0.1:8790".
+        host: Its host without brackets.
+        port: 0 lets the kernel choose.
+        token: Asked of every request where set; always set when *host* is not loopback.
+    """
+
+    listen: str
+    host: str
+    port: int
+    token: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """Where the metrics are written for node_exporter's textfile collector."""
+
+    file: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatConfig:
+    """A url that is asked now and then, so that silence is noticed elsewhere.
+
+    Attributes:
+        url: Kept out of repr: such urls are keys in themselves.
+    """
+
+    url: str = field(repr=False)
+    every_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HooksConfig:
+    """Commands (argv, never a shell) for what happened; an empty one is off."""
+
+    on_done: tuple[str, ...] = ()
+    on_failed: tuple[str, ...] = ()
+    on_held: tuple[str, ...] = ()
+    timeout_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole of it; the optional parts are None where they are off.
+
+    Attributes:
+        path: The file it was read from, or None for text in memory.
+    """
+
+    path: Path | None
+    state_dir: Path
+    providers: Mapping[str, ProviderConfig]
+    folders: Mapping[str, FolderRule]
+    retry: RetryConfig
+    hold: HoldConfig
+    shutdown_grace_seconds: float
+    log: LogConfig
+    http: HttpConfig | None = None
+    metrics: MetricsConfig | None = None
+    heartbeat: HeartbeatConfig | None = None
+    hooks: HooksConfig | None = None

@@ -1,0 +1,45 @@
+"""A secret in memory: it can be used, and told where it came from, but not printed by accident."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Never, final
+
+MASK = "********"
+
+
+@final
+class Secret:
+    """A key or token.
+
+    Guarantees: ``str``, ``repr`` and format never hold the value; pickling and copying are refused, so
+    that no queue, log processor or crash dump takes it along. Only :meth:`reveal` gives it.
+    """
+
+    __slots__ = ("_value", "origin")
+
+    def __init__(self, value: str, origin: str) -> None:
+        self._value = value
+        self.origin = origin
+        """Where it came from: "environment SMALLEST_API_KEY", "file /etc/key", "config", …"""
+
+    def reveal(self) -> str:
+        """The value itself, for the one header that carries it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"<Secret from {self.origin}>"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a secret is not pickled")

@@ -152,11 +152,14 @@ class Kept:
             Everything that any sidecar shows is in it, so publishing again writes the same bytes.
         sha256: Hex digest of the audio as it was uploaded; "" for a rejection before the upload.
         group: The reserved names.
+        files: (file name, content) of the sidecars where they are at hand; None after a restart, when
+            they are rendered again from the document.
     """
 
     document: bytes
     sha256: str
     group: Group
+    files: tuple[tuple[bytes, bytes], ...] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +274,9 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class KeptForPublishing:
-    """``keep`` has succeeded: call the handler again, outside the provider's slot."""
+    """``keep`` has succeeded: call the handler again with *job*, outside the provider's slot."""
+
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +315,10 @@ class Submitted:
     Attributes:
         is_new: A row was made.
         live_path: For a file whose job lives already: the path that its row has.
+        failed_paths: Where failed jobs of the same audio were filed; those whose audio is no longer
+            there were taken back, and their error files go.
     """
 
     is_new: bool
     live_path: bytes | None = None
-    cleaned: tuple[bytes, ...] = field(default=())
+    failed_paths: tuple[bytes, ...] = ()

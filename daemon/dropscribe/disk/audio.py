@@ -51,19 +51,29 @@ def open_beneath(root: bytes, path: bytes) -> int:
         OSError: Anything else (EIO, ESTALE, EMFILE, …): says nothing about the audio.
     """
     *folders, name = path.split(b"/")
+    descriptor = open_folder_beneath(root, folders, path)
     try:
-        descriptor = _open_folders(root, folders)
-        try:
-            file = os.open(name, _OPEN_FILE, dir_fd=descriptor)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+        file = os.open(name, _OPEN_FILE, dir_fd=descriptor)
     except OSError as error:
         raise _audio_error(root, path, error) from error
+    finally:
+        os.close(descriptor)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise AudioUnsafe(path, "not a regular file")
     return file
+
+
+def open_folder_beneath(root: bytes, folders: list[bytes], path: bytes) -> int:
+    """Open the folder that *path* stands in, following no symlink below *root*.
+
+    Raises:
+        AudioMissing, AudioForbidden, AudioUnsafe, OSError: As :func:`open_beneath`.
+    """
+    try:
+        return _open_folders(root, folders)
+    except OSError as error:
+        raise _audio_error(root, path, error) from error
 
 
 def _open_folders(root: bytes, folders: list[bytes]) -> int:

@@ -1,0 +1,128 @@
+"""What follows a failed attempt: try again and when, give up, or hold.
+
+Decided by the kind of the error, never by wording (CONTRACT.md §3, PROVIDERS.md §4). Pure: jitter comes
+in as an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioRejected,
+    ProviderError,
+    ProviderUnusable,
+    RuleRejected,
+    TemporaryFailure,
+)
+from dropscribe.core.model import ScopeKind
+
+LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
+"""A provider that asks for more is asked again after a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLimits:
+    """The config's ``retry`` section: seconds, and counts of at least 1."""
+
+    first_seconds: float = 5.0
+    max_seconds: float = 3600.0
+    give_up_after_seconds: float = 5 * 86400.0
+    max_ambiguous: int = 3
+    max_crashes: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """The file goes back to the queue for *after_seconds*; the wait counts as spent."""
+
+    after_seconds: float
+    ambiguous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The file goes to ``failed`` with this code."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldUp:
+    """The provider or rule is held; the file waits and its attempt is given back."""
+
+    kind: ScopeKind
+
+
+Verdict = TryAgain | GiveUp | HoldUp
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a job has behind it, this attempt included.
+
+    Attributes:
+        failures: Attempts that counted, this one included; at least 1.
+        ambiguous: Of them ambiguous, before this one.
+        spent_seconds: Durations and planned waits so far, this attempt's duration included.
+    """
+
+    failures: int
+    ambiguous: int
+    spent_seconds: float
+
+
+def backoff_seconds(limits: RetryLimits, failures: int, jitter: float) -> float:
+    """The wait after the *failures*-th failure in a row (1-based).
+
+    first · 2^(failures-1), capped at max, of which the last fifth is jitter in 0..1: spread enough to
+    part a herd, small enough that ``status`` can promise a time.
+    """
+    doubled = limits.first_seconds * 2.0 ** min(failures - 1, 60)
+    whole = min(limits.max_seconds, doubled)
+    return whole * (0.8 + 0.2 * jitter)
+
+
+def decide_after(error: ProviderError, history: History, limits: RetryLimits, jitter: float) -> Verdict:
+    """The verdict on one failed attempt."""
+    match error:
+        case ProviderUnusable():
+            return HoldUp(ScopeKind.PROVIDER)
+        case RuleRejected():
+            return HoldUp(ScopeKind.FOLDER)
+        case AudioRejected():
+            return GiveUp(error.code)
+        case AmbiguousFailure() if history.ambiguous + 1 >= limits.max_ambiguous:
+            return GiveUp(error.code)
+        case _:
+            return _again_or_give_up(error, history, limits, jitter)
+
+
+def _again_or_give_up(
+    error: ProviderError, history: History, limits: RetryLimits, jitter: float
+) -> Verdict:
+    left_seconds = limits.give_up_after_seconds - history.spent_seconds
+    if left_seconds <= 0:
+        return GiveUp("gave_up")
+    wait_seconds = backoff_seconds(limits, history.failures, jitter)
+    if isinstance(error, TemporaryFailure) and error.retry_after_seconds is not None:
+        asked_seconds = min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)
+        wait_seconds = max(wait_seconds, asked_seconds)
+        return TryAgain(wait_seconds)
+    # The last try comes when time is up, not up to an hour before.
+    return TryAgain(min(wait_seconds, left_seconds), ambiguous=isinstance(error, AmbiguousFailure))
+
+
+def crash_wait_seconds(limits: RetryLimits, crashes: int) -> float:
+    """How long a file waits whose attempts were cut off *crashes* times in a row by the daemon's end.
+
+    The first few go at once: it was probably not the file. From the third on they step aside, at most
+    60 s, so that a file which kills the daemon does not keep the others from finishing.
+    """
+    return 0.0 if crashes < 3 else min(60.0, limits.first_seconds * 2.0 ** (crashes - 3))
+
+
+def next_hold_seconds(previous_seconds: float | None, first_seconds: float, max_seconds: float) -> float:
+    """The wait before the next probe: *first*, doubling to *max*."""
+    return first_seconds if previous_seconds is None else min(max_seconds, previous_seconds * 2)

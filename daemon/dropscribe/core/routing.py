@@ -1,0 +1,58 @@
+"""Which provider may take which folder's jobs, given what is held.
+
+With a list of providers a job goes to the first that is not held; a job pinned by an ambiguous attempt
+stays with its provider; held ones are still probed, with one file (CONTRACT.md §3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One folder's jobs as one provider may see them.
+
+    Attributes:
+        unpinned: Jobs that are free to go anywhere; else only those pinned to this provider.
+    """
+
+    folder: str
+    unpinned: bool
+
+
+def routes_for(
+    provider: str,
+    chains: Mapping[str, Sequence[str]],
+    held_providers: Collection[str],
+    closed_folders: Collection[str],
+) -> list[Route]:
+    """The folders that *provider* serves now; while it is itself held, those that may probe it.
+
+    Args:
+        provider: Its name.
+        chains: Folder → its providers in order.
+        held_providers: Names of the held ones.
+        closed_folders: Folders from which nothing may be claimed (unavailable, stuck, held).
+    """
+    probing = provider in held_providers
+    return [
+        Route(folder, unpinned=probing or _first_open(chain, held_providers) == provider)
+        for folder, chain in chains.items()
+        if provider in chain and folder not in closed_folders
+    ]
+
+
+def is_held(pin: str, chain: Sequence[str], held_providers: Collection[str]) -> bool:
+    """Whether a waiting job waits for a held provider: its own, or all of its folder's."""
+    if pin:
+        return pin in held_providers
+    return _first_open(chain, held_providers) is None
+
+
+def _first_open(chain: Sequence[str], held_providers: Collection[str]) -> str | None:
+    return next((name for name in chain if name not in held_providers), None)

@@ -1,0 +1,458 @@
+"""The embedded engine: one process, one SQLite file, no server.
+
+Guarantees: an answer that was kept is published whatever dies in between; an attempt that the daemon's
+own end cut off counts towards ``max_crashes`` alone; memory does not grow with the backlog, because
+only what has a slot is ever read.
+Diagnostics: StoreUnusable and StoreError end the run; StoreFull stops claims until there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from dropscribe.core.errors import DropscribeError, StoreError, StoreFull
+from dropscribe.core.model import (
+    AttemptEnd,
+    Job,
+    JobState,
+    KeptForPublishing,
+    Published,
+    Retry,
+    Scope,
+    ScopeKind,
+    Withdrawn,
+)
+from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, RetryLimits, crash_wait_seconds
+from dropscribe.core.routing import routes_for
+from dropscribe.disk.crashpoint import reached
+from dropscribe.jobs import rows, stats
+from dropscribe.jobs.engine import Handler, Plan
+from dropscribe.jobs.pace import Pace
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Sequence
+
+    from dropscribe.core.model import Attempt, Hold, Kept, NewJob, Outcome, Submitted
+    from dropscribe.jobs.engine import Stats
+    from dropscribe.jobs.store import Store
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+PUBLISHING_SLOTS = 16
+"""Jobs whose files are being written at once; each is a thread's work, mostly waiting for the disk."""
+
+STATE_RESERVE_BYTES = 4 * 1024 * 1024
+"""Room that must be free on the state directory's disk before anything is paid for."""
+
+_FULL_LOOK_SECONDS = 2.0
+_LONGEST_SLEEP_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _Running:
+    """What is in flight, in memory alone: at most the slots' sum."""
+
+    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    providers: Counter[str] = field(default_factory=Counter)
+    folders: Counter[str] = field(default_factory=Counter)
+    publishing: set[int] = field(default_factory=set)
+    suspects: set[int] = field(default_factory=set)
+
+
+class EmbeddedEngine:
+    """See :class:`dropscribe.jobs.engine.Engine`, whose promises it keeps.
+
+    Args:
+        store: Open, and this engine's alone.
+        limits: Used for the order after a crash.
+    """
+
+    def __init__(self, store: Store, limits: RetryLimits) -> None:
+        self.store = store
+        self.limits = limits
+        self.trouble: str | None = None
+        self._plan = Plan({}, {})
+        self._handler: Handler | None = None
+        self._paces: dict[str, Pace] = {}
+        self._holds: dict[Scope, Hold] = {}
+        self._closed: dict[str, dict[str, str]] = {}
+        self._running = _Running()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._draining = False
+
+    # The seam ---------------------------------------------------------------------------------
+
+    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """See the seam."""
+        submitted = await self.store.do(lambda db: [rows.submit(db, job) for job in jobs])
+        reached("submitted")
+        self._wake.set()
+        return submitted
+
+    async def run(self, plan: Plan, handler: Handler) -> None:
+        """See the seam. Cancelling hands back what is in flight."""
+        self.replan(plan)
+        self._handler = handler
+        await self._recover()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                sleep_seconds = await self._feed(group)
+                self._note_idle()
+                await self._sleep(sleep_seconds)
+
+    async def keep(self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
+        """See the seam. While the disk is full it waits for room: the answer is in memory alone."""
+        moved = await self._durably(lambda db: rows.keep(db, job, kept, ended, rejected=rejected))
+        if moved is not None:
+            reached("kept")
+        return moved
+
+    async def pause(self, hold: Hold) -> None:
+        """See the seam."""
+        self._holds[hold.scope] = hold
+        await self._durably(lambda db: rows.write_hold(db, hold))
+        self._wake.set()
+
+    async def resume(self, scope: Scope) -> Hold | None:
+        """See the seam. What waited because of it is due at once."""
+        hold = self._holds.pop(scope, None)
+        if hold is not None:
+            await self._durably(lambda db: self._release(db, scope))
+            self._wake.set()
+        return hold
+
+    @staticmethod
+    def _release(db: sqlite3.Connection, scope: Scope) -> None:
+        rows.delete_hold(db, scope)
+        rows.make_due(db, str(scope.kind), scope.name, time.time())
+
+    async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
+        """See the seam."""
+        places = [rows.split_path(path) for path in paths]
+        await self.store.do(lambda db: rows.withdraw(db, folder, places, reason))
+        self._wake.set()
+
+    async def attempts(self, job: Job) -> list[Attempt]:
+        """See the seam."""
+        return await self.store.do(lambda db: rows.read_attempts(db, job.id))
+
+    async def stats(self) -> Stats:
+        """See the seam."""
+        plan, in_flight = self._plan, dict(self._running.providers)
+        return await self.store.do(lambda db: stats.read_stats(db, plan.chains, time.time(), in_flight))
+
+    # What only a single process needs ------------------------------------------------------------
+
+    def replan(self, plan: Plan) -> None:
+        """Swap lanes and chains; what is in flight goes on as it began."""
+        self._plan = plan
+        for name, lane in plan.lanes.items():
+            pace = self._paces.setdefault(name, Pace(lane.requests_per_minute))
+            pace.requests_per_minute = lane.requests_per_minute
+        self._wake.set()
+
+    def hold_of(self, scope: Scope) -> Hold | None:
+        """The hold of a provider or folder, if it is held."""
+        return self._holds.get(scope)
+
+    def slow(self, provider: str, seconds: float) -> None:
+        """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
+        pace = self._paces.setdefault(provider, Pace(None))
+        pace.slow_until = max(pace.slow_until, time.monotonic() + seconds)
+
+    def close_folder(self, folder: str, cause: str, reason: str) -> None:
+        """Claim nothing of *folder* until every *cause* has opened it again (inbox away, done full)."""
+        self._closed.setdefault(folder, {})[cause] = reason
+
+    def open_folder(self, folder: str, cause: str) -> None:
+        """The reverse of :meth:`close_folder`."""
+        causes = self._closed.get(folder, {})
+        if causes.pop(cause, None) is not None and not causes:
+            del self._closed[folder]
+            self._wake.set()
+
+    def closed_reason(self, folder: str) -> str | None:
+        """Why nothing is claimed of *folder*, or None."""
+        return next(iter(self._closed.get(folder, {}).values()), None)
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that a handler has right now."""
+        return len(self._running.tasks)
+
+    def in_flight_at(self, provider: str) -> int:
+        """Attempts under way at one provider."""
+        return self._running.providers[provider]
+
+    def wake(self) -> None:
+        """Look at the queue again now."""
+        self._wake.set()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Claim nothing more; wait for what is in flight, *grace_seconds* at most."""
+        self._draining = True
+        self._wake.set()
+        if tasks := list(self._running.tasks.values()):
+            await asyncio.wait(tasks, timeout=grace_seconds)
+
+    async def wait_idle(self) -> None:
+        """Return once a look at the queue found nothing to start and nothing in flight."""
+        self._idle.clear()
+        self._wake.set()
+        await self._idle.wait()
+
+    # Recovery -----------------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        cut_off = await self.store.do(self._recover_rows)
+        for hold in await self.store.do(rows.read_holds):
+            self._holds[hold.scope] = hold
+        for job in cut_off:
+            log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
+
+    def _recover_rows(self, db: sqlite3.Connection) -> list[Job]:
+        now = time.time()
+        cut_off = rows.interrupted(db)
+        for job in cut_off:
+            rows.hand_back(db, job, now + crash_wait_seconds(self.limits, job.crashes + 1))
+        # A clock that was set back must not make anybody wait for its old time.
+        rows.clamp_due(db, now + max(LONGEST_RETRY_AFTER_SECONDS, self.limits.max_seconds))
+        return cut_off
+
+    # Feeding ------------------------------------------------------------------------------------
+
+    async def _feed(self, group: asyncio.TaskGroup) -> float:
+        """Start what has a slot; returns how long nothing more can happen by itself."""
+        if self._draining:
+            return _LONGEST_SLEEP_SECONDS
+        requests = self._claim_requests() if self._has_room() else []
+        free = PUBLISHING_SLOTS - len(self._running.publishing)
+        try:
+            claimed, due, next_at = await self.store.do(lambda db: self._claim(db, requests, free))
+        except StoreFull as error:
+            self._note_trouble(f"{error.reason}: {error.path}")
+            return _FULL_LOOK_SECONDS
+        for job in claimed:
+            self._paces[job.provider].started(time.monotonic())
+            self._start(group, job)
+        for job in due:
+            self._start(group, job)
+        return self._sleep_seconds(next_at)
+
+    def _claim_requests(self) -> list[rows.ClaimRequest]:
+        requests: list[rows.ClaimRequest] = []
+        for name, lane in self._plan.lanes.items():
+            free = min(lane.slots - self._running.providers[name], self._pace_allowance(name))
+            if free > 0:
+                requests.extend(self._requests_of(name, free))
+        return requests
+
+    def _requests_of(self, provider: str, free: int) -> list[rows.ClaimRequest]:
+        hold = self._holds.get(Scope(ScopeKind.PROVIDER, provider))
+        probing = hold is not None
+        if hold and (time.time() < hold.next_probe_at or self._running.providers[provider]):
+            return []
+        held_folders = {scope.name for scope in self._holds if scope.kind is ScopeKind.FOLDER}
+        routes = self._routes(provider, self._closed.keys() | held_folders)
+        requests = [rows.ClaimRequest(provider, routes, 1 if probing else free, is_probe=probing)]
+        if not probing:
+            requests.extend(self._folder_probes(provider))
+        return requests
+
+    def _folder_probes(self, provider: str) -> list[rows.ClaimRequest]:
+        """One job of each held folder whose time has come, if none of it is in flight."""
+        due = [
+            hold.scope.name
+            for hold in self._holds.values()
+            if hold.scope.kind is ScopeKind.FOLDER
+            and time.time() >= hold.next_probe_at
+            and not self._running.folders[hold.scope.name]
+        ]
+        return [
+            rows.ClaimRequest(provider, (route,), 1, is_probe=True)
+            for route in self._routes(provider, self._closed)
+            if route.folder in due
+        ]
+
+    def _routes(self, provider: str, closed: Iterable[str]) -> tuple[rows.Route, ...]:
+        held = {scope.name for scope in self._holds if scope.kind is ScopeKind.PROVIDER}
+        return tuple(routes_for(provider, self._plan.chains, held, set(closed)))
+
+    def _claim(
+        self, db: sqlite3.Connection, requests: list[rows.ClaimRequest], free: int
+    ) -> tuple[list[Job], list[Job], float | None]:
+        """One transaction: claims, jobs to publish, and when the next of either is due."""
+        now = time.time()
+        claimed: list[Job] = []
+        suspects = len(self._running.suspects)
+        times: list[float | None] = []
+        for request in requests:
+            taken = rows.claim(db, request, now, rows.SUSPECT_CRASHES if suspects else 0)
+            suspects += sum(job.crashes >= rows.SUSPECT_CRASHES for job in taken)
+            claimed += taken
+            if len(taken) < request.limit:
+                times.append(rows.next_due_at(db, request.provider, request.routes))
+        due = [] if free <= 0 else self._publishable(db, now, free)
+        times.append(rows.next_publishing_at(db, now))
+        return claimed, due, min((at for at in times if at is not None), default=None)
+
+    def _publishable(self, db: sqlite3.Connection, now: float, free: int) -> list[Job]:
+        busy = self._running.publishing
+        due = rows.due_for_publishing(db, now, free + len(busy))
+        return [job for job in due if job.id not in busy and job.folder in self._plan.chains][:free]
+
+    def _pace_allowance(self, provider: str) -> int:
+        return self._paces[provider].allowance(time.monotonic())
+
+    def _sleep_seconds(self, next_at: float | None) -> float:
+        now, monotonic = time.time(), time.monotonic()
+        waits = [hold.next_probe_at - now for hold in self._holds.values() if hold.next_probe_at > now]
+        waits += [
+            at - monotonic for pace in self._paces.values() if (at := pace.next_at(monotonic)) is not None
+        ]
+        if next_at is not None and next_at > now:
+            waits.append(next_at - now)
+        if self.trouble:
+            waits.append(_FULL_LOOK_SECONDS)
+        return max(0.001, min([_LONGEST_SLEEP_SECONDS, *waits]))
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _note_idle(self) -> None:
+        if not self._running.tasks:
+            self._idle.set()
+
+    def _has_room(self) -> bool:
+        """Whether an answer could be kept: uploads stop before they are paid for."""
+        disk = os.statvfs(self.store.path.parent)
+        if disk.f_bavail * disk.f_frsize >= STATE_RESERVE_BYTES:
+            self._note_trouble(None)
+            return True
+        self._note_trouble(f"the disk of the state directory is full: {self.store.path.parent}")
+        return False
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        if trouble and not self.trouble:
+            log.error("store.full", reason=trouble)
+        elif self.trouble and not trouble:
+            log.info("store.has_room")
+        self.trouble = trouble
+
+    # One job ------------------------------------------------------------------------------------
+
+    def _start(self, group: asyncio.TaskGroup, job: Job) -> None:
+        running = self._running
+        if job.kept is None:
+            running.providers[job.provider] += 1
+            if job.crashes >= rows.SUSPECT_CRASHES:
+                running.suspects.add(job.id)
+        else:
+            running.publishing.add(job.id)
+        running.folders[job.folder] += 1
+        running.tasks[job.id] = group.create_task(self._take(group, job), name=f"job {job.id}")
+
+    def _finish(self, job: Job) -> None:
+        running = self._running
+        running.tasks.pop(job.id, None)
+        running.folders[job.folder] -= 1
+        running.suspects.discard(job.id)
+        if job.kept is None:
+            running.providers[job.provider] -= 1
+        else:
+            running.publishing.discard(job.id)
+        self._wake.set()
+
+    async def _take(self, group: asyncio.TaskGroup, job: Job) -> None:
+        kept: Job | None = None
+        if job.kept is None:
+            reached("claimed")
+        try:
+            kept = await self._record(job, await self._ask_handler(job))
+        except asyncio.CancelledError:
+            await asyncio.shield(self._hand_back(job))
+            raise
+        finally:
+            self._finish(job)
+        if kept and len(self._running.publishing) < PUBLISHING_SLOTS and not self._draining:
+            self._start(group, kept)
+
+    async def _hand_back(self, job: Job) -> None:
+        """The daemon ends; a job that is kept goes on at the next start by itself."""
+        if job.kept is None:
+            try:
+                await self.store.do(lambda db: rows.hand_back(db, job, time.time()))
+            except (StoreError, rows.LateTransitionError) as error:
+                log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
+
+    async def _ask_handler(self, job: Job) -> Outcome:
+        assert self._handler is not None  # noqa: S101  # run() has set it
+        try:
+            return await self._handler(job)
+        except StoreError:
+            raise
+        except Exception as error:
+            # A bug must not lose the file nor stop the others (maddy's "temporary or unspecified").
+            log.exception("job.bug", folder=job.folder, path=job.path)
+            code = "bug" if not isinstance(error, DropscribeError) else type(error).__name__
+            reason = f"{type(error).__name__}: {error}"[:500]
+            wait_seconds = self.limits.first_seconds * 2.0 ** min(job.attempts, 10)
+            wait_seconds = min(wait_seconds, self.limits.max_seconds)
+            return Retry(wait_seconds, code, reason, AttemptEnd(0.0, code=code, reason=reason), wait_seconds)
+
+    async def _record(self, job: Job, outcome: Outcome) -> Job | None:
+        if isinstance(outcome, KeptForPublishing):
+            return outcome.job
+        await self._durably(lambda db: self._record_row(db, job, outcome))
+        reached("ended")
+        return None
+
+    @staticmethod
+    def _record_row(db: sqlite3.Connection, job: Job, outcome: Outcome) -> None:
+        now = time.time()
+        match outcome:
+            case Published():
+                state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
+                rows.end(db, job.id, job.state, state, filed=outcome.path)
+            case Withdrawn():
+                rows.end(db, job.id, job.state, JobState.WITHDRAWN, reason=outcome.reason)
+                if outcome.attempt:
+                    rows.end_attempt(db, job.id, outcome.attempt)
+            case Retry() if job.state.is_kept:
+                due_at = now + outcome.after_seconds
+                rows.defer_publishing(db, job, due_at, outcome.code, outcome.reason)
+            case Retry():
+                ended = outcome.attempt or AttemptEnd(
+                    0.0, code=outcome.code, reason=outcome.reason, counted=False
+                )
+                due_at = now + outcome.after_seconds
+                rows.requeue(db, job, due_at, outcome.pin, outcome.spent_seconds, ended)
+
+    async def _durably(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *work*, waiting for room while the state directory's disk is full."""
+        while True:
+            try:
+                result = await self.store.do(work)
+            except StoreFull as error:
+                self._note_trouble(f"{error.reason}: {error.path}")
+                await asyncio.sleep(_FULL_LOOK_SECONDS)
+            else:
+                return result
+
+

@@ -1,0 +1,125 @@
+"""The queue's seam: push, because distributed engines own their claim loop (DESIGN.md §4).
+
+The engine owns claims, leases, holds and the state of every job; the handler owns what happens to one.
+Nothing above this seam knows which engine runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from dropscribe.core.model import Attempt, AttemptEnd, Hold, Job, Kept, NewJob, Outcome, Scope, Submitted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Handler = Callable[[Job], Awaitable[Outcome]]
+"""Takes one claimed job a step further and says what came of it.
+
+Safe to call again from any point: it looks at what is kept and what is on disk before each step. A job
+without ``kept`` is to be transcribed and holds a slot of its provider; a job with ``kept`` is to be
+published and holds none. It raises nothing but CancelledError on purpose; anything else is a bug, and
+counts as a temporary failure.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One provider as the engine feeds it.
+
+    Attributes:
+        provider: Its name.
+        slots: Attempts in flight at most; at least 1.
+        requests_per_minute: Starts in any 60 seconds at most, or None.
+    """
+
+    provider: str
+    slots: int
+    requests_per_minute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the engine may feed, swapped whole at a reload.
+
+    Attributes:
+        lanes: By provider name.
+        chains: Folder → its providers in order; folders not in here are left alone.
+    """
+
+    lanes: Mapping[str, Lane]
+    chains: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStats:
+    """One folder's jobs by what they wait for; each live job is counted once.
+
+    Attributes:
+        oldest_received_at: Unix seconds, of the oldest live job, or None.
+        maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
+    """
+
+    queued: int = 0
+    transcribing: int = 0
+    deferred: int = 0
+    held: int = 0
+    publishing: int = 0
+    done: int = 0
+    failed: int = 0
+    oldest_received_at: float | None = None
+    maybe_paid_twice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The whole queue at one instant."""
+
+    folders: Mapping[str, FolderStats]
+    holds: Sequence[Hold]
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A queue that survives crashes."""
+
+    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """Take settled files in; idempotent while a file's job lives.
+
+        A file whose job has ended is a new generation. Durable when it returns.
+        """
+        ...
+
+    async def run(self, plan: Plan, handler: Handler) -> None:
+        """Feed jobs to *handler* until cancelled; oldest due first, a slot before a claim."""
+        ...
+
+    async def keep(self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
+        """Keep an answer and reserve its group's names before any file is touched.
+
+        Returns:
+            The job in its new state; None when another live job has reserved one of the names.
+        """
+        ...
+
+    async def pause(self, hold: Hold) -> None:
+        """Hold a provider or folder; from ``next_probe_at`` on feed one job of it at a time."""
+        ...
+
+    async def resume(self, scope: Scope) -> Hold | None:
+        """Release a hold; returns it, or None where there was none."""
+        ...
+
+    async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
+        """Withdraw queued jobs whose files are gone; those in flight are left to their handler."""
+        ...
+
+    async def attempts(self, job: Job) -> list[Attempt]:
+        """Every attempt of one job, oldest first."""
+        ...
+
+    async def stats(self) -> Stats:
+        """Counts and holds."""
+        ...

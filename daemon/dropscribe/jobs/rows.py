@@ -1,0 +1,429 @@
+"""Rows of the embedded queue: each function is one statement or one transition.
+
+All take the connection of a transaction that the store has opened. Transitions check the state that
+they leave, so that a late completion changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import DropscribeError
+from dropscribe.core.model import (
+    TRANSITIONS,
+    Attempt,
+    AttemptEnd,
+    FileSnapshot,
+    Group,
+    Hold,
+    Job,
+    JobState,
+    Kept,
+    NewJob,
+    Scope,
+    ScopeKind,
+    Submitted,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from dropscribe.core.routing import Route
+
+_LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
+_KEPT = "state IN ('transcribed', 'rejected')"
+_JOB_COLUMNS = (
+    "id, folder, directory, name, device, inode, size_bytes, mtime_ns, stable_inodes, incomplete, state, "
+    "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin"
+)
+
+SUSPECT_CRASHES = 3
+"""A job cut off this often in a row runs as the only suspect, so that an innocent neighbour of a file
+that kills the daemon gets through (DESIGN.md §4)."""
+
+MAYBE_PAID_TWICE = "maybe_paid_twice"
+"""In ``counts`` beside the states: attempts whose answer may have been paid for and was lost."""
+
+
+class LateTransitionError(DropscribeError):
+    """Raised when a job is no longer in the state that a transition leaves: a bug, or a lost fence."""
+
+
+def split_path(path: bytes) -> tuple[bytes, bytes]:
+    """(directory, name) of a path relative to its inbox."""
+    directory, _, name = path.rpartition(b"/")
+    return directory, name
+
+
+def join_path(directory: bytes, name: bytes) -> bytes:
+    """The inverse of :func:`split_path`."""
+    return directory + b"/" + name if directory else name
+
+
+def job_of(row: tuple, kept: Kept | None = None) -> Job:  # type: ignore[type-arg]  # sqlite rows are untyped
+    """The Job that a row of ``_JOB_COLUMNS`` holds."""
+    state = JobState(row[10])
+    return Job(
+        id=row[0],
+        folder=row[1],
+        path=join_path(row[2], row[3]),
+        snapshot=FileSnapshot(row[4], row[5], row[6], row[7]),
+        stable_inodes=bool(row[8]),
+        incomplete=bool(row[9]),
+        state=state,
+        received_at=row[11],
+        due_at=row[12],
+        attempts=row[13],
+        ambiguous=row[14],
+        crashes=row[15],
+        spent_seconds=row[16],
+        provider=row[17] if state is not JobState.QUEUED else row[18],
+        kept=kept,
+    )
+
+
+def submit(db: sqlite3.Connection, new: NewJob) -> Submitted:
+    """Insert one job, unless one with its identity lives."""
+    directory, name = split_path(new.path)
+    seen = new.snapshot
+    cursor = db.execute(
+        "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes,"
+        " mtime_ns, incomplete, state, received_at, due_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT DO NOTHING",
+        (
+            *(new.folder, directory, name, new.identity, new.stable_inodes),
+            *(seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, new.incomplete),
+            *(new.received_at, new.received_at),
+        ),
+    )
+    if cursor.rowcount == 0:
+        row = db.execute(
+            f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {_LIVE}",  # noqa: S608  # constant
+            (new.folder, new.identity),
+        ).fetchone()
+        return Submitted(is_new=False, live_path=join_path(*row) if row else None)
+    _supersede(db, new, directory, name, cursor.lastrowid or 0)
+    return Submitted(is_new=True, failed_paths=_taken_back(db, new))
+
+
+def _supersede(db: sqlite3.Connection, new: NewJob, directory: bytes, name: bytes, job_id: int) -> None:
+    """Another file stands at the path now: the queued job of the one before it has lost its audio."""
+    rows = db.execute(
+        "SELECT id FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND state = 'queued' AND id <> ?",
+        (new.folder, directory, name, job_id),
+    ).fetchall()
+    for (old_id,) in rows:
+        end(db, old_id, JobState.QUEUED, JobState.WITHDRAWN, reason="another file took its place")
+
+
+def _taken_back(db: sqlite3.Connection, new: NewJob) -> tuple[bytes, ...]:
+    """Failed jobs of the same audio, now back in the inbox: their error files have had their day.
+
+    Matched by size and mtime, which every kind of move keeps; the caller checks that the audio is
+    really gone from ``failed``.
+    """
+    rows = db.execute(
+        "SELECT filed FROM jobs WHERE folder = ? AND size_bytes = ? AND mtime_ns = ? AND state = 'failed'"
+        " AND filed IS NOT NULL",
+        (new.folder, new.snapshot.size_bytes, new.snapshot.mtime_ns),
+    ).fetchall()
+    return tuple(row[0] for row in rows)
+
+
+def forget_failed(db: sqlite3.Connection, folder: str, filed: bytes) -> None:
+    """A failed file was taken back: it no longer counts as failed."""
+    db.execute(
+        "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
+        " WHERE folder = ? AND filed = ? AND state = 'failed'",
+        (folder, filed),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """What one provider can start now.
+
+    Attributes:
+        limit: Jobs at most.
+        is_probe: Take the oldest even if it is not due yet: it probes a hold.
+    """
+
+    provider: str
+    routes: tuple[Route, ...]
+    limit: int
+    is_probe: bool = False
+
+
+def claim(db: sqlite3.Connection, request: ClaimRequest, now: float, most_crashes: int) -> list[Job]:
+    """Claim due jobs for a provider, oldest due first; the attempt is counted here.
+
+    Args:
+        most_crashes: Leave out jobs cut off this often in a row or more; 0 or less leaves out none.
+    """
+    claimed: list[Job] = []
+    while len(claimed) < request.limit:
+        found = _oldest_due(db, request, now, most_crashes)
+        if found is None:
+            break
+        claimed.append(_begin_attempt(db, found, request.provider, now))
+        if most_crashes <= 0 and claimed[-1].crashes >= SUSPECT_CRASHES:
+            most_crashes = SUSPECT_CRASHES
+    return claimed
+
+
+def _oldest_due(db: sqlite3.Connection, request: ClaimRequest, now: float, most_crashes: int) -> int | None:
+    """One index look-up a folder and pin: never a sort over the backlog."""
+    best: tuple[float, int] | None = None
+    for folder, pin in _queues(request.provider, request.routes):
+        row = db.execute(
+            "SELECT due_at, id FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ?"
+            " ORDER BY due_at, id LIMIT 1",
+            (folder, pin, most_crashes if most_crashes > 0 else 1 << 30),
+        ).fetchone()
+        if row and (request.is_probe or row[0] <= now) and (best is None or row < best):
+            best = row
+    return best[1] if best else None
+
+
+def _queues(provider: str, routes: tuple[Route, ...]) -> list[tuple[str, str]]:
+    return [
+        (route.folder, pin) for route in routes for pin in (("", provider) if route.unpinned else (provider,))
+    ]
+
+
+def _begin_attempt(db: sqlite3.Connection, job_id: int, provider: str, now: float) -> Job:
+    row = db.execute(
+        "UPDATE jobs SET state = 'transcribing', provider = ?, attempts = attempts + 1"
+        f" WHERE id = ? RETURNING {_JOB_COLUMNS}",
+        (provider, job_id),
+    ).fetchone()
+    db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
+    return job_of(row)
+
+
+def next_due_at(db: sqlite3.Connection, provider: str, routes: tuple[Route, ...]) -> float | None:
+    """When the next job for *provider* is due, or None."""
+    due: list[float] = []
+    for queue in _queues(provider, routes):
+        row = db.execute(
+            "SELECT due_at FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ?"
+            " ORDER BY due_at LIMIT 1",
+            queue,
+        ).fetchone()
+        due.extend(row or ())
+    return min(due, default=None)
+
+
+def keep(db: sqlite3.Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
+    """transcribing → transcribed | rejected, with the answer and the reserved names."""
+    group = kept.group
+    wanted = [(group.path(name), job.id) for name in group.names]
+    db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
+    for path, _ in wanted:
+        if db.execute("SELECT 1 FROM reservations WHERE path = ?", (path,)).fetchone():
+            return None
+    db.executemany("INSERT INTO reservations VALUES (?, ?)", wanted)
+    db.execute(
+        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (job.id, kept.document, kept.sha256, group.root, group.directory, group.audio, _pack(group.sidecars)),
+    )
+    state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
+    if job.state is JobState.TRANSCRIBING:
+        _move(db, job.id, JobState.TRANSCRIBING, state, "due_at = 0, crashes = 0, pin = ''")
+        end_attempt(db, job.id, ended)
+    row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()  # noqa: S608  # constant
+    return job_of(row, kept)
+
+
+def _pack(sidecars: tuple[tuple[str, bytes], ...]) -> bytes:
+    return b"/".join(form.encode() + b"\0" + name for form, name in sidecars)
+
+
+def _unpack(packed: bytes) -> tuple[tuple[str, bytes], ...]:
+    pairs = (entry.partition(b"\0") for entry in packed.split(b"/") if entry)
+    return tuple((form.decode(), name) for form, _, name in pairs)
+
+
+def due_for_publishing(db: sqlite3.Connection, now: float, limit: int) -> list[Job]:
+    """Kept jobs whose files may be written now, oldest due first."""
+    columns = ", ".join("jobs." + column for column in _JOB_COLUMNS.split(", "))
+    rows = db.execute(
+        f"SELECT {columns}, document, sha256, root, answers.directory, audio, sidecars"  # noqa: S608  # constants
+        f" FROM jobs JOIN answers ON answers.job_id = jobs.id WHERE {_KEPT} AND due_at <= ?"
+        " ORDER BY due_at, jobs.id LIMIT ?",
+        (now, limit),
+    ).fetchall()
+    return [job_of(row, _kept_of(row[19:])) for row in rows]
+
+
+def _kept_of(row: tuple) -> Kept:  # type: ignore[type-arg]  # sqlite rows are untyped
+    document, sha256, root, directory, audio, sidecars = row
+    return Kept(document, sha256, Group(root, directory, audio, _unpack(sidecars)))
+
+
+def next_publishing_at(db: sqlite3.Connection, now: float) -> float | None:
+    """When the next kept job that is not due yet will be, or None."""
+    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND due_at > ?", (now,)).fetchone()  # noqa: S608
+    return row[0]  # type: ignore[no-any-return]  # a REAL column
+
+
+def withdraw(db: sqlite3.Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str) -> None:
+    """Queued and kept jobs whose files are gone end; those that run are left to their handler."""
+    for directory, name in places:
+        found = db.execute(
+            "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
+            f" AND {_LIVE} AND state <> 'transcribing'",
+            (folder, directory, name),
+        ).fetchall()
+        for job_id, state in found:
+            end(db, job_id, JobState(state), JobState.WITHDRAWN, reason=reason)
+
+
+def relocate(db: sqlite3.Connection, folder: str, old_path: bytes, new_path: bytes) -> None:
+    """A live job's file was renamed inside its inbox; a kept answer gets its names anew."""
+    db.execute(
+        "UPDATE jobs SET directory = ?, name = ?"
+        f" WHERE folder = ? AND directory = ? AND name = ? AND {_LIVE}",  # noqa: S608  # constant
+        (*split_path(new_path), folder, *split_path(old_path)),
+    )
+
+
+def clamp_due(db: sqlite3.Connection, latest: float) -> None:
+    """Nothing is due later than *latest*."""
+    db.execute(f"UPDATE jobs SET due_at = ? WHERE {_LIVE} AND due_at > ?", (latest, latest))  # noqa: S608
+
+
+def requeue(db: sqlite3.Connection, job: Job, due_at: float, pin: str, spent_seconds: float, ended: AttemptEnd) -> None:
+    """transcribing → queued after a failed attempt; an attempt that does not count is given back."""
+    _move(
+        db,
+        job.id,
+        JobState.TRANSCRIBING,
+        JobState.QUEUED,
+        "due_at = ?, pin = ?, spent_seconds = spent_seconds + ?, attempts = attempts - ?,"
+        " ambiguous = ambiguous + ?, crashes = 0, code = ?, reason = ?",
+        (due_at, pin, spent_seconds, not ended.counted, ended.ambiguous, ended.code, ended.reason),
+    )
+    end_attempt(db, job.id, ended)
+    if ended.ambiguous:
+        _tally(db, job.folder, MAYBE_PAID_TWICE)
+
+
+def defer_publishing(db: sqlite3.Connection, job: Job, due_at: float, code: str, reason: str) -> None:
+    """The files could not be written yet; the answer stays kept."""
+    db.execute(
+        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {_KEPT}",  # noqa: S608  # constant
+        (due_at, code, reason, job.id),
+    )
+
+
+def end(
+    db: sqlite3.Connection,
+    job_id: int,
+    leaving: JobState,
+    state: JobState,
+    *,
+    filed: bytes | None = None,
+    reason: str = "",
+) -> None:
+    """A live state → an ended one; the kept answer and the reserved names are let go."""
+    _move(db, job_id, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
+    db.execute("DELETE FROM answers WHERE job_id = ?", (job_id,))
+    db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
+
+
+def end_attempt(db: sqlite3.Connection, job_id: int, ended: AttemptEnd) -> None:
+    """Write how the running attempt ended."""
+    db.execute(
+        "UPDATE attempts SET seconds = ?, status = ?, code = ?, reason = ?, counted = ?"
+        " WHERE id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS NULL",
+        (ended.seconds, ended.status, ended.code, ended.reason, ended.counted, job_id),
+    )
+
+
+def _move(
+    db: sqlite3.Connection,
+    job_id: int,
+    leaving: JobState,
+    state: JobState,
+    changes: str,
+    values: tuple[object, ...] = (),
+) -> None:
+    if state not in TRANSITIONS[leaving]:
+        raise LateTransitionError(f"no way from {leaving} to {state}")
+    cursor = db.execute(
+        f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?",  # noqa: S608  # callers pass constants
+        (state, *values, job_id, leaving),
+    )
+    if cursor.rowcount != 1:
+        raise LateTransitionError(f"job {job_id} is not {leaving} any more")
+
+
+def interrupted(db: sqlite3.Connection) -> list[Job]:
+    """Jobs whose attempt was cut off by the daemon's own end."""
+    rows = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {_LIVE} AND state = 'transcribing'").fetchall()  # noqa: S608
+    return [job_of(row) for row in rows]
+
+
+def hand_back(db: sqlite3.Connection, job: Job, due_at: float) -> None:
+    """transcribing → queued because the daemon ended; counts towards max_crashes alone."""
+    _move(
+        db,
+        job.id,
+        JobState.TRANSCRIBING,
+        JobState.QUEUED,
+        "due_at = ?, attempts = attempts - 1, crashes = crashes + 1, code = 'interrupted',"
+        " reason = 'the daemon ended during the attempt; it may have been paid for'",
+        (due_at,),
+    )
+    end_attempt(db, job.id, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False))
+    _tally(db, job.folder, MAYBE_PAID_TWICE)
+
+
+def _tally(db: sqlite3.Connection, folder: str, what: str) -> None:
+    db.execute(
+        "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (folder, state) DO UPDATE SET n = n + 1",
+        (folder, what),
+    )
+
+
+def write_hold(db: sqlite3.Connection, hold: Hold) -> None:
+    """Insert or replace one hold."""
+    db.execute(
+        "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (hold.scope.kind, hold.scope.name, hold.code, hold.reason, hold.since, hold.next_probe_at, hold.wait_seconds),
+    )
+
+
+def delete_hold(db: sqlite3.Connection, scope: Scope) -> None:
+    """Forget one hold."""
+    db.execute("DELETE FROM holds WHERE kind = ? AND name = ?", (scope.kind, scope.name))
+
+
+def read_holds(db: sqlite3.Connection) -> list[Hold]:
+    """Every hold."""
+    return [
+        Hold(Scope(ScopeKind(kind), name), *rest)
+        for kind, name, *rest in db.execute("SELECT * FROM holds ORDER BY kind, name")
+    ]
+
+
+def make_due(db: sqlite3.Connection, column: str, name: str, now: float) -> None:
+    """Deferred jobs whose provider or folder has just shown that it works need not wait longer."""
+    if column not in {"provider", "folder"}:
+        raise ValueError(column)
+    db.execute(
+        f"UPDATE jobs SET due_at = ? WHERE state = 'queued' AND {column} = ? AND due_at > ?",  # noqa: S608
+        (now, name, now),
+    )
+
+
+def read_attempts(db: sqlite3.Connection, job_id: int) -> list[Attempt]:
+    """Every attempt of one job, oldest first."""
+    rows = db.execute(
+        "SELECT at, provider, seconds, status, code, reason, counted FROM attempts WHERE job_id = ? ORDER BY id",
+        (job_id,),
+    )
+    return [Attempt(*row[:6], counted=bool(row[6])) for row in rows]

@@ -1,0 +1,80 @@
+"""Reading the queue: counts for ``status``, the story of one file for ``why``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.core.routing import is_held
+from dropscribe.jobs import rows
+from dropscribe.jobs.engine import FolderStats, Stats
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+
+
+def read_stats(
+    db: sqlite3.Connection,
+    chains: Mapping[str, Sequence[str]],
+    now: float,
+    in_flight: Mapping[str, int] | None = None,
+) -> Stats:
+    """Counts of every folder in *chains*, and the holds."""
+    holds = rows.read_holds(db)
+    held = {hold.scope for hold in holds}
+    counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
+    folders = {
+        folder: _folder_stats(db, folder, chain, held, now, counts) for folder, chain in chains.items()
+    }
+    return Stats(folders, holds, in_flight or {})
+
+
+def _folder_stats(
+    db: sqlite3.Connection,
+    folder: str,
+    chain: Sequence[str],
+    held: set[Scope],
+    now: float,
+    counts: Mapping[tuple[str, str], int],
+) -> FolderStats:
+    waiting = _waiting(db, folder, chain, held, now)
+    return FolderStats(
+        queued=waiting["queued"],
+        deferred=waiting["deferred"],
+        held=waiting["held"],
+        transcribing=counts.get((folder, "transcribing"), 0),
+        publishing=counts.get((folder, "transcribed"), 0) + counts.get((folder, "rejected"), 0),
+        done=counts.get((folder, "done"), 0),
+        failed=counts.get((folder, "failed"), 0),
+        oldest_received_at=_oldest_received_at(db, folder),
+        maybe_paid_twice=counts.get((folder, rows.MAYBE_PAID_TWICE), 0),
+    )
+
+
+def _waiting(
+    db: sqlite3.Connection, folder: str, chain: Sequence[str], held: set[Scope], now: float
+) -> dict[str, int]:
+    """Queued rows by what they wait for: a slot, a time, or a hold."""
+    held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
+    folder_held = Scope(ScopeKind.FOLDER, folder) in held
+    waiting = {"queued": 0, "deferred": 0, "held": 0}
+    for pin, is_deferred, n in db.execute(
+        "SELECT pin, due_at > ?, count(*) FROM jobs WHERE state = 'queued' AND folder = ? GROUP BY 1, 2",
+        (now, folder),
+    ):
+        if folder_held or is_held(pin, chain, held_providers):
+            waiting["held"] += n
+        else:
+            waiting["deferred" if is_deferred else "queued"] += n
+    return waiting
+
+
+def _oldest_received_at(db: sqlite3.Connection, folder: str) -> float | None:
+    """Rows are made in the order of arrival, so the least live id is the oldest."""
+    row = db.execute(
+        "SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM jobs WHERE folder = ?"
+        " AND state IN ('queued', 'transcribing', 'transcribed', 'rejected'))",
+        (folder,),
+    ).fetchone()
+    return row[0] if row else None

@@ -1,0 +1,1 @@
+"""Transcripts → files: sidecars first, then the audio, never over anything, safe to repeat."""

@@ -1,0 +1,1 @@
+"""Jobs → transcripts: one attempt a call, the verdict on each failure, the holds."""

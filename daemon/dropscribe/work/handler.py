@@ -1,0 +1,227 @@
+"""One job, one step further: the engine's handler.
+
+Guarantees: safe to call again from any point. Nothing on disk changes before the answer and the chosen
+names are kept; nothing is kept for audio that changed while it was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioChanged,
+    AudioError,
+    AudioForbidden,
+    AudioMissing,
+    AudioRejected,
+    ProviderError,
+    TemporaryFailure,
+)
+from dropscribe.core.model import AttemptEnd, Job, KeptForPublishing, Retry, ScopeKind, Withdrawn
+from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, Verdict, backoff_seconds, decide_after
+from dropscribe.disk.audio import AudioFile
+from dropscribe.disk.crashpoint import reached
+from dropscribe.work.answers import Answers
+from dropscribe.work.observer import AttemptReport
+from dropscribe.work.publisher import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.core.model import Attempt, Kept, Outcome
+    from dropscribe.transcripts.model import Transcript
+    from dropscribe.work.holds import HoldQueue, Holds
+    from dropscribe.work.observer import Observer
+    from dropscribe.work.setup import DiskThreads, IntakeSide, Setup
+
+LOOK_AGAIN_SECONDS = 2.0
+"""How soon a job whose file is not at its place is tried again, while the intake lists the inbox."""
+
+
+class WorkQueue(Protocol):
+    """What the handler needs of the engine."""
+
+    async def keep(self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None: ...
+    async def attempts(self, job: Job) -> list[Attempt]: ...
+    def slow(self, provider: str, seconds: float) -> None: ...
+    def close_folder(self, folder: str, cause: str, reason: str) -> None: ...
+    def open_folder(self, folder: str, cause: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Handler:
+    """See :data:`dropscribe.jobs.engine.Handler`.
+
+    Attributes:
+        setup: Replaced at a reload; a job keeps the one it began with.
+        jitter: Returns 0..1.
+    """
+
+    setup: Setup
+    queue: WorkQueue
+    holds: Holds
+    intake: IntakeSide
+    observer: Observer
+    disks: DiskThreads
+    answers: Answers
+    publisher: Publisher
+    jitter: Callable[[], float]
+
+    async def __call__(self, job: Job) -> Outcome:
+        """Transcribe *job*, or publish what is kept of it."""
+        if job.kept is not None:
+            return await self.publisher.publish(job, self.setup)
+        return await self._attempt(job, self.setup)
+
+    async def _attempt(self, job: Job, setup: Setup) -> Outcome:
+        if job.crashes >= setup.limits.max_crashes:
+            error = AudioRejected("crashed_daemon", f"the daemon ended {job.crashes} times in a row during it")
+            return await self._reject(job, setup, error, AttemptEnd(0.0))
+        try:
+            audio = await self._open(job, setup)
+        except AudioError as error:
+            return self._not_readable(job, error)
+        except OSError as error:
+            return self._disk_trouble(job, setup, error)
+        with audio:
+            if unsent := _unsendable(job, setup, audio):
+                return await self._reject(job, setup, unsent, AttemptEnd(0.0))
+            return await self._send(job, setup, audio)
+
+    async def _open(self, job: Job, setup: Setup) -> AudioFile:
+        threads = self.disks.of(job.folder)
+        loop = asyncio.get_running_loop()
+        audio = await loop.run_in_executor(
+            threads, AudioFile.open, setup.inbox(job.folder), job.path, threads
+        )
+        if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
+            audio.close()
+            raise AudioChanged(job.path, "changed since it settled")
+        return audio
+
+    def _not_readable(self, job: Job, error: AudioError) -> Outcome:
+        """Not a failure of the audio: the intake finds out what is there now."""
+        self.intake.look_again(job.folder)
+        if isinstance(error, AudioMissing):
+            return Retry(LOOK_AGAIN_SECONDS, "missing", "not at its place; the inbox is being listed")
+        if isinstance(error, AudioChanged):
+            self.intake.distrust(job.folder, job.path)
+        code = "unreadable" if isinstance(error, AudioForbidden) else "changed"
+        ended = AttemptEnd(0.0, code=code, reason=error.reason, counted=False)
+        return Withdrawn(error.reason, ended)
+
+    def _disk_trouble(self, job: Job, setup: Setup, error: OSError) -> Outcome:
+        """EIO, ESTALE, EMFILE: the disk's trouble, neither the file's nor the provider's."""
+        wait_seconds = min(60.0, backoff_seconds(setup.limits, 1, self.jitter()))
+        self.intake.look_again(job.folder)
+        return Retry(wait_seconds, "disk_error", error.strerror or str(error))
+
+    async def _send(self, job: Job, setup: Setup, audio: AudioFile) -> Outcome:
+        began = time.monotonic()
+        try:
+            params = setup.rule(job.folder).params_for(job.provider)
+            transcript = await setup.providers[job.provider].transcribe(audio, params)
+        except ProviderError as error:
+            ended = _ended(error, time.monotonic() - began)
+            self._report(job, ended)
+            return await self._failed(job, setup, error, ended)
+        except AudioError as error:
+            return self._not_readable(job, error)
+        except OSError as error:
+            return self._disk_trouble(job, setup, error)
+        reached("answered")
+        ended = AttemptEnd(time.monotonic() - began, status=None)
+        self._report(job, ended)
+        return await self._answered(job, setup, audio, transcript, ended)
+
+    async def _answered(
+        self, job: Job, setup: Setup, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
+    ) -> Outcome:
+        await self.holds.succeeded(job)
+        sha256 = await audio.ensure_sha256()
+        if not audio.recheck():
+            self.intake.distrust(job.folder, job.path)
+            self.intake.look_again(job.folder)
+            return Withdrawn("changed while it was being transcribed", ended)
+        document = self.answers.transcript(job, setup, transcript, sha256, ended.seconds)
+        kept = await self.answers.keep(job, setup, document, sha256, ended)
+        return KeptForPublishing(kept)
+
+    async def _failed(self, job: Job, setup: Setup, error: ProviderError, ended: AttemptEnd) -> Outcome:
+        history = History(job.attempts, job.ambiguous, job.spent_seconds + ended.seconds)
+        verdict = decide_after(error, history, setup.limits, self.jitter())
+        verdict = await self._weigh(job, error, verdict)
+        match verdict:
+            case HoldUp(kind):
+                name = job.provider if kind is ScopeKind.PROVIDER else job.folder
+                await self.holds.hold(kind, name, error)
+                return Retry(0.0, error.code, error.reason, _uncounted(ended))
+            case GiveUp(code):
+                return await self._reject(job, setup, error, ended, code)
+            case TryAgain():
+                return self._again(job, error, verdict, ended)
+
+    async def _weigh(self, job: Job, error: ProviderError, verdict: Verdict) -> Verdict:
+        """What the neighbours' failures say: the same trouble over several files is not the files'."""
+        if isinstance(error, TemporaryFailure | AmbiguousFailure):
+            if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, TryAgain):
+                self.queue.slow(job.provider, error.retry_after_seconds or verdict.after_seconds)
+            was_held = await self.holds.out_of_order(job, error)
+            if was_held and isinstance(error, TemporaryFailure):
+                return HoldUp(ScopeKind.PROVIDER)
+        elif isinstance(error, AudioRejected):
+            await self.holds.answered(job)
+            if error.maybe_rule and await self.holds.refused(job, error):
+                return HoldUp(ScopeKind.FOLDER)
+        return verdict
+
+    def _again(self, job: Job, error: ProviderError, verdict: TryAgain, ended: AttemptEnd) -> Outcome:
+        pin = job.provider if verdict.ambiguous else ""
+        spent_seconds = ended.seconds + verdict.after_seconds
+        counted = AttemptEnd(
+            ended.seconds, ended.status, ended.code, ended.reason, ambiguous=verdict.ambiguous
+        )
+        return Retry(verdict.after_seconds, error.code, error.reason, counted, spent_seconds, pin)
+
+    async def _reject(
+        self, job: Job, setup: Setup, error: ProviderError, ended: AttemptEnd, code: str = ""
+    ) -> Outcome:
+        document = await self.answers.error(job, code or error.code, error.reason, ended)
+        kept = await self.answers.keep(job, setup, document, "", ended)
+        return KeptForPublishing(kept)
+
+    def _report(self, job: Job, ended: AttemptEnd) -> None:
+        self.observer.attempt_ended(
+            AttemptReport(
+                job.folder,
+                job.path,
+                job.provider,
+                ended.seconds,
+                job.snapshot.size_bytes,
+                ended.code,
+                ended.status,
+                ended.reason,
+            )
+        )
+
+
+def _ended(error: ProviderError, seconds: float) -> AttemptEnd:
+    return AttemptEnd(seconds, error.status, error.code, error.reason)
+
+
+def _uncounted(ended: AttemptEnd) -> AttemptEnd:
+    return AttemptEnd(ended.seconds, ended.status, ended.code, ended.reason, counted=False)
+
+
+def _unsendable(job: Job, setup: Setup, audio: AudioFile) -> AudioRejected | None:
+    """Why the file is failed before anything is sent, if it is."""
+    if audio.size_bytes == 0:
+        return AudioRejected("empty_file", "the file is empty")
+    most = setup.config.providers[job.provider].max_upload_bytes
+    if most is not None and audio.size_bytes > most:
+        return AudioRejected("too_large", f"{audio.size_bytes} bytes; {job.provider} takes {most} at most")
+    return None

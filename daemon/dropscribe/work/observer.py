@@ -1,0 +1,72 @@
+"""What the work tells the rest of the house: for the log, the metrics and the hooks, once per event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """One file's end, with its whole story.
+
+    Attributes:
+        path: Relative to its inbox.
+        filed: Where the audio stands now, absolute.
+        is_done: False when it went to ``failed``.
+        code: Why it failed, or "".
+        reason: The same in words.
+        attempts: Attempts that counted.
+        waited_seconds: From arrival to here.
+        audio_seconds: Length of the recording where it is known.
+        audio_bytes: Size of the recording.
+    """
+
+    folder: str
+    path: bytes
+    filed: bytes
+    is_done: bool
+    provider: str
+    attempts: int
+    waited_seconds: float
+    audio_bytes: int
+    audio_seconds: float | None = None
+    code: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """One attempt's end."""
+
+    folder: str
+    path: bytes
+    provider: str
+    seconds: float
+    audio_bytes: int
+    code: str = ""
+    status: int | None = None
+    reason: str = ""
+
+
+class Observer(Protocol):
+    """Told after the fact; must not raise and must not take long."""
+
+    def attempt_ended(self, report: AttemptReport) -> None:
+        """An attempt ended, well or not."""
+        ...
+
+    def filed(self, filed: Filed) -> None:
+        """A file stands in done or failed."""
+        ...
+
+    def held(self, hold: Hold) -> None:
+        """A provider or folder was held; not told again at its probes."""
+        ...
+
+    def released(self, hold: Hold) -> None:
+        """It goes on."""
+        ...

@@ -1,0 +1,139 @@
+"""Kept answers → files, with what can go wrong on disk on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import AudioChanged, AudioMissing, AudioUnsafe, PublishError
+from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
+from dropscribe.publish.publication import NameTaken, Publication, WriterCameBack, publish
+from dropscribe.transcripts.document import path_text
+from dropscribe.work.answers import Answers, files_of, is_error, renamed
+from dropscribe.work.observer import Filed
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dropscribe.core.model import Job, Kept, Outcome
+    from dropscribe.work.handler import WorkQueue
+    from dropscribe.work.observer import Observer
+    from dropscribe.work.setup import DiskThreads, IntakeSide, Setup
+
+LONGEST_WAIT_SECONDS = 15.0
+"""How long after there is room again a kept answer waits at most."""
+
+MISSING_WAIT_SECONDS = 2.0
+STUCK = "publishing"
+
+
+class Publisher:
+    """Publishes kept jobs; a folder whose files cannot be written takes no more uploads."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        intake: IntakeSide,
+        observer: Observer,
+        disks: DiskThreads,
+        answers: Answers,
+        token: str,
+    ) -> None:
+        self._queue = queue
+        self._intake = intake
+        self._observer = observer
+        self._disks = disks
+        self._answers = answers
+        self._token = token
+        self._refusals: Counter[int] = Counter()
+
+    async def publish(self, job: Job, setup: Setup) -> Outcome:
+        """One try to put *job*'s files in place."""
+        job = await self._with_names_of_today(job, setup)
+        while True:
+            kept = _kept(job)
+            try:
+                filed = await self._put(job, kept, setup)
+            except NameTaken:
+                job = await self._answers.keep(
+                    job, setup, json.loads(kept.document), kept.sha256, AttemptEnd(0.0)
+                )
+            except AudioMissing as error:
+                self._intake.look_again(job.folder)
+                return Retry(MISSING_WAIT_SECONDS, "missing", error.reason)
+            except (AudioChanged, AudioUnsafe) as error:
+                self._intake.distrust(job.folder, job.path)
+                self._intake.look_again(job.folder)
+                return Withdrawn(error.reason)
+            except WriterCameBack:
+                return Retry(1.0, "writer", "somebody has opened it for writing again")
+            except PublishError as error:
+                return self._stuck(job, error)
+            else:
+                return self._filed(job, kept, filed)
+
+    async def _with_names_of_today(self, job: Job, setup: Setup) -> Job:
+        """A file renamed in flight is filed under the name that it has now."""
+        kept = _kept(job)
+        document = json.loads(kept.document)
+        if _path_in(document) in {None, path_text(job.path)}:
+            return job
+        document = renamed(document, job.path)
+        return await self._answers.keep(job, setup, document, kept.sha256, AttemptEnd(0.0))
+
+    async def _put(self, job: Job, kept: Kept, setup: Setup) -> bytes:
+        publication = Publication(
+            inbox=setup.inbox(job.folder),
+            path=job.path,
+            snapshot=job.snapshot,
+            stable_inodes=job.stable_inodes,
+            sha256=kept.sha256,
+            group=kept.group,
+            files=files_of(kept),
+            token=f"{self._token}-{job.id}",
+        )
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._disks.of(job.folder), publish, publication)
+
+    def _stuck(self, job: Job, error: PublishError) -> Outcome:
+        self._refusals[job.id] += 1
+        reason = f"{path_text(error.path)}: {error.reason}"
+        self._queue.close_folder(job.folder, STUCK, reason)
+        wait_seconds = min(LONGEST_WAIT_SECONDS, 2.0 ** min(self._refusals[job.id] - 1, 10))
+        return Retry(wait_seconds, error.code, reason)
+
+    def _filed(self, job: Job, kept: Kept, filed: bytes) -> Outcome:
+        self._refusals.pop(job.id, None)
+        self._queue.open_folder(job.folder, STUCK)
+        document = json.loads(kept.document)
+        failed = is_error(document)
+        self._observer.filed(
+            Filed(
+                folder=job.folder,
+                path=job.path,
+                filed=filed,
+                is_done=not failed,
+                provider=job.provider,
+                attempts=job.attempts,
+                waited_seconds=max(0.0, time.time() - job.received_at),
+                audio_bytes=job.snapshot.size_bytes,
+                audio_seconds=None if failed else document["duration"],
+                code=document["code"] if failed else "",
+                reason=document["reason"] if failed else "",
+            )
+        )
+        return Published(filed)
+
+
+def _kept(job: Job) -> Kept:
+    if job.kept is None:
+        raise ValueError("a job without an answer has nothing to publish")
+    return job.kept
+
+
+def _path_in(document: dict[str, Any]) -> str | None:
+    """The path that a transcript's document names; an error's names none."""
+    return None if is_error(document) else document["source"]["path"]

@@ -1,0 +1,123 @@
+"""The admin's own commands, told of each file that is done, failed or held.
+
+Guarantees: argv, never a shell; the event as JSON on standard input; a few at a time, each with a time
+limit after which its whole process group is killed; no key in its environment; whatever becomes of a
+command, no file is touched by it and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MOST_AT_ONCE = 4
+MOST_WAITING = 1000
+"""Events beyond these are dropped with a log line: a hook that hangs must not fill the memory."""
+
+_STANDARD_ERROR = 2  # where the daemon's own lines go: its standard output is for tables
+
+_SECRET_NAME = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+_SERVICE_NAMES = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID"}
+)
+
+log = structlog.get_logger()
+
+
+def scrub_environment(environment: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
+    """*environment* without what is secret by name or by value, and without what is systemd's to us."""
+    known = [secret for secret in secrets if secret]
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in _SERVICE_NAMES
+        and not _SECRET_NAME.search(name)
+        and not any(secret in value for secret in known)
+    }
+
+
+class Hooks:
+    """Runs *commands*, by event: ``{"done": ("mail-me", "--done"), "failed": None, …}``."""
+
+    def __init__(
+        self,
+        commands: Mapping[str, tuple[str, ...] | None],
+        timeout_seconds: float,
+        environment: Mapping[str, str] = os.environ,
+        secrets: Iterable[str] = (),
+    ) -> None:
+        self._commands = commands
+        self._timeout_seconds = timeout_seconds
+        self._environment = scrub_environment(environment, secrets)
+        self._free = asyncio.Semaphore(MOST_AT_ONCE)
+        self._running: set[asyncio.Task[None]] = set()
+
+    def tell(self, event: str, payload: Mapping[str, Any]) -> None:
+        """Start the command of *event*, where there is one; returns at once.
+
+        *payload* must be what JSON can hold; the command reads it as one object with ``event`` first.
+        """
+        command = self._commands.get(event)
+        if not command:
+            return
+        if len(self._running) >= MOST_WAITING:
+            log.warning("hook.dropped", hook=event, waiting=len(self._running))
+            return
+        message = json.dumps({"schema": "dropscribe.event/1", "event": event, **payload}).encode() + b"\n"
+        task = asyncio.create_task(self._run(event, command, message))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def close(self, grace_seconds: float = 0.0) -> None:
+        """Let the commands end for *grace_seconds*, then kill them; safe to call twice."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_seconds)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _run(self, event: str, command: tuple[str, ...], message: bytes) -> None:
+        async with self._free:
+            try:
+                reason = await self._finish(await self._start(command, message))
+            except (OSError, ValueError) as error:  # no such command, not executable, a NUL in it
+                reason = str(error)
+            if reason:
+                log.warning("hook.failed", hook=event, command=command[0], reason=reason)
+
+    async def _start(self, command: tuple[str, ...], message: bytes) -> asyncio.subprocess.Process:
+        # No pipe anywhere, so nothing can block on a command that does not read or write too much.
+        with os.fdopen(os.memfd_create("dropscribe-event"), "w+b", buffering=0) as event_file:
+            event_file.write(message)
+            event_file.seek(0)
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=event_file,
+                stdout=_STANDARD_ERROR,
+                env=self._environment,
+                start_new_session=True,
+            )
+
+    async def _finish(self, process: asyncio.subprocess.Process) -> str:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                code = await process.wait()
+        except TimeoutError:
+            return f"killed after {self._timeout_seconds:g} s"
+        finally:
+            # Only while it is not reaped: later its number may be another group's.
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        return f"exit {code}" if code else ""

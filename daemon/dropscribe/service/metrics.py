@@ -1,0 +1,207 @@
+"""The numbers that Prometheus scrapes or node_exporter's textfile collector picks up.
+
+Guarantees: a registry of its own, so that nothing else of the process leaks in; labels are names from the
+config or short codes, never paths, and their number is bounded; :meth:`Metrics.render` never raises for a
+name or code that is odd.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of what :meth:`Metrics.render` returns."""
+
+WAITING_STATES = ("settling", "queued", "transcribing", "deferred", "held", "publishing", "blocked")
+"""The states of queue_files, as in ``status --json`` (CONTRACT.md §6)."""
+
+MOST_REASONS = 100
+"""Reasons are codes, some of them a provider's own; beyond this many, new ones are "other"."""
+
+REQUEST_BUCKETS_SECONDS = (0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800)
+
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+class Metrics:
+    """Counts what happens, and renders it together with a snapshot of the queue."""
+
+    def __init__(self, version: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left it bare
+        self._registry = CollectorRegistry()
+        self._snapshot = _Snapshot()
+        self._reasons: set[str] = set()
+        self._registry.register(self._snapshot)
+        ProcessCollector(registry=self._registry)
+        Info("dropscribe_build", "The running version.", registry=self._registry).info({"version": version})
+        self._files = self._counter("files", "Files that ended, by result.", "folder", "result")
+        self._audio = self._counter(
+            "audio_seconds", "Audio transcribed, in seconds of its own length.", "folder", "provider"
+        )
+        self._uploaded = self._counter("upload_bytes", "Audio sent to providers.", "provider")
+        self._requests = Histogram(
+            "dropscribe_request_seconds",
+            "How long attempts took, whatever came of them.",
+            ("provider",),
+            buckets=REQUEST_BUCKETS_SECONDS,
+            registry=self._registry,
+        )
+        self._retries = self._counter("retries", "Attempts put off, by reason.", "provider", "reason")
+        self._repeated = self._counter(
+            "repeated_uploads", "Uploads that may have been paid for twice.", "provider"
+        )
+        self._unhinted = self._counter("found_without_hint", "Files that only a listing found.", "folder")
+        self._overflows = self._counter("hint_overflows", "Times that hints were lost.", "folder")
+        self._success = self._gauge(
+            "last_success_timestamp_seconds", "When a file last ended in done.", "folder"
+        )
+        self._reload_ok = self._gauge("config_reload_ok", "1 if the last config read was taken.")
+        self._reload_at = self._gauge("config_reload_timestamp_seconds", "When a config was last taken.")
+
+    def introduce(self, folders: Iterable[str], providers: Iterable[str]) -> None:
+        """Let the series of these names exist at zero, so that a first increase is seen as one."""
+        for folder in folders:
+            for result in ("done", "failed", "withdrawn"):
+                self._files.labels(folder, result)
+            self._unhinted.labels(folder)
+            self._overflows.labels(folder)
+        for provider in providers:
+            self._uploaded.labels(provider)
+            self._repeated.labels(provider)
+            self._requests.labels(provider)
+
+    def observe_attempt(self, provider: str, seconds: float, upload_bytes: int = 0) -> None:
+        """An attempt ended, well or not, after *seconds*, with so much of the body sent."""
+        self._requests.labels(provider).observe(seconds)
+        self._uploaded.labels(provider).inc(upload_bytes)
+
+    def observe_retry(self, provider: str, reason: str) -> None:
+        """An attempt is put off; *reason* is its error's code."""
+        self._retries.labels(provider, self._bounded(reason)).inc()
+
+    def observe_repeated_upload(self, provider: str) -> None:
+        """A body goes out again although an earlier one was sent whole (CONTRACT.md §1.4)."""
+        self._repeated.labels(provider).inc()
+
+    def observe_filed(
+        self, folder: str, result: str, at: float, provider: str = "", audio_seconds: float | None = None
+    ) -> None:
+        """A file ended.
+
+        Args:
+            folder: The rule's name.
+            result: done, failed or withdrawn.
+            at: Unix seconds.
+            provider: Who transcribed it, where somebody did.
+            audio_seconds: The audio's own length, where it is known.
+        """
+        self._files.labels(folder, result).inc()
+        if result == "done":
+            self._success.labels(folder).set(at)
+            self._audio.labels(folder, provider).inc(audio_seconds or 0.0)
+
+    def observe_found_without_hint(self, folder: str) -> None:
+        """A listing found a file that no hint had named."""
+        self._unhinted.labels(folder).inc()
+
+    def observe_hint_overflow(self, folder: str) -> None:
+        """Hints were lost; the inbox is listed anew."""
+        self._overflows.labels(folder).inc()
+
+    def observe_config(self, *, is_taken: bool, at: float) -> None:
+        """A config was read, at the start or on a reload, at *at* (Unix seconds), and taken or refused."""
+        self._reload_ok.set(int(is_taken))
+        if is_taken:
+            self._reload_at.set(at)
+
+    def render(self, status: Mapping[str, Any]) -> bytes:
+        """All series in the text format, those of the queue from *status* (CONTRACT.md §6)."""
+        self._snapshot.status = status
+        return generate_latest(self._registry)
+
+    def _bounded(self, reason: str) -> str:
+        if reason not in self._reasons:
+            if not _CODE.fullmatch(reason) or len(self._reasons) >= MOST_REASONS:
+                return "other"
+            self._reasons.add(reason)
+        return reason
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"dropscribe_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"dropscribe_{name}", text, labels, registry=self._registry)
+
+
+class _Snapshot(Collector):
+    """The gauges that are read off a status when somebody asks."""
+
+    def __init__(self) -> None:
+        self.status: Mapping[str, Any] = {}
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        folders = self.status.get("folders", {})
+        queue = _family("queue_files", "Waiting files, by state.", "folder", "state")
+        oldest = _family("oldest_waiting_seconds", "Age of the oldest waiting file, or 0.", "folder")
+        watch = _family("watch_ok", "1 while the inbox is available.", "folder")
+        folder_held = _family("folder_held", "1 while the folder's rule is held.", "folder")
+        for name, folder in folders.items():
+            for state in WAITING_STATES:
+                queue.add_metric((name, state), folder.get(state, 0))
+            oldest.add_metric((name,), folder.get("oldest_waiting") or 0)
+            watch.add_metric((name,), int(bool(folder.get("available"))))
+            folder_held.add_metric((name,), int(folder.get("hold") is not None))
+        return (queue, oldest, watch, folder_held, *self._providers())
+
+    def _providers(self) -> Iterable[GaugeMetricFamily]:
+        held = _family("provider_held", "1 while the provider is held.", "provider")
+        in_flight = _family("provider_in_flight", "Requests in flight.", "provider")
+        for name, provider in self.status.get("providers", {}).items():
+            held.add_metric((name,), int(provider.get("state") == "held"))
+            in_flight.add_metric((name,), provider.get("in_flight", 0))
+        return (held, in_flight)
+
+
+def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"dropscribe_{name}", text, labels=labels)
+
+
+def write_metrics_file(path: Path, content: bytes) -> None:
+    """Put *content* at *path* in one step, readable by all: for node_exporter's textfile collector.
+
+    The temporary name does not end in ``.prom``, so that the collector never reads half a file.
+
+    Raises:
+        OSError: The folder is missing or full; what was at *path* is still there.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise

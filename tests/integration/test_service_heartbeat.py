@@ -1,0 +1,90 @@
+"""The heartbeat, against a monitor on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from dropscribe.service.heartbeat import Heartbeat
+
+
+class Monitor:
+    """Answers every request with ``status`` and keeps the targets that it was asked for."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.targets: asyncio.Queue[str] = asyncio.Queue()
+        self.url = ""
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.targets.put_nowait(head.decode().split(" ")[1])
+        location = "Location: /elsewhere\r\n"
+        writer.write(
+            f"HTTP/1.1 {self.status} X\r\n{location}Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
+        )
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def monitor():
+    """A monitor that is up."""
+    monitor = Monitor()
+    server = await asyncio.start_server(monitor.answer, "127.0.0.1", 0)
+    monitor.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/ping/secret-uuid"
+    yield monitor
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.fixture
+async def client():
+    """The client that a heartbeat uses."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        yield client
+
+
+async def test_degraded_is_said_by_fail(monitor, client):
+    """The url while all is well, its /fail while it is not; a query is kept."""
+    degraded = [False, True]
+    heartbeat = Heartbeat(monitor.url + "?x=1", 60, lambda: degraded.pop(0))
+    assert [await heartbeat.ping(client), await heartbeat.ping(client)] == [True, True]
+    targets = [monitor.targets.get_nowait(), monitor.targets.get_nowait()]
+    assert targets == ["/ping/secret-uuid?x=1", "/ping/secret-uuid/fail?x=1"]
+
+
+@pytest.mark.parametrize(("status", "reason"), [(500, "http_500"), (404, "http_404"), (302, "http_302")])
+async def test_a_monitor_that_refuses_is_said_once(monitor, client, status, reason):
+    """One line when it begins, one when it ends; the url is in neither."""
+    monitor.status = status
+    heartbeat = Heartbeat(monitor.url, 60, lambda: False)
+    with capture_logs() as lines:
+        assert [await heartbeat.ping(client), await heartbeat.ping(client)] == [False, False]
+        monitor.status = 200
+        assert [await heartbeat.ping(client), await heartbeat.ping(client)] == [True, True]
+    assert [line["event"] for line in lines] == ["heartbeat.missed", "heartbeat.restored"]
+    assert lines[0]["reason"] == reason
+    assert "secret-uuid" not in repr(lines)
+
+
+async def test_a_monitor_that_is_away(client):
+    """No connection is a miss, not an error."""
+    heartbeat = Heartbeat("http://127.0.0.1:9/x", 60, lambda: False)
+    with capture_logs() as lines:
+        assert await heartbeat.ping(client) is False
+    assert [line["reason"] for line in lines] == ["ConnectError"]
+
+
+async def test_it_goes_on_until_cancelled(monitor):
+    """Ping after ping, at the interval, until the daemon stops it."""
+    beating = asyncio.create_task(Heartbeat(monitor.url, 0.01, lambda: False).run())
+    for _ in range(3):
+        await asyncio.wait_for(monitor.targets.get(), 10)
+    beating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beating

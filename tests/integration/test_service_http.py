@@ -1,0 +1,247 @@
+"""The http listener, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from structlog.testing import capture_logs
+
+from dropscribe.service import http
+from dropscribe.service.http import Endpoints, HttpListener, ListenError, is_loopback
+
+STATUS = {"schema": "dropscribe.status/1", "running": True, "folders": {"caf\udce9": {}}, "providers": {}}
+
+
+class Daemon:
+    """What the endpoints show, to be changed by a test."""
+
+    def __init__(self) -> None:
+        self.stuck = ""
+        self.unready = ""
+        self.error: Exception | None = None
+
+    async def metrics(self) -> bytes:
+        return b"dropscribe_up 1\n"
+
+    async def status(self) -> dict[str, object]:
+        if self.error:
+            raise self.error
+        return STATUS
+
+    def endpoints(self) -> Endpoints:
+        return Endpoints(self.metrics, self.status, lambda: self.stuck, lambda: self.unready)
+
+
+@pytest.fixture
+def daemon():
+    """A daemon that is well."""
+    return Daemon()
+
+
+@pytest.fixture
+async def listener(daemon):
+    """A listener on the loopback, without a token."""
+    listener = HttpListener("127.0.0.1", 0, daemon.endpoints())
+    await listener.start()
+    yield listener
+    await listener.close()
+
+
+async def send(port: int, data: bytes) -> bytes:
+    """Everything the listener answers to *data*."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    try:
+        return await asyncio.wait_for(reader.read(), 20)
+    finally:
+        writer.close()
+
+
+async def get(port: int, path: str, method: str = "GET", host: str = "localhost", **headers: str):
+    """(status, headers, body) of one request."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
+    answer = await send(port, "\r\n".join(lines).encode())
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *rest = head.decode().split("\r\n")
+    return int(first.split()[1]), dict(line.lower().split(": ", 1) for line in rest), body
+
+
+async def test_metrics(listener):
+    """/metrics is what Prometheus reads, under its content type."""
+    status, headers, body = await get(listener.port, "/metrics?x=1")
+    assert (status, body) == (200, b"dropscribe_up 1\n")
+    assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert headers["content-length"] == str(len(body))
+
+
+async def test_status(listener):
+    """/status is the object of `status --json`, whatever bytes a name has."""
+    status, headers, body = await get(listener.port, "/status")
+    assert (status, headers["content-type"], json.loads(body)) == (200, "application/json", STATUS)
+
+
+@pytest.mark.parametrize(("path", "trouble"), [("/healthz", "stuck"), ("/readyz", "unready")])
+async def test_health(listener, daemon, path, trouble):
+    """Well is 200 ok; trouble is 503 with its name."""
+    assert (await get(listener.port, path))[::2] == (200, b"ok\n")
+    setattr(daemon, trouble, "intake has not turned for 90 s")
+    assert (await get(listener.port, path))[::2] == (503, b"intake has not turned for 90 s\n")
+
+
+async def test_head_has_no_body(listener):
+    """HEAD has the headers of GET alone."""
+    status, headers, body = await get(listener.port, "/metrics", "HEAD")
+    assert (status, headers["content-length"], body) == (200, "16", b"")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT"])
+async def test_nothing_but_get_and_head(listener, method):
+    """Nothing can be changed over http."""
+    status, headers, _ = await get(listener.port, "/status", method)
+    assert (status, headers["allow"]) == (405, "get, head")
+
+
+@pytest.mark.parametrize("path", ["/", "/status/", "/../etc/passwd", "/metrics/x", "//status"])
+async def test_nothing_else_is_served(listener, path):
+    """There is no folder and no file behind it."""
+    assert (await get(listener.port, path))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((name, 200) for name in ("localhost", "127.0.0.1:8790", "[::1]:80", "LOCALHOST:1")),
+        *(
+            (name, 421)
+            for name in ("evil.example", "localhost.evil.example", "192.168.1.5", "[::1].evil", "")
+        ),
+        *((name, 421) for name in ("localhost:evil", "evil@localhost", "localhost:", "[::1")),
+    ],
+)
+async def test_only_own_names_are_answered(listener, host, status):
+    """A web page that rebinds its name to 127.0.0.1 gets nothing."""
+    assert (await get(listener.port, "/status", host=host))[0] == status
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/2.0\r\n\r\n",
+        b"GET http://localhost/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\n folded: x\r\n\r\n",
+        b"GET /status\r\n\r\n",
+        b"\x16\x03\x01\xff\xff\r\n\r\n",
+    ],
+)
+async def test_malformed_requests(listener, head):
+    """What is no HTTP/1 request of the plain kind is 400."""
+    assert (await send(listener.port, head)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_head_without_end_is_cut_off(listener):
+    """Headers have a limit in bytes."""
+    answer = await send(listener.port, b"GET /status HTTP/1.1\r\nX: " + b"x" * 20_000)
+    assert answer.startswith(b"HTTP/1.1 431 ") or answer == b""
+
+
+async def test_a_slow_client_is_dropped(listener, monkeypatch):
+    """One that never ends its headers holds its connection for a bounded time."""
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+    assert await send(listener.port, b"GET /status HT") == b""
+
+
+async def test_connections_are_bounded(listener):
+    """Beyond the limit a connection is refused at once; when others have gone it works again."""
+    idle = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(http.MOST_CONNECTIONS)]
+    assert await _try(listener.port) == b""
+    for _, writer in idle:
+        writer.close()
+    async with asyncio.timeout(10):
+        while not (await _try(listener.port)).startswith(b"HTTP/1.1 200"):
+            pass
+
+
+async def _try(port: int) -> bytes:
+    try:
+        return await send(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    except ConnectionError:
+        return b""
+
+
+async def test_an_error_inside_tells_the_client_nothing(listener, daemon):
+    """500 without a word; the words are in the log; the listener goes on."""
+    daemon.error = ValueError("sk-secret")
+    with capture_logs() as lines:
+        status, _, body = await get(listener.port, "/status")
+    assert (status, body) == (500, b"Internal Server Error\n")
+    assert [line["event"] for line in lines] == ["http.failed"]
+    daemon.error = None
+    assert (await get(listener.port, "/status"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Basic s3cret"}, 401),
+        ({"Authorization": "Bearer s3cret"}, 200),
+        ({"authorization": "bearer s3cret"}, 200),
+    ],
+)
+async def test_token(daemon, authorization, status):
+    """Beyond the loopback nothing is shown without the token; by any of its addresses with it."""
+    listener = HttpListener("0.0.0.0", 0, daemon.endpoints(), token="s3cret")
+    await listener.start()
+    try:
+        for path in ("/status", "/healthz", "/nothing"):
+            answer = (await get(listener.port, path, host="192.168.1.5", **authorization))[0]
+            assert answer == (404 if status == 200 and path == "/nothing" else status)
+        assert (await get(listener.port, "/status", host="nas.local"))[0] == 421
+    finally:
+        await listener.close()
+
+
+def test_no_token_no_wide_address(daemon):
+    """An address that others can reach is refused before it is bound."""
+    with pytest.raises(ListenError) as caught:
+        HttpListener("0.0.0.0", 0, daemon.endpoints())
+    assert (caught.value.address, "token" in caught.value.reason) == ("0.0.0.0:0", True)
+
+
+async def test_a_port_in_use(listener, daemon):
+    """The error names the address as the config has it, and the reason in the system's words."""
+    second = HttpListener("127.0.0.1", listener.port, daemon.endpoints())
+    with pytest.raises(ListenError) as caught:
+        await second.start()
+    assert (caught.value.address, caught.value.reason) == (
+        f"127.0.0.1:{listener.port}",
+        "Address already in use",
+    )
+
+
+def test_loopback():
+    """Loopback is an address of this machine alone, or the name for it."""
+    assert all(map(is_loopback, ["127.0.0.1", "127.8.8.8", "::1", "localhost"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.1.5", "localhost.evil", "nas"]))
+
+
+async def test_close_cuts_and_frees_the_port(daemon):
+    """After close nobody is connected and the port is free again, also with a client in the middle."""
+    listener = HttpListener("127.0.0.1", 0, daemon.endpoints())
+    await listener.start()
+    port = listener.port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /")
+    await listener.close()
+    await listener.close()
+    with contextlib.suppress(ConnectionResetError):  # cut is cut
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    again = HttpListener("127.0.0.1", port, daemon.endpoints())
+    await again.start()
+    await again.close()

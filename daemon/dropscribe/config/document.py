@@ -1,0 +1,211 @@
+"""The config file as plain data, which knows for every key and value where it was written.
+
+Guarantees: `data` holds what the file means, variables put in, and no more of it than
+:data:`MAX_NODES` values, whatever its aliases unfold to; no problem made here shows a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.config.variables import substitute
+from dropscribe.config.yaml import BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
+from dropscribe.core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Path = tuple[str | int, ...]
+"""Where a value stands: ("folders", "calls", "outputs", 1)."""
+
+MAX_NODES = 20_000
+_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+_OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "auth"})
+_ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
+_KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A value's place, and its key's where it has one."""
+
+    key: Span | None
+    value: Span
+    is_scalar: bool
+
+
+def dotted(path: Path) -> str:
+    """``folders.calls.outputs[1]``."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).removeprefix(".")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value under this key may be a secret; a misspelt ``api_key`` is one too."""
+    if name in _OPEN_NAMES:
+        return False
+    near = difflib.get_close_matches(name.lower(), ("api_key", "token"), n=1, cutoff=0.7)
+    return bool(near or _SECRET_NAME.search(name))
+
+
+class Document:
+    """One parsed file.
+
+    Attributes:
+        data: Its values, without the top-level ``x-…`` keys; {} where it could not be read.
+        problems: What the text itself has wrong with it.
+        variables: For each value with ``${…}`` in it, the variables that were put in.
+    """
+
+    def __init__(self, text: str, file: str, environ: Mapping[str, str]) -> None:
+        """Parse *text*; *file* is its name in problems.
+
+        Raises:
+            ConfigError: It is no YAML, or holds nothing that could be read on; with one problem.
+        """
+        self.file = file
+        self.problems: list[Problem] = []
+        self.variables: dict[Path, tuple[str, ...]] = {}
+        self._environ = environ
+        self._lines = split_lines(text)
+        self._places: dict[Path, Place] = {}
+        self._secrets: list[Span] = []
+        try:
+            root, flaws = parse_yaml(text)
+        except BrokenYaml as error:
+            raise ConfigError((self._of_broken_text(error.flaw),)) from None
+        self.data = self._top_level(root)
+        self.problems += [self._at(flaw.span, flaw.message, flaw.hint) for flaw in flaws]
+
+    def problem(
+        self, path: Path, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
+    ) -> Problem:
+        """A problem at *path*, or at the nearest thing around it that is written down."""
+        known = path
+        while known and known not in self._places:
+            known = known[:-1]
+        place = self._places.get(known)
+        if place is None:
+            span = Span(1, 1, 1, 1)
+        elif place.key is not None and (on_key or known != path or not place.is_scalar):
+            span = place.key
+        else:
+            span = place.value
+        return self._at(span, message, hint, dotted(path), warning=warning)
+
+    def line_of(self, path: Path) -> int:
+        """The line of the key at *path*, or 0."""
+        place = self._places.get(path)
+        return (place.key or place.value).line if place else 0
+
+    def shown(self, path: Path, value: object) -> str:
+        """*value* as a message may quote it: never a secret, never what a variable put in."""
+        if any(is_secret_name(part) for part in path if isinstance(part, str)):
+            return "the value"
+        if path in self.variables:
+            return "the value of ${" + "} ${".join(self.variables[path]) + "}"
+        if isinstance(value, dict | list):
+            return "this list" if isinstance(value, list) else "this section"
+        if value is None:
+            return "an empty value"
+        word = str(value).lower() if isinstance(value, bool) else str(value)
+        return f"'{word}'" if len(word) <= 60 else f"'{word[:60]}…'"
+
+    def _top_level(self, root: Node) -> dict[str, Any]:
+        if root.value is None:
+            problem = self._at(root.span, "the file is empty", "'dropscribe init' writes one to begin with")
+            raise ConfigError((problem,))
+        if not isinstance(root.value, dict):
+            raise ConfigError(
+                (self._at(root.span, "the top level must be a mapping of sections", "providers: …"),)
+            )
+        data: dict[str, Any] = self._data_of((), None, root)
+        return {name: value for name, value in data.items() if not name.startswith("x-")}
+
+    def _data_of(self, path: Path, key: Span | None, node: Node) -> Any:
+        if len(self._places) > MAX_NODES:
+            where = key or node.span
+            raise ConfigError((self._at(where, f"more than {MAX_NODES} values, counting aliases"),))
+        value = node.value
+        self._places[path] = Place(key, node.span, is_scalar=not isinstance(value, dict | list))
+        if isinstance(value, dict):
+            return {name: self._data_of((*path, name), *entry) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [self._data_of((*path, index), None, item) for index, item in enumerate(value)]
+        if self._may_be_secret(path, node.span):
+            self._secrets.append(node.span)
+        return self._with_variables(path, value) if isinstance(value, str) else value
+
+    def _with_variables(self, path: Path, text: str) -> str:
+        done = substitute(text, self._environ)
+        if done.names:
+            self.variables[path] = done.names
+        if str(path[0]).startswith("x-"):
+            return done.text
+        for name in done.unset:
+            hint = f"set it, or give a default: ${{{name}:-…}}"
+            self.problems.append(self.problem(path, f"the environment variable {name} is not set", hint))
+        if done.is_malformed:
+            message, hint = "a '${' without a variable's name and its '}'", "write $${ for a plain ${"
+            self.problems.append(self.problem(path, message, hint))
+        return done.text
+
+    def _may_be_secret(self, path: Path, span: Span) -> bool:
+        names = [part for part in path if isinstance(part, str)]
+        if names[-1:] == ["url"]:  # a heartbeat's is a key in itself; any may hold a password
+            return names[0] == "heartbeat" or "@" in self._lines[span.line - 1]
+        written = self._lines[span.line - 1][span.column - 1 : span.end_column - 1]
+        return any(map(is_secret_name, names[-1:])) and not _ONE_VARIABLE.fullmatch(written)
+
+    def _at(
+        self, span: Span, message: str, hint: str = "", path: str = "", *, warning: bool = False
+    ) -> Problem:
+        line = self._lines[span.line - 1] if span.line <= len(self._lines) else ""
+        end = span.end_column if span.end_line == span.line else len(line) + 1
+        return Problem(
+            message,
+            file=self.file,
+            line=span.line,
+            column=span.column,
+            length=max(1, end - span.column),
+            hint=hint,
+            source_line=self._masked(span.line, line),
+            path=path,
+            warning=warning,
+        )
+
+    def _masked(self, number: int, line: str) -> str:
+        for span in self._secrets:
+            if span.line <= number <= span.end_line:
+                start = span.column - 1 if number == span.line else 0
+                end = span.end_column - 1 if number == span.end_line else len(line)
+                line = line[:start] + "*" * (end - start) + line[end:]
+        return line
+
+    def _of_broken_text(self, flaw: Flaw) -> Problem:
+        problem = self._at(flaw.span, flaw.message, flaw.hint)
+        shown = _masked_by_guess(self._lines, problem.line)
+        return Problem(
+            **{name: getattr(problem, name) for name in Problem.__slots__} | {"source_line": shown}
+        )
+
+
+def _masked_by_guess(lines: list[str], number: int) -> str:
+    """A line of a text that is no YAML: all behind the first key that may hold a secret is hidden.
+
+    A line without a key goes on with the value of the key above it.
+    """
+    line = lines[number - 1] if number <= len(lines) else ""
+    for name in re.finditer(r"([\w-]+)[\"']?\s*:", line):
+        if is_secret_name(name[1]):
+            return line[: name.end()] + "*" * (len(line) - name.end())
+    if _KEY_AT_START.match(line):
+        return line
+    for above in reversed(lines[: max(number - 1, 0)]):
+        key = _KEY_AT_START.match(above)
+        if key:
+            return "*" * len(line) if is_secret_name(key[1]) else line
+    return line

@@ -1,0 +1,96 @@
+"""Durations, sizes and the other small notations of the config → numbers.
+
+Guarantees: pure; what is refused raises ValueError with the words that follow the value in the message
+("is not a duration") and, as a second argument, what to write in its place.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "B": 1} | {
+    unit: base**power
+    for power, letter in enumerate("KMGT", start=1)
+    for unit, base in ((f"{letter}B", 1000), (f"{letter}iB", 1024))
+}
+_BYTES_BY_CASE = {unit.lower(): factor for unit, factor in _BYTES.items()}
+
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_DURATION_PART = re.compile(rf"({_NUMBER})(ms|s|m|h|d)", re.ASCII)
+DURATION_PATTERN = rf"^(?:{_NUMBER}|(?:{_NUMBER}(?:ms|s|m|h|d))+)$"
+SIZE_PATTERN = rf"^{_NUMBER} ?(?:[KkMmGgTt][Ii]?)?[Bb]?$"
+
+_DURATION_HINT = "write 500ms, 30s, 5m, 1h30m, 3d or a number of seconds"
+_SIZE_HINT = "write 25MB, 25MiB or a number of bytes"
+_TRUE = frozenset({"true", "yes", "on"})
+_FALSE = frozenset({"false", "no", "off"})
+
+
+def parse_number(value: object) -> float:
+    """A finite number ≥ 0, also when it stands in a string (an environment variable's value)."""
+    if isinstance(value, str) and re.fullmatch(_NUMBER, value.strip(), re.ASCII):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is not a number", "write a number such as 20")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError("is not a number from 0 up", "")
+    return float(value)
+
+
+def parse_count(value: object) -> int:
+    """A whole number ≥ 0."""
+    number = parse_number(value)
+    if number != int(number):
+        raise ValueError("is not a whole number", "")
+    return int(number)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from a number of seconds or ``500ms``, ``30s``, ``5m``, ``2h``, ``3d``, ``1h30m``."""
+    if isinstance(value, str) and _DURATION_PART.search(value):
+        text = value.strip()
+        if not re.fullmatch(DURATION_PATTERN, text, re.ASCII):
+            raise ValueError("is not a duration", _DURATION_HINT)
+        return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    try:
+        return parse_number(value)
+    except ValueError as error:
+        raise ValueError("is not a duration", _DURATION_HINT) from error
+
+
+def parse_size(value: object) -> int:
+    """Bytes from a number of bytes or ``25MB`` (10⁶), ``25MiB`` (2²⁰), ``KB``, ``KiB``, ``GB``, ``GiB``."""
+    found = (
+        re.fullmatch(rf"({_NUMBER}) ?([A-Za-z]*)", value.strip(), re.ASCII)
+        if isinstance(value, str)
+        else None
+    )
+    if found:
+        factor = _BYTES_BY_CASE.get(found[2].lower())
+        if factor is None:
+            raise ValueError("is not a size", _SIZE_HINT)
+        return round(float(found[1]) * factor)
+    try:
+        return round(parse_number(value))
+    except ValueError as error:
+        raise ValueError("is not a size", _SIZE_HINT) from error
+
+
+def parse_boolean(value: object) -> bool:
+    """True or False; yes, no, on and off count only here, where a boolean is expected."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(word, bool):
+        return word
+    if isinstance(word, str) and word in _TRUE | _FALSE:
+        return word in _TRUE
+    raise ValueError("is neither true nor false", "write true or false")
+
+
+def parse_listen(value: object) -> tuple[str, int]:
+    """(host, port) from ``127.0.0.1:8790``, ``[::1]:8790`` or ``localhost:8790``."""
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s]+):(\d{1,5})", str(value), re.ASCII)
+    if not found or int(found[2]) > 65535:
+        raise ValueError("is not an address to listen on", "write HOST:PORT, such as 127.0.0.1:8790")
+    return found[1].strip("[]"), int(found[2])

@@ -1,0 +1,281 @@
+"""YAML text → a tree of nodes that know their place, by the rules of YAML 1.2.
+
+PyYAML gives the events; what they mean is decided here, because its own resolvers are those of YAML 1.1:
+there `language: no` is False, `22:30` is 1350 and `0100` is 64.
+
+Guarantees: the answer and the words of errors are the same with and without libyaml; no error quotes a
+value; depth is bounded, and an alias costs nothing here (``document.py`` bounds what it unfolds to).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Scalar = str | int | float | bool | None
+
+MAX_DEPTH = 40
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_UNPRINTABLE = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+_INTEGER = re.compile(r"[-+]?[0-9]{1,300}")
+_PREFIXED = re.compile(r"0o[0-7]{1,300}|0x[0-9a-fA-F]{1,300}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From the first character to behind the last one; lines and columns count from 1."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something wrong at a place, before it is known which key it belongs to."""
+
+    span: Span
+    message: str
+    hint: str = ""
+
+
+class BrokenYaml(Exception):
+    """Raised when the text cannot be read on; carries the one flaw."""
+
+    def __init__(self, flaw: Flaw) -> None:
+        super().__init__(flaw.message)
+        self.flaw = flaw
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A value and where it stands. `value` of a mapping: key → (the key's place, the value)."""
+
+    span: Span
+    value: Scalar | list[Node] | dict[str, tuple[Span, Node]]
+    is_alias: bool = False
+
+
+def split_lines(text: str) -> list[str]:
+    """The text's lines as YAML counts them."""
+    return _LINE_BREAK.split(text)
+
+
+def resolve_plain(text: str) -> Scalar:
+    """What an unquoted scalar means in YAML 1.2's core schema."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _PREFIXED.fullmatch(text):
+        return int(text, 0)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def parse_yaml(text: str) -> tuple[Node, list[Flaw]]:
+    """Read *text* as one document.
+
+    Returns:
+        Its root, and what is wrong with it although it could be read: duplicate keys, unknown aliases,
+        tags. Of a key given twice the first one stands.
+
+    Raises:
+        BrokenYaml: It is no YAML, or nested deeper than :data:`MAX_DEPTH`.
+    """
+    _refuse_unprintable(text)
+    builder = _Builder(text)
+    try:
+        return builder.document(), builder.flaws
+    except yaml.MarkedYAMLError as error:
+        flaw = _syntax_flaw(error, split_lines(text))
+    raise BrokenYaml(flaw)
+
+
+class _Builder:
+    """Turns the event stream into nodes; one use."""
+
+    def __init__(self, text: str) -> None:
+        self.flaws: list[Flaw] = []
+        self._anchors: dict[str, Node] = {}
+        self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
+
+    def document(self) -> Node:
+        next(self._events)  # the stream's start
+        start = next(self._events)
+        if isinstance(start, yaml.StreamEndEvent):
+            return Node(_span_of(start), None)
+        root = self._node(next(self._events), 0)
+        next(self._events)  # the document's end
+        second = next(self._events)
+        if not isinstance(second, yaml.StreamEndEvent):
+            self._flaw(second, "a second document begins here", "keep one document in the file")
+        return root
+
+    def _node(self, event: Any, depth: int) -> Node:
+        if depth > MAX_DEPTH:
+            raise BrokenYaml(Flaw(_span_of(event), f"nested deeper than {MAX_DEPTH} levels"))
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event)
+        if isinstance(event, yaml.ScalarEvent):
+            node = Node(_span_of(event), self._scalar(event))
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = Node(_first_character(event), self._sequence(event, depth))
+        else:
+            node = Node(_first_character(event), self._mapping(event, depth))
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _alias(self, event: Any) -> Node:
+        span = _span_of(event)
+        if event.anchor not in self._anchors:
+            self._flaw(event, "this alias names no anchor above", "in quotes it is a plain text")
+            return Node(span, None)
+        return Node(span, self._anchors[event.anchor].value, is_alias=True)
+
+    def _scalar(self, event: Any) -> Scalar:
+        tag = event.tag
+        if tag in (None, "!", _TAG + "str"):
+            text: str = event.value
+            return resolve_plain(text) if event.implicit[0] and tag is None else text
+        if tag not in {_TAG + kind for kind in ("int", "float", "bool", "null")}:
+            self._refuse_tag(event)
+        return resolve_plain(event.value)
+
+    def _sequence(self, event: Any, depth: int) -> list[Node]:
+        if event.tag not in (None, "!", _TAG + "seq"):
+            self._refuse_tag(event)
+        return [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
+
+    def _mapping(self, event: Any, depth: int) -> dict[str, tuple[Span, Node]]:
+        if event.tag not in (None, "!", _TAG + "map"):
+            self._refuse_tag(event)
+        own: dict[str, tuple[Span, Node]] = {}
+        merged: dict[str, tuple[Span, Node]] = {}
+        for key in self._until(yaml.MappingEndEvent):
+            key_span, name = self._key(key, depth)
+            value = self._node(next(self._events), depth + 1)
+            if name == "<<" and key.implicit[0]:
+                merged |= {k: v for k, v in self._merge(value).items() if k not in merged}
+            elif name in own:
+                first = own[name][0].line
+                self.flaws.append(Flaw(key_span, f"duplicate key '{name}'", f"first given on line {first}"))
+            elif name is not None:
+                own[name] = (key_span, value)
+        return merged | own
+
+    def _key(self, event: Any, depth: int) -> tuple[Span, str | None]:
+        if isinstance(event, yaml.ScalarEvent):
+            return _span_of(event), event.value
+        self._node(event, depth + 1)
+        self._flaw(event, "a key must be a plain word")
+        return _span_of(event), None
+
+    def _merge(self, value: Node) -> dict[str, tuple[Span, Node]]:
+        parts = value.value if isinstance(value.value, list) else [value]
+        merged: dict[str, tuple[Span, Node]] = {}
+        for part in parts:
+            if isinstance(part.value, dict):
+                merged = part.value | merged
+            else:
+                self.flaws.append(Flaw(part.span, "'<<' merges mappings, and this is none"))
+        return merged
+
+    def _until(self, end: type[Any]) -> Iterator[Any]:
+        return iter(lambda: _none_at(next(self._events), end), None)
+
+    def _refuse_tag(self, event: Any) -> None:
+        self._flaw(event, "tags ('!…') mean nothing here", "a value that begins with '!' needs quotes")
+
+    def _flaw(self, event: Any, message: str, hint: str = "") -> None:
+        self.flaws.append(Flaw(_span_of(event), message, hint))
+
+
+def _none_at(event: Any, end: type[Any]) -> Any:
+    return None if isinstance(event, end) else event
+
+
+def _span_of(event: Any) -> Span:
+    start, end = event.start_mark, event.end_mark
+    return Span(start.line + 1, start.column + 1, end.line + 1, end.column + 1)
+
+
+def _first_character(event: Any) -> Span:
+    start = event.start_mark
+    return Span(start.line + 1, start.column + 1, start.line + 1, start.column + 2)
+
+
+def _refuse_unprintable(text: str) -> None:
+    found = _UNPRINTABLE.search(text)
+    if found:
+        lines = split_lines(text[: found.start()])
+        span = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 2)
+        name = f"U+{ord(found[0]):04X}"
+        raise BrokenYaml(Flaw(span, f"an unprintable character ({name})", "delete it and type the line anew"))
+
+
+_UNCLOSED = {
+    "while scanning a quoted scalar": "this quote is never closed",
+    "while parsing a flow sequence": "this '[' is never closed, or an item in it needs quotes",
+    "while parsing a flow mapping": "this '{' is never closed, or an item in it needs quotes",
+}
+_SYNTAX = (
+    (
+        "mapping values are not allowed",
+        "a ':' where no key can be",
+        "align the line with the keys above, or quote a value that holds ': '",
+    ),
+    ("cannot start any token", "a value cannot begin with this character", "put the value in quotes"),
+    (
+        "while parsing a block",
+        "this line fits nothing above it",
+        "give the keys of one section one indentation",
+    ),
+    ("could not find expected ':'", "a key without its ':'", "write it as 'key: value'"),
+)
+
+
+def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
+    """Our own words, because libyaml's and PyYAML's differ, and may quote what must not be shown."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return Flaw(Span(1, 1, 1, 2), "this is no YAML")
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    indent = line[: len(line) - len(line.lstrip())]
+    if "\t" in indent:
+        return Flaw(_point(mark.line, indent.index("\t")), "a tab cannot indent YAML", "use spaces")
+    context = error.context or ""
+    if context in _UNCLOSED and error.context_mark is not None:
+        opened = error.context_mark
+        return Flaw(
+            _point(opened.line, opened.column), _UNCLOSED[context], f"noticed on line {mark.line + 1}"
+        )
+    said = f"{context} {error.problem or ''}"
+    for sign, message, hint in _SYNTAX:
+        if sign in said:
+            return Flaw(_point(mark.line, mark.column), message, hint)
+    return Flaw(_point(mark.line, mark.column), "this is no YAML")
+
+
+def _point(line: int, column: int) -> Span:
+    return Span(line + 1, column + 1, line + 1, column + 2)

@@ -1,0 +1,141 @@
+"""What an answer says: parsed JSON, and the machine-readable signs in an error's body.
+
+Guarantees: pure; no body makes it raise anything but ValueError from :func:`parse_json`; NaN and
+infinities, which JSON does not have, become null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dropscribe.providers.http import Answer
+
+HAS_PARAM = "has:param"
+"""``error.param`` names a request parameter (PROVIDERS.md §3.3)."""
+HAS_FILE_PARAM = "has:param=file"
+"""``error.param`` names the file."""
+HAS_DETAIL_LIST = "has:detail[]"
+"""FastAPI's list of what is wrong with the request."""
+HAS_DETAILS = "has:details"
+"""Pulse's list of missing or wrong query parameters."""
+HAS_ERRORS = "has:errors"
+"""Pulse's shape for audio that it cannot take."""
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message")
+_CODE_KEYS = ("code", "error_code", "type", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """An error's body, whichever of the shapes of PROVIDERS.md §0.3 it has.
+
+    Attributes:
+        code: The provider's own word for it, or "".
+        signs: The ``has:…`` signs of its shape, then codes and types in lower case; what tables ask for.
+        message: In the provider's words, not yet fit for a log.
+    """
+
+    code: str
+    signs: tuple[str, ...]
+    message: str
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value in *body*.
+
+    Raises:
+        ValueError: It is none, or is nested too deep to be one.
+    """
+    try:
+        return json.loads(body, parse_float=_finite, parse_constant=lambda _: None)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def error_body(answer: Answer) -> ErrorBody:
+    """What *answer* says of its error; an empty one where it says nothing that can be read."""
+    try:
+        parsed = parse_json(answer.body)
+    except ValueError:
+        return ErrorBody("", (), _plain(answer))
+    return error_of(parsed)
+
+
+def error_of(parsed: Any) -> ErrorBody:
+    """What a parsed body says of its error."""
+    layers = list(_layers(parsed))
+    codes = [word for layer in layers for word in _codes(layer)]
+    own = [word for layer in layers for word in _codes(layer, keys=_CODE_KEYS[:2])]
+    shapes = [shape for layer in layers for shape in _shapes(layer)]
+    message = next((text for layer in layers if (text := _message(layer))), "")
+    if not layers and isinstance(parsed, str):
+        message = parsed
+    signs = tuple(dict.fromkeys([*shapes, *(word.lower() for word in codes)]))
+    return ErrorBody(own[0] if own else "", signs, message)
+
+
+def request_id_of(answer: Answer, parsed: Any = None) -> str | None:
+    """The provider's id of the request: from the body, else ``x-request-id``."""
+    candidates = [parsed.get("request_id")] if isinstance(parsed, Mapping) else []
+    candidates.append(answer.headers.get("x-request-id"))
+    return next((item for item in candidates if isinstance(item, str) and _REQUEST_ID.fullmatch(item)), None)
+
+
+def _layers(parsed: Any) -> Iterator[Mapping[str, Any]]:
+    # The inner object first: {"error": {...}} and {"detail": {...}} wrap what matters.
+    if not isinstance(parsed, Mapping):
+        return
+    for key in ("error", "detail"):
+        if isinstance(parsed.get(key), Mapping):
+            yield parsed[key]
+    yield parsed
+
+
+def _codes(layer: Mapping[str, Any], keys: tuple[str, ...] = _CODE_KEYS) -> list[str]:
+    values = [layer.get(key) for key in keys]
+    return [value for value in values if isinstance(value, str) and _WORD.fullmatch(value)]
+
+
+def _shapes(layer: Mapping[str, Any]) -> Iterator[str]:
+    param = layer.get("param")
+    if isinstance(param, str) and param:
+        yield HAS_FILE_PARAM if param == "file" else HAS_PARAM
+    if isinstance(layer.get("detail"), list):
+        yield HAS_DETAIL_LIST
+    if isinstance(layer.get("details"), list):
+        yield HAS_DETAILS
+    if "errors" in layer:
+        yield HAS_ERRORS
+
+
+def _message(layer: Mapping[str, Any]) -> str:
+    if isinstance(layer.get("errors"), str):
+        return str(layer["errors"])  # Pulse: "message" beside it says only "Error handling audio data"
+    for key in _MESSAGE_KEYS:
+        value = layer.get(key)
+        if isinstance(value, str) and value.strip():
+            return value
+        if isinstance(value, list) and value:
+            return json.dumps(value)
+    return ""
+
+
+def _plain(answer: Answer) -> str:
+    if answer.content_type == "text/html" or answer.body.lstrip()[:1] == b"<":
+        return "an HTML page"
+    return answer.body.decode("utf-8", "replace")
+
+
+def _finite(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None

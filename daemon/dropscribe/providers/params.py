@@ -1,0 +1,51 @@
+"""The request parameters that each type of provider gets where the user says nothing (CONTRACT.md §3).
+
+Guarantees: pure, and imports no vendor: the config and ``plan`` can ask it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.providers.base import ParamValue
+
+OPENAI_MODEL = "whisper-1"
+
+_FIXED: dict[str, dict[str, ParamValue]] = {
+    "pulse": {"model": "pulse", "word_timestamps": True},
+    "reson8": {"include_timestamps": True, "include_words": True, "include_confidence": True},
+}
+_GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
+
+
+def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+    """What is sent: the type's defaults with *params* laid over them. An empty list drops a default."""
+    return {**default_params(provider_type, params), **params}
+
+
+def default_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+    """The type's defaults, as far as they depend on what the user has set in *params*."""
+    if provider_type == "openai":
+        return _openai_defaults(params)
+    return dict(_FIXED.get(provider_type, {}))
+
+
+def _openai_defaults(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+    model = str(params.get("model", OPENAI_MODEL))
+    defaults: dict[str, ParamValue] = {"model": OPENAI_MODEL, "response_format": _richest_format(model)}
+    if "diarize" in model:
+        defaults["chunking_strategy"] = "auto"  # required for more than 30 s (PROVIDERS.md §3.1)
+    asked = params.get("response_format", defaults["response_format"])
+    if asked == "verbose_json" and not any(name in params for name in _GRANULARITIES):
+        defaults[_GRANULARITIES[0]] = ["word", "segment"]
+    return defaults
+
+
+def _richest_format(model: str) -> str:
+    # OpenAI's gpt transcribers answer verbose_json with a 400 (PROVIDERS.md §3.1).
+    if not model.startswith("gpt-"):
+        return "verbose_json"
+    return "diarized_json" if "diarize" in model else "json"

@@ -1,0 +1,46 @@
+"""What others say, made fit for logs and files: one line, bounded, no secret in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+REASON_CHARACTERS = 500
+MASK = "***"
+
+_SHORTEST_SECRET = 4
+"""Masking shorter strings would eat ordinary words and hide nothing."""
+
+
+class Redactor:
+    """Makes reasons out of strangers' words.
+
+    Guarantees: none of the secrets, as they are or percent-encoded, is in what it returns.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        plain = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
+        forms = plain | {quote(secret, safe="") for secret in plain}
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def __repr__(self) -> str:
+        return "Redactor(…)"
+
+    def reason(self, text: str) -> str:
+        """*text* in one printable line of at most REASON_CHARACTERS, its secrets masked."""
+        for secret in self._forms:
+            text = text.replace(secret, MASK)
+        line = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+        return line if len(line) <= REASON_CHARACTERS else line[: REASON_CHARACTERS - 1] + "…"
+
+
+def secrets_of(url: str, api_key: str | None) -> list[str]:
+    """The key, and what a URL may hold of secrets: its password and its query's values."""
+    parts = urlsplit(url)
+    found = [value for _, value in parse_qsl(parts.query)]
+    if parts.password:
+        found += [parts.password, unquote(parts.password)]
+    return [*found, api_key] if api_key else found

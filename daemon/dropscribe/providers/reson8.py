@@ -1,0 +1,131 @@
+"""Reson8, pre-recorded: raw bytes up, parameters in the query (PROVIDERS.md §2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.providers import values
+from dropscribe.providers.answers import request_id_of
+from dropscribe.providers.endpoint import Endpoint, learnt
+from dropscribe.providers.formats import OCTETS, reson8_encoding
+from dropscribe.providers.forms import with_query
+from dropscribe.providers.http import Upload
+from dropscribe.providers.params import effective_params
+from dropscribe.providers.statuses import Kind
+from dropscribe.transcripts.model import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.disk.audio import AudioFile
+    from dropscribe.providers.base import ParamValue
+    from dropscribe.providers.statuses import Table
+
+URL = "https://api.reson8.dev/v1/speech-to-text/prerecorded"
+
+ERRORS: Table = {
+    (400, "invalid_request"): Kind.REJECTED_OR_RULE,
+    (404, "not_found"): Kind.RULE,  # a custom_model_id that is none
+}
+"""PROVIDERS.md §2.3; the undocumented 402, 408, 429 and 503 are the common table's."""
+
+_MILLISECONDS = 0.001
+
+
+class Reson8Provider:
+    """One Reson8 account, by its key or by an access token (``auth: bearer``)."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        scheme = "Bearer" if config.auth == "bearer" else "ApiKey"
+        self._endpoint = Endpoint(config, config.url or URL, scheme=scheme, table=ERRORS)
+
+    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
+        """See :class:`dropscribe.providers.base.Provider`."""
+        encoding = reson8_encoding(audio.suffix, audio.head)
+        sent = {"encoding": encoding, **effective_params("reson8", params)}
+        upload = Upload(with_query(self._endpoint.url, sent), {"Content-Type": OCTETS}, audio)
+        answer, parsed = await self._endpoint.transcript_answer(upload)
+        if not isinstance(parsed.get("text"), str):
+            raise self._endpoint.classifier.bad_answer(answer, "a success without a text")
+        return transcript_of(parsed, sent, request_id_of(answer, parsed))
+
+    async def probe(self) -> str:
+        """See :class:`dropscribe.providers.base.Provider`: sends no audio, so nothing is paid."""
+        return learnt(await self._endpoint.ask(self._endpoint.url, post=True), self._endpoint.classifier)
+
+    async def close(self) -> None:
+        """See :class:`dropscribe.providers.base.Provider`."""
+        await self._endpoint.close()
+
+
+def transcript_of(
+    parsed: dict[str, Any], params: Mapping[str, ParamValue], request_id: str | None
+) -> Transcript:
+    """Reson8's answer, normalised (PROVIDERS.md §2.2, §5).
+
+    Its top ``duration_ms`` is the span of the speech, not the audio's length, which stays unknown.
+    """
+    turns = values.objects(parsed.get("segments"))
+    words, odd = _words(parsed, turns)
+    return Transcript(
+        text=parsed["text"],
+        language=_language(parsed, params),
+        segments=tuple(_turn(turn) for turn in turns) or _whole(parsed, words),
+        words=words,
+        warnings=("odd_confidence",) if odd else (),
+        model=values.word_or_none(params.get("model")),
+        request_id=request_id,
+        raw=parsed,
+    )
+
+
+def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> str | None:
+    asked = values.word_or_none(params.get("language"))
+    # A list of candidates ("nl,en") is a question, not an answer.
+    return values.word_or_none(parsed.get("language")) or (asked if asked and "," not in asked else None)
+
+
+def _words(parsed: Mapping[str, Any], turns: list[Mapping[str, Any]]) -> tuple[tuple[Word, ...], bool]:
+    # Words stand at the top, in the turns, or in both: never twice here. Only the turns know speakers.
+    spoken = [(item, turn) for turn in turns for item in values.objects(turn.get("words"))]
+    items = spoken or [(item, {}) for item in values.objects(parsed.get("words"))]
+    words = tuple(_word(item, turn.get("speaker_id")) for item, turn in items)
+    odd = any((values.number(item.get("confidence")) or 0.0) > 1.0 for item, _ in items)
+    return words, odd
+
+
+def _word(item: Mapping[str, Any], speaker: Any) -> Word:
+    start, end = _span(item)
+    label = values.speaker_label(item.get("speaker_id", speaker))
+    return Word(values.text_of(item.get("text")), start, end, _confidence(item.get("confidence")), label)
+
+
+def _confidence(value: Any) -> float | None:
+    # A natural log-probability; an older crawl of the glossary says 0..1 (PROVIDERS.md §2.2).
+    found = values.probability_of_log(value)
+    return values.probability(value) if found is None else found
+
+
+def _turn(item: Mapping[str, Any]) -> Segment:
+    start, end = _span(item)
+    words = [_word(word, None) for word in values.objects(item.get("words"))]
+    label = values.speaker_label(item.get("speaker_id"))
+    return Segment(values.text_of(item.get("text")), start, end, label, _mean(words))
+
+
+def _whole(parsed: Mapping[str, Any], words: tuple[Word, ...]) -> tuple[Segment, ...]:
+    start, end = _span(parsed)
+    if start is None or end is None or not parsed["text"]:
+        return ()
+    return (Segment(parsed["text"], start, end, confidence=_mean(words)),)
+
+
+def _mean(words: list[Word] | tuple[Word, ...]) -> float | None:
+    return values.mean([word.confidence for word in words])
+
+
+def _span(item: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    start, length = values.number(item.get("start_ms")), values.number(item.get("duration_ms"))
+    end = None if start is None or length is None else start + length
+    return values.span(start, end, _MILLISECONDS)

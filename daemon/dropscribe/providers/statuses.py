@@ -1,0 +1,219 @@
+"""Which kind of failure an answer is: one table for all vendors, a few rows more for each.
+
+Guarantees: decided by status and machine-readable signs, never by wording (PROVIDERS.md §1.3, §2.3, §3.3,
+§4). A row for a status and a sign wins over a sign alone, that over a status alone; a vendor's row
+over the common one.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import time
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioRejected,
+    ProviderError,
+    ProviderUnusable,
+    RuleRejected,
+    TemporaryFailure,
+)
+from dropscribe.providers.answers import (
+    HAS_DETAIL_LIST,
+    ErrorBody,
+    error_body,
+    error_of,
+    parse_json,
+    request_id_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dropscribe.providers.http import Answer
+    from dropscribe.providers.redaction import Redactor
+
+
+class Kind(enum.Enum):
+    """What a failure says about whom."""
+
+    TEMPORARY = enum.auto()
+    SLOW_DOWN = enum.auto()  # temporary, and the whole provider must slow down
+    REJECTED = enum.auto()
+    REJECTED_OR_RULE = enum.auto()
+    RULE = enum.auto()
+    UNUSABLE = enum.auto()
+    AMBIGUOUS = enum.auto()
+
+
+Row = tuple[int | None, str | None]
+Table = dict[Row, Kind]
+
+QUOTA_SIGNS = (
+    "insufficient_quota",
+    "quota_exceeded",
+    "credit_balance_exhausted",
+    "insufficient_credits",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "billing_hard_limit_reached",
+)
+
+_COMMON: Table = {
+    (None, "model_not_found"): Kind.UNUSABLE,
+    (None, "invalid_api_key"): Kind.UNUSABLE,
+    **{(None, sign): Kind.UNUSABLE for sign in QUOTA_SIGNS},
+    (400, None): Kind.REJECTED_OR_RULE,
+    (401, None): Kind.UNUSABLE,
+    (402, None): Kind.UNUSABLE,
+    (403, None): Kind.UNUSABLE,
+    (404, None): Kind.UNUSABLE,
+    (405, None): Kind.UNUSABLE,
+    (407, None): Kind.UNUSABLE,
+    (410, None): Kind.UNUSABLE,
+    (408, None): Kind.TEMPORARY,
+    (409, None): Kind.TEMPORARY,
+    (413, None): Kind.REJECTED,
+    (414, None): Kind.RULE,
+    (415, None): Kind.REJECTED,
+    (422, HAS_DETAIL_LIST): Kind.RULE,
+    (425, None): Kind.TEMPORARY,
+    (429, None): Kind.SLOW_DOWN,
+    (498, None): Kind.TEMPORARY,
+    (499, None): Kind.TEMPORARY,
+    (503, None): Kind.SLOW_DOWN,
+}
+
+_CLASS_KINDS = {3: Kind.UNUSABLE, 4: Kind.REJECTED_OR_RULE, 5: Kind.TEMPORARY}
+_PLAIN_ERRORS: dict[Kind, Callable[..., ProviderError]] = {
+    Kind.REJECTED: AudioRejected,
+    Kind.RULE: RuleRejected,
+    Kind.UNUSABLE: ProviderUnusable,
+    Kind.AMBIGUOUS: AmbiguousFailure,
+}
+_LONGEST_WAIT_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """Turns answers into errors.
+
+    Attributes:
+        redactor: Makes reasons fit for logs.
+        table: The vendor's own rows.
+        clock: Unix seconds, for Retry-After as a date.
+    """
+
+    redactor: Redactor
+    table: Mapping[Row, Kind] = field(default_factory=lambda: MappingProxyType({}))
+    clock: Callable[[], float] = time.time
+
+    def error(self, answer: Answer) -> ProviderError:
+        """The error that *answer*, whose status is not 2xx, stands for."""
+        said = error_body(answer)
+        kind, sign = self._kind(answer.status, said)
+        if answer.status // 100 == 3:
+            return self._made(kind, "redirect", answer, said)
+        code = sign if sign and ":" not in sign and not said.code else said.code
+        return self._made(kind, code or f"http_{answer.status}", answer, said)
+
+    def error_in_success(self, answer: Answer, parsed: Mapping[str, object]) -> ProviderError | None:
+        """The error that a 2xx body holds in place of a transcript, or None (PROVIDERS.md §0.2)."""
+        status = parsed.get("status")
+        if status in {"processing", "queued", "pending"}:
+            return self._made(Kind.RULE, "asynchronous", answer, error_of(parsed))
+        is_error = parsed.get("error") or status in {"error", "failed"} or parsed.get("object") == "error"
+        if not is_error:
+            return None
+        said = error_of(parsed)
+        kind = next((self._row(None, sign) for sign in said.signs if self._row(None, sign)), None)
+        return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "error_in_success", answer, said)
+
+    def bad_answer(self, answer: Answer, reason: str) -> AmbiguousFailure:
+        """A 2xx that is no transcript and no error either: it may have been paid for."""
+        return AmbiguousFailure(
+            "bad_answer",
+            self.redactor.reason(reason),
+            status=answer.status,
+            request_id=request_id_of(answer),
+        )
+
+    def _kind(self, status: int, said: ErrorBody) -> tuple[Kind, str]:
+        for place in (status, None):
+            for sign in said.signs:
+                if found := self._row(place, sign):
+                    return found, sign
+        return self._row(status, None) or _CLASS_KINDS.get(status // 100, Kind.AMBIGUOUS), ""
+
+    def _row(self, status: int | None, sign: str | None) -> Kind | None:
+        row = (status, sign)
+        return self.table.get(row) or _COMMON.get(row)
+
+    def _made(self, kind: Kind, code: str, answer: Answer, said: ErrorBody) -> ProviderError:
+        status, request_id = answer.status, _request_id(answer)
+        reason = self.redactor.reason(said.message or f"HTTP {answer.status}")
+        code = self.redactor.reason(code)
+        if kind in {Kind.TEMPORARY, Kind.SLOW_DOWN}:
+            wait = retry_after_seconds(answer.headers, self.clock())
+            slows = kind is Kind.SLOW_DOWN
+            return TemporaryFailure(
+                code,
+                reason,
+                status=status,
+                request_id=request_id,
+                retry_after_seconds=wait,
+                slows_provider=slows,
+            )
+        if kind is Kind.REJECTED_OR_RULE:
+            return AudioRejected(code, reason, status=status, request_id=request_id, maybe_rule=True)
+        return _PLAIN_ERRORS[kind](code, reason, status=status, request_id=request_id)
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
+    """What the provider asks for, in seconds from *now*, at most a day; None where it asks for nothing.
+
+    ``retry-after-ms``, then ``Retry-After`` in seconds or as an HTTP date, then ``x-ratelimit-reset`` in
+    Unix seconds (Pulse's own client reads these three, PROVIDERS.md §1.3).
+    """
+    waits = (
+        _scaled(headers.get("retry-after-ms"), 0.001),
+        _scaled(headers.get("retry-after"), 1.0),
+        _until_date(headers.get("retry-after"), now),
+        _until_instant(headers.get("x-ratelimit-reset"), now),
+    )
+    found = next((wait for wait in waits if wait is not None), None)
+    return None if found is None else min(max(found, 0.0), _LONGEST_WAIT_SECONDS)
+
+
+def _scaled(text: str | None, unit_seconds: float) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value * unit_seconds if math.isfinite(value) else None
+
+
+def _until_date(text: str | None, now: float) -> float | None:
+    try:
+        return parsedate_to_datetime(text or "").timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def _until_instant(text: str | None, now: float) -> float | None:
+    instant = _scaled(text, 1.0)
+    # Others send a duration under this name; only an instant ahead of us is one.
+    return instant - now if instant is not None and instant > now else None
+
+
+def _request_id(answer: Answer) -> str | None:
+    try:
+        return request_id_of(answer, parse_json(answer.body))
+    except ValueError:
+        return request_id_of(answer)

@@ -1,0 +1,77 @@
+"""Single values out of a provider's JSON, checked: what is not what it should be is unknown.
+
+Guarantees: pure; nothing here raises, whatever it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def number(value: Any) -> float | None:
+    """A finite number, also where it comes as a string (vLLM's duration); else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def seconds(value: Any, scale: float = 1.0) -> float | None:
+    """A time, never before 0; *scale* makes it seconds."""
+    found = number(value)
+    return None if found is None else max(found * scale, 0.0)
+
+
+def span(start: Any, end: Any, scale: float = 1.0) -> tuple[float | None, float | None]:
+    """Start and end in seconds, the end never before the start."""
+    first, last = seconds(start, scale), seconds(end, scale)
+    return first, last if first is None or last is None else max(first, last)
+
+
+def probability(value: Any) -> float | None:
+    """A number in 0..1; else None."""
+    found = number(value)
+    return found if found is not None and 0.0 <= found <= 1.0 else None
+
+
+def probability_of_log(value: Any) -> float | None:
+    """The probability whose natural logarithm *value* is; None above 0."""
+    found = number(value)
+    return math.exp(found) if found is not None and found <= 0.0 else None
+
+
+def speaker_label(value: Any) -> str | None:
+    """A number n as "speaker_n", 0 included; a name as it is; else None."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return f"speaker_{value:g}"
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def text_of(value: Any) -> str:
+    """A string, or "" for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def word_or_none(value: Any) -> str | None:
+    """A string with something in it; else None."""
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects in a list; [] for null, for anything else, and less what is no object."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def mean(values: list[float | None]) -> float | None:
+    """The mean of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,194 @@
+"""The sockets under httpx: an answer that comes before the upload's end is heard, not lost.
+
+A server may refuse an upload (401, 413) before it has read all of it, and close. Left alone, the
+next write then fails, asyncio closes the socket, and the answer that lay in it is gone: a file that is too
+large would look like a lost connection and be sent again for days. So each stream listens while it
+writes.
+
+Guarantees: once the server has begun to answer, no further piece of the body is sent, and a write that
+hangs is let go; the answer is then read as if the body had ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any, cast
+from urllib.request import getproxies, proxy_bypass
+
+import httpcore
+import httpx
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Iterable
+
+PIECE_BYTES = 64 * 1024
+"""What one write takes. The write timeout counts per piece: 1.1 KB/s is still progress."""
+
+GRACE_SECONDS = 0.25
+"""For the piece in flight when an answer comes: an answer to the last piece may overtake its write."""
+
+KEEPALIVE_SECONDS = 2.0
+"""Shorter than common servers' 5 s: a connection that closes under an upload costs an ambiguous attempt."""
+
+_READ_BYTES = 64 * 1024
+_ONLY_INFORMATIONAL = re.compile(rb"(HTTP/1\.[01] 1\d\d[^\r\n]*\r\n([^\r\n]+\r\n)*\r\n)+")
+
+
+class _ListeningStream(httpcore.AsyncNetworkStream):
+    """A stream that reads while it writes; see the module."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+        self._early = b""
+        self._listener: asyncio.Task[None] | None = None
+        self._writing: asyncio.Timeout | None = None
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._listen())
+            self._listener.add_done_callback(self._answer_begins)
+        for start in range(0, len(buffer), PIECE_BYTES):
+            await self._write_piece(buffer[start : start + PIECE_BYTES], timeout)
+
+    async def _write_piece(self, piece: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
+        if self._listener is None or self._listener.done():
+            raise httpcore.WriteError("answered before the body's end")
+        try:
+            async with asyncio.timeout(None) as self._writing:
+                await self._inner.write(piece, timeout)
+        except TimeoutError as error:
+            raise httpcore.WriteError("answered before the body's end") from error
+        finally:
+            self._writing = None
+
+    async def _listen(self) -> None:
+        while True:
+            data = await self._inner.read(_READ_BYTES)
+            self._early += data
+            if not data or not _ONLY_INFORMATIONAL.fullmatch(self._early):
+                return
+
+    def _answer_begins(self, listener: asyncio.Task[None]) -> None:
+        if not listener.cancelled():
+            listener.exception()  # read() raises it; here it only counts as retrieved
+        if self._writing is not None:
+            loop = asyncio.get_running_loop()
+            self._writing.reschedule(loop.time() + GRACE_SECONDS)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        if not self._early and self._listener is not None:
+            await asyncio.wait({self._listener}, timeout=timeout)
+            if not self._listener.done():
+                raise httpcore.ReadTimeout("no answer in time")
+            self._listener.result()
+        if self._early:
+            data, self._early = self._early[:max_bytes], self._early[max_bytes:]
+            return data
+        if self._listener is not None:
+            self._listener = None
+            return b""
+        return await self._inner.read(max_bytes, timeout)
+
+    async def aclose(self) -> None:
+        await self._stop_listening()
+        await self._inner.aclose()
+
+    async def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.cancel()
+            await asyncio.wait({listener})
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        await self._stop_listening()
+        return _ListeningStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _ListeningBackend(httpcore.AnyIOBackend):
+    async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+        return _ListeningStream(await super().connect_tcp(*args, **kwargs))
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """One connection to one origin, through the environment's proxy where there is one.
+
+    Raises httpcore's exceptions, not httpx's.
+    """
+
+    def __init__(self, url: str, ssl_context: ssl.SSLContext) -> None:
+        self._pool = _pool(httpx.URL(url), ssl_context)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request*; the response's body is streamed."""
+        url = request.url
+        response = await self._pool.handle_async_request(
+            httpcore.Request(
+                method=request.method,
+                url=httpcore.URL(
+                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                ),
+                headers=request.headers.raw,
+                content=cast("AsyncIterator[bytes]", request.stream),
+                extensions=request.extensions,
+            )
+        )
+        return httpx.Response(
+            response.status, headers=response.headers, stream=_Body(response), extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for block in self._response.aiter_stream():
+            yield block
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def _pool(url: httpx.URL, ssl_context: ssl.SSLContext) -> httpcore.AsyncConnectionPool:
+    settings: dict[str, Any] = {
+        "ssl_context": ssl_context,
+        "max_connections": 1,
+        "keepalive_expiry": KEEPALIVE_SECONDS,
+        "network_backend": _ListeningBackend(),
+    }
+    proxy = _environment_proxy(url)
+    if proxy is None:
+        return httpcore.AsyncConnectionPool(**settings)
+    if proxy.url.scheme.startswith("socks"):
+        return httpcore.AsyncSOCKSProxy(str(proxy.url), proxy_auth=proxy.raw_auth, **settings)
+    return httpcore.AsyncHTTPProxy(str(proxy.url), proxy_auth=proxy.raw_auth, **settings)
+
+
+def _environment_proxy(url: httpx.URL) -> httpx.Proxy | None:
+    proxies = getproxies()
+    found = proxies.get(url.scheme) or proxies.get("all")
+    if not found or proxy_bypass(url.host):
+        return None
+    return httpx.Proxy(found if "://" in found else f"http://{found}")
+
+
+def causes(error: BaseException) -> Iterable[BaseException]:
+    """*error* and what led to it, outermost first."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__

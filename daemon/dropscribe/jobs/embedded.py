@@ -9,10 +9,11 @@ Diagnostics: StoreUnusable and StoreError end the run; StoreFull stops claims un
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -38,7 +39,7 @@ from dropscribe.jobs.pace import Pace
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from dropscribe.core.model import Attempt, Hold, Kept, NewJob, Outcome, Submitted
     from dropscribe.jobs.engine import Stats
@@ -63,6 +64,7 @@ class _Running:
     """What is in flight, in memory alone: at most the slots' sum."""
 
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    lanes: dict[int, str] = field(default_factory=dict)
     providers: Counter[str] = field(default_factory=Counter)
     folders: Counter[str] = field(default_factory=Counter)
     publishing: set[int] = field(default_factory=set)
@@ -88,7 +90,9 @@ class EmbeddedEngine:
         self._closed: dict[str, dict[str, str]] = {}
         self._running = _Running()
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._fed_at = time.monotonic()
+        self.on_news: Callable[[], None] | None = None
         self._draining = False
 
     # The seam ---------------------------------------------------------------------------------
@@ -109,7 +113,7 @@ class EmbeddedEngine:
             while True:
                 self._wake.clear()
                 sleep_seconds = await self._feed(group)
-                self._note_idle()
+                self._fed_at = time.monotonic()
                 await self._sleep(sleep_seconds)
 
     async def keep(self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
@@ -200,6 +204,11 @@ class EmbeddedEngine:
         """Look at the queue again now."""
         self._wake.set()
 
+    def wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """As :meth:`wake`, from a thread that is not *loop*'s."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(self._wake.set)
+
     async def drain(self, grace_seconds: float) -> None:
         """Claim nothing more; wait for what is in flight, *grace_seconds* at most."""
         self._draining = True
@@ -207,11 +216,52 @@ class EmbeddedEngine:
         if tasks := list(self._running.tasks.values()):
             await asyncio.wait(tasks, timeout=grace_seconds)
 
-    async def wait_idle(self) -> None:
-        """Return once a look at the queue found nothing to start and nothing in flight."""
-        self._idle.clear()
-        self._wake.set()
-        await self._idle.wait()
+    async def can_go_on(self, horizon_seconds: float) -> bool:
+        """Whether something is due within *horizon_seconds* that no hold and no closed folder stops."""
+        latest = time.time() + horizon_seconds
+        open_lanes = [
+            (name, self._routes(name, self._closed.keys() | self._held(ScopeKind.FOLDER)))
+            for name in self._plan.lanes
+            if name not in self._held(ScopeKind.PROVIDER)
+        ]
+
+        def look(db: sqlite3.Connection) -> bool:
+            due = [rows.next_due_at(db, name, routes) for name, routes in open_lanes]
+            due += [
+                rows.oldest_kept_due_at(db, folder) for folder in self._plan.chains if folder not in self._closed
+            ]
+            return any(at is not None and at <= latest for at in due)
+
+        return await self.store.do(look)
+
+    def is_alive(self) -> bool:
+        """Whether the feeding loop has turned lately."""
+        return time.monotonic() - self._fed_at < 2 * _LONGEST_SLEEP_SECONDS
+
+    def probe_now(self, scope: Scope) -> None:
+        """Try a held provider or folder at once: its config has changed."""
+        hold = self._holds.get(scope)
+        if hold is not None:
+            self._holds[scope] = replace(hold, next_probe_at=time.time())
+            self._wake.set()
+
+    def when_idle_at(self, provider: str, close: Callable[[], Awaitable[None]]) -> None:
+        """Call *close* once no attempt that is under way at *provider* needs it."""
+        tasks = [
+            task for job_id, task in self._running.tasks.items() if self._running.lanes.get(job_id) == provider
+        ]
+
+        async def close_after() -> None:
+            if tasks:
+                await asyncio.wait(tasks)
+            await close()
+
+        closing = asyncio.get_running_loop().create_task(close_after())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _held(self, kind: ScopeKind) -> set[str]:
+        return {scope.name for scope in self._holds if scope.kind is kind}
 
     # Recovery -----------------------------------------------------------------------------------
 
@@ -264,8 +314,7 @@ class EmbeddedEngine:
         probing = hold is not None
         if hold and (time.time() < hold.next_probe_at or self._running.providers[provider]):
             return []
-        held_folders = {scope.name for scope in self._holds if scope.kind is ScopeKind.FOLDER}
-        routes = self._routes(provider, self._closed.keys() | held_folders)
+        routes = self._routes(provider, self._closed.keys() | self._held(ScopeKind.FOLDER))
         requests = [rows.ClaimRequest(provider, routes, 1 if probing else free, is_probe=probing)]
         if not probing:
             requests.extend(self._folder_probes(provider))
@@ -287,7 +336,7 @@ class EmbeddedEngine:
         ]
 
     def _routes(self, provider: str, closed: Iterable[str]) -> tuple[rows.Route, ...]:
-        held = {scope.name for scope in self._holds if scope.kind is ScopeKind.PROVIDER}
+        held = self._held(ScopeKind.PROVIDER)
         return tuple(routes_for(provider, self._plan.chains, held, set(closed)))
 
     def _claim(
@@ -335,10 +384,6 @@ class EmbeddedEngine:
         except TimeoutError:
             return
 
-    def _note_idle(self) -> None:
-        if not self._running.tasks:
-            self._idle.set()
-
     def _has_room(self) -> bool:
         """Whether an answer could be kept: uploads stop before they are paid for."""
         disk = os.statvfs(self.store.path.parent)
@@ -361,16 +406,20 @@ class EmbeddedEngine:
         running = self._running
         if job.kept is None:
             running.providers[job.provider] += 1
+            running.lanes[job.id] = job.provider
             if job.crashes >= rows.SUSPECT_CRASHES:
                 running.suspects.add(job.id)
         else:
             running.publishing.add(job.id)
         running.folders[job.folder] += 1
         running.tasks[job.id] = group.create_task(self._take(group, job), name=f"job {job.id}")
+        if self.on_news:
+            self.on_news()
 
     def _finish(self, job: Job) -> None:
         running = self._running
         running.tasks.pop(job.id, None)
+        running.lanes.pop(job.id, None)
         running.folders[job.folder] -= 1
         running.suspects.discard(job.id)
         if job.kept is None:
@@ -378,6 +427,8 @@ class EmbeddedEngine:
         else:
             running.publishing.discard(job.id)
         self._wake.set()
+        if self.on_news:
+            self.on_news()
 
     async def _take(self, group: asyncio.TaskGroup, job: Job) -> None:
         kept: Job | None = None

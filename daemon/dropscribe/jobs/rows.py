@@ -269,6 +269,12 @@ def next_publishing_at(db: sqlite3.Connection, now: float) -> float | None:
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
+def oldest_kept_due_at(db: sqlite3.Connection, folder: str) -> float | None:
+    """When the first kept job of *folder* is due, or None."""
+    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND folder = ?", (folder,)).fetchone()
+    return row[0]  # type: ignore[no-any-return]  # a REAL column
+
+
 def withdraw(db: sqlite3.Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str) -> None:
     """Queued and kept jobs whose files are gone end; those that run are left to their handler."""
     for directory, name in places:
@@ -287,6 +293,29 @@ def relocate(db: sqlite3.Connection, folder: str, old_path: bytes, new_path: byt
         "UPDATE jobs SET directory = ?, name = ?"
         f" WHERE folder = ? AND directory = ? AND name = ? AND {_LIVE}",  # noqa: S608  # constant
         (*split_path(new_path), folder, *split_path(old_path)),
+    )
+
+
+def read_live(db: sqlite3.Connection, folder: str, directory: bytes) -> list[tuple[object, ...]]:
+    """(name, inode, size_bytes, mtime_ns, device, stable_inodes) of one directory's live jobs."""
+    return db.execute(
+        "SELECT name, inode, size_bytes, mtime_ns, device, stable_inodes FROM jobs"
+        f" WHERE folder = ? AND directory = ? AND {_LIVE} ORDER BY name",
+        (folder, directory),
+    ).fetchall()
+
+
+def read_directories(db: sqlite3.Connection, folder: str) -> list[bytes]:
+    """Directories that live jobs stand in."""
+    rows = db.execute(f"SELECT DISTINCT directory FROM jobs WHERE folder = ? AND {_LIVE}", (folder,))
+    return [directory for (directory,) in rows]
+
+
+def set_device(db: sqlite3.Connection, folder: str, directory: bytes, device: int) -> None:
+    """The directory's live files are on *device* now: it was mounted anew."""
+    db.execute(
+        f"UPDATE jobs SET device = ? WHERE folder = ? AND directory = ? AND {_LIVE}",
+        (device, folder, directory),
     )
 
 

@@ -1,0 +1,354 @@
+"""The daemon: built from a config, run until it is told to stop, or once.
+
+Order of the start: the state directory and the inboxes locked → the queue recovered → inboxes watched →
+ready. Order of the stop: nothing new is found → nothing new is claimed → what is in flight gets
+``shutdown_grace`` → the rest is handed back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dropscribe import __version__
+from dropscribe.app.health import Health
+from dropscribe.app.inbox_queue import InboxQueue
+from dropscribe.app.inboxes import Inboxes
+from dropscribe.app.reporter import Reporter
+from dropscribe.core.errors import ConfigError, DropscribeError
+from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.core.retry import RetryLimits
+from dropscribe.jobs.embedded import EmbeddedEngine
+from dropscribe.jobs.engine import Lane, Plan
+from dropscribe.jobs.store import Store
+from dropscribe.providers.build import build_provider
+from dropscribe.service.live import write_live
+from dropscribe.service.status import status_document
+from dropscribe.work.answers import Answers
+from dropscribe.work.handler import Handler
+from dropscribe.work.holds import Holds
+from dropscribe.work.publisher import Publisher
+from dropscribe.work.setup import DiskThreads, Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.config.model import Config
+    from dropscribe.providers.base import Provider
+    from dropscribe.service.notify import Notifier
+
+log = structlog.get_logger()
+
+ONCE_HORIZON_SECONDS = 60.0
+"""``run --once`` waits for retries due within this time (CONTRACT.md §2)."""
+
+_LIVE_GAP_SECONDS = 0.5
+_ONCE_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What ``run --once`` left behind.
+
+    Attributes:
+        failed: Files that went to ``failed`` in this run.
+        left: Files that wait for something.
+    """
+
+    failed: int
+    left: int
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One run of dropscribe on one config.
+
+    Attributes:
+        reload: Reads and checks the config again; raises ConfigError, and the old one stays.
+    """
+
+    config: Config
+    notifier: Notifier
+    reload: Callable[[], Config] | None = None
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _reload_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ask_reload(self) -> None:
+        """SIGHUP: read the config again when the loop comes to it."""
+        self._reload_asked.set()
+
+    async def run(self, *, once: bool = False) -> RunResult:
+        """Run until :attr:`stop` is set; with *once* until nothing more can be done now.
+
+        Raises:
+            StoreError: The state directory or an inbox cannot be had, or broke on the way.
+            ListenError: ``http.listen`` cannot be bound.
+        """
+        store = Store(self.config.state_dir)
+        try:
+            self._build(store)
+            return await self._run_built(once=once)
+        finally:
+            store.close()
+
+    def _build(self, store: Store) -> None:
+        limits = RetryLimits(**_limits(self.config))
+        self.engine = EmbeddedEngine(store, limits)
+        self.health = Health(self.config, __version__)
+        self.reporter = Reporter(self.health.metrics, self.health.hooks)
+        self.disks = DiskThreads()
+        queue = InboxQueue(self.engine, asyncio.get_running_loop())
+        self.inboxes = Inboxes(self.engine, queue, self._news.set)
+        hold = self.config.hold
+        self.holds = Holds(self.engine, self.reporter, hold.first_seconds, hold.max_seconds)
+        answers = Answers(self.engine, self.disks)
+        publisher = Publisher(
+            self.engine, self.inboxes, self.reporter, self.disks, answers, store.token
+        )
+        self.handler = Handler(
+            setup=Setup(self.config, _build_providers(self.config, {}), limits),
+            queue=self.engine,
+            holds=self.holds,
+            intake=self.inboxes,
+            observer=self.reporter,
+            disks=self.disks,
+            answers=answers,
+            publisher=publisher,
+            jitter=random.random,
+        )
+
+    async def _run_built(self, *, once: bool) -> RunResult:
+        try:
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(self.engine.run(_plan(self.config), self.handler))
+                self.inboxes.swap(self.config.folders)
+                await self.health.start(self.status, self._find_stuck, self._find_unready)
+                side = [
+                    group.create_task(self._write_live_when_new()),
+                    group.create_task(self.notifier.feed_watchdog(lambda: not self._find_stuck())),
+                    group.create_task(self._reload_when_asked()),
+                    group.create_task(self.health.run()),
+                ]
+                log.info("daemon.ready", version=__version__, folders=len(self.config.folders))
+                self.notifier.ready(f"watching {len(self.config.folders)} folders")
+                await (self._until_nothing_more() if once else self.stop.wait())
+                result = await self._wind_up(feeding, side)
+        except BaseExceptionGroup as group_error:
+            raise _first_error(group_error) from group_error
+        return result
+
+    async def _wind_up(self, feeding: asyncio.Task[None], side: list[asyncio.Task[Any]]) -> RunResult:
+        grace_seconds = self.config.shutdown_grace_seconds
+        log.info("daemon.stopping", in_flight=self.engine.in_flight)
+        self.notifier.stopping(f"finishing {self.engine.in_flight} files")
+        self.notifier.extend_timeout(grace_seconds + 15)
+        await self.inboxes.stop()
+        await self.engine.drain(grace_seconds)
+        feeding.cancel()
+        await asyncio.wait([feeding])
+        result = await self._result()
+        for task in side:
+            task.cancel()
+        await self.health.close()
+        for provider in self.handler.setup.providers.values():
+            await provider.close()
+        self.disks.close()
+        self._write_live()
+        log.info("daemon.stopped", **asdict(result))
+        return result
+
+    async def _result(self) -> RunResult:
+        stats = await self.engine.stats()
+        live = sum(
+            each.queued + each.transcribing + each.deferred + each.held + each.publishing
+            for each in stats.folders.values()
+        )
+        return RunResult(self.reporter.filed_count[False], live + self.inboxes.left_waiting())
+
+    # Once ---------------------------------------------------------------------------------------
+
+    async def _until_nothing_more(self) -> None:
+        stopping = asyncio.create_task(self.stop.wait())
+        try:
+            while not self.stop.is_set() and await self._can_go_on():
+                await asyncio.wait([stopping], timeout=_ONCE_LOOK_SECONDS)
+        finally:
+            stopping.cancel()
+
+    async def _can_go_on(self) -> bool:
+        if self.inboxes.is_settling() or self.engine.in_flight:
+            return True
+        if await self.engine.can_go_on(ONCE_HORIZON_SECONDS):
+            return True
+        # A file may have settled between the two looks.
+        return self.inboxes.is_settling() or bool(self.engine.in_flight)
+
+    # Status -------------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """The object of CONTRACT.md §6, as it is now."""
+        stats = await self.engine.stats()
+        return status_document(self.config, stats, self._live(), running=True, now=time.time())
+
+    def _live(self) -> dict[str, Any]:
+        return {
+            "folders": {
+                name: {**live, "reason": live["reason"] or self.engine.closed_reason(name)}
+                for name, live in self.inboxes.live().items()
+            },
+            "providers": {name: self.engine.in_flight_at(name) for name in self.config.providers},
+            "trouble": self.engine.trouble,
+        }
+
+    def _write_live(self) -> None:
+        write_live(self.config.state_dir, self._live())
+
+    async def _write_live_when_new(self) -> None:
+        """At most twice a second, and only when something may have changed."""
+        self.engine.on_news = self._news.set
+        last: dict[str, Any] = {}
+        while True:
+            self._news.clear()
+            live = self._live()
+            if live != last:
+                write_live(self.config.state_dir, live)
+                last = live
+                self._tell_manager(live)
+            await asyncio.sleep(_LIVE_GAP_SECONDS)
+            await self._news.wait()
+
+    def _tell_manager(self, live: dict[str, Any]) -> None:
+        settling = sum(folder["settling"] for folder in live["folders"].values())
+        uploading = sum(live["providers"].values())
+        away = len(self.inboxes.unavailable())
+        words = f"watching {len(live['folders']) - away} folders, {uploading} uploading, {settling} settling"
+        self.notifier.status(words + (f", {away} inboxes away" if away else ""))
+
+    def _find_stuck(self) -> str:
+        return "" if self.engine.is_alive() else "the queue has not been looked at for two minutes"
+
+    def _find_unready(self) -> str:
+        return "; ".join(f"{name}: {reason}" for name, reason in self.inboxes.unavailable().items())
+
+    # Reload -------------------------------------------------------------------------------------
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            self.notifier.reloading()
+            try:
+                await self._reload()
+            finally:
+                self.notifier.ready()
+
+    async def _reload(self) -> None:
+        if self.reload is None:
+            return
+        try:
+            config = await asyncio.to_thread(self.reload)
+            await self._take(config)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error(
+                    "config.refused", place=f"{problem.file}:{problem.line}:{problem.column}", reason=problem.message
+                )
+            self.health.observe_config(is_taken=False)
+        except DropscribeError as error:
+            log.error("config.refused", reason=str(error))
+            self.health.observe_config(is_taken=False)
+
+    async def _take(self, config: Config) -> None:
+        """Swap everything in one step; whatever may fail fails before it."""
+        old = self.handler.setup
+        providers = _build_providers(config, dict(old.providers), old.config)
+        await self.health.swap(config)
+        self.inboxes.swap(config.folders)
+        limits = RetryLimits(**_limits(config))
+        self.config = config
+        self.handler.setup = Setup(config, providers, limits)
+        self.engine.limits = limits
+        self.reporter.hooks = self.health.hooks
+        self.holds.first_seconds = config.hold.first_seconds
+        self.holds.max_seconds = config.hold.max_seconds
+        self.engine.replan(_plan(config))
+        for name, provider in old.providers.items():
+            if providers.get(name) is not provider:
+                self.engine.probe_now(Scope(ScopeKind.PROVIDER, name))
+                self.engine.when_idle_at(name, provider.close)
+        for name in config.folders:
+            if config.folders[name] != old.config.folders.get(name):
+                self.engine.probe_now(Scope(ScopeKind.FOLDER, name))
+        self.health.observe_config(is_taken=True)
+        log.info("config.reloaded", **_differences(old.config, config))
+        self._news.set()
+
+
+def _limits(config: Config) -> dict[str, Any]:
+    retry = config.retry
+    return {
+        "first_seconds": retry.first_seconds,
+        "max_seconds": retry.max_seconds,
+        "give_up_after_seconds": retry.give_up_after_seconds,
+        "max_ambiguous": retry.max_ambiguous,
+        "max_crashes": retry.max_crashes,
+    }
+
+
+def _plan(config: Config) -> Plan:
+    lanes = {
+        name: Lane(name, provider.concurrency, provider.requests_per_minute)
+        for name, provider in config.providers.items()
+    }
+    return Plan(lanes, {name: rule.providers for name, rule in config.folders.items()})
+
+
+def _build_providers(
+    config: Config, existing: dict[str, Provider], old: Config | None = None
+) -> dict[str, Provider]:
+    """Providers that a rule uses; one whose config did not change is kept, with its connections."""
+    used = {name for rule in config.folders.values() for name in rule.providers}
+    return {
+        name: existing[name]
+        if old and name in existing and old.providers.get(name) == config.providers[name]
+        else build_provider(config.providers[name])
+        for name in used
+    }
+
+
+def _differences(old: Config, new: Config) -> dict[str, list[str]]:
+    def names(old_part: Any, new_part: Any) -> dict[str, list[str]]:
+        return {
+            "added": sorted(new_part.keys() - old_part.keys()),
+            "removed": sorted(old_part.keys() - new_part.keys()),
+            "changed": sorted(n for n in old_part.keys() & new_part.keys() if old_part[n] != new_part[n]),
+        }
+
+    folders = names(old.folders, new.folders)
+    providers = names(old.providers, new.providers)
+    return {f"folders_{key}": value for key, value in folders.items() if value} | {
+        f"providers_{key}": value for key, value in providers.items() if value
+    }
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the run: what is ours first, whatever else fell over because of it."""
+    flat: list[BaseException] = []
+
+    def flatten(error: BaseException) -> None:
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                flatten(inner)
+        else:
+            flat.append(error)
+
+    flatten(group)
+    return next((error for error in flat if isinstance(error, DropscribeError)), flat[0])
+
+

@@ -1,0 +1,132 @@
+"""What looks on from outside: the listener, the metrics file, the heartbeat, the hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.service.heartbeat import Heartbeat
+from dropscribe.service.hooks import Hooks
+from dropscribe.service.http import Endpoints, HttpListener
+from dropscribe.service.metrics import Metrics, write_metrics_file
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dropscribe.config.model import Config
+
+METRICS_FILE_SECONDS = 15.0
+
+
+class Health:
+    """Runs what the config asks for of these; nothing where it asks for nothing."""
+
+    def __init__(self, config: Config, version: str) -> None:
+        self._config = config
+        self.metrics = Metrics(version)
+        self.metrics.introduce(config.folders, config.providers)
+        self.observe_config(is_taken=True)
+        self.hooks = _build_hooks(config)
+        self._listener: HttpListener | None = None
+        self._status: Callable[[], Awaitable[dict[str, Any]]] | None = None
+        self._endpoints: Endpoints | None = None
+        self._restart = asyncio.Event()
+
+    async def start(
+        self,
+        status: Callable[[], Awaitable[dict[str, Any]]],
+        find_stuck: Callable[[], str],
+        find_unready: Callable[[], str],
+    ) -> None:
+        """Listen, if the config says so.
+
+        Raises:
+            ListenError: The address cannot be had.
+        """
+        self._status = status
+        self._endpoints = Endpoints(self._render, status, find_stuck, find_unready)
+        self._is_degraded = lambda: bool(find_stuck() or find_unready())
+        self._listener = await self._listen(self._config)
+
+    async def swap(self, config: Config) -> None:
+        """Take a new config; the old listener goes only when the new one stands.
+
+        Raises:
+            ListenError: The new address cannot be had; nothing has changed then.
+        """
+        if config.http != self._config.http:
+            listener = await self._listen(config)
+            if self._listener:
+                await self._listener.close()
+            self._listener = listener
+        if config.hooks != self._config.hooks:
+            self.hooks = _build_hooks(config)
+        self.metrics.introduce(config.folders, config.providers)
+        self._config = config
+        self._restart.set()
+
+    async def run(self) -> None:
+        """The periodic parts, until cancelled."""
+        while True:
+            self._restart.clear()
+            async with asyncio.TaskGroup() as group:
+                parts = [group.create_task(part) for part in self._periodic()]
+                await self._restart.wait()
+                for part in parts:
+                    part.cancel()
+
+    async def close(self) -> None:
+        """Stop listening; commands that run get a moment."""
+        if self._listener:
+            await self._listener.close()
+        if self.hooks:
+            await self.hooks.close(grace_seconds=2.0)
+        await self._write_metrics()
+
+    def observe_config(self, *, is_taken: bool) -> None:
+        """A config was read now."""
+        self.metrics.observe_config(is_taken=is_taken, at=time.time())
+
+    def _periodic(self) -> list[Any]:
+        parts: list[Any] = []
+        if heartbeat := self._config.heartbeat:
+            parts.append(Heartbeat(heartbeat.url, heartbeat.every_seconds, self._is_degraded).run())
+        if self._config.metrics:
+            parts.append(self._write_metrics_again_and_again())
+        return parts
+
+    async def _listen(self, config: Config) -> HttpListener | None:
+        if config.http is None or self._endpoints is None:
+            return None
+        token = config.http.token.reveal() if config.http.token else None
+        listener = HttpListener(config.http.listen, self._endpoints, token)
+        await listener.start()
+        return listener
+
+    async def _render(self) -> bytes:
+        assert self._status is not None  # noqa: S101  # start() has set it
+        return self.metrics.render(await self._status())
+
+    async def _write_metrics(self) -> None:
+        if self._config.metrics and self._status:
+            content = await self._render()
+            await asyncio.to_thread(write_metrics_file, self._config.metrics.file, content)
+
+    async def _write_metrics_again_and_again(self) -> None:
+        while True:
+            await self._write_metrics()
+            await asyncio.sleep(METRICS_FILE_SECONDS)
+
+
+def _build_hooks(config: Config) -> Hooks | None:
+    if config.hooks is None:
+        return None
+    commands = {
+        "done": config.hooks.on_done,
+        "failed": config.hooks.on_failed,
+        "held": config.hooks.on_held,
+    }
+    secrets = [p.api_key.reveal() for p in config.providers.values() if p.api_key]
+    return Hooks(commands, config.hooks.timeout_seconds, os.environ, secrets)

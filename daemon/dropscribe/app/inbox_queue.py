@@ -1,0 +1,96 @@
+"""The queue as an inbox's thread sees it: blocking calls, from outside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.intake.queue_side import LiveRow
+from dropscribe.jobs import rows
+from dropscribe.jobs.store import open_for_reading
+from dropscribe.publish.taken_back import remove_error_file
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+
+    from dropscribe.core.model import NewJob, Submitted
+    from dropscribe.jobs.embedded import EmbeddedEngine
+
+log = structlog.get_logger()
+
+
+class InboxQueue:
+    """See :class:`dropscribe.intake.queue_side.QueueSide`.
+
+    Reads go through a connection of the calling thread's own, so that listing a large inbox never
+    stands in the way of a claim.
+    """
+
+    def __init__(self, engine: EmbeddedEngine, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._loop = loop
+        self._of_thread = threading.local()
+
+    def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """Durable when it returns; error files of audio that was taken back are removed."""
+        submitted = asyncio.run_coroutine_threadsafe(self._engine.submit(jobs), self._loop).result()
+        for job, result in zip(jobs, submitted, strict=True):
+            if result.is_new:
+                log.info("job.queued", folder=job.folder, path=job.path, audio_bytes=job.snapshot.size_bytes)
+            for filed in result.failed_paths:
+                if remove_error_file(filed):
+                    self._forget_failed(job.folder, filed)
+        return submitted
+
+    def relocate(self, folder: str, old_path: bytes, new_path: bytes) -> None:
+        """A live job's file was renamed inside the inbox."""
+        self._store.call(lambda db: rows.relocate(db, folder, old_path, new_path)).result()
+        log.info("job.renamed", folder=folder, path=new_path, old_path=old_path)
+        self._engine.wake_from_thread(self._loop)
+
+    def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
+        """Live jobs' rows of one directory."""
+        return [LiveRow(*row) for row in rows.read_live(self._reader(), folder, directory)]
+
+    def directories(self, folder: str) -> Iterable[bytes]:
+        """Distinct directories of live rows."""
+        return rows.read_directories(self._reader(), folder)
+
+    def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
+        """The files are gone; jobs in flight are left to their handler."""
+        places = [rows.split_path(path) for path in paths]
+        self._store.call(lambda db: rows.withdraw(db, folder, places, reason)).result()
+        for path in paths:
+            log.info("job.withdrawn", folder=folder, path=path, reason=reason)
+        self._engine.wake_from_thread(self._loop)
+
+    def moved_device(self, folder: str, directory: bytes, device: int) -> None:
+        """The rows' files were seen again under another device number."""
+        self._store.call(lambda db: rows.set_device(db, folder, directory, device)).result()
+
+    def _forget_failed(self, folder: str, filed: bytes) -> None:
+        self._store.call(lambda db: rows.forget_failed(db, folder, filed)).result()
+        log.info("job.taken_back", folder=folder, filed=filed)
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            connection = open_for_reading(self._store.path.parent)
+            if connection is None:
+                raise FileNotFoundError(self._store.path)
+            self._of_thread.connection = connection
+        return connection
+
+    def close_thread(self) -> None:
+        """Close the calling thread's reader."""
+        connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.close()
+            del self._of_thread.connection

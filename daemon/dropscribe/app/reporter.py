@@ -1,0 +1,116 @@
+"""What happened, told once: a log line, a metric, a hook."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.core.model import ScopeKind
+from dropscribe.transcripts.document import path_text, utc_text
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import Hold
+    from dropscribe.service.hooks import Hooks
+    from dropscribe.service.metrics import Metrics
+    from dropscribe.work.observer import AttemptReport, Filed
+
+log = structlog.get_logger()
+
+
+class Reporter:
+    """See :class:`dropscribe.work.observer.Observer`.
+
+    Attributes:
+        hooks: Replaced at a reload; None where there are none.
+        filed_count: Files that ended since the start, by whether they are done.
+    """
+
+    def __init__(self, metrics: Metrics | None = None, hooks: Hooks | None = None) -> None:
+        self.metrics = metrics
+        self.hooks = hooks
+        self.filed_count = {True: 0, False: 0}
+
+    def attempt_ended(self, report: AttemptReport) -> None:
+        """A metric for each; a line only for what went wrong."""
+        if self.metrics:
+            self.metrics.observe_attempt(report.provider, report.seconds, report.audio_bytes)
+        if report.code:
+            log.warning(
+                "attempt.failed",
+                folder=report.folder,
+                path=report.path,
+                provider=report.provider,
+                code=report.code,
+                status=report.status,
+                reason=report.reason,
+            )
+            if self.metrics:
+                self.metrics.observe_retry(report.provider, report.code)
+
+    def filed(self, filed: Filed) -> None:
+        """The closing line of a file, with its whole story."""
+        self.filed_count[filed.is_done] += 1
+        say = log.info if filed.is_done else log.warning
+        say(
+            "file.done" if filed.is_done else "file.failed",
+            folder=filed.folder,
+            path=filed.path,
+            filed=filed.filed,
+            provider=filed.provider,
+            attempts=filed.attempts,
+            waited_seconds=round(filed.waited_seconds, 3),
+            audio_seconds=filed.audio_seconds,
+            audio_bytes=filed.audio_bytes,
+            **({"code": filed.code, "reason": filed.reason} if filed.code else {}),
+        )
+        if self.metrics:
+            self.metrics.observe_filed(
+                filed.folder,
+                "done" if filed.is_done else "failed",
+                time.time(),
+                filed.provider,
+                filed.audio_seconds,
+            )
+        if self.hooks:
+            self.hooks.tell("done" if filed.is_done else "failed", _filed_payload(filed))
+
+    def held(self, hold: Hold) -> None:
+        """Said once, when it begins."""
+        log.error(f"{hold.scope.kind}.held", **_hold_fields(hold))
+        if self.hooks:
+            self.hooks.tell("held", {**_hold_fields(hold), "since": utc_text(hold.since)})
+
+    def released(self, hold: Hold) -> None:
+        """Said once, when it ends."""
+        held_seconds = round(time.time() - hold.since, 1)
+        log.info(f"{hold.scope.kind}.released", **_scope_field(hold), held_seconds=held_seconds)
+
+
+def _scope_field(hold: Hold) -> dict[str, str]:
+    return {"provider" if hold.scope.kind is ScopeKind.PROVIDER else "folder": hold.scope.name}
+
+
+def _hold_fields(hold: Hold) -> dict[str, object]:
+    return {
+        **_scope_field(hold),
+        "code": hold.code,
+        "reason": hold.reason,
+        "next_probe": utc_text(hold.next_probe_at),
+    }
+
+
+def _filed_payload(filed: Filed) -> dict[str, object]:
+    return {
+        "folder": filed.folder,
+        "path": path_text(filed.path),
+        "filed": path_text(filed.filed),
+        "provider": filed.provider,
+        "attempts": filed.attempts,
+        "waited_seconds": round(filed.waited_seconds, 3),
+        "audio_seconds": filed.audio_seconds,
+        "audio_bytes": filed.audio_bytes,
+        "code": filed.code,
+        "reason": filed.reason,
+    }

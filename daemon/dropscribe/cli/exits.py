@@ -1,0 +1,12 @@
+"""Exit codes (CONTRACT.md §2): sysexits, which systemd names in its status line, and 3."""
+
+from __future__ import annotations
+
+OK = 0
+SOME_FAILED = 3
+USAGE = 2
+IN_USE = 69
+BUG = 70
+IO_ERROR = 74
+LEFT_WAITING = 75
+CONFIG = 78

@@ -1,0 +1,140 @@
+"""The parser, and what every command shares: config look-up, errors into words, exit codes.
+
+Commands are imported when they are asked for, so that ``--help`` costs a bare argparse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from dropscribe import __version__
+from dropscribe.cli import exits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "run": "run the daemon in the foreground; --once: until nothing more can be done now",
+    "check": "read the config and look at every folder; --online: ask the providers too",
+    "plan": "a dry run: what would be taken, what it would cost, and what is left alone and why",
+    "status": "what waits, is in flight, is held, was done and failed",
+    "why": "the story of one file: its rule, its state, what it waits for, every attempt",
+    "retry": "take failed files back into their inbox",
+    "transcribe": "one file through one provider to standard output; no folder involved",
+    "init": "write a commented config and make its folders, ready for run",
+    "schema": "the config's JSON Schema, for editors",
+}
+
+EPILOG = """\
+The config is -c, else $DROPSCRIBE_CONFIG, else ./dropscribe.yaml, else /etc/dropscribe/config.yaml.
+
+exit codes: 0 all well, 2 usage, 3 some file failed, 69 another daemon has this state directory or
+inbox, 70 a bug, 74 input/output, 75 something is left waiting, 78 config
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole parser, also for the man page and completion."""
+    parser = argparse.ArgumentParser(
+        prog="dropscribe",
+        description="Turns drop folders of audio into transcripts, and loses nothing.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dropscribe {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        _ARGUMENTS[name](command)
+    return parser
+
+
+def _config_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-c", "--config", metavar="CONFIG", help="the config file")
+
+
+def _json_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON object with stable keys")
+
+
+def _run_arguments(command: argparse.ArgumentParser) -> None:
+    _config_option(command)
+    command.add_argument("--once", action="store_true", help="work until nothing more can be done, then exit")
+
+
+def _check_arguments(command: argparse.ArgumentParser) -> None:
+    _config_option(command)
+    _json_option(command)
+    command.add_argument("--online", action="store_true", help="ask each provider, without paying for audio")
+    command.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
+
+
+def _json_arguments(command: argparse.ArgumentParser) -> None:
+    _config_option(command)
+    _json_option(command)
+
+
+def _why_arguments(command: argparse.ArgumentParser) -> None:
+    _json_arguments(command)
+    command.add_argument("file", metavar="FILE", help="in an inbox, in done or in failed")
+
+
+def _retry_arguments(command: argparse.ArgumentParser) -> None:
+    _config_option(command)
+    command.add_argument("files", nargs="*", metavar="FILE", help="audio in a failed folder")
+    command.add_argument("--folder", metavar="NAME", help="every failed file of this rule")
+    command.add_argument("--all", action="store_true", help="every failed file of every rule")
+
+
+def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
+    _config_option(command)
+    command.add_argument("file", metavar="FILE")
+    command.add_argument("--provider", metavar="NAME", help="default: the only one, or the first in the config")
+    command.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt")
+
+
+def _init_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("directory", nargs="?", default=".", metavar="DIR")
+
+
+def _no_arguments(_command: argparse.ArgumentParser) -> None:
+    return
+
+
+_ARGUMENTS = {
+    "run": _run_arguments,
+    "check": _check_arguments,
+    "plan": _json_arguments,
+    "status": _json_arguments,
+    "why": _why_arguments,
+    "retry": _retry_arguments,
+    "transcribe": _transcribe_arguments,
+    "init": _init_arguments,
+    "schema": _no_arguments,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        command = importlib.import_module(f"dropscribe.cli.{options.command}")
+        code = int(command.execute(options))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`| head`); Python would complain once more when it closes stdout.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.OK
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  # the outermost edge: every error becomes words
+        from dropscribe.cli.words import explain  # noqa: PLC0415  # not paid for by --help
+
+        return explain(error)
+    return code

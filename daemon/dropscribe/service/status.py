@@ -1,0 +1,95 @@
+"""The object of ``status --json`` and of /status (CONTRACT.md §6). Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.core.model import Hold, Scope, ScopeKind
+from dropscribe.jobs.engine import FolderStats
+from dropscribe.transcripts.document import utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import Config
+    from dropscribe.jobs.engine import Stats
+
+STATUS_SCHEMA = "dropscribe.status/1"
+EMPTY_LIVE: dict[str, Any] = {"folders": {}, "providers": {}, "trouble": None}
+
+
+def status_document(
+    config: Config, stats: Stats, live: Mapping[str, Any], *, running: bool, now: float
+) -> dict[str, Any]:
+    """Everything that waits, is in flight, is held, was done or failed.
+
+    Args:
+        stats: The queue's counts and holds.
+        live: As :func:`dropscribe.service.live.read_live`; what it says of a daemon that is down is
+            left out, but for what was last seen of the inboxes.
+        running: Whether a daemon has the state directory.
+        now: Unix seconds.
+    """
+    holds = {hold.scope: hold for hold in stats.holds}
+    return {
+        "schema": STATUS_SCHEMA,
+        "running": running,
+        "trouble": live.get("trouble") if running else None,
+        "folders": {
+            name: _folder(
+                stats.folders.get(name, FolderStats()),
+                live.get("folders", {}).get(name, {}),
+                holds.get(Scope(ScopeKind.FOLDER, name)),
+                now,
+            )
+            for name in config.folders
+        },
+        "providers": {
+            name: _provider(
+                holds.get(Scope(ScopeKind.PROVIDER, name)),
+                live.get("providers", {}).get(name, 0) if running else 0,
+            )
+            for name in config.providers
+        },
+    }
+
+
+def _folder(
+    stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now: float
+) -> dict[str, Any]:
+    oldest = [
+        at for at in (stats.oldest_received_at, live.get("oldest_settling_at")) if at is not None
+    ]
+    return {
+        "available": bool(live.get("available", True)),
+        "reason": live.get("reason"),
+        "watch": live.get("watch", "native"),
+        "settling": int(live.get("settling", 0)),
+        "queued": stats.queued,
+        "transcribing": stats.transcribing,
+        "deferred": stats.deferred,
+        "held": stats.held,
+        "publishing": stats.publishing,
+        "blocked": int(live.get("blocked", 0)),
+        "done": stats.done,
+        "failed": stats.failed,
+        "maybe_paid_twice": stats.maybe_paid_twice,
+        "oldest_waiting": round(max(0.0, now - min(oldest)), 1) if oldest else None,
+        "hold": hold and {
+            "code": hold.code,
+            "reason": hold.reason,
+            "since": utc_text(hold.since),
+            "next_probe": utc_text(hold.next_probe_at),
+        },
+    }
+
+
+def _provider(hold: Hold | None, in_flight: int) -> dict[str, Any]:
+    return {
+        "state": "held" if hold else "ready",
+        "reason": hold.reason if hold else None,
+        "code": hold.code if hold else None,
+        "since": utc_text(hold.since) if hold else None,
+        "next_probe": utc_text(hold.next_probe_at) if hold else None,
+        "in_flight": in_flight,
+    }

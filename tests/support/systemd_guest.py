@@ -78,6 +78,13 @@ def show(name: str) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
+def send(pid: str, number: int) -> None:
+    """Signal the daemon; number 0 would be this script's own group."""
+    if pid == "0":
+        raise ProcessLookupError("the service is not running")
+    os.kill(int(pid), number)
+
+
 def journal(*match: str) -> str:
     """All that the unit, or *match*, has in the journal."""
     subprocess.run(["journalctl", "--sync"], check=False)
@@ -162,7 +169,7 @@ def reload_badly() -> None:
     before = show("MainPID")
     CONFIG.write_text("folders: {calls: {inbx: /x}}\n")
     facts["bad_reload"] = systemctl("reload")
-    os.kill(int(before), signal.SIGHUP)
+    send(before, signal.SIGHUP)
     drop("calls", "third.wav")
     facts["bad_reload_untouched"] = until(lambda: is_done("calls", "third.wav"))
     facts["bad_reload_same_process"] = [show("ActiveState"), show("MainPID") == before]
@@ -194,7 +201,7 @@ def hang() -> None:
     write_config("calls")
     facts["start_again"] = systemctl("start")
     before = show("MainPID")
-    os.kill(int(before), signal.SIGSTOP)
+    send(before, signal.SIGSTOP)
     facts["hang_restarted"] = until(
         lambda: show("MainPID") not in {before, "0"} and show("ActiveState") == "active", 40
     )

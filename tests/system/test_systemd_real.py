@@ -5,7 +5,7 @@ The script inside (support/systemd_guest.py) does what an admin does and notes w
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from typing import Any
 
@@ -23,8 +23,10 @@ def facts(tmp_path_factory) -> dict[str, Any]:
     """What was seen inside."""
     if obstacle := nspawn.find_obstacle():
         pytest.skip(obstacle)
-    if importlib.util.find_spec("dropscribe.cli.main") is None:
-        pytest.skip("the command cannot be imported: dropscribe.cli.main")
+    try:
+        importlib.import_module("dropscribe.cli.run")
+    except ModuleNotFoundError as error:
+        pytest.skip(f"the command cannot be imported: {error}")
     folder = tmp_path_factory.mktemp("machine")
     boot = nspawn.boot(folder, systemd_guest.KEY)
     seen = folder / "results/facts.json"

@@ -182,12 +182,8 @@ class Daemon:
             stopping.cancel()
 
     async def _can_go_on(self) -> bool:
-        if self.inboxes.is_settling() or self.engine.in_flight:
-            return True
-        if await self.engine.can_go_on(ONCE_HORIZON_SECONDS):
-            return True
-        # A file may have settled between the two looks.
-        return self.inboxes.is_settling() or bool(self.engine.in_flight)
+        # Settling is asked first: a file that settles before the second look is in the queue by then.
+        return self.inboxes.is_settling() or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
 
     # Status -------------------------------------------------------------------------------------
 

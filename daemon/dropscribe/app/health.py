@@ -7,6 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from dropscribe.service.heartbeat import Heartbeat
 from dropscribe.service.hooks import Hooks
 from dropscribe.service.http import Endpoints, HttpListener
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
 
 METRICS_FILE_SECONDS = 15.0
+
+log = structlog.get_logger()
 
 
 class Health:
@@ -33,6 +37,7 @@ class Health:
         self._status: Callable[[], Awaitable[dict[str, Any]]] | None = None
         self._endpoints: Endpoints | None = None
         self._restart = asyncio.Event()
+        self._unwritten_reason = ""
 
     async def start(
         self,
@@ -56,7 +61,9 @@ class Health:
         Raises:
             ListenError: The new address cannot be had; nothing has changed then.
         """
-        if config.http != self._config.http:
+        if self._listener and config.http and _is_same_address(config, self._config):
+            self._listener.token = _token(config)
+        elif config.http != self._config.http:
             listener = await self._listen(config)
             if self._listener:
                 await self._listener.close()
@@ -100,8 +107,7 @@ class Health:
     async def _listen(self, config: Config) -> HttpListener | None:
         if config.http is None or self._endpoints is None:
             return None
-        token = config.http.token.reveal() if config.http.token else None
-        listener = HttpListener(config.http.listen, self._endpoints, token)
+        listener = HttpListener(config.http.host, config.http.port, self._endpoints, _token(config))
         await listener.start()
         return listener
 
@@ -112,12 +118,32 @@ class Health:
     async def _write_metrics(self) -> None:
         if self._config.metrics and self._status:
             content = await self._render()
-            await asyncio.to_thread(write_metrics_file, self._config.metrics.file, content)
+            try:
+                await asyncio.to_thread(write_metrics_file, self._config.metrics.file, content)
+            except OSError as error:
+                self._log_unwritten(str(error))
+            else:
+                self._unwritten_reason = ""
+
+    def _log_unwritten(self, reason: str) -> None:
+        # Once, not every few seconds; and a full disk must not end the daemon for its metrics' sake.
+        if reason != self._unwritten_reason:
+            self._unwritten_reason = reason
+            log.warning("metrics.unwritten", reason=reason)
 
     async def _write_metrics_again_and_again(self) -> None:
         while True:
             await self._write_metrics()
             await asyncio.sleep(METRICS_FILE_SECONDS)
+
+
+def _token(config: Config) -> str | None:
+    return config.http.token.reveal() if config.http and config.http.token else None
+
+
+def _is_same_address(one: Config, other: Config) -> bool:
+    # The port is ours already: a second listener on it would be refused.
+    return one.http is not None and other.http is not None and one.http.listen == other.http.listen
 
 
 def _build_hooks(config: Config) -> Hooks | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _COPY_BLOCK_BYTES = 1024 * 1024
-_NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
+_NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
 _NO_NOREPLACE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
@@ -65,7 +65,7 @@ def write_new(path: bytes, data: bytes, look: Look, temp_name: bytes) -> None:
             view = view[os.write(descriptor, view) :]
         dress(descriptor, look)
         os.fsync(descriptor)
-        link(path)
+        link()
 
 
 def copy_new(source: int, path: bytes, temp_name: bytes) -> str:
@@ -86,7 +86,7 @@ def copy_new(source: int, path: bytes, temp_name: bytes) -> str:
         os.fsync(descriptor)
         reached("copied")
         digest = sha256_of(descriptor)
-        link(path)
+        link()
     reached("copy_linked")
     return digest
 
@@ -151,7 +151,7 @@ def _move_over_placeholder(source_folder: int, name: bytes, path: bytes) -> None
     try:
         os.rename(name, path, src_dir_fd=source_folder)
     except OSError:
-        os.unlink(path)
+        os.unlink()
         raise
 
 
@@ -197,40 +197,44 @@ def name_max_bytes(folder: bytes) -> int:
 
 
 @contextlib.contextmanager
-def _temp_file(path: bytes, temp_name: bytes) -> Iterator[tuple[int, Callable[[bytes], None]]]:
-    """(descriptor, link): an open file without a name, or with a hidden one, and how to name it."""
-    folder = os.path.dirname(path)
+def _temp_file(path: bytes, temp_name: bytes) -> Iterator[tuple[int, Callable[[], None]]]:
+    """(descriptor, link): an open file without a name, or with a hidden one, and how to name it *path*."""
+    folder_path, name = os.path.split(path)
+    folder = os.open(folder_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in _NO_TMPFILE or not os.path.isdir(folder):
-            raise
-        with _named_temp_file(folder + b"/" + temp_name) as pair:
-            yield pair
-        return
-    try:
-        yield descriptor, lambda target: _link_open(descriptor, target)
+        try:
+            descriptor = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in _NO_TMPFILE:
+                raise
+            with _named_temp_file(folder, temp_name) as descriptor:
+                yield descriptor, lambda: move_new(folder, temp_name, path)
+            return
+        try:
+            yield descriptor, lambda: _name_open(descriptor, folder, name)
+        finally:
+            os.close(descriptor)
     finally:
-        os.close(descriptor)
+        os.close(folder)
 
 
-def _link_open(descriptor: int, path: bytes) -> None:
-    os.link(b"/proc/self/fd/%d" % descriptor, path, follow_symlinks=True)
+def _name_open(descriptor: int, folder: int, name: bytes) -> None:
+    # With dst_dir_fd Python calls linkat with AT_SYMLINK_FOLLOW; without it, a plain link() of the
+    # symlink in /proc, which is another file system (EXDEV).
+    os.link(b"/proc/self/fd/%d" % descriptor, name, dst_dir_fd=folder, follow_symlinks=True)
 
 
 @contextlib.contextmanager
-def _named_temp_file(temp: bytes) -> Iterator[tuple[int, Callable[[bytes], None]]]:
+def _named_temp_file(folder: int, name: bytes) -> Iterator[int]:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temp)  # this job's own, from before a crash
-    descriptor = os.open(temp, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    folder = os.open(os.path.dirname(temp), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.unlink(name, dir_fd=folder)  # this job's own, from before a crash
+    descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
-        yield descriptor, lambda target: move_new(folder, os.path.basename(temp), target)
+        yield descriptor
     finally:
-        os.close(folder)
         os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temp)
+            os.unlink(name, dir_fd=folder)
 
 
 def _copy_content(source: int, target: int) -> None:

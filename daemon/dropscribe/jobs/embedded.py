@@ -217,7 +217,7 @@ class EmbeddedEngine:
             await asyncio.wait(tasks, timeout=grace_seconds)
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
-        """Whether something is due within *horizon_seconds* that no hold and no closed folder stops."""
+        """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""
         latest = time.time() + horizon_seconds
         open_lanes = [
             (name, self._routes(name, self._closed.keys() | self._held(ScopeKind.FOLDER)))
@@ -232,7 +232,9 @@ class EmbeddedEngine:
             ]
             return any(at is not None and at <= latest for at in due)
 
-        return await self.store.do(look)
+        is_due = await self.store.do(look)
+        # Asked last: what was claimed before the look is neither due nor yet in flight at its begin.
+        return is_due or bool(self._running.tasks)
 
     def is_alive(self) -> bool:
         """Whether the feeding loop has turned lately."""

@@ -1,0 +1,119 @@
+"""What kind of file system a folder is on: whether events arrive, leases tell the truth, inodes stay.
+
+Only changes made through this machine's own file system calls give events and are seen by leases
+(inotify(7), WATCHING.md §4), so a network or FUSE file system must be polled. A kind that is not on one
+of the lists is treated as remote: slower, never wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+from dataclasses import dataclass
+
+
+class MountKind(enum.Enum):
+    """Whether every writer of a file system is on this machine."""
+
+    LOCAL = "local"
+    REMOTE = "remote"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mounted file system, as intake must treat it.
+
+    Attributes:
+        device: st_dev of the folders on it.
+        name: For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex.
+        trusts_leases: A lease that is granted excludes every writer.
+        stable_inodes: An inode number names the same file for as long as it exists, remounts included.
+        caches_attributes: stat may be a minute old (NFS without noac).
+    """
+
+    device: int
+    kind: MountKind
+    name: str
+    trusts_leases: bool = False
+    stable_inodes: bool = False
+    caches_attributes: bool = False
+
+    @property
+    def gives_events(self) -> bool:
+        """Whether a watch on it sees every change."""
+        return self.kind is MountKind.LOCAL
+
+
+# Magic numbers: linux/magic.h and the file systems' own sources. The second list has local file systems
+# whose inode numbers are made up at mount time (FAT) or whose leases nobody has tried.
+_LEASES = {
+    **{0xEF53: "ext", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x01021994: "tmpfs", 0xF2F52010: "f2fs"},
+    **{0x2FC12FC1: "zfs", 0xCA451A4E: "bcachefs", 0x858458F6: "ramfs", 0x794C7630: "overlay"},
+}
+_LOCAL = {0x4D44: "vfat", 0x2011BAB0: "exfat", 0x7366746E: "ntfs3", 0x3153464A: "jfs", 0x52654973: "reiserfs"}
+_REMOTE = {
+    **{0x6969: "nfs", 0xFF534D42: "cifs", 0xFE534D42: "smb2", 0x517B: "smb", 0x01021997: "9p"},
+    **{0x00C36400: "ceph", 0x5346414F: "afs", 0x6B414653: "kafs", 0x65735546: "fuse", 0x73757245: "coda"},
+    **{0x0BD00BD0: "lustre", 0x47504653: "gpfs", 0x786F4256: "vboxsf", 0xBACBACBC: "vmhgfs"},
+    **{0x7C7C6673: "prl_fs", 0x01161970: "gfs2", 0x7461636F: "ocfs2", 0x19830326: "fhgfs"},
+    **{0xAAD7AAEA: "panfs", 0x013111A8: "ibrix", 0x61756673: "aufs"},
+}
+_NFS = 0x6969
+_UNSTABLE_INODES = frozenset({0x4D44, 0x2011BAB0})
+
+
+def mount_of(folder: bytes) -> Mount:
+    """The file system that *folder* is on.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    device = os.stat(folder).st_dev
+    magic = _magic(folder)
+    name, options = _described(device)
+    if magic in _LEASES or magic in _LOCAL:
+        return Mount(
+            device,
+            MountKind.LOCAL,
+            name or _LEASES.get(magic) or _LOCAL[magic],
+            trusts_leases=magic in _LEASES,
+            stable_inodes=magic not in _UNSTABLE_INODES,
+        )
+    kind = MountKind.REMOTE if magic in _REMOTE else MountKind.UNKNOWN
+    # NFS carries the server's inode numbers, which stay; FUSE and SMB often make them up.
+    return Mount(
+        device,
+        kind,
+        name or _REMOTE.get(magic) or hex(magic),
+        stable_inodes=magic == _NFS,
+        caches_attributes=magic == _NFS and "noac" not in options,
+    )
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_STATFS_BYTES = 256  # struct statfs is 120 bytes on 64-bit Linux; f_type, a long, comes first
+
+
+def _magic(folder: bytes) -> int:
+    """``f_type`` of statfs(2), which os.statvfs leaves out."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.statfs(folder, buffer):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fsdecode(folder))
+    return ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF
+
+
+def _described(device: int) -> tuple[str, frozenset[str]]:
+    """Type and options of the mount with this device number (proc_pid_mountinfo(5)), else "" and none."""
+    wanted = b"%d:%d" % (os.major(device), os.minor(device))
+    try:
+        with open("/proc/self/mountinfo", "rb") as table:
+            lines = [line for line in table if line.split(b" ", 3)[2] == wanted]
+    except OSError:
+        return "", frozenset()
+    if not lines:
+        return "", frozenset()
+    fields = lines[-1].partition(b" - ")[2].split()
+    return fields[0].decode(errors="replace"), frozenset(fields[2].decode(errors="replace").split(","))

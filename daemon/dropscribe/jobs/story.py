@@ -1,0 +1,99 @@
+"""Reading single jobs: what ``why`` tells and ``plan`` compares with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import JobState
+from dropscribe.jobs.rows import join_path, read_attempts, split_path
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from dropscribe.core.model import Attempt
+
+_LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
+_COLUMNS = (
+    "id, folder, directory, name, size_bytes, mtime_ns, state, provider, pin, received_at, due_at, attempts,"
+    " ambiguous, crashes, code, reason, ended_at, filed"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One job as its row tells it.
+
+    Attributes:
+        path: Relative to the inbox.
+        provider: Of the attempt that runs or ran last, or "".
+        pin: The provider that it stays with after an ambiguous attempt, or "".
+        code: Why the last attempt, or the last try to publish, failed; "" where none did.
+        filed: Absolute path of the audio in done or failed; None while the job lives.
+        tries: Every attempt, oldest first.
+    """
+
+    id: int
+    folder: str
+    path: bytes
+    size_bytes: int
+    mtime_ns: int
+    state: JobState
+    provider: str
+    pin: str
+    received_at: float
+    due_at: float
+    attempts: int
+    ambiguous: int
+    crashes: int
+    code: str
+    reason: str
+    ended_at: float | None
+    filed: bytes | None
+    tries: tuple[Attempt, ...]
+
+
+def read_stories(db: sqlite3.Connection, folder: str, path: bytes) -> list[Story]:
+    """Every job that *path*, relative to the folder's inbox, has had; the newest first."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM jobs WHERE folder = ? AND directory = ? AND name = ? ORDER BY id DESC",
+        (folder, *split_path(path)),
+    )
+    return [_story(db, row) for row in rows.fetchall()]
+
+
+def read_filed(db: sqlite3.Connection, filed: bytes) -> list[Story]:
+    """Every job whose audio was put at *filed*, absolute; the newest first."""
+    rows = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE filed = ? ORDER BY id DESC", (filed,))
+    return [_story(db, row) for row in rows.fetchall()]
+
+
+def read_filed_with_stem(db: sqlite3.Connection, stem: bytes) -> list[Story]:
+    """Every job whose audio was put at *stem* and one suffix: the owners of its sidecars."""
+    # "/" follows "." in ASCII, so the range is every path that goes on with a dot.
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM jobs WHERE filed >= ? AND filed < ? ORDER BY id DESC",
+        (stem + b".", stem + b"/"),
+    )
+    stories = [_story(db, row) for row in rows.fetchall()]
+    return [story for story in stories if (story.filed or b"").rpartition(b".")[0] == stem]
+
+
+def read_live_states(db: sqlite3.Connection, folder: str) -> dict[bytes, tuple[JobState, float]]:
+    """Identity → (state, due_at) of the folder's live jobs."""
+    rows = db.execute(f"SELECT identity, state, due_at FROM jobs WHERE folder = ? AND {_LIVE}", (folder,))
+    return {identity: (JobState(state), due_at) for identity, state, due_at in rows}
+
+
+def _story(db: sqlite3.Connection, row: tuple) -> Story:  # type: ignore[type-arg]  # sqlite rows are untyped
+    job_id, folder, directory, name, size_bytes, mtime_ns, state, *rest = row
+    return Story(
+        job_id,
+        folder,
+        join_path(directory, name),
+        size_bytes,
+        mtime_ns,
+        JobState(state),
+        *rest,
+        tries=tuple(read_attempts(db, job_id)),
+    )

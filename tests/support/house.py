@@ -1,0 +1,209 @@
+"""The rooms from the queue to the files, joined as the daemon joins them, without intake."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from dropscribe.config.model import Config, FolderRule, HoldConfig, LogConfig, ProviderConfig, RetryConfig
+from dropscribe.core.model import NewJob
+from dropscribe.core.retry import RetryLimits
+from dropscribe.disk.audio import snapshot_of
+from dropscribe.jobs.embedded import EmbeddedEngine
+from dropscribe.jobs.engine import Lane, Plan
+from dropscribe.jobs.store import Store
+from dropscribe.work.answers import Answers
+from dropscribe.work.handler import Handler
+from dropscribe.work.holds import Holds
+from dropscribe.work.publisher import Publisher
+from dropscribe.work.setup import DiskThreads, Setup
+
+from support.scripted import ScriptedProvider
+
+
+class Listener:
+    """Records what the work tells the rest of the house."""
+
+    def __init__(self):
+        self.attempts, self.files, self.holds, self.releases = [], [], [], []
+
+    def attempt_ended(self, report):
+        self.attempts.append(report)
+
+    def filed(self, filed):
+        self.files.append(filed)
+
+    def held(self, hold):
+        self.holds.append(hold)
+
+    def released(self, hold):
+        self.releases.append(hold)
+
+
+class Lookout:
+    """Records what the work tells the intake."""
+
+    def __init__(self):
+        self.looked, self.distrusted = [], []
+
+    def look_again(self, folder):
+        self.looked.append(folder)
+
+    def distrust(self, folder, path):
+        self.distrusted.append((folder, path))
+
+
+def make_config(root: Path, *, rules=None, providers=None, retry=None, hold=(0.05, 0.2), **rule_keys) -> Config:
+    """One rule `calls` on provider `main` unless told otherwise; quick retries."""
+    providers = providers or {"main": ProviderConfig(name="main", type="openai", concurrency=4)}
+    rules = rules or {
+        "calls": FolderRule(
+            name="calls",
+            inbox=root / "inbox",
+            done=root / "done",
+            failed=root / "failed",
+            **{"providers": tuple(providers), **rule_keys},
+        )
+    }
+    for rule in rules.values():
+        rule.inbox.mkdir(parents=True, exist_ok=True)
+    retry = retry or {}
+    return Config(
+        path=None,
+        state_dir=root / "state",
+        providers=providers,
+        folders=rules,
+        retry=RetryConfig(
+            **{
+                "first_seconds": 0.01,
+                "max_seconds": 0.05,
+                "give_up_after_seconds": 60.0,
+                "max_ambiguous": 3,
+                "max_crashes": 10,
+                **retry,
+            }
+        ),
+        hold=HoldConfig(first_seconds=hold[0], max_seconds=hold[1]),
+        shutdown_grace_seconds=1.0,
+        log=LogConfig(),
+    )
+
+
+class House:
+    """Open with ``async with``; drop files, submit them, wait until the queue rests."""
+
+    def __init__(self, config: Config, scripts: dict[str, ScriptedProvider] | None = None):
+        self.config = config
+        self.providers = scripts or {name: ScriptedProvider() for name in config.providers}
+        self.listener, self.lookout = Listener(), Lookout()
+
+    async def __aenter__(self):
+        self.store = Store(self.config.state_dir)
+        retry = self.config.retry
+        limits = RetryLimits(
+            retry.first_seconds,
+            retry.max_seconds,
+            retry.give_up_after_seconds,
+            retry.max_ambiguous,
+            retry.max_crashes,
+        )
+        self.engine = EmbeddedEngine(self.store, limits)
+        self.disks = DiskThreads()
+        self.holds = Holds(
+            self.engine, self.listener, self.config.hold.first_seconds, self.config.hold.max_seconds
+        )
+        answers = Answers(self.engine, self.disks)
+        publisher = Publisher(
+            self.engine, self.lookout, self.listener, self.disks, answers, self.store.token
+        )
+        self.handler = Handler(
+            setup=Setup(self.config, self.providers, limits),
+            queue=self.engine,
+            holds=self.holds,
+            intake=self.lookout,
+            observer=self.listener,
+            disks=self.disks,
+            answers=answers,
+            publisher=publisher,
+            jitter=lambda: 1.0,
+        )
+        lanes = {
+            name: Lane(name, provider.concurrency, provider.requests_per_minute)
+            for name, provider in self.config.providers.items()
+        }
+        plan = Plan(lanes, {name: rule.providers for name, rule in self.config.folders.items()})
+        self.engine.replan(plan)
+        self.feeding = asyncio.create_task(self.engine.run(plan, self.handler))
+        return self
+
+    async def __aexit__(self, *_):
+        self.feeding.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.feeding
+        self.disks.close()
+        self.store.close()
+
+    def rule(self, folder="calls") -> FolderRule:
+        return self.config.folders[folder]
+
+    async def drop(self, name, content=b"RIFF some audio", folder="calls", **job_keys) -> Path:
+        """Write a file into the inbox and submit it as settled."""
+        path = Path(os.fsdecode(os.path.join(os.fsencode(self.rule(folder).inbox), os.fsencode(name))))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        await self.submit(name, folder, **job_keys)
+        return path
+
+    async def submit(self, name, folder="calls", **job_keys):
+        path = os.path.join(os.fsencode(self.rule(folder).inbox), os.fsencode(name))
+        job = NewJob(folder, os.fsencode(name), snapshot_of(os.stat(path)), time.time(), **job_keys)
+        (submitted,) = await self.engine.submit([job])
+        return submitted
+
+    async def rest(self, timeout_seconds=10.0):
+        """Wait until nothing is in flight or due within a second."""
+
+        async def resting():
+            while await self.engine.can_go_on(1.0):
+                if self.feeding.done():
+                    self.feeding.result()
+                await asyncio.sleep(0.005)
+
+        await asyncio.wait_for(resting(), timeout_seconds)
+
+    async def until(self, condition, timeout_seconds=10.0):
+        """Wait until *condition* (may be async) holds."""
+
+        async def holding():
+            while True:
+                held = condition()
+                if asyncio.iscoroutine(held):
+                    held = await held
+                if held:
+                    return
+                if self.feeding.done():
+                    self.feeding.result()
+                await asyncio.sleep(0.005)
+
+        await asyncio.wait_for(holding(), timeout_seconds)
+
+    async def stats(self, folder="calls"):
+        return (await self.engine.stats()).folders[folder]
+
+
+def tree(folder: Path) -> set[str]:
+    """Every file below *folder*, relative."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

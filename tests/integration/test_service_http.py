@@ -245,3 +245,10 @@ async def test_close_cuts_and_frees_the_port(daemon):
     again = HttpListener("127.0.0.1", port, daemon.endpoints())
     await again.start()
     await again.close()
+
+
+async def test_a_reload_changes_the_token_in_place(listener):
+    """The port is held already, so a new token needs no new listener."""
+    listener.token = "new"
+    assert (await get(listener.port, "/status"))[0] == 401
+    assert (await get(listener.port, "/status", Authorization="Bearer new"))[0] == 200

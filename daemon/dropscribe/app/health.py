@@ -121,7 +121,7 @@ class Health:
             try:
                 await asyncio.to_thread(write_metrics_file, self._config.metrics.file, content)
             except OSError as error:
-                self._log_unwritten(str(error))
+                self._log_unwritten(error.strerror or str(error))
             else:
                 self._unwritten_reason = ""
 

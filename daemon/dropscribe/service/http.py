@@ -94,7 +94,11 @@ def is_loopback(host: str) -> bool:
 
 
 class HttpListener:
-    """Serves *endpoints* between :meth:`start` and :meth:`close`."""
+    """Serves *endpoints* between :meth:`start` and :meth:`close`.
+
+    Attributes:
+        token: Asked of every request where set; may be changed at any time, as by a reload.
+    """
 
     def __init__(self, host: str, port: int, endpoints: Endpoints, token: str | None = None) -> None:
         """Check the address; nothing is bound yet.
@@ -111,7 +115,7 @@ class HttpListener:
         self._host, self._port = host, port
         if not token and not is_loopback(host):
             raise ListenError(self._address, "beyond the loopback a token is needed")
-        self._token = token
+        self.token = token
         self._endpoints = endpoints
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -200,7 +204,7 @@ class HttpListener:
             return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, headers=("Allow: GET, HEAD",))
         if not self._is_own_name(request.headers.get("host", "")):
             return _Answer(HTTPStatus.MISDIRECTED_REQUEST)
-        if self._token and not _has_token(request.headers.get("authorization", ""), self._token):
+        if self.token and not _has_token(request.headers.get("authorization", ""), self.token):
             return _Answer(HTTPStatus.UNAUTHORIZED, headers=("WWW-Authenticate: Bearer",))
         return None
 

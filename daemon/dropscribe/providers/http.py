@@ -250,8 +250,9 @@ def _network_code(error: Exception, *, sent: bool) -> str:
         return "proxy_failed"
     if not sent:
         return "connection_lost"
-    # h11 is the cause of what came but is no HTTP, or ended before its own Content-Length.
-    is_broken = isinstance(error, httpcore.RemoteProtocolError) and error.__cause__ is not None
+    # Behind what is no HTTP, or ends before its own Content-Length, stands h11's error; behind an
+    # orderly close without a word stands none.
+    is_broken = isinstance(error, httpcore.RemoteProtocolError) and len(list(causes(error))) > 1
     return "bad_answer" if is_broken else "no_answer"
 
 

@@ -41,7 +41,7 @@ def transcript_of(
         language=_language(parsed, params),
         duration=_duration(parsed),
         segments=segments,
-        words=tuple(_word(word, item.get("speaker"), scale) for word, item in found),
+        words=tuple(_word(word, item, scale) for word, item in found),
         model=values.word_or_none(parsed.get("model")) or values.word_or_none(params.get("model")),
         request_id=request_id or _groq_id(parsed),
         raw=parsed,
@@ -68,12 +68,12 @@ def _segment(item: Mapping[str, Any], scale: float) -> Segment:
     return Segment(text, start, end, _speaker(item), confidence)
 
 
-def _word(item: Mapping[str, Any], segment_speaker: Any, scale: float) -> Word:
+def _word(item: Mapping[str, Any], segment: Mapping[str, Any], scale: float) -> Word:
     start, end = values.span(item.get("start"), item.get("end"), scale)
     confidence = values.probability(item.get("probability", item.get("confidence")))
     # whisper.cpp's are tokens: a leading space says where a word begins, so it stays.
     word = values.text_of(item.get("word", item.get("text")))
-    return Word(word, start, end, confidence, _speaker(item) or values.speaker_label(segment_speaker))
+    return Word(word, start, end, confidence, _speaker(item) or _speaker(segment))
 
 
 def _speaker(item: Mapping[str, Any]) -> str | None:

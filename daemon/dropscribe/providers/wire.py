@@ -33,6 +33,8 @@ KEEPALIVE_SECONDS = 2.0
 """Shorter than common servers' 5 s: a connection that closes under an upload costs an ambiguous attempt."""
 
 _READ_BYTES = 64 * 1024
+_TURNS_TO_READ = 4
+"""Of the event loop: the selector, the protocol, the listener, and one to spare."""
 _ONLY_INFORMATIONAL = re.compile(rb"(HTTP/1\.[01] 1\d\d[^\r\n]*\r\n([^\r\n]+\r\n)*\r\n)+")
 
 
@@ -53,7 +55,8 @@ class _ListeningStream(httpcore.AsyncNetworkStream):
             await self._write_piece(buffer[start : start + PIECE_BYTES], timeout)
 
     async def _write_piece(self, piece: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
-        if self._listener is None or self._listener.done():
+        await self._let_listener_read()
+        if self._listener is not None and self._listener.done():
             raise httpcore.WriteError("answered before the body's end")
         try:
             async with asyncio.timeout(None) as self._writing:
@@ -62,6 +65,14 @@ class _ListeningStream(httpcore.AsyncNetworkStream):
             raise httpcore.WriteError("answered before the body's end") from error
         finally:
             self._writing = None
+
+    async def _let_listener_read(self) -> None:
+        # An answer and the reset behind it may wait in the socket together; a write would meet the reset
+        # first and lose the answer.
+        for _ in range(_TURNS_TO_READ):
+            if self._listener is None or self._listener.done() or not self.get_extra_info("is_readable"):
+                return
+            await asyncio.sleep(0)
 
     async def _listen(self) -> None:
         while True:
@@ -78,18 +89,21 @@ class _ListeningStream(httpcore.AsyncNetworkStream):
             self._writing.reschedule(loop.time() + GRACE_SECONDS)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        if not self._early and self._listener is not None:
+        if self._listener is not None and not self._early:
             await asyncio.wait({self._listener}, timeout=timeout)
             if not self._listener.done():
                 raise httpcore.ReadTimeout("no answer in time")
-            self._listener.result()
+        self._retire_listener()
         if self._early:
             data, self._early = self._early[:max_bytes], self._early[max_bytes:]
             return data
-        if self._listener is not None:
-            self._listener = None
-            return b""
         return await self._inner.read(max_bytes, timeout)
+
+    def _retire_listener(self) -> None:
+        if self._listener is not None and self._listener.done():
+            listener, self._listener = self._listener, None
+            if not self._early:
+                listener.result()
 
     async def aclose(self) -> None:
         await self._stop_listening()

@@ -1,0 +1,175 @@
+"""Every row of the vendors' error tables (PROVIDERS.md §1.3, §2.3, §3.3, §4), over a real socket."""
+
+import pytest
+
+from dropscribe.core.errors import (
+    AudioRejected,
+    ProviderError,
+    ProviderUnusable,
+    RuleRejected,
+    TemporaryFailure,
+)
+from support.emulator import Fault
+
+PULSE = [
+    (
+        400,
+        {
+            "errors": "Invalid file format. Supported formats: audio/*",
+            "status": "error",
+            "message": "Error handling audio data",
+        },
+        AudioRejected,
+        "http_400",
+        "Invalid file format. Supported formats: audio/*",
+    ),
+    (400, {"errors": "Audio data too large", "status": "error"}, AudioRejected, "http_400", "Audio data"),
+    (
+        400,
+        {
+            "status": "error",
+            "error_code": "LANGUAGE_NOT_ENABLED_IN_REGION",
+            "message": "no hi here",
+            "language": "hi",
+        },
+        RuleRejected,
+        "LANGUAGE_NOT_ENABLED_IN_REGION",
+        "no hi here",
+    ),
+    (
+        400,
+        {"error": "Missing required query param: model.", "request_id": "r-1", "details": []},
+        RuleRejected,
+        "http_400",
+        "Missing required",
+    ),
+    (401, {"message": "Unauthorized: No tokens provided"}, ProviderUnusable, "http_401", "Unauthorized"),
+    (401, {"error": "unauthorized"}, ProviderUnusable, "http_401", "unauthorized"),
+    (403, {"error": "plan does not include model"}, ProviderUnusable, "http_403", "plan"),
+    (413, {"error": "File size exceeds 250MB.", "request_id": "r"}, AudioRejected, "http_413", "File size"),
+    (429, {"error": "Rate limit exceeded."}, TemporaryFailure, "http_429", "Rate limit"),
+    (500, {"error": "Internal server error"}, TemporaryFailure, "http_500", "Internal"),
+    (500, {"error": {"code": "NoSuchKey"}}, TemporaryFailure, "NoSuchKey", "HTTP 500"),
+    (400, {"code": "NoSuchKey", "message": "gone"}, TemporaryFailure, "NoSuchKey", "gone"),
+    (503, "", TemporaryFailure, "http_503", "HTTP 503"),
+]
+RESON8 = [
+    (400, {"code": "INVALID_REQUEST"}, AudioRejected, "INVALID_REQUEST", "HTTP 400"),
+    (401, {"code": "UNAUTHORIZED"}, ProviderUnusable, "UNAUTHORIZED", "HTTP 401"),
+    (402, {"code": "PAYMENT_REQUIRED"}, ProviderUnusable, "PAYMENT_REQUIRED", "HTTP 402"),
+    (404, {"code": "NOT_FOUND"}, RuleRejected, "NOT_FOUND", "HTTP 404"),
+    (404, "File Not Found", ProviderUnusable, "http_404", "File Not Found"),
+    (408, {"code": "TIMEOUT"}, TemporaryFailure, "TIMEOUT", "HTTP 408"),
+    (413, {"code": "PAYLOAD_TOO_LARGE"}, AudioRejected, "PAYLOAD_TOO_LARGE", "HTTP 413"),
+    (429, {"code": "TOO_MANY", "message": "slow"}, TemporaryFailure, "TOO_MANY", "slow"),
+    (500, {"code": "INTERNAL_ERROR"}, TemporaryFailure, "INTERNAL_ERROR", "HTTP 500"),
+    (503, {"code": "UNAVAILABLE"}, TemporaryFailure, "UNAVAILABLE", "HTTP 503"),
+]
+
+
+def _openai_error(message, code=None, kind="invalid_request_error", param=None):
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+FASTAPI = {"detail": [{"loc": ["body", "model"], "msg": "Field required", "type": "missing"}]}
+OPENAI = [
+    (400, _openai_error("Invalid file format."), AudioRejected, "http_400", "Invalid file format."),
+    (400, _openai_error("bad file", param="file"), AudioRejected, "http_400", "bad file"),
+    (400, _openai_error("1830.5 seconds is longer than 1400", "invalid_value"), AudioRejected,
+     "invalid_value", "1830.5"),
+    (400, _openai_error("no", "unsupported_value", param="response_format"), RuleRejected,
+     "unsupported_value", "no"),
+    (400, _openai_error("no", "invalid_value", param="chunking_strategy"), RuleRejected,
+     "invalid_value", "no"),
+    (401, _openai_error("bad", "invalid_api_key"), ProviderUnusable, "invalid_api_key", "bad"),
+    (403, {"detail": "Invalid API key"}, ProviderUnusable, "http_403", "Invalid API key"),
+    (404, _openai_error("no model", "model_not_found"), ProviderUnusable, "model_not_found", "no model"),
+    (404, {"detail": "Model 'x' is not installed locally"}, ProviderUnusable, "http_404", "Model"),
+    (404, "File Not Found", ProviderUnusable, "http_404", "File Not Found"),
+    (408, "", TemporaryFailure, "http_408", "HTTP 408"),
+    (409, "", TemporaryFailure, "http_409", "HTTP 409"),
+    (413, _openai_error("413: too much", kind="server_error"), AudioRejected, "http_413", "413: too much"),
+    (413, _openai_error("big", "request_too_large"), AudioRejected, "request_too_large", "big"),
+    (415, {"detail": "Failed to decode audio."}, AudioRejected, "http_415", "Failed to decode"),
+    (422, FASTAPI, RuleRejected, "http_422", "[{"),
+    (422, _openai_error("hallucinations"), AudioRejected, "http_422", "hallucinations"),
+    (424, _openai_error("dependency"), AudioRejected, "http_424", "dependency"),
+    (498, _openai_error("flex", "capacity_exceeded"), TemporaryFailure, "capacity_exceeded", "flex"),
+    (429, _openai_error("x", "rate_limit_exceeded", "rate_limit_error"), TemporaryFailure,
+     "rate_limit_exceeded", "x"),
+    (429, _openai_error("x", "slow_down", "rate_limit_error"), TemporaryFailure, "slow_down", "x"),
+    (429, _openai_error("x", None, "insufficient_quota"), ProviderUnusable, "insufficient_quota", "x"),
+    *(
+        (429, _openai_error("x", code), ProviderUnusable, code, "x")
+        for code in (
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+        )
+    ),
+    (500, {"error": {"code": 500, "message": "load", "type": ""}}, TemporaryFailure, "http_500", "load"),
+    (500, {"error": "FFmpeg conversion failed."}, TemporaryFailure, "http_500", "FFmpeg"),
+    (503, _openai_error("x", "server_is_overloaded"), TemporaryFailure, "server_is_overloaded", "x"),
+    (520, "<html>", TemporaryFailure, "http_520", "an HTML page"),
+    (400, "Invalid request", AudioRejected, "http_400", "Invalid request"),
+]  # fmt: skip
+ROWS = [
+    (vendor, row)
+    for vendor, rows in (("pulse", PULSE), ("reson8", RESON8), ("openai", OPENAI))
+    for row in rows
+]
+
+
+@pytest.mark.parametrize(("vendor", "row"), ROWS)
+async def test_row(bench_of, vendor, row):
+    """The documented error is of the documented kind, and keeps the vendor's code and words."""
+    status, body, kind, code, reason = row
+    bench = bench_of(vendor)
+    bench.emulator.fail(Fault(status=status, body=body, headers={"x-request-id": "req-7"}))
+    with pytest.raises(ProviderError) as caught:
+        await bench.provider().transcribe(bench.audio(), {})
+    error = caught.value
+    assert type(error) is kind
+    assert error.code == code
+    assert error.reason.startswith(reason)
+    assert error.request_id == (body.get("request_id", "req-7") if isinstance(body, dict) else "req-7")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "status", "body", "maybe"),
+    [
+        ("pulse", 400, {"errors": "x"}, False),
+        ("pulse", 400, {"error": "x"}, True),
+        ("reson8", 400, {"code": "INVALID_REQUEST"}, True),
+        ("reson8", 413, {"code": "PAYLOAD_TOO_LARGE"}, False),
+        ("openai", 400, _openai_error("x"), True),
+        ("openai", 400, _openai_error("x", param="file"), False),
+        ("openai", 422, _openai_error("x"), True),
+        ("openai", 415, "", False),
+    ],
+)
+async def test_only_what_could_be_the_rule_says_so(bench_of, vendor, status, body, maybe):
+    """A rejection that its code explains does not count towards holding the rule."""
+    bench = bench_of(vendor)
+    bench.emulator.fail(Fault(status=status, body=body))
+    with pytest.raises(AudioRejected) as caught:
+        await bench.provider().transcribe(bench.audio(), {})
+    assert caught.value.maybe_rule is maybe
+
+
+@pytest.mark.parametrize(
+    ("vendor", "params", "kind"),
+    [
+        ("pulse", {"nonsense": 1}, RuleRejected),
+        ("reson8", {"nonsense": 1}, AudioRejected),
+        ("reson8", {"custom_model_id": "unknown"}, RuleRejected),
+        ("openai", {"nonsense": 1}, RuleRejected),
+        ("openai", {"model": "gpt-4o-transcribe", "response_format": "verbose_json"}, RuleRejected),
+    ],
+)
+async def test_a_rules_wrong_parameter(bench_of, vendor, params, kind):
+    """A parameter that the vendor refuses is told from a bad file wherever its answer allows."""
+    bench = bench_of(vendor)
+    with pytest.raises(kind):
+        await bench.provider().transcribe(bench.audio(), params)

@@ -1,0 +1,52 @@
+"""One adapter on a bench: its server, its config, files to send."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.config.model import ProviderConfig
+from dropscribe.config.secret import Secret
+from dropscribe.disk.audio import AudioFile
+from dropscribe.providers.build import build_provider
+from support.vendors import KEY
+
+if TYPE_CHECKING:
+    import contextlib
+    from pathlib import Path
+
+    from dropscribe.providers.base import Provider
+    from support.emulator import Emulator
+
+PATHS = {"pulse": "/api/v1/pulse/get_text", "reson8": "/v1/speech-to-text/prerecorded", "openai": "/v1"}
+
+
+@dataclass
+class Bench:
+    """One adapter, its server, and files to send."""
+
+    type: str
+    emulator: Emulator
+    folder: Path
+    stack: contextlib.AsyncExitStack
+
+    def provider(self, **overrides: Any) -> Provider:
+        """An adapter for the emulator; *overrides* are ProviderConfig's."""
+        settings: dict[str, Any] = {
+            "name": "mine",
+            "type": self.type,
+            "url": self.emulator.url + PATHS[self.type],
+            "api_key": Secret(KEY, "test"),
+            "timeout_seconds": 5.0,
+        }
+        provider = build_provider(ProviderConfig(**{**settings, **overrides}))
+        self.stack.push_async_callback(provider.close)
+        return provider
+
+    def audio(self, content: bytes = b"RIFF\x24\0\0\0WAVEfmt speech", name: str = "call.wav") -> AudioFile:
+        """An open file with *content*."""
+        (self.folder / name).write_bytes(content)
+        audio = AudioFile.open(os.fsencode(self.folder), os.fsencode(name))
+        self.stack.callback(audio.close)
+        return audio

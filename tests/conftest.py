@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
+from dropscribe.disk.lease import ignore_sigio
+
+ignore_sigio()
 
 _OURS = ("DROPSCRIBE_", "SMALLEST_", "RESON8_", "OPENAI_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY")
 

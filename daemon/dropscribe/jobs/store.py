@@ -23,7 +23,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
-from dropscribe.disk.mounts import is_network
+from dropscribe.disk.mounts import MountKind, mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,7 +245,7 @@ def _lock_state_dir(state_dir: Path) -> int:
         raise StoreInUse(
             str(state_dir), "another dropscribe has this state directory", "stop it, or set another state_dir"
         ) from None
-    if is_network(os.fsencode(state_dir)):
+    if mount_of(os.fsencode(state_dir)).kind is MountKind.REMOTE:
         os.close(descriptor)
         raise StoreUnusable(
             str(state_dir), "is on a network file system", "set state_dir to a folder on a local disk"

@@ -22,9 +22,11 @@ from dropscribe.core.errors import (
     DropscribeError,
     PublishError,
 )
-from dropscribe.disk import lease, writing
+from dropscribe.core.settling import Lease
+from dropscribe.disk import writing
 from dropscribe.disk.audio import open_folder_beneath, snapshot_of
 from dropscribe.disk.crashpoint import reached
+from dropscribe.disk.lease import held_lease
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, Group
@@ -194,8 +196,8 @@ def _move_audio(publication: Publication, folder: int, name: bytes) -> None:
     source = _open_source(publication, folder, name)
     try:
         # While the lease is held no writer can open the file: check and move are one.
-        with lease.held(source) as state:
-            if state is lease.Writers.PRESENT:
+        with held_lease(source) as state:
+            if state is Lease.WRITER:
                 raise WriterCameBack(repr(publication.path))
             _check_source(publication, folder, name)
             try:

@@ -1,0 +1,84 @@
+"""Groups, numbers and name limits."""
+
+from __future__ import annotations
+
+from dropscribe.core.naming import first_free, free_name, number_group, split_name
+from hypothesis import given
+from hypothesis import strategies as st
+
+FORMATS = ("json", "txt", "srt", "vtt")
+NAMES = st.binary(min_size=1, max_size=255).filter(lambda name: b"/" not in name and b"\0" not in name)
+
+
+def test_the_group_shares_stem_and_folder():
+    """Sidecars stand beside the audio, in the folder that it had in the inbox."""
+    group = number_group(b"/done", b"2026/call.wav", ("json", "txt"))
+
+    assert group.folder == b"/done/2026"
+    assert group.names == (b"call.wav", b"call.json", b"call.txt")
+
+
+def test_a_number_is_part_of_every_name():
+    """call-2.wav never stands beside call.json."""
+    group = number_group(b"/done", b"call.wav", ("json", "error"), number=2)
+
+    assert group.names == (b"call-2.wav", b"call-2.json", b"call-2.error.json")
+
+
+def test_full_names_keep_the_suffix():
+    """sidecar_name: full puts the format behind the whole name."""
+    group = number_group(b"/done", b"call.wav", ("json", "error"), sidecar_name="full", number=3)
+
+    assert group.names == (b"call-3.wav", b"call-3.wav.json", b"call-3.wav.error.json")
+
+
+@given(NAMES, st.integers(1, 10**6), st.sampled_from(["stem", "full"]), st.integers(64, 255))
+def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_name, limit):
+    """Whatever the name and number, every name of the group fits, and the audio keeps a short suffix."""
+    stem, suffix = split_name(name)
+    if len(suffix) > 16:
+        return
+    group = number_group(
+        b"/d", name, (*FORMATS, "error"), sidecar_name=sidecar_name, number=number, name_max_bytes=limit
+    )
+
+    assert max(map(len, group.names)) <= limit
+    assert len(set(group.names)) == len(group.names)
+    assert group.audio.endswith(suffix)
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
+def test_a_cut_stem_stays_utf8(stem):
+    """A stem is not cut within a character."""
+    group = number_group(b"/d", stem.encode() + b".wav", ("json",), name_max_bytes=100)
+
+    assert group.audio.decode()
+
+
+@given(st.sets(st.integers(1, 200)))
+def test_the_number_found_is_free(taken):
+    """first_free never returns a taken number, and returns the lowest free one below 17."""
+    number = first_free(lambda each: each not in taken)
+
+    assert number not in taken
+    lowest = next(each for each in range(1, 300) if each not in taken)
+    assert number == lowest or lowest > 16
+
+
+def test_a_million_earlier_recordings_cost_few_looks():
+    """A name that was used a million times costs tens of looks, not a million."""
+    looks = []
+
+    def is_free(number):
+        looks.append(number)
+        return number > 1_000_000
+
+    assert first_free(is_free) == 1_000_001
+    assert len(looks) < 80
+
+
+def test_a_file_going_back_takes_the_next_free_name():
+    """call.wav, then call-2.wav."""
+    taken = {b"call.wav", b"call-2.wav"}
+
+    assert free_name(b"call.wav", lambda name: name not in taken) == b"call-3.wav"

@@ -1,0 +1,72 @@
+"""What follows a failed attempt."""
+
+from __future__ import annotations
+
+import pytest
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioRejected,
+    ProviderUnusable,
+    RuleRejected,
+    TemporaryFailure,
+)
+from dropscribe.core.model import ScopeKind
+from dropscribe.core.retry import (
+    GiveUp,
+    History,
+    HoldUp,
+    RetryLimits,
+    TryAgain,
+    backoff_seconds,
+    crash_wait_seconds,
+    decide_after,
+    next_hold_seconds,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+LIMITS = RetryLimits()
+
+
+@pytest.mark.parametrize(
+    ("error", "history", "verdict"),
+    [
+        (TemporaryFailure("http_500"), History(1, 0, 1.0), TryAgain(5.0)),
+        (TemporaryFailure("http_500"), History(3, 0, 30.0), TryAgain(20.0)),
+        (TemporaryFailure("http_429", retry_after_seconds=90.0), History(1, 0, 1.0), TryAgain(90.0)),
+        (TemporaryFailure("http_429", retry_after_seconds=1.0), History(1, 0, 1.0), TryAgain(5.0)),
+        (TemporaryFailure("http_429", retry_after_seconds=1e9), History(1, 0, 1.0), TryAgain(86400.0)),
+        (TemporaryFailure("http_500"), History(99, 0, 5 * 86400.0 - 10), TryAgain(10.0)),
+        (TemporaryFailure("http_500"), History(99, 0, 5 * 86400.0), GiveUp("gave_up")),
+        (AmbiguousFailure("no_answer"), History(1, 0, 1.0), TryAgain(5.0, ambiguous=True)),
+        (AmbiguousFailure("no_answer"), History(3, 2, 1.0), GiveUp("no_answer")),
+        (AudioRejected("too_long"), History(1, 0, 1.0), GiveUp("too_long")),
+        (RuleRejected("bad_param"), History(1, 0, 1.0), HoldUp(ScopeKind.FOLDER)),
+        (ProviderUnusable("unauthorized"), History(9, 0, 1e9), HoldUp(ScopeKind.PROVIDER)),
+    ],
+)
+def test_the_verdict_follows_the_kind_of_the_error(error, history, verdict):
+    """Time is for temporary failures, tries for ambiguous ones; account trouble never ends a file."""
+    assert decide_after(error, history, LIMITS, jitter=1.0) == verdict
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_a_backoff_stays_between_first_and_max(failures, jitter):
+    """No wait is shorter than four fifths of the first nor longer than the maximum."""
+    wait = backoff_seconds(LIMITS, failures, jitter)
+
+    assert 0.8 * LIMITS.first_seconds <= wait <= LIMITS.max_seconds
+
+
+def test_a_probe_doubles_to_its_maximum():
+    """hold.first, doubling to hold.max."""
+    waits = [None]
+    for _ in range(7):
+        waits.append(next_hold_seconds(waits[-1], 30.0, 900.0))
+
+    assert waits[1:] == [30.0, 60.0, 120.0, 240.0, 480.0, 900.0, 900.0]
+
+
+def test_a_file_that_was_in_flight_at_a_crash_goes_at_once_at_first():
+    """Two crashes say nothing about a file; from the third on it steps aside, a minute at most."""
+    assert [crash_wait_seconds(LIMITS, crashes) for crashes in (1, 2, 3, 4, 9)] == [0, 0, 5.0, 10.0, 60.0]

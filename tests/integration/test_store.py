@@ -1,0 +1,111 @@
+"""The SQLite store: durable, private, one owner, honest about damage."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+
+import pytest
+from dropscribe.core.errors import StoreFull, StoreInUse, StoreUnusable
+from dropscribe.jobs.store import MIGRATIONS, Store, is_running, open_for_reading
+
+
+def test_a_state_directory_has_one_owner(tmp_path):
+    """The second daemon is refused while the first lives, and welcome after it."""
+    first = Store(tmp_path / "state")
+    assert is_running(tmp_path / "state")
+    with pytest.raises(StoreInUse):
+        Store(tmp_path / "state")
+    first.close()
+    assert not is_running(tmp_path / "state")
+    Store(tmp_path / "state").close()
+
+
+def test_a_state_directory_is_private(tmp_path):
+    """Transcripts wait in it: mode 0700."""
+    Store(tmp_path / "state").close()
+
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+
+
+def test_damage_is_told_and_nothing_is_deleted(tmp_path):
+    """A database that is none is refused with a remedy, and stays as it was."""
+    (tmp_path / "queue.db").write_bytes(b"not a database at all, but long enough to look" * 50)
+    before = (tmp_path / "queue.db").read_bytes()
+
+    with pytest.raises(StoreUnusable) as caught:
+        Store(tmp_path)
+
+    assert "move it away" in caught.value.remedy
+    assert (tmp_path / "queue.db").read_bytes() == before
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    """An older dropscribe never writes into a newer one's database."""
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "queue.db") as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    db.close()
+
+    with pytest.raises(StoreUnusable, match="newer"):
+        Store(tmp_path)
+
+
+def test_the_schema_comes_with_its_version(tmp_path):
+    """A fresh database is at the newest version."""
+    Store(tmp_path).close()
+
+    reader = open_for_reading(tmp_path)
+    assert reader.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    reader.close()
+
+
+async def test_calls_that_wait_share_a_transaction_and_fail_alone(tmp_path):
+    """One call's error rolls back that call and no other."""
+    store = Store(tmp_path)
+
+    def insert(name):
+        def work(db):
+            db.execute("INSERT INTO facts VALUES (?, 'x')", (name,))
+            if name == "bad":
+                raise ValueError(name)
+
+        return work
+
+    results = await asyncio.gather(
+        *(store.do(insert(name)) for name in ("a", "bad", "b")), return_exceptions=True
+    )
+    names = await store.do(lambda db: {row[0] for row in db.execute("SELECT name FROM facts")})
+    store.close()
+
+    assert [type(result) for result in results] == [type(None), ValueError, type(None)]
+    assert names >= {"a", "b"}
+    assert "bad" not in names
+
+
+async def test_a_full_disk_is_told_as_full(tmp_path):
+    """SQLite's own word for a full disk becomes StoreFull, and the store works on when there is room."""
+    store = Store(tmp_path)
+    pages = await store.do(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+
+    with pytest.raises(StoreFull):
+        await store.do(lambda db: db.execute("INSERT INTO facts VALUES ('big', ?)", ("x" * 1_000_000,)))
+
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    await store.do(lambda db: db.execute("INSERT INTO facts VALUES ('small', 'x')"))
+    store.close()
+
+
+def test_a_directory_that_cannot_be_made_names_the_remedy(tmp_path):
+    """A file in the way is told with its path and what to do."""
+    from dropscribe.core.errors import StoreError
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path / "file" / "state")
+
+    assert "state_dir" in caught.value.remedy
+    assert os.fspath(tmp_path / "file") in caught.value.path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.variables import substitute
@@ -70,6 +70,7 @@ class Document:
         self.problems: list[Problem] = []
         self.variables: dict[Path, tuple[str, ...]] = {}
         self._environ = environ
+        self._flawed: set[Path] = set()
         self._lines = split_lines(text)
         self._places: dict[Path, Place] = {}
         self._secrets: list[Span] = []
@@ -95,6 +96,21 @@ class Document:
         else:
             span = place.value
         return self._at(span, message, hint, dotted(path), warning=warning)
+
+    def report(
+        self, path: Path, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
+    ) -> None:
+        """Add :meth:`problem` to `problems`."""
+        self._flawed.add(path)
+        self.problems.append(self.problem(path, message, hint, on_key=on_key, warning=warning))
+
+    def has_problem(self, path: Path) -> bool:
+        """Whether something was reported at exactly *path*."""
+        return path in self._flawed
+
+    def has_problem_below(self, path: Path) -> bool:
+        """Whether something was reported at *path* or inside it."""
+        return any(flawed[: len(path)] == path for flawed in self._flawed)
 
     def line_of(self, path: Path) -> int:
         """The line of the key at *path*, or 0."""
@@ -135,8 +151,9 @@ class Document:
             return {name: self._data_of((*path, name), *entry) for name, entry in value.items()}
         if isinstance(value, list):
             return [self._data_of((*path, index), None, item) for index, item in enumerate(value)]
-        if self._may_be_secret(path, node.span):
-            self._secrets.append(node.span)
+        written = node.anchored or node.span
+        if self._may_be_secret(path, written):
+            self._secrets.append(written)
         return self._with_variables(path, value) if isinstance(value, str) else value
 
     def _with_variables(self, path: Path, text: str) -> str:
@@ -147,10 +164,9 @@ class Document:
             return done.text
         for name in done.unset:
             hint = f"set it, or give a default: ${{{name}:-…}}"
-            self.problems.append(self.problem(path, f"the environment variable {name} is not set", hint))
+            self.report(path, f"the environment variable {name} is not set", hint)
         if done.is_malformed:
-            message, hint = "a '${' without a variable's name and its '}'", "write $${ for a plain ${"
-            self.problems.append(self.problem(path, message, hint))
+            self.report(path, "a '${' without a variable's name and its '}'", "write $${ for a plain ${")
         return done.text
 
     def _may_be_secret(self, path: Path, span: Span) -> bool:
@@ -187,10 +203,7 @@ class Document:
 
     def _of_broken_text(self, flaw: Flaw) -> Problem:
         problem = self._at(flaw.span, flaw.message, flaw.hint)
-        shown = _masked_by_guess(self._lines, problem.line)
-        return Problem(
-            **{name: getattr(problem, name) for name in Problem.__slots__} | {"source_line": shown}
-        )
+        return replace(problem, source_line=_masked_by_guess(self._lines, problem.line))
 
 
 def _masked_by_guess(lines: list[str], number: int) -> str:

@@ -10,17 +10,18 @@ import math
 import re
 
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES = {"": 1, "B": 1} | {
-    unit: base**power
-    for power, letter in enumerate("KMGT", start=1)
-    for unit, base in ((f"{letter}B", 1000), (f"{letter}iB", 1024))
+_BYTES: dict[str, int] = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12} | {
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
 }
-_BYTES_BY_CASE = {unit.lower(): factor for unit, factor in _BYTES.items()}
+LONGEST_SECONDS = 10 * 366 * 86400
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _DURATION_PART = re.compile(rf"({_NUMBER})(ms|s|m|h|d)", re.ASCII)
 DURATION_PATTERN = rf"^(?:{_NUMBER}|(?:{_NUMBER}(?:ms|s|m|h|d))+)$"
-SIZE_PATTERN = rf"^{_NUMBER} ?(?:[KkMmGgTt][Ii]?)?[Bb]?$"
+SIZE_PATTERN = rf"^{_NUMBER} ?(?:(?:[KkMmGgTt][Ii]?)?[Bb])?$"
 
 _DURATION_HINT = "write 500ms, 30s, 5m, 1h30m, 3d or a number of seconds"
 _SIZE_HINT = "write 25MB, 25MiB or a number of bytes"
@@ -32,11 +33,9 @@ def parse_number(value: object) -> float:
     """A finite number ≥ 0, also when it stands in a string (an environment variable's value)."""
     if isinstance(value, str) and re.fullmatch(_NUMBER, value.strip(), re.ASCII):
         value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("is not a number", "write a number such as 20")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError("is not a number from 0 up", "")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError("is not a number from 0 up", "write a number such as 20")
 
 
 def parse_count(value: object) -> int:
@@ -53,11 +52,18 @@ def parse_duration(value: object) -> float:
         text = value.strip()
         if not re.fullmatch(DURATION_PATTERN, text, re.ASCII):
             raise ValueError("is not a duration", _DURATION_HINT)
-        return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+        return _bounded(sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
     try:
-        return parse_number(value)
+        seconds = parse_number(value)
     except ValueError as error:
         raise ValueError("is not a duration", _DURATION_HINT) from error
+    return _bounded(seconds)
+
+
+def _bounded(seconds: float) -> float:
+    if seconds > LONGEST_SECONDS:
+        raise ValueError("is longer than ten years", "")
+    return seconds
 
 
 def parse_size(value: object) -> int:
@@ -68,7 +74,7 @@ def parse_size(value: object) -> int:
         else None
     )
     if found:
-        factor = _BYTES_BY_CASE.get(found[2].lower())
+        factor = _BYTES.get(found[2].lower())
         if factor is None:
             raise ValueError("is not a size", _SIZE_HINT)
         return round(float(found[1]) * factor)

@@ -69,11 +69,14 @@ class BrokenYaml(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A value and where it stands. `value` of a mapping: key → (the key's place, the value)."""
+    """A value and where it stands; of an alias also where its anchor's value stands.
+
+    `value` of a mapping: key → (the key's place, the value).
+    """
 
     span: Span
     value: Scalar | list[Node] | dict[str, tuple[Span, Node]]
-    is_alias: bool = False
+    anchored: Span | None = None
 
 
 def split_lines(text: str) -> list[str]:
@@ -151,7 +154,8 @@ class _Builder:
         if event.anchor not in self._anchors:
             self._flaw(event, "this alias names no anchor above", "in quotes it is a plain text")
             return Node(span, None)
-        return Node(span, self._anchors[event.anchor].value, is_alias=True)
+        anchor = self._anchors[event.anchor]
+        return Node(span, anchor.value, anchored=anchor.span)
 
     def _scalar(self, event: Any) -> Scalar:
         tag = event.tag
@@ -267,9 +271,10 @@ def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
     context = error.context or ""
     if context in _UNCLOSED and error.context_mark is not None:
         opened = error.context_mark
-        return Flaw(
-            _point(opened.line, opened.column), _UNCLOSED[context], f"noticed on line {mark.line + 1}"
-        )
+        hint = f"noticed on line {mark.line + 1}"
+        if "flow" in context and "${" in line:
+            hint = "inside '{…}' and '[…]' write \"${NAME}\" in quotes"
+        return Flaw(_point(opened.line, opened.column), _UNCLOSED[context], hint)
     said = f"{context} {error.problem or ''}"
     for sign, message, hint in _SYNTAX:
         if sign in said:

@@ -1,0 +1,136 @@
+"""What holds between the sections of a config: names that exist, folders that do not overlap."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dropscribe.config.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dropscribe.config.document import Document
+    from dropscribe.config.model import Config, FolderRule
+
+
+def check_config(config: Config, document: Document) -> None:
+    """Report to *document* what is wrong between the parts of *config*."""
+    _check_sections(document)
+    _check_provider_names(document)
+    _check_waits(config, document)
+    _check_openai_models(config, document)
+    real = {
+        path: Path(os.path.realpath(path)) for rule in config.folders.values() for path in _paths_of(rule)
+    }
+    rules = list(config.folders.values())
+    for number, rule in enumerate(rules):
+        for other in rules[:number]:
+            _check_inboxes(rule, other, real, document)
+        _check_destinations(rule, rules, real, document)
+        _check_state_dir(rule, config, real, document)
+    _check_shared_defaults(rules, document)
+
+
+def _paths_of(rule: FolderRule) -> tuple[Path, Path, Path]:
+    return rule.inbox, rule.done, rule.failed
+
+
+def _check_sections(document: Document) -> None:
+    for name, remedy in (("providers", "write providers: {local: {type: local}}"), ("folders", "")):
+        if not document.data.get(name) and not document.has_problem_below((name,)):
+            message = "nobody to transcribe" if name == "providers" else "no folder is watched"
+            document.report((name,), message, remedy, on_key=True, warning=name == "folders")
+
+
+def _check_provider_names(document: Document) -> None:
+    """On what is written, so that a provider with a mistake of its own is not also called missing."""
+    known = document.data.get("providers") or {}
+    folders = document.data.get("folders") or {}
+    for rule, body in folders.items() if isinstance(folders, dict) and isinstance(known, dict) else ():
+        written = body.get("provider") if isinstance(body, dict) else None
+        path = ("folders", rule, "provider")
+        names = enumerate(written) if isinstance(written, list) else [(None, written)]
+        for index, name in names:
+            if isinstance(name, str) and name and name not in known:
+                here = path if index is None else (*path, index)
+                document.report(
+                    here, f"no provider called {document.shown(here, name)}", did_you_mean(name, known)
+                )
+
+
+def _check_waits(config: Config, document: Document) -> None:
+    for section, waits in (("retry", config.retry), ("hold", config.hold)):
+        if waits.first_seconds > waits.max_seconds:
+            document.report(
+                (section, "first"), "the first wait is longer than the longest", f"see {section}.max"
+            )
+
+
+def _check_openai_models(config: Config, document: Document) -> None:
+    for rule in config.folders.values():
+        for name in rule.providers:
+            provider = config.providers.get(name)
+            if (
+                provider is not None
+                and provider.type == "openai"
+                and provider.url is None
+                and "model" not in rule.params_for(name)
+            ):
+                message = f"OpenAI refuses requests without a model, and '{name}' names none"
+                hint = "write params: {model: whisper-1} there"
+                document.report(("folders", rule.name, "provider"), message, hint, warning=True)
+
+
+def _check_inboxes(rule: FolderRule, other: FolderRule, real: dict[Path, Path], document: Document) -> None:
+    mine, its = real[rule.inbox], real[other.inbox]
+    path = ("folders", rule.name, "inbox")
+    line = document.line_of(("folders", other.name, "inbox"))
+    if mine == its:
+        document.report(
+            path, f"is the inbox of '{other.name}' too", f"first on line {line}; one rule, one inbox"
+        )
+    elif (mine.is_relative_to(its) and other.recursive) or (its.is_relative_to(mine) and rule.recursive):
+        outer = other.name if mine.is_relative_to(its) else rule.name
+        hint = f"set recursive: false for '{outer}', or move one of them"
+        document.report(path, f"overlaps the inbox of '{other.name}' (line {line})", hint)
+
+
+def _check_destinations(
+    rule: FolderRule, rules: list[FolderRule], real: dict[Path, Path], document: Document
+) -> None:
+    for key, folder in (("done", rule.done), ("failed", rule.failed)):
+        path = ("folders", rule.name, key)
+        for other in rules:
+            inbox = real[other.inbox]
+            if real[folder].is_relative_to(inbox):
+                message = f"{folder} lies inside the inbox of '{other.name}'"
+                document.report(path, message, "it would be taken again; put it beside the inbox")
+                break
+            if inbox.is_relative_to(real[folder]):
+                message = f"the inbox of '{other.name}' lies inside {folder}"
+                document.report(path, message, "a file filed there could be taken again", warning=True)
+
+
+def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, Path], document: Document) -> None:
+    if Path(os.path.realpath(config.state_dir)).is_relative_to(real[rule.inbox]):
+        message = f"{config.state_dir} lies inside the inbox of '{rule.name}'"
+        document.report(("state_dir",), message, "put it beside the inbox")
+
+
+def _check_shared_defaults(rules: list[FolderRule], document: Document) -> None:
+    for key in ("done", "failed"):
+        users: dict[Path, str] = {}
+        for rule in _with_default(rules, key, document):
+            folder: Path = getattr(rule, key)
+            first = users.setdefault(folder, rule.name)
+            if first != rule.name:
+                message = f"'{first}' and '{rule.name}' both file into {folder}, the default of each"
+                document.report(
+                    ("folders", rule.name, "inbox"), message, f"give each its own {key}:", warning=True
+                )
+
+
+def _with_default(rules: list[FolderRule], key: str, document: Document) -> Iterator[FolderRule]:
+    return (rule for rule in rules if not document.line_of(("folders", rule.name, key)))

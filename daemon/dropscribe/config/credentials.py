@@ -1,0 +1,185 @@
+"""Where a key comes from: the file, a key file, a systemd credential, the environment.
+
+Guarantees: no problem reported here holds a key; each :class:`Secret` says where it came from.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from dropscribe.config.kinds import parse_secret
+from dropscribe.config.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.document import Document
+    from dropscribe.config.document import Path as KeyPath
+    from dropscribe.config.keys import RemoteKeys
+
+_LONGEST_KEY_BYTES = 16_384
+_VENDORS = {
+    "pulse": ("SMALLEST_API_KEY", "smallest.ai"),
+    "reson8": ("RESON8_API_KEY", "reson8.dev"),
+    "openai": ("OPENAI_API_KEY", "openai.com"),
+}
+"""By type: the vendor's usual variable, and the domain that may be sent what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the config is read in.
+
+    Attributes:
+        folder: The config file's own; relative paths begin there.
+        mode: The file's permission bits, or None for text in memory.
+    """
+
+    folder: Path
+    environ: Mapping[str, str]
+    mode: int | None = None
+    is_owned_by_root: bool = False
+
+    def absolute(self, text: str) -> Path:
+        """*text* as an absolute path; ``~`` is the home of `environ`."""
+        home = self.environ.get("HOME")
+        if home and (text == "~" or text.startswith("~/")):
+            return Path(home, text[2:])
+        return self.folder / text
+
+
+def find_api_key(
+    keys: RemoteKeys, kind: str, path: KeyPath, document: Document, around: Surroundings
+) -> Secret | None:
+    """The key of the provider at *path*, of type *kind*; what is wrong with it is reported."""
+    given = [
+        key for key in ("api_key", "api_key_file", "api_key_credential") if getattr(keys, key) is not None
+    ]
+    if len(given) > 1:
+        document.report((*path, given[1]), f"{given[0]} is given too", "keep one of them", on_key=True)
+        return None
+    if keys.api_key is not None:
+        return _written(keys.api_key, (*path, "api_key"), document, around)
+    if keys.api_key_file is not None:
+        where = around.absolute(keys.api_key_file)
+        return _from_file(where, f"file {where}", (*path, "api_key_file"), document)
+    if keys.api_key_credential is not None:
+        return _named_credential(keys.api_key_credential, (*path, "api_key_credential"), document, around)
+    found = _unasked(keys, kind, path, document, around)
+    if found is None and kind != "openai" and not document.has_problem_below(path):
+        variable = _VENDORS[kind][0]
+        document.report(
+            path, "there is no api_key", f"write api_key: ${{{variable}}}, or api_key_file: PATH", on_key=True
+        )
+    return found
+
+
+def find_token(
+    token: Secret | None, file: str | None, path: KeyPath, document: Document, around: Surroundings
+) -> Secret | None:
+    """The http listener's token, or None where none is given."""
+    if token is not None and file is not None:
+        document.report((*path, "token_file"), "token is given too", "keep one of them", on_key=True)
+        return None
+    if token is not None:
+        return _written(token, (*path, "token"), document, around)
+    if file is None:
+        return None
+    where = around.absolute(file)
+    return _from_file(where, f"file {where}", (*path, "token_file"), document)
+
+
+def _written(secret: Secret, path: KeyPath, document: Document, around: Surroundings) -> Secret:
+    variables = document.variables.get(path)
+    if variables:
+        return Secret(secret.reveal(), f"environment {', '.join(variables)}")
+    if around.mode is not None and _is_open(around.mode, is_owned_by_root=around.is_owned_by_root):
+        message = f"others on this machine can read this key (mode {around.mode:04o})"
+        document.report(path, message, f"chmod 600 {document.file}", warning=True)
+    return Secret(secret.reveal(), "config")
+
+
+def _is_open(mode: int, *, is_owned_by_root: bool) -> bool:
+    """Whether more than the owner may read. A group that root chose is how a service is let in."""
+    readers = stat.S_IROTH if is_owned_by_root else stat.S_IROTH | stat.S_IRGRP
+    return bool(mode & readers)
+
+
+def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> Secret | None:
+    try:
+        descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            content = file.read(_LONGEST_KEY_BYTES + 1)
+    except OSError as error:
+        document.report(path, f"{where} cannot be read: {error.strerror}", _remedy(error))
+        return None
+    is_open = _is_open(status.st_mode, is_owned_by_root=status.st_uid == 0)
+    if is_open and path[-1] != "api_key_credential":
+        message = f"others on this machine can read {where} (mode {stat.S_IMODE(status.st_mode):04o})"
+        document.report(path, message, f"chmod 600 {where}", warning=True)
+    return _checked(content, origin, path, document)
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "write the key into it, and chmod 600"
+    if isinstance(error, PermissionError):
+        return f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"
+    return ""
+
+
+def _checked(content: bytes, origin: str, path: KeyPath, document: Document) -> Secret | None:
+    if len(content) > _LONGEST_KEY_BYTES:
+        document.report(path, "the file is too long for a key", "it must hold the key and nothing else")
+        return None
+    text = content.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+    try:
+        return Secret(parse_secret(text).reveal(), origin)
+    except ValueError as error:
+        document.report(path, f"the key in the file {error.args[0]}", error.args[1])
+        return None
+
+
+def _named_credential(name: str, path: KeyPath, document: Document, around: Surroundings) -> Secret | None:
+    folder = around.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        hint = f"systemd sets it where the unit says LoadCredential={name}:/path"
+        document.report(path, "there is no $CREDENTIALS_DIRECTORY here", hint)
+        return None
+    if "/" in name or name in {".", ".."}:
+        document.report(path, "is the name of a credential, not a path", "use api_key_file for a path")
+        return None
+    where = next((p for p in (Path(folder, name), Path(folder, f"key_{name}")) if p.exists()), None)
+    if where is None:
+        there = ", ".join(sorted(os.listdir(folder))) if Path(folder).is_dir() else ""
+        hint = f"there are: {there}" if there else "$CREDENTIALS_DIRECTORY is empty"
+        document.report(path, f"no credential called '{name}'", hint)
+        return None
+    return _from_file(where, f"credential {where.name}", path, document)
+
+
+def _unasked(
+    keys: RemoteKeys, kind: str, path: KeyPath, document: Document, around: Surroundings
+) -> Secret | None:
+    """A credential named after the provider, else the vendor's variable.
+
+    The variable only where the request goes to that vendor: a key is not shown to another server.
+    """
+    where = Path(around.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
+    if where.is_file():
+        return _from_file(where, f"credential {where.name}", (*path, "api_key_credential"), document)
+    variable, domain = _VENDORS[kind]
+    host = urlsplit(keys.url).hostname or "" if keys.url else domain
+    if not around.environ.get(variable) or not f".{host}".endswith(f".{domain}"):
+        return None
+    try:
+        return Secret(parse_secret(around.environ[variable]).reveal(), f"environment {variable}")
+    except ValueError as error:
+        document.report(path, f"the key in {variable} {error.args[0]}", error.args[1], on_key=True)
+        return None

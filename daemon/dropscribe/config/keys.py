@@ -1,0 +1,289 @@
+"""What may be written in the config file: every key, its type, its default and one line about it.
+
+The one source of the checks (pydantic), the JSON Schema (``schema.py``) and the reference
+(``reference.py``). What the daemon works with is ``model.py``; ``build.py`` makes one of the other.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dropscribe.config import kinds as t
+
+MINUTE = 60.0
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+AUDIO_SUFFIXES = (
+    *("wav", "wave", "w64", "mp3", "mp2", "mpga", "flac", "ogg", "oga", "opus", "spx", "m4a", "m4b", "aac"),
+    *("aif", "aiff", "aifc", "au", "caf", "wma", "amr", "awb", "ac3", "mka", "weba", "mp4", "m4v", "mov"),
+    *("3gp", "3g2", "mkv", "webm", "avi", "wmv", "flv", "mpg", "mpeg"),
+)
+"""The known audio and video suffixes; formats without a header (raw, pcm, gsm) must be asked for."""
+
+
+class Keys(BaseModel):
+    """A section of the file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+Concurrency = Annotated[t.PositiveCount, Field(description="Requests in flight at once.")]
+Rate = Annotated[t.NumberOrNone, Field(description="Requests begun in one minute, at most; or `none`.")]
+Timeout = Annotated[
+    t.DurationOrNone,
+    Field(
+        description="From the last byte sent to the whole answer, or `none`. Sending: 60 s of no progress."
+    ),
+]
+MaxUpload = Annotated[
+    t.SizeOrNone, Field(description="Larger files are failed before they are sent; or `none`.")
+]
+
+
+class ProviderKeys(Keys):
+    """What every provider has; each type sets its own defaults."""
+
+    default_params: ClassVar[dict[str, str | bool]] = {}
+
+    concurrency: Concurrency = 1
+    requests_per_minute: Rate = None
+    timeout: Timeout = None
+    max_upload: MaxUpload = None
+    price_per_minute: t.Number | None = Field(
+        default=None, description="What a minute of audio costs, for `plan`, `status` and budgets."
+    )
+    params: t.Params = Field(
+        default={},
+        description="Request parameters, sent as they are, over the type's own; a null one is not sent.",
+    )
+
+
+class RemoteKeys(ProviderKeys):
+    """A provider behind a url."""
+
+    url: t.Url | None = Field(
+        default=None, description="The endpoint; without it the provider's documented one."
+    )
+    api_key: t.SecretText | None = Field(
+        default=None, description="The key, best as `${NAME}` of an environment variable."
+    )
+    api_key_file: t.Text | None = Field(
+        default=None,
+        description="A file that holds the key and nothing else; a newline at its end is dropped.",
+    )
+    api_key_credential: t.Text | None = Field(
+        default=None, description="The systemd credential (`LoadCredential=`) that holds the key."
+    )
+
+
+class PulseKeys(RemoteKeys):
+    """Smallest AI Pulse."""
+
+    default_params: ClassVar[dict[str, str | bool]] = {"model": "pulse", "word_timestamps": True}
+
+    type: Literal["pulse"] = Field(description="`pulse`: Smallest AI Pulse.")
+    concurrency: Concurrency = 2
+    requests_per_minute: Rate = 20.0
+    timeout: Timeout = 5 * MINUTE
+    max_upload: MaxUpload = 250_000_000
+
+
+class Reson8Keys(RemoteKeys):
+    """Reson8, prerecorded."""
+
+    default_params: ClassVar[dict[str, str | bool]] = {
+        "include_timestamps": True,
+        "include_words": True,
+        "include_confidence": True,
+    }
+
+    type: Literal["reson8"] = Field(description="`reson8`: Reson8, prerecorded.")
+    timeout: Timeout = 5 * MINUTE
+    auth: Literal["apikey", "bearer"] = Field(
+        default="apikey", description="How the key is sent: `ApiKey`, or `Bearer` for an access token."
+    )
+
+
+class OpenAIKeys(RemoteKeys):
+    """OpenAI, and every server that speaks its `/audio/transcriptions`."""
+
+    type: Literal["openai"] = Field(description="`openai`: OpenAI and compatible servers.")
+    concurrency: Concurrency = 2
+    timeout: Timeout = 10 * MINUTE
+    max_upload: t.SizeOrNone = Field(
+        default=None,
+        description="Larger files are failed before they are sent; or `none`. "
+        "At api.openai.com the default is 25MiB less the form, elsewhere none.",
+    )
+
+
+class LocalKeys(ProviderKeys):
+    """The embedded engine: faster-whisper on this machine's CPU."""
+
+    type: Literal["local"] = Field(
+        description="`local`: the embedded engine; no key, nothing leaves the machine."
+    )
+    model: t.Text = Field(
+        default="auto",
+        description="`auto` (the best that is installed), a Whisper model's name, or its directory.",
+    )
+    cpu_threads: t.Count = Field(
+        default=0, description="Threads of one transcription; 0: the engine chooses."
+    )
+    idle_unload: t.Duration = Field(
+        default=10 * MINUTE, description="After so long without a file the model leaves memory."
+    )
+
+
+AnyProvider = Annotated[PulseKeys | Reson8Keys | OpenAIKeys | LocalKeys, Field(discriminator="type")]
+PROVIDER_TYPES: dict[str, type[ProviderKeys]] = {
+    "pulse": PulseKeys,
+    "reson8": Reson8Keys,
+    "openai": OpenAIKeys,
+    "local": LocalKeys,
+}
+
+
+class FolderKeys(Keys):
+    """One folder rule."""
+
+    inbox: t.Text = Field(description="Where audio is dropped.")
+    done: t.Text | None = Field(
+        default=None, description="Where audio and transcripts go; default: `done` beside the inbox."
+    )
+    failed: t.Text | None = Field(
+        default=None,
+        description="Where audio goes that can never be transcribed; default: `failed` beside the inbox.",
+    )
+    provider: t.Names = Field(description="A provider's name, or a list: the first that is not held.")
+    params: t.RuleParams = Field(
+        default={}, description="Request parameters over the provider's; with a list, keyed by provider name."
+    )
+    include: t.Include = Field(
+        default=tuple(f"*.{suffix}" for suffix in AUDIO_SUFFIXES),
+        description="Names that are taken, in any case; default: the known audio and video suffixes.",
+    )
+    exclude: t.Exclude = Field(default=(), description="Names that are left alone.")
+    recursive: t.Boolean = Field(
+        default=True, description="Also sub-folders; they are kept in done and failed."
+    )
+    outputs: t.Outputs = Field(
+        default=["json", "txt"], min_length=1, description="Which sidecars are written."
+    )
+    sidecar_name: Literal["stem", "full"] = Field(
+        default="stem", description="`stem`: call.json; `full`: call.wav.json."
+    )
+    settle: t.DurationOrAuto = Field(
+        default=None, description="Quiet time for a file that nothing proves complete sooner."
+    )
+    settle_incomplete: t.DurationOrAuto = Field(
+        default=None, description="Quiet time for a file whose own header says that more is to come."
+    )
+    watch: Literal["auto", "native", "poll"] = Field(
+        default="auto", description="How changes are noticed; `auto` polls network file systems."
+    )
+    rescan: t.RescanOrAuto = Field(
+        default=None, description="The inbox is listed again this often; `auto`: 60s, polled: 5s."
+    )
+
+
+class RetryKeys(Keys):
+    """When a file is tried again, and when it is given up."""
+
+    first: t.Duration = Field(default=5.0, description="The first wait; it doubles, with jitter.")
+    max: t.Duration = Field(default=HOUR, description="The longest wait.")
+    give_up_after: t.Duration = Field(
+        default=5 * DAY,
+        description="A file goes to failed so long after its first attempt; holds do not count.",
+    )
+    max_ambiguous: t.PositiveCount = Field(
+        default=3, description="Attempts sent whole with no answer: each may have been paid for."
+    )
+    max_crashes: t.PositiveCount = Field(
+        default=10, description="Attempts in a row that the daemon's own end cut off."
+    )
+
+
+class HoldKeys(Keys):
+    """How often a held provider is tried again."""
+
+    first: t.Duration = Field(default=30.0, description="The first wait; it doubles.")
+    max: t.Duration = Field(default=15 * MINUTE, description="The longest wait.")
+
+
+class LogKeys(Keys):
+    """What is logged, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
+    format: Literal["auto", "console", "json", "logfmt"] = Field(
+        default="auto", description="`auto`: console on a terminal, fields in the journal, logfmt elsewhere."
+    )
+
+
+class HttpKeys(Keys):
+    """Metrics, health and status over HTTP."""
+
+    listen: t.Listen = Field(
+        default="127.0.0.1:8790", description="Host and port; beyond loopback a token is demanded."
+    )
+    token: t.SecretText | None = Field(
+        default=None, description="Asked of every request as `Authorization: Bearer`."
+    )
+    token_file: t.Text | None = Field(default=None, description="A file that holds the token.")
+
+
+class MetricsKeys(Keys):
+    """Metrics as a file."""
+
+    file: t.Text = Field(description="Written now and then for node_exporter's textfile collector.")
+
+
+class HeartbeatKeys(Keys):
+    """A sign of life for a monitor elsewhere."""
+
+    url: t.Url = Field(description="Asked while all is well; with `/fail` behind it when something is not.")
+    every: t.Duration = Field(default=5 * MINUTE, description="How often.")
+
+
+class HooksKeys(Keys):
+    """Commands for what happened: argv without a shell, the JSON on standard input."""
+
+    on_done: t.Command = Field(default=(), description="After a file arrived in done.")
+    on_failed: t.Command = Field(default=(), description="After a file arrived in failed.")
+    on_held: t.Command = Field(default=(), description="When a provider or a rule is held.")
+    timeout: t.Duration = Field(default=30.0, description="A command that takes longer is ended.")
+
+
+class FileKeys(Keys):
+    """The whole file."""
+
+    state_dir: t.Text | None = Field(
+        default=None,
+        description="The queue's place, on a local disk; default: `$STATE_DIRECTORY`, `/var/lib/dropscribe` "
+        "for a config in /etc/dropscribe, else `dropscribe` in the XDG state home.",
+    )
+    providers: dict[t.Name, AnyProvider] = Field(
+        default={}, description="Who transcribes, under names of your own."
+    )
+    folders: dict[t.Name, FolderKeys] = Field(
+        default={}, description="Folder rules, under names of your own."
+    )
+    retry: RetryKeys = Field(
+        default_factory=RetryKeys, description="When a file is tried again, and when it is given up."
+    )
+    hold: HoldKeys = Field(default_factory=HoldKeys, description="How often a held provider is tried again.")
+    shutdown_grace: t.DurationOrZero = Field(
+        default=30.0, description="At the end, what is in flight gets so long before it is handed back."
+    )
+    log: LogKeys = Field(default_factory=LogKeys, description="What is logged, and in which form.")
+    http: HttpKeys | None = Field(
+        default=None, description="Metrics, health and status over HTTP; off when absent."
+    )
+    metrics: MetricsKeys | None = Field(default=None, description="Metrics as a file; off when absent.")
+    heartbeat: HeartbeatKeys | None = Field(
+        default=None, description="A sign of life for a monitor elsewhere; off when absent."
+    )
+    hooks: HooksKeys | None = Field(default=None, description="Commands for what happened; off when absent.")

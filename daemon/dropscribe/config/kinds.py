@@ -1,0 +1,209 @@
+"""The types of the config's keys: how each is checked, and how the JSON Schema says it.
+
+Plain validators instead of unions, because pydantic reports a union's failure once a member and names
+the member in the error's place. A refusal is a ValueError with the words behind the value and a hint.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
+
+from dropscribe.config import quantities
+from dropscribe.config.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+_VARIABLE = r"\$\{"
+
+
+def parse_text(value: object) -> str:
+    """A text that is not empty and holds no control characters."""
+    if not isinstance(value, str):
+        raise ValueError("is not a text", "put it in quotes" if isinstance(value, int | float) else "")  # noqa: TRY004 - pydantic takes ValueError alone
+    if not value:
+        raise ValueError("must not be empty", "")
+    if _CONTROL.search(value):
+        raise ValueError("holds a control character", "")
+    return value
+
+
+def parse_name(value: object) -> str:
+    """A name of the user's own; it becomes a metric's label and part of a file's name."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(
+            "is no name", "use letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
+        )
+    return value
+
+
+def parse_secret(value: object) -> Secret:
+    """A key that an HTTP header can carry; the refusal never shows it."""
+    if not isinstance(value, str):
+        raise ValueError("is not a text", "put it in quotes")  # noqa: TRY004 - pydantic takes ValueError alone
+    if not value:
+        raise ValueError("is empty", "")
+    if "\n" in value or "\r" in value:
+        raise ValueError("holds a line break", "a key is one line")
+    if not value.isascii() or _CONTROL.search(value) or value != value.strip():
+        raise ValueError("holds a space at an end, or a character that no key has", "copy the key again")
+    return Secret(value, "config")
+
+
+def parse_url(value: object) -> str:
+    """An http or https url without a password in it."""
+    text = parse_text(value)
+    hint = "write https://HOST/PATH"
+    try:
+        parts = urlsplit(text)
+        bad = parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0 or " " in text
+    except ValueError:
+        bad = True
+    if bad:
+        raise ValueError("is not an http or https url", hint)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds a user or password", "a key belongs into api_key")
+    return text
+
+
+def parse_params(value: object) -> dict[str, Any]:
+    """Names with texts, numbers, booleans, lists of these, or null; deeper shapes are kept for later."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError("is not a mapping of names to values", "write {language: en}")  # noqa: TRY004 - as above
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise ValueError("must not be empty", "")
+    return tuple(dict.fromkeys(parse_text(item) for item in items))
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    return () if value == [] else _texts(value)
+
+
+def _command(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError("is not a list of arguments", "write [/usr/bin/program, argument]; no shell is used")  # noqa: TRY004 - as above
+    return tuple(parse_text(item) for item in value)
+
+
+def _listed(value: object) -> object:
+    return list(dict.fromkeys(map(str, value))) if isinstance(value, list) else [value]
+
+
+def _listen(value: object) -> str:
+    quantities.parse_listen(value)
+    return str(value)
+
+
+def _positive(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+    def parse_positive(value: object) -> Any:
+        number = parse(value)
+        if number <= 0:
+            raise ValueError("must be more than 0", "")
+        return number
+
+    return parse_positive
+
+
+def _or(word: str, parse: Callable[[object], Any]) -> Callable[[object], Any]:
+    """None for *word* and for null; else what *parse* makes of it."""
+
+    def parse_or_none(value: object) -> Any:
+        return None if value is None or value == word else parse(value)
+
+    return parse_or_none
+
+
+def _pattern(kind: str, pattern: str) -> dict[str, Any]:
+    return {"type": ["string", "number"], "pattern": f"{pattern}|{_VARIABLE}", "minimum": 0, "$comment": kind}
+
+
+def _or_word(word: str, schema: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"enum": [word, None]}, schema]})
+
+
+_DURATION = _pattern("duration", quantities.DURATION_PATTERN)
+_SIZE = _pattern("size", quantities.SIZE_PATTERN)
+_NUMBER = _pattern("number", r"^[0-9.]+$")
+_COUNT = {"type": ["integer", "string"], "pattern": rf"^[0-9]+$|{_VARIABLE}", "minimum": 0}
+_TEXT = {"type": "string", "minLength": 1}
+_TEXTS = {"type": "array", "items": _TEXT}
+_ONE_OR_MORE = {"anyOf": [_TEXT, {**_TEXTS, "minItems": 1, "uniqueItems": True}]}
+_WORD_OF_BOOLEAN = {
+    "type": "string",
+    "pattern": rf"^([Tt]rue|[Ff]alse|[Yy]es|[Nn]o|[Oo]n|[Oo]ff)$|{_VARIABLE}",
+}
+_VALUE = {"type": ["string", "number", "boolean", "null", "array"]}
+
+Boolean = Annotated[
+    bool,
+    PlainValidator(quantities.parse_boolean),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, _WORD_OF_BOOLEAN]}),
+]
+Number = Annotated[float, PlainValidator(quantities.parse_number), WithJsonSchema(_NUMBER)]
+NumberOrNone = Annotated[
+    float | None, PlainValidator(_or("none", _positive(quantities.parse_number))), _or_word("none", _NUMBER)
+]
+Count = Annotated[int, PlainValidator(quantities.parse_count), WithJsonSchema(_COUNT)]
+PositiveCount = Annotated[
+    int, PlainValidator(_positive(quantities.parse_count)), WithJsonSchema({**_COUNT, "minimum": 1})
+]
+Duration = Annotated[float, PlainValidator(_positive(quantities.parse_duration)), WithJsonSchema(_DURATION)]
+DurationOrZero = Annotated[float, PlainValidator(quantities.parse_duration), WithJsonSchema(_DURATION)]
+DurationOrNone = Annotated[
+    float | None,
+    PlainValidator(_or("none", _positive(quantities.parse_duration))),
+    _or_word("none", _DURATION),
+]
+DurationOrAuto = Annotated[
+    float | None, PlainValidator(_or("auto", quantities.parse_duration)), _or_word("auto", _DURATION)
+]
+RescanOrAuto = Annotated[
+    float | None,
+    PlainValidator(_or("auto", _positive(quantities.parse_duration))),
+    _or_word("auto", _DURATION),
+]
+SizeOrNone = Annotated[
+    int | None, PlainValidator(_or("none", _positive(quantities.parse_size))), _or_word("none", _SIZE)
+]
+Text = Annotated[str, PlainValidator(parse_text), WithJsonSchema(_TEXT)]
+Name = Annotated[str, PlainValidator(parse_name), WithJsonSchema({"type": "string"})]
+Names = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]
+Include = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]
+Exclude = Annotated[tuple[str, ...], PlainValidator(_patterns), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]
+Command = Annotated[tuple[str, ...], PlainValidator(_command), WithJsonSchema(_TEXTS)]
+Url = Annotated[
+    str, PlainValidator(parse_url), WithJsonSchema({"type": "string", "pattern": rf"^https?://|{_VARIABLE}"})
+]
+SecretText = Annotated[
+    Secret, PlainValidator(parse_secret), WithJsonSchema({"type": "string", "minLength": 1})
+]
+Listen = Annotated[
+    str, PlainValidator(_listen), WithJsonSchema({"type": "string", "pattern": rf":[0-9]+$|{_VARIABLE}"})
+]
+Params = Annotated[
+    dict[str, Any],
+    PlainValidator(parse_params),
+    WithJsonSchema({"type": ["object", "null"], "additionalProperties": _VALUE}),
+]
+RuleParams = Annotated[
+    dict[str, Any],
+    PlainValidator(parse_params),
+    WithJsonSchema(
+        {"type": ["object", "null"], "additionalProperties": {"anyOf": [_VALUE, {"type": "object"}]}}
+    ),
+]
+Output = Literal["json", "txt", "srt", "vtt"]
+Outputs = Annotated[list[Output], BeforeValidator(_listed)]

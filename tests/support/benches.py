@@ -6,8 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.secret import Secret
+from dropscribe.core.errors import ProviderError
 from dropscribe.disk.audio import AudioFile
 from dropscribe.providers.build import build_provider
 from support.vendors import KEY
@@ -50,3 +53,10 @@ class Bench:
         audio = AudioFile.open(os.fsencode(self.folder), os.fsencode(name))
         self.stack.callback(audio.close)
         return audio
+
+
+async def failure_of(provider, audio, params=None) -> ProviderError:
+    """The error of one attempt, which must fail."""
+    with pytest.raises(ProviderError) as caught:
+        await provider.transcribe(audio, params or {})
+    return caught.value

@@ -191,7 +191,7 @@ class FolderKeys(Keys):
 
 
 class RetryKeys(Keys):
-    """When a file is tried again, and when it is given up."""
+    """The section `retry`."""
 
     first: t.Duration = Field(default=5.0, description="The first wait; it doubles, with jitter.")
     max: t.Duration = Field(default=HOUR, description="The longest wait.")
@@ -208,14 +208,14 @@ class RetryKeys(Keys):
 
 
 class HoldKeys(Keys):
-    """How often a held provider is tried again."""
+    """The section `hold`."""
 
     first: t.Duration = Field(default=30.0, description="The first wait; it doubles.")
     max: t.Duration = Field(default=15 * MINUTE, description="The longest wait.")
 
 
 class LogKeys(Keys):
-    """What is logged, and in which form."""
+    """The section `log`."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
     format: Literal["auto", "console", "json", "logfmt"] = Field(

@@ -21,7 +21,7 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "dropscribe's config",
-        "description": "CONTRACT: unknown keys are errors.",
+        "description": "Unknown keys are errors; what holds between sections only `dropscribe check` knows.",
     }
 
 
@@ -45,7 +45,7 @@ def _tidy(node: Any) -> None:
 
 
 def _word_for_none(node: dict[str, Any]) -> str | None:
-    """ "auto" or "none", where the key knows such a word."""
+    """The word for "absent" ("auto", "none") that the key knows, if any."""
     for choice in node.get("anyOf", ()):
         if None in choice.get("enum", ()):
             word: str = choice["enum"][0]

@@ -1,0 +1,185 @@
+"""Which files a folder rule takes, and in plain words why it does not take the others (CONTRACT.md §4).
+
+Names are bytes throughout: a recorder's Latin-1 name is a name like any other. Patterns are matched
+without regard to ASCII case, because ``*.wav`` is meant to take a recorder's ``CALL.WAV``.
+
+Guarantees: none of its own: pure, and the same answer for intake, ``plan`` and ``why``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import stat
+from typing import Protocol
+
+KNOWN_SUFFIXES = frozenset(
+    suffix.encode()
+    for suffix in (
+        # audio
+        "3ga 8svx aac ac3 adts aif aifc aiff alac amr ape au awb caf dss ds2 dts eac3 flac gsm "
+        "loas m4a m4b m4p m4r mka mlp mp1 mp2 mp3 mpa mpc mpga oga ogg opus pcm qcp ra ram raw rf64 "
+        "sln snd spx tta voc vox w64 wav wave weba wma wv "
+        # video, for its sound track
+        "3g2 3gp asf avi divx f4v flv m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ogx qt rm rmvb "
+        "ts vob webm wmv"
+    ).split()
+)
+"""What a rule without ``include`` takes. A provider may still refuse one of them: that is its answer."""
+
+DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))
+"""The same as patterns, for showing and for the config's schema."""
+
+TEMP_PREFIXES = (b".", b"~", b"#")
+TEMP_SUFFIXES = (
+    *(b".part", b".partial", b".filepart", b".crdownload", b".download", b".opdownload", b".aria2"),
+    *(b".!ut", b".!qb", b".tmp", b".temp", b".swp", b".lock", b".uploading", b"~"),
+)
+"""In lower case; what names end in while somebody still writes them."""
+
+SYSTEM_FOLDERS = frozenset({b"@eadir", b"#recycle", b"@recycle", b"lost+found", b"$recycle.bin"})
+"""In lower case; beside these, every folder whose name begins as a temporary one's does (.stfolder …)."""
+
+
+class TakingRule(Protocol):
+    """What of a folder rule decides which files it takes."""
+
+    @property
+    def include(self) -> tuple[str, ...]:
+        """Patterns of what is taken; empty for the known audio and video suffixes."""
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """Patterns of what is never taken."""
+
+    @property
+    def recursive(self) -> bool:
+        """Whether folders below the inbox belong to it."""
+
+
+class Taking:
+    """One rule's patterns, compiled once: asked for every name of every listing."""
+
+    def __init__(self, include: tuple[str, ...], exclude: tuple[str, ...], *, recursive: bool) -> None:
+        self._takes_known = not include or include == DEFAULT_INCLUDE
+        self._include = [_compile(pattern) for pattern in include]
+        self._exclude = [_compile(pattern) for pattern in exclude]
+        self._recursive = recursive
+
+    def takes(self, path: bytes) -> bool:
+        """Whether a regular file at *path* (relative to the inbox) is taken."""
+        return self.reason_not_taken(path) is None
+
+    def reason_not_taken(self, path: bytes) -> str | None:
+        """Why a regular file at *path* (relative to the inbox) is not taken, or None where it is."""
+        folder, _, name = path.rpartition(b"/")
+        if folder and (reason := self._reason_not_in(folder)):
+            return reason
+        if reason := _temporary(name):
+            return reason
+        return self._reason_by_patterns(path, name)
+
+    def enters(self, name: bytes) -> bool:
+        """Whether a folder called *name* is looked into."""
+        return self._recursive and _reason_not_entered(name) is None
+
+    def _reason_not_in(self, folder: bytes) -> str | None:
+        if not self._recursive:
+            return "it is in a sub-folder, and the rule is not recursive"
+        return next((reason for name in folder.split(b"/") if (reason := _reason_not_entered(name))), None)
+
+    def _reason_by_patterns(self, path: bytes, name: bytes) -> str | None:
+        if self._takes_known:
+            if name.rpartition(b".")[2].lower() not in KNOWN_SUFFIXES or b"." not in name:
+                return "its suffix is not one of the known audio and video suffixes"
+        elif not any(pattern.matches(path, name) for pattern in self._include):
+            return "no pattern of the rule's include matches it"
+        hit = next((pattern for pattern in self._exclude if pattern.matches(path, name)), None)
+        return hit and f'the pattern "{hit.source}" of the rule\'s exclude matches it'
+
+
+def reason_not_taken(path: bytes, rule: TakingRule) -> str | None:
+    """Why *rule* does not take a regular file at *path* (relative to its inbox), or None where it does."""
+    return taking_of(rule).reason_not_taken(path)
+
+
+def taking_of(rule: TakingRule) -> Taking:
+    """The compiled patterns of *rule*."""
+    return _taking(tuple(rule.include), tuple(rule.exclude), rule.recursive)
+
+
+@functools.lru_cache(maxsize=64)
+def _taking(include: tuple[str, ...], exclude: tuple[str, ...], recursive: bool) -> Taking:
+    return Taking(include, exclude, recursive=recursive)
+
+
+_KINDS = (
+    (stat.S_ISLNK, "it is a symlink, and symlinks are never followed"),
+    (stat.S_ISDIR, "it is a folder"),
+    (stat.S_ISFIFO, "it is a pipe"),
+    (stat.S_ISSOCK, "it is a socket"),
+    (stat.S_ISCHR, "it is a device"),
+    (stat.S_ISBLK, "it is a device"),
+)
+
+
+def reason_not_a_file(mode: int) -> str | None:
+    """Why something with this st_mode is never taken, or None for a regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    return next((reason for is_kind, reason in _KINDS if is_kind(mode)), "it is not a regular file")
+
+
+def _reason_not_entered(name: bytes) -> str | None:
+    if name.lower() in SYSTEM_FOLDERS:
+        return f'the folder "{os.fsdecode(name)}" is the system\'s own'
+    reason = _temporary(name)
+    return reason and f'in the folder "{os.fsdecode(name)}": {reason}'
+
+
+def _temporary(name: bytes) -> str | None:
+    if name.startswith(TEMP_PREFIXES):
+        return f'its name begins with "{chr(name[0])}", as hidden and temporary files do'
+    lower = name.lower()
+    if not lower.endswith(TEMP_SUFFIXES):
+        return None
+    suffix = next(suffix for suffix in TEMP_SUFFIXES if lower.endswith(suffix))
+    return f'its name ends in "{suffix.decode()}", as unfinished files do'
+
+
+class _Pattern:
+    """One glob: without "/" it is matched against the name, with one against the relative path."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._on_path = "/" in source
+        self._regex = re.compile(_translate(os.fsencode(source.removeprefix("/"))), re.DOTALL | re.IGNORECASE)
+
+    def matches(self, path: bytes, name: bytes) -> bool:
+        return self._regex.fullmatch(path if self._on_path else name) is not None
+
+
+def _compile(source: str) -> _Pattern:
+    return _Pattern(source)
+
+
+_GLOB_TOKEN = re.compile(rb"(?:^|(?<=/))\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+
+
+def _translate(glob: bytes) -> bytes:
+    return b"".join(_translate_token(token) for token in _GLOB_TOKEN.findall(glob))
+
+
+def _translate_token(token: bytes) -> bytes:
+    simple = {b"**/": b"(?:.*/)?", b"**": b".*", b"*": b"[^/]*", b"?": b"[^/]"}
+    if token in simple:
+        return simple[token]
+    if len(token) == 1:
+        return re.escape(token)
+    negated = token[1:2] == b"!"
+    inside = token[2 if negated else 1 : -1].replace(b"\\", b"\\\\").replace(b"[", b"\\[")
+    inside = (
+        inside.replace(b"]", b"\\]").replace(b"^", b"\\^").replace(b"&&", b"&\\&").replace(b"~~", b"~\\~")
+    )
+    return b"(?!/)[" + (b"^" if negated else b"") + inside + b"]"

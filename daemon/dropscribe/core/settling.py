@@ -1,0 +1,169 @@
+"""When is a file settled? A pure decision over signs and quiet time (WATCHING.md §5.1).
+
+No single sign is enough: a lease sees local writers but not remote ones, a header sees a dropped upload
+but not every format has a length, quiet time works everywhere but a buffered encoder is quiet for half a
+minute. Each row of the table says how long the signs at hand must stay as they are.
+
+Guarantees: a file that a writer has open is never settled. All times are durations since the last
+*observed* change, so that wall clocks and the file's own times do not matter.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+CLOSED_SECONDS = 2.0
+FOUND_SECONDS = 5.0
+INCOMPLETE_SECONDS = 60.0
+EMPTY_SECONDS = 60.0
+REMOTE_COMPLETE_SECONDS = 10.0
+REMOTE_UNKNOWN_SECONDS = 30.0
+CACHED_UNKNOWN_SECONDS = 60.0  # nfs(5): acregmax, for so long a stat may show an old size
+REMOTE_INCOMPLETE_SECONDS = 300.0
+WRITER_FIRST_SECONDS = 5.0
+WRITER_MAX_SECONDS = 60.0
+DISTRUST_MAX_SECONDS = 900.0
+
+
+class Lease(enum.Enum):
+    """What asking for a read lease told."""
+
+    WRITER = "writer"  # somebody on this machine has it open for writing, or mapped
+    FREE = "free"  # nobody on this machine has
+    UNKNOWN = "unknown"  # not our file, or the file system has no leases
+
+
+class Completeness(enum.Enum):
+    """What the file's own container says about its length."""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"  # more is to come, or the length has not been written yet
+    UNKNOWN = "unknown"
+
+
+class Seen(enum.IntEnum):
+    """How the file was noticed; the strongest sign since its last change."""
+
+    FOUND = 0  # by a listing, or by its creation alone
+    CLOSED = 1  # a writer closed it
+    MOVED = 2  # it was renamed or moved to its name, which is how uploads commit
+
+
+class Cause(enum.Enum):
+    """What a file waits for."""
+
+    FIRST_LOOK = "first look"
+    WRITER = "writer"
+    QUIET = "quiet"
+    EMPTY = "empty"
+    INCOMPLETE = "incomplete"
+    BLOCKED = "blocked"
+    TROUBLE = "trouble"
+    TWIN = "twin"
+
+    @property
+    def is_quiet(self) -> bool:
+        """True where nothing but time is missing, so that ``run --once`` may wait for it."""
+        return self in {Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INCOMPLETE}
+
+
+@dataclass(frozen=True, slots=True)
+class QuietTimes:
+    """The rule's own quiet times; None takes the table's.
+
+    Attributes:
+        settle_seconds: For a file that nothing proves complete sooner.
+        incomplete_seconds: For one whose own header says that more is to come.
+    """
+
+    settle_seconds: float | None = None
+    incomplete_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What one look at a file told.
+
+    Attributes:
+        size_bytes: 0 is a row of its own: nothing can be said about an empty file but its age.
+        trusts_leases: The file system is one where :attr:`Lease.FREE` excludes every writer.
+        caches_attributes: Its stat may be up to a minute old (NFS).
+    """
+
+    size_bytes: int
+    lease: Lease
+    completeness: Completeness
+    seen: Seen
+    trusts_leases: bool = True
+    caches_attributes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Hand it over; *incomplete* where its own header said that more was to come."""
+
+    incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again after *seconds*; *needed_seconds* of quiet are asked for in all (0: not a quiet time)."""
+
+    seconds: float
+    cause: Cause
+    needed_seconds: float = 0.0
+
+
+def decide(
+    signs: Signs,
+    quiet_for_seconds: float,
+    times: QuietTimes,
+    *,
+    writer_looks: int = 0,
+    distrust: int = 0,
+) -> Settled | Wait:
+    """Whether a file is settled, or when to look again.
+
+    Args:
+        signs: From the look just taken.
+        quiet_for_seconds: Since the last observed change; 0 at the first look.
+        times: The rule's quiet times.
+        writer_looks: Looks in a row, before this one, that met a writer: each doubles the wait.
+        distrust: How often this path changed after it had been handed over: each doubles the quiet time.
+    """
+    if signs.lease is Lease.WRITER:
+        return Wait(min(WRITER_FIRST_SECONDS * 2**writer_looks, WRITER_MAX_SECONDS), Cause.WRITER)
+    needed, cause = _quiet_needed(signs, times)
+    if distrust:
+        needed = max(needed, min(max(needed, FOUND_SECONDS) * 2**distrust, DISTRUST_MAX_SECONDS))
+    if quiet_for_seconds < needed:
+        return Wait(needed - quiet_for_seconds, cause, needed)
+    return Settled(incomplete=cause is Cause.INCOMPLETE)
+
+
+def _quiet_needed(signs: Signs, times: QuietTimes) -> tuple[float, Cause]:
+    is_sure = signs.lease is Lease.FREE and signs.trusts_leases
+    if signs.size_bytes == 0:
+        return _or(times.settle_seconds, EMPTY_SECONDS), Cause.EMPTY
+    if signs.completeness is Completeness.INCOMPLETE:
+        by_table = INCOMPLETE_SECONDS if is_sure else REMOTE_INCOMPLETE_SECONDS
+        return _or(times.incomplete_seconds, by_table), Cause.INCOMPLETE
+    return (_quiet_where_sure if is_sure else _quiet_where_unsure)(signs, times), Cause.QUIET
+
+
+def _quiet_where_sure(signs: Signs, times: QuietTimes) -> float:
+    if signs.completeness is Completeness.COMPLETE or signs.seen is Seen.MOVED:
+        return 0.0
+    return _or(times.settle_seconds, CLOSED_SECONDS if signs.seen is Seen.CLOSED else FOUND_SECONDS)
+
+
+def _quiet_where_unsure(signs: Signs, times: QuietTimes) -> float:
+    if signs.completeness is Completeness.COMPLETE:
+        return min(REMOTE_COMPLETE_SECONDS, _or(times.settle_seconds, REMOTE_COMPLETE_SECONDS))
+    by_table = CACHED_UNKNOWN_SECONDS if signs.caches_attributes else REMOTE_UNKNOWN_SECONDS
+    return _or(times.settle_seconds, by_table)
+
+
+def _or(configured: float | None, by_table: float) -> float:
+    return by_table if configured is None else configured

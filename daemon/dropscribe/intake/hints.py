@@ -1,0 +1,60 @@
+"""Hints: which path to look at, told by the system as it happens.
+
+A hint is never the truth: it may come late, twice, under an old name or not at all. What a source must
+do is say when hints were lost, so that the inbox is listed.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple, Protocol
+
+
+class HintKind(enum.IntEnum):
+    """What happened at a path."""
+
+    CREATED = 0  # a name appeared; somebody may still be writing
+    CLOSED = 1  # a writer closed it
+    MOVED = 2  # it was renamed or moved to this name
+    FOLDER = 3  # a folder appeared: list it
+    FOLDER_GONE = 4  # a folder was moved away: what is known below its name is void
+    LOST = 5  # hints were lost: list everything
+    ROOT_GONE = 6  # the watched folder itself went, or its file system did
+
+
+class Hint(NamedTuple):
+    """One thing to look at; *path* is relative to the inbox."""
+
+    kind: HintKind
+    path: bytes = b""
+
+
+class HintsUnavailable(Exception):  # noqa: N818  # a state of the system, said where it is caught
+    """Raised when no source can be had: the instance limit is reached, or the system has none."""
+
+
+class HintSource(Protocol):
+    """A watch on one inbox, used by one thread."""
+
+    @property
+    def name(self) -> str:
+        """For the log: "inotify" or "watchdog"."""
+
+    def fileno(self) -> int:
+        """Readable when hints wait."""
+
+    def watch(self, directory: bytes) -> bool:
+        """Watch one directory (relative to the inbox); it must be listed after this, never before.
+
+        Returns:
+            Whether it is watched now; False where it must be listed more often instead.
+        """
+
+    def read(self) -> list[Hint]:
+        """The hints that wait, at most a few thousand; never blocks, never raises for what happens on disk."""
+
+    def forget(self, directory: bytes) -> None:
+        """Watch neither *directory* nor anything below it."""
+
+    def close(self) -> None:
+        """Stop watching; safe to call twice."""

@@ -1,0 +1,177 @@
+"""Hints from the watchdog library's public API: where inotify itself cannot be used.
+
+Hardened as far as its public API goes (WATCHING.md §2.2): only the events that matter are asked for, so
+that its own walks do not overflow its queue; what its logger says about lost events is listened to,
+because no event says it; a dead thread is noticed at the next read. What remains is that it is late when a
+file is moved out, and that a burst of moves overflows it: a listing repairs both.
+
+Guarantees: no exception here ever reaches, and so ends, one of the library's threads.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import warnings
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+from dropscribe.intake.hints import Hint, HintKind, HintsUnavailable
+
+_MAX_WAITING = 20_000
+_MAX_READ = 2_000
+
+
+class WatchdogHints:
+    """One observer for one inbox. See :class:`~dropscribe.intake.hints.HintSource`.
+
+    Raises:
+        HintsUnavailable: The library could not start its watch.
+    """
+
+    name = "watchdog"
+
+    def __init__(self, root: bytes, *, recursive: bool = True) -> None:
+        self._root = root
+        self._waiting: collections.deque[Hint] = collections.deque()
+        self._readable, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._is_closed = False
+        self._was_lost = False
+        self._trouble = _TroubleListener(self)
+        self._observer = Observer()
+        # A reader of the library that finds no watch for an event prints its whole table as a warning.
+        warnings.filterwarnings("ignore", module=r"watchdog\..*")
+        logging.getLogger("watchdog").addHandler(self._trouble)
+        try:
+            self._start(recursive)
+        except OSError as error:
+            self.close()
+            raise HintsUnavailable(error.strerror or str(error)) from error
+
+    def _start(self, recursive: bool) -> None:
+        wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileMovedEvent]
+        wanted += [DirCreatedEvent, DirMovedEvent]
+        path = os.fsdecode(self._root)
+        self._observer.schedule(_Forwarder(self), path, recursive=recursive, event_filter=wanted)
+        self._observer.start()
+
+    def fileno(self) -> int:
+        return self._readable
+
+    def watch(self, directory: bytes) -> bool:
+        """The library adds watches by itself, and does not say which it could not have."""
+        del directory
+        return True
+
+    def forget(self, directory: bytes) -> None:
+        """The library keeps watches below a folder that went; their stale names lead to nothing."""
+
+    def read(self) -> list[Hint]:
+        # Emptied before the deque is drained: the other order loses a wake-up.
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._readable, 4096)
+        hints: list[Hint] = []
+        while self._waiting and len(hints) < _MAX_READ:
+            hints.append(self._waiting.popleft())
+        if self._was_lost:
+            self._was_lost = False
+            hints.append(Hint(HintKind.LOST))
+        if self._waiting:
+            self.wake()
+        if not self._is_healthy():
+            hints.append(Hint(HintKind.ROOT_GONE))
+        return hints
+
+    def _is_healthy(self) -> bool:
+        emitters = self._observer.emitters
+        return self._observer.is_alive() and bool(emitters) and all(one.is_alive() for one in emitters)
+
+    def put(self, hint: Hint) -> None:
+        """Called from the library's threads."""
+        if len(self._waiting) >= _MAX_WAITING:
+            self._was_lost = True
+        else:
+            self._waiting.append(hint)
+        self.wake()
+
+    def lose(self) -> None:
+        """Called from the library's threads: hints were lost."""
+        self._was_lost = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the descriptor readable; a full pipe is readable already."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake, b"x")
+
+    def relative(self, path: str | bytes) -> bytes | None:
+        """*path* below the inbox, or None where it is not."""
+        whole = os.fsencode(path)
+        below = self._root.rstrip(b"/") + b"/"
+        return whole[len(below) :] if whole.startswith(below) else None
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        logging.getLogger("watchdog").removeHandler(self._trouble)
+        if self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join(timeout=2.0)
+        os.close(self._readable)
+        os.close(self._wake)
+
+
+class _Forwarder(FileSystemEventHandler):
+    """Turns the library's events into hints."""
+
+    def __init__(self, hints: WatchdogHints) -> None:
+        self._hints = hints
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        try:
+            self._forward(event)
+        except Exception:  # noqa: BLE001  # anything that got out would end the library's dispatcher for good
+            self._hints.lose()
+
+    def _forward(self, event: FileSystemEvent) -> None:
+        if event.event_type == "moved" and event.is_directory and event.src_path:
+            self._put(HintKind.FOLDER_GONE, event.src_path)
+        kind = _kind_of(event)
+        if kind is not None:
+            self._put(kind, event.dest_path or event.src_path)
+
+    def _put(self, kind: HintKind, path: str | bytes) -> None:
+        relative = self._hints.relative(path)
+        if relative:
+            self._hints.put(Hint(kind, relative))
+
+
+def _kind_of(event: FileSystemEvent) -> HintKind | None:
+    if event.is_directory:
+        return HintKind.FOLDER if event.event_type in {"created", "moved"} else None
+    kinds = {"created": HintKind.CREATED, "closed": HintKind.CLOSED, "moved": HintKind.MOVED}
+    return kinds.get(event.event_type)
+
+
+class _TroubleListener(logging.Handler):
+    """The library says in its log alone that its queue overflowed or that a watch was lost."""
+
+    def __init__(self, hints: WatchdogHints) -> None:
+        super().__init__(logging.WARNING)
+        self._hints = hints
+
+    def emit(self, record: logging.LogRecord) -> None:
+        del record
+        self._hints.lose()

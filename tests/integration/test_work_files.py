@@ -290,9 +290,9 @@ async def test_a_file_taken_away_in_flight_waits_for_the_listing(tmp_path):
     async with House(make_config(tmp_path), {"main": script}) as house:
         await house.drop("call.wav", b"content")
         await house.until(lambda: house.lookout.looked)
-        from dropscribe.jobs import rows
+        from dropscribe.jobs import arrivals
 
-        await house.store.do(lambda db: rows.relocate(db, "calls", b"call.wav", b"other.wav"))
+        await house.store.do(lambda db: arrivals.relocate(db, "calls", b"call.wav", b"other.wav"))
         await house.until(lambda: house.listener.files)
 
     assert tree(tmp_path / "done") == {"other.wav", "other.json", "other.txt"}

@@ -64,7 +64,7 @@ class RunResult:
     left: int
 
 
-@dataclass(slots=True)
+@dataclass
 class Daemon:
     """One run of dropscribe on one config.
 
@@ -108,9 +108,7 @@ class Daemon:
         hold = self.config.hold
         self.holds = Holds(self.engine, self.reporter, hold.first_seconds, hold.max_seconds)
         answers = Answers(self.engine, self.disks)
-        publisher = Publisher(
-            self.engine, self.inboxes, self.reporter, self.disks, answers, store.token
-        )
+        publisher = Publisher(self.engine, self.inboxes, self.reporter, self.disks, answers, store.token)
         self.handler = Handler(
             setup=Setup(self.config, _build_providers(self.config, {}), limits),
             queue=self.engine,
@@ -252,13 +250,14 @@ class Daemon:
             await self._take(config)
         except ConfigError as error:
             for problem in error.problems:
-                log.error(
-                    "config.refused", place=f"{problem.file}:{problem.line}:{problem.column}", reason=problem.message
-                )
-            self.health.observe_config(is_taken=False)
+                place = f"{problem.file}:{problem.line}:{problem.column}"
+                self._refuse(place=place, reason=problem.message)
         except DropscribeError as error:
-            log.error("config.refused", reason=str(error))
-            self.health.observe_config(is_taken=False)
+            self._refuse(reason=str(error))
+
+    def _refuse(self, **what: str) -> None:
+        log.error("config.refused", **what)
+        self.health.observe_config(is_taken=False)
 
     async def _take(self, config: Config) -> None:
         """Swap everything in one step; whatever may fail fails before it."""
@@ -346,5 +345,3 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
     flatten(group)
     return next((error for error in flat if isinstance(error, DropscribeError)), flat[0])
-
-

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.intake.queue_side import LiveRow
-from dropscribe.jobs import rows
+from dropscribe.jobs import arrivals, rows
 from dropscribe.jobs.store import open_for_reading
 from dropscribe.publish.taken_back import remove_error_file
 
@@ -50,32 +50,32 @@ class InboxQueue:
 
     def relocate(self, folder: str, old_path: bytes, new_path: bytes) -> None:
         """A live job's file was renamed inside the inbox."""
-        self._store.call(lambda db: rows.relocate(db, folder, old_path, new_path)).result()
+        self._store.call(lambda db: arrivals.relocate(db, folder, old_path, new_path)).result()
         log.info("job.renamed", folder=folder, path=new_path, old_path=old_path)
         self._engine.wake_from_thread(self._loop)
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """Live jobs' rows of one directory."""
-        return [LiveRow(*row) for row in rows.read_live(self._reader(), folder, directory)]
+        return [LiveRow(*row) for row in arrivals.read_live(self._reader(), folder, directory)]
 
     def directories(self, folder: str) -> Iterable[bytes]:
         """Distinct directories of live rows."""
-        return rows.read_directories(self._reader(), folder)
+        return arrivals.read_directories(self._reader(), folder)
 
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
         """The files are gone; jobs in flight are left to their handler."""
         places = [rows.split_path(path) for path in paths]
-        self._store.call(lambda db: rows.withdraw(db, folder, places, reason)).result()
+        self._store.call(lambda db: arrivals.withdraw(db, folder, places, reason)).result()
         for path in paths:
             log.info("job.withdrawn", folder=folder, path=path, reason=reason)
         self._engine.wake_from_thread(self._loop)
 
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
         """The rows' files were seen again under another device number."""
-        self._store.call(lambda db: rows.set_device(db, folder, directory, device)).result()
+        self._store.call(lambda db: arrivals.set_device(db, folder, directory, device)).result()
 
     def _forget_failed(self, folder: str, filed: bytes) -> None:
-        self._store.call(lambda db: rows.forget_failed(db, folder, filed)).result()
+        self._store.call(lambda db: arrivals.forget_failed(db, folder, filed)).result()
         log.info("job.taken_back", folder=folder, filed=filed)
 
     def _reader(self) -> sqlite3.Connection:

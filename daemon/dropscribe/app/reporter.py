@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_HELD = {ScopeKind.PROVIDER: "provider.held", ScopeKind.FOLDER: "folder.held"}
+_RELEASED = {ScopeKind.PROVIDER: "provider.released", ScopeKind.FOLDER: "folder.released"}
+
 
 class Reporter:
     """See :class:`dropscribe.work.observer.Observer`.
@@ -78,14 +81,14 @@ class Reporter:
 
     def held(self, hold: Hold) -> None:
         """Said once, when it begins."""
-        log.error(f"{hold.scope.kind}.held", **_hold_fields(hold))
+        log.error(_HELD[hold.scope.kind], **_hold_fields(hold))
         if self.hooks:
             self.hooks.tell("held", {**_hold_fields(hold), "since": utc_text(hold.since)})
 
     def released(self, hold: Hold) -> None:
         """Said once, when it ends."""
         held_seconds = round(time.time() - hold.since, 1)
-        log.info(f"{hold.scope.kind}.released", **_scope_field(hold), held_seconds=held_seconds)
+        log.info(_RELEASED[hold.scope.kind], **_scope_field(hold), held_seconds=held_seconds)
 
 
 def _scope_field(hold: Hold) -> dict[str, str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from concurrent.futures import Executor
     from types import TracebackType
+    from typing import Self
 
 BLOCK_BYTES = 256 * 1024
 """What one read takes: the memory of an upload, whatever its length."""
@@ -33,9 +34,7 @@ _OPEN_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 def snapshot_of(status: os.stat_result) -> FileSnapshot:
     """The snapshot that a stat result holds."""
-    return FileSnapshot(
-        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    )
+    return FileSnapshot(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def open_beneath(root: bytes, path: bytes) -> int:
@@ -175,9 +174,7 @@ class AudioFile:
             yield block
             if sent >= self.size_bytes:
                 break
-            block = await loop.run_in_executor(
-                self._executor, os.pread, self._descriptor, BLOCK_BYTES, sent
-            )
+            block = await loop.run_in_executor(self._executor, os.pread, self._descriptor, BLOCK_BYTES, sent)
         if sent < self.size_bytes:
             raise AudioChanged(self.name, f"shrank from {self.size_bytes} to {sent} bytes while being read")
         self._sha256 = digest.hexdigest()
@@ -212,7 +209,7 @@ class AudioFile:
                 os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> AudioFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -248,5 +245,3 @@ class _PositionedReader(io.RawIOBase):
         buffer[: len(block)] = block
         self._position += len(block)
         return len(block)
-
-

@@ -151,7 +151,7 @@ def _move_over_placeholder(source_folder: int, name: bytes, path: bytes) -> None
     try:
         os.rename(name, path, src_dir_fd=source_folder)
     except OSError:
-        os.unlink()
+        os.unlink(path)
         raise
 
 

@@ -12,8 +12,6 @@ import asyncio
 import contextlib
 import os
 import time
-from collections import Counter
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -26,23 +24,19 @@ from dropscribe.core.model import (
     KeptForPublishing,
     Published,
     Retry,
-    Scope,
-    ScopeKind,
     Withdrawn,
 )
 from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, RetryLimits, crash_wait_seconds
-from dropscribe.core.routing import routes_for
 from dropscribe.disk.crashpoint import reached
-from dropscribe.jobs import rows, stats
-from dropscribe.jobs.engine import Handler, Plan
-from dropscribe.jobs.pace import Pace
+from dropscribe.jobs import arrivals, hold_rows, rows, stats
+from dropscribe.jobs.gate import Gate
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from dropscribe.core.model import Attempt, Hold, Kept, NewJob, Outcome, Submitted
-    from dropscribe.jobs.engine import Stats
+    from dropscribe.core.model import Attempt, Hold, Kept, NewJob, Outcome, Scope, Submitted
+    from dropscribe.jobs.engine import Handler, Plan, Stats
     from dropscribe.jobs.store import Store
 
 T = TypeVar("T")
@@ -59,18 +53,6 @@ _FULL_LOOK_SECONDS = 2.0
 _LONGEST_SLEEP_SECONDS = 60.0
 
 
-@dataclass(slots=True)
-class _Running:
-    """What is in flight, in memory alone: at most the slots' sum."""
-
-    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    lanes: dict[int, str] = field(default_factory=dict)
-    providers: Counter[str] = field(default_factory=Counter)
-    folders: Counter[str] = field(default_factory=Counter)
-    publishing: set[int] = field(default_factory=set)
-    suspects: set[int] = field(default_factory=set)
-
-
 class EmbeddedEngine:
     """See :class:`dropscribe.jobs.engine.Engine`, whose promises it keeps.
 
@@ -83,12 +65,8 @@ class EmbeddedEngine:
         self.store = store
         self.limits = limits
         self.trouble: str | None = None
-        self._plan = Plan({}, {})
+        self._gate = Gate()
         self._handler: Handler | None = None
-        self._paces: dict[str, Pace] = {}
-        self._holds: dict[Scope, Hold] = {}
-        self._closed: dict[str, dict[str, str]] = {}
-        self._running = _Running()
         self._wake = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._fed_at = time.monotonic()
@@ -99,7 +77,7 @@ class EmbeddedEngine:
 
     async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """See the seam."""
-        submitted = await self.store.do(lambda db: [rows.submit(db, job) for job in jobs])
+        submitted = await self.store.do(lambda db: [arrivals.submit(db, job) for job in jobs])
         reached("submitted")
         self._wake.set()
         return submitted
@@ -125,13 +103,13 @@ class EmbeddedEngine:
 
     async def pause(self, hold: Hold) -> None:
         """See the seam."""
-        self._holds[hold.scope] = hold
-        await self._durably(lambda db: rows.write_hold(db, hold))
+        self._gate.holds[hold.scope] = hold
+        await self._durably(lambda db: hold_rows.write_hold(db, hold))
         self._wake.set()
 
     async def resume(self, scope: Scope) -> Hold | None:
         """See the seam. What waited because of it is due at once."""
-        hold = self._holds.pop(scope, None)
+        hold = self._gate.holds.pop(scope, None)
         if hold is not None:
             await self._durably(lambda db: self._release(db, scope))
             self._wake.set()
@@ -139,13 +117,13 @@ class EmbeddedEngine:
 
     @staticmethod
     def _release(db: sqlite3.Connection, scope: Scope) -> None:
-        rows.delete_hold(db, scope)
-        rows.make_due(db, str(scope.kind), scope.name, time.time())
+        hold_rows.delete_hold(db, scope)
+        hold_rows.make_due(db, str(scope.kind), scope.name, time.time())
 
     async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
         """See the seam."""
         places = [rows.split_path(path) for path in paths]
-        await self.store.do(lambda db: rows.withdraw(db, folder, places, reason))
+        await self.store.do(lambda db: arrivals.withdraw(db, folder, places, reason))
         self._wake.set()
 
     async def attempts(self, job: Job) -> list[Attempt]:
@@ -154,51 +132,45 @@ class EmbeddedEngine:
 
     async def stats(self) -> Stats:
         """See the seam."""
-        plan, in_flight = self._plan, dict(self._running.providers)
+        plan, in_flight = self._gate.plan, dict(self._gate.running.providers)
         return await self.store.do(lambda db: stats.read_stats(db, plan.chains, time.time(), in_flight))
 
     # What only a single process needs ------------------------------------------------------------
 
     def replan(self, plan: Plan) -> None:
         """Swap lanes and chains; what is in flight goes on as it began."""
-        self._plan = plan
-        for name, lane in plan.lanes.items():
-            pace = self._paces.setdefault(name, Pace(lane.requests_per_minute))
-            pace.requests_per_minute = lane.requests_per_minute
+        self._gate.replan(plan)
         self._wake.set()
 
     def hold_of(self, scope: Scope) -> Hold | None:
         """The hold of a provider or folder, if it is held."""
-        return self._holds.get(scope)
+        return self._gate.holds.get(scope)
 
     def slow(self, provider: str, seconds: float) -> None:
         """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
-        pace = self._paces.setdefault(provider, Pace(None))
-        pace.slow_until = max(pace.slow_until, time.monotonic() + seconds)
+        self._gate.slow(provider, seconds)
 
     def close_folder(self, folder: str, cause: str, reason: str) -> None:
         """Claim nothing of *folder* until every *cause* has opened it again (inbox away, done full)."""
-        self._closed.setdefault(folder, {})[cause] = reason
+        self._gate.close(folder, cause, reason)
 
     def open_folder(self, folder: str, cause: str) -> None:
         """The reverse of :meth:`close_folder`."""
-        causes = self._closed.get(folder, {})
-        if causes.pop(cause, None) is not None and not causes:
-            del self._closed[folder]
+        if self._gate.open(folder, cause):
             self._wake.set()
 
     def closed_reason(self, folder: str) -> str | None:
         """Why nothing is claimed of *folder*, or None."""
-        return next(iter(self._closed.get(folder, {}).values()), None)
+        return self._gate.closed_reason(folder)
 
     @property
     def in_flight(self) -> int:
         """Jobs that a handler has right now."""
-        return len(self._running.tasks)
+        return len(self._gate.running.tasks)
 
     def in_flight_at(self, provider: str) -> int:
         """Attempts under way at one provider."""
-        return self._running.providers[provider]
+        return self._gate.running.providers[provider]
 
     def wake(self) -> None:
         """Look at the queue again now."""
@@ -213,28 +185,22 @@ class EmbeddedEngine:
         """Claim nothing more; wait for what is in flight, *grace_seconds* at most."""
         self._draining = True
         self._wake.set()
-        if tasks := list(self._running.tasks.values()):
+        if tasks := list(self._gate.running.tasks.values()):
             await asyncio.wait(tasks, timeout=grace_seconds)
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""
         latest = time.time() + horizon_seconds
-        open_lanes = [
-            (name, self._routes(name, self._closed.keys() | self._held(ScopeKind.FOLDER)))
-            for name in self._plan.lanes
-            if name not in self._held(ScopeKind.PROVIDER)
-        ]
+        routes_by_lane, folders = self._gate.open_routes(), self._gate.open_folders()
 
         def look(db: sqlite3.Connection) -> bool:
-            due = [rows.next_due_at(db, name, routes) for name, routes in open_lanes]
-            due += [
-                rows.oldest_kept_due_at(db, folder) for folder in self._plan.chains if folder not in self._closed
-            ]
+            due = [rows.next_due_at(db, name, routes) for name, routes in routes_by_lane]
+            due += [rows.oldest_kept_due_at(db, folder) for folder in folders]
             return any(at is not None and at <= latest for at in due)
 
         is_due = await self.store.do(look)
         # Asked last: what was claimed before the look is neither due nor yet in flight at its begin.
-        return is_due or bool(self._running.tasks)
+        return is_due or bool(self._gate.running.tasks)
 
     def is_alive(self) -> bool:
         """Whether the feeding loop has turned lately."""
@@ -242,15 +208,15 @@ class EmbeddedEngine:
 
     def probe_now(self, scope: Scope) -> None:
         """Try a held provider or folder at once: its config has changed."""
-        hold = self._holds.get(scope)
-        if hold is not None:
-            self._holds[scope] = replace(hold, next_probe_at=time.time())
+        if self._gate.probe_now(scope):
             self._wake.set()
 
     def when_idle_at(self, provider: str, close: Callable[[], Awaitable[None]]) -> None:
         """Call *close* once no attempt that is under way at *provider* needs it."""
         tasks = [
-            task for job_id, task in self._running.tasks.items() if self._running.lanes.get(job_id) == provider
+            task
+            for job_id, task in self._gate.running.tasks.items()
+            if self._gate.running.lanes.get(job_id) == provider
         ]
 
         async def close_after() -> None:
@@ -262,15 +228,12 @@ class EmbeddedEngine:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    def _held(self, kind: ScopeKind) -> set[str]:
-        return {scope.name for scope in self._holds if scope.kind is kind}
-
     # Recovery -----------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
         cut_off = await self.store.do(self._recover_rows)
-        for hold in await self.store.do(rows.read_holds):
-            self._holds[hold.scope] = hold
+        for hold in await self.store.do(hold_rows.read_holds):
+            self._gate.holds[hold.scope] = hold
         for job in cut_off:
             log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
 
@@ -289,65 +252,28 @@ class EmbeddedEngine:
         """Start what has a slot; returns how long nothing more can happen by itself."""
         if self._draining:
             return _LONGEST_SLEEP_SECONDS
-        requests = self._claim_requests() if self._has_room() else []
-        free = PUBLISHING_SLOTS - len(self._running.publishing)
+        requests = self._gate.requests() if self._has_room() else []
+        # Over-read by what is in flight: a row may be kept while its attempt still ends in memory.
+        most_due = PUBLISHING_SLOTS + len(self._gate.running.tasks)
         try:
-            claimed, due, next_at = await self.store.do(lambda db: self._claim(db, requests, free))
+            claimed, due, next_at = await self.store.do(lambda db: self._claim(db, requests, most_due))
         except StoreFull as error:
             self._note_trouble(f"{error.reason}: {error.path}")
             return _FULL_LOOK_SECONDS
         for job in claimed:
-            self._paces[job.provider].started(time.monotonic())
+            self._gate.started(job)
             self._start(group, job)
         for job in due:
-            self._start(group, job)
+            self._start_publishing(group, job)
         return self._sleep_seconds(next_at)
 
-    def _claim_requests(self) -> list[rows.ClaimRequest]:
-        requests: list[rows.ClaimRequest] = []
-        for name, lane in self._plan.lanes.items():
-            free = min(lane.slots - self._running.providers[name], self._pace_allowance(name))
-            if free > 0:
-                requests.extend(self._requests_of(name, free))
-        return requests
-
-    def _requests_of(self, provider: str, free: int) -> list[rows.ClaimRequest]:
-        hold = self._holds.get(Scope(ScopeKind.PROVIDER, provider))
-        probing = hold is not None
-        if hold and (time.time() < hold.next_probe_at or self._running.providers[provider]):
-            return []
-        routes = self._routes(provider, self._closed.keys() | self._held(ScopeKind.FOLDER))
-        requests = [rows.ClaimRequest(provider, routes, 1 if probing else free, is_probe=probing)]
-        if not probing:
-            requests.extend(self._folder_probes(provider))
-        return requests
-
-    def _folder_probes(self, provider: str) -> list[rows.ClaimRequest]:
-        """One job of each held folder whose time has come, if none of it is in flight."""
-        due = [
-            hold.scope.name
-            for hold in self._holds.values()
-            if hold.scope.kind is ScopeKind.FOLDER
-            and time.time() >= hold.next_probe_at
-            and not self._running.folders[hold.scope.name]
-        ]
-        return [
-            rows.ClaimRequest(provider, (route,), 1, is_probe=True)
-            for route in self._routes(provider, self._closed)
-            if route.folder in due
-        ]
-
-    def _routes(self, provider: str, closed: Iterable[str]) -> tuple[rows.Route, ...]:
-        held = self._held(ScopeKind.PROVIDER)
-        return tuple(routes_for(provider, self._plan.chains, held, set(closed)))
-
     def _claim(
-        self, db: sqlite3.Connection, requests: list[rows.ClaimRequest], free: int
+        self, db: sqlite3.Connection, requests: list[rows.ClaimRequest], most_due: int
     ) -> tuple[list[Job], list[Job], float | None]:
         """One transaction: claims, jobs to publish, and when the next of either is due."""
         now = time.time()
         claimed: list[Job] = []
-        suspects = len(self._running.suspects)
+        suspects = len(self._gate.running.suspects)
         times: list[float | None] = []
         for request in requests:
             taken = rows.claim(db, request, now, rows.SUSPECT_CRASHES if suspects else 0)
@@ -355,26 +281,14 @@ class EmbeddedEngine:
             claimed += taken
             if len(taken) < request.limit:
                 times.append(rows.next_due_at(db, request.provider, request.routes))
-        due = [] if free <= 0 else self._publishable(db, now, free)
+        due = rows.due_for_publishing(db, now, most_due)
         times.append(rows.next_publishing_at(db, now))
         return claimed, due, min((at for at in times if at is not None), default=None)
 
-    def _publishable(self, db: sqlite3.Connection, now: float, free: int) -> list[Job]:
-        busy = self._running.publishing
-        due = rows.due_for_publishing(db, now, free + len(busy))
-        return [job for job in due if job.id not in busy and job.folder in self._plan.chains][:free]
-
-    def _pace_allowance(self, provider: str) -> int:
-        return self._paces[provider].allowance(time.monotonic())
-
     def _sleep_seconds(self, next_at: float | None) -> float:
-        now, monotonic = time.time(), time.monotonic()
-        waits = [hold.next_probe_at - now for hold in self._holds.values() if hold.next_probe_at > now]
-        waits += [
-            at - monotonic for pace in self._paces.values() if (at := pace.next_at(monotonic)) is not None
-        ]
-        if next_at is not None and next_at > now:
-            waits.append(next_at - now)
+        waits = self._gate.waits()
+        if next_at is not None and (wait_seconds := next_at - time.time()) > 0:
+            waits.append(wait_seconds)
         if self.trouble:
             waits.append(_FULL_LOOK_SECONDS)
         return max(0.001, min([_LONGEST_SLEEP_SECONDS, *waits]))
@@ -405,32 +319,23 @@ class EmbeddedEngine:
     # One job ------------------------------------------------------------------------------------
 
     def _start(self, group: asyncio.TaskGroup, job: Job) -> None:
-        running = self._running
-        if job.kept is None:
-            running.providers[job.provider] += 1
-            running.lanes[job.id] = job.provider
-            if job.crashes >= rows.SUSPECT_CRASHES:
-                running.suspects.add(job.id)
-        else:
-            running.publishing.add(job.id)
-        running.folders[job.folder] += 1
-        running.tasks[job.id] = group.create_task(self._take(group, job), name=f"job {job.id}")
+        task = group.create_task(self._take(group, job), name=f"job {job.id}")
+        self._gate.running.add(job, task)
         if self.on_news:
             self.on_news()
 
     def _finish(self, job: Job) -> None:
-        running = self._running
-        running.tasks.pop(job.id, None)
-        running.lanes.pop(job.id, None)
-        running.folders[job.folder] -= 1
-        running.suspects.discard(job.id)
-        if job.kept is None:
-            running.providers[job.provider] -= 1
-        else:
-            running.publishing.discard(job.id)
+        self._gate.running.remove(job)
         self._wake.set()
         if self.on_news:
             self.on_news()
+
+    def _start_publishing(self, group: asyncio.TaskGroup, job: Job) -> None:
+        """Unless it runs already, its folder is gone from the config, or the slots are taken."""
+        running = self._gate.running
+        has_slot = len(running.publishing) < PUBLISHING_SLOTS and not self._draining
+        if has_slot and job.id not in running.tasks and job.folder in self._gate.plan.chains:
+            self._start(group, job)
 
     async def _take(self, group: asyncio.TaskGroup, job: Job) -> None:
         kept: Job | None = None
@@ -443,8 +348,8 @@ class EmbeddedEngine:
             raise
         finally:
             self._finish(job)
-        if kept and len(self._running.publishing) < PUBLISHING_SLOTS and not self._draining:
-            self._start(group, kept)
+        if kept:
+            self._start_publishing(group, kept)
 
     async def _hand_back(self, job: Job) -> None:
         """The daemon ends; a job that is kept goes on at the next start by itself."""
@@ -455,7 +360,7 @@ class EmbeddedEngine:
                 log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
 
     async def _ask_handler(self, job: Job) -> Outcome:
-        assert self._handler is not None  # noqa: S101  # run() has set it
+        assert self._handler is not None  # run() has set it
         try:
             return await self._handler(job)
         except StoreError:
@@ -507,5 +412,3 @@ class EmbeddedEngine:
                 await asyncio.sleep(_FULL_LOOK_SECONDS)
             else:
                 return result
-
-

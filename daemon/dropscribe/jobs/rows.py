@@ -17,14 +17,9 @@ from dropscribe.core.model import (
     AttemptEnd,
     FileSnapshot,
     Group,
-    Hold,
     Job,
     JobState,
     Kept,
-    NewJob,
-    Scope,
-    ScopeKind,
-    Submitted,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +27,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.routing import Route
 
-_LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
+LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
 _KEPT = "state IN ('transcribed', 'rejected')"
 _JOB_COLUMNS = (
     "id, folder, directory, name, device, inode, size_bytes, mtime_ns, stable_inodes, incomplete, state, "
@@ -81,63 +76,6 @@ def job_of(row: tuple, kept: Kept | None = None) -> Job:  # type: ignore[type-ar
         spent_seconds=row[16],
         provider=row[17] if state is not JobState.QUEUED else row[18],
         kept=kept,
-    )
-
-
-def submit(db: sqlite3.Connection, new: NewJob) -> Submitted:
-    """Insert one job, unless one with its identity lives."""
-    directory, name = split_path(new.path)
-    seen = new.snapshot
-    cursor = db.execute(
-        "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes,"
-        " mtime_ns, incomplete, state, received_at, due_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT DO NOTHING",
-        (
-            *(new.folder, directory, name, new.identity, new.stable_inodes),
-            *(seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, new.incomplete),
-            *(new.received_at, new.received_at),
-        ),
-    )
-    if cursor.rowcount == 0:
-        row = db.execute(
-            f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {_LIVE}",  # noqa: S608  # constant
-            (new.folder, new.identity),
-        ).fetchone()
-        return Submitted(is_new=False, live_path=join_path(*row) if row else None)
-    _supersede(db, new, directory, name, cursor.lastrowid or 0)
-    return Submitted(is_new=True, failed_paths=_taken_back(db, new))
-
-
-def _supersede(db: sqlite3.Connection, new: NewJob, directory: bytes, name: bytes, job_id: int) -> None:
-    """Another file stands at the path now: the queued job of the one before it has lost its audio."""
-    rows = db.execute(
-        "SELECT id FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND state = 'queued' AND id <> ?",
-        (new.folder, directory, name, job_id),
-    ).fetchall()
-    for (old_id,) in rows:
-        end(db, old_id, JobState.QUEUED, JobState.WITHDRAWN, reason="another file took its place")
-
-
-def _taken_back(db: sqlite3.Connection, new: NewJob) -> tuple[bytes, ...]:
-    """Failed jobs of the same audio, now back in the inbox: their error files have had their day.
-
-    Matched by size and mtime, which every kind of move keeps; the caller checks that the audio is
-    really gone from ``failed``.
-    """
-    rows = db.execute(
-        "SELECT filed FROM jobs WHERE folder = ? AND size_bytes = ? AND mtime_ns = ? AND state = 'failed'"
-        " AND filed IS NOT NULL",
-        (new.folder, new.snapshot.size_bytes, new.snapshot.mtime_ns),
-    ).fetchall()
-    return tuple(row[0] for row in rows)
-
-
-def forget_failed(db: sqlite3.Connection, folder: str, filed: bytes) -> None:
-    """A failed file was taken back: it no longer counts as failed."""
-    db.execute(
-        "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
-        " WHERE folder = ? AND filed = ? AND state = 'failed'",
-        (folder, filed),
     )
 
 
@@ -217,7 +155,7 @@ def next_due_at(db: sqlite3.Connection, provider: str, routes: tuple[Route, ...]
 
 
 def keep(db: sqlite3.Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
-    """transcribing → transcribed | rejected, with the answer and the reserved names."""
+    """Move transcribing → transcribed | rejected, with the answer and the reserved names."""
     group = kept.group
     wanted = [(group.path(name), job.id) for name in group.names]
     db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
@@ -233,7 +171,7 @@ def keep(db: sqlite3.Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rej
     if job.state is JobState.TRANSCRIBING:
         _move(db, job.id, JobState.TRANSCRIBING, state, "due_at = 0, crashes = 0, pin = ''")
         end_attempt(db, job.id, ended)
-    row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()  # noqa: S608  # constant
+    row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()  # constant
     return job_of(row, kept)
 
 
@@ -250,7 +188,7 @@ def due_for_publishing(db: sqlite3.Connection, now: float, limit: int) -> list[J
     """Kept jobs whose files may be written now, oldest due first."""
     columns = ", ".join("jobs." + column for column in _JOB_COLUMNS.split(", "))
     rows = db.execute(
-        f"SELECT {columns}, document, sha256, root, answers.directory, audio, sidecars"  # noqa: S608  # constants
+        f"SELECT {columns}, document, sha256, root, answers.directory, audio, sidecars"  # constants
         f" FROM jobs JOIN answers ON answers.job_id = jobs.id WHERE {_KEPT} AND due_at <= ?"
         " ORDER BY due_at, jobs.id LIMIT ?",
         (now, limit),
@@ -265,7 +203,7 @@ def _kept_of(row: tuple) -> Kept:  # type: ignore[type-arg]  # sqlite rows are u
 
 def next_publishing_at(db: sqlite3.Connection, now: float) -> float | None:
     """When the next kept job that is not due yet will be, or None."""
-    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND due_at > ?", (now,)).fetchone()  # noqa: S608
+    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND due_at > ?", (now,)).fetchone()
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
@@ -275,57 +213,15 @@ def oldest_kept_due_at(db: sqlite3.Connection, folder: str) -> float | None:
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
-def withdraw(db: sqlite3.Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str) -> None:
-    """Queued and kept jobs whose files are gone end; those that run are left to their handler."""
-    for directory, name in places:
-        found = db.execute(
-            "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
-            f" AND {_LIVE} AND state <> 'transcribing'",
-            (folder, directory, name),
-        ).fetchall()
-        for job_id, state in found:
-            end(db, job_id, JobState(state), JobState.WITHDRAWN, reason=reason)
-
-
-def relocate(db: sqlite3.Connection, folder: str, old_path: bytes, new_path: bytes) -> None:
-    """A live job's file was renamed inside its inbox; a kept answer gets its names anew."""
-    db.execute(
-        "UPDATE jobs SET directory = ?, name = ?"
-        f" WHERE folder = ? AND directory = ? AND name = ? AND {_LIVE}",  # noqa: S608  # constant
-        (*split_path(new_path), folder, *split_path(old_path)),
-    )
-
-
-def read_live(db: sqlite3.Connection, folder: str, directory: bytes) -> list[tuple[object, ...]]:
-    """(name, inode, size_bytes, mtime_ns, device, stable_inodes) of one directory's live jobs."""
-    return db.execute(
-        "SELECT name, inode, size_bytes, mtime_ns, device, stable_inodes FROM jobs"
-        f" WHERE folder = ? AND directory = ? AND {_LIVE} ORDER BY name",
-        (folder, directory),
-    ).fetchall()
-
-
-def read_directories(db: sqlite3.Connection, folder: str) -> list[bytes]:
-    """Directories that live jobs stand in."""
-    rows = db.execute(f"SELECT DISTINCT directory FROM jobs WHERE folder = ? AND {_LIVE}", (folder,))
-    return [directory for (directory,) in rows]
-
-
-def set_device(db: sqlite3.Connection, folder: str, directory: bytes, device: int) -> None:
-    """The directory's live files are on *device* now: it was mounted anew."""
-    db.execute(
-        f"UPDATE jobs SET device = ? WHERE folder = ? AND directory = ? AND {_LIVE}",
-        (device, folder, directory),
-    )
-
-
 def clamp_due(db: sqlite3.Connection, latest: float) -> None:
     """Nothing is due later than *latest*."""
-    db.execute(f"UPDATE jobs SET due_at = ? WHERE {_LIVE} AND due_at > ?", (latest, latest))  # noqa: S608
+    db.execute(f"UPDATE jobs SET due_at = ? WHERE {LIVE} AND due_at > ?", (latest, latest))
 
 
-def requeue(db: sqlite3.Connection, job: Job, due_at: float, pin: str, spent_seconds: float, ended: AttemptEnd) -> None:
-    """transcribing → queued after a failed attempt; an attempt that does not count is given back."""
+def requeue(
+    db: sqlite3.Connection, job: Job, due_at: float, pin: str, spent_seconds: float, ended: AttemptEnd
+) -> None:
+    """Move transcribing → queued after a failed attempt; an attempt that does not count is given back."""
     _move(
         db,
         job.id,
@@ -343,7 +239,7 @@ def requeue(db: sqlite3.Connection, job: Job, due_at: float, pin: str, spent_sec
 def defer_publishing(db: sqlite3.Connection, job: Job, due_at: float, code: str, reason: str) -> None:
     """The files could not be written yet; the answer stays kept."""
     db.execute(
-        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {_KEPT}",  # noqa: S608  # constant
+        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {_KEPT}",  # constant
         (due_at, code, reason, job.id),
     )
 
@@ -383,7 +279,7 @@ def _move(
     if state not in TRANSITIONS[leaving]:
         raise LateTransitionError(f"no way from {leaving} to {state}")
     cursor = db.execute(
-        f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?",  # noqa: S608  # callers pass constants
+        f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?",  # callers pass constants
         (state, *values, job_id, leaving),
     )
     if cursor.rowcount != 1:
@@ -392,12 +288,12 @@ def _move(
 
 def interrupted(db: sqlite3.Connection) -> list[Job]:
     """Jobs whose attempt was cut off by the daemon's own end."""
-    rows = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {_LIVE} AND state = 'transcribing'").fetchall()  # noqa: S608
+    rows = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing'").fetchall()
     return [job_of(row) for row in rows]
 
 
 def hand_back(db: sqlite3.Connection, job: Job, due_at: float) -> None:
-    """transcribing → queued because the daemon ended; counts towards max_crashes alone."""
+    """Move transcribing → queued because the daemon ended; counts towards max_crashes alone."""
     _move(
         db,
         job.id,
@@ -418,41 +314,13 @@ def _tally(db: sqlite3.Connection, folder: str, what: str) -> None:
     )
 
 
-def write_hold(db: sqlite3.Connection, hold: Hold) -> None:
-    """Insert or replace one hold."""
-    db.execute(
-        "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (hold.scope.kind, hold.scope.name, hold.code, hold.reason, hold.since, hold.next_probe_at, hold.wait_seconds),
-    )
-
-
-def delete_hold(db: sqlite3.Connection, scope: Scope) -> None:
-    """Forget one hold."""
-    db.execute("DELETE FROM holds WHERE kind = ? AND name = ?", (scope.kind, scope.name))
-
-
-def read_holds(db: sqlite3.Connection) -> list[Hold]:
-    """Every hold."""
-    return [
-        Hold(Scope(ScopeKind(kind), name), *rest)
-        for kind, name, *rest in db.execute("SELECT * FROM holds ORDER BY kind, name")
-    ]
-
-
-def make_due(db: sqlite3.Connection, column: str, name: str, now: float) -> None:
-    """Deferred jobs whose provider or folder has just shown that it works need not wait longer."""
-    if column not in {"provider", "folder"}:
-        raise ValueError(column)
-    db.execute(
-        f"UPDATE jobs SET due_at = ? WHERE state = 'queued' AND {column} = ? AND due_at > ?",  # noqa: S608
-        (now, name, now),
-    )
-
-
 def read_attempts(db: sqlite3.Connection, job_id: int) -> list[Attempt]:
     """Every attempt of one job, oldest first."""
     rows = db.execute(
         "SELECT at, provider, seconds, status, code, reason, counted FROM attempts WHERE job_id = ? ORDER BY id",
         (job_id,),
     )
-    return [Attempt(*row[:6], counted=bool(row[6])) for row in rows]
+    return [
+        Attempt(at, provider, seconds, status, code, reason, counted=bool(counted))
+        for at, provider, seconds, status, code, reason, counted in rows
+    ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import is_held
-from dropscribe.jobs import rows
+from dropscribe.jobs import hold_rows, rows
 from dropscribe.jobs.engine import FolderStats, Stats
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def read_stats(
     in_flight: Mapping[str, int] | None = None,
 ) -> Stats:
     """Counts of every folder in *chains*, and the holds."""
-    holds = rows.read_holds(db)
+    holds = hold_rows.read_holds(db)
     held = {hold.scope for hold in holds}
     counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
     folders = {

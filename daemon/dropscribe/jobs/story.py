@@ -97,3 +97,12 @@ def _story(db: sqlite3.Connection, row: tuple) -> Story:  # type: ignore[type-ar
         *rest,
         tries=tuple(read_attempts(db, job_id)),
     )
+
+
+def count_before(db: sqlite3.Connection, story: Story) -> int:
+    """Queued jobs of the same folder that are due before *story*."""
+    row = db.execute(
+        "SELECT count(*) FROM jobs WHERE state = 'queued' AND folder = ? AND (due_at, id) < (?, ?)",
+        (story.folder, story.due_at, story.id),
+    ).fetchone()
+    return int(row[0])

@@ -193,7 +193,7 @@ def _take_back_sidecars(publication: Publication) -> None:
 
 
 def _move_audio(publication: Publication, folder: int, name: bytes) -> None:
-    source = _open_source(publication, folder, name)
+    source = _open_source(folder, name)
     try:
         # While the lease is held no writer can open the file: check and move are one.
         with held_lease(source) as state:
@@ -214,7 +214,7 @@ def _move_audio(publication: Publication, folder: int, name: bytes) -> None:
     reached("audio_moved")
 
 
-def _open_source(publication: Publication, folder: int, name: bytes) -> int | None:
+def _open_source(folder: int, name: bytes) -> int | None:
     """The audio's descriptor, or None where it may be moved but not read."""
     try:
         return os.open(

@@ -79,7 +79,9 @@ class Handler:
 
     async def _attempt(self, job: Job, setup: Setup) -> Outcome:
         if job.crashes >= setup.limits.max_crashes:
-            error = AudioRejected("crashed_daemon", f"the daemon ended {job.crashes} times in a row during it")
+            error = AudioRejected(
+                "crashed_daemon", f"the daemon ended {job.crashes} times in a row during it"
+            )
             return await self._reject(job, setup, error, AttemptEnd(0.0))
         try:
             audio = await self._open(job, setup)

@@ -55,7 +55,9 @@ class Holds:
         max_seconds: The config's ``hold.max``.
     """
 
-    def __init__(self, queue: HoldQueue, observer: Observer, first_seconds: float, max_seconds: float) -> None:
+    def __init__(
+        self, queue: HoldQueue, observer: Observer, first_seconds: float, max_seconds: float
+    ) -> None:
         self._queue = queue
         self._observer = observer
         self.first_seconds = first_seconds
@@ -70,7 +72,9 @@ class Holds:
         held = self._queue.hold_of(scope)
         if held and now < held.next_probe_at:
             return  # it was in flight when the hold began: no probe, no news
-        wait_seconds = next_hold_seconds(held and held.wait_seconds, self.first_seconds, self.max_seconds)
+        wait_seconds = next_hold_seconds(
+            held.wait_seconds if held else None, self.first_seconds, self.max_seconds
+        )
         hold = Hold(
             scope,
             error.code,

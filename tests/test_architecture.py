@@ -1,0 +1,93 @@
+"""The house's directions: no arrow runs back (ARCHITECTURE.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "daemon" / "dropscribe"
+
+FLOORS = {
+    "core": 0,
+    "disk": 1,
+    "config": 2,
+    "transcripts": 2,
+    "providers": 3,
+    "publish": 3,
+    "jobs": 3,
+    "intake": 4,
+    "work": 4,
+    "service": 4,
+    "app": 5,
+    "cli": 6,
+}
+"""A room imports from itself and from floors below. transcripts and config are below providers, which
+are built from a config and hand over transcripts."""
+
+PURE = ("os", "asyncio", "time", "logging", "structlog", "socket", "sqlite3", "pathlib", "threading", "random")
+
+
+def modules():
+    return sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute modules that *path* imports, those for type checkers alone included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_room_imports_only_from_below(path):
+    """Imports lead from a floor to itself's room or to a lower floor."""
+    room = room_of(path)
+    for name in imports_of(path):
+        if not name.startswith("dropscribe."):
+            continue
+        other = name.split(".")[1]
+        if other in FLOORS and other != room:
+            assert FLOORS[other] < FLOORS[room], f"{path.name} in {room} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((SOURCE / "core").glob("*.py")), ids=lambda path: path.name
+)
+def test_core_is_pure(path):
+    """core touches no file, clock, loop or log: what it needs comes in as arguments."""
+    roots = {name.split(".")[0] for name in imports_of(path)}
+
+    assert roots.isdisjoint(PURE)
+
+
+def test_no_source_root_package():
+    """daemon/ is a source root like src/: the name belongs to python-daemon."""
+    assert not (SOURCE.parent / "__init__.py").exists()
+
+
+def test_httpx_stays_at_the_edge():
+    """Only the providers' transport and the heartbeat know httpx."""
+    users = {
+        str(path.relative_to(SOURCE))
+        for path in modules()
+        if any(name.split(".")[0] == "httpx" for name in imports_of(path))
+    }
+
+    assert all(user.startswith(("providers/", "service/heartbeat")) for user in users)
+
+
+def test_files_stay_readable():
+    """No source file is longer than 400 lines."""
+    long = {path.name: n for path in modules() if (n := len(path.read_text("utf-8").splitlines())) > 400}
+
+    assert long == {}

@@ -396,11 +396,7 @@ class EmbeddedEngine:
                 due_at = now + outcome.after_seconds
                 rows.defer_publishing(db, job, due_at, outcome.code, outcome.reason)
             case Retry():
-                ended = outcome.attempt or AttemptEnd(
-                    0.0, code=outcome.code, reason=outcome.reason, counted=False
-                )
-                due_at = now + outcome.after_seconds
-                rows.requeue(db, job, due_at, outcome.pin, outcome.spent_seconds, ended)
+                rows.requeue(db, job, now + outcome.after_seconds, outcome)
 
     async def _durably(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run *work*, waiting for room while the state directory's disk is full."""

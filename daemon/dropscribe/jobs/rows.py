@@ -20,6 +20,7 @@ from dropscribe.core.model import (
     Job,
     JobState,
     Kept,
+    Retry,
 )
 
 if TYPE_CHECKING:
@@ -218,22 +219,36 @@ def clamp_due(db: sqlite3.Connection, latest: float) -> None:
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {LIVE} AND due_at > ?", (latest, latest))
 
 
-def requeue(
-    db: sqlite3.Connection, job: Job, due_at: float, pin: str, spent_seconds: float, ended: AttemptEnd
-) -> None:
-    """Move transcribing → queued after a failed attempt; an attempt that does not count is given back."""
+def requeue(db: sqlite3.Connection, job: Job, due_at: float, retry: Retry) -> None:
+    """Move transcribing → queued; an attempt that does not count, or was none, is given back."""
+    ended = retry.attempt or AttemptEnd(0.0, counted=False)
     _move(
         db,
         job.id,
         JobState.TRANSCRIBING,
         JobState.QUEUED,
-        "due_at = ?, pin = ?, spent_seconds = spent_seconds + ?, attempts = attempts - ?,"
+        "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?,"
+        " attempts = attempts - ?,"
         " ambiguous = ambiguous + ?, crashes = 0, code = ?, reason = ?",
-        (due_at, pin, spent_seconds, not ended.counted, ended.ambiguous, ended.code, ended.reason),
+        (
+            *(due_at, retry.pin, retry.spent_seconds),
+            *(not ended.counted, ended.ambiguous, retry.code, retry.reason),
+        ),
     )
+    if retry.attempt is None:
+        _forget_attempt(db, job.id)
+        return
     end_attempt(db, job.id, ended)
     if ended.ambiguous:
         _tally(db, job.folder, MAYBE_PAID_TWICE)
+
+
+def _forget_attempt(db: sqlite3.Connection, job_id: int) -> None:
+    """Nothing was sent: a file that is looked for every minute must not fill the history."""
+    db.execute(
+        "DELETE FROM attempts WHERE id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS NULL",
+        (job_id,),
+    )
 
 
 def defer_publishing(db: sqlite3.Connection, job: Job, due_at: float, code: str, reason: str) -> None:

@@ -95,7 +95,7 @@ def _story(db: sqlite3.Connection, row: tuple) -> Story:  # type: ignore[type-ar
         mtime_ns,
         JobState(state),
         *rest,
-        tries=tuple(read_attempts(db, job_id)),
+        tuple(read_attempts(db, job_id)),
     )
 
 

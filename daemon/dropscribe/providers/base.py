@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from dropscribe.core.params import ParamValue
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.disk.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
 
-ParamValue = bool | int | float | str | list[str]
-"""A request parameter's value. A boolean is sent as ``true``/``false``, a list as a repeated parameter."""
+__all__ = ["ParamValue", "Provider"]
 
 
 class Provider(Protocol):

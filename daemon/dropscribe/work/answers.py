@@ -75,7 +75,7 @@ class Answers:
     async def error(self, job: Job, code: str, reason: str, ended: AttemptEnd) -> dict[str, Any]:
         """The error's document (CONTRACT.md §4), every attempt in it."""
         attempts = await self._queue.attempts(job)
-        was_sent = bool(ended.code)
+        was_sent = ended.counted
         last = Attempt(attempts[-1].at, job.provider, ended.seconds, ended.status, ended.code, ended.reason)
         return error_document(
             ErrorFacts(

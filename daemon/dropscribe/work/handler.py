@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from dropscribe.core.errors import (
@@ -22,7 +23,7 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.core.model import AttemptEnd, Job, KeptForPublishing, Retry, ScopeKind, Withdrawn
-from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, Verdict, backoff_seconds, decide_after
+from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, Verdict, decide_after
 from dropscribe.disk.audio import AudioFile
 from dropscribe.disk.crashpoint import reached
 from dropscribe.work.answers import Answers
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
     from dropscribe.work.setup import DiskThreads, IntakeSide, Setup
 
 LOOK_AGAIN_SECONDS = 2.0
-"""How soon a job whose file is not at its place is tried again, while the intake lists the inbox."""
+"""How soon a job whose file cannot be read is looked at again, while the intake lists the inbox."""
+
+LONGEST_LOOK_SECONDS = 60.0
 
 
 class WorkQueue(Protocol):
@@ -70,6 +73,7 @@ class Handler:
     answers: Answers
     publisher: Publisher
     jitter: Callable[[], float]
+    _looks: Counter[int] = field(default_factory=Counter)
 
     async def __call__(self, job: Job) -> Outcome:
         """Transcribe *job*, or publish what is kept of it."""
@@ -88,10 +92,11 @@ class Handler:
         except AudioError as error:
             return self._not_readable(job, error)
         except OSError as error:
-            return self._disk_trouble(job, setup, error)
+            return self._disk_trouble(job, error)
+        self._looks.pop(job.id, None)
         with audio:
             if unsent := _unsendable(job, setup, audio):
-                return await self._reject(job, setup, unsent, AttemptEnd(0.0))
+                return await self._reject_unsent(job, setup, unsent)
             return await self._send(job, setup, audio)
 
     async def _open(self, job: Job, setup: Setup) -> AudioFile:
@@ -109,18 +114,23 @@ class Handler:
         """Not a failure of the audio: the intake finds out what is there now."""
         self.intake.look_again(job.folder)
         if isinstance(error, AudioMissing):
-            return Retry(LOOK_AGAIN_SECONDS, "missing", "not at its place; the inbox is being listed")
+            return self._retry_unsent(job, "missing", "not at its place; the inbox is being listed")
         if isinstance(error, AudioChanged):
             self.intake.distrust(job.folder, job.path)
         code = "unreadable" if isinstance(error, AudioForbidden) else "changed"
         ended = AttemptEnd(0.0, code=code, reason=error.reason, counted=False)
         return Withdrawn(error.reason, ended)
 
-    def _disk_trouble(self, job: Job, setup: Setup, error: OSError) -> Outcome:
+    def _disk_trouble(self, job: Job, error: OSError) -> Outcome:
         """EIO, ESTALE, EMFILE: the disk's trouble, neither the file's nor the provider's."""
-        wait_seconds = min(60.0, backoff_seconds(setup.limits, 1, self.jitter()))
         self.intake.look_again(job.folder)
-        return Retry(wait_seconds, "disk_error", error.strerror or str(error))
+        return self._retry_unsent(job, "disk_error", error.strerror or str(error))
+
+    def _retry_unsent(self, job: Job, code: str, reason: str) -> Retry:
+        """Look again soon, then less and less often; no attempt was made."""
+        self._looks[job.id] += 1
+        wait_seconds = min(LONGEST_LOOK_SECONDS, LOOK_AGAIN_SECONDS * 2.0 ** min(self._looks[job.id] - 1, 10))
+        return Retry(wait_seconds, code, reason)
 
     async def _send(self, job: Job, setup: Setup, audio: AudioFile) -> Outcome:
         began = time.monotonic()
@@ -134,7 +144,7 @@ class Handler:
         except AudioError as error:
             return self._not_readable(job, error)
         except OSError as error:
-            return self._disk_trouble(job, setup, error)
+            return self._disk_trouble(job, error)
         reached("answered")
         ended = AttemptEnd(time.monotonic() - began, status=None)
         self._report(job, ended)
@@ -195,6 +205,10 @@ class Handler:
         document = await self.answers.error(job, code or error.code, error.reason, ended)
         kept = await self.answers.keep(job, setup, document, "", ended)
         return KeptForPublishing(kept)
+
+    async def _reject_unsent(self, job: Job, setup: Setup, error: AudioRejected) -> Outcome:
+        ended = AttemptEnd(0.0, code=error.code, reason=error.reason, counted=False)
+        return await self._reject(job, setup, error, ended)
 
     def _report(self, job: Job, ended: AttemptEnd) -> None:
         self.observer.attempt_ended(

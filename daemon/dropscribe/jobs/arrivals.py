@@ -1,0 +1,111 @@
+"""Rows as the inboxes change them: files that arrive, move, are put back or go away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import JobState, NewJob, Submitted
+from dropscribe.jobs.rows import LIVE, end, join_path, split_path
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+def submit(db: sqlite3.Connection, new: NewJob) -> Submitted:
+    """Insert one job, unless one with its identity lives."""
+    directory, name = split_path(new.path)
+    seen = new.snapshot
+    cursor = db.execute(
+        "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes,"
+        " mtime_ns, incomplete, state, received_at, due_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT DO NOTHING",
+        (
+            *(new.folder, directory, name, new.identity, new.stable_inodes),
+            *(seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, new.incomplete),
+            *(new.received_at, new.received_at),
+        ),
+    )
+    if cursor.rowcount == 0:
+        row = db.execute(
+            f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {LIVE}",  # constant
+            (new.folder, new.identity),
+        ).fetchone()
+        return Submitted(is_new=False, live_path=join_path(*row) if row else None)
+    _supersede(db, new, directory, name, cursor.lastrowid or 0)
+    return Submitted(is_new=True, failed_paths=_taken_back(db, new))
+
+
+def _supersede(db: sqlite3.Connection, new: NewJob, directory: bytes, name: bytes, job_id: int) -> None:
+    """Another file stands at the path now: the queued job of the one before it has lost its audio."""
+    rows = db.execute(
+        "SELECT id FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND state = 'queued' AND id <> ?",
+        (new.folder, directory, name, job_id),
+    ).fetchall()
+    for (old_id,) in rows:
+        end(db, old_id, JobState.QUEUED, JobState.WITHDRAWN, reason="another file took its place")
+
+
+def _taken_back(db: sqlite3.Connection, new: NewJob) -> tuple[bytes, ...]:
+    """Failed jobs of the same audio, now back in the inbox: their error files have had their day.
+
+    Matched by size and mtime, which every kind of move keeps; the caller checks that the audio is
+    really gone from ``failed``.
+    """
+    rows = db.execute(
+        "SELECT filed FROM jobs WHERE folder = ? AND size_bytes = ? AND mtime_ns = ? AND state = 'failed'"
+        " AND filed IS NOT NULL",
+        (new.folder, new.snapshot.size_bytes, new.snapshot.mtime_ns),
+    ).fetchall()
+    return tuple(row[0] for row in rows)
+
+
+def forget_failed(db: sqlite3.Connection, folder: str, filed: bytes) -> None:
+    """A failed file was taken back: it no longer counts as failed."""
+    db.execute(
+        "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
+        " WHERE folder = ? AND filed = ? AND state = 'failed'",
+        (folder, filed),
+    )
+
+
+def withdraw(db: sqlite3.Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str) -> None:
+    """Queued and kept jobs whose files are gone end; those that run are left to their handler."""
+    for directory, name in places:
+        found = db.execute(
+            "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
+            f" AND {LIVE} AND state <> 'transcribing'",
+            (folder, directory, name),
+        ).fetchall()
+        for job_id, state in found:
+            end(db, job_id, JobState(state), JobState.WITHDRAWN, reason=reason)
+
+
+def relocate(db: sqlite3.Connection, folder: str, old_path: bytes, new_path: bytes) -> None:
+    """A live job's file was renamed inside its inbox; a kept answer gets its names anew."""
+    db.execute(
+        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND directory = ? AND name = ? AND {LIVE}",  # constant
+        (*split_path(new_path), folder, *split_path(old_path)),
+    )
+
+
+def read_live(db: sqlite3.Connection, folder: str, directory: bytes) -> list[tuple[object, ...]]:
+    """(name, inode, size_bytes, mtime_ns, device, stable_inodes) of one directory's live jobs."""
+    return db.execute(
+        "SELECT name, inode, size_bytes, mtime_ns, device, stable_inodes FROM jobs"
+        f" WHERE folder = ? AND directory = ? AND {LIVE} ORDER BY name",
+        (folder, directory),
+    ).fetchall()
+
+
+def read_directories(db: sqlite3.Connection, folder: str) -> list[bytes]:
+    """Directories that live jobs stand in."""
+    rows = db.execute(f"SELECT DISTINCT directory FROM jobs WHERE folder = ? AND {LIVE}", (folder,))
+    return [directory for (directory,) in rows]
+
+
+def set_device(db: sqlite3.Connection, folder: str, directory: bytes, device: int) -> None:
+    """The directory's live files are on *device* now: it was mounted anew."""
+    db.execute(
+        f"UPDATE jobs SET device = ? WHERE folder = ? AND directory = ? AND {LIVE}",
+        (device, folder, directory),
+    )

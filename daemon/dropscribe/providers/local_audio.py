@@ -44,7 +44,7 @@ class Decoder:
         """Take a seekable binary *reader*, and *raw* for content without a header."""
         self._reader = reader
         self._raw = raw
-        self._error: Exception | None = None
+        self._error: av.FFmpegError | None = None
         self.samples = 0
         self.warning = ""
 
@@ -66,14 +66,15 @@ class Decoder:
                 yield gathered[:cut]
                 pieces, waiting = [gathered[cut:]], len(gathered) - cut
         if not self.samples:
-            raise AudioRejected("undecodable", str(self._error or "there is no audio in it"))
+            reason = self._error.strerror if self._error else "there is no audio in it"
+            raise AudioRejected("undecodable", reason or "")
         yield np.concatenate(pieces)
 
     def _pieces(self) -> Iterator[Samples]:
         try:
             container = self._open()
         except av.FFmpegError as error:
-            raise AudioRejected("undecodable", str(error)) from error
+            raise AudioRejected("undecodable", error.strerror or "") from error
         with container:
             if not container.streams.audio:
                 raise AudioRejected("no_audio_stream", "there is no audio stream in it")
@@ -110,7 +111,7 @@ class Decoder:
             self.warning = "damaged_audio"
         return frames
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, error: av.FFmpegError) -> None:
         self._error = error
         self.warning = "truncated_audio"
 

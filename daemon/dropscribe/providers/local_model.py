@@ -3,8 +3,8 @@
 The two packaged models are byte for byte the published conversions of Whisper tiny.en and base; their
 wheels are other people's uploads, so their hash is checked before each first load.
 
-Guarantees: imports nothing of the engine before :func:`load_engine`; the joined base model appears in
-the cache whole or not at all.
+Guarantees: imports nothing of the engine before :func:`load_engine`, and nothing of it that reports to
+anyone; the joined base model appears in the cache whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ MULTILINGUAL_EXTRA = "dropscribe[local-multilingual]"
 
 TINY_EN_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 BASE_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+# onnxruntime 1.29 and later, which runs the voice detector, reports to its vendor unless told not to
+# before it is imported (microsoft/onnxruntime#27379, #29843). Nothing leaves the machine here.
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "HF_HUB_DISABLE_TELEMETRY")
 _BASE_DATA_FILES = ("config.json", "tokenizer.json", "vocabulary.txt")
 
 
@@ -204,6 +207,8 @@ def load_engine(choice: ModelChoice, cpu_threads: int, workers: int) -> Any:
     """
     require_engine()
     folder = ready_folder(choice)
+    for name in _NO_TELEMETRY:
+        os.environ.setdefault(name, "1")
     try:
         whisper = importlib.import_module("faster_whisper")
         return whisper.WhisperModel(

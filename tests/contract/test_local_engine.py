@@ -1,0 +1,258 @@
+"""The embedded engine on real speech, and on what is none."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
+from dropscribe.disk.audio import AudioFile
+from dropscribe.providers.local import LocalProvider
+from support.speech import (
+    SAMPLE_RATE_HZ,
+    SENSE_AND_SENSIBILITY,
+    SPEECH,
+    likeness,
+    missing_words,
+    needs_engine,
+    needs_speech,
+    references,
+    silence,
+    words_of,
+    write_wav,
+)
+from support.waiting import until
+
+pytestmark = [*needs_engine, needs_speech]
+
+FORMATS = sorted(path.name for path in (SPEECH / "formats").glob("clip*"))
+MIB = 2**20
+
+
+def provider(**settings):
+    """An embedded engine with the English model."""
+    defaults = {"name": "here", "model": "tiny.en", "concurrency": 1, "cpu_threads": 0}
+    return LocalProvider(SimpleNamespace(**{**defaults, "idle_unload_seconds": 600.0, **settings}))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """One engine for all tests that do not look at its life."""
+    engine = provider()
+    yield engine
+    asyncio.run(engine.close())
+
+
+async def heard(engine, path, **params):
+    """The transcript of *path*."""
+    with AudioFile.open(os.fsencode(path.parent), os.fsencode(path.name)) as audio:
+        transcript = await engine.transcribe(audio, params)
+        assert audio.sha256, "the caller needs the digest of what was transcribed"
+        return transcript
+
+
+def frames_of(name):
+    """A clip as 16 kHz mono 16-bit frames."""
+    from dropscribe.providers.local_audio import Decoder  # noqa: PLC0415 - needs the extra
+
+    with (SPEECH / "clips" / name).open("rb") as file:
+        blocks = list(Decoder(file).blocks())
+    return b"".join((block * 32767).astype("<i2").tobytes() for block in blocks)
+
+
+def resident_bytes():
+    """This process's resident memory."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def test_words_and_their_times(shared):
+    """jfk.wav: the words that were said, timed within the recording, each with a probability."""
+    transcript = await heard(shared, SPEECH / "clips" / "jfk.wav", language="en")
+    assert words_of(transcript.text) == words_of(references()["jfk.wav"])
+    assert (transcript.language, transcript.duration, transcript.warnings) == ("en", 11.0, ())
+    assert words_of(" ".join(word.word for word in transcript.words)) == words_of(transcript.text)
+    edges = [edge for word in transcript.words for edge in (word.start, word.end)]
+    assert edges == sorted(edges)
+    assert edges[0] >= 0
+    assert edges[-1] <= 11.0
+    assert all(0 < word.confidence <= 1 for word in transcript.words)
+    assert all(0 < segment.confidence <= 1 for segment in transcript.segments)
+    country = [word for word in transcript.words if words_of(word.word) == ["country"]]
+    assert [word.start for word in country] == pytest.approx([6.4, 10.0], abs=0.5)
+
+
+async def test_answer_is_plain_json(shared):
+    """Nothing of numpy reaches the store: every number is Python's own, exactly."""
+    transcript = await heard(shared, SPEECH / "clips" / "jfk.wav")
+    assert json.loads(json.dumps(transcript.raw)) == transcript.raw
+    assert transcript.raw["model"] == transcript.model == "tiny.en"
+    numbers = [value for word in transcript.words for value in (word.start, word.end, word.confidence)]
+    assert {type(number) for number in numbers} == {float}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_every_format_is_decoded(shared, name):
+    """One clip in nineteen containers and codecs, one of them without any header."""
+    transcript = await heard(shared, SPEECH / "formats" / name, beam_size=1)
+    assert likeness(SENSE_AND_SENSIBILITY, transcript.text) > 0.9
+    assert transcript.duration == pytest.approx(7.1, abs=0.1)
+
+
+async def test_raw_samples_are_read_as_the_rule_says(shared, tmp_path):
+    """The same bytes called 8 kHz last twice as long."""
+    shutil.copy(SPEECH / "formats" / "clip.pcm", tmp_path / "CLIP.RAW")
+    assert (await heard(shared, tmp_path / "CLIP.RAW", sample_rate=8000)).duration == pytest.approx(
+        14.2, abs=0.01
+    )
+
+
+async def test_silence_is_an_empty_text(shared, tmp_path):
+    """Nothing said is a result, and nothing is made up."""
+    transcript = await heard(shared, write_wav(tmp_path / "a.wav", silence(30)))
+    assert (transcript.text, transcript.segments, transcript.duration) == ("", (), 30.0)
+
+
+async def test_speech_after_a_long_silence_is_heard_at_its_time(shared, tmp_path):
+    """A block with nothing in it neither stops nor shifts what follows."""
+    path = write_wav(tmp_path / "a.wav", silence(130) + frames_of("jfk.wav"))
+    transcript = await heard(shared, path)
+    assert likeness(references()["jfk.wav"], transcript.text) > 0.9
+    assert 129.9 < transcript.words[0].start < 132
+    assert transcript.words[-1].end <= 141.1
+
+
+async def test_no_word_is_lost_between_blocks(shared, tmp_path):
+    """Speech longer than a block comes back whole, in order, and on time behind the border."""
+    said = references()
+    once = [name for name in sorted(said) if name.startswith(("LJ", "sas"))]
+    names = [*once, *once, "jfk.wav"]
+    clips = [frames_of(name) for name in names]
+    path = write_wav(tmp_path / "a.wav", b"".join(clips))
+    transcript = await heard(shared, path)
+    assert transcript.duration > 140
+    spoken = " ".join(said[name] for name in names)
+    assert likeness(spoken, transcript.text) > 0.93
+    assert [run for run in missing_words(spoken, transcript.text) if len(run) > 2] == []
+    assert all(one.start <= next_.start for one, next_ in itertools.pairwise(transcript.words))
+    jfk_at = sum(map(len, clips[:-1])) / 2 / SAMPLE_RATE_HZ
+    (americans,) = (word for word in transcript.words if words_of(word.word) == ["americans"])
+    assert americans.start == pytest.approx(jfk_at + 1.6, abs=0.6)
+
+
+async def test_text_named_wav_is_rejected(shared, tmp_path):
+    """What is no audio is told from audio by decoding it."""
+    (tmp_path / "a.wav").write_text("Dear diary, this is not a recording.\n" * 40)
+    with pytest.raises(AudioRejected) as refused:
+        await heard(shared, tmp_path / "a.wav")
+    assert refused.value.code == "undecodable"
+
+
+async def test_a_playlist_opens_no_other_file(shared, tmp_path):
+    """A file that names another one is no way to have that one transcribed."""
+    shutil.copy(SPEECH / "clips" / "jfk.mp3", tmp_path / "secret.mp3")
+    for text in (
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:12\n#EXTINF:11,\nfile://{tmp_path}/secret.mp3\n#EXT-X-ENDLIST\n",
+        f"ffconcat version 1.0\nfile {tmp_path}/secret.mp3\n",
+    ):
+        (tmp_path / "a.wav").write_text(text)
+        with pytest.raises(AudioRejected):
+            await heard(shared, tmp_path / "a.wav")
+
+
+async def test_a_cut_recording_says_so(shared, tmp_path):
+    """Half a FLAC: what is there is transcribed, and the transcript carries the warning."""
+    whole = (SPEECH / "formats" / "clip.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
+    transcript = await heard(shared, tmp_path / "a.flac", language="en")
+    assert transcript.warnings == ("truncated_audio",)
+    assert words_of(transcript.text)[:4] == words_of(SENSE_AND_SENSIBILITY)[:4]
+
+
+async def test_a_language_that_the_model_cannot_do_is_refused(shared):
+    """German with the English model: the rule is told what to install; nothing is made up."""
+    with pytest.raises(RuleRejected) as refused:
+        await heard(shared, SPEECH / "clips" / "jfk.wav", language="de")
+    assert refused.value.code == "language_not_supported"
+    assert "dropscribe[local-multilingual]" in refused.value.reason
+
+
+async def test_no_language_with_the_english_model_is_warned_of(shared):
+    """It cannot detect: it assumes English and says so."""
+    transcript = await heard(shared, SPEECH / "clips" / "sas_0880.wav")
+    assert transcript.language == "en"
+    assert transcript.warnings == ("language_not_detected_english_only",)
+
+
+async def test_two_recordings_share_one_model():
+    """Side by side, each gets its own words."""
+    engine = provider(concurrency=2, cpu_threads=1)
+    names = ["jfk.wav", "sas_0870.wav", "sas_0930.wav"]
+    texts = await asyncio.gather(*(heard(engine, SPEECH / "clips" / name) for name in names))
+    await engine.close()
+    for name, transcript in zip(names, texts, strict=True):
+        assert likeness(references()[name], transcript.text) > 0.9
+
+
+async def test_an_idle_model_leaves_memory():
+    """After idle_unload the model's memory is the system's again, and the next file loads it anew."""
+    engine = provider(idle_unload_seconds=0.0)
+    engine._threads.submit(engine._model.get).result()
+    loaded = resident_bytes()
+    await heard(engine, SPEECH / "clips" / "sas_0880.wav")
+    await until(lambda: not engine._model.is_loaded and resident_bytes() < loaded - 30 * MIB)
+    assert likeness("he was not an", (await heard(engine, SPEECH / "clips" / "sas_0880.wav")).text) > 0.5
+    await engine.close()
+
+
+async def test_a_cancelled_recording_frees_the_engine(tmp_path):
+    """Twenty minutes are not worked off once nobody wants them: the next file comes soon."""
+    engine = provider()
+    long = write_wav(tmp_path / "long.wav", frames_of("jfk.wav") * 110)
+    task = asyncio.create_task(heard(engine, long))
+    await until(lambda: engine._model.is_loaded)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(20):
+        assert (await heard(engine, SPEECH / "clips" / "sas_0930.wav")).text
+    await engine.close()
+
+
+async def test_close_ends_what_runs(tmp_path):
+    """After close no thread of the engine works on; a second close is harmless."""
+    before = set(threading.enumerate())
+    engine = provider()
+    long = write_wav(tmp_path / "long.wav", frames_of("jfk.wav") * 110)
+    task = asyncio.create_task(heard(engine, long))
+    await until(lambda: engine._model.is_loaded)
+    task.cancel()
+    await asyncio.wait({task})
+    await engine.close()
+    await engine.close()
+    await until(lambda: not [t for t in set(threading.enumerate()) - before if "local-engine" in t.name])
+
+
+async def test_probe_names_the_model_without_loading_it():
+    """`check --online` learns which model would be used and that it is the one we know."""
+    engine = provider(model="auto")
+    assert "hash verified" in await engine.probe()
+    assert not engine._model.is_loaded
+    await engine.close()
+
+
+async def test_a_model_that_does_not_load_holds_the_provider(tmp_path):
+    """A directory with something else in it says nothing about the recording."""
+    (tmp_path / "model.bin").write_bytes(b"no model")
+    engine = provider(model=str(tmp_path))
+    with pytest.raises(ProviderUnusable) as refused:
+        await heard(engine, SPEECH / "clips" / "sas_0880.wav")
+    assert refused.value.code == "model_unloadable"
+    await engine.close()

@@ -1,0 +1,63 @@
+"""What a rule may ask of the embedded engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from dropscribe.core.errors import RuleRejected
+from dropscribe.providers.local_params import RawFormat, parse_params
+
+
+def test_defaults_are_the_measured_ones():
+    """Nothing asked: the language is detected, silence is filtered, words are timed."""
+    request = parse_params({})
+    assert request.language is None
+    assert request.options == {
+        "beam_size": 5,
+        "vad_filter": True,
+        "word_timestamps": True,
+        "condition_on_previous_text": False,
+    }
+
+
+def test_engine_parameters_pass_and_override():
+    """What faster-whisper takes is passed as given; a whole number will do for a number."""
+    options = parse_params({"beam_size": 1, "initial_prompt": "Dashwood", "temperature": 0}).options
+    assert (options["beam_size"], options["initial_prompt"], options["temperature"]) == (1, "Dashwood", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "code"), [("en", "en"), ("en-GB", "en"), ("PT_br", "pt"), ("auto", None), ("", None)]
+)
+def test_language_is_reduced_to_its_code(given, code):
+    """Regions and case are the user's; the model knows languages."""
+    assert parse_params({"language": given}).language == code
+
+
+def test_raw_format_is_ours():
+    """encoding, sample_rate and channels describe files without a header and never reach the engine."""
+    request = parse_params({"encoding": "pcm_mulaw", "sample_rate": 8000, "channels": 2})
+    assert request.raw == RawFormat("pcm_mulaw", 8000, 2)
+    assert not {"encoding", "sample_rate", "channels"} & request.options.keys()
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [
+        ({"beam_sise": 5}, "unknown_parameter"),
+        ({"model": "base"}, "unknown_parameter"),
+        ({"beam_size": "5"}, "bad_parameter"),
+        ({"beam_size": True}, "bad_parameter"),
+        ({"beam_size": 0}, "bad_parameter"),
+        ({"vad_filter": 1}, "bad_parameter"),
+        ({"task": "summarise"}, "bad_parameter"),
+        ({"encoding": "opus"}, "bad_parameter"),
+        ({"language": ["en", "de"]}, "bad_parameter"),
+    ],
+)
+def test_a_wrong_parameter_is_the_rules_fault_and_named(params, code):
+    """One bad parameter would fail every file of the rule: the rule is told, not the file."""
+    with pytest.raises(RuleRejected) as refused:
+        parse_params(params)
+    assert refused.value.code == code
+    assert next(iter(params)) in refused.value.reason

@@ -114,7 +114,10 @@ async def test_awkward_names_arrive(tmp_path, name):
 async def test_a_rejected_file_ends_in_failed_with_its_reason(tmp_path):
     """What the provider will never take goes to failed with code, reason and every attempt."""
     script = ScriptedProvider(
-        [TemporaryFailure("http_500", "oops", status=500), AudioRejected("bad_format", "no audio", status=415)]
+        [
+            TemporaryFailure("http_500", "oops", status=500),
+            AudioRejected("bad_format", "no audio", status=415),
+        ]
     )
     async with House(make_config(tmp_path), {"main": script}) as house:
         await house.drop("2026/call.wav")

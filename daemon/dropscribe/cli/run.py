@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dropscribe.app.daemon import Daemon, RunResult
 from dropscribe.cli import exits
 from dropscribe.cli.words import say
-from dropscribe.config import find_config, load_config
+from dropscribe.config.load import find_config, load_config
 from dropscribe.config.problems import format_problem
 from dropscribe.service.logs import configure_logging
 from dropscribe.service.notify import Notifier

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.problems import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from dropscribe.config.document import Document
     from dropscribe.config.model import Config, FolderRule
@@ -21,9 +21,7 @@ def check_config(config: Config, document: Document) -> None:
     _check_provider_names(document)
     _check_waits(config, document)
     _check_openai_models(config, document)
-    real = {
-        path: Path(os.path.realpath(path)) for rule in config.folders.values() for path in _paths_of(rule)
-    }
+    real = {path: os.path.realpath(path) for rule in config.folders.values() for path in _paths_of(rule)}
     rules = list(config.folders.values())
     for number, rule in enumerate(rules):
         for other in rules[:number]:
@@ -31,6 +29,11 @@ def check_config(config: Config, document: Document) -> None:
         _check_destinations(rule, rules, real, document)
         _check_state_dir(rule, config, real, document)
     _check_shared_defaults(rules, document)
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    """On real paths; texts, because every rule is compared with every other."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _paths_of(rule: FolderRule) -> tuple[Path, Path, Path]:
@@ -83,7 +86,7 @@ def _check_openai_models(config: Config, document: Document) -> None:
                 document.report(("folders", rule.name, "provider"), message, hint, warning=True)
 
 
-def _check_inboxes(rule: FolderRule, other: FolderRule, real: dict[Path, Path], document: Document) -> None:
+def _check_inboxes(rule: FolderRule, other: FolderRule, real: dict[Path, str], document: Document) -> None:
     mine, its = real[rule.inbox], real[other.inbox]
     path = ("folders", rule.name, "inbox")
     line = document.line_of(("folders", other.name, "inbox"))
@@ -91,30 +94,30 @@ def _check_inboxes(rule: FolderRule, other: FolderRule, real: dict[Path, Path], 
         document.report(
             path, f"is the inbox of '{other.name}' too", f"first on line {line}; one rule, one inbox"
         )
-    elif (mine.is_relative_to(its) and other.recursive) or (its.is_relative_to(mine) and rule.recursive):
-        outer = other.name if mine.is_relative_to(its) else rule.name
+    elif (_is_inside(mine, its) and other.recursive) or (_is_inside(its, mine) and rule.recursive):
+        outer = other.name if _is_inside(mine, its) else rule.name
         hint = f"set recursive: false for '{outer}', or move one of them"
         document.report(path, f"overlaps the inbox of '{other.name}' (line {line})", hint)
 
 
 def _check_destinations(
-    rule: FolderRule, rules: list[FolderRule], real: dict[Path, Path], document: Document
+    rule: FolderRule, rules: list[FolderRule], real: dict[Path, str], document: Document
 ) -> None:
     for key, folder in (("done", rule.done), ("failed", rule.failed)):
         path = ("folders", rule.name, key)
         for other in rules:
             inbox = real[other.inbox]
-            if real[folder].is_relative_to(inbox):
+            if _is_inside(real[folder], inbox):
                 message = f"{folder} lies inside the inbox of '{other.name}'"
                 document.report(path, message, "it would be taken again; put it beside the inbox")
                 break
-            if inbox.is_relative_to(real[folder]):
+            if _is_inside(inbox, real[folder]):
                 message = f"the inbox of '{other.name}' lies inside {folder}"
                 document.report(path, message, "a file filed there could be taken again", warning=True)
 
 
-def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, Path], document: Document) -> None:
-    if Path(os.path.realpath(config.state_dir)).is_relative_to(real[rule.inbox]):
+def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, str], document: Document) -> None:
+    if _is_inside(os.path.realpath(config.state_dir), real[rule.inbox]):
         message = f"{config.state_dir} lies inside the inbox of '{rule.name}'"
         document.report(("state_dir",), message, "put it beside the inbox")
 

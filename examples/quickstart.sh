@@ -9,7 +9,7 @@ python=${PYTHON:-python3}
     echo "dropscribe needs Python 3.11 or newer; set PYTHON=/path/to/python3.11 and try again" >&2
     exit 1
 }
-"$python" -c 'import venv, ensurepip' || {
+"$python" -c 'import venv, ensurepip' 2>/dev/null || {
     echo "Python's venv is missing; on Debian or Ubuntu: apt install python3-venv" >&2
     exit 1
 }
@@ -25,10 +25,9 @@ say "A config and its folders, in try/drop"
 say "A recording of a human voice"
 try/venv/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary pocketsphinx \
     --dest try/speech pocketsphinx==5.1.1
-inbox=$(find try/drop -type d -name inbox | head -n 1)
 tar -xzf try/speech/pocketsphinx-5.1.1.tar.gz -C try/speech
-cp try/speech/pocketsphinx-5.1.1/test/data/librivox/*-0870.wav "$inbox/dashwood.wav"
-echo "$inbox/dashwood.wav"
+cp try/speech/pocketsphinx-5.1.1/test/data/librivox/*-0870.wav try/drop/inbox/dashwood.wav
+echo try/drop/inbox/dashwood.wav
 
 say "dropscribe run --once"
 try/venv/bin/dropscribe run --once -c try/drop/dropscribe.yaml

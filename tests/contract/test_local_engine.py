@@ -7,12 +7,14 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 
-from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
+from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected, TemporaryFailure
 from dropscribe.disk.audio import AudioFile
 from dropscribe.providers.local import LocalProvider
 from support.speech import (
@@ -227,16 +229,17 @@ async def test_a_cancelled_recording_frees_the_engine(tmp_path):
 
 
 async def test_close_ends_what_runs(tmp_path):
-    """After close no thread of the engine works on; a second close is harmless."""
+    """After close no thread works on, and what ran may be tried again; a second close is harmless."""
     before = set(threading.enumerate())
     engine = provider()
     long = write_wav(tmp_path / "long.wav", frames_of("jfk.wav") * 110)
-    task = asyncio.create_task(heard(engine, long))
+    running, waiting = (asyncio.create_task(heard(engine, long)) for _ in range(2))
     await until(lambda: engine._model.is_loaded)
-    task.cancel()
-    await asyncio.wait({task})
     await engine.close()
     await engine.close()
+    for task in (running, waiting):
+        with pytest.raises(TemporaryFailure, match="interrupted"):
+            await task
     await until(lambda: not [t for t in set(threading.enumerate()) - before if "local-engine" in t.name])
 
 
@@ -246,6 +249,23 @@ async def test_probe_names_the_model_without_loading_it():
     assert "hash verified" in await engine.probe()
     assert not engine._model.is_loaded
     await engine.close()
+
+
+def test_the_engine_reports_to_nobody(tmp_path):
+    """onnxruntime's telemetry leaves an identifier and a spool in the cache folder: there is none."""
+    program = (
+        "from dropscribe.providers import local_model as m; m.load_engine(m.choose_model('tiny.en'), 1, 1);"
+        "from faster_whisper.vad import get_vad_model; get_vad_model()"
+    )
+    quiet = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # what would silence it without us
+    environment = {name: value for name, value in os.environ.items() if name not in quiet}
+    environment |= {
+        "XDG_CACHE_HOME": str(tmp_path),
+        "HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name] == []
 
 
 async def test_a_model_that_does_not_load_holds_the_provider(tmp_path):

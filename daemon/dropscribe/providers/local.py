@@ -71,6 +71,7 @@ class LocalProvider:
         self._unload: asyncio.TimerHandle | None = None
         self._stops: set[threading.Event] = set()
         self._said_english_only = False
+        self._closed = False
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Recognise *audio* in a thread; see :class:`~dropscribe.providers.base.Provider`.
@@ -103,23 +104,30 @@ class LocalProvider:
         return await self._in_thread(self._model.describe)
 
     async def close(self) -> None:
-        """Stop what runs at its next window and let go of the model. Safe to call twice."""
+        """Stop what runs at its next window (TemporaryFailure), let go of the model. Safe to call twice."""
+        self._closed = True
         for stop in self._stops:
             stop.set()
         self._cancel_unload()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._model.drop()
+        self._threads.shutdown(wait=False)
+        if not self._stops:  # else a thread may be loading it, and a close does not wait for that
+            self._model.drop()
 
     async def _in_thread(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _recognise(self, audio: AudioFile, request: SpeechRequest, stop: threading.Event) -> Transcript:
+        if stop.is_set():
+            raise TemporaryFailure("interrupted", "the engine was closed")
         model = self._model.get()
         # The engine behind this import takes 100 MB; a daemon without embedded jobs never pays them.
-        from dropscribe.providers.local_engine import Recognition  # noqa: PLC0415 - see above
+        from dropscribe.providers.local_engine import Recognition, Stopped  # noqa: PLC0415 - see above
 
         raw = request.raw if audio.suffix in RAW_SUFFIXES else None
-        return Recognition(model, self._model.name, request, stop).run(audio.reader(), raw)
+        try:
+            return Recognition(model, self._model.name, request, stop).run(audio.reader(), raw)
+        except Stopped:
+            raise TemporaryFailure("interrupted", "the engine was closed") from None
 
     def _begin(self, stop: threading.Event) -> None:
         self._cancel_unload()
@@ -128,7 +136,7 @@ class LocalProvider:
     def _end(self, stop: threading.Event) -> None:
         stop.set()
         self._stops.discard(stop)
-        if not self._stops:
+        if not self._stops and not self._closed:
             loop = asyncio.get_running_loop()
             self._unload = loop.call_later(self._idle_unload_seconds, self._unload_model)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
 from dropscribe.jobs.rows import join_path, read_attempts, split_path
@@ -86,17 +86,10 @@ def read_live_states(db: sqlite3.Connection, folder: str) -> dict[bytes, tuple[J
 
 
 def _story(db: sqlite3.Connection, row: tuple) -> Story:  # type: ignore[type-arg]  # sqlite rows are untyped
-    job_id, folder, directory, name, size_bytes, mtime_ns, state, *rest = row
-    return Story(
-        job_id,
-        folder,
-        join_path(directory, name),
-        size_bytes,
-        mtime_ns,
-        JobState(state),
-        *rest,
-        tuple(read_attempts(db, job_id)),
-    )
+    columns: dict[str, Any] = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    path = join_path(columns.pop("directory"), columns.pop("name"))
+    state = JobState(columns.pop("state"))
+    return Story(path=path, state=state, tries=tuple(read_attempts(db, columns["id"])), **columns)
 
 
 def count_before(db: sqlite3.Connection, story: Story) -> int:

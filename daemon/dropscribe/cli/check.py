@@ -1,0 +1,228 @@
+"""``dropscribe check``: the config read, every folder looked at, and with --online each provider asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.cli import exits
+from dropscribe.cli.checking import (
+    Findings,
+    check_between,
+    check_folder,
+    check_listener,
+    check_state_dir,
+    warn_of_root,
+)
+from dropscribe.cli.progress import Progress
+from dropscribe.cli.tables import bytes_words, duration_words, render_table
+from dropscribe.cli.words import say
+from dropscribe.config.load import find_config, load_config
+from dropscribe.config.problems import format_problem
+from dropscribe.core.errors import ConfigError, Problem, ProviderError
+from dropscribe.providers.build import build_provider
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+    from dropscribe.config.model import Config, ProviderConfig
+
+CHECK_SCHEMA = "dropscribe.check/1"
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Tables to standard output, what is wrong to standard error; 74 where ``run`` could not start."""
+    try:
+        config, problems = load_config(find_config(options.config), environ=os.environ)
+    except ConfigError as error:
+        if options.json:
+            _write_json(_refused_document(error.problems))
+            return exits.CONFIG
+        raise
+    findings = Findings()
+    document = check_document(config, findings)
+    if options.online:
+        _ask_providers(config, document, findings)
+    document |= _verdict(problems, findings)
+    if options.json:
+        _write_json(document)
+    else:
+        if not options.quiet:
+            sys.stdout.write(render_check(config, document))
+        _say_findings(problems, findings)
+    return exits.IO_ERROR if findings.errors else exits.OK
+
+
+def _write_json(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def _refused_document(problems: Sequence[Problem]) -> dict[str, Any]:
+    parts: dict[str, Any] = {"config": None, "state_dir": None, "folders": {}, "providers": {}}
+    return {"schema": CHECK_SCHEMA, **parts, **_verdict(problems, Findings(), ok=False)}
+
+
+def _verdict(problems: Sequence[Problem], findings: Findings, *, ok: bool = True) -> dict[str, Any]:
+    return {
+        "ok": ok and not findings.errors,
+        "errors": findings.errors,
+        "warnings": findings.warnings,
+        "problems": [_problem_object(problem) for problem in problems],
+    }
+
+
+def _problem_object(problem: Problem) -> dict[str, Any]:
+    keys = ("file", "line", "column", "path", "message", "hint", "warning")
+    return {key: getattr(problem, key) for key in keys}
+
+
+def check_document(config: Config, findings: Findings) -> dict[str, Any]:
+    """The object of ``check --json``, before the verdict; what is wrong goes into *findings*."""
+    state_dir = check_state_dir(config, findings)
+    check_listener(config, findings)
+    folders = {name: check_folder(rule, findings) for name, rule in config.folders.items()}
+    check_between(config, findings)
+    warn_of_root(config, findings)
+    return {
+        "schema": CHECK_SCHEMA,
+        "config": str(config.path),
+        "state_dir": state_dir,
+        "folders": folders,
+        "providers": {name: _provider_object(provider) for name, provider in config.providers.items()},
+    }
+
+
+def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
+    """Where the key came from, never the key."""
+    return {
+        "type": provider.type,
+        "url": provider.url,
+        "key_from": provider.api_key.origin if provider.api_key else None,
+        "concurrency": provider.concurrency,
+        "requests_per_minute": provider.requests_per_minute,
+        "timeout_seconds": provider.timeout_seconds,
+        "max_upload_bytes": provider.max_upload_bytes,
+        "online": None,
+        "answer": None,
+    }
+
+
+def _ask_providers(config: Config, document: dict[str, Any], findings: Findings) -> None:
+    with Progress("asking the providers"):
+        answers = asyncio.run(_probe_all(config.providers))
+    for name, (answers_well, words) in answers.items():
+        document["providers"][name] |= {"online": answers_well, "answer": words}
+        if not answers_well:
+            findings.errors.append(f"provider {name}: {words}")
+
+
+async def _probe_all(providers: Mapping[str, ProviderConfig]) -> dict[str, tuple[bool, str]]:
+    answers = await asyncio.gather(*(_probe(provider) for provider in providers.values()))
+    return dict(zip(providers, answers, strict=True))
+
+
+async def _probe(config: ProviderConfig) -> tuple[bool, str]:
+    provider = build_provider(config)
+    try:
+        return True, await provider.probe()
+    except ProviderError as error:
+        return False, error.reason if error.reason == error.code else f"{error.reason} ({error.code})"
+    finally:
+        await provider.close()
+
+
+def _say_findings(problems: Sequence[Problem], findings: Findings) -> None:
+    for problem in problems:
+        say(format_problem(problem))
+    for warning in findings.warnings:
+        say(f"warning: {warning}")
+    for error in findings.errors:
+        say(f"error: {error}")
+
+
+def render_check(config: Config, document: dict[str, Any]) -> str:
+    """The tables: the config, the state directory, the folders, the providers."""
+    state_dir = document["state_dir"]
+    rows = [
+        ["config", document["config"], "read, and whole"],
+        ["state_dir", state_dir["path"], _state_words(state_dir)],
+    ]
+    if config.http:
+        rows.append(["http", config.http.listen, "metrics, health and status"])
+    tables = [render_table(["WHAT", "WHERE", "STATE"], rows)]
+    if config.folders:
+        tables.append(_folders_table(document["folders"]))
+    if config.providers:
+        tables.append(_providers_table(document["providers"]))
+    return "\n\n".join(tables) + "\n"
+
+
+def _state_words(state_dir: dict[str, Any]) -> str:
+    words = [
+        "there" if state_dir["exists"] else "will be made",
+        "writable" if state_dir["writable"] else "NOT writable",
+        f"{state_dir['file_system']}, {bytes_words(state_dir['free_bytes'])} free",
+    ]
+    if state_dir["running"]:
+        words.append("a daemon is running on it")
+    return ", ".join(words)
+
+
+def _folders_table(folders: dict[str, dict[str, dict[str, Any]]]) -> str:
+    rows = []
+    for name, parts in folders.items():
+        rows.append([name, "inbox", parts["inbox"]["path"], _inbox_words(parts["inbox"])])
+        rows += [["", part, parts[part]["path"], _target_words(parts[part])] for part in ("done", "failed")]
+    return render_table(["FOLDER", "PART", "PATH", "STATE"], rows)
+
+
+def _inbox_words(inbox: dict[str, Any]) -> str:
+    if not inbox["readable"]:
+        return "may NOT be listed" if inbox["exists"] else "NOT there"
+    writable = "writable" if inbox["writable"] else "NOT writable"
+    watched = "watched natively" if inbox["watch"] == "native" else "polled"
+    return f"readable, {writable}, {watched} on {inbox['file_system']}"
+
+
+def _target_words(target: dict[str, Any]) -> str:
+    there = "there" if target["exists"] else "will be made"
+    if not target["writable"]:
+        return f"{there}, NOT writable" if target["exists"] else "NOT there, cannot be made"
+    move = {True: "same mount: renamed", False: "another mount: copied", None: ""}[target["same_mount"]]
+    return ", ".join(word for word in (there, "writable", move) if word)
+
+
+def _providers_table(providers: dict[str, dict[str, Any]]) -> str:
+    head = ["PROVIDER", "TYPE", "URL", "KEY FROM", "LIMITS"]
+    is_asked = any(provider["online"] is not None for provider in providers.values())
+    rows = [
+        [
+            name,
+            provider["type"],
+            provider["url"] or ("-" if provider["type"] == "local" else "the documented one"),
+            provider["key_from"] or "-",
+            _limit_words(provider),
+            *([_online_words(provider)] if is_asked else []),
+        ]
+        for name, provider in providers.items()
+    ]
+    return render_table([*head, "ONLINE"] if is_asked else head, rows)
+
+
+def _online_words(provider: dict[str, Any]) -> str:
+    return f"{'yes' if provider['online'] else 'NO'}: {provider['answer']}"
+
+
+def _limit_words(provider: dict[str, Any]) -> str:
+    words = [f"{provider['concurrency']} at once"]
+    if provider["requests_per_minute"]:
+        words.append(f"{provider['requests_per_minute']:g} a minute")
+    if provider["timeout_seconds"]:
+        words.append(f"{duration_words(provider['timeout_seconds'])} to answer")
+    if provider["max_upload_bytes"]:
+        words.append(f"files up to {bytes_words(provider['max_upload_bytes'])}")
+    return ", ".join(words)

@@ -1,0 +1,252 @@
+"""What ``check`` finds on disk: the folders, the state directory, the limits of the system."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.cli.inbox_look import unavailable_reason
+from dropscribe.cli.tables import bytes_words
+from dropscribe.core.rules import taking_of
+from dropscribe.disk.mounts import Mount, MountKind, mount_of
+from dropscribe.jobs.store import is_running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dropscribe.config.model import Config, FolderRule
+
+_LITTLE_ROOM_BYTES = 100_000_000
+_MOST_FOLDERS_COUNTED = 200_000
+_WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is wrong: *errors* make ``run`` impossible, *warnings* do not."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
+    """The three folders of a rule, by name: ``path``, ``exists``, and what each promises."""
+    inbox = _check_inbox(rule, findings)
+    parts = {"inbox": inbox}
+    for name, path in (("done", rule.done), ("failed", rule.failed)):
+        parts[name] = _check_target(rule, name, path, findings, has_inbox=inbox["exists"])
+    return parts
+
+
+def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
+    reason = unavailable_reason(rule)
+    facts: dict[str, Any] = {
+        "path": str(rule.inbox),
+        "exists": rule.inbox.is_dir() if reason is None else os.path.isdir(rule.inbox),
+        "readable": reason is None,
+        "writable": reason is None and os.access(rule.inbox, os.W_OK | os.X_OK),
+        "watch": None,
+        "file_system": None,
+    }
+    if reason:
+        findings.warnings.append(f"folder {rule.name}: {reason}; until then it waits, the others do not")
+        return facts
+    mount = mount_of(os.fsencode(rule.inbox))
+    facts["file_system"] = mount.name
+    facts["watch"] = _watch(rule, mount, findings)
+    if not facts["writable"]:
+        findings.warnings.append(
+            f"folder {rule.name}: {rule.inbox} may not be written by {_who()}, so that audio could not be "
+            f"moved out of it; {_grant(rule.inbox)}"
+        )
+    return facts
+
+
+def _watch(rule: FolderRule, mount: Mount, findings: Findings) -> str:
+    if rule.watch == "native" and not mount.gives_events:
+        findings.warnings.append(
+            f"folder {rule.name}: watch: native on {mount.name} does not see what other machines write; "
+            "use auto or poll"
+        )
+    if rule.watch != "auto":
+        return rule.watch
+    return "native" if mount.gives_events else "poll"
+
+
+def _check_target(
+    rule: FolderRule, name: str, path: Path, findings: Findings, *, has_inbox: bool
+) -> dict[str, Any]:
+    place = nearest(path)
+    writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
+    same_mount = has_inbox and mount_key(place) == mount_key(rule.inbox)
+    if not writable:
+        findings.warnings.append(
+            f"folder {rule.name}: {name} {_cannot(path, place)}; {_grant(place)}"
+            if os.path.isdir(place)
+            else f"folder {rule.name}: {name} cannot be made: {place} is not a folder"
+        )
+    elif has_inbox and not same_mount:
+        findings.warnings.append(
+            f"folder {rule.name}: {name} is on another mount than the inbox: each file is copied and "
+            "verified there, not renamed"
+        )
+    return {
+        "path": str(path),
+        "exists": place == path and os.path.isdir(path),
+        "writable": writable,
+        "same_mount": same_mount if has_inbox else None,
+    }
+
+
+def _cannot(path: Path, place: Path) -> str:
+    if place == path:
+        return f"{path} may not be written by {_who()}"
+    return f"{path} is not there and cannot be made in {place} by {_who()}"
+
+
+def _who() -> str:
+    try:
+        return f"{pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def _grant(path: Path) -> str:
+    """The remedy; under systemd's sandbox it is a drop-in, and modes do not help."""
+    if not os.access(path, os.W_OK) and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "it is read-only here: remount it, or name it in ReadWritePaths= (systemctl edit dropscribe)"
+    return f"give it access: setfacl -m u:{os.geteuid()}:rwx {path}, or a common group"
+
+
+def nearest(path: Path) -> Path:
+    """*path*, or its nearest parent that is there."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def mount_key(path: Path) -> tuple[int, int] | None:
+    """(st_dev, mount id): renames work where both are equal; bind mounts share the first alone."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").splitlines()
+        numbers = [int(line.split()[1]) for line in lines if line.startswith("mnt_id:")]
+        return os.fstat(descriptor).st_dev, numbers[0] if numbers else 0
+    finally:
+        os.close(descriptor)
+
+
+def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
+    """The state directory: local, writable, with room; and whether a daemon has it."""
+    path = config.state_dir
+    place = nearest(path)
+    writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
+    mount = mount_of(os.fsencode(place))
+    room = os.statvfs(place)
+    free_bytes = room.f_bavail * room.f_frsize
+    running = _is_running(path)
+    if mount.kind is MountKind.REMOTE:
+        findings.errors.append(
+            f"state_dir {path} is on a network file system ({mount.name}); use a local disk"
+        )
+    elif not writable:
+        findings.errors.append(
+            f"state_dir {_cannot(path, place)}; run this as the daemon's user, or set another state_dir"
+        )
+    elif free_bytes < _LITTLE_ROOM_BYTES:
+        findings.warnings.append(f"state_dir {path}: only {bytes_words(free_bytes)} are free")
+    return {
+        "path": str(path),
+        "exists": place == path,
+        "writable": writable,
+        "file_system": mount.name,
+        "free_bytes": free_bytes,
+        "running": running,
+    }
+
+
+def _is_running(state_dir: Path) -> bool | None:
+    try:
+        return is_running(state_dir)
+    except OSError:
+        return None
+
+
+def warn_of_root(config: Config, findings: Findings) -> None:
+    """Root may do everything, so what root finds says little about the daemon's own user."""
+    try:
+        owner = pwd.getpwuid(os.stat(config.state_dir).st_uid).pw_name
+    except (OSError, KeyError):
+        return
+    if os.geteuid() == 0 and owner != "root":
+        findings.warnings.append(
+            f"checked as root, who may do everything; as the daemon's user: sudo -u {owner} dropscribe check"
+        )
+
+
+def check_listener(config: Config, findings: Findings) -> None:
+    """Whether ``http.listen`` can be had; asked only while no daemon of ours would have it."""
+    if config.http is None or config.http.port == 0 or _is_running(config.state_dir) is not False:
+        return
+    family = socket.AF_INET6 if ":" in config.http.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.http.host, config.http.port))
+        except OSError as error:
+            findings.errors.append(
+                f"http.listen {config.http.listen}: {error.strerror}; choose another, or stop what has it"
+            )
+
+
+def check_between(config: Config, findings: Findings) -> None:
+    """One inbox under two names, by bind mounts; and more folders than may be watched."""
+    places = Counter(place for rule in config.folders.values() if (place := _place(rule)))
+    for rule in config.folders.values():
+        if places.get(_place(rule) or (0, 0), 0) > 1:
+            findings.warnings.append(
+                f"folder {rule.name}: another rule's inbox is the same folder ({rule.inbox})"
+            )
+    folders = sum(_count_folders(rule) for rule in config.folders.values())
+    limit = _watch_limit()
+    if limit is not None and folders > limit:
+        findings.warnings.append(
+            f"{folders:,} folders are to be watched and fs.inotify.max_user_watches is {limit:,}: "
+            f"the rest is polled; sysctl fs.inotify.max_user_watches={2 * folders}"
+        )
+
+
+def _place(rule: FolderRule) -> tuple[int, int] | None:
+    try:
+        status = os.stat(rule.inbox)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _watch_limit() -> int | None:
+    try:
+        return int(_WATCHES.read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _count_folders(rule: FolderRule) -> int:
+    if not rule.recursive or rule.watch == "poll":
+        return 1
+    return sum(1 for _, _ in zip(_folders(rule), range(_MOST_FOLDERS_COUNTED), strict=False))
+
+
+def _folders(rule: FolderRule) -> Iterator[bytes]:
+    taking = taking_of(rule)
+    for folder, below, _ in os.walk(os.fsencode(rule.inbox)):
+        below[:] = [name for name in below if taking.enters(name)]
+        yield folder

@@ -1,0 +1,44 @@
+"""The config as commands that do not run the daemon want it, and the names in it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from dropscribe.cli.words import say
+from dropscribe.config.load import find_config, load_config
+from dropscribe.config.problems import did_you_mean, format_problem
+from dropscribe.core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import Config
+
+T = TypeVar("T")
+
+
+def read_config(options: argparse.Namespace, *, warn: bool = False) -> Config:
+    """The config that *options* name; with *warn* its warnings go to standard error.
+
+    Raises:
+        ConfigError: It cannot be used, or there is none.
+    """
+    config, warnings = load_config(find_config(options.config), environ=os.environ)
+    for warning in warnings if warn else ():
+        say(format_problem(warning))
+    return config
+
+
+def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
+    """The provider or folder called *name*.
+
+    Raises:
+        ConfigError: There is none; the hint says what was probably meant.
+    """
+    if name not in parts:
+        place = str(config.path) if config.path else ""
+        hint = did_you_mean(name, parts)
+        raise ConfigError((Problem(f"there is no {kind} {name!r}", file=place, hint=hint),))
+    return parts[name]

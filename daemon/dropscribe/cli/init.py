@@ -1,0 +1,79 @@
+"""``dropscribe init [DIR]``: a commented config and its folders, ready for ``run``.
+
+Guarantees: nothing that is there is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dropscribe.cli import exits
+from dropscribe.cli.words import printable
+from dropscribe.config.build import has_local_engine
+from dropscribe.config.example import example_text
+from dropscribe.config.load import load_config
+
+if TYPE_CHECKING:
+    import argparse
+
+CONFIG_NAME = "dropscribe.yaml"
+INSTALL_LOCAL = "pip install 'dropscribe[local]'"
+_EXAMPLE_FOLDERS = ("inbox", "done", "failed")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Write what is missing and say what to type next."""
+    directory = Path(options.directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / CONFIG_NAME
+    is_new = _write_new(path, example_text())
+    _tell(f"wrote {path}" if is_new else f"{path} is there already, and stays as it is")
+    for folder in _wanted_folders(path, is_new=is_new):
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            _tell(f"made {folder}")
+    _tell(_next_words(path, is_new=is_new))
+    return exits.OK
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(printable(text) + "\n")
+
+
+def _write_new(path: Path, text: str) -> bool:
+    """Readable by its owner alone, because a key may be written into it."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return False
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return True
+
+
+def _wanted_folders(path: Path, *, is_new: bool) -> list[Path]:
+    """The rules' folders; the example's by name, because it may lack its engine still.
+
+    Raises:
+        ConfigError: The config that is there cannot be used.
+    """
+    if is_new:
+        return [path.parent / name for name in _EXAMPLE_FOLDERS]
+    config, _ = load_config(path, environ=os.environ)
+    return [folder for rule in config.folders.values() for folder in (rule.inbox, rule.done, rule.failed)]
+
+
+def _next_words(path: Path, *, is_new: bool) -> str:
+    lines = []
+    if is_new and not has_local_engine():
+        lines += [
+            "\nThe config uses the embedded engine, which is not installed yet:",
+            f"  {INSTALL_LOCAL}",
+            "or name another provider in the config.",
+        ]
+    option = "" if path.parent.resolve() == Path.cwd() else f" -c {shlex.quote(str(path))}"
+    return "\n".join([*lines, "\nNext:", f"  dropscribe check{option}", f"  dropscribe run{option}"])

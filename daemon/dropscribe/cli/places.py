@@ -1,0 +1,70 @@
+"""Where a file stands, as seen from the folder rules."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dropscribe.config.model import Config, FolderRule
+
+Part = Literal["inbox", "done", "failed"]
+PARTS: tuple[Part, ...] = ("inbox", "done", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path inside one of a rule's folders.
+
+    Attributes:
+        path: Relative to that folder, bytes; never empty.
+    """
+
+    rule: FolderRule
+    part: Part
+    path: bytes
+
+    @property
+    def rule_folder(self) -> Path:
+        """The folder as the config has it, for people."""
+        folder: Path = getattr(self.rule, self.part)
+        return folder
+
+    @property
+    def root(self) -> bytes:
+        """The folder as the config has it."""
+        return os.fsencode(self.rule_folder)
+
+    @property
+    def absolute(self) -> bytes:
+        """As the queue writes it: the config's folder and the relative path."""
+        return self.root + b"/" + self.path
+
+
+def find_places(config: Config, file: bytes) -> list[Place]:
+    """Every rule's folder that *file* is in, the innermost first; the file itself need not exist.
+
+    Symlinks on the way to the file's folder, or in the config's paths, are followed; the file is not.
+    """
+    written = os.path.abspath(file)
+    folder, name = os.path.split(written)
+    spellings = {written, os.path.join(os.path.realpath(folder), name)}
+    found = [
+        Place(rule, part, path)
+        for rule in config.folders.values()
+        for part in PARTS
+        if (path := _below(os.fsencode(getattr(rule, part)), spellings))
+    ]
+    return sorted(found, key=lambda place: len(place.path))
+
+
+def _below(root: bytes, spellings: set[bytes]) -> bytes | None:
+    roots = {os.path.normpath(root), os.path.realpath(root)}
+    for spelling in sorted(spellings):
+        for base in roots:
+            if spelling.startswith(base.rstrip(b"/") + b"/"):
+                return spelling[len(base.rstrip(b"/")) + 1 :]
+    return None

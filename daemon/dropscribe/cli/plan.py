@@ -1,0 +1,145 @@
+"""``dropscribe plan``: a dry run. Nothing is sent, nothing is changed, no queue is made."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.cli import exits
+from dropscribe.cli.configured import read_config
+from dropscribe.cli.planning import Line, Planned, Prober, plan_folder
+from dropscribe.cli.queue_look import look_at_queue
+from dropscribe.cli.tables import bytes_words, clock_words, one_line, plural, render_table
+from dropscribe.transcripts.document import path_text
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+PLAN_SCHEMA = "dropscribe.plan/1"
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Look at every inbox and say what a run would do."""
+    config = read_config(options)
+    prober = Prober()
+    with look_at_queue(config) as look:
+        plans = [plan_folder(config, rule, look, prober, time.time()) for rule in config.folders.values()]
+    if options.json:
+        sys.stdout.write(json.dumps(plan_document(plans, prober)) + "\n")
+    else:
+        for part in render_plan(plans, prober):
+            sys.stdout.write(part + "\n")
+    return exits.OK
+
+
+def plan_document(plans: Sequence[Planned], prober: Prober) -> dict[str, Any]:
+    """The object of ``plan --json``; every key is always there, what is not known is null."""
+    return {
+        "schema": PLAN_SCHEMA,
+        "opened": prober.opened,
+        "folders": {planned.rule.name: _folder_object(planned) for planned in plans},
+    }
+
+
+def _folder_object(planned: Planned) -> dict[str, Any]:
+    totals = planned.totals
+    return {
+        "available": planned.reason is None,
+        "reason": planned.reason,
+        "files": [_line_object(line) for line in planned.lines],
+        "totals": {
+            "files": totals.files,
+            "bytes": totals.size_bytes,
+            "seconds": round(totals.seconds, 3),
+            "files_of_unknown_length": totals.unknown,
+            "cost": None if totals.cost is None else round(totals.cost, 6),
+            "not_taken": totals.not_taken,
+        },
+    }
+
+
+def _line_object(line: Line) -> dict[str, Any]:
+    return {
+        "path": path_text(line.path),
+        "taken": line.is_taken,
+        "state": line.state,
+        "reason": line.reason or None,
+        "provider": line.provider or None,
+        "bytes": line.size_bytes,
+        "seconds": None if line.seconds is None else round(line.seconds, 3),
+    }
+
+
+def render_plan(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
+    """The same for people: a table a folder, then the totals."""
+    for planned in plans:
+        yield f"{planned.rule.name}: {planned.rule.inbox}"
+        if planned.reason:
+            yield f"  unavailable: {one_line(planned.reason)}\n"
+        elif not planned.lines:
+            yield "  the inbox is empty\n"
+        else:
+            yield _lines_table(planned.lines) + "\n"
+    if plans:
+        yield _totals_table(plans)
+    yield from _notes(plans, prober)
+
+
+def _lines_table(lines: Sequence[Line]) -> str:
+    rows = [
+        [
+            path_text(line.path),
+            line.provider or "-",
+            "-" if line.size_bytes is None else bytes_words(line.size_bytes),
+            "-" if line.seconds is None else clock_words(line.seconds),
+            line.words,
+        ]
+        for line in lines
+    ]
+    return render_table(
+        ["FILE", "PROVIDER", "SIZE", "LENGTH", "WHAT HAPPENS"], rows, numbers=["SIZE", "LENGTH"]
+    )
+
+
+def _totals_table(plans: Sequence[Planned]) -> str:
+    rows = [
+        [
+            planned.rule.name,
+            str(planned.totals.files),
+            bytes_words(planned.totals.size_bytes),
+            _hours_words(planned),
+            _cost_words(planned),
+            str(planned.totals.not_taken),
+        ]
+        for planned in plans
+    ]
+    head = ["FOLDER", "TO SEND", "SIZE", "HOURS", "COST", "LEFT ALONE"]
+    return render_table(head, rows, numbers=head[1:])
+
+
+def _hours_words(planned: Planned) -> str:
+    totals = planned.totals
+    hours = f"{totals.seconds / 3600:.2f}"
+    if not totals.unknown:
+        return hours
+    return "not known" if totals.unknown == totals.files else f"at least {hours}"
+
+
+def _cost_words(planned: Planned) -> str:
+    totals = planned.totals
+    if totals.cost is None:
+        return "-"
+    if totals.unknown and totals.unknown == totals.files:
+        return "not known"
+    return f"at least {totals.cost:.2f}" if totals.unknown else f"{totals.cost:.2f}"
+
+
+def _notes(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
+    unknown = sum(planned.totals.unknown for planned in plans)
+    if unknown:
+        yield f"\nThe length of {plural(unknown, 'file')} is not known."
+    if prober.skipped:
+        yield f"{plural(prober.opened, 'file')} were opened; the other {prober.skipped:,} judged by name alone."

@@ -1,0 +1,174 @@
+"""What a run would do with each file of one inbox."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dropscribe.cli.durations import probe_seconds
+from dropscribe.cli.inbox_look import (
+    Found,
+    is_file,
+    opened,
+    unavailable_reason,
+    unsettled_words,
+    walk_inbox,
+)
+from dropscribe.cli.tables import bytes_words, time_words
+from dropscribe.core.errors import AudioError
+from dropscribe.core.model import JobState
+from dropscribe.jobs.story import read_live_states
+
+if TYPE_CHECKING:
+    from dropscribe.cli.queue_look import QueueLook
+    from dropscribe.config.model import Config, FolderRule
+
+MOST_OPENED = 2000
+MOST_SECONDS = 30.0
+"""So many files are opened, for so long, in one plan; of an inbox of 100,000 the rest is judged by name."""
+
+
+@dataclass(slots=True)
+class Prober:
+    """Opens files within bounds: whether somebody writes, whether all is there, how long it is."""
+
+    opened: int = 0
+    skipped: int = 0
+    _began_at: float = field(default_factory=time.monotonic)
+
+    def look(self, rule: FolderRule, path: bytes) -> tuple[str, float | None]:
+        """(why it would not be taken at once or "", seconds or None)."""
+        if self.opened >= MOST_OPENED or time.monotonic() - self._began_at > MOST_SECONDS:
+            self.skipped += 1
+            return "", None
+        self.opened += 1
+        try:
+            reason = unsettled_words(rule, path)
+            with opened(rule, path) as descriptor:
+                return reason or "", probe_seconds(descriptor)
+        except AudioError as error:
+            return f"may not be read: {error.reason}", None
+        except OSError as error:
+            return error.strerror or str(error), None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One name in an inbox.
+
+    Attributes:
+        state: ``new``, a live job's state, or ``not_taken``.
+        reason: Why it is not taken, or not at once; "" where nothing stands in its way.
+        seconds: Of audio; None where it is not known.
+        is_sent: It will go to a provider, as far as can be told now.
+    """
+
+    path: bytes
+    state: str
+    reason: str = ""
+    provider: str = ""
+    size_bytes: int | None = None
+    seconds: float | None = None
+    is_sent: bool = False
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the rule takes it, now or a little later."""
+        return self.state != "not_taken"
+
+    @property
+    def words(self) -> str:
+        """What happens to it."""
+        if not self.is_taken:
+            return f"left alone: {self.reason}"
+        if self.state == "new":
+            return self.reason or "would be taken"
+        return f"{self.state}: {self.reason}" if self.reason else self.state
+
+
+@dataclass(slots=True)
+class Totals:
+    """Of what would be sent; *cost* is None without a price, *unknown* counts files of unknown length."""
+
+    files: int = 0
+    size_bytes: int = 0
+    seconds: float = 0.0
+    unknown: int = 0
+    cost: float | None = None
+    not_taken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One folder's plan; *reason* says why its inbox cannot be listed."""
+
+    rule: FolderRule
+    reason: str | None
+    lines: list[Line]
+    totals: Totals
+
+
+def plan_folder(config: Config, rule: FolderRule, look: QueueLook, prober: Prober, now: float) -> Planned:
+    """Judge every name in the inbox."""
+    reason = unavailable_reason(rule)
+    states = read_live_states(look.db, rule.name) if look.db else {}
+    lines = [] if reason else [_line(config, rule, found, states, prober, now) for found in walk_inbox(rule)]
+    return Planned(rule, reason, lines, _totals(config, rule, lines))
+
+
+def _line(
+    config: Config,
+    rule: FolderRule,
+    found: Found,
+    states: dict[bytes, tuple[JobState, float]],
+    prober: Prober,
+    now: float,
+) -> Line:
+    size_bytes = found.status.st_size if found.status and is_file(found) else None
+    if found.reason or size_bytes is None:
+        return Line(found.path, "not_taken", found.reason or "it is no file", size_bytes=size_bytes)
+    provider = rule.providers[0]
+    state = next((states[key] for key in found.identities() if key in states), None)
+    reason, seconds = prober.look(rule, found.path)
+    limit_bytes = config.providers[provider].max_upload_bytes
+    if state is not None:
+        is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
+        words = _live_words(state, now)
+        return Line(found.path, state[0].value, words, provider, size_bytes, seconds, is_sent)
+    if limit_bytes is not None and size_bytes > limit_bytes:
+        words = f"larger than max_upload ({bytes_words(limit_bytes)}): it goes to failed, unsent"
+        return Line(found.path, "new", words, provider, size_bytes, seconds)
+    is_sent = size_bytes > 0 and not reason.startswith("may not be read")
+    return Line(found.path, "new", reason, provider, size_bytes, seconds, is_sent)
+
+
+def _live_words(state: tuple[JobState, float], now: float) -> str:
+    match state:
+        case (JobState.QUEUED, due_at) if due_at > now:
+            return f"tried again {time_words(due_at, now)}"
+        case (JobState.QUEUED, _):
+            return "it is in the queue already"
+        case (JobState.TRANSCRIBING, _):
+            return "it is with the provider"
+        case _:
+            return "it has its answer, and waits to be filed"
+
+
+def _totals(config: Config, rule: FolderRule, lines: list[Line]) -> Totals:
+    price = config.providers[rule.providers[0]].price_per_minute
+    totals = Totals(cost=None if price is None else 0.0)
+    for line in lines:
+        totals.not_taken += not line.is_taken
+        if line.is_sent:
+            _add(totals, line)
+    if price is not None:
+        totals.cost = totals.seconds / 60 * price
+    return totals
+
+
+def _add(totals: Totals, line: Line) -> None:
+    totals.files += 1
+    totals.size_bytes += line.size_bytes or 0
+    totals.seconds += line.seconds or 0.0
+    totals.unknown += line.seconds is None

@@ -1,0 +1,45 @@
+"""A line on a terminal that says that something goes on, and for how long."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Self, TextIO
+
+from dropscribe.cli.tables import clock_words
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_TICK_SECONDS = 0.5
+
+
+class Progress:
+    """``with Progress("call.wav"):`` shows the words and the time; nothing where nobody looks on."""
+
+    def __init__(self, words: str, stream: TextIO | None = None) -> None:
+        self._words = words
+        self._stream = stream or sys.stderr
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._stream.isatty():
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _tick(self) -> None:
+        began = time.monotonic()
+        while not self._ended.wait(_TICK_SECONDS):
+            self._stream.write(f"\r{self._words}, {clock_words(time.monotonic() - began)} \x1b[K")
+            self._stream.flush()
+        self._stream.write("\r\x1b[K")
+        self._stream.flush()

@@ -1,0 +1,162 @@
+"""``dropscribe status``: what waits, is in flight, is held, was done and failed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.cli import exits
+from dropscribe.cli.configured import read_config
+from dropscribe.cli.inbox_look import is_file, may_read, unavailable_reason, walk_inbox
+from dropscribe.cli.queue_look import QueueLook, look_at_queue
+from dropscribe.cli.tables import duration_words, one_line, plural, render_table, time_words
+from dropscribe.jobs.engine import Stats
+from dropscribe.jobs.stats import read_stats
+from dropscribe.jobs.story import read_live_states
+from dropscribe.service.status import status_document
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from dropscribe.config.model import Config, FolderRule
+
+_WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
+
+_FILE_TROUBLES = (
+    ("blocked", "may not be read; 'why FILE' tells the remedy"),
+    ("failed", "failed; 'why FILE' tells the reason, 'retry' takes them back"),
+    ("maybe_paid_twice", "may have been paid for twice: an answer was lost on the way"),
+)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Say it as one JSON object, or in words with what is wrong first."""
+    config = read_config(options)
+    now = time.time()
+    with look_at_queue(config) as look:
+        document = read_status(config, look, now)
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_status(document, now))
+    return exits.OK
+
+
+def read_status(config: Config, look: QueueLook, now: float) -> dict[str, Any]:
+    """The object of CONTRACT.md §6; while the daemon is down the inboxes are looked at here."""
+    chains = {name: rule.providers for name, rule in config.folders.items()}
+    stats = read_stats(look.db, chains, now) if look.db else Stats({}, ())
+    live = look.live if look.is_running else _own_look(config, look)
+    return status_document(config, stats, live, running=look.is_running, now=now)
+
+
+def _own_look(config: Config, look: QueueLook) -> dict[str, Any]:
+    last = look.live.get("folders", {})
+    return {
+        "folders": {
+            name: {"watch": _watch(rule, last.get(name, {})), **_look_at_inbox(rule, look)}
+            for name, rule in config.folders.items()
+        }
+    }
+
+
+def _watch(rule: FolderRule, last: dict[str, Any]) -> str:
+    return rule.watch if rule.watch != "auto" else str(last.get("watch", "native"))
+
+
+def _look_at_inbox(rule: FolderRule, look: QueueLook) -> dict[str, Any]:
+    """Files that a start would find new: they settle, or may not be read."""
+    reason = unavailable_reason(rule)
+    if reason:
+        return {"available": False, "reason": reason}
+    live = read_live_states(look.db, rule.name) if look.db else {}
+    settling, blocked, oldest_at = 0, 0, None
+    for found in walk_inbox(rule):
+        if found.reason or not is_file(found) or not live.keys().isdisjoint(found.identities()):
+            continue
+        if may_read(rule, found.path):
+            settling += 1
+        else:
+            blocked += 1
+        if found.status is not None:
+            oldest_at = min(oldest_at or found.status.st_ctime, found.status.st_ctime)
+    return {"available": True, "settling": settling, "blocked": blocked, "oldest_settling_at": oldest_at}
+
+
+def render_status(document: dict[str, Any], now: float) -> str:
+    """The same for people."""
+    parts = [
+        "\n".join([_running_words(document), *(f"  {line}" for line in _troubles(document, now))]),
+        _folder_table(document),
+        _provider_table(document),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _running_words(document: dict[str, Any]) -> str:
+    troubled = next(_troubles(document, 0.0), None) is not None
+    if not document["running"]:
+        return "dropscribe is not running: start it, and what waits goes on." + (" And:" if troubled else "")
+    return "dropscribe is running, but:" if troubled else "dropscribe is running, and nothing is wrong."
+
+
+def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
+    """What is wrong, the worst first, each with what it means."""
+    if document["trouble"]:
+        yield f"{one_line(document['trouble'])}: nothing is sent until there is room"
+    for name, provider in document["providers"].items():
+        if provider["state"] == "held":
+            yield f"provider {name} is held: {_hold_words(provider, now)}"
+    for name, folder in document["folders"].items():
+        yield from _folder_troubles(name, folder, now)
+
+
+def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[str]:
+    if not folder["available"]:
+        yield f"folder {name}: its inbox is unavailable: {one_line(folder['reason'] or 'it is not there')}"
+    elif folder["reason"]:
+        yield f"folder {name} takes nothing new: {one_line(folder['reason'])}"
+    if folder["hold"]:
+        yield f"folder {name} is held: {_hold_words(folder['hold'], now)}"
+    for key, words in _FILE_TROUBLES:
+        if folder[key]:
+            yield f"folder {name}: {plural(folder[key], 'file')} {words}"
+
+
+def _hold_words(hold: dict[str, Any], now: float) -> str:
+    probe_at = _unix(hold["next_probe"])
+    probe = f"tried again {time_words(probe_at, now)}" if probe_at > now else "tried again with the next file"
+    return f"{one_line(hold['reason'])}; since {time_words(_unix(hold['since']), now)}, {probe}"
+
+
+def _unix(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _folder_table(document: dict[str, Any]) -> str:
+    rows = [_folder_row(name, folder) for name, folder in document["folders"].items()]
+    numbers = ["WAITING", "IN FLIGHT", "DONE", "FAILED"]
+    return render_table(["FOLDER", "INBOX", *numbers, "OLDEST", "WHAT WAITS"], rows, numbers=numbers)
+
+
+def _folder_row(name: str, folder: dict[str, Any]) -> list[str]:
+    waiting = {key: folder[key] for key in _WAITING}
+    return [
+        name,
+        str(folder["watch"]) if folder["available"] else "unavailable",
+        str(sum(waiting.values())),
+        str(folder["transcribing"]),
+        str(folder["done"]),
+        str(folder["failed"]),
+        "-" if folder["oldest_waiting"] is None else duration_words(folder["oldest_waiting"]),
+        ", ".join(f"{number} {key}" for key, number in waiting.items() if number),
+    ]
+
+
+def _provider_table(document: dict[str, Any]) -> str:
+    rows = [
+        [name, provider["state"], str(provider["in_flight"])]
+        for name, provider in document["providers"].items()
+    ]
+    return render_table(["PROVIDER", "STATE", "IN FLIGHT"], rows, numbers=["IN FLIGHT"])

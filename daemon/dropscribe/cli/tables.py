@@ -1,0 +1,115 @@
+"""Tables, times and amounts as people read them. Pure, but for the local time zone."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from typing import TYPE_CHECKING
+
+from dropscribe.cli.words import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_GAP = "  "
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> str:
+    """Columns as wide as their widest cell; the last one is not padded.
+
+    Args:
+        numbers: Heads of the columns that are set to the right.
+    """
+    cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
+    to_right = [name in numbers for name in head]
+    return "\n".join(_render_row(row, widths, to_right) for row in cells)
+
+
+def _render_row(row: Sequence[str], widths: Sequence[int], to_right: Sequence[bool]) -> str:
+    padded = []
+    for cell, width, right in zip(row, widths, to_right, strict=True):
+        space = " " * (width - display_width(cell))
+        padded.append(space + cell if right else cell + space)
+    return _GAP.join(padded).rstrip()
+
+
+def render_facts(facts: Sequence[tuple[str, str]]) -> str:
+    """Name and words, the words in one column; further lines of one entry are indented to it."""
+    width = max((display_width(name) for name, _ in facts), default=0)
+    margin = "\n" + " " * (width + len(_GAP))
+    lines = []
+    for name, words in facts:
+        space = " " * (width - display_width(name))
+        text = margin.join(one_line(line) for line in words.split("\n"))
+        lines.append(f"{name}{space}{_GAP}{text}".rstrip())
+    return "\n".join(lines)
+
+
+def one_line(text: str) -> str:
+    """*text* without anything that a terminal would obey, on one line."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def display_width(text: str) -> int:
+    """Columns of a terminal that *text* takes: two for wide letters, none for combining marks."""
+    return sum(map(_letter_width, text))
+
+
+def _letter_width(letter: str) -> int:
+    if unicodedata.combining(letter) or unicodedata.category(letter) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in {"W", "F"} else 1
+
+
+def plural(number: int, word: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def duration_words(seconds: float) -> str:
+    """The two largest units: ``3 s``, ``2 min``, ``1 h 5 min``, ``3 d 4 h``."""
+    rest = max(0, round(seconds))
+    parts: list[str] = []
+    for size, unit in _UNITS:
+        number, rest = divmod(rest, size)
+        if number or (unit == "s" and not parts):
+            parts.append(f"{number} {unit}")
+    # Seconds beside hours, or minutes beside days, are noise.
+    return " ".join(parts[:1] if len(parts) > 1 and parts[1].endswith(" s") and seconds >= 600 else parts[:2])
+
+
+def clock_words(seconds: float) -> str:
+    """A recording's length as ``0:05`` or ``1:02:03``."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"
+
+
+def bytes_words(number: float) -> str:
+    """``512 B``, ``1.4 MB``: decimal, as in the config."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def time_words(unix_seconds: float, now: float) -> str:
+    """Local time, with the date unless it is today, and how far away: ``14:02:05 (3 min ago)``."""
+    local, today = time.localtime(unix_seconds), time.localtime(now)
+    form = "%H:%M:%S" if local[:3] == today[:3] else "%Y-%m-%d %H:%M:%S"
+    return f"{time.strftime(form, local)} ({distance_words(unix_seconds - now)})"
+
+
+def moment_words(unix_seconds: float) -> str:
+    """Local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
+
+
+def distance_words(seconds: float) -> str:
+    """``in 3 min``, ``3 min ago`` or ``now``."""
+    if abs(seconds) < 0.5:
+        return "now"
+    return f"in {duration_words(seconds)}" if seconds > 0 else f"{duration_words(-seconds)} ago"

@@ -1,0 +1,275 @@
+"""What became of one file, in sentences: the row, the folder and the daemon's own words put together."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dropscribe.cli import inbox_look
+from dropscribe.cli.tables import plural, time_words
+from dropscribe.core.model import JobState, Scope, ScopeKind
+from dropscribe.core.routing import is_held
+from dropscribe.disk.audio import describe_forbidden
+from dropscribe.jobs.hold_rows import read_holds
+from dropscribe.jobs.story import count_before, read_filed, read_filed_with_stem, read_stories
+from dropscribe.publish.taken_back import error_files_of, read_error
+from dropscribe.transcripts.document import path_text
+
+if TYPE_CHECKING:
+    from dropscribe.cli.places import Place
+    from dropscribe.cli.queue_look import QueueLook
+    from dropscribe.core.model import Attempt, Hold
+    from dropscribe.jobs.story import Story
+
+
+_ENDINGS = (b".error.json", b".json", b".txt", b".srt", b".vtt")
+
+
+@dataclass(slots=True)
+class Tale:
+    """The answer to ``why``.
+
+    Attributes:
+        state: A job's state, or ``settling``, ``blocked``, ``not_taken``, ``unavailable``, ``unknown``.
+        words: Sentences, the most telling first.
+        remedy: What the user can do, or "".
+        story: The job that they are about, or None.
+        tries: Its attempts, or those that an error file tells of.
+    """
+
+    state: str
+    words: list[str] = field(default_factory=list)
+    remedy: str = ""
+    story: Story | None = None
+    tries: tuple[Attempt, ...] = ()
+
+
+def tell_of_inbox(place: Place, look: QueueLook, now: float) -> Tale:
+    """The tale of a path in an inbox, whether anything is there or not."""
+    stories = read_stories(look.db, place.rule.name, place.path) if look.db else []
+    reason = inbox_look.unavailable_reason(place.rule)
+    live = next((story for story in stories if story.state.is_live), None)
+    if live is not None:
+        tale = tell_of_story(live, place, look, now)
+        if reason:
+            tale.words.insert(0, f"the inbox is unavailable: {reason}")
+        return tale
+    if reason:
+        return Tale(
+            "unavailable", [f"the inbox is unavailable: {reason}", "its files wait, and go on by themselves"]
+        )
+    found = inbox_look.found_at(place.rule, place.path)
+    if found.status is None:
+        return _tell_of_gone(stories, place, look, now)
+    if found.reason:
+        return Tale("not_taken", [f"the rule does not take it: {found.reason}", "it stays where it is"])
+    tale = _tell_of_waiting(place, look)
+    if stories:
+        tale.words.append(f"a file of this name was here before: {_ended_words(stories[0], now)}")
+    return tale
+
+
+def _tell_of_gone(stories: list[Story], place: Place, look: QueueLook, now: float) -> Tale:
+    if stories:
+        return tell_of_story(stories[0], place, look, now)
+    return Tale("unknown", ["nothing is there, and the queue has never heard of it"])
+
+
+def _tell_of_waiting(place: Place, look: QueueLook) -> Tale:
+    """A file that no job has yet: it settles, or may not be read."""
+    if not inbox_look.may_read(place.rule, place.path):
+        words = describe_forbidden(place.absolute)
+        return Tale("blocked", [f"it may not be read: {words.partition('; ')[0]}"], words.partition("; ")[2])
+    said = look.live_of(place.rule.name).get("waiting", {}).get(path_text(place.path))
+    if said:
+        return Tale("settling", [f"it is not taken yet: {said}"])
+    signs = inbox_look.sign_words(place.rule, place.path)
+    if look.is_running:
+        return Tale("settling", ["it has just arrived, and is looked at", *signs])
+    return Tale(
+        "settling", ["it is taken when dropscribe is started", *signs], "dropscribe run, or its service"
+    )
+
+
+def tell_of_filed(place: Place, look: QueueLook, now: float) -> Tale:
+    """The tale of a path in done or failed: the audio, or one of its sidecars."""
+    for story in _stories_filed(place, look):
+        if story.folder == place.rule.name:
+            return tell_of_story(story, place, look, now)
+    if not os.path.lexists(place.absolute):
+        return Tale("unknown", ["nothing is there, and the queue has never heard of it"])
+    told = _tell_by_error_file(place)
+    return told or Tale("unknown", [f"it is in {place.part}, but the queue knows nothing of it (any more)"])
+
+
+def _stories_filed(place: Place, look: QueueLook) -> list[Story]:
+    if look.db is None:
+        return []
+    found = read_filed(look.db, place.absolute)
+    if not found and (base := _base_of_sidecar(place.absolute)):
+        found = read_filed(look.db, base) or read_filed_with_stem(look.db, base)
+    return found
+
+
+def _base_of_sidecar(path: bytes) -> bytes | None:
+    """What stands before a sidecar's ending: the audio's name (full), or its stem; None for other names."""
+    return next((path.removesuffix(ending) for ending in _ENDINGS if path.endswith(ending)), None)
+
+
+def _tell_by_error_file(place: Place) -> Tale | None:
+    """What an error file says, when the queue has forgotten or was lost."""
+    error = _error_beside(place.absolute)
+    if error is None:
+        return None
+    words = f"it failed at {error.get('failed_at')}: {error.get('code')}: {error.get('reason')}"
+    audio_path = shlex.quote(path_text(place.absolute))
+    return Tale(
+        "failed",
+        [words, "the queue has forgotten it"],
+        f"mend the reason, then: dropscribe retry {audio_path}",
+    )
+
+
+def _error_beside(audio: bytes) -> dict[str, object] | None:
+    paths = (audio, *error_files_of(audio))
+    return next((error for path in paths if (error := read_error(path)) is not None), None)
+
+
+def tell_of_story(story: Story, place: Place, look: QueueLook, now: float) -> Tale:
+    """The tale of a job."""
+    match story.state:
+        case JobState.QUEUED:
+            words = _queued_words(story, place, look, now)
+        case JobState.TRANSCRIBING:
+            words = [_transcribing_words(story, look, now)]
+        case JobState.TRANSCRIBED | JobState.REJECTED:
+            words = _publishing_words(story, look, now)
+        case _:
+            words = [_ended_words(story, now)]
+    remedy = _remedy(story, place, look)
+    return Tale(story.state.value, words + _paid_words(story), remedy, story, story.tries)
+
+
+def _queued_words(story: Story, place: Place, look: QueueLook, now: float) -> list[str]:
+    """Why a queued job does not run: the first of these that holds is what it waits for."""
+    words = _hold_words(story, place, look, now)
+    closed = look.live_of(story.folder).get("reason")
+    if look.is_running and look.live.get("trouble"):
+        words.append(f"nothing is sent now: {look.live['trouble']}")
+    if closed:
+        words.append(f"its folder waits: {closed}")
+    if story.due_at > now:
+        words.append(f"it is tried again {time_words(story.due_at, now)}, because of {_why(story)}")
+    if words:
+        return words
+    before = count_before(look.db, story) if look.db else 0
+    where = (
+        "it is the next in the queue" if before == 0 else f"{plural(before, 'file')} of its folder go first"
+    )
+    return [where if look.is_running else f"{where}, when dropscribe is started"]
+
+
+def _why(story: Story) -> str:
+    if story.code and story.reason and story.reason != story.code:
+        return f"{story.code}: {story.reason}"
+    return story.code or story.reason or "an earlier failure"
+
+
+def _hold_words(story: Story, place: Place, look: QueueLook, now: float) -> list[str]:
+    if look.db is None:
+        return []
+    holds = {hold.scope: hold for hold in read_holds(look.db)}
+    words = []
+    if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
+        words.append(_one_hold_words(f"rule {story.folder}", hold, now))
+    held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
+    if is_held(story.pin, place.rule.providers, held):
+        wanted = (story.pin,) if story.pin else place.rule.providers
+        words += [
+            _one_hold_words(f"provider {name}", holds[Scope(ScopeKind.PROVIDER, name)], now)
+            for name in wanted
+            if name in held
+        ]
+    return words
+
+
+def _one_hold_words(who: str, hold: Hold, now: float) -> str:
+    since = time_words(hold.since, now)
+    probe = "with the next file" if hold.next_probe_at <= now else time_words(hold.next_probe_at, now)
+    return (
+        f"{who} is held since {since}: {hold.reason}; one file tries it again {probe}, then the others go on"
+    )
+
+
+def _transcribing_words(story: Story, look: QueueLook, now: float) -> str:
+    since = time_words(story.tries[-1].at, now) if story.tries else "now"
+    if look.is_running:
+        return f"it is with provider {story.provider} since {since}"
+    was = f"it was with provider {story.provider} (since {since}) when the daemon ended"
+    return f"{was}; the next start sends it again"
+
+
+def _publishing_words(story: Story, look: QueueLook, now: float) -> list[str]:
+    what = "its transcript is kept" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
+    where = "done" if story.state is JobState.TRANSCRIBED else "failed"
+    if not look.is_running:
+        return [f"{what}; it goes to {where} when dropscribe is started"]
+    if story.due_at > now:
+        return [
+            f"{what}, but could not be put into {where}: {_why(story)}",
+            f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again",
+        ]
+    return [f"{what}; it is being put into {where}"]
+
+
+def _ended_words(story: Story, now: float) -> str:
+    at = time_words(story.ended_at, now) if story.ended_at else "some time ago"
+    if story.state is JobState.DONE:
+        return f"it was transcribed by {story.provider} and filed {at}: {_filed_words(story)}"
+    if story.state is JobState.FAILED:
+        return f"it failed {at}: {_failure_words(story)}\nit is in {_filed_words(story)}"
+    return f"it was dropped {at}: {story.reason or 'the file was gone'}"
+
+
+def _failure_words(story: Story) -> str:
+    """The error file has the last word, and may be gone; the last attempt is the next best."""
+    error = _error_beside(story.filed) if story.filed else None
+    if error:
+        return f"{error.get('code')}: {error.get('reason')}"
+    last = next((attempt for attempt in reversed(story.tries) if attempt.code), None)
+    return f"{last.code}: {last.reason}" if last else _why(story)
+
+
+def _filed_words(story: Story) -> str:
+    if story.filed is None:
+        return "nobody knows where"
+    gone = "" if os.path.lexists(story.filed) else " (it is not there any more)"
+    return path_text(story.filed) + gone
+
+
+def _paid_words(story: Story) -> list[str]:
+    interrupted = sum(attempt.code == "interrupted" for attempt in story.tries)
+    words = []
+    if story.ambiguous:
+        words.append(
+            f"{plural(story.ambiguous, 'attempt')} sent whole got no answer: each may have been paid for"
+        )
+    if interrupted:
+        words.append(
+            f"the daemon's end cut off {plural(interrupted, 'attempt')}: each may have been paid for"
+        )
+    return words
+
+
+def _remedy(story: Story, place: Place, look: QueueLook) -> str:
+    if story.state is JobState.FAILED and story.filed and os.path.lexists(story.filed):
+        return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed))}"
+    if story.state.is_live and not look.is_running:
+        return "start dropscribe: dropscribe run, or its service"
+    if story.state is JobState.QUEUED and look.db:
+        held = {hold.scope.name for hold in read_holds(look.db) if hold.scope.kind is ScopeKind.PROVIDER}
+        if is_held(story.pin, place.rule.providers, held):
+            return "dropscribe check --online asks the provider; nothing needs to be done for this file"
+    return ""

@@ -1,0 +1,128 @@
+"""``dropscribe why FILE``: the story of one file in plain words."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.cli import exits
+from dropscribe.cli.configured import read_config
+from dropscribe.cli.places import find_places
+from dropscribe.cli.queue_look import QueueLook, look_at_queue
+from dropscribe.cli.tables import moment_words, render_facts, render_table
+from dropscribe.cli.tale import Tale, tell_of_filed, tell_of_inbox
+from dropscribe.cli.words import printable
+from dropscribe.transcripts.document import path_text, utc_text
+
+if TYPE_CHECKING:
+    import argparse
+
+    from dropscribe.cli.places import Place
+    from dropscribe.config.model import Config
+    from dropscribe.core.model import Attempt
+
+WHY_SCHEMA = "dropscribe.why/1"
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Tell it; 74 only where nothing is at the path and nobody knows it."""
+    config = read_config(options)
+    file = os.fsencode(options.file)
+    now = time.time()
+    with look_at_queue(config) as look:
+        place, tale = tell(config, file, look, now)
+    document = why_document(file, place, tale)
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_why(file, place, tale))
+    return exits.IO_ERROR if tale.state == "unknown" and not os.path.lexists(file) else exits.OK
+
+
+def tell(config: Config, file: bytes, look: QueueLook, now: float) -> tuple[Place | None, Tale]:
+    """The first of the rules that has something to tell of *file*; else the innermost one's tale."""
+    places = find_places(config, file)
+    if not places:
+        return None, Tale(
+            "unknown", ["it is in no inbox, done or failed folder of the config", _folders(config)]
+        )
+    tales = [
+        (place, (tell_of_inbox if place.part == "inbox" else tell_of_filed)(place, look, now))
+        for place in places
+    ]
+    return next((pair for pair in tales if pair[1].state != "unknown"), tales[0])
+
+
+def _folders(config: Config) -> str:
+    inboxes = ", ".join(str(rule.inbox) for rule in config.folders.values())
+    return f"the inboxes are: {inboxes}" if inboxes else "the config has no folders"
+
+
+def why_document(file: bytes, place: Place | None, tale: Tale) -> dict[str, Any]:
+    """The object of ``why --json``; every key is always there."""
+    story = tale.story
+    return {
+        "schema": WHY_SCHEMA,
+        "file": path_text(os.path.abspath(file)),
+        "folder": place.rule.name if place else None,
+        "in": place.part if place else None,
+        "state": tale.state,
+        "words": tale.words,
+        "remedy": tale.remedy or None,
+        "received_at": utc_text(story.received_at) if story else None,
+        "due_at": utc_text(story.due_at) if story and story.state.is_live and story.due_at else None,
+        "ended_at": utc_text(story.ended_at) if story and story.ended_at else None,
+        "filed": path_text(story.filed) if story and story.filed else None,
+        "attempts": [_attempt_object(attempt) for attempt in tale.tries],
+    }
+
+
+def _attempt_object(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "at": utc_text(attempt.at),
+        "provider": attempt.provider,
+        "seconds": attempt.seconds,
+        "status": attempt.status,
+        "code": attempt.code,
+        "reason": attempt.reason,
+        "counted": attempt.counted,
+    }
+
+
+def render_why(file: bytes, place: Place | None, tale: Tale) -> str:
+    """The same for people."""
+    facts = []
+    if place:
+        facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule_folder})"))
+    facts.append(("state", "\n".join([tale.state.replace("_", " "), *tale.words])))
+    if tale.story:
+        facts.append(("received", moment_words(tale.story.received_at)))
+    if tale.remedy:
+        facts.append(("to do", tale.remedy))
+    parts = [printable(path_text(os.path.abspath(file))) + "\n" + render_facts(facts)]
+    if tale.tries:
+        parts.append(_attempt_table(tale.tries))
+    return "\n\n".join(parts) + "\n"
+
+
+def _attempt_table(attempts: tuple[Attempt, ...]) -> str:
+    rows = [
+        [
+            moment_words(attempt.at),
+            attempt.provider,
+            "-" if attempt.seconds is None else f"{attempt.seconds:.1f} s",
+            str(attempt.status or "-"),
+            _outcome_words(attempt),
+        ]
+        for attempt in attempts
+    ]
+    return render_table(["ATTEMPT", "PROVIDER", "TOOK", "STATUS", "OUTCOME"], rows, numbers=["TOOK"])
+
+
+def _outcome_words(attempt: Attempt) -> str:
+    if attempt.code == "interrupted":
+        return "interrupted: the daemon ended; it may have been paid for (not counted)"
+    if not attempt.code:
+        return "answered" if attempt.seconds is not None else "under way"
+    words = attempt.code if attempt.reason in {"", attempt.code} else f"{attempt.code}: {attempt.reason}"
+    return words if attempt.counted else f"{words} (not counted)"

@@ -34,4 +34,4 @@ try/venv/bin/dropscribe run --once -c try/drop/dropscribe.yaml
 
 say "What is there now, and what was said"
 find try/drop -type f -not -path '*/state/*' | sort
-find try/drop -name 'dashwood*.txt' -exec cat {} +
+cat try/drop/done/dashwood*.txt

@@ -252,7 +252,7 @@ async def test_probe_names_the_model_without_loading_it():
 
 
 def test_the_engine_reports_to_nobody(tmp_path):
-    """onnxruntime's telemetry leaves an identifier and a spool in the cache folder: there is none."""
+    """Its voice detector's telemetry would leave an identifier in the cache folder: there is none."""
     program = (
         "from dropscribe.providers import local_model as m; m.load_engine(m.choose_model('tiny.en'), 1, 1);"
         "from faster_whisper.vad import get_vad_model; get_vad_model()"

@@ -1,0 +1,32 @@
+# Shortcuts for those who work on dropscribe. The README's two commands need none of them.
+.PHONY: test lint format docs wheel deb image clean
+
+.venv:
+	python3 -m venv .venv
+	.venv/bin/pip install -q -e '.[local,test,lint]' build
+
+test: .venv
+	.venv/bin/pytest
+
+lint: .venv
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv
+	.venv/bin/ruff format .
+
+docs: .venv
+	.venv/bin/python -m dropscribe.config.reference > docs/config.md
+
+wheel: .venv
+	.venv/bin/python -m build --outdir dist
+
+deb:
+	sh packaging/build_deb.sh dist
+
+image:
+	buildah build --tag dropscribe .
+
+clean:
+	rm -rf dist build .venv try

@@ -47,14 +47,14 @@ RESON8_PARAMS = {"include_timestamps": True, "include_words": True, "include_con
 DEFAULTS = [
     ("pulse", "https://x/", (2, 20, 300, 250_000_000), {"model": "pulse", "word_timestamps": True}),
     ("reson8", "https://x/", (1, None, 300, None), RESON8_PARAMS),
-    ("openai", None, (2, None, 600, 25 * 2**20 - 4096), {"response_format": "verbose_json"}),
+    ("openai", None, (2, None, 600, 25 * 2**20 - 4096), {}),
     (
         "openai",
         "https://api.openai.com/v1",
         (2, None, 600, 25 * 2**20 - 4096),
-        {"response_format": "verbose_json"},
+        {},
     ),
-    ("openai", "http://127.0.0.1/v1", (2, None, 600, None), {"response_format": "verbose_json"}),
+    ("openai", "http://127.0.0.1/v1", (2, None, 600, None), {}),
 ]
 
 
@@ -153,6 +153,7 @@ folders:
 """
     config = config_of(text)
     assert config.folders["one"].params_for("p") == {
+        "model": [],
         "word_timestamps": True,
         "language": "de",
         "diarize": True,
@@ -162,15 +163,13 @@ folders:
     assert config.folders["two"].providers == ("p", "r")
 
 
-def test_response_format_follows_the_rules_model():
-    """A model that takes no verbose_json is not asked for it (PROVIDERS.md §3.1)."""
-    text = """
-providers: {p: {type: openai, params: {model: whisper-1}}}
-folders: {f: {inbox: in, provider: p, params: {model: gpt-4o-transcribe}}}
-"""
-    config = config_of(text)
-    assert config.providers["p"].params["response_format"] == "verbose_json"
-    assert config.folders["f"].params_for("p") == {"model": "gpt-4o-transcribe"}
+def test_a_null_parameter_is_not_sent():
+    """Null is an empty list on the wire, which drops a default; for the engine it is absent."""
+    assert provider_of("type: openai, params: {model: x, response_format: null}").params == {
+        "model": "x",
+        "response_format": [],
+    }
+    assert provider_of("type: local, params: {language: null}").params == {}
 
 
 def test_a_folder_has_its_defaults():

@@ -7,6 +7,8 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import dropscribe.config.build as build_module
 from dropscribe.config.diff import diff_configs
@@ -154,3 +156,38 @@ def test_a_mistake_hides_no_other():
         ("providers.l.concurrency", "'x' is not a number from 0 up"),
         ("folders.g.inbox", "is the inbox of 'f' too"),
     ]
+
+
+TOKENS = [
+    "null",
+    "[]",
+    "{}",
+    "12",
+    "-",
+    "x",
+    '"',
+    "{",
+    "[",
+    ":",
+    "\n",
+    "\t",
+    "*a",
+    "&a ",
+    "!t ",
+    "${",
+    "1e999",
+    "type",
+    "|\n",
+]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from(TOKENS), st.integers(0, 12)), max_size=5))
+def test_a_damaged_file_is_a_config_error_with_places(damages):
+    """However a file is damaged, the answer is a config or problems inside the file."""
+    text = (GOLDEN / "bad.yaml").read_text()
+    for where, token, length in damages:
+        start = int(where * len(text))
+        text = text[:start] + token + text[start + length :]
+    for problem in problems_of(text):
+        assert 1 <= problem.line <= text.count("\n") + 1

@@ -20,7 +20,6 @@ def check_config(config: Config, document: Document) -> None:
     _check_sections(document)
     _check_provider_names(document)
     _check_waits(config, document)
-    _check_openai_models(config, document)
     real = {path: os.path.realpath(path) for rule in config.folders.values() for path in _paths_of(rule)}
     rules = list(config.folders.values())
     for number, rule in enumerate(rules):
@@ -69,21 +68,6 @@ def _check_waits(config: Config, document: Document) -> None:
             document.report(
                 (section, "first"), "the first wait is longer than the longest", f"see {section}.max"
             )
-
-
-def _check_openai_models(config: Config, document: Document) -> None:
-    for rule in config.folders.values():
-        for name in rule.providers:
-            provider = config.providers.get(name)
-            if (
-                provider is not None
-                and provider.type == "openai"
-                and provider.url is None
-                and "model" not in rule.params_for(name)
-            ):
-                message = f"OpenAI refuses requests without a model, and '{name}' names none"
-                hint = "write params: {model: whisper-1} there"
-                document.report(("folders", rule.name, "provider"), message, hint, warning=True)
 
 
 def _check_inboxes(rule: FolderRule, other: FolderRule, real: dict[Path, str], document: Document) -> None:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 Written = dict[str, "ParamValue | None"]
 """As written; None takes a parameter away."""
 
-_WITHOUT_VERBOSE_JSON = ("gpt-", "voxtral")
-"""Models that answer 400 to ``verbose_json`` (PROVIDERS.md §3.1)."""
-
 
 def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:
     """The parameters at *path* that can be sent; the others are reported."""
@@ -56,7 +53,10 @@ def check_rule_params(
 def params_to_send(
     kind: str, model: str | None, *layers: Mapping[str, ParamValue | None]
 ) -> dict[str, ParamValue]:
-    """Lay each of *layers* over those before it, and add what depends on the outcome.
+    """Lay each of *layers* over those before it.
+
+    A parameter that is taken away becomes an empty list: repeated no times, it is not sent, and the
+    provider's adapter puts no default of its own in its place. The embedded engine has nothing to send.
 
     Args:
         kind: The provider's type.
@@ -66,10 +66,9 @@ def params_to_send(
     merged: Written = {}
     for layer in layers:
         merged |= layer
-    asked = str(merged.get("model") or "")
-    if kind == "openai" and not asked.lower().startswith(_WITHOUT_VERBOSE_JSON):
-        merged.setdefault("response_format", "verbose_json")
-    if kind == "local" and model is not None and is_english_model(model):
+    if kind != "local":
+        return {name: [] if value is None else value for name, value in merged.items()}
+    if model is not None and is_english_model(model):
         merged.setdefault("language", "en")
     return {name: value for name, value in merged.items() if value is not None}
 

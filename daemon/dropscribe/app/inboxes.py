@@ -47,6 +47,7 @@ class Inboxes:
         self._on_news = on_news
         self._loop = asyncio.get_running_loop()
         self._inboxes: dict[str, Inbox] = {}
+        self._heard: set[Inbox] = set()
 
     def swap(self, rules: Mapping[str, FolderRule]) -> None:
         """Run the inboxes of *rules*: new ones are locked before any old one is let go.
@@ -67,6 +68,7 @@ class Inboxes:
         for name in leaving.keys() - rules.keys():
             self._engine.open_folder(name, AWAY)
         self._inboxes = {**kept, **new}
+        self._heard &= set(kept.values())
         for name, inbox in new.items():
             self._engine.close_folder(name, AWAY, "its inbox is being looked at")
             inbox.start()
@@ -97,6 +99,7 @@ class Inboxes:
     def _changed(self, name: str) -> None:
         inbox = self._inboxes.get(name)
         if inbox is not None:
+            self._heard.add(inbox)
             state = inbox.state()
             if state.available:
                 self._engine.open_folder(name, AWAY)
@@ -123,7 +126,9 @@ class Inboxes:
             inbox.changed(path)
 
     def is_settling(self) -> bool:
-        """Whether a listing has not ended yet, or a file waits for nothing but quiet."""
+        """Whether a first listing has not ended yet, or a file waits for nothing but quiet."""
+        if any(inbox not in self._heard for inbox in self._inboxes.values()):
+            return True
         states = [inbox.state() for inbox in self._inboxes.values()]
         return any(
             state.available and (not state.scanned_once or state.quiet_deadline is not None)
@@ -149,10 +154,12 @@ def _live_of(inbox: Inbox) -> dict[str, Any]:
     state = inbox.state()
     return {
         "available": state.available,
-        "reason": state.reason,
+        "reason": state.reason or None,
+        "oldest_settling_at": state.oldest_settling_at,
         "watch": state.watch,
         "settling": state.settling,
         "blocked": state.blocked,
+        "file_system": state.file_system,
         "waiting": {path_text(path): words for path, words in state.waiting.items()},
     }
 

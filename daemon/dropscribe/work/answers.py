@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dropscribe.core.model import Attempt, Kept
 from dropscribe.core.naming import first_free, number_group
 from dropscribe.disk.writing import name_max_bytes
+from dropscribe.providers.params import effective_params
 from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
@@ -62,7 +63,7 @@ class Answers:
             modified_at=job.snapshot.mtime_ns / 1e9,
             provider_name=provider.name,
             provider_type=provider.type,
-            params=rule.params_for(job.provider),
+            params=effective_params(provider.type, rule.params_for(job.provider)),
             folder=job.folder,
             attempts=job.attempts,
             received_at=job.received_at,

@@ -11,17 +11,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dropscribe.config import kinds as t
+from dropscribe.core.rules import DEFAULT_INCLUDE
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
-
-AUDIO_SUFFIXES = (
-    *("wav", "wave", "w64", "mp3", "mp2", "mpga", "flac", "ogg", "oga", "opus", "spx", "m4a", "m4b", "aac"),
-    *("aif", "aiff", "aifc", "au", "caf", "wma", "amr", "awb", "ac3", "mka", "weba", "mp4", "m4v", "mov"),
-    *("3gp", "3g2", "mkv", "webm", "avi", "wmv", "flv", "mpg", "mpeg"),
-)
-"""The known audio and video suffixes; formats without a header (raw, pcm, gsm) must be asked for."""
 
 
 class Keys(BaseModel):
@@ -163,7 +157,7 @@ class FolderKeys(Keys):
         default={}, description="Request parameters over the provider's; with a list, keyed by provider name."
     )
     include: t.Include = Field(
-        default=tuple(f"*.{suffix}" for suffix in AUDIO_SUFFIXES),
+        default=DEFAULT_INCLUDE,
         description="Names that are taken, in any case; default: the known audio and video suffixes.",
     )
     exclude: t.Exclude = Field(default=(), description="Names that are left alone.")

@@ -262,24 +262,28 @@ _SYNTAX = (
 def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
     """Our own words, because libyaml's and PyYAML's differ, and may quote what must not be shown."""
     mark = error.problem_mark or error.context_mark
-    if mark is None:
-        return Flaw(Span(1, 1, 1, 2), "this is no YAML")
-    line = lines[mark.line] if mark.line < len(lines) else ""
+    context = error.context or ""
+    if context == "while scanning a simple key":
+        mark = error.context_mark or mark
+    row, column, at_end = len(lines) - 1, 0, True
+    if mark is not None and mark.line < len(lines):  # libyaml counts a line behind the end
+        row, column, at_end = mark.line, mark.column, False
+    line = lines[row]
     indent = line[: len(line) - len(line.lstrip())]
     if "\t" in indent:
-        return Flaw(_point(mark.line, indent.index("\t")), "a tab cannot indent YAML", "use spaces")
-    context = error.context or ""
+        return Flaw(_point(row, indent.index("\t")), "a tab cannot indent YAML", "use spaces")
     if context in _UNCLOSED and error.context_mark is not None:
-        opened = error.context_mark
-        hint = f"noticed on line {mark.line + 1}"
+        hint = f"noticed on line {row + 1}"
         if "flow" in context and "${" in line:
             hint = "inside '{…}' and '[…]' write \"${NAME}\" in quotes"
-        return Flaw(_point(opened.line, opened.column), _UNCLOSED[context], hint)
+        return Flaw(_point(error.context_mark.line, error.context_mark.column), _UNCLOSED[context], hint)
     said = f"{context} {error.problem or ''}"
     for sign, message, hint in _SYNTAX:
         if sign in said:
-            return Flaw(_point(mark.line, mark.column), message, hint)
-    return Flaw(_point(mark.line, mark.column), "this is no YAML")
+            return Flaw(_point(row, column), message, hint)
+    return Flaw(
+        _point(row, column), "the text ends in the middle of something" if at_end else "this is no YAML"
+    )
 
 
 def _point(line: int, column: int) -> Span:

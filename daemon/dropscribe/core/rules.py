@@ -14,18 +14,17 @@ import re
 import stat
 from typing import Protocol
 
-KNOWN_SUFFIXES = frozenset(
-    suffix.encode()
-    for suffix in (
-        # audio
-        "3ga 8svx aac ac3 adts aif aifc aiff alac amr ape au awb caf dss ds2 dts eac3 flac gsm "
-        "loas m4a m4b m4p m4r mka mlp mp1 mp2 mp3 mpa mpc mpga oga ogg opus pcm qcp ra ram raw rf64 "
-        "sln snd spx tta voc vox w64 wav wave weba wma wv "
-        # video, for its sound track
-        "3g2 3gp asf avi divx f4v flv m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ogx qt rm rmvb "
-        "ts vob webm wmv"
-    ).split()
+_AUDIO = (
+    b"3ga 8svx aac ac3 adts aif aifc aiff alac amr ape au awb caf dss ds2 dts eac3 flac gsm loas m4a m4b m4p"
+    b" m4r mka mlp mp1 mp2 mp3 mpa mpc mpga oga ogg opus pcm qcp ra ram raw rf64 sln snd spx tta voc vox w64"
+    b" wav wave weba wma wv"
 )
+_VIDEO = (
+    b"3g2 3gp asf avi divx f4v flv m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ogx qt rm rmvb ts vob webm"
+    b" wmv"
+)
+
+KNOWN_SUFFIXES = frozenset(_AUDIO.split()) | frozenset(_VIDEO.split())
 """What a rule without ``include`` takes. A provider may still refuse one of them: that is its answer."""
 
 DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))
@@ -96,7 +95,7 @@ class Taking:
         elif not any(pattern.matches(path, name) for pattern in self._include):
             return "no pattern of the rule's include matches it"
         hit = next((pattern for pattern in self._exclude if pattern.matches(path, name)), None)
-        return hit and f'the pattern "{hit.source}" of the rule\'s exclude matches it'
+        return f'the pattern "{hit.source}" of the rule\'s exclude matches it' if hit else None
 
 
 def reason_not_taken(path: bytes, rule: TakingRule) -> str | None:

@@ -24,9 +24,15 @@ _MAX_PARTS = 1024  # chunks, blocks or boxes walked before the answer is UNKNOWN
 _HEAD_BYTES = 16
 _MP4_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _MP4_SUFFIXES = frozenset({".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".m4r", ".m4p", ".qt"})
+_WAV_MAGICS = (b"RIFF", b"RF64", b"BW64")
 _MAGIC_BY_SUFFIX = {
-    **{".wav": (b"RIFF", b"RF64", b"BW64"), ".wave": (b"RIFF", b"RF64", b"BW64"), ".flac": (b"fLaC",)},
-    **{".ogg": (b"OggS",), ".oga": (b"OggS",), ".opus": (b"OggS",), ".spx": (b"OggS",)},
+    ".wav": _WAV_MAGICS,
+    ".wave": _WAV_MAGICS,
+    ".flac": (b"fLaC",),
+    ".ogg": (b"OggS",),
+    ".oga": (b"OggS",),
+    ".opus": (b"OggS",),
+    ".spx": (b"OggS",),
 }
 
 
@@ -41,7 +47,7 @@ def look(read_at: ReadAt, size_bytes: int, suffix: str) -> Completeness:
     """
     head = read_at(0, _HEAD_BYTES)
     try:
-        if head[:4] in {b"RIFF", b"RF64", b"BW64"} and head[8:12] == b"WAVE":
+        if head[:4] in _WAV_MAGICS and head[8:12] == b"WAVE":
             return _look_wav(read_at, size_bytes)
         if head[:4] == b"fLaC":
             return _look_flac(read_at, size_bytes)
@@ -67,10 +73,6 @@ def _has_only_begun(head: bytes, suffix: str) -> bool:
     return len(head) < needed and any(head[:4] == magic[: len(head[:4])] for magic in magics)
 
 
-# A recorder that cannot seek back, or has not yet, leaves one of these in place of a length.
-_WAV_PLACEHOLDERS_FROM = 0xFFFFF000
-
-
 def _look_wav(read_at: ReadAt, size_bytes: int) -> Completeness:
     position = 12
     long_data_bytes = 0
@@ -87,10 +89,8 @@ def _look_wav(read_at: ReadAt, size_bytes: int) -> Completeness:
 
 
 def _look_wav_data(start: int, count: int, size_bytes: int) -> Completeness:
-    is_placeholder = count == 0 or _WAV_PLACEHOLDERS_FROM <= count <= 0xFFFFFFFF
-    if is_placeholder and not start + count <= size_bytes:
-        return INCOMPLETE
-    return COMPLETE if 0 < count and start + count <= size_bytes else INCOMPLETE
+    # A placeholder is longer than any file it stands in, so one comparison is enough for all but zero.
+    return COMPLETE if count > 0 and start + count <= size_bytes else INCOMPLETE
 
 
 def _look_mp4(read_at: ReadAt, size_bytes: int) -> Completeness:
@@ -141,7 +141,7 @@ def _look_ogg(read_at: ReadAt, size_bytes: int) -> Completeness:
 
 def _ogg_pages(block: bytes) -> tuple[list[tuple[int, int]], bool]:
     """(serial, flags) of the pages in *block*, and whether the last one ends where the block does."""
-    pages = []
+    pages: list[tuple[int, int]] = []
     position = block.find(b"OggS\0")
     while 0 <= position < len(block):
         end = _ogg_page_end(block, position)
@@ -186,7 +186,7 @@ def _look_flac(read_at: ReadAt, size_bytes: int) -> Completeness:
     if audio_at is None:
         return INCOMPLETE
     start = max(audio_at, size_bytes - _FLAC_TAIL_BYTES)
-    fixed_samples = struct.unpack_from(">H", info, 0)[0]
+    fixed_samples: int = struct.unpack_from(">H", info, 0)[0]
     end_sample = _flac_end_sample(read_at(start, _FLAC_TAIL_BYTES), fixed_samples)
     if end_sample is None:
         return UNKNOWN
@@ -213,9 +213,10 @@ def _flac_end_sample(tail: bytes, fixed_samples: int) -> int | None:
     while (at := max(tail.rfind(b"\xff\xf8", 0, end), tail.rfind(b"\xff\xf9", 0, end))) >= 0:
         span = _flac_span(tail[at : at + 18], fixed_samples)
         if span is not None:
+            after = span[1]
             # A frame ends with a checksum of itself; one that is cut off counts for nothing.
-            if not is_last or _crc16(tail[at:-2]) == struct.unpack(">H", tail[-2:])[0]:
-                return span[1] if is_last else span[0] + span[1] - span[0]
+            if not is_last or _crc16(tail[at:-2]) == int.from_bytes(tail[-2:], "big"):
+                return after
             is_last = False
         end = at + 1 if at + 1 < end else at
     return None

@@ -3,8 +3,8 @@
 A read lease is granted only where no writer has the file open or mapped, under whatever name
 (WATCHING.md §5): 10 µs, where reading every process's descriptors takes 50 ms and sees one user's.
 
-Guarantees: no lease is held when a call or a ``with`` ends, and none is ever asked for while SIGIO would end the
-process: a lease that a writer's open breaks sends it, and its default action is to terminate.
+Guarantees: no lease is held when a call returns, and none is asked for while SIGIO would end the process:
+it comes when a writer's open breaks a lease, and its default action is to terminate.
 """
 
 from __future__ import annotations

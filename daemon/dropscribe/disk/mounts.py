@@ -46,19 +46,61 @@ class Mount:
         return self.kind is MountKind.LOCAL
 
 
+class MountCache:
+    """Mounts by device number: every folder and file of an inbox asks, and they are few."""
+
+    def __init__(self) -> None:
+        self._mounts: dict[int, Mount] = {}
+
+    def of(self, device: int, folder: bytes) -> Mount:
+        """The mount with this st_dev; *folder* is on it. Raises OSError where it cannot be looked at."""
+        mount = self._mounts.get(device)
+        if mount is None:
+            mount = mount_of(folder)
+            self._mounts[mount.device] = mount
+        return mount
+
+    def clear(self) -> None:
+        """Forget all: a device number that was free may have been given to another mount."""
+        self._mounts.clear()
+
+
 # Magic numbers: linux/magic.h and the file systems' own sources. The second list has local file systems
 # whose inode numbers are made up at mount time (FAT) or whose leases nobody has tried.
 _LEASES = {
-    **{0xEF53: "ext", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x01021994: "tmpfs", 0xF2F52010: "f2fs"},
-    **{0x2FC12FC1: "zfs", 0xCA451A4E: "bcachefs", 0x858458F6: "ramfs", 0x794C7630: "overlay"},
+    0xEF53: "ext",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x01021994: "tmpfs",
+    0xF2F52010: "f2fs",
+    0x2FC12FC1: "zfs",
+    0xCA451A4E: "bcachefs",
+    0x858458F6: "ramfs",
+    0x794C7630: "overlay",
 }
 _LOCAL = {0x4D44: "vfat", 0x2011BAB0: "exfat", 0x7366746E: "ntfs3", 0x3153464A: "jfs", 0x52654973: "reiserfs"}
 _REMOTE = {
-    **{0x6969: "nfs", 0xFF534D42: "cifs", 0xFE534D42: "smb2", 0x517B: "smb", 0x01021997: "9p"},
-    **{0x00C36400: "ceph", 0x5346414F: "afs", 0x6B414653: "kafs", 0x65735546: "fuse", 0x73757245: "coda"},
-    **{0x0BD00BD0: "lustre", 0x47504653: "gpfs", 0x786F4256: "vboxsf", 0xBACBACBC: "vmhgfs"},
-    **{0x7C7C6673: "prl_fs", 0x01161970: "gfs2", 0x7461636F: "ocfs2", 0x19830326: "fhgfs"},
-    **{0xAAD7AAEA: "panfs", 0x013111A8: "ibrix", 0x61756673: "aufs"},
+    0x6969: "nfs",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x517B: "smb",
+    0x01021997: "9p",
+    0x00C36400: "ceph",
+    0x5346414F: "afs",
+    0x6B414653: "kafs",
+    0x65735546: "fuse",
+    0x73757245: "coda",
+    0x0BD00BD0: "lustre",
+    0x47504653: "gpfs",
+    0x786F4256: "vboxsf",
+    0xBACBACBC: "vmhgfs",
+    0x7C7C6673: "prl_fs",
+    0x01161970: "gfs2",
+    0x7461636F: "ocfs2",
+    0x19830326: "fhgfs",
+    0xAAD7AAEA: "panfs",
+    0x013111A8: "ibrix",
+    0x61756673: "aufs",
 }
 _NFS = 0x6969
 _UNSTABLE_INODES = frozenset({0x4D44, 0x2011BAB0})

@@ -29,7 +29,7 @@ class Hint(NamedTuple):
     path: bytes = b""
 
 
-class HintsUnavailable(Exception):  # noqa: N818  # a state of the system, said where it is caught
+class HintsUnavailable(Exception):
     """Raised when no source can be had: the instance limit is reached, or the system has none."""
 
 
@@ -51,7 +51,7 @@ class HintSource(Protocol):
         """
 
     def read(self) -> list[Hint]:
-        """The hints that wait, at most a few thousand; never blocks, never raises for what happens on disk."""
+        """The hints that wait, at most a few thousand; never blocks."""
 
     def forget(self, directory: bytes) -> None:
         """Watch neither *directory* nor anything below it."""

@@ -50,9 +50,11 @@ class InotifyHints:
         self._limit_reached = False
 
     def fileno(self) -> int:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         return self._descriptor
 
     def watch(self, directory: bytes) -> bool:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         # The inbox itself may be reached through a symlink: the admin wrote that path.
         mask = _MASK | _DONT_FOLLOW if directory else _MASK
         path = self._root + b"/" + directory if directory else self._root
@@ -69,7 +71,7 @@ class InotifyHints:
 
     def _refused(self, directory: bytes, number: int) -> bool:
         if number != errno.ENOSPC:
-            return number in {errno.ENOENT, errno.ENOTDIR}  # gone again: there is nothing to watch
+            return number in {errno.ENOENT, errno.ENOTDIR, errno.EACCES}  # nothing there that could be listed
         if not self._limit_reached:
             self._limit_reached = True
             remedy = "raise the sysctl fs.inotify.max_user_watches"
@@ -77,6 +79,7 @@ class InotifyHints:
         return False
 
     def read(self) -> list[Hint]:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         hints: list[Hint] = []
         for _ in range(_MAX_READS):
             try:
@@ -127,9 +130,10 @@ class InotifyHints:
         if directory == b"":
             hints.append(Hint(HintKind.ROOT_GONE))
         elif directory is not None and mask & _UNMOUNT:
-            hints.append(Hint(HintKind.LOST))
+            hints.append(Hint(HintKind.FOLDER, directory))
 
     def forget(self, directory: bytes) -> None:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         below = directory + b"/"
         gone = [watch for path, watch in self._watches.items() if path == directory or path.startswith(below)]
         for watch in gone:
@@ -142,6 +146,7 @@ class InotifyHints:
             del self._watches[path]
 
     def close(self) -> None:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)

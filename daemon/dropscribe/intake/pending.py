@@ -13,14 +13,12 @@ from dropscribe.core.settling import Cause, Seen
 MOST_ENTRIES = 20_000
 """Files beyond these are looked at once and, unless settled, left to the next listing."""
 
-MOST_BLOCKED = 1_000
-"""Unreadable files that are kept in view; the rest are found again by every listing."""
-
 
 class Entry:
     """One file that has been noticed.
 
     Attributes:
+        is_fresh: A hint came since the last look, so that a change is no news.
         signature: (device, inode, size, mtime_ns, ctime_ns) of the last look, or None before the first.
         changed_at: Monotonic time of the last observed change.
         deadline: Monotonic time of the next look; 0 while none is planned.
@@ -34,6 +32,7 @@ class Entry:
         "changed_at",
         "deadline",
         "first_seen_at",
+        "is_fresh",
         "needed_seconds",
         "note",
         "seen",
@@ -45,6 +44,7 @@ class Entry:
         self.signature: tuple[int, int, int, int, int] | None = None
         self.changed_at = now
         self.deadline = 0.0
+        self.is_fresh = True
         self.first_seen_at = first_seen_at
         self.seen = Seen.FOUND
         self.cause = Cause.FIRST_LOOK
@@ -64,6 +64,7 @@ class Pending:
     def __init__(self) -> None:
         self._entries: dict[bytes, Entry] = {}
         self._heap: list[tuple[float, bytes]] = []
+        self.most_entries = MOST_ENTRIES
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -74,7 +75,7 @@ class Pending:
     @property
     def is_full(self) -> bool:
         """Whether a new file must do without an entry."""
-        return len(self._entries) >= MOST_ENTRIES
+        return len(self._entries) >= self.most_entries
 
     def get(self, path: bytes) -> Entry | None:
         """The entry of *path*, if it has one."""
@@ -120,6 +121,12 @@ class Pending:
         """Forget everything below *directory*."""
         below = directory + b"/"
         for path in [path for path in self._entries if path.startswith(below)]:
+            del self._entries[path]
+
+    def drop_blocked(self) -> None:
+        """Make room: files that may not be read are found again by a listing."""
+        blocked = [path for path, entry in self._entries.items() if entry.cause is Cause.BLOCKED]
+        for path in blocked:
             del self._entries[path]
 
     def clear(self) -> None:

@@ -54,20 +54,23 @@ class InboxState:
     oldest_settling_at: float | None = None
 
 
-def describe(entry: Entry, now: float) -> str:
+_WORDS = {
+    Cause.FIRST_LOOK: "to be looked at",
+    Cause.WRITER: "a writer has it open",
+    Cause.BLOCKED: "may not be read: {}",
+    Cause.TROUBLE: "{}",
+    Cause.TWIN: "{}",
+}
+_BEFORE_QUIET = {
+    Cause.EMPTY: "it is empty; ",
+    Cause.INCOMPLETE: "its header says that more is to come; ",
+}
+
+
+def describe_wait(entry: Entry, now: float) -> str:
     """What one file waits for; *now* is monotonic."""
-    if entry.cause is Cause.FIRST_LOOK:
-        return "to be looked at"
-    if entry.cause is Cause.WRITER:
-        return "a writer has it open"
-    if entry.cause is Cause.BLOCKED:
-        return f"may not be read: {entry.note}"
-    if not entry.cause.is_quiet:
-        return entry.note
+    if entry.cause in _WORDS:
+        return _WORDS[entry.cause].format(entry.note)
     quiet_seconds = min(max(0.0, now - entry.changed_at), entry.needed_seconds)
     quiet = f"quiet for {quiet_seconds:.0f} s of {entry.needed_seconds:.0f} s"
-    if entry.cause is Cause.EMPTY:
-        return f"it is empty; {quiet}"
-    if entry.cause is Cause.INCOMPLETE:
-        return f"its header says that more is to come; {quiet}"
-    return quiet
+    return _BEFORE_QUIET.get(entry.cause, "") + quiet

@@ -67,6 +67,7 @@ class WatchdogHints:
         self._observer.start()
 
     def fileno(self) -> int:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         return self._readable
 
     def watch(self, directory: bytes) -> bool:
@@ -78,6 +79,7 @@ class WatchdogHints:
         """The library keeps watches below a folder that went; their stale names lead to nothing."""
 
     def read(self) -> list[Hint]:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         # Emptied before the deque is drained: the other order loses a wake-up.
         with contextlib.suppress(BlockingIOError):
             os.read(self._readable, 4096)
@@ -122,6 +124,7 @@ class WatchdogHints:
         return whole[len(below) :] if whole.startswith(below) else None
 
     def close(self) -> None:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -1,0 +1,189 @@
+"""One inbox's thread, and what the rest of the house may ask of it.
+
+Guarantees: nothing here blocks the event loop, and a mount that hangs stops this inbox alone; no error of
+a disk or of the queue ends the thread.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import select
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.core.settling import Cause
+from dropscribe.intake.rounds import Rounds
+from dropscribe.intake.sources import open_hints
+from dropscribe.intake.state import MOST_WAITING, InboxState, describe_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.config.model import FolderRule
+    from dropscribe.disk.mounts import Mount
+    from dropscribe.intake.hints import HintSource
+    from dropscribe.intake.queue_side import QueueSide
+
+log = structlog.get_logger()
+
+_AFTER_ERROR_SECONDS = 1.0
+
+
+class Inbox:
+    """Turns the files of one rule's inbox into jobs.
+
+    Args:
+        rule: The folder rule.
+        queue: Called from the inbox's thread alone.
+        on_change: Called from the inbox's thread when :meth:`state` has news.
+        clock: Monotonic seconds.
+        wall: The time of day.
+        open_source: Makes the hint source of an inbox; tests give another.
+    """
+
+    def __init__(
+        self,
+        rule: FolderRule,
+        queue: QueueSide,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        open_source: Callable[[FolderRule, Mount], HintSource | None] = open_hints,
+    ) -> None:
+        self.rule = rule
+        self._on_change = on_change
+        self._clock = clock
+        self._queue = queue
+        self._rounds = Rounds(rule, queue, wall, open_source)
+        self._changed: collections.deque[bytes] = collections.deque()
+        self._is_poked = threading.Event()
+        self._is_stopping = threading.Event()
+        self._readable, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
+        self._told: tuple[object, ...] = ()
+
+    def lock(self) -> None:
+        """Lock the inbox before :meth:`start`; a missing one is locked when it comes.
+
+        Raises:
+            StoreInUse: Another daemon has it.
+        """
+        self._rounds.root.lock()
+
+    def unlock(self) -> None:
+        """Undo :meth:`lock` where :meth:`start` will not follow."""
+        self._rounds.root.unlock()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; returns at once."""
+        self._is_stopping.set()
+        self._wake_up()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for the thread's end; False where it hangs in a mount, and is left behind."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def poke(self) -> None:
+        """List the inbox soon."""
+        self._is_poked.set()
+        self._wake_up()
+
+    def changed(self, path: bytes) -> None:
+        """The file changed after it had been handed over: take it again, once quiet for longer."""
+        self._changed.append(path)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        with contextlib.suppress(OSError):  # full: it will wake; closed: it has ended
+            os.write(self._wake, b"x")
+
+    def state(self) -> InboxState:
+        """What there is to say now; cheap, and never blocked by a mount."""
+        now = self._clock()
+        rounds = self._rounds
+        entries = rounds.settler.pending.items()
+        unlistable = dict(rounds.lister.unlistable)
+        waiting = {path: f"may not be listed: {why}" for path, why in unlistable.items()}
+        waiting.update((path, describe_wait(entry, now)) for path, entry in entries[:MOST_WAITING])
+        quiet = [entry.deadline or now for _, entry in entries if entry.cause.is_quiet]
+        settling = [entry.first_seen_at for _, entry in entries if entry.cause is not Cause.BLOCKED]
+        mount = rounds.mount
+        return InboxState(
+            available=not rounds.reason,
+            reason=rounds.reason,
+            watch="native" if rounds.hints else "poll",
+            settling=len(settling),
+            blocked=len(entries) - len(settling) + len(unlistable),
+            waiting=waiting,
+            scanned_once=rounds.scanned_once,
+            quiet_deadline=max(quiet, default=None),
+            found_without_hint=rounds.found_without_hint,
+            overflows=rounds.overflows,
+            files_seen=rounds.settler.files_seen,
+            last_scan_seconds=rounds.schedule.last_work_seconds,
+            file_system=mount.name if mount else "",
+            device=mount.device if mount else 0,
+            oldest_settling_at=min(settling, default=None),
+        )
+
+    def _run(self) -> None:
+        try:
+            while not self._is_stopping.is_set():
+                self._wait_until(self._step_safely())
+        finally:
+            self._rounds.disarm()
+            self._rounds.root.unlock()
+            close_thread = getattr(self._queue, "close_thread", None)
+            if close_thread is not None:
+                close_thread()
+
+    def _step_safely(self) -> float:
+        now = self._clock()
+        try:
+            return self.step(now)
+        except Exception:
+            log.exception("inbox.failed", folder=self.rule.name)
+            self._rounds.recover(now)
+            self._is_stopping.wait(_AFTER_ERROR_SECONDS)
+            return now
+
+    def _wait_until(self, deadline: float) -> None:
+        seconds = deadline - self._clock()
+        if seconds > 0:
+            poll = select.poll()
+            poll.register(self._readable, select.POLLIN)
+            if self._rounds.hints is not None:
+                poll.register(self._rounds.hints.fileno(), select.POLLIN)
+            # Rounded up: a poll that ends a fraction early would spin.
+            poll.poll(int(seconds * 1000) + 1)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._readable, 4096)
+
+    def step(self, now: float) -> float:
+        """Do what is due at the monotonic time *now*; returns the time of the next step."""
+        if self._is_poked.is_set():
+            self._is_poked.clear()
+            self._rounds.schedule.ask(now, full=True)
+        changed = [self._changed.popleft() for _ in range(len(self._changed))]
+        try:
+            return self._rounds.step(now, changed)
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        rounds = self._rounds
+        news = (rounds.reason, rounds.scanned_once, rounds.settler.files_seen, len(rounds.settler.pending))
+        if news != self._told:
+            self._told = news
+            self._on_change()

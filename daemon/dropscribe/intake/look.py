@@ -1,0 +1,58 @@
+"""One look at one file: what is there now, who writes it, what its container says.
+
+Guarantees: a look opens the file once, follows no symlink, never blocks on a pipe, and leaves nothing
+open and nothing leased.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dropscribe.core.settling import Completeness, Lease
+from dropscribe.disk.audio import open_beneath, snapshot_of
+from dropscribe.disk.containers import look as look_at_container
+from dropscribe.disk.lease import probe_lease
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import FileSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look told."""
+
+    snapshot: FileSnapshot
+    lease: Lease
+    completeness: Completeness
+
+    @property
+    def signature(self) -> tuple[int, int, int, int, int]:
+        """What must stay the same for the file to count as quiet."""
+        seen = self.snapshot
+        return seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, seen.ctime_ns
+
+
+def look_at(root: bytes, path: bytes) -> Look:
+    """Look at the file *path* below *root*.
+
+    Raises:
+        AudioMissing, AudioForbidden, AudioUnsafe, OSError: As ``open_beneath`` does.
+    """
+    descriptor = open_beneath(root, path)
+    try:
+        snapshot = snapshot_of(os.fstat(descriptor))
+        lease = probe_lease(descriptor)
+        return Look(snapshot, lease, _completeness(descriptor, snapshot, lease, path))
+    finally:
+        os.close(descriptor)
+
+
+def _completeness(descriptor: int, snapshot: FileSnapshot, lease: Lease, path: bytes) -> Completeness:
+    if lease is Lease.WRITER or snapshot.size_bytes == 0:
+        return Completeness.UNKNOWN
+    suffix = os.path.splitext(path)[1].decode("ascii", "replace").lower()
+    return look_at_container(
+        lambda offset, count: os.pread(descriptor, count, offset), snapshot.size_bytes, suffix
+    )

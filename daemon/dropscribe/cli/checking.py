@@ -49,7 +49,7 @@ def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
         "path": str(rule.inbox),
         "exists": rule.inbox.is_dir() if reason is None else os.path.isdir(rule.inbox),
         "readable": reason is None,
-        "writable": reason is None and os.access(rule.inbox, os.W_OK | os.X_OK),
+        "writable": reason is None and os.access(rule.inbox, os.W_OK | os.X_OK, effective_ids=True),
         "watch": None,
         "file_system": None,
     }
@@ -82,7 +82,7 @@ def _check_target(
     rule: FolderRule, name: str, path: Path, findings: Findings, *, has_inbox: bool
 ) -> dict[str, Any]:
     place = nearest(path)
-    writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
+    writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK, effective_ids=True)
     same_mount = has_inbox and mount_key(place) == mount_key(rule.inbox)
     if not writable:
         findings.warnings.append(
@@ -118,7 +118,7 @@ def _who() -> str:
 
 def _grant(path: Path) -> str:
     """The remedy; under systemd's sandbox it is a drop-in, and modes do not help."""
-    if not os.access(path, os.W_OK) and os.statvfs(path).f_flag & os.ST_RDONLY:
+    if not os.access(path, os.W_OK, effective_ids=True) and os.statvfs(path).f_flag & os.ST_RDONLY:
         return "it is read-only here: remount it, or name it in ReadWritePaths= (systemctl edit dropscribe)"
     return f"give it access: setfacl -m u:{os.geteuid()}:rwx {path}, or a common group"
 
@@ -148,7 +148,7 @@ def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     """The state directory: local, writable, with room; and whether a daemon has it."""
     path = config.state_dir
     place = nearest(path)
-    writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
+    writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK, effective_ids=True)
     mount = mount_of(os.fsencode(place))
     room = os.statvfs(place)
     free_bytes = room.f_bavail * room.f_frsize

@@ -48,6 +48,6 @@ def _seconds_of(container: Any) -> float | None:
 def _probe_wav(file: BinaryIO) -> float | None:
     try:
         with wave.open(file) as recording:
-            return recording.getnframes() / recording.getframerate()
+            return float(recording.getnframes()) / float(recording.getframerate())
     except (wave.Error, OSError, EOFError, ZeroDivisionError):
         return None

@@ -165,7 +165,7 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
 
 def may_read(rule: FolderRule, path: bytes) -> bool:
     """Whether this process may open the file for reading."""
-    return os.access(os.fsencode(rule.inbox) + b"/" + path, os.R_OK, follow_symlinks=True)
+    return os.access(os.fsencode(rule.inbox) + b"/" + path, os.R_OK, effective_ids=True)
 
 
 def is_file(found: Found) -> bool:

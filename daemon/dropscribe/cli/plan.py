@@ -142,4 +142,4 @@ def _notes(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
     if unknown:
         yield f"\nThe length of {plural(unknown, 'file')} is not known."
     if prober.skipped:
-        yield f"{plural(prober.opened, 'file')} were opened; the other {prober.skipped:,} judged by name alone."
+        yield f"{plural(prober.opened, 'file')} were opened, {prober.skipped:,} judged by name alone."

@@ -54,7 +54,7 @@ def look_at_queue(config: Config) -> Iterator[QueueLook]:
     except OSError as error:
         raise StoreError(str(state_dir), error.strerror or str(error), _remedy(state_dir)) from error
     except StoreError as error:
-        if not os.access(state_dir, os.R_OK | os.X_OK):
+        if not os.access(state_dir, os.R_OK | os.X_OK, effective_ids=True):
             raise StoreError(str(state_dir), "may not be read by this user", _remedy(state_dir)) from error
         raise
     try:

@@ -32,7 +32,8 @@ class Tale:
     """The answer to ``why``.
 
     Attributes:
-        state: A job's state, or ``settling``, ``blocked``, ``not_taken``, ``unavailable``, ``unknown``.
+        state: Under what ``status`` counts it (queued, held, …, done, failed), or ``withdrawn``,
+            ``not_taken``, ``unavailable``, ``unknown``.
         words: Sentences, the most telling first.
         remedy: What the user can do, or "".
         story: The job that they are about, or None.
@@ -67,7 +68,7 @@ def tell_of_inbox(place: Place, look: QueueLook, now: float) -> Tale:
         return Tale("not_taken", [f"the rule does not take it: {found.reason}", "it stays where it is"])
     tale = _tell_of_waiting(place, look)
     if stories:
-        tale.words.append(f"a file of this name was here before: {_ended_words(stories[0], now)}")
+        tale.words.append(f"a file of this name was here before: {_ended_words(stories[0], now)[0]}")
     return tale
 
 
@@ -139,36 +140,39 @@ def _error_beside(audio: bytes) -> dict[str, object] | None:
 
 def tell_of_story(story: Story, place: Place, look: QueueLook, now: float) -> Tale:
     """The tale of a job."""
+    state = story.state.value
     match story.state:
         case JobState.QUEUED:
-            words = _queued_words(story, place, look, now)
+            state, words = _queued_words(story, place, look, now)
         case JobState.TRANSCRIBING:
             words = [_transcribing_words(story, look, now)]
         case JobState.TRANSCRIBED | JobState.REJECTED:
-            words = _publishing_words(story, look, now)
+            state, words = "publishing", _publishing_words(story, look, now)
         case _:
-            words = [_ended_words(story, now)]
-    remedy = _remedy(story, place, look)
-    return Tale(story.state.value, words + _paid_words(story), remedy, story, story.tries)
+            words = _ended_words(story, now)
+    remedy = _remedy(story, state, look)
+    return Tale(state, words + _paid_words(story), remedy, story, story.tries)
 
 
-def _queued_words(story: Story, place: Place, look: QueueLook, now: float) -> list[str]:
-    """Why a queued job does not run: the first of these that holds is what it waits for."""
+def _queued_words(story: Story, place: Place, look: QueueLook, now: float) -> tuple[str, list[str]]:
+    """What a queued job waits for: (as status counts it, all of it in words)."""
     words = _hold_words(story, place, look, now)
-    closed = look.live_of(story.folder).get("reason")
+    state = "held" if words else "deferred" if story.due_at > now else "queued"
     if look.is_running and look.live.get("trouble"):
         words.append(f"nothing is sent now: {look.live['trouble']}")
-    if closed:
+    if closed := look.live_of(story.folder).get("reason"):
         words.append(f"its folder waits: {closed}")
     if story.due_at > now:
         words.append(f"it is tried again {time_words(story.due_at, now)}, because of {_why(story)}")
-    if words:
-        return words
+    return state, words or [_turn_words(story, look)]
+
+
+def _turn_words(story: Story, look: QueueLook) -> str:
     before = count_before(look.db, story) if look.db else 0
     where = (
         "it is the next in the queue" if before == 0 else f"{plural(before, 'file')} of its folder go first"
     )
-    return [where if look.is_running else f"{where}, when dropscribe is started"]
+    return where if look.is_running else f"{where}, when dropscribe is started"
 
 
 def _why(story: Story) -> str:
@@ -178,29 +182,24 @@ def _why(story: Story) -> str:
 
 
 def _hold_words(story: Story, place: Place, look: QueueLook, now: float) -> list[str]:
-    if look.db is None:
-        return []
-    holds = {hold.scope: hold for hold in read_holds(look.db)}
-    words = []
+    holds = {hold.scope: hold for hold in read_holds(look.db)} if look.db else {}
+    found = []
     if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
-        words.append(_one_hold_words(f"rule {story.folder}", hold, now))
+        found.append((f"rule {story.folder}", hold))
     held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
     if is_held(story.pin, place.rule.providers, held):
         wanted = (story.pin,) if story.pin else place.rule.providers
-        words += [
-            _one_hold_words(f"provider {name}", holds[Scope(ScopeKind.PROVIDER, name)], now)
-            for name in wanted
-            if name in held
-        ]
-    return words
+        found += [(f"provider {name}", holds[Scope(ScopeKind.PROVIDER, name)]) for name in wanted]
+    return [words for who, hold in found for words in _one_hold_words(who, hold, now)]
 
 
-def _one_hold_words(who: str, hold: Hold, now: float) -> str:
-    since = time_words(hold.since, now)
-    probe = "with the next file" if hold.next_probe_at <= now else time_words(hold.next_probe_at, now)
-    return (
-        f"{who} is held since {since}: {hold.reason}; one file tries it again {probe}, then the others go on"
-    )
+def _one_hold_words(who: str, hold: Hold, now: float) -> list[str]:
+    is_due = hold.next_probe_at <= now
+    probe = "with the next file" if is_due else time_words(hold.next_probe_at, now)
+    return [
+        f"{who} is held since {time_words(hold.since, now)}: {hold.reason}",
+        f"one file tries it again {probe}; when that goes well, the others go on by themselves",
+    ]
 
 
 def _transcribing_words(story: Story, look: QueueLook, now: float) -> str:
@@ -224,13 +223,13 @@ def _publishing_words(story: Story, look: QueueLook, now: float) -> list[str]:
     return [f"{what}; it is being put into {where}"]
 
 
-def _ended_words(story: Story, now: float) -> str:
+def _ended_words(story: Story, now: float) -> list[str]:
     at = time_words(story.ended_at, now) if story.ended_at else "some time ago"
     if story.state is JobState.DONE:
-        return f"it was transcribed by {story.provider} and filed {at}: {_filed_words(story)}"
+        return [f"it was transcribed by {story.provider} and filed {at}", f"it is in {_filed_words(story)}"]
     if story.state is JobState.FAILED:
-        return f"it failed {at}: {_failure_words(story)}\nit is in {_filed_words(story)}"
-    return f"it was dropped {at}: {story.reason or 'the file was gone'}"
+        return [f"it failed {at}: {_failure_words(story)}", f"it is in {_filed_words(story)}"]
+    return [f"it was dropped from the queue {at}: {story.reason or 'the file was gone'}"]
 
 
 def _failure_words(story: Story) -> str:
@@ -263,13 +262,11 @@ def _paid_words(story: Story) -> list[str]:
     return words
 
 
-def _remedy(story: Story, place: Place, look: QueueLook) -> str:
+def _remedy(story: Story, state: str, look: QueueLook) -> str:
     if story.state is JobState.FAILED and story.filed and os.path.lexists(story.filed):
         return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed))}"
     if story.state.is_live and not look.is_running:
         return "start dropscribe: dropscribe run, or its service"
-    if story.state is JobState.QUEUED and look.db:
-        held = {hold.scope.name for hold in read_holds(look.db) if hold.scope.kind is ScopeKind.PROVIDER}
-        if is_held(story.pin, place.rule.providers, held):
-            return "dropscribe check --online asks the provider; nothing needs to be done for this file"
+    if state == "held":
+        return "dropscribe check --online asks the provider; nothing needs to be done for this file"
     return ""

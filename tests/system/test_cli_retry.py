@@ -1,0 +1,170 @@
+"""``retry``: failed audio goes back, nothing is overwritten, nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pytest
+
+from dropscribe.cli import retry
+from support.house import tree
+from support.scene import Scene, add_job
+
+CONTENT = b"RIFF the recording"
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """One rule `calls`."""
+    return Scene(tmp_path)
+
+
+def fail(scene, path: str, original: str | None = None, folder: str = "calls", content: bytes = CONTENT):
+    """An audio in failed, with its error file beside it."""
+    audio = scene.drop(path, content, part="failed")
+    error = {"schema": "dropscribe.error/1", "file": original or audio.name, "folder": folder, "code": "bad"}
+    scene.drop(path.rpartition(".")[0] + ".error.json", json.dumps(error).encode(), part="failed")
+    return audio
+
+
+@pytest.mark.parametrize("by_error_file", [False, True])
+def test_a_file_goes_back_under_its_old_name_and_place(scene, by_error_file):
+    """The number that it got in failed is dropped, its folder is made, its error file goes."""
+    audio = fail(scene, "2026/call-2.wav", original="call.wav")
+    assert scene.run("retry", audio.with_suffix(".error.json") if by_error_file else audio) == 0
+    assert (scene.root / "inbox/2026/call.wav").read_bytes() == CONTENT
+    assert tree(scene.root / "failed") == set()
+
+
+def test_a_taken_name_gets_the_next_number(scene):
+    """What is in the inbox stays as it is."""
+    scene.drop("call.wav", b"another")
+    assert scene.run("retry", fail(scene, "call.wav")) == 0
+    assert (scene.root / "inbox/call.wav").read_bytes() == b"another"
+    assert (scene.root / "inbox/call-2.wav").read_bytes() == CONTENT
+
+
+def test_mode_and_times_are_kept(scene):
+    """The daemon knows by size and mtime that a failed file is back."""
+    audio = fail(scene, "call.wav")
+    os.utime(audio, ns=(10**18, 10**18))
+    scene.run("retry", audio)
+    assert (scene.root / "inbox/call.wav").stat().st_mtime_ns == 10**18
+
+
+def test_all_takes_every_failed_file_and_nothing_else(scene, capsys):
+    """Files of another rule, notes of the admin's own and hidden files stay."""
+    fail(scene, "a.wav")
+    fail(scene, "b/c.mp3")
+    fail(scene, "theirs.wav", folder="memos")
+    scene.drop("lost-its-error-file.wav", CONTENT, part="failed")
+    scene.drop("README.txt", b"mine", part="failed")
+    scene.drop(".dropscribe-x.tmp", b"", part="failed")
+    assert scene.run("retry", "--all") == 0
+    assert tree(scene.root / "inbox") == {"a.wav", "b/c.mp3", "lost-its-error-file.wav"}
+    assert tree(scene.root / "failed") == {
+        "theirs.wav",
+        "theirs.error.json",
+        "README.txt",
+        ".dropscribe-x.tmp",
+    }
+    assert "3 files are back" in capsys.readouterr().out
+
+
+def test_one_folder_by_name(scene):
+    """``--folder`` takes that rule's files; a name that is not there is told with what was meant."""
+    fail(scene, "a.wav")
+    assert scene.run("retry", "--folder", "calls") == 0
+    assert tree(scene.root / "inbox") == {"a.wav"}
+
+
+def test_a_misspelt_folder(scene, capsys):
+    """Did you mean …"""
+    assert scene.run("retry", "--folder", "cals") == 78
+    assert "did you mean 'calls'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--all", "--folder", "calls"), ("x.wav", "--all")])
+def test_what_to_retry_must_be_said_once(scene, capsys, arguments):
+    """Nothing named, or two ways at once, is a mistake of usage."""
+    assert scene.run("retry", *arguments) == 2
+    assert "--folder NAME" in capsys.readouterr().err
+
+
+def test_a_wrong_file_does_not_stop_the_others(scene, capsys):
+    """Each wrong one is told; the exit code says that something was not done."""
+    elsewhere = scene.drop("call.wav", part="done")
+    assert scene.run("retry", elsewhere, scene.root / "failed/none.wav", fail(scene, "a.wav")) == 74
+    assert tree(scene.root / "inbox") == {"a.wav"}
+    assert elsewhere.exists()
+    errors = capsys.readouterr().err
+    assert "is in no failed folder" in errors
+    assert "not there" in errors
+
+
+def test_an_unavailable_inbox_moves_nothing(scene, capsys):
+    """An unmounted share is not made, and the audio stays where it is."""
+    audio = fail(scene, "call.wav")
+    (scene.root / "inbox").rmdir()
+    assert scene.run("retry", audio) == 74
+    assert audio.exists()
+    assert not (scene.root / "inbox").exists()
+    assert "stays where it is" in capsys.readouterr().err
+
+
+def test_an_error_file_cannot_lead_out_of_the_inbox(scene):
+    """A name in it that is a path is not followed."""
+    audio = fail(scene, "call.wav", original="../../call.wav")
+    assert scene.run("retry", audio) == 0
+    assert tree(scene.root / "inbox") == {"call.wav"}
+
+
+def test_a_symlink_in_failed_is_not_moved(scene, capsys):
+    """It is not audio that dropscribe filed."""
+    (scene.root / "failed/call.wav").symlink_to(scene.config)
+    assert scene.run("retry", scene.root / "failed/call.wav") == 74
+    assert "not a regular file" in capsys.readouterr().err
+
+
+def test_another_mount_is_copied_and_only_then_removed(scene, monkeypatch):
+    """EXDEV: the copy is whole, with its times, and the original is gone."""
+    audio = fail(scene, "call.wav")
+    os.utime(audio, ns=(10**18, 10**18))
+
+    def other_mount(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(retry, "move_new", other_mount)
+    assert scene.run("retry", audio) == 0
+    moved = scene.root / "inbox/call.wav"
+    assert (moved.read_bytes(), moved.stat().st_mtime_ns) == (CONTENT, 10**18)
+    assert tree(scene.root / "failed") == set()
+
+
+def test_a_full_disk_leaves_the_original(scene, monkeypatch, capsys):
+    """ENOSPC under the copy: the audio and its error file stay in failed."""
+    audio = fail(scene, "call.wav")
+
+    def other_mount(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(retry, "move_new", other_mount)
+    monkeypatch.setattr(retry, "copy_new", full)
+    assert scene.run("retry", audio) == 74
+    assert tree(scene.root / "failed") == {"call.wav", "call.error.json"}
+    assert tree(scene.root / "inbox") == set()
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_the_queue_is_not_written(scene):
+    """While a daemon has the state directory, retry works all the same."""
+    audio = fail(scene, "call.wav")
+    with scene.queue() as store:
+        add_job(store, scene, "call.wav", state="failed", filed=os.fsencode(audio))
+        assert scene.run("retry", audio) == 0
+    assert tree(scene.root / "inbox") == {"call.wav"}

@@ -1,0 +1,271 @@
+"""``status`` and ``why``: with the daemon up or down, and for whom."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import time
+
+import pytest
+
+from dropscribe.core.model import AttemptEnd
+from support.scene import Scene, add_attempt, add_job, wav_bytes
+
+FOLDER_KEYS = {
+    *(
+        "available",
+        "watch",
+        "settling",
+        "queued",
+        "transcribing",
+        "deferred",
+        "held",
+        "publishing",
+        "blocked",
+    ),
+    *("done", "failed", "oldest_waiting", "hold"),
+}
+PROVIDER_KEYS = {"state", "reason", "since", "next_probe", "in_flight"}
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """This process with another user's rights meanwhile."""
+    for command in ("status", "plan", "why"):
+        importlib.import_module(f"dropscribe.cli.{command}")
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """One rule `calls` on one provider."""
+    return Scene(tmp_path)
+
+
+def json_of(scene, capsys, *arguments) -> dict:
+    """What the command prints with --json."""
+    scene.run(*arguments, "--json")
+    return json.loads(capsys.readouterr().out)
+
+
+def test_before_the_first_run_all_is_zero_and_nothing_is_made(scene, capsys):
+    """No database yet: zeros, every key, and the state directory is not created by asking."""
+    document = json_of(scene, capsys, "status")
+    assert (document["schema"], document["running"]) == ("dropscribe.status/1", False)
+    assert document["folders"]["calls"].keys() >= FOLDER_KEYS
+    assert document["providers"]["main"].keys() >= PROVIDER_KEYS
+    assert document["folders"]["calls"]["queued"] == 0
+    assert not (scene.root / "state").exists()
+
+
+def test_a_file_dropped_while_the_daemon_is_down_is_counted_once(scene, capsys):
+    """New files settle; one that has a live row is counted by its row alone."""
+    scene.drop("new.wav")
+    scene.drop("left-alone.pdf")
+    scene.drop("known.wav")
+    with scene.queue() as store:
+        add_job(store, scene, "known.wav")
+    calls = json_of(scene, capsys, "status")["folders"]["calls"]
+    assert (calls["settling"], calls["queued"]) == (1, 1)
+    assert calls["oldest_waiting"] is not None
+
+
+def test_an_inbox_that_is_away_is_unavailable_and_not_empty(scene, capsys):
+    """While the daemon is down the inbox is looked at by the command itself."""
+    (scene.root / "inbox").rmdir()
+    calls = json_of(scene, capsys, "status")["folders"]["calls"]
+    assert calls["available"] is False
+    assert "is not there" in calls["reason"]
+
+
+def test_what_the_running_daemon_says_is_passed_on(scene, capsys):
+    """With a daemon on the state directory, settling and blocked are its own counts."""
+    scene.drop("new.wav")
+    with scene.queue():
+        scene.write_live(settling=5, blocked=2)
+        document = json_of(scene, capsys, "status")
+    assert document["running"] is True
+    assert (document["folders"]["calls"]["settling"], document["folders"]["calls"]["blocked"]) == (5, 2)
+    assert document["providers"]["main"]["in_flight"] == 1
+
+
+@needs_root
+@pytest.mark.parametrize("command", [("status",), ("plan",), ("why", "inbox/a.wav")])
+def test_a_state_directory_that_is_roots_alone_says_so(scene, capsys, monkeypatch, command):
+    """Another user is told as whom to ask, and gets 74, not zeros and no traceback."""
+    with scene.queue():
+        pass
+    for folder in (scene.root, *scene.root.parents[:-2]):
+        folder.chmod(0o755)
+    scene.config.chmod(0o644)
+    monkeypatch.chdir(scene.root)
+    with as_nobody():
+        code = scene.run(*command)
+    errors = capsys.readouterr().err
+    assert code == 74
+    assert "it is root's alone" in errors
+    assert "sudo" in errors
+    assert "Traceback" not in errors
+
+
+def state_of(scene, capsys, file) -> tuple[str, str]:
+    """State and all the words that `why` has for *file*."""
+    document = json_of(scene, capsys, "why", file)
+    assert document["schema"] == "dropscribe.why/1"
+    return document["state"], " ".join(document["words"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("call.wav.part", 'ends in ".part"'),
+        (".hidden.wav", 'begins with "."'),
+        ("notes.pdf", "suffix"),
+        ("@eaDir/call.wav", "@eaDir"),
+    ],
+)
+def test_why_a_name_is_not_taken(scene, capsys, name, words):
+    """The reason is the rule's own, in words."""
+    assert_words = state_of(scene, capsys, scene.drop(name))
+    assert assert_words[0] == "not_taken"
+    assert words in assert_words[1]
+
+
+def test_why_a_symlink_is_not_taken(scene, capsys):
+    """A link in an inbox is told from the file that it leads to."""
+    link = scene.root / "inbox" / "link.wav"
+    link.symlink_to(scene.drop("call.wav", part="done"))
+    state, words = state_of(scene, capsys, link)
+    assert state == "not_taken"
+    assert "symlink" in words
+
+
+def test_why_a_file_with_a_writer_waits(scene, capsys):
+    """With the daemon down the command looks for a writer itself."""
+    file = scene.drop("call.wav")
+    with file.open("ab"):
+        state, words = state_of(scene, capsys, file)
+    assert state == "settling"
+    assert "open for writing" in words
+
+
+def test_why_a_cut_off_file_waits(scene, capsys):
+    """Its own header speaks."""
+    _, words = state_of(scene, capsys, scene.drop("call.wav", wav_bytes()[:2000]))
+    assert "header says that more is to come" in words
+
+
+def test_why_passes_on_what_the_running_daemon_says(scene, capsys):
+    """The settling words of ``live.json`` are those of ``why``."""
+    file = scene.drop("call.mp3", b"x")
+    with scene.queue():
+        scene.write_live(waiting={"call.mp3": "quiet for 1 s of 5 s"})
+        state, words = state_of(scene, capsys, file)
+    assert (state, "quiet for 1 s of 5 s" in words) == ("settling", True)
+
+
+def test_why_a_file_is_deferred(scene, capsys):
+    """When it is tried again, and because of what."""
+    file = scene.drop("call.wav")
+    with scene.queue() as store:
+        job_id = add_job(
+            store, scene, "call.wav", due_at=time.time() + 600, code="http_503", reason="overloaded"
+        )
+        add_attempt(store, job_id, time.time(), AttemptEnd(1.0, 503, "http_503", "overloaded"))
+        scene.write_live()
+        document = json_of(scene, capsys, "why", file)
+    assert document["state"] == "deferred"
+    assert "http_503: overloaded" in document["words"][0]
+    assert document["attempts"][0]["status"] == 503
+
+
+def test_why_a_file_is_not_filed(scene, capsys):
+    """A full disk under done: the transcript is kept, and nothing is paid again."""
+    file = scene.drop("call.wav")
+    with scene.queue() as store:
+        add_job(
+            store,
+            scene,
+            "call.wav",
+            state="transcribed",
+            due_at=time.time() + 60,
+            code="ENOSPC",
+            reason="done: No space left on device",
+        )
+        scene.write_live()
+        state, words = state_of(scene, capsys, file)
+    assert state == "publishing"
+    assert "No space left on device" in words
+    assert "nothing is sent or paid for again" in words
+
+
+@pytest.mark.parametrize(
+    "asked", ["inbox/a/call.wav", "done/a/call-2.wav", "done/a/call-2.json", "done/a/call-2.txt"]
+)
+def test_a_done_file_is_known_by_every_name(scene, capsys, monkeypatch, asked):
+    """Where it was dropped, where it is, and its sidecars lead to one story; relative paths do too."""
+    filed = scene.drop("a/call-2.wav", part="done")
+    scene.drop("a/call-2.json", b"{}", part="done")
+    scene.drop("a/call-2.txt", b"hello\n", part="done")
+    with scene.queue() as store:
+        add_job(
+            store,
+            scene,
+            "a/call.wav",
+            state="done",
+            filed=os.fsencode(filed),
+            provider="main",
+            ended_at=time.time(),
+        )
+    monkeypatch.chdir(scene.root)
+    state, words = state_of(scene, capsys, asked)
+    assert state == "done"
+    assert str(filed) in words
+
+
+def test_a_failed_file_whose_queue_was_lost_tells_by_its_error_file(scene, capsys):
+    """The error file holds the reason when no row does."""
+    failed = scene.drop("call.wav", part="failed")
+    error = {"schema": "dropscribe.error/1", "file": "call.wav", "folder": "calls", "code": "too_long"}
+    scene.drop("call.error.json", json.dumps({**error, "reason": "42 hours"}).encode(), part="failed")
+    state, words = state_of(scene, capsys, failed)
+    assert (state, "too_long: 42 hours" in words) == ("failed", True)
+
+
+def test_a_name_that_is_no_utf8(scene, capsys):
+    """A recorder's Latin-1 name is a name like any other."""
+    state, _ = state_of(scene, capsys, scene.drop(b"caf\xe9.wav"))
+    assert state == "settling"
+
+
+def test_a_file_outside_every_folder(scene, capsys, tmp_path):
+    """It exists, so it is told about (0); a path that nobody knows is 74."""
+    assert scene.run("why", scene.config) == 0
+    assert "in no inbox, done or failed folder" in capsys.readouterr().out
+    assert scene.run("why", tmp_path / "inbox" / "nothing.wav") == 74
+    assert scene.run("why", tmp_path / "elsewhere.wav") == 74
+
+
+@needs_root
+def test_an_unreadable_file_names_owner_mode_and_remedy(scene, capsys):
+    """A recorder's 0600 is no failure: owner, mode, and what to do (asked as another user)."""
+    file = scene.drop("call.wav")
+    file.chmod(0o600)
+    for folder in (scene.root, *scene.root.parents[:-2], scene.root / "inbox"):
+        folder.chmod(0o755)
+    scene.config.chmod(0o644)
+    with as_nobody():
+        code = scene.run("why", file)
+    told = capsys.readouterr().out
+    assert code == 0
+    assert "blocked" in told
+    assert "owner root, mode 0600" in told
+    assert "chmod g+r" in told

@@ -17,6 +17,7 @@ from dropscribe.cli.checking import (
     check_state_dir,
     warn_of_root,
 )
+from dropscribe.cli.configured import log_to_stderr
 from dropscribe.cli.progress import Progress
 from dropscribe.cli.tables import bytes_words, duration_words, render_table
 from dropscribe.cli.words import say
@@ -112,6 +113,7 @@ def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
 
 
 def _ask_providers(config: Config, document: dict[str, Any], findings: Findings) -> None:
+    log_to_stderr(config.providers.values())
     with Progress("asking the providers"):
         answers = asyncio.run(_probe_all(config.providers))
     for name, (answers_well, words) in answers.items():

@@ -9,12 +9,13 @@ from dropscribe.cli.words import say
 from dropscribe.config.load import find_config, load_config
 from dropscribe.config.problems import did_you_mean, format_problem
 from dropscribe.core.errors import ConfigError, Problem
+from dropscribe.service.logs import configure_logging
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, ProviderConfig
 
 T = TypeVar("T")
 
@@ -42,3 +43,8 @@ def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
         hint = did_you_mean(name, parts)
         raise ConfigError((Problem(f"there is no {kind} {name!r}", file=place, hint=hint),))
     return parts[name]
+
+
+def log_to_stderr(providers: Iterable[ProviderConfig]) -> None:
+    """Log lines of the *providers* from warnings up; standard output belongs to the command."""
+    configure_logging("warning", secrets=[each.api_key.reveal() for each in providers if each.api_key])

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exits
-from dropscribe.cli.configured import named, read_config
+from dropscribe.cli.configured import log_to_stderr, named, read_config
 from dropscribe.cli.progress import Progress
 from dropscribe.cli.words import say, show_path
 from dropscribe.config.build import has_local_engine
@@ -33,6 +33,7 @@ _LOCAL_ALONE = "providers: {local: {type: local}}\n"
 def execute(options: argparse.Namespace) -> int:
     """Transcribe and print; 3 where the provider would not."""
     provider = _provider(options)
+    log_to_stderr([provider])
     # Given on the command line, a symlink is what the user means.
     path = os.path.realpath(os.fsencode(options.file))
     with AudioFile.open(os.path.dirname(path), os.path.basename(path)) as audio:

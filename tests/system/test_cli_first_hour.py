@@ -1,0 +1,172 @@
+"""Every mistake of the first hour: each message names the remedy, and none is a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+import pytest
+
+from dropscribe.cli import init
+from dropscribe.cli.main import main
+from support.scene import CONFIG, Scene
+
+COMMANDS = ("check", "plan", "status", "why", "retry", "transcribe")
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """One rule `calls`."""
+    return Scene(tmp_path)
+
+
+def run_broken(scene, capsys, text: str) -> str:
+    """What `check` says to a config of *text*, which it refuses."""
+    scene.config.write_text(text)
+    assert scene.run("check") == 78
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    return said.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_config(tmp_path, monkeypatch, capsys, command):
+    """Every command says where it looked and how to get one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DROPSCRIBE_CONFIG", str(tmp_path / "none.yaml"))
+    arguments = {"why": ["x.wav"], "retry": ["--all"], "transcribe": ["x.wav"]}.get(command, [])
+    assert main([command, *arguments]) == 78
+    said = capsys.readouterr().err
+    assert "none.yaml" in said
+    assert "dropscribe init" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "remedy"),
+    [
+        (CONFIG.replace("    provider: main", "\tprovider: main"), ":10:", "tab"),
+        (CONFIG.replace("provider: main", "provider: mian"), ":10:", "did you mean 'main'?"),
+        (CONFIG.replace("inbox: inbox", "inobx: inbox"), ":9:", "did you mean 'inbox'?"),
+        (CONFIG + "  more:\n    inbox: inbox\n    provider: main\n", ":12:", "one rule, one inbox"),
+        (CONFIG.replace("openai", "pulse"), ":3:", "SMALLEST_API_KEY"),
+        (CONFIG.replace("provider: main", "provider: main\n    done: inbox/done"), ":11:", "put it beside"),
+    ],
+    ids=["tab", "provider", "key", "two rules one inbox", "no api key", "done inside"],
+)
+def test_a_config_that_cannot_be_used(scene, capsys, text, place, remedy):
+    """The place, and what would be right."""
+    said = run_broken(scene, capsys, text)
+    assert place in said
+    assert remedy in said
+
+
+def test_a_broken_config_as_json(scene, capsys):
+    """A script gets one object with the same problems."""
+    scene.config.write_text(CONFIG.replace("provider: main", "provider: mian"))
+    assert scene.run("check", "--json") == 78
+    assert "\"did you mean 'main'?\"" in capsys.readouterr().out
+
+
+def test_a_missing_inbox_is_a_warning(scene, capsys):
+    """Exit 0: a share may come later; the remedy is said."""
+    (scene.root / "inbox").rmdir()
+    assert scene.run("check", "--quiet") == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"mkdir -p {scene.root}/inbox" in said.err
+
+
+def test_a_missing_parent_of_the_inbox(scene, capsys):
+    """A path that was mistyped near its beginning reads the same."""
+    scene.config.write_text(CONFIG.replace("inbox: inbox", "inbox: /srv/no/such/place/inbox"))
+    assert scene.run("check", "--quiet") == 0
+    assert "/srv/no/such/place/inbox is not there" in capsys.readouterr().err
+
+
+def test_an_inbox_that_is_a_file(scene, capsys):
+    """Said as it is."""
+    (scene.root / "inbox").rmdir()
+    (scene.root / "inbox").write_text("")
+    assert scene.run("check", "--quiet") == 0
+    assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_a_wrong_owner(scene, capsys):
+    """Folders of root's, asked by another user: what may not be done, and the command that mends it."""
+    for folder in (scene.root, *scene.root.parents[:-2]):
+        folder.chmod(0o755)
+    scene.config.chmod(0o644)
+    scene.run("check", "--quiet")
+    capsys.readouterr()
+    os.seteuid(65534)
+    try:
+        code = scene.run("check", "--quiet")
+    finally:
+        os.seteuid(0)
+    said = capsys.readouterr().err
+    assert code == 74
+    assert "state_dir" in said
+    assert "inbox may not be written by nobody (uid 65534)" in said
+    assert "setfacl -m u:65534:rwx" in said
+
+
+def test_a_port_in_use(scene, capsys):
+    """The address, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        scene.config.write_text(CONFIG + f"http: {{listen: 127.0.0.1:{port}}}\n")
+        assert scene.run("check", "--quiet") == 74
+    said = capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in said
+    assert "choose another" in said
+
+
+def test_init_makes_a_folder_that_works_at_once(tmp_path, monkeypatch, capsys):
+    """A config that only its owner reads, its folders, and the two commands to type."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    said = capsys.readouterr().out
+    assert stat.S_IMODE((tmp_path / "dropscribe.yaml").stat().st_mode) == 0o600
+    assert {path.name for path in tmp_path.iterdir()} == {"dropscribe.yaml", "inbox", "done", "failed"}
+    assert "\n  dropscribe check\n  dropscribe run\n" in said
+    assert main(["status"]) == 0
+
+
+def test_init_elsewhere_names_the_config_in_what_to_type(tmp_path, capsys):
+    """The commands work when they are pasted."""
+    assert main(["init", str(tmp_path / "a b")]) == 0
+    assert f"dropscribe run -c '{tmp_path}/a b/dropscribe.yaml'" in capsys.readouterr().out
+
+
+def test_init_changes_nothing_that_is_there(scene, capsys):
+    """A second init keeps the config and makes the folders that are missing."""
+    (scene.root / "inbox").rmdir()
+    assert main(["init", str(scene.root)]) == 0
+    assert scene.config.read_text() == CONFIG
+    assert (scene.root / "inbox").is_dir()
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_init_without_the_engine_names_the_command(tmp_path, monkeypatch, capsys):
+    """The one thing that is missing is named."""
+    monkeypatch.setattr(init, "has_local_engine", lambda: False)
+    assert main(["init", str(tmp_path)]) == 0
+    assert "pip install 'dropscribe[local]'" in capsys.readouterr().out
+
+
+def test_init_where_nothing_may_be_written(tmp_path, capsys):
+    """A file in the place of the folder: said, 74."""
+    (tmp_path / "file").write_text("")
+    assert main(["init", str(tmp_path / "file")]) == 74
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_damaged_queue_says_what_to_do(scene, capsys):
+    """Nothing is deleted by itself; the remedy is in the message."""
+    (scene.root / "state").mkdir()
+    (scene.root / "state/queue.db").write_bytes(b"not a database" * 1000)
+    assert scene.run("status") == 74
+    assert "move it away" in capsys.readouterr().err

@@ -1,0 +1,65 @@
+"""The command as a process: quick help, a reader that goes away, no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dropscribe.cli.main import COMMANDS
+from support.scene import Scene
+
+SOURCE = Path(__file__).parents[2] / "daemon"
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess[str]:
+    """The command, as it is installed, but from this source."""
+    call = [sys.executable, "-m", "dropscribe", *map(str, arguments)]
+    environment = {"PYTHONPATH": str(SOURCE), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+    return subprocess.run(call, env=environment, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_loads_nothing_heavy(command):
+    """Help costs argparse alone: none of what makes a start slow is imported."""
+    script = (
+        "import sys; from dropscribe.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'pydantic', 'httpx', 'yaml', 'sqlite3', 'asyncio', 'structlog', 'watchdog', 'av'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()"
+    )
+    arguments = [command, "--help"] if command else ["--help"]
+    call = [sys.executable, "-c", script, *arguments]
+    ran = subprocess.run(call, env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "usage: dropscribe" in ran.stdout
+
+
+def test_schema_is_one_json_object():
+    """For editors."""
+    assert json.loads(run("schema").stdout)["$schema"].startswith("https://json-schema.org/")
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    """``dropscribe plan | head -1``."""
+    scene = Scene(tmp_path)
+    for number in range(2000):
+        scene.drop(f"{'long' * 40}-{number}.pdf", b"")
+    call = [sys.executable, "-m", "dropscribe", "plan", "-c", str(scene.config)]
+    environment = {"PYTHONPATH": str(SOURCE)}
+    with subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as plan:
+        plan.stdout.readline()
+        plan.stdout.close()
+        assert plan.wait(30) == 0
+        assert plan.stderr.read() == b""
+
+
+def test_a_mistake_of_usage_is_2():
+    """No such command, and the commands there are."""
+    ran = run("stauts")
+    assert ran.returncode == 2
+    assert "status" in ran.stderr

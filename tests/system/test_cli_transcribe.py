@@ -1,0 +1,113 @@
+"""``transcribe`` and ``check --online``: one provider, asked for real on a socket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.emulator import Emulator, Fault
+from support.scene import CONFIG, Scene
+from support.vendors import KEY
+
+
+@pytest.fixture
+def emulator():
+    """A provider that takes KEY."""
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def scene(tmp_path, emulator):
+    """Two providers: the first with the right key, `keyless` with a wrong one."""
+    providers = "".join(
+        f"  {name}:\n    type: openai\n    url: {emulator.url}/v1\n    api_key: {key}\n"
+        "    max_upload: 1MB\n    params: {model: whisper-1}\n"
+        for name, key in (("good", KEY), ("keyless", "wrong"))
+    )
+    folders = "folders:\n  calls: {inbox: inbox, provider: good}\n"
+    return Scene(tmp_path, f"state_dir: state\nproviders:\n{providers}{folders}")
+
+
+def test_the_text_goes_to_standard_output(scene, emulator, capfdbinary):
+    """Nothing but the transcript, and no folder is involved."""
+    emulator.vendors.text = "Hello, this is a test."
+    assert scene.run("transcribe", scene.drop("call.wav", part="done")) == 0
+    assert capfdbinary.readouterr().out == b"Hello, this is a test.\n"
+    assert not (scene.root / "state").exists()
+
+
+def test_json_is_the_whole_document(scene, emulator, capfdbinary):
+    """The document of CONTRACT.md §5, without a folder."""
+    assert scene.run("transcribe", scene.drop("call.wav", part="done"), "--format", "json") == 0
+    document = json.loads(capfdbinary.readouterr().out)
+    assert document["schema"] == "dropscribe.transcript/1"
+    assert document["source"]["sha256"] == emulator.requests[-1].audio_sha256
+    assert document["job"]["folder"] is None
+
+
+def test_a_link_on_the_command_line_is_followed(scene, tmp_path, capfdbinary):
+    """It is what the user means."""
+    link = tmp_path / "link.wav"
+    link.symlink_to(scene.drop("call.wav", part="done"))
+    assert scene.run("transcribe", link) == 0
+    assert capfdbinary.readouterr().out
+
+
+def test_a_refusal_of_the_file_is_3(scene, emulator, capfdbinary):
+    """The provider's words, in one line."""
+    emulator.fail(Fault(status=400, body={"error": {"message": "Invalid file format.", "code": "bad_file"}}))
+    assert scene.run("transcribe", scene.drop("call.wav", part="done")) == 3
+    said = capfdbinary.readouterr()
+    assert said.out == b""
+    assert b"Invalid file format." in said.err
+    assert b"Traceback" not in said.err
+
+
+@pytest.mark.parametrize(("content", "word"), [(b"", b"empty"), (bytes(1_000_001), b"max_upload")])
+def test_what_could_only_fail_is_not_sent(scene, emulator, capfdbinary, content, word):
+    """An empty or too large file costs nothing."""
+    assert scene.run("transcribe", scene.drop("call.wav", content, part="done")) == 3
+    assert word in capfdbinary.readouterr().err
+    assert emulator.requests == []
+
+
+def test_a_missing_file_is_74(scene, capfdbinary):
+    """Said with its name."""
+    assert scene.run("transcribe", scene.root / "none.wav") == 74
+    assert b"none.wav" in capfdbinary.readouterr().err
+
+
+def test_a_misspelt_provider_is_78(scene, capfdbinary):
+    """Did you mean …"""
+    assert scene.run("transcribe", "--provider", "goood", scene.drop("call.wav", part="done")) == 78
+    assert b"did you mean 'good'?" in capfdbinary.readouterr().err
+
+
+def test_check_online_asks_every_provider(scene, capsys):
+    """One takes the key, one does not: said of each, 74, and no key is printed."""
+    assert scene.run("check", "--online") == 74
+    said = capsys.readouterr()
+    assert "yes: " in said.out
+    assert "NO: " in said.out
+    assert "error: provider keyless" in said.err
+    assert "error: provider good" not in said.err
+    assert KEY not in said.out + said.err
+    assert "wrong" not in said.out
+
+
+def test_check_online_pays_for_nothing(scene, emulator):
+    """No audio is sent."""
+    scene.run("check", "--online")
+    assert all(request.audio_bytes == 0 for request in emulator.requests)
+    assert emulator.requests
+
+
+def test_a_provider_that_is_not_there(tmp_path, capsys):
+    """Nobody listens: in words, 74."""
+    scene = Scene(tmp_path, CONFIG)
+    assert scene.run("check", "--online", "--json") == 74
+    provider = json.loads(capsys.readouterr().out)["providers"]["main"]
+    assert provider["online"] is False
+    assert provider["answer"]

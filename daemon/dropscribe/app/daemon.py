@@ -20,6 +20,7 @@ from dropscribe.app.health import Health
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.reporter import Reporter
+from dropscribe.config.diff import diff_configs
 from dropscribe.core.errors import ConfigError, DropscribeError
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
@@ -78,6 +79,7 @@ class Daemon:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _reload_asked: asyncio.Event = field(default_factory=asyncio.Event)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _closing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def ask_reload(self) -> None:
         """SIGHUP: read the config again when the loop comes to it."""
@@ -276,13 +278,25 @@ class Daemon:
         for name, provider in old.providers.items():
             if providers.get(name) is not provider:
                 self.engine.probe_now(Scope(ScopeKind.PROVIDER, name))
-                self.engine.when_idle_at(name, provider.close)
+                self._close_when_idle(name, provider)
         for name in config.folders:
             if config.folders[name] != old.config.folders.get(name):
                 self.engine.probe_now(Scope(ScopeKind.FOLDER, name))
         self.health.observe_config(is_taken=True)
-        log.info("config.reloaded", **_differences(old.config, config))
+        log.info("config.reloaded", changes=[str(change) for change in diff_configs(old.config, config)])
         self._news.set()
+
+    def _close_when_idle(self, name: str, provider: Provider) -> None:
+        """An attempt that began with the old provider ends with it."""
+        closing = asyncio.create_task(_close_after(self.engine.tasks_at(name), provider))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+
+async def _close_after(tasks: list[asyncio.Task[None]], provider: Provider) -> None:
+    if tasks:
+        await asyncio.wait(tasks)
+    await provider.close()
 
 
 def _limits(config: Config) -> dict[str, Any]:
@@ -314,21 +328,6 @@ def _build_providers(
         if old and name in existing and old.providers.get(name) == config.providers[name]
         else build_provider(config.providers[name])
         for name in used
-    }
-
-
-def _differences(old: Config, new: Config) -> dict[str, list[str]]:
-    def names(old_part: Any, new_part: Any) -> dict[str, list[str]]:
-        return {
-            "added": sorted(new_part.keys() - old_part.keys()),
-            "removed": sorted(old_part.keys() - new_part.keys()),
-            "changed": sorted(n for n in old_part.keys() & new_part.keys() if old_part[n] != new_part[n]),
-        }
-
-    folders = names(old.folders, new.folders)
-    providers = names(old.providers, new.providers)
-    return {f"folders_{key}": value for key, value in folders.items() if value} | {
-        f"providers_{key}": value for key, value in providers.items() if value
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dropscribe.disk.crashpoint import reached
 from dropscribe.intake.queue_side import LiveRow
 from dropscribe.jobs import arrivals, rows
 from dropscribe.jobs.store import open_for_reading
@@ -45,6 +46,7 @@ class InboxQueue:
                 log.info("job.queued", folder=job.folder, path=job.path, audio_bytes=job.snapshot.size_bytes)
             for filed in result.failed_paths:
                 if remove_error_file(filed):
+                    reached("error_removed")
                     self._forget_failed(job.folder, filed)
         return submitted
 

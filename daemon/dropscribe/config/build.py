@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dropscribe.config.credentials import Surroundings
     from dropscribe.config.document import Document
     from dropscribe.config.document import Path as KeyPath
-    from dropscribe.config.model import ParamValue
+    from dropscribe.core.params import ParamValue
 
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
 """25 MiB is the limit of the whole form (PROVIDERS.md §3.4); a file gets what the form leaves."""

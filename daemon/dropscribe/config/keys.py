@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dropscribe.config import kinds as t
+from dropscribe.core.params import FIXED_PARAMS, ParamValue
 from dropscribe.core.rules import DEFAULT_INCLUDE
 
 MINUTE = 60.0
@@ -40,7 +41,7 @@ MaxUpload = Annotated[
 class ProviderKeys(Keys):
     """What every provider has; each type sets its own defaults."""
 
-    default_params: ClassVar[dict[str, str | bool]] = {}
+    default_params: ClassVar[dict[str, ParamValue]] = {}
 
     concurrency: Concurrency = 1
     requests_per_minute: Rate = None
@@ -76,7 +77,7 @@ class RemoteKeys(ProviderKeys):
 class PulseKeys(RemoteKeys):
     """Smallest AI Pulse."""
 
-    default_params: ClassVar[dict[str, str | bool]] = {"model": "pulse", "word_timestamps": True}
+    default_params: ClassVar[dict[str, ParamValue]] = FIXED_PARAMS["pulse"]
 
     type: Literal["pulse"] = Field(description="`pulse`: Smallest AI Pulse.")
     concurrency: Concurrency = 2
@@ -88,11 +89,7 @@ class PulseKeys(RemoteKeys):
 class Reson8Keys(RemoteKeys):
     """Reson8, prerecorded."""
 
-    default_params: ClassVar[dict[str, str | bool]] = {
-        "include_timestamps": True,
-        "include_words": True,
-        "include_confidence": True,
-    }
+    default_params: ClassVar[dict[str, ParamValue]] = FIXED_PARAMS["reson8"]
 
     type: Literal["reson8"] = Field(description="`reson8`: Reson8, prerecorded.")
     timeout: Timeout = 5 * MINUTE

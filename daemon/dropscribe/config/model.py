@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.config.secret import Secret
-
-ParamValue = bool | int | float | str | list[str]
-"""A request parameter's value. A boolean is sent as ``true``/``false``, a list as a repeated parameter."""
+    from dropscribe.core.params import ParamValue
 
 ProviderType = Literal["pulse", "reson8", "openai", "local"]
 Watch = Literal["auto", "native", "poll"]

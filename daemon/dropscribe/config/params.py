@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.document import Document, Path
-    from dropscribe.config.model import ParamValue
+    from dropscribe.core.params import ParamValue
 
 Written = dict[str, "ParamValue | None"]
 """As written; None takes a parameter away."""

@@ -12,6 +12,8 @@ from dropscribe.config.schema import json_schema
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dropscribe.core.params import ParamValue
+
 _HEAD = """\
 # The config, key by key
 
@@ -54,7 +56,7 @@ def _pages() -> Iterator[str]:
             yield from (f"\n## {name}\n\n{section['description']}\n", *_table(definition))
 
 
-def _plain(params: Mapping[str, str | bool]) -> str:
+def _plain(params: Mapping[str, ParamValue]) -> str:
     return ", ".join(f"{name}: {str(value).lower()}" for name, value in params.items())
 
 

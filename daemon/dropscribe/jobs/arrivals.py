@@ -88,7 +88,9 @@ def relocate(db: sqlite3.Connection, folder: str, old_path: bytes, new_path: byt
     )
 
 
-def read_live(db: sqlite3.Connection, folder: str, directory: bytes) -> list[tuple[object, ...]]:
+def read_live(
+    db: sqlite3.Connection, folder: str, directory: bytes
+) -> list[tuple[bytes, int, int, int, int, bool]]:
     """(name, inode, size_bytes, mtime_ns, device, stable_inodes) of one directory's live jobs."""
     return db.execute(
         "SELECT name, inode, size_bytes, mtime_ns, device, stable_inodes FROM jobs"

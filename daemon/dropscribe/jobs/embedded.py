@@ -33,7 +33,7 @@ from dropscribe.jobs.gate import Gate
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dropscribe.core.model import Attempt, Hold, Kept, NewJob, Outcome, Scope, Submitted
     from dropscribe.jobs.engine import Handler, Plan, Stats
@@ -68,7 +68,6 @@ class EmbeddedEngine:
         self._gate = Gate()
         self._handler: Handler | None = None
         self._wake = asyncio.Event()
-        self._closing: set[asyncio.Task[None]] = set()
         self._fed_at = time.monotonic()
         self.on_news: Callable[[], None] | None = None
         self._draining = False
@@ -105,6 +104,7 @@ class EmbeddedEngine:
         """See the seam."""
         self._gate.holds[hold.scope] = hold
         await self._durably(lambda db: hold_rows.write_hold(db, hold))
+        reached("held")
         self._wake.set()
 
     async def resume(self, scope: Scope) -> Hold | None:
@@ -211,27 +211,16 @@ class EmbeddedEngine:
         if self._gate.probe_now(scope):
             self._wake.set()
 
-    def when_idle_at(self, provider: str, close: Callable[[], Awaitable[None]]) -> None:
-        """Call *close* once no attempt that is under way at *provider* needs it."""
-        tasks = [
-            task
-            for job_id, task in self._gate.running.tasks.items()
-            if self._gate.running.lanes.get(job_id) == provider
-        ]
-
-        async def close_after() -> None:
-            if tasks:
-                await asyncio.wait(tasks)
-            await close()
-
-        closing = asyncio.get_running_loop().create_task(close_after())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+    def tasks_at(self, provider: str) -> list[asyncio.Task[None]]:
+        """The attempts under way at one provider."""
+        lanes = self._gate.running.lanes
+        return [task for job_id, task in self._gate.running.tasks.items() if lanes.get(job_id) == provider]
 
     # Recovery -----------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
         cut_off = await self.store.do(self._recover_rows)
+        reached("recovered")
         for hold in await self.store.do(hold_rows.read_holds):
             self._gate.holds[hold.scope] = hold
         for job in cut_off:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from dropscribe.core.params import ParamValue
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.core.params import ParamValue
     from dropscribe.disk.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
-
-__all__ = ["ParamValue", "Provider"]
 
 
 class Provider(Protocol):

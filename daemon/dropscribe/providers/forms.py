@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dropscribe.providers.base import ParamValue
+    from dropscribe.core.params import ParamValue
 
 _QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 

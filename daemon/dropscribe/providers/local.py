@@ -25,8 +25,8 @@ from dropscribe.providers.local_params import RAW_SUFFIXES, SpeechRequest, parse
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from dropscribe.core.params import ParamValue
     from dropscribe.disk.audio import AudioFile
-    from dropscribe.providers.base import ParamValue
     from dropscribe.transcripts.model import Transcript
 
 log = structlog.get_logger()

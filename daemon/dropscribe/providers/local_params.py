@@ -14,7 +14,7 @@ from dropscribe.core.errors import RuleRejected
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.providers.base import ParamValue
+    from dropscribe.core.params import ParamValue
 
 RAW_SUFFIXES = frozenset({".pcm", ".raw"})
 """Names of files that have no header, so that nothing in them says how they are encoded."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.params import ParamValue
     from dropscribe.disk.audio import AudioFile
-    from dropscribe.providers.base import ParamValue
     from dropscribe.providers.statuses import Table
     from dropscribe.transcripts.model import Transcript
 

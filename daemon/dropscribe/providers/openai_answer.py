@@ -16,7 +16,7 @@ from dropscribe.transcripts.model import Segment, Transcript, Word
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.providers.base import ParamValue
+    from dropscribe.core.params import ParamValue
 
 _NANOSECONDS = 1e-9
 _LONGEST_SECONDS = 1e6

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dropscribe.core.params import FIXED_PARAMS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.providers.base import ParamValue
+    from dropscribe.core.params import ParamValue
 
 OPENAI_MODEL = "whisper-1"
 
-_FIXED: dict[str, dict[str, ParamValue]] = {
-    "pulse": {"model": "pulse", "word_timestamps": True},
-    "reson8": {"include_timestamps": True, "include_words": True, "include_confidence": True},
-}
 _GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
 
 
@@ -30,7 +28,7 @@ def default_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict
     """The type's defaults, as far as they depend on what the user has set in *params*."""
     if provider_type == "openai":
         return _openai_defaults(params)
-    return dict(_FIXED.get(provider_type, {}))
+    return dict(FIXED_PARAMS.get(provider_type, {}))
 
 
 def _openai_defaults(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:

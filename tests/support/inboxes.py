@@ -1,8 +1,11 @@
 """An inbox on a real folder with a queue in memory, driven by a manual clock or by its own thread."""
 
+# ruff: noqa: ARG002  # the queue's double has the seam's arguments
+
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import struct
 import threading
@@ -28,8 +31,16 @@ def wav(data_bytes=1000, *, declared_bytes=None):
 
 
 def split(path):
+    """Directory and name of a relative path."""
     directory, _, name = path.rpartition(b"/")
     return directory, name
+
+
+def link_unnamed(descriptor, path):
+    """Give a file opened with O_TMPFILE its name: linkat(2) with AT_SYMLINK_FOLLOW, which os.link lacks."""
+    source = b"/proc/self/fd/%d" % descriptor
+    if ctypes.CDLL(None, use_errno=True).linkat(-100, source, -100, path, 0x400):
+        raise OSError(ctypes.get_errno(), "linkat")
 
 
 class MemoryQueue:
@@ -55,8 +66,7 @@ class MemoryQueue:
         twin = self.by_identity.get(job.identity)
         if twin is not None:
             return Submitted(is_new=False, live_path=twin.path)
-        self.by_identity[job.identity] = job
-        self.jobs.setdefault(split(job.path)[0], {})[job.identity] = job
+        self._add(job)
         self.taken.append(job)
         self.taken_at[job.path] = time.monotonic()
         return Submitted(is_new=True)
@@ -65,9 +75,11 @@ class MemoryQueue:
         self.relocated.append((old_path, new_path))
         for job in self._at(old_path):
             self._remove(job)
-            job = replace(job, path=new_path)
-            self.by_identity[job.identity] = job
-            self.jobs.setdefault(split(new_path)[0], {})[job.identity] = job
+            self._add(replace(job, path=new_path))
+
+    def _add(self, job):
+        self.by_identity[job.identity] = job
+        self.jobs.setdefault(split(job.path)[0], {})[job.identity] = job
 
     def live(self, folder, directory):
         return [
@@ -93,8 +105,8 @@ class MemoryQueue:
     def moved_device(self, folder, directory, device):
         self.moved.append((directory, device))
         for identity, job in self.jobs[directory].items():
-            job = replace(job, snapshot=replace(job.snapshot, device=device))
-            self.jobs[directory][identity] = self.by_identity[identity] = job
+            moved = replace(job, snapshot=replace(job.snapshot, device=device))
+            self.jobs[directory][identity] = self.by_identity[identity] = moved
 
     def end(self, path):
         """The job at *path* ends."""

@@ -117,7 +117,7 @@ def _look_mp4(read_at: ReadAt, size_bytes: int) -> Completeness:
 def _judge_mp4(names: set[bytes]) -> Completeness:
     if b"moof" in names and b"mfra" not in names:
         return UNKNOWN  # fragments: the next one may come, or this was the last
-    return COMPLETE if b"moov" in names else INCOMPLETE
+    return COMPLETE if {b"moov", b"mdat"} <= names else INCOMPLETE
 
 
 _OGG_TAIL_BYTES = 2 * 65_307  # the longest page is 65,307 bytes (RFC 3533 §6)
@@ -186,7 +186,7 @@ def _look_flac(read_at: ReadAt, size_bytes: int) -> Completeness:
     if audio_at is None:
         return INCOMPLETE
     start = max(audio_at, size_bytes - _FLAC_TAIL_BYTES)
-    fixed_samples: int = struct.unpack_from(">H", info, 0)[0]
+    fixed_samples = int.from_bytes(info[:2], "big")
     end_sample = _flac_end_sample(read_at(start, _FLAC_TAIL_BYTES), fixed_samples)
     if end_sample is None:
         return UNKNOWN

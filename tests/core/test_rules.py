@@ -1,0 +1,150 @@
+"""Which files a rule takes, and what it says of the others."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+
+import pytest
+from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, reason_not_a_file, reason_not_taken
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@dataclass(frozen=True)
+class Rule:
+    include: tuple[str, ...] = DEFAULT_INCLUDE
+    exclude: tuple[str, ...] = ()
+    recursive: bool = True
+
+
+TAKEN = [
+    b"a.wav",
+    b"A.WAV",
+    b"2026/11/call.Mp3",
+    b"x.pcm",
+    b"x.raw",
+    b"clip.webm",
+    b"name\xff\xfe\n.ogg",
+    b"-rf.flac",
+    b"$(reboot).m4a",
+    b"x" * 251 + b".wav",
+    b"call.part.wav",
+    b"a#b~c.opus",
+]
+NOT_TAKEN = [
+    b".a.wav",
+    b"~a.wav",
+    b"#a.wav",
+    b"a.wav~",
+    b"a.wav.part",
+    b"a.wav.PART",
+    b"a.wav.partial",
+    b"a.wav.filepart",
+    b"a.wav.crdownload",
+    b"a.wav.download",
+    b"a.wav.opdownload",
+    b"a.wav.aria2",
+    b"a.wav.!ut",
+    b"a.wav.!qB",
+    b"a.wav.tmp",
+    b"a.wav.temp",
+    b"a.wav.swp",
+    b"a.wav.lock",
+    b"a.wav.uploading",
+    b"@eaDir/a.wav",
+    b"x/.stfolder/a.wav",
+    b".stversions/a.wav",
+    b"#recycle/a.wav",
+    b"lost+found/a.wav",
+    b"call.json",
+    b"call.txt",
+    b"wav",
+    b"call.error.json",
+]
+
+
+@pytest.mark.parametrize("path", TAKEN)
+def test_audio_and_video_are_taken_whatever_their_names_hold(path):
+    """The default takes the known suffixes in any case, with any bytes before them."""
+    assert reason_not_taken(path, Rule()) is None
+
+
+@pytest.mark.parametrize("path", NOT_TAKEN)
+def test_what_is_not_taken_has_a_reason(path):
+    """Temporary names, system folders and other suffixes are left alone, and it is said why."""
+    assert reason_not_taken(path, Rule())
+
+
+@pytest.mark.parametrize("suffix", [b".part", b".tmp", b"~"])
+def test_temporary_names_are_not_taken_even_if_included(suffix):
+    """An include of everything does not include what somebody is still writing."""
+    assert reason_not_taken(b"a.wav" + suffix, Rule(include=("*",))) is not None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("*.wav", b"deep/er/a.wav", True),
+        ("*.wav", b"A.WAV", True),
+        ("*.WAV", b"a.wav", True),
+        ("in/*.wav", b"in/a.wav", True),
+        ("in/*.wav", b"in/x/a.wav", False),
+        ("in/**", b"in/x/a.wav", True),
+        ("**/raw/*.wav", b"raw/a.wav", True),
+        ("**/raw/*.wav", b"x/y/raw/a.wav", True),
+        ("in/**/a.wav", b"in/a.wav", True),
+        ("in/**/a.wav", b"in/x/y/a.wav", True),
+        ("/a.wav", b"a.wav", True),
+        ("/a.wav", b"in/a.wav", False),
+        ("call-[0-9].wav", b"call-7.wav", True),
+        ("call-[!0-9].wav", b"call-7.wav", False),
+        ("call-[]x].wav", b"call-].wav", True),
+        ("a?c.wav", b"abc.wav", True),
+        ("a?c.wav", b"a/c.wav", False),
+        ("a+(b).wav", b"a+(b).wav", True),
+        ("a[.wav", b"a[.wav", True),
+        ("*", b"line\nbreak", True),
+    ],
+)
+def test_patterns(pattern, path, matches):
+    """Without "/" a pattern is for the name, with one for the path; ** crosses folders, * does not."""
+    assert Taking((pattern,), (), recursive=True).takes(path) is matches
+    assert Taking(("*",), (pattern,), recursive=True).takes(path) is not matches
+
+
+def test_a_flat_rule_takes_nothing_below():
+    """Without recursion the sub-folders are not the rule's."""
+    taking = Taking((), (), recursive=False)
+    assert taking.takes(b"a.wav")
+    assert "not recursive" in taking.reason_not_taken(b"x/a.wav")
+    assert not taking.enters(b"x")
+
+
+@pytest.mark.parametrize("name", [b"@eaDir", b".stfolder", b"#recycle", b"lost+found", b"up.tmp"])
+def test_system_folders_are_not_entered(name):
+    """Their content is never listed."""
+    assert not Taking((), (), recursive=True).enters(name)
+
+
+@given(st.text(max_size=12), st.binary(max_size=12))
+def test_no_pattern_breaks(pattern, path):
+    """Any text is a pattern, and any bytes are a path."""
+    assert Taking((pattern,), (), recursive=True).takes(path) in {True, False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        (stat.S_IFLNK, "symlink"),
+        (stat.S_IFDIR, "folder"),
+        (stat.S_IFIFO, "pipe"),
+        (stat.S_IFSOCK, "socket"),
+        (stat.S_IFCHR, "device"),
+        (stat.S_IFBLK, "device"),
+    ],
+)
+def test_what_is_not_a_file_is_named(kind, word):
+    """A folder called x.wav is called a folder."""
+    assert word in reason_not_a_file(kind | 0o644)
+    assert reason_not_a_file(stat.S_IFREG | 0o644) is None

@@ -9,7 +9,6 @@ Guarantees: none of its own: pure, and the same answer for intake, ``plan`` and 
 from __future__ import annotations
 
 import functools
-import os
 import re
 import stat
 from typing import Protocol
@@ -132,9 +131,9 @@ def reason_not_a_file(mode: int) -> str | None:
 
 def _reason_not_entered(name: bytes) -> str | None:
     if name.lower() in SYSTEM_FOLDERS:
-        return f'the folder "{os.fsdecode(name)}" is the system\'s own'
+        return f'the folder "{_text(name)}" is the system\'s own'
     reason = _temporary(name)
-    return reason and f'in the folder "{os.fsdecode(name)}": {reason}'
+    return reason and f'in the folder "{_text(name)}": {reason}'
 
 
 def _temporary(name: bytes) -> str | None:
@@ -153,7 +152,7 @@ class _Pattern:
     def __init__(self, source: str) -> None:
         self.source = source
         self._on_path = "/" in source
-        self._regex = re.compile(_translate(os.fsencode(source.removeprefix("/"))), re.DOTALL | re.IGNORECASE)
+        self._regex = re.compile(_translate(source.removeprefix("/").encode("utf-8", "surrogateescape")), re.DOTALL | re.IGNORECASE)
 
     def matches(self, path: bytes, name: bytes) -> bool:
         return self._regex.fullmatch(path if self._on_path else name) is not None
@@ -182,3 +181,7 @@ def _translate_token(token: bytes) -> bytes:
         inside.replace(b"]", b"\\]").replace(b"^", b"\\^").replace(b"&&", b"&\\&").replace(b"~~", b"~\\~")
     )
     return b"(?!/)[" + (b"^" if negated else b"") + inside + b"]"
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

@@ -9,7 +9,6 @@ import enum
 from dataclasses import dataclass, field
 
 
-
 class JobState(enum.StrEnum):
     """Where a job stands (DESIGN.md §2)."""
 

@@ -99,9 +99,7 @@ def decide_after(error: ProviderError, history: History, limits: RetryLimits, ji
             return _again_or_give_up(error, history, limits, jitter)
 
 
-def _again_or_give_up(
-    error: ProviderError, history: History, limits: RetryLimits, jitter: float
-) -> Verdict:
+def _again_or_give_up(error: ProviderError, history: History, limits: RetryLimits, jitter: float) -> Verdict:
     left_seconds = limits.give_up_after_seconds - history.spent_seconds
     if left_seconds <= 0:
         return GiveUp("gave_up")

@@ -152,7 +152,8 @@ class _Pattern:
     def __init__(self, source: str) -> None:
         self.source = source
         self._on_path = "/" in source
-        self._regex = re.compile(_translate(source.removeprefix("/").encode("utf-8", "surrogateescape")), re.DOTALL | re.IGNORECASE)
+        pattern = source.removeprefix("/").encode("utf-8", "surrogateescape")
+        self._regex = re.compile(_translate(pattern), re.DOTALL | re.IGNORECASE)
 
     def matches(self, path: bytes, name: bytes) -> bool:
         return self._regex.fullmatch(path if self._on_path else name) is not None

@@ -54,12 +54,8 @@ def status_document(
     }
 
 
-def _folder(
-    stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now: float
-) -> dict[str, Any]:
-    oldest = [
-        at for at in (stats.oldest_received_at, live.get("oldest_settling_at")) if at is not None
-    ]
+def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now: float) -> dict[str, Any]:
+    oldest = [at for at in (stats.oldest_received_at, live.get("oldest_settling_at")) if at is not None]
     return {
         "available": bool(live.get("available", True)),
         "reason": live.get("reason"),
@@ -75,7 +71,8 @@ def _folder(
         "failed": stats.failed,
         "maybe_paid_twice": stats.maybe_paid_twice,
         "oldest_waiting": round(max(0.0, now - min(oldest)), 1) if oldest else None,
-        "hold": hold and {
+        "hold": hold
+        and {
             "code": hold.code,
             "reason": hold.reason,
             "since": utc_text(hold.since),

@@ -26,6 +26,7 @@ _RENAME_NOREPLACE = 1
 _COPY_BLOCK_BYTES = 1024 * 1024
 _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS}
 _NO_NOREPLACE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_NOT_ALLOWED = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -65,6 +66,7 @@ def write_new(path: bytes, data: bytes, look: Look, temp_name: bytes) -> None:
             view = view[os.write(descriptor, view) :]
         dress(descriptor, look)
         os.fsync(descriptor)
+        reached("sidecar_written")
         link()
 
 
@@ -102,12 +104,24 @@ def sha256_of(descriptor: int) -> str:
 
 
 def dress(descriptor: int, look: Look) -> None:
-    """Give an open file its owner, where allowed, and its mode."""
-    with contextlib.suppress(PermissionError):
+    """Give an open file its owner, where allowed, and its mode.
+
+    A file that keeps our own owner never becomes set-user-ID: a program that somebody dropped under an
+    audio's name would run as us.
+    """
+    mode = look.mode
+    try:
         if os.fstat(descriptor)[stat.ST_UID : stat.ST_GID + 1] != look.owner:
             os.fchown(descriptor, *look.owner)
-    with contextlib.suppress(PermissionError):  # file systems without modes
-        os.fchmod(descriptor, look.mode)
+    except OSError as error:
+        if error.errno not in _NOT_ALLOWED:
+            raise
+        mode &= 0o777
+    try:
+        os.fchmod(descriptor, mode)
+    except OSError as error:
+        if error.errno not in _NOT_ALLOWED:
+            raise
 
 
 def move_new(source_folder: int, name: bytes, path: bytes) -> None:
@@ -138,12 +152,16 @@ def _rename_noreplace(source_folder: int, name: bytes, path: bytes) -> None:
 def _move_by_link(source_folder: int, name: bytes, path: bytes) -> None:
     try:
         os.link(name, path, src_dir_fd=source_folder, follow_symlinks=False)
+    except FileExistsError:
+        # A crash between link and unlink left the file under both names.
+        if not os.path.samestat(os.lstat(path), os.stat(name, dir_fd=source_folder, follow_symlinks=False)):
+            raise
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
         _move_over_placeholder(source_folder, name, path)
-    else:
-        os.unlink(name, dir_fd=source_folder)
+        return
+    os.unlink(name, dir_fd=source_folder)
 
 
 def _move_over_placeholder(source_folder: int, name: bytes, path: bytes) -> None:

@@ -9,8 +9,10 @@ before a crash; anything else raises NameTaken after our own files of the group 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,9 +29,13 @@ from dropscribe.disk import writing
 from dropscribe.disk.audio import open_folder_beneath, snapshot_of
 from dropscribe.disk.crashpoint import reached
 from dropscribe.disk.lease import held_lease
+from dropscribe.publish.letting_go import clear_aside, let_go
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, Group
+
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class NameTaken(DropscribeError):
@@ -73,6 +79,15 @@ class Publication:
         """Absolute path under which the audio will stand."""
         return self.group.path(self.group.audio)
 
+    @property
+    def aside(self) -> bytes:
+        """Hidden name in the inbox for the original of a copy, while it is let go of."""
+        return self.temp_name(len(self.files) + 1)
+
+    def is_audio(self, found: FileSnapshot) -> bool:
+        """Whether *found* is what settled."""
+        return self.snapshot.same_audio(found, stable_inodes=self.stable_inodes)
+
     def temp_name(self, index: int) -> bytes:
         """Hidden name for the *index*-th file of this job."""
         return b".dropscribe-%s-%d.tmp" % (self.token.encode(), index)
@@ -89,10 +104,10 @@ def publish(publication: Publication) -> bytes:
         PublishError: The disk said no; the same call may succeed later.
     """
     try:
-        if _is_moved(publication):
-            _sync_target(publication)
-            return publication.audio
-        _publish_group(publication)
+        if not _is_moved(publication):
+            _publish_group(publication)
+        else:
+            _finish_moved(publication)
     except OSError as error:
         raise _publish_error(publication, error) from error
     except AudioForbidden as error:
@@ -103,22 +118,48 @@ def publish(publication: Publication) -> bytes:
 
 def _publish_group(publication: Publication) -> None:
     *folders, name = publication.path.split(b"/")
-    folder = open_folder_beneath(publication.inbox, folders, publication.path)
     try:
-        status = _check_source(publication, folder, name)
-        writing.make_folders(publication.group.folder)
+        folder = open_folder_beneath(publication.inbox, folders, publication.path)
         try:
-            _write_sidecars(publication, writing.Look.of_sidecar(status))
-            writing.sync_folder(publication.group.folder)
-            reached("sidecars_synced")
-            _move_audio(publication, folder, name)
-        except (AudioError, NameTaken, WriterCameBack):
-            _take_back_sidecars(publication)
-            raise
-        _sync_target(publication)
-        writing.sync_open_folder(folder)
-    finally:
-        os.close(folder)
+            _put_group(publication, folder, name)
+        finally:
+            os.close(folder)
+    except (AudioError, NameTaken, WriterCameBack):
+        _take_back_sidecars(publication)
+        raise
+    except OSError:
+        # Half a group stands for nothing, and takes room where there may be none.
+        if not os.path.lexists(publication.audio):
+            with contextlib.suppress(OSError):
+                _take_back_sidecars(publication)
+        raise
+
+
+def _put_group(publication: Publication, folder: int, name: bytes) -> None:
+    status = _check_source(publication, folder, name)
+    writing.make_folders(publication.group.folder)
+    _write_sidecars(publication, writing.Look.of_sidecar(status))
+    writing.sync_folder(publication.group.folder)
+    reached("sidecars_synced")
+    _move_audio(publication, folder, name)
+    writing.sync_folder(publication.group.folder)
+    writing.sync_open_folder(folder)
+
+
+def _finish_moved(publication: Publication) -> None:
+    """The audio stands in its place: what a crash may have left to do is done."""
+    look = writing.Look.of_sidecar(os.lstat(publication.audio))
+    for index, (name, content) in enumerate(publication.files):
+        with contextlib.suppress(FileExistsError):
+            writing.write_new(publication.group.path(name), content, look, publication.temp_name(index))
+    writing.sync_folder(publication.group.folder)
+    *folders, name = publication.path.split(b"/")
+    with contextlib.suppress(AudioError):
+        folder = open_folder_beneath(publication.inbox, folders, publication.path)
+        try:
+            clear_aside(folder, name, publication.aside, publication.is_audio)
+        finally:
+            os.close(folder)
 
 
 def _check_source(publication: Publication, folder: int, name: bytes) -> os.stat_result:
@@ -126,7 +167,7 @@ def _check_source(publication: Publication, folder: int, name: bytes) -> os.stat
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         raise AudioMissing(publication.path, "nothing is there") from None
-    if not publication.snapshot.same_audio(snapshot_of(status), stable_inodes=publication.stable_inodes):
+    if not publication.is_audio(snapshot_of(status)):
         raise AudioChanged(publication.path, "is not what was transcribed")
     return status
 
@@ -134,29 +175,47 @@ def _check_source(publication: Publication, folder: int, name: bytes) -> os.stat
 def _is_moved(publication: Publication) -> bool:
     """Whether a run before a crash has already moved the audio to its place.
 
-    By rename the inode tells; by copy the content does, and then the source may still be there.
+    Not while it still stands at its source, where another file may stand by now. After a rename the
+    inode tells, after a copy the content: another file system may have rounded its times.
     """
+    if _stands_at_source(publication):
+        return False
     try:
         status = os.lstat(publication.audio)
     except (FileNotFoundError, NotADirectoryError):
         return False
     found = snapshot_of(status)
-    same_inode = found.inode == publication.snapshot.inode and publication.stable_inodes
-    same_times = publication.snapshot.same_audio(found, stable_inodes=False)
-    source_is_there = os.path.lexists(publication.inbox + b"/" + publication.path)
-    return same_times and not source_is_there and (same_inode or _is_copy(publication))
+    if publication.stable_inodes and publication.snapshot.same_audio(found):
+        return True
+    return found.size_bytes == publication.snapshot.size_bytes and _is_copy(publication)
+
+
+def _stands_at_source(publication: Publication) -> bool:
+    try:
+        status = os.lstat(publication.inbox + b"/" + publication.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return publication.is_audio(snapshot_of(status))
 
 
 def _is_copy(publication: Publication) -> bool:
-    if not publication.sha256:
-        return False
-    return _digest(publication.audio) == publication.sha256
+    if publication.sha256:
+        return _digest(publication.audio) == publication.sha256
+    # It was never read: sidecars that are ours say whose the audio beside them is.
+    return all(_holds(publication.group.path(name), content) for name, content in publication.files)
 
 
 def _digest(path: bytes) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """Of a regular file; "" for anything else that has taken the name."""
     try:
-        return writing.sha256_of(descriptor)
+        descriptor = os.open(path, _READ)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            return ""
+        raise
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return writing.sha256_of(descriptor) if is_file else ""
     finally:
         os.close(descriptor)
 
@@ -175,14 +234,16 @@ def _write_sidecars(publication: Publication, look: writing.Look) -> None:
 def _holds(path: bytes, content: bytes) -> bool:
     """Whether *path* is a regular file with exactly *content*."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, _READ)
     except OSError:
         return False
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            return file.read(len(content) + 1) == content
-        except OSError:
-            return False
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return is_file and os.pread(descriptor, len(content) + 1, 0) == content
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _take_back_sidecars(publication: Publication) -> None:
@@ -190,6 +251,7 @@ def _take_back_sidecars(publication: Publication) -> None:
         path = publication.group.path(name)
         if _holds(path, content):
             os.unlink(path)
+    reached("taken_back")
 
 
 def _move_audio(publication: Publication, folder: int, name: bytes) -> None:
@@ -201,7 +263,7 @@ def _move_audio(publication: Publication, folder: int, name: bytes) -> None:
                 raise WriterCameBack(repr(publication.path))
             _check_source(publication, folder, name)
             try:
-                writing.move_new(folder, name, publication.audio)
+                _rename_audio(publication, folder, name)
             except FileExistsError:
                 raise NameTaken(publication.audio) from None
             except OSError as error:
@@ -214,12 +276,26 @@ def _move_audio(publication: Publication, folder: int, name: bytes) -> None:
     reached("audio_moved")
 
 
+def _rename_audio(publication: Publication, folder: int, name: bytes) -> None:
+    writing.move_new(folder, name, publication.audio)
+    found = snapshot_of(os.lstat(publication.audio))
+    is_same = found.inode == publication.snapshot.inode or not publication.stable_inodes
+    if is_same and found.size_bytes == publication.snapshot.size_bytes:
+        return
+    # Another file was renamed over the source between the check and the move: it goes back.
+    target = os.open(publication.group.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(FileExistsError):
+            writing.move_new(target, publication.group.audio, b"/proc/self/fd/%d/%s" % (folder, name))
+    finally:
+        os.close(target)
+    raise AudioChanged(publication.path, "another file took its place")
+
+
 def _open_source(folder: int, name: bytes) -> int | None:
     """The audio's descriptor, or None where it may be moved but not read."""
     try:
-        return os.open(
-            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, dir_fd=folder
-        )
+        return os.open(name, _READ, dir_fd=folder)
     except PermissionError:
         return None
 
@@ -229,22 +305,19 @@ def _copy_audio(publication: Publication, source: int | None, folder: int, name:
     if source is None:
         raise AudioForbidden(publication.path, "may not be read, and done is on another mount")
     expected = publication.sha256 or writing.sha256_of(source)
+    is_ours = True
     try:
         found = writing.copy_new(source, publication.audio, publication.temp_name(len(publication.files)))
     except FileExistsError:
-        if _digest(publication.audio) != expected:
+        found, is_ours = _digest(publication.audio), False
+        if found != expected:
             raise NameTaken(publication.audio) from None
-        found = expected
-    if found != expected:
-        os.unlink(publication.audio)
-        raise AudioChanged(publication.path, "its content is not what was transcribed")
     writing.sync_folder(publication.group.folder)
-    _check_source(publication, folder, name)
-    os.unlink(name, dir_fd=folder)
-
-
-def _sync_target(publication: Publication) -> None:
-    writing.sync_folder(publication.group.folder)
+    reached("copy_verified")
+    if found != expected or not let_go(folder, name, publication.aside, publication.is_audio):
+        if is_ours:
+            os.unlink(publication.audio)
+        raise AudioChanged(publication.path, "is not what was transcribed")
 
 
 def _publish_error(publication: Publication, error: OSError) -> PublishError:

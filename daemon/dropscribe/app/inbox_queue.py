@@ -39,15 +39,17 @@ class InboxQueue:
         self._of_thread = threading.local()
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """Durable when it returns; error files of audio that was taken back are removed."""
+        """Durable when it returns; error files of audio that was taken back are gone by then.
+
+        They go first: a crash after the submit would leave them for ever, for a file whose job lives is not
+        submitted again.
+        """
+        for job in jobs:
+            self._take_back(job)
         submitted = asyncio.run_coroutine_threadsafe(self._engine.submit(jobs), self._loop).result()
         for job, result in zip(jobs, submitted, strict=True):
             if result.is_new:
                 log.info("job.queued", folder=job.folder, path=job.path, audio_bytes=job.snapshot.size_bytes)
-            for filed in result.failed_paths:
-                if remove_error_file(filed):
-                    reached("error_removed")
-                    self._forget_failed(job.folder, filed)
         return submitted
 
     def relocate(self, folder: str, old_path: bytes, new_path: bytes) -> None:
@@ -75,6 +77,12 @@ class InboxQueue:
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
         """The rows' files were seen again under another device number."""
         self._store.call(lambda db: arrivals.set_device(db, folder, directory, device)).result()
+
+    def _take_back(self, job: NewJob) -> None:
+        for filed in arrivals.read_failed_of(self._reader(), job):
+            if remove_error_file(filed):
+                reached("error_removed")
+                self._forget_failed(job.folder, filed)
 
     def _forget_failed(self, folder: str, filed: bytes) -> None:
         self._store.call(lambda db: arrivals.forget_failed(db, folder, filed)).result()

@@ -314,10 +314,7 @@ class Submitted:
     Attributes:
         is_new: A row was made.
         live_path: For a file whose job lives already: the path that its row has.
-        failed_paths: Where failed jobs of the same audio were filed; those whose audio is no longer
-            there were taken back, and their error files go.
     """
 
     is_new: bool
     live_path: bytes | None = None
-    failed_paths: tuple[bytes, ...] = ()

@@ -17,15 +17,21 @@ POINTS = (
     "claimed",
     "answered",
     "kept",
+    "sidecar_written",
     "sidecar_linked",
     "sidecars_synced",
     "copied",
     "copy_linked",
+    "copy_verified",
     "audio_moved",
     "published",
     "ended",
 )
-"""Every point that the code reaches, in the order of one file's way."""
+"""Every point on one file's way, in order; those named ``cop…`` where done is another file system."""
+
+SIDE_POINTS = ("recovered", "held", "taken_back", "error_removed")
+"""Points that a file meets only in trouble: a start after a crash, a held provider, a name that somebody
+took in the last instant, a failed file that was put back."""
 
 
 def reached(name: str) -> None:

@@ -32,21 +32,22 @@ def submit(db: sqlite3.Connection, new: NewJob) -> Submitted:
         ).fetchone()
         return Submitted(is_new=False, live_path=join_path(*row) if row else None)
     _supersede(db, new, directory, name, cursor.lastrowid or 0)
-    return Submitted(is_new=True, failed_paths=_taken_back(db, new))
+    return Submitted(is_new=True)
 
 
 def _supersede(db: sqlite3.Connection, new: NewJob, directory: bytes, name: bytes, job_id: int) -> None:
     """Another file stands at the path now: the queued job of the one before it has lost its audio."""
     rows = db.execute(
-        "SELECT id FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND state = 'queued' AND id <> ?",
+        "SELECT id FROM jobs"
+        " WHERE folder = ? AND directory = ? AND name = ? AND state = 'queued' AND id <> ?",
         (new.folder, directory, name, job_id),
     ).fetchall()
     for (old_id,) in rows:
         end(db, old_id, JobState.QUEUED, JobState.WITHDRAWN, reason="another file took its place")
 
 
-def _taken_back(db: sqlite3.Connection, new: NewJob) -> tuple[bytes, ...]:
-    """Failed jobs of the same audio, now back in the inbox: their error files have had their day.
+def read_failed_of(db: sqlite3.Connection, new: NewJob) -> tuple[bytes, ...]:
+    """Where failed jobs of what may be the same audio were filed, absolute.
 
     Matched by size and mtime, which every kind of move keeps; the caller checks that the audio is
     really gone from ``failed``.
@@ -83,7 +84,7 @@ def withdraw(db: sqlite3.Connection, folder: str, places: list[tuple[bytes, byte
 def relocate(db: sqlite3.Connection, folder: str, old_path: bytes, new_path: bytes) -> None:
     """A live job's file was renamed inside its inbox; a kept answer gets its names anew."""
     db.execute(
-        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND directory = ? AND name = ? AND {LIVE}",  # constant
+        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND directory = ? AND name = ? AND {LIVE}",
         (*split_path(new_path), folder, *split_path(old_path)),
     )
 

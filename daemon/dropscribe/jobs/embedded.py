@@ -3,7 +3,7 @@
 Guarantees: an answer that was kept is published whatever dies in between; an attempt that the daemon's
 own end cut off counts towards ``max_crashes`` alone; memory does not grow with the backlog, because
 only what has a slot is ever read.
-Diagnostics: StoreUnusable and StoreError end the run; StoreFull stops claims until there is room.
+Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy stop claims while they last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from dropscribe.core.errors import DropscribeError, StoreError, StoreFull
+from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, StoreFull
 from dropscribe.core.model import (
     AttemptEnd,
     Job,
@@ -66,7 +66,7 @@ class EmbeddedEngine:
         self.limits = limits
         self.trouble: str | None = None
         self._gate = Gate()
-        self._handler: Handler | None = None
+        self._handler: Handler = _not_running
         self._wake = asyncio.Event()
         self._fed_at = time.monotonic()
         self.on_news: Callable[[], None] | None = None
@@ -172,12 +172,8 @@ class EmbeddedEngine:
         """Attempts under way at one provider."""
         return self._gate.running.providers[provider]
 
-    def wake(self) -> None:
-        """Look at the queue again now."""
-        self._wake.set()
-
     def wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        """As :meth:`wake`, from a thread that is not *loop*'s."""
+        """Look at the queue again now; from a thread that is not *loop*'s."""
         with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
             loop.call_soon_threadsafe(self._wake.set)
 
@@ -246,7 +242,7 @@ class EmbeddedEngine:
         most_due = PUBLISHING_SLOTS + len(self._gate.running.tasks)
         try:
             claimed, due, next_at = await self.store.do(lambda db: self._claim(db, requests, most_due))
-        except StoreFull as error:
+        except (StoreFull, StoreBusy) as error:
             self._note_trouble(f"{error.reason}: {error.path}")
             return _FULL_LOOK_SECONDS
         for job in claimed:
@@ -332,6 +328,9 @@ class EmbeddedEngine:
             reached("claimed")
         try:
             kept = await self._record(job, await self._ask_handler(job))
+        except rows.LateTransitionError as error:
+            # The intake has ended the row meanwhile: a slow disk published what a listing had missed.
+            log.warning("job.late", folder=job.folder, path=job.path, reason=str(error))
         except asyncio.CancelledError:
             await asyncio.shield(self._hand_back(job))
             raise
@@ -349,7 +348,6 @@ class EmbeddedEngine:
                 log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
 
     async def _ask_handler(self, job: Job) -> Outcome:
-        assert self._handler is not None  # run() has set it
         try:
             return await self._handler(job)
         except StoreError:
@@ -392,8 +390,12 @@ class EmbeddedEngine:
         while True:
             try:
                 result = await self.store.do(work)
-            except StoreFull as error:
+            except (StoreFull, StoreBusy) as error:
                 self._note_trouble(f"{error.reason}: {error.path}")
                 await asyncio.sleep(_FULL_LOOK_SECONDS)
             else:
                 return result
+
+
+async def _not_running(job: Job) -> Outcome:
+    raise RuntimeError(f"job {job.id} was fed before the engine runs")

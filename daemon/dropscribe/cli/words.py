@@ -40,31 +40,31 @@ def show_path(path: bytes) -> str:
 
 def explain(error: Exception) -> int:
     """Say what *error* means and return the exit code; a traceback only for a bug of ours."""
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            say(format_problem(problem))
+        return exits.CONFIG
+    text, code = _words_and_code(error)
+    if code == exits.BUG:
+        traceback.print_exception(error)
+    say(f"dropscribe: {text}")
+    return code
+
+
+def _words_and_code(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 - one row an error: a table
     match error:
-        case ConfigError():
-            for problem in error.problems:
-                say(format_problem(problem))
-            return exits.CONFIG
-        case StoreError():
-            say(f"dropscribe: {error.path}: {error.reason}" + (f"\n  {error.remedy}" if error.remedy else ""))
-            return exits.IN_USE if isinstance(error, StoreInUse) else exits.IO_ERROR
-        case ListenError():
-            say(f"dropscribe: http.listen {error.address}: {error.reason}")
-            return exits.IO_ERROR
-        case AudioError():
-            say(f"dropscribe: {show_path(error.path)}: {error.reason}")
-            return exits.IO_ERROR
-        case ProviderError():
-            say(f"dropscribe: {error.reason} (code {error.code})")
-            return exits.SOME_FAILED
-        case OSError():
-            place = f"{error.filename}: " if error.filename else ""
-            say(f"dropscribe: {place}{error.strerror or error}")
-            return exits.IO_ERROR
-        case DropscribeError():
-            say(f"dropscribe: {error}")
-            return exits.IO_ERROR
+        case StoreError(path=path, reason=reason, remedy=remedy):
+            code = exits.IN_USE if isinstance(error, StoreInUse) else exits.IO_ERROR
+            return f"{path}: {reason}" + (f"\n  {remedy}" if remedy else ""), code
+        case ListenError(address=address, reason=reason):
+            return f"http.listen {address}: {reason}", exits.IO_ERROR
+        case AudioError(path=path, reason=reason):
+            return f"{show_path(path)}: {reason}", exits.IO_ERROR
+        case ProviderError(reason=reason, code=code):
+            return f"{reason} (code {code})", exits.SOME_FAILED
+        case OSError(filename=place) if place:
+            return f"{place}: {error.strerror}", exits.IO_ERROR
+        case OSError() | DropscribeError():
+            return str(error), exits.IO_ERROR
         case _:
-            traceback.print_exception(error)
-            say("dropscribe: this is a bug; please report it with the lines above")
-            return exits.BUG
+            return "this is a bug; please report it with the lines above", exits.BUG

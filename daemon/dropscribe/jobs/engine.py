@@ -112,6 +112,25 @@ class Engine(Protocol):
         """Release a hold; returns it, or None where there was none."""
         ...
 
+    def hold_of(self, scope: Scope) -> Hold | None:
+        """The hold of a provider or folder, if it is held."""
+        ...
+
+    def slow(self, provider: str, seconds: float) -> None:
+        """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
+        ...
+
+    def close_folder(self, folder: str, cause: str, reason: str) -> None:
+        """Feed nothing more of *folder* until every *cause* has opened it again (inbox away, done full).
+
+        On this node and in memory: it is found out anew after a start.
+        """
+        ...
+
+    def open_folder(self, folder: str, cause: str) -> None:
+        """The reverse of :meth:`close_folder`."""
+        ...
+
     async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
         """Withdraw queued jobs whose files are gone; those in flight are left to their handler."""
         ...

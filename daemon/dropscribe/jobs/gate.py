@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from dropscribe.jobs.pace import Pace
 from dropscribe.jobs.rows import SUSPECT_CRASHES, ClaimRequest
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable
 
 

@@ -172,7 +172,7 @@ def keep(db: sqlite3.Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rej
     if job.state is JobState.TRANSCRIBING:
         _move(db, job.id, JobState.TRANSCRIBING, state, "due_at = 0, crashes = 0, pin = ''")
         end_attempt(db, job.id, ended)
-    row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()  # constant
+    row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
     return job_of(row, kept)
 
 
@@ -254,7 +254,7 @@ def _forget_attempt(db: sqlite3.Connection, job_id: int) -> None:
 def defer_publishing(db: sqlite3.Connection, job: Job, due_at: float, code: str, reason: str) -> None:
     """The files could not be written yet; the answer stays kept."""
     db.execute(
-        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {_KEPT}",  # constant
+        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {_KEPT}",
         (due_at, code, reason, job.id),
     )
 
@@ -332,7 +332,8 @@ def _tally(db: sqlite3.Connection, folder: str, what: str) -> None:
 def read_attempts(db: sqlite3.Connection, job_id: int) -> list[Attempt]:
     """Every attempt of one job, oldest first."""
     rows = db.execute(
-        "SELECT at, provider, seconds, status, code, reason, counted FROM attempts WHERE job_id = ? ORDER BY id",
+        "SELECT at, provider, seconds, status, code, reason, counted FROM attempts"
+        " WHERE job_id = ? ORDER BY id",
         (job_id,),
     )
     return [

@@ -16,13 +16,14 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 import uuid
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
+from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreInUse, StoreUnusable
 from dropscribe.disk.mounts import MountKind, mount_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ T = TypeVar("T")
 DATABASE_NAME = "queue.db"
 _BATCH_CALLS = 256
 _BUSY_SECONDS = 30.0
+_LOCK_TRIES = 5
+_LOCK_GAP_SECONDS = 0.02
 
 
 def _schema() -> str:
@@ -70,7 +73,12 @@ class Store:
         except BaseException:
             os.close(self._lock)
             raise
-        self.token = self._fact("token", uuid.uuid4().hex[:12])
+        try:
+            self.token = self._fact("token", uuid.uuid4().hex[:12])
+        except sqlite3.Error as error:
+            self._connection.close()
+            os.close(self._lock)
+            raise _store_error(self.path, error) from error
         self._thread = threading.Thread(target=self._write_loop, name="store", daemon=True)
         self._thread.start()
 
@@ -114,8 +122,7 @@ class Store:
         os.close(self._lock)
 
     def _fact(self, name: str, default: str) -> str:
-        with self._connection:
-            self._connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, default))
+        self._connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, default))
         row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row[0])
 
@@ -239,7 +246,7 @@ def _lock_state_dir(state_dir: Path) -> int:
         ) from error
     try:
         _make_private(state_dir)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_lock(descriptor)
     except BlockingIOError:
         os.close(descriptor)
         raise StoreInUse(
@@ -253,13 +260,35 @@ def _lock_state_dir(state_dir: Path) -> int:
     return descriptor
 
 
+def _take_lock(descriptor: int) -> None:
+    """Exclusively; a ``status`` that looks whether a daemon runs has it shared, for an instant."""
+    for _ in range(_LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_GAP_SECONDS)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _make_private(state_dir: Path) -> None:
     """Transcripts wait in here: nobody else may look (a directory of somebody else's stays as it is)."""
     with contextlib.suppress(PermissionError):
         state_dir.chmod(0o700)
 
 
+def _make_private_file(path: Path) -> None:
+    """SQLite gives its journals the mode of the database itself."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(
+            str(path), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
+        ) from error
+    os.close(descriptor)
+
+
 def _open_database(path: Path) -> sqlite3.Connection:
+    _make_private_file(path)
     try:
         connection = sqlite3.connect(
             path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -294,12 +323,15 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_ROOM = {sqlite3.SQLITE_FULL}
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def _store_error(path: Path, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _NO_ROOM:
         return StoreFull(str(path), str(error), "make room on the disk that holds state_dir")
+    if code in _LOCKED:
+        return StoreBusy(str(path), str(error), "find who has it open (fuser), and end that")
     if code in _DAMAGED:
         return StoreUnusable(
             str(path),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import Attempt, Kept
 from dropscribe.core.naming import first_free, number_group
@@ -26,17 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dropscribe.core.model import AttemptEnd, Group, Job
+    from dropscribe.jobs.engine import Engine
     from dropscribe.transcripts.model import Transcript
     from dropscribe.work.setup import DiskThreads, Setup
 
 ERROR_SCHEMA_PREFIX = "dropscribe.error/"
-
-
-class KeepQueue(Protocol):
-    """What keeping needs of the engine."""
-
-    async def keep(self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None: ...
-    async def attempts(self, job: Job) -> list[Attempt]: ...
 
 
 def is_error(document: Mapping[str, Any]) -> bool:
@@ -47,7 +41,7 @@ def is_error(document: Mapping[str, Any]) -> bool:
 class Answers:
     """Builds documents and keeps them under free names."""
 
-    def __init__(self, queue: KeepQueue, disks: DiskThreads) -> None:
+    def __init__(self, queue: Engine, disks: DiskThreads) -> None:
         self._queue = queue
         self._disks = disks
 

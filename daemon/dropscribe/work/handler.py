@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import (
     AmbiguousFailure,
@@ -26,33 +26,24 @@ from dropscribe.core.model import AttemptEnd, Job, KeptForPublishing, Retry, Sco
 from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, Verdict, decide_after
 from dropscribe.disk.audio import AudioFile
 from dropscribe.disk.crashpoint import reached
-from dropscribe.work.answers import Answers
 from dropscribe.work.observer import AttemptReport
-from dropscribe.work.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.core.model import Attempt, Kept, Outcome
+    from dropscribe.core.model import Outcome
+    from dropscribe.jobs.engine import Engine
     from dropscribe.transcripts.model import Transcript
-    from dropscribe.work.holds import HoldQueue, Holds
+    from dropscribe.work.answers import Answers
+    from dropscribe.work.holds import Holds
     from dropscribe.work.observer import Observer
+    from dropscribe.work.publisher import Publisher
     from dropscribe.work.setup import DiskThreads, IntakeSide, Setup
 
 LOOK_AGAIN_SECONDS = 2.0
 """How soon a job whose file cannot be read is looked at again, while the intake lists the inbox."""
 
 LONGEST_LOOK_SECONDS = 60.0
-
-
-class WorkQueue(Protocol):
-    """What the handler needs of the engine."""
-
-    async def keep(self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None: ...
-    async def attempts(self, job: Job) -> list[Attempt]: ...
-    def slow(self, provider: str, seconds: float) -> None: ...
-    def close_folder(self, folder: str, cause: str, reason: str) -> None: ...
-    def open_folder(self, folder: str, cause: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -65,7 +56,7 @@ class Handler:
     """
 
     setup: Setup
-    queue: WorkQueue
+    queue: Engine
     holds: Holds
     intake: IntakeSide
     observer: Observer
@@ -155,11 +146,16 @@ class Handler:
         self, job: Job, setup: Setup, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
     ) -> Outcome:
         await self.holds.succeeded(job)
-        sha256 = await audio.ensure_sha256()
-        if not audio.recheck():
+        try:
+            sha256 = await audio.ensure_sha256()
+            if not _is_unchanged(audio):
+                raise AudioChanged(job.path, "changed while it was being transcribed")
+        except AudioChanged as error:
             self.intake.distrust(job.folder, job.path)
             self.intake.look_again(job.folder)
-            return Withdrawn("changed while it was being transcribed", ended)
+            return Withdrawn(error.reason, ended)
+        except OSError as error:
+            return self._disk_trouble(job, error)
         document = self.answers.transcript(job, setup, transcript, sha256, ended.seconds)
         kept = await self.answers.keep(job, setup, document, sha256, ended)
         return KeptForPublishing(kept)
@@ -224,6 +220,14 @@ class Handler:
                 ended.reason,
             )
         )
+
+
+def _is_unchanged(audio: AudioFile) -> bool:
+    """True too where the disk cannot say now: the answer is paid for, and publishing looks again."""
+    try:
+        return audio.recheck()
+    except OSError:
+        return True
 
 
 def _ended(error: ProviderError, seconds: float) -> AttemptEnd:

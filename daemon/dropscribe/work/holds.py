@@ -7,7 +7,7 @@ An account's trouble is not a file's trouble: its files stay in the inbox, one o
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.core.retry import next_hold_seconds
@@ -15,18 +15,11 @@ from dropscribe.core.retry import next_hold_seconds
 if TYPE_CHECKING:
     from dropscribe.core.errors import ProviderError
     from dropscribe.core.model import Job
+    from dropscribe.jobs.engine import Engine
     from dropscribe.work.observer import Observer
 
 FILES_IN_A_ROW = 3
 """So many different files in a row, with no success between, are no accident (CONTRACT.md §1.5, §3)."""
-
-
-class HoldQueue(Protocol):
-    """What holding needs of the engine."""
-
-    def hold_of(self, scope: Scope) -> Hold | None: ...
-    async def pause(self, hold: Hold) -> None: ...
-    async def resume(self, scope: Scope) -> Hold | None: ...
 
 
 class Streaks:
@@ -55,9 +48,7 @@ class Holds:
         max_seconds: The config's ``hold.max``.
     """
 
-    def __init__(
-        self, queue: HoldQueue, observer: Observer, first_seconds: float, max_seconds: float
-    ) -> None:
+    def __init__(self, queue: Engine, observer: Observer, first_seconds: float, max_seconds: float) -> None:
         self._queue = queue
         self._observer = observer
         self.first_seconds = first_seconds

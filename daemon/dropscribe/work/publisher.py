@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dropscribe.core.model import Job, Kept, Outcome
-    from dropscribe.work.handler import WorkQueue
+    from dropscribe.jobs.engine import Engine
     from dropscribe.work.observer import Observer
     from dropscribe.work.setup import DiskThreads, IntakeSide, Setup
 
@@ -35,7 +35,7 @@ class Publisher:
 
     def __init__(
         self,
-        queue: WorkQueue,
+        queue: Engine,
         intake: IntakeSide,
         observer: Observer,
         disks: DiskThreads,

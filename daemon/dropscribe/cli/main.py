@@ -93,13 +93,17 @@ def _retry_arguments(command: argparse.ArgumentParser) -> None:
 
 def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
-    command.add_argument("file", metavar="FILE")
-    command.add_argument("--provider", metavar="NAME", help="default: the only one, or the first in the config")
-    command.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt")
+    command.add_argument("file", metavar="FILE", help="audio, wherever it is; it stays where it is")
+    command.add_argument(
+        "--provider", metavar="NAME", help="default: the only one, or the first in the config"
+    )
+    command.add_argument(
+        "--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt"
+    )
 
 
 def _init_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("directory", nargs="?", default=".", metavar="DIR")
+    command.add_argument("directory", nargs="?", default=".", metavar="DIR", help="default: here")
 
 
 def _no_arguments(_command: argparse.ArgumentParser) -> None:

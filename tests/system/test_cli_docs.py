@@ -1,0 +1,84 @@
+"""Man pages and completion, as they are made at build time."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dropscribe.cli.main import COMMANDS
+from dropscribe.config.keys import FolderKeys
+
+SCRIPT = Path(__file__).parents[2] / "packaging" / "make_docs.py"
+
+
+def needs(tool: str) -> pytest.MarkDecorator:
+    """Skips where *tool* is not installed."""
+    return pytest.mark.skipif(shutil.which(tool) is None, reason=f"{tool} is not installed")
+
+
+@pytest.fixture(scope="module")
+def share(tmp_path_factory):
+    """The share folder that the build makes."""
+    spec = importlib.util.spec_from_file_location("make_docs", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_docs"] = module
+    spec.loader.exec_module(module)
+    share = tmp_path_factory.mktemp("share")
+    module.main([str(share)])
+    yield share
+    del sys.modules["make_docs"]
+
+
+def test_every_command_and_its_options_are_in_the_man_page(share):
+    """The parser is the one source."""
+    page = (share / "man/man1/dropscribe.1").read_text()
+    assert [name for name in COMMANDS if f".B {name}" not in page] == []
+    assert "\\-\\-online" in page
+    assert "75" in page
+
+
+def test_every_key_is_in_the_configs_man_page(share):
+    """The keys are the one source."""
+    page = (share / "man/man5/dropscribe.yaml.5").read_text()
+    assert [name for name in FolderKeys.model_fields if f".B {name}\n" not in page] == []
+    assert "|" not in page.replace("||", "")
+
+
+@needs("groff")
+@pytest.mark.parametrize("page", ["man/man1/dropscribe.1", "man/man5/dropscribe.yaml.5"])
+def test_groff_has_nothing_to_say(share, page):
+    """No unknown request, no stray escape."""
+    call = ["groff", "-man", "-Kutf8", "-Tutf8", "-ww", "-z", str(share / page)]
+    ran = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@needs("bash")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["dropscribe", "st"], "status"),
+        (["dropscribe", "check", "--on"], "--online"),
+        (["dropscribe", "transcribe", "--format", "v"], "vtt"),
+    ],
+)
+def test_bash_completes(share, words, expected):
+    """In a bash without anything of bash-completion."""
+    script = (
+        f"compopt() {{ :; }}; source {share}/bash-completion/completions/dropscribe\n"
+        f'COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}; _dropscribe; echo "${{COMPREPLY[@]}}"'
+    )
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.stdout.strip(), ran.stderr) == (expected, "")
+
+
+@needs("zsh")
+def test_zsh_takes_the_completion(share):
+    """It is a function that zsh can parse."""
+    ran = subprocess.run(["zsh", "-n", str(share / "zsh/site-functions/_dropscribe")], check=False)
+    assert ran.returncode == 0

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dropscribe.jobs.story import Story
 
 
+_FIRST_LOOK = "to be looked at"
+"""What the daemon says of a file before it knows more (intake/state.py)."""
+
 _ENDINGS = (b".error.json", b".json", b".txt", b".srt", b".vtt")
 
 
@@ -84,7 +87,7 @@ def _tell_of_waiting(place: Place, look: QueueLook) -> Tale:
         words = describe_forbidden(place.absolute)
         return Tale("blocked", [f"it may not be read: {words.partition('; ')[0]}"], words.partition("; ")[2])
     said = look.live_of(place.rule.name).get("waiting", {}).get(path_text(place.path))
-    if said:
+    if said and said != _FIRST_LOOK:
         return Tale("settling", [f"it is not taken yet: {said}"])
     signs = inbox_look.sign_words(place.rule, place.path)
     if look.is_running:

@@ -39,14 +39,16 @@ put 644 config.example.yaml $documents/examples/config.yaml
 for file in systemd/dropscribe.service.d/*.example; do
     put 644 "$file" "$documents/examples/dropscribe.service.d/$(basename "$file")"
 done
-for file in README.md SECURITY.md docs/*.md; do
-    put 644 "$file" "$documents/${file}"
+for file in README.md SECURITY.md $(find docs -name '*.md'); do
+    put 644 "$file" "$documents/$file"
 done
 gzip -9n <CHANGELOG.md >"$root/$documents/changelog.gz"
 
-if [ -d "${GENERATED:=build/share}" ]; then # man pages and completion, see packaging/make_docs.py
-    cp -r "$GENERATED/." "$root/usr/share/"
-    find "$root/usr/share/man" -type f ! -name '*.gz' -exec gzip -9n {} + 2>/dev/null || true
+if "${PYTHON:-python3}" packaging/make_docs.py "$root/usr/share" >/dev/null 2>&1; then
+    rm -r "$root/usr/share/zsh/site-functions" # Debian's zsh looks in vendor-completions
+    find "$root/usr/share/man" -type f -exec gzip -9n {} +
+else
+    echo "no man pages, no completion: ${PYTHON:-python3} lacks pydantic or PyYAML" >&2
 fi
 find "$root/usr" -type d -exec chmod 755 {} + -o -type f ! -perm 755 -exec chmod 644 {} +
 

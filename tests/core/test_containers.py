@@ -5,34 +5,40 @@ from __future__ import annotations
 import struct
 
 import pytest
-from dropscribe.core.settling import Completeness
-from dropscribe.disk import containers
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dropscribe.core.settling import Completeness
+from dropscribe.disk import containers
 from support.inboxes import wav
 
 COMPLETE, INCOMPLETE, UNKNOWN = Completeness.COMPLETE, Completeness.INCOMPLETE, Completeness.UNKNOWN
 
 
 def look(content, suffix=""):
+    """What is said of *content*."""
     return containers.look(lambda at, count: content[at : at + count], len(content), suffix)
 
 
 def chunk(name, content):
+    """A RIFF chunk."""
     return struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) & 1)
 
 
 def box(name, content=b""):
+    """An MP4 box."""
     return struct.pack(">I4s", 8 + len(content), name) + content
 
 
 def page(serial, flags, content=b"x" * 40):
+    """An Ogg page; flags 2: the first, 4: the last of its stream."""
     lengths = bytes([255] * (len(content) // 255) + [len(content) % 255])
     head = struct.pack("<4sBBqIIIB", b"OggS", 0, flags, 0, serial, 0, 0, len(lengths))
     return head + lengths + content
 
 
 def flac(total_samples, frames, *, block=4096):
+    """A FLAC file as far as its frames' headers and checksums go."""
     info = struct.pack(">HH6x", block, block) + struct.pack(">Q", 16000 << 44 | 15 << 36 | total_samples)
     content = b"fLaC" + b"\x80\0\0\x22" + info + b"\1" * 16
     for number in range(frames):
@@ -43,6 +49,7 @@ def flac(total_samples, frames, *, block=4096):
 
 
 def rf64(data_bytes, present):
+    """A WAV file with its length in a ds64 chunk."""
     ds64 = struct.pack("<QQQI", 0, data_bytes, 0, 0)
     head = b"RF64\xff\xff\xff\xffWAVE" + chunk(b"ds64", ds64) + chunk(b"fmt ", bytes(16))
     return head + b"data\xff\xff\xff\xff" + bytes(present)

@@ -6,9 +6,10 @@ import stat
 from dataclasses import dataclass
 
 import pytest
-from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, reason_not_a_file, reason_not_taken
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, reason_not_a_file, reason_not_taken
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dropscribe.core.settling import (
     Cause,
     Completeness,
@@ -14,8 +17,6 @@ from dropscribe.core.settling import (
     Wait,
     decide,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 AUTO = QuietTimes()
 COMPLETE, INCOMPLETE, UNKNOWN = Completeness.COMPLETE, Completeness.INCOMPLETE, Completeness.UNKNOWN
@@ -45,6 +46,13 @@ def test_each_row_asks_for_its_quiet_time(lease, trusted, cached, container, see
         early = decide(signs, seconds - 0.5, AUTO)
         assert isinstance(early, Wait)
         assert early.seconds == pytest.approx(0.5)
+
+
+def test_a_waiting_file_is_looked_at_on_the_way():
+    """It may become whole or change unseen: looks come at 5, 10, 20, 40 seconds of quiet, then at the end."""
+    signs = Signs(10, Lease.FREE, INCOMPLETE, Seen.FOUND)
+    waits = [decide(signs, quiet, AUTO).seconds for quiet in (0, 5, 10, 20, 40)]
+    assert waits == [5, 5, 10, 20, 20]
 
 
 @given(
@@ -105,7 +113,7 @@ def test_settle_incomplete_replaces_its_own_row_alone():
 
 
 def test_each_late_change_doubles_the_quiet_time():
-    """A file that changed after it had been handed over proves that its signs lie; the doubling is bounded."""
+    """A file that changed after its hand-over proves that its signs lie; the doubling is bounded."""
     signs = Signs(9, Lease.FREE, COMPLETE, Seen.MOVED)
     needed = [decide(signs, 0, AUTO, distrust=times).needed_seconds for times in (1, 2, 3, 50)]
     assert needed == [10, 20, 40, 900]

@@ -10,6 +10,7 @@ import socket
 import threading
 
 import pytest
+
 from dropscribe.core.errors import StoreInUse
 from dropscribe.intake import pending
 from dropscribe.intake.inbox import Inbox
@@ -18,6 +19,7 @@ from support.inboxes import Station, link_unnamed, running, wait_until, wav
 
 @pytest.fixture
 def inbox_dir(tmp_path):
+    """An empty inbox."""
     folder = tmp_path / "inbox"
     folder.mkdir()
     return folder
@@ -25,6 +27,7 @@ def inbox_dir(tmp_path):
 
 @pytest.fixture(params=["native", "poll"])
 def station(request, inbox_dir):
+    """An inbox with hints, and one without."""
     made = Station(inbox_dir, watch=request.param)
     yield made
     made.close()
@@ -32,6 +35,7 @@ def station(request, inbox_dir):
 
 @pytest.fixture
 def native(inbox_dir):
+    """An inbox with hints, listed once."""
     made = Station(inbox_dir, watch="native").run()
     yield made
     made.close()

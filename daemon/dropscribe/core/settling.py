@@ -108,7 +108,10 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look again after *seconds*; *needed_seconds* of quiet are asked for in all (0: not a quiet time)."""
+    """Look again after *seconds*; *needed_seconds* of quiet are asked for in all (0: not a quiet time).
+
+    The next look may come before the quiet time is over.
+    """
 
     seconds: float
     cause: Cause
@@ -138,7 +141,9 @@ def decide(
     if distrust:
         needed = max(needed, min(max(needed, FOUND_SECONDS) * 2**distrust, DISTRUST_MAX_SECONDS))
     if quiet_for_seconds < needed:
-        return Wait(needed - quiet_for_seconds, cause, needed)
+        # Looked at on the way as well: it may become whole, or change, with nobody to tell of it.
+        on_the_way = max(FOUND_SECONDS, quiet_for_seconds)
+        return Wait(min(needed - quiet_for_seconds, on_the_way), cause, needed)
     return Settled(incomplete=cause is Cause.INCOMPLETE)
 
 

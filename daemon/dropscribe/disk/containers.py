@@ -197,7 +197,7 @@ def _flac_audio_at(read_at: ReadAt, size_bytes: int) -> int | None:
     """Where the frames begin; None where the file ends within the metadata blocks."""
     position = 4
     for _ in range(_MAX_PARTS):
-        (word,) = struct.unpack(">I", read_at(position, 4))
+        word: int = struct.unpack(">I", read_at(position, 4))[0]
         position += 4 + (word & 0xFF_FFFF)
         if position >= size_bytes:
             return None

@@ -116,7 +116,7 @@ class Inbox:
         unlistable = dict(rounds.lister.unlistable)
         waiting = {path: f"may not be listed: {why}" for path, why in unlistable.items()}
         waiting.update((path, describe_wait(entry, now)) for path, entry in entries[:MOST_WAITING])
-        quiet = [entry.deadline or now for _, entry in entries if entry.cause.is_quiet]
+        quiet = [entry.changed_at + entry.needed_seconds for _, entry in entries if entry.cause.is_quiet]
         settling = [entry.first_seen_at for _, entry in entries if entry.cause is not Cause.BLOCKED]
         mount = rounds.mount
         return InboxState(

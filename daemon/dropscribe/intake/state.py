@@ -27,7 +27,7 @@ class InboxState:
         waiting: Up to :data:`MOST_WAITING` of both: relative path → what it waits for.
         scanned_once: The first listing has ended since the inbox was last found.
         quiet_deadline: Monotonic time when the last of the files that wait for nothing but time will
-            have been looked at; None where there is none.
+            have been quiet for long enough; None where there is none.
         found_without_hint: Files that a listing found and no hint had told of, after the first one.
         overflows: How often hints were lost.
         files_seen: Files handed over since the start.

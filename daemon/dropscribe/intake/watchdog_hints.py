@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import warnings
+from typing import TYPE_CHECKING
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -28,6 +29,9 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from dropscribe.intake.hints import Hint, HintKind, HintsUnavailable
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver
 
 _MAX_WAITING = 20_000
 _MAX_READ = 2_000
@@ -43,28 +47,21 @@ class WatchdogHints:
     name = "watchdog"
 
     def __init__(self, root: bytes, *, recursive: bool = True) -> None:
-        self._root = root
+        self.root = root
         self._waiting: collections.deque[Hint] = collections.deque()
         self._readable, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_closed = False
         self._was_lost = False
         self._trouble = _TroubleListener(self)
-        self._observer = Observer()
+        self._observer: BaseObserver | None = None
         # A reader of the library that finds no watch for an event prints its whole table as a warning.
         warnings.filterwarnings("ignore", module=r"watchdog\..*")
         logging.getLogger("watchdog").addHandler(self._trouble)
         try:
-            self._start(recursive)
+            self._observer = _start(self, recursive=recursive)
         except OSError as error:
             self.close()
             raise HintsUnavailable(error.strerror or str(error)) from error
-
-    def _start(self, recursive: bool) -> None:
-        wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileMovedEvent]
-        wanted += [DirCreatedEvent, DirMovedEvent]
-        path = os.fsdecode(self._root)
-        self._observer.schedule(_Forwarder(self), path, recursive=recursive, event_filter=wanted)
-        self._observer.start()
 
     def fileno(self) -> int:
         """See :class:`~dropscribe.intake.hints.HintSource`."""
@@ -96,8 +93,10 @@ class WatchdogHints:
         return hints
 
     def _is_healthy(self) -> bool:
+        if self._observer is None or not self._observer.is_alive():
+            return False
         emitters = self._observer.emitters
-        return self._observer.is_alive() and bool(emitters) and all(one.is_alive() for one in emitters)
+        return bool(emitters) and all(one.is_alive() for one in emitters)
 
     def put(self, hint: Hint) -> None:
         """Called from the library's threads."""
@@ -120,7 +119,7 @@ class WatchdogHints:
     def relative(self, path: str | bytes) -> bytes | None:
         """*path* below the inbox, or None where it is not."""
         whole = os.fsencode(path)
-        below = self._root.rstrip(b"/") + b"/"
+        below = self.root.rstrip(b"/") + b"/"
         return whole[len(below) :] if whole.startswith(below) else None
 
     def close(self) -> None:
@@ -129,11 +128,20 @@ class WatchdogHints:
             return
         self._is_closed = True
         logging.getLogger("watchdog").removeHandler(self._trouble)
-        if self._observer.is_alive():
+        if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
             self._observer.join(timeout=2.0)
         os.close(self._readable)
         os.close(self._wake)
+
+
+def _start(hints: WatchdogHints, *, recursive: bool) -> BaseObserver:
+    wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileMovedEvent]
+    wanted += [DirCreatedEvent, DirMovedEvent]
+    observer = Observer()
+    observer.schedule(_Forwarder(hints), os.fsdecode(hints.root), recursive=recursive, event_filter=wanted)
+    observer.start()
+    return observer
 
 
 class _Forwarder(FileSystemEventHandler):

@@ -40,8 +40,11 @@ def remove_error_file(filed: bytes) -> bool:
     """
     if os.path.lexists(filed):
         return False
+    suffix = split_name(os.path.basename(filed))[1]
     for path in error_files_of(filed):
-        if read_error(path) is not None:
+        document = read_error(path)
+        # call.error.json may as well be that of another call: call.mp3 beside call.wav.
+        if document is not None and os.fsencode(str(document.get("file", ""))).endswith(suffix):
             with contextlib.suppress(OSError):
                 os.unlink(path)
             break

@@ -147,6 +147,19 @@ def test_reading_never_blocks_and_closing_twice_is_safe(ear):
     ear.source.close()
 
 
+def test_a_folder_moved_out_is_not_listened_to(folder, tmp_path):
+    """Its watch would go on telling names that are not in the inbox any more."""
+    (folder / "day").mkdir()
+    source = InotifyHints(os.fsencode(folder))
+    source.watch(b"")
+    source.watch(b"day")
+    os.rename(folder / "day", tmp_path / "day")
+    assert source.read() == [(HintKind.FOLDER_GONE, b"day")]
+    (tmp_path / "day" / "a.wav").write_bytes(wav())
+    assert source.read() == []
+    source.close()
+
+
 def test_no_exception_ends_the_librarys_threads(folder, monkeypatch):
     """What goes wrong while a hint is made is a loss, which a listing repairs."""
     source = WatchdogHints(os.fsencode(folder))

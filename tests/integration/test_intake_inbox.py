@@ -168,6 +168,17 @@ def test_temporary_names_wait_for_their_rename(native):
     assert native.run().paths == [b"a.mp3"]
 
 
+def test_a_rename_says_nothing_about_a_file_that_is_still_written(native):
+    """Once a writer was met, only quiet time counts, if the hint of his close is lost."""
+    path = native.write("a.mp3.part", b"\xff\xfb" * 99)
+    with open(path, "ab"):
+        os.rename(path, native.root + b"/a.mp3")
+        native.run(1)
+    native.inbox._rounds.hints.read()
+    assert native.run(5).paths == []
+    assert native.run(5).paths == [b"a.mp3"]
+
+
 def test_a_file_is_handed_over_once(station):
     """Late hints, pokes and listings do not hand it over again while its job lives."""
     path = station.write("a.wav")
@@ -228,6 +239,30 @@ def test_a_file_taken_away_is_withdrawn_after_two_listings(station):
     station.run(10)
     assert sorted(station.queue.withdrawn) == [b"a.wav", b"sub/b.wav"]
     assert station.paths == [b"keep.wav"]
+
+
+def test_a_folder_that_lost_files_is_not_skipped(native):
+    """Even if it has not changed since: the second listing is what says that they are gone."""
+    path = native.write("a.wav")
+    native.run()
+    os.unlink(path)
+    os.utime(native.root, (1e9, 1e9))
+    native.inbox.poke()
+    native.run(6)
+    assert native.queue.withdrawn == [b"a.wav"]
+
+
+def test_a_renamed_file_that_settles_is_not_withdrawn(station):
+    """Under its new name somebody has it open: its job waits for it."""
+    path = station.write("a.wav")
+    station.run(6)
+    with open(path, "r+b"):
+        os.rename(path, station.root + b"/b.wav")
+        station.run(130)
+        assert station.queue.withdrawn == []
+    station.run(61)
+    assert station.paths == [b"b.wav"]
+    assert len(station.queue.taken) == 1
 
 
 def test_nothing_vanishes_on_another_device(station):

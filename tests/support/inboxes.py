@@ -108,6 +108,9 @@ class MemoryQueue:
             moved = replace(job, snapshot=replace(job.snapshot, device=device))
             self.jobs[directory][identity] = self.by_identity[identity] = moved
 
+    def close_thread(self):
+        pass
+
     def end(self, path):
         """The job at *path* ends."""
         for job in self._at(path):

@@ -60,9 +60,11 @@ class Taking:
     """One rule's patterns, compiled once: asked for every name of every listing."""
 
     def __init__(self, include: tuple[str, ...], exclude: tuple[str, ...], *, recursive: bool) -> None:
-        self._takes_known = not include or include == DEFAULT_INCLUDE
-        self._include = [_compile(pattern) for pattern in include]
-        self._exclude = [_compile(pattern) for pattern in exclude]
+        plain = {glob for glob in include if _PLAIN_SUFFIX.fullmatch(glob)}
+        self._suffixes = frozenset(glob[2:].lower().encode() for glob in plain) if include else KNOWN_SUFFIXES
+        self._include = [_Pattern(glob) for glob in include if glob not in plain]
+        self._exclude = [_Pattern(glob) for glob in exclude]
+        self._is_default = not include or include == DEFAULT_INCLUDE
         self._recursive = recursive
 
     def takes(self, path: bytes) -> bool:
@@ -88,10 +90,11 @@ class Taking:
         return next((reason for name in folder.split(b"/") if (reason := _reason_not_entered(name))), None)
 
     def _reason_by_patterns(self, path: bytes, name: bytes) -> str | None:
-        if self._takes_known:
-            if name.rpartition(b".")[2].lower() not in KNOWN_SUFFIXES or b"." not in name:
+        stem, _, suffix = name.rpartition(b".")
+        has_suffix = bool(stem) and suffix.lower() in self._suffixes
+        if not has_suffix and not any(pattern.matches(path, name) for pattern in self._include):
+            if self._is_default:
                 return "its suffix is not one of the known audio and video suffixes"
-        elif not any(pattern.matches(path, name) for pattern in self._include):
             return "no pattern of the rule's include matches it"
         hit = next((pattern for pattern in self._exclude if pattern.matches(path, name)), None)
         return f'the pattern "{hit.source}" of the rule\'s exclude matches it' if hit else None
@@ -146,6 +149,10 @@ def _temporary(name: bytes) -> str | None:
     return f'its name ends in "{suffix.decode()}", as unfinished files do'
 
 
+_PLAIN_SUFFIX = re.compile(r"\*\.[A-Za-z0-9]+")
+"""Patterns that are no more than a suffix, which one look into a set decides for all of them."""
+
+
 class _Pattern:
     """One glob: without "/" it is matched against the name, with one against the relative path."""
 
@@ -157,10 +164,6 @@ class _Pattern:
 
     def matches(self, path: bytes, name: bytes) -> bool:
         return self._regex.fullmatch(path if self._on_path else name) is not None
-
-
-def _compile(source: str) -> _Pattern:
-    return _Pattern(source)
 
 
 _GLOB_TOKEN = re.compile(rb"(?:^|(?<=/))\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)

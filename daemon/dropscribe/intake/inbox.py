@@ -144,9 +144,7 @@ class Inbox:
         finally:
             self._rounds.disarm()
             self._rounds.root.unlock()
-            close_thread = getattr(self._queue, "close_thread", None)
-            if close_thread is not None:
-                close_thread()
+            self._queue.close_thread()
 
     def _step_safely(self) -> float:
         now = self._clock()

@@ -52,3 +52,6 @@ class QueueSide(Protocol):
 
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
         """The files of *directory* were seen again under another device number: a remount."""
+
+    def close_thread(self) -> None:
+        """The calling thread ends: close what it alone used."""

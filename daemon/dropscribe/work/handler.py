@@ -127,7 +127,7 @@ class Handler:
         began = time.monotonic()
         try:
             params = setup.rule(job.folder).params_for(job.provider)
-            transcript = await setup.providers[job.provider].transcribe(audio, params)
+            transcript = await setup.provider(job).transcribe(audio, params)
         except ProviderError as error:
             reached("answered")
             ended = _ended(error, time.monotonic() - began)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
     from dropscribe.providers.base import Provider
 
@@ -23,15 +24,24 @@ class Setup:
     """One config and the providers built for it.
 
     A job that is under way keeps the setup it began with.
+
+    Attributes:
+        decorated: (folder, provider) → the provider with what the rule wants done around it; only where
+            a rule wants something.
     """
 
     config: Config
     providers: Mapping[str, Provider]
     limits: RetryLimits
+    decorated: Mapping[tuple[str, str], Provider] = field(default_factory=dict)
 
     def rule(self, folder: str) -> FolderRule:
         """The rule by name; KeyError is a bug: the engine feeds no folder that has none."""
         return self.config.folders[folder]
+
+    def provider(self, job: Job) -> Provider:
+        """Whom *job* goes to, with what its rule wants done around it."""
+        return self.decorated.get((job.folder, job.provider)) or self.providers[job.provider]
 
     def inbox(self, folder: str) -> bytes:
         """The rule's inbox as bytes."""

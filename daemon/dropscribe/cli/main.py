@@ -127,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     options = build_parser().parse_args(arguments)
     try:
+        from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
+
+        take_on_identity(os.environ)
         command = importlib.import_module(f"dropscribe.cli.{options.command}")
         code = int(command.execute(options))
         sys.stdout.flush()

@@ -21,7 +21,7 @@ from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.reporter import Reporter
 from dropscribe.config.diff import diff_configs
-from dropscribe.core.errors import ConfigError, DropscribeError
+from dropscribe.core.errors import ConfigError, DropscribeError, Problem
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
 from dropscribe.jobs.embedded import EmbeddedEngine
@@ -148,11 +148,12 @@ class Daemon:
         log.info("daemon.stopping", in_flight=self.engine.in_flight)
         self.notifier.stopping(f"finishing {self.engine.in_flight} files")
         self.notifier.extend_timeout(grace_seconds + 15)
+        left_in_inboxes = self.inboxes.left_waiting()  # a stopped inbox knows of nothing
         await self.inboxes.stop()
         await self.engine.drain(grace_seconds)
         feeding.cancel()
         await asyncio.wait([feeding])
-        result = await self._result()
+        result = await self._result(left_in_inboxes)
         for task in side:
             task.cancel()
         await self.health.close()
@@ -163,13 +164,13 @@ class Daemon:
         log.info("daemon.stopped", **asdict(result))
         return result
 
-    async def _result(self) -> RunResult:
+    async def _result(self, left_in_inboxes: int) -> RunResult:
         stats = await self.engine.stats()
         live = sum(
             each.queued + each.transcribing + each.deferred + each.held + each.publishing
             for each in stats.folders.values()
         )
-        return RunResult(self.reporter.filed_count[False], live + self.inboxes.left_waiting())
+        return RunResult(self.reporter.filed_count[False], live + left_in_inboxes)
 
     # Once ---------------------------------------------------------------------------------------
 
@@ -252,8 +253,8 @@ class Daemon:
             await self._take(config)
         except ConfigError as error:
             for problem in error.problems:
-                place = f"{problem.file}:{problem.line}:{problem.column}"
-                self._refuse(place=place, reason=problem.message)
+                if not problem.warning:
+                    self._refuse(place=_place_of(problem), reason=problem.message)
         except DropscribeError as error:
             self._refuse(reason=str(error))
 
@@ -264,6 +265,9 @@ class Daemon:
     async def _take(self, config: Config) -> None:
         """Swap everything in one step; whatever may fail fails before it."""
         old = self.handler.setup
+        if config.state_dir != old.config.state_dir:
+            message = "state_dir cannot change while the daemon runs: restart it"
+            raise ConfigError((Problem(message, file=str(config.path or ""), path="state_dir"),))
         providers = _build_providers(config, dict(old.providers), old.config)
         await self.health.swap(config)
         self.inboxes.swap(config.folders)
@@ -297,6 +301,10 @@ async def _close_after(tasks: list[asyncio.Task[None]], provider: Provider) -> N
     if tasks:
         await asyncio.wait(tasks)
     await provider.close()
+
+
+def _place_of(problem: Problem) -> str:
+    return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
 
 
 def _limits(config: Config) -> dict[str, Any]:

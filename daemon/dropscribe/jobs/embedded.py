@@ -71,6 +71,7 @@ class EmbeddedEngine:
         self._fed_at = time.monotonic()
         self.on_news: Callable[[], None] | None = None
         self._draining = False
+        self._claimed_last = asyncio.Event()
 
     # The seam ---------------------------------------------------------------------------------
 
@@ -178,11 +179,14 @@ class EmbeddedEngine:
             loop.call_soon_threadsafe(self._wake.set)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Claim nothing more; wait for what is in flight, *grace_seconds* at most."""
+        """Claim nothing more; wait until what is in flight is filed, *grace_seconds* at most."""
         self._draining = True
         self._wake.set()
-        if tasks := list(self._gate.running.tasks.values()):
-            await asyncio.wait(tasks, timeout=grace_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._claimed_last.wait()  # a claim that is under way gets its task yet
+                while tasks := list(self._gate.running.tasks.values()):
+                    await asyncio.wait(tasks)
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""
@@ -236,6 +240,7 @@ class EmbeddedEngine:
     async def _feed(self, group: asyncio.TaskGroup) -> float:
         """Start what has a slot; returns how long nothing more can happen by itself."""
         if self._draining:
+            self._claimed_last.set()
             return _LONGEST_SLEEP_SECONDS
         requests = self._gate.requests() if self._has_room() else []
         # Over-read by what is in flight: a row may be kept while its attempt still ends in memory.
@@ -318,7 +323,7 @@ class EmbeddedEngine:
     def _start_publishing(self, group: asyncio.TaskGroup, job: Job) -> None:
         """Unless it runs already, its folder is gone from the config, or the slots are taken."""
         running = self._gate.running
-        has_slot = len(running.publishing) < PUBLISHING_SLOTS and not self._draining
+        has_slot = len(running.publishing) < PUBLISHING_SLOTS
         if has_slot and job.id not in running.tasks and job.folder in self._gate.plan.chains:
             self._start(group, job)
 

@@ -1,0 +1,153 @@
+"""Exit codes of ``run`` and what ``run --once`` waits for (CONTRACT.md §2)."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from support.billing import billing_emulator
+from support.daemon_process import Installation
+from support.emulator import Fault
+from support.house import digest, tree
+
+
+@pytest.fixture
+def vendor():
+    """An emulator with a till."""
+    emulator, till = billing_emulator()
+    with emulator:
+        yield emulator, till
+
+
+@pytest.fixture
+def site(tmp_path, vendor):
+    """A config at the emulator."""
+    return Installation(tmp_path, vendor[0].url)
+
+
+def test_once_with_nothing_to_do(site):
+    """0, at once."""
+    assert site.run_once() == 0
+
+
+def test_once_waits_for_quiet_times(site):
+    """A file that must be quiet for a second first is done by its end: 0."""
+    site.rule = {"settle": "1s"}
+    site.write_config()
+    site.drop("a.wav")
+    assert site.run_once() == 0
+    assert tree(site.done) == {"a.wav", "a.json", "a.txt"}
+
+
+def test_once_waits_for_a_retry_that_is_due_soon(site, vendor):
+    """A 503 with a retry after a second: done, 0."""
+    emulator, _till = vendor
+    emulator.fail(Fault(status=503, headers={"Retry-After": "1"}))
+    site.drop("a.wav")
+    assert site.run_once() == 0
+    assert tree(site.done) == {"a.wav", "a.json", "a.txt"}
+
+
+def test_once_does_not_wait_for_a_retry_that_is_due_late(site, vendor):
+    """A 503 with a retry after ten minutes: 75, and the file is where it was."""
+    emulator, _till = vendor
+    emulator.fail(Fault(status=503, headers={"Retry-After": "600"}))
+    site.drop("a.wav")
+    assert site.run_once() == 75
+    assert tree(site.inbox) == {"a.wav"}
+
+
+def test_once_says_that_a_file_failed(site, vendor):
+    """3 in the run in which it failed; 0 in the next, which had nothing to do with it."""
+    _emulator, till = vendor
+    till.refused.add(digest(b"no audio"))
+    site.drop("bad.wav", b"no audio")
+    site.drop("good.wav")
+    assert site.run_once() == 3
+    assert site.run_once() == 0
+
+
+def test_once_left_waiting_outranks_failed(site, vendor):
+    """One failed, and one that somebody is writing: 75, without waiting for the writer."""
+    _emulator, till = vendor
+    till.refused.add(digest(b"no audio"))
+    site.drop("bad.wav", b"no audio")
+    with (site.inbox / "open.wav").open("wb") as writer:
+        writer.write(b"begun")
+        writer.flush()
+        assert site.run_once() == 75
+    assert tree(site.failed) == {"bad.wav", "bad.error.json"}
+    assert tree(site.inbox) == {"open.wav"}
+
+
+def test_once_does_not_wait_for_a_held_provider(site):
+    """A key that is not taken: 75, and every file is where it was."""
+    site.provider = {"api_key": "sk_wrong"}
+    site.write_config()
+    for number in range(3):
+        site.drop(f"{number}.wav")
+    assert site.run_once() == 75
+    assert len(tree(site.inbox)) == 3
+
+
+def test_once_with_an_inbox_that_is_away(site):
+    """75 or 0 is decided by files; an inbox that is away is waited for by nobody."""
+    site.inbox.rmdir()
+    assert site.run_once() == 0
+    assert not site.inbox.exists()
+
+
+def test_a_second_daemon_on_the_same_state_directory(site):
+    """69 for the second, in words; the first one never notices."""
+    with site.start_ready() as first:
+        with site.start() as second:
+            assert second.wait() == 69
+            assert str(site.root / "state") in second.log_path.read_text()
+        site.drop("a.wav")
+        first.until_logged("file.done")
+        assert first.stop() == 0
+
+
+def test_a_second_daemon_on_the_same_inbox(site):
+    """69 also with a state directory of its own: two daemons would pay twice for each file."""
+    other = site.root / "other.yaml"
+    other.write_text(json.dumps(site.config() | {"state_dir": "other-state"}))
+    with site.start_ready() as first:
+        with site.start(config=other) as second:
+            assert second.wait() == 69
+            assert str(site.inbox) in second.log_path.read_text()
+        assert first.stop() == 0
+
+
+def test_a_killed_daemon_leaves_no_lock(site):
+    """Locks end with their process: a start right after SIGKILL is no second daemon."""
+    with site.start_ready() as first:
+        first.kill()
+    assert site.run_once() == 0
+
+
+def test_a_bad_config(site):
+    """78, each problem as file:line:column: message, and no traceback."""
+    site.write_config("providers: {pulse: {type: pulse}}\nfolder: {}\n")
+    with site.start() as process:
+        assert process.wait() == 78
+        told = process.log_path.read_text()
+    assert f"{site.config_path}:2:1: " in told
+    assert "Traceback" not in told
+
+
+def test_a_port_that_is_taken(site):
+    """74, in words; nothing was sent."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        site.extra = {"http": {"listen": address}}
+        site.write_config()
+        site.drop("a.wav")
+        with site.start() as process:
+            assert process.wait() == 74
+            told = process.log_path.read_text()
+    assert address in told
+    assert "Traceback" not in told
+    assert tree(site.inbox) == {"a.wav"}

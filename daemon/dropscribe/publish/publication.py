@@ -263,26 +263,27 @@ def _move_audio(publication: Publication, folder: int, name: bytes) -> None:
                 raise WriterCameBack(repr(publication.path))
             _check_source(publication, folder, name)
             try:
-                _rename_audio(publication, folder, name)
+                writing.move_new(folder, name, publication.audio)
             except FileExistsError:
                 raise NameTaken(publication.audio) from None
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 _copy_audio(publication, source, folder, name)
+            else:
+                _check_moved(publication, folder, name)
     finally:
         if source is not None:
             os.close(source)
     reached("audio_moved")
 
 
-def _rename_audio(publication: Publication, folder: int, name: bytes) -> None:
-    writing.move_new(folder, name, publication.audio)
+def _check_moved(publication: Publication, folder: int, name: bytes) -> None:
+    """Another file may have been renamed over the source between the check and the move: it goes back."""
     found = snapshot_of(os.lstat(publication.audio))
     is_same = found.inode == publication.snapshot.inode or not publication.stable_inodes
     if is_same and found.size_bytes == publication.snapshot.size_bytes:
         return
-    # Another file was renamed over the source between the check and the move: it goes back.
     target = os.open(publication.group.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(FileExistsError):

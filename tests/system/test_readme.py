@@ -1,0 +1,95 @@
+"""README and documents keep their word: two commands, links that lead somewhere, configs that load."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dropscribe.config.load import parse_config
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def blocks(document: Path, kind: str) -> list[str]:
+    """The fenced blocks of one kind, in order."""
+    return [text for found, text in FENCE.findall(document.read_text("utf-8")) if found == kind]
+
+
+def anchors(document: Path) -> set[str]:
+    """What a link may name behind "#", as code hosts make it of headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_set_up_is_two_commands():
+    """Exactly two sh blocks, each of one command line: the quick start and the tests."""
+    commands = blocks(README, "sh")
+    assert [len(text.splitlines()) for text in commands] == [1, 1]
+    assert commands[0] == "sh examples/quickstart.sh\n"
+    assert ".venv/bin/pytest" in commands[1]
+
+
+def test_the_quick_start_is_there():
+    """What the first command runs is part of the clone, and a shell can read it."""
+    assert subprocess.run(["sh", "-n", ROOT / "examples/quickstart.sh"], check=False).returncode == 0
+
+
+def test_the_readme_is_short():
+    """At most 200 lines; the config and its effect are on the first screen."""
+    lines = README.read_text("utf-8").splitlines()
+    assert len(lines) <= 200
+    assert "before" in "\n".join(lines[:20])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_resolves(document):
+    """Files and headings that are linked to exist."""
+    broken = []
+    for target in LINK.findall(FENCE.sub("", document.read_text("utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+LOOPBACK = {"type": "openai", "url": "http://127.0.0.1:9/v1"}
+
+
+def completed(text: str) -> str:
+    """A block's config made whole: the providers that its rules name, none of them the embedded engine."""
+    config = yaml.safe_load(text)
+    given = config.get("providers", {})
+    named = {"here": LOOPBACK, "pulse": LOOPBACK, **given}
+    config["providers"] = {name: LOOPBACK if p["type"] == "local" else p for name, p in named.items()}
+    config.setdefault("folders", {"any": {"inbox": "inbox", "provider": "here"}})
+    return yaml.safe_dump(config)
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [(document, text) for document in DOCUMENTS for text in blocks(document, "yaml")],
+    ids=lambda value: str(value.relative_to(ROOT)) if isinstance(value, Path) else "",
+)
+def test_every_config_loads(tmp_path, document, text):
+    """Each yaml block, with the providers it leaves out, is a config that the daemon takes."""
+    config, _ = parse_config(completed(text), folder=tmp_path, environ={})
+    assert config.folders
+
+
+def test_every_document_is_in_the_index():
+    """docs/README.md leads to every page."""
+    index = (ROOT / "docs/README.md").read_text("utf-8")
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if page != "README.md" and f"({page})" not in index] == []

@@ -65,7 +65,10 @@ class Cause(enum.Enum):
     @property
     def is_quiet(self) -> bool:
         """True where nothing but time is missing, so that ``run --once`` may wait for it."""
-        return self in {Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INCOMPLETE}
+        return self in _QUIET_CAUSES
+
+
+_QUIET_CAUSES = frozenset({Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INCOMPLETE})
 
 
 @dataclass(frozen=True, slots=True)

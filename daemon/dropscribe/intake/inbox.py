@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.settling import Cause
 from dropscribe.intake.rounds import Rounds
 from dropscribe.intake.sources import open_hints
-from dropscribe.intake.state import MOST_WAITING, InboxState, describe_wait
+from dropscribe.intake.state import MOST_WAITING, InboxState, count, describe_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _AFTER_ERROR_SECONDS = 1.0
+_TELL_SECONDS = 0.1
 
 
 class Inbox:
@@ -66,6 +66,7 @@ class Inbox:
         self._readable, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
         self._told: tuple[object, ...] = ()
+        self._told_at = float("-inf")
 
     def lock(self) -> None:
         """Lock the inbox before :meth:`start`; a missing one is locked when it comes.
@@ -116,25 +117,24 @@ class Inbox:
         unlistable = dict(rounds.lister.unlistable)
         waiting = {path: f"may not be listed: {why}" for path, why in unlistable.items()}
         waiting.update((path, describe_wait(entry, now)) for path, entry in entries[:MOST_WAITING])
-        quiet = [entry.changed_at + entry.needed_seconds for _, entry in entries if entry.cause.is_quiet]
-        settling = [entry.first_seen_at for _, entry in entries if entry.cause is not Cause.BLOCKED]
+        crowd = count(entries)
         mount = rounds.mount
         return InboxState(
             available=not rounds.reason,
             reason=rounds.reason,
             watch="native" if rounds.hints else "poll",
-            settling=len(settling),
-            blocked=len(entries) - len(settling) + len(unlistable),
+            settling=crowd.settling,
+            blocked=crowd.blocked + len(unlistable),
             waiting=waiting,
             scanned_once=rounds.scanned_once,
-            quiet_deadline=max(quiet, default=None),
+            quiet_deadline=crowd.quiet_deadline,
             found_without_hint=rounds.found_without_hint,
             overflows=rounds.overflows,
             files_seen=rounds.settler.files_seen,
             last_scan_seconds=rounds.schedule.last_work_seconds,
             file_system=mount.name if mount else "",
             device=mount.device if mount else 0,
-            oldest_settling_at=min(settling, default=None),
+            oldest_settling_at=crowd.oldest_at,
         )
 
     def _run(self) -> None:
@@ -174,14 +174,22 @@ class Inbox:
             self._is_poked.clear()
             self._rounds.schedule.ask(now, full=True)
         changed = [self._changed.popleft() for _ in range(len(self._changed))]
+        deadline = now
         try:
-            return self._rounds.step(now, changed)
+            deadline = self._rounds.step(now, changed)
         finally:
-            self._tell()
+            tell_at = self._tell(now)
+        return min(deadline, tell_at)
 
-    def _tell(self) -> None:
+    def _tell(self, now: float) -> float:
+        """Say that there is news, in a burst only now and then; returns when to say the rest."""
         rounds = self._rounds
-        news = (rounds.reason, rounds.scanned_once, rounds.settler.files_seen, len(rounds.settler.pending))
-        if news != self._told:
-            self._told = news
-            self._on_change()
+        turn = (rounds.reason, rounds.scanned_once, len(rounds.settler.pending) == 0)
+        news = (*turn, rounds.settler.files_seen, len(rounds.settler.pending))
+        if news == self._told:
+            return float("inf")
+        if turn == self._told[:3] and now < self._told_at + _TELL_SECONDS:
+            return self._told_at + _TELL_SECONDS
+        self._told, self._told_at = news, now
+        self._on_change()
+        return float("inf")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from dropscribe.core.settling import Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dropscribe.intake.pending import Entry
 
@@ -52,6 +52,35 @@ class InboxState:
     file_system: str = ""
     device: int = 0
     oldest_settling_at: float | None = None
+
+
+@dataclass(slots=True)
+class Crowd:
+    """The entries of an inbox in numbers; see :class:`InboxState` for what they mean."""
+
+    settling: int = 0
+    blocked: int = 0
+    quiet_deadline: float | None = None
+    oldest_at: float | None = None
+
+
+def count(entries: Iterable[tuple[bytes, Entry]]) -> Crowd:
+    """Everything that is to be known of all entries, in one pass: there may be many, and asked often."""
+    crowd = Crowd()
+    latest, oldest = float("-inf"), float("inf")
+    for _, entry in entries:
+        if entry.cause is Cause.BLOCKED:
+            crowd.blocked += 1
+            continue
+        crowd.settling += 1
+        oldest = min(oldest, entry.first_seen_at)
+        if entry.cause.is_quiet:
+            latest = max(latest, entry.changed_at + entry.needed_seconds)
+    if crowd.settling:
+        crowd.oldest_at = oldest
+    if latest > float("-inf"):
+        crowd.quiet_deadline = latest
+    return crowd
 
 
 _WORDS = {

@@ -23,6 +23,7 @@ POINTS = (
     "copied",
     "copy_linked",
     "copy_verified",
+    "copy_source_aside",
     "audio_moved",
     "published",
     "ended",

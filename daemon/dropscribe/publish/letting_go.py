@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.disk import writing
 from dropscribe.disk.audio import snapshot_of
+from dropscribe.disk.crashpoint import reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ def let_go(folder: int, name: bytes, aside: bytes, is_expected: IsExpected) -> b
         writing.move_new(folder, name, _path(folder, aside))
     except FileNotFoundError:
         return False
+    reached("copy_source_aside")
     return clear_aside(folder, name, aside, is_expected)
 
 

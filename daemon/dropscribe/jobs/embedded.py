@@ -242,6 +242,8 @@ class EmbeddedEngine:
         if self._draining:
             self._claimed_last.set()
             return _LONGEST_SLEEP_SECONDS
+        # Asked before anything is weighed: what comes due while the queue is read must not be slept over.
+        waits_until = [time.monotonic() + seconds for seconds in self._gate.waits()]
         requests = self._gate.requests() if self._has_room() else []
         # Over-read by what is in flight: a row may be kept while its attempt still ends in memory.
         most_due = PUBLISHING_SLOTS + len(self._gate.running.tasks)
@@ -255,7 +257,7 @@ class EmbeddedEngine:
             self._start(group, job)
         for job in due:
             self._start_publishing(group, job)
-        return self._sleep_seconds(next_at)
+        return self._sleep_seconds(next_at, waits_until)
 
     def _claim(
         self, db: sqlite3.Connection, requests: list[rows.ClaimRequest], most_due: int
@@ -273,12 +275,13 @@ class EmbeddedEngine:
                 times.append(rows.next_due_at(db, request.provider, request.routes))
         due = rows.due_for_publishing(db, now, most_due)
         times.append(rows.next_publishing_at(db, now))
-        return claimed, due, min((at for at in times if at is not None), default=None)
+        # What is due already waits for something else, which will wake the loop.
+        return claimed, due, min((at for at in times if at is not None and at > now), default=None)
 
-    def _sleep_seconds(self, next_at: float | None) -> float:
-        waits = self._gate.waits()
-        if next_at is not None and (wait_seconds := next_at - time.time()) > 0:
-            waits.append(wait_seconds)
+    def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
+        waits = self._gate.waits() + [at - time.monotonic() for at in waits_until]
+        if next_at is not None:
+            waits.append(next_at - time.time())
         if self.trouble:
             waits.append(_FULL_LOOK_SECONDS)
         return max(0.001, min([_LONGEST_SLEEP_SECONDS, *waits]))

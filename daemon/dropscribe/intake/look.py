@@ -18,6 +18,8 @@ from dropscribe.disk.lease import probe_lease
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot
 
+_HEAD_BYTES = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -53,6 +55,11 @@ def _completeness(descriptor: int, snapshot: FileSnapshot, lease: Lease, path: b
     if lease is Lease.WRITER or snapshot.size_bytes == 0:
         return Completeness.UNKNOWN
     suffix = os.path.splitext(path)[1].decode("ascii", "replace").lower()
-    return look_at_container(
-        lambda offset, count: os.pread(descriptor, count, offset), snapshot.size_bytes, suffix
-    )
+    head = os.pread(descriptor, _HEAD_BYTES, 0)
+
+    def read_at(offset: int, count: int) -> bytes:
+        if offset + count <= len(head):  # most headers need no more than one read
+            return head[offset : offset + count]
+        return os.pread(descriptor, count, offset)
+
+    return look_at_container(read_at, snapshot.size_bytes, suffix)

@@ -7,6 +7,7 @@ The tree::
     ├── StoreError             the state directory cannot be used
     │   ├── StoreInUse             another daemon has it (or one of the inboxes)
     │   ├── StoreFull              its disk is full; nothing may be paid for until there is room
+    │   ├── StoreBusy              another process has locked the database; it may let go of it
     │   └── StoreUnusable          corrupt, too new, or on a network file system
     ├── AudioError             the file at hand cannot be read now
     │   ├── AudioMissing           there is nothing at its path
@@ -90,6 +91,10 @@ class StoreInUse(StoreError):
 
 class StoreFull(StoreError):
     """Raised when the state directory's disk has no room for a row."""
+
+
+class StoreBusy(StoreError):
+    """Raised when another process has the database locked, for longer than one waits for a lock."""
 
 
 class StoreUnusable(StoreError):

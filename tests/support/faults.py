@@ -1,0 +1,164 @@
+"""Faults at the system call: errno where the house touches users' files, and real file systems that are
+full, read-only or elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import subprocess
+import threading
+
+import pytest
+
+from dropscribe.disk import audio, writing
+from dropscribe.publish import letting_go, publication
+
+CALLS = frozenset(
+    {"open", "write", "pread", "fsync", "link", "unlink", "rename", "mkdir"}
+    | {"stat", "lstat", "fstat", "utime", "fchown", "fchmod", "renameat2"}
+)
+"""What may fail, by the name that the house calls it by."""
+
+
+class _FaultyOs:
+    """``os`` as one module sees it: calls go through the faults, the rest is as ever."""
+
+    def __init__(self, faults):
+        self._faults = faults
+
+    def __getattr__(self, name):
+        real = getattr(os, name)
+        return self._faults.around(name, real) if name in CALLS else real
+
+
+class _FaultyLibc:
+    def __init__(self, faults, libc):
+        self._faults, self._libc = faults, libc
+
+    def renameat2(self, *arguments):
+        try:
+            return self._faults.around("renameat2", self._libc.renameat2)(*arguments)
+        except OSError as error:
+            ctypes.set_errno(error.errno)
+            return -1
+
+
+class Faults:
+    """The system calls of ``disk`` and ``publish``, counted; some of them fail.
+
+    Attributes:
+        seen: Names of the calls so far, in order.
+        always: Call name → errno: every such call fails, as on a file system that does not know it.
+        before: Call name → something to do right before the next such call, once.
+    """
+
+    def __init__(self, monkeypatch):
+        self.seen = []
+        self.always = {}
+        self.before = {}
+        self._errno, self._from, self._count = 0, 0, 0
+        self._lock = threading.Lock()
+        for module in (audio, writing, publication, letting_go):
+            if hasattr(module, "os"):
+                monkeypatch.setattr(module, "os", _FaultyOs(self))
+        monkeypatch.setattr(writing, "_libc", _FaultyLibc(self, writing._libc))
+
+    def arm(self, number, after, count=1):
+        """Let *count* calls fail with errno *number*, *after* so many more have gone well."""
+        with self._lock:
+            self._errno, self._from, self._count = number, len(self.seen) + after, count
+
+    def lift(self):
+        """No more faults."""
+        self._count = 0
+        self.always.clear()
+
+    @property
+    def has_hit(self):
+        """Whether the armed fault's first call has come."""
+        return len(self.seen) > self._from
+
+    def around(self, name, real):
+        """*real*, unless it is its turn to fail."""
+
+        def call(*arguments, **keywords):
+            with self._lock:
+                number = len(self.seen)
+                self.seen.append(name)
+                act = self.before.pop(name, None)
+            if act is not None:
+                act()
+            if self._from <= number < self._from + self._count:
+                raise OSError(self._errno, os.strerror(self._errno))
+            if name in self.always and _concerns(name, self.always[name], arguments):
+                raise OSError(self.always[name], os.strerror(self.always[name]))
+            return real(*arguments, **keywords)
+
+        return call
+
+
+def _concerns(name, number, arguments):
+    if name == "open":
+        return arguments[1] & os.O_TMPFILE == os.O_TMPFILE
+    # Within one folder nothing is ever on another mount.
+    return not (number == errno.EXDEV and arguments[3].startswith(b"/proc/self/fd/"))
+
+
+WAYS = {
+    "rename": {},
+    "copy": {"renameat2": errno.EXDEV},
+    "plain": {"renameat2": errno.EINVAL, "open": errno.EOPNOTSUPP},
+    "bare": {"renameat2": errno.EINVAL, "link": errno.EPERM, "open": errno.EOPNOTSUPP},
+}
+"""How a file gets to done: by renameat2; copied; on a file system without RENAME_NOREPLACE and
+O_TMPFILE; and on one that has no links either."""
+
+
+def mount(*arguments):
+    """Run mount(8); or the test is skipped where this may not be done."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    result = subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False)
+    if result.returncode:
+        pytest.skip(f"may not mount here: {result.stderr.decode(errors='replace').strip()}")
+
+
+def unmount(target):
+    """Run umount(8), lazily: what is open goes on."""
+    subprocess.run(["umount", "-l", str(target)], capture_output=True, check=True)
+
+
+@contextlib.contextmanager
+def mounted(target, *arguments):
+    """Something mounted at *target*, a folder that is made, for the length of the block."""
+    target.mkdir(parents=True, exist_ok=True)
+    mount(*arguments, target)
+    try:
+        yield target
+    finally:
+        subprocess.run(["umount", "-l", str(target)], capture_output=True, check=False)
+
+
+def tmpfs(target, size="1m"):
+    """A file system of its own, *size* long."""
+    return mounted(target, "-t", "tmpfs", "-o", f"size={size}", "tmpfs")
+
+
+@contextlib.contextmanager
+def filled(folder, leave_bytes=0):
+    """*folder*'s file system is full, *leave_bytes* aside; the ballast goes when the block ends."""
+    ballast = os.path.join(folder, ".ballast")
+    block = b"\0" * 4096
+    with open(ballast, "wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while True:
+                file.write(block)
+        if leave_bytes:
+            file.truncate(max(0, file.tell() - leave_bytes))
+    try:
+        yield
+    finally:
+        os.unlink(ballast)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -48,17 +45,6 @@ def vendor():
     till.refused = {digest(content) for content in REFUSED.values()}
     with emulator:
         yield emulator, till
-
-
-@pytest.fixture
-def other_file_system(tmp_path):
-    """A folder on another file system than tmp_path's."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("/dev/shm is no other file system that may be written: no move between two to kill")
-    folder = Path(tempfile.mkdtemp(prefix="dropscribe-test-", dir=memory))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def every_file_ended_once(site: Installation, till) -> None:

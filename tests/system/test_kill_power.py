@@ -1,0 +1,165 @@
+"""A power cut, simulated: what may be on disk must never come before what has to be there with it.
+
+SIGKILL leaves the page cache alone, so it cannot tell a missing fsync. Here the calls that name, unname
+and sync are watched, and the worst disk is kept: of names and contents only what was synced is surely
+there, while a call that was made may be there at once.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dropscribe.core.model import Group
+from dropscribe.disk import writing
+from dropscribe.disk.audio import snapshot_of
+from dropscribe.jobs.store import Store
+from dropscribe.publish.publication import Publication, publish
+from support.house import digest
+
+AUDIO = b"audio" * 1000
+SIDECARS = (("json", b"call.json"), ("txt", b"call.txt"))
+
+
+class WorstDisk:
+    """What is surely on disk, and each call that would be a breach if the power went right after it.
+
+    Attributes:
+        broken: What came too early.
+    """
+
+    def __init__(self, patch, done: Path):
+        self._done = done
+        self._whole: set[int] = set()
+        self._named: set[Path] = set()
+        self.broken: list[str] = []
+        self._fsync, self._unlink = os.fsync, os.unlink
+        self._link, self._rename = os.link, writing._rename_noreplace
+        patch.setattr(os, "fsync", self.fsync)
+        patch.setattr(os, "unlink", self.unlink)
+        patch.setattr(os, "link", self.link)
+        patch.setattr(writing, "_rename_noreplace", self.rename)
+
+    def is_named(self, path: Path) -> bool:
+        """Whether the name is surely on disk."""
+        return path in self._named
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether the content is surely on disk."""
+        return path.stat().st_ino in self._whole
+
+    def fsync(self, descriptor):
+        self._fsync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.is_dir():
+            self._named = {named for named in self._named if named.parent != path} | set(path.iterdir())
+        else:
+            self._whole.add(os.fstat(descriptor).st_ino)
+
+    def link(self, source, target, *rest, **keys):
+        inode = os.stat(source).st_ino
+        self._link(source, target, *rest, **keys)
+        self._appeared(self._done / os.fsdecode(os.path.basename(target)), inode, is_new=True)
+
+    def rename(self, folder, name, target):
+        inode, is_new = os.stat(name, dir_fd=folder).st_ino, name.startswith(b".")
+        self._rename(folder, name, target)
+        path = Path(os.fsdecode(target))
+        if path.parent == self._done:
+            self._appeared(path, inode, is_new=is_new)
+
+    def unlink(self, path, *rest, **keys):
+        audio = self._done / "call.wav"
+        is_original = os.path.lexists(audio) and os.stat(path, **keys).st_size == audio.stat().st_size
+        if is_original and not (self.is_named(audio) and self.is_whole(audio)):
+            self.broken.append("the original was removed before its copy was on disk")
+        self._unlink(path, *rest, **keys)
+
+    def _appeared(self, path: Path, inode: int, *, is_new: bool) -> None:
+        if is_new and inode not in self._whole:
+            self.broken.append(f"{path.name} was named before its content was on disk")
+        if not self.is_named(path.parent):
+            self.broken.append(f"{path.name} was named in a folder that may not be there")
+        if path.suffix == ".wav":
+            missing = [name for _, name in SIDECARS if not self.is_named(path.parent / os.fsdecode(name))]
+            self.broken += [f"the audio arrived before {os.fsdecode(name)} was on disk" for name in missing]
+
+
+def publish_one(inbox: Path, done: Path) -> None:
+    """The audio in *inbox* with two sidecars to *done*."""
+    publish(
+        Publication(
+            inbox=os.fsencode(inbox),
+            path=b"call.wav",
+            snapshot=snapshot_of((inbox / "call.wav").stat()),
+            stable_inodes=True,
+            sha256=digest(AUDIO),
+            group=Group(os.fsencode(done), b"", b"call.wav", SIDECARS),
+            files=((b"call.json", b"{}"), (b"call.txt", b"text\n")),
+            token="token-1",
+        )
+    )
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    """An inbox with one file."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    (folder / "call.wav").write_bytes(AUDIO)
+    return folder
+
+
+def test_the_audios_arrival_says_that_all_is_there_after_a_power_cut(tmp_path, inbox, monkeypatch):
+    """Sidecars are on disk, name and content, before the audio is renamed; the rename before the row ends."""
+    done = tmp_path / "far" / "done"
+    disk = WorstDisk(monkeypatch, done)
+    publish_one(inbox, done)
+    assert disk.broken == []
+    assert all(disk.is_named(done / name) for name in ("call.wav", "call.json", "call.txt"))
+    assert all(disk.is_whole(done / name) for name in ("call.json", "call.txt"))
+    assert not disk.is_named(inbox / "call.wav")
+
+
+def test_an_original_outlives_the_power_cut_until_its_copy_is_on_disk(inbox, other_file_system, monkeypatch):
+    """To another file system: the copy's content and name are synced before the original goes."""
+    done = other_file_system / "done"
+    disk = WorstDisk(monkeypatch, done)
+    publish_one(inbox, done)
+    assert disk.broken == []
+    assert disk.is_named(done / "call.wav")
+    assert disk.is_whole(done / "call.wav")
+    assert list(inbox.iterdir()) == []
+
+
+def test_without_unnamed_files_the_order_is_the_same(tmp_path, inbox, monkeypatch):
+    """On file systems without O_TMPFILE a sidecar is whole under its hidden name before it gets its own."""
+    done = tmp_path / "done"
+    disk = WorstDisk(monkeypatch, done)
+    real_open = os.open
+
+    def open_without_tmpfile(path, flags, *rest, **keys):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "no O_TMPFILE here")
+        return real_open(path, flags, *rest, **keys)
+
+    monkeypatch.setattr(os, "open", open_without_tmpfile)
+    publish_one(inbox, done)
+    assert disk.broken == []
+    assert disk.is_whole(done / "call.json")
+
+
+def test_a_row_is_on_disk_when_its_transaction_returns(tmp_path):
+    """The queue is written ahead and synced in full, so what was kept survives a power cut."""
+    store = Store(tmp_path / "state")
+    try:
+        asked = store.call(
+            lambda db: [
+                db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+            ]
+        )
+        assert asked.result() == ["wal", 2]
+    finally:
+        store.close()

@@ -118,7 +118,7 @@ O_TMPFILE; and on one that has no links either."""
 
 
 def mount(*arguments):
-    """Run mount(8); or the test is skipped where this may not be done."""
+    """Mount something, or skip the test where that may not be done."""
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     result = subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False)

@@ -14,6 +14,7 @@ from dropscribe.intake.queue_side import LiveRow
 from dropscribe.jobs import arrivals, rows
 from dropscribe.jobs.store import open_for_reading
 from dropscribe.publish.taken_back import remove_error_file
+from dropscribe.work.publisher import STUCK
 
 if TYPE_CHECKING:
     import sqlite3
@@ -73,6 +74,9 @@ class InboxQueue:
         for path in paths:
             log.info("job.withdrawn", folder=folder, path=path, reason=reason)
         self._engine.wake_from_thread(self._loop)
+        # It may have been the one that tried whether done can be written again.
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self._loop.call_soon_threadsafe(self._engine.open_folder, folder, STUCK)
 
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
         """The rows' files were seen again under another device number."""

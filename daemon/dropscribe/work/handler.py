@@ -148,17 +148,20 @@ class Handler:
         await self.holds.succeeded(job)
         try:
             sha256 = await audio.ensure_sha256()
-            if not _is_unchanged(audio):
-                raise AudioChanged(job.path, "changed while it was being transcribed")
         except AudioChanged as error:
-            self.intake.distrust(job.folder, job.path)
-            self.intake.look_again(job.folder)
-            return Withdrawn(error.reason, ended)
+            return self._changed_meanwhile(job, error.reason, ended)
         except OSError as error:
             return self._disk_trouble(job, error)
+        if not _is_unchanged(audio):
+            return self._changed_meanwhile(job, "changed while it was being transcribed", ended)
         document = self.answers.transcript(job, setup, transcript, sha256, ended.seconds)
         kept = await self.answers.keep(job, setup, document, sha256, ended)
         return KeptForPublishing(kept)
+
+    def _changed_meanwhile(self, job: Job, reason: str, ended: AttemptEnd) -> Outcome:
+        self.intake.distrust(job.folder, job.path)
+        self.intake.look_again(job.folder)
+        return Withdrawn(reason, ended)
 
     async def _failed(self, job: Job, setup: Setup, error: ProviderError, ended: AttemptEnd) -> Outcome:
         history = History(job.attempts, job.ambiguous, job.spent_seconds + ended.seconds)

@@ -27,6 +27,7 @@ LONGEST_WAIT_SECONDS = 15.0
 """How long after there is room again a kept answer waits at most."""
 
 MISSING_WAIT_SECONDS = 2.0
+WRITER_WAIT_SECONDS = 1.0
 STUCK = "publishing"
 
 
@@ -67,9 +68,11 @@ class Publisher:
             except (AudioChanged, AudioUnsafe) as error:
                 self._intake.distrust(job.folder, job.path)
                 self._intake.look_again(job.folder)
+                self._unstuck(job)
                 return Withdrawn(error.reason)
             except WriterCameBack:
-                return Retry(1.0, "writer", "somebody has opened it for writing again")
+                self._unstuck(job)
+                return Retry(WRITER_WAIT_SECONDS, "writer", "somebody has opened it for writing again")
             except PublishError as error:
                 return self._stuck(job, error)
             else:
@@ -105,9 +108,13 @@ class Publisher:
         wait_seconds = min(LONGEST_WAIT_SECONDS, 2.0 ** min(self._refusals[job.id] - 1, 10))
         return Retry(wait_seconds, error.code, reason)
 
-    def _filed(self, job: Job, kept: Kept, filed: bytes) -> Outcome:
+    def _unstuck(self, job: Job) -> None:
+        """What kept the folder closed may be over, and this job no longer asks: another one finds out."""
         self._refusals.pop(job.id, None)
         self._queue.open_folder(job.folder, STUCK)
+
+    def _filed(self, job: Job, kept: Kept, filed: bytes) -> Outcome:
+        self._unstuck(job)
         document = json.loads(kept.document)
         failed = is_error(document)
         self._observer.filed(

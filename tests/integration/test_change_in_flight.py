@@ -1,0 +1,240 @@
+"""What is done to a file while it is sent, or between the answer and the publishing (CONTRACT.md §4)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+
+import pytest
+
+from dropscribe.jobs import arrivals
+from dropscribe.work import publisher
+from support.faults import Faults
+from support.house import House, digest, make_config, read_json, tree
+from support.scripted import ScriptedProvider
+
+OLD, NEW = b"RIFF the first take", b"RIFF the second take, which is longer"
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(publisher, "WRITER_WAIT_SECONDS", 0.01)
+
+
+def replace(path):
+    """A new file is renamed over it."""
+    other = path.with_name(".incoming")
+    other.write_bytes(NEW)
+    os.rename(other, path)
+
+
+def replace_by_twin(path):
+    """A new file of the same size and time is renamed over it: only its inode tells."""
+    status = path.stat()
+    other = path.with_name(".incoming")
+    other.write_bytes(OLD.swapcase())
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.rename(other, path)
+
+
+def append(path):
+    """A recorder goes on."""
+    with path.open("ab") as file:
+        file.write(b" and more")
+
+
+def overwrite(path):
+    """The same length, other bytes."""
+    with path.open("r+b") as file:
+        file.write(OLD.swapcase())
+    os.utime(path, ns=(1, 1))
+
+
+def truncate(path):
+    """Somebody writes it anew from its start."""
+    path.write_bytes(b"RIFF")
+
+
+CHANGES = [replace, replace_by_twin, append, overwrite, truncate]
+
+
+class Gated(House):
+    """A house whose provider, or whose done folder, waits for the test."""
+
+    def __init__(self, root, moment):
+        self.script = ScriptedProvider(gate=asyncio.Event())
+        self.root, self.moment = root, moment
+        super().__init__(make_config(root), {"main": self.script})
+
+    async def drop_and_wait(self):
+        """A dropped file that is at the moment of the test: being sent, or answered and not filed."""
+        done = self.root / "done"
+        if self.moment == "answered":
+            done.write_text("in the way")
+        path = await self.drop("call.wav", OLD)
+        if self.moment == "sent":
+            await self.until(lambda: self.script.in_flight == 1)
+        else:
+            self.script.gate.set()
+            await self.until(lambda: self.engine.closed_reason("calls"))
+        return path
+
+    async def go_on(self):
+        """Let what waited come to its end."""
+        if self.moment == "answered":
+            (self.root / "done").unlink()
+        self.script.gate.set()
+        await self.until(self._is_idle)
+
+    async def _is_idle(self):
+        stats = await self.stats()
+        return stats.queued + stats.deferred + stats.transcribing + stats.publishing == 0
+
+
+moments = pytest.mark.parametrize("moment", ["sent", "answered"])
+
+
+@moments
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+async def test_changed_audio_is_not_filed_under_a_stale_transcript(tmp_path, moment, change):
+    """The transcript is thrown away, nothing of it stays in done; settled again, the file is taken again."""
+    async with Gated(tmp_path, moment) as house:
+        path = await house.drop_and_wait()
+        change(path)
+        content = path.read_bytes()
+        await house.go_on()
+        assert tree(tmp_path / "done") == set()
+        assert path.read_bytes() == content
+        assert house.lookout.distrusted == [("calls", b"call.wav")]
+        await house.submit("call.wav")
+        await house.until(house._is_idle)
+
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+    assert (tmp_path / "done/call.wav").read_bytes() == content
+    assert read_json(tmp_path / "done/call.json")["source"]["sha256"] == digest(content)
+    assert len(house.script.calls) == 2
+
+
+@moments
+async def test_a_deleted_file_is_dropped(tmp_path, moment):
+    """Nothing is filed for it; its job ends when the listing says that it is gone."""
+    async with Gated(tmp_path, moment) as house:
+        path = await house.drop_and_wait()
+        path.unlink()
+        if moment == "answered":
+            (tmp_path / "done").unlink()
+        house.script.gate.set()
+        await house.until(lambda: house.lookout.looked)
+        await house.engine.cancel("calls", [b"call.wav"], "the file was taken away")
+        await house.until(house._is_idle)
+        assert (await house.stats()).done == 0
+
+    assert tree(tmp_path) & {"done/call.json", "done/call.txt", "done/call.wav"} == set()
+    assert len(house.script.calls) == 1
+
+
+@moments
+async def test_a_file_renamed_in_the_inbox_is_filed_under_its_new_name(tmp_path, moment):
+    """Its answer goes with it, paid once, and says its new name."""
+    async with Gated(tmp_path, moment) as house:
+        path = await house.drop_and_wait()
+        (tmp_path / "inbox/2026").mkdir()
+        os.rename(path, tmp_path / "inbox/2026/renamed.wav")
+        await house.store.do(lambda db: arrivals.relocate(db, "calls", b"call.wav", b"2026/renamed.wav"))
+        await house.go_on()
+
+    assert tree(tmp_path / "done") == {f"2026/renamed.{suffix}" for suffix in ("wav", "json", "txt")}
+    assert read_json(tmp_path / "done/2026/renamed.json")["source"]["path"] == "2026/renamed.wav"
+    assert len(house.script.calls) == 1
+
+
+@moments
+async def test_a_chmod_is_no_change(tmp_path, moment):
+    """Mode and links are not content: paid once, and the sidecars take the mode of now."""
+    async with Gated(tmp_path, moment) as house:
+        path = await house.drop_and_wait()
+        path.chmod(0o750)
+        await house.go_on()
+
+    assert (tmp_path / "done/call.wav").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "done/call.json").stat().st_mode & 0o777 == 0o640
+    assert len(house.script.calls) == 1
+
+
+@moments
+async def test_a_touched_file_is_taken_again(tmp_path, moment):
+    """Who sets the time may have set the content: the transcript is not trusted."""
+    async with Gated(tmp_path, moment) as house:
+        path = await house.drop_and_wait()
+        os.utime(path, ns=(5, 5))
+        await house.go_on()
+        assert tree(tmp_path / "done") == set()
+        await house.submit("call.wav")
+        await house.until(house._is_idle)
+
+    assert (tmp_path / "done/call.wav").read_bytes() == OLD
+
+
+@moments
+async def test_a_file_opened_for_writing_waits_for_its_writer(tmp_path, moment):
+    """While somebody has it open it is not moved; closed unchanged it is filed, paid once."""
+    async with Gated(tmp_path, moment) as house:
+        path = await house.drop_and_wait()
+        writer = path.open("ab")
+        try:
+            if moment == "answered":
+                (tmp_path / "done").unlink()
+            house.script.gate.set()
+            await house.until(lambda: _code_of(house) == "writer")
+            assert tree(tmp_path / "done") == set()
+            assert path.read_bytes() == OLD
+        finally:
+            writer.close()
+        await house.until(house._is_idle)
+
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+    assert len(house.script.calls) == 1
+
+
+async def test_a_file_written_by_the_writer_that_came_back_is_taken_again(tmp_path):
+    """What was opened while the answer waited, and written, is not filed under the old transcript."""
+    async with Gated(tmp_path, "answered") as house:
+        path = await house.drop_and_wait()
+        with path.open("ab") as writer:
+            (tmp_path / "done").unlink()
+            await house.until(lambda: _code_of(house) == "writer")
+            writer.write(b" and more")
+        await house.until(house._is_idle)
+        assert tree(tmp_path / "done") == set()
+        await house.submit("call.wav")
+        await house.until(house._is_idle)
+
+    assert (tmp_path / "done/call.wav").read_bytes() == OLD + b" and more"
+
+
+async def test_half_a_group_is_taken_back_when_the_audio_goes(tmp_path, monkeypatch):
+    """A sidecar that stood already when the disk filled up does not stay behind without its audio."""
+    faults = Faults(monkeypatch)
+    async with Gated(tmp_path, "sent") as house:
+        path = await house.drop_and_wait()
+        faults.before["link"] = lambda: faults.before.update(link=lambda: _fill(faults, path))
+        house.script.gate.set()
+        await house.until(lambda: house.lookout.looked)
+        await house.engine.cancel("calls", [b"call.wav"], "the file was taken away")
+
+    assert tree(tmp_path / "done") == set()
+
+
+def _fill(faults, path):
+    path.unlink()
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _code_of(house):
+    row = house.store.call(
+        lambda db: db.execute("SELECT code FROM jobs ORDER BY id DESC LIMIT 1").fetchone()
+    ).result()
+    return row[0]

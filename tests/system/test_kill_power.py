@@ -30,10 +30,10 @@ class WorstDisk:
         broken: What came too early.
     """
 
-    def __init__(self, patch, done: Path):
+    def __init__(self, patch, inbox: Path, done: Path):
         self._done = done
         self._whole: set[int] = set()
-        self._named: set[Path] = set()
+        self._named: set[Path] = set(inbox.iterdir())
         self.broken: list[str] = []
         self._fsync, self._unlink = os.fsync, os.unlink
         self._link, self._rename = os.link, writing._rename_noreplace
@@ -115,7 +115,7 @@ def inbox(tmp_path):
 def test_the_audios_arrival_says_that_all_is_there_after_a_power_cut(tmp_path, inbox, monkeypatch):
     """Sidecars are on disk, name and content, before the audio is renamed; the rename before the row ends."""
     done = tmp_path / "far" / "done"
-    disk = WorstDisk(monkeypatch, done)
+    disk = WorstDisk(monkeypatch, inbox, done)
     publish_one(inbox, done)
     assert disk.broken == []
     assert all(disk.is_named(done / name) for name in ("call.wav", "call.json", "call.txt"))
@@ -126,18 +126,19 @@ def test_the_audios_arrival_says_that_all_is_there_after_a_power_cut(tmp_path, i
 def test_an_original_outlives_the_power_cut_until_its_copy_is_on_disk(inbox, other_file_system, monkeypatch):
     """To another file system: the copy's content and name are synced before the original goes."""
     done = other_file_system / "done"
-    disk = WorstDisk(monkeypatch, done)
+    disk = WorstDisk(monkeypatch, inbox, done)
     publish_one(inbox, done)
     assert disk.broken == []
     assert disk.is_named(done / "call.wav")
     assert disk.is_whole(done / "call.wav")
+    assert not disk.is_named(inbox / "call.wav")
     assert list(inbox.iterdir()) == []
 
 
 def test_without_unnamed_files_the_order_is_the_same(tmp_path, inbox, monkeypatch):
     """On file systems without O_TMPFILE a sidecar is whole under its hidden name before it gets its own."""
     done = tmp_path / "done"
-    disk = WorstDisk(monkeypatch, done)
+    disk = WorstDisk(monkeypatch, inbox, done)
     real_open = os.open
 
     def open_without_tmpfile(path, flags, *rest, **keys):

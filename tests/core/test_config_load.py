@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -424,3 +425,50 @@ def test_a_byte_order_mark_and_crlf_are_read(tmp_path):
     config, _ = load_config(path, environ={"HOME": "/h"})
     assert config.path == path
     assert config.folders["f"].inbox == tmp_path / "in"
+
+
+KEYED = "providers: {pulse: {type: pulse, %s}}\nfolders: {calls: {inbox: in, provider: pulse}}\n"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "api_key: '${NOT_SET_HERE}'",
+        "api_key_credential: pulse",
+        "api_key_file: /nowhere/key",
+        "url: 'https://x.example'",
+    ],
+)
+def test_a_command_that_sends_nothing_needs_no_key(tmp_path, key):
+    """A service's key is out of reach of the admin's shell: status goes on with a warning, run does not."""
+    path = tmp_path / "dropscribe.yaml"
+    path.write_text(KEYED % key)
+
+    config, warnings = load_config(path, environ={}, keys_needed=False)
+    assert config.providers["pulse"].api_key is None
+    assert warnings
+    with pytest.raises(ConfigError):
+        load_config(path, environ={})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_credentials_that_may_not_be_read_are_a_problem_with_a_place(tmp_path):
+    """systemd 252 hides them from ExecReload's check: a line and a remedy, no traceback."""
+    path = tmp_path / "dropscribe.yaml"
+    path.write_text(KEYED % "api_key_credential: pulse")
+    hidden = tmp_path / "credentials"
+    hidden.mkdir(mode=0o700)
+    environ = {"CREDENTIALS_DIRECTORY": str(hidden)}
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigError) as caught:
+            load_config(path, environ=environ)
+        load_config(path, environ=environ, keys_needed=False)
+    finally:
+        os.seteuid(0)
+
+    (problem,) = caught.value.problems
+    assert problem.line == 1
+    assert "cannot be read" in problem.message

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import socket
@@ -438,15 +437,18 @@ def test_two_daemons_never_share_an_inbox(inbox_dir):
     second.close()
 
 
-def test_the_lock_is_on_the_folder_itself(inbox_dir):
-    """Any other flock on the inbox is respected, also after it has come late."""
-    descriptor = os.open(inbox_dir, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+def test_nothing_in_the_inbox_is_kept_open(inbox_dir):
+    """A share or a stick can be unmounted while it is watched: no descriptor leads into it."""
     station = Station(inbox_dir).run(2)
-    assert not station.state.available
-    os.close(descriptor)
-    assert station.run(3).state.available
+    assert station.state.available
+    links = [os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd") if _is_open(each)]
     station.close()
+
+    assert [link for link in links if link.startswith(str(inbox_dir))] == []
+
+
+def _is_open(descriptor):
+    return os.path.lexists(f"/proc/self/fd/{descriptor}")
 
 
 def test_an_unreadable_file_is_blocked(inbox_dir):

@@ -38,7 +38,11 @@ CHECK_SCHEMA = "dropscribe.check/1"
 def execute(options: argparse.Namespace) -> int:
     """Tables to standard output, what is wrong to standard error; 74 where ``run`` could not start."""
     try:
-        config, problems = load_config(find_config(options.config), environ=os.environ)
+        # Under systemd's ExecReload= a check has no credentials; only the daemon can tell there.
+        keys_needed = options.online or "CREDENTIALS_DIRECTORY" not in os.environ
+        config, problems = load_config(
+            find_config(options.config), environ=os.environ, keys_needed=keys_needed
+        )
     except ConfigError as error:
         if options.json:
             _write_json(_refused_document(error.problems))

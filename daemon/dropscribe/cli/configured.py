@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read_config(options: argparse.Namespace, *, warn: bool = False) -> Config:
+def read_config(options: argparse.Namespace, *, warn: bool = False, keys_needed: bool = False) -> Config:
     """The config that *options* name; with *warn* its warnings go to standard error.
+
+    Args:
+        keys_needed: Whether a key that cannot be had here is an error.
 
     Raises:
         ConfigError: It cannot be used, or there is none.
     """
-    config, warnings = load_config(find_config(options.config), environ=os.environ)
+    config, warnings = load_config(find_config(options.config), environ=os.environ, keys_needed=keys_needed)
     for warning in warnings if warn else ():
         say(format_problem(warning))
     return config

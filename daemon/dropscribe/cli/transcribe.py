@@ -73,7 +73,7 @@ def _config(options: argparse.Namespace) -> Config:
         from pathlib import Path  # noqa: PLC0415  # for this case alone
 
         return parse_config(_LOCAL_ALONE, folder=Path.cwd(), environ=os.environ)[0]
-    return read_config(options)
+    return read_config(options, keys_needed=True)
 
 
 def _refuse_unsendable(audio: AudioFile, provider: ProviderConfig) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dropscribe.config.keys import RemoteKeys
 
 _LONGEST_KEY_BYTES = 16_384
+NO_KEY = "there is no api_key"
+_KEY_NAMES = frozenset({"api_key", "api_key_file", "api_key_credential", "token", "token_file"})
 _VENDORS = {
     "pulse": ("SMALLEST_API_KEY", "smallest.ai"),
     "reson8": ("RESON8_API_KEY", "reson8.dev"),
@@ -73,10 +75,13 @@ def find_api_key(
     found = _unasked(keys, kind, path, document, around)
     if found is None and kind != "openai" and not document.has_problem_below(path):
         variable = _VENDORS[kind][0]
-        document.report(
-            path, "there is no api_key", f"write api_key: ${{{variable}}}, or api_key_file: PATH", on_key=True
-        )
+        document.report(path, NO_KEY, f"write api_key: ${{{variable}}}, or api_key_file: PATH", on_key=True)
     return found
+
+
+def is_key_path(path: str) -> bool:
+    """Whether the dotted *path* is that of a key, or of where one is to be had."""
+    return path.rpartition(".")[2] in _KEY_NAMES
 
 
 def find_token(
@@ -155,13 +160,18 @@ def _named_credential(name: str, path: KeyPath, document: Document, around: Surr
     if "/" in name or name in {".", ".."}:
         document.report(path, "is the name of a credential, not a path", "use api_key_file for a path")
         return None
-    where = next((p for p in (Path(folder, name), Path(folder, f"key_{name}")) if p.exists()), None)
-    if where is None:
-        there = ", ".join(sorted(os.listdir(folder))) if Path(folder).is_dir() else ""
-        hint = f"there are: {there}" if there else "$CREDENTIALS_DIRECTORY is empty"
+    try:
+        there = sorted(os.listdir(folder))
+    except OSError as error:
+        # systemd 252 shows credentials to ExecStart alone, and not to the check of ExecReload.
+        document.report(path, f"{folder} cannot be read: {error.strerror}", _remedy(error))
+        return None
+    found = next((each for each in (name, f"key_{name}") if each in there), None)
+    if found is None:
+        hint = f"there are: {', '.join(there)}" if there else "$CREDENTIALS_DIRECTORY is empty"
         document.report(path, f"no credential called '{name}'", hint)
         return None
-    return _from_file(where, f"credential {where.name}", path, document)
+    return _from_file(Path(folder, found), f"credential {found}", path, document)
 
 
 def _unasked(
@@ -172,7 +182,7 @@ def _unasked(
     The variable only where the request goes to that vendor: a key is not shown to another server.
     """
     where = Path(around.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
-    if where.is_file():
+    if os.path.lexists(where):
         return _from_file(where, f"credential {where.name}", (*path, "api_key_credential"), document)
     variable, domain = _VENDORS[kind]
     host = urlsplit(keys.url).hostname or "" if keys.url else domain

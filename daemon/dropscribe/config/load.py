@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.build import build_config
 from dropscribe.config.checks import check_config
-from dropscribe.config.credentials import Surroundings
+from dropscribe.config.credentials import NO_KEY, Surroundings, is_key_path
 from dropscribe.config.document import Document
 from dropscribe.config.validate import validate
 from dropscribe.core.errors import ConfigError, Problem
@@ -46,13 +47,15 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
 
 
 def load_config(
-    path: Path, *, environ: Mapping[str, str] | None = None
+    path: Path, *, environ: Mapping[str, str] | None = None, keys_needed: bool = True
 ) -> tuple[Config, tuple[Problem, ...]]:
     """Read the config at *path*.
 
     Args:
         path: The file; problems name it as it is given here.
         environ: For ``${NAME}``, keys and default places; default: the process's own.
+        keys_needed: False for commands that send nothing. A service's keys are often out of reach of
+            the admin's shell (its environment file, its credentials): then that is a warning.
 
     Returns:
         The config, and what is worth a warning.
@@ -73,7 +76,8 @@ def load_config(
         mode=stat.S_IMODE(status.st_mode),
         is_owned_by_root=status.st_uid == 0,
     )
-    return _parse(_decoded(content, str(path)), str(path), around, around.folder / path.name)
+    text = _decoded(content, str(path))
+    return _parse(text, str(path), around, around.folder / path.name, keys_needed=keys_needed)
 
 
 def parse_config(
@@ -84,15 +88,22 @@ def parse_config(
 
 
 def _parse(
-    text: str, file: str, around: Surroundings, path: Path | None
+    text: str, file: str, around: Surroundings, path: Path | None, *, keys_needed: bool = True
 ) -> tuple[Config, tuple[Problem, ...]]:
     document = Document(text, file, around.environ)
     config = build_config(validate(document), document, around, path)
     check_config(config, document)
-    problems = tuple(sorted(dict.fromkeys(document.problems), key=lambda p: (p.line, p.column)))
+    found = document.problems if keys_needed else map(_without_key, document.problems)
+    problems = tuple(sorted(dict.fromkeys(found), key=lambda p: (p.line, p.column)))
     if any(not problem.warning for problem in problems):
         raise ConfigError(problems)
     return config, problems
+
+
+def _without_key(problem: Problem) -> Problem:
+    """*problem* as a warning where it is about a key that cannot be had here."""
+    is_about_key = is_key_path(problem.path) or problem.message == NO_KEY
+    return replace(problem, warning=True) if is_about_key else problem
 
 
 def _existing(path: Path, giver: str) -> Path:

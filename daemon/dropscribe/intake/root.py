@@ -1,21 +1,20 @@
 """Is the inbox there, is it ours alone, and is it still the same one?
 
-Guarantees: two daemons of one machine never work on one inbox: its folder is locked for as long as it is
-used. A missing inbox is never created and never taken for an empty one.
+Guarantees: two daemons of one machine never work on one inbox: a name for it is bound for as long as it is
+used. A missing inbox is never created and never taken for an empty one. Nothing in the inbox is kept open,
+so that a share or a stick can be unmounted while the daemon runs.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import socket
 
 from dropscribe.core.errors import StoreInUse
 
 TAKEN = "another dropscribe has it"
 
-# Some file systems have no locks, and NFS wants a descriptor that may write: go on without.
-_NO_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES})
 _WORDS = {
     errno.ENOENT: "it is not there",
     errno.ENOTDIR: "it is not a folder",
@@ -35,7 +34,7 @@ class Root:
     def __init__(self, path: bytes) -> None:
         self.path = path
         self.identity: tuple[int, int] | None = None
-        self._descriptor = -1
+        self._lock: socket.socket | None = None
 
     def lock(self) -> None:
         """Lock the inbox if it is there.
@@ -48,10 +47,10 @@ class Root:
             raise StoreInUse(name, TAKEN, "stop the other daemon, or give each its own inbox")
 
     def unlock(self) -> None:
-        """Let the folder go, so that its file system can be unmounted and others may have it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor, self.identity = -1, None
+        """Let others have it."""
+        if self._lock is not None:
+            self._lock.close()
+        self._lock, self.identity = None, None
 
     def look(self) -> str:
         """Why the inbox is not available, or "" where it is; then it is locked."""
@@ -61,15 +60,15 @@ class Root:
             self.unlock()
             return describe(error)
         status = os.fstat(descriptor)
+        os.close(descriptor)
         identity = (status.st_dev, status.st_ino)
         if identity == self.identity:
-            os.close(descriptor)
             return ""
         self.unlock()
-        if not _take(descriptor):
-            os.close(descriptor)
+        self._lock = _take(identity)
+        if self._lock is None:
             return TAKEN
-        self._descriptor, self.identity = descriptor, identity
+        self.identity = identity
         return ""
 
     @property
@@ -86,12 +85,18 @@ def describe(error: OSError) -> str:
     return _WORDS.get(error.errno or 0) or error.strerror or str(error)
 
 
-def _take(descriptor: int) -> bool:
+def _take(identity: tuple[int, int]) -> socket.socket | None:
+    """Bind a name for the folder in the abstract namespace; None where somebody has it.
+
+    It goes with the process, however that ends. flock(2) on the folder would see through containers, but
+    its open descriptor keeps the file system from being unmounted.
+    """
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        lock.bind(b"\0dropscribe/inbox/%d:%d" % identity)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        lock.close()
+        if error.errno != errno.EADDRINUSE:
             raise
-    return True
+        return None
+    return lock

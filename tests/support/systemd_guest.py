@@ -123,11 +123,11 @@ def write_config(*folders: str) -> None:
 
 
 def drop(folder: str, name: str) -> None:
-    """A second of silence, moved into the inbox whole."""
+    """A second of near silence, no two alike, moved into the inbox whole."""
     new = RECORDINGS / folder / name
     with wave.open(str(new), "wb") as audio:
         audio.setparams((1, 2, 8000, 0, "NONE", ""))
-        audio.writeframes(bytes(16000))
+        audio.writeframes(name.encode().ljust(16000, b"\0"))
     new.chmod(0o640)
     new.rename(RECORDINGS / folder / "inbox" / name)
 

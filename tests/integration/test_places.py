@@ -1,0 +1,407 @@
+"""Where files stand and what they are called: other mounts, folders that come and go, names of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import stat
+import unicodedata
+
+import pytest
+
+from dropscribe.config.model import FolderRule
+from dropscribe.core.errors import TemporaryFailure
+from dropscribe.work import publisher
+from support.faults import mount, mounted, tmpfs, unmount
+from support.house import House, digest, make_config, read_json, tree
+from support.inboxes import wav
+from support.scripted import ScriptedProvider
+from support.whole import Whole
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
+
+
+GROUP = {"call.wav", "call.json", "call.txt"}
+
+
+def make_rule(root, name="calls", **keys):
+    """A rule with folders of its own below *root*/*name*."""
+    folders = {part: root / name / part for part in ("inbox", "done", "failed")}
+    return FolderRule(name=name, **{**folders, "providers": ("main",), **keys})
+
+
+# Other mounts --------------------------------------------------------------------------------------
+
+
+async def test_done_on_another_file_system(tmp_path):
+    """Copied: content, mode, times and owner are kept, and the original goes only then."""
+    with tmpfs(tmp_path / "done", "16m"):
+        async with House(make_config(tmp_path)) as house:
+            path = tmp_path / "inbox/call.wav"
+            path.write_bytes(wav(3_000_000))
+            path.chmod(0o741)
+            os.chown(path, 1234, 2345)
+            os.utime(path, ns=(1_500_000_000_000_000_001, 1_600_000_000_123_456_789))
+            await house.submit("call.wav")
+            await house.rest()
+
+        moved = (tmp_path / "done/call.wav").stat()
+        sidecar = (tmp_path / "done/call.json").stat()
+        assert tree(tmp_path / "done") == GROUP
+        assert (tmp_path / "done/call.wav").read_bytes() == wav(3_000_000)
+    assert tree(tmp_path / "inbox") == set()
+    assert (stat.S_IMODE(moved.st_mode), moved.st_uid, moved.st_gid) == (0o741, 1234, 2345)
+    assert moved.st_mtime_ns == 1_600_000_000_123_456_789
+    assert (stat.S_IMODE(sidecar.st_mode), sidecar.st_uid, sidecar.st_gid) == (0o640, 1234, 2345)
+
+
+async def test_two_bind_mounts_of_one_file_system(tmp_path):
+    """Equal st_dev and yet EXDEV, as under two ReadWritePaths=: the file is copied and removed."""
+    for name in ("inbox", "done"):
+        (tmp_path / "disk" / name).mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        for name in ("inbox", "done"):
+            stack.enter_context(mounted(tmp_path / name, "--bind", tmp_path / "disk" / name))
+        assert (tmp_path / "inbox").stat().st_dev == (tmp_path / "done").stat().st_dev
+        with pytest.raises(OSError, match="cross-device"):
+            os.rename(tmp_path / "inbox", tmp_path / "done/x")
+        async with House(make_config(tmp_path)) as house:
+            await house.drop("2026/call.wav", b"RIFF bound")
+            await house.rest()
+        assert tree(tmp_path / "done") == {f"2026/{name}" for name in GROUP}
+        assert (tmp_path / "done/2026/call.wav").read_bytes() == b"RIFF bound"
+        assert tree(tmp_path / "inbox") == set()
+
+
+async def test_a_done_that_becomes_read_only(tmp_path):
+    """The answer waits, paid once, and no more is uploaded for that folder until it can be written."""
+    with tmpfs(tmp_path / "done"):
+        mount("-o", "remount,ro", tmp_path / "done")
+        async with House(make_config(tmp_path)) as house:
+            await house.drop("call.wav")
+            await house.until(lambda: house.engine.closed_reason("calls"))
+            assert "ead-only" in house.engine.closed_reason("calls")
+            await house.drop("next.wav")
+            await house.rest()
+            assert (await house.stats()).queued == 1
+            mount("-o", "remount,rw", tmp_path / "done")
+            await house.until(lambda: len(house.listener.files) == 2)
+        assert tree(tmp_path / "done") >= GROUP
+    assert sorted(house.providers["main"].calls) == [b"call.wav", b"next.wav"]
+
+
+def test_a_done_that_another_user_may_not_write(tmp_path):
+    """As a plain user on a folder of somebody else's: it waits, and goes on once it is allowed to."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    tmp_path.parent.chmod(0o755)
+    tmp_path.parent.parent.chmod(0o755)
+    for name in ("inbox", "done", "failed"):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, 65534, 65534)
+    os.chown(tmp_path, 65534, 65534)
+    (tmp_path / "done").chmod(0o555)
+
+    async def story():
+        async with House(make_config(tmp_path)) as house:
+            await house.drop("call.wav")
+            await house.until(lambda: house.engine.closed_reason("calls"))
+            (tmp_path / "done").chmod(0o755)
+            await house.until(lambda: house.listener.files)
+
+    assert _as_nobody(story) == 0
+    assert tree(tmp_path / "done") == GROUP
+
+
+def _as_nobody(story):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            asyncio.run(story())
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+# Inboxes that come and go --------------------------------------------------------------------------
+
+
+def held_back():
+    """A provider that takes nothing for now."""
+    return {"main": ScriptedProvider(gate=asyncio.Event())}
+
+
+async def test_an_inbox_that_is_missing_at_the_start(tmp_path, monkeypatch):
+    """It is unavailable, neither it nor done is created, other rules work, and it goes on by itself."""
+    rules = {name: make_rule(tmp_path, name) for name in ("calls", "other")}
+    config = make_config(tmp_path, rules=rules)
+    shutil.rmtree(tmp_path / "calls")
+    async with Whole(monkeypatch, config) as whole:
+        (tmp_path / "other/inbox/call.wav").write_bytes(wav())
+        await whole.until((tmp_path / "other/done/call.wav").exists)
+        status = await whole.status()
+        assert (status["available"], (await whole.status("other"))["available"]) == (False, True)
+        assert not (tmp_path / "calls").exists()
+        (tmp_path / "calls/inbox").mkdir(parents=True)
+        (tmp_path / "calls/inbox/call.wav").write_bytes(wav())
+        await whole.until((tmp_path / "calls/done/call.wav").exists)
+
+
+async def test_an_unmounted_inbox_is_not_an_empty_one(tmp_path, monkeypatch):
+    """Unmounted while files wait: no job is withdrawn, nothing is made in its place; back, it goes on."""
+    config = make_config(tmp_path, providers=None, hold=(0.05, 0.1))
+    shutil.rmtree(tmp_path / "inbox")
+    broken = [True]
+    script = ScriptedProvider([lambda _: TemporaryFailure("http_500") if broken[0] else None] * 10_000)
+    with tmpfs(tmp_path / "disk"):
+        (tmp_path / "disk/inbox").mkdir()
+        with mounted(tmp_path / "inbox", "--bind", tmp_path / "disk/inbox"):
+            async with Whole(monkeypatch, config, {"main": script}) as whole:
+                for number in range(3):
+                    (tmp_path / f"inbox/{number}.wav").write_bytes(wav(number + 100))
+                await whole.until(lambda: _waiting(whole, 3))
+                unmount(tmp_path / "inbox")
+                await whole.until_away()
+                calls = len(script.calls)
+                for _ in range(5):
+                    whole.daemon.inboxes.look_again("calls")
+                    await asyncio.sleep(0.05)  # several looks at what is not there
+                assert await _waiting(whole, 3)
+                assert len(script.calls) <= calls + 1
+                assert os.listdir(tmp_path / "inbox") == []
+                assert not (tmp_path / "done").exists()
+                broken[0] = False
+                mount("--bind", tmp_path / "disk/inbox", tmp_path / "inbox")
+                await whole.until(lambda: len(tree(tmp_path / "done")) == 9)
+                assert (await whole.status())["done"] == 3
+
+
+async def _waiting(whole, number):
+    status = await whole.status()
+    waiting = sum(status[key] for key in ("queued", "deferred", "held", "transcribing", "publishing"))
+    return waiting == number
+
+
+async def test_an_inbox_removed_and_made_again(tmp_path, monkeypatch):
+    """Another folder of the name is a new inbox: what waited in the old one ends, what comes is taken."""
+    script = held_back()
+    async with Whole(monkeypatch, make_config(tmp_path), script) as whole:
+        (tmp_path / "inbox/old.wav").write_bytes(wav())
+        await whole.until(lambda: _waiting(whole, 1))
+        os.rename(tmp_path / "inbox", tmp_path / "elsewhere")
+        await whole.until_away()
+        assert not (tmp_path / "done").exists()
+        (tmp_path / "inbox").mkdir()
+        (tmp_path / "inbox/new.wav").write_bytes(wav(500))
+        script["main"].gate.set()
+        await whole.until((tmp_path / "done/new.wav").exists)
+        await whole.until(lambda: _waiting(whole, 0))
+    assert tree(tmp_path / "done") == {"new.wav", "new.json", "new.txt"}
+    assert (tmp_path / "elsewhere/old.wav").read_bytes() == wav()
+
+
+async def test_an_inbox_mounted_over(tmp_path, monkeypatch):
+    """While another file system hides the waiting files none of them is withdrawn; uncovered they go on."""
+    script = held_back()
+    async with Whole(monkeypatch, make_config(tmp_path), script) as whole:
+        (tmp_path / "inbox/under.wav").write_bytes(wav())
+        await whole.until(lambda: _waiting(whole, 1))
+        with tmpfs(tmp_path / "inbox"):
+            (tmp_path / "inbox/over.wav").write_bytes(wav(300))
+            await whole.until(lambda: _waiting(whole, 2))
+            script["main"].gate.set()
+            await whole.until((tmp_path / "done/over.wav").exists)
+            assert await _waiting(whole, 1)
+        await whole.until((tmp_path / "done/under.wav").exists)
+    assert (tmp_path / "done/under.wav").read_bytes() == wav()
+    assert (tmp_path / "done/over.wav").read_bytes() == wav(300)
+
+
+# Names ---------------------------------------------------------------------------------------------
+
+NAMES = {
+    "newline": b"new\nline.wav",
+    "dash": b"-rf.wav",
+    "shell": b"$(touch pwned) `id`;&|.wav",
+    "quotes": b"'q\"\\.wav",
+    "not-utf8": b"\xff\xfe\xc3.wav",
+    "escape": b"\x1b[31mred\x07.wav",
+    "255-bytes": b"x" * 251 + b".wav",
+    "255-bytes-utf8": "é".encode() * 125 + b"x.wav",
+    "dots": b"a.b..c.wav",
+    "space": b" lead and trail .wav",
+    "error": b"call.error.wav",
+    "upper": b"CALL.WAV",
+}
+
+
+@pytest.mark.parametrize("sidecar_name", ["stem", "full"])
+async def test_names_of_every_kind_end_in_done(tmp_path, monkeypatch, sidecar_name):
+    """Through the whole house at once: each audio under its name, each with its own whole sidecars."""
+    config = make_config(tmp_path, sidecar_name=sidecar_name)
+    inbox, done = os.fsencode(tmp_path / "inbox"), os.fsencode(tmp_path / "done")
+    contents = {}
+    for number, name in enumerate(NAMES.values()):
+        contents[name] = wav(200 + number)
+        _write(inbox, name, contents[name])
+    async with Whole(monkeypatch, config) as whole:
+        await whole.until(lambda: _status_is(whole, done=len(NAMES)))
+
+    audio = {name for name in os.listdir(done) if name.lower().endswith(b".wav")}
+    assert len(os.listdir(done)) == 3 * len(NAMES)
+    assert {name for name in audio if len(name) < 240} == {name for name in NAMES.values() if len(name) < 240}
+    assert sorted(_read(done, name) for name in audio) == sorted(contents.values())
+    for name in audio:
+        stem = name if sidecar_name == "full" else name[:-4]
+        source = read_json(tmp_path / "done" / os.fsdecode(stem + b".json"))["source"]
+        assert source["sha256"] == digest(_read(done, name))
+
+
+def _read(folder, name):
+    with open(folder + b"/" + name, "rb") as file:
+        return file.read()
+
+
+def _write(folder, name, content):
+    with open(folder + b"/" + name, "wb") as file:
+        file.write(content)
+
+
+async def _status_is(whole, **wanted):
+    status = await whole.status()
+    return all(status[key] == value for key, value in wanted.items())
+
+
+TWINS = {
+    "case": ("Call.wav", "call.wav"),
+    "unicode": tuple(unicodedata.normalize(form, "café.wav") for form in ("NFC", "NFD")),
+    "suffix": ("a.wav", "a.mp3"),
+    "number": ("a.wav", "a-2.wav", "a.mp3"),
+    "cut": ("x" * 250 + "1.wav", "x" * 250 + "2.wav"),
+    "sidecars": ("a.wav", "a.json.wav", "a.txt.wav"),
+}
+
+
+@pytest.mark.parametrize("sidecar_name", ["stem", "full"])
+@pytest.mark.parametrize("names", TWINS.values(), ids=TWINS)
+async def test_names_that_are_nearly_one(tmp_path, names, sidecar_name):
+    """Each transcript stands beside its own audio, and none has taken another's name."""
+    async with House(make_config(tmp_path, sidecar_name=sidecar_name)) as house:
+        for number, name in enumerate(names):
+            await house.drop(name, b"audio %d" % number)
+        await house.rest()
+
+    assert len(tree(tmp_path / "done")) == 3 * len(names)
+    digests = {digest(path.read_bytes()): path for path in (tmp_path / "done").iterdir()}
+    for path in (tmp_path / "done").glob("*.json"):
+        source = read_json(path)["source"]
+        audio = digests[source["sha256"]]
+        stem = audio.name if sidecar_name == "full" else audio.stem
+        assert path.name == f"{stem}.json"
+        assert (tmp_path / "done" / f"{stem}.txt").exists()
+
+
+TAKEN = {
+    "audio": lambda path: path.write_text("somebody's"),
+    "json": lambda path: path.with_suffix(".json").write_text("somebody's"),
+    "last": lambda path: path.with_suffix(".txt").write_text("somebody's"),
+    "folder": lambda path: path.mkdir(),
+    "dangling": lambda path: path.symlink_to("nowhere"),
+    "pipe": os.mkfifo,
+    "pipe-sidecar": lambda path: os.mkfifo(path.with_suffix(".json")),
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("way", ["rename", "copy"])
+@pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN)
+async def test_a_name_that_is_taken_is_never_overwritten(tmp_path, take, when, way):
+    """Whatever has it, before the names are chosen or after: the whole group gets the next number."""
+    with contextlib.ExitStack() as stack:
+        if way == "copy":
+            stack.enter_context(tmpfs(tmp_path / "done"))
+        (tmp_path / "done").mkdir(exist_ok=True)
+        script = ScriptedProvider()
+        async with House(make_config(tmp_path), {"main": script}) as house:
+            if when == "before":
+                take(tmp_path / "done/call.wav")
+            else:
+                _take_when_kept(house, lambda: take(tmp_path / "done/call.wav"))
+            before = _listed(tmp_path / "done")
+            await house.drop("call.wav", b"ours")
+            await house.rest()
+
+        expected = {"call-2.wav", "call-2.json", "call-2.txt"}
+        assert _listed(tmp_path / "done").keys() >= expected
+        assert (tmp_path / "done/call-2.wav").read_bytes() == b"ours"
+        others = {name: mode for name, mode in _listed(tmp_path / "done").items() if name not in expected}
+        assert len(others) == 1
+        assert before.items() <= others.items()
+        assert len(script.calls) == 1
+
+
+def _take_when_kept(house, take):
+    """Between the choice of the names and the publishing."""
+    keep = house.engine.keep
+
+    async def keep_and_take(*arguments, **keywords):
+        job = await keep(*arguments, **keywords)
+        house.engine.keep = keep
+        take()
+        return job
+
+    house.engine.keep = keep_and_take
+
+
+def _listed(folder):
+    return {path.name: path.lstat().st_mode for path in folder.iterdir()}
+
+
+async def test_a_folder_with_an_audio_name_is_a_folder(tmp_path, monkeypatch):
+    """x.wav/ is looked into, and its files keep their place below it."""
+    async with Whole(monkeypatch, make_config(tmp_path)) as whole:
+        (tmp_path / "inbox/x.wav").mkdir()
+        (tmp_path / "inbox/x.wav/y.wav").write_bytes(wav())
+        await whole.until((tmp_path / "done/x.wav/y.wav").exists)
+    assert tree(tmp_path / "done") == {f"x.wav/y.{suffix}" for suffix in ("wav", "json", "txt")}
+
+
+async def test_deep_trees(tmp_path, monkeypatch):
+    """Forty folders down, names near PATH_MAX in all: kept in done as they are."""
+    deep = "/".join(f"folder {number} " + "d" * 40 for number in range(40))
+    async with Whole(monkeypatch, make_config(tmp_path)) as whole:
+        (tmp_path / "inbox" / deep).mkdir(parents=True)
+        (tmp_path / "inbox" / deep / "call.wav").write_bytes(wav())
+        await whole.until((tmp_path / "done" / deep / "call.wav").exists)
+    assert tree(tmp_path / "done") == {f"{deep}/{name}" for name in GROUP}
+
+
+async def test_two_rules_that_share_a_done_folder(tmp_path):
+    """Names chosen by one rule's live jobs are not given to the other's."""
+    rules = {
+        name: make_rule(tmp_path, name, done=tmp_path / "done", failed=tmp_path / "failed")
+        for name in ("one", "two")
+    }
+    async with House(make_config(tmp_path, rules=rules)) as house:
+        for number in range(5):
+            for name in rules:
+                await house.drop(f"{number}.wav", f"{name} {number}".encode(), folder=name)
+        await house.rest()
+
+    audio = {path.read_bytes() for path in (tmp_path / "done").glob("*.wav")}
+    assert audio == {f"{name} {number}".encode() for name in rules for number in range(5)}
+    for path in (tmp_path / "done").glob("*.json"):
+        document = read_json(path)
+        content = path.with_suffix(".wav").read_bytes()
+        assert document["source"]["sha256"] == digest(content)
+        assert content.startswith(document["job"]["folder"].encode())

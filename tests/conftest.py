@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
+
 from dropscribe.disk.lease import ignore_sigio
 
 ignore_sigio()
@@ -18,3 +22,14 @@ def _clean_environment(monkeypatch):
     for name in list(os.environ):
         if name.startswith(_OURS) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def other_file_system(tmp_path):
+    """A folder on another file system than tmp_path's."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is no other file system that may be written: there is no move between two")
+    folder = Path(tempfile.mkdtemp(prefix="dropscribe-test-", dir=memory))
+    yield folder
+    shutil.rmtree(folder)

@@ -12,15 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.core.model import Group
 from dropscribe.disk import writing
-from dropscribe.disk.audio import snapshot_of
 from dropscribe.jobs.store import Store
-from dropscribe.publish.publication import Publication, publish
-from support.house import digest
+from dropscribe.publish.publication import publish
+from support.publications import publication_of
 
 AUDIO = b"audio" * 1000
-SIDECARS = (("json", b"call.json"), ("txt", b"call.txt"))
+SIDECARS = ("call.json", "call.txt")
 
 
 class WorstDisk:
@@ -83,24 +81,8 @@ class WorstDisk:
         if not self.is_named(path.parent):
             self.broken.append(f"{path.name} was named in a folder that may not be there")
         if path.suffix == ".wav":
-            missing = [name for _, name in SIDECARS if not self.is_named(path.parent / os.fsdecode(name))]
-            self.broken += [f"the audio arrived before {os.fsdecode(name)} was on disk" for name in missing]
-
-
-def publish_one(inbox: Path, done: Path) -> None:
-    """The audio in *inbox* with two sidecars to *done*."""
-    publish(
-        Publication(
-            inbox=os.fsencode(inbox),
-            path=b"call.wav",
-            snapshot=snapshot_of((inbox / "call.wav").stat()),
-            stable_inodes=True,
-            sha256=digest(AUDIO),
-            group=Group(os.fsencode(done), b"", b"call.wav", SIDECARS),
-            files=((b"call.json", b"{}"), (b"call.txt", b"text\n")),
-            token="token-1",
-        )
-    )
+            missing = [name for name in SIDECARS if not self.is_named(path.parent / name)]
+            self.broken += [f"the audio arrived before {name} was on disk" for name in missing]
 
 
 @pytest.fixture
@@ -116,7 +98,7 @@ def test_the_audios_arrival_says_that_all_is_there_after_a_power_cut(tmp_path, i
     """Sidecars are on disk, name and content, before the audio is renamed; the rename before the row ends."""
     done = tmp_path / "far" / "done"
     disk = WorstDisk(monkeypatch, inbox, done)
-    publish_one(inbox, done)
+    publish(publication_of(inbox / "call.wav", done))
     assert disk.broken == []
     assert all(disk.is_named(done / name) for name in ("call.wav", "call.json", "call.txt"))
     assert all(disk.is_whole(done / name) for name in ("call.json", "call.txt"))
@@ -127,7 +109,7 @@ def test_an_original_outlives_the_power_cut_until_its_copy_is_on_disk(inbox, oth
     """To another file system: the copy's content and name are synced before the original goes."""
     done = other_file_system / "done"
     disk = WorstDisk(monkeypatch, inbox, done)
-    publish_one(inbox, done)
+    publish(publication_of(inbox / "call.wav", done))
     assert disk.broken == []
     assert disk.is_named(done / "call.wav")
     assert disk.is_whole(done / "call.wav")
@@ -147,7 +129,7 @@ def test_without_unnamed_files_the_order_is_the_same(tmp_path, inbox, monkeypatc
         return real_open(path, flags, *rest, **keys)
 
     monkeypatch.setattr(os, "open", open_without_tmpfile)
-    publish_one(inbox, done)
+    publish(publication_of(inbox / "call.wav", done))
     assert disk.broken == []
     assert disk.is_whole(done / "call.json")
 

@@ -22,7 +22,9 @@ def write_live(state_dir: Path, live: Mapping[str, Any]) -> None:
     """Replace the file; a full disk is no reason to stop."""
     temp = state_dir / f".{LIVE_NAME}.tmp"
     with contextlib.suppress(OSError):
-        temp.write_text(json.dumps(live), "utf-8")
+        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(live))
         os.replace(temp, state_dir / LIVE_NAME)
 
 

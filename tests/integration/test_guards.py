@@ -8,7 +8,7 @@ import os
 import pytest
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.core.errors import AudioUnsafe
+from dropscribe.core.errors import AudioChanged, AudioUnsafe
 from dropscribe.disk.audio import open_beneath
 from dropscribe.publish.publication import NameTaken, publish
 from support.house import House, make_config, tree
@@ -40,18 +40,24 @@ async def test_a_file_that_changed_while_it_waited_is_not_sent(tmp_path):
 
 
 async def test_nothing_is_kept_for_audio_that_changed_while_it_was_sent(tmp_path):
-    """The transcript is thrown away at once, also where done is out of order and nothing can be filed."""
-    (tmp_path / "done").write_text("in the way")
+    """The transcript is thrown away at once, and not only when it comes to the moving."""
     house, script = gated_house(tmp_path)
+    kept = []
     async with house:
+        keep = house.engine.keep
+
+        async def keep_and_tell(job, *rest, **keys):
+            kept.append(job.path)
+            return await keep(job, *rest, **keys)
+
+        house.engine.keep = keep_and_tell
         path = await house.drop("call.wav", b"RIFF the first take")
         await house.until(lambda: script.in_flight == 1)
         path.write_bytes(b"RIFF the second take, which is longer")
         script.gate.set()
         await house.rest()
-        stats = await house.stats()
-        assert (stats.publishing, stats.queued) == (0, 0)
-        assert house.engine.closed_reason("calls") is None
+    assert script.calls == [b"call.wav"]
+    assert kept == []
 
 
 @pytest.mark.parametrize("taken", ["call.wav", "call.json", "call.txt"])
@@ -70,6 +76,22 @@ def test_a_name_that_somebody_took_in_the_last_instant_stays_his(
         publish(publication_of(audio, done))
     assert {path.name: path.read_bytes() for path in done.iterdir()} == {taken: b"somebody else's"}
     assert audio.read_bytes() == b"RIFF"
+
+
+def test_a_copy_that_is_not_what_was_transcribed_is_taken_back(tmp_path, other_file_system):
+    """Other bytes of the same size and times: a copy is read back, and its digest tells; the original stays."""
+    audio, done = tmp_path / "inbox/call.wav", other_file_system / "done"
+    audio.parent.mkdir()
+    audio.write_bytes(b"RIFF one")
+    publication = publication_of(audio, done)
+    status = audio.stat()
+    with audio.open("r+b") as file:
+        file.write(b"RIFF two")
+    os.utime(audio, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(AudioChanged):
+        publish(publication)
+    assert tree(done) == set()
+    assert audio.read_bytes() == b"RIFF two"
 
 
 def refused(root, path):

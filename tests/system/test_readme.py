@@ -64,6 +64,7 @@ def test_every_link_resolves(document):
     assert broken == []
 
 
+KEYS = {f"{vendor}_API_KEY": "key-for-a-test" for vendor in ("SMALLEST", "RESON8", "OPENAI")}
 LOOPBACK = {"type": "openai", "url": "http://127.0.0.1:9/v1"}
 
 
@@ -84,7 +85,7 @@ def completed(text: str) -> str:
 )
 def test_every_config_loads(tmp_path, document, text):
     """Each yaml block, with the providers it leaves out, is a config that the daemon takes."""
-    config, _ = parse_config(completed(text), folder=tmp_path, environ={})
+    config, _ = parse_config(completed(text), folder=tmp_path, environ=KEYS)
     assert config.folders
 
 

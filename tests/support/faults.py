@@ -4,17 +4,21 @@ full, read-only or elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import errno
 import os
 import subprocess
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
 from dropscribe.disk import audio, writing
 from dropscribe.publish import letting_go, publication
+from support.house import House, make_config
 
 CALLS = frozenset(
     {"open", "write", "pread", "fsync", "link", "unlink", "rename", "mkdir"}
@@ -162,3 +166,34 @@ def filled(folder, leave_bytes=0):
         yield
     finally:
         os.unlink(ballast)
+
+
+async def file_one(root):
+    """One file's whole way in a house at *root*."""
+    async with House(make_config(root)) as house:
+        await house.drop("call.wav", b"RIFF to warm up")
+        await house.rest()
+
+
+def run_as_nobody(root, story):
+    """Run the coroutine function *story* in a child of uid 65534, to which *root* is given; its exit code."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    # Whatever is imported late is imported now: the child may not be able to read it.
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(file_one(Path(folder)))
+    for folder in (root.parent, root.parent.parent):
+        folder.chmod(0o755)
+    os.chown(root, 65534, 65534)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            asyncio.run(story())
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -79,7 +79,7 @@ def test_a_name_that_somebody_took_in_the_last_instant_stays_his(
 
 
 def test_a_copy_that_is_not_what_was_transcribed_is_taken_back(tmp_path, other_file_system):
-    """Other bytes of the same size and times: a copy is read back, and its digest tells; the original stays."""
+    """Other bytes of the same size and times: a copy is read back, its digest tells, the original stays."""
     audio, done = tmp_path / "inbox/call.wav", other_file_system / "done"
     audio.parent.mkdir()
     audio.write_bytes(b"RIFF one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import dropscribe
 from dropscribe.disk.crashpoint import POINTS, SIDE_POINTS
-from support.billing import billing_emulator
+from support.billing import Weather, billing_emulator
 from support.daemon_process import Installation
 from support.emulator import Fault
 from support.house import digest, read_json, tree
@@ -216,6 +217,39 @@ def test_a_kill_while_a_taken_name_is_left_to_its_owner_loses_nothing(tmp_path, 
     assert (site.done / "one-2.wav").read_bytes() == b"one"
     assert tree(site.done) == {"one.wav", "one-2.wav", "one-2.json", "one-2.txt"}
     assert sum(till.paid.values()) == 1
+
+
+KILLER = """
+import os, signal, sys
+from dropscribe.disk.audio import AudioFile
+real_open = AudioFile.open.__func__
+def open_or_die(cls, root, path, *rest):
+    if path == b"killer.wav":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real_open(cls, root, path, *rest)
+AudioFile.open = classmethod(open_or_die)
+from dropscribe.cli.main import main
+sys.exit(main())
+"""
+"""The command, and a file that kills it each time that it is opened for an upload."""
+
+
+def test_a_file_that_kills_the_daemon_ends_in_failed_and_its_neighbours_in_done(tmp_path, vendor):
+    """It fails after max_crashes; files that were in flight with it each time never fail for it."""
+    emulator, _till = vendor
+    site = Installation(tmp_path, emulator.url, extra={"retry": {"first": "50ms", "max_crashes": 5}})
+    emulator.script = Weather(random.Random(0), share_503=0.0, delay_seconds=(0.1, 0.1))
+    neighbours = {f"{number}.wav": b"good %d" % number for number in range(3)}
+    for name, content in (neighbours | {"killer.wav": b"killer"}).items():
+        site.drop(name, content)
+    codes = [site.run_once(program=KILLER)]
+    while codes[-1] == -signal.SIGKILL:
+        assert len(codes) < 20
+        codes.append(site.run_once(program=KILLER))
+    assert codes[-1] == 3
+    assert tree(site.failed) == {"killer.wav", "killer.error.json"}
+    assert read_json(site.failed / "killer.error.json")["code"] == "crashed_daemon"
+    assert {path.name: path.read_bytes() for path in site.done.glob("*.wav")} == neighbours
 
 
 def test_every_point_is_killed_at():

@@ -17,6 +17,7 @@ class Rule:
     include: tuple[str, ...] = DEFAULT_INCLUDE
     exclude: tuple[str, ...] = ()
     recursive: bool = True
+    links: bool = False
 
 
 TAKEN = [

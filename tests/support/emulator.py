@@ -253,7 +253,8 @@ class Exchange:
         if request.headers.get("expect", "").lower() == "100-continue":
             self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         digest, left = hashlib.sha256(), int(request.headers.get("content-length", "0"))
-        keep = request.path == OPENAI_PATH
+        is_json = request.headers.get("content-type") == "application/json"
+        keep = request.path == OPENAI_PATH or is_json
         kept = bytearray()
         while left:
             block = await self.reader.read(min(left, 1 << 18))

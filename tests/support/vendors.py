@@ -8,6 +8,7 @@ from __future__ import annotations
 import email.parser
 import email.policy
 import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,7 @@ class Received:
     audio_bytes: int = 0
     audio_sha256: str = ""
     complete: bool = False
+    link: str = ""
 
 
 class Refused(Exception):
@@ -99,10 +101,12 @@ class Vendors:
     Attributes:
         key: What they take.
         text: What they "hear"; None derives it from the audio.
+        takes_url: Whether the OpenAI path takes a field ``url`` in place of the file, as Groq does.
     """
 
     key: str = KEY
     text: str | None = None
+    takes_url: bool = False
 
     def documented(self, request: Received, body: bytes) -> tuple[int, Any]:
         """Status and JSON that the vendor of the request's path documents for it."""
@@ -117,7 +121,7 @@ class Vendors:
 
     def _answer(self, request: Received, body: bytes) -> Any:
         if request.path in PULSE_PATHS:
-            return _pulse(self, request)
+            return _pulse(self, request, body)
         if request.path == RESON8_PATH:
             return _reson8(self, request)
         if request.path == OPENAI_PATH:
@@ -128,7 +132,7 @@ class Vendors:
         raise Refused(404, {"error": "Not Found"})
 
 
-def _pulse(vendors: Vendors, request: Received) -> Any:
+def _pulse(vendors: Vendors, request: Received, kept: bytes) -> Any:
     if request.method != "POST":
         raise Refused(404, {"error": "Not Found"})
     given = request.headers.get("authorization", "")
@@ -137,7 +141,9 @@ def _pulse(vendors: Vendors, request: Received) -> Any:
     if not vendors.authorized(given, "Bearer"):
         raise Refused(401, {"error": "unauthorized"})
     kind = request.headers.get("content-type", "")
-    if not (kind.startswith(("audio/", "video/")) or kind == "application/octet-stream"):
+    if kind == "application/json":
+        request.link = _pulse_link(kept)
+    elif not (kind.startswith(("audio/", "video/")) or kind == "application/octet-stream"):
         raise _pulse_audio("Invalid file format. Supported formats: audio/*")
     params = dict(request.params)
     if unknown := set(params) - PULSE_PARAMS:
@@ -149,6 +155,13 @@ def _pulse(vendors: Vendors, request: Received) -> Any:
     if not request.body_bytes:
         raise _pulse_audio("No audio data received")
     return _pulse_success(vendors, request, params)
+
+
+def _pulse_link(body: bytes) -> str:
+    match json.loads(body):
+        case {"url": str(url), **rest} if not rest:
+            return url
+    raise Refused(400, {"error": "Missing url", "details": ["url"]})
 
 
 def _pulse_audio(why: str) -> Refused:
@@ -213,9 +226,14 @@ def _openai(vendors: Vendors, request: Received, kept: bytes) -> Any:
     if request.body_bytes > OPENAI_LIMIT_BYTES:
         raise _openai_error(413, f"Maximum content size limit ({OPENAI_LIMIT_BYTES}) exceeded", None)
     audio = _read_form(request, kept)
+    fields_given = dict(request.fields)
+    if audio is None and vendors.takes_url and "url" in fields_given:
+        request.link = fields_given["url"]
+        return {"text": _heard(vendors, request)}
+    if audio is None:
+        raise _openai_error(400, "no file", "file", None)
     request.audio_bytes, request.audio_sha256 = len(audio), hashlib.sha256(audio).hexdigest()
     _check_fields(request)
-    fields_given = dict(request.fields)
     heard = _heard(vendors, request)
     if fields_given.get("response_format", "json") == "json":
         return {"text": heard}
@@ -263,7 +281,7 @@ def _check_fields(request: Received) -> None:
         raise _openai_error(400, "Invalid file format.", None, None)
 
 
-def _read_form(request: Received, body: bytes) -> bytes:
+def _read_form(request: Received, body: bytes) -> bytes | None:
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data; boundary="):
         raise _openai_error(400, "not a form", None, None)
@@ -283,8 +301,6 @@ def _read_form(request: Received, body: bytes) -> bytes:
             request.part_type = str(header["Content-Type"] or "")
         else:
             request.fields.append((name, content.decode()))
-    if audio is None:
-        raise _openai_error(400, "no file", "file", None)
     return audio
 
 
@@ -301,4 +317,6 @@ def heard_text(size_bytes: int, sha256: str) -> str:
 def _heard(vendors: Vendors, request: Received) -> str:
     if vendors.text is not None:
         return vendors.text
+    if request.link:
+        return f"Heard what is at {request.link}"
     return heard_text(request.audio_bytes, request.audio_sha256)

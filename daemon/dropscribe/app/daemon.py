@@ -33,6 +33,7 @@ from dropscribe.service.status import status_document
 from dropscribe.work.answers import Answers
 from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
+from dropscribe.work.links import add_link_providers
 from dropscribe.work.publisher import Publisher
 from dropscribe.work.setup import DiskThreads, Setup
 
@@ -112,7 +113,7 @@ class Daemon:
         answers = Answers(self.engine, self.disks)
         publisher = Publisher(self.engine, self.inboxes, self.reporter, self.disks, answers, store.token)
         self.handler = Handler(
-            setup=Setup(self.config, _build_providers(self.config, {}), limits),
+            setup=_setup(self.config, _build_providers(self.config, {}), limits),
             queue=self.engine,
             holds=self.holds,
             intake=self.inboxes,
@@ -273,7 +274,7 @@ class Daemon:
         self.inboxes.swap(config.folders)
         limits = RetryLimits(**_limits(config))
         self.config = config
-        self.handler.setup = Setup(config, providers, limits)
+        self.handler.setup = _setup(config, providers, limits)
         self.engine.limits = limits
         self.reporter.hooks = self.health.hooks
         self.holds.first_seconds = config.hold.first_seconds
@@ -337,6 +338,13 @@ def _build_providers(
         else build_provider(config.providers[name])
         for name in used
     }
+
+
+def _setup(config: Config, providers: dict[str, Provider], limits: RetryLimits) -> Setup:
+    """With what the rules want done around their providers; links come last, for they pass by the rest."""
+    decorated: dict[tuple[str, str], Provider] = {}
+    add_link_providers(config, providers, decorated)
+    return Setup(config, providers, limits, decorated)
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

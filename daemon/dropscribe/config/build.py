@@ -153,6 +153,8 @@ def _folder(
         include=rule.include,
         exclude=rule.exclude,
         recursive=rule.recursive,
+        links=rule.links,
+        link_hosts=rule.link_hosts,
         outputs=tuple(rule.outputs),
         sidecar_name=rule.sidecar_name,
         settle_seconds=rule.settle,

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dropscribe.config.problems import did_you_mean
+from dropscribe.core.links import why_no_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,7 @@ def check_config(config: Config, document: Document) -> None:
             _check_inboxes(rule, other, real, document)
         _check_destinations(rule, rules, real, document)
         _check_state_dir(rule, config, real, document)
+        _check_links(rule, config, document)
     _check_shared_defaults(rules, document)
 
 
@@ -104,6 +106,22 @@ def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, str], do
     if _is_inside(os.path.realpath(config.state_dir), real[rule.inbox]):
         message = f"{config.state_dir} lies inside the inbox of '{rule.name}'"
         document.report(("state_dir",), message, "put it beside the inbox")
+
+
+def _check_links(rule: FolderRule, config: Config, document: Document) -> None:
+    path = ("folders", rule.name, "links")
+    hosts = ("folders", rule.name, "link_hosts")
+    if not rule.links:
+        if rule.link_hosts:
+            document.report(hosts, "nothing comes of it without links: true", on_key=True, warning=True)
+        return
+    if not rule.link_hosts and not document.has_problem_below(hosts):
+        document.report(path, "links needs link_hosts", "name the hosts whose links may be sent on")
+    for name in rule.providers:
+        provider = config.providers.get(name)
+        params = rule.params_for(name)
+        if provider and (why := why_no_links(provider.type, provider.url, params.get("model"))):
+            document.report(path, f"with '{name}' they go to failed: {why}", warning=True)
 
 
 def _check_shared_defaults(rules: list[FolderRule], document: Document) -> None:

@@ -161,6 +161,13 @@ class FolderKeys(Keys):
     recursive: t.Boolean = Field(
         default=True, description="Also sub-folders; they are kept in done and failed."
     )
+    links: t.Boolean = Field(
+        default=False,
+        description="Also `.url`, `.webloc` and `.desktop` files: the provider fetches what they point to.",
+    )
+    link_hosts: t.Hosts = Field(
+        default=(), description="Whose links are sent on: `example.com`, `*.example.com` for all below it."
+    )
     outputs: t.Outputs = Field(
         default=["json", "txt"], min_length=1, description="Which sidecars are written."
     )

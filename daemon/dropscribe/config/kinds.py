@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from dropscribe.config import quantities
 from dropscribe.config.secret import Secret
+from dropscribe.core.links import parse_host_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +87,10 @@ def _texts(value: object) -> tuple[str, ...]:
     if not items:
         raise ValueError("must not be empty", "")
     return tuple(dict.fromkeys(parse_text(item) for item in items))
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    return tuple(map(parse_host_pattern, _patterns(value)))
 
 
 def _patterns(value: object) -> tuple[str, ...]:
@@ -183,6 +188,7 @@ Name = Annotated[str, PlainValidator(parse_name), WithJsonSchema({"type": "strin
 Names = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]
 Include = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]
 Exclude = Annotated[tuple[str, ...], PlainValidator(_patterns), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]
+Hosts = Annotated[tuple[str, ...], PlainValidator(_hosts), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]
 Command = Annotated[tuple[str, ...], PlainValidator(_command), WithJsonSchema(_TEXTS)]
 Url = Annotated[
     str, PlainValidator(parse_url), WithJsonSchema({"type": "string", "pattern": rf"^https?://|{_VARIABLE}"})

@@ -65,6 +65,8 @@ class FolderRule:
         params: For each of `providers`, its parameters with the rule's laid over; see :meth:`params_for`.
         include: Shell patterns of file names, matched in any case; at least one.
         exclude: Shell patterns of file names that are left alone.
+        links: Whether link files are taken too, for a provider that fetches what they point to.
+        link_hosts: Whose links are sent on: host names, or `*.` before one; at least one with `links`.
         outputs: Some of `json`, `txt`, `srt`, `vtt`; at least one.
         settle_seconds: Quiet time for a file that nothing proves complete sooner; None means auto.
         settle_incomplete_seconds: The same where the file's header says that more is to come.
@@ -80,6 +82,8 @@ class FolderRule:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     recursive: bool = True
+    links: bool = False
+    link_hosts: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("json", "txt")
     sidecar_name: Literal["stem", "full"] = "stem"
     settle_seconds: float | None = None

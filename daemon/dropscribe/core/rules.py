@@ -26,6 +26,9 @@ _VIDEO = (
 KNOWN_SUFFIXES = frozenset(_AUDIO.split()) | frozenset(_VIDEO.split())
 """What a rule without ``include`` takes. A provider may still refuse one of them: that is its answer."""
 
+LINK_SUFFIXES = frozenset({b"url", b"webloc", b"desktop"})
+"""What a rule with ``links`` takes beside its include (``links.py`` reads them)."""
+
 DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))
 """The same as patterns, for showing and for the config's schema."""
 
@@ -55,13 +58,21 @@ class TakingRule(Protocol):
     def recursive(self) -> bool:
         """Whether folders below the inbox belong to it."""
 
+    @property
+    def links(self) -> bool:
+        """Whether link files are taken beside what is included."""
+
 
 class Taking:
     """One rule's patterns, compiled once: asked for every name of every listing."""
 
-    def __init__(self, include: tuple[str, ...], exclude: tuple[str, ...], *, recursive: bool) -> None:
+    def __init__(
+        self, include: tuple[str, ...], exclude: tuple[str, ...], *, recursive: bool, links: bool = False
+    ) -> None:
         plain = {glob for glob in include if _PLAIN_SUFFIX.fullmatch(glob)}
         self._suffixes = frozenset(glob[2:].lower().encode() for glob in plain) if include else KNOWN_SUFFIXES
+        if links:
+            self._suffixes |= LINK_SUFFIXES
         self._include = [_Pattern(glob) for glob in include if glob not in plain]
         self._exclude = [_Pattern(glob) for glob in exclude]
         self._is_default = not include or include == DEFAULT_INCLUDE
@@ -107,12 +118,12 @@ def reason_not_taken(path: bytes, rule: TakingRule) -> str | None:
 
 def taking_of(rule: TakingRule) -> Taking:
     """The compiled patterns of *rule*."""
-    return _taking(tuple(rule.include), tuple(rule.exclude), rule.recursive)
+    return _taking(tuple(rule.include), tuple(rule.exclude), rule.recursive, rule.links)
 
 
 @functools.lru_cache(maxsize=64)
-def _taking(include: tuple[str, ...], exclude: tuple[str, ...], recursive: bool) -> Taking:
-    return Taking(include, exclude, recursive=recursive)
+def _taking(include: tuple[str, ...], exclude: tuple[str, ...], recursive: bool, links: bool) -> Taking:
+    return Taking(include, exclude, recursive=recursive, links=links)
 
 
 _KINDS = (

@@ -49,3 +49,11 @@ class Provider(Protocol):
     async def close(self) -> None:
         """Let go of connections and models. Safe to call twice."""
         ...
+
+
+class LinkProvider(Protocol):
+    """A provider that fetches audio itself; which ones do is ``core.links.why_no_links``'s to say."""
+
+    async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
+        """Have the audio at *url* fetched and transcribed, once; raises as :meth:`Provider.transcribe`."""
+        ...

@@ -50,11 +50,8 @@ def multipart(fields: Iterable[tuple[str, str]], *, filename: str, content_type:
 
     The file comes last, so that a server that reads the form as it comes knows the fields by then.
     """
-    boundary = f"dropscribe-{secrets.token_hex(16)}"
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name.translate(_QUOTED)}"\r\n\r\n{text}\r\n'
-        for name, text in fields
-    ]
+    boundary = _boundary()
+    parts = _parts(fields, boundary)
     file_header = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="file"; '
         f'filename="{filename.translate(_QUOTED)}"\r\nContent-Type: {content_type}\r\n\r\n'
@@ -64,6 +61,24 @@ def multipart(fields: Iterable[tuple[str, str]], *, filename: str, content_type:
         "".join([*parts, file_header]).encode(),
         f"\r\n--{boundary}--\r\n".encode(),
     )
+
+
+def multipart_of_fields(fields: Iterable[tuple[str, str]]) -> tuple[str, bytes]:
+    """A form without any file: its content type and its whole body."""
+    boundary = _boundary()
+    body = "".join([*_parts(fields, boundary), f"--{boundary}--\r\n"])
+    return f"multipart/form-data; boundary={boundary}", body.encode()
+
+
+def _boundary() -> str:
+    return f"dropscribe-{secrets.token_hex(16)}"
+
+
+def _parts(fields: Iterable[tuple[str, str]], boundary: str) -> list[str]:
+    return [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name.translate(_QUOTED)}"\r\n\r\n{text}\r\n'
+        for name, text in fields
+    ]
 
 
 def _texts(value: ParamValue) -> list[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from dropscribe.core.errors import AudioRejected
+from dropscribe.core.errors import AudioRejected, RuleRejected
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM, request_id_of
 from dropscribe.providers.endpoint import Endpoint
 from dropscribe.providers.formats import media_type, upload_name
-from dropscribe.providers.forms import fields_of, multipart
+from dropscribe.providers.forms import fields_of, multipart, multipart_of_fields
 from dropscribe.providers.http import Upload
 from dropscribe.providers.openai_answer import transcript_of
 from dropscribe.providers.params import effective_params
@@ -37,6 +38,9 @@ ERRORS: Table = {
 
 _PATH = "/audio/transcriptions"
 _WHOLE_PATHS = (_PATH, "/inference")  # whisper.cpp's server has the second
+_NO_FILE = re.compile(
+    r"\bfile\b.*\b(?:required|missing|provide)|\b(?:required|missing|no)\b.*\bfile\b", re.IGNORECASE
+)
 _TEXT_FORMATS = {"text", "srt", "vtt"}
 
 
@@ -52,7 +56,24 @@ class OpenAIProvider:
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """See :class:`dropscribe.providers.base.Provider`."""
         sent = effective_params("openai", params)
-        upload = self._upload(audio, sent)
+        return await self._transcript(self._upload(audio, sent), sent)
+
+    async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
+        """See :class:`dropscribe.providers.base.LinkProvider`; the field ``url`` (PROVIDERS.md §3.1).
+
+        OpenAI itself has no such field. A server without it says that the file is missing.
+        """
+        sent = effective_params("openai", params)
+        content_type, body = multipart_of_fields([*fields_of(sent), ("url", url)])
+        upload = Upload(self._endpoint.url, {"Content-Type": content_type}, before=body)
+        try:
+            return await self._transcript(upload, sent)
+        except (AudioRejected, RuleRejected) as error:
+            if error.status in {400, 422} and _NO_FILE.search(error.reason):
+                raise AudioRejected("links_not_supported", error.reason, status=error.status) from error
+            raise
+
+    async def _transcript(self, upload: Upload, sent: Mapping[str, ParamValue]) -> Transcript:
         wants_text = sent.get("response_format") in _TEXT_FORMATS
         from_text = _object_of_text if wants_text else None
         answer, parsed = await self._endpoint.transcript_answer(upload, from_text)

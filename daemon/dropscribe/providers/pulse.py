@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
@@ -45,7 +46,18 @@ class PulseProvider:
         """See :class:`dropscribe.providers.base.Provider`."""
         sent = effective_params("pulse", params)
         headers = {"Content-Type": media_type(audio.suffix, audio.head)}
-        upload = Upload(with_query(self._endpoint.url, sent), headers, audio)
+        return await self._transcript(Upload(with_query(self._endpoint.url, sent), headers, audio), sent)
+
+    async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
+        """See :class:`dropscribe.providers.base.LinkProvider`; Pulse's method 2 (PROVIDERS.md §1.1)."""
+        sent = effective_params("pulse", params)
+        headers = {"Content-Type": "application/json"}
+        body = json.dumps({"url": url}).encode()
+        return await self._transcript(
+            Upload(with_query(self._endpoint.url, sent), headers, before=body), sent
+        )
+
+    async def _transcript(self, upload: Upload, sent: Mapping[str, ParamValue]) -> Transcript:
         answer, parsed = await self._endpoint.transcript_answer(upload)
         text = parsed.get("transcription", parsed.get("text"))
         if parsed.get("status", "success") != "success" or not isinstance(text, str):

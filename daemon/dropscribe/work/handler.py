@@ -26,6 +26,7 @@ from dropscribe.core.model import AttemptEnd, Job, KeptForPublishing, Retry, Sco
 from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, Verdict, decide_after
 from dropscribe.disk.audio import AudioFile
 from dropscribe.disk.crashpoint import reached
+from dropscribe.work.links import link_refusal
 from dropscribe.work.observer import AttemptReport
 
 if TYPE_CHECKING:
@@ -248,4 +249,4 @@ def _unsendable(job: Job, setup: Setup, audio: AudioFile) -> AudioRejected | Non
     most = setup.config.providers[job.provider].max_upload_bytes
     if most is not None and audio.size_bytes > most:
         return AudioRejected("too_large", f"{audio.size_bytes} bytes; {job.provider} takes {most} at most")
-    return None
+    return link_refusal(audio, setup.rule(job.folder), setup.config.providers[job.provider])

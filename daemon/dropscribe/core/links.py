@@ -1,0 +1,181 @@
+"""Link files (``.url``, ``.webloc``, ``.desktop``): the url in one, and whether a rule lets it through.
+
+Guarantees: pure; nothing is looked up or fetched. Whatever a file holds, the answer is a url that every
+reader of urls understands alike, to a host that the rule names, or :class:`LinkRefused`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+MAX_LINK_BYTES = 64 * 1024
+_LONGEST_URL = 8192
+
+_AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
+"""What some readers of urls drop, cut at or turn into a slash, and others do not."""
+
+_URL_QUERY = re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+_HOST_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_HOST_PATTERN = re.compile(rf"(?:\*\.)?{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+
+
+class LinkRefused(Exception):
+    """Raised with the reason, in words, why a link file's url is not sent."""
+
+
+def read_link(suffix: str, content: bytes) -> str:
+    """The url that a link file holds, as it is written there.
+
+    Args:
+        suffix: For which :func:`is_link` says yes.
+        content: The whole file, or more than MAX_LINK_BYTES of it.
+
+    Raises:
+        LinkRefused: It is too large, or holds no url.
+    """
+    if len(content) > MAX_LINK_BYTES:
+        raise LinkRefused(f"more than {MAX_LINK_BYTES} bytes: no link file is so long")
+    return _READERS[suffix](content).strip()
+
+
+def is_link(suffix: str) -> bool:
+    """Whether *suffix* (lower case, with its dot) is a link file's."""
+    return suffix in _READERS
+
+
+def why_no_links(kind: str, url: str | None, model: object) -> str:
+    """Why this provider takes no links, or "" where it does or may (PROVIDERS.md §1.1, §3.1).
+
+    Args:
+        kind: The provider's type.
+        url: Its configured endpoint, or None for the documented one.
+        model: The parameter it is sent.
+    """
+    if kind in {"local", "reson8"}:
+        return f"a provider of type {kind} takes no links"
+    if kind == "openai" and (url is None or urlsplit(url).hostname == "api.openai.com"):
+        return "OpenAI itself takes no links"
+    return "Pulse Pro takes no links" if kind == "pulse" and model == "pulse-pro" else ""
+
+
+def check_link(url: str, hosts: Collection[str]) -> str:
+    """*url* as it may be sent: without its fragment, which no server is meant to see.
+
+    Args:
+        url: As the file has it.
+        hosts: Patterns of :func:`parse_host_pattern`. An address or a name of the local network is
+            let through as any other host is: where it is listed.
+
+    Raises:
+        LinkRefused: The reason names the host, never the query.
+    """
+    if len(url) > _LONGEST_URL or _AMBIGUOUS.search(url):
+        raise LinkRefused("the url is too long, or holds a space, a backslash or a control character")
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").removesuffix(".")
+        is_whole = bool(host) and parts.port != 0
+    except ValueError:
+        raise LinkRefused("the url is malformed") from None
+    if parts.scheme not in {"http", "https"} or not is_whole:
+        raise LinkRefused("the url is neither http nor https")
+    if "@" in parts.netloc:
+        raise LinkRefused("the url holds a user or a password")
+    if not host.isascii():
+        raise LinkRefused("the url's host must be written in ASCII (xn--…)")
+    if not any(_matches(host, pattern) for pattern in hosts):
+        raise LinkRefused(f"the rule's link_hosts does not list {host}")
+    return urlunsplit(parts._replace(fragment=""))
+
+
+def parse_host_pattern(text: str) -> str:
+    """A host for ``link_hosts`` in lower case: a name, an address, or ``*.`` before a name.
+
+    Raises:
+        ValueError: It is none of these; with what to write as its second argument.
+    """
+    pattern = text.lower().removesuffix(".")
+    if _is_address(pattern.strip("[]")):
+        return pattern.strip("[]")
+    has_letter = any(mark.isalpha() for mark in pattern.rpartition(".")[2])
+    if not _HOST_PATTERN.fullmatch(pattern) or not has_letter:
+        raise ValueError("is no host", 'write example.com, or "*.example.com" for all below it')
+    return pattern
+
+
+def without_query(text: str) -> str:
+    """*text* with every url in it cut before its query, where signatures and tokens stand."""
+    return _URL_QUERY.sub(r"\1", text)
+
+
+def _matches(host: str, pattern: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not _is_address(host)
+    return host == pattern
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _windows(content: bytes) -> str:
+    return _entry(_text_of(content), "[internetshortcut]", "url")
+
+
+def _freedesktop(content: bytes) -> str:
+    text = _text_of(content)
+    if _entry(text, "[desktop entry]", "type") != "Link":
+        raise LinkRefused("the desktop entry is no link (Type=Link)")
+    return _entry(text, "[desktop entry]", "url")
+
+
+def _apple(content: bytes) -> str:
+    import plistlib  # noqa: PLC0415 - with its XML parser, only where such a file comes
+    from xml.parsers.expat import ExpatError  # noqa: PLC0415
+
+    try:
+        found = plistlib.loads(content)
+    except (plistlib.InvalidFileException, ExpatError, ValueError, LookupError, TypeError, RecursionError):
+        raise LinkRefused("the file is no property list") from None
+    url = found.get("URL") if isinstance(found, dict) else None
+    if not isinstance(url, str):
+        raise LinkRefused("the file holds no url")
+    return url
+
+
+def _text_of(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _entry(text: str, section: str, key: str) -> str:
+    """The value of *key* in *section*, both in lower case and compared so; the first where there are two."""
+    current = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            current = line.lower()
+        name, equals, value = line.partition("=")
+        if current == section and equals and name.strip().lower() == key:
+            return value.strip()
+    raise LinkRefused("the file holds no url" if key == "url" else f"the file says no {key}")
+
+
+_READERS: dict[str, Callable[[bytes], str]] = {
+    ".url": _windows,
+    ".webloc": _apple,
+    ".desktop": _freedesktop,
+}

@@ -40,7 +40,7 @@ class Counting(ScriptedProvider):
         return transcript
 
 async def main():
-    config = make_config(root)
+    config = make_config(root, ledger_keep_seconds=86400.0)
     async with House(config, {{"main": Counting()}}) as house:
         for name in sorted(os.listdir(root / "inbox")):
             await house.submit(name)
@@ -96,3 +96,24 @@ def test_a_kill_at_a_durable_step_loses_nothing(tmp_path, point, way, time):
     again = len(paid) - len(contents)
     in_flight = 4
     assert 0 <= again <= in_flight
+
+
+@pytest.mark.parametrize("point", ["kept", "sidecar_linked", "audio_moved", "ended"])
+def test_a_kill_after_the_answer_leaves_it_in_the_ledger(tmp_path, point):
+    """What was answered before the kill is not paid for when the same recordings are dropped once more."""
+    contents = {f"{number}.wav": b"audio number %d" % number for number in range(5)}
+    (tmp_path / "inbox").mkdir()
+    for name, content in contents.items():
+        (tmp_path / "inbox" / name).write_bytes(content)
+    assert run(tmp_path, "done", point) == -signal.SIGKILL
+    assert run(tmp_path, "done") == 0
+    paid = (tmp_path / "paid").read_bytes()
+
+    for name, content in contents.items():
+        (tmp_path / "inbox" / f"again-{name}").write_bytes(content)
+    assert run(tmp_path, "done") == 0
+
+    assert (tmp_path / "paid").read_bytes() == paid
+    for name in contents:
+        document = read_json(tmp_path / "done" / f"again-{Path(name).stem}.json")
+        assert (document["reused"], document["source"]["file"]) == (True, f"again-{name}")

@@ -6,10 +6,14 @@ import asyncio
 import os
 import sqlite3
 import stat
+from importlib import resources
 
 import pytest
+
 from dropscribe.core.errors import StoreFull, StoreInUse, StoreUnusable
-from dropscribe.jobs.store import MIGRATIONS, Store, is_running, open_for_reading
+from dropscribe.core.routing import Route
+from dropscribe.jobs.rows import ClaimRequest, claim
+from dropscribe.jobs.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 
 
 def test_a_state_directory_has_one_owner(tmp_path):
@@ -60,6 +64,50 @@ def test_the_schema_comes_with_its_version(tmp_path):
     reader = open_for_reading(tmp_path)
     assert reader.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     reader.close()
+
+
+async def test_a_database_of_version_1_goes_on(tmp_path):
+    """What an older daemon left behind is migrated with nothing lost, and its files are fed."""
+    path = tmp_path / "queue.db"
+    with sqlite3.connect(path) as db:
+        db.executescript(resources.files("dropscribe.jobs").joinpath("schema.sql").read_text("utf-8"))
+        db.execute("PRAGMA user_version = 1")
+        columns = "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns"
+        db.execute(
+            f"INSERT INTO jobs ({columns}, state, received_at, due_at)"
+            " VALUES ('calls', x'', x'612e776176', x'01', 1, 1, 2, 3, 4, 'queued', 5.0, 5.0)"
+        )
+    db.close()
+
+    store = Store(tmp_path)
+    request = ClaimRequest("main", (Route("calls", unpinned=True),), 1)
+    (job,) = await store.do(lambda db: claim(db, request, 10.0, 0))
+    version = await store.do(lambda db: db.execute("PRAGMA user_version").fetchone()[0])
+    store.close()
+
+    assert (job.path, job.snapshot.size_bytes, job.has_twin) == (b"a.wav", 3, False)
+    assert version == len(MIGRATIONS) > 1
+
+
+def test_a_command_writes_beside_a_daemon(tmp_path):
+    """A short write of a command is seen by the daemon that has the state directory."""
+    store = Store(tmp_path)
+    write_once(tmp_path, lambda db: db.execute("INSERT INTO facts VALUES ('by', 'hand')"))
+    seen = store.call(lambda db: db.execute("SELECT value FROM facts WHERE name = 'by'").fetchone()).result()
+    store.close()
+
+    assert seen == ("hand",)
+    assert write_once(tmp_path / "nowhere", lambda _: 1) is None
+
+
+def test_a_command_does_not_write_into_what_an_older_daemon_made(tmp_path):
+    """The new daemon migrates; a command says that it has to be started first."""
+    with sqlite3.connect(tmp_path / "queue.db") as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+
+    with pytest.raises(StoreUnusable, match="older"):
+        write_once(tmp_path, lambda _: 1)
 
 
 async def test_calls_that_wait_share_a_transaction_and_fail_alone(tmp_path):

@@ -21,6 +21,7 @@ from dropscribe.work.answers import Answers
 from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
 from dropscribe.work.publisher import Publisher
+from dropscribe.work.reuse import Reuse
 from dropscribe.work.setup import DiskThreads, Setup
 
 from support.scripted import ScriptedProvider
@@ -59,9 +60,19 @@ class Lookout:
 
 
 def make_config(
-    root: Path, *, rules=None, providers=None, retry=None, hold=(0.05, 0.2), **rule_keys
+    root: Path,
+    *,
+    rules=None,
+    providers=None,
+    retry=None,
+    hold=(0.05, 0.2),
+    ledger_keep_seconds=0.0,
+    **rule_keys,
 ) -> Config:
-    """One rule `calls` on provider `main` unless told otherwise; quick retries."""
+    """One rule `calls` on provider `main` unless told otherwise; quick retries.
+
+    The ledger is off: most tests drop the same few bytes again and again.
+    """
     providers = providers or {"main": ProviderConfig(name="main", type="openai", concurrency=4)}
     rules = rules or {
         "calls": FolderRule(
@@ -93,6 +104,7 @@ def make_config(
         hold=HoldConfig(first_seconds=hold[0], max_seconds=hold[1]),
         shutdown_grace_seconds=1.0,
         log=LogConfig(),
+        ledger_keep_seconds=ledger_keep_seconds,
     )
 
 
@@ -130,6 +142,7 @@ class House:
             disks=self.disks,
             answers=answers,
             publisher=publisher,
+            reuse=Reuse(self.engine),
             jitter=lambda: 1.0,
         )
         lanes = {

@@ -17,6 +17,7 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.app.health import Health
+from dropscribe.app.housekeeping import keep_ledger_short
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.reporter import Reporter
@@ -27,6 +28,7 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.jobs.embedded import EmbeddedEngine
 from dropscribe.jobs.engine import Lane, Plan
 from dropscribe.jobs.store import Store
+from dropscribe.media.build import add_fitted_providers, sweep_spool
 from dropscribe.providers.build import build_provider
 from dropscribe.service.live import write_live
 from dropscribe.service.status import status_document
@@ -35,6 +37,7 @@ from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
 from dropscribe.work.links import add_link_providers
 from dropscribe.work.publisher import Publisher
+from dropscribe.work.reuse import Reuse
 from dropscribe.work.setup import DiskThreads, Setup
 
 if TYPE_CHECKING:
@@ -101,6 +104,7 @@ class Daemon:
             store.close()
 
     def _build(self, store: Store) -> None:
+        sweep_spool(self.config)
         limits = RetryLimits(**_limits(self.config))
         self.engine = EmbeddedEngine(store, limits)
         self.health = Health(self.config, __version__)
@@ -121,6 +125,7 @@ class Daemon:
             disks=self.disks,
             answers=answers,
             publisher=publisher,
+            reuse=Reuse(self.engine),
             jitter=random.random,
         )
 
@@ -135,6 +140,9 @@ class Daemon:
                     group.create_task(self.notifier.feed_watchdog(lambda: not self._find_stuck())),
                     group.create_task(self._reload_when_asked()),
                     group.create_task(self.health.run()),
+                    group.create_task(
+                        keep_ledger_short(self.engine.store, lambda: self.config.ledger_keep_seconds)
+                    ),
                 ]
                 log.info("daemon.ready", version=__version__, folders=len(self.config.folders))
                 self.notifier.ready(f"watching {len(self.config.folders)} folders")
@@ -343,6 +351,7 @@ def _build_providers(
 def _setup(config: Config, providers: dict[str, Provider], limits: RetryLimits) -> Setup:
     """With what the rules want done around their providers; links come last, for they pass by the rest."""
     decorated: dict[tuple[str, str], Provider] = {}
+    add_fitted_providers(config, providers, decorated)
     add_link_providers(config, providers, decorated)
     return Setup(config, providers, limits, decorated)
 

@@ -67,6 +67,7 @@ class Reporter:
             audio_seconds=filed.audio_seconds,
             audio_bytes=filed.audio_bytes,
             **({"code": filed.code, "reason": filed.reason} if filed.code else {}),
+            **({"reused": True} if filed.is_reused else {}),
         )
         if self.metrics:
             self.metrics.observe_filed(

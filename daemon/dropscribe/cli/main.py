@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "what waits, is in flight, is held, was done and failed",
     "why": "the story of one file: its rule, its state, what it waits for, every attempt",
     "retry": "take failed files back into their inbox",
+    "forget": "let go of the answers that are kept of a recording, by its file or its SHA-256",
     "transcribe": "one file through one provider to standard output; no folder involved",
     "init": "write a commented config and make its folders, ready for run",
     "schema": "the config's JSON Schema, for editors",
@@ -91,6 +92,13 @@ def _retry_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--all", action="store_true", help="every failed file of every rule")
 
 
+def _forget_arguments(command: argparse.ArgumentParser) -> None:
+    _config_option(command)
+    command.add_argument(
+        "recordings", nargs="+", metavar="FILE|SHA256", help="audio, wherever it is, or its digest"
+    )
+
+
 def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
     command.add_argument("file", metavar="FILE", help="audio, wherever it is; it stays where it is")
@@ -117,6 +125,7 @@ _ARGUMENTS = {
     "status": _json_arguments,
     "why": _why_arguments,
     "retry": _retry_arguments,
+    "forget": _forget_arguments,
     "transcribe": _transcribe_arguments,
     "init": _init_arguments,
     "schema": _no_arguments,

@@ -16,6 +16,7 @@ from dropscribe.jobs.hold_rows import read_holds
 from dropscribe.jobs.story import count_before, read_filed, read_filed_with_stem, read_stories
 from dropscribe.publish.taken_back import error_files_of, read_error
 from dropscribe.transcripts.document import path_text
+from dropscribe.work.reuse import REUSED
 
 if TYPE_CHECKING:
     from dropscribe.cli.places import Place
@@ -228,6 +229,9 @@ def _publishing_words(story: Story, look: QueueLook, now: float) -> list[str]:
 
 def _ended_words(story: Story, now: float) -> list[str]:
     at = time_words(story.ended_at, now) if story.ended_at else "some time ago"
+    if story.state is JobState.DONE and story.tries and story.tries[-1].code == REUSED:
+        words = f"nothing was sent: {story.tries[-1].reason}"
+        return [f"its answer was known, and it was filed {at}", words, f"it is in {_filed_words(story)}"]
     if story.state is JobState.DONE:
         return [f"it was transcribed by {story.provider} and filed {at}", f"it is in {_filed_words(story)}"]
     if story.state is JobState.FAILED:

@@ -16,6 +16,7 @@ from dropscribe.cli.tables import moment_words, render_facts, render_table
 from dropscribe.cli.tale import Tale, tell_of_filed, tell_of_inbox
 from dropscribe.cli.words import printable
 from dropscribe.transcripts.document import path_text, utc_text
+from dropscribe.work.reuse import REUSED
 
 if TYPE_CHECKING:
     import argparse
@@ -122,6 +123,8 @@ def _attempt_table(attempts: tuple[Attempt, ...]) -> str:
 def _outcome_words(attempt: Attempt) -> str:
     if attempt.code == "interrupted":
         return "interrupted: the daemon ended; it may have been paid for (not counted)"
+    if attempt.code == REUSED:
+        return f"its answer was known: {attempt.reason} (nothing was sent)"
     if not attempt.code:
         return "answered" if attempt.seconds is not None else "under way"
     words = attempt.code if attempt.reason in {"", attempt.code} else f"{attempt.code}: {attempt.reason}"

@@ -47,6 +47,7 @@ def build_config(keys: k.FileKeys, document: Document, around: Surroundings, pat
         ),
         hold=m.HoldConfig(first_seconds=keys.hold.first, max_seconds=keys.hold.max),
         shutdown_grace_seconds=keys.shutdown_grace,
+        ledger_keep_seconds=keys.ledger_keep,
         log=m.LogConfig(level=keys.log.level, format=keys.log.format),
         http=_http(keys.http, document, around) if keys.http else None,
         metrics=m.MetricsConfig(file=around.absolute(keys.metrics.file)) if keys.metrics else None,
@@ -60,6 +61,11 @@ def build_config(keys: k.FileKeys, document: Document, around: Surroundings, pat
 def has_local_engine() -> bool:
     """Whether the extra ``local`` is installed; nothing of it is loaded."""
     return importlib.util.find_spec("faster_whisper") is not None
+
+
+def has_media() -> bool:
+    """Whether what the extra ``media`` brings is installed; nothing of it is loaded."""
+    return all(importlib.util.find_spec(name) is not None for name in ("av", "numpy"))
 
 
 def _state_dir(written: str | None, around: Surroundings) -> Path:
@@ -92,6 +98,7 @@ def _provider(name: str, keys: k.AnyProvider, document: Document, around: Surrou
         requests_per_minute=keys.requests_per_minute,
         timeout_seconds=keys.timeout,
         max_upload_bytes=_max_upload_bytes(keys),
+        max_duration_seconds=keys.max_duration,
         price_per_minute=keys.price_per_minute,
         params=_provider_params(keys, path, document),
         auth=keys.auth if isinstance(keys, k.Reson8Keys) else None,
@@ -112,6 +119,7 @@ def _local_provider(
         requests_per_minute=keys.requests_per_minute,
         timeout_seconds=keys.timeout,
         max_upload_bytes=keys.max_upload,
+        max_duration_seconds=keys.max_duration,
         price_per_minute=keys.price_per_minute,
         params=_provider_params(keys, path, document),
         model=_model(keys.model, around),
@@ -143,6 +151,7 @@ def _folder(
     name: str, rule: k.FolderKeys, keys: k.FileKeys, document: Document, around: Surroundings
 ) -> m.FolderRule:
     inbox = around.absolute(rule.inbox)
+    _check_media(name, rule, document)
     return m.FolderRule(
         name=name,
         inbox=inbox,
@@ -156,12 +165,25 @@ def _folder(
         links=rule.links,
         link_hosts=rule.link_hosts,
         outputs=tuple(rule.outputs),
+        prepare=rule.prepare,
+        silence=rule.silence,
+        silence_threshold_dbfs=rule.silence_threshold,
+        channels=rule.channels,
         sidecar_name=rule.sidecar_name,
+        duplicates=rule.duplicates,
         settle_seconds=rule.settle,
         settle_incomplete_seconds=rule.settle_incomplete,
         watch=rule.watch,
         rescan_seconds=rule.rescan,
     )
+
+
+def _check_media(name: str, rule: k.FolderKeys, document: Document) -> None:
+    """PyAV is looked for only where a rule asks for it."""
+    for key, plain in (("prepare", "never"), ("silence", "send"), ("channels", "mix")):
+        if getattr(rule, key) != plain and not has_media():
+            hint = "pip install 'dropscribe[media]'"
+            document.report(("folders", name, key), f"'{key}' needs PyAV, which is not installed", hint)
 
 
 def _folder_params(

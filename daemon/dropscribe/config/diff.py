@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
 
 _SECTIONS = ("retry", "hold", "log", "http", "metrics", "heartbeat", "hooks")
-_UNITS = ("_seconds", "_bytes")
+_UNITS = ("_seconds", "_bytes", "_dbfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,9 @@ def _changes(old: Config, new: Config) -> Iterator[Change]:
         yield Change("state_dir", "", "changed")
     yield from _changes_of_named("providers", old.providers, new.providers)
     yield from _changes_of_named("folders", old.folders, new.folders)
-    if old.shutdown_grace_seconds != new.shutdown_grace_seconds:
-        yield Change("shutdown_grace", "", "changed")
+    for attribute in ("ledger_keep_seconds", "shutdown_grace_seconds"):
+        if getattr(old, attribute) != getattr(new, attribute):
+            yield Change(_key_of(attribute), "", "changed")
     for section in _SECTIONS:
         yield from _change_of(section, "", getattr(old, section), getattr(new, section))
 

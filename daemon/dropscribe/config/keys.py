@@ -47,6 +47,10 @@ class ProviderKeys(Keys):
     requests_per_minute: Rate = None
     timeout: Timeout = None
     max_upload: MaxUpload = None
+    max_duration: t.DurationOrNone = Field(
+        default=None,
+        description="Longer recordings are cut at pauses and sent in pieces, by rules with `prepare`.",
+    )
     price_per_minute: t.Number | None = Field(
         default=None, description="What a minute of audio costs, for `plan`, `status` and budgets."
     )
@@ -168,11 +172,33 @@ class FolderKeys(Keys):
     link_hosts: t.Hosts = Field(
         default=(), description="Whose links are sent on: `example.com`, `*.example.com` for all below it."
     )
+    prepare: Literal["never", "when_needed", "always"] = Field(
+        default="never",
+        description="Recordings are sent as small mono files: `when_needed` for max_upload, max_duration or "
+        "the provider's formats; `always` saves the uplink. Needs `dropscribe[media]`.",
+    )
+    silence: Literal["send", "skip"] = Field(
+        default="send",
+        description="`skip`: a recording without any sound is done, unsent. Needs `dropscribe[media]`.",
+    )
+    silence_threshold: t.Decibels = Field(
+        default=-50.0, description="With `silence: skip`: a tenth of a second above this is sound (dBFS)."
+    )
+    channels: Literal["mix", "split"] = Field(
+        default="mix",
+        description="`split`: the two channels of a stereo call are transcribed apart, as two speakers; "
+        "it is paid for twice. Needs `dropscribe[media]`.",
+    )
     outputs: t.Outputs = Field(
         default=["json", "txt"], min_length=1, description="Which sidecars are written."
     )
     sidecar_name: Literal["stem", "full"] = Field(
         default="stem", description="`stem`: call.json; `full`: call.wav.json."
+    )
+    duplicates: Literal["reuse", "transcribe", "skip"] = Field(
+        default="reuse",
+        description="A recording that was answered before, under any name: `reuse` its answer, "
+        "`transcribe` it again, or `skip` it (it goes to failed).",
     )
     settle: t.DurationOrAuto = Field(
         default=None, description="Quiet time for a file that nothing proves complete sooner."
@@ -273,6 +299,10 @@ class FileKeys(Keys):
         default_factory=RetryKeys, description="When a file is tried again, and when it is given up."
     )
     hold: HoldKeys = Field(default_factory=HoldKeys, description="How often a held provider is tried again.")
+    ledger_keep: t.DurationOrZero = Field(
+        default=90 * DAY,
+        description="Answers are kept so long in the state directory, to be used again; 0: not at all.",
+    )
     shutdown_grace: t.DurationOrZero = Field(
         default=30.0, description="At the end, what is in flight gets so long before it is handed back."
     )

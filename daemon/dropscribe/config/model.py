@@ -32,6 +32,7 @@ class ProviderConfig:
         requests_per_minute: None means no limit.
         timeout_seconds: From the last byte sent to the whole answer; None means for ever.
         max_upload_bytes: Larger files are failed before they are sent; None means no limit.
+        max_duration_seconds: Longer recordings are cut, where the rule prepares them; None means no limit.
         price_per_minute: For plan, status and budget, in a currency of the user's choice; or None.
         params: Request parameters, the type's defaults included.
         auth: `apikey` or `bearer` for reson8, else None.
@@ -48,6 +49,7 @@ class ProviderConfig:
     requests_per_minute: float | None = None
     timeout_seconds: float | None = None
     max_upload_bytes: int | None = None
+    max_duration_seconds: float | None = None
     price_per_minute: float | None = None
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     auth: str | None = None
@@ -68,6 +70,10 @@ class FolderRule:
         links: Whether link files are taken too, for a provider that fetches what they point to.
         link_hosts: Whose links are sent on: host names, or `*.` before one; at least one with `links`.
         outputs: Some of `json`, `txt`, `srt`, `vtt`; at least one.
+        prepare: When a recording is made anew to fit its provider.
+        silence: What becomes of a recording without any sound.
+        silence_threshold_dbfs: What is louder is sound.
+        channels: Whether a stereo call is transcribed as two speakers.
         settle_seconds: Quiet time for a file that nothing proves complete sooner; None means auto.
         settle_incomplete_seconds: The same where the file's header says that more is to come.
         rescan_seconds: None means auto: 60 native, 5 polled.
@@ -85,11 +91,21 @@ class FolderRule:
     links: bool = False
     link_hosts: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("json", "txt")
+    prepare: Literal["never", "when_needed", "always"] = "never"
+    silence: Literal["send", "skip"] = "send"
+    silence_threshold_dbfs: float = -50.0
+    channels: Literal["mix", "split"] = "mix"
     sidecar_name: Literal["stem", "full"] = "stem"
+    duplicates: Literal["reuse", "transcribe", "skip"] = "reuse"
     settle_seconds: float | None = None
     settle_incomplete_seconds: float | None = None
     watch: Watch = "auto"
     rescan_seconds: float | None = None
+
+    @property
+    def reads_media(self) -> bool:
+        """Whether recordings are looked into, and perhaps made anew, before they are sent."""
+        return self.prepare != "never" or self.silence == "skip" or self.channels == "split"
 
     def params_for(self, provider: str) -> dict[str, ParamValue]:
         """The request parameters for *provider*: its own with this rule's laid over them."""
@@ -175,6 +191,7 @@ class Config:
 
     Attributes:
         path: The file it was read from, or None for text in memory.
+        ledger_keep_seconds: How long answers may be used again; 0 means that none is kept.
     """
 
     path: Path | None
@@ -189,3 +206,4 @@ class Config:
     metrics: MetricsConfig | None = None
     heartbeat: HeartbeatConfig | None = None
     hooks: HooksConfig | None = None
+    ledger_keep_seconds: float = 90 * 86400.0

@@ -176,6 +176,7 @@ class Job:
             after an ambiguous attempt, or "".
         due_at: Unix seconds.
         kept: Set in the states transcribed and rejected.
+        has_twin: At the claim, the ledger had an answer to audio of exactly this size.
     """
 
     id: int
@@ -193,6 +194,33 @@ class Job:
     spent_seconds: float = 0.0
     provider: str = ""
     kept: Kept | None = None
+    has_twin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKey:
+    """Under what an answer may be found again: the content, and how it was asked for.
+
+    Attributes:
+        sha256: Hex digest of the audio.
+        settings: Hex digest of all that shapes an answer (provider, parameters, what the rule does).
+    """
+
+    sha256: str
+    settings: str
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """What goes into the books in the transaction that keeps an answer.
+
+    Attributes:
+        answer: Under what the ledger keeps the answer; None where it keeps none.
+        keep_seconds: Answers of the ledger that are older than this go.
+    """
+
+    answer: AnswerKey | None = None
+    keep_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,23 +20,30 @@ from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, Store
 from dropscribe.core.model import (
     AttemptEnd,
     Job,
-    JobState,
     KeptForPublishing,
-    Published,
     Retry,
-    Withdrawn,
 )
-from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, RetryLimits, crash_wait_seconds
 from dropscribe.disk.crashpoint import reached
-from dropscribe.jobs import arrivals, hold_rows, rows, stats
+from dropscribe.jobs import arrivals, hold_rows, ledger, rows, stats, transactions
 from dropscribe.jobs.gate import Gate
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
-    from dropscribe.core.model import Attempt, Hold, Kept, NewJob, Outcome, Scope, Submitted
-    from dropscribe.jobs.engine import Handler, Plan, Stats
+    from dropscribe.core.model import (
+        AnswerKey,
+        Attempt,
+        Booking,
+        Hold,
+        Kept,
+        NewJob,
+        Outcome,
+        Scope,
+        Submitted,
+    )
+    from dropscribe.core.retry import RetryLimits
+    from dropscribe.jobs.engine import Handler, KnownAnswer, Plan, Stats
     from dropscribe.jobs.store import Store
 
 T = TypeVar("T")
@@ -94,12 +101,25 @@ class EmbeddedEngine:
                 self._fed_at = time.monotonic()
                 await self._sleep(sleep_seconds)
 
-    async def keep(self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
+    async def keep(
+        self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool, booking: Booking | None = None
+    ) -> Job | None:
         """See the seam. While the disk is full it waits for room: the answer is in memory alone."""
-        moved = await self._durably(lambda db: rows.keep(db, job, kept, ended, rejected=rejected))
+
+        def write(db: sqlite3.Connection) -> Job | None:
+            moved = rows.keep(db, job, kept, ended, rejected=rejected)
+            if moved is not None and booking is not None:
+                transactions.book(db, job, kept.document, booking, time.time())
+            return moved
+
+        moved = await self._durably(write)
         if moved is not None:
             reached("kept")
         return moved
+
+    async def recall(self, key: AnswerKey, keep_seconds: float) -> KnownAnswer | None:
+        """See the seam."""
+        return await self.store.do(lambda db: ledger.read_answer(db, key, time.time() - keep_seconds))
 
     async def pause(self, hold: Hold) -> None:
         """See the seam."""
@@ -112,14 +132,9 @@ class EmbeddedEngine:
         """See the seam. What waited because of it is due at once."""
         hold = self._gate.holds.pop(scope, None)
         if hold is not None:
-            await self._durably(lambda db: self._release(db, scope))
+            await self._durably(lambda db: transactions.release(db, scope, time.time()))
             self._wake.set()
         return hold
-
-    @staticmethod
-    def _release(db: sqlite3.Connection, scope: Scope) -> None:
-        hold_rows.delete_hold(db, scope)
-        hold_rows.make_due(db, str(scope.kind), scope.name, time.time())
 
     async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
         """See the seam."""
@@ -219,21 +234,12 @@ class EmbeddedEngine:
     # Recovery -----------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        cut_off = await self.store.do(self._recover_rows)
+        cut_off = await self.store.do(lambda db: transactions.recover(db, self.limits, time.time()))
         reached("recovered")
         for hold in await self.store.do(hold_rows.read_holds):
             self._gate.holds[hold.scope] = hold
         for job in cut_off:
             log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
-
-    def _recover_rows(self, db: sqlite3.Connection) -> list[Job]:
-        now = time.time()
-        cut_off = rows.interrupted(db)
-        for job in cut_off:
-            rows.hand_back(db, job, now + crash_wait_seconds(self.limits, job.crashes + 1))
-        # A clock that was set back must not make anybody wait for its old time.
-        rows.clamp_due(db, now + max(LONGEST_RETRY_AFTER_SECONDS, self.limits.max_seconds))
-        return cut_off
 
     # Feeding ------------------------------------------------------------------------------------
 
@@ -372,26 +378,9 @@ class EmbeddedEngine:
     async def _record(self, job: Job, outcome: Outcome) -> Job | None:
         if isinstance(outcome, KeptForPublishing):
             return outcome.job
-        await self._durably(lambda db: self._record_row(db, job, outcome))
+        await self._durably(lambda db: transactions.record(db, job, outcome, time.time()))
         reached("ended")
         return None
-
-    @staticmethod
-    def _record_row(db: sqlite3.Connection, job: Job, outcome: Outcome) -> None:
-        now = time.time()
-        match outcome:
-            case Published():
-                state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
-                rows.end(db, job.id, job.state, state, filed=outcome.path)
-            case Withdrawn():
-                rows.end(db, job.id, job.state, JobState.WITHDRAWN, reason=outcome.reason)
-                if outcome.attempt:
-                    rows.end_attempt(db, job.id, outcome.attempt)
-            case Retry() if job.state.is_kept:
-                due_at = now + outcome.after_seconds
-                rows.defer_publishing(db, job, due_at, outcome.code, outcome.reason)
-            case Retry():
-                rows.requeue(db, job, now + outcome.after_seconds, outcome)
 
     async def _durably(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run *work*, waiting for room while the state directory's disk is full."""

@@ -10,7 +10,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from dropscribe.core.model import Attempt, AttemptEnd, Hold, Job, Kept, NewJob, Outcome, Scope, Submitted
+from dropscribe.core.model import (
+    AnswerKey,
+    Attempt,
+    AttemptEnd,
+    Booking,
+    Hold,
+    Job,
+    Kept,
+    NewJob,
+    Outcome,
+    Scope,
+    Submitted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +63,23 @@ class Plan:
 
     lanes: Mapping[str, Lane]
     chains: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
+    """An answer of the ledger.
+
+    Attributes:
+        document: The transcript's whole JSON document, of the file that was transcribed.
+        folder: That file's rule.
+        filed: Where its audio was put, absolute; None while that is not known (any more).
+        kept_at: Unix seconds when it arrived.
+    """
+
+    document: bytes
+    folder: str
+    filed: bytes | None
+    kept_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +125,21 @@ class Engine(Protocol):
         """Feed jobs to *handler* until cancelled; oldest due first, a slot before a claim."""
         ...
 
-    async def keep(self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
+    async def keep(
+        self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool, booking: Booking | None = None
+    ) -> Job | None:
         """Keep an answer and reserve its group's names before any file is touched.
+
+        Args:
+            booking: What goes into the books with it, in the same transaction.
 
         Returns:
             The job in its new state; None when another live job has reserved one of the names.
         """
+        ...
+
+    async def recall(self, key: AnswerKey, keep_seconds: float) -> KnownAnswer | None:
+        """An answer of the ledger that is no older than *keep_seconds*."""
         ...
 
     async def pause(self, hold: Hold) -> None:

@@ -7,7 +7,7 @@ they leave, so that a late completion changes nothing.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import DropscribeError
@@ -135,11 +135,12 @@ def _queues(provider: str, routes: tuple[Route, ...]) -> list[tuple[str, str]]:
 def _begin_attempt(db: sqlite3.Connection, job_id: int, provider: str, now: float) -> Job:
     row = db.execute(
         "UPDATE jobs SET state = 'transcribing', provider = ?, attempts = attempts + 1"
-        f" WHERE id = ? RETURNING {_JOB_COLUMNS}",
+        f" WHERE id = ? RETURNING {_JOB_COLUMNS},"
+        " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
         (provider, job_id),
     ).fetchone()
     db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
-    return job_of(row)
+    return replace(job_of(row), has_twin=bool(row[-1]))
 
 
 def next_due_at(db: sqlite3.Connection, provider: str, routes: tuple[Route, ...]) -> float | None:

@@ -39,11 +39,7 @@ _LOCK_TRIES = 5
 _LOCK_GAP_SECONDS = 0.02
 
 
-def _schema() -> str:
-    return resources.files("dropscribe.jobs").joinpath("schema.sql").read_text("utf-8")
-
-
-MIGRATIONS: tuple[Callable[[], str], ...] = (_schema,)
+MIGRATIONS = ("schema.sql", "migration_2.sql")
 """Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
 
 
@@ -236,6 +232,43 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
     return connection
 
 
+def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | None:
+    """Run *work* in one short transaction, for a command, whether a daemon runs or not.
+
+    What is deleted is overwritten, not only let go of. None where no daemon has ever run.
+
+    Raises:
+        StoreError: The file cannot be written, or this version's daemon has not been started on it yet.
+    """
+    path = state_dir / DATABASE_NAME
+    if not path.exists():
+        return None
+    try:
+        with contextlib.closing(
+            sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+        ) as connection:
+            _check_version(connection, path)
+            _check_migrated(connection, path)
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+            connection.execute("COMMIT")
+            return result
+    except sqlite3.Error as error:
+        raise _store_error(path, error) from error
+
+
+def is_migrated(connection: sqlite3.Connection) -> bool:
+    """Whether a daemon of this version has been started on the database."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version >= len(MIGRATIONS)
+
+
+def _check_migrated(connection: sqlite3.Connection, path: Path) -> None:
+    if not is_migrated(connection):
+        raise StoreUnusable(str(path), "was made by an older dropscribe", "start this version's daemon once")
+
+
 def _lock_state_dir(state_dir: Path) -> int:
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -317,7 +350,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
 def _migrate(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version, len(MIGRATIONS)):
-        script = MIGRATIONS[number]()
+        script = resources.files("dropscribe.jobs").joinpath(MIGRATIONS[number]).read_text("utf-8")
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
 
 

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from dropscribe.core.model import Attempt
-    from dropscribe.transcripts.model import Segment, Transcript, Word
+    from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 
 TRANSCRIPT_SCHEMA = "dropscribe.transcript/1"
 ERROR_SCHEMA = "dropscribe.error/1"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMED_OUTPUTS = frozenset({"srt", "vtt"})
+_WARNINGS_OF_A_JOB = frozenset({"incomplete_audio", "no_timestamps"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class TranscriptFacts:
         received_at: When intake first saw the file, Unix seconds.
         transcribed_at: When the answer was whole, Unix seconds.
         elapsed_seconds: From the first byte sent to the whole answer.
+        refusals: (provider, code) of those who refused the file before, in order.
     """
 
     path: bytes
@@ -56,6 +58,7 @@ class TranscriptFacts:
     received_at: float
     transcribed_at: float
     elapsed_seconds: float
+    refusals: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +112,43 @@ def transcript_document(
         "speakers": _speakers(transcript),
         "attributes": dict(transcript.attributes),
         "warnings": [],
+        "missing": [_missing(gap) for gap in transcript.missing],
+        "reused": False,
         "source": _source(facts),
         "provider": _provider(transcript, facts),
         "job": _job(facts),
         "raw": transcript.raw,
     }
-    if not _TIMED_OUTPUTS.isdisjoint(outputs) and not cues_of(document):
-        found.append("no_timestamps")
-    document["warnings"] = list(dict.fromkeys(found))
+    document["warnings"] = _warnings(document, found, outputs)
     return document
+
+
+def reused_document(
+    known: Mapping[str, Any],
+    facts: TranscriptFacts,
+    *,
+    outputs: Iterable[str] = ("json",),
+    warnings: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The document of another file with the same content: *known*'s answer, this file's own facts.
+
+    The provider stays the one that answered; warnings that were about the other job's file or outputs go.
+    """
+    found = [word for word in known["warnings"] if word not in _WARNINGS_OF_A_JOB]
+    document = {
+        **known,
+        "reused": True,
+        "source": _source(facts),
+        "provider": {**known["provider"], "path": _path(facts)},
+        "job": _job(facts),
+    }
+    document["warnings"] = _warnings(document, [*found, *warnings], outputs)
+    return document
+
+
+def _warnings(document: Mapping[str, Any], found: Iterable[str], outputs: Iterable[str]) -> list[str]:
+    untimed = not _TIMED_OUTPUTS.isdisjoint(outputs) and not cues_of(document)
+    return list(dict.fromkeys([*found, *(["no_timestamps"] if untimed else [])]))
 
 
 def error_document(facts: ErrorFacts) -> dict[str, Any]:
@@ -174,6 +205,10 @@ def _word(word: Word) -> dict[str, Any]:
     }
 
 
+def _missing(gap: Missing) -> dict[str, Any]:
+    return {"start": _rounded(gap.start), "end": _rounded(gap.end), "code": gap.code}
+
+
 def _speakers(transcript: Transcript) -> list[str]:
     items: list[Segment | Word] = [*transcript.segments, *transcript.words]
     # By time, because a speaker may be known from words alone; untimed items keep their place at the end.
@@ -198,7 +233,12 @@ def _provider(transcript: Transcript, facts: TranscriptFacts) -> dict[str, Any]:
         "model": transcript.model,
         "params": dict(facts.params),
         "request_id": transcript.request_id,
+        "path": _path(facts),
     }
+
+
+def _path(facts: TranscriptFacts) -> list[dict[str, str]]:
+    return [{"provider": provider, "code": code} for provider, code in facts.refusals]
 
 
 def _job(facts: TranscriptFacts) -> dict[str, Any]:

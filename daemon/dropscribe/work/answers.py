@@ -18,6 +18,7 @@ from dropscribe.transcripts.document import (
     error_document,
     name_text,
     path_text,
+    reused_document,
     transcript_document,
 )
 from dropscribe.transcripts.render import RENDERERS
@@ -25,7 +26,7 @@ from dropscribe.transcripts.render import RENDERERS
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from dropscribe.core.model import AttemptEnd, Group, Job
+    from dropscribe.core.model import AttemptEnd, Booking, Group, Job
     from dropscribe.jobs.engine import Engine
     from dropscribe.transcripts.model import Transcript
     from dropscribe.work.setup import DiskThreads, Setup
@@ -49,23 +50,15 @@ class Answers:
         self, job: Job, setup: Setup, transcript: Transcript, sha256: str, seconds: float
     ) -> dict[str, Any]:
         """The transcript's document (CONTRACT.md §5)."""
-        rule, provider = setup.rule(job.folder), setup.config.providers[job.provider]
-        facts = TranscriptFacts(
-            path=job.path,
-            size_bytes=job.snapshot.size_bytes,
-            sha256=sha256,
-            modified_at=job.snapshot.mtime_ns / 1e9,
-            provider_name=provider.name,
-            provider_type=provider.type,
-            params=effective_params(provider.type, rule.params_for(job.provider)),
-            folder=job.folder,
-            attempts=job.attempts,
-            received_at=job.received_at,
-            transcribed_at=time.time(),
-            elapsed_seconds=seconds,
-        )
-        warnings = ("incomplete_audio",) if job.incomplete else ()
-        return transcript_document(transcript, facts, outputs=rule.outputs, warnings=warnings)
+        facts = _facts(job, setup, sha256, job.attempts, seconds)
+        outputs = setup.rule(job.folder).outputs
+        return transcript_document(transcript, facts, outputs=outputs, warnings=_warnings(job))
+
+    def reused(self, job: Job, setup: Setup, known: Mapping[str, Any], sha256: str) -> dict[str, Any]:
+        """The transcript's document for a file whose content was answered before; nothing was sent."""
+        facts = _facts(job, setup, sha256, job.attempts - 1, 0.0)
+        outputs = setup.rule(job.folder).outputs
+        return reused_document(known, facts, outputs=outputs, warnings=_warnings(job))
 
     async def error(self, job: Job, code: str, reason: str, ended: AttemptEnd) -> dict[str, Any]:
         """The error's document (CONTRACT.md §4), every attempt in it."""
@@ -85,7 +78,13 @@ class Answers:
         )
 
     async def keep(
-        self, job: Job, setup: Setup, document: Mapping[str, Any], sha256: str, ended: AttemptEnd
+        self,
+        job: Job,
+        setup: Setup,
+        document: Mapping[str, Any],
+        sha256: str,
+        ended: AttemptEnd,
+        booking: Booking | None = None,
     ) -> Job:
         """Keep *document* under the first names that neither the disk nor another job has."""
         rejected = is_error(document)
@@ -95,7 +94,7 @@ class Answers:
             group = await self._free_group(job, setup, tuple(rendered), refused, rejected=rejected)
             files = tuple((name, rendered[form]) for form, name in group.sidecars)
             kept = Kept(_packed(document, rendered), sha256, group, files)
-            moved = await self._queue.keep(job, kept, ended, rejected=rejected)
+            moved = await self._queue.keep(job, kept, ended, rejected=rejected, booking=booking)
             if moved is not None:
                 return moved
 
@@ -126,6 +125,28 @@ class Answers:
         number, group = await loop.run_in_executor(self._disks.of(job.folder), choose)
         refused.add(number)
         return group
+
+
+def _facts(job: Job, setup: Setup, sha256: str, attempts: int, seconds: float) -> TranscriptFacts:
+    provider = setup.config.providers[job.provider]
+    return TranscriptFacts(
+        path=job.path,
+        size_bytes=job.snapshot.size_bytes,
+        sha256=sha256,
+        modified_at=job.snapshot.mtime_ns / 1e9,
+        provider_name=provider.name,
+        provider_type=provider.type,
+        params=effective_params(provider.type, setup.rule(job.folder).params_for(job.provider)),
+        folder=job.folder,
+        attempts=attempts,
+        received_at=job.received_at,
+        transcribed_at=time.time(),
+        elapsed_seconds=seconds,
+    )
+
+
+def _warnings(job: Job) -> tuple[str, ...]:
+    return ("incomplete_audio",) if job.incomplete else ()
 
 
 def files_of(kept: Kept) -> tuple[tuple[bytes, bytes], ...]:

@@ -7,6 +7,7 @@ names are kept; nothing is kept for audio that changed while it was read.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,17 +29,19 @@ from dropscribe.disk.audio import AudioFile
 from dropscribe.disk.crashpoint import reached
 from dropscribe.work.links import link_refusal
 from dropscribe.work.observer import AttemptReport
+from dropscribe.work.reuse import REUSED, book_answer, duplicate_of, origin_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dropscribe.core.model import Outcome
-    from dropscribe.jobs.engine import Engine
+    from dropscribe.jobs.engine import Engine, KnownAnswer
     from dropscribe.transcripts.model import Transcript
     from dropscribe.work.answers import Answers
     from dropscribe.work.holds import Holds
     from dropscribe.work.observer import Observer
     from dropscribe.work.publisher import Publisher
+    from dropscribe.work.reuse import Reuse
     from dropscribe.work.setup import DiskThreads, IntakeSide, Setup
 
 LOOK_AGAIN_SECONDS = 2.0
@@ -64,6 +67,7 @@ class Handler:
     disks: DiskThreads
     answers: Answers
     publisher: Publisher
+    reuse: Reuse
     jitter: Callable[[], float]
     _looks: Counter[int] = field(default_factory=Counter)
 
@@ -89,6 +93,8 @@ class Handler:
         with audio:
             if unsent := _unsendable(job, setup, audio):
                 return await self._reject_unsent(job, setup, unsent)
+            if known := await self.reuse.find(job, setup, audio):
+                return await self._answer_known(job, setup, audio, known)
             return await self._send(job, setup, audio)
 
     async def _open(self, job: Job, setup: Setup) -> AudioFile:
@@ -124,6 +130,14 @@ class Handler:
         wait_seconds = min(LONGEST_LOOK_SECONDS, LOOK_AGAIN_SECONDS * 2.0 ** min(self._looks[job.id] - 1, 10))
         return Retry(wait_seconds, code, reason)
 
+    async def _answer_known(self, job: Job, setup: Setup, audio: AudioFile, known: KnownAnswer) -> Outcome:
+        """This content was paid for before: nothing is sent."""
+        if setup.rule(job.folder).duplicates == "skip":
+            return await self._reject_unsent(job, setup, duplicate_of(known))
+        document = self.answers.reused(job, setup, json.loads(known.document), audio.sha256)
+        ended = AttemptEnd(0.0, code=REUSED, reason=origin_words(known), counted=False)
+        return KeptForPublishing(await self.answers.keep(job, setup, document, audio.sha256, ended))
+
     async def _send(self, job: Job, setup: Setup, audio: AudioFile) -> Outcome:
         began = time.monotonic()
         try:
@@ -156,7 +170,8 @@ class Handler:
         if not _is_unchanged(audio):
             return self._changed_meanwhile(job, "changed while it was being transcribed", ended)
         document = self.answers.transcript(job, setup, transcript, sha256, ended.seconds)
-        kept = await self.answers.keep(job, setup, document, sha256, ended)
+        booking = book_answer(job, setup, transcript, sha256)
+        kept = await self.answers.keep(job, setup, document, sha256, ended, booking)
         return KeptForPublishing(kept)
 
     def _changed_meanwhile(self, job: Job, reason: str, ended: AttemptEnd) -> Outcome:
@@ -247,6 +262,7 @@ def _unsendable(job: Job, setup: Setup, audio: AudioFile) -> AudioRejected | Non
     if audio.size_bytes == 0:
         return AudioRejected("empty_file", "the file is empty")
     most = setup.config.providers[job.provider].max_upload_bytes
-    if most is not None and audio.size_bytes > most:
+    # A rule that reads media may make it smaller, or not send it at all.
+    if most is not None and audio.size_bytes > most and not setup.rule(job.folder).reads_media:
         return AudioRejected("too_large", f"{audio.size_bytes} bytes; {job.provider} takes {most} at most")
     return link_refusal(audio, setup.rule(job.folder), setup.config.providers[job.provider])

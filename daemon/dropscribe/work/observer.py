@@ -23,6 +23,7 @@ class Filed:
         waited_seconds: From arrival to here.
         audio_seconds: Length of the recording where it is known.
         audio_bytes: Size of the recording.
+        is_reused: Its answer was known already; nothing was sent.
     """
 
     folder: str
@@ -36,6 +37,7 @@ class Filed:
     audio_seconds: float | None = None
     code: str = ""
     reason: str = ""
+    is_reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

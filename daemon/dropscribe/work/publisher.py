@@ -130,6 +130,7 @@ class Publisher:
                 audio_seconds=None if failed else document["duration"],
                 code=document["code"] if failed else "",
                 reason=document["reason"] if failed else "",
+                is_reused=bool(document.get("reused")),
             )
         )
         return Published(filed)

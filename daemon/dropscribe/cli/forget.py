@@ -1,0 +1,57 @@
+"""``dropscribe forget``: the answers that are kept of a recording go, with the daemon up or down.
+
+What was filed in done stays: this is about the ledger, from which the same recording would be answered.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING
+
+from dropscribe.cli import exits
+from dropscribe.cli.configured import read_config
+from dropscribe.cli.tables import plural
+from dropscribe.cli.words import printable, say
+from dropscribe.disk.audio import open_beneath
+from dropscribe.disk.writing import sha256_of
+from dropscribe.jobs import ledger
+from dropscribe.jobs.store import write_once
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Forget what was named; 74 where the ledger has nothing of it."""
+    config = read_config(options)
+    counts = [_forget(config.state_dir, recording) for recording in options.recordings]
+    return exits.OK if all(counts) else exits.IO_ERROR
+
+
+def _forget(state_dir: Path, recording: str) -> int:
+    digest = recording.lower() if _is_digest(recording) else _digest_of(recording)
+    count = write_once(state_dir, lambda db: ledger.forget(db, digest)) or 0
+    if count:
+        sys.stdout.write(f"{printable(recording)}: {plural(count, 'answer')} forgotten\n")
+    else:
+        say(f"dropscribe: {recording}: no answer is kept of it")
+    return count
+
+
+def _is_digest(recording: str) -> bool:
+    return bool(_DIGEST.fullmatch(recording)) and not os.path.lexists(recording)
+
+
+def _digest_of(file: str) -> str:
+    """Given on the command line, a symlink is what the user means."""
+    path = os.path.realpath(os.fsencode(file))
+    descriptor = open_beneath(os.path.dirname(path), os.path.basename(path))
+    try:
+        return sha256_of(descriptor)
+    finally:
+        os.close(descriptor)

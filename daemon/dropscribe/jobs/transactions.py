@@ -1,0 +1,54 @@
+"""Transactions of the embedded engine that are more than one row's: each is one function, all or nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import JobState, Published, Retry, Withdrawn
+from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_seconds
+from dropscribe.jobs import hold_rows, ledger, rows
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from dropscribe.core.model import Booking, Job, Outcome, Scope
+    from dropscribe.core.retry import RetryLimits
+
+
+def record(db: sqlite3.Connection, job: Job, outcome: Outcome, now: float) -> None:
+    """What the handler said came of *job*."""
+    match outcome:
+        case Published():
+            state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
+            rows.end(db, job.id, job.state, state, filed=outcome.path)
+        case Withdrawn():
+            rows.end(db, job.id, job.state, JobState.WITHDRAWN, reason=outcome.reason)
+            if outcome.attempt:
+                rows.end_attempt(db, job.id, outcome.attempt)
+        case Retry() if job.state.is_kept:
+            rows.defer_publishing(db, job, now + outcome.after_seconds, outcome.code, outcome.reason)
+        case Retry():
+            rows.requeue(db, job, now + outcome.after_seconds, outcome)
+
+
+def recover(db: sqlite3.Connection, limits: RetryLimits, now: float) -> list[Job]:
+    """Hand back what the daemon's end cut off; returns those jobs."""
+    cut_off = rows.interrupted(db)
+    for job in cut_off:
+        rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
+    # A clock that was set back must not make anybody wait for its old time.
+    rows.clamp_due(db, now + max(LONGEST_RETRY_AFTER_SECONDS, limits.max_seconds))
+    return cut_off
+
+
+def release(db: sqlite3.Connection, scope: Scope, now: float) -> None:
+    """End a hold; what waited because of it is due at once."""
+    hold_rows.delete_hold(db, scope)
+    hold_rows.make_due(db, str(scope.kind), scope.name, now)
+
+
+def book(db: sqlite3.Connection, job: Job, document: bytes, booking: Booking, now: float) -> None:
+    """Write into the books what *booking* says of *job*'s answer."""
+    if booking.answer is not None:
+        ledger.write_answer(db, booking.answer, job, document, now)
+        ledger.prune(db, now - booking.keep_seconds)

@@ -167,8 +167,12 @@ class Dropper:
             return os.fstat(file.fileno())
 
 
-def run_trial(trial: Trial, root: Path) -> Report:
-    """Do it below *root*, which is empty and on a local file system."""
+def run_trial(trial: Trial, root: Path, filed: Path | None = None) -> Report:
+    """Do it below *root*, which is empty and on a local file system.
+
+    Args:
+        filed: Where done and failed stand; default: in *root*.
+    """
     began = time.monotonic()
     emulator, till = billing_emulator()
     weather = random.Random(f"{trial.seed} weather")
@@ -179,7 +183,12 @@ def run_trial(trial: Trial, root: Path) -> Report:
             root,
             emulator.url,
             provider={"concurrency": CONCURRENCY},
-            rule={"settle": "100ms", "rescan": "1s"},
+            rule={
+                "settle": "100ms",
+                "rescan": "1s",
+                "done": str((filed or root) / "done"),
+                "failed": str((filed or root) / "failed"),
+            },
             extra={"hold": {"first": "100ms", "max": "500ms"}},
         )
         dropper = Dropper(trial, site, till)

@@ -27,10 +27,12 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--large-bytes", type=int, default=20_000_000)
+    parser.add_argument("--filed", type=Path, help="where done and failed stand: another file system, maybe")
     given = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="dropscribe-kills-"))
     print(f"seed {given.seed}, in {root}", flush=True)  # noqa: T201  # its interface
-    report = run_trial(Trial(given.seed, given.files, given.kills, given.large_bytes), root)
+    trial = Trial(given.seed, given.files, given.kills, given.large_bytes)
+    report = run_trial(trial, root, given.filed)
     print(json.dumps(asdict(report), indent=2))  # noqa: T201
     if breaches := report.breaches():
         print(f"BROKEN: {breaches}")  # noqa: T201

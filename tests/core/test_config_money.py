@@ -46,3 +46,18 @@ def test_mistakes_about_duplicates_are_told():
         ("folders.f.duplicates", "'again' is not one of reuse, transcribe, skip"),
         ("ledger_keep", "'ever' is not a duration"),
     ]
+
+
+def test_a_fallback_is_for_held_providers_unless_said():
+    """The default changes nothing."""
+    assert config_of().folders["f"].fallback == "held"
+
+
+def test_mistakes_about_fallback_are_told():
+    """A word that is none; and a fallback to nobody is worth a warning."""
+    message = "'always' is not one of held, refused, both"
+    assert said_of("fallback: always") == [("folders.f.fallback", message)]
+    text = f"{PROVIDERS}folders: {{f: {{inbox: in, provider: p, fallback: both}}}}\n"
+    (warning,) = parse_config(text, folder=Path("/srv"), environ={})[1]
+    assert warning.warning
+    assert (warning.path, warning.line) == ("folders.f.fallback", 2)

@@ -15,14 +15,14 @@ from dropscribe.core.model import NewJob
 from dropscribe.core.retry import RetryLimits
 from dropscribe.disk.audio import snapshot_of
 from dropscribe.jobs.embedded import EmbeddedEngine
-from dropscribe.jobs.engine import Lane, Plan
 from dropscribe.jobs.store import Store
 from dropscribe.work.answers import Answers
+from dropscribe.work.fallback import Fallback
 from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
 from dropscribe.work.publisher import Publisher
 from dropscribe.work.reuse import Reuse
-from dropscribe.work.setup import DiskThreads, Setup
+from dropscribe.work.setup import DiskThreads, Setup, build_plan
 
 from support.scripted import ScriptedProvider
 
@@ -143,13 +143,10 @@ class House:
             answers=answers,
             publisher=publisher,
             reuse=Reuse(self.engine),
+            fallback=Fallback(self.engine),
             jitter=lambda: 1.0,
         )
-        lanes = {
-            name: Lane(name, provider.concurrency, provider.requests_per_minute)
-            for name, provider in self.config.providers.items()
-        }
-        plan = Plan(lanes, {name: rule.providers for name, rule in self.config.folders.items()})
+        plan = build_plan(self.config)
         self.engine.replan(plan)
         self.feeding = asyncio.create_task(self.engine.run(plan, self.handler))
         return self

@@ -25,20 +25,21 @@ from dropscribe.config.diff import diff_configs
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
+from dropscribe.jobs import transactions
 from dropscribe.jobs.embedded import EmbeddedEngine
-from dropscribe.jobs.engine import Lane, Plan
 from dropscribe.jobs.store import Store
 from dropscribe.media.build import add_fitted_providers, sweep_spool
 from dropscribe.providers.build import build_provider
 from dropscribe.service.live import write_live
 from dropscribe.service.status import status_document
 from dropscribe.work.answers import Answers
+from dropscribe.work.fallback import Fallback
 from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
 from dropscribe.work.links import add_link_providers
 from dropscribe.work.publisher import Publisher
 from dropscribe.work.reuse import Reuse
-from dropscribe.work.setup import DiskThreads, Setup
+from dropscribe.work.setup import DiskThreads, Setup, build_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,13 +127,14 @@ class Daemon:
             answers=answers,
             publisher=publisher,
             reuse=Reuse(self.engine),
+            fallback=Fallback(self.engine),
             jitter=random.random,
         )
 
     async def _run_built(self, *, once: bool) -> RunResult:
         try:
             async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(self.engine.run(_plan(self.config), self.handler))
+                feeding = group.create_task(self.engine.run(build_plan(self.config), self.handler))
                 self.inboxes.swap(self.config.folders)
                 await self.health.start(self.status, self._find_stuck, self._find_unready)
                 side = [
@@ -287,7 +289,9 @@ class Daemon:
         self.reporter.hooks = self.health.hooks
         self.holds.first_seconds = config.hold.first_seconds
         self.holds.max_seconds = config.hold.max_seconds
-        self.engine.replan(_plan(config))
+        plan = build_plan(config)
+        self.engine.replan(plan)
+        await self.engine.store.do(lambda db: transactions.free_strangers(db, plan))
         for name, provider in old.providers.items():
             if providers.get(name) is not provider:
                 self.engine.probe_now(Scope(ScopeKind.PROVIDER, name))
@@ -325,14 +329,6 @@ def _limits(config: Config) -> dict[str, Any]:
         "max_ambiguous": retry.max_ambiguous,
         "max_crashes": retry.max_crashes,
     }
-
-
-def _plan(config: Config) -> Plan:
-    lanes = {
-        name: Lane(name, provider.concurrency, provider.requests_per_minute)
-        for name, provider in config.providers.items()
-    }
-    return Plan(lanes, {name: rule.providers for name, rule in config.folders.items()})
 
 
 def _build_providers(

@@ -128,7 +128,7 @@ def _line(
     size_bytes = found.status.st_size if found.status and is_file(found) else None
     if found.reason or size_bytes is None:
         return Line(found.path, "not_taken", found.reason or "it is no file", size_bytes=size_bytes)
-    provider = rule.providers[0]
+    provider = _provider_for(config, rule, size_bytes)
     state = next((states[key] for key in found.identities() if key in states), None)
     reason, seconds = prober.look(rule, found.path)
     limit_bytes = config.providers[provider].max_upload_bytes
@@ -136,11 +136,18 @@ def _line(
         is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
         words = _live_words(state, now)
         return Line(found.path, state[0].value, words, provider, size_bytes, seconds, is_sent)
-    if limit_bytes is not None and size_bytes > limit_bytes:
+    if limit_bytes is not None and size_bytes > limit_bytes and not rule.reads_media:
         words = f"larger than max_upload ({bytes_words(limit_bytes)}): it goes to failed, unsent"
         return Line(found.path, "new", words, provider, size_bytes, seconds)
     is_sent = size_bytes > 0 and not reason.startswith("may not be read")
     return Line(found.path, "new", reason, provider, size_bytes, seconds, is_sent)
+
+
+def _provider_for(config: Config, rule: FolderRule, size_bytes: int) -> str:
+    """The first, or where the rule falls back from refusals, the first that takes so much."""
+    limits = {name: config.providers[name].max_upload_bytes for name in rule.providers}
+    taking = [name for name, most in limits.items() if most is None or size_bytes <= most]
+    return taking[0] if taking and rule.fallback != "held" else rule.providers[0]
 
 
 def _live_words(state: tuple[JobState, float], now: float) -> str:
@@ -156,14 +163,14 @@ def _live_words(state: tuple[JobState, float], now: float) -> str:
 
 
 def _totals(config: Config, rule: FolderRule, lines: list[Line]) -> Totals:
-    price = config.providers[rule.providers[0]].price_per_minute
-    totals = Totals(cost=None if price is None else 0.0)
+    totals = Totals(cost=None if config.providers[rule.providers[0]].price_per_minute is None else 0.0)
     for line in lines:
         totals.not_taken += not line.is_taken
         if line.is_sent:
             _add(totals, line)
-    if price is not None:
-        totals.cost = totals.seconds / 60 * price
+            price = config.providers[line.provider].price_per_minute
+            if totals.cost is not None and price is not None:
+                totals.cost += (line.seconds or 0.0) / 60 * price
     return totals
 
 

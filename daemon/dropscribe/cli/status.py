@@ -17,6 +17,7 @@ from dropscribe.jobs.engine import Stats
 from dropscribe.jobs.stats import read_stats
 from dropscribe.jobs.story import read_live_states
 from dropscribe.service.status import status_document
+from dropscribe.work.setup import build_plan
 
 if TYPE_CHECKING:
     import argparse
@@ -45,8 +46,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def read_status(config: Config, look: QueueLook, now: float) -> dict[str, Any]:
     """The object of CONTRACT.md §6; while the daemon is down the inboxes are looked at here."""
-    chains = {name: rule.providers for name, rule in config.folders.items()}
-    stats = read_stats(look.db, chains, now) if look.db else Stats({}, ())
+    stats = read_stats(look.db, build_plan(config), now) if look.db else Stats({}, ())
     live = look.live if look.is_running else _own_look(config, look)
     return status_document(config, stats, live, running=look.is_running, now=now)
 

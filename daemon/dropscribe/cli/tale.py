@@ -168,7 +168,10 @@ def _queued_words(story: Story, place: Place, look: QueueLook, now: float) -> tu
         words.append(f"its folder waits: {closed}")
     if story.due_at > now:
         words.append(f"it is tried again {time_words(story.due_at, now)}, because of {_why(story)}")
-    return state, words or [_turn_words(story, look)]
+    words += [f"{tried.provider} refused it ({tried.code})" for tried in story.tries if tried.refused]
+    if not words or (state == "queued" and words[-1].endswith(")")):
+        words.append(_turn_words(story, look))
+    return state, words
 
 
 def _turn_words(story: Story, look: QueueLook) -> str:
@@ -191,8 +194,9 @@ def _hold_words(story: Story, place: Place, look: QueueLook, now: float) -> list
     if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
         found.append((f"rule {story.folder}", hold))
     held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
-    if is_held(story.pin, place.rule.providers, held):
-        wanted = (story.pin,) if story.pin else place.rule.providers
+    is_firm = place.rule.fallback == "refused"
+    if is_held(story.pin, place.rule.providers, held, is_firm=is_firm):
+        wanted = (story.pin,) if story.pin else place.rule.providers[: 1 if is_firm else None]
         found += [(f"provider {name}", holds[Scope(ScopeKind.PROVIDER, name)]) for name in wanted]
     return [words for who, hold in found for words in _one_hold_words(who, hold, now)]
 

@@ -6,16 +6,16 @@ Guarantees: whatever is wrong is reported to the document; the answer is whole o
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dropscribe.config import keys as k
 from dropscribe.config import model as m
-from dropscribe.config.credentials import find_api_key, find_token
+from dropscribe.config.credentials import find_api_key, find_secret
+from dropscribe.config.notify import build_notify
 from dropscribe.config.params import check_params, check_rule_params, params_to_send
-from dropscribe.config.quantities import parse_listen
+from dropscribe.config.quantities import is_loopback, parse_listen
 
 if TYPE_CHECKING:
     from dropscribe.config.credentials import Surroundings
@@ -55,6 +55,7 @@ def build_config(keys: k.FileKeys, document: Document, around: Surroundings, pat
         if keys.heartbeat
         else None,
         hooks=_hooks(keys.hooks, around) if keys.hooks else None,
+        notify=build_notify(keys.notify, document, around) if keys.notify else None,
     )
 
 
@@ -170,6 +171,7 @@ def _folder(
         silence_threshold_dbfs=rule.silence_threshold,
         channels=rule.channels,
         sidecar_name=rule.sidecar_name,
+        fallback=rule.fallback,
         duplicates=rule.duplicates,
         settle_seconds=rule.settle,
         settle_incomplete_seconds=rule.settle_incomplete,
@@ -203,21 +205,11 @@ def _folder_params(
 
 def _http(keys: k.HttpKeys, document: Document, around: Surroundings) -> m.HttpConfig:
     host, port = parse_listen(keys.listen)
-    token = find_token(keys.token, keys.token_file, ("http",), document, around)
+    token = find_secret(keys.token, keys.token_file, ("http", "token"), document, around)
     if token is None and not is_loopback(host) and not document.has_problem_below(("http",)):
         hint = "add token_file: PATH, or listen on 127.0.0.1"
         document.report(("http", "listen"), f"without a token only this machine may ask, not {host}", hint)
     return m.HttpConfig(listen=keys.listen, host=host, port=port, token=token)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host*, without brackets, is this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _hooks(keys: k.HooksKeys, around: Surroundings) -> m.HooksConfig:

@@ -29,7 +29,9 @@ def check_config(config: Config, document: Document) -> None:
         _check_destinations(rule, rules, real, document)
         _check_state_dir(rule, config, real, document)
         _check_links(rule, config, document)
+        _check_fallback(rule, document)
     _check_shared_defaults(rules, document)
+    _check_durations(config, document)
 
 
 def _is_inside(path: str, folder: str) -> bool:
@@ -70,6 +72,14 @@ def _check_waits(config: Config, document: Document) -> None:
             document.report(
                 (section, "first"), "the first wait is longer than the longest", f"see {section}.max"
             )
+
+
+def _check_fallback(rule: FolderRule, document: Document) -> None:
+    if rule.fallback != "held" and len(rule.providers) < 2:
+        message = "there is no second provider to fall back to"
+        document.report(
+            ("folders", rule.name, "fallback"), message, "write provider: [first, second]", warning=True
+        )
 
 
 def _check_inboxes(rule: FolderRule, other: FolderRule, real: dict[Path, str], document: Document) -> None:
@@ -139,3 +149,12 @@ def _check_shared_defaults(rules: list[FolderRule], document: Document) -> None:
 
 def _with_default(rules: list[FolderRule], key: str, document: Document) -> Iterator[FolderRule]:
     return (rule for rule in rules if not document.line_of(("folders", rule.name, key)))
+
+
+def _check_durations(config: Config, document: Document) -> None:
+    for name, provider in config.providers.items():
+        users = [rule for rule in config.folders.values() if name in rule.providers]
+        if provider.max_duration_seconds is not None and all(rule.prepare == "never" for rule in users):
+            path = ("providers", name, "max_duration")
+            hint = "set prepare: when_needed in the rule"
+            document.report(path, "no rule cuts recordings for it", hint, on_key=True, warning=True)

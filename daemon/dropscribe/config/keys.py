@@ -154,6 +154,11 @@ class FolderKeys(Keys):
         description="Where audio goes that can never be transcribed; default: `failed` beside the inbox.",
     )
     provider: t.Names = Field(description="A provider's name, or a list: the first that is not held.")
+    fallback: Literal["held", "refused", "both"] = Field(
+        default="held",
+        description="When the next of a list is asked: the one before is held, or refused the file as itself "
+        "(too large, format), or both. With `refused` a held one is waited for.",
+    )
     params: t.RuleParams = Field(
         default={}, description="Request parameters over the provider's; with a list, keyed by provider name."
     )
@@ -281,6 +286,34 @@ class HooksKeys(Keys):
     timeout: t.Duration = Field(default=30.0, description="A command that takes longer is ended.")
 
 
+class WebhookKeys(Keys):
+    """A program elsewhere that is told."""
+
+    url: t.Url = Field(description="Gets one signed POST an event, again until it answers with 2xx.")
+    secret: t.SecretText | None = Field(
+        default=None, description="What the signature is made with, best as `${NAME}`; this or the next."
+    )
+    secret_file: t.Text | None = Field(default=None, description="A file that holds the secret.")
+
+
+class NotifyKeys(Keys):
+    """Who is told of failed files, of holds and their ends, and of budgets."""
+
+    urls: t.SecretUrls = Field(
+        default=(),
+        description="People, by the apprise library (`dropscribe[notify]`): `mailto://…`, `ntfy://…`, …",
+    )
+    batch: t.Duration = Field(
+        default=5 * MINUTE,
+        description="People get one message at most in this time, about all that happened.",
+    )
+    quiet_hours: t.Hours | None = Field(
+        default=None,
+        description="When people get no message, such as `22:00-07:00`; it comes in the morning.",
+    )
+    webhook: WebhookKeys | None = Field(default=None, description="A program that is told of each event.")
+
+
 class FileKeys(Keys):
     """The whole file."""
 
@@ -315,3 +348,6 @@ class FileKeys(Keys):
         default=None, description="A sign of life for a monitor elsewhere; off when absent."
     )
     hooks: HooksKeys | None = Field(default=None, description="Commands for what happened; off when absent.")
+    notify: NotifyKeys | None = Field(
+        default=None, description="People and programs that are told what went wrong; off when absent."
+    )

@@ -96,6 +96,7 @@ class FolderRule:
     silence_threshold_dbfs: float = -50.0
     channels: Literal["mix", "split"] = "mix"
     sidecar_name: Literal["stem", "full"] = "stem"
+    fallback: Literal["held", "refused", "both"] = "held"
     duplicates: Literal["reuse", "transcribe", "skip"] = "reuse"
     settle_seconds: float | None = None
     settle_incomplete_seconds: float | None = None
@@ -186,6 +187,33 @@ class HooksConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookConfig:
+    """A program elsewhere that is told of each event.
+
+    Attributes:
+        url: Kept out of repr: such urls are often keys in themselves.
+    """
+
+    url: str = field(repr=False)
+    secret: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifyConfig:
+    """Who is told what went wrong.
+
+    Attributes:
+        urls: People, as the apprise library takes them.
+        quiet_hours: (begin, end) in minutes of the day; people get no message then.
+    """
+
+    urls: tuple[Secret, ...] = ()
+    batch_seconds: float = 300.0
+    quiet_hours: tuple[int, int] | None = None
+    webhook: WebhookConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole of it; the optional parts are None where they are off.
 
@@ -206,4 +234,16 @@ class Config:
     metrics: MetricsConfig | None = None
     heartbeat: HeartbeatConfig | None = None
     hooks: HooksConfig | None = None
+    notify: NotifyConfig | None = None
+
+    @property
+    def secrets(self) -> list[str]:
+        """All that no log line and no command's environment may hold."""
+        found = [provider.api_key for provider in self.providers.values()]
+        found.append(self.http.token if self.http else None)
+        if self.notify:
+            found += self.notify.urls
+            found.append(self.notify.webhook.secret if self.notify.webhook else None)
+        return [secret.reveal() for secret in found if secret is not None]
+
     ledger_keep_seconds: float = 90 * 86400.0

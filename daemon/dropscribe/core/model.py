@@ -233,6 +233,7 @@ class Attempt:
         status: HTTP status or None.
         code: "" for success; else the error's code; "interrupted" when the daemon ended first.
         counted: Whether it counts towards give_up_after and max_ambiguous.
+        refused: The provider refused the file as itself, and the next in the list was asked.
     """
 
     at: float
@@ -242,6 +243,7 @@ class Attempt:
     code: str = ""
     reason: str = ""
     counted: bool = True
+    refused: bool = False
 
 
 class ScopeKind(enum.StrEnum):
@@ -287,6 +289,7 @@ class AttemptEnd:
     reason: str = ""
     counted: bool = True
     ambiguous: bool = False
+    refused: bool = False
 
 
 # What the handler tells the engine ------------------------------------------------------------
@@ -313,7 +316,7 @@ class Retry:
     Attributes:
         attempt: How the attempt ended; None when none was made (publishing, a missing file).
         spent_seconds: What to add to the job's spent time.
-        pin: Provider to stay with after an ambiguous attempt, or "".
+        pin: Provider to stay with after an ambiguous attempt, or to ask after a refusal, or "".
     """
 
     after_seconds: float

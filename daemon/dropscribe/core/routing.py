@@ -30,6 +30,7 @@ def routes_for(
     chains: Mapping[str, Sequence[str]],
     held_providers: Collection[str],
     closed_folders: Collection[str],
+    firm_folders: Collection[str] = (),
 ) -> list[Route]:
     """The folders that *provider* serves now; while it is itself held, those that may probe it.
 
@@ -38,20 +39,40 @@ def routes_for(
         chains: Folder → its providers in order.
         held_providers: Names of the held ones.
         closed_folders: Folders from which nothing may be claimed (unavailable, stuck, held).
+        firm_folders: Folders whose jobs wait for their first provider, held or not.
     """
     probing = provider in held_providers
+
+    def is_for_all(folder: str, chain: Sequence[str]) -> bool:
+        if folder in firm_folders:
+            return provider == chain[0]
+        return probing or _first_open(chain, held_providers) == provider
+
     return [
-        Route(folder, unpinned=probing or _first_open(chain, held_providers) == provider)
+        Route(folder, unpinned=is_for_all(folder, chain))
         for folder, chain in chains.items()
         if provider in chain and folder not in closed_folders
     ]
 
 
-def is_held(pin: str, chain: Sequence[str], held_providers: Collection[str]) -> bool:
+def is_held(
+    pin: str, chain: Sequence[str], held_providers: Collection[str], *, is_firm: bool = False
+) -> bool:
     """Whether a waiting job waits for a held provider: its own, or all of its folder's."""
     if pin:
         return pin in held_providers
-    return _first_open(chain, held_providers) is None
+    return _first_open(chain[:1] if is_firm else chain, held_providers) is None
+
+
+def next_after_refusal(
+    chain: Sequence[str], refused: Collection[str], held_providers: Collection[str]
+) -> str | None:
+    """Whom to ask after *refused* would not take a file: the first that is not held, else the first.
+
+    None where everybody has refused.
+    """
+    left = [name for name in chain if name not in refused]
+    return _first_open(left, held_providers) or next(iter(left), None)
 
 
 def _first_open(chain: Sequence[str], held_providers: Collection[str]) -> str | None:

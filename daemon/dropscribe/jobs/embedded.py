@@ -149,7 +149,7 @@ class EmbeddedEngine:
     async def stats(self) -> Stats:
         """See the seam."""
         plan, in_flight = self._gate.plan, dict(self._gate.running.providers)
-        return await self.store.do(lambda db: stats.read_stats(db, plan.chains, time.time(), in_flight))
+        return await self.store.do(lambda db: stats.read_stats(db, plan, time.time(), in_flight))
 
     # What only a single process needs ------------------------------------------------------------
 
@@ -234,7 +234,9 @@ class EmbeddedEngine:
     # Recovery -----------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        cut_off = await self.store.do(lambda db: transactions.recover(db, self.limits, time.time()))
+        cut_off = await self.store.do(
+            lambda db: transactions.recover(db, self._gate.plan, self.limits, time.time())
+        )
         reached("recovered")
         for hold in await self.store.do(hold_rows.read_holds):
             self._gate.holds[hold.scope] = hold

@@ -6,7 +6,7 @@ Nothing above this seam knows which engine runs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,10 +59,12 @@ class Plan:
     Attributes:
         lanes: By provider name.
         chains: Folder → its providers in order; folders not in here are left alone.
+        firm: Folders whose jobs wait for their first provider, held or not.
     """
 
     lanes: Mapping[str, Lane]
     chains: Mapping[str, Sequence[str]]
+    firm: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ class Gate:
 
     def _routes(self, provider: str, closed: Iterable[str]) -> tuple[Route, ...]:
         held = self._held(ScopeKind.PROVIDER)
-        return tuple(routes_for(provider, self.plan.chains, held, set(closed)))
+        return tuple(routes_for(provider, self.plan.chains, held, set(closed), self.plan.firm))
 
     def _held(self, kind: ScopeKind) -> set[str]:
         return {scope.name for scope in self.holds if scope.kind is kind}

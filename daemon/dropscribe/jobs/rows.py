@@ -22,9 +22,11 @@ from dropscribe.core.model import (
     Kept,
     Retry,
 )
+from dropscribe.jobs.store import is_migrated
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
     from dropscribe.core.routing import Route
 
@@ -278,9 +280,9 @@ def end(
 def end_attempt(db: sqlite3.Connection, job_id: int, ended: AttemptEnd) -> None:
     """Write how the running attempt ended."""
     db.execute(
-        "UPDATE attempts SET seconds = ?, status = ?, code = ?, reason = ?, counted = ?"
+        "UPDATE attempts SET seconds = ?, status = ?, code = ?, reason = ?, counted = ?, refused = ?"
         " WHERE id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS NULL",
-        (ended.seconds, ended.status, ended.code, ended.reason, ended.counted, job_id),
+        (ended.seconds, ended.status, ended.code, ended.reason, ended.counted, ended.refused, job_id),
     )
 
 
@@ -332,12 +334,23 @@ def _tally(db: sqlite3.Connection, folder: str, what: str) -> None:
 
 def read_attempts(db: sqlite3.Connection, job_id: int) -> list[Attempt]:
     """Every attempt of one job, oldest first."""
+    column = "refused" if is_migrated(db) else "0"  # `why` may ask before the new daemon has started
     rows = db.execute(
-        "SELECT at, provider, seconds, status, code, reason, counted FROM attempts"
+        f"SELECT at, provider, seconds, status, code, reason, counted, {column} FROM attempts"  # constants
         " WHERE job_id = ? ORDER BY id",
         (job_id,),
     )
     return [
-        Attempt(at, provider, seconds, status, code, reason, counted=bool(counted))
-        for at, provider, seconds, status, code, reason, counted in rows
+        Attempt(at, provider, seconds, status, code, reason, counted=bool(counted), refused=bool(refused))
+        for at, provider, seconds, status, code, reason, counted, refused in rows
     ]
+
+
+def unpin(db: sqlite3.Connection, folder: str, chain: Sequence[str]) -> None:
+    """Waiting jobs that are pinned to a provider which *folder* no longer has are free again."""
+    marks = ", ".join("?" * len(chain))
+    db.execute(
+        "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin <> ''"
+        f" AND pin NOT IN ({marks})",  # question marks alone
+        (folder, *chain),
+    )

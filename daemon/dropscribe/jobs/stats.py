@@ -11,34 +11,34 @@ from dropscribe.jobs.engine import FolderStats, Stats
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from dropscribe.jobs.engine import Plan
 
 
 def read_stats(
     db: sqlite3.Connection,
-    chains: Mapping[str, Sequence[str]],
+    plan: Plan,
     now: float,
     in_flight: Mapping[str, int] | None = None,
 ) -> Stats:
-    """Counts of every folder in *chains*, and the holds."""
+    """Counts of every folder in *plan*, and the holds."""
     holds = hold_rows.read_holds(db)
     held = {hold.scope for hold in holds}
     counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
-    folders = {
-        folder: _folder_stats(db, folder, chain, held, now, counts) for folder, chain in chains.items()
-    }
+    folders = {folder: _folder_stats(db, folder, plan, held, now, counts) for folder in plan.chains}
     return Stats(folders, holds, in_flight or {})
 
 
 def _folder_stats(
     db: sqlite3.Connection,
     folder: str,
-    chain: Sequence[str],
+    plan: Plan,
     held: set[Scope],
     now: float,
     counts: Mapping[tuple[str, str], int],
 ) -> FolderStats:
-    waiting = _waiting(db, folder, chain, held, now)
+    waiting = _waiting(db, folder, plan, held, now)
     return FolderStats(
         queued=waiting["queued"],
         deferred=waiting["deferred"],
@@ -52,18 +52,17 @@ def _folder_stats(
     )
 
 
-def _waiting(
-    db: sqlite3.Connection, folder: str, chain: Sequence[str], held: set[Scope], now: float
-) -> dict[str, int]:
+def _waiting(db: sqlite3.Connection, folder: str, plan: Plan, held: set[Scope], now: float) -> dict[str, int]:
     """Queued rows by what they wait for: a slot, a time, or a hold."""
     held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folder_held = Scope(ScopeKind.FOLDER, folder) in held
+    chain, is_firm = plan.chains[folder], folder in plan.firm
     waiting = {"queued": 0, "deferred": 0, "held": 0}
     for pin, is_deferred, n in db.execute(
         "SELECT pin, due_at > ?, count(*) FROM jobs WHERE state = 'queued' AND folder = ? GROUP BY 1, 2",
         (now, folder),
     ):
-        if folder_held or is_held(pin, chain, held_providers):
+        if folder_held or is_held(pin, chain, held_providers, is_firm=is_firm):
             waiting["held"] += n
         else:
             waiting["deferred" if is_deferred else "queued"] += n

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Booking, Job, Outcome, Scope
     from dropscribe.core.retry import RetryLimits
+    from dropscribe.jobs.engine import Plan
 
 
 def record(db: sqlite3.Connection, job: Job, outcome: Outcome, now: float) -> None:
@@ -31,14 +32,21 @@ def record(db: sqlite3.Connection, job: Job, outcome: Outcome, now: float) -> No
             rows.requeue(db, job, now + outcome.after_seconds, outcome)
 
 
-def recover(db: sqlite3.Connection, limits: RetryLimits, now: float) -> list[Job]:
+def recover(db: sqlite3.Connection, plan: Plan, limits: RetryLimits, now: float) -> list[Job]:
     """Hand back what the daemon's end cut off; returns those jobs."""
+    free_strangers(db, plan)
     cut_off = rows.interrupted(db)
     for job in cut_off:
         rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
     # A clock that was set back must not make anybody wait for its old time.
     rows.clamp_due(db, now + max(LONGEST_RETRY_AFTER_SECONDS, limits.max_seconds))
     return cut_off
+
+
+def free_strangers(db: sqlite3.Connection, plan: Plan) -> None:
+    """No job waits for a provider that its folder's list no longer has."""
+    for folder, chain in plan.chains.items():
+        rows.unpin(db, folder, chain)
 
 
 def release(db: sqlite3.Connection, scope: Scope, now: float) -> None:

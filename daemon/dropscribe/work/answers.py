@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import Attempt, Kept
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from dropscribe.transcripts.model import Transcript
     from dropscribe.work.setup import DiskThreads, Setup
 
+Refusals = Sequence[tuple[str, str]]
+"""(provider, code) of those who refused a file before, in order."""
+
 ERROR_SCHEMA_PREFIX = "dropscribe.error/"
 
 
@@ -47,23 +51,25 @@ class Answers:
         self._disks = disks
 
     def transcript(
-        self, job: Job, setup: Setup, transcript: Transcript, sha256: str, seconds: float
+        self, job: Job, setup: Setup, transcript: Transcript, sha256: str, seconds: float, refusals: Refusals
     ) -> dict[str, Any]:
         """The transcript's document (CONTRACT.md §5)."""
-        facts = _facts(job, setup, sha256, job.attempts, seconds)
+        facts = _facts(job, setup, sha256, job.attempts, seconds, refusals)
         outputs = setup.rule(job.folder).outputs
         return transcript_document(transcript, facts, outputs=outputs, warnings=_warnings(job))
 
-    def reused(self, job: Job, setup: Setup, known: Mapping[str, Any], sha256: str) -> dict[str, Any]:
+    def reused(
+        self, job: Job, setup: Setup, known: Mapping[str, Any], sha256: str, refusals: Refusals
+    ) -> dict[str, Any]:
         """The transcript's document for a file whose content was answered before; nothing was sent."""
-        facts = _facts(job, setup, sha256, job.attempts - 1, 0.0)
+        facts = _facts(job, setup, sha256, job.attempts - 1, 0.0, refusals)
         outputs = setup.rule(job.folder).outputs
         return reused_document(known, facts, outputs=outputs, warnings=_warnings(job))
 
     async def error(self, job: Job, code: str, reason: str, ended: AttemptEnd) -> dict[str, Any]:
         """The error's document (CONTRACT.md §4), every attempt in it."""
         attempts = await self._queue.attempts(job)
-        was_sent = ended.counted
+        was_sent = ended.counted or any(attempt.refused for attempt in attempts)
         last = Attempt(attempts[-1].at, job.provider, ended.seconds, ended.status, ended.code, ended.reason)
         return error_document(
             ErrorFacts(
@@ -127,7 +133,9 @@ class Answers:
         return group
 
 
-def _facts(job: Job, setup: Setup, sha256: str, attempts: int, seconds: float) -> TranscriptFacts:
+def _facts(
+    job: Job, setup: Setup, sha256: str, attempts: int, seconds: float, refusals: Refusals
+) -> TranscriptFacts:
     provider = setup.config.providers[job.provider]
     return TranscriptFacts(
         path=job.path,
@@ -142,6 +150,7 @@ def _facts(job: Job, setup: Setup, sha256: str, attempts: int, seconds: float) -
         received_at=job.received_at,
         transcribed_at=time.time(),
         elapsed_seconds=seconds,
+        refusals=refusals,
     )
 
 

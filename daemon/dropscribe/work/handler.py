@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dropscribe.jobs.engine import Engine, KnownAnswer
     from dropscribe.transcripts.model import Transcript
     from dropscribe.work.answers import Answers
+    from dropscribe.work.fallback import Fallback
     from dropscribe.work.holds import Holds
     from dropscribe.work.observer import Observer
     from dropscribe.work.publisher import Publisher
@@ -68,6 +69,7 @@ class Handler:
     answers: Answers
     publisher: Publisher
     reuse: Reuse
+    fallback: Fallback
     jitter: Callable[[], float]
     _looks: Counter[int] = field(default_factory=Counter)
 
@@ -134,7 +136,9 @@ class Handler:
         """This content was paid for before: nothing is sent."""
         if setup.rule(job.folder).duplicates == "skip":
             return await self._reject_unsent(job, setup, duplicate_of(known))
-        document = self.answers.reused(job, setup, json.loads(known.document), audio.sha256)
+        document = self.answers.reused(
+            job, setup, json.loads(known.document), audio.sha256, await self.fallback.refusals(job, setup)
+        )
         ended = AttemptEnd(0.0, code=REUSED, reason=origin_words(known), counted=False)
         return KeptForPublishing(await self.answers.keep(job, setup, document, audio.sha256, ended))
 
@@ -169,7 +173,8 @@ class Handler:
             return self._disk_trouble(job, error)
         if not _is_unchanged(audio):
             return self._changed_meanwhile(job, "changed while it was being transcribed", ended)
-        document = self.answers.transcript(job, setup, transcript, sha256, ended.seconds)
+        refusals = await self.fallback.refusals(job, setup)
+        document = self.answers.transcript(job, setup, transcript, sha256, ended.seconds, refusals)
         booking = book_answer(job, setup, transcript, sha256)
         kept = await self.answers.keep(job, setup, document, sha256, ended, booking)
         return KeptForPublishing(kept)
@@ -189,7 +194,8 @@ class Handler:
                 await self.holds.hold(kind, name, error)
                 return Retry(0.0, error.code, error.reason, _uncounted(ended))
             case GiveUp(code):
-                return await self._reject(job, setup, error, ended, code)
+                onward = await self.fallback.onward(job, setup, error, ended)
+                return onward or await self._reject(job, setup, error, ended, code)
             case TryAgain():
                 return self._again(job, error, verdict, ended)
 
@@ -224,7 +230,8 @@ class Handler:
 
     async def _reject_unsent(self, job: Job, setup: Setup, error: AudioRejected) -> Outcome:
         ended = AttemptEnd(0.0, code=error.code, reason=error.reason, counted=False)
-        return await self._reject(job, setup, error, ended)
+        onward = await self.fallback.onward(job, setup, error, ended)
+        return onward or await self._reject(job, setup, error, ended)
 
     def _report(self, job: Job, ended: AttemptEnd) -> None:
         self.observer.attempt_ended(

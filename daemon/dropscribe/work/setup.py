@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from dropscribe.jobs.engine import Lane, Plan
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,6 +48,17 @@ class Setup:
     def inbox(self, folder: str) -> bytes:
         """The rule's inbox as bytes."""
         return os.fsencode(self.rule(folder).inbox)
+
+
+def build_plan(config: Config) -> Plan:
+    """What the engine may feed."""
+    lanes = {
+        name: Lane(name, provider.concurrency, provider.requests_per_minute)
+        for name, provider in config.providers.items()
+    }
+    chains = {name: rule.providers for name, rule in config.folders.items()}
+    firm = frozenset(name for name, rule in config.folders.items() if rule.fallback == "refused")
+    return Plan(lanes, chains, firm)
 
 
 class IntakeSide(Protocol):

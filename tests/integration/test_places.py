@@ -164,7 +164,7 @@ async def test_an_unmounted_inbox_is_not_an_empty_one(tmp_path, monkeypatch):
                 broken[0] = False
                 mount("--bind", tmp_path / "disk/inbox", tmp_path / "inbox")
                 await whole.until(lambda: len(tree(tmp_path / "done")) == 9)
-                assert (await whole.status())["done"] == 3
+                await whole.until(lambda: _status_is(whole, done=3))
 
 
 async def _waiting(whole, number):

@@ -17,6 +17,7 @@ FLOORS = {
     "providers": 3,
     "publish": 3,
     "jobs": 3,
+    "media": 4,
     "intake": 4,
     "work": 4,
     "service": 4,

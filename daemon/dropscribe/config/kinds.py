@@ -142,6 +142,13 @@ def _or_word(word: str, schema: dict[str, Any]) -> WithJsonSchema:
 _DURATION = _pattern("duration", quantities.DURATION_PATTERN)
 _SIZE = _pattern("size", quantities.SIZE_PATTERN)
 _NUMBER = _pattern("number", r"^[0-9.]+$")
+_DECIBELS = {
+    "type": ["string", "number"],
+    "pattern": f"{quantities.DECIBELS_PATTERN}|{_VARIABLE}",
+    "minimum": quantities.QUIETEST_DBFS,
+    "maximum": 0,
+    "$comment": "decibels",
+}
 _COUNT = {"type": ["integer", "string"], "pattern": rf"^[0-9]+$|{_VARIABLE}", "minimum": 0}
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"type": "array", "items": _TEXT}
@@ -183,6 +190,7 @@ RescanOrAuto = Annotated[
 SizeOrNone = Annotated[
     int | None, PlainValidator(_or("none", _positive(quantities.parse_size))), _or_word("none", _SIZE)
 ]
+Decibels = Annotated[float, PlainValidator(quantities.parse_decibels), WithJsonSchema(_DECIBELS)]
 Text = Annotated[str, PlainValidator(parse_text), WithJsonSchema(_TEXT)]
 Name = Annotated[str, PlainValidator(parse_name), WithJsonSchema({"type": "string"})]
 Names = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]

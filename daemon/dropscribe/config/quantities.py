@@ -23,6 +23,9 @@ _DURATION_PART = re.compile(rf"({_NUMBER})(ms|s|m|h|d)", re.ASCII)
 DURATION_PATTERN = rf"^(?:{_NUMBER}|(?:{_NUMBER}(?:ms|s|m|h|d))+)$"
 SIZE_PATTERN = rf"^{_NUMBER} ?(?:(?:[KkMmGgTt][Ii]?)?[Bb])?$"
 
+DECIBELS_PATTERN = rf"^-{_NUMBER} ?(?:[dD][bB](?:[fF][sS])?)?$"
+QUIETEST_DBFS = -120.0
+
 _DURATION_HINT = "write 500ms, 30s, 5m, 1h30m, 3d or a number of seconds"
 _SIZE_HINT = "write 25MB, 25MiB or a number of bytes"
 _TRUE = frozenset({"true", "yes", "on"})
@@ -82,6 +85,26 @@ def parse_size(value: object) -> int:
         return round(parse_number(value))
     except ValueError as error:
         raise ValueError("is not a size", _SIZE_HINT) from error
+
+
+def parse_decibels(value: object) -> float:
+    """Decibels below full scale from ``-50``, ``-50dB`` or ``-50dBFS``; 0 is the loudest there is."""
+    level = value
+    if isinstance(value, str) and re.fullmatch(DECIBELS_PATTERN, value.strip(), re.ASCII):
+        level = float(value.strip().rstrip("dDbBfFsS "))
+    if isinstance(level, int | float) and not isinstance(level, bool) and QUIETEST_DBFS <= level < 0:
+        return float(level)
+    raise ValueError("is not a level below 0 and not below -120", "write -50dBFS")
+
+
+def parse_boolean(value: object) -> bool:
+    """True or False; yes, no, on and off count only here, where a boolean is expected."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(word, bool):
+        return word
+    if isinstance(word, str) and word in _TRUE | _FALSE:
+        return word in _TRUE
+    raise ValueError("is neither true nor false", "write true or false")
 
 
 def parse_boolean(value: object) -> bool:

@@ -149,6 +149,11 @@ class AudioFile:
         return os.path.splitext(os.fsdecode(self.name))[1].lower()
 
     @property
+    def executor(self) -> Executor | None:
+        """Where its folder's blocking calls belong; None stands for the loop's own."""
+        return self._executor
+
+    @property
     def head(self) -> bytes:
         """The first bytes, at most BLOCK_BYTES: enough to tell a container."""
         return self._first

@@ -40,6 +40,21 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """A part of a recording that no answer covers.
+
+    Attributes:
+        start: Seconds from the start of the audio.
+        end: As *start*.
+        code: Why its provider refused it, as a stable word.
+    """
+
+    start: float
+    end: float
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """One provider's answer, normalised.
 
@@ -49,6 +64,7 @@ class Transcript:
         duration: Length of the audio in seconds, or None.
         attributes: What else the provider said of the recording (gender, emotions).
         warnings: Stable words ("empty_transcript"); the caller may add its own.
+        missing: Parts of a recording in pieces that the provider refused; with the warning "missing_audio".
         model: The model that answered, or None.
         request_id: The provider's id of the request, or None.
         raw: The provider's answer, untouched, as parsed JSON.
@@ -61,6 +77,7 @@ class Transcript:
     words: tuple[Word, ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
     model: str | None = None
     request_id: str | None = None
     raw: Any = None

@@ -1,0 +1,160 @@
+"""What must be done with one recording so that its provider takes it: nothing, or what, in which pieces.
+
+Guarantees: pure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import AudioRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import FolderRule, ProviderConfig
+    from dropscribe.media.recording import Recording
+
+_PCM = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_u8", "pcm_f32le")
+_VORBIS_OR_OPUS = ("vorbis", "opus")
+
+_TAKEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "pulse": {
+        "wav": (*_PCM, "pcm_mulaw", "pcm_alaw"),
+        "mp3": (),
+        "flac": (),
+        "ogg": _VORBIS_OR_OPUS,
+        "mp4": ("aac", "alac"),
+        "webm": _VORBIS_OR_OPUS,
+    },
+    "reson8": dict.fromkeys(("wav", "flac", "ogg", "webm", "mp4", "mov", "3gp"), ()),
+    "openai": {"wav": _PCM, **dict.fromkeys(("mp3", "flac", "ogg", "mp4", "webm"), ())},
+}
+"""Type of provider → container → codecs; () stands for any. PROVIDERS.md §1.5, §2.5, §3.5. A type that is
+not here (the embedded engine) takes whatever decodes."""
+
+_MONO_ONLY = frozenset({"pulse"})
+_SOUND_ONLY = frozenset({"pulse"})
+SHORTEST_PIECE_SECONDS = 5.0
+"""Cuts finer than this would tear sentences apart: such a `max_upload` is too small for the recording."""
+
+_HEADER_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a recording is made anew: mono, 16 kHz.
+
+    Attributes:
+        suffix: Of the upload's name, with its dot.
+        most_bytes_per_second: What a second never takes more than.
+    """
+
+    container: str
+    codec: str
+    suffix: str
+    most_bytes_per_second: int
+    options: tuple[tuple[str, str], ...] = ()
+
+    def most_bytes(self, seconds: float) -> int:
+        """What so long a piece never takes more than."""
+        return _HEADER_BYTES + math.ceil(seconds * self.most_bytes_per_second)
+
+    def seconds_in(self, size_bytes: int) -> float:
+        """How long a piece may be to fit into *size_bytes*."""
+        return (size_bytes - _HEADER_BYTES) / self.most_bytes_per_second
+
+
+FLAC = Format("flac", "flac", ".flac", 33_000)
+OPUS = Format("ogg", "libopus", ".ogg", 4_400, (("b", "32000"), ("vbr", "off"), ("application", "voip")))
+"""32 kbit/s: a quarter of a telephone's WAV at 8 kHz, an eighth of one at 16 kHz."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How one recording is made to fit.
+
+    Attributes:
+        longest_seconds: Of a piece; infinite where nothing limits it.
+        channels: None stands for the mean of all; else the channels that are transcribed apart.
+    """
+
+    format: Format
+    longest_seconds: float
+    channels: tuple[int | None, ...] = (None,)
+
+
+def is_taken(provider_type: str, recording: Recording) -> bool:
+    """Whether a provider of this type takes *recording*'s container and codec as they are."""
+    if provider_type not in _TAKEN:
+        return True
+    codecs = _TAKEN[provider_type].get(recording.container)
+    if codecs is None or (provider_type in _SOUND_ONLY and recording.has_video):
+        return False
+    if provider_type in _MONO_ONLY and recording.channels > 1:
+        return False
+    return not codecs or recording.codec in codecs
+
+
+def is_too_large(provider: ProviderConfig, size_bytes: int) -> bool:
+    """Whether a file of *size_bytes* is over the provider's ``max_upload``."""
+    return provider.max_upload_bytes is not None and size_bytes > provider.max_upload_bytes
+
+
+def is_too_long(provider: ProviderConfig, seconds: float | None) -> bool:
+    """Whether so long a recording is over ``max_duration``, or may be: its header does not say."""
+    limit = provider.max_duration_seconds
+    return limit is not None and (seconds is None or seconds > limit)
+
+
+def decide_fit(
+    rule: FolderRule, provider: ProviderConfig, recording: Recording, size_bytes: int, *, is_split: bool
+) -> Fit | None:
+    """How to make *recording* fit; None: it is sent as it is.
+
+    Args:
+        size_bytes: Of the file.
+        is_split: Its two channels are transcribed apart.
+
+    Raises:
+        AudioRejected: "too_large", because the rule asks for nothing that could help, or because no
+            piece would be small enough.
+    """
+    fits = not is_too_large(provider, size_bytes)
+    if not is_split:
+        if rule.prepare == "never":
+            if not fits:
+                raise too_large(provider, size_bytes)
+            return None
+        is_fine = fits and is_taken(provider.type, recording) and not is_too_long(provider, recording.seconds)
+        if is_fine and rule.prepare == "when_needed":
+            return None
+        if is_fine and recording.seconds and size_bytes <= OPUS.most_bytes(recording.seconds):
+            return None  # it is as small already
+    chosen = _format(rule, provider, recording.seconds)
+    longest_seconds = _longest_seconds(chosen, provider)
+    if longest_seconds < SHORTEST_PIECE_SECONDS:
+        raise too_large(provider, size_bytes)
+    return Fit(chosen, longest_seconds, (0, 1) if is_split else (None,))
+
+
+def too_large(provider: ProviderConfig, size_bytes: int) -> AudioRejected:
+    """The refusal of what does not fit."""
+    reason = f"{size_bytes} bytes; {provider.name} takes {provider.max_upload_bytes} at most"
+    return AudioRejected("too_large", reason)
+
+
+def _format(rule: FolderRule, provider: ProviderConfig, seconds: float | None) -> Format:
+    """FLAC, which loses nothing, where its size forces no cut; else, and to save the uplink, Opus."""
+    piece_seconds = min(seconds or math.inf, provider.max_duration_seconds or math.inf)
+    if rule.prepare == "always":
+        return OPUS
+    limit_bytes = provider.max_upload_bytes
+    return FLAC if limit_bytes is None or FLAC.seconds_in(limit_bytes) >= piece_seconds else OPUS
+
+
+def _longest_seconds(chosen: Format, provider: ProviderConfig) -> float:
+    by_size = math.inf if provider.max_upload_bytes is None else chosen.seconds_in(provider.max_upload_bytes)
+    return min(by_size, provider.max_duration_seconds or math.inf)

@@ -1,0 +1,177 @@
+"""One transcript of the answers to a recording's pieces and channels.
+
+Guarantees: pure; every time counts from the start of the recording; what no answer covers is named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MISSING_AUDIO = "missing_audio"
+SPEAKERS_APART = "speakers_per_piece"
+"""The provider named speakers anew in each piece: part_1_speaker_0 may or may not be part_2_speaker_0."""
+
+TURN_PAUSE_SECONDS = 1.0
+"""In a call, who pauses this long lets the other one speak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of one piece.
+
+    Attributes:
+        start: Seconds from the start of the recording.
+        end: As *start*.
+        channel: 0-based, or None for a piece of the whole.
+        answer: The provider's, its times from the piece's start; None where it refused the piece.
+        code: Why it did; else "".
+    """
+
+    start: float
+    end: float
+    channel: int | None
+    answer: Transcript | None
+    code: str = ""
+
+
+def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()) -> Transcript:
+    """The transcript of the whole.
+
+    Args:
+        parts: Channel after channel, each in the order of time; at least one with an answer.
+        seconds: The recording's length.
+        warnings: Of the decoder.
+    """
+    heard = [part for part in parts if part.answer is not None]
+    first = heard[0].answer
+    if first is None:
+        raise ValueError("no part has an answer")
+    is_split = any(part.channel is not None for part in parts)
+    if len(parts) == 1 and not is_split:
+        return replace(first, warnings=tuple(dict.fromkeys([*first.warnings, *warnings])))
+    numbered = not is_split and len(heard) > 1 and any(_has_speakers(part) for part in heard)
+    moved = [_moved(part, number, numbered=numbered) for number, part in enumerate(heard, 1)]
+    segments = [segment for each in moved for segment in each.segments]
+    words = [word for each in moved for word in each.words]
+    if is_split:
+        segments.sort(key=_start)
+        words.sort(key=_start)
+        text = "\n".join(segment.text.strip() for segment in segments)
+    else:
+        text = " ".join(each.text.strip() for each in moved if each.text.strip())
+    missing = _missing(parts)
+    found = [warning for each in moved for warning in each.warnings if warning != "empty_transcript"]
+    found += [*warnings, *([SPEAKERS_APART] if numbered else []), *([MISSING_AUDIO] if missing else [])]
+    return Transcript(
+        text=text,
+        language=next((each.language for each in moved if each.language), None),
+        duration=seconds,
+        segments=tuple(segments),
+        words=tuple(words),
+        attributes={key: value for each in reversed(moved) for key, value in each.attributes.items()},
+        warnings=tuple(dict.fromkeys(found)),
+        missing=missing,
+        model=next((each.model for each in moved if each.model), None),
+        request_id=next((each.request_id for each in moved if each.request_id), None),
+        raw={"pieces": [_raw(part) for part in parts]},
+    )
+
+
+def _has_speakers(part: Answered) -> bool:
+    answer = part.answer or Transcript("")
+    items: list[Segment | Word] = [*answer.segments, *answer.words]
+    return any(item.speaker is not None for item in items)
+
+
+def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
+    """The part's answer with times from the recording's start, and speakers that mean one voice each."""
+    answer = part.answer or Transcript("")
+    words = tuple(
+        replace(
+            word,
+            start=_later(word.start, part),
+            end=_later(word.end, part),
+            speaker=_speaker(word.speaker, part, number, numbered=numbered),
+        )
+        for word in answer.words
+    )
+    segments = tuple(
+        replace(
+            segment,
+            start=_later(segment.start, part),
+            end=_later(segment.end, part),
+            speaker=_speaker(segment.speaker, part, number, numbered=numbered),
+        )
+        for segment in answer.segments
+    )
+    if part.channel is not None:
+        segments = tuple(_turns(segments, words)) or _whole_turn(answer, part)
+    return replace(answer, words=words, segments=segments)
+
+
+def _later(time: float | None, part: Answered) -> float | None:
+    return None if time is None else min(part.start + time, part.end)
+
+
+def _speaker(told: str | None, part: Answered, number: int, *, numbered: bool) -> str | None:
+    if part.channel is not None:
+        return f"channel_{part.channel}"
+    return f"part_{number}_{told}" if numbered and told is not None else told
+
+
+def _whole_turn(answer: Transcript, part: Answered) -> tuple[Segment, ...]:
+    """For a provider that tells no segments: one turn a piece, so that the channels still take turns."""
+    if not answer.text.strip():
+        return ()
+    return (Segment(answer.text.strip(), part.start, part.end, f"channel_{part.channel}"),)
+
+
+def _turns(segments: Sequence[Segment], words: Sequence[Word]) -> Iterator[Segment]:
+    """*segments*, cut where their speaker pauses: the other one may have spoken there."""
+    for segment in segments:
+        own = [word for word in words if _is_within(word, segment)]
+        tokens = segment.text.split()
+        yield from _cut_at_pauses(segment, own, tokens) if len(own) == len(tokens) else [segment]
+
+
+def _is_within(word: Word, segment: Segment) -> bool:
+    if word.start is None or word.end is None or segment.start is None or segment.end is None:
+        return False
+    return segment.start <= word.start < segment.end
+
+
+def _cut_at_pauses(segment: Segment, words: Sequence[Word], tokens: Sequence[str]) -> Iterator[Segment]:
+    begin = 0
+    for number in range(1, len(words) + 1):
+        is_end = number == len(words)
+        if is_end or (words[number].start or 0.0) - (words[number - 1].end or 0.0) >= TURN_PAUSE_SECONDS:
+            text = " ".join(tokens[begin:number])
+            yield replace(segment, text=text, start=words[begin].start, end=words[number - 1].end)
+            begin = number
+
+
+def _start(item: Segment | Word) -> float:
+    return float("inf") if item.start is None else item.start
+
+
+def _missing(parts: Sequence[Answered]) -> tuple[Missing, ...]:
+    refused = (Missing(part.start, part.end, part.code) for part in parts if part.answer is None)
+    return tuple(sorted(dict.fromkeys(refused), key=lambda gap: (gap.start, gap.end)))
+
+
+def _raw(part: Answered) -> dict[str, Any]:
+    answer = part.answer
+    return {
+        "start": round(part.start, 3),
+        "end": round(part.end, 3),
+        "channel": part.channel,
+        "code": part.code or None,
+        "request_id": answer.request_id if answer else None,
+        "raw": answer.raw if answer else None,
+    }

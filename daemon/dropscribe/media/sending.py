@@ -1,0 +1,168 @@
+"""One recording, made anew and sent piece by piece.
+
+Guarantees: an answer to a piece is on disk before the next piece is sent, and is not paid for again; a piece
+that the provider refuses is named as missing, unless it refuses all; nothing is left in the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO
+
+import structlog
+
+from dropscribe.core.errors import AudioChanged, AudioRejected
+from dropscribe.disk.audio import AudioFile
+from dropscribe.media.cuts import decide_cuts
+from dropscribe.media.fitting import is_too_large, too_large
+from dropscribe.media.joining import Answered, join
+from dropscribe.media.pieces import PieceWriter
+from dropscribe.media.survey import WINDOW_SECONDS, survey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.params import ParamValue
+    from dropscribe.media.fitting import Fit
+    from dropscribe.media.pieces import Piece
+    from dropscribe.media.spool import Spool
+    from dropscribe.media.survey import Survey
+    from dropscribe.media.threaded import Decoding
+    from dropscribe.providers.base import Provider
+    from dropscribe.transcripts.model import Transcript
+
+log = structlog.get_logger()
+
+LAST_PIECE_SECONDS = 3600.0
+"""For what room is asked where nothing limits a piece; a longer one meets a full disk later."""
+
+
+@dataclass(slots=True)
+class PieceByPiece:
+    """One attempt."""
+
+    provider: Provider
+    config: ProviderConfig
+    spool: Spool
+    decoding: Decoding
+    fit: Fit
+    _parts: list[Answered] = field(default_factory=list)
+    _refusal: AudioRejected | None = None
+    _warning: str = ""
+    _sent_at: float = 0.0
+
+    async def transcribe(
+        self, params: Mapping[str, ParamValue], seconds: float | None, found: Survey | None
+    ) -> Transcript:
+        """The joined answers.
+
+        Args:
+            params: As the provider gets them, for each piece.
+            seconds: The recording's length as far as it is known.
+            found: Of an earlier look through it; made here where cuts need one.
+
+        Raises:
+            ProviderError: A piece's temporary failure, or the first refusal where all are refused.
+            AudioChanged, OSError: As :meth:`Provider.transcribe`, and the spool's disk.
+        """
+        cuts = await self._cuts(seconds, found)
+        sha256 = await self.decoding.audio.ensure_sha256()
+        for channel in self.fit.channels:
+            await self._send_channel(channel, cuts, sha256, params)
+        if self._refusal is not None and all(part.answer is None for part in self._parts):
+            raise self._refusal
+        self.spool.mark_whole(sha256)
+        length = max(part.end for part in self._parts)
+        return join(self._parts, length, [self._warning] if self._warning else [])
+
+    async def _cuts(self, seconds: float | None, found: Survey | None) -> list[float]:
+        longest = self.fit.longest_seconds
+        if seconds is not None and seconds <= longest:
+            return []
+        if found is None or not found.loudness:
+            reader, stop = self.decoding.audio.reader(), self.decoding.stop
+            found = await self.decoding.run(lambda: survey(reader, stop))
+        return decide_cuts(found.loudness, WINDOW_SECONDS, found.seconds, longest)
+
+    async def _send_channel(
+        self, channel: int | None, cuts: list[float], sha256: str, params: Mapping[str, ParamValue]
+    ) -> None:
+        keys = [self._key(params, channel, cuts, number) for number in range(len(cuts) + 1)]
+        kept = [self.spool.read_answer(sha256, key) for key in keys]
+        known = {number for number, answer in enumerate(kept) if answer is not None}
+        reader, stop = self.decoding.audio.reader(), self.decoding.stop
+        writer = PieceWriter(reader, stop, self.fit.format, self._new_file_for(cuts))
+        pieces = writer.pieces(cuts, channel, known)
+        try:
+            while (piece := await self.decoding.run(lambda: next(pieces, None))) is not None:
+                if piece.file is None:
+                    self._parts.append(Answered(piece.start, piece.end, channel, kept[piece.number]))
+                else:
+                    await self._send(piece, channel, sha256, keys[piece.number], params)
+        finally:
+            with contextlib.suppress(ValueError):  # its thread still works: it ends by the stop sign
+                pieces.close()
+        self._warning = writer.warning or self._warning
+
+    async def _send(
+        self, piece: Piece, channel: int | None, sha256: str, key: str, params: Mapping[str, ParamValue]
+    ) -> None:
+        await self._keep_pace()
+        try:
+            with self._opened(piece) as audio:
+                if is_too_large(self.config, audio.size_bytes):
+                    raise too_large(self.config, audio.size_bytes)
+                answer = await self.provider.transcribe(audio, params)
+        except AudioRejected as refusal:
+            log.warning("piece.refused", provider=self.config.name, code=refusal.code, start=piece.start)
+            self._refusal = self._refusal or refusal
+            self._parts.append(Answered(piece.start, piece.end, channel, None, refusal.code))
+            return
+        if not self.decoding.audio.recheck():
+            raise AudioChanged(self.decoding.audio.name, "changed while it was being transcribed")
+        await self.decoding.run(lambda: self.spool.write_answer(sha256, key, answer))
+        self._parts.append(Answered(piece.start, piece.end, channel, answer))
+
+    def _opened(self, piece: Piece) -> AudioFile:
+        if piece.file is None:
+            raise ValueError("the piece was skipped")
+        name = f"piece-{piece.number + 1}{self.fit.format.suffix}".encode()
+        with piece.file as file:
+            return AudioFile(os.dup(file.fileno()), name, self.decoding.audio.executor)
+
+    def _new_file_for(self, cuts: list[float]) -> Callable[[], BinaryIO]:
+        """Makes files with room for the longest piece; the last one's end is not known, only its limit."""
+        ends = [*cuts, (cuts[-1] if cuts else 0.0) + min(self.fit.longest_seconds, LAST_PIECE_SECONDS)]
+        longest = max(end - start for start, end in itertools.pairwise([0.0, *ends]))
+        return lambda: self.spool.new_piece(self.fit.format.most_bytes(longest))
+
+    async def _keep_pace(self) -> None:
+        """The first piece has waited for its turn in the queue; the others wait here."""
+        if self.config.requests_per_minute and self._sent_at:
+            gap_seconds = 60 / self.config.requests_per_minute
+            await asyncio.sleep(max(0.0, self._sent_at + gap_seconds - time.monotonic()))
+        self._sent_at = time.monotonic()
+
+    def _key(
+        self, params: Mapping[str, ParamValue], channel: int | None, cuts: list[float], number: int
+    ) -> str:
+        """A digest of all that shapes the answer to one piece, its source's content aside."""
+        shaping = [
+            self.config.type,
+            self.config.url,
+            self.config.model,
+            sorted(params.items()),
+            self.fit.format.codec,
+            channel,
+            cuts[:number][-1:],
+            cuts[number : number + 1],
+        ]
+        return hashlib.sha256(json.dumps(shaping, default=str).encode()).hexdigest()

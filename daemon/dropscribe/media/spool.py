@@ -1,0 +1,119 @@
+"""The spool below the state directory: pieces on their way, and answers to pieces that are paid for.
+
+Guarantees: what is written is its owner's alone (0600); pieces have no names, so none outlives the daemon;
+an answer is on disk before the next piece is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from dropscribe.disk.writing import sync_folder
+from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPARE_BYTES = 64 * 2**20
+"""What stays free: the queue is on the same disk, and must be able to keep an answer."""
+
+KEPT_SECONDS = 30 * 86400.0
+"""So long an answer waits for the other pieces; longer than any `give_up_after` that makes sense."""
+
+WHOLE_SECONDS = 600.0
+"""After all pieces are answered: as long as a crash right then takes to be started again."""
+
+_WHOLE = "whole"
+
+
+class Spool:
+    """One state directory's spool."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = os.fspath(state_dir / "spool")
+        self._answers = os.path.join(self._folder, "answers")
+
+    def sweep(self) -> None:
+        """Remove what an earlier daemon left, and answers that nobody will ask for any more."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+        self.forget_old()
+
+    def forget_old(self) -> None:
+        """Remove the answers of recordings that are done with."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._answers) as entries:
+            for entry in entries:
+                if time.time() - entry.stat().st_mtime > _kept_seconds(entry.path):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+    def new_piece(self, most_bytes: int) -> BinaryIO:
+        """An open file without a name, of mode 0600.
+
+        Raises:
+            OSError: ENOSPC where *most_bytes* would not leave room for the queue.
+        """
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        room = os.statvfs(self._folder)
+        if room.f_bavail * room.f_frsize < most_bytes + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, f"no room in {self._folder} for {most_bytes} bytes")
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - whoever sends it closes it
+        os.fchmod(file.fileno(), stat.S_IRUSR | stat.S_IWUSR)
+        return cast("BinaryIO", file)
+
+    def read_answer(self, sha256: str, key: str) -> Transcript | None:
+        """The answer to one piece of the recording, if it has been paid for."""
+        try:
+            with open(self._path(sha256, key), encoding="utf-8") as file:
+                return _parsed(json.load(file))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write_answer(self, sha256: str, key: str, transcript: Transcript) -> None:
+        """Keep one piece's answer durably."""
+        folder = os.path.join(self._answers, sha256)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        path = self._path(sha256, key)
+        descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(transcript), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{path}.new", path)
+        for changed in (folder, self._answers, self._folder):
+            sync_folder(os.fsencode(changed))
+
+    def mark_whole(self, sha256: str) -> None:
+        """All pieces are answered: the answers are kept only until the whole is in the queue."""
+        folder = os.path.join(self._answers, sha256)
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, _WHOLE), "w"):
+            pass
+        self.forget_old()
+
+    def _path(self, sha256: str, key: str) -> str:
+        return os.path.join(self._answers, sha256, f"{key}.json")
+
+
+def _kept_seconds(folder: str) -> float:
+    return WHOLE_SECONDS if os.path.lexists(os.path.join(folder, _WHOLE)) else KEPT_SECONDS
+
+
+def _parsed(kept: dict[str, Any]) -> Transcript:
+    parsed = {
+        **kept,
+        "segments": tuple(Segment(**item) for item in kept["segments"]),
+        "words": tuple(Word(**item) for item in kept["words"]),
+        "warnings": tuple(kept["warnings"]),
+        "missing": tuple(Missing(**item) for item in kept["missing"]),
+    }
+    return Transcript(**parsed)

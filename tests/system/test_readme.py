@@ -71,10 +71,11 @@ LOOPBACK = {"type": "openai", "url": "http://127.0.0.1:9/v1"}
 def completed(text: str) -> str:
     """A block's config made whole: the providers that its rules name, none of them the embedded engine."""
     config = yaml.safe_load(text)
-    given = config.get("providers", {})
-    named = {"here": LOOPBACK, "pulse": LOOPBACK, **given}
-    config["providers"] = {name: LOOPBACK if p["type"] == "local" else p for name, p in named.items()}
-    config.setdefault("folders", {"any": {"inbox": "inbox", "provider": "here"}})
+    rules = config.setdefault("folders", {"any": {"inbox": "inbox", "provider": "here"}})
+    lists = [rule["provider"] for rule in rules.values()]
+    named = {name for names in lists for name in ([names] if isinstance(names, str) else names)}
+    providers = {**dict.fromkeys(sorted(named), LOOPBACK), **config.get("providers", {})}
+    config["providers"] = {n: LOOPBACK if p["type"] == "local" else p for n, p in providers.items()}
     return yaml.safe_dump(config)
 
 

@@ -1,5 +1,6 @@
 """What the text, SubRip and WebVTT sidecars promise."""
 
+import itertools
 import re
 
 import pytest
@@ -77,7 +78,7 @@ def test_srt_bytes():
     """SubRip, byte for byte, with an hour in its times."""
     segments = (Segment("Hello.", 0.48, 3.76), Segment("Bye.", 3661.5, 3662.0, "speaker_0"))
     assert _rendered("srt", Transcript("x", segments=segments)) == (
-        "1\n00:00:00,480 --> 00:00:03,760\nHello.\n\n2\n01:01:01,500 --> 01:01:02,000\nspeaker_0: Bye.\n"
+        "1\n00:00:00,480 --> 00:00:03,760\nHello.\n\n2\n01:01:01,500 --> 01:01:02,300\nspeaker_0: Bye.\n"
     )
 
 
@@ -110,11 +111,46 @@ def test_long_segments_are_cut_at_their_words():
     assert cues[0][2].endswith("word9.")
 
 
-def test_words_that_do_not_match_their_segment_leave_it_whole():
-    """Tokens that are not the segment's words are not used to cut it."""
+def test_words_that_do_not_match_their_segment_do_not_cut_it():
+    """Tokens that are not the segment's words are not used to cut it; no cue stays longer than 7 s."""
     words = tuple(Word(part, n * 1.0, n + 0.9) for n, part in enumerate([" Hel", "lo", " there"]))
     transcript = Transcript("x", segments=(Segment("Hello there", 0.0, 30.0),), words=words)
-    assert parsed_srt(_rendered("srt", transcript)) == [(0, 30000, "Hello there")]
+    assert parsed_srt(_rendered("srt", transcript)) == [(0, 7000, "Hello there")]
+
+
+def test_long_segments_without_words_are_cut_by_their_text():
+    """A segment of a minute without timed words: readable parts, spread over its time, nothing lost."""
+    tokens = [f"token{number}" for number in range(100)]
+    cues = parsed_srt(_rendered("srt", Transcript("x", segments=(Segment(" ".join(tokens), 0.0, 60.0),))))
+    assert " ".join(text.replace("\n", " ") for _, _, text in cues) == " ".join(tokens)
+    assert all(len(text.split("\n")) <= 2 for _, _, text in cues)
+    assert cues[-1][0] > 50_000
+    assert cues[-1][1] <= 60_000
+
+
+def test_short_cues_stay_on_where_there_is_room():
+    """0.8 s at least, and no more than 21 characters a second, up to the next cue."""
+    segments = (
+        Segment("Yes.", 0.0, 0.2),
+        Segment("A sentence of forty-two characters, spoken", 5.0, 5.5),
+        Segment("No.", 6.0, 6.3),
+        Segment("Oh.", 6.5, 6.6),
+    )
+    assert [
+        (start, end) for start, end, _ in parsed_srt(_rendered("srt", Transcript("x", segments=segments)))
+    ] == [
+        (0, 800),
+        (5000, 6000),
+        (6000, 6800),
+        (6800, 7600),
+    ]
+
+
+def test_two_lines_are_about_equally_long():
+    """A cue of two lines breaks near its middle, not at the end of the first line."""
+    text = "This is one sentence that needs two lines to be shown."
+    (cue,) = parsed_srt(_rendered("srt", Transcript("x", segments=(Segment(text, 0.0, 4.0),))))
+    assert cue[2] == "This is one sentence that\nneeds two lines to be shown."
 
 
 def test_words_alone_are_grouped():
@@ -139,7 +175,9 @@ def test_any_srt_can_be_read_back(some_segments, some_words):
     """Whatever the provider says, each cue has text and ends after it starts."""
     made = _rendered("srt", Transcript("x", segments=tuple(some_segments), words=tuple(some_words)))
     if made:
-        assert all(end > start for start, end, _ in parsed_srt(made))
+        cues = parsed_srt(made)
+        assert all(0 < end - start <= 7001 for start, end, _ in cues)
+        assert all(after[0] >= before[1] for before, after in itertools.pairwise(cues))
 
 
 @given(segments, words)

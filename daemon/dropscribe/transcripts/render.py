@@ -66,17 +66,13 @@ def _turns(document: Mapping[str, Any]) -> Iterator[str]:
 def _srt_block(number: int, cue: Cue) -> str:
     # SubRip knows no escape: an arrow in the text would be read as a line of times.
     text = cue.spoken.replace("-->", "->")
-    return f"{number}\n{_clock(cue.start, ',')} --> {_clock(_end(cue), ',')}\n{_wrapped(text)}\n"
+    return f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{_wrapped(text)}\n"
 
 
 def _vtt_block(cue: Cue) -> str:
     voice = "" if cue.speaker is None else f"<v {_vtt_escaped(one_line(cue.speaker))}>"
     text = _vtt_escaped(_wrapped(cue.text))
-    return f"{_clock(cue.start, '.')} --> {_clock(_end(cue), '.')}\n{voice}{text}\n"
-
-
-def _end(cue: Cue) -> float:
-    return max(cue.end, cue.start + 0.001)
+    return f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{voice}{text}\n"
 
 
 def _wrapped(text: str) -> str:

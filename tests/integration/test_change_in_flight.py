@@ -228,6 +228,26 @@ async def test_half_a_group_is_taken_back_when_the_audio_goes(tmp_path, monkeypa
     assert tree(tmp_path / "done") == set()
 
 
+async def test_a_listing_that_misses_a_file_while_a_slow_disk_files_it_ends_nothing(tmp_path, monkeypatch):
+    """The row was withdrawn between the move and its end: the group stands whole, the next file goes on."""
+    faults = Faults(monkeypatch)
+    async with Gated(tmp_path, "sent") as house:
+        await house.drop_and_wait()
+
+        def withdraw():
+            places = [(b"", b"call.wav")]
+            house.store.call(lambda db: arrivals.withdraw(db, "calls", places, "missing")).result()
+
+        faults.before["renameat2"] = lambda: faults.before.update(fsync=withdraw)
+        await house.go_on()
+        await house.until((tmp_path / "done/call.wav").exists)
+        await house.drop("next.wav")
+        await house.until(house._is_idle)
+
+    ends = ("wav", "json", "txt")
+    assert tree(tmp_path / "done") == {f"{stem}.{end}" for stem in ("call", "next") for end in ends}
+
+
 def _fill(faults, path):
     path.unlink()
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -202,9 +202,10 @@ async def test_an_inbox_mounted_over(tmp_path, monkeypatch):
             await whole.until(lambda: _waiting(whole, 2))
             script["main"].gate.set()
             await whole.until((tmp_path / "done/over.wav").exists)
-            assert await _waiting(whole, 1)
+            await whole.until(lambda: _waiting(whole, 1))
         await whole.until((tmp_path / "done/under.wav").exists)
     assert (tmp_path / "done/under.wav").read_bytes() == wav()
+    assert sorted(script["main"].calls) == [b"over.wav", b"under.wav"]
     assert (tmp_path / "done/over.wav").read_bytes() == wav(300)
 
 

@@ -78,7 +78,7 @@ def test_what_is_commented_out_is_valid_and_the_default():
     assert changes == {
         *(f"providers.{name} added" for name in ("pulse", "reson8", "openai")),
         "folders.recordings changed: params, include",
-        *(f"{section} added" for section in ("http", "metrics", "heartbeat", "hooks")),
+        *(f"{section} added" for section in ("http", "metrics", "heartbeat", "hooks", "notify")),
     }
     pulse = parse_config(
         "providers: {pulse: {type: pulse, api_key: a, price_per_minute: 0.005, params: {language: en}}}",

@@ -108,8 +108,8 @@ class Daemon:
         sweep_spool(self.config)
         limits = RetryLimits(**_limits(self.config))
         self.engine = EmbeddedEngine(store, limits)
-        self.health = Health(self.config, __version__)
-        self.reporter = Reporter(self.health.metrics, self.health.hooks)
+        self.health = Health(self.config, __version__, store)
+        self.reporter = Reporter(self.health.metrics, self.health.hooks, self.health.notifications)
         self.disks = DiskThreads()
         queue = InboxQueue(self.engine, asyncio.get_running_loop())
         self.inboxes = Inboxes(self.engine, queue, self._news.set)
@@ -287,6 +287,7 @@ class Daemon:
         self.handler.setup = _setup(config, providers, limits)
         self.engine.limits = limits
         self.reporter.hooks = self.health.hooks
+        self.reporter.notifications = self.health.notifications
         self.holds.first_seconds = config.hold.first_seconds
         self.holds.max_seconds = config.hold.max_seconds
         plan = build_plan(config)

@@ -1,4 +1,4 @@
-"""What looks on from outside: the listener, the metrics file, the heartbeat, the hooks."""
+"""What looks on from outside, or is told: the listener, metrics file, heartbeat, hooks, notifications."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from dropscribe.service.heartbeat import Heartbeat
 from dropscribe.service.hooks import Hooks
 from dropscribe.service.http import Endpoints, HttpListener
 from dropscribe.service.metrics import Metrics, write_metrics_file
+from dropscribe.service.notifications import Notifications
+from dropscribe.service.people import People
+from dropscribe.service.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dropscribe.config.model import Config
+    from dropscribe.jobs.store import Store
+    from dropscribe.service.notifications import Recipient
 
 METRICS_FILE_SECONDS = 15.0
+LAST_WORDS_SECONDS = 5.0
+"""At the end, people and programs are told so long; what is left over waits for the next start."""
 
 log = structlog.get_logger()
 
@@ -27,12 +34,14 @@ log = structlog.get_logger()
 class Health:
     """Runs what the config asks for of these; nothing where it asks for nothing."""
 
-    def __init__(self, config: Config, version: str) -> None:
+    def __init__(self, config: Config, version: str, store: Store) -> None:
         self._config = config
+        self._store = store
         self.metrics = Metrics(version)
         self.metrics.introduce(config.folders, config.providers)
         self.observe_config(is_taken=True)
         self.hooks = _build_hooks(config)
+        self.notifications = _build_notifications(config, store)
         self._listener: HttpListener | None = None
         self._status: Callable[[], Awaitable[dict[str, Any]]] | None = None
         self._endpoints: Endpoints | None = None
@@ -70,6 +79,8 @@ class Health:
             self._listener = listener
         if config.hooks != self._config.hooks:
             self.hooks = _build_hooks(config)
+        if config.notify != self._config.notify:
+            self.notifications = _build_notifications(config, self._store)
         self.metrics.introduce(config.folders, config.providers)
         self._config = config
         self._restart.set()
@@ -90,6 +101,8 @@ class Health:
             await self._listener.close()
         if self.hooks:
             await self.hooks.close(grace_seconds=2.0)
+        if self.notifications:
+            await self.notifications.close(LAST_WORDS_SECONDS)
         await self._write_metrics()
 
     def observe_config(self, *, is_taken: bool) -> None:
@@ -102,6 +115,8 @@ class Health:
             parts.append(Heartbeat(heartbeat.url, heartbeat.every_seconds, self._is_degraded).run())
         if self._config.metrics:
             parts.append(self._write_metrics_again_and_again())
+        if self.notifications:
+            parts.append(self.notifications.run())
         return parts
 
     async def _listen(self, config: Config) -> HttpListener | None:
@@ -154,5 +169,17 @@ def _build_hooks(config: Config) -> Hooks | None:
         "failed": config.hooks.on_failed,
         "held": config.hooks.on_held,
     }
-    secrets = [p.api_key.reveal() for p in config.providers.values() if p.api_key]
-    return Hooks(commands, config.hooks.timeout_seconds, os.environ, secrets)
+    return Hooks(commands, config.hooks.timeout_seconds, os.environ, config.secrets)
+
+
+def _build_notifications(config: Config, store: Store) -> Notifications | None:
+    notify = config.notify
+    if notify is None:
+        return None
+    recipients: list[Recipient] = [
+        People(url.reveal(), notify.batch_seconds, notify.quiet_hours, None)
+        for url in dict.fromkeys(notify.urls)
+    ]
+    if notify.webhook:
+        recipients.append(Webhook(notify.webhook.url, notify.webhook.secret.reveal()))
+    return Notifications(store, recipients)

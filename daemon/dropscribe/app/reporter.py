@@ -1,4 +1,4 @@
-"""What happened, told once: a log line, a metric, a hook."""
+"""What happened, told once: a log line, a metric, a hook, a notification."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Hold
     from dropscribe.service.hooks import Hooks
     from dropscribe.service.metrics import Metrics
+    from dropscribe.service.notifications import Notifications
     from dropscribe.work.observer import AttemptReport, Filed
 
 log = structlog.get_logger()
@@ -27,12 +28,19 @@ class Reporter:
 
     Attributes:
         hooks: Replaced at a reload; None where there are none.
+        notifications: The same.
         filed_count: Files that ended since the start, by whether they are done.
     """
 
-    def __init__(self, metrics: Metrics | None = None, hooks: Hooks | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        hooks: Hooks | None = None,
+        notifications: Notifications | None = None,
+    ) -> None:
         self.metrics = metrics
         self.hooks = hooks
+        self.notifications = notifications
         self.filed_count = {True: 0, False: 0}
 
     def attempt_ended(self, report: AttemptReport) -> None:
@@ -79,17 +87,24 @@ class Reporter:
             )
         if self.hooks:
             self.hooks.tell("done" if filed.is_done else "failed", _filed_payload(filed))
+        if self.notifications and not filed.is_done:
+            self.notifications.tell("failed", _filed_payload(filed))
 
     def held(self, hold: Hold) -> None:
         """Said once, when it begins."""
         log.error(_HELD[hold.scope.kind], **_hold_fields(hold))
+        payload = {**_hold_fields(hold), "since": utc_text(hold.since)}
         if self.hooks:
-            self.hooks.tell("held", {**_hold_fields(hold), "since": utc_text(hold.since)})
+            self.hooks.tell("held", payload)
+        if self.notifications:
+            self.notifications.tell("held", payload)
 
     def released(self, hold: Hold) -> None:
         """Said once, when it ends."""
         held_seconds = round(time.time() - hold.since, 1)
         log.info(_RELEASED[hold.scope.kind], **_scope_field(hold), held_seconds=held_seconds)
+        if self.notifications:
+            self.notifications.tell("released", {**_scope_field(hold), "held_seconds": held_seconds})
 
 
 def _scope_field(hold: Hold) -> dict[str, str]:

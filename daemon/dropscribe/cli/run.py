@@ -49,10 +49,7 @@ def _reload(path: Path) -> Config:
 
 
 def _configure_logging(config: Config) -> None:
-    secrets = [provider.api_key.reveal() for provider in config.providers.values() if provider.api_key]
-    if config.http and config.http.token:
-        secrets.append(config.http.token.reveal())
-    configure_logging(config.log.level, config.log.format, secrets=secrets)
+    configure_logging(config.log.level, config.log.format, secrets=config.secrets)
 
 
 def _code(result: RunResult) -> int:

@@ -66,7 +66,7 @@ def find_api_key(
         document.report((*path, given[1]), f"{given[0]} is given too", "keep one of them", on_key=True)
         return None
     if keys.api_key is not None:
-        return _written(keys.api_key, (*path, "api_key"), document, around)
+        return written_secret(keys.api_key, (*path, "api_key"), document, around)
     if keys.api_key_file is not None:
         where = around.absolute(keys.api_key_file)
         return _from_file(where, f"file {where}", (*path, "api_key_file"), document)
@@ -84,22 +84,27 @@ def is_key_path(path: str) -> bool:
     return path.rpartition(".")[2] in _KEY_NAMES
 
 
-def find_token(
-    token: Secret | None, file: str | None, path: KeyPath, document: Document, around: Surroundings
+def find_secret(
+    written: Secret | None, file: str | None, path: KeyPath, document: Document, around: Surroundings
 ) -> Secret | None:
-    """The http listener's token, or None where none is given."""
-    if token is not None and file is not None:
-        document.report((*path, "token_file"), "token is given too", "keep one of them", on_key=True)
+    """The secret at *path* or in the file that the key beside it, with ``_file`` behind its name, says.
+
+    None where neither is given.
+    """
+    beside = (*path[:-1], f"{path[-1]}_file")
+    if written is not None and file is not None:
+        document.report(beside, f"{path[-1]} is given too", "keep one of them", on_key=True)
         return None
-    if token is not None:
-        return _written(token, (*path, "token"), document, around)
+    if written is not None:
+        return written_secret(written, path, document, around)
     if file is None:
         return None
     where = around.absolute(file)
-    return _from_file(where, f"file {where}", (*path, "token_file"), document)
+    return _from_file(where, f"file {where}", beside, document)
 
 
-def _written(secret: Secret, path: KeyPath, document: Document, around: Surroundings) -> Secret:
+def written_secret(secret: Secret, path: KeyPath, document: Document, around: Surroundings) -> Secret:
+    """*secret* with where it came from; a warning where others can read it in the config."""
     variables = document.variables.get(path)
     if variables:
         return Secret(secret.reveal(), f"environment {', '.join(variables)}")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config
 
-_SECTIONS = ("retry", "hold", "log", "http", "metrics", "heartbeat", "hooks")
+_SECTIONS = ("retry", "hold", "log", "http", "metrics", "heartbeat", "hooks", "notify")
 _UNITS = ("_seconds", "_bytes", "_dbfs")
 
 

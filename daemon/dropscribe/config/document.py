@@ -22,8 +22,8 @@ Path = tuple[str | int, ...]
 """Where a value stands: ("folders", "calls", "outputs", 1)."""
 
 MAX_NODES = 20_000
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
-_OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "auth"})
+_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|^urls$", re.IGNORECASE)
+_OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "secret_file", "auth"})
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
@@ -47,7 +47,7 @@ def is_secret_name(name: str) -> bool:
     """Whether a value under this key may be a secret; a misspelt ``api_key`` is one too."""
     if name in _OPEN_NAMES:
         return False
-    near = difflib.get_close_matches(name.lower(), ("api_key", "token"), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(name.lower(), ("api_key", "token", "secret"), n=1, cutoff=0.7)
     return bool(near or _SECRET_NAME.search(name))
 
 
@@ -59,7 +59,7 @@ def is_secret_path(path: Path, text: str) -> bool:
     """
     names = [part for part in path if isinstance(part, str)]
     if names[-1:] == ["url"]:
-        return names[0] == "heartbeat" or "@" in text
+        return names[0] in {"heartbeat", "notify"} or "@" in text
     if names[:1] in (["providers"], ["folders"]):
         del names[:2]
     return any(map(is_secret_name, names))

@@ -57,6 +57,13 @@ def parse_secret(value: object) -> Secret:
     return Secret(value, "config")
 
 
+def _secret_urls(value: object) -> tuple[Secret, ...]:
+    urls = tuple(map(parse_secret, value if isinstance(value, list) else [value]))
+    if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url.reveal()) for url in urls):
+        raise ValueError("is no url", "write such as mailto://user:password@example.com, best as ${NAME}")
+    return urls
+
+
 def parse_url(value: object) -> str:
     """An http or https url without a password in it."""
     text = parse_text(value)
@@ -206,6 +213,16 @@ SecretText = Annotated[
 ]
 Listen = Annotated[
     str, PlainValidator(_listen), WithJsonSchema({"type": "string", "pattern": rf":[0-9]+$|{_VARIABLE}"})
+]
+SecretUrls = Annotated[
+    tuple[Secret, ...],
+    PlainValidator(_secret_urls),
+    WithJsonSchema({"anyOf": [_TEXT, _TEXTS]}),
+]
+Hours = Annotated[
+    tuple[int, int],
+    PlainValidator(quantities.parse_hours),
+    WithJsonSchema({"type": "string", "pattern": rf"{quantities.HOURS_PATTERN}|{_VARIABLE}"}),
 ]
 Params = Annotated[
     dict[str, Any],

@@ -6,6 +6,7 @@ Guarantees: pure; what is refused raises ValueError with the words that follow t
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 
@@ -16,6 +17,7 @@ _BYTES: dict[str, int] = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, 
     "gib": 2**30,
     "tib": 2**40,
 }
+HOURS_PATTERN = r"^([01]?\d|2[0-3]):([0-5]\d) ?- ?([01]?\d|2[0-3]):([0-5]\d)$"
 LONGEST_SECONDS = 10 * 366 * 86400
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
@@ -107,14 +109,15 @@ def parse_boolean(value: object) -> bool:
     raise ValueError("is neither true nor false", "write true or false")
 
 
-def parse_boolean(value: object) -> bool:
-    """True or False; yes, no, on and off count only here, where a boolean is expected."""
-    word = value.strip().lower() if isinstance(value, str) else value
-    if isinstance(word, bool):
-        return word
-    if isinstance(word, str) and word in _TRUE | _FALSE:
-        return word in _TRUE
-    raise ValueError("is neither true nor false", "write true or false")
+def parse_hours(value: object) -> tuple[int, int]:
+    """(begin, end) in minutes of the day from ``22:00-07:00``."""
+    found = re.fullmatch(HOURS_PATTERN, str(value), re.ASCII)
+    if not found:
+        raise ValueError("is no time of the day", 'write "22:00-07:00"')
+    begin, end = (int(found[part]) * 60 + int(found[part + 1]) for part in (1, 3))
+    if begin == end:
+        raise ValueError("is no time at all", "the end is the beginning")
+    return begin, end
 
 
 def parse_listen(value: object) -> tuple[str, int]:
@@ -123,3 +126,13 @@ def parse_listen(value: object) -> tuple[str, int]:
     if not found or int(found[2]) > 65535:
         raise ValueError("is not an address to listen on", "write HOST:PORT, such as 127.0.0.1:8790")
     return found[1].strip("[]"), int(found[2])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host*, without brackets, is this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

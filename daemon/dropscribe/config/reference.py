@@ -54,6 +54,16 @@ def _pages() -> Iterator[str]:
         definition = definitions.get(f"{name.capitalize()}Keys")
         if definition is not None:
             yield from (f"\n## {name}\n\n{section['description']}\n", *_table(definition))
+            yield from _inner_pages(name, definition, definitions)
+
+
+def _inner_pages(
+    name: str, definition: Mapping[str, Any], definitions: Mapping[str, dict[str, Any]]
+) -> Iterator[str]:
+    for inner, section in definition["properties"].items():
+        keys = definitions.get(f"{inner.capitalize()}Keys")
+        if keys is not None:
+            yield from (f"\n### {name}.{inner}\n\n{section['description']}\n", *_table(keys))
 
 
 def _plain(params: Mapping[str, ParamValue]) -> str:

@@ -144,6 +144,10 @@ def _section_at(path: Path) -> type[Keys]:
         return FolderKeys
     if len(path) == 1:
         return FileKeys
-    section = FileKeys.model_fields[str(path[0])].annotation
-    kinds = [section, *getattr(section, "__args__", ())]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Keys)), FileKeys)
+    keys: type[Keys] = FileKeys
+    for part in path[:-1]:
+        field = keys.model_fields.get(str(part))
+        section = field.annotation if field else None
+        kinds = [section, *getattr(section, "__args__", ())]
+        keys = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Keys)), keys)
+    return keys

@@ -39,7 +39,7 @@ _LOCK_TRIES = 5
 _LOCK_GAP_SECONDS = 0.02
 
 
-MIGRATIONS = ("schema.sql", "migration_2.sql")
+MIGRATIONS = ("schema.sql", "migration_2.sql", "migration_3.sql")
 """Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
 
 

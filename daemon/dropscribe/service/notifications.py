@@ -1,0 +1,214 @@
+"""What happened, told to people and programs elsewhere, by way of the outbox in the store.
+
+Guarantees: telling costs the caller nothing and never fails it; a letter survives a crash until it is
+delivered, or given up after GIVE_UP_SECONDS with a log line; a recipient that hangs holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from dropscribe.core.errors import StoreError
+from dropscribe.jobs import outbox
+from dropscribe.jobs.outbox import Letter
+from dropscribe.transcripts.document import utc_text
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
+
+    from dropscribe.jobs.store import Store
+
+FIRST_RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 3600.0
+GIVE_UP_SECONDS = 86400.0
+_STORE_RETRY_SECONDS = 60.0
+_LOOK_SECONDS = 600.0
+"""A wait is never longer: the clock may be set, and the machine may sleep."""
+
+log = structlog.get_logger()
+
+
+class Recipient(Protocol):
+    """Somebody who is told.
+
+    Attributes:
+        name: For the rows of the outbox: the same after a restart, and no secret.
+        kind: For the log.
+        most_at_once: Letters in one delivery.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - see the class
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def most_at_once(self) -> int: ...  # noqa: D102
+
+    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
+        """When letters may be delivered, at *now* or later; all in Unix seconds.
+
+        Args:
+            due_at: When the first of them was due.
+            is_last_chance: The daemon is about to end; what waits to be sent together need not wait.
+        """
+        ...
+
+    async def deliver(self, letters: Sequence[Letter]) -> str:
+        """Deliver *letters* as one; "" or why it failed. Must come to an end by itself."""
+        ...
+
+
+class Notifications:
+    """Everybody who is told, each with a loop of its own."""
+
+    def __init__(self, store: Store, recipients: Sequence[Recipient]) -> None:
+        self._store = store
+        self._couriers = [Courier(store, recipient) for recipient in recipients]
+        self._names = [recipient.name for recipient in recipients]
+
+    def tell(self, event: str, payload: Mapping[str, Any]) -> None:
+        """Put *event* into the outbox for every recipient; returns at once.
+
+        *payload* must be what JSON can hold, without any transcript or secret.
+        """
+        if not self._names:
+            return
+        event_id, now = uuid.uuid4().hex, time.time()
+        content = json.dumps(
+            {"schema": "dropscribe.event/1", "id": event_id, "at": utc_text(now), "event": event, **payload}
+        )
+        letter = Letter(0, event_id, now, content)
+        loop = asyncio.get_running_loop()
+
+        def written(future: Future[list[str]]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the next start delivers it
+                loop.call_soon_threadsafe(self._written, event, future)
+
+        self._store.call(lambda db: outbox.put(db, letter, self._names)).add_done_callback(written)
+
+    async def run(self) -> None:
+        """Deliver, until cancelled."""
+        await self._begin()
+        async with asyncio.TaskGroup() as group:
+            for courier in self._couriers:
+                group.create_task(courier.run())
+
+    async def close(self, grace_seconds: float) -> None:
+        """Deliver what may be delivered now, for *grace_seconds* at most; the rest stays in the outbox."""
+        with contextlib.suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(grace_seconds):
+                await asyncio.gather(*(courier.deliver_all() for courier in self._couriers))
+
+    async def _begin(self) -> None:
+        now = time.time()
+        try:
+            forgotten = await self._store.do(
+                lambda db: outbox.begin(db, self._names, now, now - GIVE_UP_SECONDS)
+            )
+        except StoreError as error:
+            log.warning("notification.outbox_unusable", reason=error.reason)
+            return
+        if forgotten:
+            reason = "older than a day, or for somebody who is no longer told"
+            log.warning("notification.forgotten", count=forgotten, reason=reason)
+
+    def _written(self, event: str, future: Future[list[str]]) -> None:
+        try:
+            full = future.result()
+        except StoreError as error:
+            log.warning("notification.lost", about=event, reason=error.reason)
+            return
+        if full:
+            log.warning("notification.lost", about=event, reason="too many wait already")
+        for courier in self._couriers:
+            courier.news.set()
+
+
+class Courier:
+    """Brings one recipient's letters, again and again until they arrive.
+
+    Attributes:
+        news: Set when a letter was put.
+    """
+
+    def __init__(self, store: Store, recipient: Recipient) -> None:
+        self._store = store
+        self._recipient = recipient
+        self.news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Deliver until cancelled; without letters it sleeps."""
+        while True:
+            self.news.clear()
+            try:
+                wait_seconds = await self._round()
+            except StoreError as error:
+                log.warning("notification.outbox_unusable", reason=error.reason)
+                await asyncio.sleep(_STORE_RETRY_SECONDS)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self.news.wait(),
+                    _LOOK_SECONDS if wait_seconds is None else min(wait_seconds, _LOOK_SECONDS),
+                )
+
+    async def deliver_all(self) -> None:
+        """Deliver until nothing is due or something fails."""
+        while await self._round(is_last_chance=True) == 0:
+            pass
+
+    async def _round(self, *, is_last_chance: bool = False) -> float | None:
+        """One delivery at most; seconds until the next look, None where nothing waits."""
+        name = self._recipient.name
+        due_at = await self._store.do(lambda db: outbox.first_due(db, name))
+        if due_at is None:
+            return None
+        now = time.time()
+        begin_at = max(due_at, self._recipient.not_before(due_at, now, is_last_chance=is_last_chance))
+        if begin_at > now:
+            return begin_at - now
+        most = self._recipient.most_at_once
+        letters = await self._store.do(lambda db: outbox.read_due(db, name, now, most))
+        reason = await self._recipient.deliver(letters)
+        await self._settle(letters, reason)
+        return 0.0
+
+    async def _settle(self, letters: list[Letter], reason: str) -> None:
+        if not reason:
+            await self._store.do(lambda db: outbox.delete(db, letters))
+            return
+        now = time.time()
+        too_old = [letter for letter in letters if letter.at < now - GIVE_UP_SECONDS]
+        again = [letter for letter in letters if letter not in too_old]
+        tries = max(letter.tries for letter in letters) + 1
+        due_at = now + retry_seconds(tries, random.random())  # noqa: S311 - jitter, not a secret
+
+        def write(db: sqlite3.Connection) -> None:
+            outbox.delete(db, too_old)
+            outbox.defer(db, again, due_at)
+
+        await self._store.do(write)
+        recipient = self._recipient.kind
+        if too_old:
+            log.error("notification.given_up", recipient=recipient, count=len(too_old), reason=reason)
+        if again:
+            next_try = utc_text(due_at)
+            log.warning(
+                "notification.undelivered", recipient=recipient, tries=tries, reason=reason, next_try=next_try
+            )
+
+
+def retry_seconds(tries: int, jitter: float) -> float:
+    """The wait after *tries* failures: doubling, the second half of it at random; *jitter* is 0..1."""
+    longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(tries - 1, 20))
+    return longest * (0.5 + 0.5 * jitter)

@@ -1,0 +1,376 @@
+"""The webhook and apprise, told of what happens, against a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+import dropscribe.config.notify as config_module
+from dropscribe.config.load import parse_config
+from dropscribe.config.problems import format_problem
+from dropscribe.core.errors import ConfigError
+from dropscribe.jobs import outbox
+from dropscribe.jobs.outbox import Letter
+from dropscribe.jobs.store import Store
+from dropscribe.service import notifications as module
+from dropscribe.service import people as people_module
+from dropscribe.service.notifications import Courier, Notifications
+from dropscribe.service.people import People
+from dropscribe.service.webhook import Webhook
+from support.daemon_process import Installation, wait_until
+from support.emulator import Emulator, Fault
+from support.receiver import Receiver
+from support.waiting import until
+
+SECRET = "hook-secret-canary"
+FAILED = {"folder": "calls", "path": "a\udcff.wav", "code": "bad_format", "reason": "no audio"}
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+"""apprise's own, when it is imported."""
+
+needs_apprise = pytest.mark.skipif(
+    importlib.util.find_spec("apprise") is None, reason="the extra `notify` (apprise) is not installed"
+)
+
+
+@pytest.fixture
+def receiver():
+    """Who is told."""
+    with Receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path):
+    """The queue's file."""
+    with contextlib.closing(Store(tmp_path / "state")) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch):
+    """The first retry after some 50 ms."""
+    monkeypatch.setattr(module, "FIRST_RETRY_SECONDS", 0.05)
+
+
+@contextlib.asynccontextmanager
+async def running(notifications: Notifications):
+    """Its loops, for as long as the block lasts."""
+    task = asyncio.create_task(notifications.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def waiting(store: Store) -> int:
+    """Letters in the outbox."""
+    return await store.do(lambda db: db.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+
+async def emptied(store: Store) -> None:
+    """Wait until nothing is left to deliver."""
+    async with asyncio.timeout(20):
+        while await waiting(store):  # noqa: ASYNC110 - a condition in a file has no Event
+            await asyncio.sleep(0.01)
+
+
+async def test_the_webhook_is_signed(store, receiver):
+    """HMAC-SHA256 over timestamp, dot and body; the body names event, id and time."""
+    notifications = Notifications(store, [Webhook(receiver.url, SECRET)])
+    async with running(notifications):
+        notifications.tell("failed", FAILED)
+        await until(lambda: receiver.told)
+        await emptied(store)
+    (told,) = receiver.told
+    signed = told.headers["x-dropscribe-timestamp"].encode() + b"." + told.body
+    digest = hmac.new(SECRET.encode(), signed, hashlib.sha256).hexdigest()
+    assert told.headers["x-dropscribe-signature"] == f"sha256={digest}"
+    assert abs(int(told.headers["x-dropscribe-timestamp"]) - time.time()) < 60
+    assert told.json["id"] == told.headers["x-dropscribe-event-id"]
+    assert {**told.json, "id": "", "at": ""} == {
+        "schema": "dropscribe.event/1",
+        "id": "",
+        "at": "",
+        "event": "failed",
+        **FAILED,
+    }
+
+
+@pytest.mark.parametrize("status", [500, 404, 302])
+async def test_what_is_refused_is_told_again(store, receiver, status):
+    """With the same id and the same body; a redirect is a refusal, and nobody goes where it points."""
+    receiver.statuses.extend([status, status])
+    notifications = Notifications(store, [Webhook(receiver.url, SECRET)])
+    with capture_logs() as lines:
+        async with running(notifications):
+            notifications.tell("failed", FAILED)
+            await until(lambda: len(receiver.told) == 3)
+            await emptied(store)
+    assert len({(told.path, told.headers["x-dropscribe-event-id"], told.body) for told in receiver.told}) == 1
+    said = [(line["event"], line["reason"], line["tries"]) for line in lines]
+    assert said == [("notification.undelivered", f"http_{status}", tries) for tries in (1, 2)]
+    assert "URLSECRET" not in repr(lines)
+
+
+async def test_a_letter_survives_the_daemon(tmp_path, receiver):
+    """Told while nobody listens and the daemon ends at once: the next start delivers it, under its id."""
+    store = Store(tmp_path / "state")
+    gone = Notifications(store, [Webhook(receiver.url, SECRET)])
+    gone.tell("failed", FAILED)
+    store.close()
+    for file in (tmp_path / "state").iterdir():
+        assert SECRET.encode() not in file.read_bytes()
+        assert b"URLSECRET" not in file.read_bytes()
+
+    with contextlib.closing(Store(tmp_path / "state")) as store:
+        async with running(Notifications(store, [Webhook(receiver.url, SECRET)])):
+            await until(lambda: receiver.told)
+    assert receiver.events == ["failed"]
+
+
+async def test_a_letter_is_given_up_after_a_day(store, receiver):
+    """With one line; what is younger is tried again."""
+    hook = Webhook(receiver.url, SECRET)
+    receiver.statuses.extend([500, 500])
+    old = Letter(0, "old", time.time() - module.GIVE_UP_SECONDS - 60, '{"event": "failed"}')
+    await store.do(lambda db: outbox.put(db, old, [hook.name]))
+    with capture_logs() as lines:
+        courier = Courier(store, hook)
+        assert await courier._round() == 0
+    assert [(line["event"], line["count"]) for line in lines] == [("notification.given_up", 1)]
+    assert await waiting(store) == 0
+
+
+async def test_what_nobody_gets_any_more_is_forgotten(store, receiver):
+    """A recipient that left the config, and what lay for more than a day while the daemon was down."""
+    hook = Webhook(receiver.url, SECRET)
+    now = time.time()
+    await store.do(lambda db: outbox.put(db, Letter(0, "a", now, "{}"), ["webhook:gone"]))
+    await store.do(lambda db: outbox.put(db, Letter(0, "b", now - 2 * 86400, "{}"), [hook.name]))
+    with capture_logs() as lines:
+        async with running(Notifications(store, [hook])):
+            await emptied(store)
+    assert [(line["event"], line["count"]) for line in lines] == [("notification.forgotten", 2)]
+    assert receiver.told == []
+
+
+async def test_a_clock_set_back_keeps_nobody_waiting(store, receiver):
+    """A letter from the future goes out at the next start."""
+    hook = Webhook(receiver.url, SECRET)
+    await store.do(
+        lambda db: outbox.put(db, Letter(0, "a", time.time() + 10**8, '{"event": "x"}'), [hook.name])
+    )
+    async with running(Notifications(store, [hook])):
+        await until(lambda: receiver.told)
+
+
+async def test_a_full_box_takes_no_more(store, monkeypatch):
+    """Nobody listens: the newest is dropped with a line, the rest waits."""
+    monkeypatch.setattr(outbox, "MOST_WAITING", 2)
+    notifications = Notifications(store, [Webhook("http://127.0.0.1:9/", SECRET)])
+    with capture_logs() as lines:
+        for _ in range(3):
+            notifications.tell("failed", FAILED)
+        await until(lambda: lines)
+    assert [line["event"] for line in lines] == ["notification.lost"]
+    assert await waiting(store) == 2
+
+
+async def test_the_end_delivers_what_it_can(store, receiver):
+    """At the daemon's end each is told once more, with no wait for company; what fails waits."""
+    people = Recorder()
+    notifications = Notifications(store, [Webhook(receiver.url, SECRET), people])
+    receiver.statuses.append(500)
+    notifications.tell("failed", FAILED)
+    await notifications.close(10.0)
+    assert receiver.events == ["failed"]
+    assert len(people.sent) == 1
+    assert await waiting(store) == 1
+
+
+class Recorder(People):
+    """Somebody whose messages are kept here; all else as it is."""
+
+    def __init__(self, batch_seconds: float = 60.0, quiet_hours: tuple[int, int] | None = None) -> None:
+        super().__init__("json://x", batch_seconds, quiet_hours, None)
+        self.sent: list[tuple[float, str]] = []
+
+    def _send(self, title: str, text: str) -> str:  # noqa: ARG002 - as the other
+        self.sent.append((time.monotonic(), text))
+        return ""
+
+
+async def test_what_happens_together_is_one_message(store, monkeypatch):
+    """The first message comes promptly with its neighbours, the next not before the batch's time."""
+    monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.2)
+    people = Recorder(batch_seconds=1.0)
+    notifications = Notifications(store, [people])
+    async with running(notifications):
+        notifications.tell("failed", {**FAILED, "path": "1.wav"})
+        notifications.tell("failed", {**FAILED, "path": "2.wav"})
+        await until(lambda: len(people.sent) == 1)
+        notifications.tell("failed", {**FAILED, "path": "3.wav"})
+        notifications.tell("failed", {**FAILED, "path": "4.wav"})
+        await until(lambda: len(people.sent) == 2)
+    (first_at, first), (second_at, second) = people.sent
+    assert "1.wav" in first
+    assert "2.wav" in first
+    assert "3.wav" in second
+    assert "4.wav" in second
+    assert second_at - first_at > 0.9
+
+
+def test_the_quiet_hours_wait_for_the_morning():
+    """Also at the daemon's end: what was not said stays in the outbox."""
+    now = time.mktime((2026, 11, 21, 23, 0, 0, 0, 0, -1))
+    morning = time.mktime((2026, 11, 22, 7, 0, 0, 0, 0, -1))
+    people = Recorder(quiet_hours=(22 * 60, 7 * 60))
+    assert people.not_before(now - 5, now, is_last_chance=False) == morning
+    assert people.not_before(now - 5, now, is_last_chance=True) == morning
+
+
+@needs_apprise
+async def test_apprise_brings_it(store, receiver, monkeypatch):
+    """A real apprise url: one message with title and text."""
+    monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.01)
+    people = People(f"json://127.0.0.1:{receiver.port}/people?+token=URLSECRET", 60.0, None, None)
+    notifications = Notifications(store, [people])
+    async with running(notifications):
+        notifications.tell("failed", FAILED)
+        await until(lambda: receiver.told)
+        await emptied(store)
+    (told,) = receiver.told
+    assert told.path.startswith("/people")
+    assert told.json["title"].endswith("1 file failed")
+    assert "bad_format: no audio" in told.json["message"]
+
+
+@needs_apprise
+async def test_apprise_that_fails_is_tried_again(store, receiver, monkeypatch):
+    """Once the batch's time is over, with one line of log and no url in it."""
+    monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.01)
+    receiver.statuses.append(500)
+    people = People(f"json://127.0.0.1:{receiver.port}/?+token=URLSECRET", 0.1, None, None)
+    notifications = Notifications(store, [people])
+    with capture_logs() as lines:
+        async with running(notifications):
+            notifications.tell("failed", FAILED)
+            await until(lambda: len(receiver.told) == 2)
+            await emptied(store)
+    assert [line["event"] for line in lines] == ["notification.undelivered"]
+    assert "URLSECRET" not in repr(lines)
+
+
+def test_the_daemon_tells_of_failures_and_holds(tmp_path, receiver):
+    """From the whole command: a refused file, a hold and its end, once each; a done file is no news."""
+    hook = {"notify": {"webhook": {"url": receiver.url, "secret": SECRET}}}
+    hold = {"hold": {"first": "100ms", "max": "100ms"}}
+    with Emulator() as emulator:
+        house = Installation(tmp_path, emulator.url, extra=hook | hold)
+        emulator.fail(Fault(status=415, body={"message": "no audio"}), Fault(status=401), Fault(status=401))
+        house.drop("a.wav")
+        with house.start_ready() as process:
+            process.until_logged("file.failed")
+            house.drop("b.wav", b"other audio")
+            process.until_logged("file.done")
+            wait_until(lambda: len(receiver.told) == 3, "three events")
+            assert process.stop() == 0
+        log = process.log_path.read_text()
+    assert receiver.events == ["failed", "held", "released"]
+    failed, held, _ = (told.json for told in receiver.told)
+    assert (failed["path"], failed["code"]) == ("a.wav", "http_415")
+    assert held["provider"] == "pulse"
+    assert SECRET not in log
+    assert "URLSECRET" not in log
+
+
+def test_a_killed_daemon_tells_after_its_restart(tmp_path, receiver):
+    """Nobody takes the event, then kill -9: the next start brings it, and the file was filed all along."""
+    hook = {"notify": {"webhook": {"url": receiver.url, "secret": SECRET}}}
+    with Emulator() as emulator:
+        house = Installation(tmp_path, emulator.url, extra=hook)
+        receiver.statuses.append(503)
+        emulator.fail(Fault(status=415, body={"message": "no audio"}))
+        house.drop("a.wav")
+        with house.start_ready() as process:
+            process.until_logged("notification.undelivered")
+            assert (house.failed / "a.wav").exists()
+            process.kill()
+        with house.start_ready():
+            wait_until(lambda: len(receiver.told) >= 2, "the event again")
+    assert len({told.headers["x-dropscribe-event-id"] for told in receiver.told}) == 1
+
+
+BASE = "providers: {p: {type: pulse, api_key: k}}\nfolders: {f: {inbox: in, provider: p}}\nnotify:\n"
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "message"),
+    [
+        ("  urls: [plainCANARY]", "4:3", "is no url"),
+        ("  urls: ['nonsense://CANARY']", "4:", "apprise does not know"),
+        ("  batch: often", "4:10", "is not a duration"),
+        ("  quiet_hours: 22-7", "4:16", "is no time of the day"),
+        ("  quiet_hours: 07:00-07:00", "4:16", "no time at all"),
+        ("  quiet_hours: 25:00-07:00", "4:16", "is no time of the day"),
+        ("  webhook: {url: 'https://h/CANARY'}", "4:3", "there is no secret"),
+        ("  webhook: {secret: CANARY}", "4:3", "'url' is missing"),
+        ("  webhook: {url: 'ftp://h/CANARY', secret: x}", "4:", "not an http or https url"),
+        ("  webhook: {url: 'https://h/', secret: CANARY, secret_file: x}", "4:", "secret is given too"),
+        ("  webhook: {url: 'https://h/', secrt: CANARY}", "4:", "unknown key 'secrt'"),
+        ("  webhook: {url: 'http://h.example/CANARY', secret: x}", "4:", "unencrypted"),
+        ("  quiet_hours: 22:00-07:00", "3:1", "nobody is told"),
+    ],
+)
+def test_bad_keys_are_refused_at_their_place(tmp_path, keys, place, message):
+    """Each with its line and column (the last two are warnings); urls and secrets are never shown."""
+    if "nonsense" in keys and importlib.util.find_spec("apprise") is None:
+        pytest.skip("the extra `notify` (apprise) is not installed")
+    problems = problems_of(BASE + keys + "\n", tmp_path)
+    problem = next(problem for problem in problems if message in problem.message)
+    assert f"{problem.line}:{problem.column}".startswith(place)
+    assert "CANARY" not in "\n".join(map(format_problem, problems))
+
+
+def test_urls_without_the_library_are_refused(tmp_path, monkeypatch):
+    """The message says which extra is missing."""
+    monkeypatch.setattr(config_module, "has_apprise", lambda: False)
+    (problem,) = problems_of(BASE + "  urls: ['json://localhost/CANARY']\n", tmp_path)
+    assert "dropscribe[notify]" in problem.hint
+    assert "CANARY" not in format_problem(problem)
+
+
+def test_without_urls_apprise_is_not_loaded(tmp_path):
+    """Neither by the config nor by what a daemon with a webhook imports."""
+    config = BASE + "  webhook: {url: 'https://h.example/', secret: x}\n"
+    script = (
+        "import sys, pathlib, dropscribe.cli.run\n"
+        "from dropscribe.config.load import parse_config\n"
+        f"config, _ = parse_config({config!r}, folder=pathlib.Path('/srv'), environ={{}})\n"
+        "assert config.notify.webhook\n"
+        "assert 'apprise' not in sys.modules and 'requests' not in sys.modules"
+    )
+    source = str(Path(module.__file__).parents[2])
+    call = [sys.executable, "-c", script]
+    ran = subprocess.run(call, env={"PYTHONPATH": source}, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def problems_of(text, folder):
+    """What is said about *text* as a config."""
+    try:
+        return parse_config(text, folder=folder, environ={})[1]
+    except ConfigError as error:
+        return error.problems

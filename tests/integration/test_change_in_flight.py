@@ -228,6 +228,23 @@ async def test_half_a_group_is_taken_back_when_the_audio_goes(tmp_path, monkeypa
     assert tree(tmp_path / "done") == set()
 
 
+async def test_half_a_group_does_not_wait_in_done_for_a_full_disk(tmp_path, monkeypatch):
+    """The sidecar that found room goes when the next one does not; with room again all stand."""
+    faults = Faults(monkeypatch)
+    async with Gated(tmp_path, "sent") as house:
+        await house.drop_and_wait()
+        faults.before["link"] = lambda: faults.before.update(
+            link=lambda: faults.always.update(link=errno.ENOSPC)
+        )
+        house.script.gate.set()
+        await house.until(lambda: house.engine.closed_reason("calls"))
+        assert tree(tmp_path / "done") == set()
+        faults.lift()
+        await house.until(house._is_idle)
+
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+
+
 async def test_a_listing_that_misses_a_file_while_a_slow_disk_files_it_ends_nothing(tmp_path, monkeypatch):
     """The row was withdrawn between the move and its end: the group stands whole, the next file goes on."""
     faults = Faults(monkeypatch)

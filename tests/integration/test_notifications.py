@@ -9,6 +9,7 @@ import hmac
 import importlib.util
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -230,6 +231,30 @@ async def test_what_happens_together_is_one_message(store, monkeypatch):
     assert "3.wav" in second
     assert "4.wav" in second
     assert second_at - first_at > 0.9
+
+
+async def test_the_end_does_not_say_it_twice(store, monkeypatch):
+    """A message is on its way when the loops are ended: the last words wait for it."""
+    monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Recorder):
+        def _send(self, title, text):
+            begun.set()
+            go_on.wait(20)
+            return super()._send(title, text)
+
+    people = Slow()
+    notifications = Notifications(store, [people])
+    async with running(notifications):
+        notifications.tell("failed", FAILED)
+        await until(begun.is_set)
+    closing = asyncio.create_task(notifications.close(20.0))
+    await asyncio.sleep(0)
+    go_on.set()
+    await closing
+    assert len(people.sent) == 1
+    assert await waiting(store) == 0
 
 
 def test_the_quiet_hours_wait_for_the_morning():

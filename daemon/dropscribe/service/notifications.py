@@ -144,6 +144,8 @@ class Courier:
     def __init__(self, store: Store, recipient: Recipient) -> None:
         self._store = store
         self._recipient = recipient
+        self._one_at_a_time = asyncio.Lock()
+        self._under_way: set[asyncio.Task[float | None]] = set()
         self.news = asyncio.Event()
 
     async def run(self) -> None:
@@ -168,7 +170,20 @@ class Courier:
             pass
 
     async def _round(self, *, is_last_chance: bool = False) -> float | None:
-        """One delivery at most; seconds until the next look, None where nothing waits."""
+        """One delivery at most; seconds until the next look, None where nothing waits.
+
+        A reload or the end does not cut it off: what a thread is sending would be sent once more.
+        """
+        task = asyncio.create_task(self._look(is_last_chance=is_last_chance))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _look(self, *, is_last_chance: bool) -> float | None:
+        async with self._one_at_a_time:
+            return await self._deliver_due(is_last_chance=is_last_chance)
+
+    async def _deliver_due(self, *, is_last_chance: bool) -> float | None:
         name = self._recipient.name
         due_at = await self._store.do(lambda db: outbox.first_due(db, name))
         if due_at is None:

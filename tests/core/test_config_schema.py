@@ -77,11 +77,13 @@ def test_what_is_commented_out_is_valid_and_the_default():
     changes = {str(change) for change in diff_configs(plain, full)}
     assert changes == {
         *(f"providers.{name} added" for name in ("pulse", "reson8", "openai")),
-        "folders.recordings changed: params, include",
+        "folders.recordings changed: params, include, budget",
+        "time_zone changed",
         *(f"{section} added" for section in ("http", "metrics", "heartbeat", "hooks", "notify")),
     }
     pulse = parse_config(
-        "providers: {pulse: {type: pulse, api_key: a, price_per_minute: 0.005, params: {language: en}}}",
+        "providers: {pulse: {type: pulse, api_key: a, price_per_minute: 0.005,"
+            " budget: {per_day: 5, per_month: 100}, params: {language: en}}}",
         folder=Path("/srv"),
         environ={},
     )[0].providers["pulse"]

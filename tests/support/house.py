@@ -17,6 +17,7 @@ from dropscribe.disk.audio import snapshot_of
 from dropscribe.jobs.embedded import EmbeddedEngine
 from dropscribe.jobs.store import Store
 from dropscribe.work.answers import Answers
+from dropscribe.work.budgets import Budgets
 from dropscribe.work.fallback import Fallback
 from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
@@ -31,7 +32,7 @@ class Listener:
     """Records what the work tells the rest of the house."""
 
     def __init__(self):
-        self.attempts, self.files, self.holds, self.releases = [], [], [], []
+        self.attempts, self.files, self.holds, self.releases, self.warned = [], [], [], [], []
 
     def attempt_ended(self, report):
         self.attempts.append(report)
@@ -44,6 +45,9 @@ class Listener:
 
     def released(self, hold):
         self.releases.append(hold)
+
+    def budget_low(self, account):
+        self.warned.append(account)
 
 
 class Lookout:
@@ -67,6 +71,7 @@ def make_config(
     retry=None,
     hold=(0.05, 0.2),
     ledger_keep_seconds=0.0,
+    time_zone=None,
     **rule_keys,
 ) -> Config:
     """One rule `calls` on provider `main` unless told otherwise; quick retries.
@@ -105,6 +110,7 @@ def make_config(
         shutdown_grace_seconds=1.0,
         log=LogConfig(),
         ledger_keep_seconds=ledger_keep_seconds,
+        time_zone=time_zone,
     )
 
 
@@ -133,6 +139,7 @@ class House:
         )
         answers = Answers(self.engine, self.disks)
         publisher = Publisher(self.engine, self.lookout, self.listener, self.disks, answers, self.store.token)
+        self.budgets = Budgets(self.engine, self.listener, self.disks)
         self.handler = Handler(
             setup=Setup(self.config, self.providers, limits),
             queue=self.engine,
@@ -144,10 +151,12 @@ class House:
             publisher=publisher,
             reuse=Reuse(self.engine),
             fallback=Fallback(self.engine),
+            budgets=self.budgets,
             jitter=lambda: 1.0,
         )
         plan = build_plan(self.config)
         self.engine.replan(plan)
+        await self.budgets.audit()
         self.feeding = asyncio.create_task(self.engine.run(plan, self.handler))
         return self
 

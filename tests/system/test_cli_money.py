@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 
 import pytest
@@ -57,3 +58,69 @@ def test_plan_counts_with_the_provider_that_takes_the_file(tmp_path, capsys):
     assert files["large.wav"]["provider"] == "other"
     assert files["large.wav"]["reason"] != "it goes to failed, unsent"
     assert files["small.wav"]["provider"] == "main"
+
+
+BUDGET = CHAIN.replace("[main, other], fallback: both", "main").replace(
+    "max_upload: 1KB", "budget: {per_day: 3, per_month: 600min}"
+)
+
+
+def spend(store, money: float, seconds: float, unknown: int = 0) -> None:
+    """What was paid today at the provider main."""
+    today = time.strftime("%Y-%m-%d")
+    row = ("provider", "main", today, money, seconds, unknown, time.time())
+    store.call(lambda db: db.execute("INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?)", row)).result()
+
+
+def test_status_shows_spent_and_left(tmp_path, capsys):
+    """A row for each limit; without budgets there is no such table."""
+    scene = Scene(tmp_path, BUDGET)
+    with scene.queue() as store:
+        spend(store, 1.25, 7200.0, unknown=2)
+        scene.write_live()
+        scene.run("status")
+        words = capsys.readouterr().out
+        document = json_of(scene, capsys, "status")
+    rows = [line.split() for line in words.splitlines() if line.startswith("provider main")]
+    assert rows[0] == ["provider", "main", "day", "3.00", "1.25", "1.75", "2", "files"]
+    assert rows[1][2:] == ["month", "600.00", "min", "120.00", "min", "480.00", "min", "2", "files"]
+    assert document["providers"]["main"]["budget"]["per_day"]["left"] == 1.75
+    assert document["folders"]["calls"]["budget"] is None
+
+
+def test_a_spent_budget_is_told_by_status_and_why(tmp_path, capsys):
+    """Until when it lasts; nobody is promised a probe before."""
+    scene = Scene(tmp_path, BUDGET)
+    file = scene.drop("call.wav")
+    with scene.queue() as store:
+        spend(store, 3.0, 300.0)
+        add_job(store, scene, "call.wav")
+        scene.write_live()
+        scene.run("status")
+        words = capsys.readouterr().out
+        document = json_of(scene, capsys, "status")
+        tale = json_of(scene, capsys, "why", file)
+    assert "provider main is held: the budget of 3.00 a day is spent; goes on 20" in words
+    assert "tried again" not in words
+    assert document["folders"]["calls"]["held"] == 1
+    assert document["providers"]["main"]["code"] == "budget"
+    assert tale["state"] == "held"
+    assert tale["words"][0].startswith("provider main waits: the budget of 3.00 a day is spent")
+    assert "budget" in tale["remedy"]
+
+
+def test_status_of_a_queue_that_an_older_daemon_made(tmp_path, capsys):
+    """Before the new daemon has started once there is nothing spent, and no error."""
+    scene = Scene(tmp_path, BUDGET)
+    with scene.queue() as store:
+        job_id = add_job(store, scene, "call.wav")
+        add_attempt(store, job_id, time.time(), AttemptEnd(1.0, code="http_500"))
+    with sqlite3.connect(tmp_path / "state/queue.db") as db:
+        db.executescript(
+            "DROP TABLE ledger; DROP TABLE ledger_total; DROP TABLE spending;"
+            "ALTER TABLE attempts DROP COLUMN refused; PRAGMA user_version = 1;"
+        )
+    db.close()
+    assert json_of(scene, capsys, "status")["folders"]["calls"]["queued"] == 1
+    assert json_of(scene, capsys, "why", tmp_path / "inbox/call.wav")["attempts"][0]["code"] == "http_500"
+    assert scene.run("plan") == 0

@@ -33,6 +33,7 @@ from dropscribe.providers.build import build_provider
 from dropscribe.service.live import write_live
 from dropscribe.service.status import status_document
 from dropscribe.work.answers import Answers
+from dropscribe.work.budgets import Budgets
 from dropscribe.work.fallback import Fallback
 from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
@@ -117,6 +118,7 @@ class Daemon:
         self.holds = Holds(self.engine, self.reporter, hold.first_seconds, hold.max_seconds)
         answers = Answers(self.engine, self.disks)
         publisher = Publisher(self.engine, self.inboxes, self.reporter, self.disks, answers, store.token)
+        self.budgets = Budgets(self.engine, self.reporter, self.disks)
         self.handler = Handler(
             setup=_setup(self.config, _build_providers(self.config, {}), limits),
             queue=self.engine,
@@ -128,13 +130,17 @@ class Daemon:
             publisher=publisher,
             reuse=Reuse(self.engine),
             fallback=Fallback(self.engine),
+            budgets=self.budgets,
             jitter=random.random,
         )
 
     async def _run_built(self, *, once: bool) -> RunResult:
         try:
             async with asyncio.TaskGroup() as group:
-                feeding = group.create_task(self.engine.run(build_plan(self.config), self.handler))
+                plan = build_plan(self.config)
+                self.engine.replan(plan)
+                await self.budgets.audit()
+                feeding = group.create_task(self.engine.run(plan, self.handler))
                 self.inboxes.swap(self.config.folders)
                 await self.health.start(self.status, self._find_stuck, self._find_unready)
                 side = [
@@ -142,6 +148,7 @@ class Daemon:
                     group.create_task(self.notifier.feed_watchdog(lambda: not self._find_stuck())),
                     group.create_task(self._reload_when_asked()),
                     group.create_task(self.health.run()),
+                    group.create_task(self.budgets.watch()),
                     group.create_task(
                         keep_ledger_short(self.engine.store, lambda: self.config.ledger_keep_seconds)
                     ),
@@ -293,6 +300,7 @@ class Daemon:
         plan = build_plan(config)
         self.engine.replan(plan)
         await self.engine.store.do(lambda db: transactions.free_strangers(db, plan))
+        await self.budgets.audit()
         for name, provider in old.providers.items():
             if providers.get(name) is not provider:
                 self.engine.probe_now(Scope(ScopeKind.PROVIDER, name))

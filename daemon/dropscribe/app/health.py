@@ -168,6 +168,7 @@ def _build_hooks(config: Config) -> Hooks | None:
         "done": config.hooks.on_done,
         "failed": config.hooks.on_failed,
         "held": config.hooks.on_held,
+        "budget": config.hooks.on_budget,
     }
     return Hooks(commands, config.hooks.timeout_seconds, os.environ, config.secrets)
 

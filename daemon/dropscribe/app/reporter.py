@@ -11,6 +11,7 @@ from dropscribe.core.model import ScopeKind
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
+    from dropscribe.core.budget import Account
     from dropscribe.core.model import Hold
     from dropscribe.service.hooks import Hooks
     from dropscribe.service.metrics import Metrics
@@ -105,6 +106,27 @@ class Reporter:
         log.info(_RELEASED[hold.scope.kind], **_scope_field(hold), held_seconds=held_seconds)
         if self.notifications:
             self.notifications.tell("released", {**_scope_field(hold), "held_seconds": held_seconds})
+
+    def budget_low(self, account: Account) -> None:
+        """Most of a budget is spent; said once in its day or month."""
+        log.warning("budget.low", **_account_fields(account))
+        payload = {**_account_fields(account), "turns_at": utc_text(account.turns_at)}
+        if self.hooks:
+            self.hooks.tell("budget", payload)
+        if self.notifications:
+            self.notifications.tell("budget", payload)
+
+
+def _account_fields(account: Account) -> dict[str, object]:
+    share = account.spent / account.limit.amount
+    return {
+        str(account.scope.kind): account.scope.name,
+        "period": str(account.period),
+        "limit": account.limit.amount,
+        "spent": round(account.spent, 6),
+        "unit": account.limit.unit,
+        "reason": f"{share:.0%} of {account.limit} a {account.period} is spent",
+    }
 
 
 def _scope_field(hold: Hold) -> dict[str, str]:

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dropscribe.cli.durations import probe_seconds
 from dropscribe.cli.inbox_look import (
     Found,
     is_file,
@@ -18,6 +17,7 @@ from dropscribe.cli.inbox_look import (
 from dropscribe.cli.tables import bytes_words, time_words
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
+from dropscribe.disk.durations import probe_seconds
 from dropscribe.jobs.story import read_live_states
 
 if TYPE_CHECKING:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
+from dropscribe.jobs.accounts import read_accounts
 from dropscribe.jobs.store import is_running, open_for_reading
 from dropscribe.service.live import read_live
+from dropscribe.work.setup import build_plan
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from dropscribe.config.model import Config
+    from dropscribe.core.model import Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +32,13 @@ class QueueLook:
     Attributes:
         db: Read-only; None where no daemon has run yet.
         live: What the daemon wrote last; {} where none has.
+        stops: Budgets that are spent.
     """
 
     db: sqlite3.Connection | None
     is_running: bool
     live: dict[str, Any]
+    stops: Sequence[Hold] = ()
 
     def live_of(self, folder: str) -> dict[str, Any]:
         """What the running daemon says of one inbox; {} while it is down."""
@@ -58,10 +65,15 @@ def look_at_queue(config: Config) -> Iterator[QueueLook]:
             raise StoreError(str(state_dir), "may not be read by this user", _remedy(state_dir)) from error
         raise
     try:
-        yield QueueLook(db, running, read_live(state_dir))
+        yield QueueLook(db, running, read_live(state_dir), _read_stops(db, config))
     finally:
         if db is not None:
             db.close()
+
+
+def _read_stops(db: sqlite3.Connection | None, config: Config) -> Sequence[Hold]:
+    plan = build_plan(config)
+    return stops_of(read_accounts(db, plan.budgets, plan.zone, time.time())) if db else ()
 
 
 def _remedy(state_dir: Path) -> str:

@@ -13,6 +13,7 @@ from dropscribe.cli.configured import read_config
 from dropscribe.cli.inbox_look import is_file, may_read, unavailable_reason, walk_inbox
 from dropscribe.cli.queue_look import QueueLook, look_at_queue
 from dropscribe.cli.tables import duration_words, one_line, plural, render_table, time_words
+from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.jobs.engine import Stats
 from dropscribe.jobs.stats import read_stats
 from dropscribe.jobs.story import read_live_states
@@ -90,6 +91,7 @@ def render_status(document: dict[str, Any], now: float) -> str:
         "\n".join([_running_words(document), *(f"  {line}" for line in _troubles(document, now))]),
         _folder_table(document),
         _provider_table(document),
+        _budget_table(document),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -126,6 +128,8 @@ def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[
 
 def _hold_words(hold: dict[str, Any], now: float) -> str:
     probe_at = _unix(hold["next_probe"])
+    if hold["code"] == BUDGET_CODE:
+        return one_line(hold["reason"])
     probe = f"tried again {time_words(probe_at, now)}" if probe_at > now else "tried again with the next file"
     return f"{one_line(hold['reason'])}; since {time_words(_unix(hold['since']), now)}, {probe}"
 
@@ -160,3 +164,24 @@ def _provider_table(document: dict[str, Any]) -> str:
         for name, provider in document["providers"].items()
     ]
     return render_table(["PROVIDER", "STATE", "IN FLIGHT"], rows, numbers=["IN FLIGHT"])
+
+
+def _budget_table(document: dict[str, Any]) -> str:
+    """Nothing where no budget is set."""
+    rows = [
+        [f"{kind} {name}", period.removeprefix("per_"), *_budget_cells(account)]
+        for kind in ("provider", "folder")
+        for name, part in document[f"{kind}s"].items()
+        for period, account in (part["budget"] or {}).items()
+        if account
+    ]
+    numbers = ["LIMIT", "SPENT", "LEFT"]
+    table = ["BUDGET", "PER", *numbers, "NOT KNOWN"]
+    return render_table(table, rows, numbers=numbers) if rows else ""
+
+
+def _budget_cells(account: dict[str, Any]) -> list[str]:
+    amounts = [f"{account[key]:.2f}" for key in ("limit", "spent", "left")]
+    unit = "" if account["unit"] == "money" else f" {account['unit']}"
+    unknown = plural(account["unknown_files"], "file") if account["unknown_files"] else "-"
+    return [*(amount + unit for amount in amounts), unknown]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import inbox_look
 from dropscribe.cli.tables import plural, time_words
+from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.core.routing import is_held
 from dropscribe.disk.audio import describe_forbidden
@@ -189,7 +190,8 @@ def _why(story: Story) -> str:
 
 
 def _hold_words(story: Story, place: Place, look: QueueLook, now: float) -> list[str]:
-    holds = {hold.scope: hold for hold in read_holds(look.db)} if look.db else {}
+    found_holds = [*look.stops, *(read_holds(look.db) if look.db else ())]
+    holds = {hold.scope: hold for hold in found_holds}
     found = []
     if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
         found.append((f"rule {story.folder}", hold))
@@ -202,6 +204,8 @@ def _hold_words(story: Story, place: Place, look: QueueLook, now: float) -> list
 
 
 def _one_hold_words(who: str, hold: Hold, now: float) -> list[str]:
+    if hold.code == BUDGET_CODE:
+        return [f"{who} waits: {hold.reason}"]
     is_due = hold.next_probe_at <= now
     probe = "with the next file" if is_due else time_words(hold.next_probe_at, now)
     return [
@@ -278,6 +282,8 @@ def _remedy(story: Story, state: str, look: QueueLook) -> str:
         return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed))}"
     if story.state.is_live and not look.is_running:
         return "start dropscribe: dropscribe run, or its service"
+    if state == "held" and any(BUDGET_CODE in stop.code for stop in look.stops):
+        return "raise the budget in the config, or wait: it goes on by itself"
     if state == "held":
         return "dropscribe check --online asks the provider; nothing needs to be done for this file"
     return ""

@@ -16,6 +16,7 @@ from dropscribe.config.credentials import find_api_key, find_secret
 from dropscribe.config.notify import build_notify
 from dropscribe.config.params import check_params, check_rule_params, params_to_send
 from dropscribe.config.quantities import is_loopback, parse_listen
+from dropscribe.core.budget import Budget
 
 if TYPE_CHECKING:
     from dropscribe.config.credentials import Surroundings
@@ -48,6 +49,7 @@ def build_config(keys: k.FileKeys, document: Document, around: Surroundings, pat
         hold=m.HoldConfig(first_seconds=keys.hold.first, max_seconds=keys.hold.max),
         shutdown_grace_seconds=keys.shutdown_grace,
         ledger_keep_seconds=keys.ledger_keep,
+        time_zone=keys.time_zone,
         log=m.LogConfig(level=keys.log.level, format=keys.log.format),
         http=_http(keys.http, document, around) if keys.http else None,
         metrics=m.MetricsConfig(file=around.absolute(keys.metrics.file)) if keys.metrics else None,
@@ -101,6 +103,7 @@ def _provider(name: str, keys: k.AnyProvider, document: Document, around: Surrou
         max_upload_bytes=_max_upload_bytes(keys),
         max_duration_seconds=keys.max_duration,
         price_per_minute=keys.price_per_minute,
+        budget=_budget(keys.budget),
         params=_provider_params(keys, path, document),
         auth=keys.auth if isinstance(keys, k.Reson8Keys) else None,
     )
@@ -122,11 +125,16 @@ def _local_provider(
         max_upload_bytes=keys.max_upload,
         max_duration_seconds=keys.max_duration,
         price_per_minute=keys.price_per_minute,
+        budget=_budget(keys.budget),
         params=_provider_params(keys, path, document),
         model=_model(keys.model, around),
         cpu_threads=keys.cpu_threads,
         idle_unload_seconds=keys.idle_unload,
     )
+
+
+def _budget(keys: k.BudgetKeys | None) -> Budget | None:
+    return Budget(keys.per_day, keys.per_month) if keys and (keys.per_day or keys.per_month) else None
 
 
 def _model(written: str, around: Surroundings) -> str:
@@ -171,6 +179,7 @@ def _folder(
         silence_threshold_dbfs=rule.silence_threshold,
         channels=rule.channels,
         sidecar_name=rule.sidecar_name,
+        budget=_budget(rule.budget),
         fallback=rule.fallback,
         duplicates=rule.duplicates,
         settle_seconds=rule.settle,
@@ -221,5 +230,6 @@ def _hooks(keys: k.HooksKeys, around: Surroundings) -> m.HooksConfig:
         on_done=located(keys.on_done),
         on_failed=located(keys.on_failed),
         on_held=located(keys.on_held),
+        on_budget=located(keys.on_budget),
         timeout_seconds=keys.timeout,
     )

@@ -32,6 +32,7 @@ def check_config(config: Config, document: Document) -> None:
         _check_fallback(rule, document)
     _check_shared_defaults(rules, document)
     _check_durations(config, document)
+    _check_budgets(config, document)
 
 
 def _is_inside(path: str, folder: str) -> bool:
@@ -72,6 +73,23 @@ def _check_waits(config: Config, document: Document) -> None:
             document.report(
                 (section, "first"), "the first wait is longer than the longest", f"see {section}.max"
             )
+
+
+def _check_budgets(config: Config, document: Document) -> None:
+    """Money is counted by a price; the embedded engine alone may cost nothing."""
+    for name, provider in config.providers.items():
+        if provider.budget and provider.budget.is_money and provider.price_per_minute is None:
+            _report_unpriced(("providers", name, "budget"), [name], document)
+    for name, rule in config.folders.items():
+        of_rule = [config.providers[each] for each in rule.providers if each in config.providers]
+        unpriced = [each.name for each in of_rule if each.price_per_minute is None and each.type != "local"]
+        if rule.budget and rule.budget.is_money and unpriced:
+            _report_unpriced(("folders", name, "budget"), unpriced, document)
+
+
+def _report_unpriced(path: tuple[str, ...], names: list[str], document: Document) -> None:
+    message = f"a budget in money needs the price_per_minute of {', '.join(names)}"
+    document.report(path, message, "or give it in minutes of audio: 600min", on_key=True)
 
 
 def _check_fallback(rule: FolderRule, document: Document) -> None:

@@ -44,7 +44,7 @@ def _changes(old: Config, new: Config) -> Iterator[Change]:
         yield Change("state_dir", "", "changed")
     yield from _changes_of_named("providers", old.providers, new.providers)
     yield from _changes_of_named("folders", old.folders, new.folders)
-    for attribute in ("ledger_keep_seconds", "shutdown_grace_seconds"):
+    for attribute in ("time_zone", "ledger_keep_seconds", "shutdown_grace_seconds"):
         if getattr(old, attribute) != getattr(new, attribute):
             yield Change(_key_of(attribute), "", "changed")
     for section in _SECTIONS:

@@ -25,6 +25,15 @@ class Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class BudgetKeys(Keys):
+    """What may be spent, in money (`5.00`, by `price_per_minute`) or in audio (`600min`)."""
+
+    per_day: t.Limit | None = Field(default=None, description="From midnight to midnight, in `time_zone`.")
+    per_month: t.Limit | None = Field(default=None, description="From the first of a month to the next.")
+
+
+_BUDGET = "What may be spent: `{per_day: 5.00, per_month: 600min}`, money or minutes of audio."
+
 Concurrency = Annotated[t.PositiveCount, Field(description="Requests in flight at once.")]
 Rate = Annotated[t.NumberOrNone, Field(description="Requests begun in one minute, at most; or `none`.")]
 Timeout = Annotated[
@@ -54,6 +63,7 @@ class ProviderKeys(Keys):
     price_per_minute: t.Number | None = Field(
         default=None, description="What a minute of audio costs, for `plan`, `status` and budgets."
     )
+    budget: BudgetKeys | None = Field(default=None, description=_BUDGET)
     params: t.Params = Field(
         default={},
         description="Request parameters, sent as they are, over the type's own; a null one is not sent.",
@@ -200,6 +210,7 @@ class FolderKeys(Keys):
     sidecar_name: Literal["stem", "full"] = Field(
         default="stem", description="`stem`: call.json; `full`: call.wav.json."
     )
+    budget: BudgetKeys | None = Field(default=None, description=_BUDGET)
     duplicates: Literal["reuse", "transcribe", "skip"] = Field(
         default="reuse",
         description="A recording that was answered before, under any name: `reuse` its answer, "
@@ -283,6 +294,7 @@ class HooksKeys(Keys):
     on_done: t.Command = Field(default=(), description="After a file arrived in done.")
     on_failed: t.Command = Field(default=(), description="After a file arrived in failed.")
     on_held: t.Command = Field(default=(), description="When a provider or a rule is held.")
+    on_budget: t.Command = Field(default=(), description="When 80 % of a budget is spent, once in its time.")
     timeout: t.Duration = Field(default=30.0, description="A command that takes longer is ended.")
 
 
@@ -332,6 +344,10 @@ class FileKeys(Keys):
         default_factory=RetryKeys, description="When a file is tried again, and when it is given up."
     )
     hold: HoldKeys = Field(default_factory=HoldKeys, description="How often a held provider is tried again.")
+    time_zone: t.TimeZone | None = Field(
+        default=None,
+        description="In which the days of budgets turn, such as `Europe/Berlin`; default: the system's.",
+    )
     ledger_keep: t.DurationOrZero = Field(
         default=90 * DAY,
         description="Answers are kept so long in the state directory, to be used again; 0: not at all.",

@@ -9,17 +9,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from dropscribe.config import quantities
 from dropscribe.config.secret import Secret
+from dropscribe.core import budget
 from dropscribe.core.links import parse_host_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MINUTES = re.compile(r"([0-9.]+) ?min", re.ASCII)
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _VARIABLE = r"\$\{"
 
@@ -78,6 +81,26 @@ def parse_url(value: object) -> str:
     if parts.username is not None or parts.password is not None:
         raise ValueError("holds a user or password", "a key belongs into api_key")
     return text
+
+
+def parse_limit(value: object) -> budget.Limit:
+    """An amount of money, or minutes of audio as ``600min``."""
+    found = _MINUTES.fullmatch(value.strip()) if isinstance(value, str) else None
+    try:
+        amount = quantities.parse_number(found[1] if found else value)
+    except ValueError:
+        amount = 0.0
+    if not amount:
+        raise ValueError("is no budget", "write 5.00 for money, or 600min for minutes of audio")
+    return budget.Limit(amount, is_money=found is None)
+
+
+def parse_time_zone(value: object) -> ZoneInfo:
+    """A name of the IANA data base that this system knows."""
+    try:
+        return ZoneInfo(parse_text(value))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is no time zone that is known here", "write such as Europe/Berlin or UTC") from None
 
 
 def parse_params(value: object) -> dict[str, Any]:
@@ -194,6 +217,19 @@ RescanOrAuto = Annotated[
     PlainValidator(_or("auto", _positive(quantities.parse_duration))),
     _or_word("auto", _DURATION),
 ]
+Limit = Annotated[
+    budget.Limit,
+    PlainValidator(parse_limit),
+    WithJsonSchema(
+        {
+            "type": ["number", "string"],
+            "pattern": rf"^[0-9.]+( ?min)?$|{_VARIABLE}",
+            "minimum": 0,
+            "$comment": "money or minutes",
+        }
+    ),
+]
+TimeZone = Annotated[ZoneInfo, PlainValidator(parse_time_zone), WithJsonSchema({"type": "string"})]
 SizeOrNone = Annotated[
     int | None, PlainValidator(_or("none", _positive(quantities.parse_size))), _or_word("none", _SIZE)
 ]

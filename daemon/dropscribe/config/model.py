@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import tzinfo
     from pathlib import Path
 
     from dropscribe.config.secret import Secret
+    from dropscribe.core.budget import Budget
     from dropscribe.core.params import ParamValue
 
 ProviderType = Literal["pulse", "reson8", "openai", "local"]
@@ -51,6 +53,7 @@ class ProviderConfig:
     max_upload_bytes: int | None = None
     max_duration_seconds: float | None = None
     price_per_minute: float | None = None
+    budget: Budget | None = None
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     auth: str | None = None
     model: str | None = None
@@ -96,6 +99,7 @@ class FolderRule:
     silence_threshold_dbfs: float = -50.0
     channels: Literal["mix", "split"] = "mix"
     sidecar_name: Literal["stem", "full"] = "stem"
+    budget: Budget | None = None
     fallback: Literal["held", "refused", "both"] = "held"
     duplicates: Literal["reuse", "transcribe", "skip"] = "reuse"
     settle_seconds: float | None = None
@@ -183,6 +187,7 @@ class HooksConfig:
     on_done: tuple[str, ...] = ()
     on_failed: tuple[str, ...] = ()
     on_held: tuple[str, ...] = ()
+    on_budget: tuple[str, ...] = ()
     timeout_seconds: float = 30.0
 
 
@@ -219,6 +224,7 @@ class Config:
 
     Attributes:
         path: The file it was read from, or None for text in memory.
+        time_zone: In which the days of budgets turn; None is the system's.
         ledger_keep_seconds: How long answers may be used again; 0 means that none is kept.
     """
 
@@ -247,3 +253,4 @@ class Config:
         return [secret.reveal() for secret in found if secret is not None]
 
     ledger_keep_seconds: float = 90 * 86400.0
+    time_zone: tzinfo | None = None

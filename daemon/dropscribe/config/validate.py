@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dropscribe.config.keys import PROVIDER_TYPES, FileKeys, FolderKeys, Keys
+from dropscribe.config.keys import PROVIDER_TYPES, BudgetKeys, FileKeys, FolderKeys, Keys
 from dropscribe.config.problems import did_you_mean
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _about(path: Path) -> str:
 
 
 def _keys_at(document: Document, path: Path) -> list[str]:
-    if path[:1] == ("providers",):
+    if path[:1] == ("providers",) and len(path) == 3:
         kind = document.data["providers"][path[1]].get("type")
         return (
             list(PROVIDER_TYPES[kind].model_fields)
@@ -140,6 +140,8 @@ def _keys_at(document: Document, path: Path) -> list[str]:
 
 
 def _section_at(path: Path) -> type[Keys]:
+    if path[-2] == "budget" if len(path) > 2 else False:
+        return BudgetKeys
     if path[0] == "folders" and len(path) > 1:
         return FolderKeys
     if len(path) == 1:

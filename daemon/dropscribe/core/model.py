@@ -211,16 +211,33 @@ class AnswerKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Spending:
+    """What one answer cost, charged to a provider or a folder.
+
+    Attributes:
+        day: In the configured time zone, "2026-11-21".
+        seconds: Of audio; None where nobody could tell.
+    """
+
+    scope: Scope
+    day: str
+    money: float
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Booking:
     """What goes into the books in the transaction that keeps an answer.
 
     Attributes:
         answer: Under what the ledger keeps the answer; None where it keeps none.
         keep_seconds: Answers of the ledger that are older than this go.
+        spending: What it cost whom.
     """
 
     answer: AnswerKey | None = None
     keep_seconds: float = 0.0
+    spending: tuple[Spending, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,12 @@ def probe_seconds(descriptor: int) -> float | None:
     """Length of the open file's audio; None where its header does not tell, or nobody here can read it."""
     with os.fdopen(os.dup(descriptor), "rb") as file:
         file.seek(0)
-        return _probe()(file)
+        return probe_file(file)
+
+
+def probe_file(file: BinaryIO) -> float | None:
+    """The same for a file that is open for reading, at its start."""
+    return _probe()(file)
 
 
 @functools.cache
@@ -30,7 +35,8 @@ def _probe() -> Callable[[BinaryIO], float | None]:
 
 def _probe_with_av(av: Any, file: BinaryIO) -> float | None:
     try:
-        with av.open(file, metadata_errors="ignore") as container:
+        # A playlist makes FFmpeg open what it lists; an inbox must not be a way to read other files.
+        with av.open(file, metadata_errors="ignore", options={"protocol_whitelist": "none"}) as container:
             return _seconds_of(container)
     except (av.error.FFmpegError, OSError, ValueError, EOFError):
         return None

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from dropscribe.core.budget import day_of, stops_of
 from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, StoreFull
 from dropscribe.core.model import (
     AttemptEnd,
@@ -24,13 +24,15 @@ from dropscribe.core.model import (
     Retry,
 )
 from dropscribe.disk.crashpoint import reached
-from dropscribe.jobs import arrivals, hold_rows, ledger, rows, stats, transactions
+from dropscribe.jobs import accounts, arrivals, hold_rows, ledger, rows, stats, transactions
 from dropscribe.jobs.gate import Gate
+from dropscribe.jobs.room import trouble_of_disk
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
+    from dropscribe.core.budget import Account
     from dropscribe.core.model import (
         AnswerKey,
         Attempt,
@@ -52,10 +54,6 @@ log = structlog.get_logger()
 
 PUBLISHING_SLOTS = 16
 """Jobs whose files are being written at once; each is a thread's work, mostly waiting for the disk."""
-
-STATE_RESERVE_BYTES = 4 * 1024 * 1024
-"""Room that must be free on the state directory's disk before anything is paid for."""
-
 _FULL_LOOK_SECONDS = 2.0
 _LONGEST_SLEEP_SECONDS = 60.0
 
@@ -151,6 +149,19 @@ class EmbeddedEngine:
         plan, in_flight = self._gate.plan, dict(self._gate.running.providers)
         return await self.store.do(lambda db: stats.read_stats(db, plan, time.time(), in_flight))
 
+    async def audit(self) -> Sequence[Account]:
+        """See the seam."""
+        now, plan = time.time(), self._gate.plan
+        found = await self.store.do(lambda db: accounts.read_accounts(db, plan.budgets, plan.zone, now))
+        self._gate.stops = {stop.scope: stop for stop in stops_of(found)}
+        self._wake.set()
+        return found
+
+    async def tell_once(self, mark: str) -> bool:
+        """See the seam."""
+        today = day_of(time.time(), self._gate.plan.zone)
+        return await self.store.do(lambda db: accounts.write_mark(db, mark, today))
+
     # What only a single process needs ------------------------------------------------------------
 
     def replan(self, plan: Plan) -> None:
@@ -161,6 +172,10 @@ class EmbeddedEngine:
     def hold_of(self, scope: Scope) -> Hold | None:
         """The hold of a provider or folder, if it is held."""
         return self._gate.holds.get(scope)
+
+    def is_stopped(self, scope: Scope) -> bool:
+        """Whether its budget is spent."""
+        return self._gate.is_stopped(scope)
 
     def slow(self, provider: str, seconds: float) -> None:
         """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
@@ -254,9 +269,12 @@ class EmbeddedEngine:
         waits_until = [time.monotonic() + seconds for seconds in self._gate.waits()]
         requests = self._gate.requests() if self._has_room() else []
         # Over-read by what is in flight: a row may be kept while its attempt still ends in memory.
-        most_due = PUBLISHING_SLOTS + len(self._gate.running.tasks)
+        running = self._gate.running
+        most_due, suspects = PUBLISHING_SLOTS + len(running.tasks), len(running.suspects)
         try:
-            claimed, due, next_at = await self.store.do(lambda db: self._claim(db, requests, most_due))
+            claimed, due, next_at = await self.store.do(
+                lambda db: transactions.claim(db, requests, suspects, most_due, time.time())
+            )
         except (StoreFull, StoreBusy) as error:
             self._note_trouble(f"{error.reason}: {error.path}")
             return _FULL_LOOK_SECONDS
@@ -266,25 +284,6 @@ class EmbeddedEngine:
         for job in due:
             self._start_publishing(group, job)
         return self._sleep_seconds(next_at, waits_until)
-
-    def _claim(
-        self, db: sqlite3.Connection, requests: list[rows.ClaimRequest], most_due: int
-    ) -> tuple[list[Job], list[Job], float | None]:
-        """One transaction: claims, jobs to publish, and when the next of either is due."""
-        now = time.time()
-        claimed: list[Job] = []
-        suspects = len(self._gate.running.suspects)
-        times: list[float | None] = []
-        for request in requests:
-            taken = rows.claim(db, request, now, rows.SUSPECT_CRASHES if suspects else 0)
-            suspects += sum(job.crashes >= rows.SUSPECT_CRASHES for job in taken)
-            claimed += taken
-            if len(taken) < request.limit:
-                times.append(rows.next_due_at(db, request.provider, request.routes))
-        due = rows.due_for_publishing(db, now, most_due)
-        times.append(rows.next_publishing_at(db, now))
-        # What is due already waits for something else, which will wake the loop.
-        return claimed, due, min((at for at in times if at is not None and at > now), default=None)
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
         waits = self._gate.waits() + [at - time.monotonic() for at in waits_until]
@@ -303,12 +302,9 @@ class EmbeddedEngine:
 
     def _has_room(self) -> bool:
         """Whether an answer could be kept: uploads stop before they are paid for."""
-        disk = os.statvfs(self.store.path.parent)
-        if disk.f_bavail * disk.f_frsize >= STATE_RESERVE_BYTES:
-            self._note_trouble(None)
-            return True
-        self._note_trouble(f"the disk of the state directory is full: {self.store.path.parent}")
-        return False
+        trouble = trouble_of_disk(self.store.path.parent)
+        self._note_trouble(trouble)
+        return trouble is None
 
     def _note_trouble(self, trouble: str | None) -> None:
         if trouble and not self.trouble:

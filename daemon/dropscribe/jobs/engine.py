@@ -26,6 +26,9 @@ from dropscribe.core.model import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import tzinfo
+
+    from dropscribe.core.budget import Account, Budget
 
 Handler = Callable[[Job], Awaitable[Outcome]]
 """Takes one claimed job a step further and says what came of it.
@@ -60,11 +63,15 @@ class Plan:
         lanes: By provider name.
         chains: Folder → its providers in order; folders not in here are left alone.
         firm: Folders whose jobs wait for their first provider, held or not.
+        budgets: Of providers and folders that have one.
+        zone: In which days and months turn; None is the system's.
     """
 
     lanes: Mapping[str, Lane]
     chains: Mapping[str, Sequence[str]]
     firm: Collection[str] = ()
+    budgets: Mapping[Scope, Budget] = field(default_factory=dict)
+    zone: tzinfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ class Stats:
     folders: Mapping[str, FolderStats]
     holds: Sequence[Hold]
     in_flight: Mapping[str, int] = field(default_factory=dict)
+    accounts: Sequence[Account] = ()
 
 
 class Engine(Protocol):
@@ -144,6 +152,14 @@ class Engine(Protocol):
         """An answer of the ledger that is no older than *keep_seconds*."""
         ...
 
+    async def audit(self) -> Sequence[Account]:
+        """Look at every budget; what is spent is fed nothing more until the day or month turns."""
+        ...
+
+    async def tell_once(self, mark: str) -> bool:
+        """Whether *mark* was never told before, in this run or an earlier one."""
+        ...
+
     async def pause(self, hold: Hold) -> None:
         """Hold a provider or folder; from ``next_probe_at`` on feed one job of it at a time."""
         ...
@@ -154,6 +170,10 @@ class Engine(Protocol):
 
     def hold_of(self, scope: Scope) -> Hold | None:
         """The hold of a provider or folder, if it is held."""
+        ...
+
+    def is_stopped(self, scope: Scope) -> bool:
+        """Whether its budget is spent, and the day or month has not turned."""
         ...
 
     def slow(self, provider: str, seconds: float) -> None:

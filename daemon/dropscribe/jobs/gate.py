@@ -57,12 +57,14 @@ class Gate:
     Attributes:
         plan: Lanes and chains; swapped by :meth:`replan`.
         holds: By scope, as in the store.
+        stops: Budgets that are spent, until ``next_probe_at``; replaced whole.
         running: What is in flight.
     """
 
     def __init__(self) -> None:
         self.plan = Plan({}, {})
         self.holds: dict[Scope, Hold] = {}
+        self.stops: dict[Scope, Hold] = {}
         self.running = Running()
         self._paces: dict[str, Pace] = {}
         self._closed: dict[str, dict[str, str]] = {}
@@ -105,6 +107,10 @@ class Gate:
             self.holds[scope] = replace(hold, next_probe_at=time.time())
         return hold is not None
 
+    def is_stopped(self, scope: Scope) -> bool:
+        """Whether its budget is spent, and the day or month has not turned."""
+        return scope in self._stopped()
+
     def requests(self) -> list[ClaimRequest]:
         """What each provider can start now."""
         found: list[ClaimRequest] = []
@@ -128,7 +134,8 @@ class Gate:
     def waits(self) -> list[float]:
         """Seconds until something changes by itself: probes and paces."""
         now, monotonic = time.time(), time.monotonic()
-        probes = [hold.next_probe_at - now for hold in self.holds.values() if hold.next_probe_at > now]
+        holds = [*self.holds.values(), *self.stops.values()]
+        probes = [hold.next_probe_at - now for hold in holds if hold.next_probe_at > now]
         paces = [at - monotonic for pace in self._paces.values() if (at := pace.next_at(monotonic))]
         return probes + paces
 
@@ -136,6 +143,8 @@ class Gate:
         hold = self.holds.get(Scope(ScopeKind.PROVIDER, provider))
         closed = self._closed.keys() | self._held(ScopeKind.FOLDER)
         routes = self._routes(provider, closed)
+        if Scope(ScopeKind.PROVIDER, provider) in self._stopped():
+            return []
         if hold is None:
             return [ClaimRequest(provider, routes, free), *self._folder_probes(provider)]
         if time.time() < hold.next_probe_at or self.running.providers[provider]:
@@ -145,6 +154,7 @@ class Gate:
     def _folder_probes(self, provider: str) -> list[ClaimRequest]:
         """One job of each held folder whose time has come, if none of it is in flight."""
         now = time.time()
+        stopped = {scope.name for scope in self._stopped() if scope.kind is ScopeKind.FOLDER}
         due = {
             scope.name
             for scope, hold in self.holds.items()
@@ -154,7 +164,7 @@ class Gate:
         }
         return [
             ClaimRequest(provider, (route,), 1, is_probe=True)
-            for route in self._routes(provider, self._closed)
+            for route in self._routes(provider, self._closed.keys() | stopped)
             if route.folder in due
         ]
 
@@ -163,7 +173,11 @@ class Gate:
         return tuple(routes_for(provider, self.plan.chains, held, set(closed), self.plan.firm))
 
     def _held(self, kind: ScopeKind) -> set[str]:
-        return {scope.name for scope in self.holds if scope.kind is kind}
+        return {scope.name for scope in self.holds.keys() | self._stopped() if scope.kind is kind}
+
+    def _stopped(self) -> set[Scope]:
+        now = time.time()
+        return {scope for scope, stop in self.stops.items() if stop.next_probe_at > now}
 
     def _pace(self, provider: str) -> Pace:
         return self._paces.setdefault(provider, Pace(None))

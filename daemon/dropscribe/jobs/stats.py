@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import is_held
 from dropscribe.jobs import hold_rows, rows
+from dropscribe.jobs.accounts import read_accounts
 from dropscribe.jobs.engine import FolderStats, Stats
 
 if TYPE_CHECKING:
@@ -23,11 +25,12 @@ def read_stats(
     in_flight: Mapping[str, int] | None = None,
 ) -> Stats:
     """Counts of every folder in *plan*, and the holds."""
-    holds = hold_rows.read_holds(db)
+    found = read_accounts(db, plan.budgets, plan.zone, now)
+    holds = [*stops_of(found), *hold_rows.read_holds(db)]
     held = {hold.scope for hold in holds}
     counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
     folders = {folder: _folder_stats(db, folder, plan, held, now, counts) for folder in plan.chains}
-    return Stats(folders, holds, in_flight or {})
+    return Stats(folders, holds, in_flight or {}, found)
 
 
 def _folder_stats(

@@ -6,14 +6,38 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState, Published, Retry, Withdrawn
 from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_seconds
-from dropscribe.jobs import hold_rows, ledger, rows
+from dropscribe.jobs import accounts, hold_rows, ledger, rows
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
     from dropscribe.core.model import Booking, Job, Outcome, Scope
     from dropscribe.core.retry import RetryLimits
     from dropscribe.jobs.engine import Plan
+
+
+def claim(
+    db: sqlite3.Connection, requests: Sequence[rows.ClaimRequest], suspects: int, most_due: int, now: float
+) -> tuple[list[Job], list[Job], float | None]:
+    """Claims, jobs to publish, and when the next of either is due.
+
+    Args:
+        suspects: Jobs in flight that may be what kills the daemon.
+        most_due: Jobs to publish at most.
+    """
+    claimed: list[Job] = []
+    times: list[float | None] = []
+    for request in requests:
+        taken = rows.claim(db, request, now, rows.SUSPECT_CRASHES if suspects else 0)
+        suspects += sum(job.crashes >= rows.SUSPECT_CRASHES for job in taken)
+        claimed += taken
+        if len(taken) < request.limit:
+            times.append(rows.next_due_at(db, request.provider, request.routes))
+    due = rows.due_for_publishing(db, now, most_due)
+    times.append(rows.next_publishing_at(db, now))
+    # What is due already waits for something else, which will wake the loop.
+    return claimed, due, min((at for at in times if at is not None and at > now), default=None)
 
 
 def record(db: sqlite3.Connection, job: Job, outcome: Outcome, now: float) -> None:
@@ -60,3 +84,5 @@ def book(db: sqlite3.Connection, job: Job, document: bytes, booking: Booking, no
     if booking.answer is not None:
         ledger.write_answer(db, booking.answer, job, document, now)
         ledger.prune(db, now - booking.keep_seconds)
+    for spending in booking.spending:
+        accounts.write_spending(db, spending, now)

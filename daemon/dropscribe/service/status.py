@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.budget import Period
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.jobs.engine import FolderStats
 from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dropscribe.config.model import Config
+    from dropscribe.core.budget import Account
     from dropscribe.jobs.engine import Stats
 
 STATUS_SCHEMA = "dropscribe.status/1"
@@ -42,6 +44,7 @@ def status_document(
                 holds.get(Scope(ScopeKind.FOLDER, name)),
                 now,
             )
+            | {"budget": _budget(stats.accounts, Scope(ScopeKind.FOLDER, name))}
             for name in config.folders
         },
         "providers": {
@@ -49,6 +52,7 @@ def status_document(
                 holds.get(Scope(ScopeKind.PROVIDER, name)),
                 live.get("providers", {}).get(name, 0) if running else 0,
             )
+            | {"budget": _budget(stats.accounts, Scope(ScopeKind.PROVIDER, name))}
             for name in config.providers
         },
     }
@@ -89,4 +93,24 @@ def _provider(hold: Hold | None, in_flight: int) -> dict[str, Any]:
         "since": utc_text(hold.since) if hold else None,
         "next_probe": utc_text(hold.next_probe_at) if hold else None,
         "in_flight": in_flight,
+    }
+
+
+def _budget(accounts: Sequence[Account], scope: Scope) -> dict[str, Any] | None:
+    found = {account.period: account for account in accounts if account.scope == scope}
+    if not found:
+        return None
+    return {f"per_{period}": _account(found.get(period)) for period in Period}
+
+
+def _account(account: Account | None) -> dict[str, Any] | None:
+    if account is None:
+        return None
+    return {
+        "limit": account.limit.amount,
+        "spent": round(account.spent, 6),
+        "left": round(account.left, 6),
+        "unit": account.limit.unit,
+        "unknown_files": account.unknown,
+        "turns_at": utc_text(account.turns_at),
     }

@@ -47,7 +47,8 @@ class Fallback:
         return [(tried.provider, tried.code) for tried in await self._queue.attempts(job) if tried.refused]
 
     def _is_held(self, provider: str) -> bool:
-        return self._queue.hold_of(Scope(ScopeKind.PROVIDER, provider)) is not None
+        scope = Scope(ScopeKind.PROVIDER, provider)
+        return self._queue.hold_of(scope) is not None or self._queue.is_stopped(scope)
 
 
 def _falls_back(job: Job, setup: Setup) -> bool:

@@ -23,13 +23,13 @@ from dropscribe.core.errors import (
     ProviderError,
     TemporaryFailure,
 )
-from dropscribe.core.model import AttemptEnd, Job, KeptForPublishing, Retry, ScopeKind, Withdrawn
+from dropscribe.core.model import AttemptEnd, Booking, Job, KeptForPublishing, Retry, ScopeKind, Withdrawn
 from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, Verdict, decide_after
 from dropscribe.disk.audio import AudioFile
 from dropscribe.disk.crashpoint import reached
 from dropscribe.work.links import link_refusal
 from dropscribe.work.observer import AttemptReport
-from dropscribe.work.reuse import REUSED, book_answer, duplicate_of, origin_words
+from dropscribe.work.reuse import REUSED, answer_key, duplicate_of, origin_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dropscribe.jobs.engine import Engine, KnownAnswer
     from dropscribe.transcripts.model import Transcript
     from dropscribe.work.answers import Answers
+    from dropscribe.work.budgets import Budgets
     from dropscribe.work.fallback import Fallback
     from dropscribe.work.holds import Holds
     from dropscribe.work.observer import Observer
@@ -70,6 +71,7 @@ class Handler:
     publisher: Publisher
     reuse: Reuse
     fallback: Fallback
+    budgets: Budgets
     jitter: Callable[[], float]
     _looks: Counter[int] = field(default_factory=Counter)
 
@@ -175,8 +177,14 @@ class Handler:
             return self._changed_meanwhile(job, "changed while it was being transcribed", ended)
         refusals = await self.fallback.refusals(job, setup)
         document = self.answers.transcript(job, setup, transcript, sha256, ended.seconds, refusals)
-        booking = book_answer(job, setup, transcript, sha256)
+        booking = Booking(
+            answer_key(job, setup, transcript, sha256),
+            setup.config.ledger_keep_seconds,
+            await self.budgets.charge(job, setup, transcript, audio),
+        )
         kept = await self.answers.keep(job, setup, document, sha256, ended, booking)
+        if booking.spending:
+            await self.budgets.audit()
         return KeptForPublishing(kept)
 
     def _changed_meanwhile(self, job: Job, reason: str, ended: AttemptEnd) -> Outcome:

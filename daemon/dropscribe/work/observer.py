@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from dropscribe.core.budget import Account
     from dropscribe.core.model import Hold
 
 
@@ -71,4 +72,8 @@ class Observer(Protocol):
 
     def released(self, hold: Hold) -> None:
         """It goes on."""
+        ...
+
+    def budget_low(self, account: Account) -> None:
+        """Most of a budget is spent; told once in its day or month."""
         ...

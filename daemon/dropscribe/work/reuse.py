@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError, AudioRejected
 from dropscribe.core.links import is_link
-from dropscribe.core.model import AnswerKey, Booking
+from dropscribe.core.model import AnswerKey
 from dropscribe.providers.params import effective_params
 from dropscribe.transcripts.document import path_text, utc_text
 
@@ -49,12 +49,11 @@ class Reuse:
         return await self._queue.recall(AnswerKey(sha256, settings_of(job, setup)), keep_seconds)
 
 
-def book_answer(job: Job, setup: Setup, transcript: Transcript, sha256: str) -> Booking | None:
-    """What goes into the books with an answer; one with parts missing is not used again."""
-    keep_seconds = _keep_seconds(job, setup)
-    if not keep_seconds or transcript.missing:
+def answer_key(job: Job, setup: Setup, transcript: Transcript, sha256: str) -> AnswerKey | None:
+    """Under what the ledger keeps an answer; None for one that is not to be used again."""
+    if transcript.missing or not _keep_seconds(job, setup):
         return None
-    return Booking(AnswerKey(sha256, settings_of(job, setup)), keep_seconds)
+    return AnswerKey(sha256, settings_of(job, setup))
 
 
 def _keep_seconds(job: Job, setup: Setup) -> float:

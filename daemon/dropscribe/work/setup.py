@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.jobs.engine import Lane, Plan
 
 if TYPE_CHECKING:
@@ -58,7 +59,14 @@ def build_plan(config: Config) -> Plan:
     }
     chains = {name: rule.providers for name, rule in config.folders.items()}
     firm = frozenset(name for name, rule in config.folders.items() if rule.fallback == "refused")
-    return Plan(lanes, chains, firm)
+    parts = ((ScopeKind.PROVIDER, config.providers), (ScopeKind.FOLDER, config.folders))
+    budgets = {
+        Scope(kind, name): part.budget
+        for kind, named in parts
+        for name, part in named.items()
+        if part.budget is not None
+    }
+    return Plan(lanes, chains, firm, budgets, config.time_zone)
 
 
 class IntakeSide(Protocol):

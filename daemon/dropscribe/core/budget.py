@@ -1,0 +1,140 @@
+"""Budgets: what may be spent in a day or month, when that turns, and what is stopped until then.
+
+Guarantees: pure; the clock and the time zone come in as arguments. None as a zone is the system's.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import Hold, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import tzinfo
+
+LOW_SHARE = 0.8
+"""From so much of a budget on, once in its day or month, somebody is told."""
+
+BUDGET_CODE = "budget"
+"""The code of a hold that ends when the day or month turns, and not by a probe."""
+
+
+class Period(enum.StrEnum):
+    """What a limit is for."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """So much money, or so many minutes of audio; more than 0."""
+
+    amount: float
+    is_money: bool
+
+    @property
+    def unit(self) -> str:
+        """``money`` or ``min``."""
+        return "money" if self.is_money else "min"
+
+    def __str__(self) -> str:
+        return f"{self.amount:.2f}" if self.is_money else f"{self.amount:g} min"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A provider's or a folder's; at least one of the two."""
+
+    per_day: Limit | None = None
+    per_month: Limit | None = None
+
+    @property
+    def limits(self) -> tuple[tuple[Period, Limit], ...]:
+        """Those that are set."""
+        both = ((Period.DAY, self.per_day), (Period.MONTH, self.per_month))
+        return tuple((period, limit) for period, limit in both if limit is not None)
+
+    @property
+    def is_money(self) -> bool:
+        """Whether it takes a price to count it."""
+        return any(limit.is_money for _, limit in self.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What has been spent of one limit in the day or month that runs.
+
+    Attributes:
+        begins_on: The first day of the period.
+        turns_at: Unix seconds when the next one begins.
+        turns_on: The same for people, in the time zone.
+        spent: In the limit's unit.
+        unknown: Files whose length nobody could tell; they are not in *spent*.
+        last_at: Unix seconds of the last entry, or None.
+    """
+
+    scope: Scope
+    period: Period
+    limit: Limit
+    begins_on: date
+    turns_at: float
+    turns_on: str
+    spent: float
+    unknown: int
+    last_at: float | None
+
+    @property
+    def left(self) -> float:
+        """What may still be spent; never below 0."""
+        return max(0.0, self.limit.amount - self.spent)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether most of it is spent."""
+        return self.spent >= LOW_SHARE * self.limit.amount
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left."""
+        return self.spent >= self.limit.amount
+
+
+def day_of(at: float, zone: tzinfo | None) -> date:
+    """The day that *at* (Unix seconds) falls on."""
+    return datetime.fromtimestamp(at, zone).date()
+
+
+def first_day(period: Period, today: date) -> date:
+    """On which the period that *today* is in began."""
+    return today if period is Period.DAY else today.replace(day=1)
+
+
+def turn_after(period: Period, today: date, zone: tzinfo | None) -> tuple[float, str]:
+    """When the next period begins: (Unix seconds, the same for people)."""
+    if period is Period.DAY:
+        following = today + timedelta(days=1)
+    else:
+        following = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    midnight = datetime(following.year, following.month, following.day, tzinfo=zone)
+    return midnight.timestamp(), f"{following.isoformat()} 00:00"
+
+
+def stops_of(accounts: Iterable[Account]) -> list[Hold]:
+    """What is stopped until its turn: of two spent limits of one scope, the one that lasts longer."""
+    longest: dict[Scope, Account] = {}
+    for account in accounts:
+        before = longest.get(account.scope)
+        if account.is_spent and (before is None or account.turns_at > before.turns_at):
+            longest[account.scope] = account
+    return [_stop(account) for account in longest.values()]
+
+
+def _stop(account: Account) -> Hold:
+    reason = f"the budget of {account.limit} a {account.period} is spent; goes on {account.turns_on}"
+    since = account.last_at or 0.0
+    return Hold(account.scope, BUDGET_CODE, reason, since, account.turns_at, account.turns_at - since)

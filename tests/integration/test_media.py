@@ -7,10 +7,14 @@ import io
 import json
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import dropscribe
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.disk.audio import AudioFile
@@ -483,3 +487,66 @@ def test_answers_are_json(tmp_path):
     (kept,) = (tmp_path / "spool").rglob("*.json")
     kept.write_text(json.dumps({"text": 1})[:-1])
     assert spool.read_answer("f" * 64, "k") is None
+
+
+PEAK = """
+import asyncio, resource, sys
+from pathlib import Path
+sys.path[:0] = [{source!r}, {tests!r}]
+from dropscribe.config.model import ProviderConfig
+from dropscribe.disk.audio import AudioFile
+from dropscribe.media.build import add_fitted_providers
+from support.house import make_config
+from support.scripted import ScriptedProvider
+
+settings = ProviderConfig(name="main", type="openai", max_duration_seconds=600.0)
+config = make_config(Path({root!r}), providers={{"main": settings}}, prepare="when_needed")
+plain, decorated = ScriptedProvider(), {{}}
+add_fitted_providers(config, {{"main": plain}}, decorated)
+
+async def transcribe():
+    with AudioFile.open({root!r}.encode(), {name!r}.encode()) as audio:
+        return await decorated["calls", "main"].transcribe(audio, {{}})
+
+asyncio.run(transcribe())
+print(len(plain.calls), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_of(tmp_path, name):
+    """(pieces, peak RSS in KiB) of a process of its own that sends *name*."""
+    program = PEAK.format(
+        source=str(Path(dropscribe.__file__).parents[1]),
+        tests=str(Path(__file__).parents[1]),
+        root=str(tmp_path),
+        name=name,
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return tuple(map(int, told.stdout.split()[-2:]))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    """Two hours in pieces of ten minutes take little more than ten minutes do."""
+    ten_minutes = noise(598) + silence(2)
+    write_wav(tmp_path / "short.wav", ten_minutes + noise(60))
+    write_wav(tmp_path / "long.wav", ten_minutes * 12)
+    short_pieces, short_kib = peak_of(tmp_path, "short.wav")
+    long_pieces, long_kib = peak_of(tmp_path, "long.wav")
+    assert short_pieces == 2
+    assert long_pieces >= 12
+    assert long_kib - short_kib < 40 * 1024
+
+
+def test_the_daemon_loads_no_codecs_until_a_rule_asks():
+    """What the daemon imports brings neither PyAV nor numpy along."""
+    program = "import sys, dropscribe.app.daemon; print(sorted({'av', 'numpy'} & set(sys.modules)))"
+    source = str(Path(dropscribe.__file__).parents[1])
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": source},
+    )
+    assert told.stdout.strip() == "[]"

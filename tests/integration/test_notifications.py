@@ -11,20 +11,26 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 import dropscribe.config.notify as config_module
+from dropscribe.app.health import _build_notifications
+from dropscribe.app.reporter import Reporter
 from dropscribe.config.load import parse_config
 from dropscribe.config.problems import format_problem
+from dropscribe.core.budget import Account, Limit, Period
 from dropscribe.core.errors import ConfigError
+from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.jobs import outbox
 from dropscribe.jobs.outbox import Letter
 from dropscribe.jobs.store import Store
 from dropscribe.service import notifications as module
 from dropscribe.service import people as people_module
+from dropscribe.service.messages import compose
 from dropscribe.service.notifications import Courier, Notifications
 from dropscribe.service.people import People
 from dropscribe.service.webhook import Webhook
@@ -319,6 +325,34 @@ def test_the_daemon_tells_of_failures_and_holds(tmp_path, receiver):
     assert held["provider"] == "pulse"
     assert SECRET not in log
     assert "URLSECRET" not in log
+
+
+async def test_a_budget_that_runs_low_is_told(store, receiver):
+    """Whose it is, and how much of it is spent."""
+    notifications = Notifications(store, [Webhook(receiver.url, SECRET)])
+    limit = Limit(5.0, is_money=True)
+    today = (date(2026, 11, 21), time.time() + 3600, "2026-11-22 00:00")
+    account = Account(Scope(ScopeKind.PROVIDER, "pulse"), Period.DAY, limit, *today, 4.1, 0, None)
+    async with running(notifications):
+        Reporter(notifications=notifications).budget_low(account)
+        await until(lambda: receiver.told)
+    (told,) = receiver.told
+    assert (told.json["event"], told.json["provider"]) == ("budget", "pulse")
+    title, text = compose([told.json], "nas")
+    assert title == "dropscribe on nas: the budget of provider pulse"
+    assert text.endswith("the budget of provider pulse: 82% of 5.00 a day is spent")
+
+
+async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeypatch):
+    """Half past nine in the evening in UTC is night in Berlin."""
+    monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
+    text = BASE + "  urls: ['json://localhost/']\n  quiet_hours: 22:00-07:00\ntime_zone: Europe/Berlin\n"
+    monkeypatch.setattr(config_module, "has_apprise", lambda: True)
+    monkeypatch.setattr(config_module, "_is_known", lambda _: True)
+    config, _ = parse_config(text, folder=tmp_path, environ={})
+    (courier,) = _build_notifications(config, store)._couriers
+    now = datetime(2026, 11, 21, 21, 30, tzinfo=UTC).timestamp()
+    assert courier._recipient.not_before(now, now, is_last_chance=False) == now + 8.5 * 3600
 
 
 def test_a_killed_daemon_tells_after_its_restart(tmp_path, receiver):

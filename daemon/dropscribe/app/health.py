@@ -79,7 +79,7 @@ class Health:
             self._listener = listener
         if config.hooks != self._config.hooks:
             self.hooks = _build_hooks(config)
-        if config.notify != self._config.notify:
+        if (config.notify, config.time_zone) != (self._config.notify, self._config.time_zone):
             self.notifications = _build_notifications(config, self._store)
         self.metrics.introduce(config.folders, config.providers)
         self._config = config
@@ -178,7 +178,7 @@ def _build_notifications(config: Config, store: Store) -> Notifications | None:
     if notify is None:
         return None
     recipients: list[Recipient] = [
-        People(url.reveal(), notify.batch_seconds, notify.quiet_hours, None)
+        People(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)
         for url in dict.fromkeys(notify.urls)
     ]
     if notify.webhook:

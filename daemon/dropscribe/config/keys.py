@@ -321,7 +321,7 @@ class NotifyKeys(Keys):
     )
     quiet_hours: t.Hours | None = Field(
         default=None,
-        description="When people get no message, such as `22:00-07:00`; it comes in the morning.",
+        description="Nothing is said then, such as `22:00-07:00` in `time_zone`, but in the morning.",
     )
     webhook: WebhookKeys | None = Field(default=None, description="A program that is told of each event.")
 

@@ -26,13 +26,12 @@ def link_refusal(audio: AudioFile, rule: FolderRule, provider: ProviderConfig) -
     """Why the link file *audio* is failed before anything is sent; None for what is no link file."""
     if not rule.links or not is_link(audio.suffix):
         return None
-    if why := why_no_links(provider.type, provider.url, rule.params_for(provider.name).get("model")):
-        return AudioRejected("links_not_supported", why)
     try:
         _link_in(audio, rule)
     except LinkRefused as refused:
         return AudioRejected("link_refused", str(refused))
-    return None
+    why = why_no_links(provider.type, provider.url, rule.params_for(provider.name).get("model"))
+    return AudioRejected("links_not_supported", why) if why else None
 
 
 def add_link_providers(

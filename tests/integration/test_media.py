@@ -409,6 +409,7 @@ async def test_a_stereo_call_becomes_two_speakers(house_of, tmp_path):
         document = read_json(done / "call.json")
         text, srt, vtt = ((done / f"call.{kind}").read_text() for kind in ("txt", "srt", "vtt"))
     assert len(provider.calls) == 2
+    assert document["duration"] == 10.0
     assert document["speakers"] == ["channel_0", "channel_1"]
     assert text == ("channel_0: Hello.\nchannel_1: Good morning, may I help?\nchannel_0: Yes, please.\n")
     assert "\nchannel_1: Good morning, may I help?\n" in srt
@@ -464,6 +465,32 @@ async def test_when_a_recording_was_made_is_told(house_of, tmp_path):
         await house.rest()
         document = read_json(house.rule().done / "memo.json")
     assert document["attributes"]["recorded_at"] == "2026-03-04T05:06:07Z"
+
+
+@pytest.mark.parametrize(("refused", "expected"), [(False, 20.0), (True, 10.0)])
+async def test_what_was_sent_is_what_is_charged(tmp_path, refused, expected):
+    """Two channels of ten seconds are twenty; a refused one is none."""
+    write_wav(tmp_path / "call.wav", noise(10), noise(10, seed=2))
+    errors = [AudioRejected("bad_audio")] if refused else []
+    decorated = {}
+    config = make_config(tmp_path / "house", channels="split")
+    add_fitted_providers(config, {"main": Listening(*errors)}, decorated)
+    with AudioFile.open(os.fsencode(tmp_path), b"call.wav") as audio:
+        transcript = await decorated["calls", "main"].transcribe(audio, {})
+    assert transcript.sent_seconds == pytest.approx(expected, abs=0.01)
+    assert transcript.duration == pytest.approx(10.0, abs=0.01)
+
+
+@pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:7,\n{}\n", "ffconcat version 1.0\nfile {}\n"])
+async def test_a_playlist_opens_no_other_file(house_of, tmp_path, text):
+    """A list of files is no recording: nothing that it names is read, made anew or sent."""
+    provider = Listening()
+    write_wav(tmp_path / "secret.wav", noise(3))
+    content = text.format(tmp_path / "secret.wav").encode()
+    async with house_of(provider, prepare="always", silence="skip") as house:
+        await house.drop("list.wav", content)
+        await house.rest()
+    assert [(name, size) for name, size, _ in provider.heard] == [("list.wav", len(content))]
 
 
 def test_a_rule_that_asks_for_nothing_gets_the_plain_provider(tmp_path):

@@ -5,8 +5,11 @@ Guarantees: the file itself is never changed; a recording that needs nothing goe
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import structlog
 
 from dropscribe.media.fitting import decide_fit, is_too_large, is_too_long, too_large
 from dropscribe.media.recording import read_recording
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from dropscribe.media.spool import Spool
     from dropscribe.media.survey import Survey
     from dropscribe.providers.base import Provider
+
+log = structlog.get_logger()
 
 NO_SPEECH = "no_speech"
 RAW_SUFFIXES = frozenset({".pcm", ".raw"})
@@ -53,6 +58,7 @@ class FittedProvider:
             return await self._as_it_is(audio, params)
         found = await self._survey(recording, decoding)
         if found is not None and self._is_silent(found):
+            log.info("recording.silent", folder=self.rule.name, name=os.fsdecode(audio.name))
             silence = Transcript("", duration=found.seconds, warnings=(NO_SPEECH,))
             return _with_its_own_words(silence, recording)
         is_split = self._may_split(recording) and found is not None and found.channels_differ

@@ -72,6 +72,7 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         text=text,
         language=next((each.language for each in moved if each.language), None),
         duration=seconds,
+        sent_seconds=sum(part.end - part.start for part in heard),
         segments=tuple(segments),
         words=tuple(words),
         attributes={key: value for each in reversed(moved) for key, value in each.attributes.items()},

@@ -75,6 +75,9 @@ class PieceByPiece:
         """
         cuts = await self._cuts(seconds, found)
         sha256 = await self.decoding.audio.ensure_sha256()
+        told = {"provider": self.config.name, "name": os.fsdecode(self.decoding.audio.name)}
+        count = (len(cuts) + 1) * len(self.fit.channels)
+        log.info("recording.prepared", **told, codec=self.fit.format.codec, pieces=count)
         for channel in self.fit.channels:
             await self._send_channel(channel, cuts, sha256, params)
         if self._refusal is not None and all(part.answer is None for part in self._parts):

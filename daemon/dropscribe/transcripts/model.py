@@ -62,6 +62,7 @@ class Transcript:
         text: The whole text; "" is a result, not a failure.
         language: As the provider names it, ISO 639-1 where it can be told, or None.
         duration: Length of the audio in seconds, or None.
+        sent_seconds: How much was sent and answered, where that is not *duration*: two channels, or not all.
         attributes: What else the provider said of the recording (gender, emotions).
         warnings: Stable words ("empty_transcript"); the caller may add its own.
         missing: Parts of a recording in pieces that the provider refused; with the warning "missing_audio".
@@ -73,6 +74,7 @@ class Transcript:
     text: str
     language: str | None = None
     duration: float | None = None
+    sent_seconds: float | None = field(default=None, kw_only=True)
     segments: tuple[Segment, ...] = ()
     words: tuple[Word, ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)

@@ -78,9 +78,10 @@ class Budgets:
                 await self.audit()
 
     async def _seconds(self, job: Job, transcript: Transcript, audio: AudioFile) -> float | None:
-        """The provider's word, else the end of what was said, else the file's own header."""
-        if transcript.duration is not None:
-            return transcript.duration
+        """What was sent in pieces, else the provider's word, the end of what was said, the file's header."""
+        known_seconds = transcript.duration if transcript.sent_seconds is None else transcript.sent_seconds
+        if known_seconds is not None:
+            return known_seconds
         ends = [segment.end for segment in transcript.segments] + [word.end for word in transcript.words]
         if known := [end for end in ends if end is not None]:
             return max(known)

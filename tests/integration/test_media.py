@@ -232,6 +232,21 @@ async def test_a_long_recording_is_cut_at_its_pauses(house_of, tmp_path):
     assert [piece["raw"] for piece in document["raw"]["pieces"]] == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
+async def test_a_look_for_silence_does_not_shorten_the_recording(house_of, tmp_path):
+    """With `silence: skip` too, all of a recording that must be cut for its size is sent."""
+    provider = Listening()
+    content = write_wav(tmp_path / "x.wav", noise(20))
+    keys = {"prepare": "always", "silence": "skip", "max_upload_bytes": 50_000}
+    async with house_of(provider, **keys) as house:
+        await house.drop("call.wav", content)
+        await house.rest()
+        document = read_json(house.rule().done / "call.json")
+    assert len(provider.heard) >= 3
+    assert all(size <= 50_000 for _, size, _ in provider.heard)
+    assert sum(heard.seconds for _, _, heard in provider.heard) == pytest.approx(20, abs=0.3)
+    assert (document["duration"], document["missing"]) == (pytest.approx(20, abs=0.01), [])
+
+
 async def test_a_refused_piece_is_named_as_missing(house_of, tmp_path):
     """The rest is transcribed, and the time that nobody heard is in `missing` and `warnings`."""
     provider = Listening(None, AudioRejected("bad_audio", "cannot be read"))

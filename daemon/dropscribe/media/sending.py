@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -88,9 +89,11 @@ class PieceByPiece:
 
     async def _cuts(self, seconds: float | None, found: Survey | None) -> list[float]:
         longest = self.fit.longest_seconds
-        if seconds is not None and seconds <= longest:
+        if longest == math.inf or (seconds is not None and seconds <= longest):
             return []
-        if found is None or not found.loudness:
+        if (
+            found is None or not found.is_whole
+        ):  # a look that ended at the first sound says nothing of the rest
             reader, stop = self.decoding.audio.reader(), self.decoding.stop
             found = await self.decoding.run(lambda: survey(reader, stop))
         return decide_cuts(found.loudness, WINDOW_SECONDS, found.seconds, longest)

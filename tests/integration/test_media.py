@@ -529,6 +529,9 @@ def test_answers_are_json(tmp_path):
     (kept,) = (tmp_path / "spool").rglob("*.json")
     kept.write_text(json.dumps({"text": 1})[:-1])
     assert spool.read_answer("f" * 64, "k") is None
+    assert spool.forget("f" * 64) == 1
+    assert tree(tmp_path / "spool") == set()
+    assert spool.forget("f" * 64) == 0
 
 
 PEAK = """

@@ -1,6 +1,7 @@
 """``dropscribe forget``: the answers that are kept of a recording go, with the daemon up or down.
 
-What was filed in done stays: this is about the ledger, from which the same recording would be answered.
+What was filed in done stays: this is about the ledger, from which the same recording would be answered, and
+about the spool, where the answers to its pieces may still be.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dropscribe.disk.audio import open_beneath
 from dropscribe.disk.writing import sha256_of
 from dropscribe.jobs import ledger
 from dropscribe.jobs.store import write_once
+from dropscribe.media.spool import Spool
 
 if TYPE_CHECKING:
     import argparse
@@ -36,6 +38,7 @@ def execute(options: argparse.Namespace) -> int:
 def _forget(state_dir: Path, recording: str) -> int:
     digest = recording.lower() if _is_digest(recording) else _digest_of(recording)
     count = write_once(state_dir, lambda db: ledger.forget(db, digest)) or 0
+    count += Spool(state_dir).forget(digest)
     if count:
         sys.stdout.write(f"{printable(recording)}: {plural(count, 'answer')} forgotten\n")
     else:

@@ -100,6 +100,16 @@ class Spool:
             pass
         self.forget_old()
 
+    def forget(self, sha256: str) -> int:
+        """Remove the answers to one recording's pieces; returns how many there were."""
+        folder = os.path.join(self._answers, sha256)
+        try:
+            count = sum(name.endswith(".json") for name in os.listdir(folder))
+        except FileNotFoundError:
+            return 0
+        shutil.rmtree(folder, ignore_errors=True)
+        return count
+
     def _path(self, sha256: str, key: str) -> str:
         return os.path.join(self._answers, sha256, f"{key}.json")
 

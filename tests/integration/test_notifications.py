@@ -239,6 +239,24 @@ async def test_what_happens_together_is_one_message(store, monkeypatch):
     assert second_at - first_at > 0.9
 
 
+async def test_a_letter_that_cannot_be_told_ends_nothing(store, receiver):
+    """A mistake in one recipient is a failed delivery; the other gets its letter."""
+
+    class Broken(Recorder):
+        async def deliver(self, letters):
+            raise KeyError(len(letters))
+
+    broken = Broken()
+    broken._batch_seconds = 0.0
+    notifications = Notifications(store, [broken, Webhook(receiver.url, SECRET)])
+    notifications.tell("failed", FAILED)
+    with capture_logs() as lines:
+        await notifications.close(20.0)
+    assert [(line["event"], line["reason"]) for line in lines] == [("notification.undelivered", "KeyError")]
+    assert receiver.events == ["failed"]
+    assert await waiting(store) == 1
+
+
 async def test_the_end_does_not_say_it_twice(store, monkeypatch):
     """A message is on its way when the loops are ended: the last words wait for it."""
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)

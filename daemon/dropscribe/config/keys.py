@@ -321,7 +321,7 @@ class NotifyKeys(Keys):
     )
     quiet_hours: t.Hours | None = Field(
         default=None,
-        description="Nothing is said then, such as `22:00-07:00` in `time_zone`, but in the morning.",
+        description="No message to people then, such as `22:00-07:00` (`time_zone`); it comes after.",
     )
     webhook: WebhookKeys | None = Field(default=None, description="A program that is told of each event.")
 

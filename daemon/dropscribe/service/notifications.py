@@ -194,9 +194,14 @@ class Courier:
             return begin_at - now
         most = self._recipient.most_at_once
         letters = await self._store.do(lambda db: outbox.read_due(db, name, now, most))
-        reason = await self._recipient.deliver(letters)
-        await self._settle(letters, reason)
+        await self._settle(letters, await self._deliver(letters))
         return 0.0
+
+    async def _deliver(self, letters: list[Letter]) -> str:
+        try:
+            return await self._recipient.deliver(letters)
+        except Exception as error:  # noqa: BLE001 - a letter that cannot be told must not end the daemon
+            return type(error).__name__
 
     async def _settle(self, letters: list[Letter], reason: str) -> None:
         if not reason:

@@ -170,7 +170,7 @@ class Courier:
             pass
 
     async def _round(self, *, is_last_chance: bool = False) -> float | None:
-        """One delivery at most; seconds until the next look, None where nothing waits.
+        """One delivery at most; seconds until the next look, None for until there is news.
 
         A reload or the end does not cut it off: what a thread is sending would be sent once more.
         """
@@ -194,8 +194,9 @@ class Courier:
             return begin_at - now
         most = self._recipient.most_at_once
         letters = await self._store.do(lambda db: outbox.read_due(db, name, now, most))
-        await self._settle(letters, await self._deliver(letters))
-        return 0.0
+        reason = await self._deliver(letters)
+        await self._settle(letters, reason)
+        return None if reason and is_last_chance else 0.0
 
     async def _deliver(self, letters: list[Letter]) -> str:
         try:

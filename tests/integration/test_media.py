@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import os
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.disk.audio import AudioFile
 from dropscribe.media.build import add_fitted_providers, sweep_spool
+from dropscribe.media.spool import Spool
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from support.house import House, digest, make_config, read_json, tree
 from support.recordings import clip, needs_media, noise, silence, write_wav
@@ -330,6 +333,35 @@ async def test_paid_pieces_outlive_a_crash(tmp_path):
     assert len(transcript.segments) == 3
 
 
+async def test_an_answer_that_the_disk_refuses_is_still_an_answer(house_of, tmp_path, monkeypatch):
+    """Where a piece's answer cannot be kept, the next is sent, and nothing is paid for twice."""
+    provider = Listening()
+    content = write_wav(tmp_path / "x.wav", three_parts())
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("dropscribe.media.spool.sync_folder", full)
+    async with house_of(provider, prepare="when_needed", max_duration_seconds=10.0) as house:
+        await house.drop("call.wav", content)
+        await house.rest()
+        assert read_json(house.rule().done / "call.json")["text"] == "part 1 part 2 part 3"
+    assert len(provider.heard) == 3
+
+
+async def test_answers_wait_as_long_as_their_file(tmp_path):
+    """An answer under new settings takes the mark off that all are there: it waits for its own pieces."""
+    spool, root = Spool(tmp_path), tmp_path / "spool" / "answers"
+    for sha256 in ("a" * 64, "b" * 64):
+        spool.write_answer(sha256, "first", Transcript("x"))
+        spool.mark_whole(sha256)
+    spool.write_answer("b" * 64, "other", Transcript("x"))
+    for folder in root.iterdir():
+        os.utime(folder, (time.time() - 3600, time.time() - 3600))
+    spool.forget_old()
+    assert {folder.name[0] for folder in root.iterdir()} == {"b"}
+
+
 async def test_the_spool_is_swept_at_the_start(tmp_path):
     """Strays go, old answers go, answers that a file still waits for stay."""
     config = make_config(tmp_path)
@@ -517,8 +549,6 @@ def test_a_rule_that_asks_for_nothing_gets_the_plain_provider(tmp_path):
 
 def test_answers_are_json(tmp_path):
     """What is kept of a piece is read back as it was."""
-    from dropscribe.media.spool import Spool  # noqa: PLC0415
-
     spool = Spool(tmp_path)
     answer = Transcript(
         "a", "en", 1.0, (Segment("a", 0.0, 1.0, "s", 0.5),), (Word("a"),), {"x": 1}, ("w",), raw=[1]

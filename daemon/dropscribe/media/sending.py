@@ -1,7 +1,7 @@
 """One recording, made anew and sent piece by piece.
 
-Guarantees: an answer to a piece is on disk before the next piece is sent, and is not paid for again; a piece
-that the provider refuses is named as missing, unless it refuses all; nothing is left in the spool.
+Guarantees: an answer to a piece is on disk before the next piece is sent, unless the disk refuses it, and is
+not paid for again; a piece that the provider refuses is named as missing, unless it refuses all.
 """
 
 from __future__ import annotations
@@ -91,9 +91,8 @@ class PieceByPiece:
         longest = self.fit.longest_seconds
         if longest == math.inf or (seconds is not None and seconds <= longest):
             return []
-        if (
-            found is None or not found.is_whole
-        ):  # a look that ended at the first sound says nothing of the rest
+        # A look that ended at the first sound says nothing of the rest.
+        if found is None or not found.is_whole:
             reader, stop = self.decoding.audio.reader(), self.decoding.stop
             found = await self.decoding.run(lambda: survey(reader, stop))
         return decide_cuts(found.loudness, WINDOW_SECONDS, found.seconds, longest)
@@ -121,11 +120,11 @@ class PieceByPiece:
     async def _send(
         self, piece: Piece, channel: int | None, sha256: str, key: str, params: Mapping[str, ParamValue]
     ) -> None:
-        await self._keep_pace()
         try:
             with self._opened(piece) as audio:
                 if is_too_large(self.config, audio.size_bytes):
                     raise too_large(self.config, audio.size_bytes)
+                await self._keep_pace()
                 answer = await self.provider.transcribe(audio, params)
         except AudioRejected as refusal:
             log.warning("piece.refused", provider=self.config.name, code=refusal.code, start=piece.start)
@@ -134,8 +133,12 @@ class PieceByPiece:
             return
         if not self.decoding.audio.recheck():
             raise AudioChanged(self.decoding.audio.name, "changed while it was being transcribed")
-        await self.decoding.run(lambda: self.spool.write_answer(sha256, key, answer))
         self._parts.append(Answered(piece.start, piece.end, channel, answer))
+        try:
+            await self.decoding.run(lambda: self.spool.write_answer(sha256, key, answer))
+        except OSError as error:
+            # It is paid for, and still in memory: only a crash would lose it.
+            log.warning("piece.not_kept", provider=self.config.name, reason=error.strerror or str(error))
 
     def _opened(self, piece: Piece) -> AudioFile:
         if piece.file is None:

@@ -1,7 +1,7 @@
 """The spool below the state directory: pieces on their way, and answers to pieces that are paid for.
 
 Guarantees: what is written is its owner's alone (0600); pieces have no names, so none outlives the daemon;
-an answer is on disk before the next piece is sent.
+an answer that was written survives a crash.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class Spool:
         """Keep one piece's answer durably."""
         folder = os.path.join(self._answers, sha256)
         os.makedirs(folder, mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, _WHOLE))  # of an earlier drop, under other settings
         path = self._path(sha256, key)
         descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

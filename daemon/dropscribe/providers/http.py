@@ -37,6 +37,9 @@ ANSWER_BYTES = 64 * 1024 * 1024
 ERROR_ANSWER_BYTES = 64 * 1024
 """Enough for any error's words; the rest is not read."""
 
+# The stall limits stand here; the limit on the answer is _Sending's.
+_TIMEOUTS = httpx.Timeout(None, connect=CONNECT_SECONDS, write=SEND_STALL_SECONDS).as_dict()
+_HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 _NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 
@@ -101,8 +104,9 @@ class _Sending:
 class HttpTransport:
     """Sends requests to one provider's origin.
 
-    Each request in flight has a client of its own, because httpx's pool slows with many requests in
-    flight (DESIGN.md §5); the last one used is used again first. All share one SSL context.
+    Each request in flight has a connection of its own, because httpx's pool slows with many requests in
+    flight (DESIGN.md §5); the last one used is used again first. All share one SSL context. httpx's client
+    is left out: redirects, cookies and its choice of transport are what must not happen here.
 
     Args:
         url: Any URL of the provider; its origin and the environment decide about a proxy.
@@ -114,7 +118,7 @@ class HttpTransport:
         self._url = url
         self._timeout_seconds = timeout_seconds
         self._redactor = redactor
-        self._idle: list[httpx.AsyncClient] = []
+        self._idle: list[Wire] = []
         for chatty in ("httpx", "httpcore"):  # they log URLs, which may hold secrets
             logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -143,14 +147,14 @@ class HttpTransport:
         self, method: str, url: str, headers: Mapping[str, str], upload: Upload | None
     ) -> Answer:
         sending = _Sending(self._timeout_seconds)
-        client = self._take()
+        wire = self._take()
         try:
             async with sending.scope, aclosing(_body(upload, sending)) as body:
                 content = body if upload is not None and upload.size_bytes else None
-                request = client.build_request(method, url, headers=headers, content=content)
+                request = _request(method, url, headers, content)
                 if content is None:
                     sending.body_is_whole()
-                return await self._answer(client, request, sending)
+                return await self._answer(wire, request, sending)
         except TimeoutError as error:
             if not sending.scope.expired():
                 raise  # the audio's file system said it
@@ -160,28 +164,18 @@ class HttpTransport:
         except (httpx.InvalidURL, httpcore.UnsupportedProtocol, httpx.UnsupportedProtocol):
             raise ProviderUnusable("bad_url", "the provider's url is none") from None
         finally:
-            self._idle.append(client)
+            self._idle.append(wire)
 
-    def _take(self) -> httpx.AsyncClient:
+    def _take(self) -> Wire:
         if self._idle:
             return self._idle.pop()
-        # The stall limits stand here; the limit on the answer is _Sending's.
-        timeouts = httpx.Timeout(None, connect=CONNECT_SECONDS, write=SEND_STALL_SECONDS)
         try:
-            wire = Wire(self._url, _ssl_context())
+            return Wire(self._url, _ssl_context())
         except httpx.InvalidURL:
             raise ProviderUnusable("bad_url", "the provider's url is none") from None
-        headers = {
-            "User-Agent": f"dropscribe/{__version__}",
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-        }
-        return httpx.AsyncClient(
-            transport=wire, timeout=timeouts, headers=headers, trust_env=False, follow_redirects=False
-        )
 
-    async def _answer(self, client: httpx.AsyncClient, request: httpx.Request, sending: _Sending) -> Answer:
-        response = await client.send(request, stream=True)
+    async def _answer(self, wire: Wire, request: httpx.Request, sending: _Sending) -> Answer:
+        response = await wire.handle_async_request(request)
         sending.start_clock()
         try:
             if response.is_success and not sending.is_whole:
@@ -196,6 +190,19 @@ class HttpTransport:
         reason = self._redactor.reason(str(error)) or code.replace("_", " ")
         kind = AmbiguousFailure if sending.is_whole else TemporaryFailure
         return kind(code, reason)
+
+
+def _request(
+    method: str, url: str, headers: Mapping[str, str], content: AsyncGenerator[bytes] | None
+) -> httpx.Request:
+    request = httpx.Request(
+        method, url, headers={**_HEADERS, **headers}, content=content, extensions={"timeout": _TIMEOUTS}
+    )
+    if request.url.userinfo:
+        # As httpx's client does it: a name and password in the URL go before any key.
+        auth = httpx.BasicAuth(request.url.username, request.url.password)
+        request = next(auth.auth_flow(request))
+    return request
 
 
 async def _body(upload: Upload | None, sending: _Sending) -> AsyncGenerator[bytes]:

@@ -12,7 +12,9 @@ hangs is let go; the answer is then read as if the body had ended.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
+import sys
 from typing import TYPE_CHECKING, Any, cast
 from urllib.request import getproxies, proxy_bypass
 
@@ -31,6 +33,11 @@ GRACE_SECONDS = 0.25
 
 KEEPALIVE_SECONDS = 2.0
 """Shorter than common servers' 5 s: a connection that closes under an upload costs an ambiguous attempt."""
+
+if importlib.util.find_spec("sniffio") is None:
+    # httpcore imports it a dozen times a request. Where it is missing, each of these would walk the whole
+    # path in vain, a fifth of a small upload's CPU; with this entry the import fails at once.
+    sys.modules["sniffio"] = None  # type: ignore[assignment]  # documented: None means "not found"
 
 _READ_BYTES = 64 * 1024
 _TURNS_TO_READ = 4
@@ -140,29 +147,55 @@ class Wire(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, url: str, ssl_context: ssl.SSLContext) -> None:
-        self._pool = _pool(httpx.URL(url), ssl_context)
+        self._settings: dict[str, Any] = {
+            "ssl_context": ssl_context,
+            "keepalive_expiry": KEEPALIVE_SECONDS,
+            "network_backend": _ListeningBackend(),
+        }
+        self._pool = _proxy_pool(httpx.URL(url), self._settings)
+        self._connection: httpcore.AsyncHTTPConnection | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send *request*; the response's body is streamed."""
-        url = request.url
-        response = await self._pool.handle_async_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(
-                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-                ),
-                headers=request.headers.raw,
-                content=cast("AsyncIterator[bytes]", request.stream),
-                extensions=request.extensions,
-            )
-        )
+        core_request = _core_request(request)
+        line = self._pool or await self._direct(core_request.url)
+        response = await line.handle_async_request(core_request)
         return httpx.Response(
             response.status, headers=response.headers, stream=_Body(response), extensions=response.extensions
         )
 
+    async def _direct(self, url: httpcore.URL) -> httpcore.AsyncHTTPConnection:
+        """The connection that stands, or another one: a pool for a single one costs as much as the rest."""
+        if url.scheme not in {b"http", b"https"}:
+            raise httpcore.UnsupportedProtocol(url.scheme.decode())
+        connection = self._connection
+        if connection is None or not _is_usable(connection, url.origin):
+            await self.aclose()
+            connection = self._connection = httpcore.AsyncHTTPConnection(url.origin, **self._settings)
+        return connection
+
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._pool.aclose()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
+
+
+def _is_usable(connection: httpcore.AsyncHTTPConnection, origin: httpcore.Origin) -> bool:
+    return connection.can_handle_request(origin) and connection.is_idle() and not connection.has_expired()
+
+
+def _core_request(request: httpx.Request) -> httpcore.Request:
+    url = request.url
+    return httpcore.Request(
+        method=request.method,
+        url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+        headers=request.headers.raw,
+        content=cast("AsyncIterator[bytes]", request.stream),
+        extensions=request.extensions,
+    )
 
 
 class _Body(httpx.AsyncByteStream):
@@ -177,19 +210,14 @@ class _Body(httpx.AsyncByteStream):
         await self._response.aclose()
 
 
-def _pool(url: httpx.URL, ssl_context: ssl.SSLContext) -> httpcore.AsyncConnectionPool:
-    settings: dict[str, Any] = {
-        "ssl_context": ssl_context,
-        "max_connections": 1,
-        "keepalive_expiry": KEEPALIVE_SECONDS,
-        "network_backend": _ListeningBackend(),
-    }
+def _proxy_pool(url: httpx.URL, settings: dict[str, Any]) -> httpcore.AsyncConnectionPool | None:
     proxy = _environment_proxy(url)
     if proxy is None:
-        return httpcore.AsyncConnectionPool(**settings)
+        return None
+    settings = {**settings, "max_connections": 1, "proxy_auth": proxy.raw_auth}
     if proxy.url.scheme.startswith("socks"):
-        return httpcore.AsyncSOCKSProxy(str(proxy.url), proxy_auth=proxy.raw_auth, **settings)
-    return httpcore.AsyncHTTPProxy(str(proxy.url), proxy_auth=proxy.raw_auth, **settings)
+        return httpcore.AsyncSOCKSProxy(str(proxy.url), **settings)
+    return httpcore.AsyncHTTPProxy(str(proxy.url), **settings)
 
 
 def _environment_proxy(url: httpx.URL) -> httpx.Proxy | None:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import importlib.util
+import signal
 import subprocess
 import sys
 import threading
@@ -371,6 +372,21 @@ async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeyp
     (courier,) = _build_notifications(config, store)._couriers
     now = datetime(2026, 11, 21, 21, 30, tzinfo=UTC).timestamp()
     assert courier._recipient.not_before(now, now, is_last_chance=False) == now + 8.5 * 3600
+
+
+def test_a_reload_says_who_is_told(tmp_path, receiver):
+    """The section comes with a SIGHUP; what fails from then on is told."""
+    with Emulator() as emulator:
+        house = Installation(tmp_path, emulator.url)
+        with house.start_ready() as process:
+            house.extra = {"notify": {"webhook": {"url": receiver.url, "secret": SECRET}}}
+            house.write_config()
+            process.send(signal.SIGHUP)
+            assert process.until_logged("config.reloaded")[0]["changes"] == ["notify added"]
+            emulator.fail(Fault(status=415, body={"message": "no audio"}))
+            house.drop("a.wav")
+            wait_until(lambda: receiver.told, "the event")
+    assert receiver.events == ["failed"]
 
 
 def test_a_killed_daemon_tells_after_its_restart(tmp_path, receiver):

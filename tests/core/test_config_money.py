@@ -116,3 +116,11 @@ def test_a_misspelt_key_of_a_budget_is_told():
     assert said_of(providers=PRICED % ", budget: {per_week: 5}") == [
         ("providers.p.budget.per_week", "unknown key 'per_week'")
     ]
+
+
+def test_a_backlog_is_taken_unless_said():
+    """The default changes nothing; a word that is none is told."""
+    assert config_of().folders["f"].backlog == "take"
+    assert config_of("backlog: ask").folders["f"].backlog == "ask"
+    message = "'wait' is not one of take, ask"
+    assert said_of("backlog: wait") == [("folders.f.backlog", message)]

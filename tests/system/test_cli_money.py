@@ -9,6 +9,7 @@ import time
 import pytest
 
 from dropscribe.core.model import AttemptEnd
+from dropscribe.core.routing import BACKLOG
 from support.scene import Scene, add_attempt, add_job, wav_bytes
 
 CHAIN = """\
@@ -124,3 +125,44 @@ def test_status_of_a_queue_that_an_older_daemon_made(tmp_path, capsys):
     assert json_of(scene, capsys, "status")["folders"]["calls"]["queued"] == 1
     assert json_of(scene, capsys, "why", tmp_path / "inbox/call.wav")["attempts"][0]["code"] == "http_500"
     assert scene.run("plan") == 0
+
+
+ASKING = BUDGET.replace("provider: main", "provider: main, backlog: ask")
+
+
+def test_plan_says_before_the_first_start_what_would_wait_and_cost(tmp_path, capsys):
+    """Nobody has run yet: all of it is backlog, and its price is told."""
+    scene = Scene(tmp_path, ASKING)
+    scene.drop("old.wav", wav_bytes(60))
+    folder = json_of(scene, capsys, "plan")["folders"]["calls"]
+    assert folder["files"][0]["reason"] == "waits for 'dropscribe release' (backlog: ask)"
+    assert folder["totals"]["cost"] == 0.6
+
+
+def test_a_backlog_is_told_and_released(tmp_path, capsys):
+    """Status and why name the command; it frees the jobs in the database of a running daemon."""
+    scene = Scene(tmp_path, ASKING)
+    file = scene.drop("old.wav")
+    with scene.queue() as store:
+        add_job(store, scene, "old.wav", pin=BACKLOG)
+        scene.write_live()
+        scene.run("status")
+        assert "1 file from before the first start; 'dropscribe release" in capsys.readouterr().out
+        tale = json_of(scene, capsys, "why", file)
+        planned = json_of(scene, capsys, "plan")["folders"]["calls"]["files"][0]
+        assert scene.run("release", "--folder", "calls") == 0
+        pins = store.call(lambda db: db.execute("SELECT pin FROM jobs").fetchall()).result()
+    assert (tale["state"], tale["remedy"]) == ("held", "dropscribe release --folder calls")
+    assert planned["reason"].startswith("waits for")
+    assert pins == [("",)]
+    assert "calls: 1 file goes on\n" in capsys.readouterr().out
+
+
+def test_release_of_what_is_not_there(scene, capsys):
+    """A rule of no such name is a config error; before the first run nothing can wait."""
+    assert scene.run("release", "--folder", "cals") == 78
+    assert "did you mean 'calls'?" in capsys.readouterr().err
+    assert scene.run("release", "--folder", "calls") == 74
+    with scene.queue():
+        assert scene.run("release", "--folder", "calls") == 0
+    assert "nothing waited" in capsys.readouterr().out

@@ -17,7 +17,7 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.app.health import Health
-from dropscribe.app.housekeeping import keep_ledger_short
+from dropscribe.app.housekeeping import keep_ledger_short, notice_releases
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.reporter import Reporter
@@ -25,7 +25,7 @@ from dropscribe.config.diff import diff_configs
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
-from dropscribe.jobs import transactions
+from dropscribe.jobs import backlog, transactions
 from dropscribe.jobs.embedded import EmbeddedEngine
 from dropscribe.jobs.store import Store
 from dropscribe.media.build import add_fitted_providers, sweep_spool
@@ -140,6 +140,7 @@ class Daemon:
                 plan = build_plan(self.config)
                 self.engine.replan(plan)
                 await self.budgets.audit()
+                await self._mark_first_starts(self.config)
                 feeding = group.create_task(self.engine.run(plan, self.handler))
                 self.inboxes.swap(self.config.folders)
                 await self.health.start(self.status, self._find_stuck, self._find_unready)
@@ -149,6 +150,7 @@ class Daemon:
                     group.create_task(self._reload_when_asked()),
                     group.create_task(self.health.run()),
                     group.create_task(self.budgets.watch()),
+                    group.create_task(notice_releases(self.engine, self._asks)),
                     group.create_task(
                         keep_ledger_short(self.engine.store, lambda: self.config.ledger_keep_seconds)
                     ),
@@ -288,6 +290,7 @@ class Daemon:
             raise ConfigError((Problem(message, file=str(config.path or ""), path="state_dir"),))
         providers = _build_providers(config, dict(old.providers), old.config)
         await self.health.swap(config)
+        await self._mark_first_starts(config)
         self.inboxes.swap(config.folders)
         limits = RetryLimits(**_limits(config))
         self.config = config
@@ -311,6 +314,14 @@ class Daemon:
         self.health.observe_config(is_taken=True)
         log.info("config.reloaded", changes=[str(change) for change in diff_configs(old.config, config)])
         self._news.set()
+
+    async def _mark_first_starts(self, config: Config) -> None:
+        """Before any inbox is listed: what is in it now may be backlog."""
+        asks = {name: rule.backlog == "ask" for name, rule in config.folders.items()}
+        await self.engine.store.do(lambda db: backlog.begin(db, asks, time.time()))
+
+    def _asks(self) -> bool:
+        return any(rule.backlog == "ask" for rule in self.config.folders.values())
 
     def _close_when_idle(self, name: str, provider: Provider) -> None:
         """An attempt that began with the old provider ends with it."""

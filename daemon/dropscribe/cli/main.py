@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "what waits, is in flight, is held, was done and failed",
     "why": "the story of one file: its rule, its state, what it waits for, every attempt",
     "retry": "take failed files back into their inbox",
+    "release": "let go on what was in an inbox on its rule's first start (backlog: ask)",
     "forget": "let go of the answers that are kept of a recording, by its file or its SHA-256",
     "transcribe": "one file through one provider to standard output; no folder involved",
     "init": "write a commented config and make its folders, ready for run",
@@ -92,6 +93,11 @@ def _retry_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--all", action="store_true", help="every failed file of every rule")
 
 
+def _release_arguments(command: argparse.ArgumentParser) -> None:
+    _config_option(command)
+    command.add_argument("--folder", metavar="NAME", required=True, help="the rule whose files wait")
+
+
 def _forget_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
     command.add_argument(
@@ -125,6 +131,7 @@ _ARGUMENTS = {
     "status": _json_arguments,
     "why": _why_arguments,
     "retry": _retry_arguments,
+    "release": _release_arguments,
     "forget": _forget_arguments,
     "transcribe": _transcribe_arguments,
     "init": _init_arguments,

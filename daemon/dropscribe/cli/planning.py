@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dropscribe.cli.inbox_look import (
@@ -17,7 +17,9 @@ from dropscribe.cli.inbox_look import (
 from dropscribe.cli.tables import bytes_words, time_words
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
+from dropscribe.core.routing import BACKLOG
 from dropscribe.disk.durations import probe_seconds
+from dropscribe.jobs import backlog
 from dropscribe.jobs.story import read_live_states
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 MOST_OPENED = 2000
 MOST_SECONDS = 30.0
 """So many files are opened, for so long, in one plan; of an inbox of 100,000 the rest is judged by name."""
+
+
+_WAITS = "waits for 'dropscribe release' (backlog: ask)"
 
 
 @dataclass(slots=True)
@@ -114,14 +119,20 @@ def plan_folder(config: Config, rule: FolderRule, look: QueueLook, prober: Probe
     reason = unavailable_reason(rule)
     states = read_live_states(look.db, rule.name) if look.db else {}
     lines = [] if reason else [_line(config, rule, found, states, prober, now) for found in walk_inbox(rule)]
+    if rule.backlog == "ask" and backlog.is_first_start(look.db, rule.name):
+        lines = [_as_backlog(line) for line in lines]
     return Planned(rule, reason, lines, _totals(config, rule, lines))
+
+
+def _as_backlog(line: Line) -> Line:
+    return replace(line, reason=line.reason or _WAITS) if line.is_sent else line
 
 
 def _line(
     config: Config,
     rule: FolderRule,
     found: Found,
-    states: dict[bytes, tuple[JobState, float]],
+    states: dict[bytes, tuple[JobState, float, str]],
     prober: Prober,
     now: float,
 ) -> Line:
@@ -150,13 +161,15 @@ def _provider_for(config: Config, rule: FolderRule, size_bytes: int) -> str:
     return taking[0] if taking and rule.fallback != "held" else rule.providers[0]
 
 
-def _live_words(state: tuple[JobState, float], now: float) -> str:
+def _live_words(state: tuple[JobState, float, str], now: float) -> str:
     match state:
-        case (JobState.QUEUED, due_at) if due_at > now:
+        case (JobState.QUEUED, _, pin) if pin == BACKLOG:
+            return _WAITS
+        case (JobState.QUEUED, due_at, _) if due_at > now:
             return f"tried again {time_words(due_at, now)}"
-        case (JobState.QUEUED, _):
+        case (JobState.QUEUED, _, _):
             return "it is in the queue already"
-        case (JobState.TRANSCRIBING, _):
+        case (JobState.TRANSCRIBING, _, _):
             return "it is with the provider"
         case _:
             return "it has its answer, and waits to be filed"

@@ -30,6 +30,7 @@ _WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 
 _FILE_TROUBLES = (
     ("blocked", "may not be read; 'why FILE' tells the remedy"),
+    ("backlog", "from before the first start; 'dropscribe release --folder NAME' lets them go"),
     ("failed", "failed; 'why FILE' tells the reason, 'retry' takes them back"),
     ("maybe_paid_twice", "may have been paid for twice: an answer was lost on the way"),
 )

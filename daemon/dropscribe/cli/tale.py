@@ -11,7 +11,7 @@ from dropscribe.cli import inbox_look
 from dropscribe.cli.tables import plural, time_words
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, Scope, ScopeKind
-from dropscribe.core.routing import is_held
+from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.disk.audio import describe_forbidden
 from dropscribe.jobs.hold_rows import read_holds
 from dropscribe.jobs.story import count_before, read_filed, read_filed_with_stem, read_stories
@@ -190,6 +190,8 @@ def _why(story: Story) -> str:
 
 
 def _hold_words(story: Story, place: Place, look: QueueLook, now: float) -> list[str]:
+    if story.pin == BACKLOG:
+        return ["it was there before the rule's first start, and waits until it is released (backlog: ask)"]
     found_holds = [*look.stops, *(read_holds(look.db) if look.db else ())]
     holds = {hold.scope: hold for hold in found_holds}
     found = []
@@ -282,6 +284,8 @@ def _remedy(story: Story, state: str, look: QueueLook) -> str:
         return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed))}"
     if story.state.is_live and not look.is_running:
         return "start dropscribe: dropscribe run, or its service"
+    if story.pin == BACKLOG:
+        return f"dropscribe release --folder {shlex.quote(story.folder)}"
     if state == "held" and any(BUDGET_CODE in stop.code for stop in look.stops):
         return "raise the budget in the config, or wait: it goes on by itself"
     if state == "held":

@@ -180,6 +180,7 @@ def _folder(
         channels=rule.channels,
         sidecar_name=rule.sidecar_name,
         budget=_budget(rule.budget),
+        backlog=rule.backlog,
         fallback=rule.fallback,
         duplicates=rule.duplicates,
         settle_seconds=rule.settle,

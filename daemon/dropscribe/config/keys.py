@@ -164,6 +164,11 @@ class FolderKeys(Keys):
         description="Where audio goes that can never be transcribed; default: `failed` beside the inbox.",
     )
     provider: t.Names = Field(description="A provider's name, or a list: the first that is not held.")
+    backlog: Literal["take", "ask"] = Field(
+        default="take",
+        description="What is in the inbox on the rule's very first start: `take` it, or `ask`: it waits for "
+        "`dropscribe release --folder NAME`. What is dropped later flows.",
+    )
     fallback: Literal["held", "refused", "both"] = Field(
         default="held",
         description="When the next of a list is asked: the one before is held, or refused the file as itself "

@@ -100,6 +100,7 @@ class FolderRule:
     channels: Literal["mix", "split"] = "mix"
     sidecar_name: Literal["stem", "full"] = "stem"
     budget: Budget | None = None
+    backlog: Literal["take", "ask"] = "take"
     fallback: Literal["held", "refused", "both"] = "held"
     duplicates: Literal["reuse", "transcribe", "skip"] = "reuse"
     settle_seconds: float | None = None

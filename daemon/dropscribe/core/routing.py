@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 
+BACKLOG = "?backlog"
+"""The pin of a job that waits for ``dropscribe release``; no provider can have this name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One folder's jobs as one provider may see them.
@@ -60,7 +64,7 @@ def is_held(
 ) -> bool:
     """Whether a waiting job waits for a held provider: its own, or all of its folder's."""
     if pin:
-        return pin in held_providers
+        return pin == BACKLOG or pin in held_providers
     return _first_open(chain[:1] if is_firm else chain, held_providers) is None
 
 

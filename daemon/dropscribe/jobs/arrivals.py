@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState, NewJob, Submitted
+from dropscribe.core.routing import BACKLOG
+from dropscribe.jobs import backlog
 from dropscribe.jobs.rows import LIVE, end, join_path, split_path
 
 if TYPE_CHECKING:
@@ -15,14 +17,15 @@ def submit(db: sqlite3.Connection, new: NewJob) -> Submitted:
     """Insert one job, unless one with its identity lives."""
     directory, name = split_path(new.path)
     seen = new.snapshot
+    pin = BACKLOG if backlog.waits(db, new.folder, seen.ctime_ns / 1e9) else ""
     cursor = db.execute(
         "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes,"
-        " mtime_ns, incomplete, state, received_at, due_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT DO NOTHING",
+        " mtime_ns, incomplete, state, pin, received_at, due_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             *(new.folder, directory, name, new.identity, new.stable_inodes),
             *(seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, new.incomplete),
-            *(new.received_at, new.received_at),
+            *(pin, new.received_at, new.received_at),
         ),
     )
     if cursor.rowcount == 0:

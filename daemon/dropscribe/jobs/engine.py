@@ -98,6 +98,7 @@ class FolderStats:
     Attributes:
         oldest_received_at: Unix seconds, of the oldest live job, or None.
         maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
+        backlog: Of the held ones, those that wait for ``dropscribe release``.
     """
 
     queued: int = 0
@@ -109,6 +110,7 @@ class FolderStats:
     failed: int = 0
     oldest_received_at: float | None = None
     maybe_paid_twice: int = 0
+    backlog: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.core.routing import is_held
+from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.jobs import hold_rows, rows
 from dropscribe.jobs.accounts import read_accounts
 from dropscribe.jobs.engine import FolderStats, Stats
@@ -46,6 +46,7 @@ def _folder_stats(
         queued=waiting["queued"],
         deferred=waiting["deferred"],
         held=waiting["held"],
+        backlog=waiting["backlog"],
         transcribing=counts.get((folder, "transcribing"), 0),
         publishing=counts.get((folder, "transcribed"), 0) + counts.get((folder, "rejected"), 0),
         done=counts.get((folder, "done"), 0),
@@ -60,13 +61,14 @@ def _waiting(db: sqlite3.Connection, folder: str, plan: Plan, held: set[Scope], 
     held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folder_held = Scope(ScopeKind.FOLDER, folder) in held
     chain, is_firm = plan.chains[folder], folder in plan.firm
-    waiting = {"queued": 0, "deferred": 0, "held": 0}
+    waiting = {"queued": 0, "deferred": 0, "held": 0, "backlog": 0}
     for pin, is_deferred, n in db.execute(
         "SELECT pin, due_at > ?, count(*) FROM jobs WHERE state = 'queued' AND folder = ? GROUP BY 1, 2",
         (now, folder),
     ):
         if folder_held or is_held(pin, chain, held_providers, is_firm=is_firm):
             waiting["held"] += n
+            waiting["backlog"] += n if pin == BACKLOG else 0
         else:
             waiting["deferred" if is_deferred else "queued"] += n
     return waiting

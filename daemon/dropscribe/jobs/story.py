@@ -79,10 +79,12 @@ def read_filed_with_stem(db: sqlite3.Connection, stem: bytes) -> list[Story]:
     return [story for story in stories if (story.filed or b"").rpartition(b".")[0] == stem]
 
 
-def read_live_states(db: sqlite3.Connection, folder: str) -> dict[bytes, tuple[JobState, float]]:
-    """Identity → (state, due_at) of the folder's live jobs."""
-    rows = db.execute(f"SELECT identity, state, due_at FROM jobs WHERE folder = ? AND {_LIVE}", (folder,))
-    return {identity: (JobState(state), due_at) for identity, state, due_at in rows}
+def read_live_states(db: sqlite3.Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:
+    """Identity → (state, due_at, pin) of the folder's live jobs."""
+    rows = db.execute(
+        f"SELECT identity, state, due_at, pin FROM jobs WHERE folder = ? AND {_LIVE}", (folder,)
+    )
+    return {identity: (JobState(state), due_at, pin) for identity, state, due_at, pin in rows}
 
 
 def _story(db: sqlite3.Connection, row: tuple) -> Story:  # type: ignore[type-arg]  # sqlite rows are untyped

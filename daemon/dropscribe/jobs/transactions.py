@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState, Published, Retry, Withdrawn
 from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_seconds
+from dropscribe.core.routing import BACKLOG
 from dropscribe.jobs import accounts, hold_rows, ledger, rows
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def recover(db: sqlite3.Connection, plan: Plan, limits: RetryLimits, now: float)
 def free_strangers(db: sqlite3.Connection, plan: Plan) -> None:
     """No job waits for a provider that its folder's list no longer has."""
     for folder, chain in plan.chains.items():
-        rows.unpin(db, folder, chain)
+        rows.unpin(db, folder, (*chain, BACKLOG))
 
 
 def release(db: sqlite3.Connection, scope: Scope, now: float) -> None:

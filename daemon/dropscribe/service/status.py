@@ -69,6 +69,7 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
         "transcribing": stats.transcribing,
         "deferred": stats.deferred,
         "held": stats.held,
+        "backlog": stats.backlog,
         "publishing": stats.publishing,
         "blocked": int(live.get("blocked", 0)),
         "done": stats.done,

@@ -1,0 +1,35 @@
+"""``dropscribe release``: what waited since the first start of its rule goes on (``backlog: ask``)."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from dropscribe.cli import exits
+from dropscribe.cli.configured import named, read_config
+from dropscribe.cli.tables import plural
+from dropscribe.cli.words import say
+from dropscribe.jobs import backlog
+from dropscribe.jobs.store import is_running, write_once
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Let it go, with the daemon up or down; 74 where no daemon has run yet, so that nothing can wait."""
+    config = read_config(options)
+    rule = named(config.folders, "folder", options.folder, config)
+    count = write_once(config.state_dir, lambda db: backlog.release(db, rule.name))
+    if count is None:
+        say("dropscribe: nothing waits: dropscribe has not been started with this state_dir yet")
+        return exits.IO_ERROR
+    sys.stdout.write(f"{rule.name}: {_words(count, is_now=is_running(config.state_dir))}\n")
+    return exits.OK
+
+
+def _words(count: int, *, is_now: bool) -> str:
+    if not count:
+        return "nothing waited"
+    go = "goes" if count == 1 else "go"
+    return f"{plural(count, 'file')} {go} on" + ("" if is_now else ", when dropscribe is started")

@@ -1,0 +1,64 @@
+"""What was in an inbox before its rule was first started, and waits until somebody lets it go.
+
+A mark a folder in ``facts``: Unix seconds of that first start, or ``released``. What was there before is
+known by its ctime, which no copy and no touch can set back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.routing import BACKLOG
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+_RELEASED = "released"
+
+
+def begin(db: sqlite3.Connection, asks: Mapping[str, bool], now: float) -> None:
+    """Mark the first start of each folder that asks; one that asks no more lets everything go.
+
+    Args:
+        asks: Folder → whether its rule says ``backlog: ask``.
+        now: Unix seconds, before any inbox is listed.
+    """
+    for folder, does_ask in asks.items():
+        mark = _mark_of(db, folder)
+        if does_ask and mark is None:
+            has_run = db.execute("SELECT 1 FROM jobs WHERE folder = ? LIMIT 1", (folder,)).fetchone()
+            _write_mark(db, folder, _RELEASED if has_run else repr(now))
+        elif not does_ask and mark not in {None, _RELEASED}:
+            release(db, folder)
+
+
+def waits(db: sqlite3.Connection, folder: str, ctime: float) -> bool:
+    """Whether a file that was changed last at *ctime* (Unix seconds) is backlog of *folder*."""
+    mark = _mark_of(db, folder)
+    return mark not in {None, _RELEASED} and ctime < float(mark or 0)
+
+
+def is_first_start(db: sqlite3.Connection | None, folder: str) -> bool:
+    """Whether *folder* has no mark yet, and has never had a job."""
+    if db is None:
+        return True
+    has_run = db.execute("SELECT 1 FROM jobs WHERE folder = ? LIMIT 1", (folder,)).fetchone()
+    return _mark_of(db, folder) is None and has_run is None
+
+
+def release(db: sqlite3.Connection, folder: str) -> int:
+    """Let the backlog of *folder* go; returns how many jobs waited."""
+    _write_mark(db, folder, _RELEASED)
+    return db.execute(
+        "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin = ?", (folder, BACKLOG)
+    ).rowcount
+
+
+def _mark_of(db: sqlite3.Connection, folder: str) -> str | None:
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (f"backlog:{folder}",)).fetchone()
+    return row[0] if row else None
+
+
+def _write_mark(db: sqlite3.Connection, folder: str, mark: str) -> None:
+    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (f"backlog:{folder}", mark))

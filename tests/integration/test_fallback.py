@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.core.errors import AudioRejected, ProviderUnusable, TemporaryFailure
+from dropscribe.core.budget import Budget, Limit
+from dropscribe.core.errors import AudioRejected, ProviderUnusable, StoreBusy, TemporaryFailure
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -162,3 +163,29 @@ async def test_a_provider_that_left_the_list_keeps_no_file(tmp_path):
         await house.until(lambda: house.listener.files)
 
     assert tree(tmp_path / "done") >= {"call.wav", "call.json"}
+
+
+@pytest.mark.parametrize("fallback", ["refused", "held"])
+async def test_a_locked_queue_loses_no_answer(tmp_path, fallback):
+    """Somebody locks the database just when the answer has come: it is waited for, and paid for once."""
+    busy = []
+
+    def lock(_audio):
+        busy.append(StoreBusy("queue.db", "locked"))
+
+    providers = {name: ScriptedProvider([lock]) for name in NAMES}
+    budget = Budget(per_day=Limit(600.0, is_money=False))
+    async with House(chained(tmp_path, fallback, budget=budget), providers) as house:
+        do = house.store.do
+
+        async def locked(work):
+            if busy:
+                raise busy.pop()
+            return await do(work)
+
+        house.store.do = locked
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+
+    assert tree(tmp_path / "done") >= {"call.wav", "call.json"}
+    assert providers["first"].calls == [b"call.wav"]

@@ -117,7 +117,7 @@ class EmbeddedEngine:
 
     async def recall(self, key: AnswerKey, keep_seconds: float) -> KnownAnswer | None:
         """See the seam."""
-        return await self.store.do(lambda db: ledger.read_answer(db, key, time.time() - keep_seconds))
+        return await self._durably(lambda db: ledger.read_answer(db, key, time.time() - keep_seconds))
 
     async def pause(self, hold: Hold) -> None:
         """See the seam."""
@@ -142,7 +142,7 @@ class EmbeddedEngine:
 
     async def attempts(self, job: Job) -> list[Attempt]:
         """See the seam."""
-        return await self.store.do(lambda db: rows.read_attempts(db, job.id))
+        return await self._durably(lambda db: rows.read_attempts(db, job.id))
 
     async def stats(self) -> Stats:
         """See the seam."""
@@ -152,7 +152,7 @@ class EmbeddedEngine:
     async def audit(self) -> Sequence[Account]:
         """See the seam."""
         now, plan = time.time(), self._gate.plan
-        found = await self.store.do(lambda db: accounts.read_accounts(db, plan.budgets, plan.zone, now))
+        found = await self._durably(lambda db: accounts.read_accounts(db, plan.budgets, plan.zone, now))
         self._gate.stops = {stop.scope: stop for stop in stops_of(found)}
         self._wake.set()
         return found
@@ -160,7 +160,7 @@ class EmbeddedEngine:
     async def tell_once(self, mark: str) -> bool:
         """See the seam."""
         today = day_of(time.time(), self._gate.plan.zone)
-        return await self.store.do(lambda db: accounts.write_mark(db, mark, today))
+        return await self._durably(lambda db: accounts.write_mark(db, mark, today))
 
     # What only a single process needs ------------------------------------------------------------
 

@@ -38,7 +38,9 @@ class Arrivals:
         self._thread.join()
 
     def _run(self) -> None:
-        server = self._loop.run_until_complete(self._loop.create_server(lambda: _Exchange(self), "127.0.0.1", 0))
+        server = self._loop.run_until_complete(
+            self._loop.create_server(lambda: _Exchange(self), "127.0.0.1", 0)
+        )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()

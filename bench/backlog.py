@@ -76,7 +76,9 @@ def _move_all(source: Path, scene: Scene, count: int) -> float:
 def _count(scene: Scene) -> int:
     """Live jobs: what the queue has on disk."""
     with sqlite3.connect(f"file:{scene.database}?mode=ro", uri=True) as reader:
-        found = reader.execute("SELECT sum(n) FROM counts WHERE state IN ('queued', 'transcribing')").fetchone()
+        found = reader.execute(
+            "SELECT sum(n) FROM counts WHERE state IN ('queued', 'transcribing')"
+        ).fetchone()
     reader.close()
     return int(found[0] or 0)
 

@@ -60,7 +60,6 @@ def _daemon(root: Path, url: str, source: Path, size_bytes: int) -> tuple[float,
     return AT_ONCE * size_bytes / seconds / 1e6, growth_bytes
 
 
-
 def _curl(source: Path, url: str, size_bytes: int) -> float:
     command = ["curl", "-sS", "-o", os.devnull, "-H", f"Authorization: Bearer {KEY}"]
     curl = Watched([*command, "-T", str(source), url + PULSE_PATH])

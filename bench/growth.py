@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sqlite3
 import statistics
@@ -12,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from place import Scene, Watched, folder
+from results import Curve, Row, at_most
+
 from dropscribe.core.model import AttemptEnd, FileSnapshot, Group, JobState, Kept, NewJob
 from dropscribe.core.routing import Route
 from dropscribe.jobs import arrivals, rows
 from dropscribe.jobs.store import Store
-from place import Scene, Watched, folder
-from results import Curve, Row, at_most
 
 SIZES = (1_000, 10_000, 100_000)
 HISTORY = 1_000_000
@@ -102,7 +102,11 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
     with _timed(spent, "publish"):
         for job in claimed:
             filed = b"/done/" + job.path
-            step(lambda db, job=job, filed=filed: rows.end(db, job.id, JobState.TRANSCRIBED, JobState.DONE, filed=filed))
+            step(
+                lambda db, job=job, filed=filed: rows.end(
+                    db, job.id, JobState.TRANSCRIBED, JobState.DONE, filed=filed
+                )
+            )
     return spent
 
 
@@ -127,7 +131,9 @@ def _history(count: int) -> list[Row]:
         pairs = [(_file_costs(empty, number), _file_costs(full, number)) for number in range(ROUNDS + 1)][1:]
         found = [_status(root, store) for store in (empty, full)]
     name = f"a history of {count:,} done files"
-    table = [at_most(f"{name}: status (ms)", "–", found[1], 300, None, f"{found[1]:.0f} (empty: {found[0]:.0f})")]
+    table = [
+        at_most(f"{name}: status (ms)", "–", found[1], 300, None, f"{found[1]:.0f} (empty: {found[0]:.0f})")
+    ]
     for step in ("claim", "publish"):
         value = statistics.median(full[step] / empty[step] for empty, full in pairs)
         times = [statistics.median(pair[which][step] for pair in pairs) for which in (0, 1)]
@@ -144,7 +150,7 @@ def _status(root: Path, store: Store) -> float:
     config.write_text(text)
     seconds = []
     for _ in range(ROUNDS):
-        with io.open(os.devnull, "wb") as nowhere:
+        with open(os.devnull, "wb") as nowhere:
             run = Watched([sys.executable, "-m", "dropscribe", "status", "-c", str(config)], stdout=nowhere)
             assert run.finish() == 0
         seconds.append(run.wall_seconds)

@@ -8,11 +8,12 @@ import statistics
 import time
 from pathlib import Path
 
+from place import folder
+from results import Row
+
 from dropscribe.intake.hints import Hint, HintKind, HintSource
 from dropscribe.intake.inotify import InotifyHints
 from dropscribe.intake.watchdog_hints import WatchdogHints
-from place import folder
-from results import Row
 
 BURST = 100_000
 MOVE_OUTS = 5
@@ -33,7 +34,10 @@ def measure(scale: float) -> list[Row]:
             f"{behind['inotify'] * 1_000:.1f} beside {behind['watchdog'] * 1_000:.0f}",
         )
     )
-    told = {name: f"{lost:,} not told, said so: {said}; {seconds:.1f} s" for name, (lost, said, seconds) in burst.items()}
+    told = {
+        name: f"{lost:,} not told, said so: {said}; {seconds:.1f} s"
+        for name, (lost, said, seconds) in burst.items()
+    }
     table.append(_row(f"{count:,} files mv'd in: hints", f"{told['inotify']} – beside – {told['watchdog']}"))
     return table
 

@@ -28,7 +28,9 @@ def _memory(root: Path, url: str) -> Row:
     value = ratio(ours, imports)
     sizes = [statistics.median(values) / MIB for values in (ours, imports)]
     found = f"{value:.2f} ({sizes[0]:.1f} MiB beside {sizes[1]:.1f} MiB)"
-    return at_most("idle memory, no extras", "import httpx, watchdog, yaml, structlog", value, 1.6, 1.3, found)
+    return at_most(
+        "idle memory, no extras", "import httpx, watchdog, yaml, structlog", value, 1.6, 1.3, found
+    )
 
 
 def _daemon_bytes(scene: Scene) -> float:
@@ -58,7 +60,9 @@ def _tree(root: Path, url: str, count: int) -> list[Row]:
         percent = daemon.idle_percent(IDLE_SECONDS)
     name = f"{count:,} folders, deep tree"
     return [
-        at_most(f"{name}: start to all watched (s)", "–", seconds, 2, None, f"{seconds:.2f}, a file's way counted"),
+        at_most(
+            f"{name}: start to all watched (s)", "–", seconds, 2, None, f"{seconds:.2f}, a file's way counted"
+        ),
         at_most(f"{name}: idle CPU (%)", "one core", percent, 1, None, f"{percent:.1f}"),
     ]
 

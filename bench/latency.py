@@ -40,7 +40,9 @@ def _row(name: str, per_second: int, arrive: Callable[[Path, Path, bytes], None]
                 ours += _drop(scene.inbox, arrivals, arrive, first, count, per_second)
                 raw += _drop(watched, arrivals, arrive, first + 2 * count, count, per_second)
     p50, p95 = percentile(ours, 50), percentile(ours, 95)
-    found = f"p50 {p50:.1f} ms, p95 {p95:.1f} ms (raw: {percentile(raw, 50):.1f} and {percentile(raw, 95):.1f})"
+    found = (
+        f"p50 {p50:.1f} ms, p95 {p95:.1f} ms (raw: {percentile(raw, 50):.1f} and {percentile(raw, 95):.1f})"
+    )
     return Row(
         f"arrival → request, {name}, {per_second} a second in and out",
         "raw inotify reader",

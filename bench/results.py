@@ -37,7 +37,9 @@ def at_least(benchmark: str, beside: str, value: float, must: float, aim: float,
 
 def at_most(benchmark: str, beside: str, value: float, must: float, aim: float | None, note: str) -> Row:
     is_aim_met = None if aim is None else value <= aim
-    return Row(benchmark, beside, f"≤ {must:g}", "" if aim is None else f"≤ {aim:g}", note, value <= must, is_aim_met)
+    return Row(
+        benchmark, beside, f"≤ {must:g}", "" if aim is None else f"≤ {aim:g}", note, value <= must, is_aim_met
+    )
 
 
 def in_turn(rounds: int, *contestants: Callable[[], float]) -> list[list[float]]:

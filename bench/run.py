@@ -31,7 +31,9 @@ README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- figures: written by run.py -->", "<!-- end of figures -->"
 
 
-def _without_curves(measure: Callable[[float], list[Row]]) -> Callable[[float], tuple[list[Row], list[Curve]]]:
+def _without_curves(
+    measure: Callable[[float], list[Row]],
+) -> Callable[[float], tuple[list[Row], list[Curve]]]:
     return lambda scale: (measure(scale), [])
 
 
@@ -97,7 +99,9 @@ def _write(rows: list[Row], minutes: float) -> None:
 
 def _machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "an unknown CPU")
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "an unknown CPU"
+    )
     return f"{os.cpu_count()} × {model}, Linux {platform.release()}, Python {platform.python_version()}"
 
 

@@ -27,7 +27,18 @@ FLOORS = {
 """A room imports from itself and from floors below. transcripts and config are below providers, which
 are built from a config and hand over transcripts."""
 
-PURE = ("os", "asyncio", "time", "logging", "structlog", "socket", "sqlite3", "pathlib", "threading", "random")
+PURE = (
+    "os",
+    "asyncio",
+    "time",
+    "logging",
+    "structlog",
+    "socket",
+    "sqlite3",
+    "pathlib",
+    "threading",
+    "random",
+)
 
 
 def modules():
@@ -61,9 +72,7 @@ def test_a_room_imports_only_from_below(path):
             assert FLOORS[other] < FLOORS[room], f"{path.name} in {room} imports {name}"
 
 
-@pytest.mark.parametrize(
-    "path", sorted((SOURCE / "core").glob("*.py")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", sorted((SOURCE / "core").glob("*.py")), ids=lambda path: path.name)
 def test_core_is_pure(path):
     """core touches no file, clock, loop or log: what it needs comes in as arguments."""
     roots = {name.split(".")[0] for name in imports_of(path)}

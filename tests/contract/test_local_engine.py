@@ -62,7 +62,7 @@ async def heard(engine, path, **params):
 
 def frames_of(name):
     """A clip as 16 kHz mono 16-bit frames."""
-    from dropscribe.providers.local_audio import Decoder  # noqa: PLC0415 - needs the extra
+    from dropscribe.providers.local_audio import Decoder
 
     with (SPEECH / "clips" / name).open("rb") as file:
         blocks = list(Decoder(file).blocks())

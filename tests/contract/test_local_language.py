@@ -38,8 +38,8 @@ class ScriptedModel:
 @pytest.fixture
 def recognise():
     """Runs a silent recording of as many blocks as the model has lines."""
-    from dropscribe.providers.local_engine import Recognition  # noqa: PLC0415 - needs the extra
-    from dropscribe.providers.local_params import parse_params  # noqa: PLC0415
+    from dropscribe.providers.local_engine import Recognition
+    from dropscribe.providers.local_params import parse_params
 
     def run(model, blocks, **params):
         content = io.BytesIO()

@@ -83,7 +83,7 @@ def test_what_is_commented_out_is_valid_and_the_default():
     }
     pulse = parse_config(
         "providers: {pulse: {type: pulse, api_key: a, price_per_minute: 0.005,"
-            " budget: {per_day: 5, per_month: 100}, params: {language: en}}}",
+        " budget: {per_day: 5, per_month: 100}, params: {language: en}}}",
         folder=Path("/srv"),
         environ={},
     )[0].providers["pulse"]

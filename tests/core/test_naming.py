@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dropscribe.core.naming import first_free, free_name, number_group, split_name
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dropscribe.core.naming import first_free, free_name, number_group, split_name
 
 FORMATS = ("json", "txt", "srt", "vtt")
 NAMES = st.binary(min_size=1, max_size=255).filter(lambda name: b"/" not in name and b"\0" not in name)
@@ -35,7 +36,7 @@ def test_full_names_keep_the_suffix():
 @given(NAMES, st.integers(1, 10**6), st.sampled_from(["stem", "full"]), st.integers(64, 255))
 def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_name, limit):
     """Whatever the name and number, every name of the group fits, and the audio keeps a short suffix."""
-    stem, suffix = split_name(name)
+    _, suffix = split_name(name)
     if len(suffix) > 16:
         return
     group = number_group(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioRejected,
@@ -22,8 +25,6 @@ from dropscribe.core.retry import (
     decide_after,
     next_hold_seconds,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 LIMITS = RetryLimits()
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from dropscribe.disk.crashpoint import POINTS
 from support.house import digest, read_json, tree
 

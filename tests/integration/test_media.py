@@ -40,7 +40,7 @@ class Listening:
         self.heard, self.errors = [], list(errors)
 
     async def transcribe(self, audio, _params):
-        from dropscribe.media.recording import read_recording  # noqa: PLC0415 - needs the extra
+        from dropscribe.media.recording import read_recording
 
         content = b"".join([block async for block in audio.blocks()])
         recording = read_recording(io.BytesIO(content), content[:300_000])
@@ -496,7 +496,7 @@ async def test_a_full_disk_leaves_the_file_waiting(house_of, tmp_path, monkeypat
 @needs_speech
 async def test_when_a_recording_was_made_is_told(house_of, tmp_path):
     """The creation time in the container becomes `attributes.recorded_at`."""
-    import av  # noqa: PLC0415 - needs the extra
+    import av
 
     path = tmp_path / "x.m4a"
     with av.open(str(path), "w") as container:

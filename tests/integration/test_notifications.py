@@ -215,7 +215,7 @@ class Recorder(People):
         super().__init__("json://x", batch_seconds, quiet_hours, None)
         self.sent: list[tuple[float, str]] = []
 
-    def _send(self, title: str, text: str) -> str:  # noqa: ARG002 - as the other
+    def _send(self, title: str, text: str) -> str:
         self.sent.append((time.monotonic(), text))
         return ""
 

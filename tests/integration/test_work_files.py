@@ -7,6 +7,7 @@ import os
 import stat
 
 import pytest
+
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioRejected,
@@ -174,7 +175,7 @@ async def test_time_up_gives_up(tmp_path):
     config = make_config(tmp_path, retry={"give_up_after_seconds": 0.1})
     async with House(config, {"main": script}) as house:
         await house.drop("call.wav")
-        await house.until(lambda: (tmp_path / "failed/call.wav").exists())
+        await house.until((tmp_path / "failed/call.wav").exists)
 
     assert read_json(tmp_path / "failed/call.error.json")["code"] == "gave_up"
 

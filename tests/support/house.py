@@ -24,7 +24,6 @@ from dropscribe.work.holds import Holds
 from dropscribe.work.publisher import Publisher
 from dropscribe.work.reuse import Reuse
 from dropscribe.work.setup import DiskThreads, Setup, build_plan
-
 from support.scripted import ScriptedProvider
 
 

@@ -1,6 +1,6 @@
 """An inbox on a real folder with a queue in memory, driven by a manual clock or by its own thread."""
 
-# ruff: noqa: ARG002  # the queue's double has the seam's arguments
+# the queue's double has the seam's arguments
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from dropscribe.core.model import (
 from dropscribe.disk.crashpoint import reached
 from dropscribe.jobs import accounts, arrivals, hold_rows, ledger, rows, stats, transactions
 from dropscribe.jobs.gate import Gate
+from dropscribe.jobs.kept_looks import PUBLISHING_SLOTS, KeptLooks
 from dropscribe.jobs.room import trouble_of_disk
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-PUBLISHING_SLOTS = 16
-"""Jobs whose files are being written at once; each is a thread's work, mostly waiting for the disk."""
 _FULL_LOOK_SECONDS = 2.0
 _LONGEST_SLEEP_SECONDS = 60.0
 
@@ -74,6 +73,7 @@ class EmbeddedEngine:
         self._handler: Handler = _not_running
         self._wake = asyncio.Event()
         self._fed_at = time.monotonic()
+        self._kept_looks = KeptLooks()
         self.on_news: Callable[[], None] | None = None
         self._draining = False
         self._claimed_last = asyncio.Event()
@@ -167,6 +167,7 @@ class EmbeddedEngine:
     def replan(self, plan: Plan) -> None:
         """Swap lanes and chains; what is in flight goes on as it began."""
         self._gate.replan(plan)
+        self._kept_looks.ask()
         self._wake.set()
 
     def hold_of(self, scope: Scope) -> Hold | None:
@@ -268,9 +269,9 @@ class EmbeddedEngine:
         # Asked before anything is weighed: what comes due while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._gate.waits()]
         requests = self._gate.requests() if self._has_room() else []
-        # Over-read by what is in flight: a row may be kept while its attempt still ends in memory.
-        running = self._gate.running
-        most_due, suspects = PUBLISHING_SLOTS + len(running.tasks), len(running.suspects)
+        running, suspects = self._gate.running, len(self._gate.running.suspects)
+        most_due = self._kept_looks.most_to_read(time.monotonic(), len(running.tasks))
+        waits_until += [] if most_due else [self._kept_looks.next_at]
         try:
             claimed, due, next_at = await self.store.do(
                 lambda db: transactions.claim(db, requests, suspects, most_due, time.time())
@@ -298,7 +299,7 @@ class EmbeddedEngine:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
-            return
+            self._kept_looks.ask()
 
     def _has_room(self) -> bool:
         """Whether an answer could be kept: uploads stop before they are paid for."""
@@ -330,8 +331,9 @@ class EmbeddedEngine:
     def _start_publishing(self, group: asyncio.TaskGroup, job: Job) -> None:
         """Unless it runs already, its folder is gone from the config, or the slots are taken."""
         running = self._gate.running
-        has_slot = len(running.publishing) < PUBLISHING_SLOTS
-        if has_slot and job.id not in running.tasks and job.folder in self._gate.plan.chains:
+        if len(running.publishing) >= PUBLISHING_SLOTS:
+            self._kept_looks.ask()
+        elif job.id not in running.tasks and job.folder in self._gate.plan.chains:
             self._start(group, job)
 
     async def _take(self, group: asyncio.TaskGroup, job: Job) -> None:
@@ -377,6 +379,8 @@ class EmbeddedEngine:
         if isinstance(outcome, KeptForPublishing):
             return outcome.job
         await self._durably(lambda db: transactions.record(db, job, outcome, time.time()))
+        if isinstance(outcome, Retry) and job.state.is_kept:
+            self._kept_looks.ask(time.monotonic() + outcome.after_seconds)
         reached("ended")
         return None
 

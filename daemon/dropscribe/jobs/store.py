@@ -145,8 +145,9 @@ class Store:
     def _commit(self, batch: list[_Call]) -> list[tuple[Any, BaseException | None]]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            results = [self._run(call) for call in batch]
-            self._connection.execute("COMMIT")
+            results = [self._run(batch[0])] if len(batch) == 1 else [self._run_in_savepoint(c) for c in batch]
+            # What a single call has begun before it failed is undone as a whole.
+            self._connection.execute("COMMIT" if len(batch) > 1 or results[0][1] is None else "ROLLBACK")
         except sqlite3.Error as error:
             # A full disk may have rolled everything back by itself; nothing of this batch counts.
             with contextlib.suppress(sqlite3.Error):
@@ -155,18 +156,21 @@ class Store:
             return [(None, failure) for _ in batch]
         return results
 
-    def _run(self, call: _Call) -> tuple[Any, BaseException | None]:
+    def _run_in_savepoint(self, call: _Call) -> tuple[Any, BaseException | None]:
         self._connection.execute("SAVEPOINT one")
+        result, error = self._run(call)
+        if error is not None:
+            self._connection.execute("ROLLBACK TO one")
+        self._connection.execute("RELEASE one")
+        return result, error
+
+    def _run(self, call: _Call) -> tuple[Any, BaseException | None]:
         try:
-            result = call.work(self._connection)
+            return call.work(self._connection), None
         except Exception as error:
             if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
                 raise  # the disk or the file: the whole batch fails
-            self._connection.execute("ROLLBACK TO one")
-            self._connection.execute("RELEASE one")
             return None, error
-        self._connection.execute("RELEASE one")
-        return result, None
 
     @staticmethod
     def _settle(batch: list[_Call], results: list[tuple[Any, BaseException | None]]) -> None:

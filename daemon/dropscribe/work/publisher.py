@@ -16,6 +16,7 @@ from dropscribe.work.answers import Answers, files_of, is_error, renamed
 from dropscribe.work.observer import Filed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from dropscribe.core.model import Job, Kept, Outcome
@@ -53,15 +54,17 @@ class Publisher:
 
     async def publish(self, job: Job, setup: Setup) -> Outcome:
         """One try to put *job*'s files in place."""
-        job = await self._with_names_of_today(job, setup)
+        document = json.loads(_kept(job).document)
+        if _path_in(document) not in {None, path_text(job.path)}:
+            # Renamed in flight: it is filed under the name that it has now.
+            document = renamed(document, job.path)
+            job = await self._answers.keep(job, setup, document, _kept(job).sha256, AttemptEnd(0.0))
         while True:
             kept = _kept(job)
             try:
                 filed = await self._put(job, kept, setup)
             except NameTaken:
-                job = await self._answers.keep(
-                    job, setup, json.loads(kept.document), kept.sha256, AttemptEnd(0.0)
-                )
+                job = await self._answers.keep(job, setup, document, kept.sha256, AttemptEnd(0.0))
             except AudioMissing as error:
                 self._intake.look_again(job.folder)
                 return Retry(MISSING_WAIT_SECONDS, "missing", error.reason)
@@ -76,16 +79,7 @@ class Publisher:
             except PublishError as error:
                 return self._stuck(job, error)
             else:
-                return self._filed(job, kept, filed)
-
-    async def _with_names_of_today(self, job: Job, setup: Setup) -> Job:
-        """A file renamed in flight is filed under the name that it has now."""
-        kept = _kept(job)
-        document = json.loads(kept.document)
-        if _path_in(document) in {None, path_text(job.path)}:
-            return job
-        document = renamed(document, job.path)
-        return await self._answers.keep(job, setup, document, kept.sha256, AttemptEnd(0.0))
+                return self._filed(job, document, filed)
 
     async def _put(self, job: Job, kept: Kept, setup: Setup) -> bytes:
         publication = Publication(
@@ -113,9 +107,8 @@ class Publisher:
         self._refusals.pop(job.id, None)
         self._queue.open_folder(job.folder, STUCK)
 
-    def _filed(self, job: Job, kept: Kept, filed: bytes) -> Outcome:
+    def _filed(self, job: Job, document: Mapping[str, Any], filed: bytes) -> Outcome:
         self._unstuck(job)
-        document = json.loads(kept.document)
         failed = is_error(document)
         self._observer.filed(
             Filed(
@@ -142,6 +135,6 @@ def _kept(job: Job) -> Kept:
     return job.kept
 
 
-def _path_in(document: dict[str, Any]) -> str | None:
+def _path_in(document: Mapping[str, Any]) -> str | None:
     """The path that a transcript's document names; an error's names none."""
     return None if is_error(document) else document["source"]["path"]

@@ -1,0 +1,36 @@
+"""When the queue is searched for kept answers that nobody is publishing.
+
+Almost every answer is published by the task that follows its keeping; what is left over is what a start
+finds, what found no slot, and what the disk put off. A search reads the answers of all that is being
+published too, so it is not made each time a file ends.
+"""
+
+from __future__ import annotations
+
+PUBLISHING_SLOTS = 16
+"""Jobs whose files are being written at once; each is a thread's work, mostly waiting for the disk."""
+
+_GAP_SECONDS = 1.0
+
+
+class KeptLooks:
+    """The times of the searches, monotonic.
+
+    Attributes:
+        next_at: No search before this; 0 asks for one now.
+    """
+
+    def __init__(self) -> None:
+        self.next_at = 0.0
+
+    def ask(self, at: float = 0.0) -> None:
+        """Search at the time *at*, or sooner where that is planned."""
+        self.next_at = min(self.next_at, at)
+
+    def most_to_read(self, now: float, in_flight: int) -> int:
+        """How many kept jobs to read now; 0 while it is too soon, and a search plans the next."""
+        if now < self.next_at:
+            return 0
+        self.next_at = now + _GAP_SECONDS
+        # Over-read by what is in flight: a row may be kept while its attempt still ends in memory.
+        return PUBLISHING_SLOTS + in_flight

@@ -64,7 +64,11 @@ def test_every_link_resolves(document):
     assert broken == []
 
 
-KEYS = {f"{vendor}_API_KEY": "key-for-a-test" for vendor in ("SMALLEST", "RESON8", "OPENAI")}
+KEYS = {f"{vendor}_API_KEY": "key-for-a-test" for vendor in ("SMALLEST", "RESON8", "OPENAI")} | {
+    "APPRISE_MAIL": "mailto://user:password@example.com?to=me@example.com",
+    "APPRISE_NTFY": "ntfys://topic",
+    "WEBHOOK_SECRET": "secret-for-a-test",
+}
 LOOPBACK = {"type": "openai", "url": "http://127.0.0.1:9/v1"}
 
 

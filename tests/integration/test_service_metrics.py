@@ -67,26 +67,24 @@ def test_what_is_counted(metrics):
     metrics.observe_attempt("pulse", 1.5, upload_bytes=1000)
     metrics.observe_attempt("pulse", 0.25)
     metrics.observe_retry("pulse", "http_503")
-    metrics.observe_repeated_upload("pulse")
     metrics.observe_filed("calls", "done", at=1000.5, provider="pulse", audio_seconds=5.25)
     metrics.observe_filed("calls", "failed", at=1001.0)
-    metrics.observe_found_without_hint("calls")
-    metrics.observe_hint_overflow("calls")
     metrics.observe_config(is_taken=True, at=900.0)
     metrics.observe_config(is_taken=False, at=950.0)
-    seen = series(metrics)
+    counted = {"maybe_paid_twice": 2, "found_without_hint": 3, "hint_overflows": 1}
+    seen = series(metrics, {"folders": {"calls": counted}})
     assert {
         ("build_info", "1.2.3"): 1,
         ("request_seconds_count", "pulse"): 2,
         ("request_seconds_sum", "pulse"): 1.75,
         ("upload_bytes_total", "pulse"): 1000,
         ("retries_total", "pulse", "http_503"): 1,
-        ("repeated_uploads_total", "pulse"): 1,
+        ("maybe_paid_twice_total", "calls"): 2,
         ("files_total", "calls", "done"): 1,
         ("files_total", "calls", "failed"): 1,
         ("audio_seconds_total", "calls", "pulse"): 5.25,
         ("last_success_timestamp_seconds", "calls"): 1000.5,
-        ("found_without_hint_total", "calls"): 1,
+        ("found_without_hint_total", "calls"): 3,
         ("hint_overflows_total", "calls"): 1,
         ("config_reload_ok",): 0,
         ("config_reload_timestamp_seconds",): 900,

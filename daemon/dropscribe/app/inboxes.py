@@ -160,6 +160,8 @@ def _live_of(inbox: Inbox) -> dict[str, Any]:
         "settling": state.settling,
         "blocked": state.blocked,
         "file_system": state.file_system,
+        "found_without_hint": state.found_without_hint,
+        "hint_overflows": state.overflows,
         "waiting": {path_text(path): words for path, words in state.waiting.items()},
     }
 

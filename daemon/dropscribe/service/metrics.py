@@ -24,7 +24,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
@@ -68,11 +68,6 @@ class Metrics:
             registry=self._registry,
         )
         self._retries = self._counter("retries", "Attempts put off, by reason.", "provider", "reason")
-        self._repeated = self._counter(
-            "repeated_uploads", "Uploads that may have been paid for twice.", "provider"
-        )
-        self._unhinted = self._counter("found_without_hint", "Files that only a listing found.", "folder")
-        self._overflows = self._counter("hint_overflows", "Times that hints were lost.", "folder")
         self._success = self._gauge(
             "last_success_timestamp_seconds", "When a file last ended in done.", "folder"
         )
@@ -84,11 +79,8 @@ class Metrics:
         for folder in folders:
             for result in ("done", "failed", "withdrawn"):
                 self._files.labels(folder, result)
-            self._unhinted.labels(folder)
-            self._overflows.labels(folder)
         for provider in providers:
             self._uploaded.labels(provider)
-            self._repeated.labels(provider)
             self._requests.labels(provider)
 
     def observe_attempt(self, provider: str, seconds: float, upload_bytes: int = 0) -> None:
@@ -99,10 +91,6 @@ class Metrics:
     def observe_retry(self, provider: str, reason: str) -> None:
         """An attempt is put off; *reason* is its error's code."""
         self._retries.labels(provider, self._bounded(reason)).inc()
-
-    def observe_repeated_upload(self, provider: str) -> None:
-        """A body goes out again although an earlier one was sent whole (CONTRACT.md §1.4)."""
-        self._repeated.labels(provider).inc()
 
     def observe_filed(
         self, folder: str, result: str, at: float, provider: str = "", audio_seconds: float | None = None
@@ -120,14 +108,6 @@ class Metrics:
         if result == "done":
             self._success.labels(folder).set(at)
             self._audio.labels(folder, provider).inc(audio_seconds or 0.0)
-
-    def observe_found_without_hint(self, folder: str) -> None:
-        """A listing found a file that no hint had named."""
-        self._unhinted.labels(folder).inc()
-
-    def observe_hint_overflow(self, folder: str) -> None:
-        """Hints were lost; the inbox is listed anew."""
-        self._overflows.labels(folder).inc()
 
     def observe_config(self, *, is_taken: bool, at: float) -> None:
         """A config was read, at the start or on a reload, at *at* (Unix seconds), and taken or refused."""
@@ -154,13 +134,31 @@ class Metrics:
         return Gauge(f"dropscribe_{name}", text, labels, registry=self._registry)
 
 
+_COUNTS = (
+    ("found_without_hint", "found_without_hint", "Files that only a listing found."),
+    ("hint_overflows", "hint_overflows", "Times that hints were lost."),
+    ("maybe_paid_twice", "maybe_paid_twice", "Attempts that may have been paid for and gave no answer."),
+)
+"""Series, key in the status' folders, and what it counts."""
+
+
 class _Snapshot(Collector):
-    """The gauges that are read off a status when somebody asks."""
+    """What is read off a status when somebody asks; counts of the inboxes begin anew with their thread."""
 
     def __init__(self) -> None:
         self.status: Mapping[str, Any] = {}
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
+        return (*self._queues(), *self._counts(), *self._providers())
+
+    def _counts(self) -> Iterable[Metric]:
+        for name, key, text in _COUNTS:
+            family = CounterMetricFamily(f"dropscribe_{name}", text, labels=("folder",))
+            for folder, state in self.status.get("folders", {}).items():
+                family.add_metric((folder,), state.get(key, 0))
+            yield family
+
+    def _queues(self) -> Iterable[Metric]:
         folders = self.status.get("folders", {})
         queue = _family("queue_files", "Waiting files, by state.", "folder", "state")
         oldest = _family("oldest_waiting_seconds", "Age of the oldest waiting file, or 0.", "folder")
@@ -172,9 +170,9 @@ class _Snapshot(Collector):
             oldest.add_metric((name,), folder.get("oldest_waiting") or 0)
             watch.add_metric((name,), int(bool(folder.get("available"))))
             folder_held.add_metric((name,), int(folder.get("hold") is not None))
-        return (queue, oldest, watch, folder_held, *self._providers())
+        return (queue, oldest, watch, folder_held)
 
-    def _providers(self) -> Iterable[GaugeMetricFamily]:
+    def _providers(self) -> Iterable[Metric]:
         held = _family("provider_held", "1 while the provider is held.", "provider")
         in_flight = _family("provider_in_flight", "Requests in flight.", "provider")
         for name, provider in self.status.get("providers", {}).items():

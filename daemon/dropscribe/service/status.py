@@ -75,6 +75,8 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
         "done": stats.done,
         "failed": stats.failed,
         "maybe_paid_twice": stats.maybe_paid_twice,
+        "found_without_hint": int(live.get("found_without_hint", 0)),
+        "hint_overflows": int(live.get("hint_overflows", 0)),
         "oldest_waiting": round(max(0.0, now - min(oldest)), 1) if oldest else None,
         "hold": hold
         and {

@@ -277,6 +277,10 @@ class Daemon:
                     self._refuse(place=_place_of(problem), reason=problem.message)
         except DropscribeError as error:
             self._refuse(reason=str(error))
+        except Exception as error:
+            # A bug, or a disk: the daemon that works goes on as it is.
+            log.exception("config.reload_failed")
+            self._refuse(reason=str(error))
 
     def _refuse(self, **what: str) -> None:
         log.error("config.refused", **what)
@@ -289,12 +293,17 @@ class Daemon:
             message = "state_dir cannot change while the daemon runs: restart it"
             raise ConfigError((Problem(message, file=str(config.path or ""), path="state_dir"),))
         providers = _build_providers(config, dict(old.providers), old.config)
-        await self.health.swap(config)
-        await self._mark_first_starts(config)
-        self.inboxes.swap(config.folders)
         limits = RetryLimits(**_limits(config))
+        setup = _setup(config, providers, limits)
+        await self.health.swap(config)
+        try:
+            await self._mark_first_starts(config)
+            self.inboxes.swap(config.folders)
+        except BaseException:
+            await self.health.swap(old.config)
+            raise
         self.config = config
-        self.handler.setup = _setup(config, providers, limits)
+        self.handler.setup = setup
         self.engine.limits = limits
         self.reporter.hooks = self.health.hooks
         self.reporter.notifications = self.health.notifications

@@ -39,16 +39,19 @@ def wave(size_bytes: int, number: int = 0) -> bytes:
     return head + struct.pack("<4sI", b"data", data_bytes) + body[:data_bytes]
 
 
-def make_files(folder: Path, count: int, size_bytes: int = SMALL_BYTES) -> None:
-    """*count* different small recordings."""
+def make_files(folder: Path, count: int, mean_bytes: int = SMALL_BYTES) -> None:
+    """*count* small recordings, no two of one size, as no two calls are of one length."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
+        size_bytes = max(64, mean_bytes - count) + 2 * number
         (folder / f"{number:06d}.wav").write_bytes(wave(size_bytes, number))
 
 
 def make_many(folder: Path, count: int) -> None:
-    """As :func:`make_files` for a hundred thousand: the smallest whole WAV files."""
-    make_files(folder, count, 128)
+    """The smallest whole WAV files, by the hundred thousand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"{number:06d}.wav").write_bytes(wave(128, number))
 
 
 class Watched:

@@ -269,14 +269,12 @@ class EmbeddedEngine:
         # Asked before anything is weighed: what comes due while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._gate.waits()]
         requests = self._gate.requests() if self._has_room() else []
-        running = self._gate.running
+        running, suspects = self._gate.running, len(self._gate.running.suspects)
         most_due = self._kept_looks.most_to_read(time.monotonic(), len(running.tasks))
         waits_until += [] if most_due else [self._kept_looks.next_at]
-        if not requests and not most_due:
-            return self._sleep_seconds(None, waits_until)  # what frees a slot wakes the loop
         try:
             claimed, due, next_at = await self.store.do(
-                lambda db: transactions.claim(db, requests, len(running.suspects), most_due, time.time())
+                lambda db: transactions.claim(db, requests, suspects, most_due, time.time())
             )
         except (StoreFull, StoreBusy) as error:
             self._note_trouble(f"{error.reason}: {error.path}")
@@ -290,8 +288,10 @@ class EmbeddedEngine:
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
         waits = self._gate.waits() + [at - time.monotonic() for at in waits_until]
-        waits += [] if next_at is None else [next_at - time.time()]
-        waits += [_FULL_LOOK_SECONDS] if self.trouble else []
+        if next_at is not None:
+            waits.append(next_at - time.time())
+        if self.trouble:
+            waits.append(_FULL_LOOK_SECONDS)
         return max(0.001, min([_LONGEST_SLEEP_SECONDS, *waits]))
 
     async def _sleep(self, seconds: float) -> None:

@@ -54,7 +54,7 @@ log = structlog.get_logger()
 ONCE_HORIZON_SECONDS = 60.0
 """``run --once`` waits for retries due within this time (CONTRACT.md §2)."""
 
-_LIVE_GAP_SECONDS = 0.5
+_LIVE_GAP_SECONDS = 0.2
 _ONCE_LOOK_SECONDS = 0.1
 
 
@@ -144,7 +144,7 @@ class Daemon:
                 feeding = group.create_task(self.engine.run(plan, self.handler))
                 self.inboxes.swap(self.config.folders)
                 await self.health.start(self.status, self._find_stuck, self._find_unready)
-                side = [
+                side = [  # the first writes live.json: see _wind_up
                     group.create_task(self._write_live_when_new()),
                     group.create_task(self.notifier.feed_watchdog(lambda: not self._find_stuck())),
                     group.create_task(self._reload_when_asked()),
@@ -168,7 +168,10 @@ class Daemon:
         log.info("daemon.stopping", in_flight=self.engine.in_flight)
         self.notifier.stopping(f"finishing {self.engine.in_flight} files")
         self.notifier.extend_timeout(grace_seconds + 15)
-        left_in_inboxes = self.inboxes.left_waiting()  # a stopped inbox knows of nothing
+        # A stopped inbox knows of nothing, not even how it was watched.
+        left_in_inboxes = self.inboxes.left_waiting()
+        side[0].cancel()
+        self._write_live()
         await self.inboxes.stop()
         await self.engine.drain(grace_seconds)
         feeding.cancel()
@@ -180,7 +183,6 @@ class Daemon:
         for provider in self.handler.setup.providers.values():
             await provider.close()
         self.disks.close()
-        self._write_live()
         log.info("daemon.stopped", **asdict(result))
         return result
 
@@ -227,7 +229,7 @@ class Daemon:
         write_live(self.config.state_dir, self._live())
 
     async def _write_live_when_new(self) -> None:
-        """At most twice a second, and only when something may have changed."""
+        """At most five times a second, and only when something may have changed."""
         self.engine.on_news = self._news.set
         last: dict[str, Any] = {}
         while True:

@@ -83,10 +83,10 @@ class InboxQueue:
         self._store.call(lambda db: arrivals.set_device(db, folder, directory, device)).result()
 
     def _take_back(self, job: NewJob) -> None:
-        for filed in arrivals.read_failed_of(self._reader(), job):
+        for folder, filed in arrivals.read_failed_of(self._reader(), job):
             if remove_error_file(filed):
                 reached("error_removed")
-                self._forget_failed(job.folder, filed)
+                self._forget_failed(folder, filed)
 
     def _forget_failed(self, folder: str, filed: bytes) -> None:
         self._store.call(lambda db: arrivals.forget_failed(db, folder, filed)).result()

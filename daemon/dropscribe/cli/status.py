@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from datetime import datetime
@@ -15,13 +16,14 @@ from dropscribe.cli.queue_look import QueueLook, look_at_queue
 from dropscribe.cli.tables import duration_words, one_line, plural, render_table, time_words
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.jobs.engine import Stats
-from dropscribe.jobs.stats import read_stats
+from dropscribe.jobs.stats import has_live_job, read_stats
 from dropscribe.jobs.story import read_live_states
 from dropscribe.service.status import status_document
 from dropscribe.work.setup import build_plan
 
 if TYPE_CHECKING:
     import argparse
+    import sqlite3
     from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
@@ -48,9 +50,35 @@ def execute(options: argparse.Namespace) -> int:
 
 def read_status(config: Config, look: QueueLook, now: float) -> dict[str, Any]:
     """The object of CONTRACT.md §6; while the daemon is down the inboxes are looked at here."""
+    if look.db:
+        look.db.execute("BEGIN")  # one instant of the queue for all that is read
     stats = read_stats(look.db, build_plan(config), now) if look.db else Stats({}, ())
-    live = look.live if look.is_running else _own_look(config, look)
+    live = _caught_up(config, look) if look.is_running else _own_look(config, look)
     return status_document(config, stats, live, running=look.is_running, now=now)
+
+
+def _caught_up(config: Config, look: QueueLook) -> dict[str, Any]:
+    """What the daemon wrote a moment ago, less what has gone into the queue since: counted once."""
+    if look.db is None:
+        return look.live
+    folders = {
+        name: _without_queued(look.db, rule, look.live_of(name)) for name, rule in config.folders.items()
+    }
+    return {**look.live, "folders": folders}
+
+
+def _without_queued(db: sqlite3.Connection, rule: FolderRule, live: dict[str, Any]) -> dict[str, Any]:
+    settling = int(live.get("settling", 0))
+    paths = [os.fsencode(path) for path in live.get("waiting", ())] if settling else []
+    inbox = os.fsencode(rule.inbox)
+    gone = [
+        path
+        for path in paths
+        if has_live_job(db, rule.name, path) or not os.path.lexists(os.path.join(inbox, path))
+    ]
+    left = max(0, settling - len(gone))
+    oldest_at = live.get("oldest_settling_at") if left or live.get("blocked") else None
+    return {**live, "settling": left, "oldest_settling_at": oldest_at}
 
 
 def _own_look(config: Config, look: QueueLook) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class InboxState:
         last_scan_seconds: Work that the last whole listing took.
         file_system: "ext4", "nfs4", …; "" while it has not been seen.
         device: st_dev of the inbox; 0 while it is not available.
-        oldest_settling_at: Unix seconds when the oldest of the settling files was first seen.
+        oldest_settling_at: Unix seconds when the oldest of both was first seen.
     """
 
     available: bool
@@ -69,14 +69,14 @@ def count(entries: Iterable[tuple[bytes, Entry]]) -> Crowd:
     crowd = Crowd()
     latest, oldest = float("-inf"), float("inf")
     for _, entry in entries:
+        oldest = min(oldest, entry.first_seen_at)
         if entry.cause is Cause.BLOCKED:
             crowd.blocked += 1
             continue
         crowd.settling += 1
-        oldest = min(oldest, entry.first_seen_at)
         if entry.cause.is_quiet:
             latest = max(latest, entry.changed_at + entry.needed_seconds)
-    if crowd.settling:
+    if crowd.settling or crowd.blocked:
         crowd.oldest_at = oldest
     if latest > float("-inf"):
         crowd.quiet_deadline = latest

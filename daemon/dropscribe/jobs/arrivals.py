@@ -49,18 +49,17 @@ def _supersede(db: sqlite3.Connection, new: NewJob, directory: bytes, name: byte
         end(db, old_id, JobState.QUEUED, JobState.WITHDRAWN, reason="another file took its place")
 
 
-def read_failed_of(db: sqlite3.Connection, new: NewJob) -> tuple[bytes, ...]:
-    """Where failed jobs of what may be the same audio were filed, absolute.
+def read_failed_of(db: sqlite3.Connection, new: NewJob) -> list[tuple[str, bytes]]:
+    """Failed jobs of what may be the same audio, of any folder: (folder, where it was filed, absolute).
 
     Matched by size and mtime, which every kind of move keeps; the caller checks that the audio is
     really gone from ``failed``.
     """
-    rows = db.execute(
-        "SELECT filed FROM jobs WHERE folder = ? AND size_bytes = ? AND mtime_ns = ? AND state = 'failed'"
-        " AND filed IS NOT NULL",
-        (new.folder, new.snapshot.size_bytes, new.snapshot.mtime_ns),
+    return db.execute(
+        "SELECT folder, filed FROM jobs WHERE folder IN (SELECT folder FROM counts WHERE state = 'failed')"
+        " AND size_bytes = ? AND mtime_ns = ? AND state = 'failed' AND filed IS NOT NULL",
+        (new.snapshot.size_bytes, new.snapshot.mtime_ns),
     ).fetchall()
-    return tuple(row[0] for row in rows)
 
 
 def forget_failed(db: sqlite3.Connection, folder: str, filed: bytes) -> None:

@@ -70,7 +70,7 @@ class EmbeddedEngine:
         self.limits = limits
         self.trouble: str | None = None
         self._gate = Gate()
-        self._handler: Handler = _not_running
+        self._handler: Handler  # set by run()
         self._wake = asyncio.Event()
         self._fed_at = time.monotonic()
         self._kept_looks = KeptLooks()
@@ -185,11 +185,17 @@ class EmbeddedEngine:
     def close_folder(self, folder: str, cause: str, reason: str) -> None:
         """Claim nothing of *folder* until every *cause* has opened it again (inbox away, done full)."""
         self._gate.close(folder, cause, reason)
+        self._tell_news()
 
     def open_folder(self, folder: str, cause: str) -> None:
         """The reverse of :meth:`close_folder`."""
         if self._gate.open(folder, cause):
             self._wake.set()
+            self._tell_news()
+
+    def _tell_news(self) -> None:
+        if self.on_news:
+            self.on_news()
 
     def closed_reason(self, folder: str) -> str | None:
         """Why nothing is claimed of *folder*, or None."""
@@ -319,14 +325,12 @@ class EmbeddedEngine:
     def _start(self, group: asyncio.TaskGroup, job: Job) -> None:
         task = group.create_task(self._take(group, job), name=f"job {job.id}")
         self._gate.running.add(job, task)
-        if self.on_news:
-            self.on_news()
+        self._tell_news()
 
     def _finish(self, job: Job) -> None:
         self._gate.running.remove(job)
         self._wake.set()
-        if self.on_news:
-            self.on_news()
+        self._tell_news()
 
     def _start_publishing(self, group: asyncio.TaskGroup, job: Job) -> None:
         """Unless it runs already, its folder is gone from the config, or the slots are taken."""
@@ -394,7 +398,3 @@ class EmbeddedEngine:
                 await asyncio.sleep(_FULL_LOOK_SECONDS)
             else:
                 return result
-
-
-async def _not_running(job: Job) -> Outcome:
-    raise RuntimeError(f"job {job.id} was fed before the engine runs")

@@ -33,6 +33,16 @@ def read_stats(
     return Stats(folders, holds, in_flight or {}, found)
 
 
+def has_live_job(db: sqlite3.Connection, folder: str, path: bytes) -> bool:
+    """Whether the file at *path*, relative to the folder's inbox, is in the queue."""
+    row = db.execute(
+        "SELECT 1 FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
+        " AND state IN ('queued', 'transcribing', 'transcribed', 'rejected')",
+        (folder, *rows.split_path(path)),
+    ).fetchone()
+    return row is not None
+
+
 def _folder_stats(
     db: sqlite3.Connection,
     folder: str,

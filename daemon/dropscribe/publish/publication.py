@@ -323,5 +323,7 @@ def _copy_audio(publication: Publication, source: int | None, folder: int, name:
 
 def _publish_error(publication: Publication, error: OSError) -> PublishError:
     code = errno.errorcode.get(error.errno or 0, "EIO")
-    place = os.fsencode(error.filename) if error.filename else publication.group.folder
+    # A call by descriptor names "." or a bare name: the folder says more.
+    named = os.fsencode(error.filename) if error.filename else b""
+    place = named if named.startswith(b"/") else publication.group.folder
     return PublishError(place, error.strerror or str(error), code)

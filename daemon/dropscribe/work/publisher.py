@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import structlog
+
 from dropscribe.core.errors import AudioChanged, AudioMissing, AudioUnsafe, PublishError
 from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
 from dropscribe.publish.publication import NameTaken, Publication, WriterCameBack, publish
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from dropscribe.jobs.engine import Engine
     from dropscribe.work.observer import Observer
     from dropscribe.work.setup import DiskThreads, IntakeSide, Setup
+
+log = structlog.get_logger()
 
 LONGEST_WAIT_SECONDS = 15.0
 """How long after there is room again a kept answer waits at most."""
@@ -99,6 +103,8 @@ class Publisher:
         self._refusals[job.id] += 1
         reason = f"{path_text(error.path)}: {error.reason}"
         self._queue.close_folder(job.folder, STUCK, reason)
+        if self._refusals[job.id] == 1:
+            log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
         wait_seconds = min(LONGEST_WAIT_SECONDS, 2.0 ** min(self._refusals[job.id] - 1, 10))
         return Retry(wait_seconds, error.code, reason)
 

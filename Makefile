@@ -1,5 +1,5 @@
 # Shortcuts for those who work on dropscribe. The README's two commands need none of them.
-.PHONY: test lint format docs wheel deb image clean
+.PHONY: test lint format docs wheel deb image bench clean
 
 .venv:
 	python3 -m venv .venv
@@ -18,6 +18,10 @@ format: .venv
 
 docs: .venv
 	.venv/bin/python -m dropscribe.config.reference > docs/config.md
+
+bench: .venv
+	.venv/bin/pip install -q -e '.[bench]'
+	.venv/bin/python bench/run.py
 
 wheel: .venv
 	.venv/bin/python -m build --outdir dist

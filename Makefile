@@ -23,6 +23,10 @@ bench: .venv
 	.venv/bin/pip install -q -e '.[bench]'
 	.venv/bin/python bench/run.py
 
+bench: .venv
+	.venv/bin/pip install -q matplotlib
+	.venv/bin/python bench/run.py
+
 wheel: .venv
 	.venv/bin/python -m build --outdir dist
 

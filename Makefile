@@ -24,7 +24,7 @@ bench: .venv
 	.venv/bin/python bench/run.py
 
 bench: .venv
-	.venv/bin/pip install -q matplotlib
+	.venv/bin/pip install -q -e '.[bench]'
 	.venv/bin/python bench/run.py
 
 wheel: .venv

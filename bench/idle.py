@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
 import sys
@@ -66,8 +67,11 @@ def _tree(root: Path, url: str, count: int) -> list[Row]:
 
 def _watches(daemon: Watched) -> int:
     """inotify watches that the process has, by /proc."""
-    folder = Path(f"/proc/{daemon.process.pid}/fdinfo")
-    return sum(info.read_text().count("inotify wd:") for info in folder.iterdir())
+    count = 0
+    for info in Path(f"/proc/{daemon.process.pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            count += info.read_text().count("inotify wd:")
+    return count
 
 
 def _make_tree(top: Path, count: int) -> None:

@@ -171,15 +171,21 @@ class AudioFile:
         digest = hashlib.sha256()
         sent = 0
         loop = asyncio.get_running_loop()
-        block = self._first
-        while block:
-            block = block[: self.size_bytes - sent]
+
+        def read_next() -> bytes:
+            # Hashed in the same thread: several long uploads then hash on several cores.
+            block = os.pread(self._descriptor, min(BLOCK_BYTES, self.size_bytes - sent), sent)
             digest.update(block)
+            return block
+
+        block = self._first[: self.size_bytes]
+        digest.update(block)
+        while block:
             sent += len(block)
             yield block
             if sent >= self.size_bytes:
                 break
-            block = await loop.run_in_executor(self._executor, os.pread, self._descriptor, BLOCK_BYTES, sent)
+            block = await loop.run_in_executor(self._executor, read_next)
         if sent < self.size_bytes:
             raise AudioChanged(self.name, f"shrank from {self.size_bytes} to {sent} bytes while being read")
         self._sha256 = digest.hexdigest()

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from dropscribe.disk.lease import ignore_sigio
+from support.postgres import Postgres, why_no_postgres
 
 ignore_sigio()
 
-_OURS = ("DROPSCRIBE_", "SMALLEST_", "RESON8_", "OPENAI_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY")
+_VENDORS = ("SMALLEST_", "RESON8_", "OPENAI_")
+_OURS = (*_VENDORS, "DROPSCRIBE_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY", "PG")
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +35,30 @@ def other_file_system(tmp_path):
     folder = Path(tempfile.mkdtemp(prefix="dropscribe-test-", dir=memory))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL of this session's own (of this worker's, where tests are spread over several)."""
+    if (reason := why_no_postgres()) is not None:
+        pytest.skip(reason)
+    directory = Path(tempfile.mkdtemp(prefix="dropscribe-pg-"))
+    server = Postgres()
+    try:
+        server.start(directory)
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def postgres_dsn(postgres):
+    """An empty database; the server runs, whatever the test before did to it."""
+    if not postgres.is_running:
+        postgres.restart()
+    dsn = postgres.new_database()
+    yield dsn
+    if not postgres.is_running:
+        postgres.restart()
+    postgres.drop_database(dsn)

@@ -104,7 +104,7 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
             filed = b"/done/" + job.path
             step(
                 lambda db, job=job, filed=filed: rows.end(
-                    db, job.id, JobState.TRANSCRIBED, JobState.DONE, filed=filed
+                    db, rows.Standing(job.id, JobState.TRANSCRIBED), JobState.DONE, filed=filed
                 )
             )
     return spent

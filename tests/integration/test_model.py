@@ -24,7 +24,7 @@ from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.disk import writing
 from dropscribe.intake.inbox import Inbox
-from dropscribe.jobs import embedded
+from dropscribe.jobs import embedded, rows_engine
 from dropscribe.publish import publication
 from dropscribe.work import handler, publisher
 from support.house import House, digest, make_config, read_json
@@ -42,7 +42,8 @@ ANSWERS = {
 _WAITS = {
     publisher: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS", "WRITER_WAIT_SECONDS"),
     handler: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
-    embedded: ("_FULL_LOOK_SECONDS",),
+    embedded: ("FULL_LOOK_SECONDS",),
+    rows_engine: ("FULL_LOOK_SECONDS",),
 }
 names = st.sampled_from(NAMES)
 which = st.integers(0, 1000)

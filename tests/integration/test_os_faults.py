@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dropscribe.core.errors import StoreBusy, StoreUnusable
-from dropscribe.jobs import embedded, store
+from dropscribe.jobs import embedded, rows_engine, store
 from dropscribe.work import handler, publisher
 from support.faults import WAYS, Faults, filled, tmpfs
 from support.house import House, digest, make_config, read_json, tree
@@ -28,7 +28,8 @@ def _soon(monkeypatch):
     monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(handler, "LOOK_AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(handler, "LONGEST_LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(embedded, "_FULL_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(rows_engine, "FULL_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(embedded, "FULL_LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture

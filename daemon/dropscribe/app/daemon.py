@@ -25,7 +25,6 @@ from dropscribe.config.diff import diff_configs
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
-from dropscribe.jobs import backlog, transactions
 from dropscribe.jobs.embedded import EmbeddedEngine
 from dropscribe.jobs.store import Store
 from dropscribe.media.build import add_fitted_providers, sweep_spool
@@ -152,7 +151,7 @@ class Daemon:
                     group.create_task(self.budgets.watch()),
                     group.create_task(notice_releases(self.engine, self._asks)),
                     group.create_task(
-                        keep_ledger_short(self.engine.store, lambda: self.config.ledger_keep_seconds)
+                        keep_ledger_short(self.engine, lambda: self.config.ledger_keep_seconds)
                     ),
                 ]
                 log.info("daemon.ready", version=__version__, folders=len(self.config.folders))
@@ -313,7 +312,7 @@ class Daemon:
         self.holds.max_seconds = config.hold.max_seconds
         plan = build_plan(config)
         self.engine.replan(plan)
-        await self.engine.store.do(lambda db: transactions.free_strangers(db, plan))
+        await self.engine.free_strangers()
         await self.budgets.audit()
         for name, provider in old.providers.items():
             if providers.get(name) is not provider:
@@ -329,7 +328,7 @@ class Daemon:
     async def _mark_first_starts(self, config: Config) -> None:
         """Before any inbox is listed: what is in it now may be backlog."""
         asks = {name: rule.backlog == "ask" for name, rule in config.folders.items()}
-        await self.engine.store.do(lambda db: backlog.begin(db, asks, time.time()))
+        await self.engine.begin_folders(asks)
 
     def _asks(self) -> bool:
         return any(rule.backlog == "ask" for rule in self.config.folders.values())

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.errors import StoreError
-from dropscribe.jobs import ledger
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
 
-    from dropscribe.jobs.embedded import EmbeddedEngine
-    from dropscribe.jobs.store import Store
+    from dropscribe.jobs.rows_engine import RowsEngine
 
 log = structlog.get_logger()
 
@@ -24,23 +20,22 @@ LEDGER_LOOK_SECONDS = 3600.0
 RELEASE_LOOK_SECONDS = 2.0
 
 
-async def keep_ledger_short(store: Store, keep_seconds: Callable[[], float]) -> None:
+async def keep_ledger_short(engine: RowsEngine, keep_seconds: Callable[[], float]) -> None:
     """Let go of answers that have grown too old, a small batch a transaction, until cancelled."""
     while True:
         try:
-            await _prune_all(store, keep_seconds)
+            await _prune_all(engine, keep_seconds)
         except StoreError as error:
             log.debug("ledger.not_pruned", reason=error.reason)
         await asyncio.sleep(LEDGER_LOOK_SECONDS)
 
 
-async def _prune_all(store: Store, keep_seconds: Callable[[], float]) -> None:
-    gone = ledger.PRUNE_BATCH
-    while gone == ledger.PRUNE_BATCH:
-        gone = await store.do(lambda db: ledger.prune(db, time.time() - keep_seconds()))
+async def _prune_all(engine: RowsEngine, keep_seconds: Callable[[], float]) -> None:
+    while await engine.prune_ledger(keep_seconds()):
+        pass
 
 
-async def notice_releases(engine: EmbeddedEngine, does_ask: Callable[[], bool]) -> None:
+async def notice_releases(engine: RowsEngine, does_ask: Callable[[], bool]) -> None:
     """Feed anew soon after a command has written into the database, until cancelled.
 
     Only while some rule asks before it takes a backlog: nobody else waits for a command.
@@ -51,16 +46,10 @@ async def notice_releases(engine: EmbeddedEngine, does_ask: Callable[[], bool]) 
         if not does_ask():
             continue
         try:
-            version = await engine.store.do(_data_version)
+            version = await engine.data_version()
         except StoreError as error:
             log.debug("release.not_noticed", reason=error.reason)
             continue
         if version != seen:
             engine.wake_from_thread(asyncio.get_running_loop())
         seen = version
-
-
-def _data_version(db: sqlite3.Connection) -> int:
-    """Changes when another connection has written."""
-    version: int = db.execute("PRAGMA data_version").fetchone()[0]
-    return version

@@ -12,16 +12,15 @@ import structlog
 from dropscribe.disk.crashpoint import reached
 from dropscribe.intake.queue_side import LiveRow
 from dropscribe.jobs import arrivals, rows
-from dropscribe.jobs.store import open_for_reading
 from dropscribe.publish.taken_back import remove_error_file
 from dropscribe.work.publisher import STUCK
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Sequence
 
     from dropscribe.core.model import NewJob, Submitted
-    from dropscribe.jobs.embedded import EmbeddedEngine
+    from dropscribe.jobs.database import Connection
+    from dropscribe.jobs.rows_engine import RowsEngine
 
 log = structlog.get_logger()
 
@@ -33,7 +32,7 @@ class InboxQueue:
     stands in the way of a claim.
     """
 
-    def __init__(self, engine: EmbeddedEngine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: RowsEngine, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = engine
         self._store = engine.store
         self._loop = loop
@@ -92,18 +91,16 @@ class InboxQueue:
         self._store.call(lambda db: arrivals.forget_failed(db, folder, filed)).result()
         log.info("job.taken_back", folder=folder, filed=filed)
 
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
+    def _reader(self) -> Connection:
+        connection: Connection | None = getattr(self._of_thread, "connection", None)
         if connection is None:
-            connection = open_for_reading(self._store.path.parent)
-            if connection is None:
-                raise FileNotFoundError(self._store.path)
+            connection = self._store.open_reader()
             self._of_thread.connection = connection
         return connection
 
     def close_thread(self) -> None:
         """Close the calling thread's reader."""
-        connection: sqlite3.Connection | None = getattr(self._of_thread, "connection", None)
+        connection: Connection | None = getattr(self._of_thread, "connection", None)
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()

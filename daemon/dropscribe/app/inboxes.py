@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dropscribe.app.inbox_queue import InboxQueue
     from dropscribe.config.model import FolderRule
-    from dropscribe.jobs.embedded import EmbeddedEngine
+    from dropscribe.jobs.rows_engine import RowsEngine
 
 AWAY = "inbox"
 _STOP_SECONDS = 5.0
@@ -41,7 +41,7 @@ class Inboxes:
         on_news: Called in the event loop when an inbox has something new to say.
     """
 
-    def __init__(self, engine: EmbeddedEngine, queue: InboxQueue, on_news: Callable[[], None]) -> None:
+    def __init__(self, engine: RowsEngine, queue: InboxQueue, on_news: Callable[[], None]) -> None:
         self._engine = engine
         self._queue = queue
         self._on_news = on_news

@@ -177,6 +177,7 @@ class Job:
         due_at: Unix seconds.
         kept: Set in the states transcribed and rejected.
         has_twin: At the claim, the ledger had an answer to audio of exactly this size.
+        fence: Claims of this job so far; what an earlier claim still says changes nothing.
     """
 
     id: int
@@ -195,6 +196,7 @@ class Job:
     provider: str = ""
     kept: Kept | None = None
     has_twin: bool = False
+    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)

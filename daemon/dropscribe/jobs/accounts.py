@@ -9,30 +9,30 @@ from dropscribe.core.budget import Account, Period, day_of, first_day, turn_afte
 from dropscribe.jobs.store import is_migrated
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping
     from datetime import date, tzinfo
 
     from dropscribe.core.budget import Budget, Limit
     from dropscribe.core.model import Scope, Spending
+    from dropscribe.jobs.database import Connection
 
 MARK_PREFIX = "told:"
 _MARK_DAYS = 62
 
 
-def write_spending(db: sqlite3.Connection, spending: Spending, now: float) -> None:
+def write_spending(db: Connection, spending: Spending, now: float) -> None:
     """Add one answer's cost to its day."""
     scope, is_unknown = spending.scope, spending.seconds is None
     db.execute(
         "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name, day) DO UPDATE SET"
-        " money = money + excluded.money, seconds = seconds + excluded.seconds,"
-        " unknown = unknown + excluded.unknown, at = excluded.at",
-        (scope.kind, scope.name, spending.day, spending.money, spending.seconds or 0.0, is_unknown, now),
+        " money = spending.money + excluded.money, seconds = spending.seconds + excluded.seconds,"
+        " unknown = spending.unknown + excluded.unknown, at = excluded.at",
+        (scope.kind, scope.name, spending.day, spending.money, spending.seconds or 0.0, int(is_unknown), now),
     )
 
 
 def read_accounts(
-    db: sqlite3.Connection, budgets: Mapping[Scope, Budget], zone: tzinfo | None, now: float
+    db: Connection, budgets: Mapping[Scope, Budget], zone: tzinfo | None, now: float
 ) -> list[Account]:
     """An account for each limit, of the day or month that *now* (Unix seconds) is in."""
     if not budgets or not is_migrated(db):
@@ -46,11 +46,12 @@ def read_accounts(
 
 
 def _account(
-    db: sqlite3.Connection, scope: Scope, period: Period, limit: Limit, today: date, zone: tzinfo | None
+    db: Connection, scope: Scope, period: Period, limit: Limit, today: date, zone: tzinfo | None
 ) -> Account:
     begins_on = first_day(period, today)
     money, seconds, unknown, last_at = db.execute(
-        "SELECT total(money), total(seconds), total(unknown), max(at) FROM spending"
+        "SELECT coalesce(sum(money), 0.0), coalesce(sum(seconds), 0.0), coalesce(sum(unknown), 0), max(at)"
+        " FROM spending"
         " WHERE kind = ? AND name = ? AND day BETWEEN ? AND ?",
         (scope.kind, scope.name, begins_on.isoformat(), today.isoformat()),
     ).fetchone()
@@ -59,9 +60,12 @@ def _account(
     return Account(scope, period, limit, begins_on, turns_at, turns_on, spent, int(unknown), last_at)
 
 
-def write_mark(db: sqlite3.Connection, mark: str, today: date) -> bool:
+def write_mark(db: Connection, mark: str, today: date) -> bool:
     """Remember that *mark* was told; False where it was told before. Old marks go."""
     oldest = (today - timedelta(days=_MARK_DAYS)).isoformat()
-    db.execute("DELETE FROM facts WHERE name GLOB ? AND value < ?", (f"{MARK_PREFIX}*", oldest))
+    db.execute(
+        "DELETE FROM facts WHERE substr(name, 1, ?) = ? AND value < ?",
+        (len(MARK_PREFIX), MARK_PREFIX, oldest),
+    )
     row = (f"{MARK_PREFIX}{mark}", today.isoformat())
-    return db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", row).rowcount == 1
+    return db.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO NOTHING", row).rowcount == 1

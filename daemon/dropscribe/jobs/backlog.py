@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from dropscribe.core.routing import BACKLOG
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping
+
+    from dropscribe.jobs.database import Connection
 
 _RELEASED = "released"
 
 
-def begin(db: sqlite3.Connection, asks: Mapping[str, bool], now: float) -> None:
+def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
     """Mark the first start of each folder that asks; one that asks no more lets everything go.
 
     Args:
@@ -33,13 +34,13 @@ def begin(db: sqlite3.Connection, asks: Mapping[str, bool], now: float) -> None:
             release(db, folder)
 
 
-def waits(db: sqlite3.Connection, folder: str, ctime: float) -> bool:
+def waits(db: Connection, folder: str, ctime: float) -> bool:
     """Whether a file that was changed last at *ctime* (Unix seconds) is backlog of *folder*."""
     mark = _mark_of(db, folder)
     return mark not in {None, _RELEASED} and ctime < float(mark or 0)
 
 
-def is_first_start(db: sqlite3.Connection | None, folder: str) -> bool:
+def is_first_start(db: Connection | None, folder: str) -> bool:
     """Whether *folder* has no mark yet, and has never had a job."""
     if db is None:
         return True
@@ -47,7 +48,7 @@ def is_first_start(db: sqlite3.Connection | None, folder: str) -> bool:
     return _mark_of(db, folder) is None and has_run is None
 
 
-def release(db: sqlite3.Connection, folder: str) -> int:
+def release(db: Connection, folder: str) -> int:
     """Let the backlog of *folder* go; returns how many jobs waited."""
     _write_mark(db, folder, _RELEASED)
     return db.execute(
@@ -55,10 +56,13 @@ def release(db: sqlite3.Connection, folder: str) -> int:
     ).rowcount
 
 
-def _mark_of(db: sqlite3.Connection, folder: str) -> str | None:
+def _mark_of(db: Connection, folder: str) -> str | None:
     row = db.execute("SELECT value FROM facts WHERE name = ?", (f"backlog:{folder}",)).fetchone()
     return row[0] if row else None
 
 
-def _write_mark(db: sqlite3.Connection, folder: str, mark: str) -> None:
-    db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (f"backlog:{folder}", mark))
+def _write_mark(db: Connection, folder: str, mark: str) -> None:
+    db.execute(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (f"backlog:{folder}", mark),
+    )

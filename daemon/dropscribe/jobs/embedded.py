@@ -1,9 +1,7 @@
 """The embedded engine: one process, one SQLite file, no server.
 
-Guarantees: an answer that was kept is published whatever dies in between; an attempt that the daemon's
-own end cut off counts towards ``max_crashes`` alone; memory does not grow with the backlog, because
+Guarantees: those of :mod:`dropscribe.jobs.rows_engine`; memory does not grow with the backlog, because
 only what has a slot is ever read.
-Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy stop claims while they last.
 """
 
 from __future__ import annotations
@@ -11,53 +9,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.budget import day_of, stops_of
-from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, StoreFull
-from dropscribe.core.model import (
-    AttemptEnd,
-    Job,
-    KeptForPublishing,
-    Retry,
-)
+from dropscribe.core.errors import StoreBusy, StoreFull
+from dropscribe.core.model import Job, Retry
 from dropscribe.disk.crashpoint import reached
-from dropscribe.jobs import accounts, arrivals, hold_rows, ledger, rows, stats, transactions
-from dropscribe.jobs.gate import Gate
+from dropscribe.jobs import hold_rows, transactions
 from dropscribe.jobs.kept_looks import PUBLISHING_SLOTS, KeptLooks
 from dropscribe.jobs.room import trouble_of_disk
+from dropscribe.jobs.rows_engine import FULL_LOOK_SECONDS, RowsEngine
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
-
-    from dropscribe.core.budget import Account
-    from dropscribe.core.model import (
-        AnswerKey,
-        Attempt,
-        Booking,
-        Hold,
-        Kept,
-        NewJob,
-        Outcome,
-        Scope,
-        Submitted,
-    )
+    from dropscribe.core.model import Outcome
     from dropscribe.core.retry import RetryLimits
-    from dropscribe.jobs.engine import Handler, KnownAnswer, Plan, Stats
+    from dropscribe.jobs.engine import Handler, Plan
     from dropscribe.jobs.store import Store
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
-_FULL_LOOK_SECONDS = 2.0
 _LONGEST_SLEEP_SECONDS = 60.0
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(RowsEngine):
     """See :class:`dropscribe.jobs.engine.Engine`, whose promises it keeps.
 
     Args:
@@ -66,29 +41,15 @@ class EmbeddedEngine:
     """
 
     def __init__(self, store: Store, limits: RetryLimits) -> None:
-        self.store = store
-        self.limits = limits
-        self.trouble: str | None = None
-        self._gate = Gate()
-        self._handler: Handler  # set by run()
-        self._wake = asyncio.Event()
+        super().__init__(store, limits)
+        self._state_dir = store.path.parent
         self._fed_at = time.monotonic()
         self._kept_looks = KeptLooks()
-        self.on_news: Callable[[], None] | None = None
         self._draining = False
         self._claimed_last = asyncio.Event()
 
-    # The seam ---------------------------------------------------------------------------------
-
-    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """See the seam."""
-        submitted = await self.store.do(lambda db: [arrivals.submit(db, job) for job in jobs])
-        reached("submitted")
-        self._wake.set()
-        return submitted
-
     async def run(self, plan: Plan, handler: Handler) -> None:
-        """See the seam. Cancelling hands back what is in flight."""
+        """See the base."""
         self.replan(plan)
         self._handler = handler
         await self._recover()
@@ -99,124 +60,8 @@ class EmbeddedEngine:
                 self._fed_at = time.monotonic()
                 await self._sleep(sleep_seconds)
 
-    async def keep(
-        self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool, booking: Booking | None = None
-    ) -> Job | None:
-        """See the seam. While the disk is full it waits for room: the answer is in memory alone."""
-
-        def write(db: sqlite3.Connection) -> Job | None:
-            moved = rows.keep(db, job, kept, ended, rejected=rejected)
-            if moved is not None and booking is not None:
-                transactions.book(db, job, kept.document, booking, time.time())
-            return moved
-
-        moved = await self._durably(write)
-        if moved is not None:
-            reached("kept")
-        return moved
-
-    async def recall(self, key: AnswerKey, keep_seconds: float) -> KnownAnswer | None:
-        """See the seam."""
-        return await self._durably(lambda db: ledger.read_answer(db, key, time.time() - keep_seconds))
-
-    async def pause(self, hold: Hold) -> None:
-        """See the seam."""
-        self._gate.holds[hold.scope] = hold
-        await self._durably(lambda db: hold_rows.write_hold(db, hold))
-        reached("held")
-        self._wake.set()
-
-    async def resume(self, scope: Scope) -> Hold | None:
-        """See the seam. What waited because of it is due at once."""
-        hold = self._gate.holds.pop(scope, None)
-        if hold is not None:
-            await self._durably(lambda db: transactions.release(db, scope, time.time()))
-            self._wake.set()
-        return hold
-
-    async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
-        """See the seam."""
-        places = [rows.split_path(path) for path in paths]
-        await self.store.do(lambda db: arrivals.withdraw(db, folder, places, reason))
-        self._wake.set()
-
-    async def attempts(self, job: Job) -> list[Attempt]:
-        """See the seam."""
-        return await self._durably(lambda db: rows.read_attempts(db, job.id))
-
-    async def stats(self) -> Stats:
-        """See the seam."""
-        plan, in_flight = self._gate.plan, dict(self._gate.running.providers)
-        return await self.store.do(lambda db: stats.read_stats(db, plan, time.time(), in_flight))
-
-    async def audit(self) -> Sequence[Account]:
-        """See the seam."""
-        now, plan = time.time(), self._gate.plan
-        found = await self._durably(lambda db: accounts.read_accounts(db, plan.budgets, plan.zone, now))
-        self._gate.stops = {stop.scope: stop for stop in stops_of(found)}
-        self._wake.set()
-        return found
-
-    async def tell_once(self, mark: str) -> bool:
-        """See the seam."""
-        today = day_of(time.time(), self._gate.plan.zone)
-        return await self._durably(lambda db: accounts.write_mark(db, mark, today))
-
-    # What only a single process needs ------------------------------------------------------------
-
-    def replan(self, plan: Plan) -> None:
-        """Swap lanes and chains; what is in flight goes on as it began."""
-        self._gate.replan(plan)
-        self._kept_looks.ask()
-        self._wake.set()
-
-    def hold_of(self, scope: Scope) -> Hold | None:
-        """The hold of a provider or folder, if it is held."""
-        return self._gate.holds.get(scope)
-
-    def is_stopped(self, scope: Scope) -> bool:
-        """Whether its budget is spent."""
-        return self._gate.is_stopped(scope)
-
-    def slow(self, provider: str, seconds: float) -> None:
-        """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
-        self._gate.slow(provider, seconds)
-
-    def close_folder(self, folder: str, cause: str, reason: str) -> None:
-        """Claim nothing of *folder* until every *cause* has opened it again (inbox away, done full)."""
-        self._gate.close(folder, cause, reason)
-        self._tell_news()
-
-    def open_folder(self, folder: str, cause: str) -> None:
-        """The reverse of :meth:`close_folder`."""
-        if self._gate.open(folder, cause):
-            self._wake.set()
-            self._tell_news()
-
-    def _tell_news(self) -> None:
-        if self.on_news:
-            self.on_news()
-
-    def closed_reason(self, folder: str) -> str | None:
-        """Why nothing is claimed of *folder*, or None."""
-        return self._gate.closed_reason(folder)
-
-    @property
-    def in_flight(self) -> int:
-        """Jobs that a handler has right now."""
-        return len(self._gate.running.tasks)
-
-    def in_flight_at(self, provider: str) -> int:
-        """Attempts under way at one provider."""
-        return self._gate.running.providers[provider]
-
-    def wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at the queue again now; from a thread that is not *loop*'s."""
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            loop.call_soon_threadsafe(self._wake.set)
-
     async def drain(self, grace_seconds: float) -> None:
-        """Claim nothing more; wait until what is in flight is filed, *grace_seconds* at most."""
+        """See the base."""
         self._draining = True
         self._wake.set()
         with contextlib.suppress(TimeoutError):
@@ -225,33 +70,14 @@ class EmbeddedEngine:
                 while tasks := list(self._gate.running.tasks.values()):
                     await asyncio.wait(tasks)
 
-    async def can_go_on(self, horizon_seconds: float) -> bool:
-        """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""
-        latest = time.time() + horizon_seconds
-        routes_by_lane, folders = self._gate.open_routes(), self._gate.open_folders()
-
-        def look(db: sqlite3.Connection) -> bool:
-            due = [rows.next_due_at(db, name, routes) for name, routes in routes_by_lane]
-            due += [rows.oldest_kept_due_at(db, folder) for folder in folders]
-            return any(at is not None and at <= latest for at in due)
-
-        is_due = await self.store.do(look)
-        # Asked last: what was claimed before the look is neither due nor yet in flight at its begin.
-        return is_due or bool(self._gate.running.tasks)
+    def replan(self, plan: Plan) -> None:
+        """See the base."""
+        self._kept_looks.ask()
+        super().replan(plan)
 
     def is_alive(self) -> bool:
-        """Whether the feeding loop has turned lately."""
+        """See the base."""
         return time.monotonic() - self._fed_at < 2 * _LONGEST_SLEEP_SECONDS
-
-    def probe_now(self, scope: Scope) -> None:
-        """Try a held provider or folder at once: its config has changed."""
-        if self._gate.probe_now(scope):
-            self._wake.set()
-
-    def tasks_at(self, provider: str) -> list[asyncio.Task[None]]:
-        """The attempts under way at one provider."""
-        lanes = self._gate.running.lanes
-        return [task for job_id, task in self._gate.running.tasks.items() if lanes.get(job_id) == provider]
 
     # Recovery -----------------------------------------------------------------------------------
 
@@ -284,7 +110,7 @@ class EmbeddedEngine:
             )
         except (StoreFull, StoreBusy) as error:
             self._note_trouble(f"{error.reason}: {error.path}")
-            return _FULL_LOOK_SECONDS
+            return FULL_LOOK_SECONDS
         for job in claimed:
             self._gate.started(job)
             self._start(group, job)
@@ -297,7 +123,7 @@ class EmbeddedEngine:
         if next_at is not None:
             waits.append(next_at - time.time())
         if self.trouble:
-            waits.append(_FULL_LOOK_SECONDS)
+            waits.append(FULL_LOOK_SECONDS)
         return max(0.001, min([_LONGEST_SLEEP_SECONDS, *waits]))
 
     async def _sleep(self, seconds: float) -> None:
@@ -309,27 +135,15 @@ class EmbeddedEngine:
 
     def _has_room(self) -> bool:
         """Whether an answer could be kept: uploads stop before they are paid for."""
-        trouble = trouble_of_disk(self.store.path.parent)
+        trouble = trouble_of_disk(self._state_dir)
         self._note_trouble(trouble)
         return trouble is None
-
-    def _note_trouble(self, trouble: str | None) -> None:
-        if trouble and not self.trouble:
-            log.error("store.full", reason=trouble)
-        elif self.trouble and not trouble:
-            log.info("store.has_room")
-        self.trouble = trouble
 
     # One job ------------------------------------------------------------------------------------
 
     def _start(self, group: asyncio.TaskGroup, job: Job) -> None:
         task = group.create_task(self._take(group, job), name=f"job {job.id}")
         self._gate.running.add(job, task)
-        self._tell_news()
-
-    def _finish(self, job: Job) -> None:
-        self._gate.running.remove(job)
-        self._wake.set()
         self._tell_news()
 
     def _start_publishing(self, group: asyncio.TaskGroup, job: Job) -> None:
@@ -345,56 +159,18 @@ class EmbeddedEngine:
         if job.kept is None:
             reached("claimed")
         try:
-            kept = await self._record(job, await self._ask_handler(job))
-        except rows.LateTransitionError as error:
-            # The intake has ended the row meanwhile: a slow disk published what a listing had missed.
-            log.warning("job.late", folder=job.folder, path=job.path, reason=str(error))
-        except asyncio.CancelledError:
-            await asyncio.shield(self._hand_back(job))
-            raise
+            kept = await self._turn(job)
         finally:
             self._finish(job)
         if kept:
             self._start_publishing(group, kept)
 
-    async def _hand_back(self, job: Job) -> None:
-        """The daemon ends; a job that is kept goes on at the next start by itself."""
-        if job.kept is None:
-            try:
-                await self.store.do(lambda db: rows.hand_back(db, job, time.time()))
-            except (StoreError, rows.LateTransitionError) as error:
-                log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
-
-    async def _ask_handler(self, job: Job) -> Outcome:
-        try:
-            return await self._handler(job)
-        except StoreError:
-            raise
-        except Exception as error:
-            # A bug must not lose the file nor stop the others (maddy's "temporary or unspecified").
-            log.exception("job.bug", folder=job.folder, path=job.path)
-            code = "bug" if not isinstance(error, DropscribeError) else type(error).__name__
-            reason = f"{type(error).__name__}: {error}"[:500]
-            wait_seconds = self.limits.first_seconds * 2.0 ** min(job.attempts, 10)
-            wait_seconds = min(wait_seconds, self.limits.max_seconds)
-            return Retry(wait_seconds, code, reason, AttemptEnd(0.0, code=code, reason=reason), wait_seconds)
-
     async def _record(self, job: Job, outcome: Outcome) -> Job | None:
-        if isinstance(outcome, KeptForPublishing):
-            return outcome.job
-        await self._durably(lambda db: transactions.record(db, job, outcome, time.time()))
+        kept = await super()._record(job, outcome)
         if isinstance(outcome, Retry) and job.state.is_kept:
             self._kept_looks.ask(time.monotonic() + outcome.after_seconds)
-        reached("ended")
-        return None
+        return kept
 
-    async def _durably(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run *work*, waiting for room while the state directory's disk is full."""
-        while True:
-            try:
-                result = await self.store.do(work)
-            except (StoreFull, StoreBusy) as error:
-                self._note_trouble(f"{error.reason}: {error.path}")
-                await asyncio.sleep(_FULL_LOOK_SECONDS)
-            else:
-                return result
+    async def data_version(self) -> int:
+        """See the base."""
+        return await self.store.do(lambda db: int(db.execute("PRAGMA data_version").fetchone()[0]))

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import Hold, Scope, ScopeKind
 
 if TYPE_CHECKING:
-    import sqlite3
+    from dropscribe.jobs.database import Connection
 
 
-def write_hold(db: sqlite3.Connection, hold: Hold) -> None:
+def write_hold(db: Connection, hold: Hold) -> None:
     """Insert or replace one hold."""
     db.execute(
-        "INSERT OR REPLACE INTO holds VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO holds VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET"
+        " code = excluded.code, reason = excluded.reason, since = excluded.since,"
+        " next_probe_at = excluded.next_probe_at, wait_seconds = excluded.wait_seconds",
         (
             hold.scope.kind,
             hold.scope.name,
@@ -26,20 +28,23 @@ def write_hold(db: sqlite3.Connection, hold: Hold) -> None:
     )
 
 
-def delete_hold(db: sqlite3.Connection, scope: Scope) -> None:
+def delete_hold(db: Connection, scope: Scope) -> None:
     """Forget one hold."""
     db.execute("DELETE FROM holds WHERE kind = ? AND name = ?", (scope.kind, scope.name))
 
 
-def read_holds(db: sqlite3.Connection) -> list[Hold]:
+def read_holds(db: Connection) -> list[Hold]:
     """Every hold."""
     return [
         Hold(Scope(ScopeKind(kind), name), *rest)
-        for kind, name, *rest in db.execute("SELECT * FROM holds ORDER BY kind, name")
+        for kind, name, *rest in db.execute(
+            "SELECT kind, name, code, reason, since, next_probe_at, wait_seconds FROM holds"
+            " ORDER BY kind, name"
+        )
     ]
 
 
-def make_due(db: sqlite3.Connection, column: str, name: str, now: float) -> None:
+def make_due(db: Connection, column: str, name: str, now: float) -> None:
     """Deferred jobs whose provider or folder has just shown that it works need not wait longer."""
     if column not in {"provider", "folder"}:
         raise ValueError(column)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from dropscribe.jobs.engine import KnownAnswer
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from dropscribe.core.model import AnswerKey, Job
+    from dropscribe.jobs.database import Connection
 
 LEDGER_BYTES = 256 * 1024 * 1024
 """What all answers together may take, packed: some 50,000 calls of ten minutes."""
@@ -25,7 +24,7 @@ PRUNE_BATCH = 16
 _QUICK = 1
 
 
-def write_answer(db: sqlite3.Connection, key: AnswerKey, job: Job, document: bytes, now: float) -> None:
+def write_answer(db: Connection, key: AnswerKey, job: Job, document: bytes, now: float) -> None:
     """Enter *document*; an older answer under the same key is replaced."""
     # Not INSERT OR REPLACE: a replaced row would be deleted without its trigger.
     db.execute("DELETE FROM ledger WHERE sha256 = ? AND settings = ?", (key.sha256, key.settings))
@@ -39,7 +38,7 @@ def write_answer(db: sqlite3.Connection, key: AnswerKey, job: Job, document: byt
     )
 
 
-def read_answer(db: sqlite3.Connection, key: AnswerKey, since: float) -> KnownAnswer | None:
+def read_answer(db: Connection, key: AnswerKey, since: float) -> KnownAnswer | None:
     """The answer under *key* that arrived at *since* (Unix seconds) or later."""
     row = db.execute(
         "SELECT document, ledger.folder, filed, kept_at FROM ledger LEFT JOIN jobs ON jobs.id = job_id"
@@ -49,7 +48,7 @@ def read_answer(db: sqlite3.Connection, key: AnswerKey, since: float) -> KnownAn
     return KnownAnswer(zlib.decompress(row[0]), *row[1:]) if row else None
 
 
-def prune(db: sqlite3.Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
+def prune(db: Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
     """Let go of the oldest while they are older than *before* or all take too much; a batch a call.
 
     Returns:
@@ -63,11 +62,11 @@ def prune(db: sqlite3.Connection, before: float, most_bytes: int = LEDGER_BYTES)
     return PRUNE_BATCH
 
 
-def forget(db: sqlite3.Connection, sha256: str) -> int:
+def forget(db: Connection, sha256: str) -> int:
     """Let go of every answer to the audio with this digest; returns how many there were."""
     return db.execute("DELETE FROM ledger WHERE sha256 = ?", (sha256,)).rowcount
 
 
-def _total_bytes(db: sqlite3.Connection) -> int:
+def _total_bytes(db: Connection) -> int:
     total: int = db.execute("SELECT bytes FROM ledger_total").fetchone()[0]
     return total

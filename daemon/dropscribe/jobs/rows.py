@@ -1,4 +1,4 @@
-"""Rows of the embedded queue: each function is one statement or one transition.
+"""Rows of the queue: each function is one statement or one transition.
 
 All take the connection of a transaction that the store has opened. Transitions check the state that
 they leave, so that a late completion changes nothing.
@@ -25,16 +25,16 @@ from dropscribe.core.model import (
 from dropscribe.jobs.store import is_migrated
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
     from dropscribe.core.routing import Route
+    from dropscribe.jobs.database import Connection
 
 LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
 _KEPT = "state IN ('transcribed', 'rejected')"
 _JOB_COLUMNS = (
     "id, folder, directory, name, device, inode, size_bytes, mtime_ns, stable_inodes, incomplete, state, "
-    "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin"
+    "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin, fence"
 )
 
 SUSPECT_CRASHES = 3
@@ -78,6 +78,7 @@ def job_of(row: tuple, kept: Kept | None = None) -> Job:  # type: ignore[type-ar
         crashes=row[15],
         spent_seconds=row[16],
         provider=row[17] if state is not JobState.QUEUED else row[18],
+        fence=row[19],
         kept=kept,
     )
 
@@ -97,7 +98,7 @@ class ClaimRequest:
     is_probe: bool = False
 
 
-def claim(db: sqlite3.Connection, request: ClaimRequest, now: float, most_crashes: int) -> list[Job]:
+def claim(db: Connection, request: ClaimRequest, now: float, most_crashes: int) -> list[Job]:
     """Claim due jobs for a provider, oldest due first; the attempt is counted here.
 
     Args:
@@ -114,7 +115,7 @@ def claim(db: sqlite3.Connection, request: ClaimRequest, now: float, most_crashe
     return claimed
 
 
-def _oldest_due(db: sqlite3.Connection, request: ClaimRequest, now: float, most_crashes: int) -> int | None:
+def _oldest_due(db: Connection, request: ClaimRequest, now: float, most_crashes: int) -> int | None:
     """One index look-up a folder and pin: never a sort over the backlog."""
     best: tuple[float, int] | None = None
     for folder, pin in _queues(request.provider, request.routes):
@@ -134,9 +135,9 @@ def _queues(provider: str, routes: tuple[Route, ...]) -> list[tuple[str, str]]:
     ]
 
 
-def _begin_attempt(db: sqlite3.Connection, job_id: int, provider: str, now: float) -> Job:
+def _begin_attempt(db: Connection, job_id: int, provider: str, now: float) -> Job:
     row = db.execute(
-        "UPDATE jobs SET state = 'transcribing', provider = ?, attempts = attempts + 1"
+        "UPDATE jobs SET state = 'transcribing', provider = ?, attempts = attempts + 1, fence = fence + 1"
         f" WHERE id = ? RETURNING {_JOB_COLUMNS},"
         " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
         (provider, job_id),
@@ -145,7 +146,7 @@ def _begin_attempt(db: sqlite3.Connection, job_id: int, provider: str, now: floa
     return replace(job_of(row), has_twin=bool(row[-1]))
 
 
-def next_due_at(db: sqlite3.Connection, provider: str, routes: tuple[Route, ...]) -> float | None:
+def next_due_at(db: Connection, provider: str, routes: tuple[Route, ...]) -> float | None:
     """When the next job for *provider* is due, or None."""
     due: list[float] = []
     for queue in _queues(provider, routes):
@@ -158,7 +159,25 @@ def next_due_at(db: sqlite3.Connection, provider: str, routes: tuple[Route, ...]
     return min(due, default=None)
 
 
-def keep(db: sqlite3.Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a transition leaves from.
+
+    Attributes:
+        fence: The claim that asks, where one does: a later claim of the same job makes it late.
+    """
+
+    job_id: int
+    state: JobState
+    fence: int | None = None
+
+
+def standing_of(job: Job) -> Standing:
+    """Where *job* stands, as far as who holds it knows."""
+    return Standing(job.id, job.state, job.fence)
+
+
+def keep(db: Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
     """Move transcribing → transcribed | rejected, with the answer and the reserved names."""
     group = kept.group
     wanted = [(group.path(name), job.id) for name in group.names]
@@ -168,12 +187,14 @@ def keep(db: sqlite3.Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rej
             return None
     db.executemany("INSERT INTO reservations VALUES (?, ?)", wanted)
     db.execute(
-        "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
+        " document = excluded.document, sha256 = excluded.sha256, root = excluded.root,"
+        " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
         (job.id, kept.document, kept.sha256, group.root, group.directory, group.audio, _pack(group.sidecars)),
     )
     state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
     if job.state is JobState.TRANSCRIBING:
-        _move(db, job.id, JobState.TRANSCRIBING, state, "due_at = 0, crashes = 0, pin = ''")
+        _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
         end_attempt(db, job.id, ended)
     row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
     return job_of(row, kept)
@@ -188,7 +209,7 @@ def _unpack(packed: bytes) -> tuple[tuple[str, bytes], ...]:
     return tuple((form.decode(), name) for form, _, name in pairs)
 
 
-def due_for_publishing(db: sqlite3.Connection, now: float, limit: int) -> list[Job]:
+def due_for_publishing(db: Connection, now: float, limit: int) -> list[Job]:
     """Kept jobs whose files may be written now, oldest due first."""
     columns = ", ".join("jobs." + column for column in _JOB_COLUMNS.split(", "))
     rows = db.execute(
@@ -197,7 +218,7 @@ def due_for_publishing(db: sqlite3.Connection, now: float, limit: int) -> list[J
         " ORDER BY due_at, jobs.id LIMIT ?",
         (now, limit),
     ).fetchall()
-    return [job_of(row, _kept_of(row[19:])) for row in rows]
+    return [job_of(row, _kept_of(row[20:])) for row in rows]
 
 
 def _kept_of(row: tuple) -> Kept:  # type: ignore[type-arg]  # sqlite rows are untyped
@@ -205,37 +226,36 @@ def _kept_of(row: tuple) -> Kept:  # type: ignore[type-arg]  # sqlite rows are u
     return Kept(document, sha256, Group(root, directory, audio, _unpack(sidecars)))
 
 
-def next_publishing_at(db: sqlite3.Connection, now: float) -> float | None:
+def next_publishing_at(db: Connection, now: float) -> float | None:
     """When the next kept job that is not due yet will be, or None."""
     row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND due_at > ?", (now,)).fetchone()
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
-def oldest_kept_due_at(db: sqlite3.Connection, folder: str) -> float | None:
+def oldest_kept_due_at(db: Connection, folder: str) -> float | None:
     """When the first kept job of *folder* is due, or None."""
     row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND folder = ?", (folder,)).fetchone()
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
-def clamp_due(db: sqlite3.Connection, latest: float) -> None:
+def clamp_due(db: Connection, latest: float) -> None:
     """Nothing is due later than *latest*."""
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {LIVE} AND due_at > ?", (latest, latest))
 
 
-def requeue(db: sqlite3.Connection, job: Job, due_at: float, retry: Retry) -> None:
+def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
     """Move transcribing → queued; an attempt that does not count, or was none, is given back."""
     ended = retry.attempt or AttemptEnd(0.0, counted=False)
     _move(
         db,
-        job.id,
-        JobState.TRANSCRIBING,
+        standing_of(job),
         JobState.QUEUED,
         "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?,"
         " attempts = attempts - ?,"
         " ambiguous = ambiguous + ?, crashes = 0, code = ?, reason = ?",
         (
             *(due_at, retry.pin, retry.spent_seconds),
-            *(not ended.counted, ended.ambiguous, retry.code, retry.reason),
+            *(int(not ended.counted), int(ended.ambiguous), retry.code, retry.reason),
         ),
     )
     if retry.attempt is None:
@@ -246,7 +266,7 @@ def requeue(db: sqlite3.Connection, job: Job, due_at: float, retry: Retry) -> No
         _tally(db, job.folder, MAYBE_PAID_TWICE)
 
 
-def _forget_attempt(db: sqlite3.Connection, job_id: int) -> None:
+def _forget_attempt(db: Connection, job_id: int) -> None:
     """Nothing was sent: a file that is looked for every minute must not fill the history."""
     db.execute(
         "DELETE FROM attempts WHERE id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS NULL",
@@ -254,7 +274,7 @@ def _forget_attempt(db: sqlite3.Connection, job_id: int) -> None:
     )
 
 
-def defer_publishing(db: sqlite3.Connection, job: Job, due_at: float, code: str, reason: str) -> None:
+def defer_publishing(db: Connection, job: Job, due_at: float, code: str, reason: str) -> None:
     """The files could not be written yet; the answer stays kept."""
     db.execute(
         f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {_KEPT}",
@@ -263,21 +283,21 @@ def defer_publishing(db: sqlite3.Connection, job: Job, due_at: float, code: str,
 
 
 def end(
-    db: sqlite3.Connection,
-    job_id: int,
-    leaving: JobState,
+    db: Connection,
+    leaving: Standing,
     state: JobState,
     *,
     filed: bytes | None = None,
     reason: str = "",
 ) -> None:
     """A live state → an ended one; the kept answer and the reserved names are let go."""
-    _move(db, job_id, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
+    job_id = leaving.job_id
+    _move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
     db.execute("DELETE FROM answers WHERE job_id = ?", (job_id,))
     db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
 
 
-def end_attempt(db: sqlite3.Connection, job_id: int, ended: AttemptEnd) -> None:
+def end_attempt(db: Connection, job_id: int, ended: AttemptEnd) -> None:
     """Write how the running attempt ended."""
     db.execute(
         "UPDATE attempts SET seconds = ?, status = ?, code = ?, reason = ?, counted = ?, refused = ?"
@@ -287,35 +307,34 @@ def end_attempt(db: sqlite3.Connection, job_id: int, ended: AttemptEnd) -> None:
 
 
 def _move(
-    db: sqlite3.Connection,
-    job_id: int,
-    leaving: JobState,
+    db: Connection,
+    leaving: Standing,
     state: JobState,
     changes: str,
     values: tuple[object, ...] = (),
 ) -> None:
-    if state not in TRANSITIONS[leaving]:
-        raise LateTransitionError(f"no way from {leaving} to {state}")
+    if state not in TRANSITIONS[leaving.state]:
+        raise LateTransitionError(f"no way from {leaving.state} to {state}")
     cursor = db.execute(
-        f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?",  # callers pass constants
-        (state, *values, job_id, leaving),
+        f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?"  # callers pass constants
+        " AND fence = coalesce(?, fence)",
+        (state, *values, leaving.job_id, leaving.state, leaving.fence),
     )
     if cursor.rowcount != 1:
-        raise LateTransitionError(f"job {job_id} is not {leaving} any more")
+        raise LateTransitionError(f"job {leaving.job_id} is not {leaving.state} any more")
 
 
-def interrupted(db: sqlite3.Connection) -> list[Job]:
+def interrupted(db: Connection) -> list[Job]:
     """Jobs whose attempt was cut off by the daemon's own end."""
     rows = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing'").fetchall()
     return [job_of(row) for row in rows]
 
 
-def hand_back(db: sqlite3.Connection, job: Job, due_at: float) -> None:
+def hand_back(db: Connection, job: Job, due_at: float) -> None:
     """Move transcribing → queued because the daemon ended; counts towards max_crashes alone."""
     _move(
         db,
-        job.id,
-        JobState.TRANSCRIBING,
+        standing_of(job),
         JobState.QUEUED,
         "due_at = ?, attempts = attempts - 1, crashes = crashes + 1, code = 'interrupted',"
         " reason = 'the daemon ended during the attempt; it may have been paid for'",
@@ -325,14 +344,14 @@ def hand_back(db: sqlite3.Connection, job: Job, due_at: float) -> None:
     _tally(db, job.folder, MAYBE_PAID_TWICE)
 
 
-def _tally(db: sqlite3.Connection, folder: str, what: str) -> None:
+def _tally(db: Connection, folder: str, what: str) -> None:
     db.execute(
-        "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (folder, state) DO UPDATE SET n = n + 1",
+        "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (folder, state) DO UPDATE SET n = counts.n + 1",
         (folder, what),
     )
 
 
-def read_attempts(db: sqlite3.Connection, job_id: int) -> list[Attempt]:
+def read_attempts(db: Connection, job_id: int) -> list[Attempt]:
     """Every attempt of one job, oldest first."""
     column = "refused" if is_migrated(db) else "0"  # `why` may ask before the new daemon has started
     rows = db.execute(
@@ -346,7 +365,7 @@ def read_attempts(db: sqlite3.Connection, job_id: int) -> list[Attempt]:
     ]
 
 
-def unpin(db: sqlite3.Connection, folder: str, chain: Sequence[str]) -> None:
+def unpin(db: Connection, folder: str, chain: Sequence[str]) -> None:
     """Waiting jobs that are pinned to a provider which *folder* no longer has are free again."""
     marks = ", ".join("?" * len(chain))
     db.execute(

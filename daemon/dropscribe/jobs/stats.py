@@ -12,14 +12,14 @@ from dropscribe.jobs.accounts import read_accounts
 from dropscribe.jobs.engine import FolderStats, Stats
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping
 
+    from dropscribe.jobs.database import Connection
     from dropscribe.jobs.engine import Plan
 
 
 def read_stats(
-    db: sqlite3.Connection,
+    db: Connection,
     plan: Plan,
     now: float,
     in_flight: Mapping[str, int] | None = None,
@@ -33,7 +33,7 @@ def read_stats(
     return Stats(folders, holds, in_flight or {}, found)
 
 
-def has_live_job(db: sqlite3.Connection, folder: str, path: bytes) -> bool:
+def has_live_job(db: Connection, folder: str, path: bytes) -> bool:
     """Whether the file at *path*, relative to the folder's inbox, is in the queue."""
     row = db.execute(
         "SELECT 1 FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
@@ -44,7 +44,7 @@ def has_live_job(db: sqlite3.Connection, folder: str, path: bytes) -> bool:
 
 
 def _folder_stats(
-    db: sqlite3.Connection,
+    db: Connection,
     folder: str,
     plan: Plan,
     held: set[Scope],
@@ -66,7 +66,7 @@ def _folder_stats(
     )
 
 
-def _waiting(db: sqlite3.Connection, folder: str, plan: Plan, held: set[Scope], now: float) -> dict[str, int]:
+def _waiting(db: Connection, folder: str, plan: Plan, held: set[Scope], now: float) -> dict[str, int]:
     """Queued rows by what they wait for: a slot, a time, or a hold."""
     held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folder_held = Scope(ScopeKind.FOLDER, folder) in held
@@ -84,7 +84,7 @@ def _waiting(db: sqlite3.Connection, folder: str, plan: Plan, held: set[Scope], 
     return waiting
 
 
-def _oldest_received_at(db: sqlite3.Connection, folder: str) -> float | None:
+def _oldest_received_at(db: Connection, folder: str) -> float | None:
     """Rows are made in the order of arrival, so the least live id is the oldest."""
     row = db.execute(
         "SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM jobs WHERE folder = ?"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from dropscribe.jobs.database import Connection
+
 T = TypeVar("T")
 
 DATABASE_NAME = "queue.db"
@@ -39,7 +41,7 @@ _LOCK_TRIES = 5
 _LOCK_GAP_SECONDS = 0.02
 
 
-MIGRATIONS = ("schema.sql", "migration_2.sql", "migration_3.sql")
+MIGRATIONS = ("schema.sql", "migration_2.sql", "migration_3.sql", "migration_4.sql")
 """Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
 
 
@@ -109,6 +111,13 @@ class Store:
 
         self._calls.put(_Call(work, settle, loop))
         return await future
+
+    def open_reader(self) -> sqlite3.Connection:
+        """A read-only connection of the calling thread's own: its reads never stand in a claim's way."""
+        connection = open_for_reading(self._state_dir)
+        if connection is None:
+            raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")
+        return connection
 
     def close(self) -> None:
         """Finish what was asked, close the file, let go of the state directory."""
@@ -262,8 +271,10 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
         raise _store_error(path, error) from error
 
 
-def is_migrated(connection: sqlite3.Connection) -> bool:
-    """Whether a daemon of this version has been started on the database."""
+def is_migrated(connection: Connection) -> bool:
+    """Whether a daemon of this version has been started on the database; a cluster's always is."""
+    if not isinstance(connection, sqlite3.Connection):
+        return True
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     return version >= len(MIGRATIONS)
 

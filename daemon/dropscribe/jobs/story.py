@@ -9,9 +9,8 @@ from dropscribe.core.model import JobState
 from dropscribe.jobs.rows import join_path, read_attempts, split_path
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from dropscribe.core.model import Attempt
+    from dropscribe.jobs.database import Connection
 
 _LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
 _COLUMNS = (
@@ -53,7 +52,7 @@ class Story:
     tries: tuple[Attempt, ...]
 
 
-def read_stories(db: sqlite3.Connection, folder: str, path: bytes) -> list[Story]:
+def read_stories(db: Connection, folder: str, path: bytes) -> list[Story]:
     """Every job that *path*, relative to the folder's inbox, has had; the newest first."""
     rows = db.execute(
         f"SELECT {_COLUMNS} FROM jobs WHERE folder = ? AND directory = ? AND name = ? ORDER BY id DESC",
@@ -62,13 +61,13 @@ def read_stories(db: sqlite3.Connection, folder: str, path: bytes) -> list[Story
     return [_story(db, row) for row in rows.fetchall()]
 
 
-def read_filed(db: sqlite3.Connection, filed: bytes) -> list[Story]:
+def read_filed(db: Connection, filed: bytes) -> list[Story]:
     """Every job whose audio was put at *filed*, absolute; the newest first."""
     rows = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE filed = ? ORDER BY id DESC", (filed,))
     return [_story(db, row) for row in rows.fetchall()]
 
 
-def read_filed_with_stem(db: sqlite3.Connection, stem: bytes) -> list[Story]:
+def read_filed_with_stem(db: Connection, stem: bytes) -> list[Story]:
     """Every job whose audio was put at *stem* and one suffix: the owners of its sidecars."""
     # "/" follows "." in ASCII, so the range is every path that goes on with a dot.
     rows = db.execute(
@@ -79,7 +78,7 @@ def read_filed_with_stem(db: sqlite3.Connection, stem: bytes) -> list[Story]:
     return [story for story in stories if (story.filed or b"").rpartition(b".")[0] == stem]
 
 
-def read_live_states(db: sqlite3.Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:
+def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:
     """Identity → (state, due_at, pin) of the folder's live jobs."""
     rows = db.execute(
         f"SELECT identity, state, due_at, pin FROM jobs WHERE folder = ? AND {_LIVE}", (folder,)
@@ -87,14 +86,14 @@ def read_live_states(db: sqlite3.Connection, folder: str) -> dict[bytes, tuple[J
     return {identity: (JobState(state), due_at, pin) for identity, state, due_at, pin in rows}
 
 
-def _story(db: sqlite3.Connection, row: tuple) -> Story:  # type: ignore[type-arg]  # sqlite rows are untyped
+def _story(db: Connection, row: tuple) -> Story:  # type: ignore[type-arg]  # sqlite rows are untyped
     columns: dict[str, Any] = dict(zip(_COLUMNS.split(", "), row, strict=True))
     path = join_path(columns.pop("directory"), columns.pop("name"))
     state = JobState(columns.pop("state"))
     return Story(path=path, state=state, tries=tuple(read_attempts(db, columns["id"])), **columns)
 
 
-def count_before(db: sqlite3.Connection, story: Story) -> int:
+def count_before(db: Connection, story: Story) -> int:
     """Queued jobs of the same folder that are due before *story*."""
     row = db.execute(
         "SELECT count(*) FROM jobs WHERE state = 'queued' AND folder = ? AND (due_at, id) < (?, ?)",

@@ -10,16 +10,16 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.jobs import accounts, hold_rows, ledger, rows
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
     from dropscribe.core.model import Booking, Job, Outcome, Scope
     from dropscribe.core.retry import RetryLimits
+    from dropscribe.jobs.database import Connection
     from dropscribe.jobs.engine import Plan
 
 
 def claim(
-    db: sqlite3.Connection, requests: Sequence[rows.ClaimRequest], suspects: int, most_due: int, now: float
+    db: Connection, requests: Sequence[rows.ClaimRequest], suspects: int, most_due: int, now: float
 ) -> tuple[list[Job], list[Job], float | None]:
     """Claims, jobs to publish, and when the next of either is due.
 
@@ -41,14 +41,14 @@ def claim(
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
 
 
-def record(db: sqlite3.Connection, job: Job, outcome: Outcome, now: float) -> None:
+def record(db: Connection, job: Job, outcome: Outcome, now: float) -> None:
     """What the handler said came of *job*."""
     match outcome:
         case Published():
             state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
-            rows.end(db, job.id, job.state, state, filed=outcome.path)
+            rows.end(db, rows.standing_of(job), state, filed=outcome.path)
         case Withdrawn():
-            rows.end(db, job.id, job.state, JobState.WITHDRAWN, reason=outcome.reason)
+            rows.end(db, rows.standing_of(job), JobState.WITHDRAWN, reason=outcome.reason)
             if outcome.attempt:
                 rows.end_attempt(db, job.id, outcome.attempt)
         case Retry() if job.state.is_kept:
@@ -57,7 +57,7 @@ def record(db: sqlite3.Connection, job: Job, outcome: Outcome, now: float) -> No
             rows.requeue(db, job, now + outcome.after_seconds, outcome)
 
 
-def recover(db: sqlite3.Connection, plan: Plan, limits: RetryLimits, now: float) -> list[Job]:
+def recover(db: Connection, plan: Plan, limits: RetryLimits, now: float) -> list[Job]:
     """Hand back what the daemon's end cut off; returns those jobs."""
     free_strangers(db, plan)
     cut_off = rows.interrupted(db)
@@ -68,19 +68,19 @@ def recover(db: sqlite3.Connection, plan: Plan, limits: RetryLimits, now: float)
     return cut_off
 
 
-def free_strangers(db: sqlite3.Connection, plan: Plan) -> None:
+def free_strangers(db: Connection, plan: Plan) -> None:
     """No job waits for a provider that its folder's list no longer has."""
     for folder, chain in plan.chains.items():
         rows.unpin(db, folder, (*chain, BACKLOG))
 
 
-def release(db: sqlite3.Connection, scope: Scope, now: float) -> None:
+def release(db: Connection, scope: Scope, now: float) -> None:
     """End a hold; what waited because of it is due at once."""
     hold_rows.delete_hold(db, scope)
     hold_rows.make_due(db, str(scope.kind), scope.name, now)
 
 
-def book(db: sqlite3.Connection, job: Job, document: bytes, booking: Booking, now: float) -> None:
+def book(db: Connection, job: Job, document: bytes, booking: Booking, now: float) -> None:
     """Write into the books what *booking* says of *job*'s answer."""
     if booking.answer is not None:
         ledger.write_answer(db, booking.answer, job, document, now)

@@ -1,0 +1,81 @@
+"""What the rows' functions need of a database connection: the part that SQLite and PostgreSQL share.
+
+Their SQL keeps to what both understand, with "?" for values; each function is called within a
+transaction that its store has opened, and sees no other writer in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+
+class Cursor(Protocol):
+    """A statement's result."""
+
+    @property
+    def rowcount(self) -> int:
+        """Rows that the statement changed."""
+        ...
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """Every row that is left."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rows, one by one."""
+        ...
+
+
+class Connection(Protocol):
+    """A connection with a transaction open."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Cursor:
+        """Run one statement."""
+        ...
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
+        """Run one statement for each of *parameters*."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the database."""
+        ...
+
+
+class Database(Protocol):
+    """Where the rows are: transactions, one at a time, and readers beside them.
+
+    Attributes:
+        token: Tells this queue's temp names from any other's.
+    """
+
+    token: str
+
+    async def do(self, work: Callable[[Connection], T]) -> T:
+        """Run *work* in a transaction and return its result once it is durable.
+
+        *work* may be called again where a batch of transactions had to be begun anew.
+        """
+        ...
+
+    def call(self, work: Callable[[Connection], T]) -> Future[T]:
+        """The same for threads other than the event loop's."""
+        ...
+
+    def open_reader(self) -> Connection:
+        """A connection of the calling thread's own that only reads."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was asked, and let go."""
+        ...

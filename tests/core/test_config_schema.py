@@ -36,7 +36,7 @@ def uncommented(text):
     """The example with all of it switched on, less the second and third way to give a key."""
     for _ in range(2):
         text = re.sub(r"(?m)^( *)#( +)(?=#? *[\w-]+: ?)", lambda m: m[1] + m[2][1:], text)
-    return re.sub(r"(?m)^ *(api_key_file|api_key_credential|url: https://…).*\n|^ *token: .*\n", "", text)
+    return re.sub(r"(?m)^ *((api_key|dsn)_(file|credential)|url: https://…).*\n|^ *token: .*\n", "", text)
 
 
 def keys_of(schema):
@@ -70,7 +70,12 @@ def test_what_is_commented_out_is_valid_and_the_default():
     text = uncommented(example_text())
     assert "\n  pulse:\n" in text
     assert "\n    rescan: auto" in text
-    environ = {"SMALLEST_API_KEY": "a", "RESON8_API_KEY": "b", "OPENAI_API_KEY": "c"}
+    environ = {
+        "SMALLEST_API_KEY": "a",
+        "RESON8_API_KEY": "b",
+        "OPENAI_API_KEY": "c",
+        "DROPSCRIBE_DSN": "host=/run/x",
+    }
     text = text.replace("token_file: keys/token", "token: x")
     full, _ = parse_config(text, folder=Path("/srv"), environ=environ)
     plain, _ = parse_config(example_text(), folder=Path("/srv"), environ={})
@@ -79,7 +84,7 @@ def test_what_is_commented_out_is_valid_and_the_default():
         *(f"providers.{name} added" for name in ("pulse", "reson8", "openai")),
         "folders.recordings changed: params, include, budget",
         "time_zone changed",
-        *(f"{section} added" for section in ("http", "metrics", "heartbeat", "hooks", "notify")),
+        *(f"{section} added" for section in ("queue", "http", "metrics", "heartbeat", "hooks", "notify")),
     }
     pulse = parse_config(
         "providers: {pulse: {type: pulse, api_key: a, price_per_minute: 0.005,"
@@ -122,6 +127,8 @@ BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\
         BASE % "" + "retry: {first: 500ms, max: 2h}\nhttp: {}\nmetrics: {file: x}\n",
         "providers: {p: {type: pulse, api_key: k, requests_per_minute: none, max_upload: 25 MiB}}\n",
         "providers: {p: {type: openai, timeout: null, concurrency: 3}}\n",
+        BASE % "" + "queue: {type: embedded}\n",
+        BASE % "" + "queue: {type: postgres, dsn: dbname=x, roots: {share: /srv}, role: work, node: a.b}\n",
     ],
 )
 def test_schema_and_checks_accept_the_same(text):
@@ -148,6 +155,10 @@ def test_schema_and_checks_accept_the_same(text):
         "providers: {p: {type: reson8, api_key: k, auth: basic}}\n",
         "folders: {f: {provider: l}}\n",
         "surprise: 1\n",
+        BASE % "" + "queue: {dsn: dbname=x}\n",
+        BASE % "" + "queue: {type: redis}\n",
+        BASE % "" + "queue: {type: postgres, dsn: dbname=x, roots: [/srv]}\n",
+        BASE % "" + "queue: {type: postgres, dsn: dbname=x, roots: {share: /srv}, role: boss}\n",
     ],
 )
 def test_schema_and_checks_refuse_the_same(text):

@@ -41,7 +41,7 @@ def execute(options: argparse.Namespace) -> int:
         # Under systemd's ExecReload= a check has no credentials; only the daemon can tell there.
         keys_needed = options.online or "CREDENTIALS_DIRECTORY" not in os.environ
         config, problems = load_config(
-            find_config(options.config), environ=os.environ, keys_needed=keys_needed
+            find_config(options.config), environ=os.environ, keys_needed=keys_needed, queue_needed=keys_needed
         )
     except ConfigError as error:
         if options.json:

@@ -16,6 +16,7 @@ from dropscribe.config.credentials import find_api_key, find_secret
 from dropscribe.config.notify import build_notify
 from dropscribe.config.params import check_params, check_rule_params, params_to_send
 from dropscribe.config.quantities import is_loopback, parse_listen
+from dropscribe.config.queue import build_queue
 from dropscribe.core.budget import Budget
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def build_config(keys: k.FileKeys, document: Document, around: Surroundings, pat
         ledger_keep_seconds=keys.ledger_keep,
         time_zone=keys.time_zone,
         log=m.LogConfig(level=keys.log.level, format=keys.log.format),
+        queue=build_queue(keys.queue, document, around) if keys.queue else None,
         http=_http(keys.http, document, around) if keys.http else None,
         metrics=m.MetricsConfig(file=around.absolute(keys.metrics.file)) if keys.metrics else None,
         heartbeat=m.HeartbeatConfig(url=keys.heartbeat.url, every_seconds=keys.heartbeat.every)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dropscribe.config.problems import did_you_mean
+from dropscribe.config.queue import check_queue
 from dropscribe.core.links import why_no_links
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def check_config(config: Config, document: Document) -> None:
     _check_shared_defaults(rules, document)
     _check_durations(config, document)
     _check_budgets(config, document)
+    check_queue(config, document)
 
 
 def _is_inside(path: str, folder: str) -> bool:

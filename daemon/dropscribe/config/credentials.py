@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from dropscribe.config.document import Document
     from dropscribe.config.document import Path as KeyPath
     from dropscribe.config.keys import RemoteKeys
+    from dropscribe.config.section import Keys
 
 _LONGEST_KEY_BYTES = 16_384
 NO_KEY = "there is no api_key"
 _KEY_NAMES = frozenset({"api_key", "api_key_file", "api_key_credential", "token", "token_file"})
+_DSN_NAMES = frozenset({"dsn", "dsn_file", "dsn_credential"})
 _VENDORS = {
     "pulse": ("SMALLEST_API_KEY", "smallest.ai"),
     "reson8": ("RESON8_API_KEY", "reson8.dev"),
@@ -59,19 +61,8 @@ def find_api_key(
     keys: RemoteKeys, kind: str, path: KeyPath, document: Document, around: Surroundings
 ) -> Secret | None:
     """The key of the provider at *path*, of type *kind*; what is wrong with it is reported."""
-    given = [
-        key for key in ("api_key", "api_key_file", "api_key_credential") if getattr(keys, key) is not None
-    ]
-    if len(given) > 1:
-        document.report((*path, given[1]), f"{given[0]} is given too", "keep one of them", on_key=True)
-        return None
-    if keys.api_key is not None:
-        return written_secret(keys.api_key, (*path, "api_key"), document, around)
-    if keys.api_key_file is not None:
-        where = around.absolute(keys.api_key_file)
-        return _from_file(where, f"file {where}", (*path, "api_key_file"), document)
-    if keys.api_key_credential is not None:
-        return _named_credential(keys.api_key_credential, (*path, "api_key_credential"), document, around)
+    if given_keys(keys, "api_key"):
+        return find_named(keys, "api_key", path, document, around)
     found = _unasked(keys, kind, path, document, around)
     if found is None and kind != "openai" and not document.has_problem_below(path):
         variable = _VENDORS[kind][0]
@@ -79,9 +70,41 @@ def find_api_key(
     return found
 
 
+def given_keys(keys: Keys, name: str) -> list[str]:
+    """Those of *name*, *name*_file and *name*_credential that the section gives."""
+    return [key for key in (name, f"{name}_file", f"{name}_credential") if getattr(keys, key) is not None]
+
+
+def find_named(
+    keys: Keys, name: str, path: KeyPath, document: Document, around: Surroundings
+) -> Secret | None:
+    """The secret *name* of the section at *path*, in the one way in which it is given.
+
+    None where it is given in none, and where something is wrong with it, which is reported.
+    """
+    given = given_keys(keys, name)
+    if len(given) > 1:
+        document.report((*path, given[1]), f"{given[0]} is given too", "keep one of them", on_key=True)
+        return None
+    for key in given:
+        here, written = (*path, key), getattr(keys, key)
+        if isinstance(written, Secret):
+            return written_secret(written, here, document, around)
+        if key == f"{name}_credential":
+            return _named_credential(written, here, document, around)
+        where = around.absolute(written)
+        return _from_file(where, f"file {where}", here, document)
+    return None
+
+
 def is_key_path(path: str) -> bool:
     """Whether the dotted *path* is that of a key, or of where one is to be had."""
     return path.rpartition(".")[2] in _KEY_NAMES
+
+
+def is_dsn_path(path: str) -> bool:
+    """Whether the dotted *path* is that of the queue's dsn, or of where it is to be had."""
+    return path.startswith("queue.") and path.rpartition(".")[2] in _DSN_NAMES
 
 
 def find_secret(
@@ -130,7 +153,7 @@ def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> S
         document.report(path, f"{where} cannot be read: {error.strerror}", _remedy(error))
         return None
     is_open = _is_open(status.st_mode, is_owned_by_root=status.st_uid == 0)
-    if is_open and path[-1] != "api_key_credential":
+    if is_open and not str(path[-1]).endswith("_credential"):
         message = f"others on this machine can read {where} (mode {stat.S_IMODE(status.st_mode):04o})"
         document.report(path, message, f"chmod 600 {where}", warning=True)
     return _checked(content, origin, path, document)
@@ -163,7 +186,9 @@ def _named_credential(name: str, path: KeyPath, document: Document, around: Surr
         document.report(path, "there is no $CREDENTIALS_DIRECTORY here", hint)
         return None
     if "/" in name or name in {".", ".."}:
-        document.report(path, "is the name of a credential, not a path", "use api_key_file for a path")
+        document.report(
+            path, "is the name of a credential, not a path", "use the key that ends in _file for a path"
+        )
         return None
     try:
         there = sorted(os.listdir(folder))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config
 
-_SECTIONS = ("retry", "hold", "log", "http", "metrics", "heartbeat", "hooks", "notify")
+_SECTIONS = ("queue", "retry", "hold", "log", "http", "metrics", "heartbeat", "hooks", "notify")
 _UNITS = ("_seconds", "_bytes", "_dbfs")
 
 
@@ -67,7 +67,7 @@ def _change_of(section: str, name: str, old: Any, new: Any) -> Iterator[Change]:
 
 def _changed_keys(old: Any, new: Any) -> Iterator[str]:
     for field in fields(old):
-        if getattr(old, field.name) != getattr(new, field.name):
+        if field.compare and getattr(old, field.name) != getattr(new, field.name):
             yield _key_of(field.name)
 
 

@@ -22,8 +22,14 @@ Path = tuple[str | int, ...]
 """Where a value stands: ("folders", "calls", "outputs", 1)."""
 
 MAX_NODES = 20_000
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|^urls$", re.IGNORECASE)
-_OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "secret_file", "auth"})
+_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|conninfo|^urls$", re.IGNORECASE)
+_OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "secret_file", "auth"}) | {
+    "dsn_file",
+    "dsn_credential",
+}
+_OPEN_IN_QUEUE = frozenset({"type", "role", "roots", "node", "dsn_file", "dsn_credential"})
+_PASSWORD = re.compile(r"(?<=://)\S*@|(?<=passw)\w*\s*=\s*(?:'[^']*'?|\S+)", re.IGNORECASE)
+"""In a url, and in a dsn of the form ``host=… password=…``; wherever they were written by mistake."""
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
@@ -55,9 +61,11 @@ def is_secret_path(path: Path, text: str) -> bool:
     """Whether the value at *path* may be a secret; *text* is the value, or its line.
 
     The names of providers and rules are the user's own and say nothing. A heartbeat's url is a key in
-    itself, and any url may hold a password.
+    itself, and any url may hold a password. What the queue does not know may be a misspelt dsn.
     """
     names = [part for part in path if isinstance(part, str)]
+    if names[:1] == ["queue"] and not _OPEN_IN_QUEUE.intersection(names[1:2]):
+        return True
     if names[-1:] == ["url"]:
         return names[0] in {"heartbeat", "notify"} or "@" in text
     if names[:1] in (["providers"], ["folders"]):
@@ -194,14 +202,14 @@ class Document:
         line = self._lines[span.line - 1] if span.line <= len(self._lines) else ""
         end = span.end_column if span.end_line == span.line else len(line) + 1
         return Problem(
-            message,
+            _without_passwords(message),
             file=self.file,
             line=span.line,
             column=span.column,
             length=max(1, end - span.column),
             hint=hint,
-            source_line=self._masked(span.line, line),
-            path=path,
+            source_line=_without_passwords(self._masked(span.line, line)),
+            path=_without_passwords(path),
             warning=warning,
         )
 
@@ -215,7 +223,13 @@ class Document:
 
     def _of_broken_text(self, flaw: Flaw) -> Problem:
         problem = self._at(flaw.span, flaw.message, flaw.hint)
-        return replace(problem, source_line=_masked_by_guess(self._lines, problem.line))
+        guessed = _without_passwords(_masked_by_guess(self._lines, problem.line))
+        return replace(problem, source_line=guessed)
+
+
+def _without_passwords(text: str) -> str:
+    """*text* at its length, with what looks like a password hidden."""
+    return _PASSWORD.sub(lambda found: "*" * len(found[0]), text)
 
 
 def _masked_by_guess(lines: list[str], number: int) -> str:

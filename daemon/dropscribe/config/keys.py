@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dropscribe.config import kinds as t
+from dropscribe.config.queue_keys import QueueKeys  # noqa: TC001 - pydantic reads the annotations
+from dropscribe.config.section import Keys
 from dropscribe.core.params import FIXED_PARAMS, ParamValue
 from dropscribe.core.rules import DEFAULT_INCLUDE
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
-
-
-class Keys(BaseModel):
-    """A section of the file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class BudgetKeys(Keys):
@@ -344,6 +340,11 @@ class FileKeys(Keys):
     )
     folders: dict[t.Name, FolderKeys] = Field(
         default={}, description="Folder rules, under names of your own."
+    )
+    queue: QueueKeys | None = Field(
+        default=None,
+        description="Where the queue is: in the state directory when absent, or in a PostgreSQL that several "
+        "machines share.",
     )
     retry: RetryKeys = Field(
         default_factory=RetryKeys, description="When a file is tried again, and when it is given up."

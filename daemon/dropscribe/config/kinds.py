@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MINUTES = re.compile(r"([0-9.]+) ?min", re.ASCII)
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+_ROOT_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _VARIABLE = r"\$\{"
 
 
@@ -44,6 +45,13 @@ def parse_name(value: object) -> str:
         raise ValueError(
             "is no name", "use letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
         )
+    return value
+
+
+def parse_root_name(value: object) -> str:
+    """A root's name; it stands before a path in every row of the queue."""
+    if not isinstance(value, str) or not _ROOT_NAME.fullmatch(value):
+        raise ValueError("is no name of a root", "use a-z, 0-9, '_' and '-', at most 64")
     return value
 
 
@@ -236,6 +244,7 @@ SizeOrNone = Annotated[
 Decibels = Annotated[float, PlainValidator(quantities.parse_decibels), WithJsonSchema(_DECIBELS)]
 Text = Annotated[str, PlainValidator(parse_text), WithJsonSchema(_TEXT)]
 Name = Annotated[str, PlainValidator(parse_name), WithJsonSchema({"type": "string"})]
+RootName = Annotated[str, PlainValidator(parse_root_name), WithJsonSchema({"type": "string"})]
 Names = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]
 Include = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]
 Exclude = Annotated[tuple[str, ...], PlainValidator(_patterns), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]

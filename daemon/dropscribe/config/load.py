@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from dropscribe.config.build import build_config
 from dropscribe.config.checks import check_config
-from dropscribe.config.credentials import NO_KEY, Surroundings, is_key_path
+from dropscribe.config.credentials import NO_KEY, Surroundings, is_dsn_path, is_key_path
 from dropscribe.config.document import Document
 from dropscribe.config.validate import validate
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from dropscribe.config.model import Config
 
@@ -47,7 +47,11 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
 
 
 def load_config(
-    path: Path, *, environ: Mapping[str, str] | None = None, keys_needed: bool = True
+    path: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    keys_needed: bool = True,
+    queue_needed: bool = True,
 ) -> tuple[Config, tuple[Problem, ...]]:
     """Read the config at *path*.
 
@@ -56,6 +60,8 @@ def load_config(
         environ: For ``${NAME}``, keys and default places; default: the process's own.
         keys_needed: False for commands that send nothing. A service's keys are often out of reach of
             the admin's shell (its environment file, its credentials): then that is a warning.
+        queue_needed: False for what only looks at the config: the same for the queue's dsn, which is
+            empty where it cannot be had.
 
     Returns:
         The config, and what is worth a warning.
@@ -77,7 +83,12 @@ def load_config(
         is_owned_by_root=status.st_uid == 0,
     )
     text = _decoded(content, str(path))
-    return _parse(text, str(path), around, around.folder / path.name, keys_needed=keys_needed)
+    optional = [
+        is_about
+        for is_about, needed in ((_is_about_key, keys_needed), (_is_about_dsn, queue_needed))
+        if not needed
+    ]
+    return _parse(text, str(path), around, around.folder / path.name, optional)
 
 
 def parse_config(
@@ -88,22 +99,31 @@ def parse_config(
 
 
 def _parse(
-    text: str, file: str, around: Surroundings, path: Path | None, *, keys_needed: bool = True
+    text: str,
+    file: str,
+    around: Surroundings,
+    path: Path | None,
+    optional: Sequence[Callable[[Problem], bool]] = (),
 ) -> tuple[Config, tuple[Problem, ...]]:
     document = Document(text, file, around.environ)
     config = build_config(validate(document), document, around, path)
     check_config(config, document)
-    found = document.problems if keys_needed else map(_without_key, document.problems)
+    found = (
+        replace(problem, warning=True) if any(is_about(problem) for is_about in optional) else problem
+        for problem in document.problems
+    )
     problems = tuple(sorted(dict.fromkeys(found), key=lambda p: (p.line, p.column)))
     if any(not problem.warning for problem in problems):
         raise ConfigError(problems)
     return config, problems
 
 
-def _without_key(problem: Problem) -> Problem:
-    """*problem* as a warning where it is about a key that cannot be had here."""
-    is_about_key = is_key_path(problem.path) or problem.message == NO_KEY
-    return replace(problem, warning=True) if is_about_key else problem
+def _is_about_key(problem: Problem) -> bool:
+    return is_key_path(problem.path) or problem.message == NO_KEY
+
+
+def _is_about_dsn(problem: Problem) -> bool:
+    return is_dsn_path(problem.path)
 
 
 def _existing(path: Path, giver: str) -> Path:

@@ -6,7 +6,9 @@ between the parts holds. Built by ``load.py`` alone; the defaults of the file's 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -119,6 +121,43 @@ class FolderRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """The queue in PostgreSQL, which several nodes share.
+
+    Attributes:
+        dsn: For libpq, which alone gives it a meaning, TLS included. Empty only in a config that was
+            loaded without its need (:func:`dropscribe.config.load.load_config`).
+        role: Whether this node watches inboxes, works on what is queued, or both.
+        roots: The places that nodes share: a name, the same on every node, and where it is on this one.
+            At least one, none inside another.
+        node: This node's name, unique in the cluster.
+        password: The dsn's, if it has one: what no log line may hold by itself.
+    """
+
+    type: Literal["postgres"] = "postgres"
+    dsn: Secret
+    role: Literal["all", "watch", "work"] = "all"
+    roots: Mapping[str, Path]
+    node: str
+    password: Secret | None = field(default=None, compare=False)
+
+    def root_of(self, path: Path) -> tuple[str, PurePath] | None:
+        """The name of the root that *path* lies beneath, and its path there; None beneath no root.
+
+        By the names alone: links are not followed, and ``..`` takes back the name before it.
+        """
+        plain = PurePath(os.path.normpath(path))
+        for name, root in self.roots.items():
+            if plain.is_relative_to(root):
+                return name, plain.relative_to(root)
+        return None
+
+    def serves(self, rule: FolderRule) -> bool:
+        """Whether this node can reach all of *rule*: each of its folders lies beneath a root."""
+        return all(self.root_of(path) is not None for path in (rule.inbox, rule.done, rule.failed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryConfig:
     """How often a file is tried again, and when it is given up."""
 
@@ -225,6 +264,7 @@ class Config:
 
     Attributes:
         path: The file it was read from, or None for text in memory.
+        queue: None is the embedded engine, on this machine alone.
         time_zone: In which the days of budgets turn; None is the system's.
         ledger_keep_seconds: How long answers may be used again; 0 means that none is kept.
     """
@@ -237,6 +277,7 @@ class Config:
     hold: HoldConfig
     shutdown_grace_seconds: float
     log: LogConfig
+    queue: QueueConfig | None = None
     http: HttpConfig | None = None
     metrics: MetricsConfig | None = None
     heartbeat: HeartbeatConfig | None = None
@@ -248,6 +289,7 @@ class Config:
         """All that no log line and no command's environment may hold."""
         found = [provider.api_key for provider in self.providers.values()]
         found.append(self.http.token if self.http else None)
+        found += [self.queue.dsn, self.queue.password] if self.queue else []
         if self.notify:
             found += self.notify.urls
             found.append(self.notify.webhook.secret if self.notify.webhook else None)

@@ -31,6 +31,8 @@ mistake with its line.
 - a **key** (`api_key`) comes from the one of `api_key`, `api_key_file`, `api_key_credential` that is given;
   without them from the systemd credential `key_NAME` of the provider called NAME, and at the vendor's own
   url from `SMALLEST_API_KEY`, `RESON8_API_KEY` or `OPENAI_API_KEY`. It is never shown.
+- the queue's **dsn** comes from the one of `dsn`, `dsn_file`, `dsn_credential` that is given, and is never
+  shown either. libpq alone reads it: `sslmode`, `sslrootcert`, `target_session_attrs`, … are its own words.
 """
 _UNITS = {"duration": ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")), "size": ((10**6, "MB"),)}
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from dropscribe.config.keys import PROVIDER_TYPES, BudgetKeys, FileKeys, FolderKeys, Keys
+from dropscribe.config.keys import PROVIDER_TYPES, BudgetKeys, FileKeys, FolderKeys
 from dropscribe.config.problems import did_you_mean
+from dropscribe.config.section import Keys
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -67,7 +67,7 @@ def check_queue(config: Config, document: Document) -> None:
         return
     left = [rule for rule in config.folders.values() if not queue.serves(rule)]
     if left and len(left) == len(config.folders):
-        hint = "inbox, done and failed must all lie beneath a root, by the same path as here"
+        hint = "a folder's inbox, done and failed must all lie beneath roots"
         document.report((*_PATH, "roots"), "no folder lies beneath a root", hint, on_key=True)
         return
     for rule in left:
@@ -120,7 +120,7 @@ def _roots(keys: QueueKeys, document: Document, around: Surroundings) -> dict[st
     """The roots as absolute paths; none may lie inside another, where they lead to."""
     path = (*_PATH, "roots")
     roots = {name: Path(os.path.normpath(around.absolute(text))) for name, text in keys.roots.items()}
-    if not roots and not document.has_problem_below(_PATH):
+    if not roots and not document.has_problem_below(path):
         hint = "write roots: {share: /mnt/share}, the same names on every node"
         document.report(path, "there is no root", hint, on_key=True)
     real = {name: Path(os.path.realpath(root)) for name, root in roots.items()}

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exits
+from dropscribe.cli.check_queue import ask_queue, check_queue, queue_rows
 from dropscribe.cli.checking import (
     Findings,
     check_between,
@@ -52,6 +53,7 @@ def execute(options: argparse.Namespace) -> int:
     document = check_document(config, findings)
     if options.online:
         _ask_providers(config, document, findings)
+        _ask_queue(config, document, findings)
     document |= _verdict(problems, findings)
     if options.json:
         _write_json(document)
@@ -67,7 +69,7 @@ def _write_json(document: dict[str, Any]) -> None:
 
 
 def _refused_document(problems: Sequence[Problem]) -> dict[str, Any]:
-    parts: dict[str, Any] = {"config": None, "state_dir": None, "folders": {}, "providers": {}}
+    parts: dict[str, Any] = {"config": None, "state_dir": None, "queue": None, "folders": {}, "providers": {}}
     return {"schema": CHECK_SCHEMA, **parts, **_verdict(problems, Findings(), ok=False)}
 
 
@@ -89,13 +91,15 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
     """The object of ``check --json``, before the verdict; what is wrong goes into *findings*."""
     state_dir = check_state_dir(config, findings)
     check_listener(config, findings)
-    folders = {name: check_folder(rule, findings) for name, rule in config.folders.items()}
+    served = [rule for rule in config.folders.values() if config.queue is None or config.queue.serves(rule)]
+    folders = {rule.name: check_folder(rule, findings) for rule in served}
     check_between(config, findings)
     warn_of_root(config, findings)
     return {
         "schema": CHECK_SCHEMA,
         "config": str(config.path),
         "state_dir": state_dir,
+        "queue": check_queue(config, findings),
         "folders": folders,
         "providers": {name: _provider_object(provider) for name, provider in config.providers.items()},
     }
@@ -124,6 +128,16 @@ def _ask_providers(config: Config, document: dict[str, Any], findings: Findings)
         document["providers"][name] |= {"online": answers_well, "answer": words}
         if not answers_well:
             findings.errors.append(f"provider {name}: {words}")
+
+
+def _ask_queue(config: Config, document: dict[str, Any], findings: Findings) -> None:
+    if config.queue is None:
+        return
+    with Progress("asking the queue's server"):
+        answers_well, words = ask_queue(config.queue)
+    document["queue"] |= {"online": answers_well, "answer": words}
+    if not answers_well:
+        findings.errors.append(f"queue: {words}")
 
 
 async def _probe_all(providers: Mapping[str, ProviderConfig]) -> dict[str, tuple[bool, str]]:
@@ -157,10 +171,12 @@ def render_check(config: Config, document: dict[str, Any]) -> str:
         ["config", document["config"], "read, and whole"],
         ["state_dir", state_dir["path"], _state_words(state_dir)],
     ]
+    if document["queue"]:
+        rows += queue_rows(document["queue"])
     if config.http:
         rows.append(["http", config.http.listen, "metrics, health and status"])
     tables = [render_table(["WHAT", "WHERE", "STATE"], rows)]
-    if config.folders:
+    if document["folders"]:
         tables.append(_folders_table(document["folders"]))
     if config.providers:
         tables.append(_providers_table(document["providers"]))

@@ -14,10 +14,9 @@ from dataclasses import replace
 
 from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import StoreFull
-from dropscribe.core.model import Submitted
+from dropscribe.core.model import LiveRow, Submitted
 from dropscribe.core.rules import DEFAULT_INCLUDE
 from dropscribe.intake.inbox import Inbox
-from dropscribe.intake.queue_side import LiveRow
 
 
 def wav(data_bytes=1000, *, declared_bytes=None):
@@ -182,8 +181,7 @@ class Station:
         return path
 
     def close(self):
-        self.inbox._rounds.disarm()
-        self.inbox.unlock()
+        self.inbox._rounds.release()
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from dropscribe.app.health import Health
 from dropscribe.app.housekeeping import keep_ledger_short, notice_releases
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
+from dropscribe.app.owners import refuse_owned
 from dropscribe.app.reporter import Reporter
 from dropscribe.config.diff import diff_configs
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem
@@ -136,6 +137,7 @@ class Daemon:
     async def _run_built(self, *, once: bool) -> RunResult:
         try:
             async with asyncio.TaskGroup() as group:
+                await refuse_owned(self.config.folders)
                 plan = build_plan(self.config)
                 self.engine.replan(plan)
                 await self.budgets.audit()
@@ -175,6 +177,7 @@ class Daemon:
         await self.engine.drain(grace_seconds)
         feeding.cancel()
         await asyncio.wait([feeding])
+        await self.inboxes.release()
         result = await self._result(left_in_inboxes)
         for task in side:
             task.cancel()

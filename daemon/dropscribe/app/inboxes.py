@@ -39,12 +39,16 @@ class Inboxes:
 
     Args:
         on_news: Called in the event loop when an inbox has something new to say.
+        exclusive: False where other daemons share our queue, and so the inboxes.
     """
 
-    def __init__(self, engine: RowsEngine, queue: InboxQueue, on_news: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: RowsEngine, queue: InboxQueue, on_news: Callable[[], None], *, exclusive: bool = True
+    ) -> None:
         self._engine = engine
         self._queue = queue
         self._on_news = on_news
+        self._is_exclusive = exclusive
         self._loop = asyncio.get_running_loop()
         self._inboxes: dict[str, Inbox] = {}
         self._heard: set[Inbox] = set()
@@ -94,7 +98,7 @@ class Inboxes:
             with contextlib.suppress(RuntimeError):  # the loop has closed
                 self._loop.call_soon_threadsafe(self._changed, name)
 
-        return Inbox(rule, self._queue, changed)
+        return Inbox(rule, self._queue, changed, exclusive=self._is_exclusive)
 
     def _changed(self, name: str) -> None:
         inbox = self._inboxes.get(name)
@@ -108,7 +112,15 @@ class Inboxes:
         self._on_news()
 
     async def stop(self) -> None:
-        """Stop every thread; one that hangs in a mount is left behind."""
+        """Take nothing more; the inboxes stay ours, for what is in flight stands in them."""
+        for inbox in self._inboxes.values():
+            inbox.rest()
+        await asyncio.gather(
+            *(asyncio.to_thread(inbox.wait_for_rest, _STOP_SECONDS) for inbox in self._inboxes.values())
+        )
+
+    async def release(self) -> None:
+        """End every thread and let others have the inboxes; one that hangs in a mount is left behind."""
         for inbox in self._inboxes.values():
             inbox.stop()
         await asyncio.gather(
@@ -131,7 +143,8 @@ class Inboxes:
             return True
         states = [inbox.state() for inbox in self._inboxes.values()]
         return any(
-            state.available and (not state.scanned_once or state.quiet_deadline is not None)
+            state.is_undecided
+            or (state.available and (not state.scanned_once or state.quiet_deadline is not None))
             for state in states
         )
 

@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 _AFTER_ERROR_SECONDS = 1.0
 _TELL_SECONDS = 0.1
+_LONGEST_SLEEP_SECONDS = 3600.0
 
 
 class Inbox:
@@ -42,8 +43,8 @@ class Inbox:
         queue: Called from the inbox's thread alone.
         on_change: Called from the inbox's thread when :meth:`state` has news.
         clock: Monotonic seconds.
-        wall: The time of day.
         open_source: Makes the hint source of an inbox; tests give another.
+        exclusive: See :class:`~dropscribe.intake.ownership.Ownership`.
     """
 
     def __init__(
@@ -52,16 +53,19 @@ class Inbox:
         queue: QueueSide,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
         open_source: Callable[[FolderRule, Mount], HintSource | None] = open_hints,
+        *,
+        exclusive: bool = True,
     ) -> None:
         self.rule = rule
         self._on_change = on_change
         self._clock = clock
         self._queue = queue
-        self._rounds = Rounds(rule, queue, wall, open_source)
+        self._rounds = Rounds(rule, queue, time.time, open_source, exclusive=exclusive)
         self._changed: collections.deque[bytes] = collections.deque()
         self._is_poked = threading.Event()
+        self._is_resting = threading.Event()
+        self._has_rested = threading.Event()
         self._is_stopping = threading.Event()
         self._readable, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
@@ -83,6 +87,15 @@ class Inbox:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def rest(self) -> None:
+        """Ask the thread to take nothing more, and to keep the inbox ours until :meth:`stop`."""
+        self._is_resting.set()
+        self._wake_up()
+
+    def wait_for_rest(self, timeout_seconds: float) -> bool:
+        """Wait until nothing more is taken; False where the thread hangs in a mount."""
+        return self._thread.ident is None or self._has_rested.wait(timeout_seconds)
 
     def stop(self) -> None:
         """Ask the thread to end; returns at once."""
@@ -122,6 +135,7 @@ class Inbox:
         return InboxState(
             available=not rounds.reason,
             reason=rounds.reason,
+            is_undecided=rounds.owner.is_undecided,
             watch="native" if rounds.hints else "poll",
             settling=crowd.settling,
             blocked=crowd.blocked + len(unlistable),
@@ -142,8 +156,8 @@ class Inbox:
             while not self._is_stopping.is_set():
                 self._wait_until(self._step_safely())
         finally:
-            self._rounds.disarm()
-            self._rounds.root.unlock()
+            self._has_rested.set()
+            self._rounds.release()
             self._queue.close_thread()
 
     def _step_safely(self) -> float:
@@ -164,12 +178,15 @@ class Inbox:
             if self._rounds.hints is not None:
                 poll.register(self._rounds.hints.fileno(), select.POLLIN)
             # Rounded up: a poll that ends a fraction early would spin.
-            poll.poll(int(seconds * 1000) + 1)
+            poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1)
         with contextlib.suppress(BlockingIOError):
             os.read(self._readable, 4096)
 
     def step(self, now: float) -> float:
         """Do what is due at the monotonic time *now*; returns the time of the next step."""
+        if self._is_resting.is_set():
+            self._has_rested.set()
+            return self._rounds.rest(now)
         if self._is_poked.is_set():
             self._is_poked.clear()
             self._rounds.schedule.ask(now, full=True)

@@ -21,9 +21,9 @@ from dropscribe.disk.audio import describe_forbidden
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from dropscribe.core.model import LiveRow
     from dropscribe.core.rules import Taking
     from dropscribe.intake.place import Place
-    from dropscribe.intake.queue_side import LiveRow
 
 _YIELD_EVERY = 128
 _YOUNG_NS = 2 * 10**9

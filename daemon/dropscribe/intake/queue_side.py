@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dropscribe.core.model import NewJob, Submitted
-
-
-class LiveRow(NamedTuple):
-    """A live job, as far as a listing of its directory has to know it.
-
-    Attributes:
-        name: The file's name within the directory.
-        device: st_dev where it was last seen. Another number for the directory means a remount, or that
-            something else stands there: then nothing in it has vanished.
-        stable_inodes: False where only the name can be compared.
-    """
-
-    name: bytes
-    inode: int
-    size_bytes: int
-    mtime_ns: int
-    device: int
-    stable_inodes: bool
+    from dropscribe.core.model import LiveRow, NewJob, Submitted
 
 
 class QueueSide(Protocol):

@@ -18,8 +18,10 @@ import structlog
 from dropscribe.core.rules import taking_of
 from dropscribe.core.settling import QuietTimes
 from dropscribe.disk.mounts import MountCache
+from dropscribe.disk.owner_file import OWN_FOLDER
 from dropscribe.intake.hints import Hint, HintKind
 from dropscribe.intake.listing import Lister
+from dropscribe.intake.ownership import Ownership
 from dropscribe.intake.place import Place
 from dropscribe.intake.root import TAKEN, Root, describe
 from dropscribe.intake.schedule import Schedule
@@ -61,6 +63,8 @@ class Rounds:
         queue: QueueSide,
         wall: Callable[[], float],
         open_source: Callable[[FolderRule, Mount], HintSource | None],
+        *,
+        exclusive: bool = True,
     ) -> None:
         self._rule = rule
         self._queue = queue
@@ -70,6 +74,7 @@ class Rounds:
         place = Place(rule.name, os.fsencode(rule.inbox), queue, self._mounts, wall)
         self._path = place.root
         self.root = Root(place.root)
+        self.owner = Ownership(rule.name, place.root, exclusive=exclusive, wall=wall)
         times = QuietTimes(rule.settle_seconds, rule.settle_incomplete_seconds)
         self.settler = Settler(place, times)
         self.lister = Lister(place, self._taking, self)
@@ -128,25 +133,32 @@ class Rounds:
         if now >= self._look_for_at:
             reason = self.root.look()
             self._look_for_at = now + (_TAKEN_SECONDS if reason == TAKEN else AVAILABLE_SECONDS)
-            if not reason and self.root.identity != self._armed:
-                reason = self._arm(now)
+            identity = self.root.identity
+            if identity is None:
+                self.owner.forget()
+            elif identity != self._armed:
+                reason = self._arm(now, identity)
+            else:
+                reason = self.owner.look(now, identity)
             if reason:
                 self._leave(reason)
         return not self.reason
 
-    def _arm(self, now: float) -> str:
+    def _arm(self, now: float, identity: tuple[int, int]) -> str:
         """The inbox is there, or another folder stands in its place: watch it, then list it."""
         self.disarm()
         try:
             self._mounts.clear()
-            mount = self._mounts.of((self.root.identity or (0, 0))[0], self._path)
+            mount = self._mounts.of(identity[0], self._path)
             if self._is_bare_mount_point(mount.device):
                 return "another file system stands there, with none of the waiting files: is it mounted?"
+            if reason := self.owner.look(now, identity):
+                return reason
             self.mount = mount
             self.hints = self._open_source(self._rule, mount)
         except OSError as error:
             return describe(error)
-        self._armed = self.root.identity
+        self._armed = identity
         self.schedule.restart(now)
         log.info(
             "watch.armed",
@@ -163,6 +175,19 @@ class Rounds:
             log.warning("inbox.unavailable", folder=self._rule.name, reason=reason)
         self.reason = reason
         self.disarm()
+
+    def rest(self, now: float) -> float:
+        """Take nothing more, but keep the inbox ours; returns when to be asked again."""
+        if self.hints is not None:
+            self.hints.close()
+            self.hints = None
+        return self.owner.keep(now)
+
+    def release(self) -> None:
+        """The thread ends: let others have the inbox."""
+        self.disarm()
+        self.owner.release()  # while the lock still tells our own next thread to wait
+        self.root.unlock()
 
     def disarm(self) -> None:
         """Watch nothing and know nothing: the inbox is away, or the thread ends."""
@@ -190,7 +215,7 @@ class Rounds:
                 strange += 1
                 if strange >= MOST_WAITING:
                     break
-        return strange > 0 and not os.listdir(self._path)
+        return strange > 0 and set(os.listdir(self._path)) <= {OWN_FOLDER}
 
     def _take_hints(self, now: float) -> None:
         if self.hints is None:

@@ -21,6 +21,7 @@ class InboxState:
 
     Attributes:
         reason: Why it is not available, "" where it is.
+        is_undecided: It is not available, and within seconds it is known whether another daemon has it.
         watch: How it is watched: by events, or by listing it often.
         settling: Files noticed and not yet handed over, blocked ones aside.
         blocked: Files that may not be read.
@@ -39,6 +40,7 @@ class InboxState:
 
     available: bool
     reason: str = ""
+    is_undecided: bool = False
     watch: Literal["native", "poll"] = "poll"
     settling: int = 0
     blocked: int = 0

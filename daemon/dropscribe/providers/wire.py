@@ -3,7 +3,7 @@
 A server may refuse an upload (401, 413) before it has read all of it, and close. Left alone, the
 next write then fails, asyncio closes the socket, and the answer that lay in it is gone: a file that is too
 large would look like a lost connection and be sent again for days. So each stream listens while it
-writes.
+writes, unless all of it goes out at once.
 
 Guarantees: once the server has begun to answer, no further piece of the body is sent, and a write that
 hangs is let go; the answer is then read as if the body had ended.
@@ -15,6 +15,7 @@ import asyncio
 import importlib.util
 import re
 import sys
+import time
 from typing import TYPE_CHECKING, Any, cast
 from urllib.request import getproxies, proxy_bypass
 
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 64 * 1024
 """What one write takes. The write timeout counts per piece: 1.1 KB/s is still progress."""
+
+MOST_PIECE_BYTES = 512 * 1024
+QUICK_SECONDS = 0.05
+QUICK_SHARE = 32
+"""On a fast line the number of pieces is what costs: there a piece may be this part of what went out since
+one last took longer than QUICK_SECONDS, which is more than both ends' kernels hold. A line that falls from
+10 MB/s to below 9 KB/s is given up."""
+
+AT_ONCE_BYTES = 14 * 1024
+"""What a new connection takes without a wait (an initial window, RFC 6928): no listening meanwhile."""
 
 GRACE_SECONDS = 0.25
 """For the piece in flight when an answer comes: an answer to the last piece may overtake its write."""
@@ -53,13 +64,28 @@ class _ListeningStream(httpcore.AsyncNetworkStream):
         self._early = b""
         self._listener: asyncio.Task[None] | None = None
         self._writing: asyncio.Timeout | None = None
+        self._sent_bytes = 0
+        self._quick_bytes = 0
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
+        self._sent_bytes += len(buffer)
         if self._listener is None:
+            if self._sent_bytes <= AT_ONCE_BYTES and not self.get_extra_info("is_readable"):
+                await self._inner.write(buffer, timeout)
+                return
             self._listener = asyncio.create_task(self._listen())
             self._listener.add_done_callback(self._answer_begins)
-        for start in range(0, len(buffer), PIECE_BYTES):
-            await self._write_piece(buffer[start : start + PIECE_BYTES], timeout)
+        await self._write_pieces(buffer, timeout)
+
+    async def _write_pieces(self, buffer: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
+        rest = memoryview(buffer)
+        while rest:
+            size_bytes = min(max(PIECE_BYTES, self._quick_bytes // QUICK_SHARE), MOST_PIECE_BYTES)
+            piece, rest = rest[:size_bytes], rest[size_bytes:]
+            began = time.monotonic()
+            await self._write_piece(cast("bytes", piece), timeout)  # asyncio and ssl take any buffer
+            is_quick = time.monotonic() - began < QUICK_SECONDS
+            self._quick_bytes = self._quick_bytes + len(piece) if is_quick else 0
 
     async def _write_piece(self, piece: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
         await self._let_listener_read()
@@ -96,6 +122,7 @@ class _ListeningStream(httpcore.AsyncNetworkStream):
             self._writing.reschedule(loop.time() + GRACE_SECONDS)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        self._sent_bytes = 0
         if self._listener is not None and not self._early:
             await asyncio.wait({self._listener}, timeout=timeout)
             if not self._listener.done():

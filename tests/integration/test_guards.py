@@ -10,7 +10,8 @@ import pytest
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioChanged, AudioUnsafe
 from dropscribe.disk.audio import open_beneath
-from dropscribe.publish.publication import NameTaken, publish
+from dropscribe.publish.filing import publish
+from dropscribe.publish.publication import NameTaken
 from support.house import House, make_config, tree
 from support.publications import publication_of
 from support.scripted import ScriptedProvider

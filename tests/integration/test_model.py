@@ -25,7 +25,7 @@ from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnus
 from dropscribe.disk import writing
 from dropscribe.intake.inbox import Inbox
 from dropscribe.jobs import embedded, rows_engine
-from dropscribe.publish import publication
+from dropscribe.publish import filing, moving, sidecars
 from dropscribe.work import handler, publisher
 from support.house import House, digest, make_config, read_json
 from support.inboxes import wav
@@ -61,7 +61,7 @@ class Life:
         self.now = now
         self.has_crashed = False
         self.steps_left = None
-        for module in (embedded, handler, writing, publication, inbox_queue):
+        for module in (embedded, handler, writing, filing, moving, sidecars, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 
     def _reached(self, _name):
@@ -419,7 +419,7 @@ def _orphans(root, bystanders):
         for path in found
         if path.suffix != ".wav" and path not in bystanders and _stem(path) not in stems
     ]
-    return orphans + list(root.rglob(".dropscribe*"))
+    return orphans + list(root.rglob(".dropscribe-*"))
 
 
 def _stem(path):

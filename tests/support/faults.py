@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dropscribe.disk import audio, writing
-from dropscribe.publish import letting_go, publication
+from dropscribe.publish import filing, letting_go, moving, sidecars
 from support.house import House, make_config
 
 CALLS = frozenset(
@@ -65,7 +65,7 @@ class Faults:
         self.before = {}
         self._errno, self._from, self._count = 0, 0, 0
         self._lock = threading.Lock()
-        for module in (audio, writing, publication, letting_go):
+        for module in (audio, writing, filing, moving, sidecars, letting_go):
             if hasattr(module, "os"):
                 monkeypatch.setattr(module, "os", _FaultyOs(self))
         monkeypatch.setattr(writing, "_libc", _FaultyLibc(self, writing._libc))

@@ -14,7 +14,7 @@ import pytest
 
 from dropscribe.disk import writing
 from dropscribe.jobs.store import Store
-from dropscribe.publish.publication import publish
+from dropscribe.publish.filing import publish
 from support.publications import publication_of
 
 AUDIO = b"audio" * 1000

@@ -50,17 +50,17 @@ class Look:
         return cls(stat.S_IMODE(audio.st_mode) & 0o666, (audio.st_uid, audio.st_gid))
 
 
-def write_new(path: bytes, data: bytes, look: Look, temp_name: bytes) -> None:
-    """Write *path* durably under a name that nobody has.
+def write_new(folder: int, name: bytes, data: bytes, look: Look, temp_name: bytes) -> None:
+    """Write *name* durably into the open *folder*, where nobody has it; the name itself is not synced.
 
     Args:
         temp_name: Hidden name in the same folder, this job's alone; used where O_TMPFILE is not known.
 
     Raises:
         FileExistsError: The name is taken.
-        OSError: The disk's answer (ENOSPC, EROFS, EACCES, …); nothing stands at *path* then.
+        OSError: The disk's answer (ENOSPC, EROFS, EACCES, …); nothing stands at *name* then.
     """
-    with _temp_file(path, temp_name) as (descriptor, link):
+    with _temp_file(folder, name, temp_name, look.mode) as (descriptor, link):
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
@@ -81,9 +81,13 @@ def copy_new(source: int, path: bytes, temp_name: bytes) -> str:
         OSError: The disk's answer; nothing stands at *path* then.
     """
     status = os.fstat(source)
-    with _temp_file(path, temp_name) as (descriptor, link):
+    look = Look(stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid))
+    with (
+        _open_folder(os.path.dirname(path)) as folder,
+        _temp_file(folder, os.path.basename(path), temp_name, look.mode) as (descriptor, link),
+    ):
         _copy_content(source, descriptor)
-        dress(descriptor, Look(stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)))
+        dress(descriptor, look)
         os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(descriptor)
         reached("copied")
@@ -109,16 +113,19 @@ def dress(descriptor: int, look: Look) -> None:
     A file that keeps our own owner never becomes set-user-ID: a program that somebody dropped under an
     audio's name would run as us.
     """
-    mode = look.mode
+    mode, found = look.mode, os.fstat(descriptor)
+    is_own = (found.st_uid, found.st_gid) == look.owner
     try:
-        if os.fstat(descriptor)[stat.ST_UID : stat.ST_GID + 1] != look.owner:
+        if not is_own:
             os.fchown(descriptor, *look.owner)
     except OSError as error:
         if error.errno not in _NOT_ALLOWED:
             raise
         mode &= 0o777
     try:
-        os.fchmod(descriptor, mode)
+        # A change of owner may have taken bits away.
+        if not is_own or stat.S_IMODE(found.st_mode) != mode:
+            os.fchmod(descriptor, mode)
     except OSError as error:
         if error.errno not in _NOT_ALLOWED:
             raise
@@ -187,11 +194,8 @@ def make_folders(path: bytes) -> None:
 
 def sync_folder(path: bytes) -> None:
     """Make the names in a folder durable; EINVAL is what file systems say that cannot."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _open_folder(path) as descriptor:
         sync_open_folder(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_open_folder(descriptor: int) -> None:
@@ -201,6 +205,11 @@ def sync_open_folder(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.EBADF}:
             raise
+
+
+def path_in(folder: int, name: bytes) -> bytes:
+    """A path to *name* in an open folder, for calls that take no descriptor for it."""
+    return b"/proc/self/fd/%d/%s" % (folder, name)
 
 
 def name_max_bytes(folder: bytes) -> int:
@@ -215,25 +224,32 @@ def name_max_bytes(folder: bytes) -> int:
 
 
 @contextlib.contextmanager
-def _temp_file(path: bytes, temp_name: bytes) -> Iterator[tuple[int, Callable[[], None]]]:
-    """(descriptor, link): an open file without a name, or with a hidden one, and how to name it *path*."""
-    folder_path, name = os.path.split(path)
-    folder = os.open(folder_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _open_folder(path: bytes) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            descriptor = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
-        except OSError as error:
-            if error.errno not in _NO_TMPFILE:
-                raise
-            with _named_temp_file(folder, temp_name) as descriptor:
-                yield descriptor, lambda: move_new(folder, temp_name, path)
-            return
-        try:
-            yield descriptor, lambda: _name_open(descriptor, folder, name)
-        finally:
-            os.close(descriptor)
+        yield descriptor
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _temp_file(
+    folder: int, name: bytes, temp_name: bytes, mode: int
+) -> Iterator[tuple[int, Callable[[], None]]]:
+    """(descriptor, link): an open file without a name, or with a hidden one, and how to give it *name*."""
+    try:
+        # Nobody can open what has no name, so it may have its mode at once.
+        descriptor = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode & 0o777, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+        with _named_temp_file(folder, temp_name) as descriptor:
+            yield descriptor, lambda: move_new(folder, temp_name, path_in(folder, name))
+        return
+    try:
+        yield descriptor, lambda: _name_open(descriptor, folder, name)
+    finally:
+        os.close(descriptor)
 
 
 def _name_open(descriptor: int, folder: int, name: bytes) -> None:

@@ -35,7 +35,7 @@ def let_go(folder: int, name: bytes, aside: bytes, is_expected: IsExpected) -> b
         False where another file, or none, stood at the name; it stands there still.
     """
     try:
-        writing.move_new(folder, name, _path(folder, aside))
+        writing.move_new(folder, name, writing.path_in(folder, aside))
     except FileNotFoundError:
         return False
     reached("copy_source_aside")
@@ -52,9 +52,5 @@ def clear_aside(folder: int, name: bytes, aside: bytes, is_expected: IsExpected)
         os.unlink(aside, dir_fd=folder)
         return True
     with contextlib.suppress(FileExistsError):
-        writing.move_new(folder, aside, _path(folder, name))
+        writing.move_new(folder, aside, writing.path_in(folder, name))
     return False
-
-
-def _path(folder: int, name: bytes) -> bytes:
-    return b"/proc/self/fd/%d/%s" % (folder, name)

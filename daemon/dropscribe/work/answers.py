@@ -7,6 +7,8 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import Attempt, Kept
@@ -27,6 +29,7 @@ from dropscribe.transcripts.render import RENDERERS
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from dropscribe.config.model import FolderRule
     from dropscribe.core.model import AttemptEnd, Booking, Group, Job
     from dropscribe.jobs.engine import Engine
     from dropscribe.transcripts.model import Transcript
@@ -49,6 +52,7 @@ class Answers:
     def __init__(self, queue: Engine, disks: DiskThreads) -> None:
         self._queue = queue
         self._disks = disks
+        self._foreseen: dict[int, _Naming] = {}
 
     def transcript(
         self, job: Job, setup: Setup, transcript: Transcript, sha256: str, seconds: float, refusals: Refusals
@@ -95,42 +99,72 @@ class Answers:
         """Keep *document* under the first names that neither the disk nor another job has."""
         rejected = is_error(document)
         rendered = _render(document, ("error",) if rejected else setup.rule(job.folder).outputs)
+        naming = None if rejected else self._foreseen.get(job.id)
         refused: set[int] = set()
         while True:
-            group = await self._free_group(job, setup, tuple(rendered), refused, rejected=rejected)
+            if naming is None:
+                naming = await self._free_naming(job, setup, tuple(rendered), refused, rejected=rejected)
+            group = naming.group(job.path, tuple(rendered))
             files = tuple((name, rendered[form]) for form, name in group.sidecars)
             kept = Kept(_packed(document, rendered), sha256, group, files)
             moved = await self._queue.keep(job, kept, ended, rejected=rejected, booking=booking)
             if moved is not None:
                 return moved
+            refused.add(naming.number)
+            naming = None
 
-    async def _free_group(
-        self, job: Job, setup: Setup, formats: tuple[str, ...], refused: set[int], *, rejected: bool
-    ) -> Group:
-        """The group with the next number; *refused* numbers were reserved by other live jobs."""
+    def foresee(self, job: Job, setup: Setup) -> None:
+        """Find the names that an answer to *job* would get; blocking, for the thread that opens its audio.
+
+        One way to a thread and back less a file. Should another take a name meanwhile, keeping or
+        publishing finds out, as it does for a name that is taken between those two.
+        """
         rule = setup.rule(job.folder)
-        root = os.fsencode(rule.failed if rejected else rule.done)
+        self._foreseen[job.id] = _first_free(rule, job.path, rule.outputs, frozenset(), rejected=False)
 
-        def choose() -> tuple[int, Group]:
-            limit_bytes = name_max_bytes(root)
+    def forget(self, job: Job) -> None:
+        """The attempt is over: what was foreseen is old."""
+        self._foreseen.pop(job.id, None)
 
-            def group(number: int) -> Group:
-                return number_group(
-                    root,
-                    job.path,
-                    formats,
-                    sidecar_name=rule.sidecar_name,
-                    number=number,
-                    name_max_bytes=limit_bytes,
-                )
+    async def _free_naming(
+        self, job: Job, setup: Setup, formats: tuple[str, ...], refused: set[int], *, rejected: bool
+    ) -> _Naming:
+        """The next number's; *refused* numbers were reserved by other live jobs."""
+        rule, loop = setup.rule(job.folder), asyncio.get_running_loop()
+        search = partial(_first_free, rule, job.path, formats, frozenset(refused), rejected=rejected)
+        return await loop.run_in_executor(self._disks.of(job.folder), search)
 
-            number = first_free(lambda number: number not in refused and _is_free(group(number)))
-            return number, group(number)
 
-        loop = asyncio.get_running_loop()
-        number, group = await loop.run_in_executor(self._disks.of(job.folder), choose)
-        refused.add(number)
-        return group
+@dataclass(frozen=True, slots=True)
+class _Naming:
+    """A number under which every name of a group was free."""
+
+    root: bytes
+    sidecar_name: str
+    name_max_bytes: int
+    number: int
+
+    def group(self, path: bytes, formats: tuple[str, ...]) -> Group:
+        return number_group(
+            self.root,
+            path,
+            formats,
+            sidecar_name=self.sidecar_name,
+            number=self.number,
+            name_max_bytes=self.name_max_bytes,
+        )
+
+
+def _first_free(
+    rule: FolderRule, path: bytes, formats: tuple[str, ...], refused: Collection[int], *, rejected: bool
+) -> _Naming:
+    root = os.fsencode(rule.failed if rejected else rule.done)
+    first = _Naming(root, rule.sidecar_name, name_max_bytes(root), 1)
+
+    def is_free(number: int) -> bool:
+        return number not in refused and _is_free(replace(first, number=number).group(path, formats))
+
+    return replace(first, number=first_free(is_free))
 
 
 def _facts(

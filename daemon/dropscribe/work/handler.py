@@ -79,7 +79,10 @@ class Handler:
         """Transcribe *job*, or publish what is kept of it."""
         if job.kept is not None:
             return await self.publisher.publish(job, self.setup)
-        return await self._attempt(job, self.setup)
+        try:
+            return await self._attempt(job, self.setup)
+        finally:
+            self.answers.forget(job)
 
     async def _attempt(self, job: Job, setup: Setup) -> Outcome:
         if job.crashes >= setup.limits.max_crashes:
@@ -103,10 +106,12 @@ class Handler:
 
     async def _open(self, job: Job, setup: Setup) -> AudioFile:
         threads = self.disks.of(job.folder)
-        loop = asyncio.get_running_loop()
-        audio = await loop.run_in_executor(
-            threads, AudioFile.open, setup.inbox(job.folder), job.path, threads
-        )
+
+        def open_and_foresee() -> AudioFile:
+            self.answers.foresee(job, setup)
+            return AudioFile.open(setup.inbox(job.folder), job.path, threads)
+
+        audio = await asyncio.get_running_loop().run_in_executor(threads, open_and_foresee)
         if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
             audio.close()
             raise AudioChanged(job.path, "changed since it settled")

@@ -12,10 +12,12 @@ import structlog
 
 from dropscribe.core.errors import AudioChanged, AudioMissing, AudioUnsafe, PublishError
 from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
-from dropscribe.publish.publication import NameTaken, Publication, WriterCameBack, publish
+from dropscribe.publish.filing import publish, publish_together
+from dropscribe.publish.publication import AcrossMounts, NameTaken, Publication, WriterCameBack
 from dropscribe.transcripts.document import path_text
 from dropscribe.work.answers import Answers, files_of, is_error, renamed
 from dropscribe.work.observer import Filed
+from dropscribe.work.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +57,7 @@ class Publisher:
         self._answers = answers
         self._token = token
         self._refusals: Counter[int] = Counter()
+        self._together: dict[str, Together[Publication, bytes]] = {}
 
     async def publish(self, job: Job, setup: Setup) -> Outcome:
         """One try to put *job*'s files in place."""
@@ -96,8 +99,12 @@ class Publisher:
             files=files_of(kept),
             token=f"{self._token}-{job.id}",
         )
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._disks.of(job.folder), publish, publication)
+        threads = self._disks.of(job.folder)
+        together = self._together.setdefault(job.folder, Together(threads, publish_together))
+        try:
+            return await together.do(publication)
+        except AcrossMounts:
+            return await asyncio.get_running_loop().run_in_executor(threads, publish, publication)
 
     def _stuck(self, job: Job, error: PublishError) -> Outcome:
         self._refusals[job.id] += 1

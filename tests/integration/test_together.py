@@ -1,0 +1,112 @@
+"""What waits at the same time goes to its disk thread together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dropscribe.work import together
+from dropscribe.work.together import Together
+
+
+class Desk:
+    """The work at the other end: remembers who came together, and may be held up."""
+
+    def __init__(self):
+        self.visits = []
+        self.doors = [threading.Event()]
+
+    def __call__(self, items):
+        number = len(self.visits)
+        self.visits.append(list(items))
+        if number < len(self.doors):
+            self.doors[number].wait(10)
+        return [ValueError(item) if item.startswith("bad") else item.upper() for item in items]
+
+
+@pytest.fixture
+def desk():
+    """A desk whose first visit lasts until its door opens."""
+    found = Desk()
+    yield found
+    for door in found.doors:
+        door.set()
+
+
+@pytest.fixture
+def threads():
+    """A small pool."""
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+async def _arrive(pending, *names):
+    tasks = [asyncio.create_task(pending.do(name)) for name in names]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_nobody_waits_for_company_and_what_comes_meanwhile_goes_together(desk, threads, monkeypatch):
+    """The first goes alone and at once; the others share the next visit, each with its own result."""
+    monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
+    pending = Together(threads, desk)
+    first = await _arrive(pending, "first")
+    rest = await _arrive(pending, "a", "bad b", "c")
+    desk.doors[0].set()
+
+    found = await asyncio.gather(*first, *rest, return_exceptions=True)
+
+    assert desk.visits == [["first"], ["a", "bad b", "c"]]
+    assert (found[0], found[1], found[3]) == ("FIRST", "A", "C")
+    assert isinstance(found[2], ValueError)
+
+
+async def test_a_slow_visit_does_not_hold_up_those_behind_it(desk, threads, monkeypatch):
+    """After a moment another thread takes what waits."""
+    monkeypatch.setattr(together, "SLOW_SECONDS", 0.001)
+    pending = Together(threads, desk)
+    slow = await _arrive(pending, "slow")
+    behind = await _arrive(pending, "a", "b")
+
+    assert await asyncio.wait_for(asyncio.gather(*behind), 10) == ["A", "B"]
+    assert not slow[0].done()
+
+
+async def test_who_has_gone_before_his_turn_is_not_served(desk, threads, monkeypatch):
+    """A cancelled caller's item is left out, those beside it are not."""
+    monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
+    pending = Together(threads, desk)
+    first = await _arrive(pending, "first")
+    gone, there = await _arrive(pending, "gone", "there")
+    gone.cancel()
+    await asyncio.sleep(0)
+    desk.doors[0].set()
+
+    assert await there == "THERE"
+    assert await first[0] == "FIRST"
+    assert desk.visits == [["first"], ["there"]]
+
+
+async def test_no_visit_takes_more_than_its_share(desk, threads, monkeypatch):
+    """A crowd is served in several visits, in order."""
+    monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(together, "MOST_TOGETHER", 2)
+    pending = Together(threads, desk)
+    crowd = await _arrive(pending, *"abcde")
+    desk.doors[0].set()
+
+    assert await asyncio.gather(*crowd) == list("ABCDE")
+    assert desk.visits == [["a"], ["b", "c"], ["d", "e"]]
+
+
+async def test_work_that_breaks_is_told_to_all_who_came(threads):
+    """Nobody is left waiting."""
+
+    def broken(_items):
+        raise RuntimeError("the desk is on fire")
+
+    with pytest.raises(RuntimeError, match="on fire"):
+        await Together(threads, broken).do("a")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import dropscribe.config.build as build_module
-import dropscribe.config.load as load_module
+import dropscribe.config.find as find_module
 import dropscribe.config.params as params_module
-from dropscribe.config.load import find_config, load_config, parse_config
+from dropscribe.config.find import find_config
+from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
 
 SRV = Path("/srv")
@@ -375,7 +376,7 @@ def test_the_state_directorys_default(folder, environ, expected):
 def test_the_config_is_looked_for(tmp_path, monkeypatch):
     """-c, the variable, ./dropscribe.yaml, the system's; the error names what was looked for and `init`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(load_module, "SYSTEM_CONFIG", tmp_path / "etc.yaml")
+    monkeypatch.setattr(find_module, "SYSTEM_CONFIG", tmp_path / "etc.yaml")
     with pytest.raises(ConfigError) as refused:
         find_config(None, environ={})
     (problem,) = refused.value.problems

@@ -22,7 +22,8 @@ from dropscribe.cli.configured import log_to_stderr
 from dropscribe.cli.progress import Progress
 from dropscribe.cli.tables import bytes_words, duration_words, render_table
 from dropscribe.cli.words import say
-from dropscribe.config.load import find_config, load_config
+from dropscribe.config.find import find_config
+from dropscribe.config.load import load_config
 from dropscribe.config.problems import format_problem
 from dropscribe.core.errors import ConfigError, Problem, ProviderError
 from dropscribe.providers.build import build_provider

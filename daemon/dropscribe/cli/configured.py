@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.cli.words import say
-from dropscribe.config.load import find_config, load_config
+from dropscribe.config.find import find_config
+from dropscribe.config.load import load_config
 from dropscribe.config.problems import did_you_mean, format_problem
 from dropscribe.core.errors import ConfigError, Problem
 from dropscribe.service.logs import configure_logging

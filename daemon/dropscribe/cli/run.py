@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
-from dropscribe.app.daemon import Daemon, RunResult
 from dropscribe.cli import exits
 from dropscribe.cli.words import say
-from dropscribe.config.load import find_config, load_config
+from dropscribe.config.aside import ReadAside
+from dropscribe.config.find import find_config
 from dropscribe.config.problems import format_problem
 from dropscribe.service.logs import configure_logging
 from dropscribe.service.notify import Notifier
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
+    from dropscribe.app.daemon import Daemon, RunResult
     from dropscribe.config.model import Config
 
 
@@ -26,24 +26,27 @@ def execute(options: argparse.Namespace) -> int:
     """Run until a signal; with --once until nothing more can be done now."""
     prepare_process()
     path = find_config(options.config)
-    config, warnings = load_config(path, environ=os.environ)
+    reading = ReadAside(path)
+    from dropscribe.app.daemon import Daemon  # noqa: PLC0415  # imported while the config is being read
+
+    config, warnings = reading.result()
     for warning in warnings:
         say(format_problem(warning))
     _configure_logging(config)
-    result = asyncio.run(_run(config, path, once=options.once))
+    daemon = Daemon(config, Notifier(), reload=lambda: _reload(path))
+    result = asyncio.run(_run(daemon, once=options.once))
     if not options.once:
         return exits.OK
     return _code(result)
 
 
-async def _run(config: Config, path: Path, *, once: bool) -> RunResult:
-    daemon = Daemon(config, Notifier(), reload=lambda: _reload(path))
+async def _run(daemon: Daemon, *, once: bool) -> RunResult:
     with route_signals(asyncio.get_running_loop(), daemon.stop, daemon.ask_reload):
         return await daemon.run(once=once)
 
 
 def _reload(path: Path) -> Config:
-    config, _ = load_config(path, environ=os.environ)
+    config, _ = ReadAside(path).result()
     _configure_logging(config)
     return config
 

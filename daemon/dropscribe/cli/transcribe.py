@@ -13,7 +13,8 @@ from dropscribe.cli.configured import log_to_stderr, named, read_config
 from dropscribe.cli.progress import Progress
 from dropscribe.cli.words import say, show_path
 from dropscribe.config.build import has_local_engine
-from dropscribe.config.load import find_config, parse_config
+from dropscribe.config.find import find_config
+from dropscribe.config.load import parse_config
 from dropscribe.core.errors import AudioChanged, AudioRejected, ConfigError, Problem
 from dropscribe.disk.audio import AudioFile
 from dropscribe.providers.build import build_provider

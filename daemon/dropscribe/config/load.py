@@ -1,4 +1,4 @@
-"""The door: which file, and the frozen config in it, or every problem at once."""
+"""The door: the frozen config in a file, or every problem at once."""
 
 from __future__ import annotations
 
@@ -20,30 +20,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config
 
-SYSTEM_CONFIG = Path("/etc/dropscribe/config.yaml")
-LOCAL_CONFIG = Path("dropscribe.yaml")
 LONGEST_BYTES = 1_000_000
-
-
-def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = None) -> Path:
-    """Which file is the config (CONTRACT.md §2).
-
-    Args:
-        explicit: What ``-c`` gave, or None.
-        environ: Default: the process's own.
-
-    Raises:
-        ConfigError: There is none; names what was looked for.
-    """
-    named = (environ if environ is not None else os.environ).get("DROPSCRIBE_CONFIG")
-    for path, giver in ((explicit, "-c"), (named, "$DROPSCRIBE_CONFIG")):
-        if path:
-            return _existing(Path(path), giver)
-    for candidate in (LOCAL_CONFIG, SYSTEM_CONFIG):
-        if candidate.exists():
-            return candidate
-    message = f"no config: looked for ./{LOCAL_CONFIG} and {SYSTEM_CONFIG}"
-    raise ConfigError((Problem(message, hint="'dropscribe init' writes one; -c CONFIG names another"),))
 
 
 def load_config(
@@ -124,18 +101,6 @@ def _is_about_key(problem: Problem) -> bool:
 
 def _is_about_dsn(problem: Problem) -> bool:
     return is_dsn_path(problem.path)
-
-
-def _existing(path: Path, giver: str) -> Path:
-    if not path.exists():
-        raise ConfigError(
-            (
-                Problem(
-                    f"{giver} names {path}, and there is no such file", hint="'dropscribe init' writes one"
-                ),
-            )
-        )
-    return path
 
 
 def _decoded(content: bytes, file: str) -> str:

@@ -162,6 +162,8 @@ class Daemon:
                 result = await self._wind_up(feeding, side)
         except BaseExceptionGroup as group_error:
             raise _first_error(group_error) from group_error
+        finally:
+            await self.inboxes.release()
         return result
 
     async def _wind_up(self, feeding: asyncio.Task[None], side: list[asyncio.Task[Any]]) -> RunResult:
@@ -177,7 +179,6 @@ class Daemon:
         await self.engine.drain(grace_seconds)
         feeding.cancel()
         await asyncio.wait([feeding])
-        await self.inboxes.release()
         result = await self._result(left_in_inboxes)
         for task in side:
             task.cancel()

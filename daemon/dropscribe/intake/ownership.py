@@ -55,7 +55,6 @@ REMEDY = (
 _MOST_GAP_SECONDS = 4.0
 _START_LOOK_SECONDS = 0.25
 _NEW_OWNER = "another dropscribe has just taken it"
-_TAKING_OVER = "it is being taken over"
 
 
 @dataclass(slots=True)
@@ -212,12 +211,13 @@ class Ownership:
             self._watch = Watch(seen, now)
         else:
             self._watch.look(seen, now)
+        reason = str(self._watch)
         if self._watch.silent_seconds < STALE_SECONDS:
-            return str(self._watch)
+            return reason
         self._take_over(seen, self._watch.silent_seconds)
         self._watch = None
         # Whether it stays ours is seen at the next look: another newcomer may do the same now.
-        return _TAKING_OVER if self._is_exclusive else ""
+        return reason if self._is_exclusive else ""
 
     def _take_over(self, seen: Sighting, silent_seconds: float) -> None:
         if self._is_exclusive:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
+
+KEPT_BYTES = 4 * 1024 * 1024
+"""Of freed memory the allocator keeps so much for the next block of audio. Left alone it gives each block
+back to the kernel, whose fresh, cleared pages then cost an upload as much as its hash."""
 
 
 def prepare_process() -> None:
@@ -34,6 +39,19 @@ def prepare_process() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    # One arena: what each of them keeps adds up, and the interpreter's lock stands before them anyhow.
+    with contextlib.suppress(AttributeError):  # musl has no mallopt
+        mallopt = ctypes.CDLL(None).mallopt
+        for what, value in (
+            (_M_MMAP_THRESHOLD, KEPT_BYTES),
+            (_M_TRIM_THRESHOLD, KEPT_BYTES),
+            (_M_ARENA_MAX, 1),
+        ):
+            mallopt(what, value)
 
 
 @contextlib.contextmanager

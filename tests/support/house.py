@@ -10,11 +10,20 @@ import os
 import time
 from pathlib import Path
 
-from dropscribe.config.model import Config, FolderRule, HoldConfig, LogConfig, ProviderConfig, RetryConfig
+from dropscribe.app.queue import open_engine
+from dropscribe.config.model import (
+    Config,
+    FolderRule,
+    HoldConfig,
+    LogConfig,
+    ProviderConfig,
+    QueueConfig,
+    RetryConfig,
+)
+from dropscribe.config.secret import Secret
 from dropscribe.core.model import NewJob
 from dropscribe.core.retry import RetryLimits
 from dropscribe.disk.audio import snapshot_of
-from dropscribe.jobs.embedded import EmbeddedEngine
 from dropscribe.jobs.store import Store
 from dropscribe.work.answers import Answers
 from dropscribe.work.budgets import Budgets
@@ -25,6 +34,9 @@ from dropscribe.work.publisher import Publisher
 from dropscribe.work.reuse import Reuse
 from dropscribe.work.setup import DiskThreads, Setup, build_plan
 from support.scripted import ScriptedProvider
+
+CLUSTER_DSN: list[str] = []
+"""Set by a test's fixture: every house that it builds is a node on this database."""
 
 
 class Listener:
@@ -110,7 +122,14 @@ def make_config(
         log=LogConfig(),
         ledger_keep_seconds=ledger_keep_seconds,
         time_zone=time_zone,
+        queue=_queue(root),
     )
+
+
+def _queue(root: Path) -> QueueConfig | None:
+    if not CLUSTER_DSN:
+        return None
+    return QueueConfig(dsn=Secret(CLUSTER_DSN[-1], "test"), roots={"here": root}, node="one")
 
 
 class House:
@@ -122,7 +141,7 @@ class House:
         self.listener, self.lookout = Listener(), Lookout()
 
     async def __aenter__(self):
-        self.store = Store(self.config.state_dir)
+        self.own_store = Store(self.config.state_dir)
         retry = self.config.retry
         limits = RetryLimits(
             retry.first_seconds,
@@ -131,7 +150,8 @@ class House:
             retry.max_ambiguous,
             retry.max_crashes,
         )
-        self.engine = EmbeddedEngine(self.store, limits)
+        self.engine = open_engine(self.config, self.own_store, limits)
+        self.store = self.engine.store
         self.disks = DiskThreads()
         self.holds = Holds(
             self.engine, self.listener, self.config.hold.first_seconds, self.config.hold.max_seconds
@@ -164,7 +184,9 @@ class House:
         with contextlib.suppress(asyncio.CancelledError):
             await self.feeding
         self.disks.close()
-        self.store.close()
+        if self.store is not self.own_store:
+            self.store.close()
+        self.own_store.close()
 
     def rule(self, folder="calls") -> FolderRule:
         return self.config.folders[folder]

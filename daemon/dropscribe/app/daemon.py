@@ -21,12 +21,12 @@ from dropscribe.app.housekeeping import keep_ledger_short, notice_releases
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.owners import refuse_owned
+from dropscribe.app.queue import open_when_there
 from dropscribe.app.reporter import Reporter
 from dropscribe.config.diff import diff_configs
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
-from dropscribe.jobs.embedded import EmbeddedEngine
 from dropscribe.jobs.store import Store
 from dropscribe.media.build import add_fitted_providers, sweep_spool
 from dropscribe.providers.build import build_provider
@@ -45,7 +45,8 @@ from dropscribe.work.setup import DiskThreads, Setup, build_plan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.jobs.rows_engine import RowsEngine
     from dropscribe.providers.base import Provider
     from dropscribe.service.notify import Notifier
 
@@ -100,15 +101,22 @@ class Daemon:
         """
         store = Store(self.config.state_dir)
         try:
-            self._build(store)
-            return await self._run_built(once=once)
+            limits = RetryLimits(**_limits(self.config))
+            engine = await open_when_there(self.config, store, limits, self.notifier, self.stop)
+            if engine is None:
+                return RunResult(0, 0)
+            try:
+                self._build(store, engine, limits)
+                return await self._run_built(once=once)
+            finally:
+                if engine.store is not store:
+                    engine.store.close()
         finally:
             store.close()
 
-    def _build(self, store: Store) -> None:
+    def _build(self, store: Store, engine: RowsEngine, limits: RetryLimits) -> None:
         sweep_spool(self.config)
-        limits = RetryLimits(**_limits(self.config))
-        self.engine = EmbeddedEngine(store, limits)
+        self.engine = engine
         self.health = Health(self.config, __version__, store)
         self.reporter = Reporter(self.health.metrics, self.health.hooks, self.health.notifications)
         self.disks = DiskThreads()
@@ -117,7 +125,9 @@ class Daemon:
         hold = self.config.hold
         self.holds = Holds(self.engine, self.reporter, hold.first_seconds, hold.max_seconds)
         answers = Answers(self.engine, self.disks)
-        publisher = Publisher(self.engine, self.inboxes, self.reporter, self.disks, answers, store.token)
+        publisher = Publisher(
+            self.engine, self.inboxes, self.reporter, self.disks, answers, engine.store.token
+        )
         self.budgets = Budgets(self.engine, self.reporter, self.disks)
         self.handler = Handler(
             setup=_setup(self.config, _build_providers(self.config, {}), limits),
@@ -143,7 +153,7 @@ class Daemon:
                 await self.budgets.audit()
                 await self._mark_first_starts(self.config)
                 feeding = group.create_task(self.engine.run(plan, self.handler))
-                self.inboxes.swap(self.config.folders)
+                self.inboxes.swap(_watched(self.config))
                 await self.health.start(self.status, self._find_stuck, self._find_unready)
                 side = [  # the first writes live.json: see _wind_up
                     group.create_task(self._write_live_when_new()),
@@ -297,21 +307,23 @@ class Daemon:
         if config.state_dir != old.config.state_dir:
             message = "state_dir cannot change while the daemon runs: restart it"
             raise ConfigError((Problem(message, file=str(config.path or ""), path="state_dir"),))
+        if config.queue != old.config.queue:
+            message = "queue cannot change while the daemon runs: restart it"
+            raise ConfigError((Problem(message, file=str(config.path or ""), path="queue"),))
         providers = _build_providers(config, dict(old.providers), old.config)
         limits = RetryLimits(**_limits(config))
         setup = _setup(config, providers, limits)
         await self.health.swap(config)
         try:
             await self._mark_first_starts(config)
-            self.inboxes.swap(config.folders)
+            self.inboxes.swap(_watched(config))
         except BaseException:
             await self.health.swap(old.config)
             raise
         self.config = config
         self.handler.setup = setup
         self.engine.limits = limits
-        self.reporter.hooks = self.health.hooks
-        self.reporter.notifications = self.health.notifications
+        self.health.equip(self.reporter)
         self.holds.first_seconds = config.hold.first_seconds
         self.holds.max_seconds = config.hold.max_seconds
         plan = build_plan(config)
@@ -348,6 +360,16 @@ async def _close_after(tasks: list[asyncio.Task[None]], provider: Provider) -> N
     if tasks:
         await asyncio.wait(tasks)
     await provider.close()
+
+
+def _watched(config: Config) -> dict[str, FolderRule]:
+    """The rules whose inboxes this node watches: in a cluster, those whose mounts it has."""
+    queue = config.queue
+    if queue is None:
+        return dict(config.folders)
+    if queue.role == "work":
+        return {}
+    return {name: rule for name, rule in config.folders.items() if queue.serves(rule)}
 
 
 def _place_of(problem: Problem) -> str:

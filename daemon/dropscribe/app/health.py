@@ -12,16 +12,18 @@ import structlog
 from dropscribe.service.heartbeat import Heartbeat
 from dropscribe.service.hooks import Hooks
 from dropscribe.service.http import Endpoints, HttpListener
-from dropscribe.service.metrics import Metrics, write_metrics_file
 from dropscribe.service.notifications import Notifications
 from dropscribe.service.people import People
+from dropscribe.service.textfile import write_metrics_file
 from dropscribe.service.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from dropscribe.app.reporter import Reporter
     from dropscribe.config.model import Config
     from dropscribe.jobs.store import Store
+    from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Recipient
 
 METRICS_FILE_SECONDS = 15.0
@@ -37,8 +39,9 @@ class Health:
     def __init__(self, config: Config, version: str, store: Store) -> None:
         self._config = config
         self._store = store
-        self.metrics = Metrics(version)
-        self.metrics.introduce(config.folders, config.providers)
+        self._version = version
+        self.metrics: Metrics | None = None
+        self._count(config)
         self.observe_config(is_taken=True)
         self.hooks = _build_hooks(config)
         self.notifications = _build_notifications(config, store)
@@ -70,6 +73,7 @@ class Health:
         Raises:
             ListenError: The new address cannot be had; nothing has changed then.
         """
+        self._count(config)  # before anybody can ask
         if self._listener and config.http and _is_same_address(config, self._config):
             self._listener.token = _token(config)
         elif config.http != self._config.http:
@@ -81,9 +85,22 @@ class Health:
             self.hooks = _build_hooks(config)
         if (config.notify, config.time_zone) != (self._config.notify, self._config.time_zone):
             self.notifications = _build_notifications(config, self._store)
-        self.metrics.introduce(config.folders, config.providers)
         self._config = config
         self._restart.set()
+
+    def _count(self, config: Config) -> None:
+        """Count from now on, if anybody is to look; once begun, counting goes on."""
+        if self.metrics is None and (config.http or config.metrics):
+            from dropscribe.service.metrics import Metrics  # noqa: PLC0415  # 3 MiB
+
+            self.metrics = Metrics(self._version)
+        if self.metrics:
+            self.metrics.introduce(config.folders, config.providers)
+
+    def equip(self, reporter: Reporter) -> None:
+        """Let *reporter* tell those whom the config asks for now."""
+        reporter.metrics, reporter.hooks = self.metrics, self.hooks
+        reporter.notifications = self.notifications
 
     async def run(self) -> None:
         """The periodic parts, until cancelled."""
@@ -107,7 +124,8 @@ class Health:
 
     def observe_config(self, *, is_taken: bool) -> None:
         """A config was read now."""
-        self.metrics.observe_config(is_taken=is_taken, at=time.time())
+        if self.metrics:
+            self.metrics.observe_config(is_taken=is_taken, at=time.time())
 
     def _periodic(self) -> list[Any]:
         parts: list[Any] = []
@@ -128,6 +146,7 @@ class Health:
 
     async def _render(self) -> bytes:
         assert self._status is not None  # noqa: S101  # start() has set it
+        assert self.metrics is not None  # noqa: S101  # whoever renders has asked for them in the config
         return self.metrics.render(await self._status())
 
     async def _write_metrics(self) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.disk.crashpoint import reached
-from dropscribe.intake.queue_side import LiveRow
 from dropscribe.jobs import arrivals, rows
 from dropscribe.publish.taken_back import remove_error_file
 from dropscribe.work.publisher import STUCK
@@ -18,7 +17,7 @@ from dropscribe.work.publisher import STUCK
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dropscribe.core.model import NewJob, Submitted
+    from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.jobs.database import Connection
     from dropscribe.jobs.rows_engine import RowsEngine
 
@@ -60,7 +59,7 @@ class InboxQueue:
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """Live jobs' rows of one directory."""
-        return [LiveRow(*row) for row in arrivals.read_live(self._reader(), folder, directory)]
+        return self._engine.live(self._reader(), folder, directory)
 
     def directories(self, folder: str) -> Iterable[bytes]:
         """Distinct directories of live rows."""
@@ -69,7 +68,7 @@ class InboxQueue:
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
         """The files are gone; jobs in flight are left to their handler."""
         places = [rows.split_path(path) for path in paths]
-        self._store.call(lambda db: arrivals.withdraw(db, folder, places, reason)).result()
+        self._store.call(lambda db: self._engine.withdraw(db, folder, places, reason)).result()
         for path in paths:
             log.info("job.withdrawn", folder=folder, path=path, reason=reason)
         self._engine.wake_from_thread(self._loop)
@@ -79,7 +78,7 @@ class InboxQueue:
 
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
         """The rows' files were seen again under another device number."""
-        self._store.call(lambda db: arrivals.set_device(db, folder, directory, device)).result()
+        self._store.call(lambda db: self._engine.moved_device(db, folder, directory, device)).result()
 
     def _take_back(self, job: NewJob) -> None:
         for folder, filed in arrivals.read_failed_of(self._reader(), job):

@@ -86,7 +86,7 @@ class StoreError(DropscribeError):
 
 
 class StoreInUse(StoreError):
-    """Raised when another daemon on this machine has the state directory or an inbox."""
+    """Raised when another daemon has the state directory, or, from wherever it runs, an inbox."""
 
 
 class StoreFull(StoreError):
@@ -95,6 +95,10 @@ class StoreFull(StoreError):
 
 class StoreBusy(StoreError):
     """Raised when another process has the database locked, for longer than one waits for a lock."""
+
+
+class StoreAway(StoreBusy):
+    """Raised while a cluster's database cannot be had; nodes wait for it."""
 
 
 class StoreUnusable(StoreError):

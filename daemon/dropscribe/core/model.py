@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 class JobState(enum.StrEnum):
@@ -355,6 +356,24 @@ class Withdrawn:
 
 
 Outcome = Published | KeptForPublishing | Retry | Withdrawn
+
+
+class LiveRow(NamedTuple):
+    """A live job, as far as a listing of its directory has to know it.
+
+    Attributes:
+        name: The file's name within the directory.
+        device: st_dev where it was last seen. Another number for the directory means a remount, or that
+            something else stands there: then nothing in it has vanished.
+        stable_inodes: False where only the name can be compared.
+    """
+
+    name: bytes
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    device: int
+    stable_inodes: bool
 
 
 @dataclass(frozen=True, slots=True)

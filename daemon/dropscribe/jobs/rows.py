@@ -109,7 +109,7 @@ def claim(db: Connection, request: ClaimRequest, now: float, most_crashes: int) 
         found = _oldest_due(db, request, now, most_crashes)
         if found is None:
             break
-        claimed.append(_begin_attempt(db, found, request.provider, now))
+        claimed.append(begin_attempt(db, found, request.provider, now))
         if most_crashes <= 0 and claimed[-1].crashes >= SUSPECT_CRASHES:
             most_crashes = SUSPECT_CRASHES
     return claimed
@@ -135,7 +135,8 @@ def _queues(provider: str, routes: tuple[Route, ...]) -> list[tuple[str, str]]:
     ]
 
 
-def _begin_attempt(db: Connection, job_id: int, provider: str, now: float) -> Job:
+def begin_attempt(db: Connection, job_id: int, provider: str, now: float) -> Job:
+    """Move queued → transcribing; the attempt is counted here."""
     row = db.execute(
         "UPDATE jobs SET state = 'transcribing', provider = ?, attempts = attempts + 1, fence = fence + 1"
         f" WHERE id = ? RETURNING {_JOB_COLUMNS},"
@@ -211,12 +212,16 @@ def _unpack(packed: bytes) -> tuple[tuple[str, bytes], ...]:
 
 def due_for_publishing(db: Connection, now: float, limit: int) -> list[Job]:
     """Kept jobs whose files may be written now, oldest due first."""
+    return kept_jobs(db, "due_at <= ? ORDER BY due_at, jobs.id LIMIT ?", (now, limit))
+
+
+def kept_jobs(db: Connection, which: str, values: tuple[object, ...]) -> list[Job]:
+    """Jobs with their kept answers; *which* is a constant of the caller's."""
     columns = ", ".join("jobs." + column for column in _JOB_COLUMNS.split(", "))
     rows = db.execute(
         f"SELECT {columns}, document, sha256, root, answers.directory, audio, sidecars"  # constants
-        f" FROM jobs JOIN answers ON answers.job_id = jobs.id WHERE {_KEPT} AND due_at <= ?"
-        " ORDER BY due_at, jobs.id LIMIT ?",
-        (now, limit),
+        f" FROM jobs JOIN answers ON answers.job_id = jobs.id WHERE {_KEPT} AND {which}",
+        values,
     ).fetchall()
     return [job_of(row, _kept_of(row[20:])) for row in rows]
 
@@ -324,9 +329,11 @@ def _move(
         raise LateTransitionError(f"job {leaving.job_id} is not {leaving.state} any more")
 
 
-def interrupted(db: Connection) -> list[Job]:
-    """Jobs whose attempt was cut off by the daemon's own end."""
-    rows = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing'").fetchall()
+def interrupted(db: Connection, which: str = "TRUE", values: tuple[object, ...] = ()) -> list[Job]:
+    """Jobs whose attempt was cut off by the daemon's own end; *which* is a constant of the caller's."""
+    rows = db.execute(
+        f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing' AND {which}", values
+    ).fetchall()
     return [job_of(row) for row in rows]
 
 

@@ -17,7 +17,7 @@ import structlog
 
 from dropscribe.core.budget import day_of, stops_of
 from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, StoreFull
-from dropscribe.core.model import AttemptEnd, KeptForPublishing, Retry
+from dropscribe.core.model import AttemptEnd, KeptForPublishing, LiveRow, Retry
 from dropscribe.disk.crashpoint import reached
 from dropscribe.jobs import accounts, arrivals, backlog, hold_rows, ledger, rows, stats, transactions
 from dropscribe.jobs.gate import Gate
@@ -139,7 +139,7 @@ class RowsEngine(abc.ABC):
     async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
         """See the seam."""
         places = [rows.split_path(path) for path in paths]
-        await self.store.do(lambda db: arrivals.withdraw(db, folder, places, reason))
+        await self.store.do(lambda db: self.withdraw(db, folder, places, reason))
         self._wake.set()
 
     async def attempts(self, job: Job) -> list[Attempt]:
@@ -163,6 +163,22 @@ class RowsEngine(abc.ABC):
         """See the seam."""
         today = day_of(self.now(), self._gate.plan.zone)
         return await self._durably(lambda db: accounts.write_mark(db, mark, today))
+
+    # What the inboxes ask, in transactions of their own -------------------------------------------
+
+    def withdraw(self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str) -> None:
+        """End waiting jobs whose files are gone."""
+        arrivals.withdraw(db, folder, places, reason)
+
+    def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
+        """The live jobs of one directory."""
+        return [LiveRow(*row) for row in arrivals.read_live(db, folder, directory)]
+
+    def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:
+        """The directory was mounted anew."""
+        arrivals.set_device(db, folder, directory, device)
+
+    # What the daemon asks of the rows -------------------------------------------------------------
 
     async def begin_folders(self, asks: Mapping[str, bool]) -> None:
         """Mark the first start of folders, before any inbox is listed: what is in it now may be backlog.

@@ -1,0 +1,62 @@
+"""The queue that a config asks for: this machine's own, or a cluster's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.core.errors import StoreAway
+from dropscribe.jobs.embedded import EmbeddedEngine
+
+if TYPE_CHECKING:
+    from dropscribe.config.model import Config
+    from dropscribe.core.retry import RetryLimits
+    from dropscribe.jobs.rows_engine import RowsEngine
+    from dropscribe.jobs.store import Store
+    from dropscribe.service.notify import Notifier
+
+log = structlog.get_logger()
+
+_AGAIN_SECONDS = 2.0
+
+
+def open_engine(config: Config, own: Store, limits: RetryLimits) -> RowsEngine:
+    """The engine, its store open: *own* or a cluster's; whoever opened it closes ``engine.store``.
+
+    Raises:
+        StoreAway: The cluster's database cannot be had now.
+        StoreError: It refuses us.
+    """
+    if config.queue is None:
+        return EmbeddedEngine(own, limits)
+    # The extra is installed where a config asks for it, and costs memory.
+    from dropscribe.app.cluster_node import open_node  # noqa: PLC0415
+
+    return open_node(config, config.queue, limits)
+
+
+async def open_when_there(
+    config: Config, own: Store, limits: RetryLimits, notifier: Notifier, stop: asyncio.Event
+) -> RowsEngine | None:
+    """The same, waiting while a cluster's database is away; None when *stop* is set first.
+
+    Raises:
+        StoreError: It refuses us.
+    """
+    told = False
+    while not stop.is_set():
+        try:
+            return await asyncio.to_thread(open_engine, config, own, limits)
+        except StoreAway as error:
+            if not told:
+                log.warning("queue.away", reason=error.reason, server=error.path)
+            told = True
+            notifier.status("waiting for the queue's database")
+            notifier.extend_timeout(_AGAIN_SECONDS + 60)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_AGAIN_SECONDS):
+                await stop.wait()
+    return None

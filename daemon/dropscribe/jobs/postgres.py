@@ -1,0 +1,150 @@
+"""A connection to PostgreSQL that the rows' functions can use: "?" for values, and roots for mounts.
+
+Guarantees: no absolute path of this node ever enters a row (a value that begins with "/" is one, and is
+written beneath its root's name); what a row holds of another node's is translated on the way out.
+Diagnostics: StoreAway while the server cannot be had; StoreUnusable where it refuses us.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from dropscribe.core.errors import StoreAway, StoreError, StoreUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from dropscribe.jobs.roots import Roots
+
+SCHEMA = "dropscribe"
+"""Where all tables are, procrastinate's too."""
+
+CONNECT_SECONDS = 5
+_DEFAULTS = {
+    "connect_timeout": CONNECT_SECONDS,
+    # A node that is cut off is noticed by both ends within half a minute.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "application_name": "dropscribe",
+}
+SESSION = (
+    f"SET search_path TO {SCHEMA}; SET idle_in_transaction_session_timeout TO '10s';"
+    " SET lock_timeout TO '30s'; SET client_min_messages TO 'warning'"
+)
+"""A node that freezes within a transaction holds up the others for ten seconds at most."""
+
+
+def conninfo(dsn: str) -> str:
+    """*dsn* with what it leaves open; what it says, TLS and certificates too, stands."""
+    parts: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(dsn)}
+    return make_conninfo("", **parts)
+
+
+def server_of(dsn: str) -> str:
+    """Host, port and database of *dsn*, for people; no secret of it."""
+    parts = conninfo_to_dict(dsn)
+    host = parts.get("host") or parts.get("hostaddr") or "local socket"
+    return f"postgresql://{host}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
+
+
+class PostgresConnection:
+    """See :class:`dropscribe.jobs.database.Connection`.
+
+    Raises:
+        StoreAway: The server cannot be had now.
+        StoreUnusable: It is there and refuses us.
+    """
+
+    def __init__(self, dsn: str, roots: Roots) -> None:
+        self._roots = roots
+        self._server = server_of(dsn)
+        try:
+            self.raw = psycopg.connect(conninfo(dsn), autocommit=True)
+            self.raw.execute(SESSION)
+        except psycopg.Error as error:
+            raise store_error(self._server, error) from error
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Cursor:
+        """Run one statement; with no parameters it may be several."""
+        if not parameters:
+            return _Cursor(self.raw.execute(sql.encode()), self._roots)
+        values = [self._to_row(value) for value in parameters]
+        return _Cursor(self.raw.execute(_translated(sql), values), self._roots)
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> _Cursor:
+        """Run one statement for each of *parameters*."""
+        cursor = self.raw.cursor()
+        cursor.executemany(_translated(sql), [[self._to_row(value) for value in row] for row in parameters])
+        return _Cursor(cursor, self._roots)
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self.raw.close()
+
+    def _to_row(self, value: Any) -> Any:
+        if isinstance(value, bytes) and value[:1] == b"/":
+            return self._roots.stored(value)
+        if isinstance(value, str):
+            # A provider's words may hold what PostgreSQL's text may not.
+            return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        return value
+
+
+class _Cursor:
+    def __init__(self, raw: psycopg.Cursor[Any], roots: Roots) -> None:
+        self._raw = raw
+        self._roots = roots
+
+    @property
+    def rowcount(self) -> int:
+        return self._raw.rowcount
+
+    def fetchone(self) -> Any:
+        row = self._raw.fetchone()
+        return row and self._local(row)
+
+    def fetchall(self) -> list[Any]:
+        return [self._local(row) for row in self._raw.fetchall()]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+    def _local(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            self._roots.local(value) if isinstance(value, bytes) and value[:2] == b"//" else value
+            for value in row
+        )
+
+
+@cache
+def _translated(sql: str) -> bytes:
+    """The rows' SQL has no "?" and no "%" but for values."""
+    return sql.replace("?", "%s").encode()
+
+
+def store_error(server: str, error: psycopg.Error) -> StoreError:
+    """What the server said, without the dsn: libpq's texts name host, user and database at most."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    match error:
+        case psycopg.errors.InsufficientPrivilege():
+            return StoreUnusable(server, said, "give the role what docs/cluster.md names")
+        case psycopg.errors.DiskFull():
+            return StoreAway(server, said, "make room on the database's disk")
+        case psycopg.OperationalError() | psycopg.InterfaceError() if _is_refusal(said):
+            return StoreUnusable(server, said, "look at queue.dsn: user, password, database, TLS")
+        case psycopg.OperationalError() | psycopg.InterfaceError():
+            return StoreAway(server, said, "nodes wait until the database is back")
+        case _:
+            return StoreError(server, said, "this is a bug; please report it")
+
+
+def _is_refusal(said: str) -> bool:
+    """At the connection psycopg gives no SQLSTATE, only libpq's text."""
+    marks = ("authentication failed", "does not exist", "no pg_hba.conf entry", "certificate", "no password")
+    return any(mark in said for mark in marks)

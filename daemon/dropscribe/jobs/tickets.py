@@ -1,0 +1,357 @@
+"""Tickets: jobs fed to procrastinate, a bounded window of them, and what becomes of each.
+
+A row of ``jobs`` is the truth; a ticket only says whose turn it may be. Feeding writes both in one
+transaction. A ticket is void once its row no longer names it: whoever draws it finds nothing to do.
+Bounded, because each claim of procrastinate's looks at all that waits: 100,000 jobs of a paused queue slow
+every other queue down (SCALING.md §2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dropscribe.core.budget import stops_of
+from dropscribe.core.model import JobState, Scope, ScopeKind
+from dropscribe.core.retry import crash_wait_seconds
+from dropscribe.core.routing import routes_for
+from dropscribe.jobs import accounts, hold_rows, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from dropscribe.core.model import Hold, Job
+    from dropscribe.core.retry import RetryLimits
+    from dropscribe.core.routing import Route
+    from dropscribe.jobs.database import Connection
+    from dropscribe.jobs.engine import Lane, Plan
+
+WINDOW = 10
+"""Tickets a provider and folder, in multiples of the provider's slots."""
+
+PUBLISHING_WINDOW = 64
+
+PUBLISH = "?publish"
+"""The lane of jobs whose answers are kept; no provider can have this name."""
+
+_KEPT = "state IN ('transcribed', 'rejected')"
+
+
+@dataclass(frozen=True, slots=True)
+class NewTicket:
+    """One job to be fed.
+
+    Attributes:
+        lane: A provider, or :data:`PUBLISH`.
+    """
+
+    job_id: int
+    lane: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What a feeding found.
+
+    Attributes:
+        holds: Every hold there is.
+        stops: Budgets that are spent.
+    """
+
+    count: int
+    holds: Sequence[Hold]
+    stops: Sequence[Hold]
+
+
+def feed(
+    db: Connection, plan: Plan, issue: Callable[[Sequence[NewTicket]], Sequence[int]], now: float
+) -> Fed:
+    """Fill the windows of whatever is not held; a held provider or folder gets its probe when that is due.
+
+    Args:
+        issue: Defers tickets in the transaction that is open; returns procrastinate's ids.
+    """
+    holds = hold_rows.read_holds(db)
+    stops = stops_of(accounts.read_accounts(db, plan.budgets, plan.zone, now))
+    new = [*_to_transcribe(db, plan, holds, stops, now), *_to_publish(db, plan, now)]
+    if new:
+        tickets = issue(new)
+        db.executemany(
+            "UPDATE jobs SET ticket = ?, lane = ? WHERE id = ?",
+            [(ticket, each.lane, each.job_id) for ticket, each in zip(tickets, new, strict=True)],
+        )
+    return Fed(len(new), holds, stops)
+
+
+def _to_transcribe(
+    db: Connection, plan: Plan, holds: Sequence[Hold], stops: Sequence[Hold], now: float
+) -> Iterator[NewTicket]:
+    stopped = {stop.scope for stop in stops}
+    held = {hold.scope for hold in holds} | stopped
+    providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
+    folders = {scope.name for scope in held if scope.kind is ScopeKind.FOLDER}
+    fed = _fed(db)
+    waiting = _waiting(db, fed)
+    for name, lane in plan.lanes.items():
+        if name not in providers:
+            for route in routes_for(name, plan.chains, providers, folders, plan.firm):
+                room = WINDOW * lane.slots - fed.get((name, route.folder), 0)
+                if room > 0 and route.folder in waiting:
+                    yield from _due(db, name, route, now, room)
+    for hold in holds:
+        if hold.next_probe_at <= now and hold.scope not in stopped and not _is_probed(db, hold.scope):
+            yield from _probe(db, plan, hold.scope, providers, {each.name for each in stopped})
+
+
+def _fed(db: Connection) -> Mapping[tuple[str, str], int]:
+    found = db.execute(
+        "SELECT lane, folder, count(*) FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL GROUP BY 1, 2"
+    )
+    return {(lane, folder): n for lane, folder, n in found}
+
+
+def _waiting(db: Connection, fed: Mapping[tuple[str, str], int]) -> set[str]:
+    """Folders with queued jobs that have no ticket; no search is made in the others."""
+    counts = db.execute("SELECT folder, n FROM counts WHERE state = 'queued'").fetchall()
+    by_folder: dict[str, int] = {}
+    for (_, folder), n in fed.items():
+        by_folder[folder] = by_folder.get(folder, 0) + n
+    return {folder for folder, n in counts if n > by_folder.get(folder, 0)}
+
+
+def _due(db: Connection, provider: str, route: Route, now: float, room: int) -> list[NewTicket]:
+    """Oldest due first; one walk along an index for each pin, never a sort over the backlog."""
+    pins = ("", provider) if route.unpinned else (provider,)
+    part = (
+        "(SELECT due_at, id FROM jobs WHERE state = 'queued' AND ticket IS NULL AND folder = ? AND pin = ?"
+        " AND due_at <= ? ORDER BY due_at, id LIMIT ?)"
+    )
+    found = db.execute(
+        f"SELECT due_at, id FROM ({' UNION ALL '.join(part for _ in pins)}) AS due ORDER BY 1, 2 LIMIT ?",
+        (*(value for pin in pins for value in (route.folder, pin, now, room)), room),
+    ).fetchall()
+    return [NewTicket(job_id, provider, route.folder) for _, job_id in found]
+
+
+def _is_probed(db: Connection, scope: Scope) -> bool:
+    """Whether a job of what is held is on its way; the hold's own ended when it began."""
+    column, lane = ("provider", "lane") if scope.kind is ScopeKind.PROVIDER else ("folder", "folder")
+    return (
+        db.execute(
+            f"SELECT 1 FROM jobs WHERE state = 'transcribing' AND {column} = ? UNION ALL"  # constants
+            f" SELECT 1 FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL AND {lane} = ? LIMIT 1",
+            (scope.name, scope.name),
+        ).fetchone()
+        is not None
+    )
+
+
+def _probe(
+    db: Connection, plan: Plan, scope: Scope, held_providers: Collection[str], stopped: Collection[str]
+) -> list[NewTicket]:
+    """The oldest job that may try whether a hold is over, due or not."""
+    candidates: list[tuple[float, int, str, str]] = []
+    for name in plan.lanes:
+        if name in stopped or (scope.kind is ScopeKind.PROVIDER and name != scope.name):
+            continue
+        if scope.kind is ScopeKind.FOLDER and name in held_providers:
+            continue
+        for route in routes_for(name, plan.chains, held_providers, stopped, plan.firm):
+            if scope.kind is ScopeKind.PROVIDER or route.folder == scope.name:
+                candidates += [
+                    (due_at, job_id, name, route.folder) for due_at, job_id in _oldest(db, name, route)
+                ]
+    return [NewTicket(job_id, name, folder) for _, job_id, name, folder in sorted(candidates)[:1]]
+
+
+def _oldest(db: Connection, provider: str, route: Route) -> list[tuple[float, int]]:
+    pins = ("", provider) if route.unpinned else (provider,)
+    found: list[tuple[float, int]] = []
+    for pin in pins:
+        found += db.execute(
+            "SELECT due_at, id FROM jobs WHERE state = 'queued' AND ticket IS NULL AND folder = ? AND pin = ?"
+            " ORDER BY due_at, id LIMIT 1",
+            (route.folder, pin),
+        ).fetchall()
+    return found
+
+
+def _to_publish(db: Connection, plan: Plan, now: float) -> list[NewTicket]:
+    """Kept answers that nobody is publishing: their node died, or their disk put them off."""
+    found = db.execute(
+        f"SELECT id, folder FROM jobs WHERE {_KEPT} AND ticket IS NULL AND due_at <= ?"
+        " ORDER BY due_at, id LIMIT ?",
+        (now, PUBLISHING_WINDOW),
+    ).fetchall()
+    return [NewTicket(job_id, PUBLISH, folder) for job_id, folder in found if folder in plan.chains]
+
+
+# What a ticket turns into -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The ticket's turn has not come: ask again after *seconds*, or when a slot is let go of here."""
+
+    seconds: float
+
+
+SLOT_LOOK_SECONDS = 0.1
+"""How often a node that waits for a slot asks for one that another node has let go of."""
+
+_SLOT_LOCKS = 0x64726F71
+
+
+class Slots:
+    """This node's share of the providers' slots: session locks on the server, numbered 1 to n.
+
+    They go with the session: a node that dies lets go of them at once.
+    """
+
+    def __init__(self) -> None:
+        self.mine: dict[str, set[int]] = {}
+
+    def take(self, db: Connection, lane: Lane) -> int | None:
+        """A free slot's number, or None."""
+        mine = self.mine.setdefault(lane.provider, set())
+        row = db.execute(
+            "SELECT n FROM generate_series(1, ?) AS n WHERE NOT n = ANY(?::int[])"
+            " AND pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
+            (lane.slots, sorted(mine), _SLOT_LOCKS, lane.provider),
+        ).fetchone()
+        if row is None:
+            return None
+        mine.add(row[0])
+        return int(row[0])
+
+    def let_go(self, db: Connection, provider: str, slot: int) -> None:
+        """Free a slot for all."""
+        self.mine.get(provider, set()).discard(slot)
+        db.execute(
+            "SELECT pg_advisory_unlock(?, hashtext(? || ':' || ?))", (_SLOT_LOCKS, provider, str(slot))
+        )
+
+    def take_again(self, db: Connection) -> None:
+        """On a new connection: what runs here has its slot again, unless somebody was quicker."""
+        for provider, mine in self.mine.items():
+            for slot in mine:
+                db.execute(
+                    "SELECT pg_try_advisory_lock(?, hashtext(? || ':' || ?))",
+                    (_SLOT_LOCKS, provider, str(slot)),
+                )
+
+
+def begin(
+    db: Connection, drawn: tuple[int, int], lane: Lane, slots: Slots, node: str, now: float
+) -> tuple[Job, int] | Wait | None:
+    """Begin the attempt that a ticket stands for, once its provider has a slot and its pace allows it.
+
+    Args:
+        drawn: (job id, ticket).
+
+    Returns:
+        The job and its slot; None where the ticket is void.
+    """
+    job_id, ticket = drawn
+    found = db.execute(
+        "SELECT 1 FROM jobs WHERE id = ? AND ticket = ? AND state = 'queued'", (job_id, ticket)
+    )
+    if found.fetchone() is None:
+        return None
+    if left_seconds := _pace_seconds(db, lane.provider, now):
+        return Wait(left_seconds)
+    slot = slots.take(db, lane)
+    if slot is None:
+        return Wait(SLOT_LOOK_SECONDS)
+    if lane.requests_per_minute:
+        db.execute(
+            "INSERT INTO paces (provider, next_at) VALUES (?, ?)"
+            " ON CONFLICT (provider) DO UPDATE SET next_at = excluded.next_at",
+            (lane.provider, now + 60.0 / lane.requests_per_minute),
+        )
+    job = rows.begin_attempt(db, job_id, lane.provider, now)
+    db.execute("UPDATE jobs SET node = ? WHERE id = ?", (node, job_id))
+    return job, slot
+
+
+def _pace_seconds(db: Connection, provider: str, now: float) -> float:
+    """How long nothing may start at *provider*: starts are evenly spaced over all nodes."""
+    row = db.execute("SELECT greatest(next_at, slow_until) FROM paces WHERE provider = ?", (provider,))
+    (at,) = row.fetchone() or (0.0,)
+    return max(0.0, at - now)
+
+
+def slow(db: Connection, provider: str, until: float) -> None:
+    """Start nothing more at *provider* until then, on any node."""
+    db.execute(
+        "INSERT INTO paces (provider, slow_until) VALUES (?, ?) ON CONFLICT (provider) DO UPDATE"
+        " SET slow_until = greatest(paces.slow_until, excluded.slow_until)",
+        (provider, until),
+    )
+
+
+def draw_kept(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
+    """The job that a publishing ticket stands for; None where it is void."""
+    db.execute(f"UPDATE jobs SET node = ? WHERE id = ? AND ticket = ? AND {_KEPT}", (node, job_id, ticket))
+    found = rows.kept_jobs(db, "jobs.id = ? AND ticket = ?", (job_id, ticket))
+    return found[0] if found else None
+
+
+def void(db: Connection, scope: Scope) -> None:
+    """Queued jobs of what is held lose their tickets: they may go another way."""
+    column = "lane" if scope.kind is ScopeKind.PROVIDER else "folder"
+    db.execute(
+        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE state = 'queued' AND ticket IS NOT NULL"  # constant
+        f" AND {column} = ?",
+        (scope.name,),
+    )
+
+
+def let_go(db: Connection, job_id: int) -> None:
+    """The job waits again: what feeds next may take it."""
+    db.execute("UPDATE jobs SET ticket = NULL, lane = '' WHERE id = ?", (job_id,))
+
+
+def rescue(db: Connection, tickets: Sequence[int], limits: RetryLimits, now: float) -> list[Job]:
+    """Take back what nodes had that are gone; returns the jobs whose attempts were cut off."""
+    return _take_back(db, "ticket = ANY(?::bigint[])", (list(tickets),), limits, now)
+
+
+def rescue_node(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
+    """Take back what an earlier process of this node had begun."""
+    return _take_back(db, f"node = ? AND (state = 'transcribing' OR {_KEPT})", (node,), limits, now)
+
+
+def _take_back(
+    db: Connection, which: str, values: tuple[object, ...], limits: RetryLimits, now: float
+) -> list[Job]:
+    cut_off = rows.interrupted(db, which, values)
+    for job in cut_off:
+        rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
+    db.execute(
+        f"UPDATE jobs SET ticket = NULL, lane = '', node = '' WHERE {which}"  # constants
+        f" AND (state = '{JobState.QUEUED}' OR {_KEPT})",
+        values,
+    )
+    for job in cut_off:
+        let_go(db, job.id)
+    return cut_off
+
+
+YOUNG_SECONDS = 90.0
+"""A row this young is not withdrawn: a network file system may not show its file to every node yet."""
+
+
+def withdraw(
+    db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str, now: float
+) -> None:
+    """Waiting jobs whose files are gone end; what a node has drawn is left to its handler."""
+    for directory, name in places:
+        found = db.execute(
+            "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND received_at < ?"
+            f" AND (state = 'queued' OR {_KEPT} AND ticket IS NULL)",
+            (folder, directory, name, now - YOUNG_SECONDS),
+        ).fetchall()
+        for job_id, state in found:
+            rows.end(db, rows.Standing(job_id, JobState(state)), JobState.WITHDRAWN, reason=reason)

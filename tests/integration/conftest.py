@@ -1,0 +1,30 @@
+"""The conformance of both engines: what these modules claim holds on SQLite and on PostgreSQL."""
+
+import pytest
+
+from support import house
+
+ON_BOTH_ENGINES = {
+    "test_backlog",
+    "test_budgets",
+    "test_fallback",
+    "test_holds",
+    "test_places",
+    "test_reuse",
+    "test_work_files",
+}
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_ENGINES:
+        metafunc.parametrize("queue_kind", ["embedded", "postgres"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def queue_kind(request):
+    """Which queue a house gets; on PostgreSQL a fresh database a test."""
+    kind = getattr(request, "param", "embedded")
+    if kind == "postgres":
+        house.CLUSTER_DSN.append(request.getfixturevalue("postgres_dsn"))
+    yield kind
+    house.CLUSTER_DSN.clear()

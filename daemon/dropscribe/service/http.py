@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe.core.errors import DropscribeError
-from dropscribe.service.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -34,6 +33,7 @@ ANSWER_SECONDS = 10.0
 """For making the answer, and again for the client to take it."""
 
 _TEXT = "text/plain; charset=utf-8"
+_METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 log = structlog.get_logger()
@@ -217,7 +217,7 @@ class HttpListener:
 
     async def _route(self, path: str) -> _Answer:
         if path == "/metrics":
-            return _Answer(HTTPStatus.OK, await self._endpoints.metrics(), CONTENT_TYPE)
+            return _Answer(HTTPStatus.OK, await self._endpoints.metrics(), _METRICS_TEXT)
         if path == "/status":
             body = json.dumps(await self._endpoints.status()).encode() + b"\n"
             return _Answer(HTTPStatus.OK, body, "application/json")

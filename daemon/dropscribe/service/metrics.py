@@ -1,5 +1,7 @@
 """The numbers that Prometheus scrapes or node_exporter's textfile collector picks up.
 
+Only imported where somebody looks at them: with its library it takes 3 MiB.
+
 Guarantees: a registry of its own, so that nothing else of the process leaks in; labels are names from the
 config or short codes, never paths, and their number is bounded; :meth:`Metrics.render` never raises for a
 name or code that is odd.
@@ -7,11 +9,7 @@ name or code that is odd.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import (
@@ -29,9 +27,6 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of what :meth:`Metrics.render` returns."""
 
 WAITING_STATES = ("settling", "queued", "transcribing", "deferred", "held", "publishing", "blocked")
 """The states of queue_files, as in ``status --json`` (CONTRACT.md §6)."""
@@ -183,23 +178,3 @@ class _Snapshot(Collector):
 
 def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"dropscribe_{name}", text, labels=labels)
-
-
-def write_metrics_file(path: Path, content: bytes) -> None:
-    """Put *content* at *path* in one step, readable by all: for node_exporter's textfile collector.
-
-    The temporary name does not end in ``.prom``, so that the collector never reads half a file.
-
-    Raises:
-        OSError: The folder is missing or full; what was at *path* is still there.
-    """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o644)
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise

@@ -9,8 +9,9 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
+from dropscribe.core.errors import ListenError
 from dropscribe.service import http
-from dropscribe.service.http import Endpoints, HttpListener, ListenError, is_loopback
+from dropscribe.service.http import Endpoints, HttpListener, is_loopback
 
 STATUS = {"schema": "dropscribe.status/1", "running": True, "folders": {"caf\udce9": {}}, "providers": {}}
 

@@ -11,7 +11,6 @@ import structlog
 
 from dropscribe.service.heartbeat import Heartbeat
 from dropscribe.service.hooks import Hooks
-from dropscribe.service.http import Endpoints, HttpListener
 from dropscribe.service.notifications import Notifications
 from dropscribe.service.people import People
 from dropscribe.service.textfile import write_metrics_file
@@ -23,8 +22,13 @@ if TYPE_CHECKING:
     from dropscribe.app.reporter import Reporter
     from dropscribe.config.model import Config
     from dropscribe.jobs.store import Store
+    from dropscribe.service.http import HttpListener
     from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Recipient
+
+    Status = Callable[[], Awaitable[dict[str, Any]]]
+    Answers = tuple[Callable[[], Awaitable[bytes]], Status, Callable[[], str], Callable[[], str]]
+    """Of :class:`dropscribe.service.http.Endpoints`."""
 
 METRICS_FILE_SECONDS = 15.0
 LAST_WORDS_SECONDS = 5.0
@@ -46,14 +50,14 @@ class Health:
         self.hooks = _build_hooks(config)
         self.notifications = _build_notifications(config, store)
         self._listener: HttpListener | None = None
-        self._status: Callable[[], Awaitable[dict[str, Any]]] | None = None
-        self._endpoints: Endpoints | None = None
+        self._status: Status | None = None
+        self._answers: Answers | None = None
         self._restart = asyncio.Event()
         self._unwritten_reason = ""
 
     async def start(
         self,
-        status: Callable[[], Awaitable[dict[str, Any]]],
+        status: Status,
         find_stuck: Callable[[], str],
         find_unready: Callable[[], str],
     ) -> None:
@@ -63,7 +67,7 @@ class Health:
             ListenError: The address cannot be had.
         """
         self._status = status
-        self._endpoints = Endpoints(self._render, status, find_stuck, find_unready)
+        self._answers = (self._render, status, find_stuck, find_unready)
         self._is_degraded = lambda: bool(find_stuck() or find_unready())
         self._listener = await self._listen(self._config)
 
@@ -138,9 +142,12 @@ class Health:
         return parts
 
     async def _listen(self, config: Config) -> HttpListener | None:
-        if config.http is None or self._endpoints is None:
+        if config.http is None or self._answers is None:
             return None
-        listener = HttpListener(config.http.host, config.http.port, self._endpoints, _token(config))
+        from dropscribe.service.http import Endpoints, HttpListener  # noqa: PLC0415  # 1 MiB
+
+        endpoints = Endpoints(*self._answers)
+        listener = HttpListener(config.http.host, config.http.port, endpoints, _token(config))
         await listener.start()
         return listener
 

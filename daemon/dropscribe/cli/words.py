@@ -11,11 +11,11 @@ from dropscribe.core.errors import (
     AudioError,
     ConfigError,
     DropscribeError,
+    ListenError,
     ProviderError,
     StoreError,
     StoreInUse,
 )
-from dropscribe.service.http import ListenError
 from dropscribe.transcripts.document import path_text
 
 

@@ -14,6 +14,7 @@ The tree::
     │   ├── AudioChanged           it is not the file that settled
     │   ├── AudioForbidden         it may be moved but not read
     │   └── AudioUnsafe            a symlink, a device, a pipe: never followed
+    ├── ListenError            the listener cannot listen
     ├── PublishError           the answer is kept, the files could not be written yet
     └── ProviderError          one attempt failed
         ├── TemporaryFailure       try again later (network, 5xx, 429)
@@ -144,6 +145,20 @@ class PublishError(DropscribeError):
         self.path = path
         self.reason = reason
         self.code = code
+
+
+class ListenError(DropscribeError):
+    """Raised when the listener cannot listen.
+
+    Attributes:
+        address: host:port, as the config has it.
+        reason: What the system said, or what is missing.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"{address}: {reason}")
+        self.address = address
+        self.reason = reason
 
 
 class ProviderError(DropscribeError):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dropscribe.core.errors import DropscribeError
+from dropscribe.core.errors import ListenError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -37,20 +37,6 @@ _METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 log = structlog.get_logger()
-
-
-class ListenError(DropscribeError):
-    """Raised when the listener cannot listen.
-
-    Attributes:
-        address: host:port, as the config has it.
-        reason: What the system said, or what is missing.
-    """
-
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"{address}: {reason}")
-        self.address = address
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)

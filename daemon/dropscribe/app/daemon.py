@@ -121,7 +121,8 @@ class Daemon:
         self.reporter = Reporter(self.health.metrics, self.health.hooks, self.health.notifications)
         self.disks = DiskThreads()
         queue = InboxQueue(self.engine, asyncio.get_running_loop())
-        self.inboxes = Inboxes(self.engine, queue, self._news.set)
+        is_alone = self.config.queue is None
+        self.inboxes = Inboxes(self.engine, queue, self._news.set, exclusive=is_alone)
         hold = self.config.hold
         self.holds = Holds(self.engine, self.reporter, hold.first_seconds, hold.max_seconds)
         answers = Answers(self.engine, self.disks)
@@ -147,7 +148,7 @@ class Daemon:
     async def _run_built(self, *, once: bool) -> RunResult:
         try:
             async with asyncio.TaskGroup() as group:
-                await refuse_owned(self.config.folders)
+                await refuse_owned(_watched(self.config), exclusive=self.config.queue is None)
                 plan = build_plan(self.config)
                 self.engine.replan(plan)
                 await self.budgets.audit()

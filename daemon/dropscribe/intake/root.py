@@ -27,12 +27,16 @@ _WORDS = {
 class Root:
     """One inbox's own folder.
 
+    Args:
+        exclusive: False where several daemons share one queue, and so their inboxes: then none is locked.
+
     Attributes:
         identity: (st_dev, st_ino) of the folder that is locked now, or None.
     """
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, *, exclusive: bool = True) -> None:
         self.path = path
+        self._is_exclusive = exclusive
         self.identity: tuple[int, int] | None = None
         self._lock: socket.socket | None = None
 
@@ -65,9 +69,10 @@ class Root:
         if identity == self.identity:
             return ""
         self.unlock()
-        self._lock = _take(identity)
-        if self._lock is None:
-            return TAKEN
+        if self._is_exclusive:
+            self._lock = _take(identity)
+            if self._lock is None:
+                return TAKEN
         self.identity = identity
         return ""
 

@@ -73,7 +73,7 @@ class Rounds:
         self._mounts = MountCache()
         place = Place(rule.name, os.fsencode(rule.inbox), queue, self._mounts, wall)
         self._path = place.root
-        self.root = Root(place.root)
+        self.root = Root(place.root, exclusive=exclusive)
         self.owner = Ownership(rule.name, place.root, exclusive=exclusive, wall=wall)
         times = QuietTimes(rule.settle_seconds, rule.settle_incomplete_seconds)
         self.settler = Settler(place, times)

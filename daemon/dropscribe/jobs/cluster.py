@@ -437,8 +437,8 @@ class ClusterEngine(RowsEngine):
 
 def _is_anything_in_flight(db: Connection) -> bool:
     found = db.execute(
-        f"SELECT 1 FROM jobs WHERE state IN ('{JobState.TRANSCRIBING}', '{JobState.TRANSCRIBED}',"
-        f" '{JobState.REJECTED}') LIMIT 1"
+        f"SELECT 1 FROM jobs WHERE state = '{JobState.TRANSCRIBING}' OR (ticket IS NOT NULL"
+        f" AND state IN ('{JobState.TRANSCRIBED}', '{JobState.REJECTED}')) LIMIT 1"
     )
     return found.fetchone() is not None
 

@@ -131,7 +131,7 @@ class AudioFile:
         self.snapshot = snapshot_of(self._status)
         self.size_bytes = self.snapshot.size_bytes
         # A recording of one block costs no second hop to a thread.
-        self._first = os.pread(descriptor, BLOCK_BYTES, 0)
+        self._first = os.pread(descriptor, min(BLOCK_BYTES, self.size_bytes), 0)
 
     @classmethod
     def open(cls, root: bytes, path: bytes, executor: Executor | None = None) -> AudioFile:

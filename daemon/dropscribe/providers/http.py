@@ -170,7 +170,8 @@ class HttpTransport:
         if self._idle:
             return self._idle.pop()
         try:
-            return Wire(self._url, _ssl_context())
+            is_plain = self._url.lower().startswith("http:")
+            return Wire(self._url, None if is_plain else _ssl_context())
         except httpx.InvalidURL:
             raise ProviderUnusable("bad_url", "the provider's url is none") from None
 

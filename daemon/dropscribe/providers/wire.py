@@ -173,7 +173,7 @@ class Wire(httpx.AsyncBaseTransport):
     Raises httpcore's exceptions, not httpx's.
     """
 
-    def __init__(self, url: str, ssl_context: ssl.SSLContext) -> None:
+    def __init__(self, url: str, ssl_context: ssl.SSLContext | None) -> None:
         self._settings: dict[str, Any] = {
             "ssl_context": ssl_context,
             "keepalive_expiry": KEEPALIVE_SECONDS,

@@ -7,7 +7,9 @@ file's name with a newline or a terminal's escape sequence in it, can forge or r
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ TRACEBACK = "exception"
 """The field that holds a traceback's text."""
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", '"': '\\"'}
+_AMBIGUOUS = re.compile(r'[ ="\\]')
 _COLOURS = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
 
 
@@ -39,7 +42,7 @@ def render_value(value: Plain) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-    if text and text.isprintable() and not any(c in text for c in ' ="\\'):
+    if text and text.isprintable() and not _AMBIGUOUS.search(text):
         return text
     return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else _escape(c)) for c in text) + '"'
 
@@ -89,5 +92,6 @@ def _escape(character: str) -> str:
     )
 
 
+@functools.lru_cache(maxsize=512)  # the code's own words: a few dozen in all
 def _bare_key(key: str) -> str:
     return "".join(c if c.isprintable() and c not in ' ="' else "_" for c in key) or "_"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MASK = "***"
 
+_MOST_KEYS = 512
+
 SHORTEST_SECRET = 4
 """Anything shorter, the "x" that some local servers are given, would mask half of every line."""
 
@@ -40,6 +42,7 @@ class Redactor:
     def __init__(self) -> None:
         self._forms: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._keys: dict[str, tuple[str, bool]] = {}
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Take *secrets* out of every value from now on."""
@@ -49,6 +52,7 @@ class Redactor:
         if self._forms:
             longest_first = sorted(self._forms, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+            self._keys = {}
 
     def clean_text(self, text: str) -> str:
         """*text* without secrets, and with its URLs cut before the query."""
@@ -62,10 +66,19 @@ class Redactor:
         """*fields* as plain values; those whose key says that they are secret are masked."""
         plain: dict[str, Plain] = {}
         for key, value in fields.items():
-            name = str(key)
-            is_masked = _SECRET_KEY.search(name) is not None and value is not None
-            plain[self.clean_text(name)] = MASK if is_masked else self.clean(value)
+            name, is_secret = self._key(str(key))
+            plain[name] = MASK if is_secret and value is not None else self.clean(value)
         return plain
+
+    def _key(self, name: str) -> tuple[str, bool]:
+        """The clean name, and whether it says that its value is secret; remembered, for keys come back."""
+        keys = self._keys  # another thread that learns puts a new one in its place
+        known = keys.get(name)
+        if known is None:
+            known = (self.clean_text(name), _SECRET_KEY.search(name) is not None)
+            if len(keys) < _MOST_KEYS:
+                keys[name] = known
+        return known
 
     def clean(self, value: object) -> Plain:
         """*value* as JSON knows values. Bytes are paths: what is not UTF-8 becomes lone surrogates."""

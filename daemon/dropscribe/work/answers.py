@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -130,9 +129,9 @@ class Answers:
         self, job: Job, setup: Setup, formats: tuple[str, ...], refused: set[int], *, rejected: bool
     ) -> _Naming:
         """The next number's; *refused* numbers were reserved by other live jobs."""
-        rule, loop = setup.rule(job.folder), asyncio.get_running_loop()
+        rule = setup.rule(job.folder)
         search = partial(_first_free, rule, job.path, formats, frozenset(refused), rejected=rejected)
-        return await loop.run_in_executor(self._disks.of(job.folder), search)
+        return await self._disks.run(job.folder, search)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ names are kept; nothing is kept for audio that changed while it was read.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections import Counter
@@ -111,7 +110,7 @@ class Handler:
             self.answers.foresee(job, setup)
             return AudioFile.open(setup.inbox(job.folder), job.path, threads)
 
-        audio = await asyncio.get_running_loop().run_in_executor(threads, open_and_foresee)
+        audio = await self.disks.run(job.folder, open_and_foresee)
         if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
             audio.close()
             raise AudioChanged(job.path, "changed since it settled")

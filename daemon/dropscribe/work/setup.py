@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.jobs.engine import Lane, Plan
+from dropscribe.work.together import Together, run_each
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
     from dropscribe.providers.base import Provider
+
+T = TypeVar("T")
 
 DISK_THREADS = 8
 """A folder: its inbox and its done. A mount that hangs holds up its own folder's threads and no other's."""
@@ -86,12 +89,20 @@ class DiskThreads:
 
     def __init__(self) -> None:
         self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._together: dict[str, Together[Callable[[], Any], Any]] = {}
 
     def of(self, folder: str) -> ThreadPoolExecutor:
         """The folder's pool; threads are made when they are needed."""
         if folder not in self._pools:
             self._pools[folder] = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix=f"disk {folder}")
         return self._pools[folder]
+
+    async def run(self, folder: str, call: Callable[[], T]) -> T:
+        """Make a short call in one of the folder's threads, together with those that wait as well."""
+        together = self._together.get(folder)
+        if together is None:
+            together = self._together[folder] = Together(self.of(folder), run_each)
+        return cast("T", await together.do(call))
 
     def close(self) -> None:
         """Take no more work; do not wait for a mount that hangs."""

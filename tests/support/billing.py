@@ -56,8 +56,8 @@ class Weather:
         return Fault(delay_seconds=self._rng.uniform(*self._delay_seconds))
 
 
-def billing_emulator() -> tuple[Emulator, Till]:
-    """An emulator, to be entered, and its till."""
-    emulator, till = Emulator(), Till()
+def billing_emulator(host: str = "127.0.0.1") -> tuple[Emulator, Till]:
+    """An emulator that listens on *host*, to be entered, and its till."""
+    emulator, till = Emulator(host=host), Till()
     emulator.vendors = till
     return emulator, till

@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections import deque
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -76,16 +77,24 @@ class Emulator:
         requests: What was received, oldest first.
         script: What the next requests do; None or nothing left means what is documented.
         vendors: What the documented answers come from.
+        began_at: When each request's head came, by the monotonic clock.
+        most_at_once: Requests under way at one time, at most; one whose client has hung up is under way
+            no more.
     """
 
-    def __init__(self, port: int = 0, *, key: str = KEY, instant: bool = False) -> None:
+    def __init__(
+        self, port: int = 0, *, key: str = KEY, instant: bool = False, host: str = "127.0.0.1"
+    ) -> None:
         self.requests: list[Received] = []
         self.script: deque[Fault | None] = deque()
         self.vendors = Vendors(key)
         self.count = 0
         self.open_connections = 0
+        self.began_at: list[float] = []
+        self.most_at_once = 0
+        self._under_way: set[Exchange] = set()
         self._instant = instant
-        self._socket = socket.create_server(("127.0.0.1", port), backlog=512)
+        self._socket = socket.create_server((host, port), backlog=512)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,6 +143,21 @@ class Emulator:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 writer.close()
 
+    def begin(self, exchange: Exchange) -> None:
+        """A request's head came."""
+        self.began_at.append(time.monotonic())
+        self._under_way.add(exchange)
+        self.most_at_once = max(self.most_at_once, self.at_once)
+
+    def end(self, exchange: Exchange) -> None:
+        """Its answer is out, or nobody waits for it."""
+        self._under_way.discard(exchange)
+
+    @property
+    def at_once(self) -> int:
+        """Requests under way now."""
+        return sum(not each.reader.at_eof() for each in tuple(self._under_way))
+
     @property
     def instant(self) -> bool:
         """Whether requests are answered without being looked at."""
@@ -161,7 +185,11 @@ class Exchange:
             return await self._instantly(request)
         self.emulator.requests.append(request)
         fault = self.emulator.script.popleft() if self.emulator.script else None
-        return await self._faulty(request, fault) if fault else await self._faultless(request)
+        self.emulator.begin(self)
+        try:
+            return await self._faulty(request, fault) if fault else await self._faultless(request)
+        finally:
+            self.emulator.end(self)
 
     async def _faultless(self, request: Received) -> bool:
         kept = await self._read_body(request)

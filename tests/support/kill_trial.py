@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dropscribe.cli.main import main
 from support.billing import Till, Weather, billing_emulator
@@ -37,6 +37,7 @@ class Trial:
         large_bytes: Size of the largest files.
         most_alive_seconds: A start lives between 0 and so long after it is ready; one in six is killed
             before that.
+        renames_alone: Files come whole, by a rename: for rules that wait for nothing.
     """
 
     seed: int
@@ -47,6 +48,25 @@ class Trial:
     share_503: float = 0.05
     most_alive_seconds: float = 1.5
     delay_seconds: tuple[float, float] = (0.0, 0.3)
+    renames_alone: bool = False
+
+
+class Site(Protocol):
+    """Where files are dropped and looked for: one installation, or a cluster's share."""
+
+    root: Path
+
+    @property
+    def inbox(self) -> Path: ...
+
+    @property
+    def done(self) -> Path: ...
+
+    @property
+    def failed(self) -> Path: ...
+
+    @property
+    def config_path(self) -> Path: ...
 
 
 @dataclass
@@ -101,7 +121,7 @@ class Dropped:
 class Dropper:
     """Drops files in every manner, some while the daemon is dead: known by their digest."""
 
-    def __init__(self, trial: Trial, site: Installation, till: Till) -> None:
+    def __init__(self, trial: Trial, site: Site, till: Till) -> None:
         self.dropped: dict[str, Dropped] = {}
         self._trial = trial
         self._site = site
@@ -137,7 +157,8 @@ class Dropper:
             self._till.refused.add(sha256)
         path = self._site.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        manner = self._rng.choice((self._rename_in, self._write_in_place, self._write_slowly))
+        manners = (self._rename_in, self._write_in_place, self._write_slowly)
+        manner = self._rename_in if self._trial.renames_alone else self._rng.choice(manners)
         status = manner(path, content)
         mode = status.st_mode & 0o777
         self.dropped[sha256] = Dropped(name, sha256, len(content), status.st_mtime_ns, mode, is_refused)
@@ -198,8 +219,8 @@ def run_trial(trial: Trial, root: Path, filed: Path | None = None) -> Report:
     report.starts = site.starts
     report.paid_again = till.paid_again()
     report.interrupted = told(site, "status")["folders"]["calls"]["maybe_paid_twice"]
-    _look_at_the_end(site, dropper.dropped, report)
-    _look_for_names(site, dropper.dropped, till, report)
+    look_at_the_end(site, dropper.dropped, report)
+    look_for_names(site, dropper.dropped, till, report)
     report.seconds = round(time.monotonic() - began, 1)
     return report
 
@@ -227,7 +248,8 @@ def _live(process: Process, rng: random.Random, most_seconds: float) -> None:
         time.sleep(rng.uniform(0.0, 0.5))
 
 
-def _look_at_the_end(site: Installation, dropped: dict[str, Dropped], report: Report) -> None:
+def look_at_the_end(site: Site, dropped: dict[str, Dropped], report: Report) -> None:
+    """Compare what is in inbox, done and failed with what was dropped."""
     seen: dict[str, str] = {}
     report.residue += _files(site.inbox)
     for folder, is_failed in ((site.done, False), (site.failed, True)):
@@ -290,7 +312,7 @@ def _files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-def _look_for_names(site: Installation, dropped: dict[str, Dropped], till: Till, report: Report) -> None:
+def look_for_names(site: Site, dropped: dict[str, Dropped], till: Till, report: Report) -> None:
     """Every file that was paid for twice is named by ``why``, with one interrupted attempt a time."""
     for sha256, times in till.paid.items():
         if times < 2:
@@ -301,11 +323,11 @@ def _look_for_names(site: Installation, dropped: dict[str, Dropped], till: Till,
             report.unnamed.append(path)
 
 
-def told(site: Installation, *arguments: str) -> Any:
+def told(site: Site, *arguments: str) -> Any:
     """What a command says in JSON, run in this process: hundreds of them would take minutes otherwise."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         code = main([*arguments, "--json", "-c", str(site.config_path)])
     if code != 0:
-        raise AssertionError(f"{arguments}: exit code {code}")
+        raise AssertionError(f"{arguments}: exit code {code}: {said.getvalue()}")
     return json.loads(said.getvalue())

@@ -33,6 +33,13 @@ def test_full_names_keep_the_suffix():
     assert group.names == (b"call-3.wav", b"call-3.wav.json", b"call-3.wav.error.json")
 
 
+def test_a_sidecar_never_has_the_audios_own_name():
+    """A rule may take what ends in .txt: its transcript goes beside it, not into it."""
+    group = number_group(b"/done", b"call.txt", ("json", "txt"))
+
+    assert group.names == (b"call.txt", b"call.txt.json", b"call.txt.txt")
+
+
 @given(NAMES, st.integers(1, 10**6), st.sampled_from(["stem", "full"]), st.integers(64, 255))
 def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_name, limit):
     """Whatever the name and number, every name of the group fits, and the audio keeps a short suffix."""

@@ -39,13 +39,16 @@ def number_group(
         root: Absolute path of ``done`` or ``failed``.
         path: The audio's path relative to its inbox; its folders are kept.
         formats: Sidecars to name, in writing order: json, txt, srt, vtt, error.
-        sidecar_name: "stem" (call.json) or "full" (call.wav.json).
+        sidecar_name: "stem" (call.json; an audio file with a sidecar's suffix gets "full") or "full"
+            (call.wav.json).
         number: 1-based; from 2 on it is part of every name.
         name_max_bytes: The file system's limit; the stem is cut until every name fits.
     """
     directory, _, name = path.rpartition(b"/")
     stem, suffix = split_name(name)
-    base = suffix if sidecar_name == "full" else b""
+    # A rule that takes *.json or *.txt as audio: the sidecar of that form would have the audio's own name.
+    is_full = sidecar_name == "full" or suffix in {_ending(form) for form in formats}
+    base = suffix if is_full else b""
     endings = [(form, base + _ending(form)) for form in formats]
     mark = b"-%d" % number if number > 1 else b""
     longest = max(len(ending) for ending in [suffix, *(ending for _, ending in endings)])

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,9 +21,10 @@ from dropscribe.core.model import JobState, Retry
 from dropscribe.disk.crashpoint import reached
 from dropscribe.jobs import arrivals, hold_rows, nodes, rows, tickets, transactions
 from dropscribe.jobs.rows_engine import FULL_LOOK_SECONDS, RowsEngine
+from dropscribe.jobs.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from dropscribe.core.model import (
         AttemptEnd,
@@ -79,9 +80,7 @@ class ClusterEngine(RowsEngine):
         self._node = node
         self._serves = serves
         self._started_at = store.now()
-        self._slots = tickets.Slots()
-        self._turns: dict[str, asyncio.Lock] = {}
-        self._freed: dict[str, asyncio.Event] = {}
+        self._turns = Turns(store, self._durably, node.name)
         self._suspect = asyncio.Lock()
         self._turned_at = time.monotonic()
         self._is_named = False
@@ -103,6 +102,9 @@ class ClusterEngine(RowsEngine):
             replace(job, stable_inodes=False, received_at=min(now, job.received_at + self._ahead_seconds))
             for job in jobs
         ]
+
+        for job in new:
+            self._devices[job.folder, rows.split_path(job.path)[0]] = job.snapshot.device
 
         def write(db: Connection) -> list[Submitted]:
             submitted = [arrivals.submit(db, job) for job in new]
@@ -171,14 +173,14 @@ class ClusterEngine(RowsEngine):
         """See the seam: on every node."""
         super().slow(provider, seconds)
         until = self.now() + seconds
-        self._post(lambda db: tickets.slow(db, provider, until))
+        self._cluster.post(lambda db: tickets.slow(db, provider, until))
 
     def probe_now(self, scope: Scope) -> None:
         """See the base."""
         super().probe_now(scope)
         if hold := self._gate.holds.get(scope):
             shifted = _shift(hold, self._ahead_seconds)
-            self._post(lambda db: hold_rows.write_hold(db, shifted))
+            self._cluster.post(lambda db: hold_rows.write_hold(db, shifted))
             self._wake.set()
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
@@ -195,7 +197,7 @@ class ClusterEngine(RowsEngine):
         for task in list(self._gate.running.tasks.values()):
             task.cancel()
         await self._draws.stop()
-        self._post(lambda db: nodes.leave(db, self._node.name))
+        self._cluster.post(lambda db: nodes.leave(db, self._node.name))
 
     def is_alive(self) -> bool:
         """See the base; a database that is away is no reason to be restarted."""
@@ -226,7 +228,7 @@ class ClusterEngine(RowsEngine):
         """In the store's thread: session locks went with the old connection."""
         if self._is_named:
             nodes.take_name(db, self._node.name)
-        self._slots.take_again(db)
+        self._turns.connected(db)
 
     async def _take_name(self) -> None:
         for _ in range(3):
@@ -329,7 +331,10 @@ class ClusterEngine(RowsEngine):
 
     async def _take(self, job_id: int, ticket: int, provider: str) -> None:
         """Take the attempt that a ticket stands for, and publish what comes of it."""
-        async with self._begun(job_id, ticket, provider) as job:
+        lane = self._gate.plan.lanes.get(provider)
+        if lane is None:
+            return  # a reload has taken the provider away
+        async with self._turns.begun((job_id, ticket), lane) as job:
             if job is None:
                 return
             reached("claimed")
@@ -355,40 +360,6 @@ class ClusterEngine(RowsEngine):
         finally:
             self._finish(job)
 
-    @contextlib.asynccontextmanager
-    async def _begun(self, job_id: int, ticket: int, provider: str) -> AsyncIterator[Job | None]:
-        begun = await self._begin(job_id, ticket, provider)
-        if begun is None:
-            yield None
-            return
-        job, slot = begun
-        try:
-            yield job
-        finally:
-            self._post(lambda db: self._slots.let_go(db, provider, slot))
-            self._freed_at(provider).set()
-
-    async def _begin(self, job_id: int, ticket: int, provider: str) -> tuple[Job, int] | None:
-        """Wait for the ticket's turn: one of this node asks for each provider, the others wait for it."""
-        async with self._turns.setdefault(provider, asyncio.Lock()):
-            while lane := self._gate.plan.lanes.get(provider):
-                freed = self._freed_at(provider)
-                freed.clear()
-                begun = await self._durably(
-                    lambda db, lane=lane: tickets.begin(  # type: ignore[misc]  # as above
-                        db, (job_id, ticket), lane, self._slots, self._node.name, self.now()
-                    )
-                )
-                if not isinstance(begun, tickets.Wait):
-                    return begun
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(begun.seconds):
-                        await freed.wait()
-        return None
-
-    def _freed_at(self, provider: str) -> asyncio.Event:
-        return self._freed.setdefault(provider, asyncio.Event())
-
     async def _record(self, job: Job, outcome: Outcome) -> Job | None:
         if not isinstance(outcome, Retry):
             return await super()._record(job, outcome)
@@ -413,11 +384,6 @@ class ClusterEngine(RowsEngine):
             await self.store.do(write)
         except (StoreError, rows.LateTransitionError) as error:
             log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
-
-    def _post(self, work: Callable[[Connection], Any]) -> None:
-        """Have *work* done soon; where the database goes away, its session locks do too."""
-        future = self._cluster.call(work)
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     # What intake asks -----------------------------------------------------------------------------
 

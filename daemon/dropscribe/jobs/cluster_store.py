@@ -103,6 +103,10 @@ class ClusterStore:
         """See the protocol. Cancelling the caller does not undo a transaction that is under way."""
         return await asyncio.wrap_future(self.call(work))
 
+    def post(self, work: Callable[[Connection], Any]) -> None:
+        """Have *work* done soon, by nobody's leave: what becomes of it is not told."""
+        self.call(work).add_done_callback(lambda done: done.cancelled() or done.exception())
+
     def open_reader(self) -> PostgresConnection:
         """See the protocol."""
         return PostgresConnection(self._dsn, self._roots)

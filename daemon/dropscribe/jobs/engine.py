@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from dropscribe.core.budget import Account, Budget
+    from dropscribe.jobs.nodes import NodeStats
 
 Handler = Callable[[Job], Awaitable[Outcome]]
 """Takes one claimed job a step further and says what came of it.
@@ -115,12 +116,18 @@ class FolderStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The whole queue at one instant."""
+    """The whole queue at one instant.
+
+    Attributes:
+        in_flight: Attempts under way by provider, on all nodes.
+        nodes: Who takes part in the cluster; None for the embedded engine.
+    """
 
     folders: Mapping[str, FolderStats]
     holds: Sequence[Hold]
     in_flight: Mapping[str, int] = field(default_factory=dict)
     accounts: Sequence[Account] = ()
+    nodes: Sequence[NodeStats] | None = None
 
 
 class Engine(Protocol):

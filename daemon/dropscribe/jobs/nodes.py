@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,15 @@ class NodeStats:
     started_at: float
     beat_at: float
     in_flight: int
+
+    def is_silent(self, now: float) -> bool:
+        """Whether it has not been heard of for long; *now* by the server's clock."""
+        return now - self.beat_at > SILENT_SECONDS
+
+
+def is_shared(db: Connection) -> bool:
+    """Whether *db* is a cluster's, which alone has the table of nodes."""
+    return not isinstance(db, sqlite3.Connection)
 
 
 def take_name(db: Connection, name: str) -> bool:

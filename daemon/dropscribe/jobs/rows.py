@@ -135,13 +135,15 @@ def _queues(provider: str, routes: tuple[Route, ...]) -> list[tuple[str, str]]:
     ]
 
 
-def begin_attempt(db: Connection, job_id: int, provider: str, now: float) -> Job:
-    """Move queued → transcribing; the attempt is counted here."""
+def begin_attempt(
+    db: Connection, job_id: int, provider: str, now: float, changes: str = "", values: tuple[object, ...] = ()
+) -> Job:
+    """Move queued → transcribing; the attempt is counted here. *changes* are a constant of the caller's."""
     row = db.execute(
         "UPDATE jobs SET state = 'transcribing', provider = ?, attempts = attempts + 1, fence = fence + 1"
-        f" WHERE id = ? RETURNING {_JOB_COLUMNS},"
+        f"{changes} WHERE id = ? RETURNING {_JOB_COLUMNS},"
         " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
-        (provider, job_id),
+        (provider, *values, job_id),
     ).fetchone()
     db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
     return replace(job_of(row), has_twin=bool(row[-1]))
@@ -181,24 +183,34 @@ def standing_of(job: Job) -> Standing:
 def keep(db: Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool) -> Job | None:
     """Move transcribing → transcribed | rejected, with the answer and the reserved names."""
     group = kept.group
-    wanted = [(group.path(name), job.id) for name in group.names]
-    db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
-    for path, _ in wanted:
-        if db.execute("SELECT 1 FROM reservations WHERE path = ?", (path,)).fetchone():
-            return None
-    db.executemany("INSERT INTO reservations VALUES (?, ?)", wanted)
+    if job.state is not JobState.TRANSCRIBING:
+        db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
+    if not _reserve(db, job.id, [group.path(name) for name in group.names]):
+        return None
     db.execute(
         "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
         " document = excluded.document, sha256 = excluded.sha256, root = excluded.root,"
         " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
         (job.id, kept.document, kept.sha256, group.root, group.directory, group.audio, _pack(group.sidecars)),
     )
+    if job.state is not JobState.TRANSCRIBING:
+        row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
+        return job_of(row, kept)
     state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
-    if job.state is JobState.TRANSCRIBING:
-        _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
-        end_attempt(db, job.id, ended)
-    row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    row = _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
+    end_attempt(db, job.id, ended)
     return job_of(row, kept)
+
+
+def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
+    """Have the names, unless another live job has one of them."""
+    marks = ", ".join("?" * len(paths))
+    if db.execute(f"SELECT 1 FROM reservations WHERE path IN ({marks})", paths).fetchone():  # marks alone
+        return False
+    pairs = ", ".join(["(?, ?)"] * len(paths))
+    values = [value for path in paths for value in (path, job_id)]
+    db.execute(f"INSERT INTO reservations VALUES {pairs}", values)  # question marks alone
+    return True
 
 
 def _pack(sidecars: tuple[tuple[str, bytes], ...]) -> bytes:
@@ -317,16 +329,18 @@ def _move(
     state: JobState,
     changes: str,
     values: tuple[object, ...] = (),
-) -> None:
+) -> tuple:  # type: ignore[type-arg]  # rows are untyped
+    """Returns the row as it is now."""
     if state not in TRANSITIONS[leaving.state]:
         raise LateTransitionError(f"no way from {leaving.state} to {state}")
-    cursor = db.execute(
+    row: tuple | None = db.execute(  # type: ignore[type-arg]  # as above
         f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?"  # callers pass constants
-        " AND fence = coalesce(?, fence)",
+        f" AND fence = coalesce(?, fence) RETURNING {_JOB_COLUMNS}",
         (state, *values, leaving.job_id, leaving.state, leaving.fence),
-    )
-    if cursor.rowcount != 1:
+    ).fetchone()
+    if row is None:
         raise LateTransitionError(f"job {leaving.job_id} is not {leaving.state} any more")
+    return row
 
 
 def interrupted(db: Connection, which: str = "TRUE", values: tuple[object, ...] = ()) -> list[Job]:

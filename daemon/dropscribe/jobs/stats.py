@@ -10,6 +10,7 @@ from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.jobs import hold_rows, rows
 from dropscribe.jobs.accounts import read_accounts
 from dropscribe.jobs.engine import FolderStats, Stats
+from dropscribe.jobs.nodes import is_shared, read_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,13 +25,25 @@ def read_stats(
     now: float,
     in_flight: Mapping[str, int] | None = None,
 ) -> Stats:
-    """Counts of every folder in *plan*, and the holds."""
+    """Counts of every folder in *plan*, and the holds; of a cluster its nodes too.
+
+    Args:
+        in_flight: Attempts under way by provider, as the embedded engine knows them; a cluster's are its rows.
+    """
     found = read_accounts(db, plan.budgets, plan.zone, now)
     holds = [*stops_of(found), *hold_rows.read_holds(db)]
     held = {hold.scope for hold in holds}
     counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
     folders = {folder: _folder_stats(db, folder, plan, held, now, counts) for folder in plan.chains}
+    if is_shared(db):
+        return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db))
     return Stats(folders, holds, in_flight or {}, found)
+
+
+def _read_in_flight(db: Connection) -> dict[str, int]:
+    return dict(
+        db.execute("SELECT provider, count(*) FROM jobs WHERE state = 'transcribing' GROUP BY provider").fetchall()
+    )
 
 
 def has_live_job(db: Connection, folder: str, path: bytes) -> bool:

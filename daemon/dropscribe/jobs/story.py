@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
+from dropscribe.jobs.nodes import is_shared
 from dropscribe.jobs.rows import join_path, read_attempts, split_path
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ _COLUMNS = (
     "id, folder, directory, name, size_bytes, mtime_ns, state, provider, pin, received_at, due_at, attempts,"
     " ambiguous, crashes, code, reason, ended_at, filed"
 )
+_OF_CLUSTERS = ", node, lane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,11 @@ class Story:
         provider: Of the attempt that runs or ran last, or "".
         pin: The provider that it stays with after an ambiguous attempt, or "".
         code: Why the last attempt, or the last try to publish, failed; "" where none did.
-        filed: Absolute path of the audio in done or failed; None while the job lives.
+        filed: Absolute path of the audio in done or failed; None while the job lives. Where this node lacks
+            its root it begins with "//" and the root's name (roots.py).
         tries: Every attempt, oldest first.
+        node: Who has it, or had it last, in a cluster; "" where nobody had.
+        lane: The provider whose next free slot it has a ticket for; "" without one.
     """
 
     id: int
@@ -50,12 +55,14 @@ class Story:
     ended_at: float | None
     filed: bytes | None
     tries: tuple[Attempt, ...]
+    node: str = ""
+    lane: str = ""
 
 
 def read_stories(db: Connection, folder: str, path: bytes) -> list[Story]:
     """Every job that *path*, relative to the folder's inbox, has had; the newest first."""
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM jobs WHERE folder = ? AND directory = ? AND name = ? ORDER BY id DESC",
+        f"SELECT {_columns(db)} FROM jobs WHERE folder = ? AND directory = ? AND name = ? ORDER BY id DESC",
         (folder, *split_path(path)),
     )
     return [_story(db, row) for row in rows.fetchall()]
@@ -63,7 +70,7 @@ def read_stories(db: Connection, folder: str, path: bytes) -> list[Story]:
 
 def read_filed(db: Connection, filed: bytes) -> list[Story]:
     """Every job whose audio was put at *filed*, absolute; the newest first."""
-    rows = db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE filed = ? ORDER BY id DESC", (filed,))
+    rows = db.execute(f"SELECT {_columns(db)} FROM jobs WHERE filed = ? ORDER BY id DESC", (filed,))
     return [_story(db, row) for row in rows.fetchall()]
 
 
@@ -71,7 +78,7 @@ def read_filed_with_stem(db: Connection, stem: bytes) -> list[Story]:
     """Every job whose audio was put at *stem* and one suffix: the owners of its sidecars."""
     # "/" follows "." in ASCII, so the range is every path that goes on with a dot.
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM jobs WHERE filed >= ? AND filed < ? ORDER BY id DESC",
+        f"SELECT {_columns(db)} FROM jobs WHERE filed >= ? AND filed < ? ORDER BY id DESC",
         (stem + b".", stem + b"/"),
     )
     stories = [_story(db, row) for row in rows.fetchall()]
@@ -86,8 +93,12 @@ def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState,
     return {identity: (JobState(state), due_at, pin) for identity, state, due_at, pin in rows}
 
 
+def _columns(db: Connection) -> str:
+    return _COLUMNS + _OF_CLUSTERS if is_shared(db) else _COLUMNS
+
+
 def _story(db: Connection, row: tuple) -> Story:  # type: ignore[type-arg]  # sqlite rows are untyped
-    columns: dict[str, Any] = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    columns: dict[str, Any] = dict(zip(_columns(db).split(", "), row, strict=True))
     path = join_path(columns.pop("directory"), columns.pop("name"))
     state = JobState(columns.pop("state"))
     return Story(path=path, state=state, tries=tuple(read_attempts(db, columns["id"])), **columns)

@@ -254,13 +254,16 @@ def begin(
         The job and its slot; None where the ticket is void.
     """
     job_id, ticket = drawn
-    found = db.execute(
-        "SELECT 1 FROM jobs WHERE id = ? AND ticket = ? AND state = 'queued'", (job_id, ticket)
-    )
-    if found.fetchone() is None:
+    # Starts are evenly spaced over all nodes.
+    row = db.execute(
+        "SELECT (SELECT greatest(next_at, slow_until) FROM paces WHERE provider = ?) FROM jobs"
+        " WHERE id = ? AND ticket = ? AND state = 'queued'",
+        (lane.provider, job_id, ticket),
+    ).fetchone()
+    if row is None:
         return None
-    if left_seconds := _pace_seconds(db, lane.provider, now):
-        return Wait(left_seconds)
+    if (row[0] or 0.0) > now:
+        return Wait(row[0] - now)
     slot = slots.take(db, lane)
     if slot is None:
         return Wait(SLOT_LOOK_SECONDS)
@@ -270,16 +273,7 @@ def begin(
             " ON CONFLICT (provider) DO UPDATE SET next_at = excluded.next_at",
             (lane.provider, now + 60.0 / lane.requests_per_minute),
         )
-    job = rows.begin_attempt(db, job_id, lane.provider, now)
-    db.execute("UPDATE jobs SET node = ? WHERE id = ?", (node, job_id))
-    return job, slot
-
-
-def _pace_seconds(db: Connection, provider: str, now: float) -> float:
-    """How long nothing may start at *provider*: starts are evenly spaced over all nodes."""
-    row = db.execute("SELECT greatest(next_at, slow_until) FROM paces WHERE provider = ?", (provider,))
-    (at,) = row.fetchone() or (0.0,)
-    return max(0.0, at - now)
+    return rows.begin_attempt(db, job_id, lane.provider, now, ", node = ?", (node,)), slot
 
 
 def slow(db: Connection, provider: str, until: float) -> None:

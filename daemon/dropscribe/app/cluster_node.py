@@ -25,11 +25,11 @@ def open_node(config: Config, queue: QueueConfig, limits: RetryLimits) -> Cluste
         StoreError: It refuses us.
     """
     dsn = queue.dsn.reveal()
-    store = ClusterStore(dsn, Roots(queue.roots))
+    store = ClusterStore(dsn, Roots(queue.roots), queue.node)
 
     def serves(folder: str) -> bool:
         rule = config.folders.get(folder)
         return rule is not None and queue.serves(rule)
 
     node = Node(queue.node, socket.gethostname(), queue.role, __version__)
-    return ClusterEngine(store, Draws(dsn), limits, node, serves)
+    return ClusterEngine(store, Draws(dsn, queue.node), limits, node, serves)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.errors import StoreBusy, StoreError, StoreInUse
+from dropscribe.core.errors import StoreBusy, StoreError
 from dropscribe.core.model import JobState, Retry
 from dropscribe.disk.crashpoint import reached
-from dropscribe.jobs import arrivals, hold_rows, nodes, rows, tickets, transactions
+from dropscribe.jobs import arrivals, hold_rows, nodes, rescue, rows, tickets, transactions
+from dropscribe.jobs.membership import Membership
 from dropscribe.jobs.rows_engine import FULL_LOOK_SECONDS, RowsEngine
 from dropscribe.jobs.turns import Turns
 
@@ -50,7 +51,6 @@ log = structlog.get_logger()
 FEED_SECONDS = 1.0
 """How soon a node notices what another has changed, and what has come due."""
 
-RESCUE_SECONDS = 5.0
 _LONGEST_ROUND_SECONDS = 120.0
 _TOGETHER_SECONDS = 0.02
 
@@ -79,11 +79,10 @@ class ClusterEngine(RowsEngine):
         self._draws = draws
         self._node = node
         self._serves = serves
-        self._started_at = store.now()
+        self._membership = Membership(store, self._durably, node)
         self._turns = Turns(store, self._durably, node.name)
         self._suspect = asyncio.Lock()
         self._turned_at = time.monotonic()
-        self._is_named = False
         self._hold_changes = 0
         self._devices: dict[tuple[str, bytes], int] = {}
         store.on_connect = self._connected
@@ -124,11 +123,11 @@ class ClusterEngine(RowsEngine):
         """
         self.replan(plan)
         self._handler = handler
-        await self._take_name()
+        await self._membership.take_name()
         await self._recover()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
-            group.create_task(self._beat())
+            group.create_task(self._membership.beat(lambda: self.in_flight))
             if self._node.role != "watch":
                 group.create_task(self._rescue())
                 group.create_task(self._draws.run(self._take, self._take_kept))
@@ -226,64 +225,39 @@ class ClusterEngine(RowsEngine):
 
     def _connected(self, db: Connection) -> None:
         """In the store's thread: session locks went with the old connection."""
-        if self._is_named:
-            nodes.take_name(db, self._node.name)
+        self._membership.connected(db)
         self._turns.connected(db)
-
-    async def _take_name(self) -> None:
-        for _ in range(3):
-            if await self._durably(lambda db: nodes.take_name(db, self._node.name)):
-                self._is_named = True
-                return
-            # A process that was just killed: the server notices its end in an instant.
-            await asyncio.sleep(0.5)
-        raise StoreInUse(
-            self._node.name,
-            "another dropscribe of this cluster has this node name",
-            "stop it, or give each node a queue.node of its own",
-        )
 
     async def _recover(self) -> None:
         def work(db: Connection) -> list[Job]:
             transactions.free_strangers(db, self._gate.plan)
-            return tickets.rescue_node(db, self._node.name, self.limits, self.now())
+            return rescue.take_back_own(db, self._node.name, self.limits, self.now())
 
-        self._tell_of_cut_off(await self._durably(work))
+        rescue.tell_of_cut_off(await self._durably(work))
         reached("recovered")
-
-    async def _beat(self) -> None:
-        while True:
-            in_flight = self.in_flight
-
-            def write(db: Connection, in_flight: int = in_flight) -> None:
-                self._cluster.tell_time(db)
-                nodes.beat(db, self._node, self._started_at, in_flight, self.now())
-
-            await self._durably(write)
-            await asyncio.sleep(nodes.BEAT_SECONDS)
 
     async def _rescue(self) -> None:
         """Take over what nodes had that are gone, until cancelled. Every node does it, none has to."""
         while True:
-            await asyncio.sleep(RESCUE_SECONDS)
-            try:
-                stalled = await self._draws.stalled()
-            except OSError as error:
-                log.debug("rescue.postponed", reason=str(error))
-                continue
-            if stalled:
-                now = self.now()
-                cut_off = await self._durably(
-                    lambda db, gone=stalled, now=now: tickets.rescue(db, gone, self.limits, now)  # type: ignore[misc]  # mypy cannot infer a lambda's defaults
-                )
-                await self._draws.discard(stalled)
-                self._tell_of_cut_off(cut_off)
+            await asyncio.sleep(rescue.LOOK_SECONDS)
+            if self._membership.has_beaten_for(nodes.SILENT_SECONDS) and await self._rescue_once():
                 self._wake.set()
 
-    @staticmethod
-    def _tell_of_cut_off(jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
+    async def _rescue_once(self) -> bool:
+        try:
+            stalled = await self._draws.stalled()
+        except OSError as error:
+            log.debug("rescue.postponed", reason=str(error))
+            return False
+        limits = self.limits
+
+        def work(db: Connection) -> tuple[list[Job], list[int]]:
+            return rescue.take_back_silent(db, stalled, limits, self.now())
+
+        cut_off, void = await self._durably(work)
+        await self._draws.discard(void)
+        rescue.tell_of_cut_off(cut_off)
+        return bool(cut_off or void)
 
     # Feeding --------------------------------------------------------------------------------------
 

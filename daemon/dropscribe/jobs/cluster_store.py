@@ -24,6 +24,7 @@ import psycopg
 from procrastinate.schema import SchemaManager
 
 from dropscribe.core.errors import StoreUnusable
+from dropscribe.jobs.nodes import session_name
 from dropscribe.jobs.postgres import SCHEMA, PostgresConnection, server_of, store_error
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class ClusterStore:
     Args:
         dsn: libpq's; what it says of TLS stands.
         roots: This node's mounts.
+        node: Its name.
+
+    Attributes:
         on_connect: Called in the store's thread with each new connection, before any work.
 
     Raises:
@@ -64,8 +68,9 @@ class ClusterStore:
         StoreUnusable: It refuses us, or its schema is too new for this version.
     """
 
-    def __init__(self, dsn: str, roots: Roots) -> None:
+    def __init__(self, dsn: str, roots: Roots, node: str) -> None:
         self._dsn = dsn
+        self._session = session_name(node)
         self._roots = roots
         self._server = server_of(dsn)
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
@@ -109,7 +114,7 @@ class ClusterStore:
 
     def open_reader(self) -> PostgresConnection:
         """See the protocol."""
-        return PostgresConnection(self._dsn, self._roots)
+        return PostgresConnection(self._dsn, self._roots, self._session)
 
     def close(self) -> None:
         """Finish what was asked, and let go of the server."""
@@ -186,7 +191,7 @@ class ClusterStore:
         return self._connection
 
     def _connect(self) -> PostgresConnection:
-        connection = PostgresConnection(self._dsn, self._roots)
+        connection = PostgresConnection(self._dsn, self._roots, self._session)
         self.tell_time(connection)
         return connection
 

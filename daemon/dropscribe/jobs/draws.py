@@ -19,6 +19,7 @@ from procrastinate.jobs import Job as ProcrastinateJob
 from procrastinate.jobs import Status
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
+from dropscribe.jobs.nodes import session_name
 from dropscribe.jobs.postgres import SESSION, PostgresConnection, conninfo
 from dropscribe.jobs.tickets import PUBLISH
 
@@ -49,15 +50,16 @@ class Draws:
 
     Args:
         dsn: libpq's.
+        node: This node's name.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, node: str) -> None:
         async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
             await connection.set_autocommit(True)
             await connection.execute(SESSION.encode())
 
         connector = PsycopgConnector(
-            conninfo=conninfo(dsn),
+            conninfo=conninfo(dsn, session_name(node)),
             min_size=1,
             max_size=4,
             timeout=10.0,

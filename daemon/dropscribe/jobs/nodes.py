@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from dropscribe.jobs.database import Connection
 
 BEAT_SECONDS = 5.0
-SILENT_SECONDS = 20.0
-"""A node that has not been heard of for so long is shown as silent."""
+SILENT_SECONDS = 25.0
+"""A node that has not been heard of for so long is silent: what it had in flight goes on elsewhere."""
 
 _FORGOTTEN_SECONDS = 7 * 86_400.0
 _NODE_LOCKS = 0x64726F72
@@ -69,6 +69,20 @@ def beat(db: Connection, node: Node, started_at: float, in_flight: int, now: flo
         (node.name, node.host, node.role, node.version, started_at, now, in_flight),
     )
     db.execute("DELETE FROM nodes WHERE beat_at < ?", (now - _FORGOTTEN_SECONDS,))
+
+
+def expel(db: Connection, name: str) -> None:
+    """End the sessions of a silent node, and with them its locks; it connects anew if it ever thaws."""
+    db.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = ? AND usename = current_user AND pid <> pg_backend_pid()",
+        (session_name(name),),
+    )
+
+
+def session_name(node: str) -> str:
+    """What a node's sessions are called on the server, which keeps 63 bytes of it."""
+    return f"dropscribe {node}".encode()[:63].decode(errors="ignore")
 
 
 def leave(db: Connection, name: str) -> None:

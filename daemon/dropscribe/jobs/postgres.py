@@ -31,7 +31,6 @@ _DEFAULTS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
-    "application_name": "dropscribe",
 }
 SESSION = (
     f"SET search_path TO {SCHEMA}; SET idle_in_transaction_session_timeout TO '10s';"
@@ -40,9 +39,13 @@ SESSION = (
 """A node that freezes within a transaction holds up the others for ten seconds at most."""
 
 
-def conninfo(dsn: str) -> str:
-    """*dsn* with what it leaves open; what it says, TLS and certificates too, stands."""
-    parts: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(dsn)}
+def conninfo(dsn: str, session: str = "dropscribe") -> str:
+    """*dsn* with what it leaves open; what it says, TLS and certificates too, stands.
+
+    Args:
+        session: What the session is called on the server.
+    """
+    parts: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(dsn), "application_name": session}
     return make_conninfo("", **parts)
 
 
@@ -61,11 +64,11 @@ class PostgresConnection:
         StoreUnusable: It is there and refuses us.
     """
 
-    def __init__(self, dsn: str, roots: Roots) -> None:
+    def __init__(self, dsn: str, roots: Roots, session: str = "dropscribe") -> None:
         self._roots = roots
         self._server = server_of(dsn)
         try:
-            self.raw = psycopg.connect(conninfo(dsn), autocommit=True)
+            self.raw = psycopg.connect(conninfo(dsn, session), autocommit=True)
             self.raw.execute(SESSION)
         except psycopg.Error as error:
             raise store_error(self._server, error) from error

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import JobState, Scope, ScopeKind
-from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.core.routing import routes_for
 from dropscribe.jobs import accounts, hold_rows, rows
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from dropscribe.core.model import Hold, Job
-    from dropscribe.core.retry import RetryLimits
     from dropscribe.core.routing import Route
     from dropscribe.jobs.database import Connection
     from dropscribe.jobs.engine import Lane, Plan
@@ -305,32 +303,6 @@ def void(db: Connection, scope: Scope) -> None:
 def let_go(db: Connection, job_id: int) -> None:
     """The job waits again: what feeds next may take it."""
     db.execute("UPDATE jobs SET ticket = NULL, lane = '' WHERE id = ?", (job_id,))
-
-
-def rescue(db: Connection, tickets: Sequence[int], limits: RetryLimits, now: float) -> list[Job]:
-    """Take back what nodes had that are gone; returns the jobs whose attempts were cut off."""
-    return _take_back(db, "ticket = ANY(?::bigint[])", (list(tickets),), limits, now)
-
-
-def rescue_node(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
-    """Take back what an earlier process of this node had begun."""
-    return _take_back(db, f"node = ? AND (state = 'transcribing' OR {_KEPT})", (node,), limits, now)
-
-
-def _take_back(
-    db: Connection, which: str, values: tuple[object, ...], limits: RetryLimits, now: float
-) -> list[Job]:
-    cut_off = rows.interrupted(db, which, values)
-    for job in cut_off:
-        rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
-    db.execute(
-        f"UPDATE jobs SET ticket = NULL, lane = '', node = '' WHERE {which}"  # constants
-        f" AND (state = '{JobState.QUEUED}' OR {_KEPT})",
-        values,
-    )
-    for job in cut_off:
-        let_go(db, job.id)
-    return cut_off
 
 
 YOUNG_SECONDS = 90.0

@@ -15,10 +15,10 @@ R = TypeVar("R")
 _Visit = asyncio.Future["Sequence[R | BaseException]"]
 
 
-MOST_TOGETHER = 16
+MOST_TOGETHER = 8
 MOST_VISITS = 8
 
-SLOW_SECONDS = 0.01
+SLOW_SECONDS = 0.003
 """A visit that lasts longer is to a slow disk, which gets more done when it is asked for more at once."""
 
 

@@ -204,36 +204,41 @@ _SLOT_LOCKS = 0x64726F71
 class Slots:
     """This node's share of the providers' slots: session locks on the server, numbered 1 to n.
 
-    They go with the session: a node that dies lets go of them at once.
+    They go with the session: a node that dies lets go of them at once. They do not go with a transaction
+    that is rolled back and begun anew: who took one is remembered, so that it is neither taken nor let go
+    of a second time.
     """
 
     def __init__(self) -> None:
-        self.mine: dict[str, set[int]] = {}
+        self._mine: dict[str, dict[int, int]] = {}
 
-    def take(self, db: Connection, lane: Lane) -> int | None:
-        """A free slot's number, or None."""
-        mine = self.mine.setdefault(lane.provider, set())
+    def take(self, db: Connection, lane: Lane, ticket: int) -> bool:
+        """Whether *ticket* has a slot now."""
+        mine = self._mine.setdefault(lane.provider, {})
+        if ticket in mine:
+            return True
         row = db.execute(
             "SELECT n FROM generate_series(1, ?) AS n WHERE NOT n = ANY(?::int[])"
             " AND pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
-            (lane.slots, sorted(mine), _SLOT_LOCKS, lane.provider),
+            (lane.slots, sorted(mine.values()), _SLOT_LOCKS, lane.provider),
         ).fetchone()
         if row is None:
-            return None
-        mine.add(row[0])
-        return int(row[0])
+            return False
+        mine[ticket] = int(row[0])
+        return True
 
-    def let_go(self, db: Connection, provider: str, slot: int) -> None:
-        """Free a slot for all."""
-        self.mine.get(provider, set()).discard(slot)
-        db.execute(
-            "SELECT pg_advisory_unlock(?, hashtext(? || ':' || ?))", (_SLOT_LOCKS, provider, str(slot))
-        )
+    def let_go(self, db: Connection, provider: str, ticket: int) -> None:
+        """Free the slot that *ticket* has, if it has one, for all."""
+        slot = self._mine.get(provider, {}).pop(ticket, None)
+        if slot is not None:
+            db.execute(
+                "SELECT pg_advisory_unlock(?, hashtext(? || ':' || ?))", (_SLOT_LOCKS, provider, str(slot))
+            )
 
     def take_again(self, db: Connection) -> None:
         """On a new connection: what runs here has its slot again, unless somebody was quicker."""
-        for provider, mine in self.mine.items():
-            for slot in mine:
+        for provider, mine in self._mine.items():
+            for slot in mine.values():
                 db.execute(
                     "SELECT pg_try_advisory_lock(?, hashtext(? || ':' || ?))",
                     (_SLOT_LOCKS, provider, str(slot)),
@@ -242,14 +247,14 @@ class Slots:
 
 def begin(
     db: Connection, drawn: tuple[int, int], lane: Lane, slots: Slots, node: str, now: float
-) -> tuple[Job, int] | Wait | None:
+) -> Job | Wait | None:
     """Begin the attempt that a ticket stands for, once its provider has a slot and its pace allows it.
 
     Args:
         drawn: (job id, ticket).
 
     Returns:
-        The job and its slot; None where the ticket is void.
+        The job, whose ticket has a slot then; None where the ticket is void.
     """
     job_id, ticket = drawn
     # Starts are evenly spaced over all nodes.
@@ -259,11 +264,11 @@ def begin(
         (lane.provider, job_id, ticket),
     ).fetchone()
     if row is None:
+        slots.let_go(db, lane.provider, ticket)
         return None
     if (row[0] or 0.0) > now:
         return Wait(row[0] - now)
-    slot = slots.take(db, lane)
-    if slot is None:
+    if not slots.take(db, lane, ticket):
         return Wait(SLOT_LOOK_SECONDS)
     if lane.requests_per_minute:
         db.execute(
@@ -271,7 +276,7 @@ def begin(
             " ON CONFLICT (provider) DO UPDATE SET next_at = excluded.next_at",
             (lane.provider, now + 60.0 / lane.requests_per_minute),
         )
-    return rows.begin_attempt(db, job_id, lane.provider, now, ", node = ?", (node,)), slot
+    return rows.begin_attempt(db, job_id, lane.provider, now, ", node = ?", (node,))
 
 
 def slow(db: Connection, provider: str, until: float) -> None:

@@ -53,27 +53,26 @@ class Turns:
         Args:
             drawn: (job id, ticket).
         """
-        begun = await self._begin(drawn, lane)
-        if begun is None:
+        job = await self._begin(drawn, lane)
+        if job is None:
             yield None
             return
-        job, slot = begun
         try:
             yield job
         finally:
             # Where the database goes away the lock does too.
-            self._store.post(lambda db: self._slots.let_go(db, lane.provider, slot))
+            self._store.post(lambda db: self._slots.let_go(db, lane.provider, drawn[1]))
             self._freed_at(lane.provider).set()
 
-    async def _begin(self, drawn: tuple[int, int], lane: Lane) -> tuple[Job, int] | None:
-        def begin(db: Connection) -> tuple[Job, int] | tickets.Wait | None:
+    async def _begin(self, drawn: tuple[int, int], lane: Lane) -> Job | None:
+        def begin(db: Connection) -> Job | tickets.Wait | None:
             return tickets.begin(db, drawn, lane, self._slots, self._node, self._store.now())
 
         async with self._first.setdefault(lane.provider, asyncio.Lock()):
             freed = self._freed_at(lane.provider)
             while True:
                 freed.clear()
-                begun: tuple[Job, int] | tickets.Wait | None = await self._durably(begin)
+                begun: Job | tickets.Wait | None = await self._durably(begin)
                 if not isinstance(begun, tickets.Wait):
                     return begun
                 with contextlib.suppress(TimeoutError):

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exits
 from dropscribe.cli.configured import read_config
+from dropscribe.cli.queue_look import write_queue_once
 from dropscribe.cli.tables import plural
 from dropscribe.cli.words import printable, say
 from dropscribe.disk.audio import open_beneath
 from dropscribe.disk.writing import sha256_of
 from dropscribe.jobs import ledger
-from dropscribe.jobs.store import write_once
 from dropscribe.media.spool import Spool
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
+
+    from dropscribe.config.model import Config
 
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -31,14 +32,14 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 def execute(options: argparse.Namespace) -> int:
     """Forget what was named; 74 where the ledger has nothing of it."""
     config = read_config(options)
-    counts = [_forget(config.state_dir, recording) for recording in options.recordings]
+    counts = [_forget(config, recording) for recording in options.recordings]
     return exits.OK if all(counts) else exits.IO_ERROR
 
 
-def _forget(state_dir: Path, recording: str) -> int:
+def _forget(config: Config, recording: str) -> int:
     digest = recording.lower() if _is_digest(recording) else _digest_of(recording)
-    count = write_once(state_dir, lambda db: ledger.forget(db, digest)) or 0
-    count += Spool(state_dir).forget(digest)
+    count = write_queue_once(config, lambda db: ledger.forget(db, digest)) or 0
+    count += Spool(config.state_dir).forget(digest)
     if count:
         sys.stdout.write(f"{printable(recording)}: {plural(count, 'answer')} forgotten\n")
     else:

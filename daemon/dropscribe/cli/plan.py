@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exits
@@ -26,7 +25,7 @@ def execute(options: argparse.Namespace) -> int:
     config = read_config(options)
     prober = Prober()
     with look_at_queue(config) as look:
-        plans = [plan_folder(config, rule, look, prober, time.time()) for rule in config.folders.values()]
+        plans = [plan_folder(config, rule, look, prober, look.now()) for rule in config.folders.values()]
     if options.json:
         sys.stdout.write(json.dumps(plan_document(plans, prober)) + "\n")
     else:
@@ -47,7 +46,7 @@ def plan_document(plans: Sequence[Planned], prober: Prober) -> dict[str, Any]:
 def _folder_object(planned: Planned) -> dict[str, Any]:
     totals = planned.totals
     return {
-        "available": planned.reason is None,
+        "available": planned.reason is None or planned.is_beyond,
         "reason": planned.reason,
         "files": [_line_object(line) for line in planned.lines],
         "totals": {
@@ -78,7 +77,7 @@ def render_plan(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
     for planned in plans:
         yield f"{planned.rule.name}: {planned.rule.inbox}"
         if planned.reason:
-            yield f"  unavailable: {one_line(planned.reason)}\n"
+            yield f"  {'' if planned.is_beyond else 'unavailable: '}{one_line(planned.reason)}\n"
         elif not planned.lines:
             yield "  the inbox is empty\n"
         else:

@@ -14,6 +14,7 @@ from dropscribe.cli.inbox_look import (
     unsettled_words,
     walk_inbox,
 )
+from dropscribe.cli.queue_look import BEYOND
 from dropscribe.cli.tables import bytes_words, time_words
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
@@ -106,16 +107,23 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One folder's plan; *reason* says why its inbox cannot be listed."""
+    """One folder's plan; *reason* says why its inbox cannot be listed.
+
+    Attributes:
+        is_beyond: It is another node's to list.
+    """
 
     rule: FolderRule
     reason: str | None
     lines: list[Line]
     totals: Totals
+    is_beyond: bool = False
 
 
 def plan_folder(config: Config, rule: FolderRule, look: QueueLook, prober: Prober, now: float) -> Planned:
     """Judge every name in the inbox."""
+    if rule.name in look.beyond:
+        return Planned(rule, BEYOND, [], Totals(), is_beyond=True)
     reason = unavailable_reason(rule)
     states = read_live_states(look.db, rule.name) if look.db else {}
     lines = [] if reason else [_line(config, rule, found, states, prober, now) for found in walk_inbox(rule)]

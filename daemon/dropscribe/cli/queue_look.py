@@ -1,4 +1,7 @@
-"""The queue and the daemon as a command sees them that changes nothing."""
+"""The queue and its daemons as a command sees them: on this machine, or in the cluster that the config names.
+
+What belongs to a cluster is imported where a config asks for one: its extra may be missing.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,73 @@ import os
 import pwd
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
 from dropscribe.jobs.accounts import read_accounts
-from dropscribe.jobs.store import is_running, open_for_reading
+from dropscribe.jobs.nodes import read_nodes
+from dropscribe.jobs.store import is_running, open_for_reading, write_once
 from dropscribe.service.live import read_live
 from dropscribe.work.setup import build_plan
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, QueueConfig
     from dropscribe.core.model import Hold
+    from dropscribe.jobs.database import Connection
+    from dropscribe.jobs.nodes import NodeStats
+
+T = TypeVar("T")
+
+BEYOND = "left to other nodes: it lies beneath none of this node's queue.roots"
+"""Of a rule whose folders this node does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLook:
-    """One look at the state directory.
+    """One look at the queue, and at who works on it.
 
     Attributes:
         db: Read-only; None where no daemon has run yet.
-        live: What the daemon wrote last; {} where none has.
+        is_running: Whether anybody works on the queue: in a cluster, any node.
+        is_here: Whether a daemon has this config's state directory.
+        live: What this machine's daemon wrote last; {} where none has.
         stops: Budgets that are spent.
+        nodes: Of the cluster; None for this machine's own queue.
+        ahead_seconds: How far the queue's clock is ahead of this machine's.
+        beyond: Names of the rules whose folders this node of a cluster does not have.
     """
 
-    db: sqlite3.Connection | None
+    db: Connection | None
     is_running: bool
+    is_here: bool
     live: dict[str, Any]
     stops: Sequence[Hold] = ()
+    nodes: Sequence[NodeStats] | None = None
+    ahead_seconds: float = 0.0
+    beyond: frozenset[str] = frozenset()
+
+    def now(self) -> float:
+        """Unix seconds by the queue's clock."""
+        return time.time() + self.ahead_seconds
 
     def live_of(self, folder: str) -> dict[str, Any]:
-        """What the running daemon says of one inbox; {} while it is down."""
-        folders = self.live.get("folders", {}) if self.is_running else {}
+        """What the daemon that runs here says of one inbox; {} while it is down."""
+        folders = self.live.get("folders", {}) if self.is_here else {}
         found = folders.get(folder, {}) if isinstance(folders, dict) else {}
         return found if isinstance(found, dict) else {}
+
+    def node(self, name: str) -> NodeStats | None:
+        """The node of that name; None where it has stopped, or never was."""
+        return next((node for node in self.nodes or () if node.name == name), None)
+
+    def freeze(self) -> None:
+        """Let all that is read from here on be of one instant."""
+        if self.db is not None:
+            self.db.execute("BEGIN" if self.nodes is None else _one_instant())
 
 
 @contextlib.contextmanager
@@ -54,6 +86,36 @@ def look_at_queue(config: Config) -> Iterator[QueueLook]:
     Raises:
         StoreError: It may not be read (the remedy says as whom to ask), or cannot be.
     """
+    with _cluster_look(config, config.queue) if config.queue else _own_look(config) as look:
+        yield look
+
+
+def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | None:
+    """Run *work* in one short transaction, whether a daemon runs or not; None where none has ever run.
+
+    Raises:
+        StoreError: The queue cannot be written.
+    """
+    if config.queue is None:
+        return write_once(config.state_dir, work)
+    from dropscribe.jobs.cluster_look import write_cluster  # noqa: PLC0415 - see above
+    from dropscribe.jobs.roots import Roots  # noqa: PLC0415
+
+    return write_cluster(config.queue.dsn.reveal(), Roots(config.queue.roots), work)
+
+
+def is_anybody_running(config: Config) -> bool:
+    """Whether a daemon works on the queue, here or on another node.
+
+    Raises:
+        StoreError: The queue cannot be read.
+    """
+    with look_at_queue(config) as look:
+        return look.is_running
+
+
+@contextlib.contextmanager
+def _own_look(config: Config) -> Iterator[QueueLook]:
     state_dir = config.state_dir
     try:
         running = is_running(state_dir)
@@ -65,15 +127,52 @@ def look_at_queue(config: Config) -> Iterator[QueueLook]:
             raise StoreError(str(state_dir), "may not be read by this user", _remedy(state_dir)) from error
         raise
     try:
-        yield QueueLook(db, running, read_live(state_dir), _read_stops(db, config))
+        stops = _read_stops(db, config, time.time())
+        yield QueueLook(db, running, running, read_live(state_dir), stops)
     finally:
         if db is not None:
             db.close()
 
 
-def _read_stops(db: sqlite3.Connection | None, config: Config) -> Sequence[Hold]:
+@contextlib.contextmanager
+def _cluster_look(config: Config, queue: QueueConfig) -> Iterator[QueueLook]:
+    from dropscribe.jobs.cluster_look import looking_at_cluster, read_ahead_seconds  # noqa: PLC0415 - see above
+    from dropscribe.jobs.roots import Roots  # noqa: PLC0415
+
+    is_here = _is_running_here(config.state_dir)
+    with looking_at_cluster(queue.dsn.reveal(), Roots(queue.roots)) as db:
+        ahead_seconds = read_ahead_seconds(db) if db else 0.0
+        now = time.time() + ahead_seconds
+        nodes = read_nodes(db) if db else []
+        yield QueueLook(
+            db=db,
+            is_running=is_here or any(not node.is_silent(now) for node in nodes),
+            is_here=is_here,
+            live=read_live(config.state_dir),
+            stops=_read_stops(db, config, now),
+            nodes=nodes,
+            ahead_seconds=ahead_seconds,
+            beyond=frozenset(name for name, rule in config.folders.items() if not queue.serves(rule)),
+        )
+
+
+def _one_instant() -> str:
+    from dropscribe.jobs.cluster_look import ONE_INSTANT  # noqa: PLC0415 - see above
+
+    return ONE_INSTANT
+
+
+def _is_running_here(state_dir: Path) -> bool:
+    """Whoever may not look there can still ask the cluster."""
+    try:
+        return is_running(state_dir)
+    except OSError:
+        return False
+
+
+def _read_stops(db: Connection | None, config: Config, now: float) -> Sequence[Hold]:
     plan = build_plan(config)
-    return stops_of(read_accounts(db, plan.budgets, plan.zone, time.time())) if db else ()
+    return stops_of(read_accounts(db, plan.budgets, plan.zone, now)) if db else ()
 
 
 def _remedy(state_dir: Path) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exits
 from dropscribe.cli.configured import named, read_config
+from dropscribe.cli.queue_look import is_anybody_running, write_queue_once
 from dropscribe.cli.tables import plural
 from dropscribe.cli.words import say
 from dropscribe.jobs import backlog
-from dropscribe.jobs.store import is_running, write_once
 
 if TYPE_CHECKING:
     import argparse
@@ -20,11 +20,12 @@ def execute(options: argparse.Namespace) -> int:
     """Let it go, with the daemon up or down; 74 where no daemon has run yet, so that nothing can wait."""
     config = read_config(options)
     rule = named(config.folders, "folder", options.folder, config)
-    count = write_once(config.state_dir, lambda db: backlog.release(db, rule.name))
+    count = write_queue_once(config, lambda db: backlog.release(db, rule.name))
     if count is None:
-        say("dropscribe: nothing waits: dropscribe has not been started with this state_dir yet")
+        queue = "queue" if config.queue else "state_dir"
+        say(f"dropscribe: nothing waits: dropscribe has not been started with this {queue} yet")
         return exits.IO_ERROR
-    sys.stdout.write(f"{rule.name}: {_words(count, is_now=is_running(config.state_dir))}\n")
+    sys.stdout.write(f"{rule.name}: {_words(count, is_now=is_anybody_running(config))}\n")
     return exits.OK
 
 

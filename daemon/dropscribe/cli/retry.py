@@ -18,13 +18,13 @@ from dropscribe.cli import exits
 from dropscribe.cli.configured import named, read_config
 from dropscribe.cli.failed_files import FailedFile, find_failed, find_failed_in
 from dropscribe.cli.inbox_look import unavailable_reason
+from dropscribe.cli.queue_look import BEYOND, is_anybody_running
 from dropscribe.cli.tables import plural
 from dropscribe.cli.words import say, show_path
-from dropscribe.core.errors import AudioError
+from dropscribe.core.errors import AudioError, StoreError
 from dropscribe.core.naming import free_name
 from dropscribe.disk.audio import open_beneath, open_folder_beneath
 from dropscribe.disk.writing import copy_new, make_folders, move_new, sha256_of, sync_folder, sync_open_folder
-from dropscribe.jobs.store import is_running
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +58,10 @@ def _chosen(options: argparse.Namespace, config: Config, count: _Count) -> list[
         return [failed for file in options.files if (failed := _named_file(config, file, count))]
     names = [options.folder] if options.folder else list(config.folders)
     rules = [named(config.folders, "folder", name, config) for name in names]
-    return [failed for rule in rules for failed in find_failed_in(config, rule)]
+    served = [rule for rule in rules if config.queue is None or config.queue.serves(rule)]
+    if options.folder and not served:
+        _refuse(os.fsencode(rules[0].failed), BEYOND, count)
+    return [failed for rule in served for failed in find_failed_in(config, rule)]
 
 
 def _named_file(config: Config, file: str, count: _Count) -> FailedFile | None:
@@ -156,7 +159,9 @@ def _say_end(config: Config, count: _Count) -> None:
 
 
 def _when(config: Config) -> str:
+    """The files are back whether the queue can be asked or not."""
     try:
-        return "" if is_running(config.state_dir) else "; dropscribe is not running, and goes on when it is"
-    except OSError:
+        running = is_anybody_running(config)
+    except StoreError:
         return ""
+    return "" if running else "; dropscribe is not running, and goes on when it is"

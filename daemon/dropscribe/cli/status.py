@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,15 @@ from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.jobs.engine import Stats
 from dropscribe.jobs.stats import has_live_job, read_stats
 from dropscribe.jobs.story import read_live_states
-from dropscribe.service.status import status_document
+from dropscribe.service.status import WATCHED_ELSEWHERE, status_document
 from dropscribe.work.setup import build_plan
 
 if TYPE_CHECKING:
     import argparse
-    import sqlite3
     from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.jobs.database import Connection
 
 _WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 
@@ -41,8 +40,8 @@ _FILE_TROUBLES = (
 def execute(options: argparse.Namespace) -> int:
     """Say it as one JSON object, or in words with what is wrong first."""
     config = read_config(options)
-    now = time.time()
     with look_at_queue(config) as look:
+        now = look.now()
         document = read_status(config, look, now)
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_status(document, now))
     return exits.OK
@@ -50,10 +49,9 @@ def execute(options: argparse.Namespace) -> int:
 
 def read_status(config: Config, look: QueueLook, now: float) -> dict[str, Any]:
     """The object of CONTRACT.md §6; while the daemon is down the inboxes are looked at here."""
-    if look.db:
-        look.db.execute("BEGIN")  # one instant of the queue for all that is read
-    stats = read_stats(look.db, build_plan(config), now) if look.db else Stats({}, ())
-    live = _caught_up(config, look) if look.is_running else _own_look(config, look)
+    look.freeze()
+    stats = read_stats(look.db, build_plan(config), now) if look.db else Stats({}, (), nodes=look.nodes)
+    live = _caught_up(config, look) if look.is_here else _own_look(config, look)
     return status_document(config, stats, live, running=look.is_running, now=now)
 
 
@@ -62,12 +60,16 @@ def _caught_up(config: Config, look: QueueLook) -> dict[str, Any]:
     if look.db is None:
         return look.live
     folders = {
-        name: _without_queued(look.db, rule, look.live_of(name)) for name, rule in config.folders.items()
+        name: _without_queued(look.db, rule, look.live_of(name), look.ahead_seconds)
+        for name, rule in config.folders.items()
+        if config.watches(rule)
     }
     return {**look.live, "folders": folders}
 
 
-def _without_queued(db: sqlite3.Connection, rule: FolderRule, live: dict[str, Any]) -> dict[str, Any]:
+def _without_queued(
+    db: Connection, rule: FolderRule, live: dict[str, Any], ahead_seconds: float
+) -> dict[str, Any]:
     settling = int(live.get("settling", 0))
     paths = [os.fsencode(path) for path in live.get("waiting", ())] if settling else []
     inbox = os.fsencode(rule.inbox)
@@ -78,6 +80,7 @@ def _without_queued(db: sqlite3.Connection, rule: FolderRule, live: dict[str, An
     ]
     left = max(0, settling - len(gone))
     oldest_at = live.get("oldest_settling_at") if left or live.get("blocked") else None
+    oldest_at = oldest_at and oldest_at + ahead_seconds
     return {**live, "settling": left, "oldest_settling_at": oldest_at}
 
 
@@ -87,6 +90,7 @@ def _own_look(config: Config, look: QueueLook) -> dict[str, Any]:
         "folders": {
             name: {"watch": _watch(rule, last.get(name, {})), **_look_at_inbox(rule, look)}
             for name, rule in config.folders.items()
+            if config.watches(rule)
         }
     }
 
@@ -110,7 +114,8 @@ def _look_at_inbox(rule: FolderRule, look: QueueLook) -> dict[str, Any]:
         else:
             blocked += 1
         if found.status is not None:
-            oldest_at = min(oldest_at or found.status.st_ctime, found.status.st_ctime)
+            arrived_at = found.status.st_ctime + look.ahead_seconds
+            oldest_at = min(oldest_at or arrived_at, arrived_at)
     return {"available": True, "settling": settling, "blocked": blocked, "oldest_settling_at": oldest_at}
 
 
@@ -118,6 +123,7 @@ def render_status(document: dict[str, Any], now: float) -> str:
     """The same for people."""
     parts = [
         "\n".join([_running_words(document), *(f"  {line}" for line in _troubles(document, now))]),
+        _node_table(document, now),
         _folder_table(document),
         _provider_table(document),
         _budget_table(document),
@@ -128,14 +134,27 @@ def render_status(document: dict[str, Any], now: float) -> str:
 def _running_words(document: dict[str, Any]) -> str:
     troubled = next(_troubles(document, 0.0), None) is not None
     if not document["running"]:
-        return "dropscribe is not running: start it, and what waits goes on." + (" And:" if troubled else "")
-    return "dropscribe is running, but:" if troubled else "dropscribe is running, and nothing is wrong."
+        nobody = "dropscribe is not running" if document["nodes"] is None else "no node is running"
+        return f"{nobody}: start it, and what waits goes on." + (" And:" if troubled else "")
+    return f"{_who_words(document)}, but:" if troubled else f"{_who_words(document)}, and nothing is wrong."
+
+
+def _who_words(document: dict[str, Any]) -> str:
+    if document["nodes"] is None:
+        return "dropscribe is running"
+    number = sum(not node["silent"] for node in document["nodes"])
+    return f"dropscribe is running on {plural(number, 'node')}"
 
 
 def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
     """What is wrong, the worst first, each with what it means."""
     if document["trouble"]:
-        yield f"{one_line(document['trouble'])}: nothing is sent until there is room"
+        until = "until there is room" if document["nodes"] is None else "by this node meanwhile"
+        yield f"{one_line(document['trouble'])}: nothing is sent {until}"
+    for node in document["nodes"] or ():
+        if node["silent"]:
+            last_heard = time_words(_unix(node["last_beat"]), now)
+            yield f"node {node['name']} is silent: last heard of {last_heard}; what it had goes on elsewhere"
     for name, provider in document["providers"].items():
         if provider["state"] == "held":
             yield f"provider {name} is held: {_hold_words(provider, now)}"
@@ -167,6 +186,24 @@ def _unix(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+def _node_table(document: dict[str, Any], now: float) -> str:
+    """Nothing without a cluster."""
+    rows = [
+        [
+            node["name"],
+            node["host"],
+            node["role"],
+            node["version"],
+            "silent" if node["silent"] else "beating",
+            str(node["in_flight"]),
+            time_words(_unix(node["started_at"]), now),
+        ]
+        for node in document["nodes"] or ()
+    ]
+    head = ["NODE", "HOST", "ROLE", "VERSION", "STATE", "IN FLIGHT", "STARTED"]
+    return render_table(head, rows, numbers=["IN FLIGHT"]) if rows else ""
+
+
 def _folder_table(document: dict[str, Any]) -> str:
     rows = [_folder_row(name, folder) for name, folder in document["folders"].items()]
     numbers = ["WAITING", "IN FLIGHT", "DONE", "FAILED"]
@@ -177,7 +214,7 @@ def _folder_row(name: str, folder: dict[str, Any]) -> list[str]:
     waiting = {key: folder[key] for key in _WAITING}
     return [
         name,
-        str(folder["watch"]) if folder["available"] else "unavailable",
+        _inbox_words(folder),
         str(sum(waiting.values())),
         str(folder["transcribing"]),
         str(folder["done"]),
@@ -185,6 +222,12 @@ def _folder_row(name: str, folder: dict[str, Any]) -> list[str]:
         "-" if folder["oldest_waiting"] is None else duration_words(folder["oldest_waiting"]),
         ", ".join(f"{number} {key}" for key, number in waiting.items() if number),
     ]
+
+
+def _inbox_words(folder: dict[str, Any]) -> str:
+    if folder["watch"] == WATCHED_ELSEWHERE:
+        return "left to other nodes"
+    return str(folder["watch"]) if folder["available"] else "unavailable"
 
 
 def _provider_table(document: dict[str, Any]) -> str:

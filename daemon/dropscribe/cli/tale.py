@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import inbox_look
+from dropscribe.cli.queue_look import BEYOND
 from dropscribe.cli.tables import plural, time_words
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, Scope, ScopeKind
@@ -55,6 +56,8 @@ class Tale:
 def tell_of_inbox(place: Place, look: QueueLook, now: float) -> Tale:
     """The tale of a path in an inbox, whether anything is there or not."""
     stories = read_stories(look.db, place.rule.name, place.path) if look.db else []
+    if place.rule.name in look.beyond:
+        return _tell_of_beyond(stories, place, look, now)
     reason = inbox_look.unavailable_reason(place.rule)
     live = next((story for story in stories if story.state.is_live), None)
     if live is not None:
@@ -74,6 +77,15 @@ def tell_of_inbox(place: Place, look: QueueLook, now: float) -> Tale:
     tale = _tell_of_waiting(place, look)
     if stories:
         tale.words.append(f"a file of this name was here before: {_ended_words(stories[0], now)[0]}")
+    return tale
+
+
+def _tell_of_beyond(stories: list[Story], place: Place, look: QueueLook, now: float) -> Tale:
+    """What the cluster's queue knows of a file that this node does not have."""
+    if not stories:
+        return Tale("unknown", [BEYOND, "the queue has never heard of it"], "ask on a node that has it")
+    tale = tell_of_story(stories[0], place, look, now)
+    tale.words.append(BEYOND)
     return tale
 
 
@@ -101,6 +113,8 @@ def _tell_of_waiting(place: Place, look: QueueLook) -> Tale:
 
 def tell_of_filed(place: Place, look: QueueLook, now: float) -> Tale:
     """The tale of a path in done or failed: the audio, or one of its sidecars."""
+    if place.rule.name in look.beyond:
+        return Tale("unknown", [BEYOND], "ask on a node that has it")
     for story in _stories_filed(place, look):
         if story.folder == place.rule.name:
             return tell_of_story(story, place, look, now)
@@ -172,10 +186,14 @@ def _queued_words(story: Story, place: Place, look: QueueLook, now: float) -> tu
     words += [f"{tried.provider} refused it ({tried.code})" for tried in story.tries if tried.refused]
     if not words or (state == "queued" and words[-1].endswith(")")):
         words.append(_turn_words(story, look))
+    if story.node:
+        words.append(f"node {story.node} had it last")
     return state, words
 
 
 def _turn_words(story: Story, look: QueueLook) -> str:
+    if story.lane and look.is_running:
+        return f"its turn has come: provider {story.lane} gets it as soon as a slot is free, on any node"
     before = count_before(look.db, story) if look.db else 0
     where = (
         "it is the next in the queue" if before == 0 else f"{plural(before, 'file')} of its folder go first"
@@ -219,9 +237,21 @@ def _one_hold_words(who: str, hold: Hold, now: float) -> list[str]:
 def _transcribing_words(story: Story, look: QueueLook, now: float) -> str:
     since = time_words(story.tries[-1].at, now) if story.tries else "now"
     if look.is_running:
-        return f"it is with provider {story.provider} since {since}"
+        at = f"it is with provider {story.provider} since {since}"
+        return at + _node_words(story, look, now)
     was = f"it was with provider {story.provider} (since {since}) when the daemon ended"
     return f"{was}; the next start sends it again"
+
+
+def _node_words(story: Story, look: QueueLook, now: float) -> str:
+    """Which node has it, and what becomes of it where that node is silent."""
+    if not story.node:
+        return ""
+    node = look.node(story.node)
+    if node is not None and not node.is_silent(look.now()):
+        return f", on node {story.node}"
+    last = "has stopped" if node is None else f"was last heard of {time_words(node.beat_at, now)}"
+    return f", on node {story.node}, which {last}: another node takes it over"
 
 
 def _publishing_words(story: Story, look: QueueLook, now: float) -> list[str]:
@@ -234,7 +264,7 @@ def _publishing_words(story: Story, look: QueueLook, now: float) -> list[str]:
             f"{what}, but could not be put into {where}: {_why(story)}",
             f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again",
         ]
-    return [f"{what}; it is being put into {where}"]
+    return [f"{what}; it is being put into {where}{_node_words(story, look, now)}"]
 
 
 def _ended_words(story: Story, now: float) -> list[str]:
@@ -243,15 +273,17 @@ def _ended_words(story: Story, now: float) -> list[str]:
         words = f"nothing was sent: {story.tries[-1].reason}"
         return [f"its answer was known, and it was filed {at}", words, f"it is in {_filed_words(story)}"]
     if story.state is JobState.DONE:
-        return [f"it was transcribed by {story.provider} and filed {at}", f"it is in {_filed_words(story)}"]
+        by = f"{story.provider}, on node {story.node}," if story.node else story.provider
+        return [f"it was transcribed by {by} and filed {at}", f"it is in {_filed_words(story)}"]
     if story.state is JobState.FAILED:
-        return [f"it failed {at}: {_failure_words(story)}", f"it is in {_filed_words(story)}"]
+        on = f" on node {story.node}" if story.node else ""
+        return [f"it failed {at}{on}: {_failure_words(story)}", f"it is in {_filed_words(story)}"]
     return [f"it was dropped from the queue {at}: {story.reason or 'the file was gone'}"]
 
 
 def _failure_words(story: Story) -> str:
     """The error file has the last word, and may be gone; the last attempt is the next best."""
-    error = _error_beside(story.filed) if story.filed else None
+    error = _error_beside(story.filed_here) if story.filed_here else None
     if error:
         return f"{error.get('code')}: {error.get('reason')}"
     last = next((attempt for attempt in reversed(story.tries) if attempt.code), None)
@@ -261,6 +293,8 @@ def _failure_words(story: Story) -> str:
 def _filed_words(story: Story) -> str:
     if story.filed is None:
         return "nobody knows where"
+    if story.filed_here is None:
+        return f"{path_text(story.filed[2:])}, beneath a root of the queue that this node does not have"
     gone = "" if os.path.lexists(story.filed) else " (it is not there any more)"
     return path_text(story.filed) + gone
 
@@ -280,8 +314,8 @@ def _paid_words(story: Story) -> list[str]:
 
 
 def _remedy(story: Story, state: str, look: QueueLook) -> str:
-    if story.state is JobState.FAILED and story.filed and os.path.lexists(story.filed):
-        return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed))}"
+    if story.state is JobState.FAILED and story.filed_here and os.path.lexists(story.filed_here):
+        return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed_here))}"
     if story.state.is_live and not look.is_running:
         return "start dropscribe: dropscribe run, or its service"
     if story.pin == BACKLOG:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exits
@@ -32,9 +31,8 @@ def execute(options: argparse.Namespace) -> int:
     """Tell it; 74 only where nothing is at the path and nobody knows it."""
     config = read_config(options)
     file = os.fsencode(options.file)
-    now = time.time()
     with look_at_queue(config) as look:
-        place, tale = tell(config, file, look, now)
+        place, tale = tell(config, file, look, look.now())
     document = why_document(file, place, tale)
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_why(file, place, tale))
     return exits.IO_ERROR if tale.state == "unknown" and not os.path.lexists(file) else exits.OK
@@ -74,6 +72,7 @@ def why_document(file: bytes, place: Place | None, tale: Tale) -> dict[str, Any]
         "due_at": utc_text(story.due_at) if story and story.state.is_live and story.due_at else None,
         "ended_at": utc_text(story.ended_at) if story and story.ended_at else None,
         "filed": path_text(story.filed) if story and story.filed else None,
+        "node": (story.node or None) if story else None,
         "attempts": [_attempt_object(attempt) for attempt in tale.tries],
     }
 
@@ -98,6 +97,8 @@ def render_why(file: bytes, place: Place | None, tale: Tale) -> str:
     facts.append(("state", "\n".join([tale.state.replace("_", " "), *tale.words])))
     if tale.story:
         facts.append(("received", moment_words(tale.story.received_at)))
+    if tale.story and tale.story.node:
+        facts.append(("node", tale.story.node))
     if tale.remedy:
         facts.append(("to do", tale.remedy))
     parts = [printable(path_text(os.path.abspath(file))) + "\n" + render_facts(facts)]

@@ -156,6 +156,10 @@ class QueueConfig:
         """Whether this node can reach all of *rule*: each of its folders lies beneath a root."""
         return all(self.root_of(path) is not None for path in (rule.inbox, rule.done, rule.failed))
 
+    def watches(self, rule: FolderRule) -> bool:
+        """Whether this node looks after *rule*'s inbox; else other nodes do."""
+        return self.role != "work" and self.serves(rule)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryConfig:
@@ -283,6 +287,10 @@ class Config:
     heartbeat: HeartbeatConfig | None = None
     hooks: HooksConfig | None = None
     notify: NotifyConfig | None = None
+
+    def watches(self, rule: FolderRule) -> bool:
+        """Whether this machine looks after *rule*'s inbox; in a cluster other nodes may do it instead."""
+        return self.queue is None or self.queue.watches(rule)
 
     @property
     def secrets(self) -> list[str]:

@@ -28,7 +28,7 @@ def read_stats(
     """Counts of every folder in *plan*, and the holds; of a cluster its nodes too.
 
     Args:
-        in_flight: Attempts under way by provider, as the embedded engine knows them; a cluster's are its rows.
+        in_flight: Attempts under way by provider, as the embedded engine knows them; a cluster's are rows.
     """
     found = read_accounts(db, plan.budgets, plan.zone, now)
     holds = [*stops_of(found), *hold_rows.read_holds(db)]
@@ -42,7 +42,9 @@ def read_stats(
 
 def _read_in_flight(db: Connection) -> dict[str, int]:
     return dict(
-        db.execute("SELECT provider, count(*) FROM jobs WHERE state = 'transcribing' GROUP BY provider").fetchall()
+        db.execute(
+            "SELECT provider, count(*) FROM jobs WHERE state = 'transcribing' GROUP BY provider"
+        ).fetchall()
     )
 
 

@@ -58,6 +58,11 @@ class Story:
     node: str = ""
     lane: str = ""
 
+    @property
+    def filed_here(self) -> bytes | None:
+        """Where this node has the audio in done or failed; None where it has not."""
+        return None if self.filed is None or self.filed.startswith(b"//") else self.filed
+
 
 def read_stories(db: Connection, folder: str, path: bytes) -> list[Story]:
     """Every job that *path*, relative to the folder's inbox, has had; the newest first."""

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
     from dropscribe.core.budget import Account
     from dropscribe.jobs.engine import Stats
+    from dropscribe.jobs.nodes import NodeStats
 
 STATUS_SCHEMA = "dropscribe.status/1"
-EMPTY_LIVE: dict[str, Any] = {"folders": {}, "providers": {}, "trouble": None}
+WATCHED_ELSEWHERE = "others"
+"""How an inbox is watched that is left to other nodes."""
+
+ELSEWHERE: dict[str, Any] = {"watch": WATCHED_ELSEWHERE}
 
 
 def status_document(
@@ -29,32 +33,47 @@ def status_document(
         stats: The queue's counts and holds.
         live: As :func:`dropscribe.service.live.read_live`; what it says of a daemon that is down is
             left out, but for what was last seen of the inboxes.
-        running: Whether a daemon has the state directory.
-        now: Unix seconds.
+        running: Whether a daemon has the state directory, or any node of the cluster beats.
+        now: Unix seconds by the queue's clock.
     """
     holds = {hold.scope: hold for hold in stats.holds}
+    in_flight = live.get("providers", {}) if stats.nodes is None else stats.in_flight
     return {
         "schema": STATUS_SCHEMA,
         "running": running,
+        "nodes": None if stats.nodes is None else [_node(node, now) for node in stats.nodes],
         "trouble": live.get("trouble") if running else None,
         "folders": {
             name: _folder(
                 stats.folders.get(name, FolderStats()),
-                live.get("folders", {}).get(name, {}),
+                live.get("folders", {}).get(name, {}) if config.watches(rule) else ELSEWHERE,
                 holds.get(Scope(ScopeKind.FOLDER, name)),
                 now,
             )
             | {"budget": _budget(stats.accounts, Scope(ScopeKind.FOLDER, name))}
-            for name in config.folders
+            for name, rule in config.folders.items()
         },
         "providers": {
             name: _provider(
                 holds.get(Scope(ScopeKind.PROVIDER, name)),
-                live.get("providers", {}).get(name, 0) if running else 0,
+                in_flight.get(name, 0) if running else 0,
             )
             | {"budget": _budget(stats.accounts, Scope(ScopeKind.PROVIDER, name))}
             for name in config.providers
         },
+    }
+
+
+def _node(node: NodeStats, now: float) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "host": node.host,
+        "role": node.role,
+        "version": node.version,
+        "started_at": utc_text(node.started_at),
+        "last_beat": utc_text(node.beat_at),
+        "silent": node.is_silent(now),
+        "in_flight": node.in_flight,
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.owners import refuse_owned
 from dropscribe.app.queue import open_when_there
 from dropscribe.app.reporter import Reporter
+from dropscribe.app.self_report import SelfReport
 from dropscribe.config.diff import diff_configs
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem
 from dropscribe.core.model import Scope, ScopeKind
@@ -30,8 +30,6 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.jobs.store import Store
 from dropscribe.media.build import add_fitted_providers, sweep_spool
 from dropscribe.providers.build import build_provider
-from dropscribe.service.live import write_live
-from dropscribe.service.status import status_document
 from dropscribe.work.answers import Answers
 from dropscribe.work.budgets import Budgets
 from dropscribe.work.fallback import Fallback
@@ -55,7 +53,6 @@ log = structlog.get_logger()
 ONCE_HORIZON_SECONDS = 60.0
 """``run --once`` waits for retries due within this time (CONTRACT.md §2)."""
 
-_LIVE_GAP_SECONDS = 0.2
 _ONCE_LOOK_SECONDS = 0.1
 
 
@@ -123,6 +120,7 @@ class Daemon:
         queue = InboxQueue(self.engine, asyncio.get_running_loop())
         is_alone = self.config.queue is None
         self.inboxes = Inboxes(self.engine, queue, self._news.set, exclusive=is_alone)
+        self.report = SelfReport(lambda: self.config, self.engine, self.inboxes, self.notifier, self._news)
         hold = self.config.hold
         self.holds = Holds(self.engine, self.reporter, hold.first_seconds, hold.max_seconds)
         answers = Answers(self.engine, self.disks)
@@ -155,10 +153,11 @@ class Daemon:
                 await self._mark_first_starts(self.config)
                 feeding = group.create_task(self.engine.run(plan, self.handler))
                 self.inboxes.swap(_watched(self.config))
-                await self.health.start(self.status, self._find_stuck, self._find_unready)
+                report = self.report
+                await self.health.start(self.status, report.find_stuck, report.find_unready)
                 side = [  # the first writes live.json: see _wind_up
-                    group.create_task(self._write_live_when_new()),
-                    group.create_task(self.notifier.feed_watchdog(lambda: not self._find_stuck())),
+                    group.create_task(report.write_when_new()),
+                    group.create_task(self.notifier.feed_watchdog(lambda: not report.find_stuck())),
                     group.create_task(self._reload_when_asked()),
                     group.create_task(self.health.run()),
                     group.create_task(self.budgets.watch()),
@@ -185,7 +184,7 @@ class Daemon:
         # A stopped inbox knows of nothing, not even how it was watched.
         left_in_inboxes = self.inboxes.left_waiting()
         side[0].cancel()
-        self._write_live()
+        self.report.write()
         await self.inboxes.stop()
         await self.engine.drain(grace_seconds)
         feeding.cancel()
@@ -222,52 +221,9 @@ class Daemon:
         # Settling is asked first: a file that settles before the second look is in the queue by then.
         return self.inboxes.is_settling() or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
 
-    # Status -------------------------------------------------------------------------------------
-
     async def status(self) -> dict[str, Any]:
         """The object of CONTRACT.md §6, as it is now."""
-        stats = await self.engine.stats()
-        return status_document(self.config, stats, self._live(), running=True, now=time.time())
-
-    def _live(self) -> dict[str, Any]:
-        return {
-            "folders": {
-                name: {**live, "reason": live["reason"] or self.engine.closed_reason(name)}
-                for name, live in self.inboxes.live().items()
-            },
-            "providers": {name: self.engine.in_flight_at(name) for name in self.config.providers},
-            "trouble": self.engine.trouble,
-        }
-
-    def _write_live(self) -> None:
-        write_live(self.config.state_dir, self._live())
-
-    async def _write_live_when_new(self) -> None:
-        """At most five times a second, and only when something may have changed."""
-        self.engine.on_news = self._news.set
-        last: dict[str, Any] = {}
-        while True:
-            self._news.clear()
-            live = self._live()
-            if live != last:
-                write_live(self.config.state_dir, live)
-                last = live
-                self._tell_manager(live)
-            await asyncio.sleep(_LIVE_GAP_SECONDS)
-            await self._news.wait()
-
-    def _tell_manager(self, live: dict[str, Any]) -> None:
-        settling = sum(folder["settling"] for folder in live["folders"].values())
-        uploading = sum(live["providers"].values())
-        away = len(self.inboxes.unavailable())
-        words = f"watching {len(live['folders']) - away} folders, {uploading} uploading, {settling} settling"
-        self.notifier.status(words + (f", {away} inboxes away" if away else ""))
-
-    def _find_stuck(self) -> str:
-        return "" if self.engine.is_alive() else "the queue has not been looked at for two minutes"
-
-    def _find_unready(self) -> str:
-        return "; ".join(f"{name}: {reason}" for name, reason in self.inboxes.unavailable().items())
+        return await self.report.status()
 
     # Reload -------------------------------------------------------------------------------------
 
@@ -365,12 +321,7 @@ async def _close_after(tasks: list[asyncio.Task[None]], provider: Provider) -> N
 
 def _watched(config: Config) -> dict[str, FolderRule]:
     """The rules whose inboxes this node watches: in a cluster, those whose mounts it has."""
-    queue = config.queue
-    if queue is None:
-        return dict(config.folders)
-    if queue.role == "work":
-        return {}
-    return {name: rule for name, rule in config.folders.items() if queue.serves(rule)}
+    return {name: rule for name, rule in config.folders.items() if config.watches(rule)}
 
 
 def _place_of(problem: Problem) -> str:

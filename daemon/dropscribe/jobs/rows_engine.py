@@ -264,7 +264,10 @@ class RowsEngine(abc.ABC):
             log.error("store.full", reason=trouble)
         elif self.trouble and not trouble:
             log.info("store.has_room")
+        is_news = trouble != self.trouble
         self.trouble = trouble
+        if is_news:
+            self._tell_news()
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""

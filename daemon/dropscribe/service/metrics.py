@@ -10,6 +10,7 @@ name or code that is odd.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import (
@@ -24,6 +25,8 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from dropscribe.service.status import WATCHED_ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -144,7 +147,7 @@ class _Snapshot(Collector):
         self.status: Mapping[str, Any] = {}
 
     def collect(self) -> Iterable[Metric]:
-        return (*self._queues(), *self._counts(), *self._providers())
+        return (*self._queues(), *self._counts(), *self._providers(), *self._nodes())
 
     def _counts(self) -> Iterable[Metric]:
         for name, key, text in _COUNTS:
@@ -163,7 +166,8 @@ class _Snapshot(Collector):
             for state in WAITING_STATES:
                 queue.add_metric((name, state), folder.get(state, 0))
             oldest.add_metric((name,), folder.get("oldest_waiting") or 0)
-            watch.add_metric((name,), int(bool(folder.get("available"))))
+            if folder.get("watch") != WATCHED_ELSEWHERE:
+                watch.add_metric((name,), int(bool(folder.get("available"))))
             folder_held.add_metric((name,), int(folder.get("hold") is not None))
         return (queue, oldest, watch, folder_held)
 
@@ -174,6 +178,24 @@ class _Snapshot(Collector):
             held.add_metric((name,), int(provider.get("state") == "held"))
             in_flight.add_metric((name,), provider.get("in_flight", 0))
         return (held, in_flight)
+
+    def _nodes(self) -> Iterable[Metric]:
+        """Of a cluster: the database as this node sees it, and every node as the database has it."""
+        nodes = self.status.get("nodes")
+        if nodes is None:
+            return ()
+        is_up = _family("queue_database_up", "1 while this node reaches the queue's database.")
+        is_up.add_metric((), int(not self.status.get("trouble")))
+        seen = _family("nodes", "Nodes of the cluster, by whether they beat.", "state")
+        silent = sum(node["silent"] for node in nodes)
+        seen.add_metric(("beating",), len(nodes) - silent)
+        seen.add_metric(("silent",), silent)
+        beat = _family("node_last_beat_timestamp_seconds", "When a node was last heard of.", "node")
+        in_flight = _family("node_in_flight", "Files that a node has right now.", "node")
+        for node in nodes:
+            beat.add_metric((node["name"],), datetime.fromisoformat(node["last_beat"]).timestamp())
+            in_flight.add_metric((node["name"],), node["in_flight"])
+        return (is_up, seen, beat, in_flight)
 
 
 def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:

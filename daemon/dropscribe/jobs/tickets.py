@@ -204,16 +204,15 @@ _SLOT_LOCKS = 0x64726F71
 class Slots:
     """This node's share of the providers' slots: session locks on the server, numbered 1 to n.
 
-    They go with the session: a node that dies lets go of them at once. They do not go with a transaction
-    that is rolled back and begun anew: who took one is remembered, so that it is neither taken nor let go
-    of a second time.
+    They go with the session, so a node that dies lets go of them at once; and they outlive a transaction that
+    is rolled back, so each is remembered by the ticket that has it.
     """
 
     def __init__(self) -> None:
         self._mine: dict[str, dict[int, int]] = {}
 
     def take(self, db: Connection, lane: Lane, ticket: int) -> bool:
-        """Whether *ticket* has a slot now."""
+        """Have a slot for *ticket*; False where none is free."""
         mine = self._mine.setdefault(lane.provider, {})
         if ticket in mine:
             return True
@@ -222,27 +221,27 @@ class Slots:
             " AND pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
             (lane.slots, sorted(mine.values()), _SLOT_LOCKS, lane.provider),
         ).fetchone()
-        if row is None:
-            return False
-        mine[ticket] = int(row[0])
-        return True
+        if row is not None:
+            mine[ticket] = row[0]
+        return row is not None
 
     def let_go(self, db: Connection, provider: str, ticket: int) -> None:
-        """Free the slot that *ticket* has, if it has one, for all."""
+        """Free the slot of *ticket*, if it has one, for all."""
         slot = self._mine.get(provider, {}).pop(ticket, None)
         if slot is not None:
-            db.execute(
-                "SELECT pg_advisory_unlock(?, hashtext(? || ':' || ?))", (_SLOT_LOCKS, provider, str(slot))
-            )
+            db.execute("SELECT pg_advisory_unlock(?, hashtext(? || ':' || ?))", _slot_key(provider, slot))
 
     def take_again(self, db: Connection) -> None:
         """On a new connection: what runs here has its slot again, unless somebody was quicker."""
         for provider, mine in self._mine.items():
             for slot in mine.values():
                 db.execute(
-                    "SELECT pg_try_advisory_lock(?, hashtext(? || ':' || ?))",
-                    (_SLOT_LOCKS, provider, str(slot)),
+                    "SELECT pg_try_advisory_lock(?, hashtext(? || ':' || ?))", _slot_key(provider, slot)
                 )
+
+
+def _slot_key(provider: str, slot: int) -> tuple[int, str, str]:
+    return _SLOT_LOCKS, provider, str(slot)
 
 
 def begin(

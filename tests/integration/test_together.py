@@ -28,8 +28,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk():
-    """A desk whose first visit lasts until its door opens."""
+def desk(monkeypatch):
+    """A desk whose first visit lasts until its door opens, and that sees one visit at once."""
+    monkeypatch.setattr(together, "VISITS_AT_ONCE", 1)
     found = Desk()
     yield found
     for door in found.doors:

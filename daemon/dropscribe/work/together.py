@@ -16,8 +16,11 @@ _Visit = asyncio.Future["Sequence[R | BaseException]"]
 
 
 MOST_TOGETHER = 8
-MOST_VISITS = 8
+VISITS_AT_ONCE = 4
+"""Begun without waiting for each other. One alone would share more syncs, but falls behind 64
+uploads at once; and what finds no slot for its publishing is searched for only once a second."""
 
+MOST_VISITS = 8
 SLOW_SECONDS = 0.003
 """A visit that lasts longer is to a slow disk, which gets more done when it is asked for more at once."""
 
@@ -25,7 +28,7 @@ SLOW_SECONDS = 0.003
 class Together(Generic[T, R]):
     """One visit to a thread for all that waits: ways there and back, and syncs, are shared.
 
-    Nobody waits for company: with nothing under way a visit begins at once, and what comes meanwhile makes
+    Nobody waits for company: with little under way a visit begins at once, and what comes meanwhile makes
     up the next one.
 
     Args:
@@ -50,7 +53,7 @@ class Together(Generic[T, R]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future))
-        if not self._visits:
+        if len(self._visits) < VISITS_AT_ONCE:
             self._go()
         elif self._another is None:
             self._another = loop.call_later(SLOW_SECONDS, self._go_beside)

@@ -21,6 +21,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+import structlog
 from procrastinate.schema import SchemaManager
 
 from dropscribe.core.errors import StoreUnusable
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from dropscribe.jobs.roots import Roots
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 MIGRATIONS = ("cluster_schema.sql",)
 """Scripts that lead from version N to N+1. Each must leave what the version before it reads and writes."""
@@ -147,8 +150,11 @@ class ClusterStore:
     def _answer(self, batch: list[_Call]) -> None:
         """Run *batch* as one transaction; where one of them fails, each as its own."""
         if len(batch) > 1:
-            with contextlib.suppress(Exception):
+            try:
                 results = self._commit(batch)
+            except Exception as error:  # noqa: BLE001 - told to whom it belongs, below
+                log.debug("batch.begun_anew", calls=len(batch), reason=repr(error))
+            else:
                 for call, result in zip(batch, results, strict=True):
                     call.future.set_result(result)
                 return

@@ -36,6 +36,9 @@ BEAT_SECONDS = 5.0
 STALLED_SECONDS = 25.0
 """A worker whose last beat is older is taken for dead: five beats missed."""
 
+POLL_SECONDS = 0.5
+"""procrastinate forgets a notification that comes while it looks for a job: then this is the wait."""
+
 PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
 _TASK = "dropscribe.take"
@@ -188,6 +191,7 @@ class Draws:
                     concurrency=slots,
                     delete_jobs="always",
                     install_signal_handlers=False,
+                    fetch_job_polling_interval=POLL_SECONDS,
                     update_heartbeat_interval=BEAT_SECONDS,
                     stalled_worker_timeout=STALLED_SECONDS,
                 )

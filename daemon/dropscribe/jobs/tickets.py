@@ -216,10 +216,11 @@ class Slots:
         mine = self._mine.setdefault(lane.provider, {})
         if ticket in mine:
             return True
+        # Never asked of one's own: a session may lock twice, and would have to let go twice.
+        others = sorted(set(range(1, lane.slots + 1)).difference(mine.values()))
         row = db.execute(
-            "SELECT n FROM generate_series(1, ?) AS n WHERE NOT n = ANY(?::int[])"
-            " AND pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
-            (lane.slots, sorted(mine.values()), _SLOT_LOCKS, lane.provider),
+            "SELECT n FROM unnest(?::int[]) AS n WHERE pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
+            (others, _SLOT_LOCKS, lane.provider),
         ).fetchone()
         if row is not None:
             mine[ticket] = row[0]

@@ -219,7 +219,8 @@ class Slots:
         # Never asked of one's own: a session may lock twice, and would have to let go twice.
         others = sorted(set(range(1, lane.slots + 1)).difference(mine.values()))
         row = db.execute(
-            "SELECT n FROM unnest(?::int[]) AS n WHERE pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
+            "SELECT n FROM unnest(?::int[]) AS n"
+            " WHERE pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
             (others, _SLOT_LOCKS, lane.provider),
         ).fetchone()
         if row is not None:
@@ -264,8 +265,7 @@ def begin(
         (lane.provider, job_id, ticket),
     ).fetchone()
     if row is None:
-        slots.let_go(db, lane.provider, ticket)
-        return None
+        return _begun_already(db, drawn, lane, slots, node)
     if (row[0] or 0.0) > now:
         return Wait(row[0] - now)
     if not slots.take(db, lane, ticket):
@@ -277,6 +277,14 @@ def begin(
             (lane.provider, now + 60.0 / lane.requests_per_minute),
         )
     return rows.begin_attempt(db, job_id, lane.provider, now, ", node = ?", (node,))
+
+
+def _begun_already(db: Connection, drawn: tuple[int, int], lane: Lane, slots: Slots, node: str) -> Job | None:
+    """The job, where the database went away while this very beginning was being committed, and it stands."""
+    found = rows.interrupted(db, "id = ? AND ticket = ? AND node = ?", (*drawn, node))
+    if not found:
+        slots.let_go(db, lane.provider, drawn[1])
+    return found[0] if found else None
 
 
 def slow(db: Connection, provider: str, until: float) -> None:

@@ -6,6 +6,7 @@ common to all. Nodes may be given shorter times, another clock, or a network of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,10 +23,11 @@ from support.vendors import KEY
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-QUICK_SECONDS = {"beat": 0.5, "stalled": 4.0, "rescue": 0.5, "silent": 4.0}
+QUICK_SECONDS = {"beat": 0.5, "silent": 4.0, "look": 0.5}
 """Times for tests that wait for a node to be given up; the usual ones are the code's."""
 
 LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
+_TOLD = "id, state, provider, ticket, lane, node, fence, crashes, due_at - extract(epoch FROM now()), code"
 
 _PROGRAM = """
 import json, os, sys, time
@@ -36,11 +38,10 @@ if ahead_seconds:
     time.time_ns = lambda: true_time_ns() + int(ahead_seconds * 1e9)
 quick = json.loads(os.environ.get("TEST_QUICK", "{}"))
 if quick:
-    from dropscribe.jobs import cluster, draws, nodes
+    from dropscribe.jobs import draws, nodes, rescue
     draws.BEAT_SECONDS = nodes.BEAT_SECONDS = quick["beat"]
-    draws.STALLED_SECONDS = quick["stalled"]
-    nodes.SILENT_SECONDS = quick["silent"]
-    cluster.RESCUE_SECONDS = quick["rescue"]
+    draws.STALLED_SECONDS = nodes.SILENT_SECONDS = quick["silent"]
+    rescue.LOOK_SECONDS = quick["look"]
 from dropscribe.cli.main import main
 sys.exit(main())
 """
@@ -114,15 +115,8 @@ class Node:
         return self.cluster.count(f"state = 'transcribing' AND node = '{self.name}'")
 
     def is_connected(self) -> bool:
-        """Whether the server holds its name for it."""
-        classid = 0x64726F72
-        return bool(
-            self.cluster.ask(
-                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND database ="
-                " (SELECT oid FROM pg_database WHERE datname = current_database())"
-                f" AND classid = {classid} AND objid = hashtext('{self.name}')::bigint & 4294967295"
-            )
-        )
+        """Whether the server has a session of its."""
+        return self.cluster.count(f"application_name = 'dropscribe {self.name}'", "pg_stat_activity") > 0
 
     def freeze(self) -> None:
         """SIGSTOP: it beats no more, and its connections stand."""
@@ -285,7 +279,15 @@ class Cluster:
         return [line for node in self.nodes for line in node.logged(event)]
 
     def _tails(self) -> str:
-        ends = []
+        """What may tell why it goes no further: the live rows, their tickets, the logs' ends."""
+        ends: list[str] = []
+        with contextlib.suppress(psycopg.Error):
+            ends += map(str, self.ask(f"SELECT {_TOLD} FROM jobs WHERE {LIVE} ORDER BY id LIMIT 20"))
+            ends += map(
+                str, self.ask("SELECT id, status, queue_name, worker_id FROM procrastinate_jobs LIMIT 20")
+            )
+            ends += map(str, self.ask("SELECT id, now() - last_heartbeat FROM procrastinate_workers"))
+            ends += map(str, self.ask("SELECT classid, objid, pid FROM pg_locks WHERE locktype = 'advisory'"))
         for node in self.nodes:
             if node.processes:
                 lines = node.process.log_path.read_text("utf-8", "replace").splitlines()[-15:]

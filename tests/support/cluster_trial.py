@@ -17,6 +17,8 @@ from support.cluster import LIVE, Cluster
 from support.kill_trial import Dropped, Dropper, Report, Trial, look_at_the_end
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from support.postgres import Postgres
 
 CONCURRENCY = 8
@@ -43,19 +45,30 @@ class ClusterReport(Report):
 
 
 def run_cluster_trial(
-    trial: Trial, root: Path, dsn: str, *, nodes: int = 3, restarts: Postgres | None = None
+    trial: Trial,
+    root: Path,
+    dsn: str,
+    *,
+    nodes: int = 3,
+    restarts: Postgres | None = None,
+    quick: Mapping[str, float] | None = None,
 ) -> ClusterReport:
     """Do it below *root*, which is empty.
 
     Args:
         restarts: The server, to be crashed and started again once in ten kills; None leaves it alone.
+        quick: See :class:`Cluster`.
     """
     began = time.monotonic()
     emulator, till = billing_emulator()
     weather = random.Random(f"{trial.seed} weather")
     emulator.script = Weather(weather, share_503=trial.share_503, delay_seconds=trial.delay_seconds)
     report = ClusterReport(files=trial.files, nodes=nodes)
-    with emulator, Cluster(root, dsn, emulator.url, nodes, provider={"concurrency": CONCURRENCY}) as cluster:
+    provider = {"concurrency": CONCURRENCY}
+    with (
+        emulator,
+        Cluster(root, dsn, emulator.url, nodes, provider=provider, quick=quick or {}) as cluster,
+    ):
         dropper = Dropper(trial, cluster, till)
         cluster.start()
         _kill_again_and_again(trial, cluster, dropper, report, restarts)

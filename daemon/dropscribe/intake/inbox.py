@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dropscribe.core.errors import StoreBusy
 from dropscribe.intake.rounds import Rounds
 from dropscribe.intake.sources import open_hints
 from dropscribe.intake.state import MOST_WAITING, InboxState, count, describe_wait
@@ -71,6 +72,7 @@ class Inbox:
         self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
         self._told: tuple[object, ...] = ()
         self._told_at = float("-inf")
+        self._queue_away = ""
 
     def lock(self) -> None:
         """Lock the inbox before :meth:`start`; a missing one is locked when it comes.
@@ -163,12 +165,22 @@ class Inbox:
     def _step_safely(self) -> float:
         now = self._clock()
         try:
-            return self.step(now)
+            deadline = self.step(now)
+        except StoreBusy as error:
+            self._note_queue(error.reason)
         except Exception:
             log.exception("inbox.failed", folder=self.rule.name)
-            self._rounds.recover(now)
-            self._is_stopping.wait(_AFTER_ERROR_SECONDS)
-            return now
+        else:
+            self._note_queue("")
+            return deadline
+        self._rounds.recover(now)
+        self._is_stopping.wait(_AFTER_ERROR_SECONDS)
+        return now
+
+    def _note_queue(self, away: str) -> None:
+        if away and not self._queue_away:
+            log.warning("inbox.waiting", folder=self.rule.name, reason=away)
+        self._queue_away = away
 
     def _wait_until(self, deadline: float) -> None:
         seconds = deadline - self._clock()

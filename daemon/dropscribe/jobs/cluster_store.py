@@ -26,7 +26,7 @@ from procrastinate.schema import SchemaManager
 
 from dropscribe.core.errors import StoreUnusable
 from dropscribe.jobs.nodes import session_name
-from dropscribe.jobs.postgres import SCHEMA, PostgresConnection, server_of, store_error
+from dropscribe.jobs.postgres import SCHEMA, PostgresConnection, PostgresReader, server_of, store_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,9 +115,9 @@ class ClusterStore:
         """Have *work* done soon, by nobody's leave: what becomes of it is not told."""
         self.call(work).add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def open_reader(self) -> PostgresConnection:
+    def open_reader(self) -> PostgresReader:
         """See the protocol."""
-        return PostgresConnection(self._dsn, self._roots, self._session)
+        return PostgresReader(self._dsn, self._roots, self._session)
 
     def close(self) -> None:
         """Finish what was asked, and let go of the server."""

@@ -99,6 +99,48 @@ class PostgresConnection:
         return value
 
 
+class PostgresReader:
+    """A thread's connection that only reads, made at the first question and anew where the server ended it.
+
+    Raises:
+        StoreAway: The server cannot be had now; a later question may find it again.
+        StoreUnusable: It is there and refuses us.
+    """
+
+    def __init__(self, dsn: str, roots: Roots, session: str) -> None:
+        self._dsn = dsn
+        self._roots = roots
+        self._session = session
+        self._connection: PostgresConnection | None = None
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Cursor:
+        """Run one statement: twice where the connection turns out to have ended meanwhile."""
+        was_open = self._connection is not None
+        try:
+            return self._connected().execute(sql, parameters)
+        except psycopg.Error as error:
+            ended = self._connection is None or self._connection.raw.closed
+            self.close()
+            if not (was_open and ended):
+                raise store_error(server_of(self._dsn), error) from error
+        return self.execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> _Cursor:
+        """Run one statement for each of *parameters*."""
+        return self._connected().executemany(sql, parameters)
+
+    def close(self) -> None:
+        """Let go of the server."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> PostgresConnection:
+        if self._connection is None:
+            self._connection = PostgresConnection(self._dsn, self._roots, self._session)
+        return self._connection
+
+
 class _Cursor:
     def __init__(self, raw: psycopg.Cursor[Any], roots: Roots) -> None:
         self._raw = raw

@@ -26,6 +26,8 @@ _AGAIN_SECONDS = 2.0
 def open_engine(config: Config, own: Store, limits: RetryLimits) -> RowsEngine:
     """The engine, its store open: *own* or a cluster's; whoever opened it closes ``engine.store``.
 
+    What *own* keeps of paid answers goes along into the cluster first.
+
     Raises:
         StoreAway: The cluster's database cannot be had now.
         StoreError: It refuses us.
@@ -34,8 +36,15 @@ def open_engine(config: Config, own: Store, limits: RetryLimits) -> RowsEngine:
         return EmbeddedEngine(own, limits)
     # The extra is installed where a config asks for it, and costs memory.
     from dropscribe.app.cluster_node import open_node  # noqa: PLC0415
+    from dropscribe.app.taking_along import take_along  # noqa: PLC0415
 
-    return open_node(config, config.queue, limits)
+    engine = open_node(config, config.queue, limits)
+    try:
+        take_along(config, own, engine.store)
+    except BaseException:
+        engine.store.close()
+        raise
+    return engine
 
 
 async def open_when_there(

@@ -16,7 +16,7 @@ from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
 from dropscribe.jobs.accounts import read_accounts
 from dropscribe.jobs.nodes import read_nodes
-from dropscribe.jobs.store import is_running, open_for_reading, write_once
+from dropscribe.jobs.store import Store, is_running, open_for_reading, write_once
 from dropscribe.service.live import read_live
 from dropscribe.work.setup import build_plan
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, QueueConfig
     from dropscribe.core.model import Hold
-    from dropscribe.jobs.database import Connection
+    from dropscribe.jobs.database import Connection, Database
     from dropscribe.jobs.nodes import NodeStats
 
 T = TypeVar("T")
@@ -102,6 +102,25 @@ def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | Non
     from dropscribe.jobs.roots import Roots  # noqa: PLC0415
 
     return write_cluster(config.queue.dsn.reveal(), Roots(config.queue.roots), work)
+
+
+@contextlib.contextmanager
+def opened_queue(config: Config) -> Iterator[Database]:
+    """The whole queue, made if need be, for a command that moves much.
+
+    Raises:
+        StoreInUse: A daemon has it; only a cluster's is open to several.
+        StoreError: It cannot be had.
+    """
+    if config.queue is None:
+        with contextlib.closing(Store(config.state_dir)) as store:
+            yield store
+        return
+    from dropscribe.jobs.cluster_look import cluster_opened  # noqa: PLC0415 - see above
+    from dropscribe.jobs.roots import Roots  # noqa: PLC0415
+
+    with cluster_opened(config.queue.dsn.reveal(), Roots(config.queue.roots)) as cluster:
+        yield cluster
 
 
 def is_anybody_running(config: Config) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 
 from dropscribe.core.errors import StoreAway, StoreError
-from dropscribe.jobs.cluster_store import open_cluster_for_reading, write_cluster_once
+from dropscribe.jobs.cluster_store import ClusterStore, open_cluster_for_reading, write_cluster_once
 from dropscribe.jobs.postgres import server_of, store_error
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ ONE_INSTANT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
 """An inbox may be listed meanwhile; a node's transactions have ten seconds."""
+
+_NO_NODE = "?command"
+"""No node has this name: a node that starts ends the sessions of the one before it."""
 
 _SAME_CLOCK_SECONDS = 0.5
 _AWAY_REMEDY = (
@@ -53,6 +56,17 @@ def looking_at_cluster(dsn: str, roots: Roots) -> Iterator[PostgresConnection | 
         with contextlib.closing(connection):
             connection.execute(_LONGEST_LOOK)
             yield connection
+
+
+@contextlib.contextmanager
+def cluster_opened(dsn: str, roots: Roots) -> Iterator[ClusterStore]:
+    """The cluster's store, for a command that writes much; its tables are made where there are none.
+
+    Raises:
+        StoreError: The server cannot be had, or refuses us.
+    """
+    with _in_words(dsn), contextlib.closing(ClusterStore(dsn, roots, _NO_NODE)) as store:
+        yield store
 
 
 def write_cluster(dsn: str, roots: Roots, work: Callable[[Connection], T]) -> T | None:

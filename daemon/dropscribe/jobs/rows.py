@@ -217,7 +217,8 @@ def _pack(sidecars: tuple[tuple[str, bytes], ...]) -> bytes:
     return b"/".join(form.encode() + b"\0" + name for form, name in sidecars)
 
 
-def _unpack(packed: bytes) -> tuple[tuple[str, bytes], ...]:
+def unpack_sidecars(packed: bytes) -> tuple[tuple[str, bytes], ...]:
+    """(form, name) of the column ``answers.sidecars``."""
     pairs = (entry.partition(b"\0") for entry in packed.split(b"/") if entry)
     return tuple((form.decode(), name) for form, _, name in pairs)
 
@@ -240,7 +241,7 @@ def kept_jobs(db: Connection, which: str, values: tuple[object, ...]) -> list[Jo
 
 def _kept_of(row: tuple) -> Kept:  # type: ignore[type-arg]  # sqlite rows are untyped
     document, sha256, root, directory, audio, sidecars = row
-    return Kept(document, sha256, Group(root, directory, audio, _unpack(sidecars)))
+    return Kept(document, sha256, Group(root, directory, audio, unpack_sidecars(sidecars)))
 
 
 def next_publishing_at(db: Connection, now: float) -> float | None:

@@ -4,8 +4,9 @@ Strict about what the vendors document (method, path, key, content type, paramet
 holds the size and the digest of the audio that was received, so that a test can prove which audio a
 sidecar belongs to. What request N does can be scripted.
 
-As a program, ``python emulator.py --port 0`` prints its URL as its first line. ``GET /_requests`` lists
-what was received; ``POST /_script`` with a list of faults sets what the next requests do.
+As a program, ``python emulator.py --port 0`` prints its URL as its first line; ``--delay`` makes it slow.
+``GET /_requests`` lists what was received, ``/_count`` says how many; ``POST /_script`` with a list of
+faults sets what the next requests do.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Emulator:
         requests: What was received, oldest first.
         script: What the next requests do; None or nothing left means what is documented.
         vendors: What the documented answers come from.
+        delay_seconds: Before every answer that nothing is scripted for.
         began_at: When each request's head came, by the monotonic clock.
         most_at_once: Requests under way at one time, at most; one whose client has hung up is under way
             no more.
@@ -88,6 +90,7 @@ class Emulator:
         self.requests: list[Received] = []
         self.script: deque[Fault | None] = deque()
         self.vendors = Vendors(key)
+        self.delay_seconds = 0.0
         self.count = 0
         self.open_connections = 0
         self.began_at: list[float] = []
@@ -193,6 +196,7 @@ class Exchange:
 
     async def _faultless(self, request: Received) -> bool:
         kept = await self._read_body(request)
+        await asyncio.sleep(self.emulator.delay_seconds)
         status, body = self.emulator.vendors.documented(request, kept)
         return await self._reply(status, body)
 
@@ -332,9 +336,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--key", default=KEY)
     parser.add_argument("--instant", action="store_true", help="answer at once, look at nothing")
+    parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="before each answer")
     parser.add_argument("--script", help=f"JSON list of faults: {[item.name for item in fields(Fault)]}")
     given = parser.parse_args()
     emulator = Emulator(given.port, key=given.key, instant=given.instant)
+    emulator.delay_seconds = given.delay
     emulator.fail(*(Fault(**item) if item else None for item in json.loads(given.script or "[]")))
     print(emulator.url, flush=True)  # noqa: T201 - this is its interface
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,6 +1,6 @@
 """The file of ``dropscribe queue export``: a header, a record a line, and a digest of all that behind it.
 
-Guarantees: it appears whole and synced under a name that was free, readable by its owner alone; a file that is
+Guarantees: it appears whole and synced under a name that was free, readable by its owner alone; one that is
 torn or was changed is refused before anything of it is used.
 """
 

@@ -24,7 +24,7 @@ from dropscribe.app.queue import open_when_there
 from dropscribe.app.reporter import Reporter
 from dropscribe.app.self_report import SelfReport
 from dropscribe.config.diff import diff_configs
-from dropscribe.core.errors import ConfigError, DropscribeError, Problem
+from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreBusy
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
 from dropscribe.jobs.store import Store
@@ -200,7 +200,10 @@ class Daemon:
         return result
 
     async def _result(self, left_in_inboxes: int) -> RunResult:
-        stats = await self.engine.stats()
+        try:
+            stats = await self.engine.stats()
+        except StoreBusy:  # a cluster's database is away: who stops now does not wait for it
+            return RunResult(self.reporter.filed_count[False], left_in_inboxes)
         live = sum(
             each.queued + each.transcribing + each.deferred + each.held + each.publishing
             for each in stats.folders.values()

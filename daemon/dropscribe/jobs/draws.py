@@ -77,7 +77,8 @@ class Draws:
         self._leaving: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._is_stopped = False
-        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+        for library in ("procrastinate", "psycopg.pool"):  # an outage is told of once, by the engine
+            logging.getLogger(library).setLevel(logging.CRITICAL)
 
     def issue(self, db: Connection, new: Sequence[NewTicket]) -> list[int]:
         """Defer tickets in *db*'s open transaction; returns their ids."""
@@ -182,8 +183,12 @@ class Draws:
                 self._workers[lane] = (served, asyncio.create_task(self._work(lane, *served)))
 
     async def _work(self, lane: str, queues: tuple[str, ...], slots: int) -> None:
-        """One provider's worker, begun anew whenever the database's absence ends it (SCALING.md §3)."""
-        while True:
+        """One provider's worker, begun anew whenever the database's absence ends it (SCALING.md §3).
+
+        That absence, met while a cancelled worker ends, takes the place of the cancellation.
+        """
+        task = asyncio.current_task()
+        while task is not None and not task.cancelling():
             try:
                 await self._app.run_worker_async(
                     queues=list(queues),

@@ -22,7 +22,7 @@ def measure(scale: float) -> list[Row]:
     count = max(10, int(FILES * scale) // ROUNDS)
     return [
         _row(name, paces, arrive, count)
-        for name, arrive in (("moved in", _move_in), ("closed and whole", _write))
+        for name, arrive in (("moved in", move_in), ("closed and whole", _write))
         for paces in (5, 25)
     ]
 
@@ -37,8 +37,8 @@ def _row(name: str, per_second: int, arrive: Callable[[Path, Path, bytes], None]
             time.sleep(1)
             for number in range(ROUNDS):
                 first = SMALL_BYTES + 4 * count * number
-                ours += _drop(scene.inbox, arrivals, arrive, first, count, per_second)
-                raw += _drop(watched, arrivals, arrive, first + 2 * count, count, per_second)
+                ours += drop_at_pace(scene.inbox, arrivals, arrive, first, count, per_second)
+                raw += drop_at_pace(watched, arrivals, arrive, first + 2 * count, count, per_second)
     p50, p95 = percentile(ours, 50), percentile(ours, 95)
     found = (
         f"p50 {p50:.1f} ms, p95 {p95:.1f} ms (raw: {percentile(raw, 50):.1f} and {percentile(raw, 95):.1f})"
@@ -63,7 +63,7 @@ def _raw_reader(watched: Path, arrivals: Arrivals) -> Iterator[None]:
         yield
 
 
-def _drop(
+def drop_at_pace(
     inbox: Path,
     arrivals: Arrivals,
     arrive: Callable[[Path, Path, bytes], None],
@@ -81,7 +81,7 @@ def _drop(
     return [(arrivals.at[size] - at) * 1_000 for size, at in dropped.items()]
 
 
-def _move_in(inbox: Path, aside: Path, content: bytes) -> None:
+def move_in(inbox: Path, aside: Path, content: bytes) -> None:
     aside.write_bytes(content)
     aside.rename(inbox / f"{len(content)}.wav")
 

@@ -137,10 +137,8 @@ class Scene:
     def database(self) -> Path:
         return self.root / "state" / "queue.db"
 
-    def write_config(self) -> Path:
-        for folder in (self.inbox, self.done, self.root / "failed"):
-            folder.mkdir(parents=True, exist_ok=True)
-        config = {
+    def config(self) -> dict[str, Any]:
+        return {
             "state_dir": "state",
             "providers": {
                 "p": {
@@ -156,8 +154,12 @@ class Scene:
                 "calls": {"inbox": "inbox", "done": "done", "failed": "failed", "provider": "p"},
             },
         }
+
+    def write_config(self) -> Path:
+        for folder in (self.inbox, self.done, self.root / "failed"):
+            folder.mkdir(parents=True, exist_ok=True)
         path = self.root / "dropscribe.yaml"
-        path.write_text(json.dumps(config))
+        path.write_text(json.dumps(self.config()))
         path.chmod(0o600)
         return path
 

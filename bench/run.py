@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "daemon"))
 
 import backlog
 import big_files
+import cluster
 import growth
 import hints
 import idle
@@ -44,6 +45,7 @@ PROGRAMS: dict[str, Callable[[float], tuple[list[Row], list[Curve]]]] = {
     "idle": _without_curves(idle.measure),
     "big_files": _without_curves(big_files.measure),
     "growth": growth.measure,
+    "cluster": _without_curves(cluster.measure),
     "hints": _without_curves(hints.measure),
 }
 

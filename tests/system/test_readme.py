@@ -68,6 +68,7 @@ KEYS = {f"{vendor}_API_KEY": "key-for-a-test" for vendor in ("SMALLEST", "RESON8
     "APPRISE_MAIL": "mailto://user:password@example.com?to=me@example.com",
     "APPRISE_NTFY": "ntfys://topic",
     "WEBHOOK_SECRET": "secret-for-a-test",
+    "DROPSCRIBE_DSN": "postgresql://user:password@db/queue?sslmode=verify-full",
 }
 LOOPBACK = {"type": "openai", "url": "http://127.0.0.1:9/v1"}
 

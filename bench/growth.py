@@ -93,7 +93,7 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
     spent: dict[str, float] = {}
     with _timed(spent, "submit"):
         for job in new:
-            step(lambda db, job=job: arrivals.submit(db, job))
+            step(lambda db, job=job: arrivals.submit(db, [job]))
     with _timed(spent, "claim"):
         claimed = [step(lambda db: rows.claim(db, request, time.time(), 0))[0] for _ in new]
     with _timed(spent, "keep"):

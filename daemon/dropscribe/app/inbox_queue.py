@@ -43,7 +43,7 @@ class InboxQueue:
         They go first: a crash after the submit would leave them for ever, for a file whose job lives is not
         submitted again.
         """
-        for job in jobs:
+        for job in jobs if arrivals.has_failed(self._reader()) else ():
             self._take_back(job)
         submitted = asyncio.run_coroutine_threadsafe(self._engine.submit(jobs), self._loop).result()
         for job, result in zip(jobs, submitted, strict=True):

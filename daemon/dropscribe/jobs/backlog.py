@@ -26,7 +26,7 @@ def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
         now: Unix seconds, before any inbox is listed.
     """
     for folder, does_ask in asks.items():
-        mark = _mark_of(db, folder)
+        mark = mark_of(db, folder)
         if does_ask and mark is None:
             has_run = db.execute("SELECT 1 FROM jobs WHERE folder = ? LIMIT 1", (folder,)).fetchone()
             _write_mark(db, folder, _RELEASED if has_run else repr(now))
@@ -34,9 +34,8 @@ def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
             release(db, folder)
 
 
-def waits(db: Connection, folder: str, ctime: float) -> bool:
-    """Whether a file that was changed last at *ctime* (Unix seconds) is backlog of *folder*."""
-    mark = _mark_of(db, folder)
+def is_before(mark: str | None, ctime: float) -> bool:
+    """Whether a file that was changed last at *ctime* (Unix seconds) is backlog of a folder with *mark*."""
     return mark not in {None, _RELEASED} and ctime < float(mark or 0)
 
 
@@ -45,7 +44,7 @@ def is_first_start(db: Connection | None, folder: str) -> bool:
     if db is None:
         return True
     has_run = db.execute("SELECT 1 FROM jobs WHERE folder = ? LIMIT 1", (folder,)).fetchone()
-    return _mark_of(db, folder) is None and has_run is None
+    return mark_of(db, folder) is None and has_run is None
 
 
 def release(db: Connection, folder: str) -> int:
@@ -56,7 +55,8 @@ def release(db: Connection, folder: str) -> int:
     ).rowcount
 
 
-def _mark_of(db: Connection, folder: str) -> str | None:
+def mark_of(db: Connection, folder: str) -> str | None:
+    """The folder's mark; None before its first start with a rule that asks."""
     row = db.execute("SELECT value FROM facts WHERE name = ?", (f"backlog:{folder}",)).fetchone()
     return row[0] if row else None
 

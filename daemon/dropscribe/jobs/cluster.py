@@ -106,7 +106,7 @@ class ClusterEngine(RowsEngine):
             self._devices[job.folder, rows.split_path(job.path)[0]] = job.snapshot.device
 
         def write(db: Connection) -> list[Submitted]:
-            submitted = [arrivals.submit(db, job) for job in new]
+            submitted = arrivals.submit(db, new)
             if any(each.is_new for each in submitted):
                 self._feed_in(db)
             return submitted
@@ -300,6 +300,13 @@ class ClusterEngine(RowsEngine):
         ours = [folder for folder in plan.chains if self._serves(folder)]
         # What is kept is published into a folder that is closed too: only trying shows that it is well again.
         self._draws.serve(plan, set(self._gate.open_folders()).intersection(ours), ours)
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        if trouble and not self.trouble:
+            log.warning("queue.away", reason=trouble)
+        elif self.trouble and not trouble:
+            log.info("queue.back")
+        self.trouble = trouble
 
     # One ticket -----------------------------------------------------------------------------------
 

@@ -119,6 +119,7 @@ class Draws:
             ticket = context.job.id or 0
             await (take_kept(job_id, ticket) if lane == PUBLISH else take(job_id, ticket, lane))
 
+        asyncio.get_running_loop().set_exception_handler(_hear)
         self._app.task(name=_TASK, pass_context=True)(draw)
         await self._open()
         try:
@@ -203,6 +204,15 @@ class Draws:
             except Exception as error:  # noqa: BLE001 - as above
                 log.debug("worker.ended", lane=lane, reason=str(error.__cause__ or error))
             await asyncio.sleep(_AGAIN_SECONDS)
+
+
+def _hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nobody awaits procrastinate's last write of a ticket; what it could not delete is discarded later."""
+    error = context.get("exception")
+    if isinstance(error, ConnectorException):
+        log.debug("ticket.not_ended", reason=str(error.__cause__ or error))
+    else:
+        loop.default_exception_handler(context)
 
 
 def queue_of(lane: str, folder: str) -> str:

@@ -96,7 +96,7 @@ class RowsEngine(abc.ABC):
 
     async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """See the seam."""
-        submitted = await self.store.do(lambda db: [arrivals.submit(db, job) for job in jobs])
+        submitted = await self.store.do(lambda db: arrivals.submit(db, jobs))
         reached("submitted")
         self._wake.set()
         return submitted
@@ -314,7 +314,7 @@ class RowsEngine(abc.ABC):
     async def _ask_handler(self, job: Job) -> Outcome:
         try:
             return await self._handler(job)
-        except StoreError:
+        except (StoreError, rows.LateTransitionError):
             raise
         except Exception as error:
             # A bug must not lose the file nor stop the others (maddy's "temporary or unspecified").

@@ -22,6 +22,8 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
+from dropscribe.providers.sockets import SocketBackend
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Iterable
@@ -162,7 +164,7 @@ class _ListeningStream(httpcore.AsyncNetworkStream):
         return self._inner.get_extra_info(info)
 
 
-class _ListeningBackend(httpcore.AnyIOBackend):
+class _ListeningBackend(SocketBackend):
     async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
         return _ListeningStream(await super().connect_tcp(*args, **kwargs))
 

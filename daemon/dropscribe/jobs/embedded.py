@@ -104,6 +104,8 @@ class EmbeddedEngine(RowsEngine):
         running, suspects = self._gate.running, len(self._gate.running.suspects)
         most_due = self._kept_looks.most_to_read(time.monotonic(), len(running.tasks))
         waits_until += [] if most_due else [self._kept_looks.next_at]
+        if not requests and not most_due:
+            return self._sleep_seconds(None, waits_until)  # what frees a slot wakes the loop
         try:
             claimed, due, next_at = await self.store.do(
                 lambda db: transactions.claim(db, requests, suspects, most_due, time.time())
@@ -116,6 +118,8 @@ class EmbeddedEngine(RowsEngine):
             self._start(group, job)
         for job in due:
             self._start_publishing(group, job)
+        if due and len(due) >= most_due:
+            self._kept_looks.ask()  # there may be more: who ends his publishing wakes the loop
         return self._sleep_seconds(next_at, waits_until)
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:

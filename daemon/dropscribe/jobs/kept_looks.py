@@ -7,8 +7,8 @@ published too, so it is not made each time a file ends.
 
 from __future__ import annotations
 
-PUBLISHING_SLOTS = 16
-"""Jobs whose files are being written at once; each is a thread's work, mostly waiting for the disk."""
+PUBLISHING_SLOTS = 64
+"""Jobs whose files are being written at once; those of a folder go to its disk together."""
 
 _GAP_SECONDS = 1.0
 

@@ -154,7 +154,12 @@ class Store:
     def _commit(self, batch: list[_Call]) -> list[tuple[Any, BaseException | None]]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            results = [self._run(batch[0])] if len(batch) == 1 else [self._run_in_savepoint(c) for c in batch]
+            results = [self._run(call) for call in batch]
+            if len(batch) > 1 and any(error is not None for _, error in results):
+                # Rare, and every call may be made again: two statements a call less where all goes well.
+                self._connection.execute("ROLLBACK")
+                self._connection.execute("BEGIN IMMEDIATE")
+                results = [self._run_in_savepoint(call) for call in batch]
             # What a single call has begun before it failed is undone as a whole.
             self._connection.execute("COMMIT" if len(batch) > 1 or results[0][1] is None else "ROLLBACK")
         except sqlite3.Error as error:

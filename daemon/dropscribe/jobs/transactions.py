@@ -84,6 +84,6 @@ def book(db: Connection, job: Job, document: bytes, booking: Booking, now: float
     """Write into the books what *booking* says of *job*'s answer."""
     if booking.answer is not None:
         ledger.write_answer(db, booking.answer, job, document, now)
-        ledger.prune(db, now - booking.keep_seconds)
+        ledger.prune_now_and_then(db, job.id, now - booking.keep_seconds)
     for spending in booking.spending:
         accounts.write_spending(db, spending, now)

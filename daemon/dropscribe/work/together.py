@@ -16,7 +16,7 @@ _Visit = asyncio.Future["Sequence[R | BaseException]"]
 
 
 MOST_TOGETHER = 8
-VISITS_AT_ONCE = 4
+VISITS_AT_ONCE = 1
 """Begun without waiting for each other. One alone would share more syncs, but falls behind 64
 uploads at once; and what finds no slot for its publishing is searched for only once a second."""
 

@@ -122,9 +122,7 @@ def _counted(cluster: Cluster) -> int:
     return sum(n for (n,) in cluster.ask("SELECT n FROM counts WHERE state = 'maybe_paid_twice'"))
 
 
-def _look_for_names(
-    cluster: Cluster, dropped: dict[str, Dropped], till: Till, report: ClusterReport
-) -> None:
+def _look_for_names(cluster: Cluster, dropped: dict[str, Dropped], till: Till, report: ClusterReport) -> None:
     """Every file that was paid for twice has an interrupted attempt a time."""
     found = cluster.ask(
         "SELECT directory, name, count(*) FROM attempts JOIN jobs ON jobs.id = job_id"

@@ -1,7 +1,8 @@
 """A real PostgreSQL, started by the tests as an ordinary user, on a port of its own.
 
-Guarantees: it listens on the loopback alone and has no socket in the file system; what is committed is
-synced; :meth:`Postgres.crash` and :meth:`Postgres.restart` keep its port, so that clients find it again.
+Guarantees: it listens on the loopback alone, unless asked for more, and has no socket in the file system;
+what is committed is synced; :meth:`Postgres.crash` and :meth:`Postgres.restart` keep its port, so that
+clients find it again.
 """
 
 from __future__ import annotations
@@ -64,11 +65,17 @@ def _folder_of_binaries() -> Path | None:
 class Postgres:
     """One server; stopped, crashed and started again at will.
 
+    Args:
+        listens_to: An address besides the loopback's.
+        trusts: A network that may come in by it.
+
     Attributes:
         port: The same from the first start on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, listens_to: str = "", trusts: str = "") -> None:
+        self._listens_to = listens_to
+        self._trusts = trusts
         self.port = 0
         self._directory = Path()
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,6 +112,9 @@ class Postgres:
         said, _ = made.communicate()
         if made.returncode != 0:
             raise RuntimeError(said.decode("utf-8", "replace"))
+        if self._trusts:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {self._trusts} trust\n")
         self._serve_on_some_port()
 
     def stop(self) -> None:
@@ -160,7 +170,10 @@ class Postgres:
 
     def _serves(self) -> bool:
         """Start the server and wait until it answers; False where it ended instead."""
-        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        addresses = ",".join(filter(None, (_SETTINGS["listen_addresses"], self._listens_to)))
+        settings = [
+            f"-c{name}={value}" for name, value in {**_SETTINGS, "listen_addresses": addresses}.items()
+        ]
         with (self._directory / "server.log").open("ab") as log:
             self._process = self._run(
                 "postgres", "-D", str(self._data), f"-p{self.port}", *settings, stdout=log

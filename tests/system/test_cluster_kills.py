@@ -33,7 +33,7 @@ def test_random_kills_lose_nothing(tmp_path, postgres_dsn):
 
     What was paid again was in flight at a kill, is counted and has its interrupted attempt.
     """
-    print(f"KILL_SEED={SEED}")
+    print(f"KILL_SEED={SEED}")  # noqa: T201  # repeats the run
     trial = Trial(SEED, files=150, kills=6, large_bytes=1_000_000, renames_alone=True)
     report = run_cluster_trial(trial, tmp_path, postgres_dsn, quick=QUICK_SECONDS)
     assert report.breaches() == {}
@@ -41,11 +41,23 @@ def test_random_kills_lose_nothing(tmp_path, postgres_dsn):
     assert report.starts == 9
 
 
-def test_what_a_dead_node_had_goes_on_elsewhere(tmp_path, postgres_dsn, vendor):
-    """At the usual times: within 60 s of the kill all is done, and only what was in flight is paid again."""
+IS_LONG = bool(os.environ.get("DROPSCRIBE_LONG_TESTS"))
+TIMES = pytest.mark.parametrize(
+    "quick",
+    [
+        QUICK_SECONDS,
+        pytest.param({}, marks=pytest.mark.skipif(not IS_LONG, reason="set DROPSCRIBE_LONG_TESTS")),
+    ],
+    ids=["quick", "at the usual times"],
+)
+
+
+@TIMES
+def test_what_a_dead_node_had_goes_on_elsewhere(tmp_path, postgres_dsn, vendor, quick, record_property):
+    """Within 60 s of the kill at the usual times; only what was in flight is paid for again."""
     emulator, till = vendor
     slow_weather(emulator, 1.5)
-    with Cluster(tmp_path, postgres_dsn, emulator.url, size=2) as cluster:
+    with Cluster(tmp_path, postgres_dsn, emulator.url, size=2, quick=quick) as cluster:
         cluster.start()
         cluster.drop_many(20)
         first, second = cluster.nodes
@@ -60,18 +72,16 @@ def test_what_a_dead_node_had_goes_on_elsewhere(tmp_path, postgres_dsn, vendor):
         in_flight = first.kill()
         assert in_flight
         cluster.until_filed(20, 60 - (time.monotonic() - killed_at))
-        print(f"taken over in {time.monotonic() - killed_at:.1f} s, {in_flight} in flight")
+        record_property("taken_over_seconds", time.monotonic() - killed_at)
         assert len(second.logged("attempt.interrupted")) == in_flight
         assert 1 <= till.paid_again() <= in_flight
         assert sum(till.paid.values()) == 20 + till.paid_again()
         assert cluster.stop() == [0]
 
 
-@pytest.mark.parametrize("quick", [QUICK_SECONDS, {}], ids=["quick", "at the usual times"])
+@TIMES
 def test_a_node_that_froze_and_thaws_does_no_harm(tmp_path, postgres_dsn, vendor, quick):
     """Its files go on elsewhere, its slots too; its late answers change nothing; it works again at once."""
-    if not quick and not os.environ.get("DROPSCRIBE_LONG_TESTS"):
-        pytest.skip("takes 90 s: set DROPSCRIBE_LONG_TESTS")
     emulator, till = vendor
     slow_weather(emulator, 1.0)
     concurrency = 4

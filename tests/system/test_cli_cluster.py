@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -289,11 +290,13 @@ def test_forget_from_any_node(one, two, capsys):
     assert "1 answer forgotten" in capsys.readouterr().out
 
 
-def with_password(node, user=None):
+def with_password(node, user=None, password=SECRET):
     """Its dsn has a password, and maybe another user."""
     parts = urlsplit(node.dsn)
-    dsn = f"postgresql://{user or parts.username}:{SECRET}@{parts.hostname}:{parts.port}{parts.path}"
-    node.config.write_text(node.config.read_text().replace(node.dsn, dsn))
+    config = json.loads(node.config.read_text())
+    place = f"{parts.hostname}:{parts.port}{parts.path}"
+    config["queue"]["dsn"] = f"postgresql://{user or parts.username}:{password}@{place}"
+    node.config.write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(
@@ -332,3 +335,49 @@ def test_retry_works_while_the_database_is_away(one, postgres, share, capsys):
     assert one.run("retry", one.place("failed/a.wav")) == 0
     assert (share / "inbox" / "a.wav").exists()
     assert "1 file is back in the inbox" in capsys.readouterr().out
+
+
+@pytest.fixture
+def locked(postgres):
+    """A user of the server who needs a password."""
+    ((hba_file,),) = postgres.execute("SHOW hba_file")
+    hba = Path(hba_file)
+    before = hba.read_text()
+    postgres.execute(f"CREATE ROLE locked LOGIN SUPERUSER PASSWORD '{SECRET}'")
+    hba.write_text(f"host all locked 127.0.0.1/32 scram-sha-256\n{before}")
+    postgres.execute("SELECT pg_reload_conf()")
+    yield "locked"
+    hba.write_text(before)
+    postgres.execute("SELECT pg_reload_conf()")
+    postgres.execute("DROP ROLE locked")
+
+
+@pytest.mark.parametrize("command", [("status",), ("why", "a.wav"), ("release", "--folder", "calls")])
+def test_a_wrong_password_is_said_and_never_shown(one, capsys, locked, command):
+    """74 and where to look; the right one is let in, and is not shown either."""
+    with_password(one, user=locked, password=SECRET + "-not")
+    assert one.run(*command) == 74
+    printed = capsys.readouterr()
+    assert "authentication failed" in printed.err
+    assert "look at queue.dsn" in printed.err
+    assert SECRET not in printed.err + printed.out
+    with_password(one, user=locked)
+    assert one.run("status") == 0
+    assert SECRET not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("behind_seconds", [-300.0, 300.0])
+def test_a_wrong_clock_changes_no_times(one, share, capsys, monkeypatch, behind_seconds):
+    """Rows are by the server's clock, and so is now: nobody is silent, nothing is late, nothing is early."""
+    (share / "inbox" / "a.wav").write_bytes(wav_bytes())
+    beat(one)
+    add_job(one, "a.wav", due_at=time.time() + 100, code="timeout")
+    true_time = time.time
+    monkeypatch.setattr(time, "time", lambda: true_time() - behind_seconds)
+    document = json_of(one, capsys, "status")
+    calls = document["folders"]["calls"]
+    assert document["nodes"][0]["silent"] is False
+    assert calls["deferred"] == 1
+    assert 59 <= calls["oldest_waiting"] <= 90
+    words = json_of(one, capsys, "why", one.place("inbox/a.wav"))["words"]
+    assert "(in 1 min" in words[0]

@@ -115,8 +115,9 @@ def _take_job(
 
 def _insert_job(db: Connection, record: Record) -> int | None:
     """A live row; the same file's job that waits here makes room, one that has begun stays."""
-    # Other nodes see other inodes of the same file.
-    record = {**record, "stable_inodes": record["stable_inodes"] and not is_shared(db)}
+    if not record["stable_inodes"] or is_shared(db):
+        # Other nodes see other inodes of the same file, some of them too large for SQLite.
+        record = {**record, "stable_inodes": False, "inode": 0}
     key = _identity_of(record)
     found = db.execute(
         f"SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND {rows.LIVE}",

@@ -19,6 +19,7 @@ from procrastinate.jobs import Job as ProcrastinateJob
 from procrastinate.jobs import Status
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
+from dropscribe.jobs.lane_worker import AGAIN_SECONDS, STALLED_SECONDS, LaneWorker
 from dropscribe.jobs.nodes import session_name
 from dropscribe.jobs.postgres import SESSION, PostgresConnection, conninfo
 from dropscribe.jobs.tickets import PUBLISH
@@ -32,17 +33,9 @@ if TYPE_CHECKING:
     from dropscribe.jobs.engine import Plan
     from dropscribe.jobs.tickets import NewTicket
 
-BEAT_SECONDS = 5.0
-STALLED_SECONDS = 25.0
-"""A worker whose last beat is older is taken for dead: five beats missed."""
-
-POLL_SECONDS = 0.5
-"""procrastinate forgets a notification that comes while it looks for a job: then this is the wait."""
-
 PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
 _TASK = "dropscribe.take"
-_AGAIN_SECONDS = 1.0
 _MOST_NAME_BYTES = 63 - len("procrastinate_queue_v1#")
 
 log = structlog.get_logger()
@@ -73,7 +66,7 @@ class Draws:
         # Never opened: it defers on connections that are given to it.
         self._issuing = App(connector=SyncPsycopgConnector()).job_manager
         self._wanted: dict[str, tuple[tuple[str, ...], int]] = {}
-        self._workers: dict[str, tuple[tuple[tuple[str, ...], int], asyncio.Task[None]]] = {}
+        self._workers: dict[str, LaneWorker] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._is_stopped = False
@@ -135,11 +128,7 @@ class Draws:
     async def stop(self) -> None:
         """Draw nothing more; returns when what was drawn has ended."""
         self._is_stopped = True
-        for _, task in self._workers.values():
-            task.cancel()
-        going = {task for _, task in self._workers.values()} | self._leaving
-        if going:
-            await asyncio.wait(going)
+        await asyncio.gather(*(worker.stop() for worker in self._workers.values()), *self._leaving)
 
     async def stalled(self) -> list[int]:
         """Tickets that workers had which have not beaten for long.
@@ -165,7 +154,7 @@ class Draws:
                 await self._app.open_async()
             except Exception as error:  # noqa: BLE001 - procrastinate and its pool name many
                 log.debug("workers.not_open", reason=str(error))
-                await asyncio.sleep(_AGAIN_SECONDS)
+                await asyncio.sleep(AGAIN_SECONDS)
             else:
                 return
 
@@ -173,37 +162,15 @@ class Draws:
         """A worker whose queues have changed finishes what it has; the next one begins beside it."""
         if self._is_stopped:
             return
-        for lane, (served, task) in list(self._workers.items()):
-            if self._wanted.get(lane) != served:
-                task.cancel()
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
+        for lane, worker in list(self._workers.items()):
+            if self._wanted.get(lane) != worker.served:
                 del self._workers[lane]
+                stopping = asyncio.create_task(worker.stop())
+                self._leaving.add(stopping)
+                stopping.add_done_callback(self._leaving.discard)
         for lane, served in self._wanted.items():
             if lane not in self._workers:
-                self._workers[lane] = (served, asyncio.create_task(self._work(lane, *served)))
-
-    async def _work(self, lane: str, queues: tuple[str, ...], slots: int) -> None:
-        """One provider's worker, begun anew whenever the database's absence ends it (SCALING.md §3).
-
-        That absence, met while a cancelled worker ends, takes the place of the cancellation.
-        """
-        task = asyncio.current_task()
-        while task is not None and not task.cancelling():
-            try:
-                await self._app.run_worker_async(
-                    queues=list(queues),
-                    name=lane,
-                    concurrency=slots,
-                    delete_jobs="always",
-                    install_signal_handlers=False,
-                    fetch_job_polling_interval=POLL_SECONDS,
-                    update_heartbeat_interval=BEAT_SECONDS,
-                    stalled_worker_timeout=STALLED_SECONDS,
-                )
-            except Exception as error:  # noqa: BLE001 - as above
-                log.debug("worker.ended", lane=lane, reason=str(error.__cause__ or error))
-            await asyncio.sleep(_AGAIN_SECONDS)
+                self._workers[lane] = LaneWorker(self._app, lane, *served)
 
 
 def _hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 5.0
 
 _BEGUN = "(state = 'transcribing' OR state IN ('transcribed', 'rejected') AND ticket IS NOT NULL)"
+_DRAWN = "(state = 'queued' OR state IN ('transcribed', 'rejected') AND node = '')"
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ def take_back_silent(
         cut_off += _take_back(db, f"node = ? AND {_BEGUN}", (name,), limits, now)
         log.warning("node.silent", node=name, cut_off=len(cut_off))
     db.execute(
-        "UPDATE jobs SET ticket = NULL, lane = '' WHERE state = 'queued' AND ticket = ANY(?::bigint[])",
+        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE {_DRAWN} AND ticket = ANY(?::bigint[])",  # constant
         (list(stalled),),
     )
     named = db.execute(

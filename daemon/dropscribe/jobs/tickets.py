@@ -76,7 +76,7 @@ def feed(
     if new:
         tickets = issue(new)
         db.executemany(
-            "UPDATE jobs SET ticket = ?, lane = ? WHERE id = ?",
+            "UPDATE jobs SET ticket = ?, lane = ?, node = '' WHERE id = ?",
             [(ticket, each.lane, each.job_id) for ticket, each in zip(tickets, new, strict=True)],
         )
     return Fed(len(new), holds, stops)

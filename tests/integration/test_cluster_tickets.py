@@ -1,0 +1,126 @@
+"""Slots and tickets of a cluster, at the connection: batches begun anew, workers that died."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import pytest
+
+pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`)")
+
+from dropscribe.core.retry import RetryLimits
+from dropscribe.jobs import rescue, tickets
+from dropscribe.jobs.cluster_store import ClusterStore
+from dropscribe.jobs.engine import Lane, Plan
+from dropscribe.jobs.nodes import Node, beat
+from dropscribe.jobs.roots import Roots
+
+LANE = Lane("pulse", 8)
+PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
+LIMITS = RetryLimits(1.0, 2.0, 60.0, 3, 5)
+JOB = (
+    "INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns,"
+    " state, received_at, due_at, node) VALUES ('calls', ''::bytea, ?::bytea, ?::bytea, FALSE, 1, 1, 1, 1,"
+    " ?, 0, 0, ?) RETURNING id"
+)
+
+
+@pytest.fixture
+def store(postgres_dsn, tmp_path):
+    with contextlib.closing(ClusterStore(postgres_dsn, Roots({"share": tmp_path}), "n0")) as made:
+        yield made
+
+
+@pytest.fixture
+def other(postgres_dsn, tmp_path, store):
+    with contextlib.closing(ClusterStore(postgres_dsn, Roots({"share": tmp_path}), "n1")) as made:
+        yield made
+
+
+def free_slots(store):
+    """How many another node can have."""
+    slots = tickets.Slots()
+
+    def look(db):
+        count = sum(slots.take(db, LANE, ticket) for ticket in range(LANE.slots + 1))
+        for ticket in range(LANE.slots + 1):
+            slots.let_go(db, LANE.provider, ticket)
+        return count
+
+    return store.call(look).result()
+
+
+def test_slots_that_were_let_go_of_are_everybodys(store, other):
+    """However many this node has when it takes the next one."""
+    slots = tickets.Slots()
+    for ticket in range(LANE.slots):
+        assert store.call(lambda db, ticket=ticket: slots.take(db, LANE, ticket)).result()
+    assert free_slots(other) == 0
+    for ticket in range(LANE.slots):
+        store.call(lambda db, ticket=ticket: slots.let_go(db, LANE.provider, ticket)).result()
+        assert free_slots(other) == ticket + 1
+
+
+def test_a_slot_taken_in_a_batch_that_failed_is_not_lost(store, other):
+    """Session locks outlive the rollback: the same ticket has the same slot in the transaction begun anew."""
+    slots = tickets.Slots()
+    slots_taken = []
+
+    def fail(db):
+        raise KeyError
+
+    def hold_up(db):
+        """Has the next calls come as one batch."""
+        time.sleep(0.05)
+
+    store.call(hold_up)
+    taking = [
+        store.call(lambda db, ticket=ticket: slots_taken.append(slots.take(db, LANE, ticket)))
+        for ticket in range(3)
+    ]
+    failing = store.call(fail)
+    with pytest.raises(KeyError):
+        failing.result()
+    for each in taking:
+        each.result()
+    assert len(slots_taken) > 3  # else nothing was begun anew
+    assert free_slots(other) == LANE.slots - 3
+    for ticket in range(3):
+        store.call(lambda db, ticket=ticket: slots.let_go(db, LANE.provider, ticket)).result()
+    assert free_slots(other) == LANE.slots
+
+
+def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another(store):
+    """Also where the node that had transcribed it is alive and well."""
+    now = store.now()
+
+    def prepare(db):
+        beat(db, Node("n0", "here", "all", "1"), now, 0, now)
+        job_id = db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0")).fetchone()[0]
+        tickets.feed(db, PLAN, lambda new: [77 for _ in new], now)
+        return job_id
+
+    job_id = store.call(prepare).result()
+    ask = "SELECT ticket FROM jobs WHERE id = ?"
+    assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (77,)
+    cut_off, void = store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, now)).result()
+    assert (cut_off, void) == ([], [77])
+    assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (None,)
+
+
+def test_what_a_living_node_has_begun_is_left_to_it(store):
+    """Procrastinate's heartbeat of a worker that finishes what it has is no sign of death."""
+    now = store.now()
+
+    def prepare(db):
+        beat(db, Node("n0", "here", "all", "1"), now, 0, now)
+        job_id = db.execute(JOB, (b"a.wav", b"a", "transcribing", "n0")).fetchone()[0]
+        db.execute("UPDATE jobs SET ticket = 77, lane = 'pulse' WHERE id = ?", (job_id,))
+
+    store.call(prepare).result()
+    assert store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, now)).result() == ([], [])
+    later = now + 60
+    cut_off, void = store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, later)).result()
+    assert [job.path for job in cut_off] == [b"a.wav"]
+    assert void == [77]

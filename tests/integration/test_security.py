@@ -234,7 +234,7 @@ def test_the_key_is_nowhere_but_in_its_file(canary_house):
         told += [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
         assert "\nMax core file size        0" in Path(f"/proc/{pid}/limits").read_text()
         process.until(lambda: len(emulator.requests) >= len(ECHOES) + 3, "all the echoes")
-        process.until(lambda: not any(house.inbox.iterdir()), "the end of every file")
+        process.until(lambda: not any(house.inbox.glob("*.wav")), "the end of every file")
         told.append(_said(house, ["status", "--json"]))
         assert process.stop() == 0
     told += [_said(house, ["check"]), _said(house, ["plan"]), _said(house, ["why", "0.wav"])]

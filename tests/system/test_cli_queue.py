@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import subprocess
 
@@ -147,6 +148,19 @@ def test_a_node_takes_along_what_its_own_queue_kept(site, vendor, postgres_dsn):
     assert site.run_once() == exits.OK
     assert "queue.taken_along" not in (site.root / "run-3.log").read_text()
     assert site.status()["done"] == 1
+
+
+def test_a_crash_between_there_and_here_takes_nothing_along_twice(site, vendor, postgres_dsn):
+    """The answer stands in both: the next start lets go of it here, and counts nothing again."""
+    keep_an_answer(site)
+    money = spent(site)
+    with_queue(site, postgres_dsn)
+    assert site.run_once(crash_at="taken_along") == -signal.SIGKILL
+    assert site.run_once() == exits.OK
+    assert_filed_and_paid_once(site, vendor[1])
+    assert spent(site) == pytest.approx(money)
+    folder = site.status()
+    assert (folder["done"], folder["publishing"], folder["queued"]) == (1, 0, 0)
 
 
 def test_what_cannot_go_along_stops_the_start(site, vendor, postgres_dsn, tmp_path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreUnusable
+from dropscribe.disk.crashpoint import reached
 from dropscribe.jobs.portable import last_answer_gone, read_records, write_last_answer_gone
 from dropscribe.jobs.taking_in import bring, let_go_of_jobs
 
@@ -48,6 +49,8 @@ def take_along(config: Config, own: Store, cluster: Database) -> None:
                 f"keeps answers that cannot go along into the cluster: {error.path} {error.reason}",
                 "name its mount in queue.roots, or start once without queue: so that they are filed",
             ) from error
+
+    reached("taken_along")
 
     def let_go(db: Connection) -> None:
         let_go_of_jobs(db, ids, "its answer went along into the cluster's queue")

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
@@ -22,6 +21,7 @@ from support.vendors import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 QUICK_SECONDS = {"beat": 0.5, "silent": 4.0, "look": 0.5}
 """Times for tests that wait for a node to be given up; the usual ones are the code's."""
@@ -38,10 +38,17 @@ if ahead_seconds:
     time.time_ns = lambda: true_time_ns() + int(ahead_seconds * 1e9)
 quick = json.loads(os.environ.get("TEST_QUICK", "{}"))
 if quick:
-    from dropscribe.jobs import draws, nodes, rescue
-    draws.BEAT_SECONDS = nodes.BEAT_SECONDS = quick["beat"]
-    draws.STALLED_SECONDS = nodes.SILENT_SECONDS = quick["silent"]
-    rescue.LOOK_SECONDS = quick["look"]
+    from dropscribe.jobs import lane_worker, nodes, rescue
+    assert "dropscribe.jobs.draws" not in sys.modules  # it takes their names with it
+    for module, name, short in (
+        (lane_worker, "BEAT_SECONDS", "beat"),
+        (lane_worker, "STALLED_SECONDS", "silent"),
+        (nodes, "BEAT_SECONDS", "beat"),
+        (nodes, "SILENT_SECONDS", "silent"),
+        (rescue, "LOOK_SECONDS", "look"),
+    ):
+        assert hasattr(module, name), name
+        setattr(module, name, quick[short])
 from dropscribe.cli.main import main
 sys.exit(main())
 """

@@ -9,7 +9,6 @@ import random
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.billing import Till, Weather, billing_emulator
@@ -18,6 +17,7 @@ from support.kill_trial import Dropped, Dropper, Report, Trial, look_at_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from support.postgres import Postgres
 

@@ -23,7 +23,7 @@ from support.postgres import Postgres, why_no_postgres
 
 
 class Cable:
-    """A namespace that a veth pair joins to this one; addresses of 198.18.0.0/15, which are for such trials."""
+    """A namespace that a veth pair joins to this one, with addresses out of those that are for trials."""
 
     def __init__(self) -> None:
         mark = uuid.uuid4().hex[:8]

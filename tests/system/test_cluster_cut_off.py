@@ -86,7 +86,7 @@ def server(cable):
         shutil.rmtree(directory)
 
 
-def test_a_node_that_is_cut_off_does_no_harm(tmp_path, cable, server, record_property):
+def test_a_node_that_is_cut_off_does_no_harm(tmp_path, cable, server):
     """Its files go on elsewhere and are done; back again it changes nothing, and works on."""
     emulator, till = billing_emulator("0.0.0.0")
     emulator.script = Weather(random.Random(1), share_503=0.0, delay_seconds=(1.0, 1.5))
@@ -108,7 +108,7 @@ def test_a_node_that_is_cut_off_does_no_harm(tmp_path, cable, server, record_pro
         other.start()
         other.until_ready()
         cluster.until_filed(12, 60)
-        record_property("taken_over_seconds", time.monotonic() - pulled_at)
+        print(f"taken_over_seconds: {time.monotonic() - pulled_at:.1f}")  # noqa: T201  # a figure for -rP
         before = {path.name: path.stat().st_mtime_ns for path in cluster.done.iterdir()}
         assert cut.process.is_running
         cable.plug()

@@ -54,7 +54,7 @@ TIMES = pytest.mark.parametrize(
 
 
 @TIMES
-def test_what_a_dead_node_had_goes_on_elsewhere(tmp_path, postgres_dsn, vendor, quick, record_property):
+def test_what_a_dead_node_had_goes_on_elsewhere(tmp_path, postgres_dsn, vendor, quick):
     """Within 60 s of the kill at the usual times; only what was in flight is paid for again."""
     emulator, till = vendor
     slow_weather(emulator, 1.5)
@@ -73,7 +73,7 @@ def test_what_a_dead_node_had_goes_on_elsewhere(tmp_path, postgres_dsn, vendor, 
         in_flight = first.kill()
         assert in_flight
         cluster.until_filed(20, 60 - (time.monotonic() - killed_at))
-        record_property("taken_over_seconds", time.monotonic() - killed_at)
+        print(f"taken_over_seconds: {time.monotonic() - killed_at:.1f}")  # noqa: T201  # a figure for -rP
         assert len(second.logged("attempt.interrupted")) == in_flight
         assert 1 <= till.paid_again() <= in_flight
         assert sum(till.paid.values()) == 20 + till.paid_again()

@@ -114,8 +114,8 @@ class Draws:
 
         asyncio.get_running_loop().set_exception_handler(_hear)
         self._app.task(name=_TASK, pass_context=True)(draw)
-        await self._open()
         try:
+            await self._open()
             while True:
                 self._changed.clear()
                 self._swap()
@@ -149,14 +149,18 @@ class Draws:
                 await self._app.job_manager.finish_job_by_id_async(ticket, Status.FAILED, delete_job=True)
 
     async def _open(self) -> None:
-        while True:
+        task = asyncio.current_task()
+        is_open = False
+        while not is_open:
             try:
                 await self._app.open_async()
+                is_open = True
             except Exception as error:  # noqa: BLE001 - procrastinate and its pool name many
                 log.debug("workers.not_open", reason=str(error))
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # it was lost on the way (lane_worker.py)
+            if not is_open:
                 await asyncio.sleep(AGAIN_SECONDS)
-            else:
-                return
 
     def _swap(self) -> None:
         """A worker whose queues have changed finishes what it has; the next one begins beside it."""

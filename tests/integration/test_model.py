@@ -24,7 +24,7 @@ from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.disk import writing
 from dropscribe.intake.inbox import Inbox
-from dropscribe.jobs import embedded, rows_engine
+from dropscribe.jobs import embedded, kept_looks, rows_engine
 from dropscribe.publish import filing, moving, sidecars
 from dropscribe.work import handler, publisher
 from support.house import House, digest, make_config, read_json
@@ -44,6 +44,7 @@ _WAITS = {
     handler: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
     embedded: ("FULL_LOOK_SECONDS",),
     rows_engine: ("FULL_LOOK_SECONDS",),
+    kept_looks: ("_GAP_SECONDS",),
 }
 names = st.sampled_from(NAMES)
 which = st.integers(0, 1000)
@@ -61,7 +62,7 @@ class Life:
         self.now = now
         self.has_crashed = False
         self.steps_left = None
-        for module in (embedded, handler, writing, filing, moving, sidecars, inbox_queue):
+        for module in (embedded, rows_engine, handler, writing, filing, moving, sidecars, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 
     def _reached(self, _name):

@@ -20,6 +20,7 @@ from dropscribe.core.errors import StoreBusy, StoreError
 from dropscribe.core.model import JobState, Retry
 from dropscribe.disk.crashpoint import reached
 from dropscribe.jobs import arrivals, hold_rows, nodes, rescue, rows, tickets, transactions
+from dropscribe.jobs.draws import END_SECONDS
 from dropscribe.jobs.membership import Membership
 from dropscribe.jobs.rows_engine import FULL_LOOK_SECONDS, RowsEngine
 from dropscribe.jobs.turns import Turns
@@ -195,7 +196,9 @@ class ClusterEngine(RowsEngine):
                 await self._draws.stop()
         for task in list(self._gate.running.tasks.values()):
             task.cancel()
-        await self._draws.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self._draws.stop()
         self._cluster.post(lambda db: nodes.leave(db, self._node.name))
 
     def is_alive(self) -> bool:

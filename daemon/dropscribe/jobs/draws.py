@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
+END_SECONDS = 5.0
+"""Workers that have nothing left to do are not waited for longer: their last words are to the database."""
+
+_RECONNECT_SECONDS = 5.0
 _TASK = "dropscribe.take"
 _MOST_NAME_BYTES = 63 - len("procrastinate_queue_v1#")
 
@@ -59,6 +63,8 @@ class Draws:
             min_size=1,
             max_size=4,
             timeout=10.0,
+            # Its own tries grow ever rarer; whoever asks next begins them anew.
+            reconnect_timeout=_RECONNECT_SECONDS,
             configure=configure,
             name="dropscribe",
         )
@@ -121,7 +127,9 @@ class Draws:
                 self._swap()
                 await self._changed.wait()
         finally:
-            await self.stop()
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(END_SECONDS):
+                    await self.stop()
             with contextlib.suppress(Exception):
                 await self._app.close_async()
 

@@ -11,7 +11,7 @@ from dropscribe.cli import exits
 from support.billing import billing_emulator
 from support.daemon_process import COMMAND, Installation
 from support.daemon_process import _environment as environment
-from support.house import digest, read_json, tree
+from support.house import digest, read_json
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_released_backlog_goes_on_within_seconds(tmp_path, vendor):
         process.until((site.done / "new.wav").exists, "new")
         assert sum(till.paid.values()) == 1
         assert "3 files go on" in command(site, "release", "--folder", "calls")
-        process.until(lambda: not tree(site.inbox), "released", seconds=15.0)
+        process.until(lambda: not list(site.inbox.glob("*.wav")), "released", seconds=15.0)
         assert process.stop() == exits.OK
     assert sum(till.paid.values()) == 4
 
@@ -95,6 +95,6 @@ def test_a_spent_budget_ends_once_with_files_left(tmp_path, vendor):
         site.provider["budget"] = {"per_month": "600min"}
         site.write_config()
         process.send(signal.SIGHUP)
-        process.until(lambda: not tree(site.inbox), "all done")
+        process.until(lambda: not list(site.inbox.glob("*.wav")), "all done")
         assert process.stop() == exits.OK
     assert till.paid_again() == 0

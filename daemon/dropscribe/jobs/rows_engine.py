@@ -64,7 +64,7 @@ class RowsEngine(abc.ABC):
     def __init__(self, store: Database, limits: RetryLimits) -> None:
         self.store = store
         self.limits = limits
-        self.trouble: str | None = None
+        self._trouble: str | None = None
         self.on_news: Callable[[], None] | None = None
         self._gate = Gate()
         self._handler: Handler  # set by run()
@@ -259,15 +259,24 @@ class RowsEngine(abc.ABC):
         lanes = self._gate.running.lanes
         return [task for job_id, task in self._gate.running.tasks.items() if lanes.get(job_id) == provider]
 
+    @property
+    def trouble(self) -> str | None:
+        """See the class."""
+        return self._trouble
+
+    @trouble.setter
+    def trouble(self, trouble: str | None) -> None:
+        is_news = trouble != self._trouble
+        self._trouble = trouble
+        if is_news:
+            self._tell_news()
+
     def _note_trouble(self, trouble: str | None) -> None:
         if trouble and not self.trouble:
             log.error("store.full", reason=trouble)
         elif self.trouble and not trouble:
             log.info("store.has_room")
-        is_news = trouble != self.trouble
         self.trouble = trouble
-        if is_news:
-            self._tell_news()
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
         """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""

@@ -112,6 +112,16 @@ CREATE TRIGGER jobs_counted AFTER INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION c
 CREATE TRIGGER jobs_recounted AFTER UPDATE OF state ON jobs
     FOR EACH ROW WHEN (old.state <> new.state) EXECUTE FUNCTION count_job();
 
+-- A job's end lets go of its answer and its names.
+CREATE FUNCTION let_go() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM answers WHERE job_id = new.id;
+    DELETE FROM reservations WHERE job_id = new.id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER jobs_ended_lets_go AFTER UPDATE OF state ON jobs
+    FOR EACH ROW WHEN (new.ended_at IS NOT NULL AND old.ended_at IS NULL) EXECUTE FUNCTION let_go();
+
 CREATE TABLE facts (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -135,14 +145,16 @@ CREATE TABLE ledger_total (bytes BIGINT NOT NULL);
 INSERT INTO ledger_total VALUES (0);
 CREATE FUNCTION weigh_answer() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'INSERT' THEN
+    IF TG_OP <> 'DELETE' THEN
         UPDATE ledger_total SET bytes = bytes + length(new.document);
-    ELSE
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
         UPDATE ledger_total SET bytes = bytes - length(old.document);
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER ledger_weighed AFTER INSERT OR DELETE ON ledger FOR EACH ROW EXECUTE FUNCTION weigh_answer();
+CREATE TRIGGER ledger_weighed AFTER INSERT OR UPDATE OF document OR DELETE ON ledger
+    FOR EACH ROW EXECUTE FUNCTION weigh_answer();
 
 CREATE TABLE spending (
     kind    TEXT NOT NULL,

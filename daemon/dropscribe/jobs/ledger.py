@@ -26,11 +26,11 @@ _QUICK = 1
 
 def write_answer(db: Connection, key: AnswerKey, job: Job, document: bytes, now: float) -> None:
     """Enter *document*; an older answer under the same key is replaced."""
-    # Not INSERT OR REPLACE: a replaced row would be deleted without its trigger.
-    db.execute("DELETE FROM ledger WHERE sha256 = ? AND settings = ?", (key.sha256, key.settings))
     db.execute(
         "INSERT INTO ledger (sha256, settings, size_bytes, kept_at, folder, job_id, document)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, settings) DO UPDATE SET"
+        " size_bytes = excluded.size_bytes, kept_at = excluded.kept_at, folder = excluded.folder,"
+        " job_id = excluded.job_id, document = excluded.document",
         (
             *(key.sha256, key.settings, job.snapshot.size_bytes, now, job.folder, job.id),
             zlib.compress(document, _QUICK),

@@ -117,22 +117,31 @@ def claim(db: Connection, request: ClaimRequest, now: float, most_crashes: int) 
 
 def _oldest_due(db: Connection, request: ClaimRequest, now: float, most_crashes: int) -> int | None:
     """One index look-up a folder and pin: never a sort over the backlog."""
+    most_crashes = most_crashes if most_crashes > 0 else 1 << 30
     best: tuple[float, int] | None = None
-    for folder, pin in _queues(request.provider, request.routes):
-        row = db.execute(
-            "SELECT due_at, id FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ?"
-            " ORDER BY due_at, id LIMIT 1",
-            (folder, pin, most_crashes if most_crashes > 0 else 1 << 30),
-        ).fetchone()
+    for route in request.routes:
+        pins = _pins(request.provider, route)
+        parts = " UNION ALL ".join([_OLDEST] * len(pins))
+        values = [value for pin in pins for value in (route.folder, pin, most_crashes)]
+        row = db.execute(f"{parts} ORDER BY 1, 2 LIMIT 1", values).fetchone()  # constants
         if row and (request.is_probe or row[0] <= now) and (best is None or row < best):
             best = row
     return best[1] if best else None
 
 
+_OLDEST = (
+    "SELECT due_at, id FROM (SELECT due_at, id FROM jobs"
+    " WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ? ORDER BY due_at, id LIMIT 1)"
+    " AS oldest"
+)
+
+
+def _pins(provider: str, route: Route) -> tuple[str, ...]:
+    return ("", provider) if route.unpinned else (provider,)
+
+
 def _queues(provider: str, routes: tuple[Route, ...]) -> list[tuple[str, str]]:
-    return [
-        (route.folder, pin) for route in routes for pin in (("", provider) if route.unpinned else (provider,))
-    ]
+    return [(route.folder, pin) for route in routes for pin in _pins(provider, route)]
 
 
 def begin_attempt(
@@ -308,11 +317,8 @@ def end(
     filed: bytes | None = None,
     reason: str = "",
 ) -> None:
-    """A live state → an ended one; the kept answer and the reserved names are let go."""
-    job_id = leaving.job_id
+    """A live state → an ended one; a trigger lets the kept answer and the reserved names go."""
     _move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
-    db.execute("DELETE FROM answers WHERE job_id = ?", (job_id,))
-    db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
 
 
 def end_attempt(db: Connection, job_id: int, ended: AttemptEnd) -> None:

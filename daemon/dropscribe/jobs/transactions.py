@@ -25,7 +25,7 @@ def claim(
 
     Args:
         suspects: Jobs in flight that may be what kills the daemon.
-        most_due: Jobs to publish at most.
+        most_due: Jobs to publish at most; 0 does not look for any.
     """
     claimed: list[Job] = []
     times: list[float | None] = []
@@ -35,8 +35,10 @@ def claim(
         claimed += taken
         if len(taken) < request.limit:
             times.append(rows.next_due_at(db, request.provider, request.routes))
-    due = rows.due_for_publishing(db, now, most_due)
-    times.append(rows.next_publishing_at(db, now))
+    due: list[Job] = []
+    if most_due:
+        due = rows.due_for_publishing(db, now, most_due)
+        times.append(rows.next_publishing_at(db, now))
     # What is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-QUICK_SECONDS = {"beat": 0.5, "silent": 4.0, "look": 0.5}
+QUICK_SECONDS = {"beat": 0.5, "silent": 4.0, "look": 0.5, "young": 3.0}
 """Times for tests that wait for a node to be given up; the usual ones are the code's."""
 
 LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
@@ -38,7 +38,7 @@ if ahead_seconds:
     time.time_ns = lambda: true_time_ns() + int(ahead_seconds * 1e9)
 quick = json.loads(os.environ.get("TEST_QUICK", "{}"))
 if quick:
-    from dropscribe.jobs import lane_worker, nodes, rescue
+    from dropscribe.jobs import lane_worker, nodes, rescue, tickets
     assert "dropscribe.jobs.draws" not in sys.modules  # it takes their names with it
     for module, name, short in (
         (lane_worker, "BEAT_SECONDS", "beat"),
@@ -46,6 +46,7 @@ if quick:
         (nodes, "BEAT_SECONDS", "beat"),
         (nodes, "SILENT_SECONDS", "silent"),
         (rescue, "LOOK_SECONDS", "look"),
+        (tickets, "YOUNG_SECONDS", "young"),
     ):
         assert hasattr(module, name), name
         setattr(module, name, quick[short])

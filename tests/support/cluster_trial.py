@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from support.billing import Till, Weather, billing_emulator
+from support.billing import Weather, billing_emulator
 from support.cluster import LIVE, Cluster
-from support.kill_trial import Dropped, Dropper, Report, Trial, look_at_the_end
+from support.kill_trial import Dropper, Report, Trial, look_at_the_end, look_for_names, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,14 +73,15 @@ def run_cluster_trial(
         cluster.start()
         _kill_again_and_again(trial, cluster, dropper, report, restarts)
         dropper.drop_rest()
-        cluster.until(lambda: _is_over(cluster), "the end", 60 + trial.files / 5)
+        # A row of a file that another node had just filed is withdrawn after a while (tickets.YOUNG_SECONDS).
+        cluster.until(lambda: _is_over(cluster), "the end", 240 + trial.files / 5)
         report.exit_code = max(map(abs, cluster.stop()))
         report.starts = cluster.starts
         report.paid_again = till.paid_again()
-        report.interrupted = _counted(cluster)
+        report.interrupted = told(cluster, "status")["folders"]["calls"]["maybe_paid_twice"]
         report.most_at_once = emulator.most_at_once
         look_at_the_end(cluster, dropper.dropped, report)
-        _look_for_names(cluster, dropper.dropped, till, report)
+        look_for_names(cluster, dropper.dropped, till, report)
     report.seconds = round(time.monotonic() - began, 1)
     return report
 
@@ -115,20 +116,3 @@ def _kill_again_and_again(
             for victim in victims:
                 victim.until_ready()
         dropping.join()
-
-
-def _counted(cluster: Cluster) -> int:
-    """Attempts that the rows count as maybe paid twice."""
-    return sum(n for (n,) in cluster.ask("SELECT n FROM counts WHERE state = 'maybe_paid_twice'"))
-
-
-def _look_for_names(cluster: Cluster, dropped: dict[str, Dropped], till: Till, report: ClusterReport) -> None:
-    """Every file that was paid for twice has an interrupted attempt a time."""
-    found = cluster.ask(
-        "SELECT directory, name, count(*) FROM attempts JOIN jobs ON jobs.id = job_id"
-        " WHERE attempts.code = 'interrupted' GROUP BY 1, 2"
-    )
-    named = {"/".join(part.decode() for part in (folder, name) if part): n for folder, name, n in found}
-    for sha256, times in till.paid.items():
-        if times - 1 > named.get(dropped[sha256].path, 0):
-            report.unnamed.append(dropped[sha256].path)

@@ -25,7 +25,7 @@ from dropscribe.core.model import (
     Spending,
 )
 from dropscribe.core.routing import BACKLOG
-from dropscribe.jobs import accounts, arrivals, backlog, ledger, rows, transactions
+from dropscribe.jobs import accounts, arrivals, attempt_rows, backlog, ledger, rows, transactions
 from dropscribe.jobs.portable import read_records
 from dropscribe.jobs.store import Store
 from dropscribe.jobs.taking_in import bring
@@ -134,7 +134,7 @@ def test_a_kept_answer_arrives_as_it_was(pair, place, tmp_path, rejected):
     assert job.kept.document == answer.document
     assert job.kept.group.root == place("calls", rejected)
     assert job.kept.group.names == answer.group.names
-    assert [tried.status for tried in do(pair[1], lambda db: rows.read_attempts(db, job.id))] == [200]
+    assert [tried.status for tried in do(pair[1], lambda db: attempt_rows.read_attempts(db, job.id))] == [200]
     reserved = do(pair[1], lambda db: db.execute("SELECT path FROM reservations").fetchall())
     assert {path for (path,) in reserved} == {job.kept.group.path(name) for name in answer.group.names}
     known = do(pair[1], lambda db: ledger.read_answer(db, AnswerKey("ab" * 32, "settings"), 0.0))

@@ -15,6 +15,8 @@ from dropscribe.core.errors import (
     RuleRejected,
     TemporaryFailure,
 )
+from dropscribe.core.model import FileSnapshot, NewJob
+from dropscribe.jobs.rows import inode_of_row
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -352,3 +354,13 @@ async def test_concurrency_is_never_exceeded(tmp_path):
 
     assert script.most_in_flight == 2
     assert len(house.listener.files) == 6
+
+
+async def test_an_inode_of_all_64_bits_is_as_good_as_another(tmp_path):
+    """mergerfs and others number files so; a database's integers are signed."""
+    inode = (1 << 64) - 5
+    async with House(make_config(tmp_path)) as house:
+        new = NewJob("calls", b"a.wav", FileSnapshot(1, inode, 10, 20), 0.0)
+        assert (await house.engine.submit([new]))[0].is_new
+        row = await house.store.do(lambda db: db.execute("SELECT inode FROM jobs").fetchone())
+        assert inode_of_row(row[0]) == inode

@@ -14,7 +14,7 @@ import pytest
 from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd, FileSnapshot, NewJob
 from dropscribe.core.routing import BACKLOG
-from dropscribe.jobs import nodes, rows
+from dropscribe.jobs import attempt_rows, nodes
 from dropscribe.jobs.cluster_store import ClusterStore
 from dropscribe.jobs.roots import Roots
 from support.scene import wav_bytes
@@ -128,7 +128,7 @@ def add_attempt(node, job_id, ended=None):
                 (job_id, time.time() - 60),
             )
             if ended:
-                rows.end_attempt(db, job_id, ended)
+                attempt_rows.end_attempt(db, job_id, ended)
 
         store.call(write).result()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import JobState, NewJob, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.jobs import backlog
-from dropscribe.jobs.rows import LIVE, Standing, end, join_path, split_path
+from dropscribe.jobs.rows import LIVE, Standing, end, inode_of_row, inode_to_row, join_path, split_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ def _values(new: NewJob, mark: str | None) -> tuple[object, ...]:
     pin = BACKLOG if backlog.is_before(mark, seen.ctime_ns / 1e9) else ""
     return (
         *(new.folder, *split_path(new.path), new.identity, new.stable_inodes),
-        *(seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, new.incomplete),
+        *(seen.device, inode_to_row(seen.inode), seen.size_bytes, seen.mtime_ns, new.incomplete),
         *(pin, new.received_at, new.received_at),
     )
 
@@ -130,11 +130,12 @@ def relocate(db: Connection, folder: str, old_path: bytes, new_path: bytes) -> N
 
 def read_live(db: Connection, folder: str, directory: bytes) -> list[tuple[bytes, int, int, int, int, bool]]:
     """(name, inode, size_bytes, mtime_ns, device, stable_inodes) of one directory's live jobs."""
-    return db.execute(
+    found = db.execute(
         "SELECT name, inode, size_bytes, mtime_ns, device, stable_inodes FROM jobs"
         f" WHERE folder = ? AND directory = ? AND {LIVE} ORDER BY name",
         (folder, directory),
-    ).fetchall()
+    )
+    return [(name, inode_of_row(inode), *rest) for name, inode, *rest in found]
 
 
 def read_directories(db: Connection, folder: str) -> list[bytes]:

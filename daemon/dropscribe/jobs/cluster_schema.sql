@@ -10,7 +10,7 @@ CREATE TABLE jobs (
     identity      BYTEA   NOT NULL,
     stable_inodes BOOLEAN NOT NULL,
     device        BIGINT  NOT NULL,
-    inode         NUMERIC(20) NOT NULL,
+    inode         BIGINT  NOT NULL,
     size_bytes    BIGINT  NOT NULL,
     mtime_ns      BIGINT  NOT NULL,
     incomplete    BOOLEAN NOT NULL DEFAULT FALSE,

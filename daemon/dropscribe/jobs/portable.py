@@ -152,8 +152,7 @@ def _named(columns: str, row: Iterable[Any]) -> Record:
 def _plain(name: str, value: Any) -> Any:
     if name in _TRUTHS:
         return bool(value)
-    # PostgreSQL's inodes are decimals: 64 bits without a sign are too much for its integers.
-    return int(value) if name == "inode" else value
+    return value
 
 
 def _facts(db: Connection, prefix: str) -> list[tuple[str, str]]:

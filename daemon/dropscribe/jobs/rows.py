@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import (
     TRANSITIONS,
-    Attempt,
     AttemptEnd,
     FileSnapshot,
     Group,
@@ -22,7 +21,7 @@ from dropscribe.core.model import (
     Kept,
     Retry,
 )
-from dropscribe.jobs.store import is_migrated
+from dropscribe.jobs import attempt_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +59,16 @@ def join_path(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
 
 
+def inode_to_row(inode: int) -> int:
+    """An integer of the database is signed; mergerfs and others have inodes of all 64 bits."""
+    return inode - (1 << 64) if inode >= 1 << 63 else inode
+
+
+def inode_of_row(value: int) -> int:
+    """The inverse of :func:`inode_to_row`."""
+    return value + (1 << 64) if value < 0 else value
+
+
 def job_of(row: tuple, kept: Kept | None = None) -> Job:  # type: ignore[type-arg]  # sqlite rows are untyped
     """The Job that a row of ``_JOB_COLUMNS`` holds."""
     state = JobState(row[10])
@@ -67,7 +76,7 @@ def job_of(row: tuple, kept: Kept | None = None) -> Job:  # type: ignore[type-ar
         id=row[0],
         folder=row[1],
         path=join_path(row[2], row[3]),
-        snapshot=FileSnapshot(row[4], row[5], row[6], row[7]),
+        snapshot=FileSnapshot(row[4], inode_of_row(row[5]), row[6], row[7]),
         stable_inodes=bool(row[8]),
         incomplete=bool(row[9]),
         state=state,
@@ -154,7 +163,7 @@ def begin_attempt(
         " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
         (provider, *values, job_id),
     ).fetchone()
-    db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
+    attempt_rows.begin_attempt(db, job_id, provider, now)
     return replace(job_of(row), has_twin=bool(row[-1]))
 
 
@@ -207,7 +216,7 @@ def keep(db: Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: b
         return job_of(row, kept)
     state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
     row = _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
-    end_attempt(db, job.id, ended)
+    attempt_rows.end_attempt(db, job.id, ended)
     return job_of(row, kept)
 
 
@@ -286,19 +295,11 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
         ),
     )
     if retry.attempt is None:
-        _forget_attempt(db, job.id)
+        attempt_rows.forget_attempt(db, job.id)
         return
-    end_attempt(db, job.id, ended)
+    attempt_rows.end_attempt(db, job.id, ended)
     if ended.ambiguous:
         _tally(db, job.folder, MAYBE_PAID_TWICE)
-
-
-def _forget_attempt(db: Connection, job_id: int) -> None:
-    """Nothing was sent: a file that is looked for every minute must not fill the history."""
-    db.execute(
-        "DELETE FROM attempts WHERE id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS NULL",
-        (job_id,),
-    )
 
 
 def defer_publishing(db: Connection, job: Job, due_at: float, code: str, reason: str) -> None:
@@ -319,15 +320,6 @@ def end(
 ) -> None:
     """A live state → an ended one; a trigger lets the kept answer and the reserved names go."""
     _move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
-
-
-def end_attempt(db: Connection, job_id: int, ended: AttemptEnd) -> None:
-    """Write how the running attempt ended."""
-    db.execute(
-        "UPDATE attempts SET seconds = ?, status = ?, code = ?, reason = ?, counted = ?, refused = ?"
-        " WHERE id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS NULL",
-        (ended.seconds, ended.status, ended.code, ended.reason, ended.counted, ended.refused, job_id),
-    )
 
 
 def _move(
@@ -368,7 +360,9 @@ def hand_back(db: Connection, job: Job, due_at: float) -> None:
         " reason = 'the daemon ended during the attempt; it may have been paid for'",
         (due_at,),
     )
-    end_attempt(db, job.id, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False))
+    attempt_rows.end_attempt(
+        db, job.id, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False)
+    )
     _tally(db, job.folder, MAYBE_PAID_TWICE)
 
 
@@ -377,20 +371,6 @@ def _tally(db: Connection, folder: str, what: str) -> None:
         "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (folder, state) DO UPDATE SET n = counts.n + 1",
         (folder, what),
     )
-
-
-def read_attempts(db: Connection, job_id: int) -> list[Attempt]:
-    """Every attempt of one job, oldest first."""
-    column = "refused" if is_migrated(db) else "0"  # `why` may ask before the new daemon has started
-    rows = db.execute(
-        f"SELECT at, provider, seconds, status, code, reason, counted, {column} FROM attempts"  # constants
-        " WHERE job_id = ? ORDER BY id",
-        (job_id,),
-    )
-    return [
-        Attempt(at, provider, seconds, status, code, reason, counted=bool(counted), refused=bool(refused))
-        for at, provider, seconds, status, code, reason, counted, refused in rows
-    ]
 
 
 def unpin(db: Connection, folder: str, chain: Sequence[str]) -> None:

@@ -19,7 +19,17 @@ from dropscribe.core.budget import day_of, stops_of
 from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, StoreFull
 from dropscribe.core.model import AttemptEnd, KeptForPublishing, LiveRow, Retry
 from dropscribe.disk.crashpoint import reached
-from dropscribe.jobs import accounts, arrivals, backlog, hold_rows, ledger, rows, stats, transactions
+from dropscribe.jobs import (
+    accounts,
+    arrivals,
+    attempt_rows,
+    backlog,
+    hold_rows,
+    ledger,
+    rows,
+    stats,
+    transactions,
+)
 from dropscribe.jobs.gate import Gate
 
 if TYPE_CHECKING:
@@ -144,7 +154,7 @@ class RowsEngine(abc.ABC):
 
     async def attempts(self, job: Job) -> list[Attempt]:
         """See the seam."""
-        return await self._durably(lambda db: rows.read_attempts(db, job.id))
+        return await self._durably(lambda db: attempt_rows.read_attempts(db, job.id))
 
     async def stats(self) -> Stats:
         """See the seam."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
+from dropscribe.jobs.attempt_rows import read_attempts
 from dropscribe.jobs.nodes import is_shared
-from dropscribe.jobs.rows import join_path, read_attempts, split_path
+from dropscribe.jobs.rows import join_path, split_path
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Attempt

@@ -116,7 +116,7 @@ def _take_job(
 def _insert_job(db: Connection, record: Record) -> int | None:
     """A live row; the same file's job that waits here makes room, one that has begun stays."""
     if not record["stable_inodes"] or is_shared(db):
-        # Other nodes see other inodes of the same file, some of them too large for SQLite.
+        # Other nodes see other inodes of the same file.
         record = {**record, "stable_inodes": False, "inode": 0}
     key = _identity_of(record)
     found = db.execute(
@@ -138,7 +138,8 @@ def _insert_job(db: Connection, record: Record) -> int | None:
 
 
 def _identity_of(record: Mapping[str, Any]) -> bytes:
-    snapshot = FileSnapshot(record["device"], record["inode"], record["size_bytes"], record["mtime_ns"])
+    inode = rows.inode_of_row(record["inode"])
+    snapshot = FileSnapshot(record["device"], inode, record["size_bytes"], record["mtime_ns"])
     path = rows.join_path(record["directory"], record["name"])
     return identity(path, snapshot, stable_inodes=record["stable_inodes"])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import JobState, Published, Retry, Withdrawn
 from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_seconds
 from dropscribe.core.routing import BACKLOG
-from dropscribe.jobs import accounts, hold_rows, ledger, rows
+from dropscribe.jobs import accounts, attempt_rows, hold_rows, ledger, rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def record(db: Connection, job: Job, outcome: Outcome, now: float) -> None:
         case Withdrawn():
             rows.end(db, rows.standing_of(job), JobState.WITHDRAWN, reason=outcome.reason)
             if outcome.attempt:
-                rows.end_attempt(db, job.id, outcome.attempt)
+                attempt_rows.end_attempt(db, job.id, outcome.attempt)
         case Retry() if job.state.is_kept:
             rows.defer_publishing(db, job, now + outcome.after_seconds, outcome.code, outcome.reason)
         case Retry():

@@ -34,6 +34,7 @@ _SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "timezone": "UTC",
+    "authentication_timeout": "5s",  # a connection that says nothing holds up a crash for so long
     "log_min_messages": "warning",
 }
 

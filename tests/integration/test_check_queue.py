@@ -88,13 +88,13 @@ def test_a_user_who_may_create_nothing_is_told(check, postgres, postgres_dsn):
     """The first start makes tables; a user who cannot is found by check, until somebody else made them."""
     postgres.execute("CREATE ROLE plain LOGIN", postgres_dsn)
     try:
-        postgres.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", postgres_dsn)
         dsn = postgres_dsn.replace("dropscribe@", "plain@")
         code, document, _ = check(dsn, "--online", "--json")
-        postgres.execute("CREATE TABLE procrastinate_jobs (id int)", postgres_dsn)
-        _, made, _ = check(dsn, "--online", "--json")
+        made = "CREATE SCHEMA dropscribe; CREATE TABLE dropscribe.procrastinate_jobs (id int);"
+        postgres.execute(made + " GRANT USAGE ON SCHEMA dropscribe TO plain", postgres_dsn)
+        _, after, _ = check(dsn, "--online", "--json")
     finally:
-        postgres.execute("DROP ROLE plain", postgres_dsn)
+        postgres.execute("DROP OWNED BY plain; DROP ROLE plain", postgres_dsn)
     assert code == 74
     assert "may create no tables" in document["queue"]["answer"]
-    assert made["queue"]["online"] is True
+    assert after["queue"]["online"] is True

@@ -13,23 +13,25 @@ from dropscribe.jobs.nodes import Node
 from dropscribe.jobs.roots import Roots
 
 if TYPE_CHECKING:
-    from dropscribe.config.model import Config, QueueConfig
+    from dropscribe.config.model import QueueConfig
     from dropscribe.core.retry import RetryLimits
 
 
-def open_node(config: Config, queue: QueueConfig, limits: RetryLimits) -> ClusterEngine:
-    """The engine, its store open.
+def open_node(queue: QueueConfig, limits: RetryLimits) -> ClusterEngine:
+    """The engine, its store open, under the node's name.
 
     Raises:
         StoreAway: The database cannot be had now.
-        StoreError: It refuses us.
+        StoreInUse: Another process of the cluster has the name.
+        StoreError: The database refuses us.
     """
     dsn = queue.dsn.reveal()
     store = ClusterStore(dsn, Roots(queue.roots), queue.node)
-
-    def serves(folder: str) -> bool:
-        rule = config.folders.get(folder)
-        return rule is not None and queue.serves(rule)
-
     node = Node(queue.node, socket.gethostname(), queue.role, __version__)
-    return ClusterEngine(store, Draws(dsn, queue.node), limits, node, serves)
+    engine = ClusterEngine(store, Draws(dsn, queue.node), limits, node)
+    try:
+        engine.take_name()
+    except BaseException:
+        store.close()
+        raise
+    return engine

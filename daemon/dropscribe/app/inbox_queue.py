@@ -68,9 +68,9 @@ class InboxQueue:
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
         """The files are gone; jobs in flight are left to their handler."""
         places = [rows.split_path(path) for path in paths]
-        self._store.call(lambda db: self._engine.withdraw(db, folder, places, reason)).result()
-        for path in paths:
-            log.info("job.withdrawn", folder=folder, path=path, reason=reason)
+        ended = self._store.call(lambda db: self._engine.withdraw(db, folder, places, reason)).result()
+        for place in ended:
+            log.info("job.withdrawn", folder=folder, path=rows.join_path(*place), reason=reason)
         self._engine.wake_from_thread(self._loop)
         # It may have been the one that tried whether done can be written again.
         with contextlib.suppress(RuntimeError):  # the loop has closed

@@ -38,7 +38,7 @@ def open_engine(config: Config, own: Store, limits: RetryLimits) -> RowsEngine:
     from dropscribe.app.cluster_node import open_node  # noqa: PLC0415
     from dropscribe.app.taking_along import take_along  # noqa: PLC0415
 
-    engine = open_node(config, config.queue, limits)
+    engine = open_node(config.queue, limits)
     try:
         take_along(config, own, engine.store)
     except BaseException:

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 10
 _HAS_TABLES_OR_MAY_MAKE_THEM = """
-    SELECT to_regclass('procrastinate_jobs') IS NOT NULL
-        OR has_schema_privilege(current_schema(), 'CREATE')
+    SELECT to_regclass('dropscribe.procrastinate_jobs') IS NOT NULL
+        OR CASE WHEN to_regnamespace('dropscribe') IS NULL
+            THEN has_database_privilege(current_database(), 'CREATE')
+            ELSE has_schema_privilege('dropscribe', 'CREATE') END
 """
 
 
@@ -53,7 +55,10 @@ def ask_queue(queue: QueueConfig) -> tuple[bool, str]:
     except psycopg.Error as error:
         return False, _one_line(error, queue)
     if not is_ready:
-        return False, f"PostgreSQL {version}, where this user may create no tables: GRANT CREATE ON SCHEMA"
+        return (
+            False,
+            f"PostgreSQL {version}, where this user may create no tables: docs/cluster.md says what to grant",
+        )
     return True, f"PostgreSQL {version}"
 
 

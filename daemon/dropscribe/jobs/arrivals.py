@@ -108,8 +108,15 @@ def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
     )
 
 
-def withdraw(db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str) -> None:
-    """Queued and kept jobs whose files are gone end; those that run are left to their handler."""
+def withdraw(
+    db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
+) -> list[tuple[bytes, bytes]]:
+    """Queued and kept jobs whose files are gone end; those that run are left to their handler.
+
+    Returns:
+        The places of those that ended.
+    """
+    ended = []
     for directory, name in places:
         found = db.execute(
             "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
@@ -118,6 +125,8 @@ def withdraw(db: Connection, folder: str, places: list[tuple[bytes, bytes]], rea
         ).fetchall()
         for job_id, state in found:
             end(db, Standing(job_id, JobState(state)), JobState.WITHDRAWN, reason=reason)
+            ended.append((directory, name))
+    return ended
 
 
 def relocate(db: Connection, folder: str, old_path: bytes, new_path: bytes) -> None:

@@ -64,7 +64,6 @@ class ClusterEngine(RowsEngine):
         draws: This node's workers.
         limits: Used for the order after a crash.
         node: As it introduces itself; the role watch draws nothing.
-        serves: Whether this node has the mounts of a folder.
     """
 
     def __init__(
@@ -73,13 +72,11 @@ class ClusterEngine(RowsEngine):
         draws: Draws,
         limits: RetryLimits,
         node: Node,
-        serves: Callable[[str], bool],
     ) -> None:
         super().__init__(store, limits)
         self._cluster = store
         self._draws = draws
         self._node = node
-        self._serves = serves
         self._membership = Membership(store, self._durably, node)
         self._turns = Turns(store, self._durably, node.name)
         self._suspect = asyncio.Lock()
@@ -91,6 +88,14 @@ class ClusterEngine(RowsEngine):
     def now(self) -> float:
         """See the base: the server's clock, for nodes' may be minutes apart."""
         return self._cluster.now()
+
+    def take_name(self) -> None:
+        """Be the node of this name, before anything else is done under it; blocks for a few seconds at most.
+
+        Raises:
+            StoreInUse: Another process of the cluster is.
+        """
+        self._membership.take_name()
 
     # The seam -------------------------------------------------------------------------------------
 
@@ -117,14 +122,9 @@ class ClusterEngine(RowsEngine):
         return submitted
 
     async def run(self, plan: Plan, handler: Handler) -> None:
-        """See the base.
-
-        Raises:
-            StoreInUse: Another process of the cluster has this node's name.
-        """
+        """See the base."""
         self.replan(plan)
         self._handler = handler
-        await self._membership.take_name()
         await self._recover()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
@@ -300,7 +300,7 @@ class ClusterEngine(RowsEngine):
 
     def _look_at_queues(self) -> None:
         plan = self._gate.plan
-        ours = [folder for folder in plan.chains if self._serves(folder)]
+        ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
         # What is kept is published into a folder that is closed too: only trying shows that it is well again.
         self._draws.serve(plan, set(self._gate.open_folders()).intersection(ours), ours)
 
@@ -371,9 +371,11 @@ class ClusterEngine(RowsEngine):
 
     # What intake asks -----------------------------------------------------------------------------
 
-    def withdraw(self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str) -> None:
+    def withdraw(
+        self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
+    ) -> list[tuple[bytes, bytes]]:
         """See the base. What another node is publishing has left the inbox, and is not lost."""
-        tickets.withdraw(db, folder, places, reason, self.now())
+        return tickets.withdraw(db, folder, places, reason, self.now())
 
     def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
         """See the base. Device numbers are each node's own, and remembered here."""

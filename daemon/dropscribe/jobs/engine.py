@@ -66,6 +66,7 @@ class Plan:
         firm: Folders whose jobs wait for their first provider, held or not.
         budgets: Of providers and folders that have one.
         zone: In which days and months turn; None is the system's.
+        served: Folders whose mounts this node has; None is all.
     """
 
     lanes: Mapping[str, Lane]
@@ -73,6 +74,7 @@ class Plan:
     firm: Collection[str] = ()
     budgets: Mapping[Scope, Budget] = field(default_factory=dict)
     zone: tzinfo | None = None
+    served: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

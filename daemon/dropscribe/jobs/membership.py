@@ -41,18 +41,18 @@ class Membership:
         self._beating_since: float | None = None
         self._beat_last = 0.0
 
-    async def take_name(self) -> None:
-        """Be the node of this name.
+    def take_name(self) -> None:
+        """Be the node of this name; blocks while a process that has just died is not yet missed.
 
         Raises:
             StoreInUse: Another process of the cluster is.
         """
         for _ in range(_TRIES):
-            if await self._durably(lambda db: nodes.take_name(db, self._node.name)):
+            if self._store.call(lambda db: nodes.take_name(db, self._node.name)).result():
                 self._is_named = True
                 return
             # A process that was just killed: the server notices its end in an instant.
-            await asyncio.sleep(_GAP_SECONDS)
+            time.sleep(_GAP_SECONDS)
         raise StoreInUse(
             self._node.name,
             "another dropscribe of this cluster has this node name",

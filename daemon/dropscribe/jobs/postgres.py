@@ -34,9 +34,12 @@ _DEFAULTS = {
 }
 SESSION = (
     f"SET search_path TO {SCHEMA}; SET idle_in_transaction_session_timeout TO '10s';"
-    " SET lock_timeout TO '30s'; SET client_min_messages TO 'warning'"
+    " SET lock_timeout TO '30s'; SET client_min_messages TO 'warning';"
+    " SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 3;"
+    " SET tcp_user_timeout TO '20s'"
 )
-"""A node that freezes within a transaction holds up the others for ten seconds at most."""
+"""A node that freezes within a transaction holds up the others for ten seconds at most. One whose machine
+loses its power leaves its sessions behind, its name and its slots with them, until the server misses it."""
 
 
 def conninfo(dsn: str, session: str = "dropscribe") -> str:
@@ -191,5 +194,12 @@ def store_error(server: str, error: psycopg.Error) -> StoreError:
 
 def _is_refusal(said: str) -> bool:
     """At the connection psycopg gives no SQLSTATE, only libpq's text."""
-    marks = ("authentication failed", "does not exist", "no pg_hba.conf entry", "certificate", "no password")
+    marks = (
+        "authentication failed",
+        "certificate",
+        "does not exist",
+        "no password",
+        "no pg_hba.conf entry",
+        "permission denied",
+    )
     return any(mark in said for mark in marks)

@@ -176,9 +176,11 @@ class RowsEngine(abc.ABC):
 
     # What the inboxes ask, in transactions of their own -------------------------------------------
 
-    def withdraw(self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str) -> None:
-        """End waiting jobs whose files are gone."""
-        arrivals.withdraw(db, folder, places, reason)
+    def withdraw(
+        self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
+    ) -> list[tuple[bytes, bytes]]:
+        """End waiting jobs whose files are gone; returns the places of those that ended."""
+        return arrivals.withdraw(db, folder, places, reason)
 
     def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
         """The live jobs of one directory."""

@@ -324,8 +324,13 @@ YOUNG_SECONDS = 90.0
 
 def withdraw(
     db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str, now: float
-) -> None:
-    """Waiting jobs whose files are gone end; what a node has drawn is left to its handler."""
+) -> list[tuple[bytes, bytes]]:
+    """Waiting jobs whose files are gone end; what a node has drawn is left to its handler.
+
+    Returns:
+        The places of those that ended.
+    """
+    ended = []
     for directory, name in places:
         found = db.execute(
             "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND received_at < ?"
@@ -334,3 +339,5 @@ def withdraw(
         ).fetchall()
         for job_id, state in found:
             rows.end(db, rows.Standing(job_id, JobState(state)), JobState.WITHDRAWN, reason=reason)
+            ended.append((directory, name))
+    return ended

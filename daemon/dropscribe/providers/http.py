@@ -15,7 +15,7 @@ import socket
 import ssl
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, cast
 
 import httpcore
@@ -197,13 +197,23 @@ def _request(
     method: str, url: str, headers: Mapping[str, str], content: AsyncGenerator[bytes] | None
 ) -> httpx.Request:
     request = httpx.Request(
-        method, url, headers={**_HEADERS, **headers}, content=content, extensions={"timeout": _TIMEOUTS}
+        method,
+        _parsed(url),
+        headers={**_HEADERS, **headers},
+        content=content,
+        extensions={"timeout": _TIMEOUTS},
     )
     if request.url.userinfo:
         # As httpx's client does it: a name and password in the URL go before any key.
         auth = httpx.BasicAuth(request.url.username, request.url.password)
         request = next(auth.auth_flow(request))
     return request
+
+
+@lru_cache(maxsize=64)
+def _parsed(url: str) -> httpx.URL:
+    """A provider is asked again and again at one URL, and to parse it takes longer than to send it."""
+    return httpx.URL(url)
 
 
 async def _body(upload: Upload | None, sending: _Sending) -> AsyncGenerator[bytes]:

@@ -69,7 +69,11 @@ def build_plan(config: Config) -> Plan:
         for name, part in named.items()
         if part.budget is not None
     }
-    return Plan(lanes, chains, firm, budgets, config.time_zone)
+    queue = config.queue
+    served = None
+    if queue is not None:
+        served = frozenset(name for name, rule in config.folders.items() if queue.serves(rule))
+    return Plan(lanes, chains, firm, budgets, config.time_zone, served)
 
 
 class IntakeSide(Protocol):

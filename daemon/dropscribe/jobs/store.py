@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreInUse, StoreUnusable
-from dropscribe.disk.mounts import MountKind, mount_of
+from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
+from dropscribe.jobs.state_dir import lock_state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +38,8 @@ DATABASE_NAME = "queue.db"
 _BATCH_CALLS = 256
 _BUSY_SECONDS = 30.0
 _COMPANY_SECONDS = 0.003
-"""A transaction whose predecessor was several calls' waits so long for company: pages and syncs are shared, and
-the interpreter lock changes hands less often. One call alone never waits."""
-
-_LOCK_TRIES = 5
-_LOCK_GAP_SECONDS = 0.02
+"""A transaction whose predecessor was several calls' waits so long for company: pages and syncs are
+shared, and the interpreter lock changes hands less often. One call alone never waits."""
 
 
 MIGRATIONS = ("schema.sql", "migration_2.sql", "migration_3.sql", "migration_4.sql")
@@ -68,7 +65,7 @@ class Store:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / DATABASE_NAME
         self._state_dir = state_dir
-        self._lock = _lock_state_dir(state_dir)
+        self._lock = lock_state_dir(state_dir)
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         try:
             self._connection = _open_database(self.path)
@@ -294,46 +291,6 @@ def is_migrated(connection: Connection) -> bool:
 def _check_migrated(connection: sqlite3.Connection, path: Path) -> None:
     if not is_migrated(connection):
         raise StoreUnusable(str(path), "was made by an older dropscribe", "start this version's daemon once")
-
-
-def _lock_state_dir(state_dir: Path) -> int:
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(
-            str(state_dir), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
-        ) from error
-    try:
-        _make_private(state_dir)
-        _take_lock(descriptor)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise StoreInUse(
-            str(state_dir), "another dropscribe has this state directory", "stop it, or set another state_dir"
-        ) from None
-    if mount_of(os.fsencode(state_dir)).kind is MountKind.REMOTE:
-        os.close(descriptor)
-        raise StoreUnusable(
-            str(state_dir), "is on a network file system", "set state_dir to a folder on a local disk"
-        )
-    return descriptor
-
-
-def _take_lock(descriptor: int) -> None:
-    """Exclusively; a ``status`` that looks whether a daemon runs has it shared, for an instant."""
-    for _ in range(_LOCK_TRIES):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(_LOCK_GAP_SECONDS)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _make_private(state_dir: Path) -> None:
-    """Transcripts wait in here: nobody else may look (a directory of somebody else's stays as it is)."""
-    with contextlib.suppress(PermissionError):
-        state_dir.chmod(0o700)
 
 
 def _make_private_file(path: Path) -> None:

@@ -321,6 +321,9 @@ def let_go(db: Connection, job_id: int) -> None:
 YOUNG_SECONDS = 90.0
 """A row this young is not withdrawn: a network file system may not show its file to every node yet."""
 
+MISSED_SECONDS = 10.0
+"""The same for one whose file an attempt has looked for in vain: another node filed it just before."""
+
 
 def withdraw(
     db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str, now: float
@@ -333,9 +336,10 @@ def withdraw(
     ended = []
     for directory, name in places:
         found = db.execute(
-            "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND received_at < ?"
+            "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
+            " AND received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END"
             f" AND (state = 'queued' OR {_KEPT} AND ticket IS NULL)",
-            (folder, directory, name, now - YOUNG_SECONDS),
+            (folder, directory, name, now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS),
         ).fetchall()
         for job_id, state in found:
             rows.end(db, rows.Standing(job_id, JobState(state)), JobState.WITHDRAWN, reason=reason)

@@ -202,6 +202,7 @@ def keep(db: Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: b
     """Move transcribing → transcribed | rejected, with the answer and the reserved names."""
     group = kept.group
     if job.state is not JobState.TRANSCRIBING:
+        _check_kept(db, job)
         db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
     if not _reserve(db, job.id, [group.path(name) for name in group.names]):
         return None
@@ -218,6 +219,13 @@ def keep(db: Connection, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: b
     row = _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
     attempt_rows.end_attempt(db, job.id, ended)
     return job_of(row, kept)
+
+
+def _check_kept(db: Connection, job: Job) -> None:
+    """A node that was thought dead must not take names for a job that another has filed."""
+    values = (job.id, job.fence)
+    if db.execute(f"SELECT 1 FROM jobs WHERE id = ? AND fence = ? AND {_KEPT}", values).fetchone() is None:
+        raise LateTransitionError(f"job {job.id} is not kept any more")
 
 
 def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:

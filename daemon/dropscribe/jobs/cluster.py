@@ -145,7 +145,7 @@ class ClusterEngine(RowsEngine):
             )
             if not found or found[0].kept is None or found[0].kept.document != kept.document:
                 raise
-            return replace(found[0], kept=kept)
+            return found[0]  # under the names that stand, which the later tries took for somebody else's
 
     async def pause(self, hold: Hold) -> None:
         """See the seam. What was fed of it waits in its row again."""

@@ -1,0 +1,64 @@
+"""A commit whose confirmation is lost: it stands, and its node does not know (CONTRACT.md §1, 4 and 6)."""
+
+import contextlib
+
+import pytest
+
+from dropscribe.core.errors import StoreAway
+from dropscribe.jobs import cluster, rows_engine
+from dropscribe.jobs.cluster_store import ClusterStore
+from support.house import CLUSTER_DSN, House, make_config, tree
+
+
+@pytest.fixture
+def lost(monkeypatch, postgres_dsn):
+    """Lose the confirmation of the commits from *first* on, *count* of them; the list of what was lost."""
+    CLUSTER_DSN.append(postgres_dsn)
+    for module in (cluster, rows_engine):
+        monkeypatch.setattr(module, "FULL_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(cluster, "FEED_SECONDS", 60.0)  # what is lost is the file's own, not a look's
+    commit, made, gone = ClusterStore._commit, [], []
+
+    def lose(first, count):
+        def committed(store, batch):
+            results = commit(store, batch)
+            made.append(len(batch))
+            if first <= len(made) < first + count:
+                gone.append([call.work.__qualname__ for call in batch])
+                raise StoreAway("here", "the connection was lost in mid-commit")
+            return results
+
+        monkeypatch.setattr(ClusterStore, "_commit", committed)
+        return gone
+
+    yield lose
+    CLUSTER_DSN.clear()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("first", range(1, 9))
+async def test_a_commit_that_stands_unknown_is_paid_for_once_and_ends_under_its_own_name(
+    tmp_path, lost, first, count
+):
+    """Whichever it is, from the node's first one to the file's end."""
+    async with House(make_config(tmp_path)) as house:
+        gone = lost(first, count)
+        await house.drop("call.wav")
+        await house.until(lambda: (tmp_path / "done/call.wav").exists() or house.listener.files)
+        stats = await _settled(house)
+
+    assert house.providers["main"].calls == [b"call.wav"], gone
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}, gone
+    assert (stats.done, stats.failed, stats.transcribing, stats.publishing) == (1, 0, 0, 0), gone
+
+
+async def _settled(house):
+    seen = []
+
+    async def ended():
+        with contextlib.suppress(StoreAway):
+            seen.append(await house.stats())
+        return bool(seen) and seen[-1].done == 1
+
+    await house.until(ended)
+    return seen[-1]

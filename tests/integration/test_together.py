@@ -76,6 +76,19 @@ async def test_a_slow_visit_does_not_hold_up_those_behind_it(desk, threads, monk
     assert not slow[0].done()
 
 
+async def test_each_slow_visit_lets_another_go(desk, threads, monkeypatch):
+    """Who waits behind two slow visits is served by a third, though nobody new has come."""
+    monkeypatch.setattr(together, "SLOW_SECONDS", 0.001)
+    monkeypatch.setattr(together, "MOST_TOGETHER", 2)
+    desk.doors.append(threading.Event())
+    pending = Together(threads, desk)
+    slow = await _arrive(pending, "slow", "slower", "slowest")
+    behind = await _arrive(pending, "a", "b")
+
+    assert await asyncio.wait_for(asyncio.gather(*behind), 10) == ["A", "B"]
+    assert not any(task.done() for task in slow)
+
+
 async def test_who_has_gone_before_his_turn_is_not_served(desk, threads, monkeypatch):
     """A cancelled caller's item is left out, those beside it are not."""
     monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
@@ -87,6 +100,23 @@ async def test_who_has_gone_before_his_turn_is_not_served(desk, threads, monkeyp
     desk.doors[0].set()
 
     assert await there == "THERE"
+    assert await first[0] == "FIRST"
+    assert desk.visits == [["first"], ["there"]]
+
+
+async def test_a_crowd_that_has_gone_holds_up_nobody_behind_it(desk, threads, monkeypatch):
+    """Who stands behind a whole visit of cancelled callers is served, though nobody new comes."""
+    monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(together, "MOST_TOGETHER", 2)
+    pending = Together(threads, desk)
+    first = await _arrive(pending, "first")
+    *gone, there = await _arrive(pending, "gone", "gone too", "there")
+    for task in gone:
+        task.cancel()
+    await asyncio.sleep(0)
+    desk.doors[0].set()
+
+    assert await asyncio.wait_for(there, 10) == "THERE"
     assert await first[0] == "FIRST"
     assert desk.visits == [["first"], ["there"]]
 

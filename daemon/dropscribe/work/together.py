@@ -17,8 +17,8 @@ _Visit = asyncio.Future["Sequence[R | BaseException]"]
 
 MOST_TOGETHER = 8
 VISITS_AT_ONCE = 1
-"""Begun without waiting for each other. One alone would share more syncs, but falls behind 64
-uploads at once; and what finds no slot for its publishing is searched for only once a second."""
+"""Begun without waiting for each other. With one alone, all that comes meanwhile shares the next one's
+syncs, and a visit that lasts gets others beside it."""
 
 MOST_VISITS = 8
 SLOW_SECONDS = 0.003
@@ -28,7 +28,7 @@ SLOW_SECONDS = 0.003
 class Together(Generic[T, R]):
     """One visit to a thread for all that waits: ways there and back, and syncs, are shared.
 
-    Nobody waits for company: with little under way a visit begins at once, and what comes meanwhile makes
+    Nobody waits for company: with nothing under way a visit begins at once, and what comes meanwhile makes
     up the next one.
 
     Args:
@@ -55,25 +55,30 @@ class Together(Generic[T, R]):
         self._waiting.append((item, future))
         if len(self._visits) < VISITS_AT_ONCE:
             self._go()
-        elif self._another is None:
-            self._another = loop.call_later(SLOW_SECONDS, self._go_beside)
+        else:
+            self._send_another_soon()
         return await future
 
     def _go(self) -> None:
-        batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-        items = [item for item, future in batch if not future.cancelled()]
-        futures = [future for _, future in batch if not future.cancelled()]
-        if not items:
+        there = [(item, future) for item, future in self._waiting if not future.cancelled()]
+        batch, self._waiting = there[:MOST_TOGETHER], there[MOST_TOGETHER:]
+        if not batch:
             return
+        items, futures = [item for item, _ in batch], [future for _, future in batch]
         visit = asyncio.get_running_loop().run_in_executor(self._executor, self._work, items)
         self._visits.add(visit)
         visit.add_done_callback(lambda visit: self._back(visit, futures))
 
+    def _send_another_soon(self) -> None:
+        if self._waiting and self._another is None and len(self._visits) < MOST_VISITS:
+            self._another = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._go_beside)
+
     def _go_beside(self) -> None:
         """The visits under way are long ones, and somebody waits."""
         self._another = None
-        if self._waiting and len(self._visits) < MOST_VISITS:
+        if len(self._visits) < MOST_VISITS:
             self._go()
+            self._send_another_soon()
 
     def _back(self, visit: _Visit[R], futures: Sequence[asyncio.Future[R]]) -> None:
         self._visits.discard(visit)

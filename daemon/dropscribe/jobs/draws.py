@@ -61,7 +61,7 @@ class Draws:
         connector = PsycopgConnector(
             conninfo=conninfo(dsn, session_name(node)),
             min_size=1,
-            max_size=4,
+            max_size=POOL_CONNECTIONS,
             timeout=10.0,
             # Its own tries grow ever rarer; whoever asks next begins them anew.
             reconnect_timeout=_RECONNECT_SECONDS,
@@ -199,4 +199,4 @@ def queue_of(lane: str, folder: str) -> str:
     name = f"{lane}/{folder}"
     if len(name.encode()) <= _MOST_NAME_BYTES:
         return name
-    return f"{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -7,13 +7,13 @@ Diagnostics: StoreError that names the server and what to do.
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
 
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.jobs.cluster_store import ClusterStore, open_cluster_for_reading, write_cluster_once
+from dropscribe.jobs.postgres import read_ahead_seconds as read_ahead_seconds  # noqa: PLC0414 - commands take it here
 from dropscribe.jobs.postgres import server_of, store_error
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
 _NO_NODE = "?command"
 """No node has this name: a node that starts ends the sessions of the one before it."""
 
-_SAME_CLOCK_SECONDS = 0.5
 _AWAY_REMEDY = (
     "start it, or look at queue.dsn and the way there; files are safe in their inboxes, and nodes that run"
     " wait until it is back"
@@ -77,14 +76,6 @@ def write_cluster(dsn: str, roots: Roots, work: Callable[[Connection], T]) -> T 
     """
     with _in_words(dsn):
         return write_cluster_once(dsn, roots, work)
-
-
-def read_ahead_seconds(db: Connection) -> float:
-    """How far the server's clock, by which a cluster's rows are written, is ahead of this machine's."""
-    asked_at = time.time()
-    (server_at,) = db.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-    ahead_seconds = float(server_at) - (asked_at + time.time()) / 2
-    return ahead_seconds if abs(ahead_seconds) >= _SAME_CLOCK_SECONDS else 0.0
 
 
 @contextlib.contextmanager

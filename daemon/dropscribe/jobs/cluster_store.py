@@ -26,7 +26,14 @@ from procrastinate.schema import SchemaManager
 
 from dropscribe.core.errors import StoreUnusable
 from dropscribe.jobs.nodes import session_name
-from dropscribe.jobs.postgres import SCHEMA, PostgresConnection, PostgresReader, server_of, store_error
+from dropscribe.jobs.postgres import (
+    SCHEMA,
+    PostgresConnection,
+    PostgresReader,
+    read_ahead_seconds,
+    server_of,
+    store_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +52,6 @@ WRITER_LOCK = 0x64726F70
 """Ours among the server's advisory locks: who has it writes."""
 
 _BATCH_CALLS = 256
-_SAME_CLOCK_SECONDS = 0.5
 _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({WRITER_LOCK})"
 
 
@@ -203,10 +209,7 @@ class ClusterStore:
 
     def tell_time(self, db: Connection) -> None:
         """Compare the clocks: nodes' may be minutes apart."""
-        (server_at,) = db.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-        ahead_seconds = server_at - time.time()
-        # Kept clocks differ by what the question took, and that is no difference.
-        self._clock_ahead_seconds = ahead_seconds if abs(ahead_seconds) >= _SAME_CLOCK_SECONDS else 0.0
+        self._clock_ahead_seconds = read_ahead_seconds(db)
 
 
 def _migrate(db: PostgresConnection) -> None:

@@ -7,6 +7,7 @@ Diagnostics: StoreAway while the server cannot be had; StoreUnusable where it re
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from dropscribe.core.errors import StoreAway, StoreError, StoreUnusable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from dropscribe.jobs.database import Connection
     from dropscribe.jobs.roots import Roots
 
 SCHEMA = "dropscribe"
@@ -40,6 +42,9 @@ SESSION = (
 )
 """A node that freezes within a transaction holds up the others for ten seconds at most. One whose machine
 loses its power leaves its sessions behind, its name and its slots with them, until the server misses it."""
+
+_SAME_CLOCK_SECONDS = 0.5
+"""Kept clocks seem to differ by what the question takes, and that is no difference."""
 
 
 def conninfo(dsn: str, session: str = "dropscribe") -> str:
@@ -168,6 +173,14 @@ class _Cursor:
             self._roots.local(value) if isinstance(value, bytes) and value[:2] == b"//" else value
             for value in row
         )
+
+
+def read_ahead_seconds(db: Connection) -> float:
+    """How far the server's clock, by which a cluster's rows are written, is ahead of this machine's."""
+    asked_at = time.time()
+    (server_at,) = db.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    ahead_seconds = float(server_at) - (asked_at + time.time()) / 2
+    return ahead_seconds if abs(ahead_seconds) >= _SAME_CLOCK_SECONDS else 0.0
 
 
 @cache

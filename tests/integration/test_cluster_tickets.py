@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`)")
 
+from structlog.testing import capture_logs
+
 from dropscribe.core.retry import RetryLimits
 from dropscribe.jobs import rescue, tickets
 from dropscribe.jobs.cluster_store import ClusterStore
@@ -109,7 +111,7 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
     ask = "SELECT ticket FROM jobs WHERE id = ?"
     assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (77,)
     cut_off, void = store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, now)).result()
-    assert (cut_off, void) == ([], [77])
+    assert (cut_off, void) == ({}, [77])
     assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (None,)
 
 
@@ -123,8 +125,26 @@ def test_what_a_living_node_has_begun_is_left_to_it(store):
         db.execute("UPDATE jobs SET ticket = 77, lane = 'pulse' WHERE id = ?", (job_id,))
 
     store.call(prepare).result()
-    assert store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, now)).result() == ([], [])
+    assert store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, now)).result() == ({}, [])
     later = now + 60
     cut_off, void = store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, later)).result()
-    assert [job.path for job in cut_off] == [b"a.wav"]
+    assert {name: [job.path for job in jobs] for name, jobs in cut_off.items()} == {"n0": [b"a.wav"]}
     assert void == [77]
+
+
+def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back(store):
+    """A look that is rolled back and begun anew says nothing."""
+
+    def prepare(db):
+        for node, name in (("n1", b"a"), ("n2", b"b"), ("n2", b"c")):
+            db.execute(JOB, (name + b".wav", name, "transcribing", node))
+
+    store.call(prepare).result()
+    with capture_logs() as during:
+        cut_off, _ = store.call(lambda db: rescue.take_back_silent(db, [], LIMITS, store.now())).result()
+    assert during == []
+    with capture_logs() as told:
+        rescue.tell_of_silent(cut_off)
+    counts = {line["node"]: line["cut_off"] for line in told if line["event"] == "node.silent"}
+    files = sorted(line["path"] for line in told if line["event"] == "attempt.interrupted")
+    assert (counts, files) == ({"n1": 1, "n2": 2}, [b"a.wav", b"b.wav", b"c.wav"])

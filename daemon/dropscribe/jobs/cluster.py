@@ -254,12 +254,12 @@ class ClusterEngine(RowsEngine):
             return False
         limits = self.limits
 
-        def work(db: Connection) -> tuple[list[Job], list[int]]:
+        def work(db: Connection) -> tuple[dict[str, list[Job]], list[int]]:
             return rescue.take_back_silent(db, stalled, limits, self.now())
 
         cut_off, void = await self._durably(work)
+        rescue.tell_of_silent(cut_off)
         await self._draws.discard(void)
-        rescue.tell_of_cut_off(cut_off)
         return bool(cut_off or void)
 
     # Feeding --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.jobs import nodes, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
@@ -36,7 +36,7 @@ def take_back_own(db: Connection, node: str, limits: RetryLimits, now: float) ->
 
 def take_back_silent(
     db: Connection, stalled: Sequence[int], limits: RetryLimits, now: float
-) -> tuple[list[Job], list[int]]:
+) -> tuple[dict[str, list[Job]], list[int]]:
     """What silent nodes had begun, and what stalled workers had drawn and not begun.
 
     A silent node loses its sessions first: one that is frozen would keep its providers' slots for ever.
@@ -45,13 +45,12 @@ def take_back_silent(
         stalled: Tickets of workers that have not beaten for long.
 
     Returns:
-        The jobs whose attempts were cut off, and the tickets of *stalled* that are void now.
+        The jobs whose attempts were cut off, by silent node, and the tickets of *stalled* that are void now.
     """
-    cut_off: list[Job] = []
+    cut_off: dict[str, list[Job]] = {}
     for name in _silent_nodes(db, now):
         nodes.expel(db, name)
-        cut_off += _take_back(db, f"node = ? AND {_BEGUN}", (name,), limits, now)
-        log.warning("node.silent", node=name, cut_off=len(cut_off))
+        cut_off[name] = _take_back(db, f"node = ? AND {_BEGUN}", (name,), limits, now)
     db.execute(
         f"UPDATE jobs SET ticket = NULL, lane = '' WHERE {_DRAWN} AND ticket = ANY(?::bigint[])",  # constant
         (list(stalled),),
@@ -83,6 +82,13 @@ def _take_back(
         rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
         db.execute("UPDATE jobs SET ticket = NULL, lane = '' WHERE id = ?", (job.id,))
     return cut_off
+
+
+def tell_of_silent(cut_off: Mapping[str, Sequence[Job]]) -> None:
+    """A line a node, once what it had is taken back, and one a file."""
+    for name, jobs in cut_off.items():
+        log.warning("node.silent", node=name, cut_off=len(jobs))
+        tell_of_cut_off(jobs)
 
 
 def tell_of_cut_off(jobs: Sequence[Job]) -> None:

@@ -148,3 +148,30 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
     counts = {line["node"]: line["cut_off"] for line in told if line["event"] == "node.silent"}
     files = sorted(line["path"] for line in told if line["event"] == "attempt.interrupted")
     assert (counts, files) == ({"n1": 1, "n2": 2}, [b"a.wav", b"b.wav", b"c.wav"])
+
+
+@pytest.mark.parametrize(
+    ("row", "ends"),
+    [
+        ({}, True),
+        ({"received_at": -20.0}, False),
+        ({"received_at": -20.0, "code": "missing"}, True),
+        ({"received_at": -5.0, "code": "missing"}, False),
+        ({"state": "transcribing"}, False),
+        ({"state": "transcribed"}, True),
+        ({"state": "transcribed", "ticket": 77}, False),
+        ({"ticket": 77}, True),
+    ],
+)
+def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
+    """Unless it is so young that a share may not show its file yet, or a node has drawn it."""
+    now = store.now()
+    row = {"state": "queued", "code": "", "received_at": -100.0, "ticket": None} | row
+
+    def look(db):
+        job_id = db.execute(JOB, (b"a.wav", b"a", row["state"], "n1")).fetchone()[0]
+        changes = "UPDATE jobs SET received_at = ?, code = ?, ticket = ? WHERE id = ?"
+        db.execute(changes, (now + row["received_at"], row["code"], row["ticket"], job_id))
+        return tickets.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
+
+    assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])

@@ -108,10 +108,21 @@ def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
     )
 
 
+_NOT_RUNNING = f"{LIVE} AND state <> 'transcribing'"
+
+
 def withdraw(
-    db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
+    db: Connection,
+    folder: str,
+    places: Sequence[tuple[bytes, bytes]],
+    reason: str,
+    which: str = _NOT_RUNNING,
+    values: tuple[object, ...] = (),
 ) -> list[tuple[bytes, bytes]]:
     """Queued and kept jobs whose files are gone end; those that run are left to their handler.
+
+    Args:
+        which: The same, where an engine knows better; a constant of the caller's.
 
     Returns:
         The places of those that ended.
@@ -119,9 +130,8 @@ def withdraw(
     ended = []
     for directory, name in places:
         found = db.execute(
-            "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
-            f" AND {LIVE} AND state <> 'transcribing'",
-            (folder, directory, name),
+            f"SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND {which}",
+            (folder, directory, name, *values),
         ).fetchall()
         for job_id, state in found:
             end(db, Standing(job_id, JobState(state)), JobState.WITHDRAWN, reason=reason)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
-from dropscribe.core.model import JobState, Scope, ScopeKind
+from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import routes_for
-from dropscribe.jobs import accounts, hold_rows, rows
+from dropscribe.jobs import accounts, arrivals, hold_rows, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -333,15 +333,9 @@ def withdraw(
     Returns:
         The places of those that ended.
     """
-    ended = []
-    for directory, name in places:
-        found = db.execute(
-            "SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
-            " AND received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END"
-            f" AND (state = 'queued' OR {_KEPT} AND ticket IS NULL)",
-            (folder, directory, name, now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS),
-        ).fetchall()
-        for job_id, state in found:
-            rows.end(db, rows.Standing(job_id, JobState(state)), JobState.WITHDRAWN, reason=reason)
-            ended.append((directory, name))
-    return ended
+    which = (
+        "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END"
+        f" AND (state = 'queued' OR {_KEPT} AND ticket IS NULL)"
+    )
+    latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
+    return arrivals.withdraw(db, folder, places, reason, which, latest)

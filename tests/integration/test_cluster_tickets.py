@@ -11,8 +11,9 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 
 from structlog.testing import capture_logs
 
+from dropscribe.core.model import AttemptEnd, Group, JobState, Kept
 from dropscribe.core.retry import RetryLimits
-from dropscribe.jobs import rescue, tickets
+from dropscribe.jobs import rescue, rows, tickets
 from dropscribe.jobs.cluster_store import ClusterStore
 from dropscribe.jobs.engine import Lane, Plan
 from dropscribe.jobs.nodes import Node, beat
@@ -175,3 +176,33 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
         return tickets.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
 
     assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])
+
+
+def kept_as(tmp_path, name):
+    """An answer with the names of its group."""
+    group = Group(bytes(tmp_path) + b"/done", b"", name + b".wav", (("json", name + b".json"),))
+    return Kept(b"{}", "digest", group)
+
+
+def keep(store, job, kept):
+    return store.call(lambda db: rows.keep(db, job, kept, AttemptEnd(1.0), rejected=False)).result()
+
+
+def test_a_node_that_thaws_takes_no_names_for_what_another_has_filed(store, other, tmp_path):
+    """It is told that it is late, and the names are another file's for the asking."""
+
+    def begin(db, name):
+        (job_id,) = db.execute(JOB, (name + b".wav", name, "queued", "n0")).fetchone()
+        return rows.begin_attempt(db, job_id, "pulse", 0.0)
+
+    job = keep(store, store.call(lambda db: begin(db, b"a")).result(), kept_as(tmp_path, b"a"))
+    other.call(lambda db: rows.end(db, rows.standing_of(job), JobState.DONE)).result()
+
+    with pytest.raises(rows.LateTransitionError):
+        keep(store, job, kept_as(tmp_path, b"a (2)"))
+
+    next_job = other.call(lambda db: begin(db, b"b")).result()
+    assert keep(other, next_job, kept_as(tmp_path, b"a (2)")) is not None
+    assert store.call(lambda db: db.execute("SELECT job_id FROM answers").fetchall()).result() == [
+        (next_job.id,)
+    ]

@@ -10,7 +10,6 @@ from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.config.problems import did_you_mean, format_problem
 from dropscribe.core.errors import ConfigError, Problem
-from dropscribe.service.logs import configure_logging
 
 if TYPE_CHECKING:
     import argparse
@@ -51,4 +50,6 @@ def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
 
 def log_to_stderr(providers: Iterable[ProviderConfig]) -> None:
     """Log lines of the *providers* from warnings up; standard output belongs to the command."""
+    from dropscribe.service.logs import configure_logging  # noqa: PLC0415  # not paid for by what never logs
+
     configure_logging("warning", secrets=[each.api_key.reveal() for each in providers if each.api_key])

@@ -6,14 +6,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dropscribe.cli.inbox_look import (
-    Found,
-    is_file,
-    opened,
-    unavailable_reason,
-    unsettled_words,
-    walk_inbox,
-)
+from dropscribe.cli.file_look import opened, unsettled_words
+from dropscribe.cli.inbox_look import Found, is_file, unavailable_reason, walk_inbox
 from dropscribe.cli.queue_look import BEYOND
 from dropscribe.cli.tables import bytes_words, time_words
 from dropscribe.core.errors import AudioError

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import inbox_look
+from dropscribe.cli.file_look import sign_words
 from dropscribe.cli.queue_look import BEYOND
 from dropscribe.cli.tables import plural, time_words
 from dropscribe.core.budget import BUDGET_CODE
@@ -103,7 +104,7 @@ def _tell_of_waiting(place: Place, look: QueueLook) -> Tale:
     said = look.live_of(place.rule.name).get("waiting", {}).get(path_text(place.path))
     if said and said != _FIRST_LOOK:
         return Tale("settling", [f"it is not taken yet: {said}"])
-    signs = inbox_look.sign_words(place.rule, place.path)
+    signs = sign_words(place.rule, place.path)
     if look.is_running:
         return Tale("settling", ["it has just arrived, and is looked at", *signs])
     return Tale(

@@ -8,4 +8,5 @@ from pydantic import BaseModel, ConfigDict
 class Keys(BaseModel):
     """A section of the file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Sections are checked as parts of the whole file: of it alone a validator is ever needed.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)

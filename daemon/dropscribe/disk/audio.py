@@ -6,7 +6,6 @@ is opened; :meth:`AudioFile.recheck` tells whether what was read is what settled
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import hashlib
@@ -170,6 +169,8 @@ class AudioFile:
         """
         digest = hashlib.sha256()
         sent = 0
+        import asyncio  # noqa: PLC0415  # whoever awaits this has it; commands that look do not pay for it
+
         loop = asyncio.get_running_loop()
 
         def read_next() -> bytes:

@@ -9,7 +9,6 @@ StoreFull, and whatever a call's own function raises.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -27,6 +26,7 @@ from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusab
 from dropscribe.jobs.state_dir import lock_state_dir
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
     from pathlib import Path
 
@@ -99,6 +99,8 @@ class Store:
 
         Cancelling the caller does not undo a transaction that is under way.
         """
+        import asyncio  # noqa: PLC0415  # whoever awaits this has it; commands that look do not pay for it
+
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 

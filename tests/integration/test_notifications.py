@@ -23,8 +23,9 @@ from dropscribe.app.health import _build_notifications
 from dropscribe.app.reporter import Reporter
 from dropscribe.config.load import parse_config
 from dropscribe.config.problems import format_problem
-from dropscribe.core.budget import Account, Limit, Period
+from dropscribe.core.budget import Account
 from dropscribe.core.errors import ConfigError
+from dropscribe.core.limits import Limit, Period
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.jobs import outbox
 from dropscribe.jobs.outbox import Letter

@@ -17,7 +17,7 @@ from dropscribe.config.notify import build_notify
 from dropscribe.config.params import check_params, check_rule_params, params_to_send
 from dropscribe.config.quantities import is_loopback, parse_listen
 from dropscribe.config.queue import build_queue
-from dropscribe.core.budget import Budget
+from dropscribe.core.limits import Budget
 
 if TYPE_CHECKING:
     from dropscribe.config.credentials import Surroundings

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from dropscribe.config import quantities
 from dropscribe.config.secret import Secret
-from dropscribe.core import budget
+from dropscribe.core import limits
 from dropscribe.core.links import parse_host_pattern
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def parse_url(value: object) -> str:
     return text
 
 
-def parse_limit(value: object) -> budget.Limit:
+def parse_limit(value: object) -> limits.Limit:
     """An amount of money, or minutes of audio as ``600min``."""
     found = _MINUTES.fullmatch(value.strip()) if isinstance(value, str) else None
     try:
@@ -100,7 +100,7 @@ def parse_limit(value: object) -> budget.Limit:
         amount = 0.0
     if not amount:
         raise ValueError("is no budget", "write 5.00 for money, or 600min for minutes of audio")
-    return budget.Limit(amount, is_money=found is None)
+    return limits.Limit(amount, is_money=found is None)
 
 
 def parse_time_zone(value: object) -> ZoneInfo:
@@ -226,7 +226,7 @@ RescanOrAuto = Annotated[
     _or_word("auto", _DURATION),
 ]
 Limit = Annotated[
-    budget.Limit,
+    limits.Limit,
     PlainValidator(parse_limit),
     WithJsonSchema(
         {

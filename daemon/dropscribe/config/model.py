@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.config.secret import Secret
-    from dropscribe.core.budget import Budget
+    from dropscribe.core.limits import Budget
     from dropscribe.core.params import ParamValue
 
 ProviderType = Literal["pulse", "reson8", "openai", "local"]

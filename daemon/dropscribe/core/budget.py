@@ -1,15 +1,15 @@
-"""Budgets: what may be spent in a day or month, when that turns, and what is stopped until then.
+"""Budgets spent: what is left of a day or month, when that turns, and what is stopped until then.
 
 Guarantees: pure; the clock and the time zone come in as arguments. None as a zone is the system's.
 """
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from dropscribe.core.limits import Limit, Period
 from dropscribe.core.model import Hold, Scope
 
 if TYPE_CHECKING:
@@ -21,48 +21,6 @@ LOW_SHARE = 0.8
 
 BUDGET_CODE = "budget"
 """The code of a hold that ends when the day or month turns, and not by a probe."""
-
-
-class Period(enum.StrEnum):
-    """What a limit is for."""
-
-    DAY = "day"
-    MONTH = "month"
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """So much money, or so many minutes of audio; more than 0."""
-
-    amount: float
-    is_money: bool
-
-    @property
-    def unit(self) -> str:
-        """``money`` or ``min``."""
-        return "money" if self.is_money else "min"
-
-    def __str__(self) -> str:
-        return f"{self.amount:.2f}" if self.is_money else f"{self.amount:g} min"
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A provider's or a folder's; at least one of the two."""
-
-    per_day: Limit | None = None
-    per_month: Limit | None = None
-
-    @property
-    def limits(self) -> tuple[tuple[Period, Limit], ...]:
-        """Those that are set."""
-        both = ((Period.DAY, self.per_day), (Period.MONTH, self.per_month))
-        return tuple((period, limit) for period, limit in both if limit is not None)
-
-    @property
-    def is_money(self) -> bool:
-        """Whether it takes a price to count it."""
-        return any(limit.is_money for _, limit in self.limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from dropscribe.core.budget import Account, Period, day_of, first_day, turn_after
+from dropscribe.core.budget import Account, day_of, first_day, turn_after
 from dropscribe.jobs.store import is_migrated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import date, tzinfo
 
-    from dropscribe.core.budget import Budget, Limit
+    from dropscribe.core.limits import Budget, Limit, Period
     from dropscribe.core.model import Scope, Spending
     from dropscribe.jobs.database import Connection
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import tzinfo
 
-    from dropscribe.core.budget import Account, Budget
+    from dropscribe.core.budget import Account
+    from dropscribe.core.limits import Budget
     from dropscribe.jobs.nodes import NodeStats
 
 Handler = Callable[[Job], Awaitable[Outcome]]

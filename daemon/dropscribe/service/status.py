@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.budget import Period
+from dropscribe.core.limits import Period
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.jobs.engine import FolderStats
 from dropscribe.transcripts.document import utc_text

@@ -1,0 +1,48 @@
+"""Budgets as they are written: what may be spent in a day or month. What was spent is ``budget.py``. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Period(enum.StrEnum):
+    """What a limit is for."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """So much money, or so many minutes of audio; more than 0."""
+
+    amount: float
+    is_money: bool
+
+    @property
+    def unit(self) -> str:
+        """``money`` or ``min``."""
+        return "money" if self.is_money else "min"
+
+    def __str__(self) -> str:
+        return f"{self.amount:.2f}" if self.is_money else f"{self.amount:g} min"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A provider's or a folder's; at least one of the two."""
+
+    per_day: Limit | None = None
+    per_month: Limit | None = None
+
+    @property
+    def limits(self) -> tuple[tuple[Period, Limit], ...]:
+        """Those that are set."""
+        both = ((Period.DAY, self.per_day), (Period.MONTH, self.per_month))
+        return tuple((period, limit) for period, limit in both if limit is not None)
+
+    @property
+    def is_money(self) -> bool:
+        """Whether it takes a price to count it."""
+        return any(limit.is_money for _, limit in self.limits)

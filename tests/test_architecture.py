@@ -96,6 +96,17 @@ def test_httpx_stays_at_the_edge():
     assert all(user.startswith(("providers/", "service/heartbeat", "service/webhook")) for user in users)
 
 
+def test_h11_stays_on_the_wire():
+    """Only what speaks HTTP to providers knows the protocol."""
+    users = {
+        str(path.relative_to(SOURCE))
+        for path in modules()
+        if any(name.split(".")[0] == "h11" for name in imports_of(path))
+    }
+
+    assert users == {"providers/wire.py"}
+
+
 def test_files_stay_readable():
     """No source file is longer than 400 lines."""
     long = {path.name: n for path in modules() if (n := len(path.read_text("utf-8").splitlines())) > 400}

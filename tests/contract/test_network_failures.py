@@ -118,7 +118,7 @@ async def test_a_reset_before_the_body_is_temporary(bench):
 
 async def test_a_stalled_upload_is_temporary(bench, monkeypatch):
     """A server that neither reads nor answers is left after the stall limit."""
-    monkeypatch.setitem(http._TIMEOUTS, "write", 0.3)
+    monkeypatch.setattr(wire, "SEND_STALL_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
         error = await failure_of(bench.provider(url=url), bench.audio(b"x" * 20 * MEGABYTE))

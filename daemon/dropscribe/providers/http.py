@@ -1,4 +1,4 @@
-"""One request at a time over HTTP, for every vendor: the only user of httpx.
+"""One request at a time over HTTP, for every vendor.
 
 Guarantees: one attempt, never a redirect followed; TLS verified; the audio is streamed with its length
 told; a stalled upload ends after SEND_STALL_SECONDS, and the whole answer must come within
@@ -10,7 +10,6 @@ error, log line or repr holds the key. Cancellation closes the connection.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from contextlib import aclosing
@@ -18,29 +17,25 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, cast
 
-import httpcore
 import httpx
 
 from dropscribe import __version__
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
-from dropscribe.providers.wire import Wire, causes
+from dropscribe.providers.line import ConnectFailed, LineError, NoProgress
+from dropscribe.providers.wire import BadAnswer, ProxyFailed, Target, Wire, causes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 
     from dropscribe.disk.audio import AudioFile
     from dropscribe.providers.redaction import Redactor
+    from dropscribe.providers.wire import Head
 
-CONNECT_SECONDS = 30.0
-SEND_STALL_SECONDS = 60.0
 ANSWER_BYTES = 64 * 1024 * 1024
 ERROR_ANSWER_BYTES = 64 * 1024
 """Enough for any error's words; the rest is not read."""
 
-# The stall limits stand here; the limit on the answer is _Sending's.
-_TIMEOUTS = httpx.Timeout(None, connect=CONNECT_SECONDS, write=SEND_STALL_SECONDS).as_dict()
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
-_NETWORK_ERRORS = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +65,13 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, read whole; of an error only its beginning."""
+    """What came back, read whole; of an error only its beginning.
+
+    Attributes:
+        status: From 200 up.
+        headers: By names in lower case.
+        body: Without its content encoding.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -104,9 +105,10 @@ class _Sending:
 class HttpTransport:
     """Sends requests to one provider's origin.
 
-    Each request in flight has a connection of its own, because httpx's pool slows with many requests in
-    flight (DESIGN.md §5); the last one used is used again first. All share one SSL context. httpx's client
-    is left out: redirects, cookies and its choice of transport are what must not happen here.
+    Each request in flight has a connection of its own, and the last one used is used again first. All share
+    one SSL context. httpx parses the URLs, trusts the certificates and decodes what is encoded; its client is
+    left out: redirects and cookies are what must not happen here, and its layers cost a small upload more
+    than the bytes themselves (bench/README.md).
 
     Args:
         url: Any URL of the provider; its origin and the environment decide about a proxy.
@@ -119,8 +121,6 @@ class HttpTransport:
         self._timeout_seconds = timeout_seconds
         self._redactor = redactor
         self._idle: list[Wire] = []
-        for chatty in ("httpx", "httpcore"):  # they log URLs, which may hold secrets
-            logging.getLogger(chatty).setLevel(logging.WARNING)
 
     async def post(self, upload: Upload) -> Answer:
         """POST *upload* once and read the answer, whatever its status.
@@ -141,50 +141,36 @@ class HttpTransport:
     async def close(self) -> None:
         """Close the idle connections. Safe to call twice."""
         while self._idle:
-            await self._idle.pop().aclose()
+            await self._idle.pop().close()
 
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], upload: Upload | None
     ) -> Answer:
         sending = _Sending(self._timeout_seconds)
-        wire = self._take()
+        try:
+            target = _parsed(url)
+            wire = self._idle.pop() if self._idle else _wire(target)
+        except httpx.InvalidURL:
+            raise ProviderUnusable("bad_url", "the provider's url is none") from None
+        except ProxyFailed as error:
+            raise ProviderUnusable("proxy_failed", str(error)) from None
         try:
             async with sending.scope, aclosing(_body(upload, sending)) as body:
                 content = body if upload is not None and upload.size_bytes else None
-                request = _request(method, url, headers, content)
                 if content is None:
                     sending.body_is_whole()
-                return await self._answer(wire, request, sending)
+                return await _answer(
+                    wire, wire.ask(method, target, {**_HEADERS, **headers}, content), sending
+                )
         except TimeoutError as error:
             if not sending.scope.expired():
                 raise  # the audio's file system said it
             raise self._failure(error, sending) from None
-        except _NETWORK_ERRORS as error:
+        except LineError as error:
             raise self._failure(error, sending) from None
-        except (httpx.InvalidURL, httpcore.UnsupportedProtocol, httpx.UnsupportedProtocol):
-            raise ProviderUnusable("bad_url", "the provider's url is none") from None
         finally:
+            await wire.rest()
             self._idle.append(wire)
-
-    def _take(self) -> Wire:
-        if self._idle:
-            return self._idle.pop()
-        try:
-            is_plain = self._url.lower().startswith("http:")
-            return Wire(self._url, None if is_plain else _ssl_context())
-        except httpx.InvalidURL:
-            raise ProviderUnusable("bad_url", "the provider's url is none") from None
-
-    async def _answer(self, wire: Wire, request: httpx.Request, sending: _Sending) -> Answer:
-        response = await wire.handle_async_request(request)
-        sending.start_clock()
-        try:
-            if response.is_success and not sending.is_whole:
-                raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
-            read = _read_whole if response.is_success else _read_beginning
-            return Answer(response.status_code, response.headers, await read(response))
-        finally:
-            await response.aclose()
 
     def _failure(self, error: Exception, sending: _Sending) -> ProviderError:
         code = _network_code(error, sent=sending.is_whole)
@@ -193,27 +179,14 @@ class HttpTransport:
         return kind(code, reason)
 
 
-def _request(
-    method: str, url: str, headers: Mapping[str, str], content: AsyncGenerator[bytes] | None
-) -> httpx.Request:
-    request = httpx.Request(
-        method,
-        _parsed(url),
-        headers={**_HEADERS, **headers},
-        content=content,
-        extensions={"timeout": _TIMEOUTS},
-    )
-    if request.url.userinfo:
-        # As httpx's client does it: a name and password in the URL go before any key.
-        auth = httpx.BasicAuth(request.url.username, request.url.password)
-        request = next(auth.auth_flow(request))
-    return request
-
-
 @lru_cache(maxsize=64)
-def _parsed(url: str) -> httpx.URL:
+def _parsed(url: str) -> Target:
     """A provider is asked again and again at one URL, and to parse it takes longer than to send it."""
-    return httpx.URL(url)
+    return Target.of(url)
+
+
+def _wire(target: Target) -> Wire:
+    return Wire(target.origin, _ssl_context() if target.origin.scheme == "https" else None)
 
 
 async def _body(upload: Upload | None, sending: _Sending) -> AsyncGenerator[bytes]:
@@ -230,48 +203,63 @@ async def _body(upload: Upload | None, sending: _Sending) -> AsyncGenerator[byte
     sending.body_is_whole()
 
 
-async def _read_whole(response: httpx.Response) -> bytes:
+async def _answer(wire: Wire, asked: Awaitable[Head], sending: _Sending) -> Answer:
+    head = await asked
+    sending.start_clock()
+    is_success = head.status // 100 == 2
+    if is_success and not sending.is_whole:
+        raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
+    read = _read_whole if is_success else _read_beginning
+    async with aclosing(_decoded(head, wire)) as blocks:
+        return Answer(head.status, head.headers, await read(blocks, head.status))
+
+
+def _decoded(head: Head, wire: Wire) -> AsyncGenerator[bytes]:
+    """The body without its content encoding: a server may use one that was not asked for."""
+    encoding = head.headers.get("content-encoding")
+    if encoding is None:
+        return wire.blocks()
+    encoded = httpx.Response(head.status, headers={"Content-Encoding": encoding}, content=wire.blocks())
+    return cast("AsyncGenerator[bytes]", encoded.aiter_bytes())
+
+
+async def _read_whole(blocks: AsyncIterator[bytes], status: int) -> bytes:
     body = bytearray()
     try:
-        async for block in response.aiter_bytes():
+        async for block in blocks:
             body += block
             if len(body) > ANSWER_BYTES:
-                raise AmbiguousFailure(
-                    "answer_too_large", f"more than {ANSWER_BYTES} bytes", status=response.status_code
-                )
+                raise AmbiguousFailure("answer_too_large", f"more than {ANSWER_BYTES} bytes", status=status)
     except httpx.DecodingError:
-        raise AmbiguousFailure(
-            "bad_answer", "the answer's content encoding is broken", status=response.status_code
-        ) from None
+        reason = "the answer's content encoding is broken"
+        raise AmbiguousFailure("bad_answer", reason, status=status) from None
     return bytes(body)
 
 
-async def _read_beginning(response: httpx.Response) -> bytes:
+async def _read_beginning(blocks: AsyncIterator[bytes], _: int) -> bytes:
     # The status alone decides; an error's words are worth having as far as they come.
     body = bytearray()
     try:
-        async for block in response.aiter_bytes():
+        async for block in blocks:
             body += block
             if len(body) >= ERROR_ANSWER_BYTES:
                 break
-    except (*_NETWORK_ERRORS, httpx.DecodingError):
+    except (LineError, httpx.DecodingError):
         pass
     return bytes(body[:ERROR_ANSWER_BYTES])
 
 
 def _network_code(error: Exception, *, sent: bool) -> str:
-    if isinstance(error, (TimeoutError, httpcore.TimeoutException)):
-        return "timeout"
-    if isinstance(error, httpcore.ConnectError):
-        return _connect_code(error)
-    if isinstance(error, httpcore.ProxyError):
-        return "proxy_failed"
+    match error:
+        case TimeoutError() | NoProgress():
+            return "timeout"
+        case ConnectFailed():
+            return _connect_code(error)
+        case ProxyFailed():
+            return "proxy_failed"
     if not sent:
         return "connection_lost"
-    # Behind what is no HTTP, or ends before its own Content-Length, stands h11's error; behind an
-    # orderly close without a word stands none.
-    is_broken = isinstance(error, httpcore.RemoteProtocolError) and len(list(causes(error))) > 1
-    return "bad_answer" if is_broken else "no_answer"
+    return "bad_answer" if isinstance(error, BadAnswer) else "no_answer"
 
 
 def _connect_code(error: Exception) -> str:
@@ -286,4 +274,6 @@ def _connect_code(error: Exception) -> str:
 @cache
 def _ssl_context() -> ssl.SSLContext:
     # Loading the certificates takes about 20 ms; SSL_CERT_FILE and SSL_CERT_DIR are honoured.
-    return httpx.create_ssl_context()
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

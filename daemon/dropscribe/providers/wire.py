@@ -1,35 +1,38 @@
-"""The sockets under httpx: an answer that comes before the upload's end is heard, not lost.
+"""HTTP/1.1 over one connection, by h11: a request out, its answer in.
 
-A server may refuse an upload (401, 413) before it has read all of it, and close. Left alone, the
-next write then fails, asyncio closes the socket, and the answer that lay in it is gone: a file that is too
-large would look like a lost connection and be sent again for days. So each stream listens while it
-writes, unless all of it goes out at once.
+A server may refuse an upload (401, 413) before it has read all of it, and close. A client that only
+writes then meets a broken connection, and the answer that lay in it is gone: a file that is too large would
+look like a lost connection and be sent again for days. So the answer is listened for while the body goes out.
 
-Guarantees: once the server has begun to answer, no further piece of the body is sent, and a write that
-hangs is let go; the answer is then read as if the body had ended.
+Guarantees: once the server has begun to answer, no further piece of the body is sent, and a piece that
+hangs is let go; the answer is then read as if the body had ended. A connection is used again only after a
+whole exchange, and only for a moment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import re
-import sys
 import time
-from typing import TYPE_CHECKING, Any, cast
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.request import getproxies, proxy_bypass
 
-import httpcore
+import h11
 import httpx
 
-from dropscribe.providers.sockets import SocketBackend
+from dropscribe.providers.line import Line, LineError, NoProgress
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+
+CONNECT_SECONDS = 30.0
+SEND_STALL_SECONDS = 60.0
+"""For one piece of the body."""
 
 PIECE_BYTES = 64 * 1024
-"""What one write takes. The write timeout counts per piece: 1.1 KB/s is still progress."""
+"""What SEND_STALL_SECONDS are for: 1.1 KB/s is still progress."""
 
 MOST_PIECE_BYTES = 512 * 1024
 QUICK_SECONDS = 0.05
@@ -39,7 +42,7 @@ one last took longer than QUICK_SECONDS, which is more than both ends' kernels h
 10 MB/s to below 9 KB/s is given up."""
 
 AT_ONCE_BYTES = 14 * 1024
-"""What a new connection takes without a wait (an initial window, RFC 6928): no listening meanwhile."""
+"""What a new connection takes without a wait (an initial window, RFC 6928): no looking for an answer."""
 
 GRACE_SECONDS = 0.25
 """For the piece in flight when an answer comes: an answer to the last piece may overtake its write."""
@@ -47,214 +50,314 @@ GRACE_SECONDS = 0.25
 KEEPALIVE_SECONDS = 2.0
 """Shorter than common servers' 5 s: a connection that closes under an upload costs an ambiguous attempt."""
 
-if importlib.util.find_spec("sniffio") is None:
-    # httpcore imports it a dozen times a request. Where it is missing, each of these would walk the whole
-    # path in vain, a fifth of a small upload's CPU; with this entry the import fails at once.
-    sys.modules["sniffio"] = None  # type: ignore[assignment]  # documented: None means "not found"
+_HEAD_BYTES = 100 * 1024
+"""An answer's head may be so long."""
 
-_READ_BYTES = 64 * 1024
 _TURNS_TO_READ = 4
-"""Of the event loop: the selector, the protocol, the listener, and one to spare."""
-_ONLY_INFORMATIONAL = re.compile(rb"(HTTP/1\.[01] 1\d\d[^\r\n]*\r\n([^\r\n]+\r\n)*\r\n)+")
+"""Of the event loop: the selector, the protocol, and two to spare."""
 
 
-class _ListeningStream(httpcore.AsyncNetworkStream):
-    """A stream that reads while it writes; see the module."""
+class BadAnswer(LineError):
+    """What came is no HTTP, or ended before its own length."""
 
-    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
-        self._inner = inner
-        self._early = b""
-        self._listener: asyncio.Task[None] | None = None
-        self._writing: asyncio.Timeout | None = None
+
+class NoAnswer(LineError):
+    """The other side ended without a word."""
+
+
+class ProxyFailed(LineError):
+    """The environment's proxy did not make the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of an answer.
+
+    Attributes:
+        status: From 200 up; what is informational is passed over.
+        headers: By names in lower case; several of one name are joined by commas.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes, and by which way.
+
+    Attributes:
+        origin: Scheme, host and port: of which wires it may use.
+        path: With its query.
+        headers: Host, and what a name and password in the URL stand for.
+    """
+
+    origin: httpx.URL = field(repr=False)
+    path: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> Target:
+        """Parse *url*.
+
+        Raises:
+            httpx.InvalidURL: It is none, or not of HTTP.
+        """
+        parsed = httpx.URL(url)
+        if parsed.scheme not in {"http", "https"} or not parsed.host:
+            raise httpx.InvalidURL("neither http nor https")
+        headers = {"Host": parsed.netloc.decode("ascii")}
+        if parsed.userinfo:
+            headers["Authorization"] = _basic(parsed.username, parsed.password)
+        origin = httpx.URL(scheme=parsed.scheme, host=parsed.host, port=parsed.port)
+        return cls(origin, parsed.raw_path, headers)
+
+
+class Wire:
+    """One connection to one origin, through the environment's proxy where there is one.
+
+    Args:
+        origin: Of every request's :class:`Target`.
+        tls: None for plain HTTP.
+    """
+
+    def __init__(self, origin: httpx.URL, tls: ssl.SSLContext | None) -> None:
+        self._origin = origin
+        self._tls = tls
+        self._proxy = _environment_proxy(origin)
+        self._line: Line | None = None
+        self._http = _conversation()
+        self._early: h11.Response | None = None
+        self._idle_since = 0.0
         self._sent_bytes = 0
         self._quick_bytes = 0
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
-        self._sent_bytes += len(buffer)
-        if self._listener is None:
-            if self._sent_bytes <= AT_ONCE_BYTES and not self.get_extra_info("is_readable"):
-                await self._inner.write(buffer, timeout)
-                return
-            self._listener = asyncio.create_task(self._listen())
-            self._listener.add_done_callback(self._answer_begins)
-        await self._write_pieces(buffer, timeout)
+    async def ask(
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes] | None,
+    ) -> Head:
+        """Send a request and wait for the beginning of its answer; :meth:`blocks` are the rest.
 
-    async def _write_pieces(self, buffer: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
-        rest = memoryview(buffer)
+        Args:
+            method: GET or POST.
+            target: Of this wire's origin.
+            headers: All but the target's; with Content-Length where there is a *body*.
+            body: Exhausted where all of it was sent.
+
+        Raises:
+            LineError: One of its kinds.
+        """
+        line = await self._connected()
+        request = self._request(method, target, headers)
+        if await self._send(line, self._written(request), body):
+            self._written(h11.EndOfMessage())
+        early, self._early = self._early, None
+        return _head_of(early or await _answer(self._http, line))
+
+    async def blocks(self) -> AsyncGenerator[bytes]:
+        """The answer's body as it comes; raises as :meth:`ask`."""
+        assert self._line is not None  # noqa: S101 - there is an answer
+        while not isinstance(event := await _event(self._http, self._line), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+
+    async def rest(self) -> None:
+        """Keep the connection for the next request where this exchange is whole, else close it."""
+        http = self._http
+        is_whole = http.our_state is http.their_state is h11.DONE and not http.trailing_data[0]
+        if self._line is None or not is_whole:
+            await self.close()
+            return
+        self._http.start_next_cycle()
+        self._idle_since = time.monotonic()
+
+    async def close(self) -> None:
+        """Close the connection. Safe to call twice."""
+        line, self._line = self._line, None
+        if line is not None:
+            await line.close()
+
+    async def _connected(self) -> Line:
+        if self._line is not None:
+            is_fresh = time.monotonic() - self._idle_since < KEEPALIVE_SECONDS
+            if is_fresh and not self._line.may_be_heard:
+                return self._line
+            await self.close()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS) as limit:
+                self._line = await self._connect()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise NoProgress("no connection in time") from error
+        self._http = _conversation()
+        self._early = None
+        self._sent_bytes = self._quick_bytes = 0
+        return self._line
+
+    async def _connect(self) -> Line:
+        if self._proxy is None:
+            return await Line.connect(*_address(self._origin), self._tls)
+        outer = httpx.create_ssl_context() if self._proxy.url.scheme == "https" else None
+        line = await Line.connect(*_address(self._proxy.url), outer)
+        if self._tls is not None:
+            try:
+                await self._tunnel(line)
+                await line.start_tls(self._tls, self._origin.host)
+            except BaseException:
+                await line.close()
+                raise
+        return line
+
+    async def _tunnel(self, line: Line) -> None:
+        """Ask the proxy to pass on what comes after (RFC 9110 §9.3.6)."""
+        assert self._proxy is not None  # noqa: S101 - asked by _connect
+        host, port = _address(self._origin)
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        headers = {"Host": authority, **_proxy_headers(self._proxy)}
+        http = _conversation()
+        request = h11.Request(method="CONNECT", target=authority, headers=list(headers.items()))
+        line.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
+        answer = await _answer(http, line)
+        if answer.status_code // 100 != 2:
+            raise ProxyFailed(f"the proxy answered {answer.status_code}")
+
+    def _request(self, method: str, target: Target, headers: Mapping[str, str]) -> h11.Request:
+        path, all_headers = target.path, {**headers, **target.headers}
+        if self._proxy is not None and self._tls is None:
+            path = str(self._origin).rstrip("/").encode("ascii") + path
+            all_headers |= _proxy_headers(self._proxy)
+        return h11.Request(method=method, target=path, headers=list(all_headers.items()))
+
+    def _written(self, event: h11.Event) -> bytes:
+        try:
+            return self._http.send(event) or b""
+        except h11.LocalProtocolError as error:
+            raise LineError(str(error)) from error
+
+    async def _send(self, line: Line, unsent: bytes, body: AsyncIterator[bytes] | None) -> bool:
+        """Whether all went out; False once the server begins to answer."""
+        if body is not None:
+            # The head goes out with the first block: a small request is one segment, and one system call.
+            async for block in body:
+                if not await self._send_pieces(line, unsent + self._written(h11.Data(data=block))):
+                    return False
+                unsent = b""
+        return not unsent or await self._send_pieces(line, unsent)
+
+    async def _send_pieces(self, line: Line, data: bytes) -> bool:
+        rest = memoryview(data)
         while rest:
             size_bytes = min(max(PIECE_BYTES, self._quick_bytes // QUICK_SHARE), MOST_PIECE_BYTES)
             piece, rest = rest[:size_bytes], rest[size_bytes:]
+            self._sent_bytes += len(piece)
             began = time.monotonic()
-            await self._write_piece(cast("bytes", piece), timeout)  # asyncio and ssl take any buffer
+            if self._sent_bytes > AT_ONCE_BYTES and await self._answer_begins(line):
+                return False
+            line.send(piece)
+            if line.is_full and not await self._taken(line):
+                return False
             is_quick = time.monotonic() - began < QUICK_SECONDS
             self._quick_bytes = self._quick_bytes + len(piece) if is_quick else 0
+        return True
 
-    async def _write_piece(self, piece: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
-        await self._let_listener_read()
-        if self._listener is not None and self._listener.done():
-            raise httpcore.WriteError("answered before the body's end")
-        try:
-            async with asyncio.timeout(None) as self._writing:
-                await self._inner.write(piece, timeout)
-        except TimeoutError as error:
-            raise httpcore.WriteError("answered before the body's end") from error
-        finally:
-            self._writing = None
+    async def _taken(self, line: Line) -> bool:
+        """Wait until the system has the piece; False where the server answers in place of taking it."""
+        give_up_at, answers = time.monotonic() + SEND_STALL_SECONDS, False
+        while line.is_full and not line.is_lost:
+            if not answers and self._hears_answer(line):
+                answers, give_up_at = True, time.monotonic() + GRACE_SECONDS
+            try:
+                await line.changed(max(0.0, give_up_at - time.monotonic()))
+            except NoProgress:
+                if answers:
+                    return False
+                raise
+        return not line.is_full
 
-    async def _let_listener_read(self) -> None:
+    async def _answer_begins(self, line: Line) -> bool:
         # An answer and the reset behind it may wait in the socket together; a write would meet the reset
         # first and lose the answer.
         for _ in range(_TURNS_TO_READ):
-            if self._listener is None or self._listener.done() or not self.get_extra_info("is_readable"):
-                return
+            if line.has_unread or line.is_over or not line.may_be_heard:
+                break
             await asyncio.sleep(0)
+        return self._hears_answer(line)
 
-    async def _listen(self) -> None:
-        while True:
-            data = await self._inner.read(_READ_BYTES)
-            self._early += data
-            if not data or not _ONLY_INFORMATIONAL.fullmatch(self._early):
-                return
-
-    def _answer_begins(self, listener: asyncio.Task[None]) -> None:
-        if not listener.cancelled():
-            listener.exception()  # read() raises it; here it only counts as retrieved
-        if self._writing is not None:
-            loop = asyncio.get_running_loop()
-            self._writing.reschedule(loop.time() + GRACE_SECONDS)
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        self._sent_bytes = 0
-        if self._listener is not None and not self._early:
-            await asyncio.wait({self._listener}, timeout=timeout)
-            if not self._listener.done():
-                raise httpcore.ReadTimeout("no answer in time")
-        self._retire_listener()
-        if self._early:
-            data, self._early = self._early[:max_bytes], self._early[max_bytes:]
-            return data
-        return await self._inner.read(max_bytes, timeout)
-
-    def _retire_listener(self) -> None:
-        if self._listener is not None and self._listener.done():
-            listener, self._listener = self._listener, None
-            if not self._early:
-                listener.result()
-
-    async def aclose(self) -> None:
-        await self._stop_listening()
-        await self._inner.aclose()
-
-    async def _stop_listening(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.cancel()
-            await asyncio.wait({listener})
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> httpcore.AsyncNetworkStream:
-        await self._stop_listening()
-        return _ListeningStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
+    def _hears_answer(self, line: Line) -> bool:
+        """Whether the answer has begun, or will never; what is informational is passed over."""
+        while line.has_unread and self._early is None:
+            self._http.receive_data(line.take())
+            while isinstance(event := _next(self._http), h11.InformationalResponse):
+                pass
+            if isinstance(event, h11.Response):
+                self._early = event
+        return self._early is not None or line.is_over
 
 
-class _ListeningBackend(SocketBackend):
-    async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
-        return _ListeningStream(await super().connect_tcp(*args, **kwargs))
+def _conversation() -> h11.Connection:
+    return h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
 
 
-class Wire(httpx.AsyncBaseTransport):
-    """One connection to one origin, through the environment's proxy where there is one.
-
-    Raises httpcore's exceptions, not httpx's.
-    """
-
-    def __init__(self, url: str, ssl_context: ssl.SSLContext | None) -> None:
-        self._settings: dict[str, Any] = {
-            "ssl_context": ssl_context,
-            "keepalive_expiry": KEEPALIVE_SECONDS,
-            "network_backend": _ListeningBackend(),
-        }
-        self._pool = _proxy_pool(httpx.URL(url), self._settings)
-        self._connection: httpcore.AsyncHTTPConnection | None = None
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request*; the response's body is streamed."""
-        core_request = _core_request(request)
-        line = self._pool or await self._direct(core_request.url)
-        response = await line.handle_async_request(core_request)
-        return httpx.Response(
-            response.status, headers=response.headers, stream=_Body(response), extensions=response.extensions
-        )
-
-    async def _direct(self, url: httpcore.URL) -> httpcore.AsyncHTTPConnection:
-        """The connection that stands, or another one: a pool for a single one costs as much as the rest."""
-        if url.scheme not in {b"http", b"https"}:
-            raise httpcore.UnsupportedProtocol(url.scheme.decode())
-        connection = self._connection
-        if connection is None or not _is_usable(connection, url.origin):
-            await self.aclose()
-            connection = self._connection = httpcore.AsyncHTTPConnection(url.origin, **self._settings)
-        return connection
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.aclose()
-        if self._pool is not None:
-            await self._pool.aclose()
+async def _answer(http: h11.Connection, line: Line) -> h11.Response:
+    while not isinstance(event := await _event(http, line), h11.Response):
+        pass
+    return event
 
 
-def _is_usable(connection: httpcore.AsyncHTTPConnection, origin: httpcore.Origin) -> bool:
-    return connection.can_handle_request(origin) and connection.is_idle() and not connection.has_expired()
+async def _event(http: h11.Connection, line: Line) -> h11.Event:
+    while not isinstance(event := _next(http), h11.Event):
+        data = await line.receive()
+        if not data and http.their_state is h11.SEND_RESPONSE:
+            raise NoAnswer("closed without an answer")
+        http.receive_data(data)
+    return event
 
 
-def _core_request(request: httpx.Request) -> httpcore.Request:
-    url = request.url
-    return httpcore.Request(
-        method=request.method,
-        url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-        headers=request.headers.raw,
-        content=cast("AsyncIterator[bytes]", request.stream),
-        extensions=request.extensions,
-    )
+def _next(http: h11.Connection) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+    try:
+        return http.next_event()
+    except h11.RemoteProtocolError as error:
+        raise BadAnswer(str(error)) from error
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for block in self._response.aiter_stream():
-            yield block
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
+def _head_of(answer: h11.Response) -> Head:
+    headers: dict[str, str] = {}
+    for name, value in answer.headers:
+        key, text = name.decode("ascii"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return Head(answer.status_code, headers)
 
 
-def _proxy_pool(url: httpx.URL, settings: dict[str, Any]) -> httpcore.AsyncConnectionPool | None:
-    proxy = _environment_proxy(url)
-    if proxy is None:
-        return None
-    settings = {**settings, "max_connections": 1, "proxy_auth": proxy.raw_auth}
-    if proxy.url.scheme.startswith("socks"):
-        return httpcore.AsyncSOCKSProxy(str(proxy.url), **settings)
-    return httpcore.AsyncHTTPProxy(str(proxy.url), **settings)
-
-
-def _environment_proxy(url: httpx.URL) -> httpx.Proxy | None:
+def _environment_proxy(origin: httpx.URL) -> httpx.Proxy | None:
     proxies = getproxies()
-    found = proxies.get(url.scheme) or proxies.get("all")
-    if not found or proxy_bypass(url.host):
+    found = proxies.get(origin.scheme) or proxies.get("all")
+    if not found or proxy_bypass(origin.host):
         return None
-    return httpx.Proxy(found if "://" in found else f"http://{found}")
+    try:
+        proxy = httpx.Proxy(found if "://" in found else f"http://{found}")
+    except (ValueError, httpx.InvalidURL):
+        raise ProxyFailed("the environment's proxy is no URL of one") from None
+    if proxy.url.scheme not in {"http", "https"}:
+        raise ProxyFailed(f"{proxy.url.scheme} proxies are not spoken, only http and https")
+    return proxy
+
+
+def _proxy_headers(proxy: httpx.Proxy) -> dict[str, str]:
+    if proxy.auth is None:
+        return {}
+    return {"Proxy-Authorization": _basic(*proxy.auth)}
+
+
+def _basic(name: str, password: str) -> str:
+    return "Basic " + b64encode(f"{name}:{password}".encode()).decode("ascii")
+
+
+def _address(url: httpx.URL) -> tuple[str, int]:
+    return url.raw_host.decode("ascii"), url.port or {"http": 80, "https": 443}[url.scheme]
 
 
 def causes(error: BaseException) -> Iterable[BaseException]:

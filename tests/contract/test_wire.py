@@ -1,0 +1,276 @@
+"""HTTP over one connection: when it is used again, and the ways through a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import gzip
+
+import pytest
+
+from dropscribe.core.errors import ProviderUnusable, TemporaryFailure
+from dropscribe.providers import http, wire
+from dropscribe.providers.http import HttpTransport, Upload
+from dropscribe.providers.redaction import Redactor
+from support.certificates import certified
+from support.waiting import until
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Server:
+    """Answers each request with what *answers* gives, on real sockets; keeps what it heard."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.heads: list[bytes] = []
+        self.connections = 0
+
+    async def __call__(self, reader, writer):
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
+                await reader.readexactly(_length_of(head))
+                writer.write(self.answers.pop(0) if self.answers else OK)
+
+
+class Tunnel:
+    """A proxy that speaks CONNECT alone; keeps the heads that it heard."""
+
+    def __init__(self, port: int, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
+        self.port = port
+        self.answer = answer
+        self.heads: list[bytes] = []
+
+    async def __call__(self, reader, writer):
+        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(self.answer)
+        if b" 200 " in self.answer:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
+            await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+
+
+async def _pass_on(reader, writer):
+    with contextlib.suppress(ConnectionError):
+        while block := await reader.read(65536):
+            writer.write(block)
+            await writer.drain()
+    writer.close()
+
+
+def _length_of(head: bytes) -> int:
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return int(line.partition(b":")[2])
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def serving(server, tls=None):
+    """The port of *server*, which has ended each of its conversations afterwards."""
+    under_way = set()
+
+    async def answer(reader, writer):
+        task = asyncio.current_task()
+        under_way.add(task)
+        try:
+            await server(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            under_way.discard(task)
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as listening:
+        yield listening.sockets[0].getsockname()[1]
+        await until(lambda: not under_way)
+
+
+@contextlib.asynccontextmanager
+async def transport_to(url):
+    """A transport for *url*, closed in the end."""
+    transport = HttpTransport(url, timeout_seconds=5, redactor=Redactor(()))
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(emulator):
+    """The emulator's fixture takes the environment's proxies away."""
+
+
+async def _posted(transport, url, body=b"audio"):
+    return await transport.post(Upload(url, {"Content-Type": "audio/wav"}, before=body))
+
+
+async def test_a_connection_is_used_again_after_a_whole_exchange():
+    """Three requests, one connection."""
+    server = Server()
+    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/a?b=c") as transport:
+        for _ in range(3):
+            assert (await _posted(transport, url)).body == b"{}"
+    assert server.connections == 1
+    assert server.heads[0].startswith(b"POST /a?b=c HTTP/1.1\r\n")
+    assert f"Host: 127.0.0.1:{port}\r\n".encode() in server.heads[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfalse",
+    ],
+)
+async def test_a_connection_that_is_not_to_be_trusted_is_not_used_again(answer):
+    """Told to close, too old to stay, or with more in it than was asked for."""
+    server = Server(answer)
+    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+        assert (await _posted(transport, url)).body == b"{}"
+        assert (await _posted(transport, url)).body == b"{}"
+    assert server.connections == 2
+
+
+async def test_a_connection_that_failed_is_not_used_again():
+    """After a broken answer the next request has one of its own."""
+    server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: nonsense\r\n\r\n")
+    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+        with pytest.raises(http.AmbiguousFailure):
+            await _posted(transport, url)
+        assert (await _posted(transport, url)).body == b"{}"
+    assert server.connections == 2
+
+
+async def test_an_answer_in_chunks_and_encoded_is_read():
+    """A server may compress what it was asked not to, and give no length."""
+    packed = gzip.compress(b"{}")
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (packed[:7], packed[7:]))
+    server = Server(head + chunks + b"0\r\n\r\n")
+    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+        assert (await _posted(transport, url)).body == b"{}"
+
+
+async def test_headers_of_one_name_are_joined():
+    """By commas, in the order they came."""
+    server = Server(b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\nx-a: 2\r\n\r\n{}")
+    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+        assert (await _posted(transport, url)).headers["x-a"] == "1, 2"
+
+
+async def test_a_name_and_password_in_the_url_go_before_a_key():
+    """As HTTP clients do it."""
+    server = Server()
+    async with (
+        serving(server) as port,
+        transport_to(url := f"http://me:pa%20ss@127.0.0.1:{port}/") as transport,
+    ):
+        await transport.post(Upload(url, {"Authorization": "Bearer key"}, before=b"audio"))
+    assert b"Authorization: Basic " + base64.b64encode(b"me:pa ss") in server.heads[0]
+    assert b"Bearer" not in server.heads[0]
+
+
+async def test_https_goes_through_a_proxys_tunnel(tmp_path, monkeypatch):
+    """CONNECT with the proxy's password; the key and the audio are for the other end alone."""
+    server_tls, client_tls = certified(tmp_path)
+    monkeypatch.setattr(http, "_ssl_context", lambda: client_tls)
+    server = Server()
+    async with serving(server, server_tls) as port, serving(proxy := Tunnel(port)) as proxy_port:
+        monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy_port}")
+        url = f"https://localhost:{port}/a"
+        async with transport_to(url) as transport:
+            for _ in range(2):
+                answer = await transport.post(
+                    Upload(url, {"Authorization": "Bearer key"}, before=b"x" * 300_000)
+                )
+                assert answer.body == b"{}"
+    assert len(proxy.heads) == 1
+    assert proxy.heads[0].startswith(f"CONNECT localhost:{port} HTTP/1.1\r\n".encode())
+    assert b"Proxy-Authorization: Basic " + base64.b64encode(b"me:secret") in proxy.heads[0]
+    assert b"Bearer" not in proxy.heads[0]
+    assert [head.split(b" ")[1] for head in server.heads] == [b"/a", b"/a"]
+    assert b"Proxy-Authorization" not in server.heads[0]
+
+
+async def test_a_proxy_that_refuses_is_temporary(monkeypatch):
+    """Nothing went out; the status is in the reason, the proxy's password is not."""
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    async with serving(Tunnel(1, refusal)) as proxy_port:
+        monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy_port}")
+        async with transport_to(url := "https://provider.invalid/") as transport:
+            with pytest.raises(TemporaryFailure) as raised:
+                await _posted(transport, url)
+    assert raised.value.code == "proxy_failed"
+    assert "407" in raised.value.reason
+    assert "secret" not in str(raised.value)
+
+
+async def test_http_through_a_proxy_is_asked_by_its_whole_url(monkeypatch):
+    """And with the proxy's password."""
+    server = Server()
+    async with serving(server) as port:
+        monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{port}")
+        async with transport_to(url := "http://provider.invalid/a?b=c") as transport:
+            assert (await _posted(transport, url)).body == b"{}"
+    assert server.heads[0].startswith(b"POST http://provider.invalid/a?b=c HTTP/1.1\r\n")
+    assert b"Host: provider.invalid\r\n" in server.heads[0]
+    assert b"Proxy-Authorization: Basic " in server.heads[0]
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://me:secret@127.0.0.1:1", "nonsense://me:secret@x", "http://[::secret"]
+)
+async def test_a_proxy_that_is_not_spoken_holds_the_provider(monkeypatch, proxy):
+    """It is the environment's fault, no file's; its password is not told."""
+    monkeypatch.setenv("http_proxy", proxy)
+    async with transport_to(url := "http://provider.invalid/") as transport:
+        with pytest.raises(ProviderUnusable) as raised:
+            await _posted(transport, url)
+    assert raised.value.code == "proxy_failed"
+    assert "secret" not in str(raised.value)
+
+
+async def test_no_proxy_is_honoured(monkeypatch):
+    """A host that the environment names is asked without it."""
+    server = Server()
+    async with serving(server) as port:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        async with transport_to(url := f"http://127.0.0.1:{port}/a") as transport:
+            await _posted(transport, url)
+    assert server.heads[0].startswith(b"POST /a HTTP/1.1\r\n")
+
+
+async def test_connecting_ends_in_time(monkeypatch):
+    """A server whose TLS never answers costs nothing but the time."""
+    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.1)
+
+    async def silent(reader, writer):
+        await reader.read()
+
+    async with serving(silent) as port, transport_to(url := f"https://127.0.0.1:{port}/") as transport:
+        with pytest.raises(TemporaryFailure) as raised:
+            await _posted(transport, url)
+    assert raised.value.code == "timeout"
+
+
+async def test_what_went_out_while_the_server_was_slow_is_the_audio():
+    """A body larger than every buffer arrives as it is, though the server reads it in its own time."""
+    heard = bytearray()
+
+    async def slow(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        while len(heard) < _length_of(head):
+            heard.extend(await reader.read(300_000))
+            await asyncio.sleep(0.001)
+        writer.write(OK)
+
+    body = bytes(range(256)) * 80_000
+    async with serving(slow) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+        await _posted(transport, url, body)
+    await until(lambda: bytes(heard) == body)

@@ -10,20 +10,11 @@ import subprocess
 import pytest
 
 from dropscribe.cli import exits
-from support.billing import billing_emulator
 from support.daemon_process import COMMAND, Installation
 from support.daemon_process import _environment as environment
 from support.house import digest, read_json
 
 RECORDING = b"a recording that is paid for once " * 20
-
-
-@pytest.fixture
-def vendor():
-    """An emulator with a till."""
-    emulator, till = billing_emulator()
-    with emulator:
-        yield emulator, till
 
 
 @pytest.fixture

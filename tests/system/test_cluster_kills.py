@@ -8,21 +8,13 @@ import time
 
 import pytest
 
-from support.billing import Weather, billing_emulator
+from support.billing import Weather
 from support.cluster import QUICK_SECONDS, Cluster
 from support.cluster_trial import run_cluster_trial
 from support.emulator import Fault
 from support.kill_trial import Trial
 
 SEED = int(os.environ.get("KILL_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
-
-
-@pytest.fixture
-def vendor():
-    """An emulator that takes a while, and its till."""
-    emulator, till = billing_emulator()
-    with emulator:
-        yield emulator, till
 
 
 def slow_weather(emulator, seconds):

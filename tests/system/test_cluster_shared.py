@@ -10,16 +10,9 @@ from itertools import pairwise
 
 import pytest
 
-from support.billing import Weather, billing_emulator
+from support.billing import Weather
 from support.cluster import QUICK_SECONDS, Cluster
 from support.emulator import Fault
-
-
-@pytest.fixture
-def vendor():
-    emulator, till = billing_emulator()
-    with emulator:
-        yield emulator, till
 
 
 @pytest.fixture

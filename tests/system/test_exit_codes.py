@@ -7,18 +7,9 @@ import socket
 
 import pytest
 
-from support.billing import billing_emulator
 from support.daemon_process import Installation
 from support.emulator import Fault
 from support.house import digest, tree
-
-
-@pytest.fixture
-def vendor():
-    """An emulator with a till."""
-    emulator, till = billing_emulator()
-    with emulator:
-        yield emulator, till
 
 
 @pytest.fixture

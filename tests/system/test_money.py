@@ -5,21 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 
-import pytest
-
 from dropscribe.cli import exits
-from support.billing import billing_emulator
 from support.daemon_process import COMMAND, Installation
 from support.daemon_process import _environment as environment
 from support.house import digest, read_json
-
-
-@pytest.fixture
-def vendor():
-    """An emulator with a till."""
-    emulator, till = billing_emulator()
-    with emulator:
-        yield emulator, till
 
 
 def command(site: Installation, *words: str) -> str:

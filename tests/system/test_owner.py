@@ -14,7 +14,6 @@ import time
 
 import pytest
 
-from support.billing import billing_emulator
 from support.daemon_process import Installation, Process, _environment, wait_until
 from support.emulator import Fault
 from support.house import tree
@@ -38,14 +37,6 @@ def apart():
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no network namespace may be made here: no daemon can be shut off from the other's locks")
     return prefix
-
-
-@pytest.fixture
-def vendor():
-    """An emulator with a till."""
-    emulator, till = billing_emulator()
-    with emulator:
-        yield emulator, till
 
 
 @pytest.fixture

@@ -6,21 +6,12 @@ import signal
 
 import pytest
 
-from support.billing import billing_emulator
 from support.daemon_process import Installation, Process, wait_until
 from support.emulator import Emulator, Fault
 from support.house import digest, tree
 
 SLOW = Fault(delay_seconds=1.0)
 NEVER = Fault(delay_seconds=600.0)
-
-
-@pytest.fixture
-def vendor():
-    """An emulator with a till."""
-    emulator, till = billing_emulator()
-    with emulator:
-        yield emulator, till
 
 
 def in_flight(emulator: Emulator, process: Process, count: int) -> None:

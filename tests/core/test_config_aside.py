@@ -62,7 +62,7 @@ def test_without_a_second_process_it_is_read_here(written, monkeypatch, program)
 
 def test_a_daemon_imports_nothing_of_the_reading():
     """What only reads a config never comes into the process that stays."""
-    imports = "import sys, dropscribe.cli.run, dropscribe.app.daemon"
+    imports = "import sys, dropscribe.cli.run, dropscribe.app.foreground"
     program = f"{imports}; print(sorted({{'pydantic', 'yaml'}} & {{*sys.modules}}))"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"

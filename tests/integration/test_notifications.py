@@ -450,7 +450,7 @@ def test_without_urls_apprise_is_not_loaded(tmp_path):
     """Neither by the config nor by what a daemon with a webhook imports."""
     config = BASE + "  webhook: {url: 'https://h.example/', secret: x}\n"
     script = (
-        "import sys, pathlib, dropscribe.cli.run\n"
+        "import sys, pathlib, dropscribe.app.foreground\n"
         "from dropscribe.config.load import parse_config\n"
         f"config, _ = parse_config({config!r}, folder=pathlib.Path('/srv'), environ={{}})\n"
         "assert config.notify.webhook\n"

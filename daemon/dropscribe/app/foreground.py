@@ -1,0 +1,42 @@
+"""The daemon as all that this process does: where its log goes, what signals do to it, how it reloads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from dropscribe.app.daemon import Daemon
+from dropscribe.service.logs import configure_logging
+from dropscribe.service.notify import Notifier
+from dropscribe.service.signals import route_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.app.daemon import RunResult
+    from dropscribe.config.model import Config
+
+
+def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: bool) -> RunResult:
+    """Run until a signal; with *once* until nothing more can be done now.
+
+    Args:
+        reread: The config as it is by now, for a reload; raises ConfigError where it cannot be used.
+    """
+
+    def reload() -> Config:
+        fresh = reread()
+        _configure_logging(fresh)
+        return fresh
+
+    _configure_logging(config)
+    return asyncio.run(_run(Daemon(config, Notifier(), reload=reload), once=once))
+
+
+async def _run(daemon: Daemon, *, once: bool) -> RunResult:
+    with route_signals(asyncio.get_running_loop(), daemon.stop, daemon.ask_reload):
+        return await daemon.run(once=once)
+
+
+def _configure_logging(config: Config) -> None:
+    configure_logging(config.log.level, config.log.format, secrets=config.secrets)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,40 @@ def test_files_stay_readable():
     long = {path.name: n for path in modules() if (n := len(path.read_text("utf-8").splitlines())) > 400}
 
     assert long == {}
+
+
+def loaded_by(program: str, *arguments: str) -> set[str]:
+    """Packages that a process has imported by the end of *program*; our own by room: "dropscribe.cli"."""
+    show = "; import sys; sys.stderr.write(' '.join(sys.modules))"
+    command = [sys.executable, "-c", program + show, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SOURCE.parent)
+    names = [name.split(".") for name in done.stderr.split()]
+    return {".".join(parts[:2] if parts[0] == "dropscribe" else parts[:1]) for parts in names}
+
+
+def test_status_loads_what_a_look_needs(tmp_path):
+    """status is Python's start and its imports: no log, no HTTP, nothing of what runs the daemon."""
+    config = tmp_path / "dropscribe.yaml"
+    config.write_text(
+        "state_dir: state\n"
+        "providers: {p: {type: pulse, api_key: sk_test}}\n"
+        "folders: {calls: {inbox: inbox, provider: p}}\n"
+    )
+    (tmp_path / "inbox").mkdir()
+    program = "import sys; from dropscribe.cli.main import main; assert main(sys.argv[1:]) == 0"
+
+    loaded = loaded_by(program, "status", "-c", str(config))
+
+    assert "dropscribe.cli" in loaded
+    assert loaded.isdisjoint({"structlog", "httpx", "ctypes", "dropscribe.providers", "dropscribe.app"})
+
+
+def test_reading_a_config_loads_nothing_of_the_daemon():
+    """The process that reads the config for the daemon ends soon; what it loads is paid for at each start."""
+    loaded = loaded_by("import dropscribe.config.aside, dropscribe.config.load")
+
+    assert {name for name in loaded if name.startswith("dropscribe.")} <= {
+        "dropscribe.config",
+        "dropscribe.core",
+    }
+    assert loaded.isdisjoint({"structlog", "asyncio", "sqlite3"})

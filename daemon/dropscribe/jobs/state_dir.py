@@ -9,7 +9,6 @@ import time
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreError, StoreInUse, StoreUnusable
-from dropscribe.disk.mounts import MountKind, mount_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +25,8 @@ def lock_state_dir(state_dir: Path) -> int:
         StoreUnusable: It is on a network file system.
         StoreError: It cannot be made or opened.
     """
+    from dropscribe.disk.mounts import MountKind, mount_of  # noqa: PLC0415  # commands that look lock nothing
+
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe import __version__
 from dropscribe.cli import exits
+from dropscribe.cli.loading import loading_for_good
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
 
         take_on_identity(os.environ)
-        command = importlib.import_module(f"dropscribe.cli.{options.command}")
+        # Called with arguments, this is somebody else's process.
+        with contextlib.nullcontext() if arguments is not None else loading_for_good():
+            command = importlib.import_module(f"dropscribe.cli.{options.command}")
         code = int(command.execute(options))
         sys.stdout.flush()
     except BrokenPipeError:

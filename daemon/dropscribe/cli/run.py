@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exits
+from dropscribe.cli.loading import loading_for_good
 from dropscribe.cli.words import say
 from dropscribe.config.aside import ReadAside
 from dropscribe.config.find import find_config
@@ -22,7 +23,8 @@ def execute(options: argparse.Namespace) -> int:
     prepare_process()
     path = find_config(options.config)
     reading = ReadAside(path)
-    from dropscribe.app.foreground import run_in_foreground  # noqa: PLC0415  # while the config is being read
+    with loading_for_good():  # and while the config is being read
+        from dropscribe.app.foreground import run_in_foreground  # noqa: PLC0415
 
     config, warnings = reading.result()
     for warning in warnings:

@@ -10,6 +10,7 @@ pipe between the two and through nothing else.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import pickle
@@ -65,12 +66,14 @@ class ReadAside:
 def answer(path: str) -> None:
     """The other process: read the config at *path* and write what came of it to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ^C in a terminal comes to both
+    gc.disable()  # it is over before there is any garbage to speak of
     found: Any
     try:
         found = _read_here(Path(path))
     except ConfigError as error:
         found = error
     sys.stdout.buffer.write(_pickled(found))
+    gc.freeze()  # nor does the interpreter look for any as it ends
 
 
 def _read_here(path: Path) -> Read:

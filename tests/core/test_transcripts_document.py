@@ -111,6 +111,15 @@ def test_json_reads_back_as_it_was():
     assert b'\n  "schema"' in written
 
 
+def test_json_has_a_line_for_each_key_and_each_word():
+    """A person finds a word by its line, and an hour's file is not six times as long."""
+    words = [Word("one", 0.0, 0.5), Word("two", 0.5, 1.0)]
+    lines = RENDERERS["json"](transcript_document(Transcript("one two", words=words), facts())).splitlines()
+    assert sum(line.startswith(b'    {"word": ') for line in lines) == len(words)
+    assert b'  "speakers": [],' in lines
+    assert any(line.startswith(b'  "source": {"file": ') for line in lines)
+
+
 def test_error_document_has_the_keys_of_the_contract():
     """The error file has exactly the contract's keys, attempts oldest first."""
     attempts = [Attempt(1.5, "mine", 0.1, 400, "http_400", "no", counted=True), Attempt(9.0, "mine")]

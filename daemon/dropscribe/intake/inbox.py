@@ -34,6 +34,12 @@ log = structlog.get_logger()
 _AFTER_ERROR_SECONDS = 1.0
 _TELL_SECONDS = 0.1
 _LONGEST_SLEEP_SECONDS = 3600.0
+_TRICKLE_SECONDS = 0.02
+_TOGETHER_SECONDS = 0.005
+_IDLE_SECONDS = 0.0003
+"""Hints that come one by one, each soon after the last, are read together: while files are filed, each that
+leaves the inbox is one, and every turn of this thread takes the interpreter from those that file. In a
+flood, where this thread has no idle moment between them, it does not rest."""
 
 
 class Inbox:
@@ -71,6 +77,7 @@ class Inbox:
         self._readable, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
         self._told: tuple[object, ...] = ()
+        self._woken_at = 0.0
         self._told_at = float("-inf")
         self._queue_away = ""
 
@@ -189,10 +196,19 @@ class Inbox:
             poll.register(self._readable, select.POLLIN)
             if self._rounds.hints is not None:
                 poll.register(self._rounds.hints.fileno(), select.POLLIN)
+            idle_at = self._clock()
             # Rounded up: a poll that ends a fraction early would spin.
-            poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1)
+            is_woken = bool(poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1))
+            self._rest_in_trickle(idle_at, is_woken=is_woken)
         with contextlib.suppress(BlockingIOError):
             os.read(self._readable, 4096)
+
+    def _rest_in_trickle(self, idle_at: float, *, is_woken: bool) -> None:
+        now = self._clock()
+        was_idle = now - idle_at > _IDLE_SECONDS
+        if is_woken and was_idle and now - self._woken_at < _TRICKLE_SECONDS:
+            time.sleep(_TOGETHER_SECONDS)
+        self._woken_at = now
 
     def step(self, now: float) -> float:
         """Do what is due at the monotonic time *now*; returns the time of the next step."""

@@ -22,7 +22,7 @@ from dropscribe.jobs.room import trouble_of_disk
 from dropscribe.jobs.rows_engine import FULL_LOOK_SECONDS, RowsEngine
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import Outcome
+    from dropscribe.core.model import AttemptEnd, Booking, Kept, Outcome
     from dropscribe.core.retry import RetryLimits
     from dropscribe.jobs.engine import Handler, Plan
     from dropscribe.jobs.store import Store
@@ -74,6 +74,24 @@ class EmbeddedEngine(RowsEngine):
         """See the base."""
         self._kept_looks.ask()
         super().replan(plan)
+
+    async def keep(
+        self, job: Job, kept: Kept, ended: AttemptEnd, *, rejected: bool, booking: Booking | None = None
+    ) -> Job | None:
+        """See the seam. The slot is handed on with the answer.
+
+        The next claim stands behind it in the store's order, most often in the same transaction: no more
+        attempts are ever under way than there are slots, and none waits for a second sync. Not where the
+        answer costs a budget: what is left of it is known only afterwards.
+        """
+        running = self._gate.running
+        if self.trouble is None and not (booking and booking.spending):
+            running.hand_on_slot(job)
+            self._wake.set()
+        moved = await super().keep(job, kept, ended, rejected=rejected, booking=booking)
+        if moved is None:
+            running.take_slots_back([job.id])
+        return moved
 
     def is_alive(self) -> bool:
         """See the base."""
@@ -174,6 +192,13 @@ class EmbeddedEngine(RowsEngine):
         if isinstance(outcome, Retry) and job.state.is_kept:
             self._kept_looks.ask(time.monotonic() + outcome.after_seconds)
         return kept
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        super()._note_trouble(trouble)
+        if trouble:
+            # Answers wait in memory: as many as there are slots, however long it lasts.
+            running = self._gate.running
+            running.take_slots_back(running.handed_on)
 
     async def data_version(self) -> int:
         """See the base."""

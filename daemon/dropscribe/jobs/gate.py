@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Running:
-    """What is in flight, in memory alone: at most the slots' sum."""
+    """What is in flight, in memory alone: at most the slots' sum, and as many that are being kept.
+
+    Attributes:
+        tasks: By job.
+        lanes: Job → the provider whose slot it has.
+        providers: Slots taken.
+        folders: Jobs in hand, published ones among them.
+        publishing: Jobs whose answers are kept.
+        suspects: Jobs that may be what kills the daemon.
+        handed_on: Job → the provider whose slot it had and has handed on.
+    """
 
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     lanes: dict[int, str] = field(default_factory=dict)
@@ -28,6 +38,7 @@ class Running:
     folders: Counter[str] = field(default_factory=Counter)
     publishing: set[int] = field(default_factory=set)
     suspects: set[int] = field(default_factory=set)
+    handed_on: dict[int, str] = field(default_factory=dict)
 
     def add(self, job: Job, task: asyncio.Task[None]) -> None:
         """*job* has begun: an attempt, or its publishing."""
@@ -47,8 +58,23 @@ class Running:
         self.folders[job.folder] -= 1
         self.publishing.discard(job.id)
         self.suspects.discard(job.id)
-        if self.lanes.pop(job.id, None) is not None:
-            self.providers[job.provider] -= 1
+        self.hand_on_slot(job)
+        self.handed_on.pop(job.id, None)
+
+    def hand_on_slot(self, job: Job) -> None:
+        """*job*'s provider may be asked for the next one, though *job* itself is still in hand."""
+        provider = self.lanes.pop(job.id, None)
+        if provider is not None:
+            self.handed_on[job.id] = provider
+            self.providers[provider] -= 1
+
+    def take_slots_back(self, job_ids: Iterable[int]) -> None:
+        """The reverse of :meth:`hand_on_slot`, for those of *job_ids* that have no slot."""
+        for job_id in list(job_ids):
+            provider = self.handed_on.pop(job_id, None)
+            if provider is not None:
+                self.lanes[job_id] = provider
+                self.providers[provider] += 1
 
 
 class Gate:

@@ -30,9 +30,10 @@ from dropscribe.work.budgets import Budgets
 from dropscribe.work.fallback import Fallback
 from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
+from dropscribe.work.plan import build_plan
 from dropscribe.work.publisher import Publisher
 from dropscribe.work.reuse import Reuse
-from dropscribe.work.setup import DiskThreads, Setup, build_plan
+from dropscribe.work.setup import DiskThreads, Setup
 from support.scripted import ScriptedProvider
 
 CLUSTER_DSN: list[str] = []

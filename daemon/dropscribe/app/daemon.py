@@ -36,9 +36,10 @@ from dropscribe.work.fallback import Fallback
 from dropscribe.work.handler import Handler
 from dropscribe.work.holds import Holds
 from dropscribe.work.links import add_link_providers
+from dropscribe.work.plan import build_plan
 from dropscribe.work.publisher import Publisher
 from dropscribe.work.reuse import Reuse
-from dropscribe.work.setup import DiskThreads, Setup, build_plan
+from dropscribe.work.setup import DiskThreads, Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from dropscribe.jobs.accounts import read_accounts
 from dropscribe.jobs.nodes import read_nodes
 from dropscribe.jobs.store import Store, is_running, open_for_reading, write_once
 from dropscribe.service.live import read_live
-from dropscribe.work.setup import build_plan
+from dropscribe.work.plan import build_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

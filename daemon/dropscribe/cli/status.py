@@ -18,7 +18,7 @@ from dropscribe.jobs.engine import Stats
 from dropscribe.jobs.stats import has_live_job, read_stats
 from dropscribe.jobs.story import read_live_states
 from dropscribe.service.status import WATCHED_ELSEWHERE, status_document
-from dropscribe.work.setup import build_plan
+from dropscribe.work.plan import build_plan
 
 if TYPE_CHECKING:
     import argparse

@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.jobs.engine import Lane, Plan
 from dropscribe.work.together import Together, run_each
 
 if TYPE_CHECKING:
@@ -52,28 +50,6 @@ class Setup:
     def inbox(self, folder: str) -> bytes:
         """The rule's inbox as bytes."""
         return os.fsencode(self.rule(folder).inbox)
-
-
-def build_plan(config: Config) -> Plan:
-    """What the engine may feed."""
-    lanes = {
-        name: Lane(name, provider.concurrency, provider.requests_per_minute)
-        for name, provider in config.providers.items()
-    }
-    chains = {name: rule.providers for name, rule in config.folders.items()}
-    firm = frozenset(name for name, rule in config.folders.items() if rule.fallback == "refused")
-    parts = ((ScopeKind.PROVIDER, config.providers), (ScopeKind.FOLDER, config.folders))
-    budgets = {
-        Scope(kind, name): part.budget
-        for kind, named in parts
-        for name, part in named.items()
-        if part.budget is not None
-    }
-    queue = config.queue
-    served = None
-    if queue is not None:
-        served = frozenset(name for name, rule in config.folders.items() if queue.serves(rule))
-    return Plan(lanes, chains, firm, budgets, config.time_zone, served)
 
 
 class IntakeSide(Protocol):

@@ -37,7 +37,7 @@ T = TypeVar("T")
 DATABASE_NAME = "queue.db"
 _BATCH_CALLS = 256
 _BUSY_SECONDS = 30.0
-_COMPANY_SECONDS = 0.003
+_COMPANY_SECONDS = 0.002
 """A transaction whose predecessor was several calls' waits so long for company: pages and syncs are
 shared, and the interpreter lock changes hands less often. One call alone never waits."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import compileall
 import contextlib
 import json
 import os
@@ -28,6 +29,9 @@ KEY = "sk_emulator_key"
 SMALL_BYTES = 8 * 1024
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "daemon"), "BENCH_KEY": KEY}
+
+# As an installation is; with PYTHONDONTWRITEBYTECODE a checkout would be compiled anew at each start.
+compileall.compile_dir(REPOSITORY / "daemon", quiet=1)
 
 
 def wave(size_bytes: int, number: int = 0) -> bytes:

@@ -90,7 +90,7 @@ async def test_answers_that_find_no_room_keep_their_slots(tmp_path, monkeypatch)
     """However long the queue cannot grow, no more is sent than can wait in memory; all is kept after."""
     for module in (rows_engine, embedded):
         monkeypatch.setattr(module, "FULL_LOOK_SECONDS", 0.01)
-    script = ScriptedProvider([lambda _: transcript_of("word " * 100_000)] * 6, gate=asyncio.Event())
+    script = ScriptedProvider([lambda _: transcript_of("word " * 20_000)] * 6, gate=asyncio.Event())
     async with House(_config(tmp_path, 1), {"main": script}) as house:
         for number in range(6):
             await house.drop(f"{number}.wav", b"RIFF %d" % number)

@@ -28,20 +28,23 @@ class Desk:
 
 
 @pytest.fixture
-def desk(monkeypatch):
-    """A desk whose first visit lasts until its door opens, and that sees one visit at once."""
+def threads():
+    """A small pool."""
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+@pytest.fixture
+def desk(monkeypatch, threads):
+    """A desk whose first visit lasts until its door opens, and that sees one visit at once.
+
+    Its doors open before the pool is waited for.
+    """
     monkeypatch.setattr(together, "VISITS_AT_ONCE", 1)
     found = Desk()
     yield found
     for door in found.doors:
         door.set()
-
-
-@pytest.fixture
-def threads():
-    """A small pool."""
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 async def _arrive(pending, *names):

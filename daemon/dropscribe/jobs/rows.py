@@ -230,13 +230,15 @@ def _check_kept(db: Connection, job: Job) -> None:
 
 def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
     """Have the names, unless another live job has one of them."""
-    marks = ", ".join("?" * len(paths))
-    if db.execute(f"SELECT 1 FROM reservations WHERE path IN ({marks})", paths).fetchone():  # marks alone
-        return False
     pairs = ", ".join(["(?, ?)"] * len(paths))
     values = [value for path in paths for value in (path, job_id)]
-    db.execute(f"INSERT INTO reservations VALUES {pairs}", values)  # question marks alone
-    return True
+    added = db.execute(
+        f"INSERT INTO reservations VALUES {pairs} ON CONFLICT (path) DO NOTHING",
+        values,  # marks alone
+    ).rowcount
+    if added < len(paths):
+        db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
+    return added == len(paths)
 
 
 def _pack(sidecars: tuple[tuple[str, bytes], ...]) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -40,8 +41,13 @@ def fields_of(params: Mapping[str, ParamValue]) -> list[tuple[str, str]]:
 
 def with_query(url: str, params: Mapping[str, ParamValue]) -> str:
     """*url* with *params* after the query that it may have already."""
+    return _with_fields(url, tuple(fields_of(params)))
+
+
+@lru_cache(maxsize=64)  # a provider is asked the same thing about each file
+def _with_fields(url: str, fields: tuple[tuple[str, str], ...]) -> str:
     parts = urlsplit(url)
-    query = urlencode(fields_of(params), quote_via=quote)
+    query = urlencode(fields, quote_via=quote)
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, query))), fragment=""))
 
 

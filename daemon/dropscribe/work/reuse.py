@@ -64,6 +64,13 @@ def _keep_seconds(job: Job, setup: Setup) -> float:
 
 def settings_of(job: Job, setup: Setup) -> str:
     """A digest of all that shapes an answer: another language is another answer."""
+    key = (job.folder, job.provider)
+    if key not in setup.digests:
+        setup.digests[key] = _digest(job, setup)
+    return setup.digests[key]
+
+
+def _digest(job: Job, setup: Setup) -> str:
     provider = setup.config.providers[job.provider]
     rule = setup.rule(job.folder)
     shaping = {

@@ -32,12 +32,14 @@ class Setup:
     Attributes:
         decorated: (folder, provider) → the provider with what the rule wants done around it; only where
             a rule wants something.
+        digests: (folder, provider) → the digest of what shapes an answer, once it was made (reuse.py).
     """
 
     config: Config
     providers: Mapping[str, Provider]
     limits: RetryLimits
     decorated: Mapping[tuple[str, str], Provider] = field(default_factory=dict)
+    digests: dict[tuple[str, str], str] = field(default_factory=dict, compare=False)
 
     def rule(self, folder: str) -> FolderRule:
         """The rule by name; KeyError is a bug: the engine feeds no folder that has none."""

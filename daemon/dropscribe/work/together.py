@@ -15,14 +15,15 @@ R = TypeVar("R")
 _Visit = asyncio.Future["Sequence[R | BaseException]"]
 
 
-MOST_TOGETHER = 8
+MOST_TOGETHER = 16
 VISITS_AT_ONCE = 1
 """Begun without waiting for each other. With one alone, all that comes meanwhile shares the next one's
 syncs, and a visit that lasts gets others beside it."""
 
 MOST_VISITS = 8
-SLOW_SECONDS = 0.003
-"""A visit that lasts longer is to a slow disk, which gets more done when it is asked for more at once."""
+SLOW_SECONDS = 0.02
+"""A visit that lasts longer is to a slow disk, which gets more done when it is asked for more at once. On a
+fast one more threads only take the interpreter from each other."""
 
 
 class Together(Generic[T, R]):

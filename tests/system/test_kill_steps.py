@@ -88,7 +88,8 @@ def kill_and_go_on(site: Installation, point: str, till, program: str | None = N
     """Die the second time that *point* is reached (files are submitted at once); the next start ends all."""
     drop_all(site)
     assert site.run_once(point if point == "submitted" else f"{point}:2", program) == -signal.SIGKILL
-    assert site.run_once(program=program) == 3
+    some_fail_yet = site.status()["failed"] < len(REFUSED)
+    assert site.run_once(program=program) == (3 if some_fail_yet else 0)
     every_file_ended_once(site, till)
     status = site.status()
     assert (status["done"], status["failed"]) == (len(GOOD), len(REFUSED))

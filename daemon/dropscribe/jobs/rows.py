@@ -114,33 +114,33 @@ def claim(db: Connection, request: ClaimRequest, now: float, most_crashes: int) 
         most_crashes: Leave out jobs cut off this often in a row or more; 0 or less leaves out none.
     """
     claimed: list[Job] = []
-    while len(claimed) < request.limit:
-        found = _oldest_due(db, request, now, most_crashes)
-        if found is None:
-            break
-        claimed.append(begin_attempt(db, found, request.provider, now))
-        if most_crashes <= 0 and claimed[-1].crashes >= SUSPECT_CRASHES:
-            most_crashes = SUSPECT_CRASHES
+    while found := _oldest_due(db, request, now, most_crashes, request.limit - len(claimed)):
+        for job_id in found:
+            claimed.append(begin_attempt(db, job_id, request.provider, now))
+            if most_crashes <= 0 and claimed[-1].crashes >= SUSPECT_CRASHES:
+                most_crashes = SUSPECT_CRASHES  # the other suspects wait: who is next is looked up anew
+                break
     return claimed
 
 
-def _oldest_due(db: Connection, request: ClaimRequest, now: float, most_crashes: int) -> int | None:
+def _oldest_due(
+    db: Connection, request: ClaimRequest, now: float, most_crashes: int, limit: int
+) -> list[int]:
     """One index look-up a folder and pin: never a sort over the backlog."""
     most_crashes = most_crashes if most_crashes > 0 else 1 << 30
-    best: tuple[float, int] | None = None
-    for route in request.routes:
+    found: list[tuple[float, int]] = []
+    for route in request.routes if limit else ():
         pins = _pins(request.provider, route)
         parts = " UNION ALL ".join([_OLDEST] * len(pins))
-        values = [value for pin in pins for value in (route.folder, pin, most_crashes)]
-        row = db.execute(f"{parts} ORDER BY 1, 2 LIMIT 1", values).fetchone()  # constants
-        if row and (request.is_probe or row[0] <= now) and (best is None or row < best):
-            best = row
-    return best[1] if best else None
+        values = [value for pin in pins for value in (route.folder, pin, most_crashes, limit)]
+        found += db.execute(f"{parts} ORDER BY 1, 2 LIMIT ?", (*values, limit)).fetchall()  # constants
+    due = sorted(row for row in found if request.is_probe or row[0] <= now)
+    return [job_id for _, job_id in due[:limit]]
 
 
 _OLDEST = (
     "SELECT due_at, id FROM (SELECT due_at, id FROM jobs"
-    " WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ? ORDER BY due_at, id LIMIT 1)"
+    " WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ? ORDER BY due_at, id LIMIT ?)"
     " AS oldest"
 )
 

@@ -6,6 +6,11 @@ import asyncio
 import base64
 import contextlib
 import gzip
+import socket
+import struct
+import threading
+import time
+import tracemalloc
 
 import pytest
 
@@ -90,9 +95,9 @@ async def serving(server, tls=None):
 
 
 @contextlib.asynccontextmanager
-async def transport_to(url):
-    """A transport for *url*, closed in the end."""
-    transport = HttpTransport(url, timeout_seconds=5, redactor=Redactor(()))
+async def transporting():
+    """A transport, closed in the end."""
+    transport = HttpTransport(timeout_seconds=5, redactor=Redactor(()))
     try:
         yield transport
     finally:
@@ -111,7 +116,8 @@ async def _posted(transport, url, body=b"audio"):
 async def test_a_connection_is_used_again_after_a_whole_exchange():
     """Three requests, one connection."""
     server = Server()
-    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/a?b=c") as transport:
+    async with serving(server) as port, transporting() as transport:
+        url = f"http://127.0.0.1:{port}/a?b=c"
         for _ in range(3):
             assert (await _posted(transport, url)).body == b"{}"
     assert server.connections == 1
@@ -130,7 +136,8 @@ async def test_a_connection_is_used_again_after_a_whole_exchange():
 async def test_a_connection_that_is_not_to_be_trusted_is_not_used_again(answer):
     """Told to close, too old to stay, or with more in it than was asked for."""
     server = Server(answer)
-    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+    async with serving(server) as port, transporting() as transport:
+        url = f"http://127.0.0.1:{port}/"
         assert (await _posted(transport, url)).body == b"{}"
         assert (await _posted(transport, url)).body == b"{}"
     assert server.connections == 2
@@ -139,7 +146,8 @@ async def test_a_connection_that_is_not_to_be_trusted_is_not_used_again(answer):
 async def test_a_connection_that_failed_is_not_used_again():
     """After a broken answer the next request has one of its own."""
     server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: nonsense\r\n\r\n")
-    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+    async with serving(server) as port, transporting() as transport:
+        url = f"http://127.0.0.1:{port}/"
         with pytest.raises(http.AmbiguousFailure):
             await _posted(transport, url)
         assert (await _posted(transport, url)).body == b"{}"
@@ -152,14 +160,16 @@ async def test_an_answer_in_chunks_and_encoded_is_read():
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n"
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (packed[:7], packed[7:]))
     server = Server(head + chunks + b"0\r\n\r\n")
-    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+    async with serving(server) as port, transporting() as transport:
+        url = f"http://127.0.0.1:{port}/"
         assert (await _posted(transport, url)).body == b"{}"
 
 
 async def test_headers_of_one_name_are_joined():
     """By commas, in the order they came."""
     server = Server(b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 2\r\nx-a: 2\r\n\r\n{}")
-    async with serving(server) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+    async with serving(server) as port, transporting() as transport:
+        url = f"http://127.0.0.1:{port}/"
         assert (await _posted(transport, url)).headers["x-a"] == "1, 2"
 
 
@@ -168,8 +178,9 @@ async def test_a_name_and_password_in_the_url_go_before_a_key():
     server = Server()
     async with (
         serving(server) as port,
-        transport_to(url := f"http://me:pa%20ss@127.0.0.1:{port}/") as transport,
+        transporting() as transport,
     ):
+        url = f"http://me:pa%20ss@127.0.0.1:{port}/"
         await transport.post(Upload(url, {"Authorization": "Bearer key"}, before=b"audio"))
     assert b"Authorization: Basic " + base64.b64encode(b"me:pa ss") in server.heads[0]
     assert b"Bearer" not in server.heads[0]
@@ -178,12 +189,12 @@ async def test_a_name_and_password_in_the_url_go_before_a_key():
 async def test_https_goes_through_a_proxys_tunnel(tmp_path, monkeypatch):
     """CONNECT with the proxy's password; the key and the audio are for the other end alone."""
     server_tls, client_tls = certified(tmp_path)
-    monkeypatch.setattr(http, "_ssl_context", lambda: client_tls)
+    monkeypatch.setattr(wire, "_trusted", lambda: client_tls)
     server = Server()
     async with serving(server, server_tls) as port, serving(proxy := Tunnel(port)) as proxy_port:
         monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy_port}")
         url = f"https://localhost:{port}/a"
-        async with transport_to(url) as transport:
+        async with transporting() as transport:
             for _ in range(2):
                 answer = await transport.post(
                     Upload(url, {"Authorization": "Bearer key"}, before=b"x" * 300_000)
@@ -202,7 +213,8 @@ async def test_a_proxy_that_refuses_is_temporary(monkeypatch):
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     async with serving(Tunnel(1, refusal)) as proxy_port:
         monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy_port}")
-        async with transport_to(url := "https://provider.invalid/") as transport:
+        async with transporting() as transport:
+            url = "https://provider.invalid/"
             with pytest.raises(TemporaryFailure) as raised:
                 await _posted(transport, url)
     assert raised.value.code == "proxy_failed"
@@ -215,7 +227,8 @@ async def test_http_through_a_proxy_is_asked_by_its_whole_url(monkeypatch):
     server = Server()
     async with serving(server) as port:
         monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{port}")
-        async with transport_to(url := "http://provider.invalid/a?b=c") as transport:
+        async with transporting() as transport:
+            url = "http://provider.invalid/a?b=c"
             assert (await _posted(transport, url)).body == b"{}"
     assert server.heads[0].startswith(b"POST http://provider.invalid/a?b=c HTTP/1.1\r\n")
     assert b"Host: provider.invalid\r\n" in server.heads[0]
@@ -228,7 +241,8 @@ async def test_http_through_a_proxy_is_asked_by_its_whole_url(monkeypatch):
 async def test_a_proxy_that_is_not_spoken_holds_the_provider(monkeypatch, proxy):
     """It is the environment's fault, no file's; its password is not told."""
     monkeypatch.setenv("http_proxy", proxy)
-    async with transport_to(url := "http://provider.invalid/") as transport:
+    async with transporting() as transport:
+        url = "http://provider.invalid/"
         with pytest.raises(ProviderUnusable) as raised:
             await _posted(transport, url)
     assert raised.value.code == "proxy_failed"
@@ -241,7 +255,8 @@ async def test_no_proxy_is_honoured(monkeypatch):
     async with serving(server) as port:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        async with transport_to(url := f"http://127.0.0.1:{port}/a") as transport:
+        async with transporting() as transport:
+            url = f"http://127.0.0.1:{port}/a"
             await _posted(transport, url)
     assert server.heads[0].startswith(b"POST /a HTTP/1.1\r\n")
 
@@ -253,7 +268,8 @@ async def test_connecting_ends_in_time(monkeypatch):
     async def silent(reader, writer):
         await reader.read()
 
-    async with serving(silent) as port, transport_to(url := f"https://127.0.0.1:{port}/") as transport:
+    async with serving(silent) as port, transporting() as transport:
+        url = f"https://127.0.0.1:{port}/"
         with pytest.raises(TemporaryFailure) as raised:
             await _posted(transport, url)
     assert raised.value.code == "timeout"
@@ -271,6 +287,136 @@ async def test_what_went_out_while_the_server_was_slow_is_the_audio():
         writer.write(OK)
 
     body = bytes(range(256)) * 80_000
-    async with serving(slow) as port, transport_to(url := f"http://127.0.0.1:{port}/") as transport:
+    async with serving(slow) as port, transporting() as transport:
+        url = f"http://127.0.0.1:{port}/"
         await _posted(transport, url, body)
     await until(lambda: bytes(heard) == body)
+
+
+# What a broken connection means -----------------------------------------------------------------------
+
+
+class Halting:
+    """Audio whose second block comes only after the loop was busy for a while, so that news waits unseen."""
+
+    size_bytes = 9_000
+
+    async def blocks(self):
+        yield b"x" * 1_000
+        time.sleep(0.05)  # noqa: ASYNC251 - as other files' work does
+        yield b"x" * 8_000
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_reset_before_the_last_block_is_temporary(tmp_path, monkeypatch, is_tls):
+    """What the system did not take was not sent, though nobody has said so yet when it is handed over."""
+    server_tls, client_tls = certified(tmp_path)
+    monkeypatch.setattr(wire, "_trusted", lambda: client_tls)
+    with resetting(server_tls if is_tls else None) as port:
+        async with transporting() as transport:
+            for _ in range(5):
+                with pytest.raises(TemporaryFailure) as raised:
+                    await transport.post(
+                        Upload(f"http{'s' * is_tls}://localhost:{port}/", {}, audio=Halting())
+                    )
+                assert raised.value.code == "connection_lost"
+
+
+@contextlib.contextmanager
+def resetting(tls):
+    """The port of a server in a thread of its own that reads a head and resets the connection."""
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.1)
+
+        def serve():
+            while not stop.is_set():
+                with contextlib.suppress(OSError):
+                    connection, _ = listening.accept()
+                    connection.settimeout(10)
+                    if tls is not None:
+                        connection = tls.wrap_socket(connection, server_side=True)
+                    with connection:
+                        connection.recv(65536)
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            stop.set()
+            thread.join()
+
+
+async def test_half_a_head_is_a_bad_answer():
+    """Something came, and it was no HTTP to its end."""
+
+    async def stammering(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(_length_of(head))
+        writer.write(b"HTTP/1.1 200 O")
+
+    async with serving(stammering) as port, transporting() as transport:
+        with pytest.raises(http.AmbiguousFailure) as raised:
+            await _posted(transport, f"http://127.0.0.1:{port}/")
+    assert raised.value.code == "bad_answer"
+
+
+async def test_an_encoded_error_is_bounded_as_it_unfolds():
+    """Of an answer that unfolds a thousandfold no more is in memory than its beginning asks for."""
+    packed = gzip.compress(bytes(64 * 1024 * 1024))
+    answer = b"HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with serving(Server(answer + packed)) as port, transporting() as transport:
+        tracemalloc.start()
+        try:
+            found = await _posted(transport, f"http://127.0.0.1:{port}/")
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(found.body) == http.ERROR_ANSWER_BYTES
+    assert peak_bytes < 20 * 1024 * 1024
+
+
+@pytest.mark.parametrize("url", ["http://a..b/", "https://a..b/", f"http://{'x' * 70}.example/"])
+async def test_a_name_that_is_none_is_no_bug(url):
+    """Nothing is connected to."""
+    async with transporting() as transport:
+        with pytest.raises(TemporaryFailure) as raised:
+            await _posted(transport, url)
+    assert raised.value.code == "connect_failed"
+
+
+# TLS through a tunnel -----------------------------------------------------------------------------------
+
+
+async def test_a_tunnel_checks_the_name_that_it_asked_for(tmp_path, monkeypatch):
+    """By today's rules for international names, as CONNECT and the direct way do: strasse.de is another."""
+    server_tls, client_tls = certified(tmp_path, "xn--strae-oqa.de")
+    monkeypatch.setattr(wire, "_trusted", lambda: client_tls)
+    async with serving(Server(), server_tls) as port, serving(proxy := Tunnel(port)) as proxy_port:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy_port}")
+        async with transporting() as transport:
+            assert (await _posted(transport, "https://straße.de/")).body == b"{}"
+    assert proxy.heads[0].startswith(b"CONNECT xn--strae-oqa.de:443 ")
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+async def test_a_tunnel_through_a_proxy_that_speaks_tls(tmp_path, monkeypatch, is_trusted):
+    """TLS in TLS; a certificate at its end that nobody vouches for is told as such."""
+    (tmp_path / "proxy").mkdir()
+    (tmp_path / "other").mkdir()
+    proxy_tls, client_tls = certified(tmp_path / "proxy")
+    other_tls, _ = certified(tmp_path / "other")
+    monkeypatch.setattr(wire, "_trusted", lambda: client_tls)
+    end_tls = proxy_tls if is_trusted else other_tls
+    async with serving(Server(), end_tls) as port, serving(Tunnel(port), proxy_tls) as proxy_port:
+        monkeypatch.setenv("https_proxy", f"https://localhost:{proxy_port}")
+        async with transporting() as transport:
+            url = f"https://localhost:{port}/"
+            if is_trusted:
+                assert (await _posted(transport, url, b"x" * 300_000)).body == b"{}"
+                return
+            with pytest.raises(TemporaryFailure) as raised:
+                await _posted(transport, url)
+    assert raised.value.code == "tls_failed"

@@ -1,4 +1,4 @@
-"""A certificate for localhost, made for the occasion."""
+"""Certificates made for the occasion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 
-def certified(folder):
+def certified(folder, name="localhost"):
     """(server's, client's) context of a certificate made for the occasion."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make a certificate")
@@ -24,9 +24,9 @@ def certified(folder):
         "-days",
         "2",
         "-subj",
-        "/CN=localhost",
+        f"/CN={name}",
     ]
-    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
+    command += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", certificate]
     subprocess.run(command, check=True, capture_output=True)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)

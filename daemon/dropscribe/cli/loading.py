@@ -17,9 +17,11 @@ def loading_for_good() -> Iterator[None]:
     To look again and again while it grows, and once more at the end, is a tenth of a short command's time.
     Only for a process that is ours: what else lives in it by then is frozen too.
     """
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()

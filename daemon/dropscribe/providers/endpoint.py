@@ -41,7 +41,7 @@ class Endpoint:
         self._scheme = scheme
         self._redactor = Redactor(secrets_of(url, key))
         self.classifier = Classifier(self._redactor, table)
-        self._http = HttpTransport(url, timeout_seconds=config.timeout_seconds, redactor=self._redactor)
+        self._http = HttpTransport(timeout_seconds=config.timeout_seconds, redactor=self._redactor)
         self._max_upload_bytes = config.max_upload_bytes
 
     def __repr__(self) -> str:

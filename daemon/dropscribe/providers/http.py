@@ -14,7 +14,7 @@ import socket
 import ssl
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import httpx
@@ -35,6 +35,7 @@ ANSWER_BYTES = 64 * 1024 * 1024
 ERROR_ANSWER_BYTES = 64 * 1024
 """Enough for any error's words; the rest is not read."""
 
+_SLICE_BYTES = 4 * 1024
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
@@ -111,13 +112,11 @@ class HttpTransport:
     than the bytes themselves (bench/README.md).
 
     Args:
-        url: Any URL of the provider; its origin and the environment decide about a proxy.
         timeout_seconds: From the last byte sent to the whole answer; None is no limit.
         redactor: For the system's words that go into errors.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float | None, redactor: Redactor) -> None:
-        self._url = url
+    def __init__(self, *, timeout_seconds: float | None, redactor: Redactor) -> None:
         self._timeout_seconds = timeout_seconds
         self._redactor = redactor
         self._idle: list[Wire] = []
@@ -149,7 +148,7 @@ class HttpTransport:
         sending = _Sending(self._timeout_seconds)
         try:
             target = _parsed(url)
-            wire = self._idle.pop() if self._idle else _wire(target)
+            wire = self._take(target.origin)
         except httpx.InvalidURL:
             raise ProviderUnusable("bad_url", "the provider's url is none") from None
         except ProxyFailed as error:
@@ -172,6 +171,11 @@ class HttpTransport:
             await wire.rest()
             self._idle.append(wire)
 
+    def _take(self, origin: httpx.URL) -> Wire:
+        if self._idle and self._idle[-1].origin == origin:
+            return self._idle.pop()
+        return Wire(origin)
+
     def _failure(self, error: Exception, sending: _Sending) -> ProviderError:
         code = _network_code(error, sent=sending.is_whole)
         reason = self._redactor.reason(str(error)) or code.replace("_", " ")
@@ -183,10 +187,6 @@ class HttpTransport:
 def _parsed(url: str) -> Target:
     """A provider is asked again and again at one URL, and to parse it takes longer than to send it."""
     return Target.of(url)
-
-
-def _wire(target: Target) -> Wire:
-    return Wire(target.origin, _ssl_context() if target.origin.scheme == "https" else None)
 
 
 async def _body(upload: Upload | None, sending: _Sending) -> AsyncGenerator[bytes]:
@@ -219,8 +219,15 @@ def _decoded(head: Head, wire: Wire) -> AsyncGenerator[bytes]:
     encoding = head.headers.get("content-encoding")
     if encoding is None:
         return wire.blocks()
-    encoded = httpx.Response(head.status, headers={"Content-Encoding": encoding}, content=wire.blocks())
+    encoded = httpx.Response(head.status, headers={"Content-Encoding": encoding}, content=_in_slices(wire))
     return cast("AsyncGenerator[bytes]", encoded.aiter_bytes())
+
+
+async def _in_slices(wire: Wire) -> AsyncGenerator[bytes]:
+    # A decoder unfolds what it is given in one go, a thousandfold at worst: the bounds must come between.
+    async for block in wire.blocks():
+        for start in range(0, len(block), _SLICE_BYTES):
+            yield block[start : start + _SLICE_BYTES]
 
 
 async def _read_whole(blocks: AsyncIterator[bytes], status: int) -> bytes:
@@ -269,11 +276,3 @@ def _connect_code(error: Exception) -> str:
         if isinstance(cause, ssl.SSLError):
             return "tls_failed"
     return "connect_failed"
-
-
-@cache
-def _ssl_context() -> ssl.SSLContext:
-    # Loading the certificates takes about 20 ms; SSL_CERT_FILE and SSL_CERT_DIR are honoured.
-    context = httpx.create_ssl_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context

@@ -7,6 +7,7 @@ the sender; every failure is a LineError with what the system said as its cause.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 from typing import TYPE_CHECKING, Self, cast
 
@@ -38,15 +39,16 @@ class Line(asyncio.Protocol):
     """One connection, plain or in TLS, made by :meth:`connect`.
 
     Attributes:
-        is_over: The other side has ended, or the connection is lost.
-        is_lost: It is gone; a peer that has only ended its own side may still read what is sent.
-        is_full: The system has not taken all yet of what was sent.
+        is_over: The other side has ended, or the connection is lost. One that has only ended its own
+            side may still read what is sent.
+        is_full: The system has not taken all yet of what was sent. In TLS what is taken may still lie in
+            asyncio, 64 KiB and a piece at most.
     """
 
     def __init__(self) -> None:
         self.is_over = False
-        self.is_lost = False
         self.is_full = False
+        self._is_gone = False
         self._error: Exception | None = None
         self._unread = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -64,7 +66,7 @@ class Line(asyncio.Protocol):
             _, line = await loop.create_connection(
                 cls, host, port, ssl=tls, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS
             )
-        except OSError as error:  # ssl.SSLError is one
+        except (OSError, UnicodeError) as error:  # ssl.SSLError is one; a name that is none is the other
             raise ConnectFailed(str(error)) from error
         return line
 
@@ -77,11 +79,19 @@ class Line(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         try:
             transport = await loop.start_tls(self._opened, self, tls, server_hostname=host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ConnectFailed(str(error)) from error
+        except (TypeError, AttributeError) as error:
+            # TLS in TLS: where the inner handshake fails, asyncio of 3.11 stumbles over its own abort.
+            raise ConnectFailed(str(error.__context__ or error)) from error
         if transport is None:
             raise ConnectFailed("closed during the TLS handshake")
         self.connection_made(transport)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is gone: nothing more goes out, and what did not yet never will."""
+        return self._is_gone or self._opened.is_closing()
 
     @property
     def has_unread(self) -> bool:
@@ -97,12 +107,12 @@ class Line(asyncio.Protocol):
         return bool(self._unread) or self.is_over or self._is_readable()
 
     def send(self, data: bytes | memoryview) -> None:
-        """Hand *data* to the system, as far as it takes it now.
+        """Hand *data* to the system, as far as it takes it now; whether it did is :attr:`is_lost`'s to say.
 
         Raises:
-            LineLost: It is lost.
+            LineLost: It was lost before.
         """
-        if self.is_lost or self._opened.is_closing():
+        if self.is_lost:
             raise LineLost(str(self._error or "closed")) from self._error
         self._opened.write(cast("bytes", data))  # asyncio and ssl take any buffer
 
@@ -145,7 +155,8 @@ class Line(asyncio.Protocol):
 
     async def close(self) -> None:
         """Let go at once, whatever is unsent. Safe to call twice."""
-        self._opened.abort()
+        with contextlib.suppress(AttributeError):  # TLS in TLS, closed already: as in start_tls
+            self._opened.abort()
         await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -172,7 +183,7 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """asyncio's: it is gone."""
-        self.is_over = self.is_lost = True
+        self.is_over = self._is_gone = True
         self._error = error
         self._wake()
 
@@ -191,11 +202,12 @@ class Line(asyncio.Protocol):
         return self._transport
 
     def _is_readable(self) -> bool:
-        number = self._opened.get_extra_info("socket").fileno()
-        if number < 0:
+        socket = self._opened.get_extra_info("socket")
+        # TLS lets go of its socket a turn before it says that the connection is lost.
+        if socket is None or socket.fileno() < 0:
             return True
         poll = select.poll()
-        poll.register(number, select.POLLIN)
+        poll.register(socket.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
     def _wake(self) -> None:

@@ -15,6 +15,7 @@ import asyncio
 import time
 from base64 import b64encode
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.request import getproxies, proxy_bypass
 
@@ -41,9 +42,6 @@ QUICK_SHARE = 32
 one last took longer than QUICK_SECONDS, which is more than both ends' kernels hold. A line that falls from
 10 MB/s to below 9 KB/s is given up."""
 
-AT_ONCE_BYTES = 14 * 1024
-"""What a new connection takes without a wait (an initial window, RFC 6928): no looking for an answer."""
-
 GRACE_SECONDS = 0.25
 """For the piece in flight when an answer comes: an answer to the last piece may overtake its write."""
 
@@ -53,8 +51,8 @@ KEEPALIVE_SECONDS = 2.0
 _HEAD_BYTES = 100 * 1024
 """An answer's head may be so long."""
 
-_TURNS_TO_READ = 4
-"""Of the event loop: the selector, the protocol, and two to spare."""
+_TURNS_TO_READ = 6
+"""Of the event loop: the selector, TLS, the protocol, as many again for TLS in TLS."""
 
 
 class BadAnswer(LineError):
@@ -118,18 +116,20 @@ class Wire:
 
     Args:
         origin: Of every request's :class:`Target`.
-        tls: None for plain HTTP.
+
+    Raises:
+        ProxyFailed: The environment's proxy is not one that is spoken.
     """
 
-    def __init__(self, origin: httpx.URL, tls: ssl.SSLContext | None) -> None:
-        self._origin = origin
-        self._tls = tls
+    def __init__(self, origin: httpx.URL) -> None:
+        self.origin = origin
+        self._tls = _trusted() if origin.scheme == "https" else None
         self._proxy = _environment_proxy(origin)
         self._line: Line | None = None
         self._http = _conversation()
         self._early: h11.Response | None = None
         self._idle_since = 0.0
-        self._sent_bytes = 0
+        self._was_looked_at = False
         self._quick_bytes = 0
 
     async def ask(
@@ -184,6 +184,7 @@ class Wire:
         if self._line is not None:
             is_fresh = time.monotonic() - self._idle_since < KEEPALIVE_SECONDS
             if is_fresh and not self._line.may_be_heard:
+                self._was_looked_at = True
                 return self._line
             await self.close()
         try:
@@ -195,18 +196,19 @@ class Wire:
             raise NoProgress("no connection in time") from error
         self._http = _conversation()
         self._early = None
-        self._sent_bytes = self._quick_bytes = 0
+        self._was_looked_at = False
+        self._quick_bytes = 0
         return self._line
 
     async def _connect(self) -> Line:
         if self._proxy is None:
-            return await Line.connect(*_address(self._origin), self._tls)
-        outer = httpx.create_ssl_context() if self._proxy.url.scheme == "https" else None
+            return await Line.connect(*_address(self.origin), self._tls)
+        outer = _trusted() if self._proxy.url.scheme == "https" else None
         line = await Line.connect(*_address(self._proxy.url), outer)
         if self._tls is not None:
             try:
                 await self._tunnel(line)
-                await line.start_tls(self._tls, self._origin.host)
+                await line.start_tls(self._tls, _address(self.origin)[0])
             except BaseException:
                 await line.close()
                 raise
@@ -215,7 +217,7 @@ class Wire:
     async def _tunnel(self, line: Line) -> None:
         """Ask the proxy to pass on what comes after (RFC 9110 §9.3.6)."""
         assert self._proxy is not None  # noqa: S101 - asked by _connect
-        host, port = _address(self._origin)
+        host, port = _address(self.origin)
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         headers = {"Host": authority, **_proxy_headers(self._proxy)}
         http = _conversation()
@@ -228,7 +230,7 @@ class Wire:
     def _request(self, method: str, target: Target, headers: Mapping[str, str]) -> h11.Request:
         path, all_headers = target.path, {**headers, **target.headers}
         if self._proxy is not None and self._tls is None:
-            path = str(self._origin).rstrip("/").encode("ascii") + path
+            path = str(self.origin).rstrip("/").encode("ascii") + path
             all_headers |= _proxy_headers(self._proxy)
         return h11.Request(method=method, target=path, headers=list(all_headers.items()))
 
@@ -241,7 +243,12 @@ class Wire:
     async def _send(self, line: Line, unsent: bytes, body: AsyncIterator[bytes] | None) -> bool:
         """Whether all went out; False once the server begins to answer."""
         if body is not None:
-            # The head goes out with the first block: a small request is one segment, and one system call.
+            # A new connection may be one that is closed at once: the head finds out. On one that stood, head
+            # and first block go out together: a small request is one segment, and one system call.
+            if not self._was_looked_at:
+                if not await self._send_pieces(line, unsent):
+                    return False
+                unsent = b""
             async for block in body:
                 if not await self._send_pieces(line, unsent + self._written(h11.Data(data=block))):
                     return False
@@ -253,12 +260,12 @@ class Wire:
         while rest:
             size_bytes = min(max(PIECE_BYTES, self._quick_bytes // QUICK_SHARE), MOST_PIECE_BYTES)
             piece, rest = rest[:size_bytes], rest[size_bytes:]
-            self._sent_bytes += len(piece)
             began = time.monotonic()
-            if self._sent_bytes > AT_ONCE_BYTES and await self._answer_begins(line):
+            if not self._was_looked_at and await self._answer_begins(line):
                 return False
+            self._was_looked_at = False
             line.send(piece)
-            if line.is_full and not await self._taken(line):
+            if line.is_lost or (line.is_full and not await self._taken(line)):
                 return False
             is_quick = time.monotonic() - began < QUICK_SECONDS
             self._quick_bytes = self._quick_bytes + len(piece) if is_quick else 0
@@ -311,7 +318,7 @@ async def _answer(http: h11.Connection, line: Line) -> h11.Response:
 async def _event(http: h11.Connection, line: Line) -> h11.Event:
     while not isinstance(event := _next(http), h11.Event):
         data = await line.receive()
-        if not data and http.their_state is h11.SEND_RESPONSE:
+        if not data and http.their_state is h11.SEND_RESPONSE and not http.trailing_data[0]:
             raise NoAnswer("closed without an answer")
         http.receive_data(data)
     return event
@@ -330,6 +337,14 @@ def _head_of(answer: h11.Response) -> Head:
         key, text = name.decode("ascii"), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return Head(answer.status_code, headers)
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    # Loading the certificates takes about 20 ms; SSL_CERT_FILE and SSL_CERT_DIR are honoured.
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _environment_proxy(origin: httpx.URL) -> httpx.Proxy | None:

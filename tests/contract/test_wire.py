@@ -297,14 +297,17 @@ async def test_what_went_out_while_the_server_was_slow_is_the_audio():
 
 
 class Halting:
-    """Audio whose second block comes only after the loop was busy for a while, so that news waits unseen."""
+    """Audio whose last block comes only after the loop was busy for a while, so that news waits unseen."""
 
-    size_bytes = 9_000
+    def __init__(self, *blocks: bytes) -> None:
+        self._blocks = blocks
+        self.size_bytes = sum(map(len, blocks))
 
     async def blocks(self):
-        yield b"x" * 1_000
-        time.sleep(0.05)  # noqa: ASYNC251 - as other files' work does
-        yield b"x" * 8_000
+        for block in self._blocks[:-1]:
+            yield block
+        time.sleep(0.1)  # noqa: ASYNC251 - as other files' work does
+        yield self._blocks[-1]
 
 
 @pytest.mark.parametrize("is_tls", [False, True])
@@ -317,14 +320,29 @@ async def test_a_reset_before_the_last_block_is_temporary(tmp_path, monkeypatch,
             for _ in range(5):
                 with pytest.raises(TemporaryFailure) as raised:
                     await transport.post(
-                        Upload(f"http{'s' * is_tls}://localhost:{port}/", {}, audio=Halting())
+                        Upload(
+                            f"http{'s' * is_tls}://localhost:{port}/",
+                            {},
+                            audio=Halting(b"x" * 1_000, b"x" * 8_000),
+                        )
                     )
                 assert raised.value.code == "connection_lost"
 
 
+async def test_a_reset_under_the_only_write_is_temporary():
+    """On a connection that stood a moment ago, and whose end the system tells first to who writes."""
+    with resetting(None, answer=OK) as port:
+        async with transporting() as transport:
+            url = f"http://127.0.0.1:{port}/"
+            assert (await _posted(transport, url, b"RIFF")).body == b"{}"
+            with pytest.raises(TemporaryFailure) as raised:
+                await transport.post(Upload(url, {}, audio=Halting(b"x" * 1_000)))
+    assert raised.value.code == "connection_lost"
+
+
 @contextlib.contextmanager
-def resetting(tls):
-    """The port of a server in a thread of its own that reads a head and resets the connection."""
+def resetting(tls, answer=b""):
+    """The port of a server in a thread of its own that hears a request and resets the connection."""
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.1)
@@ -337,7 +355,13 @@ def resetting(tls):
                     if tls is not None:
                         connection = tls.wrap_socket(connection, server_side=True)
                     with connection:
-                        connection.recv(65536)
+                        if answer:
+                            while b"RIFF" not in connection.recv(65536):
+                                pass
+                            connection.sendall(answer)
+                            time.sleep(0.03)
+                        else:
+                            connection.recv(65536)
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
         thread = threading.Thread(target=serve)

@@ -23,10 +23,6 @@ bench: .venv
 	.venv/bin/pip install -q -e '.[bench]'
 	.venv/bin/python bench/run.py
 
-bench: .venv
-	.venv/bin/pip install -q -e '.[bench]'
-	.venv/bin/python bench/run.py
-
 wheel: .venv
 	.venv/bin/python -m build --outdir dist
 

@@ -411,6 +411,18 @@ async def test_a_name_that_is_none_is_no_bug(url):
     assert raised.value.code == "connect_failed"
 
 
+async def test_a_header_that_cannot_be_sent_is_no_bug():
+    """Nothing goes out, and what it holds is not told."""
+    server = Server()
+    async with serving(server) as port, transporting() as transport:
+        with pytest.raises(TemporaryFailure) as raised:
+            await transport.post(
+                Upload(f"http://127.0.0.1:{port}/", {"X-Note": "two\nlines"}, before=b"audio")
+            )
+    assert "lines" not in str(raised.value)
+    assert server.heads == []
+
+
 # TLS through a tunnel -----------------------------------------------------------------------------------
 
 

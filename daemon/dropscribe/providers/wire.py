@@ -232,7 +232,10 @@ class Wire:
         if self._proxy is not None and self._tls is None:
             path = str(self.origin).rstrip("/").encode("ascii") + path
             all_headers |= _proxy_headers(self._proxy)
-        return h11.Request(method=method, target=path, headers=list(all_headers.items()))
+        try:
+            return h11.Request(method=method, target=path, headers=list(all_headers.items()))
+        except h11.LocalProtocolError as error:
+            raise LineError("a header holds what no header can carry") from error
 
     def _written(self, event: h11.Event) -> bytes:
         try:

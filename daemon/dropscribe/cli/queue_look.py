@@ -155,7 +155,8 @@ def _own_look(config: Config) -> Iterator[QueueLook]:
 
 @contextlib.contextmanager
 def _cluster_look(config: Config, queue: QueueConfig) -> Iterator[QueueLook]:
-    from dropscribe.jobs.cluster_look import looking_at_cluster, read_ahead_seconds  # noqa: PLC0415 - see above
+    from dropscribe.jobs.cluster_look import looking_at_cluster  # noqa: PLC0415 - see above
+    from dropscribe.jobs.postgres import read_ahead_seconds  # noqa: PLC0415
     from dropscribe.jobs.roots import Roots  # noqa: PLC0415
 
     is_here = _is_running_here(config.state_dir)

@@ -13,7 +13,6 @@ import psycopg
 
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.jobs.cluster_store import ClusterStore, open_cluster_for_reading, write_cluster_once
-from dropscribe.jobs.postgres import read_ahead_seconds as read_ahead_seconds  # noqa: PLC0414 - commands take it here
 from dropscribe.jobs.postgres import server_of, store_error
 
 if TYPE_CHECKING:

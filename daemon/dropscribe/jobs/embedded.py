@@ -81,8 +81,9 @@ class EmbeddedEngine(RowsEngine):
         """See the seam. The slot is handed on with the answer.
 
         The next claim stands behind it in the store's order, most often in the same transaction: no more
-        attempts are ever under way than there are slots, and none waits for a second sync. Not where the
-        answer costs a budget: what is left of it is known only afterwards.
+        attempts are under way than there are slots, and none waits for a second sync. An answer that cannot
+        be kept takes its slot back; one attempt may have begun by then. Not where the answer costs a budget:
+        what is left of it is known only afterwards.
         """
         running = self._gate.running
         if self.trouble is None and not (booking and booking.spending):

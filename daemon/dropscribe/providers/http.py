@@ -108,8 +108,7 @@ class HttpTransport:
 
     Each request in flight has a connection of its own, and the last one used is used again first. All share
     one SSL context. httpx parses the URLs, trusts the certificates and decodes what is encoded; its client is
-    left out: redirects and cookies are what must not happen here, and its layers cost a small upload more
-    than the bytes themselves (bench/README.md).
+    left out: redirects and cookies are what must not happen here, and it does not hear an early answer.
 
     Args:
         timeout_seconds: From the last byte sent to the whole answer; None is no limit.

@@ -14,10 +14,10 @@ from pathlib import Path
 from place import Scene, Watched, folder
 from results import Curve, Row, at_most
 
-from dropscribe.core.model import AttemptEnd, FileSnapshot, Group, JobState, Kept, NewJob
+from dropscribe.core.model import AttemptEnd, FileSnapshot, Group, JobState, NewJob, StoredResult
 from dropscribe.core.routing import Route
-from dropscribe.jobs import arrivals, rows
-from dropscribe.jobs.store import Store
+from dropscribe.queue.embedded.store import Store
+from dropscribe.queue.sql import intake_queries, rows
 
 SIZES = (1_000, 10_000, 100_000)
 HISTORY = 1_000_000
@@ -93,7 +93,7 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
     spent: dict[str, float] = {}
     with _timed(spent, "submit"):
         for job in new:
-            step(lambda db, job=job: arrivals.submit(db, [job]))
+            step(lambda db, job=job: intake_queries.submit(db, [job]))
     with _timed(spent, "claim"):
         claimed = [step(lambda db: rows.claim(db, request, time.time(), 0))[0] for _ in new]
     with _timed(spent, "keep"):
@@ -122,8 +122,8 @@ def _new_job(batch: int, number: int) -> NewJob:
     return NewJob(_FOLDER, b"new-%d-%d.wav" % (batch, number), snapshot, time.time())
 
 
-def _kept(path: bytes) -> Kept:
-    return Kept(b"{}" * 300, "0" * 64, Group(b"/done", b"", path, (("json", path + b".json"),)))
+def _kept(path: bytes) -> StoredResult:
+    return StoredResult(b"{}" * 300, "0" * 64, Group(b"/done", b"", path, (("json", path + b".json"),)))
 
 
 def _history(count: int) -> list[Row]:

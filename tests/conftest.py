@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.disk.lease import ignore_sigio
+from dropscribe.files.lease import ignore_sigio
 from support.postgres import Postgres, why_no_postgres
 
 ignore_sigio()

@@ -13,15 +13,15 @@ SOURCE = Path(__file__).parent.parent / "daemon" / "dropscribe"
 
 FLOORS = {
     "core": 0,
-    "disk": 1,
+    "files": 1,
     "config": 2,
     "transcripts": 2,
     "providers": 3,
     "publish": 3,
-    "jobs": 3,
+    "queue": 3,
     "media": 4,
     "intake": 4,
-    "work": 4,
+    "pipeline": 4,
     "service": 4,
     "app": 5,
     "cli": 6,

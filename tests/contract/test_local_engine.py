@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected, TemporaryFailure
-from dropscribe.disk.audio import AudioFile
+from dropscribe.files.audio import AudioFile
 from dropscribe.providers.local import LocalProvider
 from support.speech import (
     SAMPLE_RATE_HZ,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.disk.audio import AudioFile
+from dropscribe.files.audio import AudioFile
 from dropscribe.media.build import add_fitted_providers
 from dropscribe.providers.local import LocalProvider
 from support.house import make_config

@@ -7,12 +7,7 @@ import time
 
 import pytest
 
-from dropscribe.core.errors import (
-    AmbiguousFailure,
-    AudioRejected,
-    ProviderUnusable,
-    TemporaryFailure,
-)
+from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.providers import http, wire
 from support.benches import PATHS, failure_of
 from support.emulator import Fault

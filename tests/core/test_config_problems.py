@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import dropscribe.config.build as build_module
 from dropscribe.config.diff import diff_configs
+from dropscribe.config.errors import format_problem
 from dropscribe.config.load import load_config, parse_config
-from dropscribe.config.problems import format_problem
 from dropscribe.config.secret import Secret
 from dropscribe.core.errors import ConfigError, Problem
 

@@ -12,8 +12,8 @@ import pytest
 import dropscribe.config.queue as queue_module
 from dropscribe.cli.main import main
 from dropscribe.config.diff import diff_configs
+from dropscribe.config.errors import format_problem
 from dropscribe.config.load import load_config, parse_config
-from dropscribe.config.problems import format_problem
 from dropscribe.core.errors import ConfigError
 
 pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`)")

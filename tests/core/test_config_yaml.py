@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 import dropscribe.config.yaml as yaml_module
-from dropscribe.config.document import MAX_NODES, Document
 from dropscribe.config.yaml import BrokenYaml, parse_yaml
+from dropscribe.config.yaml_document import MAX_NODES, Document
 from dropscribe.core.errors import ConfigError
 
 SCALARS = [

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropscribe.core.settling import Completeness
-from dropscribe.disk import containers
+from dropscribe.files import containers
 from support.inboxes import wav
 
 COMPLETE, INCOMPLETE, UNKNOWN = Completeness.COMPLETE, Completeness.INCOMPLETE, Completeness.UNKNOWN

@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from dropscribe.service.apprise_notifier import quiet_until
 from dropscribe.service.messages import compose
 from dropscribe.service.notifications import retry_seconds
-from dropscribe.service.people import quiet_until
 
 AT = "2026-11-21T05:00:00Z"
 

@@ -8,7 +8,7 @@ import pytest
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.routing import BACKLOG
-from dropscribe.jobs import backlog
+from dropscribe.queue.sql import backlog
 from support.house import House, make_config, tree
 
 

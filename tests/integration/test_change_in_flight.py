@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from dropscribe.jobs import arrivals
-from dropscribe.work import publisher
+from dropscribe.pipeline import publisher
+from dropscribe.queue.sql import intake_queries
 from support.faults import Faults
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
@@ -143,7 +143,9 @@ async def test_a_file_renamed_in_the_inbox_is_filed_under_its_new_name(tmp_path,
         path = await house.drop_and_wait()
         (tmp_path / "inbox/2026").mkdir()
         os.rename(path, tmp_path / "inbox/2026/renamed.wav")
-        await house.store.do(lambda db: arrivals.relocate(db, "calls", b"call.wav", b"2026/renamed.wav"))
+        await house.store.do(
+            lambda db: intake_queries.relocate(db, "calls", b"call.wav", b"2026/renamed.wav")
+        )
         await house.go_on()
 
     assert tree(tmp_path / "done") == {f"2026/renamed.{suffix}" for suffix in ("wav", "json", "txt")}
@@ -253,7 +255,7 @@ async def test_a_listing_that_misses_a_file_while_a_slow_disk_files_it_ends_noth
 
         def withdraw():
             places = [(b"", b"call.wav")]
-            house.store.call(lambda db: arrivals.withdraw(db, "calls", places, "missing")).result()
+            house.store.call(lambda db: intake_queries.withdraw(db, "calls", places, "missing")).result()
 
         faults.before["renameat2"] = lambda: faults.before.update(fsync=withdraw)
         await house.go_on()

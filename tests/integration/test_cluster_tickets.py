@@ -11,15 +11,16 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 
 from structlog.testing import capture_logs
 
-from dropscribe.core.model import AttemptEnd, Group, JobState, Kept
+from dropscribe.core.model import AttemptEnd, Group, JobState, StoredResult
 from dropscribe.core.retry import RetryLimits
-from dropscribe.jobs import rescue, rows, tickets
-from dropscribe.jobs.cluster_store import ClusterStore
-from dropscribe.jobs.engine import Lane, Plan
-from dropscribe.jobs.nodes import Node, beat
-from dropscribe.jobs.roots import Roots
+from dropscribe.queue.cluster import dispatch, orphan_recovery
+from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.queue.cluster.nodes import Node, beat
+from dropscribe.queue.cluster.store import ClusterStore
+from dropscribe.queue.engine import Plan, ProviderLimits
+from dropscribe.queue.sql import rows
 
-LANE = Lane("pulse", 8)
+LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
 LIMITS = RetryLimits(1.0, 2.0, 60.0, 3, 5)
 JOB = (
@@ -31,19 +32,19 @@ JOB = (
 
 @pytest.fixture
 def store(postgres_dsn, tmp_path):
-    with contextlib.closing(ClusterStore(postgres_dsn, Roots({"share": tmp_path}), "n0")) as made:
+    with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n0")) as made:
         yield made
 
 
 @pytest.fixture
 def other(postgres_dsn, tmp_path, store):
-    with contextlib.closing(ClusterStore(postgres_dsn, Roots({"share": tmp_path}), "n1")) as made:
+    with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n1")) as made:
         yield made
 
 
 def free_slots(store):
     """How many another node can have."""
-    slots = tickets.Slots()
+    slots = dispatch.Slots()
 
     def look(db):
         count = sum(slots.take(db, LANE, ticket) for ticket in range(LANE.slots + 1))
@@ -56,7 +57,7 @@ def free_slots(store):
 
 def test_slots_that_were_let_go_of_are_everybodys(store, other):
     """However often this node took one beside its others: in time the server plans the question anew."""
-    slots = tickets.Slots()
+    slots = dispatch.Slots()
     for ticket in range(LANE.slots):
         assert store.call(lambda db, ticket=ticket: slots.take(db, LANE, ticket)).result()
     assert free_slots(other) == 0
@@ -71,7 +72,7 @@ def test_slots_that_were_let_go_of_are_everybodys(store, other):
 
 def test_a_slot_taken_in_a_batch_that_failed_is_not_lost(store, other):
     """Session locks outlive the rollback: the same ticket has the same slot in the transaction begun anew."""
-    slots = tickets.Slots()
+    slots = dispatch.Slots()
     slots_taken = []
 
     def fail(db):
@@ -105,13 +106,13 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
     def prepare(db):
         beat(db, Node("n0", "here", "all", "1"), now, 0, now)
         job_id = db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0")).fetchone()[0]
-        tickets.feed(db, PLAN, lambda new: [77 for _ in new], now)
+        dispatch.feed(db, PLAN, lambda new: [77 for _ in new], now)
         return job_id
 
     job_id = store.call(prepare).result()
     ask = "SELECT ticket FROM jobs WHERE id = ?"
     assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (77,)
-    cut_off, void = store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, now)).result()
+    cut_off, void = store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, now)).result()
     assert (cut_off, void) == ({}, [77])
     assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (None,)
 
@@ -126,9 +127,9 @@ def test_what_a_living_node_has_begun_is_left_to_it(store):
         db.execute("UPDATE jobs SET ticket = 77, lane = 'pulse' WHERE id = ?", (job_id,))
 
     store.call(prepare).result()
-    assert store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, now)).result() == ({}, [])
+    assert store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, now)).result() == ({}, [])
     later = now + 60
-    cut_off, void = store.call(lambda db: rescue.take_back_silent(db, [77], LIMITS, later)).result()
+    cut_off, void = store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, later)).result()
     assert {name: [job.path for job in jobs] for name, jobs in cut_off.items()} == {"n0": [b"a.wav"]}
     assert void == [77]
 
@@ -142,10 +143,12 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 
     store.call(prepare).result()
     with capture_logs() as during:
-        cut_off, _ = store.call(lambda db: rescue.take_back_silent(db, [], LIMITS, store.now())).result()
+        cut_off, _ = store.call(
+            lambda db: orphan_recovery.take_back_silent(db, [], LIMITS, store.now())
+        ).result()
     assert during == []
     with capture_logs() as told:
-        rescue.tell_of_silent(cut_off)
+        orphan_recovery.tell_of_silent(cut_off)
     counts = {line["node"]: line["cut_off"] for line in told if line["event"] == "node.silent"}
     files = sorted(line["path"] for line in told if line["event"] == "attempt.interrupted")
     assert (counts, files) == ({"n1": 1, "n2": 2}, [b"a.wav", b"b.wav", b"c.wav"])
@@ -173,7 +176,7 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
         job_id = db.execute(JOB, (b"a.wav", b"a", row["state"], "n1")).fetchone()[0]
         changes = "UPDATE jobs SET received_at = ?, code = ?, ticket = ? WHERE id = ?"
         db.execute(changes, (now + row["received_at"], row["code"], row["ticket"], job_id))
-        return tickets.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
+        return dispatch.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
 
     assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])
 
@@ -181,7 +184,7 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
 def kept_as(tmp_path, name):
     """An answer with the names of its group."""
     group = Group(bytes(tmp_path) + b"/done", b"", name + b".wav", (("json", name + b".json"),))
-    return Kept(b"{}", "digest", group)
+    return StoredResult(b"{}", "digest", group)
 
 
 def keep(store, job, kept):

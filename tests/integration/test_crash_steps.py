@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.disk.crashpoint import POINTS
+from dropscribe.files.crashpoint import POINTS
 from support.house import digest, read_json, tree
 
 TESTS = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ PROGRAM = """
 import asyncio, os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from dropscribe.disk.lease import ignore_sigio
+from dropscribe.files.lease import ignore_sigio
 from support.house import House, make_config
 from support.scripted import ScriptedProvider
 

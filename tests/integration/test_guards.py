@@ -9,7 +9,7 @@ import pytest
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioChanged, AudioUnsafe
-from dropscribe.disk.audio import open_beneath
+from dropscribe.files.audio import open_beneath
 from dropscribe.publish.filing import publish
 from dropscribe.publish.publication import NameTaken
 from support.house import House, make_config, tree

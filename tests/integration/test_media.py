@@ -19,7 +19,7 @@ import pytest
 import dropscribe
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
-from dropscribe.disk.audio import AudioFile
+from dropscribe.files.audio import AudioFile
 from dropscribe.media.build import add_fitted_providers, sweep_spool
 from dropscribe.media.spool import Spool
 from dropscribe.transcripts.model import Segment, Transcript, Word
@@ -483,7 +483,7 @@ async def test_a_full_disk_leaves_the_file_waiting(house_of, tmp_path, monkeypat
     provider = Listening()
     content = write_wav(tmp_path / "x.wav", noise(20))
     monkeypatch.setattr("dropscribe.media.spool.SPARE_BYTES", 2**62)
-    monkeypatch.setattr("dropscribe.work.handler.LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("dropscribe.pipeline.handler.LOOK_AGAIN_SECONDS", 0.05)
     async with house_of(provider, prepare="always") as house:
         await house.drop("call.wav", content)
         await house.until(lambda: house.lookout.looked)
@@ -569,7 +569,7 @@ import asyncio, resource, sys
 from pathlib import Path
 sys.path[:0] = [{source!r}, {tests!r}]
 from dropscribe.config.model import ProviderConfig
-from dropscribe.disk.audio import AudioFile
+from dropscribe.files.audio import AudioFile
 from dropscribe.media.build import add_fitted_providers
 from support.house import make_config
 from support.scripted import ScriptedProvider

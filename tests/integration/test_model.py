@@ -22,11 +22,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dropscribe.app import inbox_queue
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.disk import writing
+from dropscribe.files import writing
 from dropscribe.intake.inbox import Inbox
-from dropscribe.jobs import embedded, kept_looks, rows_engine
+from dropscribe.pipeline import handler, publisher
 from dropscribe.publish import filing, moving, sidecars
-from dropscribe.work import handler, publisher
+from dropscribe.queue import rows_engine
+from dropscribe.queue.embedded import engine, publish_schedule
 from support.house import House, digest, make_config, read_json
 from support.inboxes import wav
 from support.scripted import ScriptedProvider
@@ -42,9 +43,9 @@ ANSWERS = {
 _WAITS = {
     publisher: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS", "WRITER_WAIT_SECONDS"),
     handler: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
-    embedded: ("FULL_LOOK_SECONDS",),
+    engine: ("FULL_LOOK_SECONDS",),
     rows_engine: ("FULL_LOOK_SECONDS",),
-    kept_looks: ("_GAP_SECONDS",),
+    publish_schedule: ("_GAP_SECONDS",),
 }
 names = st.sampled_from(NAMES)
 which = st.integers(0, 1000)
@@ -62,7 +63,7 @@ class Life:
         self.now = now
         self.has_crashed = False
         self.steps_left = None
-        for module in (embedded, rows_engine, handler, writing, filing, moving, sidecars, inbox_queue):
+        for module in (engine, rows_engine, handler, writing, filing, moving, sidecars, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 
     def _reached(self, _name):

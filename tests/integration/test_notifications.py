@@ -19,22 +19,22 @@ import pytest
 from structlog.testing import capture_logs
 
 import dropscribe.config.notify as config_module
-from dropscribe.app.health import _build_notifications
+from dropscribe.app.observability import _build_notifications
 from dropscribe.app.reporter import Reporter
+from dropscribe.config.errors import format_problem
 from dropscribe.config.load import parse_config
-from dropscribe.config.problems import format_problem
 from dropscribe.core.budget import Account
 from dropscribe.core.errors import ConfigError
 from dropscribe.core.limits import Limit, Period
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.jobs import outbox
-from dropscribe.jobs.outbox import Letter
-from dropscribe.jobs.store import Store
+from dropscribe.queue.embedded.store import Store
+from dropscribe.queue.sql import outbox
+from dropscribe.queue.sql.outbox import Notification
+from dropscribe.service import apprise_notifier as people_module
 from dropscribe.service import notifications as module
-from dropscribe.service import people as people_module
+from dropscribe.service.apprise_notifier import People
 from dropscribe.service.messages import compose
 from dropscribe.service.notifications import Courier, Notifications
-from dropscribe.service.people import People
 from dropscribe.service.webhook import Webhook
 from support.daemon_process import Installation, wait_until
 from support.emulator import Emulator, Fault
@@ -153,7 +153,7 @@ async def test_a_letter_is_given_up_after_a_day(store, receiver):
     """With one line; what is younger is tried again."""
     hook = Webhook(receiver.url, SECRET)
     receiver.statuses.extend([500, 500])
-    old = Letter(0, "old", time.time() - module.GIVE_UP_SECONDS - 60, '{"event": "failed"}')
+    old = Notification(0, "old", time.time() - module.GIVE_UP_SECONDS - 60, '{"event": "failed"}')
     await store.do(lambda db: outbox.put(db, old, [hook.name]))
     with capture_logs() as lines:
         courier = Courier(store, hook)
@@ -166,8 +166,8 @@ async def test_what_nobody_gets_any_more_is_forgotten(store, receiver):
     """A recipient that left the config, and what lay for more than a day while the daemon was down."""
     hook = Webhook(receiver.url, SECRET)
     now = time.time()
-    await store.do(lambda db: outbox.put(db, Letter(0, "a", now, "{}"), ["webhook:gone"]))
-    await store.do(lambda db: outbox.put(db, Letter(0, "b", now - 2 * 86400, "{}"), [hook.name]))
+    await store.do(lambda db: outbox.put(db, Notification(0, "a", now, "{}"), ["webhook:gone"]))
+    await store.do(lambda db: outbox.put(db, Notification(0, "b", now - 2 * 86400, "{}"), [hook.name]))
     with capture_logs() as lines:
         async with running(Notifications(store, [hook])):
             await emptied(store)
@@ -179,7 +179,7 @@ async def test_a_clock_set_back_keeps_nobody_waiting(store, receiver):
     """A letter from the future goes out at the next start."""
     hook = Webhook(receiver.url, SECRET)
     await store.do(
-        lambda db: outbox.put(db, Letter(0, "a", time.time() + 10**8, '{"event": "x"}'), [hook.name])
+        lambda db: outbox.put(db, Notification(0, "a", time.time() + 10**8, '{"event": "x"}'), [hook.name])
     )
     async with running(Notifications(store, [hook])):
         await until(lambda: receiver.told)

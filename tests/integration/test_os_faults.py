@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from dropscribe.core.errors import StoreBusy, StoreUnusable
-from dropscribe.jobs import embedded, rows_engine, store
-from dropscribe.work import handler, publisher
+from dropscribe.pipeline import handler, publisher
+from dropscribe.queue import rows_engine
+from dropscribe.queue.embedded import engine, store
 from support.faults import WAYS, Faults, filled, tmpfs
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
@@ -29,7 +30,7 @@ def _soon(monkeypatch):
     monkeypatch.setattr(handler, "LOOK_AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(handler, "LONGEST_LOOK_SECONDS", 0.001)
     monkeypatch.setattr(rows_engine, "FULL_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(embedded, "FULL_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(engine, "FULL_LOOK_SECONDS", 0.01)
 
 
 @pytest.fixture

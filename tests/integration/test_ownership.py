@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.disk import owner_file
-from dropscribe.disk.owner_file import OWN_FOLDER, create_owner, name_lock, read_owner
+from dropscribe.files import owner_file
+from dropscribe.files.owner_file import OWN_FOLDER, create_owner, name_lock, read_owner
 from dropscribe.intake import ownership
 from dropscribe.intake.ownership import Ownership, find_live_owner
 from support.inboxes import Station, running, wait_until

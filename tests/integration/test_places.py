@@ -13,7 +13,7 @@ import pytest
 
 from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import TemporaryFailure
-from dropscribe.work import publisher
+from dropscribe.pipeline import publisher
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree
 from support.inboxes import wav

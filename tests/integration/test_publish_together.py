@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from dropscribe.core.errors import AudioChanged, AudioMissing, PublishError
-from dropscribe.disk import writing
-from dropscribe.disk.lease import ignore_sigio
+from dropscribe.files import writing
+from dropscribe.files.lease import ignore_sigio
 from dropscribe.publish import filing
 from dropscribe.publish.filing import publish, publish_together
 from dropscribe.publish.publication import AcrossMounts, NameTaken

@@ -11,7 +11,7 @@ import pytest
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected
-from dropscribe.jobs import ledger
+from dropscribe.queue.sql import result_cache
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -144,7 +144,7 @@ async def test_a_forgotten_answer_is_paid_for_again(tmp_path):
     """Forgetting takes effect at once, in a daemon that runs."""
     async with House(keeping(tmp_path)) as house:
         await drop_in_turn(house, "first.wav")
-        assert await house.store.do(lambda db: ledger.forget(db, digest(AUDIO))) == 1
+        assert await house.store.do(lambda db: result_cache.forget(db, digest(AUDIO))) == 1
         await drop_in_turn(house, "again.wav")
 
     assert len(house.providers["main"].calls) == 2
@@ -168,7 +168,7 @@ async def test_the_ledger_stays_within_its_bounds(tmp_path):
 
         def prune(db):
             sizes = [n for (n,) in db.execute("SELECT length(document) FROM ledger ORDER BY kept_at")]
-            gone = ledger.prune(db, 0.0, most_bytes=sum(sizes[3:]))
+            gone = result_cache.prune(db, 0.0, most_bytes=sum(sizes[3:]))
             left = db.execute("SELECT sum(length(document)) FROM ledger").fetchone()[0]
             return (
                 gone,
@@ -177,7 +177,7 @@ async def test_the_ledger_stays_within_its_bounds(tmp_path):
             )
 
         assert await house.store.do(prune) == (3, True, True)
-        assert await house.store.do(lambda db: ledger.prune(db, time.time() + 1)) == 3
+        assert await house.store.do(lambda db: result_cache.prune(db, time.time() + 1)) == 3
 
 
 async def test_a_plain_file_is_not_hashed_for_the_ledger(tmp_path):

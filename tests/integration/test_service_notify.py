@@ -10,7 +10,7 @@ import uuid
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.service.notify import Notifier, library_sender, socket_sender
+from dropscribe.service.sd_notify import Notifier, library_sender, socket_sender
 from support.notify_socket import listening
 
 

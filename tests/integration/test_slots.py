@@ -7,7 +7,8 @@ import contextlib
 import threading
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.jobs import embedded, rows_engine
+from dropscribe.queue import rows_engine
+from dropscribe.queue.embedded import engine
 from support.house import House, make_config
 from support.scripted import ScriptedProvider, transcript_of
 
@@ -88,7 +89,7 @@ def _mark_steps(db):
 
 async def test_answers_that_find_no_room_keep_their_slots(tmp_path, monkeypatch):
     """However long the queue cannot grow, no more is sent than can wait in memory; all is kept after."""
-    for module in (rows_engine, embedded):
+    for module in (rows_engine, engine):
         monkeypatch.setattr(module, "FULL_LOOK_SECONDS", 0.01)
     script = ScriptedProvider([lambda _: transcript_of("word " * 20_000)] * 6, gate=asyncio.Event())
     async with House(_config(tmp_path, 1), {"main": script}) as house:

@@ -12,8 +12,8 @@ import pytest
 
 from dropscribe.core.errors import StoreFull, StoreInUse, StoreUnusable
 from dropscribe.core.routing import Route
-from dropscribe.jobs.rows import ClaimRequest, claim
-from dropscribe.jobs.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
+from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
+from dropscribe.queue.sql.rows import ClaimRequest, claim
 
 
 def test_a_state_directory_has_one_owner(tmp_path):
@@ -70,7 +70,7 @@ async def test_a_database_of_version_1_goes_on(tmp_path):
     """What an older daemon left behind is migrated with nothing lost, and its files are fed."""
     path = tmp_path / "queue.db"
     with sqlite3.connect(path) as db:
-        db.executescript(resources.files("dropscribe.jobs").joinpath("schema.sql").read_text("utf-8"))
+        db.executescript(resources.files("dropscribe.queue").joinpath("schema.sql").read_text("utf-8"))
         db.execute("PRAGMA user_version = 1")
         columns = "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns"
         db.execute(

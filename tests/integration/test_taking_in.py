@@ -18,17 +18,25 @@ from dropscribe.core.model import (
     FileSnapshot,
     Group,
     JobState,
-    Kept,
     NewJob,
     Scope,
     ScopeKind,
     Spending,
+    StoredResult,
 )
 from dropscribe.core.routing import BACKLOG
-from dropscribe.jobs import accounts, arrivals, attempt_rows, backlog, ledger, rows, transactions
-from dropscribe.jobs.portable import read_records
-from dropscribe.jobs.store import Store
-from dropscribe.jobs.taking_in import bring
+from dropscribe.queue.embedded.store import Store
+from dropscribe.queue.portable import read_records
+from dropscribe.queue.sql import (
+    attempt_rows,
+    backlog,
+    budget_usage,
+    intake_queries,
+    result_cache,
+    rows,
+    transactions,
+)
+from dropscribe.queue.taking_in import bring
 
 INODE = (1 << 64) - 2
 """As some network file systems number theirs: more than SQLite holds."""
@@ -40,11 +48,11 @@ def open_store(kind, root, request):
     """An empty queue of one kind whose folders are below *root*."""
     if kind == "embedded":
         return Store(root / "state")
-    from dropscribe.jobs.cluster_store import ClusterStore
-    from dropscribe.jobs.roots import Roots
+    from dropscribe.queue.cluster.mount_map import MountMap
+    from dropscribe.queue.cluster.store import ClusterStore
 
     dsn = request.getfixturevalue("postgres").new_database()
-    return ClusterStore(dsn, Roots({"share": root}), "one")
+    return ClusterStore(dsn, MountMap({"share": root}), "one")
 
 
 @pytest.fixture(params=[("embedded", "cluster"), ("cluster", "embedded"), ("embedded", "embedded")], ids=str)
@@ -76,7 +84,7 @@ def new_job(name=b"a.wav", *, is_stable=True):
 
 def begun(db, new, provider="main"):
     """A job whose attempt runs."""
-    arrivals.submit(db, [new])
+    intake_queries.submit(db, [new])
     (job_id,) = db.execute("SELECT max(id) FROM jobs").fetchone()
     return rows.begin_attempt(db, job_id, provider, 1001.0)
 
@@ -89,7 +97,7 @@ def kept(store, root, new=None, *, rejected=False, name=b"a"):
         name + b".wav",
         (("json", name + b".json"), ("txt", name + b".txt")),
     )
-    answer = Kept(b'{"text": "heard \\xc3\\xa9"}', "ab" * 32, group)
+    answer = StoredResult(b'{"text": "heard \\xc3\\xa9"}', "ab" * 32, group)
     spending = Spending(Scope(ScopeKind.PROVIDER, "main"), DAY, 1.5, 60.0)
     booking = Booking(AnswerKey("ab" * 32, "settings"), 1e9, (spending,))
 
@@ -137,7 +145,7 @@ def test_a_kept_answer_arrives_as_it_was(pair, place, tmp_path, rejected):
     assert [tried.status for tried in do(pair[1], lambda db: attempt_rows.read_attempts(db, job.id))] == [200]
     reserved = do(pair[1], lambda db: db.execute("SELECT path FROM reservations").fetchall())
     assert {path for (path,) in reserved} == {job.kept.group.path(name) for name in answer.group.names}
-    known = do(pair[1], lambda db: ledger.read_answer(db, AnswerKey("ab" * 32, "settings"), 0.0))
+    known = do(pair[1], lambda db: result_cache.read_answer(db, AnswerKey("ab" * 32, "settings"), 0.0))
     assert (known.document, known.filed) == (answer.document, None)
     assert amounts(pair[1]) == [(1.5, 60.0, 0.0)]
 
@@ -160,8 +168,8 @@ def test_what_was_spent_since_is_added_alone(pair, place, tmp_path):
     kept(pair[0], tmp_path / "from")
     move(pair, place)
     more = Spending(Scope(ScopeKind.PROVIDER, "main"), DAY, 0.5, None)
-    do(pair[0], lambda db: accounts.write_spending(db, more, 1003.0))
-    do(pair[1], lambda db: accounts.write_spending(db, more, 1003.0))
+    do(pair[0], lambda db: budget_usage.write_spending(db, more, 1003.0))
+    do(pair[1], lambda db: budget_usage.write_spending(db, more, 1003.0))
     move(pair, place)
     assert amounts(pair[1]) == [(2.5, 60.0, 2.0)]
 
@@ -169,7 +177,7 @@ def test_what_was_spent_since_is_added_alone(pair, place, tmp_path):
 def test_what_waits_there_makes_room(pair, place, tmp_path):
     """The same file was found there again before: one job is left, with the answer."""
     kept(pair[0], tmp_path / "from")
-    do(pair[1], lambda db: arrivals.submit(db, [new_job()]))
+    do(pair[1], lambda db: intake_queries.submit(db, [new_job()]))
     assert move(pair, place).jobs == 1
     states = do(pair[1], lambda db: db.execute("SELECT state FROM jobs ORDER BY id").fetchall())
     assert states == [("withdrawn",), ("transcribed",)]
@@ -200,7 +208,7 @@ def test_a_folder_is_past_its_first_start(pair, place, tmp_path):
     move(pair, place)
     do(pair[1], lambda db: backlog.begin(db, {"calls": True, "new": True}, time.time()))
     dropped = [replace(new_job(b"old.wav"), folder=folder) for folder in ("calls", "new")]
-    do(pair[1], lambda db: arrivals.submit(db, dropped))
+    do(pair[1], lambda db: intake_queries.submit(db, dropped))
     sql = "SELECT folder, pin FROM jobs WHERE state = 'queued' ORDER BY folder"
     assert do(pair[1], lambda db: db.execute(sql).fetchall()) == [("calls", ""), ("new", BACKLOG)]
 

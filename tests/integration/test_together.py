@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dropscribe.work import together
-from dropscribe.work.together import Together, run_each
+from dropscribe.pipeline import batching
+from dropscribe.pipeline.batching import BatchExecutor, run_each
 
 
 class Desk:
@@ -40,7 +40,7 @@ def desk(monkeypatch, threads):
 
     Its doors open before the pool is waited for.
     """
-    monkeypatch.setattr(together, "VISITS_AT_ONCE", 1)
+    monkeypatch.setattr(batching, "VISITS_AT_ONCE", 1)
     found = Desk()
     yield found
     for door in found.doors:
@@ -55,8 +55,8 @@ async def _arrive(pending, *names):
 
 async def test_nobody_waits_for_company_and_what_comes_meanwhile_goes_together(desk, threads, monkeypatch):
     """The first goes alone and at once; the others share the next visit, each with its own result."""
-    monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
-    pending = Together(threads, desk)
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
+    pending = BatchExecutor(threads, desk)
     first = await _arrive(pending, "first")
     rest = await _arrive(pending, "a", "bad b", "c")
     desk.doors[0].set()
@@ -70,8 +70,8 @@ async def test_nobody_waits_for_company_and_what_comes_meanwhile_goes_together(d
 
 async def test_a_slow_visit_does_not_hold_up_those_behind_it(desk, threads, monkeypatch):
     """After a moment another thread takes what waits."""
-    monkeypatch.setattr(together, "SLOW_SECONDS", 0.001)
-    pending = Together(threads, desk)
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 0.001)
+    pending = BatchExecutor(threads, desk)
     slow = await _arrive(pending, "slow")
     behind = await _arrive(pending, "a", "b")
 
@@ -81,10 +81,10 @@ async def test_a_slow_visit_does_not_hold_up_those_behind_it(desk, threads, monk
 
 async def test_each_slow_visit_lets_another_go(desk, threads, monkeypatch):
     """Who waits behind two slow visits is served by a third, though nobody new has come."""
-    monkeypatch.setattr(together, "SLOW_SECONDS", 0.001)
-    monkeypatch.setattr(together, "MOST_TOGETHER", 2)
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 0.001)
+    monkeypatch.setattr(batching, "MOST_TOGETHER", 2)
     desk.doors.append(threading.Event())
-    pending = Together(threads, desk)
+    pending = BatchExecutor(threads, desk)
     slow = await _arrive(pending, "slow", "slower", "slowest")
     behind = await _arrive(pending, "a", "b")
 
@@ -94,8 +94,8 @@ async def test_each_slow_visit_lets_another_go(desk, threads, monkeypatch):
 
 async def test_who_has_gone_before_his_turn_is_not_served(desk, threads, monkeypatch):
     """A cancelled caller's item is left out, those beside it are not."""
-    monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
-    pending = Together(threads, desk)
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
+    pending = BatchExecutor(threads, desk)
     first = await _arrive(pending, "first")
     gone, there = await _arrive(pending, "gone", "there")
     gone.cancel()
@@ -109,9 +109,9 @@ async def test_who_has_gone_before_his_turn_is_not_served(desk, threads, monkeyp
 
 async def test_a_crowd_that_has_gone_holds_up_nobody_behind_it(desk, threads, monkeypatch):
     """Who stands behind a whole visit of cancelled callers is served, though nobody new comes."""
-    monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
-    monkeypatch.setattr(together, "MOST_TOGETHER", 2)
-    pending = Together(threads, desk)
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(batching, "MOST_TOGETHER", 2)
+    pending = BatchExecutor(threads, desk)
     first = await _arrive(pending, "first")
     *gone, there = await _arrive(pending, "gone", "gone too", "there")
     for task in gone:
@@ -126,9 +126,9 @@ async def test_a_crowd_that_has_gone_holds_up_nobody_behind_it(desk, threads, mo
 
 async def test_no_visit_takes_more_than_its_share(desk, threads, monkeypatch):
     """A crowd is served in several visits, in order."""
-    monkeypatch.setattr(together, "SLOW_SECONDS", 60.0)
-    monkeypatch.setattr(together, "MOST_TOGETHER", 2)
-    pending = Together(threads, desk)
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(batching, "MOST_TOGETHER", 2)
+    pending = BatchExecutor(threads, desk)
     crowd = await _arrive(pending, *"abcde")
     desk.doors[0].set()
 
@@ -143,12 +143,12 @@ async def test_work_that_breaks_is_told_to_all_who_came(threads):
         raise RuntimeError("the desk is on fire")
 
     with pytest.raises(RuntimeError, match="on fire"):
-        await Together(threads, broken).do("a")
+        await BatchExecutor(threads, broken).do("a")
 
 
 async def test_calls_that_go_together_succeed_and_fail_alone(threads):
     """Each caller gets his own call's result or exception."""
-    pending = Together(threads, run_each)
+    pending = BatchExecutor(threads, run_each)
     found = await asyncio.gather(
         pending.do(lambda: 1), pending.do(lambda: 1 / 0), pending.do(lambda: 3), return_exceptions=True
     )

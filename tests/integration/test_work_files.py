@@ -16,7 +16,7 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.core.model import FileSnapshot, NewJob
-from dropscribe.jobs.rows import inode_of_row
+from dropscribe.queue.sql.rows import inode_of_row
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -296,9 +296,9 @@ async def test_a_file_taken_away_in_flight_waits_for_the_listing(tmp_path):
     async with House(make_config(tmp_path), {"main": script}) as house:
         await house.drop("call.wav", b"content")
         await house.until(lambda: house.lookout.looked)
-        from dropscribe.jobs import arrivals
+        from dropscribe.queue.sql import intake_queries
 
-        await house.store.do(lambda db: arrivals.relocate(db, "calls", b"call.wav", b"other.wav"))
+        await house.store.do(lambda db: intake_queries.relocate(db, "calls", b"call.wav", b"other.wav"))
         await house.until(lambda: house.listener.files)
 
     assert tree(tmp_path / "done") == {"other.wav", "other.json", "other.txt"}

@@ -11,7 +11,7 @@ import pytest
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.secret import Secret
 from dropscribe.core.errors import ProviderError
-from dropscribe.disk.audio import AudioFile
+from dropscribe.files.audio import AudioFile
 from dropscribe.providers.build import build_provider
 from support.vendors import KEY
 

@@ -38,8 +38,8 @@ if ahead_seconds:
     time.time_ns = lambda: true_time_ns() + int(ahead_seconds * 1e9)
 quick = json.loads(os.environ.get("TEST_QUICK", "{}"))
 if quick:
-    from dropscribe.jobs import lane_worker, nodes, rescue, tickets
-    assert "dropscribe.jobs.draws" not in sys.modules  # it takes their names with it
+    from dropscribe.queue.cluster import provider_worker, nodes, orphan_recovery, dispatch
+    assert "dropscribe.queue.cluster.worker_pool" not in sys.modules  # it takes their names with it
     for module, name, short in (
         (lane_worker, "BEAT_SECONDS", "beat"),
         (lane_worker, "STALLED_SECONDS", "silent"),

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.disk import audio, writing
-from dropscribe.publish import filing, letting_go, moving, sidecars
+from dropscribe.files import audio, writing
+from dropscribe.publish import filing, moving, safe_delete, sidecars
 from support.house import House, make_config
 
 CALLS = frozenset(
@@ -65,7 +65,7 @@ class Faults:
         self.before = {}
         self._errno, self._from, self._count = 0, 0, 0
         self._lock = threading.Lock()
-        for module in (audio, writing, filing, moving, sidecars, letting_go):
+        for module in (audio, writing, filing, moving, sidecars, safe_delete):
             if hasattr(module, "os"):
                 monkeypatch.setattr(module, "os", _FaultyOs(self))
         monkeypatch.setattr(writing, "_libc", _FaultyLibc(self, writing._libc))

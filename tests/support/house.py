@@ -23,17 +23,17 @@ from dropscribe.config.model import (
 from dropscribe.config.secret import Secret
 from dropscribe.core.model import NewJob
 from dropscribe.core.retry import RetryLimits
-from dropscribe.disk.audio import snapshot_of
-from dropscribe.jobs.store import Store
-from dropscribe.work.answers import Answers
-from dropscribe.work.budgets import Budgets
-from dropscribe.work.fallback import Fallback
-from dropscribe.work.handler import Handler
-from dropscribe.work.holds import Holds
-from dropscribe.work.plan import build_plan
-from dropscribe.work.publisher import Publisher
-from dropscribe.work.reuse import Reuse
-from dropscribe.work.setup import DiskThreads, Setup
+from dropscribe.files.audio import snapshot_of
+from dropscribe.pipeline.budgets import Budgets
+from dropscribe.pipeline.deduplication import Reuse
+from dropscribe.pipeline.fallback import Fallback
+from dropscribe.pipeline.handler import Handler
+from dropscribe.pipeline.holds import Holds
+from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.publisher import Publisher
+from dropscribe.pipeline.results import Answers
+from dropscribe.pipeline.runtime_config import DiskThreads, RuntimeConfig
+from dropscribe.queue.embedded.store import Store
 from support.scripted import ScriptedProvider
 
 CLUSTER_DSN: list[str] = []
@@ -161,7 +161,7 @@ class House:
         publisher = Publisher(self.engine, self.lookout, self.listener, self.disks, answers, self.store.token)
         self.budgets = Budgets(self.engine, self.listener, self.disks)
         self.handler = Handler(
-            setup=Setup(self.config, self.providers, limits),
+            setup=RuntimeConfig(self.config, self.providers, limits),
             queue=self.engine,
             holds=self.holds,
             intake=self.lookout,

@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Group
-from dropscribe.disk.audio import snapshot_of
-from dropscribe.publish.publication import Publication
+from dropscribe.files.audio import snapshot_of
+from dropscribe.publish.publication import PublishRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 SIDECARS = {"json": b"{}", "txt": b"text\n"}
 
 
-def publication_of(audio: Path, done: Path) -> Publication:
+def publication_of(audio: Path, done: Path) -> PublishRequest:
     """*audio*, as it is now, on its way to *done* with two sidecars under its stem."""
     names = tuple((form, os.fsencode(f"{audio.stem}.{form}")) for form in SIDECARS)
-    return Publication(
+    return PublishRequest(
         inbox=os.fsencode(audio.parent),
         path=os.fsencode(audio.name),
         snapshot=snapshot_of(audio.stat()),

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd, FileSnapshot, Hold, NewJob, Scope, ScopeKind
-from dropscribe.disk.audio import snapshot_of
-from dropscribe.jobs import hold_rows
-from dropscribe.jobs.store import Store
+from dropscribe.files.audio import snapshot_of
+from dropscribe.queue.embedded.store import Store
+from dropscribe.queue.sql import hold_rows
 from dropscribe.service.live import write_live
 
 if TYPE_CHECKING:

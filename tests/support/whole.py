@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 
 from dropscribe.app import daemon
-from dropscribe.intake import rounds
-from dropscribe.service.notify import Notifier
+from dropscribe.intake import scanner
+from dropscribe.service.sd_notify import Notifier
 from support.scripted import ScriptedProvider
 
 
@@ -23,7 +23,7 @@ class Whole:
         self.config = config
         self.providers = scripts or {name: ScriptedProvider() for name in config.providers}
         monkeypatch.setattr(daemon, "_build_providers", lambda *_: self.providers)
-        monkeypatch.setattr(rounds, "AVAILABLE_SECONDS", 0.02)
+        monkeypatch.setattr(scanner, "AVAILABLE_SECONDS", 0.02)
         self.daemon = daemon.Daemon(config, Notifier({}))
         self.running = None
 

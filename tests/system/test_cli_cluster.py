@@ -14,9 +14,10 @@ import pytest
 from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd, FileSnapshot, NewJob
 from dropscribe.core.routing import BACKLOG
-from dropscribe.jobs import attempt_rows, nodes
-from dropscribe.jobs.cluster_store import ClusterStore
-from dropscribe.jobs.roots import Roots
+from dropscribe.queue.cluster import nodes
+from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.queue.cluster.store import ClusterStore
+from dropscribe.queue.sql import attempt_rows
 from support.scene import wav_bytes
 
 SECRET = "canary-f81c2"
@@ -53,7 +54,7 @@ class Node:
     @contextlib.contextmanager
     def store(self):
         """The rows, as this node's daemon has them."""
-        store = ClusterStore(self.dsn, Roots(self.roots), self.name)
+        store = ClusterStore(self.dsn, MountMap(self.roots), self.name)
         try:
             yield store
         finally:

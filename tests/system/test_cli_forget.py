@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dropscribe.core.model import AnswerKey, FileSnapshot, Job, JobState
-from dropscribe.jobs import ledger
+from dropscribe.queue.sql import result_cache
 from support.scene import Scene, wav_bytes
 
 
@@ -29,7 +29,7 @@ def remember(store, content: bytes) -> None:
 
     def write(db):
         for settings in ("en", "de"):
-            ledger.write_answer(db, AnswerKey(digest, settings), job, b"{}", now)
+            result_cache.write_answer(db, AnswerKey(digest, settings), job, b"{}", now)
 
     store.call(write).result()
 

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from dropscribe.cli import exits
+from dropscribe.cli import exit_codes
 from support.daemon_process import COMMAND, Installation
 from support.daemon_process import _environment as environment
 from support.house import digest, read_json
@@ -33,7 +33,7 @@ def keep_an_answer(site, *, name="call.wav", content=RECORDING):
     site.drop(name, content)
     with site.start_ready() as process:
         process.until_logged("file.not_filed")
-        assert process.stop() == exits.OK
+        assert process.stop() == exit_codes.OK
     blocked.unlink()
     assert (site.inbox / name).exists()
 
@@ -76,7 +76,7 @@ def test_a_kept_answer_goes_into_a_cluster_by_a_file(site, vendor, postgres_dsn,
     keep_an_answer(site)
     money = spent(site)
     file = tmp_path / "moved.jsonl"
-    assert ask(site, "queue", "export", file)[0] == exits.OK
+    assert ask(site, "queue", "export", file)[0] == exit_codes.OK
     assert file.stat().st_mode & 0o777 == 0o600
     with_queue(site, postgres_dsn, state_dir="state-of-node")
     first, again = ask(site, "queue", "import", file), ask(site, "queue", "import", file)
@@ -85,7 +85,7 @@ def test_a_kept_answer_goes_into_a_cluster_by_a_file(site, vendor, postgres_dsn,
     assert spent(site) == pytest.approx(money)
     assert money > 0
     assert site.status()["publishing"] == 1
-    assert site.run_once() == exits.OK
+    assert site.run_once() == exit_codes.OK
     assert_filed_and_paid_once(site, vendor[1])
     assert "0 files with a kept answer" in ask(site, "queue", "import", file)[1]
     assert site.status()["done"] == 1
@@ -97,12 +97,12 @@ def test_the_way_back_leads_to_a_queue_of_its_own(site, vendor, postgres_dsn, tm
     with_queue(site, postgres_dsn)
     keep_an_answer(site)
     money = spent(site)
-    assert ask(site, "queue", "export", tmp_path / "moved")[0] == exits.OK
+    assert ask(site, "queue", "export", tmp_path / "moved")[0] == exit_codes.OK
     without_queue(site, state_dir="own-again")
-    assert ask(site, "queue", "import", tmp_path / "moved")[0] == exits.OK
+    assert ask(site, "queue", "import", tmp_path / "moved")[0] == exit_codes.OK
     assert spent(site) == pytest.approx(money)
     site.drop("twin.wav", RECORDING)
-    assert site.run_once() == exits.OK
+    assert site.run_once() == exit_codes.OK
     assert_filed_and_paid_once(site, vendor[1])
     assert_filed_and_paid_once(site, vendor[1], "twin")
 
@@ -111,12 +111,12 @@ def test_there_and_back_adds_nothing_up(site, postgres_dsn, tmp_path):
     """What was spent is known by the queue that spent it, whichever way it came."""
     keep_an_answer(site)
     money = spent(site)
-    assert ask(site, "queue", "export", tmp_path / "there")[0] == exits.OK
+    assert ask(site, "queue", "export", tmp_path / "there")[0] == exit_codes.OK
     with_queue(site, postgres_dsn, state_dir="state-of-node")
-    assert ask(site, "queue", "import", tmp_path / "there")[0] == exits.OK
-    assert ask(site, "queue", "export", tmp_path / "back")[0] == exits.OK
+    assert ask(site, "queue", "import", tmp_path / "there")[0] == exit_codes.OK
+    assert ask(site, "queue", "export", tmp_path / "back")[0] == exit_codes.OK
     without_queue(site, state_dir="state")
-    assert ask(site, "queue", "import", tmp_path / "back")[0] == exits.OK
+    assert ask(site, "queue", "import", tmp_path / "back")[0] == exit_codes.OK
     assert spent(site) == pytest.approx(money)
     assert site.status()["publishing"] == 1
 
@@ -126,7 +126,7 @@ def test_a_node_takes_along_what_its_own_queue_kept(site, vendor, postgres_dsn):
     keep_an_answer(site)
     money = spent(site)
     with_queue(site, postgres_dsn)
-    assert site.run_once() == exits.OK
+    assert site.run_once() == exit_codes.OK
     assert_filed_and_paid_once(site, vendor[1])
     assert spent(site) == pytest.approx(money)
     logs = [(site.root / f"run-{number}.log").read_text() for number in (2,)]
@@ -136,7 +136,7 @@ def test_a_node_takes_along_what_its_own_queue_kept(site, vendor, postgres_dsn):
         assert own.execute("SELECT state FROM jobs").fetchall() == [("withdrawn",)]
         assert own.execute("SELECT count(*) FROM answers").fetchone() == (0,)
     own.close()
-    assert site.run_once() == exits.OK
+    assert site.run_once() == exit_codes.OK
     assert "queue.taken_along" not in (site.root / "run-3.log").read_text()
     assert site.status()["done"] == 1
 
@@ -147,7 +147,7 @@ def test_a_crash_between_there_and_here_takes_nothing_along_twice(site, vendor, 
     money = spent(site)
     with_queue(site, postgres_dsn)
     assert site.run_once(crash_at="taken_along") == -signal.SIGKILL
-    assert site.run_once() == exits.OK
+    assert site.run_once() == exit_codes.OK
     assert_filed_and_paid_once(site, vendor[1])
     assert spent(site) == pytest.approx(money)
     folder = site.status()
@@ -165,10 +165,10 @@ def test_what_cannot_go_along_stops_the_start(site, vendor, postgres_dsn, tmp_pa
     memos = {part: str(elsewhere / part) for part in ("inbox", "done", "failed")}
     config["folders"]["memos"] = {**memos, "provider": "pulse"}
     site.write_config(json.dumps(config))
-    assert site.run_once() == exits.IO_ERROR
+    assert site.run_once() == exit_codes.IO_ERROR
     assert "keeps answers that cannot go along" in (site.root / "run-2.log").read_text()
     with_queue(site, postgres_dsn)
-    assert site.run_once() == exits.OK
+    assert site.run_once() == exit_codes.OK
     assert_filed_and_paid_once(site, vendor[1])
 
 
@@ -179,7 +179,7 @@ def test_what_a_daemon_has_is_not_exported(site, postgres_dsn, tmp_path):
             if site.extra:
                 process.until(lambda: site.ask("status")["nodes"], "a beat")
             code, words = ask(site, "queue", "export", tmp_path / "moved")
-            assert code == exits.IN_USE
+            assert code == exit_codes.IN_USE
             assert "stop" in words
             process.stop()
         with_queue(site, postgres_dsn)
@@ -188,11 +188,11 @@ def test_what_a_daemon_has_is_not_exported(site, postgres_dsn, tmp_path):
 
 def test_nothing_is_overwritten_and_nothing_is_made_up(site, tmp_path):
     """No queue: 74. A file that is there: 74, and it stays as it is."""
-    assert ask(site, "queue", "export", tmp_path / "moved")[0] == exits.IO_ERROR
+    assert ask(site, "queue", "export", tmp_path / "moved")[0] == exit_codes.IO_ERROR
     keep_an_answer(site)
     (tmp_path / "moved").write_text("mine")
     code, words = ask(site, "queue", "export", tmp_path / "moved")
-    assert (code, (tmp_path / "moved").read_text()) == (exits.IO_ERROR, "mine")
+    assert (code, (tmp_path / "moved").read_text()) == (exit_codes.IO_ERROR, "mine")
     assert "nothing is overwritten" in words
     assert sorted(path.name for path in tmp_path.iterdir()) == ["moved", "site"]
 
@@ -213,10 +213,10 @@ def test_a_file_that_is_not_whole_is_refused(site, tmp_path, harm, words):
     """Before anything of it is used."""
     keep_an_answer(site)
     file = tmp_path / "moved"
-    assert ask(site, "queue", "export", file)[0] == exits.OK
+    assert ask(site, "queue", "export", file)[0] == exit_codes.OK
     file.write_bytes(b"".join(harm(file.read_bytes().splitlines(keepends=True))))
     without_queue(site, state_dir="other")
     code, said = ask(site, "queue", "import", file)
-    assert code == exits.IO_ERROR
+    assert code == exit_codes.IO_ERROR
     assert words in said
     assert not (site.root / "other").exists()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.disk import writing
-from dropscribe.jobs.store import Store
+from dropscribe.files import writing
 from dropscribe.publish.filing import publish
+from dropscribe.queue.embedded.store import Store
 from support.publications import publication_of
 
 AUDIO = b"audio" * 1000

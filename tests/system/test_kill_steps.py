@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dropscribe
-from dropscribe.disk.crashpoint import POINTS, SIDE_POINTS
+from dropscribe.files.crashpoint import POINTS, SIDE_POINTS
 from support.billing import Weather, billing_emulator
 from support.daemon_process import Installation
 from support.emulator import Fault
@@ -193,7 +193,7 @@ def test_a_kill_while_a_failed_file_is_taken_back_leaves_no_error_file(tmp_path,
 
 NAME_TAKEN_LATE = """
 import sys
-from dropscribe.disk import writing
+from dropscribe.files import writing
 move = writing.move_new
 def move_too_late(folder, name, path):
     writing.move_new = move
@@ -222,7 +222,7 @@ def test_a_kill_while_a_taken_name_is_left_to_its_owner_loses_nothing(tmp_path, 
 
 KILLER = """
 import os, signal, sys
-from dropscribe.disk.audio import AudioFile
+from dropscribe.files.audio import AudioFile
 real_open = AudioFile.open.__func__
 def open_or_die(cls, root, path, *rest):
     if path == b"killer.wav":

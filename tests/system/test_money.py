@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 
-from dropscribe.cli import exits
+from dropscribe.cli import exit_codes
 from support.daemon_process import COMMAND, Installation
 from support.daemon_process import _environment as environment
 from support.house import digest, read_json
@@ -25,7 +25,7 @@ def test_the_same_recording_is_paid_for_once_until_it_is_forgotten(tmp_path, ven
     site = Installation(tmp_path, emulator.url)
     recording = b"the same recording " * 100
     site.drop("first.wav", recording)
-    assert site.run_once() == exits.OK
+    assert site.run_once() == exit_codes.OK
     with site.start_ready() as process:
         site.drop("again.wav", recording)
         process.until((site.done / "again.wav").exists, "again")
@@ -35,7 +35,7 @@ def test_the_same_recording_is_paid_for_once_until_it_is_forgotten(tmp_path, ven
         assert "1 answer forgotten" in command(site, "forget", str(site.done / "first.wav"))
         site.drop("third.wav", recording)
         process.until((site.done / "third.wav").exists, "third")
-        assert process.stop() == exits.OK
+        assert process.stop() == exit_codes.OK
     assert till.paid == {digest(recording): 2}
 
 
@@ -52,7 +52,7 @@ def test_a_released_backlog_goes_on_within_seconds(tmp_path, vendor):
         assert sum(till.paid.values()) == 1
         assert "3 files go on" in command(site, "release", "--folder", "calls")
         process.until(lambda: not list(site.inbox.glob("*.wav")), "released", seconds=15.0)
-        assert process.stop() == exits.OK
+        assert process.stop() == exit_codes.OK
     assert sum(till.paid.values()) == 4
 
 
@@ -61,10 +61,10 @@ def test_a_backlog_is_left_by_once(tmp_path, vendor):
     emulator, till = vendor
     site = Installation(tmp_path, emulator.url, rule={"backlog": "ask"})
     site.drop("old.wav", b"old" * 100)
-    assert site.run_once() == exits.LEFT_WAITING
+    assert site.run_once() == exit_codes.LEFT_WAITING
     assert till.paid == {}
     assert "goes on, when dropscribe is started" in command(site, "release", "--folder", "calls")
-    assert site.run_once() == exits.OK
+    assert site.run_once() == exit_codes.OK
     assert sum(till.paid.values()) == 1
 
 
@@ -76,7 +76,7 @@ def test_a_spent_budget_ends_once_with_files_left(tmp_path, vendor):
     )
     for number in range(3):
         site.drop(f"{number}.wav", b"audio %d" % number * 40)
-    assert site.run_once() == exits.LEFT_WAITING
+    assert site.run_once() == exit_codes.LEFT_WAITING
     paid = sum(till.paid.values())
     assert 1 <= paid < 3
     with site.start_ready() as process:
@@ -85,5 +85,5 @@ def test_a_spent_budget_ends_once_with_files_left(tmp_path, vendor):
         site.write_config()
         process.send(signal.SIGHUP)
         process.until(lambda: not list(site.inbox.glob("*.wav")), "all done")
-        assert process.stop() == exits.OK
+        assert process.stop() == exit_codes.OK
     assert till.paid_again() == 0

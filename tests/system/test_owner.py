@@ -20,7 +20,7 @@ from support.house import tree
 
 QUICK = """
 import sys
-from dropscribe.intake import ownership, rounds
+from dropscribe.intake import scanner, ownership
 ownership.BEAT_SECONDS, ownership.STALE_SECONDS, ownership.START_SECONDS = 0.3, 2.0, 1.0
 rounds.AVAILABLE_SECONDS = 0.1
 from dropscribe.cli.main import main

@@ -6,11 +6,11 @@ import socket
 from typing import TYPE_CHECKING
 
 from dropscribe import __version__
-from dropscribe.jobs.cluster import ClusterEngine
-from dropscribe.jobs.cluster_store import ClusterStore
-from dropscribe.jobs.draws import Draws
-from dropscribe.jobs.nodes import Node
-from dropscribe.jobs.roots import Roots
+from dropscribe.queue.cluster.engine import ClusterEngine
+from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.queue.cluster.nodes import Node
+from dropscribe.queue.cluster.store import ClusterStore
+from dropscribe.queue.cluster.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from dropscribe.config.model import QueueConfig
@@ -26,9 +26,9 @@ def open_node(queue: QueueConfig, limits: RetryLimits) -> ClusterEngine:
         StoreError: The database refuses us.
     """
     dsn = queue.dsn.reveal()
-    store = ClusterStore(dsn, Roots(queue.roots), queue.node)
+    store = ClusterStore(dsn, MountMap(queue.roots), queue.node)
     node = Node(queue.node, socket.gethostname(), queue.role, __version__)
-    engine = ClusterEngine(store, Draws(dsn, queue.node), limits, node)
+    engine = ClusterEngine(store, WorkerPool(dsn, queue.node), limits, node)
     try:
         engine.take_name()
     except BaseException:

@@ -15,39 +15,39 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe import __version__
-from dropscribe.app.health import Health
 from dropscribe.app.housekeeping import keep_ledger_short, notice_releases
+from dropscribe.app.inbox_ownership import refuse_owned
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
-from dropscribe.app.owners import refuse_owned
+from dropscribe.app.observability import Health
 from dropscribe.app.queue import open_when_there
 from dropscribe.app.reporter import Reporter
-from dropscribe.app.self_report import SelfReport
+from dropscribe.app.status_publisher import SelfReport
 from dropscribe.config.diff import diff_configs
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreBusy
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
-from dropscribe.jobs.store import Store
 from dropscribe.media.build import add_fitted_providers, sweep_spool
+from dropscribe.pipeline.budgets import Budgets
+from dropscribe.pipeline.deduplication import Reuse
+from dropscribe.pipeline.fallback import Fallback
+from dropscribe.pipeline.handler import Handler
+from dropscribe.pipeline.holds import Holds
+from dropscribe.pipeline.links import add_link_providers
+from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.publisher import Publisher
+from dropscribe.pipeline.results import Answers
+from dropscribe.pipeline.runtime_config import DiskThreads, RuntimeConfig
 from dropscribe.providers.build import build_provider
-from dropscribe.work.answers import Answers
-from dropscribe.work.budgets import Budgets
-from dropscribe.work.fallback import Fallback
-from dropscribe.work.handler import Handler
-from dropscribe.work.holds import Holds
-from dropscribe.work.links import add_link_providers
-from dropscribe.work.plan import build_plan
-from dropscribe.work.publisher import Publisher
-from dropscribe.work.reuse import Reuse
-from dropscribe.work.setup import DiskThreads, Setup
+from dropscribe.queue.embedded.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.jobs.rows_engine import RowsEngine
     from dropscribe.providers.base import Provider
-    from dropscribe.service.notify import Notifier
+    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.service.sd_notify import Notifier
 
 log = structlog.get_logger()
 
@@ -289,7 +289,7 @@ class Daemon:
         self.holds.max_seconds = config.hold.max_seconds
         plan = build_plan(config)
         self.engine.replan(plan)
-        await self.engine.free_strangers()
+        await self.engine.clear_stale_assignments()
         await self.budgets.audit()
         for name, provider in old.providers.items():
             if providers.get(name) is not provider:
@@ -356,12 +356,12 @@ def _build_providers(
     }
 
 
-def _setup(config: Config, providers: dict[str, Provider], limits: RetryLimits) -> Setup:
+def _setup(config: Config, providers: dict[str, Provider], limits: RetryLimits) -> RuntimeConfig:
     """With what the rules want done around their providers; links come last, for they pass by the rest."""
     decorated: dict[tuple[str, str], Provider] = {}
     add_fitted_providers(config, providers, decorated)
     add_link_providers(config, providers, decorated)
-    return Setup(config, providers, limits, decorated)
+    return RuntimeConfig(config, providers, limits, decorated)
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

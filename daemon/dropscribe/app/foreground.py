@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.app.daemon import Daemon
 from dropscribe.service.logs import configure_logging
-from dropscribe.service.notify import Notifier
+from dropscribe.service.sd_notify import Notifier
 from dropscribe.service.signals import route_signals
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dropscribe.core.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.jobs.rows_engine import RowsEngine
+    from dropscribe.queue.rows_engine import RowsEngine
 
 log = structlog.get_logger()
 

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.disk.crashpoint import reached
-from dropscribe.jobs import arrivals, rows
-from dropscribe.publish.taken_back import remove_error_file
-from dropscribe.work.publisher import STUCK
+from dropscribe.files.crashpoint import reached
+from dropscribe.pipeline.publisher import STUCK
+from dropscribe.publish.error_file import remove_error_file
+from dropscribe.queue.sql import intake_queries, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
-    from dropscribe.jobs.database import Connection
-    from dropscribe.jobs.rows_engine import RowsEngine
+    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
 
 
 class InboxQueue:
-    """See :class:`dropscribe.intake.queue_side.QueueSide`.
+    """See :class:`dropscribe.intake.job_sink.JobSink`.
 
     Reads go through a connection of the calling thread's own, so that listing a large inbox never
     stands in the way of a claim.
@@ -43,7 +43,7 @@ class InboxQueue:
         They go first: a crash after the submit would leave them for ever, for a file whose job lives is not
         submitted again.
         """
-        for job in jobs if arrivals.has_failed(self._reader()) else ():
+        for job in jobs if intake_queries.has_failed(self._reader()) else ():
             self._take_back(job)
         submitted = asyncio.run_coroutine_threadsafe(self._engine.submit(jobs), self._loop).result()
         for job, result in zip(jobs, submitted, strict=True):
@@ -53,7 +53,7 @@ class InboxQueue:
 
     def relocate(self, folder: str, old_path: bytes, new_path: bytes) -> None:
         """A live job's file was renamed inside the inbox."""
-        self._store.call(lambda db: arrivals.relocate(db, folder, old_path, new_path)).result()
+        self._store.call(lambda db: intake_queries.relocate(db, folder, old_path, new_path)).result()
         log.info("job.renamed", folder=folder, path=new_path, old_path=old_path)
         self._engine.wake_from_thread(self._loop)
 
@@ -63,7 +63,7 @@ class InboxQueue:
 
     def directories(self, folder: str) -> Iterable[bytes]:
         """Distinct directories of live rows."""
-        return arrivals.read_directories(self._reader(), folder)
+        return intake_queries.read_directories(self._reader(), folder)
 
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
         """The files are gone; jobs in flight are left to their handler."""
@@ -81,13 +81,13 @@ class InboxQueue:
         self._store.call(lambda db: self._engine.moved_device(db, folder, directory, device)).result()
 
     def _take_back(self, job: NewJob) -> None:
-        for folder, filed in arrivals.read_failed_of(self._reader(), job):
+        for folder, filed in intake_queries.read_failed_of(self._reader(), job):
             if remove_error_file(filed):
                 reached("error_removed")
                 self._forget_failed(folder, filed)
 
     def _forget_failed(self, folder: str, filed: bytes) -> None:
-        self._store.call(lambda db: arrivals.forget_failed(db, folder, filed)).result()
+        self._store.call(lambda db: intake_queries.forget_failed(db, folder, filed)).result()
         log.info("job.taken_back", folder=folder, filed=filed)
 
     def _reader(self) -> Connection:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dropscribe.app.inbox_queue import InboxQueue
     from dropscribe.config.model import FolderRule
-    from dropscribe.jobs.rows_engine import RowsEngine
+    from dropscribe.queue.rows_engine import RowsEngine
 
 AWAY = "inbox"
 _STOP_SECONDS = 5.0
@@ -128,12 +128,12 @@ class Inboxes:
         )
 
     def look_again(self, folder: str) -> None:
-        """See :class:`dropscribe.work.setup.IntakeSide`."""
+        """See :class:`dropscribe.pipeline.runtime_config.IntakeSide`."""
         if inbox := self._inboxes.get(folder):
             inbox.poke()
 
     def distrust(self, folder: str, path: bytes) -> None:
-        """See :class:`dropscribe.work.setup.IntakeSide`."""
+        """See :class:`dropscribe.pipeline.runtime_config.IntakeSide`."""
         if inbox := self._inboxes.get(folder):
             inbox.changed(path)
 

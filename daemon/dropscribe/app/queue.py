@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreAway
-from dropscribe.jobs.embedded import EmbeddedEngine
+from dropscribe.queue.embedded.engine import EmbeddedEngine
 
 if TYPE_CHECKING:
     from dropscribe.config.model import Config
     from dropscribe.core.retry import RetryLimits
-    from dropscribe.jobs.rows_engine import RowsEngine
-    from dropscribe.jobs.store import Store
-    from dropscribe.service.notify import Notifier
+    from dropscribe.queue.embedded.store import Store
+    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.service.sd_notify import Notifier
 
 log = structlog.get_logger()
 

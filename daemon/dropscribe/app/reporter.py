@@ -13,10 +13,10 @@ from dropscribe.transcripts.document import path_text, utc_text
 if TYPE_CHECKING:
     from dropscribe.core.budget import Account
     from dropscribe.core.model import Hold
+    from dropscribe.pipeline.observer import AttemptReport, Filed
     from dropscribe.service.hooks import Hooks
     from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Notifications
-    from dropscribe.work.observer import AttemptReport, Filed
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ _RELEASED = {ScopeKind.PROVIDER: "provider.released", ScopeKind.FOLDER: "folder.
 
 
 class Reporter:
-    """See :class:`dropscribe.work.observer.Observer`.
+    """See :class:`dropscribe.pipeline.observer.Observer`.
 
     Attributes:
         hooks: Replaced at a reload; None where there are none.

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreUnusable
-from dropscribe.disk.crashpoint import reached
-from dropscribe.jobs.portable import last_answer_gone, read_records, write_last_answer_gone
-from dropscribe.jobs.taking_in import bring, let_go_of_jobs
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue.portable import last_answer_gone, read_records, write_last_answer_gone
+from dropscribe.queue.taking_in import bring, let_go_of_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from dropscribe.config.model import Config
-    from dropscribe.jobs.database import Connection, Database
-    from dropscribe.jobs.portable import Record
-    from dropscribe.jobs.store import Store
+    from dropscribe.queue.embedded.store import Store
+    from dropscribe.queue.portable import Record
+    from dropscribe.queue.sql.database import Connection, Database
 
 log = structlog.get_logger()
 

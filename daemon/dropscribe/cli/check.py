@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli import exits
+from dropscribe.cli import exit_codes
 from dropscribe.cli.check_queue import ask_queue, check_queue, queue_rows
 from dropscribe.cli.checking import (
     Findings,
@@ -18,13 +18,13 @@ from dropscribe.cli.checking import (
     check_state_dir,
     warn_of_root,
 )
-from dropscribe.cli.configured import log_to_stderr
+from dropscribe.cli.messages import say
+from dropscribe.cli.options import log_to_stderr
 from dropscribe.cli.progress import Progress
 from dropscribe.cli.tables import bytes_words, duration_words, render_table
-from dropscribe.cli.words import say
+from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
-from dropscribe.config.problems import format_problem
 from dropscribe.core.errors import ConfigError, Problem, ProviderError
 from dropscribe.providers.build import build_provider
 
@@ -48,7 +48,7 @@ def execute(options: argparse.Namespace) -> int:
     except ConfigError as error:
         if options.json:
             _write_json(_refused_document(error.problems))
-            return exits.CONFIG
+            return exit_codes.CONFIG
         raise
     findings = Findings()
     document = check_document(config, findings)
@@ -62,7 +62,7 @@ def execute(options: argparse.Namespace) -> int:
         if not options.quiet:
             sys.stdout.write(render_check(config, document))
         _say_findings(problems, findings)
-    return exits.IO_ERROR if findings.errors else exits.OK
+    return exit_codes.IO_ERROR if findings.errors else exit_codes.OK
 
 
 def _write_json(document: dict[str, Any]) -> None:

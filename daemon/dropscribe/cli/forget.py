@@ -11,15 +11,15 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exits
-from dropscribe.cli.configured import read_config
-from dropscribe.cli.queue_look import write_queue_once
+from dropscribe.cli import exit_codes
+from dropscribe.cli.messages import printable, say
+from dropscribe.cli.options import read_config
+from dropscribe.cli.queue_reader import write_queue_once
 from dropscribe.cli.tables import plural
-from dropscribe.cli.words import printable, say
-from dropscribe.disk.audio import open_beneath
-from dropscribe.disk.writing import sha256_of
-from dropscribe.jobs import ledger
+from dropscribe.files.audio import open_beneath
+from dropscribe.files.writing import sha256_of
 from dropscribe.media.spool import Spool
+from dropscribe.queue.sql import result_cache
 
 if TYPE_CHECKING:
     import argparse
@@ -33,12 +33,12 @@ def execute(options: argparse.Namespace) -> int:
     """Forget what was named; 74 where the ledger has nothing of it."""
     config = read_config(options)
     counts = [_forget(config, recording) for recording in options.recordings]
-    return exits.OK if all(counts) else exits.IO_ERROR
+    return exit_codes.OK if all(counts) else exit_codes.IO_ERROR
 
 
 def _forget(config: Config, recording: str) -> int:
     digest = recording.lower() if _is_digest(recording) else _digest_of(recording)
-    count = write_queue_once(config, lambda db: ledger.forget(db, digest)) or 0
+    count = write_queue_once(config, lambda db: result_cache.forget(db, digest)) or 0
     count += Spool(config.state_dir).forget(digest)
     if count:
         sys.stdout.write(f"{printable(recording)}: {plural(count, 'answer')} forgotten\n")

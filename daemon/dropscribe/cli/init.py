@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exits
-from dropscribe.cli.words import printable
+from dropscribe.cli import exit_codes
+from dropscribe.cli.messages import printable
 from dropscribe.config.build import has_local_engine
 from dropscribe.config.example import example_text
 from dropscribe.config.load import load_config
@@ -37,7 +37,7 @@ def execute(options: argparse.Namespace) -> int:
             folder.mkdir(parents=True)
             _tell(f"made {folder}")
     _tell(_next_words(path, is_new=is_new))
-    return exits.OK
+    return exit_codes.OK
 
 
 def _tell(text: str) -> None:

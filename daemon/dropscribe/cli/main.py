@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dropscribe import __version__
-from dropscribe.cli import exits
+from dropscribe.cli import exit_codes
 from dropscribe.cli.loading import loading_for_good
 
 if TYPE_CHECKING:
@@ -166,11 +166,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone (`| head`); Python would complain once more when it closes stdout.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.OK
+        return exit_codes.OK
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the outermost edge: every error becomes words
-        from dropscribe.cli.words import explain  # noqa: PLC0415  # not paid for by --help
+        from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
 
         return explain(error)
     return code

@@ -6,10 +6,10 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli import exits
-from dropscribe.cli.configured import read_config
+from dropscribe.cli import exit_codes
+from dropscribe.cli.options import read_config
 from dropscribe.cli.planning import Line, Planned, Prober, plan_folder
-from dropscribe.cli.queue_look import look_at_queue
+from dropscribe.cli.queue_reader import look_at_queue
 from dropscribe.cli.tables import bytes_words, clock_words, one_line, plural, render_table
 from dropscribe.transcripts.document import path_text
 
@@ -31,7 +31,7 @@ def execute(options: argparse.Namespace) -> int:
     else:
         for part in render_plan(plans, prober):
             sys.stdout.write(part + "\n")
-    return exits.OK
+    return exit_codes.OK
 
 
 def plan_document(plans: Sequence[Planned], prober: Prober) -> dict[str, Any]:

@@ -13,24 +13,24 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dropscribe.app.taking_along import places_of
-from dropscribe.cli import exits
-from dropscribe.cli.configured import read_config
+from dropscribe.cli import exit_codes
+from dropscribe.cli.messages import printable, say
+from dropscribe.cli.options import read_config
 from dropscribe.cli.queue_file import open_queue_file, write_queue_file
-from dropscribe.cli.queue_look import QueueLook, look_at_queue, opened_queue
+from dropscribe.cli.queue_reader import QueueLook, look_at_queue, opened_queue
 from dropscribe.cli.tables import plural
-from dropscribe.cli.words import printable, say
 from dropscribe.core.errors import StoreInUse
-from dropscribe.jobs.portable import read_records, token_of
-from dropscribe.jobs.store import DATABASE_NAME
-from dropscribe.jobs.taking_in import bring
+from dropscribe.queue.embedded.store import DATABASE_NAME
+from dropscribe.queue.portable import read_records, token_of
+from dropscribe.queue.taking_in import bring
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
     from dropscribe.config.model import Config
-    from dropscribe.jobs.database import Connection
-    from dropscribe.jobs.portable import Record
+    from dropscribe.queue.portable import Record
+    from dropscribe.queue.sql.database import Connection
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -43,12 +43,12 @@ def _export(config: Config, file: str) -> int:
     with _at_rest(config) as db:
         if db is None:
             say("dropscribe: there is nothing to export: dropscribe has never been started with this queue")
-            return exits.IO_ERROR
+            return exit_codes.IO_ERROR
         counts: Counter[str] = Counter()
         write_queue_file(os.fsencode(file), _counted(read_records(db), counts), token_of(db), time.time())
     words = _words(counts["job"], counts["answer"], counts["spending"])
     sys.stdout.write(f"{printable(file)}: {words}\n")
-    return exits.OK
+    return exit_codes.OK
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def _import(config: Config, file: str) -> int:
     sys.stdout.write(
         f"{printable(file)}: {_words(taken.jobs, taken.answers, taken.spending)} taken in{known}\n"
     )
-    return exits.OK
+    return exit_codes.OK
 
 
 def _words(jobs: int, answers: int, spending: int) -> str:

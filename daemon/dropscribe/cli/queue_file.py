@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe import __version__
 from dropscribe.core.errors import StoreError
-from dropscribe.disk.writing import move_new, sync_folder
+from dropscribe.files.writing import move_new, sync_folder
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
-    from dropscribe.jobs.portable import Record
+    from dropscribe.queue.portable import Record
 
 QUEUE_SCHEMA = "dropscribe.queue/1"
 _SCHEMA_NAME = QUEUE_SCHEMA.partition("/")[0]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exits
-from dropscribe.cli.configured import named, read_config
-from dropscribe.cli.queue_look import is_anybody_running, write_queue_once
+from dropscribe.cli import exit_codes
+from dropscribe.cli.messages import say
+from dropscribe.cli.options import named, read_config
+from dropscribe.cli.queue_reader import is_anybody_running, write_queue_once
 from dropscribe.cli.tables import plural
-from dropscribe.cli.words import say
-from dropscribe.jobs import backlog
+from dropscribe.queue.sql import backlog
 
 if TYPE_CHECKING:
     import argparse
@@ -24,9 +24,9 @@ def execute(options: argparse.Namespace) -> int:
     if count is None:
         queue = "queue" if config.queue else "state_dir"
         say(f"dropscribe: nothing waits: dropscribe has not been started with this {queue} yet")
-        return exits.IO_ERROR
+        return exit_codes.IO_ERROR
     sys.stdout.write(f"{rule.name}: {_words(count, is_now=is_anybody_running(config))}\n")
-    return exits.OK
+    return exit_codes.OK
 
 
 def _words(count: int, *, is_now: bool) -> str:

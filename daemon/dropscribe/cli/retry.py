@@ -14,17 +14,24 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exits
-from dropscribe.cli.configured import named, read_config
+from dropscribe.cli import exit_codes
 from dropscribe.cli.failed_files import FailedFile, find_failed, find_failed_in
-from dropscribe.cli.inbox_look import unavailable_reason
-from dropscribe.cli.queue_look import BEYOND, is_anybody_running
+from dropscribe.cli.inbox_reader import unavailable_reason
+from dropscribe.cli.messages import say, show_path
+from dropscribe.cli.options import named, read_config
+from dropscribe.cli.queue_reader import BEYOND, is_anybody_running
 from dropscribe.cli.tables import plural
-from dropscribe.cli.words import say, show_path
 from dropscribe.core.errors import AudioError, StoreError
 from dropscribe.core.naming import free_name
-from dropscribe.disk.audio import open_beneath, open_folder_beneath
-from dropscribe.disk.writing import copy_new, make_folders, move_new, sha256_of, sync_folder, sync_open_folder
+from dropscribe.files.audio import open_beneath, open_folder_beneath
+from dropscribe.files.writing import (
+    copy_new,
+    make_folders,
+    move_new,
+    sha256_of,
+    sync_folder,
+    sync_open_folder,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -44,13 +51,13 @@ def execute(options: argparse.Namespace) -> int:
     """Take back what was named; 74 where some of it could not be."""
     if sum((bool(options.files), bool(options.folder), options.all)) != 1:
         say(_USAGE)
-        return exits.USAGE
+        return exit_codes.USAGE
     config = read_config(options)
     count = _Count()
     for failed in _chosen(options, config, count):
         _take_back(failed, count)
     _say_end(config, count)
-    return exits.IO_ERROR if count.refused else exits.OK
+    return exit_codes.IO_ERROR if count.refused else exit_codes.OK
 
 
 def _chosen(options: argparse.Namespace, config: Config, count: _Count) -> list[FailedFile]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exits
+from dropscribe.cli import exit_codes
 from dropscribe.cli.loading import loading_for_good
-from dropscribe.cli.words import say
+from dropscribe.cli.messages import say
 from dropscribe.config.aside import ReadAside
+from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
-from dropscribe.config.problems import format_problem
 from dropscribe.service.signals import prepare_process
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def execute(options: argparse.Namespace) -> int:
     for warning in warnings:
         say(format_problem(warning))
     result = run_in_foreground(config, lambda: ReadAside(path).result()[0], once=options.once)
-    return _code(result) if options.once else exits.OK
+    return _code(result) if options.once else exit_codes.OK
 
 
 def _code(result: RunResult) -> int:
     if result.left:
-        return exits.LEFT_WAITING
-    return exits.SOME_FAILED if result.failed else exits.OK
+        return exit_codes.LEFT_WAITING
+    return exit_codes.SOME_FAILED if result.failed else exit_codes.OK

@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exits
+from dropscribe.cli import exit_codes
 from dropscribe.config.schema import json_schema
 
 if TYPE_CHECKING:
@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 def execute(_options: argparse.Namespace) -> int:
     """To standard output."""
     sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
-    return exits.OK
+    return exit_codes.OK

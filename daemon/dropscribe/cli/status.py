@@ -8,24 +8,24 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli import exits
-from dropscribe.cli.configured import read_config
-from dropscribe.cli.inbox_look import is_file, may_read, unavailable_reason, walk_inbox
-from dropscribe.cli.queue_look import QueueLook, look_at_queue
+from dropscribe.cli import exit_codes
+from dropscribe.cli.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
+from dropscribe.cli.options import read_config
+from dropscribe.cli.queue_reader import QueueLook, look_at_queue
 from dropscribe.cli.tables import duration_words, one_line, plural, render_table, time_words
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.jobs.engine import Stats
-from dropscribe.jobs.stats import has_live_job, read_stats
-from dropscribe.jobs.story import read_live_states
+from dropscribe.pipeline.plan import build_plan
+from dropscribe.queue.engine import Stats
+from dropscribe.queue.sql.history import read_live_states
+from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.service.status import WATCHED_ELSEWHERE, status_document
-from dropscribe.work.plan import build_plan
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.jobs.database import Connection
+    from dropscribe.queue.sql.database import Connection
 
 _WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 
@@ -44,7 +44,7 @@ def execute(options: argparse.Namespace) -> int:
         now = look.now()
         document = read_status(config, look, now)
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_status(document, now))
-    return exits.OK
+    return exit_codes.OK
 
 
 def read_status(config: Config, look: QueueLook, now: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING
 
-from dropscribe.cli.words import printable
+from dropscribe.cli.messages import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

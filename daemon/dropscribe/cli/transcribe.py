@@ -8,15 +8,15 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import exits
-from dropscribe.cli.configured import log_to_stderr, named, read_config
+from dropscribe.cli import exit_codes
+from dropscribe.cli.messages import say, show_path
+from dropscribe.cli.options import log_to_stderr, named, read_config
 from dropscribe.cli.progress import Progress
-from dropscribe.cli.words import say, show_path
 from dropscribe.config.build import has_local_engine
 from dropscribe.config.find import find_config
 from dropscribe.config.load import parse_config
 from dropscribe.core.errors import AudioChanged, AudioRejected, ConfigError, Problem
-from dropscribe.disk.audio import AudioFile
+from dropscribe.files.audio import AudioFile
 from dropscribe.providers.build import build_provider
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
@@ -43,10 +43,10 @@ def execute(options: argparse.Namespace) -> int:
     rendered = RENDERERS[options.format](document)
     if rendered is None:
         say(f"dropscribe: {show_path(path)}: the answer has no times, which {options.format} needs")
-        return exits.SOME_FAILED
+        return exit_codes.SOME_FAILED
     sys.stdout.buffer.write(rendered)
     sys.stdout.buffer.flush()
-    return exits.OK
+    return exit_codes.OK
 
 
 def _provider(options: argparse.Namespace) -> ProviderConfig:

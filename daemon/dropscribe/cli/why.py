@@ -7,20 +7,20 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli import exits
-from dropscribe.cli.configured import read_config
-from dropscribe.cli.places import find_places
-from dropscribe.cli.queue_look import QueueLook, look_at_queue
+from dropscribe.cli import exit_codes
+from dropscribe.cli.explain import Explanation, tell_of_filed, tell_of_inbox
+from dropscribe.cli.locations import find_places
+from dropscribe.cli.messages import printable
+from dropscribe.cli.options import read_config
+from dropscribe.cli.queue_reader import QueueLook, look_at_queue
 from dropscribe.cli.tables import moment_words, render_facts, render_table
-from dropscribe.cli.tale import Tale, tell_of_filed, tell_of_inbox
-from dropscribe.cli.words import printable
+from dropscribe.pipeline.deduplication import REUSED
 from dropscribe.transcripts.document import path_text, utc_text
-from dropscribe.work.reuse import REUSED
 
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.cli.places import Place
+    from dropscribe.cli.locations import Place
     from dropscribe.config.model import Config
     from dropscribe.core.model import Attempt
 
@@ -35,14 +35,14 @@ def execute(options: argparse.Namespace) -> int:
         place, tale = tell(config, file, look, look.now())
     document = why_document(file, place, tale)
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_why(file, place, tale))
-    return exits.IO_ERROR if tale.state == "unknown" and not os.path.lexists(file) else exits.OK
+    return exit_codes.IO_ERROR if tale.state == "unknown" and not os.path.lexists(file) else exit_codes.OK
 
 
-def tell(config: Config, file: bytes, look: QueueLook, now: float) -> tuple[Place | None, Tale]:
+def tell(config: Config, file: bytes, look: QueueLook, now: float) -> tuple[Place | None, Explanation]:
     """The first of the rules that has something to tell of *file*; else the innermost one's tale."""
     places = find_places(config, file)
     if not places:
-        return None, Tale(
+        return None, Explanation(
             "unknown", ["it is in no inbox, done or failed folder of the config", _folders(config)]
         )
     tales = [
@@ -57,7 +57,7 @@ def _folders(config: Config) -> str:
     return f"the inboxes are: {inboxes}" if inboxes else "the config has no folders"
 
 
-def why_document(file: bytes, place: Place | None, tale: Tale) -> dict[str, Any]:
+def why_document(file: bytes, place: Place | None, tale: Explanation) -> dict[str, Any]:
     """The object of ``why --json``; every key is always there."""
     story = tale.story
     return {
@@ -89,7 +89,7 @@ def _attempt_object(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def render_why(file: bytes, place: Place | None, tale: Tale) -> str:
+def render_why(file: bytes, place: Place | None, tale: Explanation) -> str:
     """The same for people."""
     facts = []
     if place:

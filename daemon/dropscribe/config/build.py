@@ -21,8 +21,8 @@ from dropscribe.core.limits import Budget
 
 if TYPE_CHECKING:
     from dropscribe.config.credentials import Surroundings
-    from dropscribe.config.document import Document
-    from dropscribe.config.document import Path as KeyPath
+    from dropscribe.config.yaml_document import Document
+    from dropscribe.config.yaml_document import Path as KeyPath
     from dropscribe.core.params import ParamValue
 
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from dropscribe.config.problems import did_you_mean
+from dropscribe.config.errors import did_you_mean
 from dropscribe.config.queue import check_queue
 from dropscribe.core.links import why_no_links
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dropscribe.config.document import Document
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.yaml_document import Document
 
 
 def check_config(config: Config, document: Document) -> None:

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from dropscribe.config.kinds import parse_secret
+from dropscribe.config.field_types import parse_secret
 from dropscribe.config.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.document import Document
-    from dropscribe.config.document import Path as KeyPath
     from dropscribe.config.keys import RemoteKeys
     from dropscribe.config.section import Keys
+    from dropscribe.config.yaml_document import Document
+    from dropscribe.config.yaml_document import Path as KeyPath
 
 _LONGEST_KEY_BYTES = 16_384
 NO_KEY = "there is no api_key"

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dropscribe.config import kinds as t
+from dropscribe.config import field_types as t
 from dropscribe.config.queue_keys import QueueKeys  # noqa: TC001 - pydantic reads the annotations
 from dropscribe.config.section import Keys
 from dropscribe.core.params import FIXED_PARAMS, ParamValue

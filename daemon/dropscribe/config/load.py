@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from dropscribe.config.build import build_config
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY, Surroundings, is_dsn_path, is_key_path
-from dropscribe.config.document import Document
 from dropscribe.config.validate import validate
+from dropscribe.config.yaml_document import Document
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from dropscribe.config.quantities import is_loopback
 if TYPE_CHECKING:
     from dropscribe.config import keys as k
     from dropscribe.config.credentials import Surroundings
-    from dropscribe.config.document import Document
-    from dropscribe.config.document import Path as KeyPath
     from dropscribe.config.secret import Secret
+    from dropscribe.config.yaml_document import Document
+    from dropscribe.config.yaml_document import Path as KeyPath
 
 _PATH = ("notify",)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.problems import did_you_mean
+from dropscribe.config.errors import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.document import Document, Path
+    from dropscribe.config.yaml_document import Document, Path
     from dropscribe.core.params import ParamValue
 
 Written = dict[str, "ParamValue | None"]

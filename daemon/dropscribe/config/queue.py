@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.credentials import Surroundings
-    from dropscribe.config.document import Document
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.config.queue_keys import QueueKeys
+    from dropscribe.config.yaml_document import Document
 
 _PATH = ("queue",)
 _PACKAGES = ("procrastinate", "psycopg", "psycopg_pool")

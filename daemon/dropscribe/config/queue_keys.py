@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from dropscribe.config import kinds as t  # noqa: TC001 - pydantic reads the annotations
+from dropscribe.config import field_types as t  # noqa: TC001 - pydantic reads the annotations
 from dropscribe.config.section import Keys
 
 

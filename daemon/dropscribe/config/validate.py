@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from dropscribe.config.errors import did_you_mean
 from dropscribe.config.keys import PROVIDER_TYPES, BudgetKeys, FileKeys, FolderKeys
-from dropscribe.config.problems import did_you_mean
 from dropscribe.config.section import Keys
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from dropscribe.config.document import Document, Path
+    from dropscribe.config.yaml_document import Document, Path
 
 _COMMON_PARAMS = ("language", "model", "diarize", "prompt", "temperature", "word_timestamps")
 """Request parameters that people look for one level too high."""

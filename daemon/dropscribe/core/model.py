@@ -144,7 +144,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredResult:
     """What is kept in the store before any file is touched: the answer and where it goes.
 
     Attributes:
@@ -195,7 +195,7 @@ class Job:
     crashes: int = 0
     spent_seconds: float = 0.0
     provider: str = ""
-    kept: Kept | None = None
+    kept: StoredResult | None = None
     has_twin: bool = False
     fence: int = 0
 
@@ -323,7 +323,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptForPublishing:
+class ResultStored:
     """``keep`` has succeeded: call the handler again with *job*, outside the provider's slot."""
 
     job: Job
@@ -355,7 +355,7 @@ class Withdrawn:
     attempt: AttemptEnd | None = None
 
 
-Outcome = Published | KeptForPublishing | Retry | Withdrawn
+Outcome = Published | ResultStored | Retry | Withdrawn
 
 
 class LiveRow(NamedTuple):

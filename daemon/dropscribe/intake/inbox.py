@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreBusy
-from dropscribe.intake.rounds import Rounds
+from dropscribe.intake.scanner import Scanner
 from dropscribe.intake.sources import open_hints
 from dropscribe.intake.state import MOST_WAITING, InboxState, count, describe_wait
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dropscribe.config.model import FolderRule
-    from dropscribe.disk.mounts import Mount
+    from dropscribe.files.mounts import Mount
     from dropscribe.intake.hints import HintSource
-    from dropscribe.intake.queue_side import QueueSide
+    from dropscribe.intake.job_sink import JobSink
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class Inbox:
     def __init__(
         self,
         rule: FolderRule,
-        queue: QueueSide,
+        queue: JobSink,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         open_source: Callable[[FolderRule, Mount], HintSource | None] = open_hints,
@@ -68,7 +68,7 @@ class Inbox:
         self._on_change = on_change
         self._clock = clock
         self._queue = queue
-        self._rounds = Rounds(rule, queue, time.time, open_source, exclusive=exclusive)
+        self._rounds = Scanner(rule, queue, time.time, open_source, exclusive=exclusive)
         self._changed: collections.deque[bytes] = collections.deque()
         self._is_poked = threading.Event()
         self._is_resting = threading.Event()

@@ -16,14 +16,14 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dropscribe.disk.audio import describe_forbidden
+from dropscribe.files.audio import describe_forbidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dropscribe.core.model import LiveRow
     from dropscribe.core.rules import Taking
-    from dropscribe.intake.place import Place
+    from dropscribe.intake.inbox_context import Place
 
 _YIELD_EVERY = 128
 _YOUNG_NS = 2 * 10**9

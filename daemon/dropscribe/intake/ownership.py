@@ -1,6 +1,6 @@
 """Is the inbox ours alone, also among machines that share it? Two queues on one inbox pay for it twice.
 
-The owner writes a beat into the inbox (``disk/owner_file.py``). A newcomer does not compare clocks of two
+The owner writes a beat into the inbox (``files/owner_file.py``). A newcomer does not compare clocks of two
 machines: it looks whether the beat goes on, by its own monotonic clock, and takes over from an owner that
 has been silent for :data:`STALE_SECONDS`. Only an owner that held the very lock which we hold now is dead
 for certain, and is followed at once.
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe import __version__
-from dropscribe.disk.owner_file import (
+from dropscribe.files.owner_file import (
     Owner,
     Sighting,
     create_owner,

@@ -17,13 +17,13 @@ from dropscribe.core.errors import AudioForbidden, AudioMissing, AudioUnsafe, St
 from dropscribe.core.model import NewJob
 from dropscribe.core.settling import Cause, Lease, QuietTimes, Seen, Settled, Signs, decide
 from dropscribe.intake.hints import HintKind
-from dropscribe.intake.look import Look, look_at
 from dropscribe.intake.pending import Entry, Pending
+from dropscribe.intake.probe import Look, look_at
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, Submitted
-    from dropscribe.disk.mounts import Mount
-    from dropscribe.intake.place import Place
+    from dropscribe.files.mounts import Mount
+    from dropscribe.intake.inbox_context import Place
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from dropscribe.intake.inotify import InotifyHints
 
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
-    from dropscribe.disk.mounts import Mount
+    from dropscribe.files.mounts import Mount
 
 log = structlog.get_logger()
 

@@ -57,7 +57,7 @@ class InboxState:
 
 
 @dataclass(slots=True)
-class Crowd:
+class PendingStats:
     """The entries of an inbox in numbers; see :class:`InboxState` for what they mean."""
 
     settling: int = 0
@@ -66,9 +66,9 @@ class Crowd:
     oldest_at: float | None = None
 
 
-def count(entries: Iterable[tuple[bytes, Entry]]) -> Crowd:
+def count(entries: Iterable[tuple[bytes, Entry]]) -> PendingStats:
     """Everything that is to be known of all entries, in one pass: there may be many, and asked often."""
-    crowd = Crowd()
+    crowd = PendingStats()
     latest, oldest = float("-inf"), float("inf")
     for _, entry in entries:
         oldest = min(oldest, entry.first_seen_at)

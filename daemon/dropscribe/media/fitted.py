@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule, ProviderConfig
     from dropscribe.core.params import ParamValue
-    from dropscribe.disk.audio import AudioFile
+    from dropscribe.files.audio import AudioFile
     from dropscribe.media.recording import Recording
     from dropscribe.media.spool import Spool
     from dropscribe.media.survey import Survey

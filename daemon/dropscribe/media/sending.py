@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import structlog
 
 from dropscribe.core.errors import AudioChanged, AudioRejected
-from dropscribe.disk.audio import AudioFile
+from dropscribe.files.audio import AudioFile
 from dropscribe.media.cuts import decide_cuts
 from dropscribe.media.fitting import is_too_large, too_large
 from dropscribe.media.joining import Answered, join

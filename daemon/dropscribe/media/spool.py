@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from dropscribe.disk.writing import sync_folder
+from dropscribe.files.writing import sync_folder
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dropscribe.core.errors import AudioChanged, AudioRejected
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.disk.audio import AudioFile
+    from dropscribe.files.audio import AudioFile
 
 Result = TypeVar("Result")
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.core.params import ParamValue
-    from dropscribe.disk.audio import AudioFile
+    from dropscribe.files.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
 
 

@@ -27,7 +27,7 @@ from dropscribe.providers.wire import BadAnswer, ProxyFailed, Target, Wire, caus
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 
-    from dropscribe.disk.audio import AudioFile
+    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.redaction import Redactor
     from dropscribe.providers.wire import Head
 

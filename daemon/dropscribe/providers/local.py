@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dropscribe.core.params import ParamValue
-    from dropscribe.disk.audio import AudioFile
+    from dropscribe.files.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
 
 log = structlog.get_logger()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.params import ParamValue
-    from dropscribe.disk.audio import AudioFile
+    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.statuses import Table
     from dropscribe.transcripts.model import Transcript
 

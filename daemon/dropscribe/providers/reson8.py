@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.params import ParamValue
-    from dropscribe.disk.audio import AudioFile
+    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.statuses import Table
 
 URL = "https://api.reson8.dev/v1/speech-to-text/prerecorded"

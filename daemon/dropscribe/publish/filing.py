@@ -17,21 +17,21 @@ import os
 from typing import TYPE_CHECKING, Self
 
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
-from dropscribe.disk import writing
-from dropscribe.disk.audio import open_folder_beneath
-from dropscribe.disk.crashpoint import reached
-from dropscribe.publish.letting_go import clear_aside
+from dropscribe.files import writing
+from dropscribe.files.audio import open_folder_beneath
+from dropscribe.files.crashpoint import reached
 from dropscribe.publish.moving import check_source, is_moved, move_audio
 from dropscribe.publish.publication import NameTaken, WriterCameBack
+from dropscribe.publish.safe_delete import clear_aside
 from dropscribe.publish.sidecars import take_back_sidecars, write_sidecars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dropscribe.publish.publication import Publication
+    from dropscribe.publish.publication import PublishRequest
 
 
-def publish(publication: Publication) -> bytes:
+def publish(publication: PublishRequest) -> bytes:
     """Put the group's files in place; returns the audio's absolute path.
 
     Raises:
@@ -47,7 +47,7 @@ def publish(publication: Publication) -> bytes:
     return outcome
 
 
-def publish_together(publications: Sequence[Publication]) -> list[bytes | BaseException]:
+def publish_together(publications: Sequence[PublishRequest]) -> list[bytes | BaseException]:
     """Publish several jobs of any folders.
 
     Returns:
@@ -55,10 +55,10 @@ def publish_together(publications: Sequence[Publication]) -> list[bytes | BaseEx
         several, for an audio that has to be copied.
     """
     with _Folders() as folders:
-        filings = [_Filing(publication, folders) for publication in publications]
-        _each(filings, _Filing.write_sidecars)
+        filings = [PublishOperation(publication, folders) for publication in publications]
+        _each(filings, PublishOperation.write_sidecars)
         _sync(filings, lambda filing: (filing.target,))
-        _each(filings, _Filing.sidecars_are_synced)
+        _each(filings, PublishOperation.sidecars_are_synced)
         may_copy = len(filings) == 1
         _each(filings, lambda filing: filing.move_audio(may_copy=may_copy))
         _sync(filings, lambda filing: (filing.target, filing.source))
@@ -71,7 +71,7 @@ class _Folders:
     def __init__(self) -> None:
         self._open: dict[bytes, int] = {}
 
-    def source(self, publication: Publication) -> int:
+    def source(self, publication: PublishRequest) -> int:
         """Where the audio stands; raises as open_folder_beneath."""
         inbox, path = publication.inbox, publication.path
         *folders, _ = path.split(b"/")
@@ -81,7 +81,7 @@ class _Folders:
             self._open[key] = open_folder_beneath(inbox, folders, path)
         return self._open[key]
 
-    def target(self, publication: Publication) -> int:
+    def target(self, publication: PublishRequest) -> int:
         """Where all is to stand; it is made if need be."""
         path = publication.group.folder
         if path not in self._open:
@@ -97,7 +97,7 @@ class _Folders:
             os.close(descriptor)
 
 
-class _Filing:
+class PublishOperation:
     """How far one publication is.
 
     Attributes:
@@ -106,7 +106,7 @@ class _Filing:
         is_over: Nothing more is done for it: it failed, or was found done.
     """
 
-    def __init__(self, publication: Publication, folders: _Folders) -> None:
+    def __init__(self, publication: PublishRequest, folders: _Folders) -> None:
         self.source: int | None = None
         self.target: int | None = None
         self.is_over = False
@@ -115,6 +115,7 @@ class _Filing:
         self._error: Exception | None = None
 
     def write_sidecars(self) -> None:
+        """Write the sidecars under their final names."""
         publication = self._publication
         try:
             self.source = self._folders.source(publication)
@@ -128,9 +129,11 @@ class _Filing:
         write_sidecars(publication, self.target, writing.Look.of_sidecar(status))
 
     def sidecars_are_synced(self) -> None:
+        """Record that the sidecars' folder has been synced."""
         reached("sidecars_synced")
 
     def move_audio(self, *, may_copy: bool) -> None:
+        """Move the audio to its destination."""
         if self.source is not None:
             move_audio(self._publication, self.source, may_copy=may_copy)
 
@@ -174,7 +177,7 @@ class _Filing:
             clear_aside(self._folders.source(publication), name, publication.aside, publication.is_audio)
 
 
-def _each(filings: Sequence[_Filing], step: Callable[[_Filing], None]) -> None:
+def _each(filings: Sequence[PublishOperation], step: Callable[[PublishOperation], None]) -> None:
     for filing in filings:
         if not filing.is_over:
             try:
@@ -183,7 +186,9 @@ def _each(filings: Sequence[_Filing], step: Callable[[_Filing], None]) -> None:
                 filing.fail(error)
 
 
-def _sync(filings: Sequence[_Filing], folders_of: Callable[[_Filing], tuple[int | None, ...]]) -> None:
+def _sync(
+    filings: Sequence[PublishOperation], folders_of: Callable[[PublishOperation], tuple[int | None, ...]]
+) -> None:
     """Sync each folder once; where that fails, it fails for all who needed it."""
     left = [filing for filing in filings if not filing.is_over]
     for folder in dict.fromkeys(folder for filing in left for folder in folders_of(filing)):
@@ -196,7 +201,7 @@ def _sync(filings: Sequence[_Filing], folders_of: Callable[[_Filing], tuple[int 
                     filing.fail(error)
 
 
-def _publish_error(publication: Publication, error: OSError) -> PublishError:
+def _publish_error(publication: PublishRequest, error: OSError) -> PublishError:
     code = errno.errorcode.get(error.errno or 0, "EIO")
     # A call by descriptor names "." or a bare name: the folder says more.
     named = os.fsencode(error.filename) if error.filename else b""

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing
 from dropscribe.core.settling import Lease
-from dropscribe.disk import writing
-from dropscribe.disk.audio import snapshot_of
-from dropscribe.disk.crashpoint import reached
-from dropscribe.disk.lease import held_lease
-from dropscribe.publish.letting_go import let_go
+from dropscribe.files import writing
+from dropscribe.files.audio import snapshot_of
+from dropscribe.files.crashpoint import reached
+from dropscribe.files.lease import held_lease
 from dropscribe.publish.publication import AcrossMounts, NameTaken, WriterCameBack
+from dropscribe.publish.safe_delete import let_go
 from dropscribe.publish.sidecars import READ, holds
 
 if TYPE_CHECKING:
-    from dropscribe.publish.publication import Publication
+    from dropscribe.publish.publication import PublishRequest
 
 
-def check_source(publication: Publication, folder: int) -> os.stat_result:
+def check_source(publication: PublishRequest, folder: int) -> os.stat_result:
     """The audio's status in the open inbox *folder*.
 
     Raises:
@@ -42,7 +42,7 @@ def check_source(publication: Publication, folder: int) -> os.stat_result:
     return status
 
 
-def is_moved(publication: Publication) -> bool:
+def is_moved(publication: PublishRequest) -> bool:
     """Whether a run before a crash has already moved the audio to its place.
 
     To be asked only when it does not stand at its source, where another file may stand by now. After a
@@ -58,7 +58,7 @@ def is_moved(publication: Publication) -> bool:
     return found.size_bytes == publication.snapshot.size_bytes and _is_copy(publication)
 
 
-def _is_copy(publication: Publication) -> bool:
+def _is_copy(publication: PublishRequest) -> bool:
     if publication.sha256:
         return _digest(publication.audio) == publication.sha256
     # It was never read: sidecars that are ours say whose the audio beside them is.
@@ -80,7 +80,7 @@ def _digest(path: bytes) -> str:
         os.close(descriptor)
 
 
-def move_audio(publication: Publication, folder: int, *, may_copy: bool) -> None:
+def move_audio(publication: PublishRequest, folder: int, *, may_copy: bool) -> None:
     """Move the audio from the open inbox *folder* to its place; neither folder is synced.
 
     Raises:
@@ -115,11 +115,11 @@ def move_audio(publication: Publication, folder: int, *, may_copy: bool) -> None
     reached("audio_moved")
 
 
-def _name(publication: Publication) -> bytes:
+def _name(publication: PublishRequest) -> bytes:
     return publication.path.rpartition(b"/")[2]
 
 
-def _check_moved(publication: Publication, folder: int, name: bytes) -> None:
+def _check_moved(publication: PublishRequest, folder: int, name: bytes) -> None:
     """Another file may have been renamed over the source between the check and the move: it goes back."""
     found = snapshot_of(os.lstat(publication.audio))
     is_same = found.inode == publication.snapshot.inode or not publication.stable_inodes
@@ -142,7 +142,7 @@ def _open_source(folder: int, name: bytes) -> int | None:
         return None
 
 
-def _copy_audio(publication: Publication, source: int | None, folder: int, name: bytes) -> None:
+def _copy_audio(publication: PublishRequest, source: int | None, folder: int, name: bytes) -> None:
     """Another mount: copy, verify, sync, and only then let go of the original."""
     if source is None:
         raise AudioForbidden(publication.path, "may not be read, and done is on another mount")

@@ -28,7 +28,7 @@ class AcrossMounts(DropscribeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Publication:
+class PublishRequest:
     """What is to stand where.
 
     Attributes:

@@ -10,18 +10,18 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from dropscribe.disk import writing
-from dropscribe.disk.crashpoint import reached
+from dropscribe.files import writing
+from dropscribe.files.crashpoint import reached
 from dropscribe.publish.publication import NameTaken
 
 if TYPE_CHECKING:
-    from dropscribe.publish.publication import Publication
+    from dropscribe.publish.publication import PublishRequest
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 """How a file is opened that may by now be anything: no link is followed, no pipe waited for."""
 
 
-def write_sidecars(publication: Publication, folder: int, look: writing.Look) -> None:
+def write_sidecars(publication: PublishRequest, folder: int, look: writing.Look) -> None:
     """Write what is not there yet into the open target *folder*; the names are not synced.
 
     Raises:
@@ -37,7 +37,7 @@ def write_sidecars(publication: Publication, folder: int, look: writing.Look) ->
         reached("sidecar_linked")
 
 
-def take_back_sidecars(publication: Publication) -> None:
+def take_back_sidecars(publication: PublishRequest) -> None:
     """Remove those that are exactly ours."""
     for name, content in publication.files:
         path = publication.group.path(name)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from dropscribe.core.errors import StoreError
-from dropscribe.jobs import outbox
-from dropscribe.jobs.outbox import Letter
+from dropscribe.queue.sql import outbox
+from dropscribe.queue.sql.outbox import Notification
 from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from concurrent.futures import Future
 
-    from dropscribe.jobs.store import Store
+    from dropscribe.queue.embedded.store import Store
 
 FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 3600.0
@@ -63,7 +63,7 @@ class Recipient(Protocol):
         """
         ...
 
-    async def deliver(self, letters: Sequence[Letter]) -> str:
+    async def deliver(self, letters: Sequence[Notification]) -> str:
         """Deliver *letters* as one; "" or why it failed. Must come to an end by itself."""
         ...
 
@@ -87,7 +87,7 @@ class Notifications:
         content = json.dumps(
             {"schema": "dropscribe.event/1", "id": event_id, "at": utc_text(now), "event": event, **payload}
         )
-        letter = Letter(0, event_id, now, content)
+        letter = Notification(0, event_id, now, content)
         loop = asyncio.get_running_loop()
 
         def written(future: Future[list[str]]) -> None:
@@ -198,13 +198,13 @@ class Courier:
         await self._settle(letters, reason)
         return None if reason and is_last_chance else 0.0
 
-    async def _deliver(self, letters: list[Letter]) -> str:
+    async def _deliver(self, letters: list[Notification]) -> str:
         try:
             return await self._recipient.deliver(letters)
         except Exception as error:  # noqa: BLE001 - a letter that cannot be told must not end the daemon
             return type(error).__name__
 
-    async def _settle(self, letters: list[Letter], reason: str) -> None:
+    async def _settle(self, letters: list[Notification], reason: str) -> None:
         if not reason:
             await self._store.do(lambda db: outbox.delete(db, letters))
             return

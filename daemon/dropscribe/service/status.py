@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.limits import Period
 from dropscribe.core.model import Hold, Scope, ScopeKind
-from dropscribe.jobs.engine import FolderStats
+from dropscribe.queue.engine import FolderStats
 from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config
     from dropscribe.core.budget import Account
-    from dropscribe.jobs.engine import Stats
-    from dropscribe.jobs.nodes import NodeStats
+    from dropscribe.queue.cluster.nodes import NodeStats
+    from dropscribe.queue.engine import Stats
 
 STATUS_SCHEMA = "dropscribe.status/1"
 WATCHED_ELSEWHERE = "others"

@@ -19,7 +19,7 @@ from dropscribe import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dropscribe.jobs.outbox import Letter
+    from dropscribe.queue.sql.outbox import Notification
 
 TIMEOUT_SECONDS = 15.0
 
@@ -39,7 +39,7 @@ class Webhook:
         """At once: programs need no rest."""
         return due_at
 
-    async def deliver(self, letters: Sequence[Letter]) -> str:
+    async def deliver(self, letters: Sequence[Notification]) -> str:
         """POST the one letter; any 2xx is an arrival."""
         (letter,) = letters
         body = letter.content.encode("ascii")

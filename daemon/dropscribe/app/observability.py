@@ -1,0 +1,212 @@
+"""What looks on from outside, or is told: the listener, metrics file, heartbeat, hooks, notifications."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dropscribe.service.apprise_notifier import People
+from dropscribe.service.heartbeat import Heartbeat
+from dropscribe.service.hooks import Hooks
+from dropscribe.service.notifications import Notifications
+from dropscribe.service.textfile import write_metrics_file
+from dropscribe.service.webhook import Webhook
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dropscribe.app.reporter import Reporter
+    from dropscribe.config.model import Config
+    from dropscribe.queue.embedded.store import Store
+    from dropscribe.service.http import HttpListener
+    from dropscribe.service.metrics import Metrics
+    from dropscribe.service.notifications import Recipient
+
+    Status = Callable[[], Awaitable[dict[str, Any]]]
+    Answers = tuple[Callable[[], Awaitable[bytes]], Status, Callable[[], str], Callable[[], str]]
+    """Of :class:`dropscribe.service.http.Endpoints`."""
+
+METRICS_FILE_SECONDS = 15.0
+LAST_WORDS_SECONDS = 5.0
+"""At the end, people and programs are told so long; what is left over waits for the next start."""
+
+log = structlog.get_logger()
+
+
+class Health:
+    """Runs what the config asks for of these; nothing where it asks for nothing."""
+
+    def __init__(self, config: Config, version: str, store: Store) -> None:
+        self._config = config
+        self._store = store
+        self._version = version
+        self.metrics: Metrics | None = None
+        self._count(config)
+        self.observe_config(is_taken=True)
+        self.hooks = _build_hooks(config)
+        self.notifications = _build_notifications(config, store)
+        self._listener: HttpListener | None = None
+        self._status: Status | None = None
+        self._answers: Answers | None = None
+        self._restart = asyncio.Event()
+        self._unwritten_reason = ""
+
+    async def start(
+        self,
+        status: Status,
+        find_stuck: Callable[[], str],
+        find_unready: Callable[[], str],
+    ) -> None:
+        """Listen, if the config says so.
+
+        Raises:
+            ListenError: The address cannot be had.
+        """
+        self._status = status
+        self._answers = (self._render, status, find_stuck, find_unready)
+        self._is_degraded = lambda: bool(find_stuck() or find_unready())
+        self._listener = await self._listen(self._config)
+
+    async def swap(self, config: Config) -> None:
+        """Take a new config; the old listener goes only when the new one stands.
+
+        Raises:
+            ListenError: The new address cannot be had; nothing has changed then.
+        """
+        self._count(config)  # before anybody can ask
+        if self._listener and config.http and _is_same_address(config, self._config):
+            self._listener.token = _token(config)
+        elif config.http != self._config.http:
+            listener = await self._listen(config)
+            if self._listener:
+                await self._listener.close()
+            self._listener = listener
+        if config.hooks != self._config.hooks:
+            self.hooks = _build_hooks(config)
+        if (config.notify, config.time_zone) != (self._config.notify, self._config.time_zone):
+            self.notifications = _build_notifications(config, self._store)
+        self._config = config
+        self._restart.set()
+
+    def _count(self, config: Config) -> None:
+        """Count from now on, if anybody is to look; once begun, counting goes on."""
+        if self.metrics is None and (config.http or config.metrics):
+            from dropscribe.service.metrics import Metrics  # noqa: PLC0415  # 3 MiB
+
+            self.metrics = Metrics(self._version)
+        if self.metrics:
+            self.metrics.introduce(config.folders, config.providers)
+
+    def equip(self, reporter: Reporter) -> None:
+        """Let *reporter* tell those whom the config asks for now."""
+        reporter.metrics, reporter.hooks = self.metrics, self.hooks
+        reporter.notifications = self.notifications
+
+    async def run(self) -> None:
+        """The periodic parts, until cancelled."""
+        while True:
+            self._restart.clear()
+            async with asyncio.TaskGroup() as group:
+                parts = [group.create_task(part) for part in self._periodic()]
+                await self._restart.wait()
+                for part in parts:
+                    part.cancel()
+
+    async def close(self) -> None:
+        """Stop listening; commands that run get a moment."""
+        if self._listener:
+            await self._listener.close()
+        if self.hooks:
+            await self.hooks.close(grace_seconds=2.0)
+        if self.notifications:
+            await self.notifications.close(LAST_WORDS_SECONDS)
+        await self._write_metrics()
+
+    def observe_config(self, *, is_taken: bool) -> None:
+        """A config was read now."""
+        if self.metrics:
+            self.metrics.observe_config(is_taken=is_taken, at=time.time())
+
+    def _periodic(self) -> list[Any]:
+        parts: list[Any] = []
+        if heartbeat := self._config.heartbeat:
+            parts.append(Heartbeat(heartbeat.url, heartbeat.every_seconds, self._is_degraded).run())
+        if self._config.metrics:
+            parts.append(self._write_metrics_again_and_again())
+        if self.notifications:
+            parts.append(self.notifications.run())
+        return parts
+
+    async def _listen(self, config: Config) -> HttpListener | None:
+        if config.http is None or self._answers is None:
+            return None
+        from dropscribe.service.http import Endpoints, HttpListener  # noqa: PLC0415  # 1 MiB
+
+        endpoints = Endpoints(*self._answers)
+        listener = HttpListener(config.http.host, config.http.port, endpoints, _token(config))
+        await listener.start()
+        return listener
+
+    async def _render(self) -> bytes:
+        assert self._status is not None  # noqa: S101  # start() has set it
+        assert self.metrics is not None  # noqa: S101  # whoever renders has asked for them in the config
+        return self.metrics.render(await self._status())
+
+    async def _write_metrics(self) -> None:
+        if self._config.metrics and self._status:
+            content = await self._render()
+            try:
+                await asyncio.to_thread(write_metrics_file, self._config.metrics.file, content)
+            except OSError as error:
+                self._log_unwritten(error.strerror or str(error))
+            else:
+                self._unwritten_reason = ""
+
+    def _log_unwritten(self, reason: str) -> None:
+        # Once, not every few seconds; and a full disk must not end the daemon for its metrics' sake.
+        if reason != self._unwritten_reason:
+            self._unwritten_reason = reason
+            log.warning("metrics.unwritten", reason=reason)
+
+    async def _write_metrics_again_and_again(self) -> None:
+        while True:
+            await self._write_metrics()
+            await asyncio.sleep(METRICS_FILE_SECONDS)
+
+
+def _token(config: Config) -> str | None:
+    return config.http.token.reveal() if config.http and config.http.token else None
+
+
+def _is_same_address(one: Config, other: Config) -> bool:
+    # The port is ours already: a second listener on it would be refused.
+    return one.http is not None and other.http is not None and one.http.listen == other.http.listen
+
+
+def _build_hooks(config: Config) -> Hooks | None:
+    if config.hooks is None:
+        return None
+    commands = {
+        "done": config.hooks.on_done,
+        "failed": config.hooks.on_failed,
+        "held": config.hooks.on_held,
+        "budget": config.hooks.on_budget,
+    }
+    return Hooks(commands, config.hooks.timeout_seconds, os.environ, config.secrets)
+
+
+def _build_notifications(config: Config, store: Store) -> Notifications | None:
+    notify = config.notify
+    if notify is None:
+        return None
+    recipients: list[Recipient] = [
+        People(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)
+        for url in dict.fromkeys(notify.urls)
+    ]
+    if notify.webhook:
+        recipients.append(Webhook(notify.webhook.url, notify.webhook.secret.reveal()))
+    return Notifications(store, recipients)

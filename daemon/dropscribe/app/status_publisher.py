@@ -1,0 +1,120 @@
+"""What the running daemon says of itself: /status, live.json, systemd's status line, and if it is well."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.core.errors import StoreError
+from dropscribe.queue.engine import Stats
+from dropscribe.service.live import write_live
+from dropscribe.service.status import status_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.app.inboxes import Inboxes
+    from dropscribe.config.model import Config
+    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.service.sd_notify import Notifier
+
+
+_LIVE_GAP_SECONDS = 0.2
+_STATS_SECONDS = 4.0
+"""How long a cluster's database may take for an answer; then the last one is shown."""
+
+
+class SelfReport:
+    """Reads the engine and the inboxes for whoever asks.
+
+    Args:
+        config: The one that holds now.
+        news: Set when something may have changed.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        engine: RowsEngine,
+        inboxes: Inboxes,
+        notifier: Notifier,
+        news: asyncio.Event,
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._inboxes = inboxes
+        self._notifier = notifier
+        self._news = news
+        self._last = Stats({}, ())
+
+    async def status(self) -> dict[str, Any]:
+        """The object of CONTRACT.md §6, as it is now; while a cluster's database is away, as it was."""
+        live, config = self._live(), self._config()
+        if config.queue is None:
+            stats = await self._engine.stats()
+        else:
+            stats, live["trouble"] = await self._stats_of_cluster()
+        return status_document(config, stats, live, running=True, now=self._engine.now())
+
+    async def _stats_of_cluster(self) -> tuple[Stats, str | None]:
+        trouble = self._engine.trouble
+        if trouble is None:
+            try:
+                async with asyncio.timeout(_STATS_SECONDS):
+                    self._last = await self._engine.stats()
+            except StoreError as error:
+                trouble = f"{error.reason}: {error.path}"
+            except TimeoutError:
+                trouble = "the queue's database does not answer"
+        return self._last, trouble
+
+    def _live(self) -> dict[str, Any]:
+        return {
+            "folders": {
+                name: {**live, "reason": live["reason"] or self._engine.closed_reason(name)}
+                for name, live in self._inboxes.live().items()
+            },
+            "providers": {name: self._engine.in_flight_at(name) for name in self._config().providers},
+            "trouble": self._engine.trouble,
+        }
+
+    def write(self) -> None:
+        """Write live.json as it is now."""
+        write_live(self._config().state_dir, self._live())
+
+    async def write_when_new(self) -> None:
+        """At most five times a second, and only when something may have changed."""
+        self._engine.on_news = self._news.set
+        last: dict[str, Any] = {}
+        while True:
+            self._news.clear()
+            live = self._live()
+            if live != last:
+                write_live(self._config().state_dir, live)
+                last = live
+                self._notifier.status(self._words(live))
+            await asyncio.sleep(_LIVE_GAP_SECONDS)
+            await self._news.wait()
+
+    def _words(self, live: dict[str, Any]) -> str:
+        settling = sum(folder["settling"] for folder in live["folders"].values())
+        uploading = sum(live["providers"].values())
+        away = len(self._inboxes.unavailable())
+        words = f"watching {len(live['folders']) - away} folders, {uploading} uploading, {settling} settling"
+        words += f", {away} inboxes away" if away else ""
+        queue = self._config().queue
+        if queue is None:
+            return words
+        database = ", the queue's database is away" if live["trouble"] else ""
+        return f"node {queue.node}: {words}{database}"
+
+    def find_stuck(self) -> str:
+        """Why the process should be started anew, or ""."""
+        return "" if self._engine.is_alive() else "the queue has not been looked at for two minutes"
+
+    def find_unready(self) -> str:
+        """What is not watched or served now, or ""."""
+        found = [f"{name}: {reason}" for name, reason in self._inboxes.unavailable().items()]
+        if self._config().queue is not None and self._engine.trouble is not None:
+            found.insert(0, f"queue: {self._engine.trouble}")
+        return "; ".join(found)

@@ -1,0 +1,336 @@
+"""What became of one file, in sentences: the row, the folder and the daemon's own words put together."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dropscribe.cli import inbox_reader
+from dropscribe.cli.file_reader import sign_words
+from dropscribe.cli.queue_reader import BEYOND
+from dropscribe.cli.tables import plural, time_words
+from dropscribe.core.budget import BUDGET_CODE
+from dropscribe.core.model import JobState, Scope, ScopeKind
+from dropscribe.core.routing import BACKLOG, is_held
+from dropscribe.files.audio import describe_forbidden
+from dropscribe.pipeline.deduplication import REUSED
+from dropscribe.publish.error_file import error_files_of, read_error
+from dropscribe.queue.sql.history import count_before, read_filed, read_filed_with_stem, read_stories
+from dropscribe.queue.sql.hold_rows import read_holds
+from dropscribe.transcripts.document import path_text
+
+if TYPE_CHECKING:
+    from dropscribe.cli.locations import Place
+    from dropscribe.cli.queue_reader import QueueLook
+    from dropscribe.core.model import Attempt, Hold
+    from dropscribe.queue.sql.history import Story
+
+
+_FIRST_LOOK = "to be looked at"
+"""What the daemon says of a file before it knows more (intake/state.py)."""
+
+_ENDINGS = (b".error.json", b".json", b".txt", b".srt", b".vtt")
+
+
+@dataclass(slots=True)
+class Explanation:
+    """The answer to ``why``.
+
+    Attributes:
+        state: Under what ``status`` counts it (queued, held, …, done, failed), or ``withdrawn``,
+            ``not_taken``, ``unavailable``, ``unknown``.
+        words: Sentences, the most telling first.
+        remedy: What the user can do, or "".
+        story: The job that they are about, or None.
+        tries: Its attempts, or those that an error file tells of.
+    """
+
+    state: str
+    words: list[str] = field(default_factory=list)
+    remedy: str = ""
+    story: Story | None = None
+    tries: tuple[Attempt, ...] = ()
+
+
+def tell_of_inbox(place: Place, look: QueueLook, now: float) -> Explanation:
+    """The tale of a path in an inbox, whether anything is there or not."""
+    stories = read_stories(look.db, place.rule.name, place.path) if look.db else []
+    if place.rule.name in look.beyond:
+        return _tell_of_beyond(stories, place, look, now)
+    reason = inbox_reader.unavailable_reason(place.rule)
+    live = next((story for story in stories if story.state.is_live), None)
+    if live is not None:
+        tale = tell_of_story(live, place, look, now)
+        if reason:
+            tale.words.insert(0, f"the inbox is unavailable: {reason}")
+        return tale
+    if reason:
+        return Explanation(
+            "unavailable", [f"the inbox is unavailable: {reason}", "its files wait, and go on by themselves"]
+        )
+    found = inbox_reader.found_at(place.rule, place.path)
+    if found.status is None:
+        return _tell_of_gone(stories, place, look, now)
+    if found.reason:
+        return Explanation(
+            "not_taken", [f"the rule does not take it: {found.reason}", "it stays where it is"]
+        )
+    tale = _tell_of_waiting(place, look)
+    if stories:
+        tale.words.append(f"a file of this name was here before: {_ended_words(stories[0], now)[0]}")
+    return tale
+
+
+def _tell_of_beyond(stories: list[Story], place: Place, look: QueueLook, now: float) -> Explanation:
+    """What the cluster's queue knows of a file that this node does not have."""
+    if not stories:
+        return Explanation(
+            "unknown", [BEYOND, "the queue has never heard of it"], "ask on a node that has it"
+        )
+    tale = tell_of_story(stories[0], place, look, now)
+    tale.words.append(BEYOND)
+    return tale
+
+
+def _tell_of_gone(stories: list[Story], place: Place, look: QueueLook, now: float) -> Explanation:
+    if stories:
+        return tell_of_story(stories[0], place, look, now)
+    return Explanation("unknown", ["nothing is there, and the queue has never heard of it"])
+
+
+def _tell_of_waiting(place: Place, look: QueueLook) -> Explanation:
+    """A file that no job has yet: it settles, or may not be read."""
+    if not inbox_reader.may_read(place.rule, place.path):
+        words = describe_forbidden(place.absolute)
+        return Explanation(
+            "blocked", [f"it may not be read: {words.partition('; ')[0]}"], words.partition("; ")[2]
+        )
+    said = look.live_of(place.rule.name).get("waiting", {}).get(path_text(place.path))
+    if said and said != _FIRST_LOOK:
+        return Explanation("settling", [f"it is not taken yet: {said}"])
+    signs = sign_words(place.rule, place.path)
+    if look.is_running:
+        return Explanation("settling", ["it has just arrived, and is looked at", *signs])
+    return Explanation(
+        "settling", ["it is taken when dropscribe is started", *signs], "dropscribe run, or its service"
+    )
+
+
+def tell_of_filed(place: Place, look: QueueLook, now: float) -> Explanation:
+    """The tale of a path in done or failed: the audio, or one of its sidecars."""
+    if place.rule.name in look.beyond:
+        return Explanation("unknown", [BEYOND], "ask on a node that has it")
+    for story in _stories_filed(place, look):
+        if story.folder == place.rule.name:
+            return tell_of_story(story, place, look, now)
+    if not os.path.lexists(place.absolute):
+        return Explanation("unknown", ["nothing is there, and the queue has never heard of it"])
+    told = _tell_by_error_file(place)
+    return told or Explanation(
+        "unknown", [f"it is in {place.part}, but the queue knows nothing of it (any more)"]
+    )
+
+
+def _stories_filed(place: Place, look: QueueLook) -> list[Story]:
+    if look.db is None:
+        return []
+    found = read_filed(look.db, place.absolute)
+    if not found and (base := _base_of_sidecar(place.absolute)):
+        found = read_filed(look.db, base) or read_filed_with_stem(look.db, base)
+    return found
+
+
+def _base_of_sidecar(path: bytes) -> bytes | None:
+    """What stands before a sidecar's ending: the audio's name (full), or its stem; None for other names."""
+    return next((path.removesuffix(ending) for ending in _ENDINGS if path.endswith(ending)), None)
+
+
+def _tell_by_error_file(place: Place) -> Explanation | None:
+    """What an error file says, when the queue has forgotten or was lost."""
+    error = _error_beside(place.absolute)
+    if error is None:
+        return None
+    words = f"it failed at {error.get('failed_at')}: {error.get('code')}: {error.get('reason')}"
+    audio_path = shlex.quote(path_text(place.absolute))
+    return Explanation(
+        "failed",
+        [words, "the queue has forgotten it"],
+        f"mend the reason, then: dropscribe retry {audio_path}",
+    )
+
+
+def _error_beside(audio: bytes) -> dict[str, object] | None:
+    paths = (audio, *error_files_of(audio))
+    return next((error for path in paths if (error := read_error(path)) is not None), None)
+
+
+def tell_of_story(story: Story, place: Place, look: QueueLook, now: float) -> Explanation:
+    """The tale of a job."""
+    state = story.state.value
+    match story.state:
+        case JobState.QUEUED:
+            state, words = _queued_words(story, place, look, now)
+        case JobState.TRANSCRIBING:
+            words = [_transcribing_words(story, look, now)]
+        case JobState.TRANSCRIBED | JobState.REJECTED:
+            state, words = "publishing", _publishing_words(story, look, now)
+        case _:
+            words = _ended_words(story, now)
+    remedy = _remedy(story, state, look)
+    return Explanation(state, words + _paid_words(story), remedy, story, story.tries)
+
+
+def _queued_words(story: Story, place: Place, look: QueueLook, now: float) -> tuple[str, list[str]]:
+    """What a queued job waits for: (as status counts it, all of it in words)."""
+    words = _hold_words(story, place, look, now)
+    state = "held" if words else "deferred" if story.due_at > now else "queued"
+    if look.is_running and look.live.get("trouble"):
+        words.append(f"nothing is sent now: {look.live['trouble']}")
+    if closed := look.live_of(story.folder).get("reason"):
+        words.append(f"its folder waits: {closed}")
+    if story.due_at > now:
+        words.append(f"it is tried again {time_words(story.due_at, now)}, because of {_why(story)}")
+    words += [f"{tried.provider} refused it ({tried.code})" for tried in story.tries if tried.refused]
+    if not words or (state == "queued" and words[-1].endswith(")")):
+        words.append(_turn_words(story, look))
+    if story.node:
+        words.append(f"node {story.node} had it last")
+    return state, words
+
+
+def _turn_words(story: Story, look: QueueLook) -> str:
+    if story.lane and look.is_running:
+        return f"its turn has come: provider {story.lane} gets it as soon as a slot is free, on any node"
+    before = count_before(look.db, story) if look.db else 0
+    where = (
+        "it is the next in the queue" if before == 0 else f"{plural(before, 'file')} of its folder go first"
+    )
+    return where if look.is_running else f"{where}, when dropscribe is started"
+
+
+def _why(story: Story) -> str:
+    if story.code and story.reason and story.reason != story.code:
+        return f"{story.code}: {story.reason}"
+    return story.code or story.reason or "an earlier failure"
+
+
+def _hold_words(story: Story, place: Place, look: QueueLook, now: float) -> list[str]:
+    if story.pin == BACKLOG:
+        return ["it was there before the rule's first start, and waits until it is released (backlog: ask)"]
+    found_holds = [*look.stops, *(read_holds(look.db) if look.db else ())]
+    holds = {hold.scope: hold for hold in found_holds}
+    found = []
+    if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
+        found.append((f"rule {story.folder}", hold))
+    held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
+    is_firm = place.rule.fallback == "refused"
+    if is_held(story.pin, place.rule.providers, held, is_firm=is_firm):
+        wanted = (story.pin,) if story.pin else place.rule.providers[: 1 if is_firm else None]
+        found += [(f"provider {name}", holds[Scope(ScopeKind.PROVIDER, name)]) for name in wanted]
+    return [words for who, hold in found for words in _one_hold_words(who, hold, now)]
+
+
+def _one_hold_words(who: str, hold: Hold, now: float) -> list[str]:
+    if hold.code == BUDGET_CODE:
+        return [f"{who} waits: {hold.reason}"]
+    is_due = hold.next_probe_at <= now
+    probe = "with the next file" if is_due else time_words(hold.next_probe_at, now)
+    return [
+        f"{who} is held since {time_words(hold.since, now)}: {hold.reason}",
+        f"one file tries it again {probe}; when that goes well, the others go on by themselves",
+    ]
+
+
+def _transcribing_words(story: Story, look: QueueLook, now: float) -> str:
+    since = time_words(story.tries[-1].at, now) if story.tries else "now"
+    if look.is_running:
+        at = f"it is with provider {story.provider} since {since}"
+        return at + _node_words(story, look, now)
+    was = f"it was with provider {story.provider} (since {since}) when the daemon ended"
+    return f"{was}; the next start sends it again"
+
+
+def _node_words(story: Story, look: QueueLook, now: float) -> str:
+    """Which node has it, and what becomes of it where that node is silent."""
+    if not story.node:
+        return ""
+    node = look.node(story.node)
+    if node is not None and not node.is_silent(look.now()):
+        return f", on node {story.node}"
+    last = "has stopped" if node is None else f"was last heard of {time_words(node.beat_at, now)}"
+    return f", on node {story.node}, which {last}: another node takes it over"
+
+
+def _publishing_words(story: Story, look: QueueLook, now: float) -> list[str]:
+    what = "its transcript is kept" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
+    where = "done" if story.state is JobState.TRANSCRIBED else "failed"
+    if not look.is_running:
+        return [f"{what}; it goes to {where} when dropscribe is started"]
+    if story.due_at > now:
+        return [
+            f"{what}, but could not be put into {where}: {_why(story)}",
+            f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again",
+        ]
+    return [f"{what}; it is being put into {where}{_node_words(story, look, now)}"]
+
+
+def _ended_words(story: Story, now: float) -> list[str]:
+    at = time_words(story.ended_at, now) if story.ended_at else "some time ago"
+    if story.state is JobState.DONE and story.tries and story.tries[-1].code == REUSED:
+        words = f"nothing was sent: {story.tries[-1].reason}"
+        return [f"its answer was known, and it was filed {at}", words, f"it is in {_filed_words(story)}"]
+    if story.state is JobState.DONE:
+        by = f"{story.provider}, on node {story.node}," if story.node else story.provider
+        return [f"it was transcribed by {by} and filed {at}", f"it is in {_filed_words(story)}"]
+    if story.state is JobState.FAILED:
+        on = f" on node {story.node}" if story.node else ""
+        return [f"it failed {at}{on}: {_failure_words(story)}", f"it is in {_filed_words(story)}"]
+    return [f"it was dropped from the queue {at}: {story.reason or 'the file was gone'}"]
+
+
+def _failure_words(story: Story) -> str:
+    """The error file has the last word, and may be gone; the last attempt is the next best."""
+    error = _error_beside(story.filed_here) if story.filed_here else None
+    if error:
+        return f"{error.get('code')}: {error.get('reason')}"
+    last = next((attempt for attempt in reversed(story.tries) if attempt.code), None)
+    return f"{last.code}: {last.reason}" if last else _why(story)
+
+
+def _filed_words(story: Story) -> str:
+    if story.filed is None:
+        return "nobody knows where"
+    if story.filed_here is None:
+        return f"{path_text(story.filed[2:])}, beneath a root of the queue that this node does not have"
+    gone = "" if os.path.lexists(story.filed) else " (it is not there any more)"
+    return path_text(story.filed) + gone
+
+
+def _paid_words(story: Story) -> list[str]:
+    interrupted = sum(attempt.code == "interrupted" for attempt in story.tries)
+    words = []
+    if story.ambiguous:
+        words.append(
+            f"{plural(story.ambiguous, 'attempt')} sent whole got no answer: each may have been paid for"
+        )
+    if interrupted:
+        words.append(
+            f"the daemon's end cut off {plural(interrupted, 'attempt')}: each may have been paid for"
+        )
+    return words
+
+
+def _remedy(story: Story, state: str, look: QueueLook) -> str:
+    if story.state is JobState.FAILED and story.filed_here and os.path.lexists(story.filed_here):
+        return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed_here))}"
+    if story.state.is_live and not look.is_running:
+        return "start dropscribe: dropscribe run, or its service"
+    if story.pin == BACKLOG:
+        return f"dropscribe release --folder {shlex.quote(story.folder)}"
+    if state == "held" and any(BUDGET_CODE in stop.code for stop in look.stops):
+        return "raise the budget in the config, or wait: it goes on by itself"
+    if state == "held":
+        return "dropscribe check --online asks the provider; nothing needs to be done for this file"
+    return ""

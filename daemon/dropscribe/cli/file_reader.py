@@ -1,0 +1,72 @@
+"""One file of an inbox as a command sees it that runs without the daemon: whether it is complete.
+
+Guarantees: nothing is changed; no symlink is followed below the inbox; a writer is not held up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import AudioError
+from dropscribe.core.settling import EMPTY_SECONDS, INCOMPLETE_SECONDS, Completeness, Lease
+from dropscribe.files.audio import open_beneath
+from dropscribe.files.lease import ignore_sigio
+from dropscribe.intake.probe import look_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dropscribe.config.model import FolderRule
+
+
+@contextlib.contextmanager
+def opened(rule: FolderRule, path: bytes) -> Iterator[int]:
+    """The file, open for reading, checked as the daemon checks it.
+
+    Raises:
+        AudioError: It may not be read, is gone, or is no regular file any more.
+        OSError: The disk's answer.
+    """
+    descriptor = open_beneath(os.fsencode(rule.inbox), path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def sign_words(rule: FolderRule, path: bytes) -> list[str]:
+    """What the file itself says about being complete; nothing where it gives no cause to wait."""
+    try:
+        sign = unsettled_words(rule, path)
+    except AudioError as error:
+        return [error.reason]
+    except OSError as error:
+        return [error.strerror or str(error)]
+    return [sign] if sign else []
+
+
+def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
+    """Why the file would not be taken at once, whatever the quiet time; None where nothing speaks.
+
+    Raises:
+        AudioError: It may not be read, is gone, or is no regular file any more.
+        OSError: The disk's answer.
+    """
+    if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
+        ignore_sigio()
+    seen = look_at(os.fsencode(rule.inbox), path)
+    if seen.lease is Lease.WRITER:
+        return "somebody has it open for writing: it is taken when they close it"
+    if seen.snapshot.size_bytes == 0:
+        seconds = EMPTY_SECONDS if rule.settle_seconds is None else rule.settle_seconds
+        return f"it is empty: if it stays so for {seconds:g} s it goes to failed, unsent"
+    if seen.completeness is Completeness.INCOMPLETE:
+        own_seconds = rule.settle_incomplete_seconds
+        seconds = INCOMPLETE_SECONDS if own_seconds is None else own_seconds
+        return (
+            f"its header says that more is to come: it is taken after {seconds:g} s of quiet, as incomplete"
+        )
+    return None

@@ -1,0 +1,70 @@
+"""Errors into words: what happened, to which file, what to do; and the exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from dropscribe.cli import exit_codes
+from dropscribe.config.errors import format_problem
+from dropscribe.core.errors import (
+    AudioError,
+    ConfigError,
+    DropscribeError,
+    ListenError,
+    ProviderError,
+    StoreError,
+    StoreInUse,
+)
+from dropscribe.transcripts.document import path_text
+
+
+def say(text: str) -> None:
+    """One line, or more, to standard error; bytes that are no UTF-8 do not stop it."""
+    sys.stderr.write(printable(text) + "\n")
+
+
+def printable(text: str) -> str:
+    """*text* with nothing in it that a terminal would obey or that cannot be encoded."""
+    escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        letter if letter in "\n\t" or letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in escaped
+    )
+
+
+def show_path(path: bytes) -> str:
+    """A path for people, on one line."""
+    return printable(path_text(path)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def explain(error: Exception) -> int:
+    """Say what *error* means and return the exit code; a traceback only for a bug of ours."""
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            say(format_problem(problem))
+        return exit_codes.CONFIG
+    text, code = _words_and_code(error)
+    if code == exit_codes.BUG:
+        traceback.print_exception(error)
+    say(f"dropscribe: {text}")
+    return code
+
+
+def _words_and_code(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 - one row an error: a table
+    match error:
+        case StoreError(path=path, reason=reason, remedy=remedy):
+            code = exit_codes.IN_USE if isinstance(error, StoreInUse) else exit_codes.IO_ERROR
+            return f"{path}: {reason}" + (f"\n  {remedy}" if remedy else ""), code
+        case ListenError(address=address, reason=reason):
+            return f"http.listen {address}: {reason}", exit_codes.IO_ERROR
+        case AudioError(path=path, reason=reason):
+            return f"{show_path(path)}: {reason}", exit_codes.IO_ERROR
+        case ProviderError(reason=reason, code=code):
+            return f"{reason} (code {code})", exit_codes.SOME_FAILED
+        case OSError(filename=place) if place:
+            return f"{place}: {error.strerror}", exit_codes.IO_ERROR
+        case OSError() | DropscribeError():
+            return str(error), exit_codes.IO_ERROR
+        case _:
+            return "this is a bug; please report it with the lines above", exit_codes.BUG

@@ -1,0 +1,205 @@
+"""The queue and its daemons as a command sees them: on this machine, or in the cluster that the config names.
+
+What belongs to a cluster is imported where a config asks for one: its extra may be missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dropscribe.core.budget import stops_of
+from dropscribe.core.errors import StoreError
+from dropscribe.pipeline.plan import build_plan
+from dropscribe.queue.cluster.nodes import read_nodes
+from dropscribe.queue.embedded.store import Store, is_running, open_for_reading, write_once
+from dropscribe.queue.sql.budget_usage import read_accounts
+from dropscribe.service.live import read_live
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from dropscribe.config.model import Config, QueueConfig
+    from dropscribe.core.model import Hold
+    from dropscribe.queue.cluster.nodes import NodeStats
+    from dropscribe.queue.sql.database import Connection, Database
+
+T = TypeVar("T")
+
+BEYOND = "left to other nodes: it lies beneath none of this node's queue.roots"
+"""Of a rule whose folders this node does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLook:
+    """One look at the queue, and at who works on it.
+
+    Attributes:
+        db: Read-only; None where no daemon has run yet.
+        is_running: Whether anybody works on the queue: in a cluster, any node.
+        is_here: Whether a daemon has this config's state directory.
+        live: What this machine's daemon wrote last; {} where none has.
+        stops: Budgets that are spent.
+        nodes: Of the cluster; None for this machine's own queue.
+        ahead_seconds: How far the queue's clock is ahead of this machine's.
+        beyond: Names of the rules whose folders this node of a cluster does not have.
+    """
+
+    db: Connection | None
+    is_running: bool
+    is_here: bool
+    live: dict[str, Any]
+    stops: Sequence[Hold] = ()
+    nodes: Sequence[NodeStats] | None = None
+    ahead_seconds: float = 0.0
+    beyond: frozenset[str] = frozenset()
+
+    def now(self) -> float:
+        """Unix seconds by the queue's clock."""
+        return time.time() + self.ahead_seconds
+
+    def live_of(self, folder: str) -> dict[str, Any]:
+        """What the daemon that runs here says of one inbox; {} while it is down."""
+        folders = self.live.get("folders", {}) if self.is_here else {}
+        found = folders.get(folder, {}) if isinstance(folders, dict) else {}
+        return found if isinstance(found, dict) else {}
+
+    def node(self, name: str) -> NodeStats | None:
+        """The node of that name; None where it has stopped, or never was."""
+        return next((node for node in self.nodes or () if node.name == name), None)
+
+    def freeze(self) -> None:
+        """Let all that is read from here on be of one instant."""
+        if self.db is not None:
+            self.db.execute("BEGIN" if self.nodes is None else _one_instant())
+
+
+@contextlib.contextmanager
+def look_at_queue(config: Config) -> Iterator[QueueLook]:
+    """Open the queue for reading; nothing is created.
+
+    Raises:
+        StoreError: It may not be read (the remedy says as whom to ask), or cannot be.
+    """
+    with _cluster_look(config, config.queue) if config.queue else _own_look(config) as look:
+        yield look
+
+
+def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | None:
+    """Run *work* in one short transaction, whether a daemon runs or not; None where none has ever run.
+
+    Raises:
+        StoreError: The queue cannot be written.
+    """
+    if config.queue is None:
+        return write_once(config.state_dir, work)
+    from dropscribe.queue.cluster.mount_map import MountMap  # noqa: PLC0415
+    from dropscribe.queue.cluster.reader import write_cluster  # noqa: PLC0415 - see above
+
+    return write_cluster(config.queue.dsn.reveal(), MountMap(config.queue.roots), work)
+
+
+@contextlib.contextmanager
+def opened_queue(config: Config) -> Iterator[Database]:
+    """The whole queue, made if need be, for a command that moves much.
+
+    Raises:
+        StoreInUse: A daemon has it; only a cluster's is open to several.
+        StoreError: It cannot be had.
+    """
+    if config.queue is None:
+        with contextlib.closing(Store(config.state_dir)) as store:
+            yield store
+        return
+    from dropscribe.queue.cluster.mount_map import MountMap  # noqa: PLC0415
+    from dropscribe.queue.cluster.reader import cluster_opened  # noqa: PLC0415 - see above
+
+    with cluster_opened(config.queue.dsn.reveal(), MountMap(config.queue.roots)) as cluster:
+        yield cluster
+
+
+def is_anybody_running(config: Config) -> bool:
+    """Whether a daemon works on the queue, here or on another node.
+
+    Raises:
+        StoreError: The queue cannot be read.
+    """
+    with look_at_queue(config) as look:
+        return look.is_running
+
+
+@contextlib.contextmanager
+def _own_look(config: Config) -> Iterator[QueueLook]:
+    state_dir = config.state_dir
+    try:
+        running = is_running(state_dir)
+        db = open_for_reading(state_dir)
+    except OSError as error:
+        raise StoreError(str(state_dir), error.strerror or str(error), _remedy(state_dir)) from error
+    except StoreError as error:
+        if not os.access(state_dir, os.R_OK | os.X_OK, effective_ids=True):
+            raise StoreError(str(state_dir), "may not be read by this user", _remedy(state_dir)) from error
+        raise
+    try:
+        stops = _read_stops(db, config, time.time())
+        yield QueueLook(db, running, running, read_live(state_dir), stops)
+    finally:
+        if db is not None:
+            db.close()
+
+
+@contextlib.contextmanager
+def _cluster_look(config: Config, queue: QueueConfig) -> Iterator[QueueLook]:
+    from dropscribe.queue.cluster.mount_map import MountMap  # noqa: PLC0415
+    from dropscribe.queue.cluster.postgres import read_ahead_seconds  # noqa: PLC0415
+    from dropscribe.queue.cluster.reader import looking_at_cluster  # noqa: PLC0415 - see above
+
+    is_here = _is_running_here(config.state_dir)
+    with looking_at_cluster(queue.dsn.reveal(), MountMap(queue.roots)) as db:
+        ahead_seconds = read_ahead_seconds(db) if db else 0.0
+        now = time.time() + ahead_seconds
+        nodes = read_nodes(db) if db else []
+        yield QueueLook(
+            db=db,
+            is_running=is_here or any(not node.is_silent(now) for node in nodes),
+            is_here=is_here,
+            live=read_live(config.state_dir),
+            stops=_read_stops(db, config, now),
+            nodes=nodes,
+            ahead_seconds=ahead_seconds,
+            beyond=frozenset(name for name, rule in config.folders.items() if not queue.serves(rule)),
+        )
+
+
+def _one_instant() -> str:
+    from dropscribe.queue.cluster.reader import ONE_INSTANT  # noqa: PLC0415 - see above
+
+    return ONE_INSTANT
+
+
+def _is_running_here(state_dir: Path) -> bool:
+    """Whoever may not look there can still ask the cluster."""
+    try:
+        return is_running(state_dir)
+    except OSError:
+        return False
+
+
+def _read_stops(db: Connection | None, config: Config, now: float) -> Sequence[Hold]:
+    plan = build_plan(config)
+    return stops_of(read_accounts(db, plan.budgets, plan.zone, now)) if db else ()
+
+
+def _remedy(state_dir: Path) -> str:
+    """As whom to ask again; transcripts wait in there, so its mode is no mistake."""
+    try:
+        owner = pwd.getpwuid(os.stat(state_dir).st_uid).pw_name
+    except (OSError, KeyError):
+        owner = "root"
+    as_owner = "sudo" if owner == "root" else f"sudo -u {owner}"
+    return f"it is {owner}'s alone, because transcripts wait in it; ask as {owner}: {as_owner} dropscribe …"

@@ -1,0 +1,33 @@
+"""Where an inbox's work takes place: what its parts share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.files.mounts import MountCache
+    from dropscribe.intake.job_sink import JobSink
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One inbox.
+
+    Attributes:
+        folder: Name of the folder rule.
+        root: The inbox, absolute.
+        wall: The time of day: for ``received_at``, and to tell whether a folder has just changed.
+    """
+
+    folder: str
+    root: bytes
+    queue: JobSink
+    mounts: MountCache
+    wall: Callable[[], float]
+
+    def path(self, relative: bytes) -> bytes:
+        """Absolute path of something in the inbox; b"" is the inbox itself."""
+        return self.root + b"/" + relative if relative else self.root

@@ -1,0 +1,39 @@
+"""What intake asks of the queue. Every call blocks, and is made from an inbox's own thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dropscribe.core.model import LiveRow, NewJob, Submitted
+
+
+class JobSink(Protocol):
+    """The queue, as an inbox's thread sees it. Paths are relative to the rule's inbox."""
+
+    def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """Hand over settled files; durable when it returns, idempotent while their jobs live.
+
+        Raises:
+            StoreError: Nothing was taken; the files are handed over again later.
+        """
+
+    def relocate(self, folder: str, old_path: bytes, new_path: bytes) -> None:
+        """A live job's file was renamed inside the inbox."""
+
+    def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
+        """Live jobs whose files stand directly in *directory*; b"" for the inbox itself."""
+
+    def directories(self, folder: str) -> Iterable[bytes]:
+        """The distinct directories of live jobs."""
+
+    def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
+        """The files are gone. Jobs in flight are left to their handler."""
+
+    def moved_device(self, folder: str, directory: bytes, device: int) -> None:
+        """The files of *directory* were seen again under another device number: a remount."""
+
+    def close_thread(self) -> None:
+        """The calling thread ends: close what it alone used."""

@@ -1,0 +1,105 @@
+"""What answers cost, to whom it is charged, and who is told when a budget runs low or out.
+
+Guarantees: a cost is written in the transaction that keeps its answer; nothing is charged where neither a
+budget nor a price asks for it; what is told is told once in its day or month, also over restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from dropscribe.core.budget import day_of, stops_of
+from dropscribe.core.model import Scope, ScopeKind, Spending
+from dropscribe.files.durations import probe_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dropscribe.core.budget import Account
+    from dropscribe.core.model import Hold, Job
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.pipeline.observer import Observer
+    from dropscribe.pipeline.runtime_config import DiskThreads, RuntimeConfig
+    from dropscribe.queue.engine import Engine
+    from dropscribe.transcripts.model import Transcript
+
+LONGEST_SLEEP_SECONDS = 60.0
+"""A clock that is set forward over a midnight is noticed so soon."""
+
+
+class Budgets:
+    """Charges answers, and audits the accounts whenever one may have changed."""
+
+    def __init__(self, queue: Engine, observer: Observer, disks: DiskThreads) -> None:
+        self._queue = queue
+        self._observer = observer
+        self._disks = disks
+        self._stops: dict[Scope, Hold] = {}
+        self._turns_at: float | None = None
+
+    async def charge(
+        self, job: Job, setup: RuntimeConfig, transcript: Transcript, audio: AudioFile
+    ) -> tuple[Spending, ...]:
+        """What an answer cost its provider's account and its folder's."""
+        provider, rule = setup.config.providers[job.provider], setup.rule(job.folder)
+        if provider.price_per_minute is None and not provider.budget and not rule.budget:
+            return ()
+        if _was_not_sent(transcript):
+            return ()
+        seconds = await self._seconds(job, transcript, audio)
+        money = (seconds or 0.0) / 60 * (provider.price_per_minute or 0.0)
+        day = day_of(time.time(), setup.config.time_zone).isoformat()
+        scopes = (Scope(ScopeKind.PROVIDER, job.provider), Scope(ScopeKind.FOLDER, job.folder))
+        return tuple(Spending(scope, day, money, seconds) for scope in scopes)
+
+    async def audit(self) -> None:
+        """Stop what is spent, let go on what has turned, and tell what is new."""
+        accounts = await self._queue.audit()
+        self._turns_at = min((account.turns_at for account in accounts), default=None)
+        stops = {stop.scope: stop for stop in stops_of(accounts)}
+        for account in accounts:
+            if account.is_low and await self._queue.tell_once(_mark(account, "low")):
+                self._observer.budget_low(account)
+        for scope in stops.keys() - self._stops.keys():
+            if any([await self._queue.tell_once(_mark(each, "spent")) for each in _spent(accounts, scope)]):
+                self._observer.held(stops[scope])
+        for scope in self._stops.keys() - stops.keys():
+            self._observer.released(self._stops[scope])
+        self._stops = stops
+
+    async def watch(self) -> None:
+        """Audit at each turn of a day or month, until cancelled."""
+        while True:
+            left_seconds = LONGEST_SLEEP_SECONDS if self._turns_at is None else self._turns_at - time.time()
+            await asyncio.sleep(max(0.01, min(LONGEST_SLEEP_SECONDS, left_seconds)))
+            if self._turns_at is not None and time.time() >= self._turns_at:
+                await self.audit()
+
+    async def _seconds(self, job: Job, transcript: Transcript, audio: AudioFile) -> float | None:
+        """What was sent in pieces, else the provider's word, the end of what was said, the file's header."""
+        known_seconds = transcript.duration if transcript.sent_seconds is None else transcript.sent_seconds
+        if known_seconds is not None:
+            return known_seconds
+        ends = [segment.end for segment in transcript.segments] + [word.end for word in transcript.words]
+        if known := [end for end in ends if end is not None]:
+            return max(known)
+        loop = asyncio.get_running_loop()
+        with audio.reader() as file:
+            return await loop.run_in_executor(self._disks.of(job.folder), probe_file, file)
+
+
+def _was_not_sent(transcript: Transcript) -> bool:
+    """A recording without any sound, with ``silence: skip``."""
+    return transcript.raw is None and "no_speech" in transcript.warnings
+
+
+def _spent(accounts: Sequence[Account], scope: Scope) -> Iterable[Account]:
+    return (account for account in accounts if account.scope == scope and account.is_spent)
+
+
+def _mark(account: Account, what: str) -> str:
+    """A limit that was raised meanwhile is a new one to tell of."""
+    parts = (account.scope.kind, account.scope.name, account.period, account.begins_on.isoformat())
+    return ":".join((*parts, str(account.limit), what))

@@ -1,0 +1,94 @@
+"""Recordings that were answered before: found by content and settings, never by name.
+
+Only a file of exactly the size of a known one is hashed, so that a plain file's way gets no longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from os.path import splitext
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import AudioError, AudioRejected
+from dropscribe.core.links import is_link
+from dropscribe.core.model import AnswerKey
+from dropscribe.providers.params import effective_params
+from dropscribe.transcripts.document import path_text, utc_text
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import Job
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.queue.engine import Engine, KnownAnswer
+    from dropscribe.transcripts.model import Transcript
+
+REUSED = "reused"
+"""The code of an attempt that sent nothing, because the answer was known."""
+
+
+_SHAPING = ("prepare", "silence", "silence_threshold_dbfs", "channels")
+"""What a rule that reads media does to an answer."""
+
+
+class Reuse:
+    """Looks into the ledger."""
+
+    def __init__(self, queue: Engine) -> None:
+        self._queue = queue
+
+    async def find(self, job: Job, setup: RuntimeConfig, audio: AudioFile) -> KnownAnswer | None:
+        """The answer that the same content got before under the same settings, if it may be used."""
+        keep_seconds = _keep_seconds(job, setup)
+        if not job.has_twin or not keep_seconds or setup.rule(job.folder).duplicates == "transcribe":
+            return None
+        try:
+            sha256 = await audio.ensure_sha256()
+        except (AudioError, OSError):
+            return None  # sending it meets the same trouble, and knows what to do
+        return await self._queue.recall(AnswerKey(sha256, settings_of(job, setup)), keep_seconds)
+
+
+def answer_key(job: Job, setup: RuntimeConfig, transcript: Transcript, sha256: str) -> AnswerKey | None:
+    """Under what the ledger keeps an answer; None for one that is not to be used again."""
+    if transcript.missing or not _keep_seconds(job, setup):
+        return None
+    return AnswerKey(sha256, settings_of(job, setup))
+
+
+def _keep_seconds(job: Job, setup: RuntimeConfig) -> float:
+    """How long an answer to *job* may be used; 0 for a link, for what it points to may change."""
+    is_link_file = setup.rule(job.folder).links and is_link(splitext(path_text(job.path))[1].lower())
+    return 0.0 if is_link_file else setup.config.ledger_keep_seconds
+
+
+def settings_of(job: Job, setup: RuntimeConfig) -> str:
+    """A digest of all that shapes an answer: another language is another answer."""
+    key = (job.folder, job.provider)
+    if key not in setup.digests:
+        setup.digests[key] = _digest(job, setup)
+    return setup.digests[key]
+
+
+def _digest(job: Job, setup: RuntimeConfig) -> str:
+    provider = setup.config.providers[job.provider]
+    rule = setup.rule(job.folder)
+    shaping = {
+        "type": provider.type,
+        "url": provider.url,
+        "model": provider.model,
+        "params": effective_params(provider.type, rule.params_for(provider.name)),
+        **({name: getattr(rule, name) for name in _SHAPING} if rule.reads_media else {}),
+    }
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def duplicate_of(known: KnownAnswer) -> AudioRejected:
+    """Why a file of a rule with ``duplicates: skip`` fails."""
+    return AudioRejected("duplicate", f"the same recording: {origin_words(known)}")
+
+
+def origin_words(known: KnownAnswer) -> str:
+    """Where the known answer comes from."""
+    place = path_text(known.filed) if known.filed else f"a file of {known.folder} that is not filed"
+    return f"{place}, answered {utc_text(known.kept_at)}"

@@ -1,0 +1,58 @@
+"""From one provider of a list to the next, when a file was refused as itself (``fallback``)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import AudioRejected
+from dropscribe.core.model import Retry, Scope, ScopeKind
+from dropscribe.core.routing import next_after_refusal
+
+if TYPE_CHECKING:
+    from dropscribe.core.errors import ProviderError
+    from dropscribe.core.model import AttemptEnd, Job
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.queue.engine import Engine
+
+_OURS = frozenset({"empty_file", "crashed_daemon", "link_refused", "duplicate"})
+"""Refusals that are dropscribe's own: no other provider would hear of the file either."""
+
+
+class Fallback:
+    """Knows who has refused a file, and who is left."""
+
+    def __init__(self, queue: Engine) -> None:
+        self._queue = queue
+
+    async def onward(
+        self, job: Job, setup: RuntimeConfig, error: ProviderError, ended: AttemptEnd
+    ) -> Retry | None:
+        """The way to the next provider; None where there is none, or *error* is no refusal of the file."""
+        if not isinstance(error, AudioRejected) or error.maybe_rule or error.code in _OURS:
+            return None
+        if not _falls_back(job, setup):
+            return None
+        rule = setup.rule(job.folder)
+        refused = {provider for provider, _ in await self.refusals(job, setup)} | {job.provider}
+        held = {name for name in rule.providers if self._is_held(name)} if rule.fallback == "both" else set()
+        following = next_after_refusal(rule.providers, refused, held)
+        if following is None:
+            return None
+        told = replace(ended, refused=True)
+        return Retry(0.0, error.code, error.reason, told, ended.seconds, following)
+
+    async def refusals(self, job: Job, setup: RuntimeConfig) -> list[tuple[str, str]]:
+        """(provider, code) of those who refused the file before, in order."""
+        if not _falls_back(job, setup):
+            return []
+        return [(tried.provider, tried.code) for tried in await self._queue.attempts(job) if tried.refused]
+
+    def _is_held(self, provider: str) -> bool:
+        scope = Scope(ScopeKind.PROVIDER, provider)
+        return self._queue.hold_of(scope) is not None or self._queue.is_stopped(scope)
+
+
+def _falls_back(job: Job, setup: RuntimeConfig) -> bool:
+    rule = setup.rule(job.folder)
+    return rule.fallback != "held" and len(rule.providers) > 1

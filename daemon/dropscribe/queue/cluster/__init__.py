@@ -1,0 +1,1 @@
+"""The queue engine on PostgreSQL, shared by several machines."""

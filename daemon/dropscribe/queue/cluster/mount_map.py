@@ -1,0 +1,45 @@
+"""Names for mounts: a path in a cluster's rows is the root's name and what lies beneath it.
+
+Each node has the share where it likes; ``//share/done/a.wav`` in a row is ``/mnt/share/done/a.wav`` here.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+class MountMap:
+    """Translates absolute paths to and from what rows hold.
+
+    Args:
+        mounts: Root → where this node has it, absolute; none inside another.
+    """
+
+    def __init__(self, mounts: Mapping[str, Path]) -> None:
+        self._mounts = {name.encode(): os.fsencode(path).rstrip(b"/") for name, path in mounts.items()}
+
+    def stored(self, path: bytes) -> bytes:
+        """*path* as a row holds it.
+
+        Raises:
+            StoreError: It lies beneath no root; the config's checks let no such folder pass.
+        """
+        for name, mount in self._mounts.items():
+            if path == mount or path.startswith(mount + b"/"):
+                return b"//" + name + path[len(mount) :]
+        raise StoreError(
+            os.fsdecode(path), "lies beneath none of queue.roots", "name its mount in queue.roots"
+        )
+
+    def local(self, stored: bytes) -> bytes:
+        """A row's path as this node has it; as it stands where the node lacks its root."""
+        name, slash, rest = stored[2:].partition(b"/")
+        mount = self._mounts.get(name)
+        return stored if mount is None else mount + slash + rest

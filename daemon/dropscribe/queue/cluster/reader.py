@@ -1,0 +1,93 @@
+"""A command's look at a cluster's rows, and its one write.
+
+Guarantees: reading takes no lock that a node waits for. Nothing that is said of the server holds a secret.
+Diagnostics: StoreError that names the server and what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, TypeVar
+
+import psycopg
+
+from dropscribe.core.errors import StoreAway, StoreError
+from dropscribe.queue.cluster.postgres import server_of, store_error
+from dropscribe.queue.cluster.store import ClusterStore, open_cluster_for_reading, write_cluster_once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dropscribe.queue.cluster.mount_map import MountMap
+    from dropscribe.queue.cluster.postgres import PostgresConnection
+    from dropscribe.queue.sql.database import Connection
+
+T = TypeVar("T")
+
+ONE_INSTANT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+"""Begins a transaction that sees the queue as it stood at its first statement."""
+
+_LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
+"""An inbox may be listed meanwhile; a node's transactions have ten seconds."""
+
+_NO_NODE = "?command"
+"""No node has this name: a node that starts ends the sessions of the one before it."""
+
+_AWAY_REMEDY = (
+    "start it, or look at queue.dsn and the way there; files are safe in their inboxes, and nodes that run"
+    " wait until it is back"
+)
+
+
+@contextlib.contextmanager
+def looking_at_cluster(dsn: str, roots: MountMap) -> Iterator[PostgresConnection | None]:
+    """A connection to read with; None where no node has ever run.
+
+    Raises:
+        StoreError: The server cannot be had, refuses us, or went away meanwhile.
+    """
+    with _in_words(dsn):
+        connection = open_cluster_for_reading(dsn, roots)
+        if connection is None:
+            yield None
+            return
+        with contextlib.closing(connection):
+            connection.execute(_LONGEST_LOOK)
+            yield connection
+
+
+@contextlib.contextmanager
+def cluster_opened(dsn: str, roots: MountMap) -> Iterator[ClusterStore]:
+    """The cluster's store, for a command that writes much; its tables are made where there are none.
+
+    Raises:
+        StoreError: The server cannot be had, or refuses us.
+    """
+    with _in_words(dsn), contextlib.closing(ClusterStore(dsn, roots, _NO_NODE)) as store:
+        yield store
+
+
+def write_cluster(dsn: str, roots: MountMap, work: Callable[[Connection], T]) -> T | None:
+    """Run *work* in one transaction; None where no node has ever run.
+
+    Raises:
+        StoreError: The server cannot be had, or refuses us.
+    """
+    with _in_words(dsn):
+        return write_cluster_once(dsn, roots, work)
+
+
+@contextlib.contextmanager
+def _in_words(dsn: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _for_commands(store_error(server_of(dsn), error)) from error
+    except StoreAway as error:
+        raise _for_commands(error) from error
+
+
+def _for_commands(error: StoreError) -> StoreError:
+    if not isinstance(error, StoreAway):
+        return error
+    return StoreAway(error.path, f"the queue's database cannot be had: {error.reason}", _AWAY_REMEDY)

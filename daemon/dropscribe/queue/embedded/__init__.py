@@ -1,0 +1,1 @@
+"""The queue engine on SQLite, for one machine."""

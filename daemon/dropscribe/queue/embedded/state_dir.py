@@ -1,0 +1,66 @@
+"""The state directory: ours alone while a daemon runs, and readable by nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import StoreError, StoreInUse, StoreUnusable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LOCK_TRIES = 5
+_LOCK_GAP_SECONDS = 0.02
+
+
+def lock_state_dir(state_dir: Path) -> int:
+    """Make *state_dir* if need be, and lock it; returns the descriptor that holds the lock.
+
+    Raises:
+        StoreInUse: Another daemon has it.
+        StoreUnusable: It is on a network file system.
+        StoreError: It cannot be made or opened.
+    """
+    from dropscribe.files.mounts import MountKind, mount_of  # noqa: PLC0415  # commands that look lock nothing
+
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(
+            str(state_dir), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
+        ) from error
+    try:
+        _make_private(state_dir)
+        _take_lock(descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StoreInUse(
+            str(state_dir), "another dropscribe has this state directory", "stop it, or set another state_dir"
+        ) from None
+    if mount_of(os.fsencode(state_dir)).kind is MountKind.REMOTE:
+        os.close(descriptor)
+        raise StoreUnusable(
+            str(state_dir), "is on a network file system", "set state_dir to a folder on a local disk"
+        )
+    return descriptor
+
+
+def _take_lock(descriptor: int) -> None:
+    """Exclusively; a ``status`` that looks whether a daemon runs has it shared, for an instant."""
+    for _ in range(_LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_GAP_SECONDS)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _make_private(state_dir: Path) -> None:
+    """Transcripts wait in here: nobody else may look (a directory of somebody else's stays as it is)."""
+    with contextlib.suppress(PermissionError):
+        state_dir.chmod(0o700)

@@ -1,0 +1,361 @@
+"""The SQLite file, and the one thread that writes it.
+
+Guarantees: when a call returns, its transaction is on disk (WAL, synchronous=FULL). Calls that wait
+while the disk syncs go into one transaction together, each in its own savepoint, so many in flight
+share a sync.
+Diagnostics: fatal: StoreUnusable (corrupt, newer version, network file system), StoreInUse. Passing:
+StoreFull, and whatever a call's own function raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+import time
+import uuid
+from concurrent.futures import Future
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
+from dropscribe.queue.embedded.state_dir import lock_state_dir
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dropscribe.queue.sql.database import Connection
+
+T = TypeVar("T")
+
+DATABASE_NAME = "queue.db"
+_BATCH_CALLS = 256
+_BUSY_SECONDS = 30.0
+_COMPANY_SECONDS = 0.002
+"""A transaction whose predecessor was several calls' waits so long for company: pages and syncs are
+shared, and the interpreter lock changes hands less often. One call alone never waits."""
+
+
+MIGRATIONS = ("schema.sql", "migration_2.sql", "migration_3.sql", "migration_4.sql")
+"""Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
+
+
+@dataclass(slots=True)
+class _Call:
+    work: Callable[[sqlite3.Connection], Any]
+    settle: Callable[[Any, BaseException | None], None]
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+class Store:
+    """The queue's database in *state_dir*, owned by this process until :meth:`close`.
+
+    Raises:
+        StoreInUse: Another daemon has the state directory.
+        StoreUnusable: The database cannot be used; the remedy says what to do. Nothing is deleted.
+        StoreError: The directory cannot be made or opened.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / DATABASE_NAME
+        self._state_dir = state_dir
+        self._lock = lock_state_dir(state_dir)
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        try:
+            self._connection = _open_database(self.path)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        try:
+            self.token = self._fact("token", uuid.uuid4().hex[:12])
+        except sqlite3.Error as error:
+            self._connection.close()
+            os.close(self._lock)
+            raise _store_error(self.path, error) from error
+        self._thread = threading.Thread(target=self._write_loop, name="store", daemon=True)
+        self._thread.start()
+
+    def call(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Run *work* in a transaction; for threads other than the event loop's."""
+        future: Future[T] = Future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self._calls.put(_Call(work, settle))
+        return future
+
+    async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run *work* in a transaction and return its result once it is on disk.
+
+        Cancelling the caller does not undo a transaction that is under way.
+        """
+        import asyncio  # noqa: PLC0415  # whoever awaits this has it; commands that look do not pay for it
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self._calls.put(_Call(work, settle, loop))
+        return await future
+
+    def open_reader(self) -> sqlite3.Connection:
+        """A read-only connection of the calling thread's own: its reads never stand in a claim's way."""
+        connection = open_for_reading(self._state_dir)
+        if connection is None:
+            raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")
+        return connection
+
+    def close(self) -> None:
+        """Finish what was asked, close the file, let go of the state directory."""
+        self._calls.put(None)
+        self._thread.join()
+        self._connection.close()
+        os.close(self._lock)
+
+    def _fact(self, name: str, default: str) -> str:
+        self._connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, default))
+        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0])
+
+    def _write_loop(self) -> None:
+        open_ended, had_company = True, False
+        while open_ended:
+            batch, open_ended = self._next_batch(had_company=had_company)
+            had_company = len(batch) > 1
+            if batch:
+                self._settle(batch, self._commit(batch))
+
+    def _next_batch(self, *, had_company: bool) -> tuple[list[_Call], bool]:
+        calls: list[_Call] = []
+        first = self._calls.get()
+        if first is not None and had_company:
+            time.sleep(_COMPANY_SECONDS)
+        while first is not None:
+            calls.append(first)
+            if len(calls) >= _BATCH_CALLS:
+                return calls, True
+            try:
+                first = self._calls.get_nowait()
+            except queue.Empty:
+                return calls, True
+        return calls, False
+
+    def _commit(self, batch: list[_Call]) -> list[tuple[Any, BaseException | None]]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = [self._run(call) for call in batch]
+            if len(batch) > 1 and any(error is not None for _, error in results):
+                # Rare, and every call may be made again: two statements a call less where all goes well.
+                self._connection.execute("ROLLBACK")
+                self._connection.execute("BEGIN IMMEDIATE")
+                results = [self._run_in_savepoint(call) for call in batch]
+            # What a single call has begun before it failed is undone as a whole.
+            self._connection.execute("COMMIT" if len(batch) > 1 or results[0][1] is None else "ROLLBACK")
+        except sqlite3.Error as error:
+            # A full disk may have rolled everything back by itself; nothing of this batch counts.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            failure = _store_error(self.path, error)
+            return [(None, failure) for _ in batch]
+        return results
+
+    def _run_in_savepoint(self, call: _Call) -> tuple[Any, BaseException | None]:
+        self._connection.execute("SAVEPOINT one")
+        result, error = self._run(call)
+        if error is not None:
+            self._connection.execute("ROLLBACK TO one")
+        self._connection.execute("RELEASE one")
+        return result, error
+
+    def _run(self, call: _Call) -> tuple[Any, BaseException | None]:
+        try:
+            return call.work(self._connection), None
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                raise  # the disk or the file: the whole batch fails
+            return None, error
+
+    @staticmethod
+    def _settle(batch: list[_Call], results: list[tuple[Any, BaseException | None]]) -> None:
+        """Hand out the results: one wake-up a loop, whatever the batch's size."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+        for call, (result, error) in zip(batch, results, strict=True):
+            if call.loop is None:
+                call.settle(result, error)
+            else:
+                by_loop.setdefault(call.loop, []).append(_bind(call.settle, result, error))
+        for loop, settles in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(_call_all, settles)
+
+
+def _bind(
+    settle: Callable[[Any, BaseException | None], None], result: Any, error: BaseException | None
+) -> Callable[[], None]:
+    return lambda: settle(result, error)
+
+
+def _call_all(settles: list[Callable[[], None]]) -> None:
+    for settle in settles:
+        settle()
+
+
+def is_running(state_dir: Path) -> bool:
+    """Whether a daemon has *state_dir* now.
+
+    Raises:
+        PermissionError: The directory may not be looked at.
+    """
+    try:
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
+    """A read-only connection for ``status`` and ``why``; None where no daemon has ever run.
+
+    Raises:
+        StoreError: The file is there but cannot be read.
+    """
+    path = state_dir / DATABASE_NAME
+    try:
+        if not path.exists():
+            return None
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
+        _check_version(connection, path)
+    except sqlite3.Error as error:
+        raise _store_error(path, error) from error
+    except OSError as error:
+        raise StoreError(str(path), error.strerror or str(error)) from error
+    return connection
+
+
+def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | None:
+    """Run *work* in one short transaction, for a command, whether a daemon runs or not.
+
+    What is deleted is overwritten, not only let go of. None where no daemon has ever run.
+
+    Raises:
+        StoreError: The file cannot be written, or this version's daemon has not been started on it yet.
+    """
+    path = state_dir / DATABASE_NAME
+    if not path.exists():
+        return None
+    try:
+        with contextlib.closing(
+            sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+        ) as connection:
+            _check_version(connection, path)
+            _check_migrated(connection, path)
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+            connection.execute("COMMIT")
+            return result
+    except sqlite3.Error as error:
+        raise _store_error(path, error) from error
+
+
+def is_migrated(connection: Connection) -> bool:
+    """Whether a daemon of this version has been started on the database; a cluster's always is."""
+    if not isinstance(connection, sqlite3.Connection):
+        return True
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version >= len(MIGRATIONS)
+
+
+def _check_migrated(connection: sqlite3.Connection, path: Path) -> None:
+    if not is_migrated(connection):
+        raise StoreUnusable(str(path), "was made by an older dropscribe", "start this version's daemon once")
+
+
+def _make_private_file(path: Path) -> None:
+    """SQLite gives its journals the mode of the database itself."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(
+            str(path), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
+        ) from error
+    os.close(descriptor)
+
+
+def _open_database(path: Path) -> sqlite3.Connection:
+    _make_private_file(path)
+    try:
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_size_limit = 16777216")
+        _check_version(connection, path)
+        _migrate(connection)
+    except sqlite3.Error as error:
+        raise _store_error(path, error) from error
+    return connection
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StoreUnusable(
+            str(path),
+            f"was made by a newer dropscribe (its schema is {version}, this one knows {len(MIGRATIONS)})",
+            "install that version again, or set another state_dir: waiting files are found again",
+        )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    for number in range(version, len(MIGRATIONS)):
+        script = resources.files("dropscribe.queue.sql").joinpath(MIGRATIONS[number]).read_text("utf-8")
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
+
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_NO_ROOM = {sqlite3.SQLITE_FULL}
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _store_error(path: Path, error: sqlite3.Error) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _NO_ROOM:
+        return StoreFull(str(path), str(error), "make room on the disk that holds state_dir")
+    if code in _LOCKED:
+        return StoreBusy(str(path), str(error), "find who has it open (fuser), and end that")
+    if code in _DAMAGED:
+        return StoreUnusable(
+            str(path),
+            f"is damaged ({error})",
+            f"keep a copy, then move it away ({path.name}*): waiting files are found again in their inboxes; "
+            "answers that were kept in it would be transcribed again",
+        )
+    return StoreError(str(path), str(error), "look at the disk and the permissions of state_dir")

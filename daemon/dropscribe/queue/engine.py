@@ -1,0 +1,222 @@
+"""The queue's seam: push, because distributed engines own their claim loop (DESIGN.md §4).
+
+The engine owns claims, leases, holds and the state of every job; the handler owns what happens to one.
+Nothing above this seam knows which engine runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from dropscribe.core.model import (
+    AnswerKey,
+    Attempt,
+    AttemptEnd,
+    Booking,
+    Hold,
+    Job,
+    NewJob,
+    Outcome,
+    Scope,
+    StoredResult,
+    Submitted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import tzinfo
+
+    from dropscribe.core.budget import Account
+    from dropscribe.core.limits import Budget
+    from dropscribe.queue.cluster.nodes import NodeStats
+
+Handler = Callable[[Job], Awaitable[Outcome]]
+"""Takes one claimed job a step further and says what came of it.
+
+Safe to call again from any point: it looks at what is kept and what is on disk before each step. A job
+without ``kept`` is to be transcribed and holds a slot of its provider; a job with ``kept`` is to be
+published and holds none. It raises nothing but CancelledError on purpose; anything else is a bug, and
+counts as a temporary failure.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderLimits:
+    """One provider as the engine feeds it.
+
+    Attributes:
+        provider: Its name.
+        slots: Attempts in flight at most; at least 1.
+        requests_per_minute: Starts in any 60 seconds at most, or None.
+    """
+
+    provider: str
+    slots: int
+    requests_per_minute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the engine may feed, swapped whole at a reload.
+
+    Attributes:
+        lanes: By provider name.
+        chains: Folder → its providers in order; folders not in here are left alone.
+        firm: Folders whose jobs wait for their first provider, held or not.
+        budgets: Of providers and folders that have one.
+        zone: In which days and months turn; None is the system's.
+        served: Folders whose mounts this node has; None is all.
+    """
+
+    lanes: Mapping[str, ProviderLimits]
+    chains: Mapping[str, Sequence[str]]
+    strict_order: Collection[str] = ()
+    budgets: Mapping[Scope, Budget] = field(default_factory=dict)
+    zone: tzinfo | None = None
+    served: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
+    """An answer of the ledger.
+
+    Attributes:
+        document: The transcript's whole JSON document, of the file that was transcribed.
+        folder: That file's rule.
+        filed: Where its audio was put, absolute; None while that is not known (any more).
+        kept_at: Unix seconds when it arrived.
+    """
+
+    document: bytes
+    folder: str
+    filed: bytes | None
+    kept_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStats:
+    """One folder's jobs by what they wait for; each live job is counted once.
+
+    Attributes:
+        oldest_received_at: Unix seconds, of the oldest live job, or None.
+        maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
+        backlog: Of the held ones, those that wait for ``dropscribe release``.
+    """
+
+    queued: int = 0
+    transcribing: int = 0
+    deferred: int = 0
+    held: int = 0
+    publishing: int = 0
+    done: int = 0
+    failed: int = 0
+    oldest_received_at: float | None = None
+    maybe_paid_twice: int = 0
+    backlog: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The whole queue at one instant.
+
+    Attributes:
+        in_flight: Attempts under way by provider, on all nodes.
+        nodes: Who takes part in the cluster; None for the embedded engine.
+    """
+
+    folders: Mapping[str, FolderStats]
+    holds: Sequence[Hold]
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    accounts: Sequence[Account] = ()
+    nodes: Sequence[NodeStats] | None = None
+
+
+class Engine(Protocol):
+    """A queue that survives crashes."""
+
+    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """Take settled files in; idempotent while a file's job lives.
+
+        A file whose job has ended is a new generation. Durable when it returns.
+        """
+        ...
+
+    async def run(self, plan: Plan, handler: Handler) -> None:
+        """Feed jobs to *handler* until cancelled; oldest due first, a slot before a claim."""
+        ...
+
+    async def keep(
+        self,
+        job: Job,
+        kept: StoredResult,
+        ended: AttemptEnd,
+        *,
+        rejected: bool,
+        booking: Booking | None = None,
+    ) -> Job | None:
+        """Keep an answer and reserve its group's names before any file is touched.
+
+        Args:
+            booking: What goes into the books with it, in the same transaction.
+
+        Returns:
+            The job in its new state; None when another live job has reserved one of the names.
+        """
+        ...
+
+    async def recall(self, key: AnswerKey, keep_seconds: float) -> KnownAnswer | None:
+        """An answer of the ledger that is no older than *keep_seconds*."""
+        ...
+
+    async def audit(self) -> Sequence[Account]:
+        """Look at every budget; what is spent is fed nothing more until the day or month turns."""
+        ...
+
+    async def tell_once(self, mark: str) -> bool:
+        """Whether *mark* was never told before, in this run or an earlier one."""
+        ...
+
+    async def pause(self, hold: Hold) -> None:
+        """Hold a provider or folder; from ``next_probe_at`` on feed one job of it at a time."""
+        ...
+
+    async def resume(self, scope: Scope) -> Hold | None:
+        """Release a hold; returns it, or None where there was none."""
+        ...
+
+    def hold_of(self, scope: Scope) -> Hold | None:
+        """The hold of a provider or folder, if it is held."""
+        ...
+
+    def is_stopped(self, scope: Scope) -> bool:
+        """Whether its budget is spent, and the day or month has not turned."""
+        ...
+
+    def slow(self, provider: str, seconds: float) -> None:
+        """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
+        ...
+
+    def close_folder(self, folder: str, cause: str, reason: str) -> None:
+        """Feed nothing more of *folder* until every *cause* has opened it again (inbox away, done full).
+
+        On this node and in memory: it is found out anew after a start.
+        """
+        ...
+
+    def open_folder(self, folder: str, cause: str) -> None:
+        """The reverse of :meth:`close_folder`."""
+        ...
+
+    async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
+        """Withdraw queued jobs whose files are gone; those in flight are left to their handler."""
+        ...
+
+    async def attempts(self, job: Job) -> list[Attempt]:
+        """Every attempt of one job, oldest first."""
+        ...
+
+    async def stats(self) -> Stats:
+        """Counts and holds."""
+        ...

@@ -1,0 +1,371 @@
+"""What both engines do alike: the half of the seam that is rows, and the memory of who may go.
+
+Guarantees: an answer that was kept is published whatever dies in between; an attempt that the daemon's
+own end cut off counts towards ``max_crashes`` alone.
+Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy are waited out.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from dropscribe.core.budget import day_of, stops_of
+from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, StoreFull
+from dropscribe.core.model import AttemptEnd, LiveRow, ResultStored, Retry
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue.admission import Admission
+from dropscribe.queue.sql import (
+    attempt_rows,
+    backlog,
+    budget_usage,
+    hold_rows,
+    intake_queries,
+    result_cache,
+    rows,
+    stats,
+    transactions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from dropscribe.core.budget import Account
+    from dropscribe.core.model import (
+        AnswerKey,
+        Attempt,
+        Booking,
+        Hold,
+        Job,
+        NewJob,
+        Outcome,
+        Scope,
+        StoredResult,
+        Submitted,
+    )
+    from dropscribe.core.retry import RetryLimits
+    from dropscribe.queue.engine import Handler, KnownAnswer, Plan, Stats
+    from dropscribe.queue.sql.database import Connection, Database
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+FULL_LOOK_SECONDS = 2.0
+
+
+class RowsEngine(abc.ABC):
+    """The base of the engines; see :class:`dropscribe.queue.engine.Engine` for what each method promises.
+
+    Args:
+        store: Open, and this engine's alone.
+        limits: Used for the order after a crash.
+
+    Attributes:
+        trouble: Why nothing may be paid for now, or None.
+        on_news: Called in the event loop when what ``status`` says may have changed.
+    """
+
+    def __init__(self, store: Database, limits: RetryLimits) -> None:
+        self.store = store
+        self.limits = limits
+        self._trouble: str | None = None
+        self.on_news: Callable[[], None] | None = None
+        self._gate = Admission()
+        self._handler: Handler  # set by run()
+        self._wake = asyncio.Event()
+
+    # What differs ---------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def run(self, plan: Plan, handler: Handler) -> None:
+        """See the seam. Cancelling hands back what is in flight."""
+
+    @abc.abstractmethod
+    async def drain(self, grace_seconds: float) -> None:
+        """Begin nothing more; wait until what is in flight is filed, *grace_seconds* at most."""
+
+    @abc.abstractmethod
+    def is_alive(self) -> bool:
+        """Whether the feeding loop has turned lately."""
+
+    async def data_version(self) -> int:
+        """Changes when a command has written into the rows; 0 where the engine finds out by itself."""
+        return 0
+
+    def now(self) -> float:
+        """Unix seconds by the queue's clock."""
+        return time.time()
+
+    # The seam ---------------------------------------------------------------------------------
+
+    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """See the seam."""
+        submitted = await self.store.do(lambda db: intake_queries.submit(db, jobs))
+        reached("submitted")
+        self._wake.set()
+        return submitted
+
+    async def keep(
+        self,
+        job: Job,
+        kept: StoredResult,
+        ended: AttemptEnd,
+        *,
+        rejected: bool,
+        booking: Booking | None = None,
+    ) -> Job | None:
+        """See the seam. While the disk is full it waits for room: the answer is in memory alone."""
+
+        def write(db: Connection) -> Job | None:
+            moved = rows.keep(db, job, kept, ended, rejected=rejected)
+            if moved is not None and booking is not None:
+                transactions.book(db, job, kept.document, booking, self.now())
+            return moved
+
+        moved = await self._durably(write)
+        if moved is not None:
+            reached("kept")
+        return moved
+
+    async def recall(self, key: AnswerKey, keep_seconds: float) -> KnownAnswer | None:
+        """See the seam."""
+        return await self._durably(lambda db: result_cache.read_answer(db, key, self.now() - keep_seconds))
+
+    async def pause(self, hold: Hold) -> None:
+        """See the seam."""
+        self._gate.holds[hold.scope] = hold
+        await self._durably(lambda db: hold_rows.write_hold(db, hold))
+        reached("held")
+        self._wake.set()
+
+    async def resume(self, scope: Scope) -> Hold | None:
+        """See the seam. What waited because of it is due at once."""
+        hold = self._gate.holds.pop(scope, None)
+        if hold is not None:
+            await self._durably(lambda db: transactions.release(db, scope, self.now()))
+            self._wake.set()
+        return hold
+
+    async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
+        """See the seam."""
+        places = [rows.split_path(path) for path in paths]
+        await self.store.do(lambda db: self.withdraw(db, folder, places, reason))
+        self._wake.set()
+
+    async def attempts(self, job: Job) -> list[Attempt]:
+        """See the seam."""
+        return await self._durably(lambda db: attempt_rows.read_attempts(db, job.id))
+
+    async def stats(self) -> Stats:
+        """See the seam."""
+        plan, in_flight = self._gate.plan, dict(self._gate.running.providers)
+        return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
+
+    async def audit(self) -> Sequence[Account]:
+        """See the seam."""
+        now, plan = self.now(), self._gate.plan
+        found = await self._durably(lambda db: budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
+        self._gate.stops = {stop.scope: stop for stop in stops_of(found)}
+        self._wake.set()
+        return found
+
+    async def tell_once(self, mark: str) -> bool:
+        """See the seam."""
+        today = day_of(self.now(), self._gate.plan.zone)
+        return await self._durably(lambda db: budget_usage.write_mark(db, mark, today))
+
+    # What the inboxes ask, in transactions of their own -------------------------------------------
+
+    def withdraw(
+        self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
+    ) -> list[tuple[bytes, bytes]]:
+        """End waiting jobs whose files are gone; returns the places of those that ended."""
+        return intake_queries.withdraw(db, folder, places, reason)
+
+    def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
+        """The live jobs of one directory."""
+        return [LiveRow(*row) for row in intake_queries.read_live(db, folder, directory)]
+
+    def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:
+        """The directory was mounted anew."""
+        intake_queries.set_device(db, folder, directory, device)
+
+    # What the daemon asks of the rows -------------------------------------------------------------
+
+    async def begin_folders(self, asks: Mapping[str, bool]) -> None:
+        """Mark the first start of folders, before any inbox is listed: what is in it now may be backlog.
+
+        Args:
+            asks: Folder → whether its rule asks before it takes a backlog.
+        """
+        await self.store.do(lambda db: backlog.begin(db, asks, self.now()))
+
+    async def clear_stale_assignments(self) -> None:
+        """After :meth:`replan`: no job waits for a provider that its folder's list no longer has."""
+        await self.store.do(lambda db: transactions.clear_stale_assignments(db, self._gate.plan))
+
+    async def prune_ledger(self, keep_seconds: float) -> bool:
+        """Let go of a few answers that are older than *keep_seconds*; whether there may be more."""
+        gone = await self.store.do(lambda db: result_cache.prune(db, self.now() - keep_seconds))
+        return gone == result_cache.PRUNE_BATCH
+
+    # What the daemon asks of the node's own memory ------------------------------------------------
+
+    def replan(self, plan: Plan) -> None:
+        """Swap lanes and chains; what is in flight goes on as it began."""
+        self._gate.replan(plan)
+        self._wake.set()
+
+    def hold_of(self, scope: Scope) -> Hold | None:
+        """The hold of a provider or folder, if it is held."""
+        return self._gate.holds.get(scope)
+
+    def is_stopped(self, scope: Scope) -> bool:
+        """Whether its budget is spent."""
+        return self._gate.is_stopped(scope)
+
+    def slow(self, provider: str, seconds: float) -> None:
+        """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
+        self._gate.slow(provider, seconds)
+
+    def close_folder(self, folder: str, cause: str, reason: str) -> None:
+        """Claim nothing of *folder* until every *cause* has opened it again (inbox away, done full)."""
+        self._gate.close(folder, cause, reason)
+        self._tell_news()
+
+    def open_folder(self, folder: str, cause: str) -> None:
+        """The reverse of :meth:`close_folder`."""
+        if self._gate.open(folder, cause):
+            self._wake.set()
+            self._tell_news()
+
+    def _tell_news(self) -> None:
+        if self.on_news:
+            self.on_news()
+
+    def closed_reason(self, folder: str) -> str | None:
+        """Why nothing is claimed of *folder*, or None."""
+        return self._gate.closed_reason(folder)
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that a handler has right now."""
+        return len(self._gate.running.tasks)
+
+    def in_flight_at(self, provider: str) -> int:
+        """Attempts under way at one provider."""
+        return self._gate.running.providers[provider]
+
+    def wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at the queue again now; from a thread that is not *loop*'s."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(self._wake.set)
+
+    def probe_now(self, scope: Scope) -> None:
+        """Try a held provider or folder at once: its config has changed."""
+        if self._gate.probe_now(scope):
+            self._wake.set()
+
+    def tasks_at(self, provider: str) -> list[asyncio.Task[None]]:
+        """The attempts under way at one provider."""
+        lanes = self._gate.running.lanes
+        return [task for job_id, task in self._gate.running.tasks.items() if lanes.get(job_id) == provider]
+
+    @property
+    def trouble(self) -> str | None:
+        """See the class."""
+        return self._trouble
+
+    @trouble.setter
+    def trouble(self, trouble: str | None) -> None:
+        is_news = trouble != self._trouble
+        self._trouble = trouble
+        if is_news:
+            self._tell_news()
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        if trouble and not self.trouble:
+            log.error("store.full", reason=trouble)
+        elif self.trouble and not trouble:
+            log.info("store.has_room")
+        self.trouble = trouble
+
+    async def can_go_on(self, horizon_seconds: float) -> bool:
+        """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""
+        latest = self.now() + horizon_seconds
+        routes_by_lane, folders = self._gate.open_routes(), self._gate.open_folders()
+
+        def look(db: Connection) -> bool:
+            due = [rows.next_due_at(db, name, routes) for name, routes in routes_by_lane]
+            due += [rows.oldest_kept_due_at(db, folder) for folder in folders]
+            return any(at is not None and at <= latest for at in due)
+
+        is_due = await self.store.do(look)
+        # Asked last: what was claimed before the look is neither due nor yet in flight at its begin.
+        return is_due or bool(self._gate.running.tasks)
+
+    # One job ------------------------------------------------------------------------------------
+
+    def _finish(self, job: Job) -> None:
+        self._gate.running.remove(job)
+        self._wake.set()
+        self._tell_news()
+
+    async def _turn(self, job: Job) -> Job | None:
+        """One call of the handler, recorded; the job to publish where its answer was kept."""
+        try:
+            return await self._record(job, await self._ask_handler(job))
+        except rows.LateTransitionError as error:
+            # The intake has ended the row meanwhile (a slow disk published what a listing had missed), or
+            # another node has taken it over from this one, which was thought dead.
+            log.warning("job.late", folder=job.folder, path=job.path, reason=str(error))
+        except asyncio.CancelledError:
+            await asyncio.shield(self._hand_back(job))
+            raise
+        return None
+
+    async def _hand_back(self, job: Job) -> None:
+        """The daemon ends; a job that is kept goes on at the next start by itself."""
+        if job.kept is None:
+            try:
+                await self.store.do(lambda db: rows.hand_back(db, job, self.now()))
+            except (StoreError, rows.LateTransitionError) as error:
+                log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
+
+    async def _ask_handler(self, job: Job) -> Outcome:
+        try:
+            return await self._handler(job)
+        except (StoreError, rows.LateTransitionError):
+            raise
+        except Exception as error:
+            # A bug must not lose the file nor stop the others (maddy's "temporary or unspecified").
+            log.exception("job.bug", folder=job.folder, path=job.path)
+            code = "bug" if not isinstance(error, DropscribeError) else type(error).__name__
+            reason = f"{type(error).__name__}: {error}"[:500]
+            wait_seconds = self.limits.first_seconds * 2.0 ** min(job.attempts, 10)
+            wait_seconds = min(wait_seconds, self.limits.max_seconds)
+            return Retry(wait_seconds, code, reason, AttemptEnd(0.0, code=code, reason=reason), wait_seconds)
+
+    async def _record(self, job: Job, outcome: Outcome) -> Job | None:
+        if isinstance(outcome, ResultStored):
+            return outcome.job
+        await self._durably(lambda db: transactions.record(db, job, outcome, self.now()))
+        reached("ended")
+        return None
+
+    async def _durably(self, work: Callable[[Connection], T]) -> T:
+        """Run *work*, waiting for room while the state directory's disk is full."""
+        while True:
+            try:
+                result = await self.store.do(work)
+            except (StoreFull, StoreBusy) as error:
+                self._note_trouble(f"{error.reason}: {error.path}")
+                await asyncio.sleep(FULL_LOOK_SECONDS)
+            else:
+                return result

@@ -1,0 +1,68 @@
+"""What was in an inbox before its rule was first started, and waits until somebody lets it go.
+
+A mark a folder in ``facts``: Unix seconds of that first start, or ``released``. What was there before is
+known by its ctime, which no copy and no touch can set back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.routing import BACKLOG
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.queue.sql.database import Connection
+
+_RELEASED = "released"
+
+
+def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
+    """Mark the first start of each folder that asks; one that asks no more lets everything go.
+
+    Args:
+        asks: Folder → whether its rule says ``backlog: ask``.
+        now: Unix seconds, before any inbox is listed.
+    """
+    for folder, does_ask in asks.items():
+        mark = mark_of(db, folder)
+        if does_ask and mark is None:
+            has_run = db.execute("SELECT 1 FROM jobs WHERE folder = ? LIMIT 1", (folder,)).fetchone()
+            _write_mark(db, folder, _RELEASED if has_run else repr(now))
+        elif not does_ask and mark not in {None, _RELEASED}:
+            release(db, folder)
+
+
+def is_before(mark: str | None, ctime: float) -> bool:
+    """Whether a file that was changed last at *ctime* (Unix seconds) is backlog of a folder with *mark*."""
+    return mark not in {None, _RELEASED} and ctime < float(mark or 0)
+
+
+def is_first_start(db: Connection | None, folder: str) -> bool:
+    """Whether *folder* has no mark yet, and has never had a job."""
+    if db is None:
+        return True
+    has_run = db.execute("SELECT 1 FROM jobs WHERE folder = ? LIMIT 1", (folder,)).fetchone()
+    return mark_of(db, folder) is None and has_run is None
+
+
+def release(db: Connection, folder: str) -> int:
+    """Let the backlog of *folder* go; returns how many jobs waited."""
+    _write_mark(db, folder, _RELEASED)
+    return db.execute(
+        "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin = ?", (folder, BACKLOG)
+    ).rowcount
+
+
+def mark_of(db: Connection, folder: str) -> str | None:
+    """The folder's mark; None before its first start with a rule that asks."""
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (f"backlog:{folder}",)).fetchone()
+    return row[0] if row else None
+
+
+def _write_mark(db: Connection, folder: str, mark: str) -> None:
+    db.execute(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (f"backlog:{folder}", mark),
+    )

@@ -1,0 +1,71 @@
+"""Rows of what was spent, and what they come to for each budget."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from dropscribe.core.budget import Account, day_of, first_day, turn_after
+from dropscribe.queue.embedded.store import is_migrated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import date, tzinfo
+
+    from dropscribe.core.limits import Budget, Limit, Period
+    from dropscribe.core.model import Scope, Spending
+    from dropscribe.queue.sql.database import Connection
+
+MARK_PREFIX = "told:"
+_MARK_DAYS = 62
+
+
+def write_spending(db: Connection, spending: Spending, now: float) -> None:
+    """Add one answer's cost to its day."""
+    scope, is_unknown = spending.scope, spending.seconds is None
+    db.execute(
+        "INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name, day) DO UPDATE SET"
+        " money = spending.money + excluded.money, seconds = spending.seconds + excluded.seconds,"
+        " unknown = spending.unknown + excluded.unknown, at = excluded.at",
+        (scope.kind, scope.name, spending.day, spending.money, spending.seconds or 0.0, int(is_unknown), now),
+    )
+
+
+def read_accounts(
+    db: Connection, budgets: Mapping[Scope, Budget], zone: tzinfo | None, now: float
+) -> list[Account]:
+    """An account for each limit, of the day or month that *now* (Unix seconds) is in."""
+    if not budgets or not is_migrated(db):
+        return []
+    today = day_of(now, zone)
+    return [
+        _account(db, scope, period, limit, today, zone)
+        for scope, budget in budgets.items()
+        for period, limit in budget.limits
+    ]
+
+
+def _account(
+    db: Connection, scope: Scope, period: Period, limit: Limit, today: date, zone: tzinfo | None
+) -> Account:
+    begins_on = first_day(period, today)
+    money, seconds, unknown, last_at = db.execute(
+        "SELECT coalesce(sum(money), 0.0), coalesce(sum(seconds), 0.0), coalesce(sum(unknown), 0), max(at)"
+        " FROM spending"
+        " WHERE kind = ? AND name = ? AND day BETWEEN ? AND ?",
+        (scope.kind, scope.name, begins_on.isoformat(), today.isoformat()),
+    ).fetchone()
+    spent = money if limit.is_money else seconds / 60
+    turns_at, turns_on = turn_after(period, today, zone)
+    return Account(scope, period, limit, begins_on, turns_at, turns_on, spent, int(unknown), last_at)
+
+
+def write_mark(db: Connection, mark: str, today: date) -> bool:
+    """Remember that *mark* was told; False where it was told before. Old marks go."""
+    oldest = (today - timedelta(days=_MARK_DAYS)).isoformat()
+    db.execute(
+        "DELETE FROM facts WHERE substr(name, 1, ?) = ? AND value < ?",
+        (len(MARK_PREFIX), MARK_PREFIX, oldest),
+    )
+    row = (f"{MARK_PREFIX}{mark}", today.isoformat())
+    return db.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO NOTHING", row).rowcount == 1

@@ -1,0 +1,119 @@
+"""Reading single jobs: what ``why`` tells and ``plan`` compares with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.core.model import JobState
+from dropscribe.queue.cluster.nodes import is_shared
+from dropscribe.queue.sql.attempt_rows import read_attempts
+from dropscribe.queue.sql.rows import join_path, split_path
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import Attempt
+    from dropscribe.queue.sql.database import Connection
+
+_LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
+_COLUMNS = (
+    "id, folder, directory, name, size_bytes, mtime_ns, state, provider, pin, received_at, due_at, attempts,"
+    " ambiguous, crashes, code, reason, ended_at, filed"
+)
+_OF_CLUSTERS = ", node, lane"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One job as its row tells it.
+
+    Attributes:
+        path: Relative to the inbox.
+        provider: Of the attempt that runs or ran last, or "".
+        pin: The provider that it stays with after an ambiguous attempt, or "".
+        code: Why the last attempt, or the last try to publish, failed; "" where none did.
+        filed: Absolute path of the audio in done or failed; None while the job lives. Where this node lacks
+            its root it begins with "//" and the root's name (roots.py).
+        tries: Every attempt, oldest first.
+        node: Who has it, or had it last, in a cluster; "" where nobody had.
+        lane: The provider whose next free slot it has a ticket for; "" without one.
+    """
+
+    id: int
+    folder: str
+    path: bytes
+    size_bytes: int
+    mtime_ns: int
+    state: JobState
+    provider: str
+    pin: str
+    received_at: float
+    due_at: float
+    attempts: int
+    ambiguous: int
+    crashes: int
+    code: str
+    reason: str
+    ended_at: float | None
+    filed: bytes | None
+    tries: tuple[Attempt, ...]
+    node: str = ""
+    lane: str = ""
+
+    @property
+    def filed_here(self) -> bytes | None:
+        """Where this node has the audio in done or failed; None where it has not."""
+        return None if self.filed is None or self.filed.startswith(b"//") else self.filed
+
+
+def read_stories(db: Connection, folder: str, path: bytes) -> list[Story]:
+    """Every job that *path*, relative to the folder's inbox, has had; the newest first."""
+    rows = db.execute(
+        f"SELECT {_columns(db)} FROM jobs WHERE folder = ? AND directory = ? AND name = ? ORDER BY id DESC",
+        (folder, *split_path(path)),
+    )
+    return [_story(db, row) for row in rows.fetchall()]
+
+
+def read_filed(db: Connection, filed: bytes) -> list[Story]:
+    """Every job whose audio was put at *filed*, absolute; the newest first."""
+    rows = db.execute(f"SELECT {_columns(db)} FROM jobs WHERE filed = ? ORDER BY id DESC", (filed,))
+    return [_story(db, row) for row in rows.fetchall()]
+
+
+def read_filed_with_stem(db: Connection, stem: bytes) -> list[Story]:
+    """Every job whose audio was put at *stem* and one suffix: the owners of its sidecars."""
+    # "/" follows "." in ASCII, so the range is every path that goes on with a dot.
+    rows = db.execute(
+        f"SELECT {_columns(db)} FROM jobs WHERE filed >= ? AND filed < ? ORDER BY id DESC",
+        (stem + b".", stem + b"/"),
+    )
+    stories = [_story(db, row) for row in rows.fetchall()]
+    return [story for story in stories if (story.filed or b"").rpartition(b".")[0] == stem]
+
+
+def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:
+    """Identity → (state, due_at, pin) of the folder's live jobs."""
+    rows = db.execute(
+        f"SELECT identity, state, due_at, pin FROM jobs WHERE folder = ? AND {_LIVE}", (folder,)
+    )
+    return {identity: (JobState(state), due_at, pin) for identity, state, due_at, pin in rows}
+
+
+def _columns(db: Connection) -> str:
+    return _COLUMNS + _OF_CLUSTERS if is_shared(db) else _COLUMNS
+
+
+def _story(db: Connection, row: tuple) -> Story:  # type: ignore[type-arg]  # sqlite rows are untyped
+    columns: dict[str, Any] = dict(zip(_columns(db).split(", "), row, strict=True))
+    path = join_path(columns.pop("directory"), columns.pop("name"))
+    state = JobState(columns.pop("state"))
+    return Story(path=path, state=state, tries=tuple(read_attempts(db, columns["id"])), **columns)
+
+
+def count_before(db: Connection, story: Story) -> int:
+    """Queued jobs of the same folder that are due before *story*."""
+    row = db.execute(
+        "SELECT count(*) FROM jobs WHERE state = 'queued' AND folder = ? AND (due_at, id) < (?, ?)",
+        (story.folder, story.due_at, story.id),
+    ).fetchone()
+    return int(row[0])

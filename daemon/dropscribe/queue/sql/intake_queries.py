@@ -1,0 +1,171 @@
+"""Rows as the inboxes change them: files that arrive, move, are put back or go away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import JobState, NewJob, Submitted
+from dropscribe.core.routing import BACKLOG
+from dropscribe.queue.sql import backlog
+from dropscribe.queue.sql.rows import LIVE, Standing, end, inode_of_row, inode_to_row, join_path, split_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dropscribe.queue.sql.database import Connection
+
+
+_ROWS_AT_ONCE = 64
+_COLUMNS = (
+    "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns, incomplete,"
+    " state, pin, received_at, due_at"
+)
+
+
+def submit(db: Connection, jobs: Sequence[NewJob]) -> list[Submitted]:
+    """Insert jobs, each unless one with its identity lives; in the order of *jobs*."""
+    marks = {folder: backlog.mark_of(db, folder) for folder in {job.folder for job in jobs}}
+    return [
+        submitted
+        for first in range(0, len(jobs), _ROWS_AT_ONCE)
+        for submitted in _submit_some(db, jobs[first : first + _ROWS_AT_ONCE], marks)
+    ]
+
+
+def _submit_some(
+    db: Connection, jobs: Sequence[NewJob], marks: Mapping[str, str | None]
+) -> Iterator[Submitted]:
+    """One statement for all: with it alone a hundred thousand files come in."""
+    rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"] * len(jobs))
+    made = db.execute(
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES {rows} ON CONFLICT DO NOTHING"  # constants
+        " RETURNING folder, identity, id",
+        [value for job in jobs for value in _values(job, marks[job.folder])],
+    )
+    ids = {(folder, identity): job_id for folder, identity, job_id in made}
+    for job in jobs:
+        job_id = ids.pop((job.folder, job.identity), None)
+        if job_id is None:
+            yield Submitted(is_new=False, live_path=_live_path(db, job))
+        else:
+            _supersede(db, job, job_id)
+            yield Submitted(is_new=True)
+
+
+def _values(new: NewJob, mark: str | None) -> tuple[object, ...]:
+    seen = new.snapshot
+    pin = BACKLOG if backlog.is_before(mark, seen.ctime_ns / 1e9) else ""
+    return (
+        *(new.folder, *split_path(new.path), new.identity, new.stable_inodes),
+        *(seen.device, inode_to_row(seen.inode), seen.size_bytes, seen.mtime_ns, new.incomplete),
+        *(pin, new.received_at, new.received_at),
+    )
+
+
+def _live_path(db: Connection, new: NewJob) -> bytes | None:
+    row = db.execute(
+        f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {LIVE}",  # constant
+        (new.folder, new.identity),
+    ).fetchone()
+    return join_path(*row) if row else None
+
+
+def _supersede(db: Connection, new: NewJob, job_id: int) -> None:
+    """Another file stands at the path now: the queued job of the one before it has lost its audio."""
+    rows = db.execute(
+        "SELECT id FROM jobs"
+        " WHERE folder = ? AND directory = ? AND name = ? AND state = 'queued' AND id <> ?",
+        (new.folder, *split_path(new.path), job_id),
+    ).fetchall()
+    for (old_id,) in rows:
+        end(db, Standing(old_id, JobState.QUEUED), JobState.WITHDRAWN, reason="another file took its place")
+
+
+def has_failed(db: Connection) -> bool:
+    """Whether any job of any folder has failed and was not taken back."""
+    return db.execute("SELECT 1 FROM counts WHERE state = 'failed' AND n > 0 LIMIT 1").fetchone() is not None
+
+
+def read_failed_of(db: Connection, new: NewJob) -> list[tuple[str, bytes]]:
+    """Failed jobs of what may be the same audio, of any folder: (folder, where it was filed, absolute).
+
+    Matched by size and mtime, which every kind of move keeps; the caller checks that the audio is
+    really gone from ``failed``.
+    """
+    return db.execute(
+        "SELECT folder, filed FROM jobs WHERE folder IN (SELECT folder FROM counts WHERE state = 'failed')"
+        " AND size_bytes = ? AND mtime_ns = ? AND state = 'failed' AND filed IS NOT NULL",
+        (new.snapshot.size_bytes, new.snapshot.mtime_ns),
+    ).fetchall()
+
+
+def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
+    """A failed file was taken back: it no longer counts as failed."""
+    db.execute(
+        "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
+        " WHERE folder = ? AND filed = ? AND state = 'failed'",
+        (folder, filed),
+    )
+
+
+_NOT_RUNNING = f"{LIVE} AND state <> 'transcribing'"
+
+
+def withdraw(
+    db: Connection,
+    folder: str,
+    places: Sequence[tuple[bytes, bytes]],
+    reason: str,
+    which: str = _NOT_RUNNING,
+    values: tuple[object, ...] = (),
+) -> list[tuple[bytes, bytes]]:
+    """Queued and kept jobs whose files are gone end; those that run are left to their handler.
+
+    Args:
+        which: The same, where an engine knows better; a constant of the caller's.
+
+    Returns:
+        The places of those that ended.
+    """
+    ended = []
+    for directory, name in places:
+        found = db.execute(
+            f"SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND {which}",
+            (folder, directory, name, *values),
+        ).fetchall()
+        for job_id, state in found:
+            end(db, Standing(job_id, JobState(state)), JobState.WITHDRAWN, reason=reason)
+            ended.append((directory, name))
+    return ended
+
+
+def relocate(db: Connection, folder: str, old_path: bytes, new_path: bytes) -> None:
+    """A live job's file was renamed inside its inbox; a kept answer gets its names anew."""
+    db.execute(
+        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND directory = ? AND name = ? AND {LIVE}",
+        (*split_path(new_path), folder, *split_path(old_path)),
+    )
+
+
+def read_live(db: Connection, folder: str, directory: bytes) -> list[tuple[bytes, int, int, int, int, bool]]:
+    """(name, inode, size_bytes, mtime_ns, device, stable_inodes) of one directory's live jobs."""
+    found = db.execute(
+        "SELECT name, inode, size_bytes, mtime_ns, device, stable_inodes FROM jobs"
+        f" WHERE folder = ? AND directory = ? AND {LIVE} ORDER BY name",
+        (folder, directory),
+    )
+    return [(name, inode_of_row(inode), *rest) for name, inode, *rest in found]
+
+
+def read_directories(db: Connection, folder: str) -> list[bytes]:
+    """Directories that live jobs stand in."""
+    rows = db.execute(f"SELECT DISTINCT directory FROM jobs WHERE folder = ? AND {LIVE}", (folder,))
+    return [directory for (directory,) in rows]
+
+
+def set_device(db: Connection, folder: str, directory: bytes, device: int) -> None:
+    """The directory's live files are on *device* now: it was mounted anew."""
+    db.execute(
+        f"UPDATE jobs SET device = ? WHERE folder = ? AND directory = ? AND {LIVE}",
+        (device, folder, directory),
+    )

@@ -1,0 +1,88 @@
+"""Rows of the outbox: what was told to a recipient and has not arrived yet, one row for each of them.
+
+Guarantees: what was put stays until it is delivered, given up, or its recipient is gone from the config; at
+most MOST_WAITING rows wait for one recipient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterable
+
+MOST_WAITING = 10_000
+"""Newer letters to a recipient that does not take them are dropped: it must not fill the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One event on its way to one recipient.
+
+    Attributes:
+        event_id: The same at every try and for every recipient.
+        at: When it happened, Unix seconds.
+        content: A JSON object, ASCII.
+        tries: Deliveries that failed.
+    """
+
+    id: int
+    event_id: str
+    at: float
+    content: str
+    tries: int = 0
+
+
+def put(db: sqlite3.Connection, letter: Notification, recipients: Iterable[str]) -> list[str]:
+    """A row for each of *recipients*, due at once; returns those whose box is full."""
+    full = []
+    for recipient in recipients:
+        (waiting,) = db.execute("SELECT count(*) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
+        if waiting >= MOST_WAITING:
+            full.append(recipient)
+            continue
+        row = (recipient, letter.event_id, letter.at, letter.at, letter.content)
+        db.execute(
+            "INSERT INTO outbox (recipient, event_id, at, due_at, content) VALUES (?, ?, ?, ?, ?)", row
+        )
+    return full
+
+
+def read_due(db: sqlite3.Connection, recipient: str, now: float, most: int) -> list[Notification]:
+    """At most *most* letters that are due, in the order in which they happened."""
+    sql = (
+        "SELECT id, event_id, at, content, tries FROM outbox WHERE recipient = ? AND due_at <= ?"
+        " ORDER BY id LIMIT ?"
+    )
+    return [Notification(*row) for row in db.execute(sql, (recipient, now, most))]
+
+
+def first_due(db: sqlite3.Connection, recipient: str) -> float | None:
+    """When the next letter is due; None where none waits."""
+    row = db.execute("SELECT min(due_at) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
+    due_at: float | None = row[0]
+    return due_at
+
+
+def delete(db: sqlite3.Connection, letters: Iterable[Notification]) -> None:
+    """They have arrived, or are given up."""
+    db.executemany("DELETE FROM outbox WHERE id = ?", [(letter.id,) for letter in letters])
+
+
+def defer(db: sqlite3.Connection, letters: Iterable[Notification], due_at: float) -> None:
+    """They did not arrive: try again at *due_at*."""
+    rows = [(due_at, letter.id) for letter in letters]
+    db.executemany("UPDATE outbox SET due_at = ?, tries = tries + 1 WHERE id = ?", rows)
+
+
+def begin(db: sqlite3.Connection, recipients: Collection[str], now: float, oldest_at: float) -> int:
+    """Forget what waits for anybody but *recipients*, and from before *oldest_at*; how much that was.
+
+    A clock that was set back must not make anybody wait for its old time.
+    """
+    db.execute("UPDATE outbox SET due_at = min(due_at, ?), at = min(at, ?)", (now, now))
+    marks = ", ".join("?" * len(recipients))
+    sql = f"DELETE FROM outbox WHERE recipient NOT IN ({marks}) OR at < ?"
+    return db.execute(sql, (*recipients, oldest_at)).rowcount

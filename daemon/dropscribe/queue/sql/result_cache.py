@@ -1,0 +1,78 @@
+"""Answers by content and settings, so that the same recording is paid for once.
+
+Guarantees: an entry is written in the transaction that keeps its answer; the ledger stays within
+``LEDGER_BYTES`` and ``ledger_keep``, a small batch at each entry.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from dropscribe.queue.engine import KnownAnswer
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import AnswerKey, Job
+    from dropscribe.queue.sql.database import Connection
+
+LEDGER_BYTES = 256 * 1024 * 1024
+"""What all answers together may take, packed: some 50,000 calls of ten minutes."""
+
+PRUNE_BATCH = 16
+"""Entries that one transaction lets go of at most, so that none gets long."""
+
+_QUICK = 1
+
+
+def write_answer(db: Connection, key: AnswerKey, job: Job, document: bytes, now: float) -> None:
+    """Enter *document*; an older answer under the same key is replaced."""
+    db.execute(
+        "INSERT INTO ledger (sha256, settings, size_bytes, kept_at, folder, job_id, document)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, settings) DO UPDATE SET"
+        " size_bytes = excluded.size_bytes, kept_at = excluded.kept_at, folder = excluded.folder,"
+        " job_id = excluded.job_id, document = excluded.document",
+        (
+            *(key.sha256, key.settings, job.snapshot.size_bytes, now, job.folder, job.id),
+            zlib.compress(document, _QUICK),
+        ),
+    )
+
+
+def read_answer(db: Connection, key: AnswerKey, since: float) -> KnownAnswer | None:
+    """The answer under *key* that arrived at *since* (Unix seconds) or later."""
+    row = db.execute(
+        "SELECT document, ledger.folder, filed, kept_at FROM ledger LEFT JOIN jobs ON jobs.id = job_id"
+        " WHERE sha256 = ? AND settings = ? AND kept_at >= ?",
+        (key.sha256, key.settings, since),
+    ).fetchone()
+    return KnownAnswer(zlib.decompress(row[0]), *row[1:]) if row else None
+
+
+def prune_now_and_then(db: Connection, job_id: int, before: float) -> None:
+    """As :func:`prune`, at every eighth job: its cost is shared, and a batch takes more than come."""
+    if job_id % 8 == 0:
+        prune(db, before)
+
+
+def prune(db: Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
+    """Let go of the oldest while they are older than *before* or all take too much; a batch a call.
+
+    Returns:
+        How many went; fewer than ``PRUNE_BATCH`` when nothing more has to go.
+    """
+    for gone in range(PRUNE_BATCH):
+        row = db.execute("SELECT id, kept_at FROM ledger ORDER BY kept_at LIMIT 1").fetchone()
+        if row is None or (row[1] >= before and _total_bytes(db) <= most_bytes):
+            return gone
+        db.execute("DELETE FROM ledger WHERE id = ?", (row[0],))
+    return PRUNE_BATCH
+
+
+def forget(db: Connection, sha256: str) -> int:
+    """Let go of every answer to the audio with this digest; returns how many there were."""
+    return db.execute("DELETE FROM ledger WHERE sha256 = ?", (sha256,)).rowcount
+
+
+def _total_bytes(db: Connection) -> int:
+    total: int = db.execute("SELECT bytes FROM ledger_total").fetchone()[0]
+    return total

@@ -1,0 +1,393 @@
+"""Rows of the queue: each function is one statement or one transition.
+
+All take the connection of a transaction that the store has opened. Transitions check the state that
+they leave, so that a late completion changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import DropscribeError
+from dropscribe.core.model import (
+    TRANSITIONS,
+    AttemptEnd,
+    FileSnapshot,
+    Group,
+    Job,
+    JobState,
+    Retry,
+    StoredResult,
+)
+from dropscribe.queue.sql import attempt_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dropscribe.core.routing import Route
+    from dropscribe.queue.sql.database import Connection
+
+LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
+_KEPT = "state IN ('transcribed', 'rejected')"
+_JOB_COLUMNS = (
+    "id, folder, directory, name, device, inode, size_bytes, mtime_ns, stable_inodes, incomplete, state, "
+    "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin, fence"
+)
+
+SUSPECT_CRASHES = 3
+"""A job cut off this often in a row runs as the only suspect, so that an innocent neighbour of a file
+that kills the daemon gets through (DESIGN.md §4)."""
+
+MAYBE_PAID_TWICE = "maybe_paid_twice"
+"""In ``counts`` beside the states: attempts whose answer may have been paid for and was lost."""
+
+
+class LateTransitionError(DropscribeError):
+    """Raised when a job is no longer in the state that a transition leaves: a bug, or a lost fence."""
+
+
+def split_path(path: bytes) -> tuple[bytes, bytes]:
+    """(directory, name) of a path relative to its inbox."""
+    directory, _, name = path.rpartition(b"/")
+    return directory, name
+
+
+def join_path(directory: bytes, name: bytes) -> bytes:
+    """The inverse of :func:`split_path`."""
+    return directory + b"/" + name if directory else name
+
+
+def inode_to_row(inode: int) -> int:
+    """An integer of the database is signed; mergerfs and others have inodes of all 64 bits."""
+    return inode - (1 << 64) if inode >= 1 << 63 else inode
+
+
+def inode_of_row(value: int) -> int:
+    """The inverse of :func:`inode_to_row`."""
+    return value + (1 << 64) if value < 0 else value
+
+
+def job_of(row: tuple, kept: StoredResult | None = None) -> Job:  # type: ignore[type-arg]  # sqlite rows are untyped
+    """The Job that a row of ``_JOB_COLUMNS`` holds."""
+    state = JobState(row[10])
+    return Job(
+        id=row[0],
+        folder=row[1],
+        path=join_path(row[2], row[3]),
+        snapshot=FileSnapshot(row[4], inode_of_row(row[5]), row[6], row[7]),
+        stable_inodes=bool(row[8]),
+        incomplete=bool(row[9]),
+        state=state,
+        received_at=row[11],
+        due_at=row[12],
+        attempts=row[13],
+        ambiguous=row[14],
+        crashes=row[15],
+        spent_seconds=row[16],
+        provider=row[17] if state is not JobState.QUEUED else row[18],
+        fence=row[19],
+        kept=kept,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """What one provider can start now.
+
+    Attributes:
+        limit: Jobs at most.
+        is_probe: Take the oldest even if it is not due yet: it probes a hold.
+    """
+
+    provider: str
+    routes: tuple[Route, ...]
+    limit: int
+    is_probe: bool = False
+
+
+def claim(db: Connection, request: ClaimRequest, now: float, most_crashes: int) -> list[Job]:
+    """Claim due jobs for a provider, oldest due first; the attempt is counted here.
+
+    Args:
+        most_crashes: Leave out jobs cut off this often in a row or more; 0 or less leaves out none.
+    """
+    claimed: list[Job] = []
+    while found := _oldest_due(db, request, now, most_crashes, request.limit - len(claimed)):
+        for job_id in found:
+            claimed.append(begin_attempt(db, job_id, request.provider, now))
+            if most_crashes <= 0 and claimed[-1].crashes >= SUSPECT_CRASHES:
+                most_crashes = SUSPECT_CRASHES  # the other suspects wait: who is next is looked up anew
+                break
+    return claimed
+
+
+def _oldest_due(
+    db: Connection, request: ClaimRequest, now: float, most_crashes: int, limit: int
+) -> list[int]:
+    """One index look-up a folder and pin: never a sort over the backlog."""
+    most_crashes = most_crashes if most_crashes > 0 else 1 << 30
+    found: list[tuple[float, int]] = []
+    for route in request.routes if limit else ():
+        pins = _pins(request.provider, route)
+        parts = " UNION ALL ".join([_OLDEST] * len(pins))
+        values = [value for pin in pins for value in (route.folder, pin, most_crashes, limit)]
+        found += db.execute(f"{parts} ORDER BY 1, 2 LIMIT ?", (*values, limit)).fetchall()  # constants
+    due = sorted(row for row in found if request.is_probe or row[0] <= now)
+    return [job_id for _, job_id in due[:limit]]
+
+
+_OLDEST = (
+    "SELECT due_at, id FROM (SELECT due_at, id FROM jobs"
+    " WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ? ORDER BY due_at, id LIMIT ?)"
+    " AS oldest"
+)
+
+
+def _pins(provider: str, route: Route) -> tuple[str, ...]:
+    return ("", provider) if route.unpinned else (provider,)
+
+
+def _queues(provider: str, routes: tuple[Route, ...]) -> list[tuple[str, str]]:
+    return [(route.folder, pin) for route in routes for pin in _pins(provider, route)]
+
+
+def begin_attempt(
+    db: Connection, job_id: int, provider: str, now: float, changes: str = "", values: tuple[object, ...] = ()
+) -> Job:
+    """Move queued → transcribing; the attempt is counted here. *changes* are a constant of the caller's."""
+    row = db.execute(
+        "UPDATE jobs SET state = 'transcribing', provider = ?, attempts = attempts + 1, fence = fence + 1"
+        f"{changes} WHERE id = ? RETURNING {_JOB_COLUMNS},"
+        " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
+        (provider, *values, job_id),
+    ).fetchone()
+    attempt_rows.begin_attempt(db, job_id, provider, now)
+    return replace(job_of(row), has_twin=bool(row[-1]))
+
+
+def next_due_at(db: Connection, provider: str, routes: tuple[Route, ...]) -> float | None:
+    """When the next job for *provider* is due, or None."""
+    due: list[float] = []
+    for queue in _queues(provider, routes):
+        row = db.execute(
+            "SELECT due_at FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ?"
+            " ORDER BY due_at LIMIT 1",
+            queue,
+        ).fetchone()
+        due.extend(row or ())
+    return min(due, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a transition leaves from.
+
+    Attributes:
+        fence: The claim that asks, where one does: a later claim of the same job makes it late.
+    """
+
+    job_id: int
+    state: JobState
+    fence: int | None = None
+
+
+def standing_of(job: Job) -> Standing:
+    """Where *job* stands, as far as who holds it knows."""
+    return Standing(job.id, job.state, job.fence)
+
+
+def keep(db: Connection, job: Job, kept: StoredResult, ended: AttemptEnd, *, rejected: bool) -> Job | None:
+    """Move transcribing → transcribed | rejected, with the answer and the reserved names."""
+    group = kept.group
+    if job.state is not JobState.TRANSCRIBING:
+        _check_kept(db, job)
+        db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
+    if not _reserve(db, job.id, [group.path(name) for name in group.names]):
+        return None
+    db.execute(
+        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
+        " document = excluded.document, sha256 = excluded.sha256, root = excluded.root,"
+        " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
+        (job.id, kept.document, kept.sha256, group.root, group.directory, group.audio, _pack(group.sidecars)),
+    )
+    if job.state is not JobState.TRANSCRIBING:
+        row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
+        return job_of(row, kept)
+    state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
+    row = _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
+    attempt_rows.end_attempt(db, job.id, ended)
+    return job_of(row, kept)
+
+
+def _check_kept(db: Connection, job: Job) -> None:
+    """A node that was thought dead must not take names for a job that another has filed."""
+    values = (job.id, job.fence)
+    if db.execute(f"SELECT 1 FROM jobs WHERE id = ? AND fence = ? AND {_KEPT}", values).fetchone() is None:
+        raise LateTransitionError(f"job {job.id} is not kept any more")
+
+
+def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
+    """Have the names, unless another live job has one of them."""
+    pairs = ", ".join(["(?, ?)"] * len(paths))
+    values = [value for path in paths for value in (path, job_id)]
+    added = db.execute(
+        f"INSERT INTO reservations VALUES {pairs} ON CONFLICT (path) DO NOTHING",
+        values,  # marks alone
+    ).rowcount
+    if added < len(paths):
+        db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
+    return added == len(paths)
+
+
+def _pack(sidecars: tuple[tuple[str, bytes], ...]) -> bytes:
+    return b"/".join(form.encode() + b"\0" + name for form, name in sidecars)
+
+
+def unpack_sidecars(packed: bytes) -> tuple[tuple[str, bytes], ...]:
+    """(form, name) of the column ``answers.sidecars``."""
+    pairs = (entry.partition(b"\0") for entry in packed.split(b"/") if entry)
+    return tuple((form.decode(), name) for form, _, name in pairs)
+
+
+def due_for_publishing(db: Connection, now: float, limit: int) -> list[Job]:
+    """Kept jobs whose files may be written now, oldest due first."""
+    return kept_jobs(db, "due_at <= ? ORDER BY due_at, jobs.id LIMIT ?", (now, limit))
+
+
+def kept_jobs(db: Connection, which: str, values: tuple[object, ...]) -> list[Job]:
+    """Jobs with their kept answers; *which* is a constant of the caller's."""
+    columns = ", ".join("jobs." + column for column in _JOB_COLUMNS.split(", "))
+    rows = db.execute(
+        f"SELECT {columns}, document, sha256, root, answers.directory, audio, sidecars"  # constants
+        f" FROM jobs JOIN answers ON answers.job_id = jobs.id WHERE {_KEPT} AND {which}",
+        values,
+    ).fetchall()
+    return [job_of(row, _kept_of(row[20:])) for row in rows]
+
+
+def _kept_of(row: tuple) -> StoredResult:  # type: ignore[type-arg]  # sqlite rows are untyped
+    document, sha256, root, directory, audio, sidecars = row
+    return StoredResult(document, sha256, Group(root, directory, audio, unpack_sidecars(sidecars)))
+
+
+def next_publishing_at(db: Connection, now: float) -> float | None:
+    """When the next kept job that is not due yet will be, or None."""
+    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND due_at > ?", (now,)).fetchone()
+    return row[0]  # type: ignore[no-any-return]  # a REAL column
+
+
+def oldest_kept_due_at(db: Connection, folder: str) -> float | None:
+    """When the first kept job of *folder* is due, or None."""
+    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND folder = ?", (folder,)).fetchone()
+    return row[0]  # type: ignore[no-any-return]  # a REAL column
+
+
+def clamp_due(db: Connection, latest: float) -> None:
+    """Nothing is due later than *latest*."""
+    db.execute(f"UPDATE jobs SET due_at = ? WHERE {LIVE} AND due_at > ?", (latest, latest))
+
+
+def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
+    """Move transcribing → queued; an attempt that does not count, or was none, is given back."""
+    ended = retry.attempt or AttemptEnd(0.0, counted=False)
+    _move(
+        db,
+        standing_of(job),
+        JobState.QUEUED,
+        "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?,"
+        " attempts = attempts - ?,"
+        " ambiguous = ambiguous + ?, crashes = 0, code = ?, reason = ?",
+        (
+            *(due_at, retry.pin, retry.spent_seconds),
+            *(int(not ended.counted), int(ended.ambiguous), retry.code, retry.reason),
+        ),
+    )
+    if retry.attempt is None:
+        attempt_rows.forget_attempt(db, job.id)
+        return
+    attempt_rows.end_attempt(db, job.id, ended)
+    if ended.ambiguous:
+        _tally(db, job.folder, MAYBE_PAID_TWICE)
+
+
+def defer_publishing(db: Connection, job: Job, due_at: float, code: str, reason: str) -> None:
+    """The files could not be written yet; the answer stays kept."""
+    db.execute(
+        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {_KEPT}",
+        (due_at, code, reason, job.id),
+    )
+
+
+def end(
+    db: Connection,
+    leaving: Standing,
+    state: JobState,
+    *,
+    filed: bytes | None = None,
+    reason: str = "",
+) -> None:
+    """A live state → an ended one; a trigger lets the kept answer and the reserved names go."""
+    _move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
+
+
+def _move(
+    db: Connection,
+    leaving: Standing,
+    state: JobState,
+    changes: str,
+    values: tuple[object, ...] = (),
+) -> tuple:  # type: ignore[type-arg]  # rows are untyped
+    """Returns the row as it is now."""
+    if state not in TRANSITIONS[leaving.state]:
+        raise LateTransitionError(f"no way from {leaving.state} to {state}")
+    row: tuple | None = db.execute(  # type: ignore[type-arg]  # as above
+        f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?"  # callers pass constants
+        f" AND fence = coalesce(?, fence) RETURNING {_JOB_COLUMNS}",
+        (state, *values, leaving.job_id, leaving.state, leaving.fence),
+    ).fetchone()
+    if row is None:
+        raise LateTransitionError(f"job {leaving.job_id} is not {leaving.state} any more")
+    return row
+
+
+def interrupted(db: Connection, which: str = "TRUE", values: tuple[object, ...] = ()) -> list[Job]:
+    """Jobs whose attempt was cut off by the daemon's own end; *which* is a constant of the caller's."""
+    rows = db.execute(
+        f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing' AND {which}", values
+    ).fetchall()
+    return [job_of(row) for row in rows]
+
+
+def hand_back(db: Connection, job: Job, due_at: float) -> None:
+    """Move transcribing → queued because the daemon ended; counts towards max_crashes alone."""
+    _move(
+        db,
+        standing_of(job),
+        JobState.QUEUED,
+        "due_at = ?, attempts = attempts - 1, crashes = crashes + 1, code = 'interrupted',"
+        " reason = 'the daemon ended during the attempt; it may have been paid for'",
+        (due_at,),
+    )
+    attempt_rows.end_attempt(
+        db, job.id, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False)
+    )
+    _tally(db, job.folder, MAYBE_PAID_TWICE)
+
+
+def _tally(db: Connection, folder: str, what: str) -> None:
+    db.execute(
+        "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (folder, state) DO UPDATE SET n = counts.n + 1",
+        (folder, what),
+    )
+
+
+def unpin(db: Connection, folder: str, chain: Sequence[str]) -> None:
+    """Waiting jobs that are pinned to a provider which *folder* no longer has are free again."""
+    marks = ", ".join("?" * len(chain))
+    db.execute(
+        "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin <> ''"
+        f" AND pin NOT IN ({marks})",  # question marks alone
+        (folder, *chain),
+    )

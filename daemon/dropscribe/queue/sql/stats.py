@@ -1,0 +1,109 @@
+"""Reading the queue: counts for ``status``, the story of one file for ``why``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.budget import stops_of
+from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.core.routing import BACKLOG, is_held
+from dropscribe.queue.cluster.nodes import is_shared, read_nodes
+from dropscribe.queue.engine import FolderStats, Stats
+from dropscribe.queue.sql import hold_rows, rows
+from dropscribe.queue.sql.budget_usage import read_accounts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.queue.engine import Plan
+    from dropscribe.queue.sql.database import Connection
+
+
+def read_stats(
+    db: Connection,
+    plan: Plan,
+    now: float,
+    in_flight: Mapping[str, int] | None = None,
+) -> Stats:
+    """Counts of every folder in *plan*, and the holds; of a cluster its nodes too.
+
+    Args:
+        in_flight: Attempts under way by provider, as the embedded engine knows them; a cluster's are rows.
+    """
+    found = read_accounts(db, plan.budgets, plan.zone, now)
+    holds = [*stops_of(found), *hold_rows.read_holds(db)]
+    held = {hold.scope for hold in holds}
+    counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
+    folders = {folder: _folder_stats(db, folder, plan, held, now, counts) for folder in plan.chains}
+    if is_shared(db):
+        return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db))
+    return Stats(folders, holds, in_flight or {}, found)
+
+
+def _read_in_flight(db: Connection) -> dict[str, int]:
+    return dict(
+        db.execute(
+            "SELECT provider, count(*) FROM jobs WHERE state = 'transcribing' GROUP BY provider"
+        ).fetchall()
+    )
+
+
+def has_live_job(db: Connection, folder: str, path: bytes) -> bool:
+    """Whether the file at *path*, relative to the folder's inbox, is in the queue."""
+    row = db.execute(
+        "SELECT 1 FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
+        " AND state IN ('queued', 'transcribing', 'transcribed', 'rejected')",
+        (folder, *rows.split_path(path)),
+    ).fetchone()
+    return row is not None
+
+
+def _folder_stats(
+    db: Connection,
+    folder: str,
+    plan: Plan,
+    held: set[Scope],
+    now: float,
+    counts: Mapping[tuple[str, str], int],
+) -> FolderStats:
+    waiting = _waiting(db, folder, plan, held, now)
+    return FolderStats(
+        queued=waiting["queued"],
+        deferred=waiting["deferred"],
+        held=waiting["held"],
+        backlog=waiting["backlog"],
+        transcribing=counts.get((folder, "transcribing"), 0),
+        publishing=counts.get((folder, "transcribed"), 0) + counts.get((folder, "rejected"), 0),
+        done=counts.get((folder, "done"), 0),
+        failed=counts.get((folder, "failed"), 0),
+        oldest_received_at=_oldest_received_at(db, folder),
+        maybe_paid_twice=counts.get((folder, rows.MAYBE_PAID_TWICE), 0),
+    )
+
+
+def _waiting(db: Connection, folder: str, plan: Plan, held: set[Scope], now: float) -> dict[str, int]:
+    """Queued rows by what they wait for: a slot, a time, or a hold."""
+    held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
+    folder_held = Scope(ScopeKind.FOLDER, folder) in held
+    chain, is_firm = plan.chains[folder], folder in plan.strict_order
+    waiting = {"queued": 0, "deferred": 0, "held": 0, "backlog": 0}
+    for pin, is_deferred, n in db.execute(
+        "SELECT pin, due_at > ?, count(*) FROM jobs WHERE state = 'queued' AND folder = ? GROUP BY 1, 2",
+        (now, folder),
+    ):
+        if folder_held or is_held(pin, chain, held_providers, is_firm=is_firm):
+            waiting["held"] += n
+            waiting["backlog"] += n if pin == BACKLOG else 0
+        else:
+            waiting["deferred" if is_deferred else "queued"] += n
+    return waiting
+
+
+def _oldest_received_at(db: Connection, folder: str) -> float | None:
+    """Rows are made in the order of arrival, so the least live id is the oldest."""
+    row = db.execute(
+        "SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM jobs WHERE folder = ?"
+        " AND state IN ('queued', 'transcribing', 'transcribed', 'rejected'))",
+        (folder,),
+    ).fetchone()
+    return row[0] if row else None

@@ -20,10 +20,10 @@ from dropscribe.core.retry import (
     HoldUp,
     RetryLimits,
     TryAgain,
-    backoff_seconds,
     crash_wait_seconds,
     decide_after,
     next_hold_seconds,
+    retry_wait_seconds,
 )
 
 LIMITS = RetryLimits()
@@ -54,7 +54,7 @@ def test_the_verdict_follows_the_kind_of_the_error(error, history, verdict):
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_a_backoff_stays_between_first_and_max(failures, jitter):
     """No wait is shorter than four fifths of the first nor longer than the maximum."""
-    wait = backoff_seconds(LIMITS, failures, jitter)
+    wait = retry_wait_seconds(LIMITS, failures, jitter)
 
     assert 0.8 * LIMITS.first_seconds <= wait <= LIMITS.max_seconds
 

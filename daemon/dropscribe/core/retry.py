@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioRejected,
@@ -73,14 +74,13 @@ class History:
     spent_seconds: float
 
 
-def backoff_seconds(limits: RetryLimits, failures: int, jitter: float) -> float:
+def retry_wait_seconds(limits: RetryLimits, failures: int, jitter: float) -> float:
     """The wait after the *failures*-th failure in a row (1-based).
 
     first · 2^(failures-1), capped at max, of which the last fifth is jitter in 0..1: spread enough to
     part a herd, small enough that ``status`` can promise a time.
     """
-    doubled = limits.first_seconds * 2.0 ** min(failures - 1, 60)
-    whole = min(limits.max_seconds, doubled)
+    whole = backoff_seconds(limits.first_seconds, failures, limits.max_seconds)
     return whole * (0.8 + 0.2 * jitter)
 
 
@@ -103,7 +103,7 @@ def _again_or_give_up(error: ProviderError, history: History, limits: RetryLimit
     left_seconds = limits.give_up_after_seconds - history.spent_seconds
     if left_seconds <= 0:
         return GiveUp("gave_up")
-    wait_seconds = backoff_seconds(limits, history.failures, jitter)
+    wait_seconds = retry_wait_seconds(limits, history.failures, jitter)
     if isinstance(error, TemporaryFailure) and error.retry_after_seconds is not None:
         asked_seconds = min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)
         wait_seconds = max(wait_seconds, asked_seconds)
@@ -118,7 +118,7 @@ def crash_wait_seconds(limits: RetryLimits, crashes: int) -> float:
     The first few go at once: it was probably not the file. From the third on they step aside, at most
     60 s, so that a file which kills the daemon does not keep the others from finishing.
     """
-    return 0.0 if crashes < 3 else min(60.0, limits.first_seconds * 2.0 ** (crashes - 3))
+    return 0.0 if crashes < 3 else backoff_seconds(limits.first_seconds, crashes - 2, 60.0)
 
 
 def next_hold_seconds(previous_seconds: float | None, first_seconds: float, max_seconds: float) -> float:

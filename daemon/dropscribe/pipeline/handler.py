@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioChanged,
@@ -135,7 +136,7 @@ class Handler:
     def _retry_unsent(self, job: Job, code: str, reason: str) -> Retry:
         """Look again soon, then less and less often; no attempt was made."""
         self._looks[job.id] += 1
-        wait_seconds = min(LONGEST_LOOK_SECONDS, LOOK_AGAIN_SECONDS * 2.0 ** min(self._looks[job.id] - 1, 10))
+        wait_seconds = backoff_seconds(LOOK_AGAIN_SECONDS, self._looks[job.id], LONGEST_LOOK_SECONDS)
         return Retry(wait_seconds, code, reason)
 
     async def _answer_known(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioChanged, AudioMissing, AudioUnsafe, PublishError
 from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
 from dropscribe.pipeline.batching import BatchExecutor
@@ -112,7 +113,7 @@ class Publisher:
         self._queue.close_folder(job.folder, STUCK, reason)
         if self._refusals[job.id] == 1:
             log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
-        wait_seconds = min(LONGEST_WAIT_SECONDS, 2.0 ** min(self._refusals[job.id] - 1, 10))
+        wait_seconds = backoff_seconds(1.0, self._refusals[job.id], LONGEST_WAIT_SECONDS)
         return Retry(wait_seconds, error.code, reason)
 
     def _unstuck(self, job: Job) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.budget import day_of, stops_of
 from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, StoreFull
 from dropscribe.core.model import AttemptEnd, LiveRow, ResultStored, Retry
@@ -348,8 +349,7 @@ class RowsEngine(abc.ABC):
             log.exception("job.bug", folder=job.folder, path=job.path)
             code = "bug" if not isinstance(error, DropscribeError) else type(error).__name__
             reason = f"{type(error).__name__}: {error}"[:500]
-            wait_seconds = self.limits.first_seconds * 2.0 ** min(job.attempts, 10)
-            wait_seconds = min(wait_seconds, self.limits.max_seconds)
+            wait_seconds = backoff_seconds(self.limits.first_seconds, job.attempts, self.limits.max_seconds)
             return Retry(wait_seconds, code, reason, AttemptEnd(0.0, code=code, reason=reason), wait_seconds)
 
     async def _record(self, job: Job, outcome: Outcome) -> Job | None:

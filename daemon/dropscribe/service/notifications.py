@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import StoreError
 from dropscribe.queue.sql import outbox
 from dropscribe.queue.sql.outbox import Notification
@@ -231,5 +232,5 @@ class Courier:
 
 def retry_seconds(tries: int, jitter: float) -> float:
     """The wait after *tries* failures: doubling, the second half of it at random; *jitter* is 0..1."""
-    longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(tries - 1, 20))
+    longest = backoff_seconds(FIRST_RETRY_SECONDS, tries, LONGEST_RETRY_SECONDS)
     return longest * (0.5 + 0.5 * jitter)

@@ -341,3 +341,11 @@ def withdraw(
     )
     latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
     return intake_queries.withdraw(db, folder, places, reason, which, latest)
+
+
+def is_anything_in_flight(db: Connection) -> bool:
+    """Whether any node has an attempt or a publication under way."""
+    found = db.execute(
+        f"SELECT 1 FROM jobs WHERE state = 'transcribing' OR (ticket IS NOT NULL AND {_KEPT}) LIMIT 1"
+    )
+    return found.fetchone() is not None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreBusy, StoreError
-from dropscribe.core.model import JobState, Retry
+from dropscribe.core.model import Retry
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.cluster import dispatch, nodes, orphan_recovery
 from dropscribe.queue.cluster.node_registration import Membership
@@ -194,7 +194,7 @@ class ClusterEngine(RowsEngine):
         """See the base. A node that only watches leaves the rest to the others."""
         if self._node.role == "watch":
             return False
-        return await self.store.do(_is_anything_in_flight) or await super().can_go_on(horizon_seconds)
+        return await self.store.do(dispatch.is_anything_in_flight) or await super().can_go_on(horizon_seconds)
 
     async def drain(self, grace_seconds: float) -> None:
         """See the base."""
@@ -392,14 +392,6 @@ class ClusterEngine(RowsEngine):
     def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:  # noqa: ARG002 - the base's
         """See the base."""
         self._devices[folder, directory] = device
-
-
-def _is_anything_in_flight(db: Connection) -> bool:
-    found = db.execute(
-        f"SELECT 1 FROM jobs WHERE state = '{JobState.TRANSCRIBING}' OR (ticket IS NOT NULL"
-        f" AND state IN ('{JobState.TRANSCRIBED}', '{JobState.REJECTED}')) LIMIT 1"
-    )
-    return found.fetchone() is not None
 
 
 def _shift(hold: Hold, seconds: float) -> Hold:

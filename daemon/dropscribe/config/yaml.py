@@ -245,6 +245,7 @@ _UNCLOSED = {
     "while parsing a flow mapping": "this '{' is never closed, or an item in it needs quotes",
 }
 _SYNTAX = (
+    ("exceeded maximum nesting depth", f"nested deeper than {MAX_DEPTH} levels", ""),
     (
         "mapping values are not allowed",
         "a ':' where no key can be",

@@ -139,10 +139,10 @@ def test_a_secret_cannot_be_taken_along(take):
 
 def test_a_misspelt_key_is_guessed():
     """An unknown key names the nearest known one; a request parameter is sent to params."""
-    text = "providers: {l: {type: local, modle: tiny.en, langauge: en}}\n" + FOLDERS
+    text = "providers: {l: {type: local, modle: tiny.en, diarise: true}}\n" + FOLDERS
     assert [problem.hint for problem in problems_of(text)] == [
         "did you mean 'model'?",
-        "did you mean 'language'? That goes into params",
+        "did you mean 'diarize'? That goes into params",
     ]
 
 

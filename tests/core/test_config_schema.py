@@ -36,7 +36,8 @@ def uncommented(text):
     """The example with all of it switched on, less the second and third way to give a key."""
     for _ in range(2):
         text = re.sub(r"(?m)^( *)#( +)(?=#? *[\w-]+: ?)", lambda m: m[1] + m[2][1:], text)
-    return re.sub(r"(?m)^ *((api_key|dsn)_(file|credential)|url: https://…).*\n|^ *token: .*\n", "", text)
+    alternatives = r"(api_key|dsn)_(file|credential)|vocabulary_file|url: https://…"
+    return re.sub(rf"(?m)^ *({alternatives}).*\n|^ *token: .*\n", "", text)
 
 
 def keys_of(schema):
@@ -82,13 +83,17 @@ def test_what_is_commented_out_is_valid_and_the_default():
     changes = {str(change) for change in diff_configs(plain, full)}
     assert changes == {
         *(f"providers.{name} added" for name in ("pulse", "reson8", "openai")),
-        "folders.recordings changed: params, include, budget",
+        (
+            "folders.recordings changed: params, include, template, speaker_names, recorded_at, companions, "
+            "language, vocabulary, speakers, budget"
+        ),
         "time_zone changed",
         *(f"{section} added" for section in ("queue", "http", "metrics", "heartbeat", "hooks", "notify")),
     }
     pulse = parse_config(
         "providers: {pulse: {type: pulse, api_key: a, price_per_minute: 0.005,"
-        " budget: {per_day: 5, per_month: 100}, params: {language: en}}}",
+        " budget: {per_day: 5, per_month: 100}, params: {language: en},"
+        " language: en, vocabulary: Dropscribe, speakers: true}}",
         folder=Path("/srv"),
         environ={},
     )[0].providers["pulse"]
@@ -123,6 +128,11 @@ BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\
     [
         BASE % "" + "x-anything: {a: 1}\n",
         BASE % ", settle: 1h30m, rescan: auto, recursive: no, outputs: [srt]",
+        BASE % ", settle: ignore_writers, min_age: 2m, outputs: [md], subtitles: {line: 37, seconds: 6}",
+        BASE % ", language: pt-BR, vocabulary: [a, b c], speakers: yes, speaker_names: {speaker_0: Agent}",
+        BASE % ", recorded_at: '%Y%m%d', companions: '{stem}.xml', companions_wait: 2m, template: a.j2",
+        BASE % "" + "http: {listen: 'unix:run/x', root_path: /scribe, allowed_hosts: [a.lan], pages: no}\n",
+        BASE % "" + "history_keep: 30d\nsearch: false\nhooks: {retry: true}\n",
         BASE % ", settle: 5, params: {a: [x, y], b: null, c: true, d: 1.5}",
         BASE % "" + "retry: {first: 500ms, max: 2h}\nhttp: {}\nmetrics: {file: x}\n",
         "providers: {p: {type: pulse, api_key: k, requests_per_minute: none, max_upload: 25 MiB}}\n",
@@ -148,6 +158,13 @@ def test_schema_and_checks_accept_the_same(text):
         BASE % ", recursive: maybe",
         BASE % ", sidecar_name: half",
         BASE % ", include: []",
+        BASE % ", language: 'not a language'",
+        BASE % ", subtitles: {lines: 0}",
+        BASE % ", speaker_names: {speaker_0: 1}",
+        BASE % ", tracks: some",
+        BASE % ", recorded_at: today",
+        "providers: {p: {type: local, device: gpu}}\n",
+        "providers: {p: {type: local, preset: groq}}\n",
         "providers: {p: {type: nobody}}\n",
         "providers: {p: {type: local, concurrency: 0}}\n",
         "providers: {p: {type: local, api_key: x}}\n",

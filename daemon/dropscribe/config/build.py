@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 from dropscribe.config import keys as k
 from dropscribe.config import model as m
+from dropscribe.config import service_keys
 from dropscribe.config.credentials import find_api_key, find_secret
 from dropscribe.config.notify import build_notify
 from dropscribe.config.params import check_params, check_rule_params, params_to_send
 from dropscribe.config.quantities import is_loopback, parse_listen
 from dropscribe.config.queue import build_queue
+from dropscribe.config.vocabulary import read_vocabulary
 from dropscribe.core.limits import Budget
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ def build_config(keys: k.FileKeys, document: Document, around: Surroundings, pat
         hold=m.HoldConfig(first_seconds=keys.hold.first, max_seconds=keys.hold.max),
         shutdown_grace_seconds=keys.shutdown_grace,
         ledger_keep_seconds=keys.ledger_keep,
+        history_keep_seconds=keys.history_keep,
+        search=keys.search,
         time_zone=keys.time_zone,
         log=m.LogConfig(level=keys.log.level, format=keys.log.format),
         queue=build_queue(keys.queue, document, around) if keys.queue else None,
@@ -107,6 +111,10 @@ def _provider(name: str, keys: k.AnyProvider, document: Document, around: Surrou
         price_per_minute=keys.price_per_minute,
         budget=_budget(keys.budget),
         params=_provider_params(keys, path, document),
+        language=keys.language,
+        vocabulary=read_vocabulary(keys, path, document, around),
+        speakers=keys.speakers,
+        preset=keys.preset if isinstance(keys, k.OpenAIKeys) else None,
         auth=keys.auth if isinstance(keys, k.Reson8Keys) else None,
     )
 
@@ -129,6 +137,11 @@ def _local_provider(
         price_per_minute=keys.price_per_minute,
         budget=_budget(keys.budget),
         params=_provider_params(keys, path, document),
+        language=keys.language,
+        vocabulary=read_vocabulary(keys, path, document, around),
+        speakers=keys.speakers,
+        device=keys.device,
+        compute_type=keys.compute_type,
         model=_model(keys.model, around),
         cpu_threads=keys.cpu_threads,
         idle_unload_seconds=keys.idle_unload,
@@ -180,12 +193,29 @@ def _folder(
         silence=rule.silence,
         silence_threshold_dbfs=rule.silence_threshold,
         channels=rule.channels,
+        tracks=rule.tracks,
+        template=around.absolute(rule.template) if rule.template else None,
+        paragraphs=rule.paragraphs,
+        subtitles=m.SubtitleLayout(
+            line_characters=rule.subtitles.line,
+            lines=rule.subtitles.lines,
+            cue_seconds=rule.subtitles.seconds,
+        ),
+        speaker_names=rule.speaker_names,
+        recorded_at=rule.recorded_at,
+        companions=rule.companions,
+        companions_wait_seconds=rule.companions_wait,
+        language=rule.language,
+        vocabulary=read_vocabulary(rule, ("folders", name), document, around),
+        speakers=rule.speakers,
         sidecar_name=rule.sidecar_name,
         budget=_budget(rule.budget),
         backlog=rule.backlog,
         fallback=rule.fallback,
         duplicates=rule.duplicates,
-        settle_seconds=rule.settle,
+        settle_seconds=None if rule.settle == "ignore_writers" else rule.settle,
+        settle_ignores_writers=rule.settle == "ignore_writers",
+        min_age_seconds=rule.min_age,
         settle_incomplete_seconds=rule.settle_incomplete,
         watch=rule.watch,
         rescan_seconds=rule.rescan,
@@ -194,7 +224,8 @@ def _folder(
 
 def _check_media(name: str, rule: k.FolderKeys, document: Document) -> None:
     """PyAV is looked for only where a rule asks for it."""
-    for key, plain in (("prepare", "never"), ("silence", "send"), ("channels", "mix")):
+    plain_values = (("prepare", "never"), ("silence", "send"), ("channels", "mix"), ("tracks", "default"))
+    for key, plain in plain_values:
         if getattr(rule, key) != plain and not has_media():
             hint = "pip install 'dropscribe[media]'"
             document.report(("folders", name, key), f"'{key}' needs PyAV, which is not installed", hint)
@@ -215,16 +246,31 @@ def _folder_params(
     return params
 
 
-def _http(keys: k.HttpKeys, document: Document, around: Surroundings) -> m.HttpConfig:
-    host, port = parse_listen(keys.listen)
+def _http(keys: service_keys.HttpKeys, document: Document, around: Surroundings) -> m.HttpConfig:
+    host, port, socket = parse_listen(keys.listen)
     token = find_secret(keys.token, keys.token_file, ("http", "token"), document, around)
-    if token is None and not is_loopback(host) and not document.has_problem_below(("http",)):
+    if (
+        token is None
+        and socket is None
+        and not is_loopback(host)
+        and not document.has_problem_below(("http",))
+    ):
         hint = "add token_file: PATH, or listen on 127.0.0.1"
         document.report(("http", "listen"), f"without a token only this machine may ask, not {host}", hint)
-    return m.HttpConfig(listen=keys.listen, host=host, port=port, token=token)
+    return m.HttpConfig(
+        listen=keys.listen,
+        host=host,
+        port=port,
+        socket=around.absolute(socket) if socket else None,
+        token=token,
+        pages=keys.pages,
+        uploads=keys.uploads,
+        allowed_hosts=keys.allowed_hosts,
+        root_path=keys.root_path,
+    )
 
 
-def _hooks(keys: k.HooksKeys, around: Surroundings) -> m.HooksConfig:
+def _hooks(keys: service_keys.HooksKeys, around: Surroundings) -> m.HooksConfig:
     def located(argv: tuple[str, ...]) -> tuple[str, ...]:
         """The program by its path from the config's folder, where it is a path and not a name."""
         return (str(around.absolute(argv[0])), *argv[1:]) if argv and "/" in argv[0] else argv
@@ -235,4 +281,5 @@ def _hooks(keys: k.HooksKeys, around: Surroundings) -> m.HooksConfig:
         on_held=located(keys.on_held),
         on_budget=located(keys.on_budget),
         timeout_seconds=keys.timeout,
+        retry=keys.retry,
     )

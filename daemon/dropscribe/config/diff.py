@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
 
 _SECTIONS = ("queue", "retry", "hold", "log", "http", "metrics", "heartbeat", "hooks", "notify")
+_KEYS = {"providers": "provider", "settle_ignores_writers": "settle"}
 _UNITS = ("_seconds", "_bytes", "_dbfs")
 
 
@@ -44,7 +45,13 @@ def _changes(old: Config, new: Config) -> Iterator[Change]:
         yield Change("state_dir", "", "changed")
     yield from _changes_of_named("providers", old.providers, new.providers)
     yield from _changes_of_named("folders", old.folders, new.folders)
-    for attribute in ("time_zone", "ledger_keep_seconds", "shutdown_grace_seconds"):
+    for attribute in (
+        "time_zone",
+        "ledger_keep_seconds",
+        "history_keep_seconds",
+        "search",
+        "shutdown_grace_seconds",
+    ):
         if getattr(old, attribute) != getattr(new, attribute):
             yield Change(_key_of(attribute), "", "changed")
     for section in _SECTIONS:
@@ -74,4 +81,4 @@ def _changed_keys(old: Any, new: Any) -> Iterator[str]:
 def _key_of(attribute: str) -> str:
     for unit in _UNITS:
         attribute = attribute.removesuffix(unit)
-    return "provider" if attribute == "providers" else attribute
+    return _KEYS.get(attribute, attribute)

@@ -7,6 +7,7 @@ the member in the error's place. A refusal is a ValueError with the words behind
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -25,6 +26,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MINUTES = re.compile(r"([0-9.]+) ?min", re.ASCII)
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _ROOT_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,8})*")
+_ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _VARIABLE = r"\$\{"
 
 
@@ -150,6 +153,53 @@ def _listen(value: object) -> str:
     return str(value)
 
 
+def parse_language(value: object) -> str:
+    """A BCP 47 tag, or a language's name as people write it; each provider maps it to its own form."""
+    if not isinstance(value, str) or not _LANGUAGE.fullmatch(value):
+        raise ValueError("is not a language", "write such as en or pt-BR")
+    return value
+
+
+def parse_time_pattern(value: object) -> str:
+    """A strptime pattern that gives a date."""
+    text = parse_text(value)
+    try:
+        datetime.strptime(datetime(2001, 2, 3, 4, 5, 6).strftime(text), text)  # noqa: DTZ001, DTZ007 - a trial
+    except ValueError:
+        raise ValueError("is not a pattern of date and time", "write such as %Y%m%d-%H%M%S") from None
+    if "%" not in text:
+        raise ValueError("holds no part of a date", "write such as %Y%m%d-%H%M%S")
+    return text
+
+
+def _companions(value: object) -> tuple[str, ...]:
+    patterns = _patterns(value)
+    for pattern in patterns:
+        if "/" in pattern or not ("{stem}" in pattern or "{name}" in pattern):
+            raise ValueError("does not name a companion", "write {stem}.json or {name}.json")
+    return patterns
+
+
+def _text_of_text(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError("is not a mapping of names to names", "write {speaker_0: Agent}")  # noqa: TRY004 - as above
+    return {parse_text(label): parse_text(name) for label, name in value.items()}
+
+
+def _root_path(value: object) -> str:
+    if value == "" or (isinstance(value, str) and _ROOT_PATH.fullmatch(value)):
+        return value
+    raise ValueError("is not the path of a url", "write such as /dropscribe")
+
+
+def _settle(value: object) -> float | Literal["ignore_writers"] | None:
+    if value is None or value == "auto":
+        return None
+    return "ignore_writers" if value == "ignore_writers" else quantities.parse_duration(value)
+
+
 def _positive(parse: Callable[[object], Any]) -> Callable[[object], Any]:
     def parse_positive(value: object) -> Any:
         number = parse(value)
@@ -225,6 +275,29 @@ RescanOrAuto = Annotated[
     PlainValidator(_or("auto", _positive(quantities.parse_duration))),
     _or_word("auto", _DURATION),
 ]
+Settle = Annotated[
+    float | Literal["ignore_writers"] | None,
+    PlainValidator(_settle),
+    WithJsonSchema({"anyOf": [{"enum": ["auto", "ignore_writers", None]}, _DURATION]}),
+]
+Language = Annotated[
+    str,
+    PlainValidator(parse_language),
+    WithJsonSchema({"type": "string", "pattern": rf"^{_LANGUAGE.pattern}$|{_VARIABLE}"}),
+]
+Vocabulary = Annotated[tuple[str, ...], PlainValidator(_patterns), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]
+TimePattern = Annotated[
+    str, PlainValidator(parse_time_pattern), WithJsonSchema({"type": "string", "pattern": rf"%|{_VARIABLE}"})
+]
+Companions = Annotated[
+    tuple[str, ...], PlainValidator(_companions), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})
+]
+TextOfText = Annotated[
+    dict[str, str],
+    PlainValidator(_text_of_text),
+    WithJsonSchema({"type": ["object", "null"], "additionalProperties": _TEXT}),
+]
+RootPath = Annotated[str, PlainValidator(_root_path), WithJsonSchema({"type": "string"})]
 Limit = Annotated[
     limits.Limit,
     PlainValidator(parse_limit),
@@ -257,7 +330,9 @@ SecretText = Annotated[
     Secret, PlainValidator(parse_secret), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 Listen = Annotated[
-    str, PlainValidator(_listen), WithJsonSchema({"type": "string", "pattern": rf":[0-9]+$|{_VARIABLE}"})
+    str,
+    PlainValidator(_listen),
+    WithJsonSchema({"type": "string", "pattern": rf":[0-9]+$|^unix:.|{_VARIABLE}"}),
 ]
 SecretUrls = Annotated[
     tuple[Secret, ...],
@@ -281,5 +356,5 @@ RuleParams = Annotated[
         {"type": ["object", "null"], "additionalProperties": {"anyOf": [_VALUE, {"type": "object"}]}}
     ),
 ]
-Output = Literal["json", "txt", "srt", "vtt"]
+Output = Literal["json", "txt", "srt", "vtt", "md"]
 Outputs = Annotated[list[Output], BeforeValidator(_listed)]

@@ -13,6 +13,14 @@ from pydantic import Field
 from dropscribe.config import field_types as t
 from dropscribe.config.queue_keys import QueueKeys  # noqa: TC001 - pydantic reads the annotations
 from dropscribe.config.section import Keys
+from dropscribe.config.service_keys import (
+    HeartbeatKeys,
+    HooksKeys,
+    HttpKeys,
+    LogKeys,
+    MetricsKeys,
+    NotifyKeys,
+)
 from dropscribe.core.params import FIXED_PARAMS, ParamValue
 from dropscribe.core.rules import DEFAULT_INCLUDE
 
@@ -29,6 +37,11 @@ class BudgetKeys(Keys):
 
 
 _BUDGET = "What may be spent: `{per_day: 5.00, per_month: 600min}`, money or minutes of audio."
+
+_LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects it. `params` wins."
+_VOCABULARY = "Words and names that are likely to be said, for providers that take such a list."
+_VOCABULARY_FILE = "A text file with more of them, one on each line; lines that begin with `#` are ignored."
+_SPEAKERS = "`true`: the provider separates the speakers (diarization)."
 
 Concurrency = Annotated[t.PositiveCount, Field(description="Requests in flight at once.")]
 Rate = Annotated[t.NumberOrNone, Field(description="Requests begun in one minute, at most; or `none`.")]
@@ -60,9 +73,13 @@ class ProviderKeys(Keys):
         default=None, description="What a minute of audio costs, for `plan`, `status` and budgets."
     )
     budget: BudgetKeys | None = Field(default=None, description=_BUDGET)
+    language: t.Language | None = Field(default=None, description=_LANGUAGE)
+    vocabulary: t.Vocabulary = Field(default=(), description=_VOCABULARY)
+    vocabulary_file: t.Text | None = Field(default=None, description=_VOCABULARY_FILE)
+    speakers: t.Boolean | None = Field(default=None, description=_SPEAKERS)
     params: t.Params = Field(
         default={},
-        description="Request parameters, sent as they are, over the type's own; a null one is not sent.",
+        description="Request parameters, passed through unchanged over the type's own; null removes one.",
     )
 
 
@@ -112,6 +129,9 @@ class OpenAIKeys(RemoteKeys):
     """OpenAI, and every server that speaks its `/audio/transcriptions`."""
 
     type: Literal["openai"] = Field(description="`openai`: OpenAI and compatible servers.")
+    preset: t.Name | None = Field(
+        default=None, description="A known service with this interface; sets `url` and its limits."
+    )
     concurrency: Concurrency = 2
     timeout: Timeout = 10 * MINUTE
     max_upload: t.SizeOrNone = Field(
@@ -131,6 +151,12 @@ class LocalKeys(ProviderKeys):
         default="auto",
         description="`auto` (the best that is installed), a Whisper model's name, or its directory.",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where the model runs; `auto`: on a CUDA GPU if there is one."
+    )
+    compute_type: t.Text = Field(
+        default="auto", description="CTranslate2's number format, such as `int8` or `float16`."
+    )
     cpu_threads: t.Count = Field(
         default=0, description="Threads of one transcription; 0: the engine chooses."
     )
@@ -146,6 +172,14 @@ PROVIDER_TYPES: dict[str, type[ProviderKeys]] = {
     "openai": OpenAIKeys,
     "local": LocalKeys,
 }
+
+
+class SubtitlesKeys(Keys):
+    """The largest cue of `srt` and `vtt`."""
+
+    line: t.PositiveCount = Field(default=42, description="Characters in one line.")
+    lines: t.PositiveCount = Field(default=2, description="Lines in one cue.")
+    seconds: t.Duration = Field(default=7.0, description="How long one cue is shown.")
 
 
 class FolderKeys(Keys):
@@ -208,6 +242,37 @@ class FolderKeys(Keys):
     outputs: t.Outputs = Field(
         default=["json", "txt"], min_length=1, description="Which sidecars are written."
     )
+    template: t.Text | None = Field(
+        default=None, description="A Jinja2 template for one more text output, such as `minutes.txt.j2`."
+    )
+    paragraphs: t.Boolean = Field(default=False, description="`txt` gets a blank line at long pauses.")
+    subtitles: SubtitlesKeys = Field(
+        default_factory=SubtitlesKeys,
+        description="The largest cue of `srt` and `vtt`: `{line: 42, lines: 2, seconds: 7s}`.",
+    )
+    speaker_names: t.TextOfText = Field(
+        default={}, description="Names for speaker labels: `{speaker_0: Agent, channel_1: Caller}`."
+    )
+    recorded_at: t.TimePattern | None = Field(
+        default=None,
+        description="When a recording was made, from its file name: `%Y%m%d-%H%M%S` (strptime).",
+    )
+    companions: t.Companions = Field(
+        default=(),
+        description="Files that belong to a recording and move with it: `{stem}.json`, `{stem}.xml`.",
+    )
+    companions_wait: t.DurationOrZero = Field(
+        default=60.0, description="How long a recording waits for its companions."
+    )
+    tracks: Literal["default", "all"] = Field(
+        default="default",
+        description="Audio tracks that are transcribed: the `default` one, or `all`. "
+        "Needs `dropscribe[media]`.",
+    )
+    language: t.Language | None = Field(default=None, description=_LANGUAGE)
+    vocabulary: t.Vocabulary = Field(default=(), description=_VOCABULARY)
+    vocabulary_file: t.Text | None = Field(default=None, description=_VOCABULARY_FILE)
+    speakers: t.Boolean | None = Field(default=None, description=_SPEAKERS)
     sidecar_name: Literal["stem", "full"] = Field(
         default="stem", description="`stem`: call.json; `full`: call.wav.json."
     )
@@ -217,11 +282,18 @@ class FolderKeys(Keys):
         description="A recording that was answered before, under any name: `reuse` its answer, "
         "`transcribe` it again, or `skip` it (it goes to failed).",
     )
-    settle: t.DurationOrAuto = Field(
-        default=None, description="Quiet time for a file that nothing proves complete sooner."
+    settle: t.Settle = Field(
+        default=None,
+        description="How long a file must be unchanged if nothing else shows that it is complete. "
+        "`ignore_writers`: as `auto`, but a file that stays open is taken after a long quiet time.",
     )
     settle_incomplete: t.DurationOrAuto = Field(
-        default=None, description="Quiet time for a file whose own header says that more is to come."
+        default=None, description="The same for a file whose own header says that more is to come."
+    )
+    min_age: t.DurationOrZero = Field(
+        default=0.0,
+        description="A file is not taken before this time has passed since its last change, "
+        "even if it is complete.",
     )
     watch: Literal["auto", "native", "poll"] = Field(
         default="auto", description="How changes are noticed; `auto` polls network file systems."
@@ -255,78 +327,6 @@ class HoldKeys(Keys):
     max: t.Duration = Field(default=15 * MINUTE, description="The longest wait.")
 
 
-class LogKeys(Keys):
-    """The section `log`."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
-    format: Literal["auto", "console", "json", "logfmt"] = Field(
-        default="auto", description="`auto`: console on a terminal, fields in the journal, logfmt elsewhere."
-    )
-
-
-class HttpKeys(Keys):
-    """Metrics, health and status over HTTP."""
-
-    listen: t.Listen = Field(
-        default="127.0.0.1:8790", description="Host and port; beyond loopback a token is demanded."
-    )
-    token: t.SecretText | None = Field(
-        default=None, description="Asked of every request as `Authorization: Bearer`."
-    )
-    token_file: t.Text | None = Field(default=None, description="A file that holds the token.")
-
-
-class MetricsKeys(Keys):
-    """Metrics as a file."""
-
-    file: t.Text = Field(description="Written now and then for node_exporter's textfile collector.")
-
-
-class HeartbeatKeys(Keys):
-    """A sign of life for a monitor elsewhere."""
-
-    url: t.Url = Field(description="Asked while all is well; with `/fail` behind it when something is not.")
-    every: t.Duration = Field(default=5 * MINUTE, description="How often.")
-
-
-class HooksKeys(Keys):
-    """Commands for what happened: argv without a shell, the JSON on standard input."""
-
-    on_done: t.Command = Field(default=(), description="After a file arrived in done.")
-    on_failed: t.Command = Field(default=(), description="After a file arrived in failed.")
-    on_held: t.Command = Field(default=(), description="When a provider or a rule is held.")
-    on_budget: t.Command = Field(default=(), description="When 80 % of a budget is spent, once in its time.")
-    timeout: t.Duration = Field(default=30.0, description="A command that takes longer is ended.")
-
-
-class WebhookKeys(Keys):
-    """A program elsewhere that is told."""
-
-    url: t.Url = Field(description="Gets one signed POST an event, again until it answers with 2xx.")
-    secret: t.SecretText | None = Field(
-        default=None, description="What the signature is made with, best as `${NAME}`; this or the next."
-    )
-    secret_file: t.Text | None = Field(default=None, description="A file that holds the secret.")
-
-
-class NotifyKeys(Keys):
-    """Who is told of failed files, of holds and their ends, and of budgets."""
-
-    urls: t.SecretUrls = Field(
-        default=(),
-        description="People, by the apprise library (`dropscribe[notify]`): `mailto://…`, `ntfy://…`, …",
-    )
-    batch: t.Duration = Field(
-        default=5 * MINUTE,
-        description="People get one message at most in this time, about all that happened.",
-    )
-    quiet_hours: t.Hours | None = Field(
-        default=None,
-        description="No message to people then, such as `22:00-07:00` (`time_zone`); it comes after.",
-    )
-    webhook: WebhookKeys | None = Field(default=None, description="A program that is told of each event.")
-
-
 class FileKeys(Keys):
     """The whole file."""
 
@@ -357,6 +357,12 @@ class FileKeys(Keys):
     ledger_keep: t.DurationOrZero = Field(
         default=90 * DAY,
         description="Answers are kept so long in the state directory, to be used again; 0: not at all.",
+    )
+    history_keep: t.Duration = Field(
+        default=365 * DAY, description="How long the queue remembers files that are done or failed."
+    )
+    search: t.Boolean = Field(
+        default=True, description="Finished transcripts are indexed, for `dropscribe search` and the pages."
     )
     shutdown_grace: t.DurationOrZero = Field(
         default=30.0, description="At the end, what is in flight gets so long before it is handed back."

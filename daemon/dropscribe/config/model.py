@@ -25,6 +25,21 @@ Watch = Literal["auto", "native", "poll"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubtitleLayout:
+    """The largest cue of a subtitle file.
+
+    Attributes:
+        line_characters: Characters in one line.
+        lines: Lines in one cue.
+        cue_seconds: How long one cue is shown.
+    """
+
+    line_characters: int = 42
+    lines: int = 2
+    cue_seconds: float = 7.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderConfig:
     """One account at one vendor, or the engine on this machine.
 
@@ -39,6 +54,13 @@ class ProviderConfig:
         max_duration_seconds: Longer recordings are cut, where the rule prepares them; None means no limit.
         price_per_minute: For plan, status and budget, in a currency of the user's choice; or None.
         params: Request parameters, the type's defaults included.
+        language: Spoken language as a BCP 47 tag ("en", "pt-BR"); None lets the provider detect it.
+        vocabulary: Words and names that are likely to be said.
+        speakers: True asks for diarization, False asks for none; None leaves it to `params`.
+        preset: For openai: the name of a known service, which sets `url` and its limits; else None.
+        device: For local: where the model runs.
+        compute_type: For local: CTranslate2's number format; `auto` lets the engine choose.
+        extra: The keys that only this type has, by the names that the file uses.
         auth: `apikey` or `bearer` for reson8, else None.
         model: `auto`, a model's name or a directory for local, else None.
         cpu_threads: For local; 0 lets the engine choose.
@@ -57,6 +79,13 @@ class ProviderConfig:
     price_per_minute: float | None = None
     budget: Budget | None = None
     params: Mapping[str, ParamValue] = field(default_factory=dict)
+    language: str | None = None
+    vocabulary: tuple[str, ...] = ()
+    speakers: bool | None = None
+    preset: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_type: str = "auto"
+    extra: Mapping[str, ParamValue] = field(default_factory=dict)
     auth: str | None = None
     model: str | None = None
     cpu_threads: int = 0
@@ -74,13 +103,26 @@ class FolderRule:
         exclude: Shell patterns of file names that are left alone.
         links: Whether link files are taken too, for a provider that fetches what they point to.
         link_hosts: Whose links are sent on: host names, or `*.` before one; at least one with `links`.
-        outputs: Some of `json`, `txt`, `srt`, `vtt`; at least one.
+        outputs: Some of `json`, `txt`, `srt`, `vtt`, `md`; at least one.
+        template: A Jinja2 template for one more text output; None writes none.
+        paragraphs: Whether `txt` has a blank line at long pauses.
+        subtitles: The largest cue of `srt` and `vtt`.
+        speaker_names: Names for the provider's speaker labels: {"speaker_0": "Agent"}.
+        recorded_at: A strptime pattern of file names that tells when a recording was made; or None.
+        companions: Patterns of file names that belong to a recording: "{stem}.json".
+        companions_wait_seconds: How long a recording waits for its companions.
+        tracks: Which audio tracks of a recording are transcribed.
+        language: Spoken language, before the provider's own setting; see :class:`ProviderConfig`.
+        vocabulary: Likely words and names; empty means the provider's own list.
+        speakers: Diarization, before the provider's own setting.
         prepare: When a recording is made anew to fit its provider.
         silence: What becomes of a recording without any sound.
         silence_threshold_dbfs: What is louder is sound.
         channels: Whether a stereo call is transcribed as two speakers.
         settle_seconds: Quiet time for a file that nothing proves complete sooner; None means auto.
         settle_incomplete_seconds: The same where the file's header says that more is to come.
+        settle_ignores_writers: Whether a file that a process holds open is taken after a long quiet time.
+        min_age_seconds: No file is taken before this time has passed since its last change.
         rescan_seconds: None means auto: 60 native, 5 polled.
     """
 
@@ -101,19 +143,37 @@ class FolderRule:
     silence_threshold_dbfs: float = -50.0
     channels: Literal["mix", "split"] = "mix"
     sidecar_name: Literal["stem", "full"] = "stem"
+    template: Path | None = None
+    paragraphs: bool = False
+    subtitles: SubtitleLayout = field(default_factory=SubtitleLayout)
+    speaker_names: Mapping[str, str] = field(default_factory=dict)
+    recorded_at: str | None = None
+    companions: tuple[str, ...] = ()
+    companions_wait_seconds: float = 60.0
+    tracks: Literal["default", "all"] = "default"
+    language: str | None = None
+    vocabulary: tuple[str, ...] = ()
+    speakers: bool | None = None
     budget: Budget | None = None
     backlog: Literal["take", "ask"] = "take"
     fallback: Literal["held", "refused", "both"] = "held"
     duplicates: Literal["reuse", "transcribe", "skip"] = "reuse"
     settle_seconds: float | None = None
     settle_incomplete_seconds: float | None = None
+    settle_ignores_writers: bool = False
+    min_age_seconds: float = 0.0
     watch: Watch = "auto"
     rescan_seconds: float | None = None
 
     @property
     def reads_media(self) -> bool:
         """Whether recordings are looked into, and perhaps made anew, before they are sent."""
-        return self.prepare != "never" or self.silence == "skip" or self.channels == "split"
+        return (
+            self.prepare != "never"
+            or self.silence == "skip"
+            or self.channels == "split"
+            or self.tracks == "all"
+        )
 
     def params_for(self, provider: str) -> dict[str, ParamValue]:
         """The request parameters for *provider*: its own with this rule's laid over them."""
@@ -193,16 +253,26 @@ class HttpConfig:
     """The listener for metrics, health and status.
 
     Attributes:
-        listen: As written, "127.0.0.1:8790".
-        host: Its host without brackets.
-        port: 0 lets the kernel choose.
+        listen: As written: "127.0.0.1:8790", or "unix:/run/dropscribe.sock".
+        host: Its host without brackets; empty for a unix socket.
+        port: 0 lets the kernel choose; 0 for a unix socket.
+        socket: The unix socket's path, or None.
         token: Asked of every request where set; always set when *host* is not loopback.
+        pages: Whether the web pages are served beside metrics, health and status.
+        uploads: Whether the pages accept recordings for a folder.
+        allowed_hosts: Values of the Host header that are accepted beside *host* and loopback names.
+        root_path: The path under which a reverse proxy serves the pages: "" or "/dropscribe".
     """
 
     listen: str
     host: str
     port: int
+    socket: Path | None = None
     token: Secret | None = None
+    pages: bool = True
+    uploads: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    root_path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,13 +296,18 @@ class HeartbeatConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HooksConfig:
-    """Commands (argv, never a shell) for what happened; an empty one is off."""
+    """Commands (argv, never a shell) for what happened; an empty one is off.
+
+    Attributes:
+        retry: Whether a command that failed is run again, also after a restart.
+    """
 
     on_done: tuple[str, ...] = ()
     on_failed: tuple[str, ...] = ()
     on_held: tuple[str, ...] = ()
     on_budget: tuple[str, ...] = ()
     timeout_seconds: float = 30.0
+    retry: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +346,8 @@ class Config:
         queue: None is the embedded engine, on this machine alone.
         time_zone: In which the days of budgets turn; None is the system's.
         ledger_keep_seconds: How long answers may be used again; 0 means that none is kept.
+        history_keep_seconds: How long the queue remembers files that ended.
+        search: Whether finished transcripts are indexed for search.
     """
 
     path: Path | None
@@ -304,4 +381,6 @@ class Config:
         return [secret.reveal() for secret in found if secret is not None]
 
     ledger_keep_seconds: float = 90 * 86400.0
+    history_keep_seconds: float = 365 * 86400.0
+    search: bool = True
     time_zone: tzinfo | None = None

@@ -11,7 +11,7 @@ from dropscribe.config.credentials import find_secret, written_secret
 from dropscribe.config.quantities import is_loopback
 
 if TYPE_CHECKING:
-    from dropscribe.config import keys as k
+    from dropscribe.config import service_keys as k
     from dropscribe.config.credentials import Surroundings
     from dropscribe.config.secret import Secret
     from dropscribe.config.yaml_document import Document

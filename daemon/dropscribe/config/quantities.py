@@ -120,12 +120,16 @@ def parse_hours(value: object) -> tuple[int, int]:
     return begin, end
 
 
-def parse_listen(value: object) -> tuple[str, int]:
-    """(host, port) from ``127.0.0.1:8790``, ``[::1]:8790`` or ``localhost:8790``."""
+def parse_listen(value: object) -> tuple[str, int, str | None]:
+    """(host, port, socket) from ``127.0.0.1:8790``, ``[::1]:8790``, ``localhost:8790`` or ``unix:/path``."""
+    if isinstance(value, str) and re.fullmatch(r"unix:[^\x00-\x1f]+", value):
+        return "", 0, value.removeprefix("unix:")
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:\s]+):(\d{1,5})", str(value), re.ASCII)
     if not found or int(found[2]) > 65535:
-        raise ValueError("is not an address to listen on", "write HOST:PORT, such as 127.0.0.1:8790")
-    return found[1].strip("[]"), int(found[2])
+        raise ValueError(
+            "is not an address to listen on", "write HOST:PORT, such as 127.0.0.1:8790, or unix:/PATH"
+        )
+    return found[1].strip("[]"), int(found[2]), None
 
 
 def is_loopback(host: str) -> bool:

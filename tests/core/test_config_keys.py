@@ -1,0 +1,104 @@
+"""Keys with a notation or a place of their own: vocabulary, listen, settle, names and patterns."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import dropscribe.config.build as build_module
+from dropscribe.config.load import parse_config
+from dropscribe.config.model import SubtitleLayout
+from dropscribe.core.errors import ConfigError
+
+BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _with_all_engines(monkeypatch):
+    """The extras count as installed, so that the answers do not depend on the machine."""
+    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setattr(build_module, "has_media", lambda: True)
+
+
+def rule_of(folder, more):
+    """The folder rule with the keys *more*."""
+    return parse_config(BASE % f", {more}", folder=folder, environ={})[0].folders["f"]
+
+
+def refusals_of(folder, text):
+    """(path, message) of each error in *text*."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, folder=folder, environ={})
+    return [(problem.path, problem.message) for problem in caught.value.problems]
+
+
+def test_a_vocabulary_is_the_written_words_and_those_of_the_file(tmp_path):
+    """Each word counts once; blank lines and comments of the file do not count."""
+    (tmp_path / "words.txt").write_text("# names\n\nDropscribe\r\nSmallest AI\nPulse\n", "utf-8")
+    rule = rule_of(tmp_path, "vocabulary: [Pulse, Reson8], vocabulary_file: words.txt")
+    assert rule.vocabulary == ("Pulse", "Reson8", "Dropscribe", "Smallest AI")
+
+
+@pytest.mark.parametrize("kind", ["missing", "fifo", "folder", "latin1", "long"])
+def test_a_vocabulary_file_that_cannot_be_used_is_refused(tmp_path, kind):
+    """A FIFO is refused at once and not waited for."""
+    where = tmp_path / "words"
+    {
+        "missing": lambda: None,
+        "fifo": lambda: os.mkfifo(where),
+        "folder": where.mkdir,
+        "latin1": lambda: where.write_bytes("Müller".encode("latin-1")),
+        "long": lambda: where.write_bytes(b"a\n" * 60_000),
+    }[kind]()
+    ((path, message),) = refusals_of(tmp_path, BASE % ", vocabulary_file: words")
+    assert path == "folders.f.vocabulary_file"
+    assert message.startswith(f"{where} cannot be read: ")
+
+
+def test_listen_takes_a_unix_socket(tmp_path):
+    """`unix:PATH` begins at the config's folder, needs no token and leaves host and port empty."""
+    text = BASE % "" + "http: {listen: 'unix:run/http.sock'}\n"
+    http = parse_config(text, folder=tmp_path, environ={})[0].http
+    assert (http.socket, http.host, http.port) == (tmp_path / "run" / "http.sock", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("auto", (None, False)), ("90s", (90.0, False)), ("ignore_writers", (None, True))],
+)
+def test_settle_is_a_time_or_a_way(tmp_path, written, expected):
+    """`ignore_writers` keeps the automatic quiet time."""
+    rule = rule_of(tmp_path, f"settle: {written}")
+    assert (rule.settle_seconds, rule.settle_ignores_writers) == expected
+
+
+def test_the_new_keys_of_a_folder_have_their_defaults(tmp_path):
+    """Without a key nothing is waited for, added or renamed."""
+    rule = rule_of(tmp_path, "recursive: true")
+    assert (rule.min_age_seconds, rule.language, rule.vocabulary, rule.speakers) == (0.0, None, (), None)
+    assert (rule.template, rule.paragraphs, rule.subtitles) == (None, False, SubtitleLayout())
+    assert (rule.speaker_names, rule.recorded_at, rule.companions, rule.tracks) == ({}, None, (), "default")
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ("companions: other.json", "folders.f.companions"),
+        ("companions: '../{stem}.json'", "folders.f.companions"),
+        ("recorded_at: 2026-01-01", "folders.f.recorded_at"),
+        ("recorded_at: '%Q'", "folders.f.recorded_at"),
+        ("language: '7'", "folders.f.language"),
+        ("language: 'en; rm'", "folders.f.language"),
+        ("speaker_names: [Agent]", "folders.f.speaker_names"),
+        ("min_age: -1", "folders.f.min_age"),
+    ],
+)
+def test_what_the_new_keys_cannot_mean_is_refused(tmp_path, more, path):
+    """The problem is at the key."""
+    assert [where for where, _ in refusals_of(tmp_path, BASE % f", {more}")] == [path]
+
+
+def test_norwegian_is_a_language(tmp_path):
+    """`no` is the language's tag, not a boolean."""
+    assert rule_of(tmp_path, "language: no").language == "no"

@@ -6,14 +6,20 @@ import asyncio
 import os
 import sqlite3
 import stat
+from dataclasses import replace
 from importlib import resources
 
 import pytest
 
+from dropscribe.app.queue import open_engine
+from dropscribe.config.model import QueueConfig
+from dropscribe.config.secret import Secret
 from dropscribe.core.errors import StoreFull, StoreInUse, StoreUnusable
+from dropscribe.core.retry import RetryLimits
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.sql.rows import ClaimRequest, claim
+from support.house import make_config
 
 
 def test_a_state_directory_has_one_owner(tmp_path):
@@ -70,7 +76,7 @@ async def test_a_database_of_version_1_goes_on(tmp_path):
     """What an older daemon left behind is migrated with nothing lost, and its files are fed."""
     path = tmp_path / "queue.db"
     with sqlite3.connect(path) as db:
-        db.executescript(resources.files("dropscribe.queue").joinpath("schema.sql").read_text("utf-8"))
+        db.executescript(resources.files("dropscribe.queue.sql").joinpath("schema.sql").read_text("utf-8"))
         db.execute("PRAGMA user_version = 1")
         columns = "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns"
         db.execute(
@@ -157,3 +163,23 @@ def test_a_directory_that_cannot_be_made_names_the_remedy(tmp_path):
 
     assert "state_dir" in caught.value.remedy
     assert os.fspath(tmp_path / "file") in caught.value.path
+
+
+def test_a_node_does_not_leave_paid_answers_behind(tmp_path):
+    """Nothing is paid twice: `queue:` is refused while the machine's own queue holds unpublished answers."""
+    own = Store(tmp_path)
+    columns = "folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns, state"
+    row = ("calls", b"", b"a.wav", b"i1", 1, 1, 1, 1, 1, "transcribed", 0.0, 0.0)
+    own.call(
+        lambda db: db.execute(
+            f"INSERT INTO jobs ({columns}, received_at, due_at) VALUES ({', '.join('?' * len(row))})", row
+        )
+    ).result()
+    queue = QueueConfig(dsn=Secret("postgresql://127.0.0.1:1/none", "the test"), roots={}, node="a")
+    config = replace(make_config(tmp_path), queue=queue)
+
+    with pytest.raises(StoreUnusable, match="1 transcripts") as refused:
+        open_engine(config, own, RetryLimits())
+
+    assert "run --once" in refused.value.remedy
+    own.close()

@@ -260,4 +260,4 @@ def test_every_point_is_killed_at():
         name for path in sources for name in re.findall(r'reached\("(\w+)"\)', path.read_text("utf-8"))
     }
     assert reached == {*POINTS, *SIDE_POINTS}
-    assert set(SIDE_POINTS) == {"recovered", "held", "taken_back", "error_removed", "taken_along"}
+    assert set(SIDE_POINTS) == {"recovered", "held", "taken_back", "error_removed"}

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.errors import StoreAway
+from dropscribe.core.errors import StoreAway, StoreUnusable
 from dropscribe.queue.embedded.engine import EmbeddedEngine
+from dropscribe.queue.sql import rows
 
 if TYPE_CHECKING:
     from dropscribe.config.model import Config
@@ -26,25 +27,28 @@ _AGAIN_SECONDS = 2.0
 def open_engine(config: Config, own: Store, limits: RetryLimits) -> RowsEngine:
     """The engine, its store open: *own* or a cluster's; whoever opened it closes ``engine.store``.
 
-    What *own* keeps of paid answers goes along into the cluster first.
-
     Raises:
         StoreAway: The cluster's database cannot be had now.
-        StoreError: It refuses us.
+        StoreUnusable: *own* holds answers that were paid for and not yet published, or the server refuses us.
     """
     if config.queue is None:
         return EmbeddedEngine(own, limits)
     # The extra is installed where a config asks for it, and costs memory.
     from dropscribe.app.cluster_node import open_node  # noqa: PLC0415
-    from dropscribe.app.taking_along import take_along  # noqa: PLC0415
 
-    engine = open_node(config.queue, limits)
-    try:
-        take_along(config, own, engine.store)
-    except BaseException:
-        engine.store.close()
-        raise
-    return engine
+    _refuse_unpublished(own)
+    return open_node(config.queue, limits)
+
+
+def _refuse_unpublished(own: Store) -> None:
+    """An answer that was paid for stays in the queue that holds it, where a cluster would not find it."""
+    count = own.call(rows.count_stored_results).result()
+    if count:
+        raise StoreUnusable(
+            str(own.path),
+            f"holds {count} transcripts that are not published yet",
+            "remove `queue:` from the config, run `dropscribe run --once`, then add it again",
+        )
 
 
 async def open_when_there(

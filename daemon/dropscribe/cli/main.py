@@ -28,7 +28,6 @@ COMMANDS = {
     "retry": "take failed files back into their inbox",
     "release": "let go on what was in an inbox on its rule's first start (backlog: ask)",
     "forget": "let go of the answers that are kept of a recording, by its file or its SHA-256",
-    "queue": "move what was paid for to another queue by a file: export it there, import it here",
     "transcribe": "one file through one provider to standard output; no folder involved",
     "init": "write a commented config and make its folders, ready for run",
     "schema": "the config's JSON Schema, for editors",
@@ -107,14 +106,6 @@ def _forget_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _queue_arguments(command: argparse.ArgumentParser) -> None:
-    _config_option(command)
-    command.add_argument(
-        "action", choices=("export", "import"), help="into FILE, with the daemon down; or out of it"
-    )
-    command.add_argument("file", metavar="FILE", help="transcripts are in it: it is made for its owner alone")
-
-
 def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
     command.add_argument("file", metavar="FILE", help="audio, wherever it is; it stays where it is")
@@ -143,7 +134,6 @@ _ARGUMENTS = {
     "retry": _retry_arguments,
     "release": _release_arguments,
     "forget": _forget_arguments,
-    "queue": _queue_arguments,
     "transcribe": _transcribe_arguments,
     "init": _init_arguments,
     "schema": _no_arguments,

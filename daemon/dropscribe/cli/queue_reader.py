@@ -16,7 +16,7 @@ from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.cluster.nodes import read_nodes
-from dropscribe.queue.embedded.store import Store, is_running, open_for_reading, write_once
+from dropscribe.queue.embedded.store import is_running, open_for_reading, write_once
 from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.service.live import read_live
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, QueueConfig
     from dropscribe.core.model import Hold
     from dropscribe.queue.cluster.nodes import NodeStats
-    from dropscribe.queue.sql.database import Connection, Database
+    from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")
 
@@ -102,25 +102,6 @@ def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | Non
     from dropscribe.queue.cluster.reader import write_cluster  # noqa: PLC0415 - see above
 
     return write_cluster(config.queue.dsn.reveal(), MountMap(config.queue.roots), work)
-
-
-@contextlib.contextmanager
-def opened_queue(config: Config) -> Iterator[Database]:
-    """The whole queue, made if need be, for a command that moves much.
-
-    Raises:
-        StoreInUse: A daemon has it; only a cluster's is open to several.
-        StoreError: It cannot be had.
-    """
-    if config.queue is None:
-        with contextlib.closing(Store(config.state_dir)) as store:
-            yield store
-        return
-    from dropscribe.queue.cluster.mount_map import MountMap  # noqa: PLC0415
-    from dropscribe.queue.cluster.reader import cluster_opened  # noqa: PLC0415 - see above
-
-    with cluster_opened(config.queue.dsn.reveal(), MountMap(config.queue.roots)) as cluster:
-        yield cluster
 
 
 def is_anybody_running(config: Config) -> bool:

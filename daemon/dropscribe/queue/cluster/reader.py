@@ -13,7 +13,7 @@ import psycopg
 
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.queue.cluster.postgres import server_of, store_error
-from dropscribe.queue.cluster.store import ClusterStore, open_cluster_for_reading, write_cluster_once
+from dropscribe.queue.cluster.store import open_cluster_for_reading, write_cluster_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,9 +29,6 @@ ONE_INSTANT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
 """An inbox may be listed meanwhile; a node's transactions have ten seconds."""
-
-_NO_NODE = "?command"
-"""No node has this name: a node that starts ends the sessions of the one before it."""
 
 _AWAY_REMEDY = (
     "start it, or look at queue.dsn and the way there; files are safe in their inboxes, and nodes that run"
@@ -54,17 +51,6 @@ def looking_at_cluster(dsn: str, roots: MountMap) -> Iterator[PostgresConnection
         with contextlib.closing(connection):
             connection.execute(_LONGEST_LOOK)
             yield connection
-
-
-@contextlib.contextmanager
-def cluster_opened(dsn: str, roots: MountMap) -> Iterator[ClusterStore]:
-    """The cluster's store, for a command that writes much; its tables are made where there are none.
-
-    Raises:
-        StoreError: The server cannot be had, or refuses us.
-    """
-    with _in_words(dsn), contextlib.closing(ClusterStore(dsn, roots, _NO_NODE)) as store:
-        yield store
 
 
 def write_cluster(dsn: str, roots: MountMap, work: Callable[[Connection], T]) -> T | None:

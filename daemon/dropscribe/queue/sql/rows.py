@@ -284,6 +284,12 @@ def oldest_kept_due_at(db: Connection, folder: str) -> float | None:
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
+def count_stored_results(db: Connection) -> int:
+    """Jobs whose answer is stored and whose files are not written yet."""
+    count: int = db.execute(f"SELECT count(*) FROM jobs WHERE {_KEPT}").fetchone()[0]
+    return count
+
+
 def clamp_due(db: Connection, latest: float) -> None:
     """Nothing is due later than *latest*."""
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {LIVE} AND due_at > ?", (latest, latest))

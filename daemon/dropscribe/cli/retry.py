@@ -23,7 +23,7 @@ from dropscribe.cli.queue_reader import BEYOND, is_anybody_running
 from dropscribe.cli.tables import plural
 from dropscribe.core.errors import AudioError, StoreError
 from dropscribe.core.naming import free_name
-from dropscribe.files.audio import open_beneath, open_folder_beneath
+from dropscribe.files.audio import open_beneath, open_folder_of
 from dropscribe.files.writing import (
     copy_new,
     make_folders,
@@ -102,9 +102,9 @@ def _take_back(failed: FailedFile, count: _Count) -> None:
 
 def _move(failed: FailedFile) -> bytes:
     """Move the audio, then remove its error file; returns where the audio stands."""
-    *folders, name = failed.path.split(b"/")
+    name = failed.path.rpartition(b"/")[2]
     root = os.fsencode(failed.rule.failed)
-    source = open_folder_beneath(root, folders, failed.path)
+    source = open_folder_of(root, failed.path)
     try:
         if not stat.S_ISREG(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")

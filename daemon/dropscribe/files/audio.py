@@ -17,18 +17,16 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing, AudioUnsafe
 from dropscribe.core.model import FileSnapshot
+from dropscribe.files.beneath import UnsafePathError, closing, open_file, open_folder, open_root
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from concurrent.futures import Executor
     from types import TracebackType
     from typing import Self
 
 BLOCK_BYTES = 512 * 1024
 """What one read takes: the memory of an upload, whatever its length."""
-
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_OPEN_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def snapshot_of(status: os.stat_result) -> FileSnapshot:
@@ -37,53 +35,37 @@ def snapshot_of(status: os.stat_result) -> FileSnapshot:
 
 
 def open_beneath(root: bytes, path: bytes) -> int:
-    """Open the regular file *path* below *root* for reading, following no symlink below *root*.
-
-    Every folder on the way is opened by descriptor with O_NOFOLLOW, so that a folder swapped for a
-    symlink between check and open leads nowhere. O_NONBLOCK keeps a pipe from blocking the open.
+    """Open the regular file *path* below the folder *root* for reading, following no link below *root*.
 
     Raises:
         AudioMissing: Nothing is there.
         AudioForbidden: May not be read; the reason names owner, mode and remedy.
-        AudioUnsafe: A symlink, device, pipe, socket or folder.
+        AudioUnsafe: A link, device, pipe, socket or folder.
         OSError: Anything else (EIO, ESTALE, EMFILE, …): says nothing about the audio.
     """
-    *folders, name = path.split(b"/")
-    descriptor = open_folder_beneath(root, folders, path)
-    try:
-        file = os.open(name, _OPEN_FILE, dir_fd=descriptor)
-    except OSError as error:
-        raise _audio_error(root, path, error) from error
-    finally:
-        os.close(descriptor)
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise AudioUnsafe(path, "not a regular file")
-    return file
+    with audio_errors(root, path), closing(open_folder_of(root, path)) as folder:
+        return open_file(folder, path.rpartition(b"/")[2])
 
 
-def open_folder_beneath(root: bytes, folders: list[bytes], path: bytes) -> int:
-    """Open the folder that *path* stands in, following no symlink below *root*.
+def open_folder_of(root: bytes, path: bytes) -> int:
+    """Open the folder that the file *path* below *root* stands in.
 
     Raises:
         AudioMissing, AudioForbidden, AudioUnsafe, OSError: As :func:`open_beneath`.
     """
+    with audio_errors(root, path), closing(open_root(root)) as descriptor:
+        return open_folder(descriptor, path.rpartition(b"/")[0])
+
+
+@contextlib.contextmanager
+def audio_errors(root: bytes, path: bytes) -> Iterator[None]:
+    """Turn what the system says about the file *path* below *root* into the errors of audio files."""
     try:
-        return _open_folders(root, folders)
+        yield
+    except UnsafePathError as error:
+        raise AudioUnsafe(path, error.strerror or str(error)) from error
     except OSError as error:
         raise _audio_error(root, path, error) from error
-
-
-def _open_folders(root: bytes, folders: list[bytes]) -> int:
-    # The inbox itself may be reached through symlinks: the admin wrote that path.
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for folder in folders:
-        try:
-            below = os.open(folder, _OPEN_FOLDER, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        descriptor = below
-    return descriptor
 
 
 def _audio_error(root: bytes, path: bytes, error: OSError) -> Exception:
@@ -92,14 +74,17 @@ def _audio_error(root: bytes, path: bytes, error: OSError) -> Exception:
     if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.ENODEV}:
         return AudioUnsafe(path, os.strerror(error.errno))
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return AudioForbidden(path, describe_forbidden(root + b"/" + path))
+        return AudioForbidden(path, describe_forbidden(root, path))
     return error
 
 
-def describe_forbidden(path: bytes) -> str:
-    """Owner, mode and remedy of a file that may not be read (CONTRACT.md §4)."""
+def describe_forbidden(root: bytes, path: bytes) -> str:
+    """Owner, mode and remedy of a file or folder below *root* that may not be read."""
     try:
-        status = os.lstat(path)
+        with closing(open_root(root)) as descriptor:
+            directory, _, name = path.rpartition(b"/")
+            with closing(open_folder(descriptor, directory)) as folder:
+                status = os.stat(name or b".", dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         return f"may not be looked at: {os.strerror(error.errno or 0)}"
     try:

@@ -150,7 +150,7 @@ class Lister:
 
     def _why_unlistable(self, directory: bytes, error: OSError) -> str:
         if error.errno == errno.EACCES:
-            return describe_forbidden(self._place.path(directory))
+            return describe_forbidden(self._place.root, directory)
         return error.strerror or str(error)
 
     def _visit_folder(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
 from dropscribe.files import writing
-from dropscribe.files.audio import open_folder_beneath
+from dropscribe.files.audio import open_folder_of
 from dropscribe.files.crashpoint import reached
 from dropscribe.publish.moving import check_source, is_moved, move_audio
 from dropscribe.publish.publication import NameTaken, WriterCameBack
@@ -72,13 +72,13 @@ class _Folders:
         self._open: dict[bytes, int] = {}
 
     def source(self, publication: PublishRequest) -> int:
-        """Where the audio stands; raises as open_folder_beneath."""
+        """Where the audio stands; raises as open_folder_of."""
         inbox, path = publication.inbox, publication.path
-        *folders, _ = path.split(b"/")
+        folder = path.rpartition(b"/")[0]
         # Two slashes: no target's path looks like that, and what is below an inbox is opened with more care.
-        key = inbox + b"//" + b"/".join(folders)
+        key = inbox + b"//" + folder
         if key not in self._open:
-            self._open[key] = open_folder_beneath(inbox, folders, path)
+            self._open[key] = open_folder_of(inbox, path)
         return self._open[key]
 
     def target(self, publication: PublishRequest) -> int:

@@ -1,0 +1,231 @@
+"""Opens users' folders and files by descriptor, one path component at a time, following no link.
+
+A root (an inbox, ``done``, ``failed``) is opened by :func:`open_root`. Everything below it is reached from
+that descriptor by ``dir_fd`` calls, so that a folder swapped for a link between two calls leads nowhere.
+
+Guarantees: below a root no link is followed and no component is empty, ``.`` or ``..``. On the way to a
+root a link is followed only if root or this process's user owns it. Nothing but a regular file is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+"""Flags for a name that may be anything by now: no link is followed, and no pipe is waited for."""
+
+_PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40  # the kernel's own limit, path_resolution(7)
+_NO_SYNC = frozenset({errno.EINVAL, errno.EBADF})
+
+
+class UnsafePathError(OSError):
+    """Raised where a path leads through a link that is not followed, or names something not allowed."""
+
+
+def open_root(path: bytes) -> int:
+    """Open the folder at the absolute *path*.
+
+    Raises:
+        UnsafePathError: A link on the way belongs to neither root nor this process's user.
+        OSError: The system's answer.
+    """
+    descriptor = _start(path)
+    waiting, links = _steps(path), 0
+    try:
+        while waiting:
+            name = waiting.pop()
+            target = _link_target(descriptor, name, path)
+            if target is None:
+                below = os.open(name, _PASS, dir_fd=descriptor)
+            else:
+                waiting += _steps(target)
+                links += 1
+                below = _start(target, descriptor, links)
+            os.close(descriptor)
+            descriptor = below
+        return _reopened(descriptor)
+    except OSError as error:
+        error.filename = os.fsdecode(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _start(path: bytes, folder: int | None = None, links: int = 0) -> int:
+    """The folder that *path* counts from: the root of all, or *folder*."""
+    if links > _MOST_LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return os.open(b"/" if path.startswith(b"/") else b".", _PASS, dir_fd=folder)
+
+
+def _steps(path: bytes) -> list[bytes]:
+    """The components of *path*, the last one first."""
+    return [part for part in reversed(path.split(b"/")) if part not in {b"", b"."}]
+
+
+def _link_target(folder: int, name: bytes, path: bytes) -> bytes | None:
+    """Where the link *name* leads; None where *name* is no link."""
+    if not stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        return None
+    link = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        status = os.fstat(link)
+        if not stat.S_ISLNK(status.st_mode):
+            return None
+        if status.st_uid not in {0, os.geteuid()}:
+            reason = f"the link {os.fsdecode(name)!r} belongs to uid {status.st_uid} and is not followed"
+            raise UnsafePathError(errno.ELOOP, reason, os.fsdecode(path))
+        return os.readlink(b"", dir_fd=link)
+    finally:
+        os.close(link)
+
+
+def _reopened(descriptor: int) -> int:
+    """The same folder opened for listing and syncing where that is allowed, else for passing through."""
+    try:
+        return os.open(b".", FOLDER, dir_fd=descriptor)
+    except PermissionError:
+        return os.dup(descriptor)
+
+
+def open_folder(root: int, path: bytes) -> int:
+    """Open the folder *path* below the open *root*; b"" is *root* itself.
+
+    Raises:
+        UnsafePathError: A component is a link, or no name.
+        OSError: The system's answer.
+    """
+    descriptor = os.dup(root)
+    try:
+        for name in _components(path):
+            below = _step(descriptor, name, path)
+            os.close(descriptor)
+            descriptor = below
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_folder(root: int, path: bytes) -> int:
+    """As :func:`open_folder`, making what is missing with *root*'s own mode, each name durable.
+
+    Raises:
+        UnsafePathError, OSError: As :func:`open_folder`.
+    """
+    mode = stat.S_IMODE(os.fstat(root).st_mode)
+    descriptor = os.dup(root)
+    try:
+        for name in _components(path):
+            below = _step_or_make(descriptor, name, path, mode)
+            os.close(descriptor)
+            descriptor = below
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _step_or_make(folder: int, name: bytes, path: bytes, mode: int) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return _step(folder, name, path)
+    is_made = True
+    try:
+        os.mkdir(name, mode & 0o777, dir_fd=folder)
+    except FileExistsError:
+        is_made = False
+    below = _step(folder, name, path)
+    try:
+        if is_made:
+            _give_mode(below, mode)
+        sync(folder)
+    except BaseException:
+        os.close(below)
+        raise
+    return below
+
+
+def _give_mode(folder: int, mode: int) -> None:
+    """Set *mode* on a folder just made: the umask or an ACL may have changed it.
+
+    Another folder may have been renamed over the new one: only an empty folder of our own is changed.
+    """
+    status = os.fstat(folder)
+    if stat.S_IMODE(status.st_mode) == mode or status.st_uid != os.geteuid():
+        return
+    with contextlib.suppress(PermissionError), os.scandir(folder) as names:
+        if next(names, None) is None:
+            os.fchmod(folder, mode)
+
+
+def open_file(folder: int, name: bytes, flags: int = READ) -> int:
+    """Open the regular file *name* in the open *folder*.
+
+    Raises:
+        UnsafePathError: It is a link, device, pipe, socket or folder.
+        OSError: The system's answer.
+    """
+    _check_name(name, name)
+    descriptor = os.open(name, flags, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnsafePathError(errno.ENXIO, "not a regular file", os.fsdecode(name))
+    return descriptor
+
+
+def stat_at(folder: int, name: bytes) -> os.stat_result | None:
+    """The status of *name* in the open *folder*, no link followed; None where nothing is there."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    """The open *descriptor*, closed at the end of the block."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def sync(folder: int) -> None:
+    """Make the names in the open *folder* durable, where its file system can."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def _components(path: bytes) -> list[bytes]:
+    names = path.split(b"/") if path else []
+    for name in names:
+        _check_name(name, path)
+    return names
+
+
+def _check_name(name: bytes, path: bytes) -> None:
+    if name in {b"", b".", b".."} or b"/" in name or b"\0" in name:
+        raise UnsafePathError(errno.EINVAL, "is no plain path below its folder", os.fsdecode(path))
+
+
+def _step(folder: int, name: bytes, path: bytes) -> int:
+    try:
+        return os.open(name, FOLDER, dir_fd=folder)
+    except PermissionError:
+        return os.open(name, _PASS, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+            raise
+        raise UnsafePathError(errno.ELOOP, "leads through a link or a file", os.fsdecode(path)) from error

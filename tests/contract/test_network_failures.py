@@ -25,7 +25,6 @@ MEGABYTE = 1024 * 1024
         (Fault(garbage="not http at all\r\n\r\n"), "bad_answer"),
         (Fault(body={"text": "hello"}, cut_at=5), "bad_answer"),
         (Fault(body={"text": "hello"}, cut_at=5, reset="in_answer"), None),
-        (Fault(body="<html>hello</html>", headers={"Content-Type": "text/html"}), "bad_answer"),
         (Fault(body="", status=204), "bad_answer"),
         (Fault(body="[1, 2]"), "bad_answer"),
         (Fault(body="[" * 100_000), "bad_answer"),
@@ -40,6 +39,16 @@ async def test_no_usable_answer_to_a_whole_body_is_ambiguous(bench, fault, code)
     error = await failure_of(bench.provider(), bench.audio())
     assert type(error) is AmbiguousFailure
     assert code is None or error.code == code
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/json"])
+async def test_an_html_page_is_no_answer_of_the_provider(bench, content_type):
+    """A login page came from something in between: the file was not transcribed, and is sent again."""
+    bench.emulator.fail(
+        Fault(body="<!DOCTYPE html><html>log in</html>", headers={"Content-Type": content_type})
+    )
+    error = await failure_of(bench.provider(), bench.audio())
+    assert (type(error), error.code, error.status) == (TemporaryFailure, "html_page", 200)
 
 
 async def test_an_answer_that_never_comes_ends_in_time(bench):

@@ -1,8 +1,9 @@
-"""Every row of the vendors' error tables (PROVIDERS.md §1.3, §2.3, §3.3, §4), over a real socket."""
+"""Every row of the vendors' error tables over a real socket."""
 
 import pytest
 
 from dropscribe.core.errors import (
+    AmbiguousFailure,
     AudioRejected,
     ProviderError,
     ProviderUnusable,
@@ -106,8 +107,26 @@ OPENAI = [
             "organization_spend_limit_exceeded",
             "project_spend_limit_exceeded",
             "organization_usage_limit_exceeded",
+            "billing_not_active",
+            "billing_hard_limit_reached",
+            "budget_exceeded",
         )
     ),
+    *(
+        (status, _openai_error("x", code), ProviderUnusable, code, "x")
+        for status, code in (
+            (400, "billing_hard_limit_reached"),
+            (400, "budget_exceeded"),
+            (400, "organization_restricted"),
+            (400, "model_decommissioned"),
+            (403, "account_deactivated"),
+            (422, "insufficient_credits"),
+        )
+    ),
+    (400, {"error": "Your balance is negative."}, ProviderUnusable, "http_400", "Your balance"),
+    (422, {"detail": "Insufficient balance"}, ProviderUnusable, "http_422", "Insufficient"),
+    *((status, "<html>", AmbiguousFailure, f"http_{status}", "an HTML page") for status in (504, 522, 524)),
+    *((status, "<html>", TemporaryFailure, f"http_{status}", "an HTML page") for status in (502, 521, 523)),
     (500, {"error": {"code": 500, "message": "load", "type": ""}}, TemporaryFailure, "http_500", "load"),
     (500, {"error": "FFmpeg conversion failed."}, TemporaryFailure, "http_500", "FFmpeg"),
     (503, _openai_error("x", "server_is_overloaded"), TemporaryFailure, "server_is_overloaded", "x"),

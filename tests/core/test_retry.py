@@ -36,7 +36,7 @@ LIMITS = RetryLimits()
         (TemporaryFailure("http_500"), History(3, 0, 30.0), TryAgain(20.0)),
         (TemporaryFailure("http_429", retry_after_seconds=90.0), History(1, 0, 1.0), TryAgain(90.0)),
         (TemporaryFailure("http_429", retry_after_seconds=1.0), History(1, 0, 1.0), TryAgain(5.0)),
-        (TemporaryFailure("http_429", retry_after_seconds=1e9), History(1, 0, 1.0), TryAgain(86400.0)),
+        (TemporaryFailure("http_429", retry_after_seconds=1e9), History(1, 0, 1.0), TryAgain(3600.0)),
         (TemporaryFailure("http_500"), History(99, 0, 5 * 86400.0 - 10), TryAgain(10.0)),
         (TemporaryFailure("http_500"), History(99, 0, 5 * 86400.0), GiveUp("gave_up")),
         (AmbiguousFailure("no_answer"), History(1, 0, 1.0), TryAgain(5.0, ambiguous=True)),

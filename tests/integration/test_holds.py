@@ -1,7 +1,8 @@
-"""An account's trouble is not a file's trouble (CONTRACT.md §1.5, §3): holds, probes, releases, lists."""
+"""An account's trouble is not a file's trouble: holds, probes, releases, lists."""
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 
@@ -180,6 +181,76 @@ async def test_a_verdict_on_a_file_releases_its_provider(tmp_path):
 
     assert len(house.listener.releases) == 1
     assert tree(tmp_path / "failed") == {"call.wav", "call.error.json"}
+
+
+def _refuse_short_clips(audio):
+    if not audio.name.startswith(b"short"):
+        return None
+    words = f"{os.fsdecode(audio.name)}: 0.0{audio.size_bytes} s is too short (request {audio.sha256[:8]}7)"
+    return AudioRejected("http_400", words, status=400, maybe_rule=True)
+
+
+@pytest.mark.parametrize("good_at", [0, 6, 12])
+async def test_bad_clips_do_not_keep_a_good_one_from_its_end(tmp_path, good_at):
+    """Twelve clips with the same plain 400, and a good call before, among or after them: each ends."""
+    script = ScriptedProvider([_refuse_short_clips] * 99)
+    config = make_config(tmp_path, providers=_providers("main"), hold=(0.02, 0.05))
+    names = [f"short {number}.wav" for number in range(12)]
+    names.insert(good_at, "good.wav")
+    async with House(config, {"main": script}) as house:
+        for name in names:
+            await house.drop(name, name.encode())
+        await house.until(lambda: len(house.listener.files) == 13)
+
+    assert tree(tmp_path / "done") == {"good.wav", "good.json", "good.txt"}
+    assert len(house.listener.holds) == (0 if good_at == 0 else 1)
+    assert script.calls.count(b"good.wav") == 1
+
+
+async def test_a_rule_whose_parameters_are_wrong_does_not_fail_its_backlog(tmp_path):
+    """Plain 400s for everything hold the rule; a probe costs one file, a good answer frees the rest."""
+    refusal = AudioRejected("http_400", "unknown language", status=400, maybe_rule=True)
+    script = Moody(refusal)
+    config = make_config(tmp_path, providers=_providers("main"), hold=(0.05, 30.0))
+    async with House(config, {"main": script}) as house:
+        for number in range(20):
+            await house.drop(f"{number}.wav", b"%d" % number)
+        await house.until(lambda: len(script.calls) >= 4)
+        script.trouble = None
+        house.engine.probe_now(Scope(ScopeKind.FOLDER, "calls"))
+        await house.until(lambda: len(house.listener.files) == 20)
+
+    assert len(list((tmp_path / "failed").glob("*.error.json"))) in {3, 4}
+    assert len(set(script.calls)) == 20
+
+
+async def test_refusals_in_different_words_are_no_series(tmp_path):
+    """Three bad files in three different ways are three bad files."""
+    refusals = [
+        AudioRejected("http_400", words, status=400, maybe_rule=True)
+        for words in ("too short", "no audio track", "unknown codec")
+    ]
+    async with House(make_config(tmp_path), {"main": ScriptedProvider(list(refusals))}) as house:
+        for number in range(4):
+            await house.drop(f"{number}.wav", b"%d" % number)
+        await house.until(lambda: len(house.listener.files) == 4)
+
+    assert house.listener.holds == []
+    assert len(list((tmp_path / "failed").glob("*.error.json"))) == 3
+
+
+async def test_a_login_page_for_different_files_holds_the_provider(tmp_path):
+    """No file ends because of a page in between; all are done once it is gone."""
+    script = Moody(TemporaryFailure("html_page", "an HTML page", status=200))
+    config = make_config(tmp_path, hold=(0.02, 0.05))
+    async with House(config, {"main": script}) as house:
+        for number in range(5):
+            await house.drop(f"{number}.wav", b"%d" % number)
+        await house.until(lambda: house.listener.holds and len(script.calls) > 12)
+        script.trouble = None
+        await house.until(lambda: len(house.listener.files) == 5)
+
+    assert not (tmp_path / "failed").exists()
 
 
 async def test_after_an_ambiguous_attempt_a_file_stays_with_its_provider(tmp_path):

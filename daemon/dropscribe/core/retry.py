@@ -19,8 +19,8 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.model import ScopeKind
 
-LONGEST_RETRY_AFTER_SECONDS = 24 * 3600.0
-"""A provider that asks for more is asked again after a day."""
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+"""A provider that asks for a longer pause is asked again after an hour."""
 
 
 @dataclass(frozen=True, slots=True)

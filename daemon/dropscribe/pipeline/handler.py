@@ -27,7 +27,7 @@ from dropscribe.core.model import AttemptEnd, Booking, Job, ResultStored, Retry,
 from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, Verdict, decide_after
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.crashpoint import reached
-from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, origin_words
+from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, origin_words, settings_of
 from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.observer import AttemptReport
 
@@ -173,7 +173,7 @@ class Handler:
     async def _answered(
         self, job: Job, setup: RuntimeConfig, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
     ) -> Outcome:
-        await self.holds.succeeded(job)
+        await self.holds.succeeded(job, settings_of(job, setup))
         try:
             sha256 = await audio.ensure_sha256()
         except AudioChanged as error:
@@ -204,7 +204,7 @@ class Handler:
     ) -> Outcome:
         history = History(job.attempts, job.ambiguous, job.spent_seconds + ended.seconds)
         verdict = decide_after(error, history, setup.limits, self.jitter())
-        verdict = await self._weigh(job, error, verdict)
+        verdict = await self._weigh(job, setup, error, verdict)
         match verdict:
             case HoldUp(kind):
                 name = job.provider if kind is ScopeKind.PROVIDER else job.folder
@@ -216,7 +216,7 @@ class Handler:
             case TryAgain():
                 return self._again(job, error, verdict, ended)
 
-    async def _weigh(self, job: Job, error: ProviderError, verdict: Verdict) -> Verdict:
+    async def _weigh(self, job: Job, setup: RuntimeConfig, error: ProviderError, verdict: Verdict) -> Verdict:
         """What the neighbours' failures say: the same trouble over several files is not the files'."""
         if isinstance(error, TemporaryFailure | AmbiguousFailure):
             if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, TryAgain):
@@ -226,7 +226,7 @@ class Handler:
                 return HoldUp(ScopeKind.PROVIDER)
         elif isinstance(error, AudioRejected):
             await self.holds.answered(job)
-            if error.maybe_rule and await self.holds.refused(job, error):
+            if error.maybe_rule and await self.holds.refused(job, error, settings_of(job, setup)):
                 return HoldUp(ScopeKind.FOLDER)
         return verdict
 

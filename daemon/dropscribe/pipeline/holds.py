@@ -1,11 +1,13 @@
-"""When a provider or a rule is held, and when it goes on (CONTRACT.md §1.5, §3).
+"""Holds a provider or a rule whose trouble is not its files' trouble, and releases it.
 
-An account's trouble is not a file's trouble: its files stay in the inbox, one of them probes at
-``hold.first`` doubling to ``hold.max``, and the first good answer lets the others go.
+While a hold lasts, its files stay in the inbox. One file at a time probes it, first after ``hold.first`` and
+then less and less often, down to every ``hold.max``; the first good answer releases it.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
     from dropscribe.queue.engine import Engine
 
 FILES_IN_A_ROW = 3
-"""So many different files in a row, with no success between, are no accident (CONTRACT.md §1.5, §3)."""
+"""This many different files in a row that fail alike, with no success between, hold a provider or a rule."""
+
+FILES_IN_A_ROW_AFTER_SUCCESS = 30
+"""The same for a rule whose parameters have worked before: several bad recordings in a row are likelier than
+parameters that stopped working, but a provider that stops taking them must not fail a whole backlog."""
 
 
 class Streaks:
@@ -28,11 +34,11 @@ class Streaks:
     def __init__(self) -> None:
         self._jobs: dict[tuple[str, ...], set[int]] = {}
 
-    def add(self, key: tuple[str, ...], job_id: int) -> bool:
-        """Whether *job_id* is the one that makes it too many."""
+    def add(self, key: tuple[str, ...], job_id: int, limit: int = FILES_IN_A_ROW) -> bool:
+        """Add one failure; returns whether *limit* different files have failed alike by now."""
         jobs = self._jobs.setdefault(key, set())
         jobs.add(job_id)
-        return len(jobs) >= FILES_IN_A_ROW
+        return len(jobs) >= limit
 
     def clear(self, *prefix: str) -> None:
         """Forget every streak whose key begins with *prefix*."""
@@ -55,6 +61,7 @@ class Holds:
         self.max_seconds = max_seconds
         self._outages = Streaks()
         self._refusals = Streaks()
+        self._proven: set[tuple[str, str]] = set()
 
     async def hold(self, kind: ScopeKind, name: str, error: ProviderError) -> None:
         """Hold *name*, or lengthen its hold after a failed probe."""
@@ -78,10 +85,15 @@ class Holds:
         if held is None:
             self._observer.held(hold)
 
-    async def succeeded(self, job: Job) -> None:
-        """The provider took a file of this folder: nothing of either is held any more."""
+    async def succeeded(self, job: Job, settings: str) -> None:
+        """The provider transcribed a file of this folder: release both.
+
+        Args:
+            settings: The digest of the parameters that were sent.
+        """
         await self.answered(job)
-        self._refusals.clear(job.folder, job.provider)
+        self._refusals.clear(job.folder)
+        self._proven.add((job.folder, settings))
         await self._release(Scope(ScopeKind.FOLDER, job.folder))
 
     async def answered(self, job: Job) -> None:
@@ -97,11 +109,24 @@ class Holds:
             return True
         return False
 
-    async def refused(self, job: Job, error: ProviderError) -> bool:
-        """A refusal that could be the file's or the rule's fault: whether the rule is held."""
-        alike = (job.folder, job.provider, str(error.status), error.code)
+    async def refused(self, job: Job, error: ProviderError, settings: str) -> bool:
+        """Weigh a refusal that could be the file's or the rule's fault.
+
+        Args:
+            settings: The digest of the parameters that were sent.
+
+        Returns:
+            Whether the file waits for its rule. A probe does not: the refusal is its own, and the next probe
+            is another file.
+        """
         scope = Scope(ScopeKind.FOLDER, job.folder)
-        if self._queue.hold_of(scope) or self._refusals.add(alike, job.id):
+        if hold := self._queue.hold_of(scope):
+            is_probe = time.time() >= hold.next_probe_at
+            await self.hold(scope.kind, scope.name, error)
+            return not is_probe
+        limit = FILES_IN_A_ROW_AFTER_SUCCESS if (job.folder, settings) in self._proven else FILES_IN_A_ROW
+        alike = (job.folder, job.provider, settings, str(error.status), error.code, _words_of(job, error))
+        if self._refusals.add(alike, job.id, limit):
             await self.hold(scope.kind, scope.name, error)
             return True
         return False
@@ -112,3 +137,10 @@ class Holds:
         hold = await self._queue.resume(scope)
         if hold is not None:
             self._observer.released(hold)
+
+
+def _words_of(job: Job, error: ProviderError) -> str:
+    """The reason less what differs from file to file: the file's name, numbers and ids."""
+    name = os.path.splitext(os.fsdecode(os.path.basename(job.path)))[0]
+    words = re.findall(r"\w+", error.reason.replace(name, " ").lower())
+    return " ".join(word for word in words if not any(letter.isdigit() for letter in word))

@@ -136,6 +136,12 @@ def _plain(answer: Answer) -> str:
     return answer.body.decode("utf-8", "replace")
 
 
+def is_html(answer: Answer) -> bool:
+    """Whether the body is an HTML page, whatever its declared type."""
+    beginning = answer.body.lstrip()[:1024].lower()
+    return beginning.startswith(b"<") and (b"<html" in beginning or b"<!doctype html" in beginning)
+
+
 def _finite(digits: str) -> float | None:
     value = float(digits)
     return value if math.isfinite(value) else None

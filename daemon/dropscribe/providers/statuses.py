@@ -28,6 +28,7 @@ from dropscribe.providers.answers import (
     ErrorBody,
     error_body,
     error_of,
+    is_html,
     parse_json,
     request_id_of,
 )
@@ -54,21 +55,55 @@ class Kind(enum.Enum):
 Row = tuple[int | None, str | None]
 Table = dict[Row, Kind]
 
-QUOTA_SIGNS = (
+ACCOUNT_CODES = (
+    # OpenAI, https://platform.openai.com/docs/guides/error-codes, and Azure, which repeats them
     "insufficient_quota",
-    "quota_exceeded",
+    "billing_not_active",
+    "billing_hard_limit_reached",
+    "account_deactivated",
+    "invalid_api_key",
+    "invalid_organization",
+    "model_not_found",
     "credit_balance_exhausted",
-    "insufficient_credits",
     "organization_spend_limit_exceeded",
     "project_spend_limit_exceeded",
     "organization_usage_limit_exceeded",
-    "billing_hard_limit_reached",
+    # Groq, https://console.groq.com/docs/errors and /docs/deprecations
+    "organization_restricted",
+    "model_decommissioned",
+    # LiteLLM, https://docs.litellm.ai/docs/exception_mapping
+    "budget_exceeded",
+    # ElevenLabs, https://elevenlabs.io/docs/resources/error-messages
+    "quota_exceeded",
+    "detected_unusual_activity",
+    # Deepgram, https://developers.deepgram.com/docs/errors
+    "insufficient_credits",
+    "asr_payment_required",
+    "project_not_found",
+    # Stripe's word, which several vendors pass on
+    "payment_required",
 )
+"""Codes of an account or a model that serves no file at all, whatever the status."""
+
+ACCOUNT_WORDS = (
+    "balance is negative",  # AssemblyAI, with a 400
+    "insufficient balance",
+    "insufficient credit",
+    "insufficient fund",
+    "exceeded your current quota",
+    "not enough credit",
+    "out of credits",
+    "account is suspended",
+    "account has been suspended",
+    "account is not active",
+    "has been decommissioned",
+)
+"""The same in the words of vendors that give no code; looked for where the status says nothing better."""
+
+_WORDS_COUNT_IN = frozenset({400, 403, 422, 429})
 
 _COMMON: Table = {
-    (None, "model_not_found"): Kind.UNUSABLE,
-    (None, "invalid_api_key"): Kind.UNUSABLE,
-    **{(None, sign): Kind.UNUSABLE for sign in QUOTA_SIGNS},
+    **{(None, code): Kind.UNUSABLE for code in ACCOUNT_CODES},
     (400, None): Kind.REJECTED_OR_RULE,
     (401, None): Kind.UNUSABLE,
     (402, None): Kind.UNUSABLE,
@@ -88,6 +123,10 @@ _COMMON: Table = {
     (498, None): Kind.TEMPORARY,
     (499, None): Kind.TEMPORARY,
     (503, None): Kind.SLOW_DOWN,
+    # A gateway passed the request on and heard nothing: the server behind it may have done the work. 522 and
+    # 524 are Cloudflare's, https://developers.cloudflare.com/support/troubleshooting/http-status-codes/;
+    # 598 and 599 are other proxies'. 502, 521 and 523 say that the server was not reached.
+    **{(status, None): Kind.AMBIGUOUS for status in (504, 522, 524, 598, 599)},
 }
 
 _CLASS_KINDS = {3: Kind.UNUSABLE, 4: Kind.REJECTED_OR_RULE, 5: Kind.TEMPORARY}
@@ -97,7 +136,7 @@ _PLAIN_ERRORS: dict[Kind, Callable[..., ProviderError]] = {
     Kind.UNUSABLE: ProviderUnusable,
     Kind.AMBIGUOUS: AmbiguousFailure,
 }
-_LONGEST_WAIT_SECONDS = 24 * 3600.0
+_LONGEST_WAIT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +174,15 @@ class Classifier:
         kind = next((self._row(None, sign) for sign in said.signs if self._row(None, sign)), None)
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "error_in_success", answer, said)
 
-    def bad_answer(self, answer: Answer, reason: str) -> AmbiguousFailure:
-        """A 2xx that is no transcript and no error either: it may have been paid for."""
+    def bad_answer(self, answer: Answer, reason: str) -> ProviderError:
+        """A 2xx that is no transcript and no error either: it may have been paid for.
+
+        An HTML page comes from something in between (a login page, a proxy) or from the wrong address: no
+        provider has seen the file.
+        """
+        if is_html(answer):
+            page = "an HTML page in place of an answer: check the url, the proxy and the network's login"
+            return TemporaryFailure("html_page", page, status=answer.status)
         return AmbiguousFailure(
             "bad_answer",
             self.redactor.reason(reason),
@@ -149,6 +195,8 @@ class Classifier:
             for sign in said.signs:
                 if found := self._row(place, sign):
                     return found, sign
+        if status in _WORDS_COUNT_IN and any(words in said.message.lower() for words in ACCOUNT_WORDS):
+            return Kind.UNUSABLE, ""
         return self._row(status, None) or _CLASS_KINDS.get(status // 100, Kind.AMBIGUOUS), ""
 
     def _row(self, status: int | None, sign: str | None) -> Kind | None:
@@ -176,7 +224,7 @@ class Classifier:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
-    """What the provider asks for, in seconds from *now*, at most a day; None where it asks for nothing.
+    """What the provider asks for, in seconds from *now*, at most an hour; None where it asks for nothing.
 
     ``retry-after-ms``, then ``Retry-After`` in seconds or as an HTTP date, then ``x-ratelimit-reset`` in
     Unix seconds (Pulse's own client reads these three, PROVIDERS.md §1.3).

@@ -15,6 +15,7 @@ from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import routes_for
 from dropscribe.queue.sql import budget_usage, hold_rows, intake_queries, rows
+from dropscribe.queue.sql.probes import newest_untried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -148,7 +149,7 @@ def _is_probed(db: Connection, scope: Scope) -> bool:
 def _probe(
     db: Connection, plan: Plan, scope: Scope, held_providers: Collection[str], stopped: Collection[str]
 ) -> list[NewTicket]:
-    """The oldest job that may try whether a hold is over, due or not."""
+    """The job that may try whether a hold is over, due or not: one that is untried, else the oldest."""
     candidates: list[tuple[float, int, str, str]] = []
     for name in plan.lanes:
         if name in stopped or (scope.kind is ScopeKind.PROVIDER and name != scope.name):
@@ -157,6 +158,8 @@ def _probe(
             continue
         for route in routes_for(name, plan.chains, held_providers, stopped, plan.strict_order):
             if scope.kind is ScopeKind.PROVIDER or route.folder == scope.name:
+                if untried := newest_untried(db, rows.queues_of(name, (route,)), "ticket IS NULL"):
+                    return [NewTicket(untried, name, route.folder)]
                 candidates += [
                     (due_at, job_id, name, route.folder) for due_at, job_id in _oldest(db, name, route)
                 ]

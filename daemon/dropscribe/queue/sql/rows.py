@@ -22,6 +22,7 @@ from dropscribe.core.model import (
     StoredResult,
 )
 from dropscribe.queue.sql import attempt_rows
+from dropscribe.queue.sql.probes import newest_untried
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +99,7 @@ class ClaimRequest:
 
     Attributes:
         limit: Jobs at most.
-        is_probe: Take the oldest even if it is not due yet: it probes a hold.
+        is_probe: Take an untried job, else the oldest even if it is not due yet: it probes a hold.
     """
 
     provider: str
@@ -128,6 +129,12 @@ def _oldest_due(
 ) -> list[int]:
     """One index look-up a folder and pin: never a sort over the backlog."""
     most_crashes = most_crashes if most_crashes > 0 else 1 << 30
+    if (
+        request.is_probe
+        and limit
+        and (untried := newest_untried(db, queues_of(request.provider, request.routes)))
+    ):
+        return [untried]
     found: list[tuple[float, int]] = []
     for route in request.routes if limit else ():
         pins = _pins(request.provider, route)
@@ -149,7 +156,8 @@ def _pins(provider: str, route: Route) -> tuple[str, ...]:
     return ("", provider) if route.unpinned else (provider,)
 
 
-def _queues(provider: str, routes: tuple[Route, ...]) -> list[tuple[str, str]]:
+def queues_of(provider: str, routes: Sequence[Route]) -> list[tuple[str, str]]:
+    """(folder, pin) of the jobs that *provider* may take by *routes*."""
     return [(route.folder, pin) for route in routes for pin in _pins(provider, route)]
 
 
@@ -170,7 +178,7 @@ def begin_attempt(
 def next_due_at(db: Connection, provider: str, routes: tuple[Route, ...]) -> float | None:
     """When the next job for *provider* is due, or None."""
     due: list[float] = []
-    for queue in _queues(provider, routes):
+    for queue in queues_of(provider, routes):
         row = db.execute(
             "SELECT due_at FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ?"
             " ORDER BY due_at LIMIT 1",
@@ -386,14 +394,4 @@ def _tally(db: Connection, folder: str, what: str) -> None:
     db.execute(
         "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (folder, state) DO UPDATE SET n = counts.n + 1",
         (folder, what),
-    )
-
-
-def unpin(db: Connection, folder: str, chain: Sequence[str]) -> None:
-    """Waiting jobs that are pinned to a provider which *folder* no longer has are free again."""
-    marks = ", ".join("?" * len(chain))
-    db.execute(
-        "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin <> ''"
-        f" AND pin NOT IN ({marks})",  # question marks alone
-        (folder, *chain),
     )

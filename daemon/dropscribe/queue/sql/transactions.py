@@ -73,7 +73,17 @@ def recover(db: Connection, plan: Plan, limits: RetryLimits, now: float) -> list
 def clear_stale_assignments(db: Connection, plan: Plan) -> None:
     """No job waits for a provider that its folder's list no longer has."""
     for folder, chain in plan.chains.items():
-        rows.unpin(db, folder, (*chain, BACKLOG))
+        _unpin(db, folder, (*chain, BACKLOG))
+
+
+def _unpin(db: Connection, folder: str, chain: Sequence[str]) -> None:
+    """Waiting jobs that are pinned to a provider which *folder* no longer has are free again."""
+    marks = ", ".join("?" * len(chain))
+    db.execute(
+        "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin <> ''"
+        f" AND pin NOT IN ({marks})",  # question marks alone
+        (folder, *chain),
+    )
 
 
 def release(db: Connection, scope: Scope, now: float) -> None:

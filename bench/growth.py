@@ -98,7 +98,7 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
         claimed = [step(lambda db: rows.claim(db, request, time.time(), 0))[0] for _ in new]
     with _timed(spent, "keep"):
         for job in claimed:
-            step(lambda db, job=job: rows.keep(db, job, _kept(job.path), _ENDED, rejected=False))
+            step(lambda db, job=job: rows.store_result(db, job, _kept(job.path), _ENDED, rejected=False))
     with _timed(spent, "publish"):
         for job in claimed:
             filed = b"/done/" + job.path

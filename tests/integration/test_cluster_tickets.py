@@ -188,7 +188,7 @@ def kept_as(tmp_path, name):
 
 
 def keep(store, job, kept):
-    return store.call(lambda db: rows.keep(db, job, kept, AttemptEnd(1.0), rejected=False)).result()
+    return store.call(lambda db: rows.store_result(db, job, kept, AttemptEnd(1.0), rejected=False)).result()
 
 
 def test_a_node_that_thaws_takes_no_names_for_what_another_has_filed(store, other, tmp_path):

@@ -45,13 +45,13 @@ async def test_nothing_is_kept_for_audio_that_changed_while_it_was_sent(tmp_path
     house, script = gated_house(tmp_path)
     kept = []
     async with house:
-        keep = house.engine.keep
+        keep = house.engine.store_result
 
         async def keep_and_tell(job, *rest, **keys):
             kept.append(job.path)
             return await keep(job, *rest, **keys)
 
-        house.engine.keep = keep_and_tell
+        house.engine.store_result = keep_and_tell
         path = await house.drop("call.wav", b"RIFF the first take")
         await house.until(lambda: script.in_flight == 1)
         path.write_bytes(b"RIFF the second take, which is longer")

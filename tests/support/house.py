@@ -177,7 +177,7 @@ class House:
         plan = build_plan(self.config)
         self.engine.replan(plan)
         await self.budgets.audit()
-        self.feeding = asyncio.create_task(self.engine.run(plan, self.handler))
+        self.feeding = asyncio.create_task(self.engine.run(plan, self.handler.attempt, self.handler.publish))
         return self
 
     async def __aexit__(self, *_):

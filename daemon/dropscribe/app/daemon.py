@@ -152,7 +152,7 @@ class Daemon:
                 self.engine.replan(plan)
                 await self.budgets.audit()
                 await self._mark_first_starts(self.config)
-                feeding = group.create_task(self.engine.run(plan, self.handler))
+                feeding = group.create_task(self.engine.run(plan, self.handler.attempt, self.handler.publish))
                 self.inboxes.swap(_watched(self.config))
                 report = self.report
                 await self.health.start(self.status, report.find_stuck, report.find_unready)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class JobState(enum.StrEnum):
@@ -15,7 +18,7 @@ class JobState(enum.StrEnum):
 
     QUEUED = "queued"  # settled; due at due_at (in the future: deferred)
     TRANSCRIBING = "transcribing"  # an attempt runs; it was counted before the upload began
-    TRANSCRIBED = "transcribed"  # the answer and the destination are kept; no file touched yet
+    TRANSCRIBED = "transcribed"  # the answer and the names of its files are stored; no file touched yet
     REJECTED = "rejected"  # it can never be transcribed, or time is up; not moved yet
     DONE = "done"
     FAILED = "failed"
@@ -27,8 +30,8 @@ class JobState(enum.StrEnum):
         return self in LIVE_STATES
 
     @property
-    def is_kept(self) -> bool:
-        """True while an answer is kept that waits to be published."""
+    def has_result(self) -> bool:
+        """True while a stored result waits to be published."""
         return self in {JobState.TRANSCRIBED, JobState.REJECTED}
 
 
@@ -39,7 +42,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.TRANSCRIBING: frozenset(
         {JobState.TRANSCRIBED, JobState.QUEUED, JobState.REJECTED, JobState.WITHDRAWN}
     ),
-    JobState.TRANSCRIBED: frozenset({JobState.DONE, JobState.QUEUED, JobState.WITHDRAWN}),
+    JobState.TRANSCRIBED: frozenset({JobState.DONE, JobState.REJECTED, JobState.QUEUED, JobState.WITHDRAWN}),
     JobState.REJECTED: frozenset({JobState.FAILED, JobState.QUEUED, JobState.WITHDRAWN}),
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset(),
@@ -145,21 +148,23 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """What is kept in the store before any file is touched: the answer and where it goes.
+    """An answer and the names of its files, stored before any file is touched.
 
     Attributes:
-        document: The transcript's or the error's whole JSON document (CONTRACT.md §5, §4).
+        document: The transcript's or the error's whole JSON document.
             Everything that any sidecar shows is in it, so publishing again writes the same bytes.
         sha256: Hex digest of the audio as it was uploaded; "" for a rejection before the upload.
         group: The reserved names.
         files: (file name, content) of the sidecars where they are at hand; None after a restart, when
             they are rendered again from the document.
+        content: The document as built; None after a restart, when it is parsed from ``document``.
     """
 
     document: bytes
     sha256: str
     group: Group
     files: tuple[tuple[bytes, bytes], ...] | None = field(default=None, compare=False, repr=False)
+    content: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ class Job:
         provider: The provider this attempt goes to; for a job that waits, the one it is pinned to
             after an ambiguous attempt, or "".
         due_at: Unix seconds.
-        kept: Set in the states transcribed and rejected.
+        result: Set in the states transcribed and rejected.
         has_twin: At the claim, the ledger had an answer to audio of exactly this size.
         fence: Claims of this job so far; what an earlier claim still says changes nothing.
     """
@@ -195,7 +200,7 @@ class Job:
     crashes: int = 0
     spent_seconds: float = 0.0
     provider: str = ""
-    kept: StoredResult | None = None
+    result: StoredResult | None = None
     has_twin: bool = False
     fence: int = 0
 
@@ -324,7 +329,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class ResultStored:
-    """``keep`` has succeeded: call the handler again with *job*, outside the provider's slot."""
+    """The answer is stored: publish *job* next, outside the provider's slot."""
 
     job: Job
 
@@ -336,7 +341,7 @@ class Retry:
     Attributes:
         attempt: How the attempt ended; None when none was made (publishing, a missing file).
         spent_seconds: What to add to the job's spent time.
-        pin: Provider to stay with after an ambiguous attempt, or to ask after a refusal, or "".
+        assigned_provider: Provider to stay with after an ambiguous attempt, or to ask after a refusal, or "".
     """
 
     after_seconds: float
@@ -344,7 +349,7 @@ class Retry:
     reason: str
     attempt: AttemptEnd | None = None
     spent_seconds: float = 0.0
-    pin: str = ""
+    assigned_provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.runtime_config import RuntimeConfig
-    from dropscribe.queue.engine import Engine, KnownAnswer
+    from dropscribe.queue.engine import CachedResult, Engine
     from dropscribe.transcripts.model import Transcript
 
 REUSED = "reused"
@@ -37,7 +37,7 @@ class Reuse:
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
 
-    async def find(self, job: Job, setup: RuntimeConfig, audio: AudioFile) -> KnownAnswer | None:
+    async def find(self, job: Job, setup: RuntimeConfig, audio: AudioFile) -> CachedResult | None:
         """The answer that the same content got before under the same settings, if it may be used."""
         keep_seconds = _keep_seconds(job, setup)
         if not job.has_twin or not keep_seconds or setup.rule(job.folder).duplicates == "transcribe":
@@ -46,7 +46,7 @@ class Reuse:
             sha256 = await audio.ensure_sha256()
         except (AudioError, OSError):
             return None  # sending it meets the same trouble, and knows what to do
-        return await self._queue.recall(AnswerKey(sha256, settings_of(job, setup)), keep_seconds)
+        return await self._queue.find_result(AnswerKey(sha256, settings_of(job, setup)), keep_seconds)
 
 
 def answer_key(job: Job, setup: RuntimeConfig, transcript: Transcript, sha256: str) -> AnswerKey | None:
@@ -83,12 +83,12 @@ def _digest(job: Job, setup: RuntimeConfig) -> str:
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
-def duplicate_of(known: KnownAnswer) -> AudioRejected:
+def duplicate_of(known: CachedResult) -> AudioRejected:
     """Why a file of a rule with ``duplicates: skip`` fails."""
     return AudioRejected("duplicate", f"the same recording: {origin_words(known)}")
 
 
-def origin_words(known: KnownAnswer) -> str:
+def origin_words(known: CachedResult) -> str:
     """Where the known answer comes from."""
     place = path_text(known.filed) if known.filed else f"a file of {known.folder} that is not filed"
     return f"{place}, answered {utc_text(known.kept_at)}"

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.publisher import Publisher
     from dropscribe.pipeline.results import Answers
     from dropscribe.pipeline.runtime_config import DiskThreads, IntakeSide, RuntimeConfig
-    from dropscribe.queue.engine import Engine, KnownAnswer
+    from dropscribe.queue.engine import CachedResult, Engine
     from dropscribe.transcripts.model import Transcript
 
 LOOK_AGAIN_SECONDS = 2.0
@@ -54,7 +54,7 @@ LONGEST_LOOK_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Handler:
-    """See :data:`dropscribe.queue.engine.Handler`.
+    """Implements the queue's two callbacks: :meth:`attempt` and :meth:`publish`.
 
     Attributes:
         setup: Replaced at a reload; a job keeps the one it began with.
@@ -75,10 +75,12 @@ class Handler:
     jitter: Callable[[], float]
     _looks: Counter[int] = field(default_factory=Counter)
 
-    async def __call__(self, job: Job) -> Outcome:
-        """Transcribe *job*, or publish what is kept of it."""
-        if job.kept is not None:
-            return await self.publisher.publish(job, self.setup)
+    async def publish(self, job: Job) -> Outcome:
+        """See :data:`dropscribe.queue.engine.PublishJob`."""
+        return await self.publisher.publish(job, self.setup)
+
+    async def attempt(self, job: Job) -> Outcome:
+        """See :data:`dropscribe.queue.engine.AttemptJob`."""
         try:
             return await self._attempt(job, self.setup)
         finally:
@@ -140,7 +142,7 @@ class Handler:
         return Retry(wait_seconds, code, reason)
 
     async def _answer_known(
-        self, job: Job, setup: RuntimeConfig, audio: AudioFile, known: KnownAnswer
+        self, job: Job, setup: RuntimeConfig, audio: AudioFile, known: CachedResult
     ) -> Outcome:
         """This content was paid for before: nothing is sent."""
         if setup.rule(job.folder).duplicates == "skip":
@@ -220,7 +222,7 @@ class Handler:
         """What the neighbours' failures say: the same trouble over several files is not the files'."""
         if isinstance(error, TemporaryFailure | AmbiguousFailure):
             if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, TryAgain):
-                self.queue.slow(job.provider, error.retry_after_seconds or verdict.after_seconds)
+                self.queue.pause_provider(job.provider, error.retry_after_seconds or verdict.after_seconds)
             was_held = await self.holds.out_of_order(job, error)
             if was_held and isinstance(error, TemporaryFailure):
                 return HoldUp(ScopeKind.PROVIDER)

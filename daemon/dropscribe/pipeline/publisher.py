@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from dropscribe.core.errors import AudioChanged, AudioMissing, AudioUnsafe, Publ
 from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
 from dropscribe.pipeline.batching import BatchExecutor
 from dropscribe.pipeline.observer import Filed
-from dropscribe.pipeline.results import Answers, files_of, is_error, renamed
+from dropscribe.pipeline.results import Answers, content_of, files_of, is_error, renamed
 from dropscribe.publish.filing import publish, publish_together
 from dropscribe.publish.publication import AcrossMounts, NameTaken, PublishRequest, WriterCameBack
 from dropscribe.transcripts.document import path_text
@@ -62,7 +61,7 @@ class Publisher:
 
     async def publish(self, job: Job, setup: RuntimeConfig) -> Outcome:
         """One try to put *job*'s files in place."""
-        document = json.loads(_kept(job).document)
+        document = content_of(_kept(job))
         if _path_in(document) not in {None, path_text(job.path)}:
             # Renamed in flight: it is filed under the name that it has now.
             document = renamed(document, job.path)
@@ -144,9 +143,9 @@ class Publisher:
 
 
 def _kept(job: Job) -> StoredResult:
-    if job.kept is None:
+    if job.result is None:
         raise ValueError("a job without an answer has nothing to publish")
-    return job.kept
+    return job.result
 
 
 def _path_in(document: Mapping[str, Any]) -> str | None:

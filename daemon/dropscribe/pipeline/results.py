@@ -111,8 +111,11 @@ class Answers:
                 naming = await self._free_naming(job, setup, tuple(rendered), refused, rejected=rejected)
             group = naming.group(job.path, tuple(rendered))
             files = tuple((name, rendered[form]) for form, name in group.sidecars)
-            kept = StoredResult(_packed(document, rendered), sha256, group, files)
-            moved = await self._queue.keep(job, kept, ended, rejected=rejected, booking=booking)
+            result = StoredResult(_packed(document, rendered), sha256, group, files, document)
+            if job.result is not None:
+                moved = await self._queue.rename_outputs(job, result)
+            else:
+                moved = await self._queue.store_result(job, result, ended, rejected=rejected, booking=booking)
             if moved is not None:
                 return moved
             refused.add(naming.number)
@@ -197,12 +200,16 @@ def _warnings(job: Job) -> tuple[str, ...]:
     return ("incomplete_audio",) if job.incomplete else ()
 
 
+def content_of(result: StoredResult) -> Mapping[str, Any]:
+    """The document of a stored result: as built, or parsed after a restart."""
+    return result.content if result.content is not None else json.loads(result.document)
+
+
 def files_of(kept: StoredResult) -> tuple[tuple[bytes, bytes], ...]:
     """(file name, content) of the sidecars: at hand, or rendered again from the document."""
     if kept.files is not None:
         return kept.files
-    document = json.loads(kept.document)
-    rendered = _render(document, [form for form, _ in kept.group.sidecars])
+    rendered = _render(content_of(kept), [form for form, _ in kept.group.sidecars])
     return tuple((name, rendered[form]) for form, name in kept.group.sidecars)
 
 

@@ -44,7 +44,7 @@ class Running:
         """*job* has begun: an attempt, or its publishing."""
         self.tasks[job.id] = task
         self.folders[job.folder] += 1
-        if job.kept is not None:
+        if job.result is not None:
             self.publishing.add(job.id)
             return
         self.providers[job.provider] += 1
@@ -98,7 +98,7 @@ class Admission:
     def replan(self, plan: Plan) -> None:
         """Swap lanes and chains; what is in flight goes on as it began."""
         self.plan = plan
-        for name, lane in plan.lanes.items():
+        for name, lane in plan.providers.items():
             self._pace(name).requests_per_minute = lane.requests_per_minute
 
     def slow(self, provider: str, seconds: float) -> None:
@@ -140,7 +140,7 @@ class Admission:
     def requests(self) -> list[ClaimRequest]:
         """What each provider can start now."""
         found: list[ClaimRequest] = []
-        for name, lane in self.plan.lanes.items():
+        for name, lane in self.plan.providers.items():
             allowance = self._pace(name).allowance(time.monotonic())
             free = min(lane.slots - self.running.providers[name], allowance)
             if free > 0:
@@ -151,7 +151,7 @@ class Admission:
         """(provider, routes) of what neither a hold nor a closed folder stops."""
         closed = self._closed.keys() | self._held(ScopeKind.FOLDER)
         held = self._held(ScopeKind.PROVIDER)
-        return [(name, self._routes(name, closed)) for name in self.plan.lanes if name not in held]
+        return [(name, self._routes(name, closed)) for name in self.plan.providers if name not in held]
 
     def open_folders(self) -> list[str]:
         """Folders whose kept answers can be published, as far as is known."""

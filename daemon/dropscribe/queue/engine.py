@@ -1,7 +1,8 @@
-"""The queue's seam: push, because distributed engines own their claim loop (DESIGN.md §4).
+"""The interface of the queue, which every engine implements.
 
-The engine owns claims, leases, holds and the state of every job; the handler owns what happens to one.
-Nothing above this seam knows which engine runs.
+The engine owns claims, leases, holds and the state of every job. It calls :data:`AttemptJob` and
+:data:`PublishJob`, because distributed engines run a claim loop of their own. No code above this
+interface knows which engine runs.
 """
 
 from __future__ import annotations
@@ -32,13 +33,17 @@ if TYPE_CHECKING:
     from dropscribe.core.limits import Budget
     from dropscribe.queue.cluster.nodes import NodeStats
 
-Handler = Callable[[Job], Awaitable[Outcome]]
-"""Takes one claimed job a step further and says what came of it.
+AttemptJob = Callable[[Job], Awaitable[Outcome]]
+"""Makes one attempt to transcribe a claimed job, which holds a slot of its provider.
 
-Safe to call again from any point: it looks at what is kept and what is on disk before each step. A job
-without ``kept`` is to be transcribed and holds a slot of its provider; a job with ``kept`` is to be
-published and holds none. It raises nothing but CancelledError on purpose; anything else is a bug, and
-counts as a temporary failure.
+Safe to call again from any point. It raises nothing but CancelledError on purpose; any other exception is
+a bug, and the attempt counts as failed.
+"""
+
+PublishJob = Callable[[Job], Awaitable[Outcome]]
+"""Writes the files of a job with a stored result, which holds no slot of a provider.
+
+Safe to call again from any point: it looks at what is on disk before each step. Exceptions as above.
 """
 
 
@@ -62,15 +67,15 @@ class Plan:
     """What the engine may feed, swapped whole at a reload.
 
     Attributes:
-        lanes: By provider name.
+        providers: Their limits, by name.
         chains: Folder → its providers in order; folders not in here are left alone.
-        firm: Folders whose jobs wait for their first provider, held or not.
+        strict_order: Folders whose jobs wait for their first provider, held or not.
         budgets: Of providers and folders that have one.
         zone: In which days and months turn; None is the system's.
         served: Folders whose mounts this node has; None is all.
     """
 
-    lanes: Mapping[str, ProviderLimits]
+    providers: Mapping[str, ProviderLimits]
     chains: Mapping[str, Sequence[str]]
     strict_order: Collection[str] = ()
     budgets: Mapping[Scope, Budget] = field(default_factory=dict)
@@ -79,7 +84,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownAnswer:
+class CachedResult:
     """An answer of the ledger.
 
     Attributes:
@@ -143,38 +148,47 @@ class Engine(Protocol):
         """
         ...
 
-    async def run(self, plan: Plan, handler: Handler) -> None:
-        """Feed jobs to *handler* until cancelled; oldest due first, a slot before a claim."""
+    async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
+        """Call *attempt* and *publish* for due jobs until cancelled; a free slot comes before a claim."""
         ...
 
-    async def keep(
+    async def store_result(
         self,
         job: Job,
-        kept: StoredResult,
+        result: StoredResult,
         ended: AttemptEnd,
         *,
         rejected: bool,
         booking: Booking | None = None,
     ) -> Job | None:
-        """Keep an answer and reserve its group's names before any file is touched.
+        """Store the result of an attempt and reserve the names of its files, before any file is written.
 
         Args:
-            booking: What goes into the books with it, in the same transaction.
+            rejected: The result is an error document: the file goes to ``failed``.
+            booking: Cache entry and budget usage, written in the same transaction.
 
         Returns:
             The job in its new state; None when another live job has reserved one of the names.
         """
         ...
 
-    async def recall(self, key: AnswerKey, keep_seconds: float) -> KnownAnswer | None:
+    async def rename_outputs(self, job: Job, result: StoredResult) -> Job | None:
+        """Replace the reserved names of a stored result; returns as :meth:`store_result`."""
+        ...
+
+    async def reject_result(self, job: Job, error: StoredResult) -> Job | None:
+        """Replace a transcript that cannot be published by an error document; returns as above."""
+        ...
+
+    async def find_result(self, key: AnswerKey, keep_seconds: float) -> CachedResult | None:
         """An answer of the ledger that is no older than *keep_seconds*."""
         ...
 
-    async def audit(self) -> Sequence[Account]:
+    async def check_budgets(self) -> Sequence[Account]:
         """Look at every budget; what is spent is fed nothing more until the day or month turns."""
         ...
 
-    async def tell_once(self, mark: str) -> bool:
+    async def mark_once(self, mark: str) -> bool:
         """Whether *mark* was never told before, in this run or an earlier one."""
         ...
 
@@ -194,7 +208,7 @@ class Engine(Protocol):
         """Whether its budget is spent, and the day or month has not turned."""
         ...
 
-    def slow(self, provider: str, seconds: float) -> None:
+    def pause_provider(self, provider: str, seconds: float) -> None:
         """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
         ...
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         Submitted,
     )
     from dropscribe.core.retry import RetryLimits
-    from dropscribe.queue.engine import Handler, KnownAnswer, Plan, Stats
+    from dropscribe.queue.engine import AttemptJob, CachedResult, Plan, PublishJob, Stats
     from dropscribe.queue.sql.database import Connection, Database
 
 T = TypeVar("T")
@@ -78,13 +78,14 @@ class RowsEngine(abc.ABC):
         self._trouble: str | None = None
         self.on_news: Callable[[], None] | None = None
         self._gate = Admission()
-        self._handler: Handler  # set by run()
+        self._attempt: AttemptJob  # set by run()
+        self._publish: PublishJob
         self._wake = asyncio.Event()
 
     # What differs ---------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    async def run(self, plan: Plan, handler: Handler) -> None:
+    async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
         """See the seam. Cancelling hands back what is in flight."""
 
     @abc.abstractmethod
@@ -112,10 +113,10 @@ class RowsEngine(abc.ABC):
         self._wake.set()
         return submitted
 
-    async def keep(
+    async def store_result(
         self,
         job: Job,
-        kept: StoredResult,
+        result: StoredResult,
         ended: AttemptEnd,
         *,
         rejected: bool,
@@ -124,9 +125,9 @@ class RowsEngine(abc.ABC):
         """See the seam. While the disk is full it waits for room: the answer is in memory alone."""
 
         def write(db: Connection) -> Job | None:
-            moved = rows.keep(db, job, kept, ended, rejected=rejected)
+            moved = rows.store_result(db, job, result, ended, rejected=rejected)
             if moved is not None and booking is not None:
-                transactions.book(db, job, kept.document, booking, self.now())
+                transactions.book(db, job, result.document, booking, self.now())
             return moved
 
         moved = await self._durably(write)
@@ -134,7 +135,15 @@ class RowsEngine(abc.ABC):
             reached("kept")
         return moved
 
-    async def recall(self, key: AnswerKey, keep_seconds: float) -> KnownAnswer | None:
+    async def rename_outputs(self, job: Job, result: StoredResult) -> Job | None:
+        """See the interface."""
+        return await self._durably(lambda db: rows.rename_outputs(db, job, result))
+
+    async def reject_result(self, job: Job, error: StoredResult) -> Job | None:
+        """See the interface."""
+        return await self._durably(lambda db: rows.reject_result(db, job, error))
+
+    async def find_result(self, key: AnswerKey, keep_seconds: float) -> CachedResult | None:
         """See the seam."""
         return await self._durably(lambda db: result_cache.read_answer(db, key, self.now() - keep_seconds))
 
@@ -168,7 +177,7 @@ class RowsEngine(abc.ABC):
         plan, in_flight = self._gate.plan, dict(self._gate.running.providers)
         return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
 
-    async def audit(self) -> Sequence[Account]:
+    async def check_budgets(self) -> Sequence[Account]:
         """See the seam."""
         now, plan = self.now(), self._gate.plan
         found = await self._durably(lambda db: budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
@@ -176,7 +185,7 @@ class RowsEngine(abc.ABC):
         self._wake.set()
         return found
 
-    async def tell_once(self, mark: str) -> bool:
+    async def mark_once(self, mark: str) -> bool:
         """See the seam."""
         today = day_of(self.now(), self._gate.plan.zone)
         return await self._durably(lambda db: budget_usage.write_mark(db, mark, today))
@@ -231,7 +240,7 @@ class RowsEngine(abc.ABC):
         """Whether its budget is spent."""
         return self._gate.is_stopped(scope)
 
-    def slow(self, provider: str, seconds: float) -> None:
+    def pause_provider(self, provider: str, seconds: float) -> None:
         """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
         self._gate.slow(provider, seconds)
 
@@ -321,7 +330,7 @@ class RowsEngine(abc.ABC):
     async def _turn(self, job: Job) -> Job | None:
         """One call of the handler, recorded; the job to publish where its answer was kept."""
         try:
-            return await self._record(job, await self._ask_handler(job))
+            return await self._record(job, await self._call(job))
         except rows.LateTransitionError as error:
             # The intake has ended the row meanwhile (a slow disk published what a listing had missed), or
             # another node has taken it over from this one, which was thought dead.
@@ -333,15 +342,15 @@ class RowsEngine(abc.ABC):
 
     async def _hand_back(self, job: Job) -> None:
         """The daemon ends; a job that is kept goes on at the next start by itself."""
-        if job.kept is None:
+        if job.result is None:
             try:
                 await self.store.do(lambda db: rows.hand_back(db, job, self.now()))
             except (StoreError, rows.LateTransitionError) as error:
                 log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
 
-    async def _ask_handler(self, job: Job) -> Outcome:
+    async def _call(self, job: Job) -> Outcome:
         try:
-            return await self._handler(job)
+            return await (self._attempt(job) if job.result is None else self._publish(job))
         except (StoreError, rows.LateTransitionError):
             raise
         except Exception as error:

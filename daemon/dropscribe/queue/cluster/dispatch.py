@@ -92,7 +92,7 @@ def _to_transcribe(
     folders = {scope.name for scope in held if scope.kind is ScopeKind.FOLDER}
     fed = _fed(db)
     waiting = _waiting(db, fed)
-    for name, lane in plan.lanes.items():
+    for name, lane in plan.providers.items():
         if name not in providers:
             for route in routes_for(name, plan.chains, providers, folders, plan.strict_order):
                 room = WINDOW * lane.slots - fed.get((name, route.folder), 0)
@@ -151,7 +151,7 @@ def _probe(
 ) -> list[NewTicket]:
     """The job that may try whether a hold is over, due or not: one that is untried, else the oldest."""
     candidates: list[tuple[float, int, str, str]] = []
-    for name in plan.lanes:
+    for name in plan.providers:
         if name in stopped or (scope.kind is ScopeKind.PROVIDER and name != scope.name):
             continue
         if scope.kind is ScopeKind.FOLDER and name in held_providers:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.cluster.nodes import Node
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.cluster.worker_pool import WorkerPool
-    from dropscribe.queue.engine import Handler, Plan
+    from dropscribe.queue.engine import AttemptJob, Plan, PublishJob
     from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
@@ -122,10 +122,10 @@ class ClusterEngine(RowsEngine):
         reached("submitted")
         return submitted
 
-    async def run(self, plan: Plan, handler: Handler) -> None:
+    async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
         """See the base."""
         self.replan(plan)
-        self._handler = handler
+        self._attempt, self._publish = attempt, publish
         await self._recover()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
@@ -134,10 +134,10 @@ class ClusterEngine(RowsEngine):
                 group.create_task(self._rescue())
                 group.create_task(self._draws.run(self._take, self._take_kept))
 
-    async def keep(
+    async def store_result(
         self,
         job: Job,
-        kept: StoredResult,
+        result: StoredResult,
         ended: AttemptEnd,
         *,
         rejected: bool,
@@ -145,12 +145,12 @@ class ClusterEngine(RowsEngine):
     ) -> Job | None:
         """See the seam. An answer that stood before the database went away in mid-commit stands."""
         try:
-            return await super().keep(job, kept, ended, rejected=rejected, booking=booking)
+            return await super().store_result(job, result, ended, rejected=rejected, booking=booking)
         except rows.LateTransitionError:
             found = await self._durably(
                 lambda db: rows.kept_jobs(db, "jobs.id = ? AND fence = ?", (job.id, job.fence))
             )
-            if not found or found[0].kept is None or found[0].kept.document != kept.document:
+            if not found or found[0].result is None or found[0].result.document != result.document:
                 raise
             return found[0]  # under the names that stand, which the later tries took for somebody else's
 
@@ -176,9 +176,9 @@ class ClusterEngine(RowsEngine):
         self._hold_changes += 1
         return hold
 
-    def slow(self, provider: str, seconds: float) -> None:
+    def pause_provider(self, provider: str, seconds: float) -> None:
         """See the seam: on every node."""
-        super().slow(provider, seconds)
+        super().pause_provider(provider, seconds)
         until = self.now() + seconds
         self._cluster.post(lambda db: dispatch.slow(db, provider, until))
 
@@ -322,7 +322,7 @@ class ClusterEngine(RowsEngine):
 
     async def _take(self, job_id: int, ticket: int, provider: str) -> None:
         """Take the attempt that a ticket stands for, and publish what comes of it."""
-        lane = self._gate.plan.lanes.get(provider)
+        lane = self._gate.plan.providers.get(provider)
         if lane is None:
             return  # a reload has taken the provider away
         async with self._turns.begun((job_id, ticket), lane) as job:
@@ -344,7 +344,7 @@ class ClusterEngine(RowsEngine):
         self._gate.running.add(job, task)
         self._tell_news()
         try:
-            if job.crashes >= rows.SUSPECT_CRASHES and job.kept is None:
+            if job.crashes >= rows.SUSPECT_CRASHES and job.result is None:
                 async with self._suspect:
                     return await self._turn(job)
             return await self._turn(job)
@@ -367,7 +367,7 @@ class ClusterEngine(RowsEngine):
 
     async def _hand_back(self, job: Job) -> None:
         def write(db: Connection) -> None:
-            if job.kept is None:
+            if job.result is None:
                 rows.hand_back(db, job, self.now())
             dispatch.let_go(db, job.id)
 

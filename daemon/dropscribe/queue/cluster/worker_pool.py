@@ -98,7 +98,7 @@ class WorkerPool:
     def serve(self, plan: Plan, transcribing: Collection[str], publishing: Sequence[str]) -> None:
         """Listen to what *plan* sends these folders, and to nothing else."""
         wanted: dict[str, tuple[tuple[str, ...], int]] = {}
-        for name, lane in plan.lanes.items():
+        for name, lane in plan.providers.items():
             folders = sorted(folder for folder in transcribing if name in plan.chains[folder])
             if folders:
                 wanted[name] = (tuple(queue_of(name, folder) for folder in folders), lane.slots)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import AttemptEnd, Booking, Outcome, StoredResult
     from dropscribe.core.retry import RetryLimits
     from dropscribe.queue.embedded.store import Store
-    from dropscribe.queue.engine import Handler, Plan
+    from dropscribe.queue.engine import AttemptJob, Plan, PublishJob
 
 log = structlog.get_logger()
 
@@ -48,10 +48,10 @@ class EmbeddedEngine(RowsEngine):
         self._draining = False
         self._claimed_last = asyncio.Event()
 
-    async def run(self, plan: Plan, handler: Handler) -> None:
+    async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
         """See the base."""
         self.replan(plan)
-        self._handler = handler
+        self._attempt, self._publish = attempt, publish
         await self._recover()
         async with asyncio.TaskGroup() as group:
             while True:
@@ -75,10 +75,10 @@ class EmbeddedEngine(RowsEngine):
         self._kept_looks.ask()
         super().replan(plan)
 
-    async def keep(
+    async def store_result(
         self,
         job: Job,
-        kept: StoredResult,
+        result: StoredResult,
         ended: AttemptEnd,
         *,
         rejected: bool,
@@ -95,7 +95,7 @@ class EmbeddedEngine(RowsEngine):
         if self.trouble is None and not (booking and booking.spending):
             running.hand_on_slot(job)
             self._wake.set()
-        moved = await super().keep(job, kept, ended, rejected=rejected, booking=booking)
+        moved = await super().store_result(job, result, ended, rejected=rejected, booking=booking)
         if moved is None:
             running.take_slots_back([job.id])
         return moved
@@ -185,7 +185,7 @@ class EmbeddedEngine(RowsEngine):
 
     async def _take(self, group: asyncio.TaskGroup, job: Job) -> None:
         kept: Job | None = None
-        if job.kept is None:
+        if job.result is None:
             reached("claimed")
         try:
             kept = await self._turn(job)
@@ -196,7 +196,7 @@ class EmbeddedEngine(RowsEngine):
 
     async def _record(self, job: Job, outcome: Outcome) -> Job | None:
         kept = await super()._record(job, outcome)
-        if isinstance(outcome, Retry) and job.state.is_kept:
+        if isinstance(outcome, Retry) and job.state.has_result:
             self._kept_looks.ask(time.monotonic() + outcome.after_seconds)
         return kept
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
-from dropscribe.queue.engine import KnownAnswer
+from dropscribe.queue.engine import CachedResult
 
 if TYPE_CHECKING:
     from dropscribe.core.model import AnswerKey, Job
@@ -38,14 +38,14 @@ def write_answer(db: Connection, key: AnswerKey, job: Job, document: bytes, now:
     )
 
 
-def read_answer(db: Connection, key: AnswerKey, since: float) -> KnownAnswer | None:
+def read_answer(db: Connection, key: AnswerKey, since: float) -> CachedResult | None:
     """The answer under *key* that arrived at *since* (Unix seconds) or later."""
     row = db.execute(
         "SELECT document, ledger.folder, filed, kept_at FROM ledger LEFT JOIN jobs ON jobs.id = job_id"
         " WHERE sha256 = ? AND settings = ? AND kept_at >= ?",
         (key.sha256, key.settings, since),
     ).fetchone()
-    return KnownAnswer(zlib.decompress(row[0]), *row[1:]) if row else None
+    return CachedResult(zlib.decompress(row[0]), *row[1:]) if row else None
 
 
 def prune_now_and_then(db: Connection, job_id: int, before: float) -> None:

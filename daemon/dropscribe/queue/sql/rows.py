@@ -89,7 +89,7 @@ def job_of(row: tuple, kept: StoredResult | None = None) -> Job:  # type: ignore
         spent_seconds=row[16],
         provider=row[17] if state is not JobState.QUEUED else row[18],
         fence=row[19],
-        kept=kept,
+        result=kept,
     )
 
 
@@ -206,34 +206,55 @@ def standing_of(job: Job) -> Standing:
     return Standing(job.id, job.state, job.fence)
 
 
-def keep(db: Connection, job: Job, kept: StoredResult, ended: AttemptEnd, *, rejected: bool) -> Job | None:
-    """Move transcribing → transcribed | rejected, with the answer and the reserved names."""
-    group = kept.group
-    if job.state is not JobState.TRANSCRIBING:
-        _check_kept(db, job)
-        db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
-    if not _reserve(db, job.id, [group.path(name) for name in group.names]):
+def store_result(
+    db: Connection, job: Job, result: StoredResult, ended: AttemptEnd, *, rejected: bool
+) -> Job | None:
+    """Move transcribing → transcribed | rejected, with the answer and the reserved names.
+
+    Returns:
+        The job in its new state; None where another live job has reserved one of the names.
+    """
+    if not _write_result(db, job.id, result):
         return None
+    state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
+    row = _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
+    attempt_rows.end_attempt(db, job.id, ended)
+    return job_of(row, result)
+
+
+def rename_outputs(db: Connection, job: Job, result: StoredResult) -> Job | None:
+    """Reserve other names for a result that is stored already; returns as :func:`store_result`."""
+    # A node that was thought dead must not take names for a job that another node has published.
+    row = db.execute(
+        f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ? AND fence = ? AND {_KEPT}", (job.id, job.fence)
+    ).fetchone()
+    if row is None:
+        raise LateTransitionError(f"job {job.id} has no stored result any more")
+    db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
+    return job_of(row, result) if _write_result(db, job.id, result) else None
+
+
+def reject_result(db: Connection, job: Job, error: StoredResult) -> Job | None:
+    """Move transcribed → rejected: the result cannot be published; returns as :func:`store_result`."""
+    if rename_outputs(db, job, error) is None:
+        return None
+    return job_of(_move(db, standing_of(job), JobState.REJECTED, "due_at = 0"), error)
+
+
+def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
+    group = result.group
+    if not _reserve(db, job_id, [group.path(name) for name in group.names]):
+        return False
     db.execute(
         "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
         " document = excluded.document, sha256 = excluded.sha256, root = excluded.root,"
         " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
-        (job.id, kept.document, kept.sha256, group.root, group.directory, group.audio, _pack(group.sidecars)),
+        (
+            *(job_id, result.document, result.sha256),
+            *(group.root, group.directory, group.audio, _pack(group.sidecars)),
+        ),
     )
-    if job.state is not JobState.TRANSCRIBING:
-        row = db.execute(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
-        return job_of(row, kept)
-    state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
-    row = _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
-    attempt_rows.end_attempt(db, job.id, ended)
-    return job_of(row, kept)
-
-
-def _check_kept(db: Connection, job: Job) -> None:
-    """A node that was thought dead must not take names for a job that another has filed."""
-    values = (job.id, job.fence)
-    if db.execute(f"SELECT 1 FROM jobs WHERE id = ? AND fence = ? AND {_KEPT}", values).fetchone() is None:
-        raise LateTransitionError(f"job {job.id} is not kept any more")
+    return True
 
 
 def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
@@ -314,7 +335,7 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
         " attempts = attempts - ?,"
         " ambiguous = ambiguous + ?, crashes = 0, code = ?, reason = ?",
         (
-            *(due_at, retry.pin, retry.spent_seconds),
+            *(due_at, retry.assigned_provider, retry.spent_seconds),
             *(int(not ended.counted), int(ended.ambiguous), retry.code, retry.reason),
         ),
     )

@@ -53,7 +53,7 @@ def record(db: Connection, job: Job, outcome: Outcome, now: float) -> None:
             rows.end(db, rows.standing_of(job), JobState.WITHDRAWN, reason=outcome.reason)
             if outcome.attempt:
                 attempt_rows.end_attempt(db, job.id, outcome.attempt)
-        case Retry() if job.state.is_kept:
+        case Retry() if job.state.has_result:
             rows.defer_publishing(db, job, now + outcome.after_seconds, outcome.code, outcome.reason)
         case Retry():
             rows.requeue(db, job, now + outcome.after_seconds, outcome)

@@ -17,7 +17,7 @@ from results import Curve, Row, at_most
 from dropscribe.core.model import AttemptEnd, FileSnapshot, Group, JobState, NewJob, StoredResult
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import Store
-from dropscribe.queue.sql import intake_queries, rows
+from dropscribe.queue.sql import intake_queries, result_rows, rows
 
 SIZES = (1_000, 10_000, 100_000)
 HISTORY = 1_000_000
@@ -98,7 +98,9 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
         claimed = [step(lambda db: rows.claim(db, request, time.time(), 0))[0] for _ in new]
     with _timed(spent, "keep"):
         for job in claimed:
-            step(lambda db, job=job: rows.store_result(db, job, _kept(job.path), _ENDED, rejected=False))
+            step(
+                lambda db, job=job: result_rows.store_result(db, job, _kept(job.path), _ENDED, rejected=False)
+            )
     with _timed(spent, "publish"):
         for job in claimed:
             filed = b"/done/" + job.path

@@ -18,7 +18,7 @@ from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.nodes import Node, beat
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.engine import Plan, ProviderLimits
-from dropscribe.queue.sql import rows
+from dropscribe.queue.sql import result_rows, rows
 
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
@@ -188,7 +188,9 @@ def kept_as(tmp_path, name):
 
 
 def keep(store, job, kept):
-    return store.call(lambda db: rows.store_result(db, job, kept, AttemptEnd(1.0), rejected=False)).result()
+    return store.call(
+        lambda db: result_rows.store_result(db, job, kept, AttemptEnd(1.0), rejected=False)
+    ).result()
 
 
 def test_a_node_that_thaws_takes_no_names_for_what_another_has_filed(store, other, tmp_path):

@@ -10,7 +10,7 @@ import structlog
 
 from dropscribe.core.errors import StoreAway, StoreUnusable
 from dropscribe.queue.embedded.engine import EmbeddedEngine
-from dropscribe.queue.sql import rows
+from dropscribe.queue.sql import result_rows
 
 if TYPE_CHECKING:
     from dropscribe.config.model import Config
@@ -42,7 +42,7 @@ def open_engine(config: Config, own: Store, limits: RetryLimits) -> RowsEngine:
 
 def _refuse_unpublished(own: Store) -> None:
     """An answer that was paid for stays in the queue that holds it, where a cluster would not find it."""
-    count = own.call(rows.count_stored_results).result()
+    count = own.call(result_rows.count_stored_results).result()
     if count:
         raise StoreUnusable(
             str(own.path),

@@ -28,6 +28,7 @@ from dropscribe.queue.sql import (
     hold_rows,
     intake_queries,
     result_cache,
+    result_rows,
     rows,
     stats,
     transactions,
@@ -125,7 +126,7 @@ class RowsEngine(abc.ABC):
         """See the seam. While the disk is full it waits for room: the answer is in memory alone."""
 
         def write(db: Connection) -> Job | None:
-            moved = rows.store_result(db, job, result, ended, rejected=rejected)
+            moved = result_rows.store_result(db, job, result, ended, rejected=rejected)
             if moved is not None and booking is not None:
                 transactions.book(db, job, result.document, booking, self.now())
             return moved
@@ -137,11 +138,11 @@ class RowsEngine(abc.ABC):
 
     async def rename_outputs(self, job: Job, result: StoredResult) -> Job | None:
         """See the interface."""
-        return await self._durably(lambda db: rows.rename_outputs(db, job, result))
+        return await self._durably(lambda db: result_rows.rename_outputs(db, job, result))
 
     async def reject_result(self, job: Job, error: StoredResult) -> Job | None:
         """See the interface."""
-        return await self._durably(lambda db: rows.reject_result(db, job, error))
+        return await self._durably(lambda db: result_rows.reject_result(db, job, error))
 
     async def find_result(self, key: AnswerKey, keep_seconds: float) -> CachedResult | None:
         """See the seam."""
@@ -313,7 +314,7 @@ class RowsEngine(abc.ABC):
 
         def look(db: Connection) -> bool:
             due = [rows.next_due_at(db, name, routes) for name, routes in routes_by_lane]
-            due += [rows.oldest_kept_due_at(db, folder) for folder in folders]
+            due += [result_rows.oldest_publishing_at(db, folder) for folder in folders]
             return any(at is not None and at <= latest for at in due)
 
         is_due = await self.store.do(look)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import routes_for
-from dropscribe.queue.sql import budget_usage, hold_rows, intake_queries, rows
+from dropscribe.queue.sql import budget_usage, hold_rows, intake_queries, result_rows, rows
 from dropscribe.queue.sql.probes import newest_untried
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def slow(db: Connection, provider: str, until: float) -> None:
 def draw_kept(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
     """The job that a publishing ticket stands for; None where it is void."""
     db.execute(f"UPDATE jobs SET node = ? WHERE id = ? AND ticket = ? AND {_KEPT}", (node, job_id, ticket))
-    found = rows.kept_jobs(db, "jobs.id = ? AND ticket = ?", (job_id, ticket))
+    found = result_rows.jobs_with_result(db, "jobs.id = ? AND ticket = ?", (job_id, ticket))
     return found[0] if found else None
 
 

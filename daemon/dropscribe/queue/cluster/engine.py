@@ -24,7 +24,7 @@ from dropscribe.queue.cluster.node_registration import Membership
 from dropscribe.queue.cluster.slot_limiter import SlotLimiter
 from dropscribe.queue.cluster.worker_pool import END_SECONDS
 from dropscribe.queue.rows_engine import FULL_LOOK_SECONDS, RowsEngine
-from dropscribe.queue.sql import hold_rows, intake_queries, rows, transactions
+from dropscribe.queue.sql import hold_rows, intake_queries, result_rows, rows, transactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,7 +148,7 @@ class ClusterEngine(RowsEngine):
             return await super().store_result(job, result, ended, rejected=rejected, booking=booking)
         except rows.LateTransitionError:
             found = await self._durably(
-                lambda db: rows.kept_jobs(db, "jobs.id = ? AND fence = ?", (job.id, job.fence))
+                lambda db: result_rows.jobs_with_result(db, "jobs.id = ? AND fence = ?", (job.id, job.fence))
             )
             if not found or found[0].result is None or found[0].result.document != result.document:
                 raise

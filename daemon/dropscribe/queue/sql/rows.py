@@ -15,7 +15,6 @@ from dropscribe.core.model import (
     TRANSITIONS,
     AttemptEnd,
     FileSnapshot,
-    Group,
     Job,
     JobState,
     Retry,
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
 
 LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
-_KEPT = "state IN ('transcribed', 'rejected')"
-_JOB_COLUMNS = (
+HAS_RESULT = "state IN ('transcribed', 'rejected')"
+JOB_COLUMNS = (
     "id, folder, directory, name, device, inode, size_bytes, mtime_ns, stable_inodes, incomplete, state, "
     "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin, fence"
 )
@@ -71,7 +70,7 @@ def inode_of_row(value: int) -> int:
 
 
 def job_of(row: tuple, kept: StoredResult | None = None) -> Job:  # type: ignore[type-arg]  # sqlite rows are untyped
-    """The Job that a row of ``_JOB_COLUMNS`` holds."""
+    """The Job that a row of ``JOB_COLUMNS`` holds."""
     state = JobState(row[10])
     return Job(
         id=row[0],
@@ -167,7 +166,7 @@ def begin_attempt(
     """Move queued → transcribing; the attempt is counted here. *changes* are a constant of the caller's."""
     row = db.execute(
         "UPDATE jobs SET state = 'transcribing', provider = ?, attempts = attempts + 1, fence = fence + 1"
-        f"{changes} WHERE id = ? RETURNING {_JOB_COLUMNS},"
+        f"{changes} WHERE id = ? RETURNING {JOB_COLUMNS},"
         " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
         (provider, *values, job_id),
     ).fetchone()
@@ -206,119 +205,6 @@ def standing_of(job: Job) -> Standing:
     return Standing(job.id, job.state, job.fence)
 
 
-def store_result(
-    db: Connection, job: Job, result: StoredResult, ended: AttemptEnd, *, rejected: bool
-) -> Job | None:
-    """Move transcribing → transcribed | rejected, with the answer and the reserved names.
-
-    Returns:
-        The job in its new state; None where another live job has reserved one of the names.
-    """
-    if not _write_result(db, job.id, result):
-        return None
-    state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
-    row = _move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
-    attempt_rows.end_attempt(db, job.id, ended)
-    return job_of(row, result)
-
-
-def rename_outputs(db: Connection, job: Job, result: StoredResult) -> Job | None:
-    """Reserve other names for a result that is stored already; returns as :func:`store_result`."""
-    # A node that was thought dead must not take names for a job that another node has published.
-    row = db.execute(
-        f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ? AND fence = ? AND {_KEPT}", (job.id, job.fence)
-    ).fetchone()
-    if row is None:
-        raise LateTransitionError(f"job {job.id} has no stored result any more")
-    db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
-    return job_of(row, result) if _write_result(db, job.id, result) else None
-
-
-def reject_result(db: Connection, job: Job, error: StoredResult) -> Job | None:
-    """Move transcribed → rejected: the result cannot be published; returns as :func:`store_result`."""
-    if rename_outputs(db, job, error) is None:
-        return None
-    return job_of(_move(db, standing_of(job), JobState.REJECTED, "due_at = 0"), error)
-
-
-def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
-    group = result.group
-    if not _reserve(db, job_id, [group.path(name) for name in group.names]):
-        return False
-    db.execute(
-        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
-        " document = excluded.document, sha256 = excluded.sha256, root = excluded.root,"
-        " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
-        (
-            *(job_id, result.document, result.sha256),
-            *(group.root, group.directory, group.audio, _pack(group.sidecars)),
-        ),
-    )
-    return True
-
-
-def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
-    """Have the names, unless another live job has one of them."""
-    pairs = ", ".join(["(?, ?)"] * len(paths))
-    values = [value for path in paths for value in (path, job_id)]
-    added = db.execute(
-        f"INSERT INTO reservations VALUES {pairs} ON CONFLICT (path) DO NOTHING",
-        values,  # marks alone
-    ).rowcount
-    if added < len(paths):
-        db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
-    return added == len(paths)
-
-
-def _pack(sidecars: tuple[tuple[str, bytes], ...]) -> bytes:
-    return b"/".join(form.encode() + b"\0" + name for form, name in sidecars)
-
-
-def unpack_sidecars(packed: bytes) -> tuple[tuple[str, bytes], ...]:
-    """(form, name) of the column ``answers.sidecars``."""
-    pairs = (entry.partition(b"\0") for entry in packed.split(b"/") if entry)
-    return tuple((form.decode(), name) for form, _, name in pairs)
-
-
-def due_for_publishing(db: Connection, now: float, limit: int) -> list[Job]:
-    """Kept jobs whose files may be written now, oldest due first."""
-    return kept_jobs(db, "due_at <= ? ORDER BY due_at, jobs.id LIMIT ?", (now, limit))
-
-
-def kept_jobs(db: Connection, which: str, values: tuple[object, ...]) -> list[Job]:
-    """Jobs with their kept answers; *which* is a constant of the caller's."""
-    columns = ", ".join("jobs." + column for column in _JOB_COLUMNS.split(", "))
-    rows = db.execute(
-        f"SELECT {columns}, document, sha256, root, answers.directory, audio, sidecars"  # constants
-        f" FROM jobs JOIN answers ON answers.job_id = jobs.id WHERE {_KEPT} AND {which}",
-        values,
-    ).fetchall()
-    return [job_of(row, _kept_of(row[20:])) for row in rows]
-
-
-def _kept_of(row: tuple) -> StoredResult:  # type: ignore[type-arg]  # sqlite rows are untyped
-    document, sha256, root, directory, audio, sidecars = row
-    return StoredResult(document, sha256, Group(root, directory, audio, unpack_sidecars(sidecars)))
-
-
-def next_publishing_at(db: Connection, now: float) -> float | None:
-    """When the next kept job that is not due yet will be, or None."""
-    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND due_at > ?", (now,)).fetchone()
-    return row[0]  # type: ignore[no-any-return]  # a REAL column
-
-
-def oldest_kept_due_at(db: Connection, folder: str) -> float | None:
-    """When the first kept job of *folder* is due, or None."""
-    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {_KEPT} AND folder = ?", (folder,)).fetchone()
-    return row[0]  # type: ignore[no-any-return]  # a REAL column
-
-
-def count_stored_results(db: Connection) -> int:
-    """Jobs whose answer is stored and whose files are not written yet."""
-    count: int = db.execute(f"SELECT count(*) FROM jobs WHERE {_KEPT}").fetchone()[0]
-    return count
-
-
 def clamp_due(db: Connection, latest: float) -> None:
     """Nothing is due later than *latest*."""
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {LIVE} AND due_at > ?", (latest, latest))
@@ -327,7 +213,7 @@ def clamp_due(db: Connection, latest: float) -> None:
 def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
     """Move transcribing → queued; an attempt that does not count, or was none, is given back."""
     ended = retry.attempt or AttemptEnd(0.0, counted=False)
-    _move(
+    move(
         db,
         standing_of(job),
         JobState.QUEUED,
@@ -350,7 +236,7 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
 def defer_publishing(db: Connection, job: Job, due_at: float, code: str, reason: str) -> None:
     """The files could not be written yet; the answer stays kept."""
     db.execute(
-        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {_KEPT}",
+        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {HAS_RESULT}",
         (due_at, code, reason, job.id),
     )
 
@@ -364,22 +250,22 @@ def end(
     reason: str = "",
 ) -> None:
     """A live state → an ended one; a trigger lets the kept answer and the reserved names go."""
-    _move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
+    move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
 
 
-def _move(
+def move(
     db: Connection,
     leaving: Standing,
     state: JobState,
     changes: str,
     values: tuple[object, ...] = (),
 ) -> tuple:  # type: ignore[type-arg]  # rows are untyped
-    """Returns the row as it is now."""
+    """One transition; returns the row as it is now. Constants of the caller's are put into the SQL."""
     if state not in TRANSITIONS[leaving.state]:
         raise LateTransitionError(f"no way from {leaving.state} to {state}")
     row: tuple | None = db.execute(  # type: ignore[type-arg]  # as above
         f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?"  # callers pass constants
-        f" AND fence = coalesce(?, fence) RETURNING {_JOB_COLUMNS}",
+        f" AND fence = coalesce(?, fence) RETURNING {JOB_COLUMNS}",
         (state, *values, leaving.job_id, leaving.state, leaving.fence),
     ).fetchone()
     if row is None:
@@ -390,14 +276,14 @@ def _move(
 def interrupted(db: Connection, which: str = "TRUE", values: tuple[object, ...] = ()) -> list[Job]:
     """Jobs whose attempt was cut off by the daemon's own end; *which* is a constant of the caller's."""
     rows = db.execute(
-        f"SELECT {_JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing' AND {which}", values
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing' AND {which}", values
     ).fetchall()
     return [job_of(row) for row in rows]
 
 
 def hand_back(db: Connection, job: Job, due_at: float) -> None:
     """Move transcribing → queued because the daemon ended; counts towards max_crashes alone."""
-    _move(
+    move(
         db,
         standing_of(job),
         JobState.QUEUED,

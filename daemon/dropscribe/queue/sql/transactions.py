@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import JobState, Published, Retry, Withdrawn
 from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_seconds
 from dropscribe.core.routing import BACKLOG
-from dropscribe.queue.sql import attempt_rows, budget_usage, hold_rows, result_cache, rows
+from dropscribe.queue.sql import attempt_rows, budget_usage, hold_rows, result_cache, result_rows, rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,8 @@ def claim(
             times.append(rows.next_due_at(db, request.provider, request.routes))
     due: list[Job] = []
     if most_due:
-        due = rows.due_for_publishing(db, now, most_due)
-        times.append(rows.next_publishing_at(db, now))
+        due = result_rows.due_for_publishing(db, now, most_due)
+        times.append(result_rows.next_publishing_at(db, now))
     # What is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
 

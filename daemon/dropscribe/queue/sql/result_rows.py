@@ -1,0 +1,125 @@
+"""Rows of stored results: answers that wait to be published, and the names that they reserve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import AttemptEnd, Group, Job, JobState, StoredResult
+from dropscribe.queue.sql import attempt_rows
+from dropscribe.queue.sql.rows import HAS_RESULT, JOB_COLUMNS, LateTransitionError, job_of, move, standing_of
+
+if TYPE_CHECKING:
+    from dropscribe.queue.sql.database import Connection
+
+
+def store_result(
+    db: Connection, job: Job, result: StoredResult, ended: AttemptEnd, *, rejected: bool
+) -> Job | None:
+    """Move transcribing → transcribed | rejected, with the answer and the reserved names.
+
+    Returns:
+        The job in its new state; None where another live job has reserved one of the names.
+    """
+    if not _write_result(db, job.id, result):
+        return None
+    state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
+    row = move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
+    attempt_rows.end_attempt(db, job.id, ended)
+    return job_of(row, result)
+
+
+def rename_outputs(db: Connection, job: Job, result: StoredResult) -> Job | None:
+    """Reserve other names for a result that is stored already; returns as :func:`store_result`."""
+    # A node that was thought dead must not take names for a job that another node has published.
+    row = db.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ? AND fence = ? AND {HAS_RESULT}", (job.id, job.fence)
+    ).fetchone()
+    if row is None:
+        raise LateTransitionError(f"job {job.id} has no stored result any more")
+    db.execute("DELETE FROM reservations WHERE job_id = ?", (job.id,))
+    return job_of(row, result) if _write_result(db, job.id, result) else None
+
+
+def reject_result(db: Connection, job: Job, error: StoredResult) -> Job | None:
+    """Move transcribed → rejected: the result cannot be published; returns as :func:`store_result`."""
+    if rename_outputs(db, job, error) is None:
+        return None
+    return job_of(move(db, standing_of(job), JobState.REJECTED, "due_at = 0"), error)
+
+
+def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
+    group = result.group
+    if not _reserve(db, job_id, [group.path(name) for name in group.names]):
+        return False
+    db.execute(
+        "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
+        " document = excluded.document, sha256 = excluded.sha256, root = excluded.root,"
+        " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
+        (
+            *(job_id, result.document, result.sha256),
+            *(group.root, group.directory, group.audio, _pack(group.sidecars)),
+        ),
+    )
+    return True
+
+
+def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
+    """Have the names, unless another live job has one of them."""
+    pairs = ", ".join(["(?, ?)"] * len(paths))
+    values = [value for path in paths for value in (path, job_id)]
+    added = db.execute(
+        f"INSERT INTO reservations VALUES {pairs} ON CONFLICT (path) DO NOTHING",
+        values,  # marks alone
+    ).rowcount
+    if added < len(paths):
+        db.execute("DELETE FROM reservations WHERE job_id = ?", (job_id,))
+    return added == len(paths)
+
+
+def _pack(sidecars: tuple[tuple[str, bytes], ...]) -> bytes:
+    return b"/".join(form.encode() + b"\0" + name for form, name in sidecars)
+
+
+def unpack_sidecars(packed: bytes) -> tuple[tuple[str, bytes], ...]:
+    """(form, name) of the column ``answers.sidecars``."""
+    pairs = (entry.partition(b"\0") for entry in packed.split(b"/") if entry)
+    return tuple((form.decode(), name) for form, _, name in pairs)
+
+
+def due_for_publishing(db: Connection, now: float, limit: int) -> list[Job]:
+    """Kept jobs whose files may be written now, oldest due first."""
+    return jobs_with_result(db, "due_at <= ? ORDER BY due_at, jobs.id LIMIT ?", (now, limit))
+
+
+def jobs_with_result(db: Connection, which: str, values: tuple[object, ...]) -> list[Job]:
+    """Jobs with their kept answers; *which* is a constant of the caller's."""
+    columns = ", ".join("jobs." + column for column in JOB_COLUMNS.split(", "))
+    rows = db.execute(
+        f"SELECT {columns}, document, sha256, root, answers.directory, audio, sidecars"  # constants
+        f" FROM jobs JOIN answers ON answers.job_id = jobs.id WHERE {HAS_RESULT} AND {which}",
+        values,
+    ).fetchall()
+    return [job_of(row, _result_of(row[20:])) for row in rows]
+
+
+def _result_of(row: tuple) -> StoredResult:  # type: ignore[type-arg]  # sqlite rows are untyped
+    document, sha256, root, directory, audio, sidecars = row
+    return StoredResult(document, sha256, Group(root, directory, audio, unpack_sidecars(sidecars)))
+
+
+def next_publishing_at(db: Connection, now: float) -> float | None:
+    """When the next kept job that is not due yet will be, or None."""
+    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {HAS_RESULT} AND due_at > ?", (now,)).fetchone()
+    return row[0]  # type: ignore[no-any-return]  # a REAL column
+
+
+def oldest_publishing_at(db: Connection, folder: str) -> float | None:
+    """When the first kept job of *folder* is due, or None."""
+    row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {HAS_RESULT} AND folder = ?", (folder,)).fetchone()
+    return row[0]  # type: ignore[no-any-return]  # a REAL column
+
+
+def count_stored_results(db: Connection) -> int:
+    """Jobs whose answer is stored and whose files are not written yet."""
+    count: int = db.execute(f"SELECT count(*) FROM jobs WHERE {HAS_RESULT}").fetchone()[0]
+    return count

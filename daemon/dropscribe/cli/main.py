@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.loading import loading_for_good
+from dropscribe.cli.streams import discard_unwritten_output, prepare_standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,17 +25,19 @@ COMMANDS = {
     "check": "read the config and look at every folder; --online: ask the providers too",
     "plan": "a dry run: what would be taken, what it would cost, and what is left alone and why",
     "status": "what waits, is in flight, is held, was done and failed",
+    "list": "the files themselves, newest first, with their place or the reason",
     "why": "the story of one file: its rule, its state, what it waits for, every attempt",
     "retry": "take failed files back into their inbox",
     "release": "let go on what was in an inbox on its rule's first start (backlog: ask)",
     "forget": "let go of the answers that are kept of a recording, by its file or its SHA-256",
-    "transcribe": "one file through one provider to standard output; no folder involved",
+    "transcribe": "files through one provider to standard output or into a folder; no folder rule involved",
     "init": "write a commented config and make its folders, ready for run",
     "schema": "the config's JSON Schema, for editors",
 }
 
 EPILOG = """\
-The config is -c, else $DROPSCRIBE_CONFIG, else ./dropscribe.yaml, else /etc/dropscribe/config.yaml.
+The config is -c, else $DROPSCRIBE_CONFIG, else ./dropscribe.yaml (yours or root's, in a folder that nobody
+else may write to), else $XDG_CONFIG_HOME/dropscribe/config.yaml, else /etc/dropscribe/config.yaml.
 
 exit codes: 0 all well, 2 usage, 3 some file failed, 69 another daemon has this state directory or
 inbox, 70 a bug, 74 input/output, 75 something is left waiting, 78 config
@@ -87,6 +90,37 @@ def _why_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help="in an inbox, in done or in failed")
 
 
+def _list_arguments(command: argparse.ArgumentParser) -> None:
+    _json_arguments(command)
+    command.add_argument("--failed", action="store_true", help="files that failed")
+    command.add_argument("--waiting", action="store_true", help="files that are not finished")
+    command.add_argument("--done", action="store_true", help="files that were transcribed")
+    command.add_argument("--folder", metavar="NAME", help="files of this rule only")
+    command.add_argument(
+        "--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"
+    )
+    command.add_argument(
+        "--limit", metavar="N", type=_positive, default=100, help="at most N files; default: 100"
+    )
+
+
+def _age_seconds(text: str) -> float:
+    from dropscribe.config.quantities import parse_duration  # noqa: PLC0415  # not paid for by --help
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        words = ", ".join(str(part) for part in error.args if part)
+        raise argparse.ArgumentTypeError(f"{text!r} {words}") from error
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def _retry_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
     command.add_argument("files", nargs="*", metavar="FILE", help="audio in a failed folder")
@@ -108,13 +142,16 @@ def _forget_arguments(command: argparse.ArgumentParser) -> None:
 
 def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
-    command.add_argument("file", metavar="FILE", help="audio, wherever it is; it stays where it is")
+    command.add_argument(
+        "files", nargs="+", metavar="FILE", help="audio, which stays where it is; - is standard input"
+    )
     command.add_argument(
         "--provider", metavar="NAME", help="default: the only one, or the first in the config"
     )
     command.add_argument(
         "--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt"
     )
+    command.add_argument("--output", metavar="DIR", help="write into DIR, not to standard output")
 
 
 def _init_arguments(command: argparse.ArgumentParser) -> None:
@@ -130,6 +167,7 @@ _ARGUMENTS = {
     "check": _check_arguments,
     "plan": _json_arguments,
     "status": _json_arguments,
+    "list": _list_arguments,
     "why": _why_arguments,
     "retry": _retry_arguments,
     "release": _release_arguments,
@@ -142,6 +180,7 @@ _ARGUMENTS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    prepare_standard_streams()
     options = build_parser().parse_args(arguments)
     try:
         from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
@@ -153,14 +192,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = int(command.execute(options))
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone (`| head`); Python would complain once more when it closes stdout.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_unwritten_output()  # the reader has gone: `| head`
         return exit_codes.OK
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the outermost edge: every error becomes words
         from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
 
+        discard_unwritten_output()
         return explain(error)
     return code

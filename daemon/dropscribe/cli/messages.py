@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
@@ -48,6 +49,13 @@ def explain(error: Exception) -> int:
     if code == exit_codes.BUG:
         traceback.print_exception(error)
     say(f"dropscribe: {text}")
+    return code
+
+
+def explain_file(file: bytes, error: Exception) -> int:
+    """Say what *error* means for one of several files and return its exit code."""
+    text, code = _words_and_code(error)
+    say(f"dropscribe: {text if show_path(os.path.basename(file)) in text else f'{show_path(file)}: {text}'}")
     return code
 
 

@@ -12,13 +12,24 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
 from dropscribe.cli.options import read_config
 from dropscribe.cli.queue_reader import QueueLook, look_at_queue
-from dropscribe.cli.tables import duration_words, one_line, plural, render_table, time_words
+from dropscribe.cli.tables import (
+    duration_words,
+    one_line,
+    plural,
+    render_table,
+    terminal_width,
+    time_words,
+    wrap,
+)
 from dropscribe.core.budget import BUDGET_CODE
+from dropscribe.core.model import JobState
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.engine import Stats
+from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.service.status import WATCHED_ELSEWHERE, status_document
+from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
     import argparse
@@ -29,10 +40,13 @@ if TYPE_CHECKING:
 
 _WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 
+_NEWEST_FAILED = 3
+"""How many failed files are named."""
+
 _FILE_TROUBLES = (
     ("blocked", "may not be read; 'why FILE' tells the remedy"),
     ("backlog", "from before the first start; 'dropscribe release --folder NAME' lets them go"),
-    ("failed", "failed; 'why FILE' tells the reason, 'retry' takes them back"),
+    ("failed", "failed; 'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back"),
     ("maybe_paid_twice", "may have been paid for twice: an answer was lost on the way"),
 )
 
@@ -52,7 +66,24 @@ def read_status(config: Config, look: QueueLook, now: float) -> dict[str, Any]:
     look.freeze()
     stats = read_stats(look.db, build_plan(config), now) if look.db else Stats({}, (), nodes=look.nodes)
     live = _caught_up(config, look) if look.is_here else _own_look(config, look)
-    return status_document(config, stats, live, running=look.is_running, now=now)
+    document = status_document(config, stats, live, running=look.is_running, now=now)
+    return document | {"newest_failed": _newest_failed(config, look)}
+
+
+def _newest_failed(config: Config, look: QueueLook) -> list[dict[str, Any]]:
+    if look.db is None:
+        return []
+    wanted = FileFilter(folders=list(config.folders), states=[JobState.FAILED])
+    return [
+        {
+            "folder": job.folder,
+            "file": path_text(job.filed or job.path),
+            "code": job.code or None,
+            "reason": job.reason or None,
+            "at": utc_text(job.ended_at or job.received_at),
+        }
+        for job in read_files(look.db, wanted, _NEWEST_FAILED)
+    ]
 
 
 def _caught_up(config: Config, look: QueueLook) -> dict[str, Any]:
@@ -122,13 +153,19 @@ def _look_at_inbox(rule: FolderRule, look: QueueLook) -> dict[str, Any]:
 def render_status(document: dict[str, Any], now: float) -> str:
     """The same for people."""
     parts = [
-        "\n".join([_running_words(document), *(f"  {line}" for line in _troubles(document, now))]),
+        "\n".join([_running_words(document), *(_trouble_line(line) for line in _troubles(document, now))]),
         _node_table(document, now),
         _folder_table(document),
+        _failed_table(document, now),
         _provider_table(document),
         _budget_table(document),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _trouble_line(words: str) -> str:
+    width = terminal_width()
+    return "  " + wrap(words, None if width is None else width - 2, "    ")
 
 
 def _running_words(document: dict[str, Any]) -> str:
@@ -208,6 +245,14 @@ def _folder_table(document: dict[str, Any]) -> str:
     rows = [_folder_row(name, folder) for name, folder in document["folders"].items()]
     numbers = ["WAITING", "IN FLIGHT", "DONE", "FAILED"]
     return render_table(["FOLDER", "INBOX", *numbers, "OLDEST", "WHAT WAITS"], rows, numbers=numbers)
+
+
+def _failed_table(document: dict[str, Any], now: float) -> str:
+    rows = [
+        [time_words(_unix(failed["at"]), now), failed["code"] or "", failed["file"]]
+        for failed in document["newest_failed"]
+    ]
+    return render_table(["NEWEST FAILED", "CODE", "FILE"], rows) if rows else ""
 
 
 def _folder_row(name: str, folder: dict[str, Any]) -> list[str]:

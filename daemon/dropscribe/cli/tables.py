@@ -1,7 +1,9 @@
-"""Tables, times and amounts as people read them. Pure, but for the local time zone."""
+"""Tables, times and amounts as people read them; all that is asked of outside is time zone and terminal."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 import unicodedata
 from typing import TYPE_CHECKING
@@ -12,19 +14,57 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _GAP = "  "
+_NARROWEST = 20
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
+def terminal_width() -> int | None:
+    """Columns of the terminal that standard output is; None where it is none, and nothing is wrapped."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrap(text: str, width: int | None, indent: str = "") -> str:
+    """*text* broken between words to *width* columns; further lines are indented. None leaves it whole."""
+    if width is None or len(indent) + _NARROWEST > width:
+        return text
+    lines: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if line and display_width(longer) > width - (len(indent) if lines else 0):
+            lines.append(line)
+            line = word
+        else:
+            line = longer
+    return f"\n{indent}".join([*lines, line])
+
+
 def render_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> str:
-    """Columns as wide as their widest cell; the last one is not padded.
+    """Columns as wide as their widest cell; on a terminal the last one is wrapped between words.
 
     Args:
         numbers: Heads of the columns that are set to the right.
     """
+    width = terminal_width()
     cells = [[one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
     to_right = [name in numbers for name in head]
-    return "\n".join(_render_row(row, widths, to_right) for row in cells)
+    lines = [_render_row(row, widths, to_right) for row in cells]
+    if width is None or max(map(display_width, lines)) <= width:
+        return "\n".join(lines)
+    margin = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
+    if margin + _NARROWEST > width:
+        return "\n".join(_render_narrow(row, widths, to_right, width) for row in cells)
+    last = [wrap(row[-1], width - margin).replace("\n", "\n" + " " * margin) for row in cells]
+    wrapped = [[*row[:-1], cell] for row, cell in zip(cells, last, strict=True)]
+    return "\n".join(_render_row(row, widths, to_right) for row in wrapped)
+
+
+def _render_narrow(row: Sequence[str], widths: Sequence[int], to_right: Sequence[bool], width: int) -> str:
+    """The last cell on lines of its own, below the others."""
+    first = _render_row(row[:-1], widths[:-1], to_right[:-1])
+    below = wrap(row[-1], width - len(_GAP), _GAP)
+    return f"{first}\n{_GAP}{below}" if row[-1] else first
 
 
 def _render_row(row: Sequence[str], widths: Sequence[int], to_right: Sequence[bool]) -> str:
@@ -38,11 +78,14 @@ def _render_row(row: Sequence[str], widths: Sequence[int], to_right: Sequence[bo
 def render_facts(facts: Sequence[tuple[str, str]]) -> str:
     """Name and words, the words in one column; further lines of one entry are indented to it."""
     width = max((display_width(name) for name, _ in facts), default=0)
-    margin = "\n" + " " * (width + len(_GAP))
+    indent = " " * (width + len(_GAP))
+    columns = terminal_width()
+    room = None if columns is None else max(columns - len(indent), _NARROWEST)
     lines = []
     for name, words in facts:
         space = " " * (width - display_width(name))
-        text = margin.join(one_line(line) for line in words.split("\n"))
+        wrapped = "\n".join(wrap(one_line(line), room) for line in words.split("\n"))
+        text = wrapped.replace("\n", "\n" + indent)
         lines.append(f"{name}{space}{_GAP}{text}".rstrip())
     return "\n".join(lines)
 

@@ -1,21 +1,36 @@
-"""``dropscribe transcribe FILE``: one file through one provider to standard output; no folder involved."""
+"""``dropscribe transcribe FILE…``: files through one provider; no folder rule involved.
+
+The transcripts go to standard output, or into a folder. Nothing that is there is overwritten.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
+import shutil
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.messages import say, show_path
+from dropscribe.cli.messages import explain_file, say, show_path
 from dropscribe.cli.options import log_to_stderr, named, read_config
 from dropscribe.cli.progress import Progress
 from dropscribe.config.build import has_local_engine
 from dropscribe.config.find import find_config
 from dropscribe.config.load import parse_config
-from dropscribe.core.errors import AudioChanged, AudioRejected, ConfigError, Problem
+from dropscribe.core.errors import (
+    AudioChanged,
+    AudioError,
+    AudioRejected,
+    ConfigError,
+    Problem,
+    ProviderError,
+)
+from dropscribe.core.naming import free_name, split_name
 from dropscribe.files.audio import AudioFile
 from dropscribe.providers.build import build_provider
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
@@ -23,7 +38,7 @@ from dropscribe.transcripts.render import RENDERERS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from dropscribe.config.model import Config, ProviderConfig
@@ -32,21 +47,66 @@ _LOCAL_ALONE = "providers: {local: {type: local}}\n"
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Transcribe and print; 3 where the provider would not."""
+    """Transcribe each file; 3 where a file was refused or its transcript cannot be written in that format."""
     provider = _provider(options)
     log_to_stderr([provider])
-    # Given on the command line, a symlink is what the user means.
-    path = os.path.realpath(os.fsencode(options.file))
-    with AudioFile.open(os.path.dirname(path), os.path.basename(path)) as audio:
+    output = os.fsencode(options.output) if options.output else None
+    if output is not None and not os.path.isdir(output):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), options.output)
+    code = exit_codes.OK
+    for file in options.files:
+        try:
+            code = max(code, _transcribe_one(file, provider, options.format, output))
+        except (AudioError, ProviderError, OSError) as error:
+            if len(options.files) == 1:
+                raise
+            code = max(code, explain_file(os.fsencode(file), error))
+    return code
+
+
+def _transcribe_one(file: str, provider: ProviderConfig, form: str, output: bytes | None) -> int:
+    with _opened(file) as (audio, shown):
         _refuse_unsendable(audio, provider)
-        document = asyncio.run(_transcribe(audio, provider, options.format))
-    rendered = RENDERERS[options.format](document)
+        document = asyncio.run(_transcribe(audio, provider, form))
+        rendered = RENDERERS[form](document)
     if rendered is None:
-        say(f"dropscribe: {show_path(path)}: the answer has no times, which {options.format} needs")
+        say(f"dropscribe: {show_path(shown)}: the answer has no times, which {form} needs")
         return exit_codes.SOME_FAILED
-    sys.stdout.buffer.write(rendered)
-    sys.stdout.buffer.flush()
+    if output is None:
+        sys.stdout.buffer.write(rendered)
+        sys.stdout.buffer.flush()
+    else:
+        sys.stdout.write(show_path(_write(output, shown, form, rendered)) + "\n")
     return exit_codes.OK
+
+
+def _write(output: bytes, name: bytes, form: str, rendered: bytes) -> bytes:
+    """Write under the audio's stem, or the next free number."""
+    stem = split_name(os.path.basename(name))[0]
+    wanted = stem + b"." + form.encode()
+    while True:
+        free = free_name(wanted, lambda name: not os.path.lexists(os.path.join(output, name)))
+        path = os.path.join(output, free)
+        with contextlib.suppress(FileExistsError), open(path, "xb") as target:
+            target.write(rendered)
+            return path
+
+
+@contextlib.contextmanager
+def _opened(file: str) -> Iterator[tuple[AudioFile, bytes]]:
+    """The audio and its name; ``-`` is standard input, kept in a file without a name meanwhile."""
+    if file != "-":
+        # Given on the command line, a symlink is what the user means.
+        path = os.path.realpath(os.fsencode(file))
+        with AudioFile.open(os.path.dirname(path), os.path.basename(path)) as audio:
+            yield audio, audio.name
+        return
+    with tempfile.TemporaryDirectory(prefix="dropscribe-") as folder:
+        path = os.path.join(os.fsencode(folder), b"stdin")
+        with open(path, "wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+        with AudioFile.open(os.fsencode(folder), b"stdin") as audio:
+            yield audio, b"stdin"
 
 
 def _provider(options: argparse.Namespace) -> ProviderConfig:

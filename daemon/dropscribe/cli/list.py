@@ -1,0 +1,147 @@
+"""``dropscribe list``: the files themselves, newest first, with their place or the reason."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.cli import exit_codes
+from dropscribe.cli.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
+from dropscribe.cli.options import named, read_config
+from dropscribe.cli.queue_reader import QueueLook, look_at_queue
+from dropscribe.cli.tables import moment_words, plural, render_table
+from dropscribe.core.model import JobState
+from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
+from dropscribe.queue.sql.history import read_live_states
+from dropscribe.transcripts.document import path_text, utc_text
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from dropscribe.config.model import Config, FolderRule
+
+LIST_SCHEMA = "dropscribe.list/1"
+
+_STATE_WORDS = {
+    JobState.QUEUED: "queued",
+    JobState.TRANSCRIBING: "transcribing",
+    JobState.TRANSCRIBED: "publishing",
+    JobState.REJECTED: "publishing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One file of the list.
+
+    Attributes:
+        at: Unix seconds: when it ended, or when it arrived.
+        place: Absolute path, as text: in done or failed once it is there, else in the inbox.
+        reason: Why it failed or waits; "" where there is nothing to say.
+    """
+
+    at: float
+    folder: str
+    state: str
+    place: str
+    provider: str
+    code: str
+    reason: str
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print the files as a table or as one JSON object."""
+    config = read_config(options)
+    if options.folder:
+        named(config.folders, "folder", options.folder, config)
+    with look_at_queue(config) as look:
+        rows = read_rows(config, look, options)
+    shown, more = rows[: options.limit], len(rows) > options.limit
+    if options.json:
+        document = {"schema": LIST_SCHEMA, "more": more, "files": [_row_object(row) for row in shown]}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        sys.stdout.write(_render(shown, options.limit if more else None))
+    return exit_codes.OK
+
+
+def read_rows(config: Config, look: QueueLook, options: argparse.Namespace) -> list[Row]:
+    """The files that *options* ask for, newest first; one more than the limit where there are more."""
+    folders = [options.folder] if options.folder else list(config.folders)
+    since = None if options.since is None else look.now() - options.since
+    wanted = FileFilter(folders=folders, states=_states(options), since=since)
+    jobs = read_files(look.db, wanted, options.limit + 1) if look.db and folders else []
+    rows = [_job_row(config, job) for job in jobs]
+    if options.waiting or not (options.failed or options.done):
+        rules = [config.folders[name] for name in folders]
+        rows += [row for rule in rules for row in _not_queued(config, rule, look, since)]
+    rows.sort(key=lambda row: row.at, reverse=True)
+    return rows
+
+
+def _states(options: argparse.Namespace) -> Sequence[JobState]:
+    states: list[JobState] = []
+    if options.failed:
+        states.append(JobState.FAILED)
+    if options.done:
+        states.append(JobState.DONE)
+    if options.waiting:
+        states.extend(WAITING)
+    return states
+
+
+def _job_row(config: Config, job: ListedFile) -> Row:
+    rule = config.folders[job.folder]
+    place = path_text(job.filed) if job.filed else f"{rule.inbox}/{path_text(job.path)}"
+    state = _STATE_WORDS.get(job.state, job.state.value)
+    at = job.ended_at or job.received_at
+    return Row(at, job.folder, state, place, job.provider, job.code, job.reason)
+
+
+def _not_queued(config: Config, rule: FolderRule, look: QueueLook, since: float | None) -> Iterator[Row]:
+    """Files of an inbox that have no job yet: they settle, or may not be read."""
+    if not config.watches(rule) or unavailable_reason(rule):
+        return
+    said = look.live_of(rule.name).get("waiting", {})
+    live = read_live_states(look.db, rule.name) if look.db else {}
+    for found in walk_inbox(rule):
+        if found.reason or not is_file(found) or not live.keys().isdisjoint(found.identities()):
+            continue
+        at = found.status.st_ctime if found.status else 0.0
+        if since is not None and at < since:
+            continue
+        blocked = not may_read(rule, found.path)
+        reason = said.get(path_text(found.path), "") or ("may not be read" if blocked else "")
+        place = f"{rule.inbox}/{path_text(found.path)}"
+        yield Row(at, rule.name, "blocked" if blocked else "settling", place, "", "", reason)
+
+
+def _row_object(row: Row) -> dict[str, Any]:
+    return {
+        "at": utc_text(row.at),
+        "folder": row.folder,
+        "state": row.state,
+        "place": row.place,
+        "provider": row.provider or None,
+        "code": row.code or None,
+        "reason": row.reason or None,
+    }
+
+
+def _render(rows: Sequence[Row], cut_at: int | None) -> str:
+    if not rows:
+        return "no files\n"
+    table = render_table(
+        ["WHEN", "FOLDER", "STATE", "FILE"],
+        [[moment_words(row.at), row.folder, row.state, _file_words(row)] for row in rows],
+    )
+    more = f"\nThe newest {plural(cut_at, 'file')}; more with --limit.\n" if cut_at else "\n"
+    return table + more
+
+
+def _file_words(row: Row) -> str:
+    words = ": ".join(part for part in (row.code, row.reason) if part)
+    return f"{row.place}  ({words})" if words else row.place

@@ -1,0 +1,123 @@
+"""Pages of jobs for people: filtered by folder, state, time and name, newest first."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import JobState
+from dropscribe.queue.cluster.nodes import is_shared
+from dropscribe.queue.sql.rows import join_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dropscribe.queue.sql.database import Connection
+
+WAITING = (JobState.QUEUED, JobState.TRANSCRIBING, JobState.TRANSCRIBED, JobState.REJECTED)
+
+_LAST = (
+    "coalesce(nullif({0}, ''), (SELECT {0} FROM attempts WHERE job_id = jobs.id AND code <> ''"
+    " ORDER BY attempts.id DESC LIMIT 1), '')"
+)
+"""A job's own code or reason, else that of the last attempt that failed."""
+
+_CODE, _REASON = _LAST.format("code"), _LAST.format("reason")
+_COLUMNS = (
+    "id, folder, directory, name, size_bytes, state, provider, received_at, due_at, ended_at, attempts,"
+    f" CASE state WHEN 'done' THEN '' ELSE {_CODE} END, CASE state WHEN 'done' THEN '' ELSE {_REASON} END,"
+    " filed"
+)
+
+_INSTR = "instr({}, ?) > 0"
+_POSITION = "position(? IN {}) > 0"
+
+
+@dataclass(frozen=True, slots=True)
+class FileFilter:
+    """Which jobs to list.
+
+    Attributes:
+        folders: Names of rules; empty means all.
+        states: Job states; empty means all but withdrawn ones.
+        since: Unix seconds; jobs that ended or arrived earlier are left out. None means all.
+        text: Part of the file's name or of its folder's path, in the same case; "" means all.
+        provider: Of the last attempt; "" means all.
+        code: The error code of the last attempt; "" means all.
+        before_id: Only jobs with a smaller id: the next page. None means from the newest.
+    """
+
+    folders: Sequence[str] = ()
+    states: Sequence[JobState] = ()
+    since: float | None = None
+    text: str = ""
+    provider: str = ""
+    code: str = ""
+    before_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """One job, as a list shows it.
+
+    Attributes:
+        path: Relative to the inbox.
+        filed: Absolute path of the audio in done or failed, or None.
+    """
+
+    id: int
+    folder: str
+    path: bytes
+    size_bytes: int
+    state: JobState
+    provider: str
+    received_at: float
+    due_at: float
+    ended_at: float | None
+    attempts: int
+    code: str
+    reason: str
+    filed: bytes | None
+
+
+def read_files(db: Connection, wanted: FileFilter, limit: int) -> list[ListedFile]:
+    """At most *limit* jobs, the newest arrival first."""
+    conditions, values = _conditions(wanted, _POSITION if is_shared(db) else _INSTR)
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",
+        (*values, limit),
+    )
+    return [_listed(row) for row in rows.fetchall()]
+
+
+def _conditions(wanted: FileFilter, contains: str) -> tuple[list[str], list[object]]:
+    states = wanted.states or tuple(state for state in JobState if state is not JobState.WITHDRAWN)
+    conditions = [_among("state", states)]
+    values: list[object] = [state.value for state in states]
+    if wanted.folders:
+        conditions.append(_among("folder", wanted.folders))
+        values += wanted.folders
+    if wanted.since is not None:
+        conditions.append("coalesce(ended_at, received_at) >= ?")
+        values.append(wanted.since)
+    for column, value in (("provider", wanted.provider), (_CODE, wanted.code)):
+        if value:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    if wanted.text:
+        conditions.append(f"({contains.format('name')} OR {contains.format('directory')})")
+        values += [os.fsencode(wanted.text)] * 2
+    if wanted.before_id is not None:
+        conditions.append("id < ?")
+        values.append(wanted.before_id)
+    return conditions, values
+
+
+def _among(column: str, values: Sequence[object]) -> str:
+    return f"{column} IN ({', '.join('?' * len(values))})"
+
+
+def _listed(row: tuple) -> ListedFile:  # type: ignore[type-arg]  # database rows are untyped
+    number, folder, directory, name, size_bytes, state, *rest = row
+    return ListedFile(number, folder, join_path(directory, name), size_bytes, JobState(state), *rest)

@@ -1,0 +1,102 @@
+"""``list``: the files themselves, newest first, with their place or the reason; and status names failures."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from dropscribe.core.model import AttemptEnd
+from support.scene import Scene, add_attempt, add_job
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """One rule `calls` on one provider."""
+    return Scene(tmp_path)
+
+
+@pytest.fixture
+def mixed(scene):
+    """A done, a failed, a queued and a settling file."""
+    now = time.time()
+    with scene.queue() as store:
+        done = {"state": "done", "ended_at": now - 300, "provider": "main", "attempts": 1}
+        add_job(store, scene, "old.wav", received_at=now - 400, filed=b"/srv/done/old.wav", **done)
+        failed = {"state": "failed", "ended_at": now - 200, "filed": b"/srv/failed/bad.wav"}
+        job_id = add_job(store, scene, "bad.wav", received_at=now - 300, **failed)
+        add_attempt(store, job_id, now - 210, AttemptEnd(1.0, status=400, code="undecodable", reason="no"))
+        add_job(store, scene, "queued.wav", received_at=now - 100)
+    scene.drop("new.wav")
+    return scene
+
+
+def files_of(scene, capsys, *arguments) -> list[dict]:
+    """What ``list --json`` prints."""
+    assert scene.run("list", "--json", *arguments) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "dropscribe.list/1"
+    return document["files"]
+
+
+def test_every_file_is_listed_newest_first(mixed, capsys):
+    """Settling, queued, failed and done files stand in one list with their state and place."""
+    found = [(file["state"], file["place"].rpartition("/")[2]) for file in files_of(mixed, capsys)]
+
+    assert found == [
+        ("settling", "new.wav"),
+        ("queued", "queued.wav"),
+        ("failed", "bad.wav"),
+        ("done", "old.wav"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--failed"], ["bad.wav"]),
+        (["--done"], ["old.wav"]),
+        (["--waiting"], ["new.wav", "queued.wav"]),
+        (["--failed", "--done"], ["bad.wav", "old.wav"]),
+        (["--since", "250s"], ["new.wav", "queued.wav", "bad.wav"]),
+        (["--folder", "calls", "--limit", "1"], ["new.wav"]),
+    ],
+)
+def test_options_choose_files(mixed, capsys, options, names):
+    """State, age and number narrow the list."""
+    found = [file["place"].rpartition("/")[2] for file in files_of(mixed, capsys, *options)]
+
+    assert found == names
+
+
+def test_a_failed_file_tells_its_reason(mixed, capsys):
+    """The last attempt's code and reason stand beside the place, in the table and in JSON."""
+    (failed,) = files_of(mixed, capsys, "--failed")
+    assert (failed["code"], failed["reason"], failed["place"]) == ("undecodable", "no", "/srv/failed/bad.wav")
+
+    assert mixed.run("list", "--failed") == 0
+    assert "undecodable: no" in capsys.readouterr().out
+
+
+def test_status_names_the_newest_failed_file(mixed, capsys):
+    """A failure is not only counted."""
+    assert mixed.run("status") == 0
+    assert "/srv/failed/bad.wav" in capsys.readouterr().out
+
+    assert mixed.run("status", "--json") == 0
+    (failed,) = json.loads(capsys.readouterr().out)["newest_failed"]
+    assert (failed["folder"], failed["code"]) == ("calls", "undecodable")
+
+
+def test_a_folder_that_no_rule_has_is_a_mistake(mixed, capsys):
+    """A misspelt name gets a suggestion and 78, not an empty list."""
+    assert mixed.run("list", "--folder", "cals") == 78
+    assert "calls" in capsys.readouterr().err
+
+
+def test_an_empty_queue_lists_nothing(scene, capsys):
+    """Before the first run there is nothing to list, and nothing is created."""
+    assert scene.run("list") == 0
+    assert capsys.readouterr().out == "no files\n"
+    assert not (scene.root / "state").exists()

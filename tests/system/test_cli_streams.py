@@ -1,0 +1,61 @@
+"""Commands whose standard output is closed, full, or cannot encode what they print."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from support.scene import Scene
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """One rule with a file whose name is neither ASCII nor UTF-8."""
+    scene = Scene(tmp_path)
+    scene.drop(b"caf\xe9.wav")
+    scene.drop("通话.wav")
+    return scene
+
+
+def run(scene, shell: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """``dropscribe`` as a process, through a shell that redirects."""
+    command = f'exec "$0" -m dropscribe {shell}'
+    return subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        cwd=scene.root,
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("command", ["plan", "list", "status", "why inbox/通话.wav", "check"])
+def test_an_encoding_that_lacks_the_letters_is_no_error(scene, command):
+    """What ASCII lacks is printed as escapes."""
+    done = run(scene, command, PYTHONIOENCODING="ascii", LC_ALL="C.UTF-8")
+
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 0
+    assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize("command", ["plan", "list", "status", "why inbox/通话.wav", "schema"])
+@pytest.mark.parametrize("stdout", [">&-", ">/dev/full"])
+def test_output_that_cannot_be_written_is_an_input_output_error(scene, command, stdout):
+    """A closed or full standard output gives 74 and one line."""
+    done = run(scene, f"{command} {stdout}")
+
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 74
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_all_streams_closed(scene):
+    """Nothing can be said, but the exit code tells."""
+    done = run(scene, "status >&- 2>&- <&-")
+
+    assert (done.returncode, done.stdout, done.stderr) == (74, b"", b"")

@@ -22,6 +22,7 @@ from dropscribe.cli.messages import say
 from dropscribe.cli.options import log_to_stderr
 from dropscribe.cli.progress import Progress
 from dropscribe.cli.tables import bytes_words, duration_words, render_table
+from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
@@ -96,6 +97,7 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
     folders = {rule.name: check_folder(rule, findings) for rule in served}
     check_between(config, findings)
     warn_of_root(config, findings)
+    findings.errors.extend(unit_refusals(config))
     return {
         "schema": CHECK_SCHEMA,
         "config": str(config.path),

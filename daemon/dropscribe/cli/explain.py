@@ -325,12 +325,16 @@ def _paid_words(story: Story) -> list[str]:
 def _remedy(story: Story, state: str, look: QueueLook) -> str:
     if story.state is JobState.FAILED and story.filed_here and os.path.lexists(story.filed_here):
         return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed_here))}"
-    if story.state.is_live and not look.is_running:
-        return "start dropscribe: dropscribe run, or its service"
+    if not story.state.is_live:
+        return ""
+    steps = []
+    if not look.is_running:
+        steps.append("start dropscribe: dropscribe run, or its service")
+    # A start alone releases neither a backlog nor a spent budget.
     if story.pin == BACKLOG:
-        return f"dropscribe release --folder {shlex.quote(story.folder)}"
-    if state == "held" and any(BUDGET_CODE in stop.code for stop in look.stops):
-        return "raise the budget in the config, or wait: it goes on by itself"
-    if state == "held":
-        return "dropscribe check --online asks the provider; nothing needs to be done for this file"
-    return ""
+        steps.insert(0, f"dropscribe release --folder {shlex.quote(story.folder)}")
+    elif state == "held" and any(BUDGET_CODE in stop.code for stop in look.stops):
+        steps.append("raise the budget in the config, or wait: it goes on by itself")
+    elif state == "held" and look.is_running:
+        steps.append("dropscribe check --online asks the provider; nothing needs to be done for this file")
+    return "\n".join(steps)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.loading import loading_for_good
 from dropscribe.cli.messages import say
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
 
     from dropscribe.app.daemon import RunResult
+    from dropscribe.config.model import Config
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -29,8 +32,20 @@ def execute(options: argparse.Namespace) -> int:
     config, warnings = reading.result()
     for warning in warnings:
         say(format_problem(warning))
+    if sys.stderr.isatty() and not options.once:
+        say(_welcome(config))
     result = run_in_foreground(config, lambda: ReadAside(path).result()[0], once=options.once)
     return _code(result) if options.once else exit_codes.OK
+
+
+def _welcome(config: Config) -> str:
+    """For a person at a terminal: where to drop files, where they go, how to stop."""
+    lines = [f"dropscribe {__version__} with {config.path}"]
+    for rule in config.folders.values():
+        if config.watches(rule):
+            lines.append(f"  drop recordings into  {rule.inbox}")
+            lines.append(f"  transcripts appear in {rule.done}  (provider {', '.join(rule.providers)})")
+    return "\n".join([*lines, "Press Ctrl-C to stop.", ""])
 
 
 def _code(result: RunResult) -> int:

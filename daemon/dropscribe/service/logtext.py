@@ -26,7 +26,8 @@ TRACEBACK = "exception"
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", '"': '\\"'}
 _AMBIGUOUS = re.compile(r'[ ="\\]')
-_COLOURS = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
+_DONE = "file.done"
+_COLOURS = {"debug": "2", "done": "32", "warning": "33", "error": "31", "critical": "1;31"}
 
 
 def escape_text(text: str) -> str:
@@ -67,10 +68,22 @@ def render_json(fields: Fields) -> str:
 def render_console(fields: Fields, *, has_colour: bool = False) -> str:
     """``12:00:01 info     job.queued  key=value``: for a person at a terminal, in local time."""
     level = str(fields.get("level", ""))
-    head = f"{_local_time(fields)} {level:<8} {escape_text(str(fields.get('event', '')))}"
+    event = str(fields.get("event", ""))
+    if event == _DONE and "filed" in fields:
+        level, words, pairs = "done", _done_words(fields), ""
+    else:
+        words, pairs = event, render_pairs(fields)
+    head = f"{_local_time(fields)} {level:<8} {escape_text(words)}"
     if has_colour and level in _COLOURS:
         head = f"\x1b[{_COLOURS[level]}m{head}\x1b[0m"
-    return "  ".join(filter(None, (head, render_pairs(fields)))) + render_traceback(fields)
+    return "  ".join(filter(None, (head, pairs))) + render_traceback(fields)
+
+
+def _done_words(fields: Fields) -> str:
+    """A finished file in one short line."""
+    length = fields.get("audio_seconds")
+    heard = f"{length:.0f} s of audio, " if isinstance(length, int | float) else ""
+    return f"{fields.get('path')} -> {fields['filed']}  ({heard}{fields.get('provider')})"
 
 
 def render_traceback(fields: Fields) -> str:

@@ -1,0 +1,130 @@
+"""What the systemd unit forbids the daemon, found out by ``check`` when it runs outside the unit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from dropscribe.config.model import Config
+
+UNIT = "dropscribe.service"
+_ASK_SECONDS = 5.0
+_PROPERTIES = (
+    "LoadState",
+    "Environment",
+    "ProtectSystem",
+    "ProtectHome",
+    "ReadWritePaths",
+    "BindPaths",
+    "MemoryDenyWriteExecute",
+)
+_HOMES = ("/home", "/root", "/run/user")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSandbox:
+    """The part of a unit's settings that decides over users' folders (systemd.exec(5)).
+
+    Attributes:
+        config: The config file that the unit's environment names, or "".
+        is_read_only: Whether all folders but *writable* are read-only (``ProtectSystem=strict``).
+        hides_homes: Whether /home, /root and /run/user are hidden or read-only.
+        writable: Paths of ``ReadWritePaths=`` and ``BindPaths=``.
+        bound: Paths of ``BindPaths=`` alone.
+        forbids_machine_code: ``MemoryDenyWriteExecute=``, which the embedded engine cannot live with.
+    """
+
+    config: str
+    is_read_only: bool
+    hides_homes: bool
+    writable: tuple[str, ...]
+    bound: tuple[str, ...]
+    forbids_machine_code: bool
+
+    def refusal(self, path: Path) -> str:
+        """Why the daemon could not write to *path*, with the remedy; "" where nothing speaks against it."""
+        text = os.path.normpath(path)
+        if self.hides_homes and _is_below(text, _HOMES) and not _is_below(text, self.bound):
+            return (
+                f"the unit {UNIT} hides {path} (ProtectHome=): systemctl edit dropscribe, "
+                f"and write ProtectHome=tmpfs and BindPaths={path.parent} below [Service]"
+            )
+        if self.is_read_only and not _is_below(text, self.writable):
+            return (
+                f"the unit {UNIT} may not write to {path}: systemctl edit dropscribe, "
+                f"and write ReadWritePaths={path.parent} below [Service]"
+            )
+        return ""
+
+
+def unit_refusals(config: Config) -> Iterator[str]:
+    """What the installed unit forbids that *config* needs; nothing where no unit runs this config."""
+    sandbox = read_sandbox()
+    if sandbox is None or not _is_same_file(sandbox.config, config.path):
+        return
+    for rule in config.folders.values():
+        for path in (rule.inbox, rule.done, rule.failed):
+            if refusal := sandbox.refusal(path):
+                yield f"folder {rule.name}: {refusal}"
+    local = [provider.name for provider in config.providers.values() if provider.type == "local"]
+    if local and sandbox.forbids_machine_code:
+        yield (
+            f"provider {local[0]}: the unit {UNIT} forbids the machine code that the embedded engine makes: "
+            "install the drop-in local-engine.conf (systemd/dropscribe.service.d)"
+        )
+
+
+def read_sandbox() -> UnitSandbox | None:
+    """The unit's settings as systemd has them; None where there is no unit, or no systemd."""
+    try:
+        shown = subprocess.run(  # noqa: S603 - a fixed command
+            ["systemctl", "show", UNIT, "--property", ",".join(_PROPERTIES)],  # noqa: S607 - wherever it is
+            capture_output=True,
+            timeout=_ASK_SECONDS,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return parse_sandbox(shown.stdout.decode("utf-8", "surrogateescape"))
+
+
+def parse_sandbox(shown: str) -> UnitSandbox | None:
+    """The settings that ``systemctl show`` prints; None for a unit that is not installed."""
+    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    if values.get("LoadState") != "loaded":
+        return None
+    bound = tuple(_bound_paths(values))
+    writable = tuple(path.lstrip("-+") for path in values.get("ReadWritePaths", "").split())
+    environment = dict(part.split("=", 1) for part in values.get("Environment", "").split() if "=" in part)
+    return UnitSandbox(
+        config=environment.get("DROPSCRIBE_CONFIG", ""),
+        is_read_only=values.get("ProtectSystem") == "strict",
+        hides_homes=values.get("ProtectHome") in {"yes", "tmpfs", "read-only"},
+        writable=writable + bound,
+        bound=bound + (writable if values.get("ProtectHome") == "read-only" else ()),
+        forbids_machine_code=values.get("MemoryDenyWriteExecute") == "yes",
+    )
+
+
+def _bound_paths(values: Mapping[str, str]) -> Iterator[str]:
+    for entry in values.get("BindPaths", "").split():
+        source, _, target = entry.lstrip("-").partition(":")
+        yield target.partition(":")[0] or source
+
+
+def _is_below(path: str, roots: tuple[str, ...]) -> bool:
+    return any(os.path.commonpath((path, root)) == os.path.normpath(root) for root in roots if root)
+
+
+def _is_same_file(one: str, other: Path | None) -> bool:
+    try:
+        return bool(one) and other is not None and os.path.samefile(one, other)
+    except OSError:
+        return False

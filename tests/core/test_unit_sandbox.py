@@ -1,0 +1,62 @@
+"""What ``check`` reads from the settings that ``systemctl show`` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dropscribe.cli.unit_sandbox import parse_sandbox
+
+SHOWN = """\
+ReadWritePaths=-/srv/recordings +/mnt/nas
+Environment=DROPSCRIBE_CONFIG=/etc/dropscribe/config.yaml PYTHONUNBUFFERED=1
+ProtectSystem=strict
+ProtectHome=yes
+BindPaths=/home/alice/Recordings:/home/alice/Recordings:rbind
+MemoryDenyWriteExecute=yes
+LoadState=loaded
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("/srv/recordings/inbox", ""),
+        ("/mnt/nas", ""),
+        ("/srv/recordings-2/inbox", "ReadWritePaths=/srv/recordings-2"),
+        ("/data/inbox", "ReadWritePaths=/data"),
+        ("/home/alice/Recordings/inbox", ""),
+        ("/home/bob/inbox", "BindPaths=/home/bob"),
+        ("/root/inbox", "BindPaths=/root"),
+    ],
+)
+def test_a_folder_that_the_sandbox_closes_has_a_remedy(path, remedy):
+    """A folder must lie below a path that the unit may write to; homes must be bound."""
+    sandbox = parse_sandbox(SHOWN)
+    assert sandbox is not None
+    refusal = sandbox.refusal(Path(path))
+
+    assert bool(refusal) == bool(remedy)
+    assert remedy in refusal
+
+
+def test_the_unit_names_its_config():
+    """Only the unit's own config is judged by its sandbox."""
+    sandbox = parse_sandbox(SHOWN)
+    assert sandbox is not None
+    assert sandbox.config == "/etc/dropscribe/config.yaml"
+    assert sandbox.forbids_machine_code
+
+
+@pytest.mark.parametrize("shown", ["", "LoadState=not-found\nProtectSystem=no\n"])
+def test_without_a_unit_nothing_is_forbidden(shown):
+    """A machine without the unit has no sandbox to look at."""
+    assert parse_sandbox(shown) is None
+
+
+def test_a_unit_without_protection_forbids_nothing():
+    """A user's own unit without ProtectSystem= may write everywhere."""
+    sandbox = parse_sandbox("LoadState=loaded\nProtectSystem=no\nProtectHome=no\nReadWritePaths=\n")
+    assert sandbox is not None
+    assert sandbox.refusal(Path("/anywhere/inbox")) == ""

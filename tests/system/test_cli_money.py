@@ -166,3 +166,15 @@ def test_release_of_what_is_not_there(scene, capsys):
     with scene.queue():
         assert scene.run("release", "--folder", "calls") == 0
     assert "nothing waited" in capsys.readouterr().out
+
+
+def test_a_backlog_needs_a_release_also_while_the_daemon_is_down(tmp_path, capsys):
+    """A start alone would not let it go, so `release` stands first among what is to be done."""
+    scene = Scene(tmp_path, ASKING)
+    with scene.queue() as store:
+        add_job(store, scene, "old.wav", pin=BACKLOG)
+    scene.drop("old.wav")
+    scene.run("why", "--json", scene.root / "inbox" / "old.wav")
+    remedy = json.loads(capsys.readouterr().out)["remedy"]
+    assert remedy.startswith("dropscribe release --folder calls")
+    assert "start dropscribe" in remedy

@@ -8,7 +8,7 @@ import wave
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import BinaryIO
 
 
@@ -35,11 +35,28 @@ def _probe() -> Callable[[BinaryIO], float | None]:
 
 def _probe_with_av(av: Any, file: BinaryIO) -> float | None:
     try:
-        # A playlist makes FFmpeg open what it lists; an inbox must not be a way to read other files.
-        with av.open(file, metadata_errors="ignore", options={"protocol_whitelist": "none"}) as container:
+        with open_recording(av, file) as container:
             return _seconds_of(container)
     except (av.error.FFmpegError, OSError, ValueError, EOFError):
         return None
+
+
+def open_recording(av: Any, file: Any, raw: Mapping[str, str] | None = None) -> Any:
+    """PyAV's container for the seekable binary *file*; raises av.FFmpegError for what is no recording.
+
+    Args:
+        av: The library, loaded by whoever needs it.
+        file: Open for reading.
+        raw: For content without a header: "format", and FFmpeg's options for it.
+    """
+    options = dict(raw or {})
+    known: dict[str, Any] = {"format": options.pop("format")} if raw else {}
+    if hasattr(av.container.InputContainer, "metadata_errors"):
+        # Tags in Latin-1 are no reason to refuse a recording. PyAV 19 keeps such bytes by itself, and
+        # knows no such argument any more.
+        known["metadata_errors"] = "ignore"
+    # A playlist makes FFmpeg open what it lists; an inbox must not be a way to read other files.
+    return av.open(file, options={**options, "protocol_whitelist": "none"}, **known)
 
 
 def _seconds_of(container: Any) -> float | None:

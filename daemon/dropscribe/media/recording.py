@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
+from dropscribe.files.durations import open_recording
 from dropscribe.providers.formats import sniffed_suffix
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ class Recording:
 @contextmanager
 def opened(reader: Any) -> Iterator[Any]:
     """PyAV's container for a seekable binary *reader*; raises av.FFmpegError for what is no recording."""
-    # A playlist makes FFmpeg open what it lists; an inbox must not be a way to read other files.
-    with av.open(reader, metadata_errors="ignore", options={"protocol_whitelist": "none"}) as container:
+    with open_recording(av, reader) as container:
         yield container
 
 

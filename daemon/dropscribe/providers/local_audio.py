@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
+from dropscribe.files.durations import open_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,12 +83,11 @@ class Decoder:
                 yield frame.to_ndarray().reshape(-1)
 
     def _open(self) -> Any:
-        # A playlist makes FFmpeg open what it lists; an inbox must not be a way to read other files.
-        options = {"protocol_whitelist": "none"}
         if self._raw is None:
-            return av.open(self._reader, metadata_errors="ignore", options=options)
-        options |= {"sample_rate": str(self._raw.sample_rate_hz), "ch_layout": f"{self._raw.channels}c"}
-        return av.open(self._reader, format=self._raw.encoding.removeprefix("pcm_"), options=options)
+            return open_recording(av, self._reader)
+        encoding = self._raw.encoding.removeprefix("pcm_")
+        raw = {"format": encoding, "sample_rate": str(self._raw.sample_rate_hz)}
+        return open_recording(av, self._reader, raw | {"ch_layout": f"{self._raw.channels}c"})
 
     def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
         packets = container.demux(stream)

@@ -23,8 +23,10 @@ FLOORS = {
     "intake": 4,
     "pipeline": 4,
     "service": 4,
-    "app": 5,
-    "cli": 6,
+    "reports": 5,
+    "web": 6,
+    "app": 7,
+    "cli": 8,
 }
 """A room imports from itself and from floors below. transcripts and config are below providers, which
 are built from a config and hand over transcripts."""

@@ -21,13 +21,13 @@ from dropscribe.cli.checking import (
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import log_to_stderr
 from dropscribe.cli.progress import Progress
-from dropscribe.cli.tables import bytes_words, duration_words, render_table
 from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.core.errors import ConfigError, Problem, ProviderError
 from dropscribe.providers.build import build_provider
+from dropscribe.reports.wording import bytes_words, duration_words, render_table
 
 if TYPE_CHECKING:
     import argparse

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.cli.inbox_reader import unavailable_reason
-from dropscribe.cli.tables import bytes_words
 from dropscribe.core.rules import taking_of
 from dropscribe.files.mounts import Mount, MountKind, mount_of
 from dropscribe.queue.embedded.store import is_running
+from dropscribe.reports.inbox_reader import unavailable_reason
+from dropscribe.reports.wording import bytes_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

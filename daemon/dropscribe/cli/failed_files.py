@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.cli.locations import Place, find_places
 from dropscribe.core.naming import split_name
 from dropscribe.core.rules import taking_of
 from dropscribe.publish.error_file import error_files_of, read_error
+from dropscribe.reports.locations import Place, find_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

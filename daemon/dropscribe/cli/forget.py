@@ -12,14 +12,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.messages import printable, say
+from dropscribe.cli.messages import say
 from dropscribe.cli.options import read_config
-from dropscribe.cli.queue_reader import write_queue_once
-from dropscribe.cli.tables import plural
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.writing import sha256_of
 from dropscribe.media.spool import Spool
 from dropscribe.queue.sql import result_cache
+from dropscribe.reports.queue_reader import write_queue_once
+from dropscribe.reports.wording import plural, printable
 
 if TYPE_CHECKING:
     import argparse

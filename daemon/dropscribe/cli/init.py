@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.messages import printable
 from dropscribe.config.build import has_local_engine
 from dropscribe.config.example import example_text
 from dropscribe.config.load import load_config
+from dropscribe.reports.wording import printable
 
 if TYPE_CHECKING:
     import argparse

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
 from dropscribe.cli.options import named, read_config
-from dropscribe.cli.queue_reader import QueueLook, look_at_queue
-from dropscribe.cli.tables import moment_words, plural, render_table
 from dropscribe.core.model import JobState
 from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
 from dropscribe.queue.sql.history import read_live_states
+from dropscribe.reports.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
+from dropscribe.reports.queue_reader import QueueLook, look_at_queue
+from dropscribe.reports.wording import moment_words, plural, render_table
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:

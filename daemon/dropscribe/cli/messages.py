@@ -17,26 +17,12 @@ from dropscribe.core.errors import (
     StoreError,
     StoreInUse,
 )
-from dropscribe.transcripts.document import path_text
+from dropscribe.reports.wording import printable, show_path
 
 
 def say(text: str) -> None:
     """One line, or more, to standard error; bytes that are no UTF-8 do not stop it."""
     sys.stderr.write(printable(text) + "\n")
-
-
-def printable(text: str) -> str:
-    """*text* with nothing in it that a terminal would obey or that cannot be encoded."""
-    escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        letter if letter in "\n\t" or letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in escaped
-    )
-
-
-def show_path(path: bytes) -> str:
-    """A path for people, on one line."""
-    return printable(path_text(path)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def explain(error: Exception) -> int:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_config
 from dropscribe.cli.planning import Line, Planned, Prober, plan_folder
-from dropscribe.cli.queue_reader import look_at_queue
-from dropscribe.cli.tables import bytes_words, clock_words, one_line, plural, render_table
+from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.reports.wording import bytes_words, clock_words, one_line, plural, render_table
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:

@@ -6,20 +6,20 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dropscribe.cli.file_reader import opened, unsettled_words
-from dropscribe.cli.inbox_reader import Found, is_file, unavailable_reason, walk_inbox
-from dropscribe.cli.queue_reader import BEYOND
-from dropscribe.cli.tables import bytes_words, time_words
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.durations import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
+from dropscribe.reports.file_reader import opened, unsettled_words
+from dropscribe.reports.inbox_reader import Found, is_file, unavailable_reason, walk_inbox
+from dropscribe.reports.queue_reader import BEYOND
+from dropscribe.reports.wording import bytes_words, time_words
 
 if TYPE_CHECKING:
-    from dropscribe.cli.queue_reader import QueueLook
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.reports.queue_reader import QueueLook
 
 MOST_OPENED = 2000
 MOST_SECONDS = 30.0

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self, TextIO
 
-from dropscribe.cli.tables import clock_words
+from dropscribe.reports.wording import clock_words
 
 if TYPE_CHECKING:
     from types import TracebackType

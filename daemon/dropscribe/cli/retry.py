@@ -16,11 +16,8 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.failed_files import FailedFile, find_failed, find_failed_in
-from dropscribe.cli.inbox_reader import unavailable_reason
-from dropscribe.cli.messages import say, show_path
+from dropscribe.cli.messages import say
 from dropscribe.cli.options import named, read_config
-from dropscribe.cli.queue_reader import BEYOND, is_anybody_running
-from dropscribe.cli.tables import plural
 from dropscribe.core.errors import AudioError, StoreError
 from dropscribe.core.naming import free_name
 from dropscribe.files.audio import open_beneath, open_folder_of
@@ -32,6 +29,9 @@ from dropscribe.files.writing import (
     sync_folder,
     sync_open_folder,
 )
+from dropscribe.reports.inbox_reader import unavailable_reason
+from dropscribe.reports.queue_reader import BEYOND, is_anybody_running
+from dropscribe.reports.wording import plural, show_path
 
 if TYPE_CHECKING:
     import argparse

@@ -9,10 +9,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
 from dropscribe.cli.options import read_config
-from dropscribe.cli.queue_reader import QueueLook, look_at_queue
-from dropscribe.cli.tables import (
+from dropscribe.core.budget import BUDGET_CODE
+from dropscribe.core.model import JobState
+from dropscribe.pipeline.plan import build_plan
+from dropscribe.queue.engine import Stats
+from dropscribe.queue.sql.file_list import FileFilter, read_files
+from dropscribe.queue.sql.history import read_live_states
+from dropscribe.queue.sql.stats import has_live_job, read_stats
+from dropscribe.reports.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
+from dropscribe.reports.queue_reader import QueueLook, look_at_queue
+from dropscribe.reports.wording import (
     duration_words,
     one_line,
     plural,
@@ -21,13 +28,6 @@ from dropscribe.cli.tables import (
     time_words,
     wrap,
 )
-from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.model import JobState
-from dropscribe.pipeline.plan import build_plan
-from dropscribe.queue.engine import Stats
-from dropscribe.queue.sql.file_list import FileFilter, read_files
-from dropscribe.queue.sql.history import read_live_states
-from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.service.status import WATCHED_ELSEWHERE, status_document
 from dropscribe.transcripts.document import path_text, utc_text
 

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.messages import explain_file, say, show_path
+from dropscribe.cli.messages import explain_file, say
 from dropscribe.cli.options import log_to_stderr, named, read_config
 from dropscribe.cli.progress import Progress
 from dropscribe.config.build import has_local_engine
@@ -33,6 +33,7 @@ from dropscribe.core.errors import (
 from dropscribe.core.naming import free_name, split_name
 from dropscribe.files.audio import AudioFile
 from dropscribe.providers.build import build_provider
+from dropscribe.reports.wording import show_path
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
 

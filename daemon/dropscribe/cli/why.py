@@ -8,21 +8,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.explain import Explanation, tell_of_filed, tell_of_inbox
-from dropscribe.cli.locations import find_places
-from dropscribe.cli.messages import printable
 from dropscribe.cli.options import read_config
-from dropscribe.cli.queue_reader import QueueLook, look_at_queue
-from dropscribe.cli.tables import moment_words, render_facts, render_table
 from dropscribe.pipeline.deduplication import REUSED
+from dropscribe.reports.explain import Explanation, tell_of_filed, tell_of_inbox
+from dropscribe.reports.locations import find_places
+from dropscribe.reports.queue_reader import QueueLook, look_at_queue
+from dropscribe.reports.wording import moment_words, printable, render_facts, render_table
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.cli.locations import Place
     from dropscribe.config.model import Config
     from dropscribe.core.model import Attempt
+    from dropscribe.reports.locations import Place
 
 WHY_SCHEMA = "dropscribe.why/1"
 

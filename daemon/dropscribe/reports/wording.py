@@ -8,7 +8,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING
 
-from dropscribe.cli.messages import printable
+from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +106,20 @@ def _letter_width(letter: str) -> int:
     if unicodedata.combining(letter) or unicodedata.category(letter) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(letter) in {"W", "F"} else 1
+
+
+def printable(text: str) -> str:
+    """*text* with nothing in it that a terminal would obey or that cannot be encoded."""
+    escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        letter if letter in "\n\t" or letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in escaped
+    )
+
+
+def show_path(path: bytes) -> str:
+    """A path for people, on one line."""
+    return printable(path_text(path)).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def plural(number: int, word: str) -> str:

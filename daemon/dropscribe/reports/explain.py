@@ -7,10 +7,6 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dropscribe.cli import inbox_reader
-from dropscribe.cli.file_reader import sign_words
-from dropscribe.cli.queue_reader import BEYOND
-from dropscribe.cli.tables import plural, time_words
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, is_held
@@ -19,13 +15,17 @@ from dropscribe.pipeline.deduplication import REUSED
 from dropscribe.publish.error_file import error_files_of, read_error
 from dropscribe.queue.sql.history import count_before, read_filed, read_filed_with_stem, read_stories
 from dropscribe.queue.sql.hold_rows import read_holds
+from dropscribe.reports import inbox_reader
+from dropscribe.reports.file_reader import sign_words
+from dropscribe.reports.queue_reader import BEYOND
+from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
-    from dropscribe.cli.locations import Place
-    from dropscribe.cli.queue_reader import QueueLook
     from dropscribe.core.model import Attempt, Hold
     from dropscribe.queue.sql.history import Story
+    from dropscribe.reports.locations import Place
+    from dropscribe.reports.queue_reader import QueueLook
 
 
 _FIRST_LOOK = "to be looked at"

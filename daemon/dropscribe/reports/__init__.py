@@ -1,0 +1,1 @@
+"""Read-only views of files and queue, for commands and for the page."""

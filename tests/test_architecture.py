@@ -94,21 +94,13 @@ def test_httpx_stays_at_the_edge():
     users = {
         str(path.relative_to(SOURCE))
         for path in modules()
-        if any(name.split(".")[0] == "httpx" for name in imports_of(path))
+        if any(
+            name.split(".")[0] in {"httpx", "httpx2"} or name.endswith("http_library")
+            for name in imports_of(path)
+        )
     }
 
     assert all(user.startswith(("providers/", "service/heartbeat", "service/webhook")) for user in users)
-
-
-def test_h11_stays_on_the_wire():
-    """Only what speaks HTTP to providers knows the protocol."""
-    users = {
-        str(path.relative_to(SOURCE))
-        for path in modules()
-        if any(name.split(".")[0] == "h11" for name in imports_of(path))
-    }
-
-    assert users == {"providers/wire.py"}
 
 
 def test_files_stay_readable():
@@ -141,7 +133,7 @@ def test_status_loads_what_a_look_needs(tmp_path):
     loaded = loaded_by(program, "status", "-c", str(config))
 
     assert "dropscribe.cli" in loaded
-    unneeded = {"structlog", "asyncio", "httpx", "ctypes", "dropscribe.providers", "dropscribe.app"}
+    unneeded = {"structlog", "asyncio", "httpx", "httpx2", "ctypes", "dropscribe.providers", "dropscribe.app"}
     assert loaded.isdisjoint(unneeded)
 
 

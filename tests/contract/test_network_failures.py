@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.providers import http, wire
+from dropscribe.providers import http
 from support.benches import PATHS, failure_of
 from support.emulator import Fault
 from support.vendors import KEY
@@ -122,7 +122,7 @@ async def test_a_reset_before_the_body_is_temporary(bench):
 
 async def test_a_stalled_upload_is_temporary(bench, monkeypatch):
     """A server that neither reads nor answers is left after the stall limit."""
-    monkeypatch.setattr(wire, "SEND_STALL_SECONDS", 0.3)
+    monkeypatch.setattr(http, "SEND_STALL_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
         error = await failure_of(bench.provider(url=url), bench.audio(b"x" * 20 * MEGABYTE))
@@ -191,7 +191,7 @@ async def test_the_environments_proxy_is_used(bench, monkeypatch):
 
 async def test_an_idle_connection_that_the_server_closed_is_not_used(bench, monkeypatch):
     """An expired connection is replaced before a body is risked on it."""
-    monkeypatch.setattr(wire, "KEEPALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(http, "KEEPALIVE_SECONDS", 0.0)
     provider = bench.provider()
     for _ in range(3):
         await provider.transcribe(bench.audio(), {})

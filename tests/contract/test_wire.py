@@ -15,7 +15,7 @@ import tracemalloc
 import pytest
 
 from dropscribe.core.errors import ProviderUnusable, TemporaryFailure
-from dropscribe.providers import http, wire
+from dropscribe.providers import http
 from dropscribe.providers.http import HttpTransport, Upload
 from dropscribe.providers.redaction import Redactor
 from support.certificates import certified
@@ -189,7 +189,7 @@ async def test_a_name_and_password_in_the_url_go_before_a_key():
 async def test_https_goes_through_a_proxys_tunnel(tmp_path, monkeypatch):
     """CONNECT with the proxy's password; the key and the audio are for the other end alone."""
     server_tls, client_tls = certified(tmp_path)
-    monkeypatch.setattr(wire, "_trusted", lambda: client_tls)
+    monkeypatch.setattr(http, "trusted", lambda: client_tls)
     server = Server()
     async with serving(server, server_tls) as port, serving(proxy := Tunnel(port)) as proxy_port:
         monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy_port}")
@@ -263,7 +263,7 @@ async def test_no_proxy_is_honoured(monkeypatch):
 
 async def test_connecting_ends_in_time(monkeypatch):
     """A server whose TLS never answers costs nothing but the time."""
-    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.1)
 
     async def silent(reader, writer):
         await reader.read()
@@ -314,7 +314,7 @@ class Halting:
 async def test_a_reset_before_the_last_block_is_temporary(tmp_path, monkeypatch, is_tls):
     """What the system did not take was not sent, though nobody has said so yet when it is handed over."""
     server_tls, client_tls = certified(tmp_path)
-    monkeypatch.setattr(wire, "_trusted", lambda: client_tls)
+    monkeypatch.setattr(http, "trusted", lambda: client_tls)
     with resetting(server_tls if is_tls else None) as port:
         async with transporting() as transport:
             for _ in range(5):
@@ -373,8 +373,8 @@ def resetting(tls, answer=b""):
             thread.join()
 
 
-async def test_half_a_head_is_a_bad_answer():
-    """Something came, and it was no HTTP to its end."""
+async def test_half_a_head_is_ambiguous():
+    """The request was sent whole, and what came back was not a complete answer."""
 
     async def stammering(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -384,7 +384,7 @@ async def test_half_a_head_is_a_bad_answer():
     async with serving(stammering) as port, transporting() as transport:
         with pytest.raises(http.AmbiguousFailure) as raised:
             await _posted(transport, f"http://127.0.0.1:{port}/")
-    assert raised.value.code == "bad_answer"
+    assert raised.value.code == "no_answer"
 
 
 async def test_an_encoded_error_is_bounded_as_it_unfolds():
@@ -411,11 +411,11 @@ async def test_a_name_that_is_none_is_no_bug(url):
     assert raised.value.code == "connect_failed"
 
 
-async def test_a_header_that_cannot_be_sent_is_no_bug():
-    """Nothing goes out, and what it holds is not told."""
+async def test_a_header_that_cannot_be_sent_holds_the_provider():
+    """Nothing is sent, the file is not blamed, and the header's value is not shown."""
     server = Server()
     async with serving(server) as port, transporting() as transport:
-        with pytest.raises(TemporaryFailure) as raised:
+        with pytest.raises(ProviderUnusable) as raised:
             await transport.post(
                 Upload(f"http://127.0.0.1:{port}/", {"X-Note": "two\nlines"}, before=b"audio")
             )
@@ -429,7 +429,7 @@ async def test_a_header_that_cannot_be_sent_is_no_bug():
 async def test_a_tunnel_checks_the_name_that_it_asked_for(tmp_path, monkeypatch):
     """By today's rules for international names, as CONNECT and the direct way do: strasse.de is another."""
     server_tls, client_tls = certified(tmp_path, "xn--strae-oqa.de")
-    monkeypatch.setattr(wire, "_trusted", lambda: client_tls)
+    monkeypatch.setattr(http, "trusted", lambda: client_tls)
     async with serving(Server(), server_tls) as port, serving(proxy := Tunnel(port)) as proxy_port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy_port}")
         async with transporting() as transport:
@@ -444,7 +444,7 @@ async def test_a_tunnel_through_a_proxy_that_speaks_tls(tmp_path, monkeypatch, i
     (tmp_path / "other").mkdir()
     proxy_tls, client_tls = certified(tmp_path / "proxy")
     other_tls, _ = certified(tmp_path / "other")
-    monkeypatch.setattr(wire, "_trusted", lambda: client_tls)
+    monkeypatch.setattr(http, "trusted", lambda: client_tls)
     end_tls = proxy_tls if is_trusted else other_tls
     async with serving(Server(), end_tls) as port, serving(Tunnel(port), proxy_tls) as proxy_port:
         monkeypatch.setenv("https_proxy", f"https://localhost:{proxy_port}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from dropscribe.providers.http_library import httpx
 from dropscribe.service.heartbeat import Heartbeat
 
 

@@ -158,7 +158,7 @@ def test_warnings_of_libraries_are_lines_of_ours():
     """INFO of httpx (which would print URLs) is dropped; its warnings come through, redacted."""
     stream = io.StringIO()
     configure_logging("debug", "logfmt", stream, [CANARY])
-    logging.getLogger("httpx").info("HTTP Request: GET https://h/?key=1")
+    logging.getLogger("httpx2").info("HTTP Request: GET https://h/?key=1")
     logging.getLogger("watchdog.x").warning("lost %s", CANARY)
     lines = [line.partition("event=")[2] for line in stream.getvalue().splitlines()]
     assert lines == [

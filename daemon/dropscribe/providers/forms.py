@@ -5,23 +5,22 @@ Guarantees: pure but for the boundary's randomness; no name or value can break o
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from dropscribe.providers.http_library import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from dropscribe.core.params import ParamValue
 
-_QUOTED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
-
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A multipart form, but for the file between its two parts.
+    """A multipart form without the content of its file.
 
     Attributes:
         content_type: With the boundary.
@@ -44,47 +43,40 @@ def with_query(url: str, params: Mapping[str, ParamValue]) -> str:
     return _with_fields(url, tuple(fields_of(params)))
 
 
-@lru_cache(maxsize=64)  # a provider is asked the same thing about each file
+@lru_cache(maxsize=64)  # a provider gets the same parameters with each file
 def _with_fields(url: str, fields: tuple[tuple[str, str], ...]) -> str:
     parts = urlsplit(url)
     query = urlencode(fields, quote_via=quote)
     return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, query))), fragment=""))
 
 
-def multipart(fields: Iterable[tuple[str, str]], *, filename: str, content_type: str) -> Form:
-    """A form with *fields*, then one file under the name ``file``.
+def multipart(
+    fields: Iterable[tuple[str, str]], *, field: str = "file", filename: str, content_type: str
+) -> Form:
+    """A form with *fields*, then one file in the part *field*.
 
-    The file comes last, so that a server that reads the form as it comes knows the fields by then.
+    The file comes last, so that a server that reads the form as it arrives knows the fields by then.
     """
-    boundary = _boundary()
-    parts = _parts(fields, boundary)
-    file_header = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; '
-        f'filename="{filename.translate(_QUOTED)}"\r\nContent-Type: {content_type}\r\n\r\n'
-    )
-    return Form(
-        f"multipart/form-data; boundary={boundary}",
-        "".join([*parts, file_header]).encode(),
-        f"\r\n--{boundary}--\r\n".encode(),
-    )
+    form_type, body = _encoded([*_parts(fields), (field, (filename, b"", content_type))])
+    file_ends_at = body.rindex(b"\r\n--")
+    return Form(form_type, body[:file_ends_at], body[file_ends_at:])
 
 
 def multipart_of_fields(fields: Iterable[tuple[str, str]]) -> tuple[str, bytes]:
     """A form without any file: its content type and its whole body."""
-    boundary = _boundary()
-    body = "".join([*_parts(fields, boundary), f"--{boundary}--\r\n"])
-    return f"multipart/form-data; boundary={boundary}", body.encode()
+    return _encoded(_parts(fields))
 
 
-def _boundary() -> str:
-    return f"dropscribe-{secrets.token_hex(16)}"
+_Part = tuple[str, tuple[str | None, bytes] | tuple[str | None, bytes, str]]
 
 
-def _parts(fields: Iterable[tuple[str, str]], boundary: str) -> list[str]:
-    return [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name.translate(_QUOTED)}"\r\n\r\n{text}\r\n'
-        for name, text in fields
-    ]
+def _parts(fields: Iterable[tuple[str, str]]) -> list[_Part]:
+    return [(name, (None, text.encode())) for name, text in fields]
+
+
+def _encoded(parts: list[_Part]) -> tuple[str, bytes]:
+    request = httpx.Request("POST", "http://form.invalid/", files=parts)
+    return request.headers["Content-Type"], request.read()
 
 
 def _texts(value: ParamValue) -> list[str]:

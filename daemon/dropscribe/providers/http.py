@@ -1,10 +1,10 @@
-"""One request at a time over HTTP, for every vendor.
+"""One HTTP request at a time, for every vendor.
 
-Guarantees: one attempt, never a redirect followed; TLS verified; the audio is streamed with its length
-told; a stalled upload ends after SEND_STALL_SECONDS, and the whole answer must come within
-``timeout_seconds`` of the last byte sent, however it drips; an answer is bounded; every way in which
-the network fails becomes a ProviderError whose kind says whether the body had been sent whole; no
-error, log line or repr holds the key. Cancellation closes the connection.
+Guarantees: one attempt, no redirect followed, no cookie kept; TLS verified; the audio is streamed with its
+length in the header; connecting ends after CONNECT_SECONDS, an upload without progress after
+SEND_STALL_SECONDS, and the whole answer must arrive within ``timeout_seconds`` of the last byte sent; an
+answer is bounded; every network failure becomes a ProviderError whose kind says whether the body had been
+sent whole; no error, log line or repr holds the key. Cancellation closes the connection.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ import socket
 import ssl
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, cast
-
-import httpx
+from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, cast
 
 from dropscribe import __version__
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
-from dropscribe.providers.line import ConnectFailed, LineError, NoProgress
-from dropscribe.providers.wire import BadAnswer, ProxyFailed, Target, Wire, causes
+from dropscribe.providers.content_encoding import EncodingError, decoded
+from dropscribe.providers.http_library import httpx
+from dropscribe.providers.network import ANSWER_BODY_BYTES, EarlyAnswerBackend
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.redaction import Redactor
-    from dropscribe.providers.wire import Head
+
+CONNECT_SECONDS = 30.0
+SEND_STALL_SECONDS = 60.0
+KEEPALIVE_SECONDS = 2.0
+"""Shorter than common servers' 5 s: a connection that closes under an upload costs an attempt."""
 
 ANSWER_BYTES = 64 * 1024 * 1024
 ERROR_ANSWER_BYTES = 64 * 1024
-"""Enough for any error's words; the rest is not read."""
+"""Enough for any error's message; the rest is not read."""
 
-_SLICE_BYTES = 4 * 1024
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
@@ -45,7 +48,7 @@ class Upload:
 
     Attributes:
         url: With its whole query.
-        headers: Authorization among them, hence no repr.
+        headers: Including Authorization, hence no repr.
         audio: Streamed between *before* and *after*; None sends no audio at all.
         before: The form's bytes ahead of the audio.
         after: The form's closing bytes.
@@ -66,11 +69,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, read whole; of an error only its beginning.
+    """A complete answer; of an error answer only the beginning.
 
     Attributes:
-        status: From 200 up.
-        headers: By names in lower case.
+        status: 200 or above.
+        headers: By names in lower case; values of one name are joined by commas.
         body: Without its content encoding.
     """
 
@@ -84,111 +87,150 @@ class Answer:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-class _Sending:
-    """How far one request is: decides what a failure means, and when time is up."""
+class _Progress:
+    """How far one request is: connecting, sending or answering. Sets the time limit of each phase."""
 
     def __init__(self, timeout_seconds: float | None) -> None:
         self._timeout_seconds = timeout_seconds
-        self.scope = asyncio.timeout(None)
+        self.limit = asyncio.timeout(CONNECT_SECONDS)
         self.is_whole = False
+        """Whether the system has taken the last byte: from then on the request may be paid for."""
 
-    def body_is_whole(self) -> None:
-        """The last byte was handed to the system: from now on it may be paid for."""
-        self.is_whole = True
-        self.start_clock()
-
-    def start_clock(self) -> None:
-        """Limit what is left of the exchange, once."""
-        if self._timeout_seconds is not None and self.scope.when() is None:
-            self.scope.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
+    async def trace(self, event: str, details: Mapping[str, Any]) -> None:
+        """Httpcore's trace extension."""
+        is_sending = event == "http11.send_request_headers.started"
+        is_answering = event == "http11.receive_response_headers.started"
+        if not (is_sending or is_answering) or details["request"].method == b"CONNECT":
+            return  # a proxy's tunnel is still connecting
+        if is_sending:
+            self.limit.reschedule(None)
+        elif self._timeout_seconds is not None:
+            self.limit.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
 
 
 class HttpTransport:
-    """Sends requests to one provider's origin.
-
-    Each request in flight has a connection of its own, and the last one used is used again first. All share
-    one SSL context. httpx parses the URLs, trusts the certificates and decodes what is encoded; its client is
-    left out: redirects and cookies are what must not happen here, and it does not hear an early answer.
+    """Sends requests to one provider; requests in flight have a connection each.
 
     Args:
         timeout_seconds: From the last byte sent to the whole answer; None is no limit.
-        redactor: For the system's words that go into errors.
+        redactor: For system messages that become part of errors.
     """
 
     def __init__(self, *, timeout_seconds: float | None, redactor: Redactor) -> None:
         self._timeout_seconds = timeout_seconds
         self._redactor = redactor
-        self._idle: list[Wire] = []
+        self._client: httpx.AsyncClient | None = None
 
     async def post(self, upload: Upload) -> Answer:
         """POST *upload* once and read the answer, whatever its status.
 
         Raises:
             TemporaryFailure: The network failed before the body was sent whole.
-            AmbiguousFailure: It failed, or time was up, after; or the answer is too large.
-            ProviderUnusable: The URL is none.
+            AmbiguousFailure: It failed, or time was up, after that; or the answer is too large.
+            ProviderUnusable: The URL or the environment's proxy is invalid.
             AudioChanged: The file shrank while it was being sent.
         """
         headers = {**upload.headers, "Content-Length": str(upload.size_bytes)}
         return await self._exchange("POST", upload.url, headers, upload)
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """GET *url* once; raises as :meth:`post`, less what concerns audio."""
+        """GET *url* once; raises as :meth:`post`, except for audio errors."""
         return await self._exchange("GET", url, headers, None)
 
     async def close(self) -> None:
-        """Close the idle connections. Safe to call twice."""
-        while self._idle:
-            await self._idle.pop().close()
+        """Close the connections. Safe to call twice."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], upload: Upload | None
     ) -> Answer:
-        sending = _Sending(self._timeout_seconds)
+        progress = _Progress(self._timeout_seconds)
+        failure: ProviderError
         try:
-            target = _parsed(url)
-            wire = self._take(target.origin)
-        except httpx.InvalidURL:
-            raise ProviderUnusable("bad_url", "the provider's url is none") from None
-        except ProxyFailed as error:
-            raise ProviderUnusable("proxy_failed", str(error)) from None
-        try:
-            async with sending.scope, aclosing(_body(upload, sending)) as body:
+            async with progress.limit, aclosing(_body(upload, progress)) as body:
                 content = body if upload is not None and upload.size_bytes else None
-                if content is None:
-                    sending.body_is_whole()
-                return await _answer(
-                    wire, wire.ask(method, target, {**_HEADERS, **headers}, content), sending
-                )
+                progress.is_whole = content is None
+                request = self._request(method, url, headers, content, progress)
+                return await _answer(self._opened(), request, progress)
         except TimeoutError as error:
-            if not sending.scope.expired():
-                raise  # the audio's file system said it
-            raise self._failure(error, sending) from None
-        except LineError as error:
-            raise self._failure(error, sending) from None
-        finally:
-            await wire.rest()
-            self._idle.append(wire)
+            if not progress.limit.expired():
+                raise  # from the audio's file system
+            failure = self._failure(error, progress)
+        except httpx.LocalProtocolError:
+            failure = ProviderUnusable("bad_request", "a header holds characters that cannot be sent")
+        except (httpx.RequestError, EncodingError) as error:
+            failure = self._failure(error, progress)
+        raise failure
 
-    def _take(self, origin: httpx.URL) -> Wire:
-        if self._idle and self._idle[-1].origin == origin:
-            return self._idle.pop()
-        return Wire(origin)
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            try:
+                self._client = open_client()
+            except (ValueError, httpx.InvalidURL, ImportError):
+                raise ProviderUnusable(
+                    "proxy_failed",
+                    "the environment's proxy is not a URL of an http, https or socks5 proxy "
+                    "(socks5 needs the extra 'socks')",
+                ) from None
+        return self._client
 
-    def _failure(self, error: Exception, sending: _Sending) -> ProviderError:
-        code = _network_code(error, sent=sending.is_whole)
+    def _request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: AsyncGenerator[bytes] | None,
+        progress: _Progress,
+    ) -> httpx.Request:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
+        if parsed.scheme not in {"http", "https"} or not parsed.host:
+            raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
+        limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}
+        extensions = {"timeout": limits, "trace": progress.trace}
+        return httpx.Request(
+            method, parsed, headers={**_HEADERS, **headers}, content=body, extensions=extensions
+        )
+
+    def _failure(self, error: Exception, progress: _Progress) -> ProviderError:
+        code = _network_code(error, is_whole=progress.is_whole)
         reason = self._redactor.reason(str(error)) or code.replace("_", " ")
-        kind = AmbiguousFailure if sending.is_whole else TemporaryFailure
+        kind = AmbiguousFailure if progress.is_whole else TemporaryFailure
         return kind(code, reason)
 
 
-@lru_cache(maxsize=64)
-def _parsed(url: str) -> Target:
-    """A provider is asked again and again at one URL, and to parse it takes longer than to send it."""
-    return Target.of(url)
+def open_client() -> httpx.AsyncClient:
+    """A client that verifies TLS, follows no redirect, keeps no cookie and honours the environment's proxies.
+
+    Raises:
+        ValueError, httpx.InvalidURL, ImportError: The environment names a proxy that cannot be used.
+    """
+    client = httpx.AsyncClient(
+        verify=trusted(),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
+        timeout=None,
+    )
+    # httpx has no parameter for these that keeps its own reading of the proxy variables.
+    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
+        if transport is not None:
+            pool = cast("Any", transport)._pool  # noqa: SLF001
+            pool._network_backend = EarlyAnswerBackend()  # noqa: SLF001
+            pool._proxy_ssl_context = trusted()  # noqa: SLF001
+    return client
 
 
-async def _body(upload: Upload | None, sending: _Sending) -> AsyncGenerator[bytes]:
+@cache
+def trusted() -> ssl.SSLContext:
+    """The TLS context of all clients: loading the certificates takes about 20 ms."""
+    return httpx.create_ssl_context()
+
+
+async def _body(upload: Upload | None, progress: _Progress) -> AsyncGenerator[bytes]:
     if upload is None:
         return
     if upload.before:
@@ -199,79 +241,86 @@ async def _body(upload: Upload | None, sending: _Sending) -> AsyncGenerator[byte
                 yield block
     if upload.after:
         yield upload.after
-    sending.body_is_whole()
+    progress.is_whole = True
 
 
-async def _answer(wire: Wire, asked: Awaitable[Head], sending: _Sending) -> Answer:
-    head = await asked
-    sending.start_clock()
-    is_success = head.status // 100 == 2
-    if is_success and not sending.is_whole:
-        raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
-    read = _read_whole if is_success else _read_beginning
-    async with aclosing(_decoded(head, wire)) as blocks:
-        return Answer(head.status, head.headers, await read(blocks, head.status))
+async def _answer(client: httpx.AsyncClient, request: httpx.Request, progress: _Progress) -> Answer:
+    response = await client.send(request, stream=True)
+    async with aclosing(response):
+        is_success = response.is_success
+        if is_success and not progress.is_whole:
+            raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        async with aclosing(decoded(response.aiter_raw(), headers.get("content-encoding", ""))) as body:
+            read = _read_whole if is_success else _read_beginning
+            answer = Answer(response.status_code, headers, await read(body, response.status_code))
+        await _close_unless_exact(response)
+        return answer
 
 
-def _decoded(head: Head, wire: Wire) -> AsyncGenerator[bytes]:
-    """The body without its content encoding: a server may use one that was not asked for."""
-    encoding = head.headers.get("content-encoding")
-    if encoding is None:
-        return wire.blocks()
-    encoded = httpx.Response(head.status, headers={"Content-Encoding": encoding}, content=_in_slices(wire))
-    return cast("AsyncGenerator[bytes]", encoded.aiter_bytes())
+async def _close_unless_exact(response: httpx.Response) -> None:
+    """Close a connection on which more arrived than one answer of known length.
 
-
-async def _in_slices(wire: Wire) -> AsyncGenerator[bytes]:
-    # A decoder unfolds what it is given in one go, a thousandfold at worst: the bounds must come between.
-    async for block in wire.blocks():
-        for start in range(0, len(block), _SLICE_BYTES):
-            yield block[start : start + _SLICE_BYTES]
+    httpcore would take the surplus for the answer to the next request: the transcript of another file.
+    """
+    stream = response.extensions["network_stream"]
+    body_bytes = stream.get_extra_info(ANSWER_BODY_BYTES)
+    if response.headers.get("content-length") != str(body_bytes):
+        await stream.aclose()
 
 
 async def _read_whole(blocks: AsyncIterator[bytes], status: int) -> bytes:
     body = bytearray()
-    try:
-        async for block in blocks:
-            body += block
-            if len(body) > ANSWER_BYTES:
-                raise AmbiguousFailure("answer_too_large", f"more than {ANSWER_BYTES} bytes", status=status)
-    except httpx.DecodingError:
-        reason = "the answer's content encoding is broken"
-        raise AmbiguousFailure("bad_answer", reason, status=status) from None
+    async for block in blocks:
+        body += block
+        if len(body) > ANSWER_BYTES:
+            raise AmbiguousFailure("answer_too_large", f"more than {ANSWER_BYTES} bytes", status=status)
     return bytes(body)
 
 
 async def _read_beginning(blocks: AsyncIterator[bytes], _: int) -> bytes:
-    # The status alone decides; an error's words are worth having as far as they come.
+    # The status alone decides; as much of an error's message as arrives is kept.
     body = bytearray()
     try:
         async for block in blocks:
             body += block
             if len(body) >= ERROR_ANSWER_BYTES:
                 break
-    except (LineError, httpx.DecodingError):
+    except (httpx.RequestError, EncodingError):
         pass
     return bytes(body[:ERROR_ANSWER_BYTES])
 
 
-def _network_code(error: Exception, *, sent: bool) -> str:
+def _network_code(error: Exception, *, is_whole: bool) -> str:
     match error:
-        case TimeoutError() | NoProgress():
+        case TimeoutError() | httpx.TimeoutException():
             return "timeout"
-        case ConnectFailed():
+        case httpx.ConnectError():
             return _connect_code(error)
-        case ProxyFailed():
+        case httpx.ProxyError():
             return "proxy_failed"
-    if not sent:
+    if not is_whole:
         return "connection_lost"
-    return "bad_answer" if isinstance(error, BadAnswer) else "no_answer"
+    # The library's own "no response" has no cause; a protocol error has the parser's.
+    is_broken = isinstance(error, EncodingError) or (
+        isinstance(error, httpx.RemoteProtocolError)
+        and len(list(_causes(error))) > len(("httpx", "httpcore"))
+    )
+    return "bad_answer" if is_broken else "no_answer"
 
 
 def _connect_code(error: Exception) -> str:
-    for cause in causes(error):
+    for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return "dns_failed"
         if isinstance(cause, ssl.SSLError):
             return "tls_failed"
     return "connect_failed"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """*error* and its causes, outermost first."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__

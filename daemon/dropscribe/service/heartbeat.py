@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import httpx
 import structlog
+
+from dropscribe.providers.http_library import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Callable

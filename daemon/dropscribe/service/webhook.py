@@ -12,9 +12,8 @@ import hmac
 import time
 from typing import TYPE_CHECKING
 
-import httpx
-
 from dropscribe import __version__
+from dropscribe.providers.http_library import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,49 @@
+"""Decodes the content encoding of an answer, in bounded steps.
+
+Requests ask for no encoding (``Accept-Encoding: identity``); some servers and proxies use one all the same.
+One of gzip, x-gzip and deflate is decoded; anything else, brotli and several encodings included, is refused.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+STEP_BYTES = 256 * 1024
+"""The largest block yielded: a compressed answer may unfold a thousandfold, and its reader has a bound."""
+
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+
+
+class EncodingError(Exception):
+    """The answer's content encoding is broken or not supported."""
+
+
+async def decoded(blocks: AsyncGenerator[bytes], encoding: str) -> AsyncGenerator[bytes]:
+    """*blocks* without *encoding*, the value of Content-Encoding.
+
+    Raises:
+        EncodingError: While iterating.
+    """
+    name = encoding.strip().lower()
+    if name in {"", "identity"}:
+        async for block in blocks:
+            yield block
+        return
+    if name not in {"gzip", "x-gzip", "deflate"}:
+        raise EncodingError(f"the answer's content encoding '{name}' is not supported")
+    decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        async for block in blocks:
+            rest = block
+            while rest and not decoder.eof:
+                if unfolded := decoder.decompress(rest, STEP_BYTES):
+                    yield unfolded
+                rest = decoder.unconsumed_tail
+    except zlib.error:
+        raise EncodingError("the answer's content encoding is broken") from None
+    if not decoder.eof:
+        raise EncodingError("the answer's content encoding ends too early")

@@ -9,13 +9,12 @@ answer has begun: httpcore then reads it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import select
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from dropscribe.providers.connection import MOST_UNREAD_BYTES, Connection
 from dropscribe.providers.http_library import httpcore
+from dropscribe.providers.tls import TlsLayer
 
 if TYPE_CHECKING:
     import ssl
@@ -31,12 +30,8 @@ arrive before the last write is known to be complete."""
 ANSWER_BODY_BYTES = "answer_body_bytes"
 """Name for get_extra_info: how many bytes arrived after the head of the last answer."""
 
-_MOST_UNREAD_BYTES = 256 * 1024
 _NEXT_ADDRESS_SECONDS = 0.25
 """RFC 8305's delay before a name's next address is tried beside the first."""
-
-_TURNS_TO_READ = 6
-"""Of the event loop: the selector, TLS and the protocol; as many again for TLS in TLS."""
 
 _STATUS_CLASS_AT = len("HTTP/1.1 ")
 _INFORMATIONAL = ord("1")
@@ -59,8 +54,8 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                transport, stream = await loop.create_connection(
-                    _Stream, host, port, local_addr=local, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS
+                transport, connection = await loop.create_connection(
+                    Connection, host, port, local_addr=local, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS
                 )
         except TimeoutError as error:
             raise httpcore.ConnectTimeout("no connection in time") from error
@@ -68,11 +63,155 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(str(error)) from error
         for option in socket_options or ():
             transport.get_extra_info("socket").setsockopt(*option)
-        return stream
+        return Stream(connection)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, between httpcore's own retries (which are off)."""
         await asyncio.sleep(seconds)
+
+
+class Stream(httpcore.AsyncNetworkStream):
+    """A connection as httpcore uses it: plain, in TLS, or in TLS through a proxy that speaks TLS itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._layers: list[TlsLayer] = []  # outermost first
+        self._unread = bytearray()
+        self._answer = _Answer()
+        self._is_answer_read = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        """What has arrived, once something has; b"" at the end."""
+        self._take_in()
+        while not (self._unread or self._is_over):
+            await self._changed(timeout, httpcore.ReadTimeout("no answer in time"))
+            self._take_in()
+        if not self._unread and self._connection.error is not None:
+            raise httpcore.ReadError(str(self._connection.error)) from self._connection.error
+        self._is_answer_read = True
+        data = bytes(self._unread[:max_bytes])
+        del self._unread[:max_bytes]
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Hand *buffer* to the system; return once it has taken all of it.
+
+        Raises:
+            httpcore.WriteError: An answer began before that, or the connection was lost.
+            httpcore.WriteTimeout: A piece made no progress within *timeout*.
+        """
+        if self._is_answer_read:
+            self._answer, self._is_answer_read = _Answer(), False
+            self._answer.add(self._unread)
+        rest = memoryview(buffer)
+        while rest:
+            # An answer and the reset behind it may be in the socket together, and writing meets the reset.
+            await self._connection.let_arrive()
+            self._take_in()
+            if self._is_over or self._answer.has_begun or self._connection.has_failed:
+                raise httpcore.WriteError("the server answered or closed before the request was sent")
+            piece, rest = rest[:PIECE_BYTES], rest[PIECE_BYTES:]
+            self._connection.send(self._encrypted(piece))
+            await self._taken(timeout)
+
+    async def aclose(self) -> None:
+        """Close at once, whatever is unsent. Safe to call twice."""
+        await self._connection.close()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        """Continue in TLS."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._shake_hands(TlsLayer(ssl_context, server_hostname))
+        except BaseException as error:
+            await self.aclose()
+            match error:
+                case TimeoutError():
+                    raise httpcore.ConnectTimeout("no TLS handshake in time") from error
+                case OSError() | ValueError() | httpcore.ReadError():  # ValueError: not a host name
+                    raise httpcore.ConnectError(str(error)) from error
+            raise
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        """The transport's information, ANSWER_BODY_BYTES, or ``is_readable``: must not be used again."""
+        match info:
+            case "is_readable":
+                self._take_in()
+                return bool(self._unread) or self._is_over or self._connection.is_readable
+            case "answer_body_bytes":
+                return self._answer.body_bytes
+            case "ssl_object":
+                return self._layers[-1].object if self._layers else None
+        names = {"client_addr": "sockname", "server_addr": "peername"}
+        return self._connection.transport.get_extra_info(names.get(info, info))
+
+    @property
+    def _is_over(self) -> bool:
+        is_ended = any(layer.is_over for layer in self._layers)
+        return is_ended or (self._connection.is_over and not self._connection.unread)
+
+    def _take_in(self) -> None:
+        """Decrypt and count what has arrived."""
+        if not self._connection.unread or len(self._unread) > MOST_UNREAD_BYTES:
+            return
+        data = self._connection.take()
+        try:
+            for layer in self._layers:
+                data = layer.decrypted(data)
+        except OSError as error:
+            self._connection.error = self._connection.error or error
+            self._connection.is_over = True
+            self._connection.transport.abort()
+            return
+        self._unread += data
+        self._answer.add(data)
+
+    def _encrypted(self, data: bytes | memoryview) -> bytes | memoryview:
+        for layer in reversed(self._layers):
+            data = layer.encrypted(data)
+        return data
+
+    async def _shake_hands(self, layer: TlsLayer) -> None:
+        is_complete, received = False, b""
+        while not is_complete:
+            try:
+                is_complete = layer.handshake(received)
+            finally:
+                if records := layer.records():  # also the alert that tells the server why it failed
+                    self._connection.send(self._encrypted(records))
+            if not is_complete and not (received := await self.read(MOST_UNREAD_BYTES)):
+                raise ConnectionResetError("closed during the TLS handshake")
+        self._layers.append(layer)
+
+    async def _taken(self, seconds: float | None) -> None:
+        """Wait until the system has taken what was written."""
+        has_answered = False
+        give_up_at = None if seconds is None else time.monotonic() + seconds
+        while self._connection.is_full and not self._connection.has_failed:
+            self._take_in()
+            if not has_answered and (self._is_over or self._answer.has_begun):
+                has_answered, give_up_at = True, time.monotonic() + GRACE_SECONDS
+            left = None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
+            error = (
+                httpcore.WriteError("the server answered before the request was sent")
+                if has_answered
+                else httpcore.WriteTimeout("the server takes no more of the request")
+            )
+            await self._changed(left, error)
+        if self._connection.has_failed:
+            raise httpcore.WriteError(str(self._connection.error or "the connection was lost"))
+
+    async def _changed(self, seconds: float | None, error: Exception) -> None:
+        try:
+            await self._connection.changed(seconds)
+        except TimeoutError:
+            raise error from None
 
 
 class _Answer:
@@ -105,200 +244,3 @@ class _Answer:
             if not end:
                 return
             self._head = rest
-
-
-class _Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
-    """One connection, plain or TLS. Unread bytes are bounded; the sender waits."""
-
-    def __init__(self) -> None:
-        self._unread = bytearray()
-        self._answer = _Answer()
-        self._is_answer_read = False
-        self._is_over = False  # the server has ended its side, or the connection is lost
-        self._is_lost = False
-        self._is_full = False  # the system has not taken everything that was written
-        self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._transport: asyncio.Transport | None = None
-
-    # httpcore's interface ---------------------------------------------------------------------------
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """What has arrived, once something has; b"" at the end."""
-        while not (self._unread or self._is_over):
-            await self._changed(timeout, httpcore.ReadTimeout("no answer in time"))
-        if not self._unread and self._error is not None:
-            raise httpcore.ReadError(str(self._error)) from self._error
-        self._is_answer_read = True
-        data = bytes(self._unread[:max_bytes])
-        del self._unread[:max_bytes]
-        self._opened.resume_reading()
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Hand *buffer* to the system; return once it has taken all of it.
-
-        In TLS up to 64 KiB and a piece may then still be in asyncio's buffers.
-
-        Raises:
-            httpcore.WriteError: An answer began before that, or the connection was lost.
-            httpcore.WriteTimeout: A piece made no progress within *timeout*.
-        """
-        if self._is_answer_read:
-            self._answer, self._is_answer_read = _Answer(), False
-            self._answer.add(self._unread)
-        rest = memoryview(buffer)
-        while rest:
-            if await self._answer_begins():
-                raise httpcore.WriteError("the server answered or closed before the request was sent")
-            self._opened.write(cast("bytes", rest[:PIECE_BYTES]))  # asyncio and ssl take any buffer
-            rest = rest[PIECE_BYTES:]
-            await self._taken(timeout)
-
-    async def aclose(self) -> None:
-        """Close at once, whatever is unsent. Safe to call twice."""
-        with contextlib.suppress(AttributeError):  # TLS in TLS, closed already: see start_tls
-            self._opened.abort()
-        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> httpcore.AsyncNetworkStream:
-        """Continue in TLS."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(timeout):
-                transport = await loop.start_tls(
-                    self._opened, self, ssl_context, server_hostname=server_hostname
-                )
-            if transport is None:
-                raise ConnectionResetError("closed during the TLS handshake")
-        except TimeoutError as error:
-            await self.aclose()
-            raise httpcore.ConnectTimeout("no TLS handshake in time") from error
-        except (OSError, UnicodeError) as error:  # ssl.SSLError is an OSError
-            await self.aclose()
-            raise httpcore.ConnectError(str(error)) from error
-        except (TypeError, AttributeError) as error:
-            # TLS in TLS: where the inner handshake fails, asyncio of 3.11 trips over its own abort.
-            await self.aclose()
-            raise httpcore.ConnectError(str(error.__context__ or error)) from error
-        self.connection_made(transport)
-        return self
-
-    def get_extra_info(self, info: str) -> Any:
-        """Asyncio's information, ANSWER_BODY_BYTES, and ``is_readable``: this must not be used again."""
-        if info == "is_readable":
-            return bool(self._unread) or self._is_over or self._is_readable()
-        if info == ANSWER_BODY_BYTES:
-            return self._answer.body_bytes
-        names = {"client_addr": "sockname", "server_addr": "peername"}
-        return self._opened.get_extra_info(names.get(info, info))
-
-    # asyncio's interface ----------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is open, or continues in TLS."""
-        self._transport = opened = cast("asyncio.Transport", transport)
-        # "Full" then lasts until the system has taken everything, since what was sent may be paid for.
-        # asyncio's TLS would pause for an empty buffer at 0.
-        is_tls = opened.get_extra_info("ssl_object") is not None
-        opened.set_write_buffer_limits(1 if is_tls else 0, 0)
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes arrived."""
-        self._unread += data
-        self._answer.add(data)
-        if len(self._unread) > _MOST_UNREAD_BYTES:
-            self._opened.pause_reading()
-        self._wake()
-
-    def eof_received(self) -> bool:
-        """The server has ended its side; a plain connection may still be written to."""
-        self._is_over = True
-        self._wake()
-        return self._opened.get_extra_info("ssl_object") is None
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The connection is gone; the kernel may still hold an answer that arrived before the reset."""
-        socket = self._opened.get_extra_info("socket")
-        if socket is not None and self._opened.get_extra_info("ssl_object") is None:
-            with contextlib.suppress(OSError, ValueError):
-                while len(self._unread) <= _MOST_UNREAD_BYTES and (data := os.read(socket.fileno(), 65536)):
-                    self._unread += data
-                    self._answer.add(data)
-        self._is_over = self._is_lost = True
-        self._error = error
-        self._wake()
-
-    def pause_writing(self) -> None:
-        """The system takes no more for now."""
-        self._is_full = True
-
-    def resume_writing(self) -> None:
-        """The system has taken everything."""
-        self._is_full = False
-        self._wake()
-
-    # ------------------------------------------------------------------------------------------------
-
-    @property
-    def _opened(self) -> asyncio.Transport:
-        assert self._transport is not None  # noqa: S101 - create_connection returns after connection_made
-        return self._transport
-
-    @property
-    def _has_failed(self) -> bool:
-        return self._is_lost or self._opened.is_closing()
-
-    async def _answer_begins(self) -> bool:
-        # An answer and the reset behind it may be in the socket together; a write would meet the reset first.
-        for _ in range(_TURNS_TO_READ):
-            if self._unread or self._is_over or not self._is_readable():
-                break
-            await asyncio.sleep(0)
-        return self._is_over or self._has_failed or self._answer.has_begun
-
-    async def _taken(self, seconds: float | None) -> None:
-        """Wait until the system has taken what was written."""
-        has_answered = False
-        give_up_at = None if seconds is None else time.monotonic() + seconds
-        while self._is_full and not self._has_failed:
-            if not has_answered and (self._is_over or self._answer.has_begun):
-                has_answered, give_up_at = True, time.monotonic() + GRACE_SECONDS
-            left = None if give_up_at is None else max(0.0, give_up_at - time.monotonic())
-            error = (
-                httpcore.WriteError("the server answered before the request was sent")
-                if has_answered
-                else httpcore.WriteTimeout("the server takes no more of the request")
-            )
-            await self._changed(left, error)
-        if self._has_failed:
-            raise httpcore.WriteError(str(self._error or "the connection was lost"))
-
-    async def _changed(self, seconds: float | None, error: Exception) -> None:
-        """Wait until bytes arrive, the connection ends or the system has taken everything."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._waiter
-        except TimeoutError:
-            raise error from None
-        finally:
-            self._waiter = None
-
-    def _is_readable(self) -> bool:
-        socket = self._opened.get_extra_info("socket")
-        # TLS drops its socket one turn before it reports the loss of the connection.
-        if socket is None or socket.fileno() < 0:
-            return True
-        poll = select.poll()
-        poll.register(socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)

@@ -1,0 +1,136 @@
+"""One TCP connection: bytes in and out, what the other side has ended, and how much of a write is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+from typing import cast
+
+MOST_UNREAD_BYTES = 256 * 1024
+"""Bytes that arrive beyond this wait at the sender."""
+
+_TURNS_TO_READ = 3
+"""Turns of the event loop until bytes in the socket are in :attr:`Connection.unread`."""
+
+
+class Connection(asyncio.Protocol):
+    """An asyncio protocol whose owner polls its attributes and waits with :meth:`changed`.
+
+    Attributes:
+        unread: Bytes that arrived.
+        is_over: The other side has ended its half, or the connection is lost.
+        is_full: The system has not taken everything that was written.
+        error: Why the connection was lost, where the system gave a reason.
+    """
+
+    def __init__(self) -> None:
+        self.unread = bytearray()
+        self.is_over = False
+        self.is_full = False
+        self.error: Exception | None = None
+        self._is_lost = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Asyncio's transport."""
+        assert self._transport is not None  # noqa: S101 - create_connection returns after connection_made
+        return self._transport
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing more can be written."""
+        return self._is_lost or self.transport.is_closing()
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether bytes or the end wait in the socket, which the event loop has not read yet."""
+        socket = self.transport.get_extra_info("socket")
+        if socket is None or socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def take(self) -> bytes:
+        """Remove and return what has arrived; b"" where nothing has."""
+        data = bytes(self.unread)
+        self.unread.clear()
+        self.transport.resume_reading()
+        return data
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Write *data*; :attr:`is_full` tells whether the system has taken it."""
+        self.transport.write(cast("bytes", data))  # asyncio takes any buffer
+
+    async def let_arrive(self) -> None:
+        """Let the event loop read what waits in the socket."""
+        for _ in range(_TURNS_TO_READ):
+            if self.unread or self.is_over or not self.is_readable:
+                break
+            await asyncio.sleep(0)
+
+    async def changed(self, seconds: float | None = None) -> None:
+        """Wait until bytes arrive, the connection ends or the system has taken what was written.
+
+        Raises:
+            TimeoutError: None of it happened within *seconds*.
+        """
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._waiter
+        finally:
+            self._waiter = None
+
+    async def close(self) -> None:
+        """Close at once, whatever is unsent. Safe to call twice."""
+        self.transport.abort()
+        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+
+    # asyncio's interface ----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is open."""
+        self._transport = cast("asyncio.Transport", transport)
+        # "Full" then lasts until the system has taken everything, since what was sent may be paid for.
+        self._transport.set_write_buffer_limits(0)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrived."""
+        self.unread += data
+        if len(self.unread) > MOST_UNREAD_BYTES:
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """The other side has ended its half; this half stays open."""
+        self.is_over = True
+        self._wake()
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection is gone; the kernel may still hold an answer that arrived before a reset."""
+        socket = self.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, ValueError):
+            while len(self.unread) <= MOST_UNREAD_BYTES and (data := os.read(socket.fileno(), 65536)):
+                self.unread += data
+        self.is_over = self._is_lost = True
+        self.error = error
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The system takes no more for now."""
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        """The system has taken everything."""
+        self.is_full = False
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

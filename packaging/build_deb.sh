@@ -25,7 +25,6 @@ put_unit() {
 install -d "$root/usr/lib/python3/dist-packages"
 (cd daemon && find dropscribe -type f ! -path '*/__pycache__/*' ! -name '*.pyc' ! -name 'ruff.toml' -print0 |
     xargs -0 cp --parents -t "$root/usr/lib/python3/dist-packages")
-put 644 config.example.yaml usr/lib/python3/dist-packages/dropscribe/config/example.yaml
 put 755 packaging/debian/dropscribe usr/bin/dropscribe
 put_unit systemd/dropscribe.service usr/lib/systemd/system/dropscribe.service
 put_unit systemd/user/dropscribe.service usr/lib/systemd/user/dropscribe.service
@@ -48,7 +47,7 @@ if "${PYTHON:-python3}" packaging/make_docs.py "$root/usr/share" >/dev/null 2>&1
     rm -r "$root/usr/share/zsh/site-functions" # Debian's zsh looks in vendor-completions
     find "$root/usr/share/man" -type f -exec gzip -9n {} +
 else
-    echo "no man pages, no completion: ${PYTHON:-python3} lacks pydantic or PyYAML" >&2
+    echo "no man pages, no completion: ${PYTHON:-python3} lacks PyYAML" >&2
 fi
 find "$root/usr" -type d -exec chmod 755 {} + -o -type f ! -perm 755 -exec chmod 644 {} +
 

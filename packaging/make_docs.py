@@ -1,7 +1,7 @@
 """Man pages and completion, made at build time: ``python packaging/make_docs.py [OUT]`` (build/share).
 
 One source each: ``dropscribe.1`` and the completion come from the parser, ``dropscribe.yaml.5`` from the
-config's reference, which comes from its keys. Wants pydantic and PyYAML, and the source tree.
+config's reference, which comes from its keys. Needs the source tree and its dependencies.
 """
 
 # ruff: noqa: INP001  # a script, no package

@@ -62,7 +62,7 @@ DEFAULTS = [
 
 @pytest.mark.parametrize(("kind", "url", "limits", "params"), DEFAULTS)
 def test_each_type_has_its_defaults(kind, url, limits, params):
-    """Concurrency, rate, timeout, size and parameters are those of CONTRACT.md §3's table."""
+    """Concurrency, rate, timeout, size and parameters are those of the documented ones."""
     provider = provider_of(f"type: {kind}, api_key: k" + (f", url: '{url}'" if url else ""))
     found = (
         provider.concurrency,
@@ -167,7 +167,7 @@ folders:
 
 def test_a_null_parameter_is_not_sent():
     """Null is an empty list on the wire, which drops a default; for the engine it is absent."""
-    assert provider_of("type: openai, params: {model: x, response_format: null}").params == {
+    assert provider_of("type: openai, api_key: k, params: {model: x, response_format: null}").params == {
         "model": "x",
         "response_format": [],
     }
@@ -190,7 +190,7 @@ def test_a_folder_has_its_defaults():
 
 
 def test_the_rest_has_its_defaults():
-    """retry, hold, shutdown_grace and log are CONTRACT.md §3's; the optional parts are off."""
+    """retry, hold, shutdown_grace and log have the documented defaults; the optional parts are off."""
     config = config_of(f"providers: {{p: {{type: local}}}}\n{FOLDERS}retry:\nhttp:\n")
     retry = config.retry
     assert (retry.first_seconds, retry.max_seconds, retry.give_up_after_seconds) == (5, 3600, 432_000)
@@ -210,14 +210,18 @@ def test_the_optional_parts():
         FOLDERS
         + """
 providers: {p: {type: local}}
-http: {listen: "[::1]:9000", token: t}
+http: {listen: "[::1]:9000", token: 0123456789abcdef}
 metrics: {file: m.prom}
 heartbeat: {url: https://hc/x}
 hooks: {on_done: [./notify, "x y"], on_held: [mail], timeout: 5}
 """
     )
     config = config_of(text)
-    assert (config.http.host, config.http.port, config.http.token.reveal()) == ("::1", 9000, "t")
+    assert (config.http.host, config.http.port, config.http.token.reveal()) == (
+        "::1",
+        9000,
+        "0123456789abcdef",
+    )
     assert config.metrics.file == SRV / "m.prom"
     assert (config.heartbeat.url, config.heartbeat.every_seconds) == ("https://hc/x", 300)
     assert (config.hooks.on_done, config.hooks.on_failed) == (("/srv/notify", "x y"), ())
@@ -314,9 +318,11 @@ def test_a_vendors_key_goes_to_no_other_server():
     [
         ("type: pulse", "providers.p", "there is no api_key"),
         ("type: reson8", "providers.p", "there is no api_key"),
+        ("type: openai", "providers.p", "there is no api_key"),
+        ("type: openai, url: 'https://api.openai.com/v1'", "providers.p", "there is no api_key"),
         ("type: pulse, api_key: ''", "providers.p.api_key", "the value is empty"),
-        ("type: pulse, api_key: 12", "providers.p.api_key", "the value is not a text"),
-        ('type: pulse, api_key: "a\\nb"', "providers.p.api_key", "the value holds a line break"),
+        ("type: pulse, api_key: 12", "providers.p.api_key", "the value is not a string"),
+        ('type: pulse, api_key: "a\\nb"', "providers.p.api_key", "the value has a line break in it"),
         ("type: pulse, api_key: a, api_key_file: b", "providers.p.api_key_file", "api_key is given too"),
         (
             "type: pulse, api_key_file: nope",
@@ -329,9 +335,21 @@ def test_a_vendors_key_goes_to_no_other_server():
             "there is no $CREDENTIALS_DIRECTORY here",
         ),
         ("type: local, api_key: x", "providers.p.api_key", "unknown key 'api_key'"),
-        ("type: openai, url: ftp://x", "providers.p.url", "'ftp://x' is not an http or https url"),
-        ("type: openai, params: {a: {b: 1}}", "providers.p.params.a", "this section cannot be sent"),
-        ("type: openai, params: 3", "providers.p.params", "'3' is not a mapping of names to values"),
+        (
+            "type: openai, api_key: k, url: ftp://x",
+            "providers.p.url",
+            "'ftp://x' is not an http or https url",
+        ),
+        (
+            "type: openai, api_key: k, params: {a: {b: 1}}",
+            "providers.p.params.a",
+            "this section cannot be sent",
+        ),
+        (
+            "type: openai, api_key: k, params: 3",
+            "providers.p.params",
+            "'3' is not a mapping of names to values",
+        ),
     ],
 )
 def test_a_wrong_provider_is_refused_once(body, path, message):
@@ -343,7 +361,7 @@ def test_a_key_file_with_two_lines_is_refused(tmp_path):
     """A key with a newline inside is an error that does not show it."""
     (tmp_path / "k").write_text("abc\ndef\n")
     said = said_of(f"providers: {{p: {{type: pulse, api_key_file: {tmp_path}/k}}}}\n{FOLDERS}")
-    assert said == [("providers.p.api_key_file", "the key in the file holds a line break")]
+    assert said == [("providers.p.api_key_file", "the key in the file has a line break in it")]
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o604, True)])

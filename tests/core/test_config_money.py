@@ -85,7 +85,7 @@ def test_a_time_zone_is_one_of_this_system():
     assert str(config_of(top="time_zone: Europe/Berlin").time_zone) == "Europe/Berlin"
     assert config_of().time_zone is None
     assert said_of(top="time_zone: Mars/Olympus") == [
-        ("time_zone", "'Mars/Olympus' is no time zone that is known here")
+        ("time_zone", "'Mars/Olympus' is not a time zone of this system")
     ]
     assert said_of(top="time_zone: ../../etc/passwd")[0][0] == "time_zone"
 
@@ -95,7 +95,7 @@ def test_what_is_no_budget_is_told(written):
     """A limit of nothing, a duration that is none here, a currency."""
     ((path, message),) = said_of(f"budget: {{per_day: {written}}}", providers=PRICED % "")
     assert path == "folders.f.budget.per_day"
-    assert message.endswith("is no budget")
+    assert message.endswith("is not a budget")
 
 
 def test_a_budget_of_money_needs_prices():

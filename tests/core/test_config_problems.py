@@ -18,7 +18,7 @@ from dropscribe.config.secret import Secret
 from dropscribe.core.errors import ConfigError, Problem
 
 GOLDEN = Path(__file__).parent / "golden" / "config"
-CANARY = "sk_canary_7f3a9"
+CANARY = "sk_canary_7f3a9c2"
 
 
 @pytest.fixture(autouse=True)

@@ -54,8 +54,8 @@ def test_without_it_and_when_it_says_so_the_queue_is_embedded():
     assert parse_config(f"{PROVIDERS}queue:\n", folder=SRV, environ={})[0].queue is None
     assert parsed("type: embedded")[0].queue is None
     assert warned_of("type: embedded, dsn: x, role: all") == [
-        ("queue.dsn", "nothing comes of it with type: embedded"),
-        ("queue.role", "nothing comes of it with type: embedded"),
+        ("queue.dsn", "has no effect with type: embedded"),
+        ("queue.role", "has no effect with type: embedded"),
     ]
 
 
@@ -100,7 +100,7 @@ def test_where_the_dsn_comes_from(tmp_path):
         ("type: postgres", [("queue", "there is no dsn"), ("queue.roots", "there is no root")]),
         (f"{WHOLE}, rol: all", [("queue.rol", "unknown key 'rol'")]),
         (f"{WHOLE}, role: boss", [("queue.role", "'boss' is not one of all, watch, work")]),
-        (f"{WHOLE}, node: 'a b'", [("queue.node", "'a b' is no name")]),
+        (f"{WHOLE}, node: 'a b'", [("queue.node", "'a b' is not a name")]),
         (f"{WHOLE}, dsn_file: x", [("queue.dsn_file", "dsn is given too")]),
         (
             "type: postgres, dsn_file: nope, roots: {share: /srv}",
@@ -119,7 +119,7 @@ def test_where_the_dsn_comes_from(tmp_path):
         ("type: redis", [("queue.type", "'redis' is not one of embedded, postgres")]),
         (
             "type: postgres, dsn: dbname=x, roots: {Share: /srv}",
-            [("queue.roots.Share", "'Share' is no name of a root")],
+            [("queue.roots.Share", "'Share' is not a name of a root")],
         ),
         (
             "type: postgres, dsn: dbname=x, roots: {a: /srv, b: /srv/b}",

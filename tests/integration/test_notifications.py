@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-import dropscribe.config.notify as config_module
+import dropscribe.config.services as config_module
 from dropscribe.app.observability import _build_notifications
 from dropscribe.app.reporter import Reporter
 from dropscribe.config.errors import format_problem
@@ -421,10 +421,10 @@ BASE = "providers: {p: {type: pulse, api_key: k}}\nfolders: {f: {inbox: in, prov
         ("  quiet_hours: 25:00-07:00", "4:16", "is no time of the day"),
         ("  webhook: {url: 'https://h/CANARY'}", "4:3", "there is no secret"),
         ("  webhook: {secret: CANARY}", "4:3", "'url' is missing"),
-        ("  webhook: {url: 'ftp://h/CANARY', secret: x}", "4:", "not an http or https url"),
+        ("  webhook: {url: 'ftp://h/CANARY', secret: 0123456789abcdef}", "4:", "not an http or https url"),
         ("  webhook: {url: 'https://h/', secret: CANARY, secret_file: x}", "4:", "secret is given too"),
         ("  webhook: {url: 'https://h/', secrt: CANARY}", "4:", "unknown key 'secrt'"),
-        ("  webhook: {url: 'http://h.example/CANARY', secret: x}", "4:", "unencrypted"),
+        ("  webhook: {url: 'http://h.example/CANARY', secret: 0123456789abcdef}", "4:", "unencrypted"),
         ("  quiet_hours: 22:00-07:00", "3:1", "nobody is told"),
     ],
 )
@@ -448,7 +448,7 @@ def test_urls_without_the_library_are_refused(tmp_path, monkeypatch):
 
 def test_without_urls_apprise_is_not_loaded(tmp_path):
     """Neither by the config nor by what a daemon with a webhook imports."""
-    config = BASE + "  webhook: {url: 'https://h.example/', secret: x}\n"
+    config = BASE + "  webhook: {url: 'https://h.example/', secret: 0123456789abcdef}\n"
     script = (
         "import sys, pathlib, dropscribe.app.foreground\n"
         "from dropscribe.config.load import parse_config\n"

@@ -76,7 +76,6 @@ def test_the_wheel_has_what_an_installed_dropscribe_needs(built):
         "zsh/site-functions/_dropscribe",
     } <= share
     inside = {
-        "config/example.yaml",
         "jobs/schema.sql",
         "transcripts/schema/transcript.schema.json",
         "py.typed",

@@ -9,9 +9,9 @@ from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.loading import loading_for_good
 from dropscribe.cli.messages import say
-from dropscribe.config.aside import ReadAside
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
+from dropscribe.config.load import load_config
 from dropscribe.service.signals import prepare_process
 
 if TYPE_CHECKING:
@@ -25,16 +25,15 @@ def execute(options: argparse.Namespace) -> int:
     """Run until a signal; with --once until nothing more can be done now."""
     prepare_process()
     path = find_config(options.config)
-    reading = ReadAside(path)
-    with loading_for_good():  # and while the config is being read
+    config, warnings = load_config(path)
+    with loading_for_good():
         from dropscribe.app.foreground import run_in_foreground  # noqa: PLC0415
 
-    config, warnings = reading.result()
     for warning in warnings:
         say(format_problem(warning))
     if sys.stderr.isatty() and not options.once:
         say(_welcome(config))
-    result = run_in_foreground(config, lambda: ReadAside(path).result()[0], once=options.once)
+    result = run_in_foreground(config, lambda: load_config(path)[0], once=options.once)
     return _code(result) if options.once else exit_codes.OK
 
 

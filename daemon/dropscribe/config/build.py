@@ -1,70 +1,58 @@
-"""FileKeys → Config: paths made absolute, keys fetched, parameters laid over one another.
+"""The file's data → :class:`Config`: what takes more than reading each key by itself.
 
-Guarantees: whatever is wrong is reported to the document; the answer is whole only where no error was.
+Guarantees: every problem is reported to the document; the answer is whole only if there was no error.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dropscribe.config import keys as k
-from dropscribe.config import model as m
-from dropscribe.config import service_keys
-from dropscribe.config.credentials import find_api_key, find_secret
-from dropscribe.config.notify import build_notify
-from dropscribe.config.params import check_params, check_rule_params, params_to_send
-from dropscribe.config.quantities import is_loopback, parse_listen
-from dropscribe.config.queue import build_queue
-from dropscribe.config.vocabulary import read_vocabulary
-from dropscribe.core.limits import Budget
+from dropscribe.config import params
+from dropscribe.config.credentials import find_api_key
+from dropscribe.config.field_types import section
+from dropscribe.config.keys import keys_of
+from dropscribe.config.model import Config, FolderRule
+from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig
+from dropscribe.config.queue import QueueConfig, make_queue
+from dropscribe.config.reading import MISSING, Reader
+from dropscribe.config.services import (
+    HeartbeatConfig,
+    HooksConfig,
+    HttpConfig,
+    NotifyConfig,
+    WebhookConfig,
+    make_heartbeat,
+    make_hooks,
+    make_http,
+    make_notify,
+    make_webhook,
+    warn_of_plain_http,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dropscribe.config.credentials import Surroundings
+    from dropscribe.config.keys import Key
     from dropscribe.config.yaml_document import Document
     from dropscribe.config.yaml_document import Path as KeyPath
-    from dropscribe.core.params import ParamValue
 
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
-"""25 MiB is the limit of the whole form (PROVIDERS.md §3.4); a file gets what the form leaves."""
+"""api.openai.com takes 25 MiB of the whole form; the file may have what the form's other parts leave."""
 
 
-def build_config(keys: k.FileKeys, document: Document, around: Surroundings, path: Path | None) -> m.Config:
-    """Make the daemon's config of the file's keys."""
-    providers = {
-        name: _provider(name, provider, document, around) for name, provider in keys.providers.items()
-    }
-    folders = {name: _folder(name, rule, keys, document, around) for name, rule in keys.folders.items()}
-    return m.Config(
-        path=path,
-        state_dir=_state_dir(keys.state_dir, around),
-        providers=providers,
-        folders=folders,
-        retry=m.RetryConfig(
-            first_seconds=keys.retry.first,
-            max_seconds=keys.retry.max,
-            give_up_after_seconds=keys.retry.give_up_after,
-            max_ambiguous=keys.retry.max_ambiguous,
-            max_crashes=keys.retry.max_crashes,
-        ),
-        hold=m.HoldConfig(first_seconds=keys.hold.first, max_seconds=keys.hold.max),
-        shutdown_grace_seconds=keys.shutdown_grace,
-        ledger_keep_seconds=keys.ledger_keep,
-        history_keep_seconds=keys.history_keep,
-        search=keys.search,
-        time_zone=keys.time_zone,
-        log=m.LogConfig(level=keys.log.level, format=keys.log.format),
-        queue=build_queue(keys.queue, document, around) if keys.queue else None,
-        http=_http(keys.http, document, around) if keys.http else None,
-        metrics=m.MetricsConfig(file=around.absolute(keys.metrics.file)) if keys.metrics else None,
-        heartbeat=m.HeartbeatConfig(url=keys.heartbeat.url, every_seconds=keys.heartbeat.every)
-        if keys.heartbeat
-        else None,
-        hooks=_hooks(keys.hooks, around) if keys.hooks else None,
-        notify=build_notify(keys.notify, document, around) if keys.notify else None,
-    )
+def build_config(document: Document, around: Surroundings, path: Path | None) -> Config:
+    """The config in *document*; what is wrong is reported there and left out."""
+    builder = _Builder(Reader(document, around))
+    data = {name: value for name, value in document.data.items() if value is not None}
+    values = builder.reader.section((), data, Config) or {}
+    values.setdefault("state_dir", _default_state_dir(around))
+    return Config(path=path, source=document.without_secrets(), **values)
 
 
 def has_local_engine() -> bool:
@@ -77,10 +65,14 @@ def has_media() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("av", "numpy"))
 
 
-def _state_dir(written: str | None, around: Surroundings) -> Path:
-    """CONTRACT.md §3: as written, systemd's, the system's, else the user's."""
-    if written is not None:
-        return around.absolute(written)
+def keys_of_type(kind: str) -> dict[str, Key]:
+    """The keys of a provider of this type, by name."""
+    own = PROVIDER_TYPES[kind].own
+    return {name: key for name, key in keys_of(ProviderConfig).items() if not key.is_special or name in own}
+
+
+def _default_state_dir(around: Surroundings) -> Path:
+    """Systemd's folder, the system's for a config in /etc/dropscribe, else the user's."""
     given = around.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
@@ -91,195 +83,122 @@ def _state_dir(written: str | None, around: Surroundings) -> Path:
     return home / "dropscribe"
 
 
-def _provider(name: str, keys: k.AnyProvider, document: Document, around: Surroundings) -> m.ProviderConfig:
-    if isinstance(keys, k.LocalKeys):
-        return _local_provider(name, keys, document, around)
-    path = ("providers", name)
-    api_key = find_api_key(keys, keys.type, path, document, around)
-    if keys.url and keys.url.startswith("http:") and not is_loopback(urlsplit(keys.url).hostname or ""):
-        document.report((*path, "url"), "key and audio travel unencrypted", "use https", warning=True)
-    return m.ProviderConfig(
-        name=name,
-        type=keys.type,
-        url=keys.url,
-        api_key=api_key,
-        concurrency=keys.concurrency,
-        requests_per_minute=keys.requests_per_minute,
-        timeout_seconds=keys.timeout,
-        max_upload_bytes=_max_upload_bytes(keys),
-        max_duration_seconds=keys.max_duration,
-        price_per_minute=keys.price_per_minute,
-        budget=_budget(keys.budget),
-        params=_provider_params(keys, path, document),
-        language=keys.language,
-        vocabulary=read_vocabulary(keys, path, document, around),
-        speakers=keys.speakers,
-        preset=keys.preset if isinstance(keys, k.OpenAIKeys) else None,
-        auth=keys.auth if isinstance(keys, k.Reson8Keys) else None,
-    )
+@dataclass
+class _Builder:
+    """Makes the sections of one document.
+
+    Attributes:
+        providers: Those that were made so far; the file's order of sections does not matter, because
+            sections are made in the order of :class:`Config`'s fields.
+    """
+
+    reader: Reader
+    providers: dict[str, ProviderConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reader.makers |= {
+            ProviderConfig: self._provider,
+            FolderRule: self._folder,
+            QueueConfig: partial(make_queue, self.reader),
+            HttpConfig: partial(make_http, self.reader),
+            HooksConfig: partial(make_hooks, self.reader),
+            HeartbeatConfig: partial(make_heartbeat, self.reader),
+            WebhookConfig: partial(make_webhook, self.reader),
+            NotifyConfig: partial(make_notify, self.reader),
+        }
+
+    def _provider(self, path: KeyPath, data: Any) -> Any:
+        data = {} if data is None else data
+        kind = self._type_of_provider(path, data)
+        values = kind and self.reader.section(path, data, ProviderConfig, keys_of_type(kind))
+        if not kind or not values:
+            return MISSING
+        facts = PROVIDER_TYPES[kind]
+        document = self.reader.document
+        written = params.check_params(values.get("params", {}), (*path, "params"), document)
+        model = str(values.get("model", "auto"))
+        if kind == "local":
+            self._check_local(path, written)
+            if model.startswith((".", "/", "~")):
+                values["model"] = str(self.reader.around.absolute(model))
+        else:
+            url = values.get("url")
+            if not any(data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
+                host = "" if url is None and "preset" in values else url
+                values["api_key"] = find_api_key(kind, host, path, document, self.reader.around)
+            warn_of_plain_http(document, (*path, "url"), url, "key and audio travel unencrypted")
+        if kind == "openai" and _is_openai_itself(values.get("url")):
+            values.setdefault("max_upload_bytes", OPENAI_UPLOAD_BYTES)
+        merged = params.lay_over(kind, facts.params, written)
+        if kind == "local" and params.is_english_model(model) and "language" not in written:
+            merged["language"] = "en"
+        made = ProviderConfig(name=str(path[-1]), **{**facts.defaults, **values, "params": merged})
+        self.providers[made.name] = made
+        return made
+
+    def _type_of_provider(self, path: KeyPath, data: Any) -> str:
+        if isinstance(data, dict) and "type" not in data:
+            hint = f"one of {', '.join(PROVIDER_TYPES)}"
+            self.reader.document.report(path, "the key 'type' is missing", hint, on_key=True)
+            return ""
+        if not isinstance(data, dict):
+            self.reader.refuse(path, data, "must be a mapping", "write its keys below it, indented")
+            return ""
+        found = self.reader.value(keys_of(ProviderConfig)["type"].type, (*path, "type"), data["type"])
+        return "" if found is MISSING else str(found)
+
+    def _check_local(self, path: KeyPath, written: Mapping[str, Any]) -> None:
+        if not has_local_engine():
+            hint = "pip install 'dropscribe[local]'"
+            self.reader.document.report((*path, "type"), "the embedded engine is not installed", hint)
+        params.check_local_params(written, (*path, "params"), self.reader.document)
+
+    def _folder(self, path: KeyPath, data: Any) -> Any:
+        data = {} if data is None else data
+        values = self.reader.section(path, data, FolderRule)
+        if values is None:
+            return MISSING
+        inbox: Path = values["inbox"]
+        values.setdefault("done", inbox.parent / "done")
+        values.setdefault("failed", inbox.parent / "failed")
+        if values.get("settle_seconds") == float("inf"):
+            values |= {"settle_seconds": None, "settle_ignores_writers": True}
+        self._check_media(path, values)
+        values["params"] = self._params_of_rule(path, values, is_keyed=isinstance(data["provider"], list))
+        return FolderRule(name=str(path[-1]), **values)
+
+    def _check_media(self, path: KeyPath, values: Mapping[str, Any]) -> None:
+        """PyAV is looked for only where a rule asks for it."""
+        plain = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}
+        for name, value in plain.items():
+            if values.get(name, value) != value and not has_media():
+                hint = "pip install 'dropscribe[media]'"
+                self.reader.document.report(
+                    (*path, name), f"'{name}' needs PyAV, which is not installed", hint
+                )
+
+    def _params_of_rule(
+        self, path: KeyPath, values: Mapping[str, Any], *, is_keyed: bool
+    ) -> dict[str, dict[str, Any]]:
+        document = self.reader.document
+        here = (*path, "params")
+        own = params.check_rule_params(
+            values.get("params", {}), values["providers"], here, document, is_keyed=is_keyed
+        )
+        found = {}
+        for name in values["providers"]:
+            provider = self.providers.get(name)
+            if provider is None:
+                continue
+            if provider.type == "local":
+                params.check_local_params(own.get(name, {}), (*here, name) if is_keyed else here, document)
+            found[name] = params.lay_over(provider.type, provider.params, own.get(name, {}))
+        return found
 
 
-def _local_provider(
-    name: str, keys: k.LocalKeys, document: Document, around: Surroundings
-) -> m.ProviderConfig:
-    path = ("providers", name)
-    if not has_local_engine():
-        hint = "pip install 'dropscribe[local]'"
-        document.report((*path, "type"), "the embedded engine is not installed", hint)
-    return m.ProviderConfig(
-        name=name,
-        type=keys.type,
-        concurrency=keys.concurrency,
-        requests_per_minute=keys.requests_per_minute,
-        timeout_seconds=keys.timeout,
-        max_upload_bytes=keys.max_upload,
-        max_duration_seconds=keys.max_duration,
-        price_per_minute=keys.price_per_minute,
-        budget=_budget(keys.budget),
-        params=_provider_params(keys, path, document),
-        language=keys.language,
-        vocabulary=read_vocabulary(keys, path, document, around),
-        speakers=keys.speakers,
-        device=keys.device,
-        compute_type=keys.compute_type,
-        model=_model(keys.model, around),
-        cpu_threads=keys.cpu_threads,
-        idle_unload_seconds=keys.idle_unload,
-    )
+def _is_openai_itself(url: str | None) -> bool:
+    return url is None or urlsplit(url).hostname == "api.openai.com"
 
 
-def _budget(keys: k.BudgetKeys | None) -> Budget | None:
-    return Budget(keys.per_day, keys.per_month) if keys and (keys.per_day or keys.per_month) else None
-
-
-def _model(written: str, around: Surroundings) -> str:
-    """A name stays a name ("small", "owner/name"); what begins like a path is one."""
-    return str(around.absolute(written)) if written.startswith((".", "/", "~")) else written
-
-
-def _provider_params(keys: k.AnyProvider, path: KeyPath, document: Document) -> dict[str, ParamValue]:
-    written = check_params(keys.params, (*path, "params"), document)
-    return params_to_send(keys.type, getattr(keys, "model", None), keys.default_params, written)
-
-
-def _max_upload_bytes(keys: k.RemoteKeys) -> int | None:
-    is_openai = isinstance(keys, k.OpenAIKeys) and (
-        keys.url is None or urlsplit(keys.url).hostname == "api.openai.com"
-    )
-    if is_openai and "max_upload" not in keys.model_fields_set:
-        return OPENAI_UPLOAD_BYTES
-    return keys.max_upload
-
-
-def _folder(
-    name: str, rule: k.FolderKeys, keys: k.FileKeys, document: Document, around: Surroundings
-) -> m.FolderRule:
-    inbox = around.absolute(rule.inbox)
-    _check_media(name, rule, document)
-    return m.FolderRule(
-        name=name,
-        inbox=inbox,
-        done=around.absolute(rule.done) if rule.done else inbox.parent / "done",
-        failed=around.absolute(rule.failed) if rule.failed else inbox.parent / "failed",
-        providers=rule.provider,
-        params=_folder_params(name, rule, keys, document),
-        include=rule.include,
-        exclude=rule.exclude,
-        recursive=rule.recursive,
-        links=rule.links,
-        link_hosts=rule.link_hosts,
-        outputs=tuple(rule.outputs),
-        prepare=rule.prepare,
-        silence=rule.silence,
-        silence_threshold_dbfs=rule.silence_threshold,
-        channels=rule.channels,
-        tracks=rule.tracks,
-        template=around.absolute(rule.template) if rule.template else None,
-        paragraphs=rule.paragraphs,
-        subtitles=m.SubtitleLayout(
-            line_characters=rule.subtitles.line,
-            lines=rule.subtitles.lines,
-            cue_seconds=rule.subtitles.seconds,
-        ),
-        speaker_names=rule.speaker_names,
-        recorded_at=rule.recorded_at,
-        companions=rule.companions,
-        companions_wait_seconds=rule.companions_wait,
-        language=rule.language,
-        vocabulary=read_vocabulary(rule, ("folders", name), document, around),
-        speakers=rule.speakers,
-        sidecar_name=rule.sidecar_name,
-        budget=_budget(rule.budget),
-        backlog=rule.backlog,
-        fallback=rule.fallback,
-        duplicates=rule.duplicates,
-        settle_seconds=None if rule.settle == "ignore_writers" else rule.settle,
-        settle_ignores_writers=rule.settle == "ignore_writers",
-        min_age_seconds=rule.min_age,
-        settle_incomplete_seconds=rule.settle_incomplete,
-        watch=rule.watch,
-        rescan_seconds=rule.rescan,
-    )
-
-
-def _check_media(name: str, rule: k.FolderKeys, document: Document) -> None:
-    """PyAV is looked for only where a rule asks for it."""
-    plain_values = (("prepare", "never"), ("silence", "send"), ("channels", "mix"), ("tracks", "default"))
-    for key, plain in plain_values:
-        if getattr(rule, key) != plain and not has_media():
-            hint = "pip install 'dropscribe[media]'"
-            document.report(("folders", name, key), f"'{key}' needs PyAV, which is not installed", hint)
-
-
-def _folder_params(
-    name: str, rule: k.FolderKeys, keys: k.FileKeys, document: Document
-) -> dict[str, dict[str, ParamValue]]:
-    is_keyed = isinstance(document.data["folders"][name]["provider"], list)
-    path = ("folders", name, "params")
-    own = check_rule_params(rule.params, rule.provider, path, document, is_keyed=is_keyed)
-    params = {}
-    for provider in rule.provider:
-        below = keys.providers.get(provider)
-        if below is not None:
-            layers = (below.default_params, below.params, own.get(provider, {}))
-            params[provider] = params_to_send(below.type, getattr(below, "model", None), *layers)
-    return params
-
-
-def _http(keys: service_keys.HttpKeys, document: Document, around: Surroundings) -> m.HttpConfig:
-    host, port, socket = parse_listen(keys.listen)
-    token = find_secret(keys.token, keys.token_file, ("http", "token"), document, around)
-    if (
-        token is None
-        and socket is None
-        and not is_loopback(host)
-        and not document.has_problem_below(("http",))
-    ):
-        hint = "add token_file: PATH, or listen on 127.0.0.1"
-        document.report(("http", "listen"), f"without a token only this machine may ask, not {host}", hint)
-    return m.HttpConfig(
-        listen=keys.listen,
-        host=host,
-        port=port,
-        socket=around.absolute(socket) if socket else None,
-        token=token,
-        pages=keys.pages,
-        uploads=keys.uploads,
-        allowed_hosts=keys.allowed_hosts,
-        root_path=keys.root_path,
-    )
-
-
-def _hooks(keys: service_keys.HooksKeys, around: Surroundings) -> m.HooksConfig:
-    def located(argv: tuple[str, ...]) -> tuple[str, ...]:
-        """The program by its path from the config's folder, where it is a path and not a name."""
-        return (str(around.absolute(argv[0])), *argv[1:]) if argv and "/" in argv[0] else argv
-
-    return m.HooksConfig(
-        on_done=located(keys.on_done),
-        on_failed=located(keys.on_failed),
-        on_held=located(keys.on_held),
-        on_budget=located(keys.on_budget),
-        timeout_seconds=keys.timeout,
-        retry=keys.retry,
-    )
+CONFIG = section(Config)
+"""The whole file as a type, for the schema and the reference."""

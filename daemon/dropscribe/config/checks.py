@@ -1,13 +1,19 @@
-"""What holds between the sections of a config: names that exist, folders that do not overlap."""
+"""What must hold between the keys of a config, such as names that exist and folders that do not overlap.
+
+Guarantees: bounded in time also if a folder's file system does not answer.
+"""
 
 from __future__ import annotations
 
-import os
+import re
+from itertools import product
 from typing import TYPE_CHECKING
 
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.queue import check_queue
+from dropscribe.config.real_paths import real_paths
 from dropscribe.core.links import why_no_links
+from dropscribe.core.rules import KNOWN_SUFFIXES, reason_not_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.config.yaml_document import Document
+    from dropscribe.config.yaml_document import Path as KeyPath
 
 
 def check_config(config: Config, document: Document) -> None:
@@ -22,12 +29,15 @@ def check_config(config: Config, document: Document) -> None:
     _check_sections(document)
     _check_provider_names(document)
     _check_waits(config, document)
-    real = {path: os.path.realpath(path) for rule in config.folders.values() for path in _paths_of(rule)}
+    folders = {path for rule in config.folders.values() for path in _paths_of(rule)}
+    real = real_paths([*folders, config.state_dir])
     rules = list(config.folders.values())
     for number, rule in enumerate(rules):
         for other in rules[:number]:
             _check_inboxes(rule, other, real, document)
         _check_destinations(rule, rules, real, document)
+        _check_purposes(rule, real, document)
+        _check_patterns(rule, document)
         _check_state_dir(rule, config, real, document)
         _check_links(rule, config, document)
         _check_fallback(rule, document)
@@ -67,6 +77,8 @@ def _check_provider_names(document: Document) -> None:
                 document.report(
                     here, f"no provider called {document.shown(here, name)}", did_you_mean(name, known)
                 )
+            elif index is not None and isinstance(written, list) and name in written[:index]:
+                document.report(here, f"'{name}' is in the list already", "name each provider once")
 
 
 def _check_waits(config: Config, document: Document) -> None:
@@ -132,8 +144,58 @@ def _check_destinations(
                 document.report(path, message, "a file filed there could be taken again", warning=True)
 
 
+def _check_purposes(rule: FolderRule, real: dict[Path, str], document: Document) -> None:
+    if real[rule.done] == real[rule.failed]:
+        key = "failed" if document.line_of(("folders", rule.name, "failed")) else "done"
+        message = "done and failed are one folder"
+        document.report(("folders", rule.name, key), message, "give each a folder of its own")
+
+
+_SAMPLE_STEMS = ("a", "A", "0", "call 1", "2026-01-01", "call-20260101-120000", "01")
+
+
+def _check_patterns(rule: FolderRule, document: Document) -> None:
+    """Patterns that can match no name, and a rule that takes nothing because of its exclude."""
+    for key, patterns in (("include", rule.include), ("exclude", rule.exclude)):
+        if not document.line_of(("folders", rule.name, key)):
+            continue
+        is_list = isinstance(document.data["folders"][rule.name][key], list)
+        for index, pattern in enumerate(patterns):
+            path: KeyPath = ("folders", rule.name, key)
+            path = (*path, index) if is_list else path
+            if why := _why_no_match(pattern):
+                document.report(path, f"'{pattern}' {why[0]}", why[1])
+    if not document.has_problem_below(("folders", rule.name, "exclude")) and _takes_nothing(rule):
+        path = ("folders", rule.name, "exclude")
+        document.report(path, "everything is excluded: no file would ever be taken", "narrow the patterns")
+
+
+def _why_no_match(pattern: str) -> tuple[str, str] | None:
+    """What is wrong with *pattern* and how to write it, or None."""
+    bare = pattern.lstrip(".").lower()
+    if bare.encode() in KNOWN_SUFFIXES:
+        return "is a file named so, not a suffix", f'write "*.{bare}"'
+    if re.search(r"\{[^{}]*,[^{}]*\}", pattern):
+        return "has braces in it, which are not expanded", 'write a list: ["*.wav", "*.mp3"]'
+    if re.search(r"[,;|] ?\*\.", pattern):
+        return "is one pattern, not several", 'write a list: ["*.wav", "*.mp3"]'
+    if pattern.startswith("/") or "//" in pattern:
+        return "is an absolute path, and names are relative to the inbox", "leave out the inbox's own path"
+    return None
+
+
+def _takes_nothing(rule: FolderRule) -> bool:
+    """Whether the rule's exclude refuses every name that its include takes, tried on sample names."""
+    if not rule.exclude:
+        return False
+    suffixes = [pattern[1:] for pattern in rule.include if re.fullmatch(r"\*\.[A-Za-z0-9]+", pattern)]
+    names = [stem + suffix for stem, suffix in product(_SAMPLE_STEMS, suffixes or (".wav", ".mp3", ""))]
+    reasons = [reason_not_taken(name.encode(), rule) for name in names]
+    return all(reason is not None and "exclude" in reason for reason in reasons)
+
+
 def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, str], document: Document) -> None:
-    if _is_inside(os.path.realpath(config.state_dir), real[rule.inbox]):
+    if _is_inside(real[config.state_dir], real[rule.inbox]):
         message = f"{config.state_dir} lies inside the inbox of '{rule.name}'"
         document.report(("state_dir",), message, "put it beside the inbox")
 
@@ -143,7 +205,7 @@ def _check_links(rule: FolderRule, config: Config, document: Document) -> None:
     hosts = ("folders", rule.name, "link_hosts")
     if not rule.links:
         if rule.link_hosts:
-            document.report(hosts, "nothing comes of it without links: true", on_key=True, warning=True)
+            document.report(hosts, "has no effect without links: true", on_key=True, warning=True)
         return
     if not rule.link_hosts and not document.has_problem_below(hosts):
         document.report(path, "links needs link_hosts", "name the hosts whose links may be sent on")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from dropscribe.config.keys import key_name, keys_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from dropscribe.config.model import Config
-
-_SECTIONS = ("queue", "retry", "hold", "log", "http", "metrics", "heartbeat", "hooks", "notify")
-_KEYS = {"providers": "provider", "settle_ignores_writers": "settle"}
-_UNITS = ("_seconds", "_bytes", "_dbfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +39,15 @@ def diff_configs(old: Config, new: Config) -> tuple[Change, ...]:
 
 
 def _changes(old: Config, new: Config) -> Iterator[Change]:
-    if old.state_dir != new.state_dir:
-        yield Change("state_dir", "", "changed")
-    yield from _changes_of_named("providers", old.providers, new.providers)
-    yield from _changes_of_named("folders", old.folders, new.folders)
-    for attribute in (
-        "time_zone",
-        "ledger_keep_seconds",
-        "history_keep_seconds",
-        "search",
-        "shutdown_grace_seconds",
-    ):
-        if getattr(old, attribute) != getattr(new, attribute):
-            yield Change(_key_of(attribute), "", "changed")
-    for section in _SECTIONS:
-        yield from _change_of(section, "", getattr(old, section), getattr(new, section))
-
-
-def _changes_of_named(section: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
-    for name in dict.fromkeys([*old, *new]):
-        yield from _change_of(section, name, old.get(name), new.get(name))
+    for name, key in keys_of(type(old)).items():
+        before, after = getattr(old, key.attribute), getattr(new, key.attribute)
+        if name in {"providers", "folders"}:
+            for each in dict.fromkeys([*before, *after]):
+                yield from _change_of(name, each, before.get(each), after.get(each))
+        elif key.type.section is not None:
+            yield from _change_of(name, "", before, after)
+        elif before != after:
+            yield Change(name, "", "changed")
 
 
 def _change_of(section: str, name: str, old: Any, new: Any) -> Iterator[Change]:
@@ -69,16 +56,18 @@ def _change_of(section: str, name: str, old: Any, new: Any) -> Iterator[Change]:
     elif new is None and old is not None:
         yield Change(section, name, "removed")
     elif old != new:
-        yield Change(section, name, "changed", tuple(_changed_keys(old, new)))
+        changed = {
+            _KEYS_OF_ATTRIBUTES.get(field.name, key_name(field.name)): None
+            for field in fields(old)
+            if field.compare and getattr(old, field.name) != getattr(new, field.name)
+        }
+        yield Change(section, name, "changed", tuple(changed))
 
 
-def _changed_keys(old: Any, new: Any) -> Iterator[str]:
-    for field in fields(old):
-        if field.compare and getattr(old, field.name) != getattr(new, field.name):
-            yield _key_of(field.name)
-
-
-def _key_of(attribute: str) -> str:
-    for unit in _UNITS:
-        attribute = attribute.removesuffix(unit)
-    return _KEYS.get(attribute, attribute)
+_KEYS_OF_ATTRIBUTES = {
+    "providers": "provider",
+    "settle_ignores_writers": "settle",
+    "host": "listen",
+    "port": "listen",
+    "socket": "listen",
+}

@@ -1,121 +1,142 @@
-"""The types of the config's keys: how each is checked, and how the JSON Schema says it.
+"""How the values of the config's keys are written: the check of each notation and its JSON Schema.
 
-Plain validators instead of unions, because pydantic reports a union's failure once a member and names
-the member in the error's place. A refusal is a ValueError with the words behind the value and a hint.
+Guarantees: pure. A refused value raises ValueError with the words that follow the value in the message
+("is not a duration") and, as a second argument, what to write instead.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
-
-from dropscribe.config import quantities
+from dropscribe.config import quantities as q
 from dropscribe.config.secret import Secret
 from dropscribe.core import limits
 from dropscribe.core.links import parse_host_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from zoneinfo import ZoneInfo
+
+T_co = TypeVar("T_co", covariant=True)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MINUTES = re.compile(r"([0-9.]+) ?min", re.ASCII)
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _ROOT_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,8})*")
-_ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_URL_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _VARIABLE = r"\$\{"
 
 
+@dataclass(frozen=True, slots=True)
+class FieldType(Generic[T_co]):
+    """One way to write a value.
+
+    Attributes:
+        parse: The value itself from what YAML gives; raises ValueError(words, hint).
+        schema: Its JSON Schema.
+        word: Its name in the reference: "duration".
+        is_path: Whether the text is a path, which begins at the config's folder.
+        item: For lists and mappings: the type of each value in it; *parse* is not used then.
+        name: For mappings: the type of each name in it.
+        section: For sections: the dataclass with its keys; *parse* takes one of these.
+        least: For lists: how many values there must be.
+        is_argv: For lists: a command's arguments, which are always a list and may repeat.
+    """
+
+    parse: Callable[[object], T_co]
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    word: str = ""
+    is_path: bool = False
+    item: FieldType[Any] | None = None
+    name: FieldType[str] | None = None
+    section: type[Any] | None = None
+    least: int = 0
+    is_argv: bool = False
+
+
 def parse_text(value: object) -> str:
-    """A text that is not empty and holds no control characters."""
+    """A string that is not empty and has no control characters."""
     if not isinstance(value, str):
-        raise ValueError("is not a text", "put it in quotes" if isinstance(value, int | float) else "")  # noqa: TRY004 - pydantic takes ValueError alone
+        raise ValueError("is not a string", "put it in quotes" if isinstance(value, int | float) else "")  # noqa: TRY004 - one kind of refusal
     if not value:
         raise ValueError("must not be empty", "")
     if _CONTROL.search(value):
-        raise ValueError("holds a control character", "")
-    return value
-
-
-def parse_name(value: object) -> str:
-    """A name of the user's own; it becomes a metric's label and part of a file's name."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(
-            "is no name", "use letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
-        )
-    return value
-
-
-def parse_root_name(value: object) -> str:
-    """A root's name; it stands before a path in every row of the queue."""
-    if not isinstance(value, str) or not _ROOT_NAME.fullmatch(value):
-        raise ValueError("is no name of a root", "use a-z, 0-9, '_' and '-', at most 64")
+        raise ValueError("has a control character in it", "")
     return value
 
 
 def parse_secret(value: object) -> Secret:
     """A key that an HTTP header can carry; the refusal never shows it."""
     if not isinstance(value, str):
-        raise ValueError("is not a text", "put it in quotes")  # noqa: TRY004 - pydantic takes ValueError alone
+        raise ValueError("is not a string", "put it in quotes")  # noqa: TRY004 - one kind of refusal
     if not value:
         raise ValueError("is empty", "")
     if "\n" in value or "\r" in value:
-        raise ValueError("holds a line break", "a key is one line")
+        raise ValueError("has a line break in it", "a key is one line")
     if not value.isascii() or _CONTROL.search(value) or value != value.strip():
-        raise ValueError("holds a space at an end, or a character that no key has", "copy the key again")
+        raise ValueError("has a space at an end, or a character that no key has", "copy the key again")
     return Secret(value, "config")
 
 
-def _secret_urls(value: object) -> tuple[Secret, ...]:
-    urls = tuple(map(parse_secret, value if isinstance(value, list) else [value]))
-    if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url.reveal()) for url in urls):
-        raise ValueError("is no url", "write such as mailto://user:password@example.com, best as ${NAME}")
-    return urls
+def _secret_url(value: object) -> Secret:
+    url = parse_secret(value)
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url.reveal()):
+        raise ValueError("is not a url", "write such as mailto://user:password@example.com, best as ${NAME}")
+    return url
 
 
 def parse_url(value: object) -> str:
     """An http or https url without a password in it."""
     text = parse_text(value)
-    hint = "write https://HOST/PATH"
     try:
         parts = urlsplit(text)
         bad = parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0 or " " in text
     except ValueError:
         bad = True
     if bad:
-        raise ValueError("is not an http or https url", hint)
+        raise ValueError("is not an http or https url", "write https://HOST/PATH")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a user or password", "a key belongs into api_key")
+        raise ValueError("has a user or password in it", "a key belongs in api_key")
     return text
 
 
-def parse_limit(value: object) -> limits.Limit:
-    """An amount of money, or minutes of audio as ``600min``."""
+def _path(value: object) -> str:
+    text = parse_text(value)
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
+        raise ValueError("is a Windows path", "write a path of this system, such as /srv/recordings")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise ValueError("is a url, not a path", "mount the share and write its mount point")
+    return text
+
+
+def _limit(value: object) -> limits.Limit:
     found = _MINUTES.fullmatch(value.strip()) if isinstance(value, str) else None
     try:
-        amount = quantities.parse_number(found[1] if found else value)
+        amount = q.parse_number(found[1] if found else value)
     except ValueError:
         amount = 0.0
     if not amount:
-        raise ValueError("is no budget", "write 5.00 for money, or 600min for minutes of audio")
+        raise ValueError("is not a budget", "write 5.00 for money, or 600min for minutes of audio")
     return limits.Limit(amount, is_money=found is None)
 
 
-def parse_time_zone(value: object) -> ZoneInfo:
-    """A name of the IANA data base that this system knows."""
+def _time_zone(value: object) -> ZoneInfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - few configs name a zone
+
     try:
         return ZoneInfo(parse_text(value))
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("is no time zone that is known here", "write such as Europe/Berlin or UTC") from None
+        raise ValueError("is not a time zone of this system", "write such as Europe/Berlin or UTC") from None
 
 
-def parse_params(value: object) -> dict[str, Any]:
-    """Names with texts, numbers, booleans, lists of these, or null; deeper shapes are kept for later."""
+def _params(value: object) -> dict[str, Any]:
+    """The names and values as written; ``params.py`` checks what can be sent."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -123,81 +144,44 @@ def parse_params(value: object) -> dict[str, Any]:
     return value
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    items = value if isinstance(value, list) else [value]
-    if not items:
-        raise ValueError("must not be empty", "")
-    return tuple(dict.fromkeys(parse_text(item) for item in items))
-
-
-def _hosts(value: object) -> tuple[str, ...]:
-    return tuple(map(parse_host_pattern, _patterns(value)))
-
-
-def _patterns(value: object) -> tuple[str, ...]:
-    return () if value == [] else _texts(value)
-
-
-def _command(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError("is not a list of arguments", "write [/usr/bin/program, argument]; no shell is used")  # noqa: TRY004 - as above
-    return tuple(parse_text(item) for item in value)
-
-
-def _listed(value: object) -> object:
-    return list(dict.fromkeys(map(str, value))) if isinstance(value, list) else [value]
-
-
-def _listen(value: object) -> str:
-    quantities.parse_listen(value)
-    return str(value)
-
-
-def parse_language(value: object) -> str:
-    """A BCP 47 tag, or a language's name as people write it; each provider maps it to its own form."""
-    if not isinstance(value, str) or not _LANGUAGE.fullmatch(value):
-        raise ValueError("is not a language", "write such as en or pt-BR")
-    return value
-
-
-def parse_time_pattern(value: object) -> str:
-    """A strptime pattern that gives a date."""
+def _time_pattern(value: object) -> str:
     text = parse_text(value)
     try:
-        datetime.strptime(datetime(2001, 2, 3, 4, 5, 6).strftime(text), text)  # noqa: DTZ001, DTZ007 - a trial
+        sample = datetime(2001, 2, 3, 4, 5, 6)  # noqa: DTZ001 - any time does
+        datetime.strptime(sample.strftime(text), text)  # noqa: DTZ007 - only tried
     except ValueError:
         raise ValueError("is not a pattern of date and time", "write such as %Y%m%d-%H%M%S") from None
     if "%" not in text:
-        raise ValueError("holds no part of a date", "write such as %Y%m%d-%H%M%S")
+        raise ValueError("has no part of a date in it", "write such as %Y%m%d-%H%M%S")
     return text
 
 
-def _companions(value: object) -> tuple[str, ...]:
-    patterns = _patterns(value)
-    for pattern in patterns:
-        if "/" in pattern or not ("{stem}" in pattern or "{name}" in pattern):
-            raise ValueError("does not name a companion", "write {stem}.json or {name}.json")
-    return patterns
+def _companion(value: object) -> str:
+    pattern = parse_text(value)
+    if "/" in pattern or not ("{stem}" in pattern or "{name}" in pattern):
+        raise ValueError("does not name a companion", "write {stem}.json or {name}.json")
+    return pattern
 
 
-def _text_of_text(value: object) -> dict[str, str]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ValueError("is not a mapping of names to names", "write {speaker_0: Agent}")  # noqa: TRY004 - as above
-    return {parse_text(label): parse_text(name) for label, name in value.items()}
+def _listen(value: object) -> str:
+    q.parse_listen(value)
+    return str(value)
 
 
-def _root_path(value: object) -> str:
-    if value == "" or (isinstance(value, str) and _ROOT_PATH.fullmatch(value)):
-        return value
-    raise ValueError("is not the path of a url", "write such as /dropscribe")
-
-
-def _settle(value: object) -> float | Literal["ignore_writers"] | None:
+def _settle(value: object) -> float | None:
+    """None is auto; infinity is ``ignore_writers``, which ``build.py`` takes apart."""
     if value is None or value == "auto":
         return None
-    return "ignore_writers" if value == "ignore_writers" else quantities.parse_duration(value)
+    return float("inf") if value == "ignore_writers" else q.parse_duration(value)
+
+
+def _full_match(pattern: re.Pattern[str], said: str, hint: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ValueError(said, hint)
+        return value
+
+    return parse
 
 
 def _positive(parse: Callable[[object], Any]) -> Callable[[object], Any]:
@@ -210,151 +194,130 @@ def _positive(parse: Callable[[object], Any]) -> Callable[[object], Any]:
     return parse_positive
 
 
-def _or(word: str, parse: Callable[[object], Any]) -> Callable[[object], Any]:
-    """None for *word* and for null; else what *parse* makes of it."""
+def _or(word: str, of: FieldType[Any]) -> FieldType[Any]:
+    """None for *word* and for null; else what *of* makes of it."""
 
     def parse_or_none(value: object) -> Any:
-        return None if value is None or value == word else parse(value)
+        return None if value is None or value == word else of.parse(value)
 
-    return parse_or_none
-
-
-def _pattern(kind: str, pattern: str) -> dict[str, Any]:
-    return {"type": ["string", "number"], "pattern": f"{pattern}|{_VARIABLE}", "minimum": 0, "$comment": kind}
+    schema = {"anyOf": [{"enum": [word, None]}, of.schema]}
+    return FieldType(parse_or_none, schema, f"`{word}` or {of.word}")
 
 
-def _or_word(word: str, schema: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"enum": [word, None]}, schema]})
+def _number(parse: Callable[[object], Any], word: str, pattern: str, **more: Any) -> FieldType[Any]:
+    schema = {"type": ["string", "number"], "pattern": f"{pattern}|{_VARIABLE}", "minimum": 0} | more
+    return FieldType(parse, schema, word)
 
 
-_DURATION = _pattern("duration", quantities.DURATION_PATTERN)
-_SIZE = _pattern("size", quantities.SIZE_PATTERN)
-_NUMBER = _pattern("number", r"^[0-9.]+$")
-_DECIBELS = {
-    "type": ["string", "number"],
-    "pattern": f"{quantities.DECIBELS_PATTERN}|{_VARIABLE}",
-    "minimum": quantities.QUIETEST_DBFS,
-    "maximum": 0,
-    "$comment": "decibels",
-}
-_COUNT = {"type": ["integer", "string"], "pattern": rf"^[0-9]+$|{_VARIABLE}", "minimum": 0}
-_TEXT = {"type": "string", "minLength": 1}
-_TEXTS = {"type": "array", "items": _TEXT}
-_ONE_OR_MORE = {"anyOf": [_TEXT, {**_TEXTS, "minItems": 1, "uniqueItems": True}]}
+def _string(parse: Callable[[object], Any], word: str = "text", pattern: str = "") -> FieldType[Any]:
+    schema = {"type": "string", "minLength": 1}
+    return FieldType(parse, schema | ({"pattern": f"{pattern}|{_VARIABLE}"} if pattern else {}), word)
+
+
+def _never(value: object) -> Any:
+    raise AssertionError(value)
+
+
+def one_of(*choices: str) -> FieldType[Any]:
+    """One of these words."""
+
+    def parse(value: object) -> Any:
+        if value in choices:
+            return value
+        from dropscribe.config.errors import did_you_mean  # noqa: PLC0415 - for mistakes alone
+
+        hint = did_you_mean(str(value), choices)
+        raise ValueError(f"is not one of {', '.join(choices)}", hint if hint.startswith("did") else "")
+
+    return FieldType(parse, {"enum": list(choices)}, ", ".join(f"`{choice}`" for choice in choices))
+
+
+def list_of(item: FieldType[Any], *, least: int = 0) -> FieldType[tuple[Any, ...]]:
+    """A list, or one value alone; each value counts once."""
+    schema = {"type": "array", "items": item.schema} | ({"minItems": least} if least else {})
+    return FieldType(
+        _never, {"anyOf": [item.schema, schema]}, f"{item.word} or a list", item=item, least=least
+    )
+
+
+def map_of(item: FieldType[Any], name: FieldType[str]) -> FieldType[Mapping[str, Any]]:
+    """A mapping whose names are the user's own."""
+    schema = {"type": ["object", "null"], "additionalProperties": item.schema}
+    return FieldType(_never, schema, "mapping", item=item, name=name)
+
+
+def section(keys: type[Any], make: Callable[[Any], Any] = lambda keys: keys) -> FieldType[Any]:
+    """A mapping with the keys of the dataclass *keys*, of which *make* makes the value."""
+    return FieldType(make, {}, "section", section=keys)
+
+
 _WORD_OF_BOOLEAN = {
     "type": "string",
     "pattern": rf"^([Tt]rue|[Ff]alse|[Yy]es|[Nn]o|[Oo]n|[Oo]ff)$|{_VARIABLE}",
 }
 _VALUE = {"type": ["string", "number", "boolean", "null", "array"]}
+_WHOLE = {"type": ["integer", "string"], "pattern": rf"^[0-9]+$|{_VARIABLE}", "minimum": 0}
 
-Boolean = Annotated[
-    bool,
-    PlainValidator(quantities.parse_boolean),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, _WORD_OF_BOOLEAN]}),
-]
-Number = Annotated[float, PlainValidator(quantities.parse_number), WithJsonSchema(_NUMBER)]
-NumberOrNone = Annotated[
-    float | None, PlainValidator(_or("none", _positive(quantities.parse_number))), _or_word("none", _NUMBER)
-]
-Count = Annotated[int, PlainValidator(quantities.parse_count), WithJsonSchema(_COUNT)]
-PositiveCount = Annotated[
-    int, PlainValidator(_positive(quantities.parse_count)), WithJsonSchema({**_COUNT, "minimum": 1})
-]
-Duration = Annotated[float, PlainValidator(_positive(quantities.parse_duration)), WithJsonSchema(_DURATION)]
-DurationOrZero = Annotated[float, PlainValidator(quantities.parse_duration), WithJsonSchema(_DURATION)]
-DurationOrNone = Annotated[
-    float | None,
-    PlainValidator(_or("none", _positive(quantities.parse_duration))),
-    _or_word("none", _DURATION),
-]
-DurationOrAuto = Annotated[
-    float | None, PlainValidator(_or("auto", quantities.parse_duration)), _or_word("auto", _DURATION)
-]
-RescanOrAuto = Annotated[
-    float | None,
-    PlainValidator(_or("auto", _positive(quantities.parse_duration))),
-    _or_word("auto", _DURATION),
-]
-Settle = Annotated[
-    float | Literal["ignore_writers"] | None,
-    PlainValidator(_settle),
-    WithJsonSchema({"anyOf": [{"enum": ["auto", "ignore_writers", None]}, _DURATION]}),
-]
-Language = Annotated[
-    str,
-    PlainValidator(parse_language),
-    WithJsonSchema({"type": "string", "pattern": rf"^{_LANGUAGE.pattern}$|{_VARIABLE}"}),
-]
-Vocabulary = Annotated[tuple[str, ...], PlainValidator(_patterns), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]
-TimePattern = Annotated[
-    str, PlainValidator(parse_time_pattern), WithJsonSchema({"type": "string", "pattern": rf"%|{_VARIABLE}"})
-]
-Companions = Annotated[
-    tuple[str, ...], PlainValidator(_companions), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})
-]
-TextOfText = Annotated[
-    dict[str, str],
-    PlainValidator(_text_of_text),
-    WithJsonSchema({"type": ["object", "null"], "additionalProperties": _TEXT}),
-]
-RootPath = Annotated[str, PlainValidator(_root_path), WithJsonSchema({"type": "string"})]
-Limit = Annotated[
-    limits.Limit,
-    PlainValidator(parse_limit),
-    WithJsonSchema(
-        {
-            "type": ["number", "string"],
-            "pattern": rf"^[0-9.]+( ?min)?$|{_VARIABLE}",
-            "minimum": 0,
-            "$comment": "money or minutes",
-        }
-    ),
-]
-TimeZone = Annotated[ZoneInfo, PlainValidator(parse_time_zone), WithJsonSchema({"type": "string"})]
-SizeOrNone = Annotated[
-    int | None, PlainValidator(_or("none", _positive(quantities.parse_size))), _or_word("none", _SIZE)
-]
-Decibels = Annotated[float, PlainValidator(quantities.parse_decibels), WithJsonSchema(_DECIBELS)]
-Text = Annotated[str, PlainValidator(parse_text), WithJsonSchema(_TEXT)]
-Name = Annotated[str, PlainValidator(parse_name), WithJsonSchema({"type": "string"})]
-RootName = Annotated[str, PlainValidator(parse_root_name), WithJsonSchema({"type": "string"})]
-Names = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]
-Include = Annotated[tuple[str, ...], PlainValidator(_texts), WithJsonSchema(_ONE_OR_MORE)]
-Exclude = Annotated[tuple[str, ...], PlainValidator(_patterns), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]
-Hosts = Annotated[tuple[str, ...], PlainValidator(_hosts), WithJsonSchema({"anyOf": [_TEXT, _TEXTS]})]
-Command = Annotated[tuple[str, ...], PlainValidator(_command), WithJsonSchema(_TEXTS)]
-Url = Annotated[
-    str, PlainValidator(parse_url), WithJsonSchema({"type": "string", "pattern": rf"^https?://|{_VARIABLE}"})
-]
-SecretText = Annotated[
-    Secret, PlainValidator(parse_secret), WithJsonSchema({"type": "string", "minLength": 1})
-]
-Listen = Annotated[
-    str,
-    PlainValidator(_listen),
-    WithJsonSchema({"type": "string", "pattern": rf":[0-9]+$|^unix:.|{_VARIABLE}"}),
-]
-SecretUrls = Annotated[
-    tuple[Secret, ...],
-    PlainValidator(_secret_urls),
-    WithJsonSchema({"anyOf": [_TEXT, _TEXTS]}),
-]
-Hours = Annotated[
-    tuple[int, int],
-    PlainValidator(quantities.parse_hours),
-    WithJsonSchema({"type": "string", "pattern": rf"{quantities.HOURS_PATTERN}|{_VARIABLE}"}),
-]
-Params = Annotated[
-    dict[str, Any],
-    PlainValidator(parse_params),
-    WithJsonSchema({"type": ["object", "null"], "additionalProperties": _VALUE}),
-]
-RuleParams = Annotated[
-    dict[str, Any],
-    PlainValidator(parse_params),
-    WithJsonSchema(
-        {"type": ["object", "null"], "additionalProperties": {"anyOf": [_VALUE, {"type": "object"}]}}
-    ),
-]
-Output = Literal["json", "txt", "srt", "vtt", "md"]
-Outputs = Annotated[list[Output], BeforeValidator(_listed)]
+BOOLEAN: FieldType[bool] = FieldType(
+    q.parse_boolean, {"anyOf": [{"type": "boolean"}, _WORD_OF_BOOLEAN]}, "true or false"
+)
+NUMBER: FieldType[float] = _number(q.parse_number, "number", r"^[0-9.]+$")
+RATE: FieldType[float | None] = _or("none", _number(_positive(q.parse_number), "number", r"^[0-9.]+$"))
+COUNT: FieldType[int] = FieldType(q.parse_count, _WHOLE, "whole number")
+POSITIVE_COUNT: FieldType[int] = FieldType(_positive(q.parse_count), {**_WHOLE, "minimum": 1}, "whole number")
+DURATION: FieldType[float] = _number(_positive(q.parse_duration), "duration", q.DURATION_PATTERN)
+DURATION_OR_ZERO: FieldType[float] = _number(q.parse_duration, "duration", q.DURATION_PATTERN)
+DURATION_OR_NONE: FieldType[float | None] = _or("none", DURATION)
+DURATION_OR_AUTO: FieldType[float | None] = _or("auto", DURATION_OR_ZERO)
+RESCAN: FieldType[float | None] = _or("auto", DURATION)
+SETTLE: FieldType[float | None] = FieldType(
+    _settle,
+    {"anyOf": [{"enum": ["auto", "ignore_writers", None]}, DURATION.schema]},
+    "`auto`, `ignore_writers` or duration",
+)
+SIZE_OR_NONE: FieldType[int | None] = _or("none", _number(_positive(q.parse_size), "size", q.SIZE_PATTERN))
+DECIBELS: FieldType[float] = _number(
+    q.parse_decibels, "decibels", q.DECIBELS_PATTERN, minimum=q.QUIETEST_DBFS, maximum=0
+)
+LIMIT: FieldType[limits.Limit] = _number(_limit, "money or minutes", r"^[0-9.]+( ?min)?$")
+HOURS: FieldType[tuple[int, int]] = _string(q.parse_hours, "hours", q.HOURS_PATTERN)
+TIME_ZONE: FieldType[ZoneInfo] = _string(_time_zone)
+TIME_PATTERN: FieldType[str] = _string(_time_pattern, "text", "%")
+TEXT: FieldType[str] = _string(parse_text)
+NAME: FieldType[str] = _string(
+    _full_match(
+        _NAME, "is not a name", "use letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
+    )
+)
+ROOT_NAME: FieldType[str] = _string(
+    _full_match(_ROOT_NAME, "is not a name of a root", "use a-z, 0-9, '_' and '-', at most 64")
+)
+LANGUAGE: FieldType[str] = _string(
+    _full_match(_LANGUAGE, "is not a language", "write such as en or pt-BR"),
+    "language",
+    f"^{_LANGUAGE.pattern}$",
+)
+URL_PATH: FieldType[str] = _string(
+    _full_match(_URL_PATH, "is not the path of a url", "write such as /dropscribe")
+)
+PATH: FieldType[Path] = FieldType(_path, TEXT.schema, "path", is_path=True)  # type: ignore[arg-type] # made a Path by the reader
+URL: FieldType[str] = _string(parse_url, "url", "^https?://")
+LISTEN: FieldType[str] = _string(_listen, "address", ":[0-9]+$|^unix:.")
+SECRET: FieldType[Secret] = _string(parse_secret)
+TEXTS: FieldType[tuple[str, ...]] = list_of(TEXT)
+NAMES: FieldType[tuple[str, ...]] = list_of(TEXT, least=1)
+HOSTS: FieldType[tuple[str, ...]] = list_of(_string(lambda value: parse_host_pattern(parse_text(value))))
+SECRET_URLS: FieldType[tuple[Secret, ...]] = list_of(_string(_secret_url))
+COMPANIONS: FieldType[tuple[str, ...]] = list_of(_string(_companion))
+COMMAND: FieldType[tuple[str, ...]] = FieldType(
+    _never, {"type": "array", "items": TEXT.schema}, "list of text", item=TEXT, is_argv=True
+)
+SPEAKER_NAMES: FieldType[Mapping[str, str]] = map_of(TEXT, TEXT)
+PARAMS: FieldType[Mapping[str, Any]] = FieldType(
+    _params, {"type": ["object", "null"], "additionalProperties": _VALUE}, "mapping"
+)
+RULE_PARAMS: FieldType[Mapping[str, Any]] = FieldType(
+    _params,
+    {"type": ["object", "null"], "additionalProperties": {"anyOf": [_VALUE, {"type": "object"}]}},
+    "mapping",
+)

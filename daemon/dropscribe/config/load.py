@@ -1,7 +1,8 @@
-"""The door: the frozen config in a file, or every problem at once."""
+"""Loads the config, or raises ConfigError with all problems."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from dropscribe.config.build import build_config
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY, Surroundings, is_dsn_path, is_key_path
-from dropscribe.config.validate import validate
+from dropscribe.config.small_file import read_small_file
 from dropscribe.config.yaml_document import Document
 from dropscribe.core.errors import ConfigError, Problem
 
@@ -47,9 +48,7 @@ def load_config(
         ConfigError: With every problem that could be found; warnings among them where there are errors.
     """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            content = file.read(LONGEST_BYTES + 1)
+        content, status = read_small_file(path, LONGEST_BYTES)
     except OSError as error:
         raise ConfigError((_unreadable(path, error),)) from None
     environ = environ if environ is not None else os.environ
@@ -83,7 +82,7 @@ def _parse(
     optional: Sequence[Callable[[Problem], bool]] = (),
 ) -> tuple[Config, tuple[Problem, ...]]:
     document = Document(text, file, around.environ)
-    config = build_config(validate(document), document, around, path)
+    config = build_config(document, around, path)
     check_config(config, document)
     found = (
         replace(problem, warning=True) if any(is_about(problem) for is_about in optional) else problem
@@ -104,8 +103,6 @@ def _is_about_dsn(problem: Problem) -> bool:
 
 
 def _decoded(content: bytes, file: str) -> str:
-    if len(content) > LONGEST_BYTES:
-        raise ConfigError((Problem(f"longer than {LONGEST_BYTES} bytes: this is no config", file=file),))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -122,6 +119,8 @@ def _decoded(content: bytes, file: str) -> str:
 
 
 def _unreadable(path: Path, error: OSError) -> Problem:
+    if error.errno == errno.EFBIG:
+        return Problem(f"{error.strerror}: this is no config", file=str(path))
     hint = "'dropscribe init' writes one" if isinstance(error, FileNotFoundError) else ""
     if isinstance(error, PermissionError):
         hint = f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"

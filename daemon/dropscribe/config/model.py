@@ -1,95 +1,75 @@
-"""The config as the daemon works with it: resolved, absolute, frozen.
+"""The config: one frozen definition of each section and key.
 
-Guarantees: every path is absolute, every duration in seconds, every size in bytes, every reference
-between the parts holds. Built by ``load.py`` alone; the defaults of the file's keys live in ``keys.py``.
+Guarantees: every path is absolute, every duration is in seconds, every size in bytes, and every name of a
+provider in a rule is known. Only ``load.py`` makes a config from a file.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from dropscribe.config import field_types as t
+from dropscribe.config.keys import key
+from dropscribe.config.provider import (
+    BUDGET,
+    BUDGET_WORDS,
+    LANGUAGE,
+    SPEAKERS,
+    VOCABULARY,
+    VOCABULARY_FILE,
+    ProviderConfig,
+)
+from dropscribe.config.queue import QueueConfig
+from dropscribe.config.services import (
+    HeartbeatConfig,
+    HooksConfig,
+    HttpConfig,
+    LogConfig,
+    MetricsConfig,
+    NotifyConfig,
+    WebhookConfig,
+)
+from dropscribe.core.rules import DEFAULT_INCLUDE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
-    from pathlib import Path
 
     from dropscribe.config.secret import Secret
     from dropscribe.core.limits import Budget
     from dropscribe.core.params import ParamValue
 
-ProviderType = Literal["pulse", "reson8", "openai", "local"]
+__all__ = [
+    "Config",
+    "FolderRule",
+    "HeartbeatConfig",
+    "HoldConfig",
+    "HooksConfig",
+    "HttpConfig",
+    "LogConfig",
+    "MetricsConfig",
+    "NotifyConfig",
+    "ProviderConfig",
+    "QueueConfig",
+    "RetryConfig",
+    "SubtitleLayout",
+    "WebhookConfig",
+]
+
+DAY = 86_400.0
+
 Watch = Literal["auto", "native", "poll"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubtitleLayout:
-    """The largest cue of a subtitle file.
+    """The largest cue of `srt` and `vtt`."""
 
-    Attributes:
-        line_characters: Characters in one line.
-        lines: Lines in one cue.
-        cue_seconds: How long one cue is shown.
-    """
-
-    line_characters: int = 42
-    lines: int = 2
-    cue_seconds: float = 7.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderConfig:
-    """One account at one vendor, or the engine on this machine.
-
-    Attributes:
-        name: The user's own name for it.
-        url: None means the provider's documented endpoint.
-        api_key: None for `local`, and for `openai` where the server asks for none.
-        concurrency: Requests in flight at once.
-        requests_per_minute: None means no limit.
-        timeout_seconds: From the last byte sent to the whole answer; None means for ever.
-        max_upload_bytes: Larger files are failed before they are sent; None means no limit.
-        max_duration_seconds: Longer recordings are cut, where the rule prepares them; None means no limit.
-        price_per_minute: For plan, status and budget, in a currency of the user's choice; or None.
-        params: Request parameters, the type's defaults included.
-        language: Spoken language as a BCP 47 tag ("en", "pt-BR"); None lets the provider detect it.
-        vocabulary: Words and names that are likely to be said.
-        speakers: True asks for diarization, False asks for none; None leaves it to `params`.
-        preset: For openai: the name of a known service, which sets `url` and its limits; else None.
-        device: For local: where the model runs.
-        compute_type: For local: CTranslate2's number format; `auto` lets the engine choose.
-        extra: The keys that only this type has, by the names that the file uses.
-        auth: `apikey` or `bearer` for reson8, else None.
-        model: `auto`, a model's name or a directory for local, else None.
-        cpu_threads: For local; 0 lets the engine choose.
-        idle_unload_seconds: After so long without a file the local engine's model leaves memory.
-    """
-
-    name: str
-    type: ProviderType
-    url: str | None = None
-    api_key: Secret | None = None
-    concurrency: int = 1
-    requests_per_minute: float | None = None
-    timeout_seconds: float | None = None
-    max_upload_bytes: int | None = None
-    max_duration_seconds: float | None = None
-    price_per_minute: float | None = None
-    budget: Budget | None = None
-    params: Mapping[str, ParamValue] = field(default_factory=dict)
-    language: str | None = None
-    vocabulary: tuple[str, ...] = ()
-    speakers: bool | None = None
-    preset: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    compute_type: str = "auto"
-    extra: Mapping[str, ParamValue] = field(default_factory=dict)
-    auth: str | None = None
-    model: str | None = None
-    cpu_threads: int = 0
-    idle_unload_seconds: float = 600.0
+    line_characters: int = key(t.POSITIVE_COUNT, "Characters in one line.", default=42, name="line")
+    lines: int = key(t.POSITIVE_COUNT, "Lines in one cue.", default=2)
+    cue_seconds: float = key(t.DURATION, "How long one cue is shown.", default=7.0, name="seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,83 +77,177 @@ class FolderRule:
     """One inbox, and what becomes of the audio in it.
 
     Attributes:
-        providers: Names, at least one; the first that is not held is asked.
+        providers: At least one; the first that is not held is asked.
         params: For each of `providers`, its parameters with the rule's laid over; see :meth:`params_for`.
-        include: Shell patterns of file names, matched in any case; at least one.
-        exclude: Shell patterns of file names that are left alone.
-        links: Whether link files are taken too, for a provider that fetches what they point to.
-        link_hosts: Whose links are sent on: host names, or `*.` before one; at least one with `links`.
-        outputs: Some of `json`, `txt`, `srt`, `vtt`, `md`; at least one.
-        template: A Jinja2 template for one more text output; None writes none.
-        paragraphs: Whether `txt` has a blank line at long pauses.
-        subtitles: The largest cue of `srt` and `vtt`.
-        speaker_names: Names for the provider's speaker labels: {"speaker_0": "Agent"}.
-        recorded_at: A strptime pattern of file names that tells when a recording was made; or None.
-        companions: Patterns of file names that belong to a recording: "{stem}.json".
-        companions_wait_seconds: How long a recording waits for its companions.
-        tracks: Which audio tracks of a recording are transcribed.
-        language: Spoken language, before the provider's own setting; see :class:`ProviderConfig`.
-        vocabulary: Likely words and names; empty means the provider's own list.
-        speakers: Diarization, before the provider's own setting.
-        prepare: When a recording is made anew to fit its provider.
-        silence: What becomes of a recording without any sound.
-        silence_threshold_dbfs: What is louder is sound.
-        channels: Whether a stereo call is transcribed as two speakers.
-        settle_seconds: Quiet time for a file that nothing proves complete sooner; None means auto.
-        settle_incomplete_seconds: The same where the file's header says that more is to come.
-        settle_ignores_writers: Whether a file that a process holds open is taken after a long quiet time.
-        min_age_seconds: No file is taken before this time has passed since its last change.
+        include: At least one pattern.
+        link_hosts: At least one with `links`.
+        settle_seconds: None means auto.
+        settle_incomplete_seconds: None means auto.
+        settle_ignores_writers: From `settle: ignore_writers`.
         rescan_seconds: None means auto: 60 native, 5 polled.
+        language, vocabulary, speakers: Empty or None means the provider's own setting.
     """
 
     name: str
-    inbox: Path
-    done: Path
-    failed: Path
-    providers: tuple[str, ...]
-    params: Mapping[str, Mapping[str, ParamValue]] = field(default_factory=dict)
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    recursive: bool = True
-    links: bool = False
-    link_hosts: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ("json", "txt")
-    prepare: Literal["never", "when_needed", "always"] = "never"
-    silence: Literal["send", "skip"] = "send"
-    silence_threshold_dbfs: float = -50.0
-    channels: Literal["mix", "split"] = "mix"
-    sidecar_name: Literal["stem", "full"] = "stem"
-    template: Path | None = None
-    paragraphs: bool = False
-    subtitles: SubtitleLayout = field(default_factory=SubtitleLayout)
-    speaker_names: Mapping[str, str] = field(default_factory=dict)
-    recorded_at: str | None = None
-    companions: tuple[str, ...] = ()
-    companions_wait_seconds: float = 60.0
-    tracks: Literal["default", "all"] = "default"
-    language: str | None = None
-    vocabulary: tuple[str, ...] = ()
-    speakers: bool | None = None
-    budget: Budget | None = None
-    backlog: Literal["take", "ask"] = "take"
-    fallback: Literal["held", "refused", "both"] = "held"
-    duplicates: Literal["reuse", "transcribe", "skip"] = "reuse"
-    settle_seconds: float | None = None
-    settle_incomplete_seconds: float | None = None
+    inbox: Path = key(t.PATH, "Where audio is dropped.", example="inbox")
+    done: Path = key(
+        t.PATH,
+        "Where audio and transcripts go; default: `done` beside the inbox.",
+        default=Path(),
+        example="done",
+    )
+    failed: Path = key(
+        t.PATH,
+        "Where audio goes that can never be transcribed; default: `failed` beside the inbox.",
+        default=Path(),
+        example="failed",
+    )
+    providers: tuple[str, ...] = key(
+        t.NAMES, "A provider's name, or a list: the first that is not held.", name="provider", example="local"
+    )
+    fallback: Literal["held", "refused", "both"] = key(
+        t.one_of("held", "refused", "both"),
+        "When the next provider of a list is asked: the one before is held, or refused the file as such (too "
+        "large, format), or both. With `refused` a held provider is waited for.",
+        default="held",
+    )
+    language: str | None = key(t.LANGUAGE, LANGUAGE, default=None, example="en")
+    vocabulary: tuple[str, ...] = key(
+        t.TEXTS, VOCABULARY, default=(), also={"_file": VOCABULARY_FILE}, example="[Dropscribe]"
+    )
+    speakers: bool | None = key(t.BOOLEAN, SPEAKERS, default=None, example="true")
+    params: Mapping[str, Mapping[str, ParamValue]] = key(
+        t.RULE_PARAMS,
+        "Request parameters over the provider's; with a list of providers, keyed by provider name.",
+        default={},
+        example="{temperature: 0}",
+    )
+    include: tuple[str, ...] = key(
+        t.NAMES,
+        "Patterns of the names that are taken, in any case; default: the known audio and video suffixes.",
+        default=DEFAULT_INCLUDE,
+        example='["*.wav", "*.mp3"]',
+    )
+    exclude: tuple[str, ...] = key(t.TEXTS, "Patterns of file names that are left alone.", default=())
+    recursive: bool = key(t.BOOLEAN, "Also sub-folders; they are kept in done and failed.", default=True)
+    links: bool = key(
+        t.BOOLEAN,
+        "Also `.url`, `.webloc` and `.desktop` files: the provider fetches what they point to.",
+        default=False,
+    )
+    link_hosts: tuple[str, ...] = key(
+        t.HOSTS,
+        "The hosts whose links are sent on: `example.com`, `*.example.com` for all below it.",
+        default=(),
+    )
+    prepare: Literal["never", "when_needed", "always"] = key(
+        t.one_of("never", "when_needed", "always"),
+        "Whether recordings are sent as small mono files: `when_needed` for max_upload, max_duration or the "
+        "provider's formats; `always` saves the uplink. Needs `dropscribe[media]`.",
+        default="never",
+    )
+    silence: Literal["send", "skip"] = key(
+        t.one_of("send", "skip"),
+        "With `skip`, a recording without any sound is done without being sent. Needs `dropscribe[media]`.",
+        default="send",
+    )
+    silence_threshold_dbfs: float = key(
+        t.DECIBELS, "With `silence: skip`: a tenth of a second above this is sound (dBFS).", default=-50.0
+    )
+    channels: Literal["mix", "split"] = key(
+        t.one_of("mix", "split"),
+        "With `split`, the two channels of a stereo call are transcribed as two speakers, and both are paid "
+        "for. Needs `dropscribe[media]`.",
+        default="mix",
+    )
+    tracks: Literal["default", "all"] = key(
+        t.one_of("default", "all"),
+        "The audio tracks that are transcribed: the `default` one, or `all`. Needs `dropscribe[media]`.",
+        default="default",
+    )
+    outputs: tuple[str, ...] = key(
+        t.list_of(t.one_of("json", "txt", "srt", "vtt", "md"), least=1),
+        "Which transcript files are written: `json`, `txt`, `srt`, `vtt`, `md`.",
+        default=("json", "txt"),
+    )
+    template: Path | None = key(
+        t.PATH,
+        "A Jinja2 template for one more text output, such as `minutes.txt.j2`.",
+        default=None,
+        example="minutes.txt.j2",
+    )
+    paragraphs: bool = key(t.BOOLEAN, "`txt` gets a blank line at long pauses.", default=False)
+    subtitles: SubtitleLayout = key(
+        t.section(SubtitleLayout),
+        "The largest cue of `srt` and `vtt`: `{line: 42, lines: 2, seconds: 7s}`.",
+        default=SubtitleLayout(),
+    )
+    speaker_names: Mapping[str, str] = key(
+        t.SPEAKER_NAMES,
+        "Names for speaker labels: `{speaker_0: Agent, channel_1: Caller}`.",
+        default={},
+        example="{speaker_0: Agent}",
+    )
+    sidecar_name: Literal["stem", "full"] = key(
+        t.one_of("stem", "full"), "`stem`: call.json; `full`: call.wav.json.", default="stem"
+    )
+    recorded_at: str | None = key(
+        t.TIME_PATTERN,
+        "When a recording was made, from its file name: `%Y%m%d-%H%M%S` (strptime).",
+        default=None,
+        example='"%Y%m%d-%H%M%S"',
+    )
+    companions: tuple[str, ...] = key(
+        t.COMPANIONS,
+        "Files that belong to a recording and move with it: `{stem}.json`, `{stem}.xml`.",
+        default=(),
+        example='["{stem}.xml"]',
+    )
+    companions_wait_seconds: float = key(
+        t.DURATION_OR_ZERO, "How long a recording waits for its companions.", default=60.0
+    )
+    backlog: Literal["take", "ask"] = key(
+        t.one_of("take", "ask"),
+        "Files that are in the inbox when the rule first starts: `take` them, or `ask`: they wait for "
+        "`dropscribe release --folder NAME`. Files dropped later are taken at once.",
+        default="take",
+    )
+    budget: Budget | None = key(BUDGET, BUDGET_WORDS, default=None, example="{per_day: 600min}")
+    duplicates: Literal["reuse", "transcribe", "skip"] = key(
+        t.one_of("reuse", "transcribe", "skip"),
+        "A recording that was transcribed before, under any name: `reuse` its transcript, `transcribe` it "
+        "again, or `skip` it (it goes to failed).",
+        default="reuse",
+    )
+    settle_seconds: float | None = key(
+        t.SETTLE,
+        "How long a file must be unchanged if nothing else shows that it is complete. `ignore_writers`: as "
+        "`auto`, but a file that stays open is taken after a long quiet time.",
+        default=None,
+    )
+    settle_incomplete_seconds: float | None = key(
+        t.DURATION_OR_AUTO, "The same for a file whose own header says that more is to come.", default=None
+    )
     settle_ignores_writers: bool = False
-    min_age_seconds: float = 0.0
-    watch: Watch = "auto"
-    rescan_seconds: float | None = None
+    min_age_seconds: float = key(
+        t.DURATION_OR_ZERO,
+        "A file is not taken before this time has passed since its last change, even if it is complete.",
+        default=0.0,
+    )
+    watch: Watch = key(
+        t.one_of("auto", "native", "poll"),
+        "How changes are noticed; `auto` polls network file systems.",
+        default="auto",
+    )
+    rescan_seconds: float | None = key(
+        t.RESCAN, "The inbox is listed again this often; `auto`: 60s, polled: 5s.", default=None
+    )
 
     @property
     def reads_media(self) -> bool:
-        """Whether recordings are looked into, and perhaps made anew, before they are sent."""
-        return (
-            self.prepare != "never"
-            or self.silence == "skip"
-            or self.channels == "split"
-            or self.tracks == "all"
-        )
+        """Whether recordings are decoded here before they are sent."""
+        plain = (self.prepare, self.silence, self.channels, self.tracks)
+        return plain != ("never", "send", "mix", "default")
 
     def params_for(self, provider: str) -> dict[str, ParamValue]:
         """The request parameters for *provider*: its own with this rule's laid over them."""
@@ -181,189 +255,115 @@ class FolderRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueConfig:
-    """The queue in PostgreSQL, which several nodes share.
-
-    Attributes:
-        dsn: For libpq, which alone gives it a meaning, TLS included. Empty only in a config that was
-            loaded without its need (:func:`dropscribe.config.load.load_config`).
-        role: Whether this node watches inboxes, works on what is queued, or both.
-        roots: The places that nodes share: a name, the same on every node, and where it is on this one.
-            At least one, none inside another.
-        node: This node's name, unique in the cluster.
-        password: The dsn's, if it has one: what no log line may hold by itself.
-    """
-
-    type: Literal["postgres"] = "postgres"
-    dsn: Secret
-    role: Literal["all", "watch", "work"] = "all"
-    roots: Mapping[str, Path]
-    node: str
-    password: Secret | None = field(default=None, compare=False)
-
-    def root_of(self, path: Path) -> tuple[str, PurePath] | None:
-        """The name of the root that *path* lies beneath, and its path there; None beneath no root.
-
-        By the names alone: links are not followed, and ``..`` takes back the name before it.
-        """
-        plain = PurePath(os.path.normpath(path))
-        for name, root in self.roots.items():
-            if plain.is_relative_to(root):
-                return name, plain.relative_to(root)
-        return None
-
-    def serves(self, rule: FolderRule) -> bool:
-        """Whether this node can reach all of *rule*: each of its folders lies beneath a root."""
-        return all(self.root_of(path) is not None for path in (rule.inbox, rule.done, rule.failed))
-
-    def watches(self, rule: FolderRule) -> bool:
-        """Whether this node looks after *rule*'s inbox; else other nodes do."""
-        return self.role != "work" and self.serves(rule)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryConfig:
     """How often a file is tried again, and when it is given up."""
 
-    first_seconds: float
-    max_seconds: float
-    give_up_after_seconds: float
-    max_ambiguous: int
-    max_crashes: int
+    first_seconds: float = key(t.DURATION, "The first wait; it doubles, with jitter.", default=5.0)
+    max_seconds: float = key(t.DURATION, "The longest wait.", default=3600.0)
+    give_up_after_seconds: float = key(
+        t.DURATION,
+        "A file goes to failed so long after its first attempt; holds do not count.",
+        default=5 * DAY,
+    )
+    max_ambiguous: int = key(
+        t.POSITIVE_COUNT, "Attempts sent whole with no answer: each may have been paid for.", default=3
+    )
+    max_crashes: int = key(
+        t.POSITIVE_COUNT, "Attempts in a row that the daemon's own end cut off.", default=10
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldConfig:
     """How often a held provider is tried again."""
 
-    first_seconds: float
-    max_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogConfig:
-    """What is logged, and in which form."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json", "logfmt"] = "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpConfig:
-    """The listener for metrics, health and status.
-
-    Attributes:
-        listen: As written: "127.0.0.1:8790", or "unix:/run/dropscribe.sock".
-        host: Its host without brackets; empty for a unix socket.
-        port: 0 lets the kernel choose; 0 for a unix socket.
-        socket: The unix socket's path, or None.
-        token: Asked of every request where set; always set when *host* is not loopback.
-        pages: Whether the web pages are served beside metrics, health and status.
-        uploads: Whether the pages accept recordings for a folder.
-        allowed_hosts: Values of the Host header that are accepted beside *host* and loopback names.
-        root_path: The path under which a reverse proxy serves the pages: "" or "/dropscribe".
-    """
-
-    listen: str
-    host: str
-    port: int
-    socket: Path | None = None
-    token: Secret | None = None
-    pages: bool = True
-    uploads: bool = False
-    allowed_hosts: tuple[str, ...] = ()
-    root_path: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricsConfig:
-    """Where the metrics are written for node_exporter's textfile collector."""
-
-    file: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatConfig:
-    """A url that is asked now and then, so that silence is noticed elsewhere.
-
-    Attributes:
-        url: Kept out of repr: such urls are keys in themselves.
-    """
-
-    url: str = field(repr=False)
-    every_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HooksConfig:
-    """Commands (argv, never a shell) for what happened; an empty one is off.
-
-    Attributes:
-        retry: Whether a command that failed is run again, also after a restart.
-    """
-
-    on_done: tuple[str, ...] = ()
-    on_failed: tuple[str, ...] = ()
-    on_held: tuple[str, ...] = ()
-    on_budget: tuple[str, ...] = ()
-    timeout_seconds: float = 30.0
-    retry: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookConfig:
-    """A program elsewhere that is told of each event.
-
-    Attributes:
-        url: Kept out of repr: such urls are often keys in themselves.
-    """
-
-    url: str = field(repr=False)
-    secret: Secret
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotifyConfig:
-    """Who is told what went wrong.
-
-    Attributes:
-        urls: People, as the apprise library takes them.
-        quiet_hours: (begin, end) in minutes of the day; people get no message then.
-    """
-
-    urls: tuple[Secret, ...] = ()
-    batch_seconds: float = 300.0
-    quiet_hours: tuple[int, int] | None = None
-    webhook: WebhookConfig | None = None
+    first_seconds: float = key(t.DURATION, "The first wait; it doubles.", default=30.0)
+    max_seconds: float = key(t.DURATION, "The longest wait.", default=900.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole of it; the optional parts are None where they are off.
+    """The whole config; the optional sections are None where they are off.
 
     Attributes:
         path: The file it was read from, or None for text in memory.
         queue: None is the embedded engine, on this machine alone.
-        time_zone: In which the days of budgets turn; None is the system's.
-        ledger_keep_seconds: How long answers may be used again; 0 means that none is kept.
-        history_keep_seconds: How long the queue remembers files that ended.
-        search: Whether finished transcripts are indexed for search.
+        time_zone: None is the system's.
+        source: The file's values without secrets, as JSON: for :mod:`dropscribe.config.running`.
     """
 
     path: Path | None
-    state_dir: Path
-    providers: Mapping[str, ProviderConfig]
-    folders: Mapping[str, FolderRule]
-    retry: RetryConfig
-    hold: HoldConfig
-    shutdown_grace_seconds: float
-    log: LogConfig
-    queue: QueueConfig | None = None
-    http: HttpConfig | None = None
-    metrics: MetricsConfig | None = None
-    heartbeat: HeartbeatConfig | None = None
-    hooks: HooksConfig | None = None
-    notify: NotifyConfig | None = None
+    state_dir: Path = key(
+        t.PATH,
+        "Where the queue is, on a local disk. Default: `$STATE_DIRECTORY`, `/var/lib/dropscribe` for a "
+        "config in /etc/dropscribe, else `dropscribe` in the XDG state home.",
+        default=Path(),
+        example="state",
+    )
+    providers: Mapping[str, ProviderConfig] = key(
+        t.map_of(t.section(ProviderConfig), t.NAME), "Who transcribes, under names of your own.", default={}
+    )
+    folders: Mapping[str, FolderRule] = key(
+        t.map_of(t.section(FolderRule), t.NAME), "Folder rules, under names of your own.", default={}
+    )
+    queue: QueueConfig | None = key(
+        t.section(QueueConfig),
+        "Where the queue is: in the state directory when absent, or in a PostgreSQL that several machines "
+        "share.",
+        default=None,
+    )
+    retry: RetryConfig = key(
+        t.section(RetryConfig), "When a file is tried again, and when it is given up.", default=RetryConfig()
+    )
+    hold: HoldConfig = key(
+        t.section(HoldConfig), "How often a held provider is tried again.", default=HoldConfig()
+    )
+    time_zone: tzinfo | None = key(
+        t.TIME_ZONE,
+        "The time zone in which the days of budgets begin, such as `Europe/Berlin`; default: the system's.",
+        default=None,
+        example="Europe/Berlin",
+    )
+    ledger_keep_seconds: float = key(
+        t.DURATION_OR_ZERO,
+        "How long answers are kept in the state directory, to be used again; 0: not at all.",
+        default=90 * DAY,
+    )
+    history_keep_seconds: float = key(
+        t.DURATION, "How long the queue remembers files that are done or failed.", default=365 * DAY
+    )
+    search: bool = key(
+        t.BOOLEAN, "Finished transcripts are indexed, for `dropscribe search` and the pages.", default=True
+    )
+    shutdown_grace_seconds: float = key(
+        t.DURATION_OR_ZERO,
+        "On shutdown, running uploads get this long; unfinished ones are requeued.",
+        default=30.0,
+    )
+    log: LogConfig = key(t.section(LogConfig), "What is logged, and in which form.", default=LogConfig())
+    http: HttpConfig | None = key(
+        t.section(HttpConfig),
+        "Web pages, metrics, health and status over HTTP; off when absent.",
+        default=None,
+    )
+    metrics: MetricsConfig | None = key(
+        t.section(MetricsConfig), "Metrics as a file; off when absent.", default=None
+    )
+    heartbeat: HeartbeatConfig | None = key(
+        t.section(HeartbeatConfig), "A sign of life for a monitor elsewhere; off when absent.", default=None
+    )
+    hooks: HooksConfig | None = key(
+        t.section(HooksConfig),
+        "Commands (no shell) that get events as JSON on standard input; off when absent.",
+        default=None,
+    )
+    notify: NotifyConfig | None = key(
+        t.section(NotifyConfig),
+        "People and programs that are told of failed files, of holds and their ends, and of budgets; "
+        "off when absent.",
+        default=None,
+    )
+    source: str = field(default="", repr=False, compare=False)
 
     def watches(self, rule: FolderRule) -> bool:
         """Whether this machine looks after *rule*'s inbox; in a cluster other nodes may do it instead."""
@@ -372,15 +372,10 @@ class Config:
     @property
     def secrets(self) -> list[str]:
         """All that no log line and no command's environment may hold."""
-        found = [provider.api_key for provider in self.providers.values()]
+        found: list[Secret | None] = [provider.api_key for provider in self.providers.values()]
         found.append(self.http.token if self.http else None)
         found += [self.queue.dsn, self.queue.password] if self.queue else []
         if self.notify:
             found += self.notify.urls
             found.append(self.notify.webhook.secret if self.notify.webhook else None)
         return [secret.reveal() for secret in found if secret is not None]
-
-    ledger_keep_seconds: float = 90 * 86400.0
-    history_keep_seconds: float = 365 * 86400.0
-    search: bool = True
-    time_zone: tzinfo | None = None

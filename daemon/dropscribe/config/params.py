@@ -1,4 +1,4 @@
-"""Request parameters: what the type sends by itself, the provider's over it, the rule's over both."""
+"""Request parameters: the type's own, the provider's over them, the rule's over both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.errors import did_you_mean
+from dropscribe.core.params import LOCAL_PARAMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from dropscribe.core.params import ParamValue
 
 Written = dict[str, "ParamValue | None"]
-"""As written; None takes a parameter away."""
+"""As written; None removes a parameter."""
 
 
 def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:
@@ -22,7 +23,7 @@ def check_params(values: Mapping[str, Any], path: Path, document: Document) -> W
     sendable: Written = {}
     for name, value in values.items():
         if isinstance(value, dict) or (isinstance(value, list) and not all(map(_is_simple, value))):
-            hint = "a parameter is a text, a number, true, false or a list of texts"
+            hint = "a parameter is a string, a number, true, false or a list of strings"
             document.report((*path, name), f"{document.shown((*path, name), value)} cannot be sent", hint)
         else:
             sendable[name] = [_as_text(item) for item in value] if isinstance(value, list) else value
@@ -32,7 +33,7 @@ def check_params(values: Mapping[str, Any], path: Path, document: Document) -> W
 def check_rule_params(
     values: Mapping[str, Any], providers: tuple[str, ...], path: Path, document: Document, *, is_keyed: bool
 ) -> dict[str, Written]:
-    """The rule's parameters by provider; *is_keyed* where the file lists its providers."""
+    """The rule's parameters by provider; *is_keyed* if the file lists its providers."""
     if not is_keyed:
         return {providers[0]: check_params(values, path, document)}
     checked: dict[str, Written] = {}
@@ -50,31 +51,30 @@ def check_rule_params(
     return checked
 
 
-def params_to_send(
-    kind: str, model: str | None, *layers: Mapping[str, ParamValue | None]
+def check_local_params(values: Mapping[str, Any], path: Path, document: Document) -> None:
+    """Report parameters that the embedded engine does not know."""
+    for name in values:
+        if name not in LOCAL_PARAMS:
+            message = f"the embedded engine has no parameter '{name}'"
+            document.report((*path, name), message, did_you_mean(name, LOCAL_PARAMS), on_key=True)
+
+
+def lay_over(
+    kind: str, below: Mapping[str, ParamValue], above: Mapping[str, ParamValue | None]
 ) -> dict[str, ParamValue]:
-    """Lay each of *layers* over those before it.
+    """The parameters *above* laid over those *below*, as a provider of type *kind* gets them.
 
-    A parameter that is taken away becomes an empty list: repeated no times, it is not sent, and the
-    provider's adapter puts no default of its own in its place. The embedded engine has nothing to send.
-
-    Args:
-        kind: The provider's type.
-        model: The local engine's model, else None.
-        layers: The type's defaults, the provider's parameters, the rule's.
+    A parameter that is removed becomes an empty list: repeated no times, it is not sent, and the
+    provider's adapter does not put its own default there. The embedded engine simply does not get it.
     """
-    merged: Written = {}
-    for layer in layers:
-        merged |= layer
-    if kind != "local":
-        return {name: [] if value is None else value for name, value in merged.items()}
-    if model is not None and is_english_model(model):
-        merged.setdefault("language", "en")
-    return {name: value for name, value in merged.items() if value is not None}
+    merged = {**below, **above}
+    if kind == "local":
+        return {name: value for name, value in merged.items() if value is not None}
+    return {name: [] if value is None else value for name, value in merged.items()}
 
 
 def is_english_model(model: str) -> bool:
-    """Whether the local engine's *model* knows English alone; ``auto`` is multilingual where installed."""
+    """Whether the local engine's *model* knows only English; ``auto`` is multilingual where installed."""
     if model != "auto":
         return model.rstrip("/").endswith(".en")
     return not has_multilingual_model()

@@ -6,7 +6,6 @@ Guarantees: pure; what is refused raises ValueError with the words that follow t
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 
@@ -130,13 +129,3 @@ def parse_listen(value: object) -> tuple[str, int, str | None]:
             "is not an address to listen on", "write HOST:PORT, such as 127.0.0.1:8790, or unix:/PATH"
         )
     return found[1].strip("[]"), int(found[2]), None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host*, without brackets, is this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,52 +2,82 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.keys import FileKeys
+from dropscribe.config.build import keys_of_type
+from dropscribe.config.keys import REQUIRED, Key, keys_of
+from dropscribe.config.model import Config
+from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig
 
-_NOTHING: tuple[object, ...] = (None, {}, [])
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.field_types import FieldType
+
+_NOTHING: tuple[object, ...] = (None, (), {}, "")
+_TEXT = {"type": "string", "minLength": 1}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) of what may be written, made from ``keys.py``.
+    """The schema (draft 2020-12) of the file, made from the definitions of its keys.
 
     It is as strict as a schema can be: what holds between sections only ``dropscribe check`` knows.
     """
-    schema = FileKeys.model_json_schema()
-    _tidy(schema)
-    schema["patternProperties"] = {"^x-": {"description": "Ignored; a place for anchors."}}
+    definitions: dict[str, Any] = {}
+    whole = _object(keys_of(Config), definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
         "title": "dropscribe's config",
         "description": "Unknown keys are errors; what holds between sections only `dropscribe check` knows.",
+        **whole,
+        "patternProperties": {"^x-": {"description": "Ignored; a place for anchors."}},
+        "$defs": definitions,
     }
 
 
-def _tidy(node: Any) -> None:
-    """Drop pydantic's titles, and its defaults where they only say "absent"."""
-    if isinstance(node, list):
-        for item in node:
-            _tidy(item)
-    if not isinstance(node, dict):
-        return
-    for value in node.values():
-        _tidy(value)
-    if isinstance(node.get("title"), str):
-        del node["title"]
-    if "default" in node and node["default"] in _NOTHING:
-        word = _word_for_none(node)
-        if word is None:
-            del node["default"]
-        else:
-            node["default"] = word
+def _object(keys: Mapping[str, Key], definitions: dict[str, Any]) -> dict[str, Any]:
+    properties = {}
+    for name, about in keys.items():
+        properties[name] = {**_schema_of(about.type, definitions), "description": about.description}
+        if about.type.section is not None:
+            properties[name] = {"anyOf": [_schema_of(about.type, definitions), {"type": "null"}]} | {
+                "description": about.description
+            }
+        if about.default is not REQUIRED and about.default not in _NOTHING and _is_plain(about.default):
+            value = about.default
+            properties[name]["default"] = list(value) if isinstance(value, tuple) else value
+        for ending, words in about.also.items():
+            properties[name + ending] = {**_TEXT, "description": words}
+    required = [name for name, about in keys.items() if about.default is REQUIRED]
+    found = {"type": "object", "properties": properties, "additionalProperties": False}
+    return found | ({"required": required} if required else {})
 
 
-def _word_for_none(node: dict[str, Any]) -> str | None:
-    """The word for "absent" ("auto", "none") that the key knows, if any."""
-    for choice in node.get("anyOf", ()):
-        if None in choice.get("enum", ()):
-            word: str = choice["enum"][0]
-            return word
-    return None
+def _schema_of(kind: FieldType[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if kind.section is ProviderConfig:
+        for name in PROVIDER_TYPES:
+            definitions[name] = _provider(name, definitions)
+        return {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in PROVIDER_TYPES]}
+    if kind.section is not None:
+        name = kind.section.__name__
+        definitions.setdefault(name, _object(keys_of(kind.section), definitions))
+        return {"$ref": f"#/$defs/{name}"}
+    if kind.name is not None and kind.item is not None:
+        return {"type": ["object", "null"], "additionalProperties": _schema_of(kind.item, definitions)}
+    return dict(kind.schema)
+
+
+def _provider(kind: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    found = _object(keys_of_type(kind), definitions)
+    facts = PROVIDER_TYPES[kind]
+    found["properties"]["type"] = {"const": kind, "description": facts.words}
+    by_attribute = {about.attribute: name for name, about in keys_of_type(kind).items()}
+    for attribute, value in facts.defaults.items():
+        found["properties"][by_attribute[attribute]]["default"] = value
+    return found
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, bool | int | float | str) or (
+        isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    )

@@ -6,11 +6,12 @@ Guarantees: `data` holds what the file means, variables put in, and no more of i
 
 from __future__ import annotations
 
-import difflib
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.config.secret import MASK
 from dropscribe.config.variables import substitute
 from dropscribe.config.yaml import BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
 from dropscribe.core.errors import ConfigError, Problem
@@ -53,6 +54,8 @@ def is_secret_name(name: str) -> bool:
     """Whether a value under this key may be a secret; a misspelt ``api_key`` is one too."""
     if name in _OPEN_NAMES:
         return False
+    import difflib  # noqa: PLC0415 - for mistakes alone
+
     near = difflib.get_close_matches(name.lower(), ("api_key", "token", "secret"), n=1, cutoff=0.7)
     return bool(near or _SECRET_NAME.search(name))
 
@@ -96,6 +99,7 @@ class Document:
         self._lines = split_lines(text)
         self._places: dict[Path, Place] = {}
         self._secrets: list[Span] = []
+        self._references: dict[Path, str] = {}
         try:
             root, flaws = parse_yaml(text)
         except BrokenYaml as error:
@@ -152,6 +156,24 @@ class Document:
         word = str(value).lower() if isinstance(value, bool) else str(value)
         return f"'{word}'" if len(word) <= 60 else f"'{word[:60]}…'"
 
+    def without_secrets(self) -> str:
+        """`data` as JSON, which is YAML too. A secret that is written out is masked.
+
+        One that is only a reference (``${NAME}``) is kept as a reference.
+        """
+        return json.dumps(self._plain((), self.data))
+
+    def _plain(self, path: Path, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: self._plain((*path, name), item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._plain((*path, index), item) for index, item in enumerate(value)]
+        if path in self._references:
+            return self._references[path]
+        if value is not None and is_secret_path(path, str(value)):
+            return MASK
+        return value.replace("${", "$${") if isinstance(value, str) else value
+
     def _top_level(self, root: Node) -> dict[str, Any]:
         if root.value is None:
             problem = self._at(root.span, "the file is empty", "'dropscribe init' writes one to begin with")
@@ -182,6 +204,8 @@ class Document:
         done = substitute(text, self._environ)
         if done.names:
             self.variables[path] = done.names
+            if is_secret_path(path, text) and _ONE_VARIABLE.fullmatch(text):
+                self._references[path] = text
         if str(path[0]).startswith("x-"):
             return done.text
         for name in done.unset:

@@ -9,4 +9,45 @@ FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
     "pulse": {"model": "pulse", "word_timestamps": True},
     "reson8": {"include_timestamps": True, "include_words": True, "include_confidence": True},
 }
-"""Defaults that depend on nothing else, by provider type (CONTRACT.md §3)."""
+"""Defaults that depend on nothing else, by provider type."""
+
+ENGINE_PARAMS: dict[str, type] = {
+    "append_punctuations": str,
+    "beam_size": int,
+    "best_of": int,
+    "compression_ratio_threshold": float,
+    "condition_on_previous_text": bool,
+    "hallucination_silence_threshold": float,
+    "hotwords": str,
+    "initial_prompt": str,
+    "length_penalty": float,
+    "log_prob_threshold": float,
+    "max_initial_timestamp": float,
+    "max_new_tokens": int,
+    "multilingual": bool,
+    "no_repeat_ngram_size": int,
+    "no_speech_threshold": float,
+    "patience": float,
+    "prefix": str,
+    "prepend_punctuations": str,
+    "prompt_reset_on_temperature": float,
+    "repetition_penalty": float,
+    "suppress_blank": bool,
+    "task": str,
+    "temperature": float,
+    "vad_filter": bool,
+    "without_timestamps": bool,
+    "word_timestamps": bool,
+}
+"""Scalar parameters of faster-whisper 1.2's ``WhisperModel.transcribe``, with the type of each.
+
+``clip_timestamps`` and ``chunk_length`` are missing because dropscribe cuts the recording itself.
+"""
+
+LOCAL_PARAMS: dict[str, type] = ENGINE_PARAMS | {
+    "channels": int,
+    "encoding": str,
+    "language": str,
+    "sample_rate": int,
+}
+"""All parameters of a provider of type local; the last ones describe files without a header."""

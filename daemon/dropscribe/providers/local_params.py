@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import RuleRejected
+from dropscribe.core.params import ENGINE_PARAMS, LOCAL_PARAMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,37 +32,6 @@ ENGINE_DEFAULTS: dict[str, Any] = {
     "condition_on_previous_text": False,  # one wrong window must not talk the next into repeating it
 }
 
-# What WhisperModel.transcribe takes and a scalar can say (faster-whisper 1.2). Left out on purpose:
-# clip_timestamps and chunk_length (the blocks are ours) and what needs a mapping.
-_TYPES: dict[str, type] = {
-    "append_punctuations": str,
-    "beam_size": int,
-    "best_of": int,
-    "compression_ratio_threshold": float,
-    "condition_on_previous_text": bool,
-    "hallucination_silence_threshold": float,
-    "hotwords": str,
-    "initial_prompt": str,
-    "length_penalty": float,
-    "log_prob_threshold": float,
-    "max_initial_timestamp": float,
-    "max_new_tokens": int,
-    "multilingual": bool,
-    "no_repeat_ngram_size": int,
-    "no_speech_threshold": float,
-    "patience": float,
-    "prefix": str,
-    "prepend_punctuations": str,
-    "prompt_reset_on_temperature": float,
-    "repetition_penalty": float,
-    "suppress_blank": bool,
-    "task": str,
-    "temperature": float,
-    "vad_filter": bool,
-    "without_timestamps": bool,
-    "word_timestamps": bool,
-}
-_OURS: dict[str, type] = {"channels": int, "encoding": str, "language": str, "sample_rate": int}
 _RAW_FIELDS = {"encoding": "encoding", "sample_rate": "sample_rate_hz", "channels": "channels"}
 _AT_LEAST_ONE = frozenset({"beam_size", "best_of", "channels", "max_new_tokens", "sample_rate"})
 _CHOICES = {"task": frozenset({"transcribe", "translate"}), "encoding": RAW_ENCODINGS}
@@ -98,7 +68,7 @@ def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
         RuleRejected: Code "unknown_parameter" or "bad_parameter"; the reason names the parameter.
     """
     checked = {name: _checked(name, value) for name, value in params.items()}
-    asked = {name: value for name, value in checked.items() if name in _TYPES}
+    asked = {name: value for name, value in checked.items() if name in ENGINE_PARAMS}
     return SpeechRequest(
         language=_parse_language(checked.get("language", "")),
         options={**ENGINE_DEFAULTS, **asked},
@@ -107,7 +77,7 @@ def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
 
 
 def _checked(name: str, value: ParamValue) -> Any:
-    wanted = _TYPES.get(name) or _OURS.get(name)
+    wanted = LOCAL_PARAMS.get(name)
     if wanted is None:
         raise RuleRejected("unknown_parameter", f"the embedded engine has no parameter {name!r}")
     if wanted is float and type(value) is int:

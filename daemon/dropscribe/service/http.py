@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from dropscribe.core.addresses import is_loopback
 from dropscribe.core.errors import ListenError
 
 if TYPE_CHECKING:
@@ -69,14 +70,6 @@ class _Request:
     method: str
     path: str
     headers: dict[str, str]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach *host*."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 class HttpListener:

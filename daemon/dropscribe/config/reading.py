@@ -1,0 +1,187 @@
+"""The file's data → the values of a section, by the definitions of its keys; every problem at its place.
+
+Guarantees: one mistake hides no other: a refused value is reported and left out, and the rest is read on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.config.credentials import find_named
+from dropscribe.config.errors import did_you_mean
+from dropscribe.config.field_types import PATH, SECRET, FieldType
+from dropscribe.config.keys import REQUIRED, Key, keys_of
+from dropscribe.config.small_file import read_small_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dropscribe.config.credentials import Surroundings
+    from dropscribe.config.yaml_document import Document, Path
+
+MISSING: Any = object()
+"""Instead of a value: there is none, or it was refused, which is reported."""
+
+_COMMON_PARAMS = ("language", "model", "diarize", "prompt", "temperature", "word_timestamps")
+"""Request parameters that people look for one level too high."""
+
+_LONGEST_VOCABULARY_BYTES = 100_000
+
+
+class Reader:
+    """Reads the sections of one document.
+
+    Attributes:
+        document: Where problems are reported.
+        around: Where relative paths begin, and the environment.
+        makers: How sections are made that take more than their keys: a function of the path and the data
+            there, whose answer may be :data:`MISSING`.
+    """
+
+    def __init__(self, document: Document, around: Surroundings) -> None:
+        self.document = document
+        self.around = around
+        self.makers: dict[type[Any], Callable[[Path, Any], Any]] = {}
+
+    def section(
+        self, path: Path, data: object, section: type[Any], keys: Mapping[str, Key] | None = None
+    ) -> dict[str, Any] | None:
+        """The values of *section* at *path* that are given and right, by attribute.
+
+        Args:
+            data: What the file has there.
+            keys: Those that count here; default: all of the section's.
+
+        Returns:
+            None where it is no mapping, or a key that it must have is missing or refused.
+        """
+        keys = keys_of(section) if keys is None else keys
+        if not isinstance(data, dict):
+            self.refuse(path, data, "must be a mapping", "write its keys below it, indented")
+            return None
+        names = {name for each in keys.values() for name in each.names}
+        for name in data:
+            if name not in names:
+                hint = _unknown_key_hint(name, names)
+                self.document.report((*path, name), f"unknown key '{name}'", hint, on_key=True)
+        found = {each.attribute: self._key(path, data, each) for each in keys.values()}
+        if any(found[each.attribute] is MISSING for each in keys.values() if _is_required(each)):
+            return None
+        return {name: value for name, value in found.items() if value is not MISSING}
+
+    def value(self, kind: FieldType[Any], path: Path, value: object) -> Any:
+        """*value* as *kind* reads it, or MISSING where it was refused."""
+        if kind.section in self.makers:
+            return self.makers[kind.section](path, value)
+        if kind.section is not None:
+            found = self.section(path, value, kind.section)
+            return MISSING if found is None else kind.parse(kind.section(**found))
+        if kind.item is not None:
+            return self._mapping(kind, path, value) if kind.name else self._list(kind, path, value)
+        try:
+            parsed = kind.parse(value)
+        except ValueError as error:
+            self.refuse(path, value, *error.args)
+            return MISSING
+        return self.around.absolute(parsed) if kind.is_path else parsed
+
+    def refuse(self, path: Path, value: object, said: str, hint: str = "") -> None:
+        """Report what is wrong with the value at *path*, unless something was reported there already."""
+        if not self.document.has_problem(path):
+            self.document.report(path, f"{self.document.shown(path, value)} {said}", hint)
+
+    def _key(self, path: Path, data: Mapping[str, Any], about: Key) -> Any:
+        if about.type is SECRET:
+            given = {name: data[name] for name in about.names if data.get(name) is not None}
+            secret = find_named(given, about.name, path, self.document, self.around)
+            return MISSING if secret is None else secret
+        if about.also:
+            return self._words_and_file(path, data, about)
+        here = (*path, about.name)
+        if about.name not in data:
+            if _is_required(about) and not self.document.has_problem_below(here):
+                message = f"the key '{about.name}' is missing"
+                self.document.report(path, message, about.description, on_key=True)
+            return MISSING
+        value = data[about.name]
+        if value is None and about.default in (None, (), {}) and not _takes_null(about.type):
+            return MISSING
+        return self.value(about.type, here, value)
+
+    def _words_and_file(self, path: Path, data: Mapping[str, Any], about: Key) -> Any:
+        """The written words and those in a file, one on each line."""
+        words = data.get(about.name)
+        found = [] if words is None else self.value(about.type, (*path, about.name), words)
+        (ending,) = about.also
+        here = (*path, about.name + ending)
+        named = data.get(about.name + ending)
+        if found is MISSING or (words is None and named is None):
+            return MISSING
+        if named is None:
+            return found
+        where = self.value(PATH, here, named)
+        if where is MISSING:
+            return found
+        try:
+            text = read_small_text(where, _LONGEST_VOCABULARY_BYTES)
+        except OSError as error:
+            self.document.report(here, f"{where} cannot be read: {error.strerror}")
+            return found
+        lines = (line.strip() for line in text.splitlines())
+        return tuple(dict.fromkeys([*found, *(line for line in lines if line and not line.startswith("#"))]))
+
+    def _list(self, kind: FieldType[Any], path: Path, value: object) -> Any:
+        if kind.is_argv and not isinstance(value, list):
+            hint = "write [/usr/bin/program, argument]; no shell is used"
+            self.refuse(path, value, "is not a list of arguments", hint)
+            return MISSING
+        items = value if isinstance(value, list) else [value]
+        if len(items) < kind.least:
+            self.document.report(path, f"{self.document.shown(path, value)} must not be empty")
+            return MISSING
+        places = [(*path, index) if isinstance(value, list) else path for index in range(len(items))]
+        found = [self.value(_item(kind), place, item) for place, item in zip(places, items, strict=True)]
+        if any(item is MISSING for item in found):
+            return MISSING
+        return tuple(found if kind.is_argv else dict.fromkeys(found))
+
+    def _mapping(self, kind: FieldType[Any], path: Path, value: object) -> Any:
+        if not isinstance(value, dict):
+            self.refuse(path, value, "must be a mapping", "write names with their values below it, indented")
+            return MISSING
+        found = {}
+        for name, item in value.items():
+            read = self.value(_item(kind), (*path, name), item)
+            if self._is_name(kind, (*path, name)) and read is not MISSING:
+                found[name] = read
+        return found
+
+    def _is_name(self, kind: FieldType[Any], path: Path) -> bool:
+        """Whether the last part of *path* is a name as the mapping *kind* takes it; else that is reported."""
+        try:
+            if kind.name is not None:
+                kind.name.parse(path[-1])
+        except ValueError as error:
+            self.document.report(path, f"'{path[-1]}' {error.args[0]}", error.args[1], on_key=True)
+            return False
+        return True
+
+
+def _item(kind: FieldType[Any]) -> FieldType[Any]:
+    return kind if kind.item is None else kind.item
+
+
+def _is_required(about: Key) -> bool:
+    return about.default is REQUIRED
+
+
+def _takes_null(kind: FieldType[Any]) -> bool:
+    return any(None in choice.get("enum", ()) for choice in kind.schema.get("anyOf", ()))
+
+
+def _unknown_key_hint(name: str, known: set[str]) -> str:
+    hint = did_you_mean(name, known)
+    parameter = did_you_mean(name, _COMMON_PARAMS) if "params" in known else ""
+    if parameter.startswith("did") and not hint.startswith("did"):
+        return f"{parameter} That goes into params"
+    return hint

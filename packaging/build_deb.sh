@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds dropscribe_VERSION_all.deb on Debian's own Python packages: build_deb.sh [OUTDIR]
-# Wants dpkg-deb alone. Debian 13 is the oldest release that has them all (pydantic 2 is not in 12).
+# Needs only dpkg-deb. Debian 13 is the oldest release that has all dependencies in these versions.
 set -eu
 cd "$(dirname "$0")/.."
 out=${1:-dist}

@@ -413,7 +413,7 @@ BASE = "providers: {p: {type: pulse, api_key: k}}\nfolders: {f: {inbox: in, prov
 @pytest.mark.parametrize(
     ("keys", "place", "message"),
     [
-        ("  urls: [plainCANARY]", "4:3", "is no url"),
+        ("  urls: [plainCANARY]", "4:10", "is not a url"),
         ("  urls: ['nonsense://CANARY']", "4:", "apprise does not know"),
         ("  batch: often", "4:10", "is not a duration"),
         ("  quiet_hours: 22-7", "4:16", "is no time of the day"),

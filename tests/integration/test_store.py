@@ -175,7 +175,9 @@ def test_a_node_does_not_leave_paid_answers_behind(tmp_path):
             f"INSERT INTO jobs ({columns}, received_at, due_at) VALUES ({', '.join('?' * len(row))})", row
         )
     ).result()
-    queue = QueueConfig(dsn=Secret("postgresql://127.0.0.1:1/none", "the test"), roots={}, node="a")
+    queue = QueueConfig(
+        type="postgres", dsn=Secret("postgresql://127.0.0.1:1/none", "the test"), roots={}, node="a"
+    )
     config = replace(make_config(tmp_path), queue=queue)
 
     with pytest.raises(StoreUnusable, match="1 transcripts") as refused:

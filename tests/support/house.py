@@ -130,7 +130,7 @@ def make_config(
 def _queue(root: Path) -> QueueConfig | None:
     if not CLUSTER_DSN:
         return None
-    return QueueConfig(dsn=Secret(CLUSTER_DSN[-1], "test"), roots={"here": root}, node="one")
+    return QueueConfig(type="postgres", dsn=Secret(CLUSTER_DSN[-1], "test"), roots={"here": root}, node="one")
 
 
 class House:

@@ -1,17 +1,19 @@
-"""When is a file settled? A pure decision over signs and quiet time (WATCHING.md §5.1).
+"""Decides when a file is settled: a pure function of what one look at the file showed and of its quiet time.
 
-No single sign is enough: a lease sees local writers but not remote ones, a header sees a dropped upload
-but not every format has a length, quiet time works everywhere but a buffered encoder is quiet for half a
-minute. Each row of the table says how long the signs at hand must stay as they are.
+No single sign is enough. A lease shows local writers but not remote ones. A container's header shows a
+broken-off upload, but not every format states its length. Quiet time works everywhere, but a buffered encoder
+can be quiet for half a minute. Each row of the table says for how long the file must stay unchanged.
 
-Guarantees: a file that a writer has open is never settled. All times are durations since the last
-*observed* change, so that wall clocks and the file's own times do not matter.
+Guarantees: a file that a local writer has open is never settled, unless the rule says ``ignore_writers``. All
+times are durations since the last *observed* change; the wall clock and the file's own times do not matter.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+
+from dropscribe.core.backoff import backoff_seconds
 
 CLOSED_SECONDS = 2.0
 FOUND_SECONDS = 5.0
@@ -23,22 +25,24 @@ CACHED_UNKNOWN_SECONDS = 60.0  # nfs(5): acregmax, for so long a stat may show a
 REMOTE_INCOMPLETE_SECONDS = 300.0
 WRITER_FIRST_SECONDS = 5.0
 WRITER_MAX_SECONDS = 60.0
+IDLE_WRITER_SECONDS = 300.0
+"""A file that a writer has open and has not changed for so long: reported; taken with ``ignore_writers``."""
 DISTRUST_MAX_SECONDS = 900.0
 
 
 class Lease(enum.Enum):
-    """What asking for a read lease told."""
+    """The answer to a request for a read lease."""
 
-    WRITER = "writer"  # somebody on this machine has it open for writing, or mapped
-    FREE = "free"  # nobody on this machine has
-    UNKNOWN = "unknown"  # not our file, or the file system has no leases
+    WRITER = "writer"  # a process on this machine has it open for writing, or mapped
+    FREE = "free"  # no process on this machine has
+    UNKNOWN = "unknown"  # another user's file, or the file system's leases say nothing about writers
 
 
 class Completeness(enum.Enum):
     """What the file's own container says about its length."""
 
     COMPLETE = "complete"
-    INCOMPLETE = "incomplete"  # more is to come, or the length has not been written yet
+    INCOMPLETE = "incomplete"  # data is missing, or the length has not been written yet
     UNKNOWN = "unknown"
 
 
@@ -61,10 +65,12 @@ class Cause(enum.Enum):
     BLOCKED = "blocked"
     TROUBLE = "trouble"
     TWIN = "twin"
+    UNFINISHED = "unfinished"  # a download program's own file stands beside it
+    REFUSED = "refused"  # the queue cannot store this file
 
     @property
     def is_quiet(self) -> bool:
-        """True where nothing but time is missing, so that ``run --once`` may wait for it."""
+        """True if only time is missing, so that ``run --once`` may wait for it."""
         return self in _QUIET_CAUSES
 
 
@@ -73,24 +79,28 @@ _QUIET_CAUSES = frozenset({Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INC
 
 @dataclass(frozen=True, slots=True)
 class QuietTimes:
-    """The rule's own quiet times; None takes the table's.
+    """The rule's own quiet times; None means the table's.
 
     Attributes:
-        settle_seconds: For a file that nothing proves complete sooner.
-        incomplete_seconds: For one whose own header says that more is to come.
+        settle_seconds: How long a file must be unchanged if nothing else shows that it is complete.
+        incomplete_seconds: The same for a file whose own header says that data is missing.
+        min_age_seconds: How long every file must be unchanged, even one that is proven complete.
+        ignores_writers: A file that a writer has open is taken after :data:`IDLE_WRITER_SECONDS` unchanged.
     """
 
     settle_seconds: float | None = None
     incomplete_seconds: float | None = None
+    min_age_seconds: float = 0.0
+    ignores_writers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What one look at a file told.
+    """What one look at a file showed.
 
     Attributes:
-        size_bytes: 0 is a row of its own: nothing can be said about an empty file but its age.
-        trusts_leases: The file system is one where :attr:`Lease.FREE` excludes every writer.
+        size_bytes: 0 is a row of its own: only its age says anything about an empty file.
+        trusts_leases: On this file system :attr:`Lease.FREE` excludes every writer.
         caches_attributes: Its stat may be up to a minute old (NFS).
     """
 
@@ -104,14 +114,14 @@ class Signs:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Hand it over; *incomplete* where its own header said that more was to come."""
+    """The file is handed over; *incomplete* if its own header says that data is missing."""
 
     incomplete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look again after *seconds*; *needed_seconds* of quiet are asked for in all (0: not a quiet time).
+    """Look again after *seconds*; *needed_seconds* of quiet are needed in all (0: not a quiet time).
 
     The next look may come before the quiet time is over.
     """
@@ -135,19 +145,24 @@ def decide(
         signs: From the look just taken.
         quiet_for_seconds: Since the last observed change; 0 at the first look.
         times: The rule's quiet times.
-        writer_looks: Looks in a row, before this one, that met a writer: each doubles the wait.
+        writer_looks: Looks in a row, before this one, that found a writer: each doubles the wait.
         distrust: How often this path changed after it had been handed over: each doubles the quiet time.
     """
-    if signs.lease is Lease.WRITER:
-        return Wait(min(WRITER_FIRST_SECONDS * 2**writer_looks, WRITER_MAX_SECONDS), Cause.WRITER)
+    has_writer = signs.lease is Lease.WRITER
+    if has_writer and not times.ignores_writers:
+        return Wait(backoff_seconds(WRITER_FIRST_SECONDS, writer_looks + 1, WRITER_MAX_SECONDS), Cause.WRITER)
     needed, cause = _quiet_needed(signs, times)
+    needed = max(needed, times.min_age_seconds)
+    if has_writer:
+        needed, cause = max(needed, IDLE_WRITER_SECONDS), Cause.WRITER
     if distrust:
-        needed = max(needed, min(max(needed, FOUND_SECONDS) * 2**distrust, DISTRUST_MAX_SECONDS))
+        doubled = backoff_seconds(2 * max(needed, FOUND_SECONDS), distrust, DISTRUST_MAX_SECONDS)
+        needed = max(needed, doubled)
     if quiet_for_seconds < needed:
-        # Looked at on the way as well: it may become whole, or change, with nobody to tell of it.
+        # Looked at on the way as well: it may become whole, or change, without a hint.
         on_the_way = max(FOUND_SECONDS, quiet_for_seconds)
         return Wait(min(needed - quiet_for_seconds, on_the_way), cause, needed)
-    return Settled(incomplete=cause is Cause.INCOMPLETE)
+    return Settled(incomplete=signs.size_bytes > 0 and signs.completeness is Completeness.INCOMPLETE)
 
 
 def _quiet_needed(signs: Signs, times: QuietTimes) -> tuple[float, Cause]:

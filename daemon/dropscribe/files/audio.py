@@ -29,9 +29,22 @@ BLOCK_BYTES = 512 * 1024
 """What one read takes: the memory of an upload, whatever its length."""
 
 
+_FIRST_NS, _LAST_NS = -(2**63), 2**63 - 1
+
+
 def snapshot_of(status: os.stat_result) -> FileSnapshot:
-    """The snapshot that a stat result holds."""
-    return FileSnapshot(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    """The snapshot that a stat result holds.
+
+    Times before 1677 or after 2262 become the nearest that 64 bits of nanoseconds can hold: the database has
+    no larger integers, and file systems do store such times.
+    """
+    return FileSnapshot(
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        min(max(status.st_mtime_ns, _FIRST_NS), _LAST_NS),
+        min(max(status.st_ctime_ns, _FIRST_NS), _LAST_NS),
+    )
 
 
 def open_beneath(root: bytes, path: bytes) -> int:

@@ -1,10 +1,16 @@
-"""Ask the kernel whether anybody on this machine has a file open for writing.
+"""Read leases: ask the kernel whether any process on this machine has a file open for writing.
 
-A read lease is granted only where no writer has the file open or mapped, under whatever name
-(WATCHING.md §5): 10 µs, where reading every process's descriptors takes 50 ms and sees one user's.
+A read lease (``F_SETLEASE``, fcntl(2)) is granted only if nobody has the file open or mapped for writing,
+under any of its names. Asking takes about 10 µs; searching every process's descriptors takes 50 ms and shows
+one user's processes only.
 
-Guarantees: no lease is held when a call returns, and none is asked for while SIGIO would end the process:
-it comes when a writer's open breaks a lease, and its default action is to terminate.
+Leases are asked for only where this kernel itself decides them. On NFS a lease is a delegation of the server
+and on SMB an oplock: being refused says nothing about writers there, and a held one delays the daemon's own
+rename until the server has recalled it.
+
+Guarantees: no lease is held when a call returns. Releasing a lease never raises. No lease is requested while
+SIGIO would end the process: the kernel sends it when a writer's open breaks a lease, and its default action
+is to terminate.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Lease
+from dropscribe.files.mounts import LeaseSupport, lease_support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,40 +36,58 @@ def ignore_sigio() -> None:
 
 
 def probe_lease(descriptor: int) -> Lease:
-    """What a read lease on the open file says; *descriptor* was opened read-only.
+    """Whether a local process has the open file open for writing; *descriptor* was opened read-only.
 
-    UNKNOWN where the file is another user's and CAP_LEASE is missing, or the file system has no leases.
-    FREE is worth what the file system's :attr:`~dropscribe.files.mounts.Mount.trusts_leases` says.
+    UNKNOWN if the file belongs to another user and CAP_LEASE is missing, or if the file system's leases say
+    nothing about local writers. FREE excludes remote writers only where
+    :attr:`~dropscribe.files.mounts.Mount.trusts_leases` is true.
 
     Raises:
         RuntimeError: :func:`ignore_sigio` was not called: probing could end the process.
     """
     if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
         raise RuntimeError("ignore_sigio() must come before the first lease probe")
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return Lease.WRITER if error.errno in _BUSY else Lease.UNKNOWN
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return Lease.FREE
+    if lease_support(descriptor) is LeaseSupport.NONE:
+        return Lease.UNKNOWN
+    state = _acquire(descriptor)
+    if state is Lease.FREE:
+        _release(descriptor)
+    return state
 
 
 @contextlib.contextmanager
 def held_lease(descriptor: int | None) -> Iterator[Lease]:
-    """Hold a read lease meanwhile, where one can be had: no writer gets in between check and rename.
+    """Hold a read lease inside the block, so that no writer can open the file between check and rename.
 
-    Yields what :func:`probe_lease` would say; UNKNOWN for None, a file that may not be opened. A writer's
-    open waits for the end of the block (45 s at most, /proc/sys/fs/lease-break-time).
+    A writer's open waits for the end of the block, at most 45 s (/proc/sys/fs/lease-break-time). On a file
+    system that is not local no lease is held.
+
+    Yields:
+        As :func:`probe_lease`; UNKNOWN for None, a file that may not be opened.
     """
     state = Lease.UNKNOWN
-    if descriptor is not None and signal.getsignal(signal.SIGIO) is signal.SIG_IGN:
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            state = Lease.FREE
-        except OSError as error:
-            state = Lease.WRITER if error.errno in _BUSY else Lease.UNKNOWN
+    if (
+        descriptor is not None
+        and signal.getsignal(signal.SIGIO) is signal.SIG_IGN
+        and lease_support(descriptor) is LeaseSupport.FULL
+    ):
+        state = _acquire(descriptor)
     try:
         yield state
     finally:
         if descriptor is not None and state is Lease.FREE:
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            _release(descriptor)
+
+
+def _acquire(descriptor: int) -> Lease:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return Lease.WRITER if error.errno in _BUSY else Lease.UNKNOWN
+    return Lease.FREE
+
+
+def _release(descriptor: int) -> None:
+    # EAGAIN here only means that the kernel has taken the lease back already.
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)

@@ -1,8 +1,8 @@
-"""What kind of file system a folder is on: whether events arrive, leases tell the truth, inodes stay.
+"""Which kind of file system a folder is on: are there events, can leases be trusted, are inodes stable?
 
-Only changes made through this machine's own file system calls give events and are seen by leases
-(inotify(7), WATCHING.md §4), so a network or FUSE file system must be polled. A kind that is not on one
-of the lists is treated as remote: slower, never wrong.
+inotify and leases only see changes made through this machine's own system calls (inotify(7)), so network and
+FUSE file systems are polled. A file system type that is on none of the lists counts as remote: that is slower,
+but never wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +11,14 @@ import ctypes
 import enum
 import os
 from dataclasses import dataclass
+
+
+class LeaseSupport(enum.Enum):
+    """What read leases on a file system say about writers."""
+
+    FULL = "full"  # this kernel sees every writer
+    LOCAL_WRITERS = "local writers"  # a refusal is right; a grant does not exclude writers elsewhere
+    NONE = "none"  # the server decides, by rules of its own
 
 
 class MountKind(enum.Enum):
@@ -23,12 +31,12 @@ class MountKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mounted file system, as intake must treat it.
+    """One mounted file system and how intake must treat it.
 
     Attributes:
         device: st_dev of the folders on it.
         name: For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex.
-        trusts_leases: A lease that is granted excludes every writer.
+        trusts_leases: A granted lease excludes every writer.
         stable_inodes: An inode number names the same file for as long as it exists, remounts included.
         caches_attributes: stat may be a minute old (NFS without noac).
     """
@@ -47,26 +55,26 @@ class Mount:
 
 
 class MountCache:
-    """Mounts by device number: every folder and file of an inbox asks, and they are few."""
+    """Mounts by device number: every look at a file needs one, and there are few."""
 
     def __init__(self) -> None:
         self._mounts: dict[int, Mount] = {}
 
-    def of(self, device: int, folder: bytes) -> Mount:
-        """The mount with this st_dev; *folder* is on it. Raises OSError where it cannot be looked at."""
+    def of(self, device: int, file: bytes | int) -> Mount:
+        """The mount with this st_dev; *file*, a path or a descriptor, is on it. Raises OSError."""
         mount = self._mounts.get(device)
         if mount is None:
-            mount = mount_of(folder)
+            mount = mount_of(file)
             self._mounts[mount.device] = mount
         return mount
 
     def clear(self) -> None:
-        """Forget all: a device number that was free may have been given to another mount."""
+        """Empty the cache: a device number that was free may have been given to another mount."""
         self._mounts.clear()
 
 
 # Magic numbers: linux/magic.h and the file systems' own sources. The second list has local file systems
-# whose inode numbers are made up at mount time (FAT) or whose leases nobody has tried.
+# whose inode numbers are made up at mount time (FAT) or whose leases have not been tested.
 _LEASES = {
     0xEF53: "ext",
     0x58465342: "xfs",
@@ -103,17 +111,18 @@ _REMOTE = {
     0x61756673: "aufs",
 }
 _NFS = 0x6969
+_FUSE = 0x65735546
 _UNSTABLE_INODES = frozenset({0x4D44, 0x2011BAB0})
 
 
-def mount_of(folder: bytes) -> Mount:
-    """The file system that *folder* is on.
+def mount_of(file: bytes | int) -> Mount:
+    """The file system that *file*, a path or a descriptor, is on.
 
     Raises:
         OSError: It cannot be looked at.
     """
-    device = os.stat(folder).st_dev
-    magic = _magic(folder)
+    device = os.stat(file).st_dev
+    magic = _magic_of(file)
     name, options = _described(device)
     if magic in _LEASES or magic in _LOCAL:
         return Mount(
@@ -134,16 +143,29 @@ def mount_of(folder: bytes) -> Mount:
     )
 
 
+def lease_support(descriptor: int) -> LeaseSupport:
+    """What leases on the open file are worth; NONE where that cannot be found out."""
+    try:
+        magic = _magic_of(descriptor)
+    except OSError:
+        return LeaseSupport.NONE
+    if magic in _LEASES:
+        return LeaseSupport.FULL
+    # FUSE leaves leases to the kernel, which knows the writers that came through this mount.
+    return LeaseSupport.LOCAL_WRITERS if magic in _LOCAL or magic == _FUSE else LeaseSupport.NONE
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _STATFS_BYTES = 256  # struct statfs is 120 bytes on 64-bit Linux; f_type, a long, comes first
 
 
-def _magic(folder: bytes) -> int:
-    """``f_type`` of statfs(2), which os.statvfs leaves out."""
+def _magic_of(file: bytes | int) -> int:
+    """``f_type`` of statfs(2), which os.statvfs leaves out; *file* is a path or a descriptor."""
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    if _libc.statfs(folder, buffer):
+    statfs = _libc.fstatfs if isinstance(file, int) else _libc.statfs
+    if statfs(file, buffer):
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), os.fsdecode(folder))
+        raise OSError(number, os.strerror(number), file if isinstance(file, int) else os.fsdecode(file))
     return ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF
 
 

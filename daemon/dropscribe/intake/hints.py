@@ -1,7 +1,7 @@
-"""Hints: which path to look at, told by the system as it happens.
+"""Hints: the system reports, as it happens, which path to look at.
 
-A hint is never the truth: it may come late, twice, under an old name or not at all. What a source must
-do is say when hints were lost, so that the inbox is listed.
+A hint is never the truth: it may come late, twice, under an old name or not at all. A source must report lost
+hints, so that the inbox is listed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class HintKind(enum.IntEnum):
     CLOSED = 1  # a writer closed it
     MOVED = 2  # it was renamed or moved to this name
     FOLDER = 3  # a folder appeared: list it
-    FOLDER_GONE = 4  # a folder was moved away: what is known below its name is void
+    FOLDER_GONE = 4  # a folder was moved away: forget everything below its name
     LOST = 5  # hints were lost: list everything
     ROOT_GONE = 6  # the watched folder itself went, or its file system did
 
@@ -30,7 +30,7 @@ class Hint(NamedTuple):
 
 
 class HintsUnavailable(Exception):
-    """Raised when no source can be had: the instance limit is reached, or the system has none."""
+    """Raised when no source is available: the instance limit is reached, or the system has none."""
 
 
 class HintSource(Protocol):
@@ -43,18 +43,22 @@ class HintSource(Protocol):
     def fileno(self) -> int:
         """Readable when hints wait."""
 
-    def watch(self, directory: bytes) -> bool:
-        """Watch one directory (relative to the inbox); it must be listed after this, never before.
+    def watch(self, directory: bytes, descriptor: int) -> bool:
+        """Watch one directory; it must be listed after this, never before.
+
+        Args:
+            directory: Relative to the inbox; b"" is the inbox itself.
+            descriptor: The same directory, open.
 
         Returns:
-            Whether it is watched now; False where it must be listed more often instead.
+            Whether it is watched now; False if it must be listed more often instead.
         """
 
     def read(self) -> list[Hint]:
-        """The hints that wait, at most a few thousand; never blocks."""
+        """The waiting hints, at most a few thousand; never blocks."""
 
     def forget(self, directory: bytes) -> None:
-        """Watch neither *directory* nor anything below it."""
+        """Stop watching *directory* and everything below it."""
 
     def close(self) -> None:
         """Stop watching; safe to call twice."""

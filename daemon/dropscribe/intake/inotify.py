@@ -1,10 +1,10 @@
-"""Hints from inotify(7) itself: one descriptor an inbox, read in the inbox's own thread.
+"""Hints from inotify(7): one descriptor an inbox, read in the inbox's own thread.
 
-This is the source on Linux. The library that the other one uses loses a quarter of a burst of moves, and
-through its public API neither the loss nor a dead reader can be noticed in time (WATCHING.md §2.2).
+This is the source on Linux. The watchdog library loses a quarter of a burst of moves, and its public API
+reports neither that loss nor a dead reader thread in time (measured with watchdog 7.1.0, bench/README.md).
 
-Guarantees: an overflow, a lost root and a watch that could not be had are all reported. Nothing that this
-process does by reading or listing comes back as a hint, because opens and reads are not asked for.
+Guarantees: an overflow, a lost root and a refused watch are all reported. Opening, reading and listing by this
+process cause no hints, because those events are not requested.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 # linux/inotify.h
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE = 0x8, 0x40, 0x80, 0x100
 _DELETE_SELF, _MOVE_SELF, _UNMOUNT, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
-_ONLYDIR, _DONT_FOLLOW, _EXCL_UNLINK, _ISDIR = 0x1000000, 0x2000000, 0x4000000, 0x40000000
+_ONLYDIR, _EXCL_UNLINK, _ISDIR = 0x1000000, 0x4000000, 0x40000000
 _CHANGES = _CREATE | _CLOSE_WRITE | _MOVED_TO | _MOVED_FROM | _DELETE_SELF | _MOVE_SELF
 _MASK = _CHANGES | _ONLYDIR | _EXCL_UNLINK
 _HEADER = struct.Struct("iIII")
@@ -41,8 +41,7 @@ class InotifyHints:
 
     name = "inotify"
 
-    def __init__(self, root: bytes) -> None:
-        self._root = root
+    def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = _init(self._libc)
         self._paths: dict[int, bytes] = {}
@@ -53,15 +52,13 @@ class InotifyHints:
         """See :class:`~dropscribe.intake.hints.HintSource`."""
         return self._descriptor
 
-    def watch(self, directory: bytes) -> bool:
+    def watch(self, directory: bytes, descriptor: int) -> bool:
         """See :class:`~dropscribe.intake.hints.HintSource`."""
-        # The inbox itself may be reached through a symlink: the admin wrote that path.
-        mask = _MASK | _DONT_FOLLOW if directory else _MASK
-        path = self._root + b"/" + directory if directory else self._root
-        watch: int = self._libc.inotify_add_watch(self._descriptor, path, ctypes.c_uint32(mask))
+        path = b"/proc/self/fd/%d" % descriptor  # the open folder itself, whatever its name leads to by now
+        watch: int = self._libc.inotify_add_watch(self._descriptor, path, ctypes.c_uint32(_MASK))
         if watch < 0:
             return self._refused(directory, ctypes.get_errno())
-        # The same folder under a new name keeps its watch: its old name is void.
+        # The same folder under a new name keeps its watch: the old name is removed.
         old = self._paths.get(watch)
         if old is not None and old != directory and self._watches.get(old) == watch:
             del self._watches[old]
@@ -71,7 +68,7 @@ class InotifyHints:
 
     def _refused(self, directory: bytes, number: int) -> bool:
         if number != errno.ENOSPC:
-            return number in {errno.ENOENT, errno.ENOTDIR, errno.EACCES}  # nothing there that could be listed
+            return False
         if not self._limit_reached:
             self._limit_reached = True
             remedy = "raise the sysctl fs.inotify.max_user_watches"

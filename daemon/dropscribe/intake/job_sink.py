@@ -1,4 +1,4 @@
-"""What intake asks of the queue. Every call blocks, and is made from an inbox's own thread."""
+"""The queue as intake uses it. Every call blocks and is made from an inbox's own thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class JobSink(Protocol):
-    """The queue, as an inbox's thread sees it. Paths are relative to the rule's inbox."""
+    """The queue as an inbox's thread sees it. Paths are relative to the rule's inbox."""
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """Hand over settled files; durable when it returns, idempotent while their jobs live.
@@ -24,16 +24,16 @@ class JobSink(Protocol):
         """A live job's file was renamed inside the inbox."""
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
-        """Live jobs whose files stand directly in *directory*; b"" for the inbox itself."""
+        """Live jobs whose files are directly in *directory*; b"" for the inbox itself."""
 
     def directories(self, folder: str) -> Iterable[bytes]:
         """The distinct directories of live jobs."""
 
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
-        """The files are gone. Jobs in flight are left to their handler."""
+        """The files are gone: end their jobs, except those in flight and those with a stored result."""
 
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
-        """The files of *directory* were seen again under another device number: a remount."""
+        """The files of *directory* were found under another device number: their mount was mounted anew."""
 
     def close_thread(self) -> None:
-        """The calling thread ends: close what it alone used."""
+        """The calling thread ends: close its own database connection."""

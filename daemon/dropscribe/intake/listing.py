@@ -1,29 +1,31 @@
-"""The truth: what stands in the inbox, compared with what the queue knows, folder by folder.
+"""Listings: what is in the inbox, compared with what the queue knows, folder by folder.
 
-A walk is a generator that does little between two yields, so that a fresh file does not wait until a
-hundred thousand old ones have been listed. A folder is watched before it is listed, so that nothing
-falls between. Nothing is kept in memory for a file whose job lives: its row is the memory.
+A walk is a generator that does little work between two yields, so that a fresh file does not wait until a
+hundred thousand old ones have been listed. A folder is watched before it is listed, so that no file falls
+between. Nothing is kept in memory for a file whose job lives: its row is the memory.
 
-Guarantees: a file has vanished only when two walks have missed it, in a folder on the device it was on,
-and nothing there has its inode under another name; a folder that could not be listed says nothing.
+Guarantees: each folder is opened below the inbox without following a link, and listed and watched by that
+descriptor. A file counts as gone only if two walks in a row have missed it, in a folder on the device it was on,
+and its inode is not in the inbox under another name. A folder that could not be listed says nothing.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dropscribe.files.audio import describe_forbidden
+from dropscribe.files.beneath import UnsafePathError, closing, open_folder, open_root
+from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dropscribe.core.model import LiveRow
     from dropscribe.core.rules import Taking
-    from dropscribe.intake.inbox_context import Place
+    from dropscribe.intake.context import InboxContext
 
 _YIELD_EVERY = 128
 _YOUNG_NS = 2 * 10**9
@@ -38,10 +40,10 @@ class Finder(Protocol):
     """What a walk needs of the inbox."""
 
     def found(self, path: bytes, *, is_whole: bool) -> None:
-        """A file without a live job stands at *path*."""
+        """A file without a live job is at *path*."""
 
-    def watch(self, directory: bytes) -> bool:
-        """Watch *directory*; whether hints will come from it."""
+    def watch(self, directory: bytes, descriptor: int) -> bool:
+        """Watch *directory*, which is open as *descriptor*; whether hints will come from it."""
 
     def pending_inodes(self) -> set[int]:
         """Inodes of the files that wait to settle."""
@@ -68,9 +70,9 @@ class Lister:
         unwatched: Folders of the last whole walk from which no hints come.
     """
 
-    def __init__(self, place: Place, taking: Taking, finder: Finder) -> None:
-        self._place = place
-        self._queue = place.queue
+    def __init__(self, context: InboxContext, taking: Taking, finder: Finder) -> None:
+        self._context = context
+        self._queue = context.queue
         self._taking = taking
         self._finder = finder
         self._folders: dict[bytes, _Folder] = {}
@@ -81,17 +83,17 @@ class Lister:
 
     @property
     def has_missing(self) -> bool:
-        """Whether another walk is to say that files are gone for good."""
+        """Whether another walk must confirm that files are gone."""
         return bool(self._missing)
 
     def reset(self) -> None:
-        """Forget all: another folder may stand there now, or nothing."""
+        """Forget everything: another folder may be there now, or none."""
         self._folders.clear()
         self._missing.clear()
         self.unlistable.clear()
 
     def forget(self, directory: bytes) -> None:
-        """What was known of *directory* and below is void."""
+        """Forget *directory* and everything below it."""
         below = directory + b"/"
         for name in [name for name in self._folders if name == directory or name.startswith(below)]:
             del self._folders[name]
@@ -104,8 +106,8 @@ class Lister:
     def walk_whole(self, *, skip_unchanged: bool) -> Iterator[None]:
         """List the whole inbox, and find out which live jobs have lost their files."""
         self._missing_now = {}
-        self._place.mounts.clear()
-        unvisited = set(self._queue.directories(self._place.folder))
+        self._context.mounts.clear()
+        unvisited = set(self._queue.directories(self._context.folder))
         with_rows = frozenset(unvisited)
         unwatched = 0
         self.unlistable.clear()
@@ -137,106 +139,107 @@ class Lister:
     def _visit(
         self, directory: bytes, with_rows: frozenset[bytes] | None, *, skip_unchanged: bool
     ) -> Iterator[None]:
-        """One folder. *with_rows*: the folders with live jobs, where this is a whole walk."""
+        """One folder. *with_rows*: the folders with live jobs, if this is a whole walk."""
         try:
-            yield from self._visit_folder(directory, with_rows, skip_unchanged=skip_unchanged)
+            with closing(self._open(directory)) as descriptor:
+                yield from self._visit_folder(
+                    directory, descriptor, with_rows, skip_unchanged=skip_unchanged
+                )
         except OSError as error:
             self._folders.pop(directory, None)
             if not directory:
                 raise
-            if error.errno not in _GONE:
+            if error.errno not in _GONE and not isinstance(error, UnsafePathError):
                 self.unlistable[directory] = self._why_unlistable(directory, error)
             yield
 
+    def _open(self, directory: bytes) -> int:
+        with closing(open_root(self._context.root)) as root:
+            return open_folder(root, directory)
+
     def _why_unlistable(self, directory: bytes, error: OSError) -> str:
         if error.errno == errno.EACCES:
-            return describe_forbidden(self._place.root, directory)
+            return describe_forbidden(self._context.root, directory)
         return error.strerror or str(error)
 
     def _visit_folder(
-        self, directory: bytes, with_rows: frozenset[bytes] | None, *, skip_unchanged: bool
+        self, directory: bytes, descriptor: int, with_rows: frozenset[bytes] | None, *, skip_unchanged: bool
     ) -> Iterator[None]:
-        path = self._place.path(directory)
-        status = os.lstat(path) if directory else os.stat(path)
-        if not stat.S_ISDIR(status.st_mode):
-            self._folders.pop(directory, None)
-            return
-        is_local = self._place.mounts.of(status.st_dev, path).gives_events
-        known = self._known(directory, status, is_local=is_local)
+        status = os.fstat(descriptor)
+        is_local = self._context.mounts.of(status.st_dev, descriptor).gives_events
+        known = self._known(directory, descriptor, status, is_local=is_local)
         stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         if skip_unchanged and is_local and known.can_skip and known.stamp == stamp:
             yield
             return
         known.stamp, known.can_skip = stamp, False
-        is_old = self._place.wall() * 1e9 - status.st_mtime_ns > _YOUNG_NS
+        is_old = self._context.wall() * 1e9 - status.st_mtime_ns > _YOUNG_NS
         rows: dict[bytes, LiveRow] = {}
         if with_rows is None or directory in with_rows:
-            rows = {row.name: row for row in self._queue.live(self._place.folder, directory)}
-        yield from self._compare(directory, known, rows, is_whole=with_rows is not None)
+            rows = {row.name: row for row in self._queue.live(self._context.folder, directory)}
+        yield from self._compare(directory, descriptor, known, rows, is_whole=with_rows is not None)
         if with_rows is not None:
             self._note_missing(directory, rows.values(), status.st_dev)
         known.can_skip = is_old and not (rows and with_rows is not None)
 
-    def _known(self, directory: bytes, status: os.stat_result, *, is_local: bool) -> _Folder:
+    def _known(
+        self, directory: bytes, descriptor: int, status: os.stat_result, *, is_local: bool
+    ) -> _Folder:
         known = self._folders.get(directory)
         place = (status.st_dev, status.st_ino)
         if known is None or known.stamp[:2] != place:
             known = self._folders[directory] = _Folder((*place, 0, 0), is_watched=False)
         if not known.is_watched and is_local:
-            known.is_watched = self._finder.watch(directory)
+            known.is_watched = self._finder.watch(directory, descriptor)
         return known
 
     def _compare(
-        self, directory: bytes, known: _Folder, rows: dict[bytes, LiveRow], *, is_whole: bool
+        self,
+        directory: bytes,
+        descriptor: int,
+        known: _Folder,
+        rows: dict[bytes, LiveRow],
+        *,
+        is_whole: bool,
     ) -> Iterator[None]:
-        """Tell of files without a row, and take those that have one out of *rows*."""
+        """Report files without a row, and remove from *rows* those that were found."""
         prefix = directory + b"/" if directory else b""
         device = known.stamp[0]
         children: list[bytes] = []
         has_moved = False
-        with os.scandir(self._place.path(directory)) as names:
-            for count, item in enumerate(names):
+        with os.scandir(descriptor) as items:
+            for count, item in enumerate(items):
                 if count % _YIELD_EVERY == 0:
                     yield
+                name = os.fsencode(item.name)
                 if item.is_dir(follow_symlinks=False):
-                    if self._taking.enters(item.name):
-                        children.append(item.name)
+                    if self._taking.enters(name):
+                        children.append(name)
                 elif item.is_file(follow_symlinks=False):
-                    row = rows.pop(item.name, None)
+                    row = rows.pop(name, None)
                     if row is not None and (not row.stable_inodes or row.inode == item.inode()):
                         has_moved = has_moved or row.device != device
-                    elif self._taking.takes(prefix + item.name):
-                        self._finder.found(prefix + item.name, is_whole=is_whole)
+                    elif self._taking.takes(prefix + name):
+                        self._finder.found(prefix + name, is_whole=is_whole)
         known.children = tuple(children)
         if has_moved:
-            self._queue.moved_device(self._place.folder, directory, device)
+            self._queue.moved_device(self._context.folder, directory, device)
 
     def _note_lost_folder(self, directory: bytes) -> None:
-        """Live jobs stand in a folder that no walk comes to: is it gone?"""
+        """Live jobs are in a folder that the walk has not come to: is it gone?"""
         try:
-            os.lstat(self._place.path(directory))
-        except OSError as error:
-            if error.errno in _GONE:
-                device = self._device_above(directory)
-                self._note_missing(directory, self._queue.live(self._place.folder, directory), device)
-
-    def _device_above(self, directory: bytes) -> int:
-        while directory:
-            directory = directory.rpartition(b"/")[0]
-            try:
-                return (
-                    os.lstat(self._place.path(directory)).st_dev
-                    if directory
-                    else os.stat(self._place.root).st_dev
-                )
-            except OSError:
-                continue
-        return 0
+            with OpenInbox(self._context.root) as inbox:
+                if inbox.stat(directory) is not None:
+                    return
+                device = _device_above(inbox, directory)
+        except OSError:
+            return  # nothing is known about it
+        self._note_missing(directory, self._queue.live(self._context.folder, directory), device)
 
     def _note_missing(self, directory: bytes, rows: Iterable[LiveRow], device: int) -> None:
         prefix = directory + b"/" if directory else b""
         for row in rows:
-            # On another device nothing has vanished: what the file stood on is not there.
+            # On another device nothing has vanished: the file system that had the file is not mounted.
             if row.device == device and len(self._missing_now) < _MOST_MISSING:
                 self._missing_now[prefix + row.name] = row.inode
 
@@ -244,24 +247,36 @@ class Lister:
         """End the jobs of files that this walk and the one before it have missed."""
         yield  # the files that this walk has found are looked at first: one may be a missing one, renamed
         waiting = self._finder.pending_inodes() if self._missing else set()
-        gone = [
+        missed_twice = [
             path
             for path, inode in self._missing_now.items()
-            if self._missing.get(path) == inode and inode not in waiting and self._is_gone(path)
+            if self._missing.get(path) == inode and inode not in waiting
         ]
+        gone = self._gone(missed_twice) if missed_twice else []
         if gone and self._finder.is_there():
             for start in range(0, len(gone), BATCH):
                 self._queue.withdraw(
-                    self._place.folder, gone[start : start + BATCH], "the file was taken away"
+                    self._context.folder, gone[start : start + BATCH], "the file was taken away"
                 )
                 yield
             for path in gone:
                 del self._missing_now[path]
         self._missing = self._missing_now
 
-    def _is_gone(self, path: bytes) -> bool:
-        try:
-            os.lstat(self._place.path(path))
-        except OSError as error:
-            return error.errno in _GONE
+    def _gone(self, paths: list[bytes]) -> list[bytes]:
+        with OpenInbox(self._context.root) as inbox:
+            return [path for path in paths if _is_gone(inbox, path)]
+
+
+def _is_gone(inbox: OpenInbox, path: bytes) -> bool:
+    try:
+        return inbox.stat(path) is None
+    except OSError:
         return False
+
+
+def _device_above(inbox: OpenInbox, directory: bytes) -> int:
+    while directory := directory.rpartition(b"/")[0]:
+        if (status := inbox.stat(directory)) is not None:
+            return status.st_dev
+    return os.fstat(inbox.descriptor).st_dev

@@ -1,17 +1,22 @@
 """The files that have been noticed and are not settled yet, and when each is looked at again.
 
-Guarantees: memory is bounded by :data:`MOST_ENTRIES`; a file has one entry, and one live deadline however
-often it is hinted at, so a hint costs the same whether ten files wait or ten thousand.
+Used by the inbox's own thread only. Guarantees: memory is bounded by :data:`MOST_ENTRIES`; a file has one entry
+and one live deadline however many hints come for it, so the cost of a hint does not grow with the number of
+waiting files.
 """
 
 from __future__ import annotations
 
 import heapq
+from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Cause, Seen
 
+if TYPE_CHECKING:
+    from collections.abc import ItemsView
+
 MOST_ENTRIES = 20_000
-"""Files beyond these are looked at once and, unless settled, left to the next listing."""
+"""Files beyond these are looked at once and, unless settled, found again by the next listing."""
 
 
 class Entry:
@@ -23,8 +28,9 @@ class Entry:
         changed_at: Monotonic time of the last observed change.
         deadline: Monotonic time of the next look; 0 while none is planned.
         first_seen_at: Unix seconds.
-        needed_seconds: Of quiet, where :attr:`cause` is a quiet time.
-        note: Words beside the cause: the owner and mode, what the system said, the twin's name.
+        needed_seconds: Quiet time that the file needs, where :attr:`cause` is a quiet time.
+        looks: Looks in a row that ended with the same cause; each makes the next wait longer.
+        note: Details of the cause: owner and mode, the system's error, the other file's name.
     """
 
     __slots__ = (
@@ -33,11 +39,11 @@ class Entry:
         "deadline",
         "first_seen_at",
         "is_fresh",
+        "looks",
         "needed_seconds",
         "note",
         "seen",
         "signature",
-        "writer_looks",
     )
 
     def __init__(self, now: float, first_seen_at: float) -> None:
@@ -49,8 +55,13 @@ class Entry:
         self.seen = Seen.FOUND
         self.cause = Cause.FIRST_LOOK
         self.needed_seconds = 0.0
-        self.writer_looks = 0
+        self.looks = 0
         self.note = ""
+
+    def note_cause(self, cause: Cause, note: str = "") -> None:
+        """A look ended: the file waits for *cause*."""
+        self.looks = self.looks + 1 if cause is self.cause else 1
+        self.cause, self.note, self.needed_seconds = cause, note, 0.0
 
     @property
     def inode(self) -> int:
@@ -124,7 +135,7 @@ class Pending:
             del self._entries[path]
 
     def drop_blocked(self) -> None:
-        """Make room: files that may not be read are found again by a listing."""
+        """Remove files that may not be read, to make room; a listing finds them again."""
         blocked = [path for path, entry in self._entries.items() if entry.cause is Cause.BLOCKED]
         for path in blocked:
             del self._entries[path]
@@ -134,6 +145,6 @@ class Pending:
         self._entries.clear()
         self._heap.clear()
 
-    def items(self) -> list[tuple[bytes, Entry]]:
-        """A copy, safe to take from another thread: the interpreter makes it in one step."""
-        return list(self._entries.items())
+    def items(self) -> ItemsView[bytes, Entry]:
+        """All entries by path."""
+        return self._entries.items()

@@ -1,7 +1,7 @@
-"""One look at one file: what is there now, who writes it, what its container says.
+"""One look at one file: its status, whether it has a writer, what its container says about its length.
 
-Guarantees: a look opens the file once, follows no symlink, never blocks on a pipe, and leaves nothing
-open and nothing leased.
+Guarantees: a look opens the file once, follows no link below the inbox, never blocks on a pipe, and leaves no
+descriptor and no lease behind.
 """
 
 from __future__ import annotations
@@ -10,51 +10,116 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.settling import Completeness, Lease
-from dropscribe.files.audio import open_beneath, snapshot_of
-from dropscribe.files.containers import look as look_at_container
+from dropscribe.core.rules import DOWNLOAD_FILES, FOLDER_DOWNLOAD_FILES
+from dropscribe.core.settling import Completeness
+from dropscribe.files.audio import audio_errors, snapshot_of
+from dropscribe.files.beneath import UnsafePathError, closing, open_file, open_folder, open_root, stat_at
+from dropscribe.files.containers import examine
 from dropscribe.files.lease import probe_lease
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
     from dropscribe.core.model import FileSnapshot
+    from dropscribe.core.settling import Lease
+    from dropscribe.files.mounts import Mount, MountCache
 
 _HEAD_BYTES = 512
+_LONGEST_NAME = 255  # of every file system of Linux; a longer one cannot exist
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look told."""
+    """What one look showed."""
 
     snapshot: FileSnapshot
     lease: Lease
     completeness: Completeness
+    mount: Mount
 
     @property
     def signature(self) -> tuple[int, int, int, int, int]:
-        """What must stay the same for the file to count as quiet."""
+        """What must not change while the file counts as quiet."""
         seen = self.snapshot
         return seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, seen.ctime_ns
 
 
-def look_at(root: bytes, path: bytes) -> Look:
-    """Look at the file *path* below *root*.
+class OpenInbox:
+    """An inbox, open for a short time; everything below it is reached from its descriptor.
 
     Raises:
-        AudioMissing, AudioForbidden, AudioUnsafe, OSError: As ``open_beneath`` does.
+        OSError: It cannot be opened.
     """
-    descriptor = open_beneath(root, path)
-    try:
-        snapshot = snapshot_of(os.fstat(descriptor))
-        lease = probe_lease(descriptor)
-        return Look(snapshot, lease, _completeness(descriptor, snapshot, lease, path))
-    finally:
-        os.close(descriptor)
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self.descriptor = open_root(root)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+    def look(self, path: bytes, mounts: MountCache) -> Look:
+        """Look at the file *path*.
+
+        Raises:
+            AudioMissing, AudioForbidden, AudioUnsafe, OSError: As ``open_beneath`` does.
+        """
+        directory, _, name = path.rpartition(b"/")
+        with audio_errors(self._root, path), closing(open_folder(self.descriptor, directory)) as folder:
+            descriptor = open_file(folder, name)
+        with closing(descriptor):
+            snapshot = snapshot_of(os.fstat(descriptor))
+            mount = mounts.of(snapshot.device, descriptor)
+            completeness = _completeness(descriptor, snapshot.size_bytes, name)
+            return Look(snapshot, probe_lease(descriptor), completeness, mount)
+
+    def stat(self, path: bytes) -> os.stat_result | None:
+        """The status of *path*; None if nothing can be reached there.
+
+        Raises:
+            OSError: The file system did not answer the question (EIO, ESTALE, EACCES, …).
+        """
+        directory, _, name = path.rpartition(b"/")
+        try:
+            with closing(open_folder(self.descriptor, directory)) as folder:
+                return stat_at(folder, name)
+        except (FileNotFoundError, NotADirectoryError, UnsafePathError):
+            return None
+
+    def find_download_file(self, path: bytes) -> tuple[bytes, str] | None:
+        """A file beside *path*, or beside a folder that it is in, that marks a running download.
+
+        aria2 and others write a download under its final name, with its full size from the start.
+
+        Returns:
+            The name of that file and of the program that makes it, or None.
+        """
+        suffixes = DOWNLOAD_FILES
+        while path:
+            directory, _, name = path.rpartition(b"/")
+            if found := self._first_beside(directory, name, suffixes.items()):
+                return found
+            path, suffixes = directory, FOLDER_DOWNLOAD_FILES
+        return None
+
+    def _first_beside(
+        self, directory: bytes, name: bytes, suffixes: Iterable[tuple[bytes, str]]
+    ) -> tuple[bytes, str] | None:
+        with closing(open_folder(self.descriptor, directory)) as folder:
+            for suffix, program in suffixes:
+                if len(name + suffix) <= _LONGEST_NAME and stat_at(folder, name + suffix):
+                    return name + suffix, program
+        return None
 
 
-def _completeness(descriptor: int, snapshot: FileSnapshot, lease: Lease, path: bytes) -> Completeness:
-    if lease is Lease.WRITER or snapshot.size_bytes == 0:
+def _completeness(descriptor: int, size_bytes: int, name: bytes) -> Completeness:
+    if size_bytes == 0:
         return Completeness.UNKNOWN
-    suffix = os.path.splitext(path)[1].decode("ascii", "replace").lower()
+    suffix = os.path.splitext(name)[1].decode("ascii", "replace").lower()
     head = os.pread(descriptor, _HEAD_BYTES, 0)
 
     def read_at(offset: int, count: int) -> bytes:
@@ -62,4 +127,4 @@ def _completeness(descriptor: int, snapshot: FileSnapshot, lease: Lease, path: b
             return head[offset : offset + count]
         return os.pread(descriptor, count, offset)
 
-    return look_at_container(read_at, snapshot.size_bytes, suffix)
+    return examine(read_at, size_bytes, suffix)

@@ -1,34 +1,46 @@
-"""Is the inbox there, is it ours alone, and is it still the same one?
+"""The inbox's own folder: is it there, is it still the same one, and is it locked for this daemon?
 
-Guarantees: two daemons of one machine never work on one inbox: a name for it is bound for as long as it is
-used. A missing inbox is never created and never taken for an empty one. Nothing in the inbox is kept open,
-so that a share or a stick can be unmounted while the daemon runs.
+Guarantees: two daemons of one machine never work on one inbox. A missing inbox is never created and never read
+as empty. No descriptor in the inbox stays open, so that a share or a stick can be unmounted while the daemon
+runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import struct
+from typing import TYPE_CHECKING
 
-from dropscribe.core.errors import StoreInUse
+import structlog
+
+from dropscribe.files.beneath import UnsafePathError, closing, open_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = structlog.get_logger()
 
 TAKEN = "another dropscribe has it"
 
-_WORDS = {
+_SENTENCES = {
     errno.ENOENT: "it is not there",
     errno.ENOTDIR: "it is not a folder",
     errno.EACCES: "it may not be listed",
     errno.ESTALE: "its server has lost it",
     errno.ENOTCONN: "its server is not connected",
 }
+_LOCK_NAMES = 4
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
-class Root:
+class InboxRoot:
     """One inbox's own folder.
 
     Args:
-        exclusive: False where several daemons share one queue, and so their inboxes: then none is locked.
+        exclusive: False if several daemons share one queue, and so their inboxes: then none is locked.
 
     Attributes:
         identity: (st_dev, st_ino) of the folder that is locked now, or None.
@@ -40,68 +52,114 @@ class Root:
         self.identity: tuple[int, int] | None = None
         self._lock: socket.socket | None = None
 
-    def lock(self) -> None:
-        """Lock the inbox if it is there.
-
-        Raises:
-            StoreInUse: Another daemon has it.
-        """
-        if self.look() == TAKEN:
-            name = os.fsdecode(self.path)
-            raise StoreInUse(name, TAKEN, "stop the other daemon, or give each its own inbox")
-
     def unlock(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
         self._lock, self.identity = None, None
 
     def look(self) -> str:
-        """Why the inbox is not available, or "" where it is; then it is locked."""
+        """Why the inbox is not available, or "" if it is; then it is locked."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            status = self._status()
         except OSError as error:
             self.unlock()
             return describe(error)
-        status = os.fstat(descriptor)
-        os.close(descriptor)
         identity = (status.st_dev, status.st_ino)
         if identity == self.identity:
+            self._answer_probes()
             return ""
         self.unlock()
         if self._is_exclusive:
-            self._lock = _take(identity)
-            if self._lock is None:
+            try:
+                self._lock = _lock(identity, {os.geteuid(), 0, status.st_uid})
+            except BlockingIOError:
                 return TAKEN
+            if self._lock is None:
+                log.warning("inbox.unguarded", path=self.path, reason="other users hold all names of its lock")
         self.identity = identity
         return ""
+
+    def _status(self) -> os.stat_result:
+        with closing(open_root(self.path)) as descriptor:
+            return os.fstat(descriptor)
+
+    def _answer_probes(self) -> None:
+        """Empty the lock's backlog: each daemon that probed it has left a connection there."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                while True:
+                    self._lock.accept()[0].close()
 
     @property
     def is_mount_point(self) -> bool:
         """Whether a file system of its own is mounted at the inbox."""
         try:
-            return os.stat(self.path).st_dev != os.stat(self.path + b"/..").st_dev
+            with closing(open_root(self.path)) as root:
+                return os.fstat(root).st_dev != os.stat(b"..", dir_fd=root).st_dev
         except OSError:
             return False
 
 
 def describe(error: OSError) -> str:
     """Why an inbox is not available, for this error."""
-    return _WORDS.get(error.errno or 0) or error.strerror or str(error)
+    if isinstance(error, UnsafePathError):
+        return error.strerror or str(error)
+    return _SENTENCES.get(error.errno or 0) or error.strerror or str(error)
 
 
-def _take(identity: tuple[int, int]) -> socket.socket | None:
-    """Bind a name for the folder in the abstract namespace; None where somebody has it.
+def _lock(identity: tuple[int, int], trusted_uids: set[int]) -> socket.socket | None:
+    """Listen on a name for the folder in the abstract namespace; None if only strangers hold the names.
 
-    It goes with the process, however that ends. flock(2) on the folder would see through containers, but
-    its open descriptor keeps the file system from being unmounted.
+    The kernel releases it when the process ends, however that happens. Any local user may bind such a name, so
+    the listener's credentials decide: a daemon of ours, of root or of the folder's owner has the inbox; anybody
+    else's socket is passed over for the next name. flock(2) on the folder would work across network namespaces,
+    but its open descriptor keeps the file system from being unmounted.
+
+    Raises:
+        BlockingIOError: A daemon has the inbox.
     """
-    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    lock, others = None, list(_names(identity))
     try:
-        lock.bind(b"\0dropscribe/inbox/%d:%d" % identity)
+        for name in _names(identity):
+            lock = _listen(name)
+            if lock is not None:
+                others.remove(name)
+                break
+        if any(_holder(name) in trusted_uids for name in others):
+            raise BlockingIOError(errno.EAGAIN, TAKEN)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    return lock
+
+
+def _names(identity: tuple[int, int]) -> Iterator[bytes]:
+    for number in range(_LOCK_NAMES):
+        yield b"\0dropscribe/inbox/%d:%d/%d" % (*identity, number)
+
+
+def _listen(name: bytes) -> socket.socket | None:
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        lock.bind(name)
+        lock.listen()
     except OSError as error:
         lock.close()
         if error.errno != errno.EADDRINUSE:
             raise
         return None
     return lock
+
+
+def _holder(name: bytes) -> int | None:
+    """The user who listens on *name*; None if nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(name)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except OSError:
+            return None
+    uid: int = _CREDENTIALS.unpack(credentials)[1]
+    return uid

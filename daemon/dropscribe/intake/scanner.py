@@ -1,10 +1,10 @@
-"""The work of one inbox, a step at a time: hints, then files whose time has come, then a slice of a listing.
+"""The work of one inbox, a step at a time: hints, then files that are due, then a slice of a listing.
 
-In this order a fresh file is handed over within milliseconds while a listing is under way. The time
-comes in as an argument, and no thread is needed: :class:`~dropscribe.intake.inbox.Inbox` has that.
+In this order a fresh file is handed over within milliseconds while a listing is under way. The time is an
+argument, and no thread is needed: :class:`~dropscribe.intake.inbox.Inbox` has that.
 
-Guarantees: whatever hints miss, a listing finds; an inbox that is away is looked for until it is back,
-and nothing is read from what stands in its place.
+Guarantees: a listing finds everything that hints miss. An inbox that is away is looked for until it is back, and
+nothing is read from another folder in its place.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import structlog
 
 from dropscribe.core.rules import taking_of
 from dropscribe.core.settling import QuietTimes
-from dropscribe.files.mounts import MountCache
-from dropscribe.files.owner_file import OWN_FOLDER
+from dropscribe.files.mounts import MountCache, MountKind
+from dropscribe.intake.context import InboxContext
 from dropscribe.intake.hints import Hint, HintKind
-from dropscribe.intake.inbox_context import Place
 from dropscribe.intake.listing import Lister
-from dropscribe.intake.ownership import Ownership
-from dropscribe.intake.root import TAKEN, Root, describe
+from dropscribe.intake.owner_file import OWN_FOLDER, OwnerFile
+from dropscribe.intake.probe import OpenInbox
+from dropscribe.intake.root import TAKEN, InboxRoot, describe
 from dropscribe.intake.schedule import Schedule
 from dropscribe.intake.settler import Settler
 from dropscribe.intake.state import MOST_WAITING
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from dropscribe.files.mounts import Mount
     from dropscribe.intake.hints import HintSource
     from dropscribe.intake.job_sink import JobSink
-    from dropscribe.intake.pending import Entry
 
 log = structlog.get_logger()
 
@@ -51,10 +50,15 @@ _FIRST_REASON = "it has not been looked at yet"
 class Scanner:
     """Everything that an inbox's thread does.
 
+    Args:
+        rule: The folder rule.
+        owner_token: Identifies the queue in the inbox's owner file.
+        exclusive: False if several daemons share the queue, and so the inbox.
+
     Attributes:
-        reason: Why the inbox is not available, "" where it is.
+        reason: Why the inbox is not available, "" if it is.
         mount: The file system it is on, while it is available.
-        hints: What watches it; None where it is polled, or away.
+        hints: Its hint source; None while it is polled, or away.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Scanner:
         wall: Callable[[], float],
         open_source: Callable[[FolderRule, Mount], HintSource | None],
         *,
+        owner_token: str = "",
         exclusive: bool = True,
     ) -> None:
         self._rule = rule
@@ -71,13 +76,12 @@ class Scanner:
         self._open_source = open_source
         self._taking = taking_of(rule)
         self._mounts = MountCache()
-        place = Place(rule.name, os.fsencode(rule.inbox), queue, self._mounts, wall)
-        self._path = place.root
-        self.root = Root(place.root, exclusive=exclusive)
-        self.owner = Ownership(rule.name, place.root, exclusive=exclusive, wall=wall)
-        times = QuietTimes(rule.settle_seconds, rule.settle_incomplete_seconds)
-        self.settler = Settler(place, times)
-        self.lister = Lister(place, self._taking, self)
+        self._path = os.fsencode(rule.inbox)
+        context = InboxContext(rule.name, self._path, queue, self._mounts, wall)
+        self.root = InboxRoot(self._path, exclusive=exclusive)
+        self.owner = OwnerFile(rule.name, self._path, owner_token, wall, writes=exclusive)
+        self.settler = Settler(context, _quiet_times(rule))
+        self.lister = Lister(context, self._taking, self)
         self.schedule = Schedule(rule.rescan_seconds)
         self.hints: HintSource | None = None
         self.mount: Mount | None = None
@@ -111,14 +115,14 @@ class Scanner:
         if not self._is_behind:
             self._take_hints(now)
         has_more = self.settler.look_at_due(now)
-        # Behind, hints wait in the kernel and listings wait altogether: they only bring more to look at.
+        # If it is behind, hints wait in the kernel and listings wait: both only add more to look at.
         self._is_behind = has_more and self.settler.pending.is_full
         if not has_more:
             has_more = self._list(now)
         return now if has_more else self._next_deadline(now)
 
     def recover(self, now: float) -> None:
-        """Something failed on the way: begin the listings anew."""
+        """A step failed: begin the listings anew."""
         self._walk = self._walk_below = None
         self.schedule.ask(now, full=True)
 
@@ -138,23 +142,29 @@ class Scanner:
                 self.owner.forget()
             elif identity != self._armed:
                 reason = self._arm(now, identity)
-            else:
-                reason = self.owner.look(now, identity)
+            elif self._needs_owner_file:
+                reason = self.owner.check(now)
             if reason:
                 self._leave(reason)
         return not self.reason
 
+    @property
+    def _needs_owner_file(self) -> bool:
+        """Whether daemons of other machines can reach the inbox, which its lock does not stop."""
+        return self.mount is not None and self.mount.kind is not MountKind.LOCAL
+
     def _arm(self, now: float, identity: tuple[int, int]) -> str:
-        """The inbox is there, or another folder stands in its place: watch it, then list it."""
+        """The inbox is there, or another folder is in its place: watch it, then list it."""
         self.disarm()
         try:
             self._mounts.clear()
-            mount = self._mounts.of(identity[0], self._path)
+            with OpenInbox(self._path) as inbox:
+                mount = self._mounts.of(identity[0], inbox.descriptor)
             if self._is_bare_mount_point(mount.device):
                 return "another file system stands there, with none of the waiting files: is it mounted?"
-            if reason := self.owner.look(now, identity):
-                return reason
             self.mount = mount
+            if self._needs_owner_file and (reason := self.owner.check(now)):
+                return reason
             self.hints = self._open_source(self._rule, mount)
         except OSError as error:
             return describe(error)
@@ -177,20 +187,25 @@ class Scanner:
         self.disarm()
 
     def rest(self, now: float) -> float:
-        """Take nothing more, but keep the inbox ours; returns when to be asked again."""
+        """Take nothing more, but keep the inbox ours; returns when to be called again."""
         if self.hints is not None:
             self.hints.close()
             self.hints = None
-        return self.owner.keep(now)
+        if not self._needs_owner_file:
+            return float("inf")
+        self.owner.check(now)
+        return now + AVAILABLE_SECONDS
 
     def release(self) -> None:
-        """The thread ends: let others have the inbox."""
+        """The thread ends: let other daemons have the inbox."""
+        needs_release = self._needs_owner_file
         self.disarm()
-        self.owner.release()  # while the lock still tells our own next thread to wait
+        if needs_release:
+            self.owner.release()  # before the lock, which still makes our own next thread wait
         self.root.unlock()
 
     def disarm(self) -> None:
-        """Watch nothing and know nothing: the inbox is away, or the thread ends."""
+        """Stop watching and forget everything: the inbox is away, or the thread ends."""
         if self.hints is not None:
             self.hints.close()
         self.hints = self.mount = self._armed = self._walk = self._walk_below = None
@@ -200,22 +215,24 @@ class Scanner:
         self.scanned_once = False
 
     def _is_bare_mount_point(self, device: int) -> bool:
-        """Whether this may be the empty folder over which a share with waiting files is mounted.
+        """Whether this may be the empty folder over which a share with waiting files is usually mounted.
 
-        Then nothing may be read from it: its emptiness would end the jobs of every waiting file. A
-        remount gives the device another number, so the number alone says nothing.
+        Then nothing may be read from it: its emptiness would end the jobs of every waiting file. A remount
+        gives the device another number, so the number alone says nothing.
         """
         if self.root.is_mount_point:
             return False
-        strange = 0
-        for directory in self._queue.directories(self._rule.name):
-            for row in self._queue.live(self._rule.name, directory):
-                if row.device == device or os.path.lexists(os.path.join(self._path, directory, row.name)):
-                    return False
-                strange += 1
-                if strange >= MOST_WAITING:
-                    break
-        return strange > 0 and set(os.listdir(self._path)) <= {OWN_FOLDER}
+        with OpenInbox(self._path) as inbox:
+            missing = 0
+            for directory in self._queue.directories(self._rule.name):
+                prefix = directory + b"/" if directory else b""
+                for row in self._queue.live(self._rule.name, directory):
+                    if row.device == device or inbox.stat(prefix + row.name) is not None:
+                        return False
+                    missing += 1
+                    if missing >= MOST_WAITING:
+                        break
+            return missing > 0 and set(os.listdir(inbox.descriptor)) <= {os.fsdecode(OWN_FOLDER)}
 
     def _take_hints(self, now: float) -> None:
         if self.hints is None:
@@ -238,7 +255,7 @@ class Scanner:
 
     def _lose_hints(self, kind: HintKind, now: float) -> None:
         if kind is HintKind.ROOT_GONE:
-            self._armed = None  # whatever stands there now is watched anew
+            self._armed = None  # the folder that is there now is watched anew
             self._look_for_at = now + _ROOT_GONE_SECONDS
             return
         self.overflows += 1
@@ -251,20 +268,21 @@ class Scanner:
         if is_news and is_whole and self.scanned_once and self.hints is not None:
             self.found_without_hint += 1
 
-    def watch(self, directory: bytes) -> bool:
+    def watch(self, directory: bytes, descriptor: int) -> bool:
         """See :class:`~dropscribe.intake.listing.Finder`."""
-        return self.hints is not None and self.hints.watch(directory)
+        return self.hints is not None and self.hints.watch(directory, descriptor)
 
     def pending_inodes(self) -> set[int]:
         """See :class:`~dropscribe.intake.listing.Finder`."""
-        return {_inode(self._path + b"/" + path, entry) for path, entry in self.settler.pending.items()}
+        with OpenInbox(self._path) as inbox:
+            return {entry.inode or _inode_at(inbox, path) for path, entry in self.settler.pending.items()}
 
     def is_there(self) -> bool:
         """See :class:`~dropscribe.intake.listing.Finder`."""
         return self.root.look() == "" and self.root.identity == self._armed
 
     def _list(self, now: float) -> bool:
-        """A slice of what is to be listed; whether there is more."""
+        """One slice of the due listings; whether more is due."""
         for directory in self.settler.left_out:
             self.lister.list_again(directory)
         self.settler.left_out.clear()
@@ -301,10 +319,18 @@ def _is_over(walk: Iterator[None]) -> bool:
     return all(time.perf_counter() < until for _ in walk)
 
 
-def _inode(path: bytes, entry: Entry) -> int:
-    if entry.inode:
-        return entry.inode
+def _inode_at(inbox: OpenInbox, path: bytes) -> int:
     try:
-        return os.lstat(path).st_ino
+        status = inbox.stat(path)
     except OSError:
         return 0
+    return status.st_ino if status else 0
+
+
+def _quiet_times(rule: FolderRule) -> QuietTimes:
+    return QuietTimes(
+        rule.settle_seconds,
+        rule.settle_incomplete_seconds,
+        rule.min_age_seconds,
+        ignores_writers=rule.settle_ignores_writers,
+    )

@@ -1,4 +1,4 @@
-"""Which hint source an inbox gets: inotify, else the watchdog library, else none and it is polled."""
+"""Chooses an inbox's hint source: inotify, else the watchdog library, else none and the inbox is polled."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ log = structlog.get_logger()
 
 
 def open_hints(rule: FolderRule, mount: Mount) -> HintSource | None:
-    """The source for *rule*'s inbox on *mount*, or None where it must be polled."""
+    """The source for *rule*'s inbox on *mount*, or None if it must be polled."""
     if rule.watch == "poll" or (rule.watch == "auto" and not mount.gives_events):
         return None
-    root = os.fsencode(rule.inbox)
     try:
-        return InotifyHints(root)
+        return InotifyHints()
     except HintsUnavailable as error:
         reason = str(error)
     log.warning("watch.unavailable", folder=rule.name, source="inotify", reason=reason)
     try:
-        return _open_watchdog(root, recursive=rule.recursive)
+        return _open_watchdog(os.fsencode(rule.inbox), recursive=rule.recursive)
     except HintsUnavailable as error:
         log.warning("watch.unavailable", folder=rule.name, source="watchdog", reason=str(error))
         return None

@@ -1,11 +1,14 @@
-"""What an inbox says about itself, in the words that ``status`` and ``why`` show."""
+"""What an inbox reports about itself, with the sentences that ``status`` and ``why`` show.
+
+The inbox's thread builds these objects and hands them out; they are immutable, so any thread may read them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dropscribe.core.settling import Cause
+from dropscribe.core.settling import IDLE_WRITER_SECONDS, Cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,26 +19,76 @@ MOST_WAITING = 200
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingFile:
+    """One file that is not handed over yet; see :class:`~dropscribe.intake.pending.Entry`."""
+
+    path: bytes
+    cause: Cause
+    note: str = ""
+    changed_at: float = 0.0
+    needed_seconds: float = 0.0
+
+    def describe(self, now: float) -> str:
+        """What the file waits for; *now* is monotonic."""
+        unchanged_seconds = max(0.0, now - self.changed_at)
+        if self.cause is Cause.WRITER:
+            return _describe_writer(unchanged_seconds, self.needed_seconds)
+        if self.cause in _SENTENCES:
+            return _SENTENCES[self.cause].format(self.note)
+        quiet_seconds = min(unchanged_seconds, self.needed_seconds)
+        quiet = f"quiet for {quiet_seconds:.0f} s of {self.needed_seconds:.0f} s"
+        return _BEFORE_QUIET.get(self.cause, "") + quiet
+
+    def is_idle_writer(self, now: float) -> bool:
+        """Whether a process keeps the file open for writing without writing."""
+        return self.cause is Cause.WRITER and now - self.changed_at >= IDLE_WRITER_SECONDS
+
+
+_SENTENCES = {
+    Cause.FIRST_LOOK: "to be looked at",
+    Cause.BLOCKED: "may not be read: {}",
+    Cause.TROUBLE: "{}",
+    Cause.TWIN: "{}",
+    Cause.UNFINISHED: "{}",
+    Cause.REFUSED: "the queue cannot store it: {}",
+}
+_BEFORE_QUIET = {
+    Cause.EMPTY: "it is empty; ",
+    Cause.INCOMPLETE: "its header says that more is to come; ",
+}
+
+
+def _describe_writer(unchanged_seconds: float, needed_seconds: float) -> str:
+    words = "a writer has it open"
+    if unchanged_seconds >= IDLE_WRITER_SECONDS:
+        words += f", but has not changed it for {unchanged_seconds / 60:.0f} min (`fuser FILE` names the process"
+        words += ")" if needed_seconds else "; `settle: ignore_writers` takes such files)"
+    if needed_seconds:
+        words += f"; taken after {needed_seconds:.0f} s without a change"
+    return words
+
+
+@dataclass(frozen=True, slots=True)
 class InboxState:
     """One inbox at one instant.
 
     Attributes:
-        reason: Why it is not available, "" where it is.
-        is_undecided: It is not available, and within seconds it is known whether another daemon has it.
+        reason: Why it is not available, "" if it is.
+        is_undecided: It is not available, and it will soon be known whether another daemon has it.
         watch: How it is watched: by events, or by listing it often.
-        settling: Files noticed and not yet handed over, blocked ones aside.
+        settling: Files noticed and not yet handed over, except blocked ones.
         blocked: Files that may not be read.
-        waiting: Up to :data:`MOST_WAITING` of both: relative path → what it waits for.
-        scanned_once: The first listing has ended since the inbox was last found.
-        quiet_deadline: Monotonic time when the last of the files that wait for nothing but time will
-            have been quiet for long enough; None where there is none.
-        found_without_hint: Files that a listing found and no hint had told of, after the first one.
+        waiting: Up to :data:`MOST_WAITING` of both.
+        scanned_once: The first listing since the inbox became available has ended.
+        quiet_deadline: Monotonic time when the last of the files that only wait for quiet will have been quiet
+            for long enough; None if there is none.
+        found_without_hint: Files found by a listing without a hint, after the first listing.
         overflows: How often hints were lost.
         files_seen: Files handed over since the start.
         last_scan_seconds: Work that the last whole listing took.
-        file_system: "ext4", "nfs4", …; "" while it has not been seen.
+        file_system: "ext4", "nfs4", …; "" until it is known.
         device: st_dev of the inbox; 0 while it is not available.
-        oldest_settling_at: Unix seconds when the oldest of both was first seen.
+        oldest_settling_at: Unix seconds when the oldest waiting file was first seen.
     """
 
     available: bool
@@ -44,7 +97,7 @@ class InboxState:
     watch: Literal["native", "poll"] = "poll"
     settling: int = 0
     blocked: int = 0
-    waiting: Mapping[bytes, str] = field(default_factory=dict)
+    waiting: tuple[WaitingFile, ...] = ()
     scanned_once: bool = False
     quiet_deadline: float | None = None
     found_without_hint: int = 0
@@ -55,53 +108,46 @@ class InboxState:
     device: int = 0
     oldest_settling_at: float | None = None
 
+    def describe_waiting(self, now: float) -> Mapping[bytes, str]:
+        """Path → what the file waits for; *now* is monotonic."""
+        return {file.path: file.describe(now) for file in self.waiting}
+
+    def idle_writers(self, now: float) -> tuple[bytes, ...]:
+        """Files that a process keeps open for writing without writing."""
+        return tuple(file.path for file in self.waiting if file.is_idle_writer(now))
+
 
 @dataclass(slots=True)
 class PendingStats:
-    """The entries of an inbox in numbers; see :class:`InboxState` for what they mean."""
+    """The entries of an inbox in numbers; see :class:`InboxState` for the attributes."""
 
     settling: int = 0
     blocked: int = 0
     quiet_deadline: float | None = None
     oldest_at: float | None = None
+    waiting: tuple[WaitingFile, ...] = ()
 
 
-def count(entries: Iterable[tuple[bytes, Entry]]) -> PendingStats:
-    """Everything that is to be known of all entries, in one pass: there may be many, and asked often."""
-    crowd = PendingStats()
+def summarize(entries: Iterable[tuple[bytes, Entry]]) -> PendingStats:
+    """Everything that is reported about all entries, in one pass."""
+    stats = PendingStats()
     latest, oldest = float("-inf"), float("inf")
-    for _, entry in entries:
+    waiting: list[WaitingFile] = []
+    for path, entry in entries:
         oldest = min(oldest, entry.first_seen_at)
+        if len(waiting) < MOST_WAITING:
+            waiting.append(
+                WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds)
+            )
         if entry.cause is Cause.BLOCKED:
-            crowd.blocked += 1
+            stats.blocked += 1
             continue
-        crowd.settling += 1
+        stats.settling += 1
         if entry.cause.is_quiet:
             latest = max(latest, entry.changed_at + entry.needed_seconds)
-    if crowd.settling or crowd.blocked:
-        crowd.oldest_at = oldest
+    if stats.settling or stats.blocked:
+        stats.oldest_at = oldest
     if latest > float("-inf"):
-        crowd.quiet_deadline = latest
-    return crowd
-
-
-_WORDS = {
-    Cause.FIRST_LOOK: "to be looked at",
-    Cause.WRITER: "a writer has it open",
-    Cause.BLOCKED: "may not be read: {}",
-    Cause.TROUBLE: "{}",
-    Cause.TWIN: "{}",
-}
-_BEFORE_QUIET = {
-    Cause.EMPTY: "it is empty; ",
-    Cause.INCOMPLETE: "its header says that more is to come; ",
-}
-
-
-def describe_wait(entry: Entry, now: float) -> str:
-    """What one file waits for; *now* is monotonic."""
-    if entry.cause in _WORDS:
-        return _WORDS[entry.cause].format(entry.note)
-    quiet_seconds = min(max(0.0, now - entry.changed_at), entry.needed_seconds)
-    quiet = f"quiet for {quiet_seconds:.0f} s of {entry.needed_seconds:.0f} s"
-    return _BEFORE_QUIET.get(entry.cause, "") + quiet
+        stats.quiet_deadline = latest
+    stats.waiting = tuple(waiting)
+    return stats

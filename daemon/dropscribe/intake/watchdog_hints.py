@@ -1,11 +1,11 @@
-"""Hints from the watchdog library's public API: where inotify itself cannot be used.
+"""Hints from the watchdog library's public API, used if inotify itself is not available.
 
-Hardened as far as its public API goes (WATCHING.md §2.2): only the events that matter are asked for, so
-that its own walks do not overflow its queue; what its logger says about lost events is listened to,
-because no event says it; a dead thread is noticed at the next read. What remains is that it is late when a
-file is moved out, and that a burst of moves overflows it: a listing repairs both.
+Hardened as far as its public API allows: only the needed events are requested, so that its own walks do not
+overflow its queue; its log messages are read, because no event reports lost events; a dead thread is noticed
+at the next read. It remains late when a file is moved out, and a burst of moves overflows it: a listing repairs
+both.
 
-Guarantees: no exception here ever reaches, and so ends, one of the library's threads.
+Guarantees: no exception raised here reaches, and so ends, one of the library's threads.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class WatchdogHints:
         """See :class:`~dropscribe.intake.hints.HintSource`."""
         return self._readable
 
-    def watch(self, directory: bytes) -> bool:
-        """The library adds watches by itself, and does not say which it could not have."""
-        del directory
+    def watch(self, directory: bytes, descriptor: int) -> bool:
+        """The library adds watches by itself, and does not report those that it was refused."""
+        del directory, descriptor
         return True
 
     def forget(self, directory: bytes) -> None:

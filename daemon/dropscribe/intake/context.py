@@ -1,4 +1,4 @@
-"""Where an inbox's work takes place: what its parts share."""
+"""What the parts of one inbox share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class InboxContext:
     """One inbox.
 
     Attributes:
         folder: Name of the folder rule.
         root: The inbox, absolute.
-        wall: The time of day: for ``received_at``, and to tell whether a folder has just changed.
+        wall: Unix seconds: for ``received_at``, and to tell whether a folder has just changed.
     """
 
     folder: str
@@ -27,7 +27,3 @@ class Place:
     queue: JobSink
     mounts: MountCache
     wall: Callable[[], float]
-
-    def path(self, relative: bytes) -> bytes:
-        """Absolute path of something in the inbox; b"" is the inbox itself."""
-        return self.root + b"/" + relative if relative else self.root

@@ -1,0 +1,243 @@
+"""The owner file of an inbox on a network or FUSE file system: ``.dropscribe/owner``.
+
+A lock of this machine says nothing about other machines, and two queues on one inbox would pay for its files
+twice. The owner writes a counter into the file once a minute. A daemon that finds another's file compares no
+clocks: it watches whether the counter changes, and takes over if it does not for :data:`STALE_SECONDS`.
+
+Guarantees: this is a guard, not a distributed lock. An owner that was frozen or cut off for as long as a
+newcomer waits is replaced; it notices at its next beat and stops, and what it had in flight by then may be paid
+for twice. The record has a fixed length and is rewritten in place, so that on NFS it stays the same file; a
+reader that catches half of a write sees a change, which is what a beat looks like. Only a file of our own user, of
+root or of the inbox's owner is believed. Nothing is followed but a plain file in a plain folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dropscribe import __version__
+from dropscribe.transcripts.document import utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+log = structlog.get_logger()
+
+OWN_FOLDER = b".dropscribe"
+"""The daemon's hidden folder in an inbox; listings never enter it."""
+
+BEAT_SECONDS = 60.0
+STALE_SECONDS = 150.0
+WATCH_SECONDS = 15.0
+REMEDY = (
+    "stop the other daemon, give each its own inbox, or give both one queue: "
+    "`queue: {type: postgres}` (docs/cluster.md)"
+)
+
+_NAME = b"owner"
+_RECORD_BYTES = 1024
+_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class OwnerFile:
+    """One inbox's owner file, used by the inbox's thread.
+
+    Args:
+        folder: Name of the folder rule, for the log.
+        inbox: Its path.
+        token: Identifies the queue. A state directory is locked, so a file with this token is this daemon's own.
+        writes: False if several daemons share the queue: then only a daemon outside the cluster is respected.
+        wall: Unix seconds.
+
+    Attributes:
+        is_undecided: Another daemon's file is there, and it is not known yet whether that daemon lives.
+    """
+
+    def __init__(
+        self, folder: str, inbox: bytes, token: str, wall: Callable[[], float], *, writes: bool = True
+    ) -> None:
+        self._folder, self._inbox, self._token, self._writes = folder, inbox, token, writes
+        self._record: dict[str, Any] = {
+            "schema": "dropscribe.owner/2",
+            "token": token,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "since": utc_text(wall()) or "",
+            "beat": 0,
+        }
+        self._complaint = ""
+        self.forget()
+
+    def forget(self) -> None:
+        """The inbox is away; whose it is will be found out when it is back."""
+        self._seen: bytes | None = None
+        self._silent: bytes | None = None
+        self._silent_seconds = 0.0
+        self._is_alive = self.is_undecided = False
+        self._looked_at = self._due_at = float("-inf")
+        self._reason = ""
+
+    def check(self, now: float) -> str:
+        """Claim the inbox, beat, or watch another owner; whatever is due at the monotonic time *now*.
+
+        Returns:
+            Why the inbox is not ours, or "" if it is, or if it cannot be guarded at all.
+        """
+        if now < self._due_at:
+            return self._reason
+        try:
+            with self._own_folder() as folder:
+                self._reason = self._check(folder, now)
+        except FileNotFoundError:  # this daemon writes none, and no other has
+            self._reason = ""
+        except OSError as error:
+            self._complain(error)
+        self._due_at = now + (WATCH_SECONDS if self._reason else BEAT_SECONDS)
+        self._looked_at = now
+        self.is_undecided = bool(self._reason) and not self._is_alive
+        return self._reason
+
+    def release(self) -> None:
+        """Remove our file, so that another daemon need not wait."""
+        with contextlib.suppress(OSError), self._own_folder() as folder:
+            if _token_of(_read(folder)) == self._token:
+                os.unlink(_NAME, dir_fd=folder)
+                os.rmdir(self._inbox + b"/" + OWN_FOLDER)
+        self.forget()
+
+    def _check(self, folder: int, now: float) -> str:
+        content = _read(folder)
+        if content is None or _token_of(content) == self._token:
+            self._beat(folder)
+        elif content == self._silent or not self._is_believed(folder):
+            self._replace(folder)
+        else:
+            return self._watch(folder, content, now)
+        self._seen = None
+        return ""
+
+    def _is_believed(self, folder: int) -> bool:
+        status = os.stat(_NAME, dir_fd=folder, follow_symlinks=False)
+        return stat.S_ISREG(status.st_mode) and status.st_uid in {
+            *(0, os.geteuid()),
+            os.stat(self._inbox).st_uid,
+        }
+
+    def _watch(self, folder: int, content: bytes, now: float) -> str:
+        owner = _describe(content)
+        if self._seen is None:
+            self._silent_seconds, self._is_alive = 0.0, False
+            if self._record["beat"]:
+                log.error("inbox.lost", folder=self._folder, owner=owner)
+        elif content != self._seen:
+            self._silent_seconds, self._is_alive = 0.0, True
+        else:
+            # A gap in our own looks says nothing about the owner.
+            self._silent_seconds += min(now - self._looked_at, 2 * WATCH_SECONDS)
+        self._seen = content
+        if self._silent_seconds >= STALE_SECONDS:
+            log.warning("inbox.taken_over", folder=self._folder, owner=owner)
+            self._silent, self._is_alive = content, False
+            self._replace(folder)
+            # Another newcomer may have done the same: the next look tells whose record is there.
+            return f"another dropscribe had it ({owner})" if self._writes else ""
+        if self._is_alive:
+            return f"another dropscribe has it ({owner}): {REMEDY}"
+        return f"another dropscribe may have it ({owner}): watched for {STALE_SECONDS:.0f} s"
+
+    def _replace(self, folder: int) -> None:
+        """Put our record in the place of another owner's, in one step."""
+        if self._writes:
+            name = b"owner-" + self._token.encode()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            self._create(folder, name)
+            os.rename(name, _NAME, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def _beat(self, folder: int) -> None:
+        if not self._writes:
+            return
+        self._record["beat"] += 1
+        try:
+            descriptor = os.open(_NAME, os.O_RDWR | _OPEN, dir_fd=folder)
+        except FileNotFoundError:
+            self._create(folder, _NAME)
+            return
+        try:
+            if _token_of(os.pread(descriptor, _RECORD_BYTES, 0)) == self._token:
+                os.pwrite(descriptor, self._rendered(), 0)
+        finally:
+            os.close(descriptor)
+
+    def _create(self, folder: int, name: bytes) -> None:
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _OPEN, 0o644, dir_fd=folder)
+        try:
+            os.write(descriptor, self._rendered())
+        finally:
+            os.close(descriptor)
+        self._complaint = ""
+
+    def _rendered(self) -> bytes:
+        return json.dumps(self._record).encode().ljust(_RECORD_BYTES - 1) + b"\n"
+
+    @contextlib.contextmanager
+    def _own_folder(self) -> Iterator[int]:
+        path = self._inbox + b"/" + OWN_FOLDER
+        if self._writes:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, stat.S_IMODE(os.stat(self._inbox).st_mode) & 0o777)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _complain(self, error: OSError) -> None:
+        reason = error.strerror or str(error)
+        if not self._reason and reason != self._complaint:
+            self._complaint = reason
+            log.warning("inbox.unguarded", folder=self._folder, reason=reason)
+
+
+def _read(folder: int) -> bytes | None:
+    """What the owner file holds; None if there is none, b"?" if it cannot be read."""
+    try:
+        descriptor = os.open(_NAME, os.O_RDONLY | _OPEN, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.ELOOP, errno.ENXIO}:
+            raise
+        return b"?"
+    try:
+        return os.pread(descriptor, _RECORD_BYTES, 0) or b"?"
+    finally:
+        os.close(descriptor)
+
+
+def _parsed(content: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(content or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _token_of(content: bytes | None) -> object:
+    return _parsed(content).get("token")
+
+
+def _describe(content: bytes) -> str:
+    """Host, pid and start as one short printable line: others may write in an inbox too."""
+    found = _parsed(content)
+    words = f"host {found.get('host')}, pid {found.get('pid')}, since {found.get('since')}"
+    return "".join(letter for letter in words[:200] if letter.isprintable())

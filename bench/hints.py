@@ -47,8 +47,10 @@ def _row(benchmark: str, found: str) -> Row:
 
 
 def _open(name: str, inbox: Path) -> HintSource:
-    source: HintSource = (InotifyHints if name == "inotify" else WatchdogHints)(os.fsencode(inbox))
-    source.watch(b"")
+    source: HintSource = InotifyHints() if name == "inotify" else WatchdogHints(os.fsencode(inbox))
+    folder = os.open(inbox, os.O_RDONLY | os.O_DIRECTORY)
+    source.watch(b"", folder)
+    os.close(folder)
     time.sleep(0.2)
     return source
 

@@ -31,7 +31,8 @@ TAKEN = [
     b"-rf.flac",
     b"$(reboot).m4a",
     b"x" * 251 + b".wav",
-    b"call.part.wav",
+    b"call.part1.wav",
+    b"part.wav",
     b"a#b~c.opus",
 ]
 NOT_TAKEN = [
@@ -59,6 +60,20 @@ NOT_TAKEN = [
     b".stversions/a.wav",
     b"#recycle/a.wav",
     b"lost+found/a.wav",
+    b"a.temp.m4a",
+    b"a.part.mp3",
+    b"a.TMP.wav",
+    b"a.wav.fdmdownload",
+    b"~syncthing~a.wav.tmp",
+    b"._a.wav",
+    b"@tmp/a.wav",
+    b"@Recently-Snapshot/x/a.wav",
+    b"@Recycle/a.wav",
+    b"System Volume Information/a.wav",
+    b"RECYCLER/a.wav",
+    b"$RECYCLE.BIN/a.wav",
+    b"_gsdata_/a.wav",
+    b"__MACOSX/a.wav",
     b"call.json",
     b"call.txt",
     b"wav",
@@ -76,6 +91,24 @@ def test_audio_and_video_are_taken_whatever_their_names_hold(path):
 def test_what_is_not_taken_has_a_reason(path):
     """Temporary names, system folders and other suffixes are left alone, and it is said why."""
     assert reason_not_taken(path, Rule())
+
+
+@pytest.mark.parametrize(
+    ("path", "program"),
+    [
+        (b"a.wav.part", "Firefox"),
+        (b"a.wav.filepart", "WinSCP"),
+        (b"a.wav.!qB", "qBittorrent"),
+        (b"a.temp.m4a", "yt-dlp"),
+        (b".syncthing.a.wav", "Syncthing"),
+        (b"@eaDir/a.wav", "Synology"),
+        (b"@Recycle/a.wav", "QNAP"),
+        (b"System Volume Information/a.wav", "Windows"),
+    ],
+)
+def test_the_reason_names_the_program(path, program):
+    """Whoever asks why a file is left alone learns which program made its name."""
+    assert program in reason_not_taken(path, Rule())
 
 
 @pytest.mark.parametrize("suffix", [b".part", b".tmp", b"~"])

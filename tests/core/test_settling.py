@@ -19,7 +19,8 @@ from dropscribe.core.settling import (
 )
 
 AUTO = QuietTimes()
-COMPLETE, INCOMPLETE, UNKNOWN = Completeness.COMPLETE, Completeness.INCOMPLETE, Completeness.UNKNOWN
+COMPLETE, INCOMPLETE = Completeness.COMPLETE, Completeness.INCOMPLETE
+NEARLY, UNKNOWN = Completeness.NEARLY, Completeness.UNKNOWN
 
 TABLE = [
     # lease, trusted, cached, container, seen → quiet seconds
@@ -27,6 +28,8 @@ TABLE = [
     (Lease.FREE, True, False, UNKNOWN, Seen.MOVED, 0),
     (Lease.FREE, True, False, UNKNOWN, Seen.CLOSED, 2),
     (Lease.FREE, True, False, UNKNOWN, Seen.FOUND, 5),
+    (Lease.FREE, True, False, NEARLY, Seen.CLOSED, 10),
+    (Lease.FREE, True, False, NEARLY, Seen.MOVED, 10),
     (Lease.FREE, True, False, INCOMPLETE, Seen.MOVED, 60),
     (Lease.FREE, False, False, COMPLETE, Seen.MOVED, 10),
     (Lease.FREE, False, False, UNKNOWN, Seen.MOVED, 30),

@@ -37,6 +37,15 @@ class Ear:
         return self.heard
 
 
+def watch(source, folder, name=""):
+    """Watch a folder of the inbox, as a listing does: open, by its descriptor."""
+    descriptor = os.open(folder / name, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return source.watch(os.fsencode(name), descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """An inbox."""
@@ -48,8 +57,8 @@ def folder(tmp_path):
 @pytest.fixture(params=[InotifyHints, WatchdogHints])
 def ear(request, folder):
     """Each of the sources on the inbox."""
-    source = request.param(os.fsencode(folder))
-    source.watch(b"")
+    source = InotifyHints() if request.param is InotifyHints else WatchdogHints(os.fsencode(folder))
+    watch(source, folder)
     yield Ear(source)
     source.close()
 
@@ -114,7 +123,7 @@ def test_a_new_folder_is_hinted_and_then_watched(ear, folder):
     """Its watch comes before its listing; files in it are hinted from then on."""
     (folder / "new").mkdir()
     ear.wait_for((HintKind.FOLDER, b"new"))
-    ear.source.watch(b"new")
+    watch(ear.source, folder, "new")
     (folder / "new" / "a.wav").write_bytes(wav())
     ear.wait_for((CLOSED, b"new/a.wav"))
 
@@ -123,10 +132,10 @@ def test_a_renamed_folder_tells_its_new_name(ear, folder):
     """What was known below the old name is void."""
     (folder / "old").mkdir()
     ear.wait_for((HintKind.FOLDER, b"old"))
-    ear.source.watch(b"old")
+    watch(ear.source, folder, "old")
     os.rename(folder / "old", folder / "new")
     ear.wait_for((HintKind.FOLDER_GONE, b"old"), (HintKind.FOLDER, b"new"))
-    ear.source.watch(b"new")
+    watch(ear.source, folder, "new")
     (folder / "new" / "a.wav").write_bytes(wav())
     ear.wait_for((CLOSED, b"new/a.wav"))
 
@@ -150,9 +159,9 @@ def test_reading_never_blocks_and_closing_twice_is_safe(ear):
 def test_a_folder_moved_out_is_not_listened_to(folder, tmp_path):
     """Its watch would go on telling names that are not in the inbox any more."""
     (folder / "day").mkdir()
-    source = InotifyHints(os.fsencode(folder))
-    source.watch(b"")
-    source.watch(b"day")
+    source = InotifyHints()
+    watch(source, folder)
+    watch(source, folder, "day")
     os.rename(folder / "day", tmp_path / "day")
     assert source.read() == [(HintKind.FOLDER_GONE, b"day")]
     (tmp_path / "day" / "a.wav").write_bytes(wav())
@@ -188,8 +197,8 @@ def test_what_the_library_only_logs_is_heard(folder):
 def test_an_overflow_is_told(folder, limit):
     """More events than the kernel keeps, while nobody reads."""
     limit("max_queued_events", 16)
-    source = InotifyHints(os.fsencode(folder))
-    source.watch(b"")
+    source = InotifyHints()
+    watch(source, folder)
     for number in range(60):
         (folder / f"{number}.wav").write_bytes(b"")
     assert (HintKind.LOST, b"") in source.read()
@@ -213,15 +222,15 @@ def test_without_watches_the_listing_comes_more_often(folder, monkeypatch):
     refused = []
 
     class Limited(InotifyHints):
-        def watch(self, directory):
+        def watch(self, directory, descriptor):
             if len(self._paths) < 3:
-                return super().watch(directory)
+                return super().watch(directory, descriptor)
             refused.append(directory)
             return self._refused(directory, 28)  # ENOSPC
 
     for number in range(9):
         (folder / str(number)).mkdir()
-    station = Station(folder, open_source=lambda rule, _mount: Limited(os.fsencode(rule.inbox))).run()
+    station = Station(folder, open_source=lambda _rule, _mount: Limited()).run()
     for number in range(9):
         station.write(f"{number}/a.wav")
     station.run(5.5)
@@ -235,7 +244,7 @@ def test_without_an_instance_the_library_is_asked_then_the_inbox_polled(folder, 
     limit("max_user_instances", 1)
     held = []
     with pytest.raises(HintsUnavailable):
-        held.extend(InotifyHints(os.fsencode(folder)) for _ in range(200))
+        held.extend(InotifyHints() for _ in range(200))
     station = Station(folder, watch="native").run()
     assert station.state.watch == "poll"
     station.write("a.wav")

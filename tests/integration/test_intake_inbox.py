@@ -10,7 +10,6 @@ import threading
 
 import pytest
 
-from dropscribe.core.errors import StoreInUse
 from dropscribe.intake import pending
 from dropscribe.intake.inbox import Inbox
 from support.inboxes import Station, link_unnamed, running, wait_until, wav
@@ -46,7 +45,7 @@ def test_what_stands_there_at_the_start_is_taken(station):
     station.write("2026/11/b.wav")
     station.write("c.mp3", b"\xff\xfb" * 99)
     assert station.run().paths == [b"2026/11/b.wav", b"a.wav"]
-    assert station.state.waiting == {b"c.mp3": "quiet for 0 s of 5 s"}
+    assert station.waiting == {b"c.mp3": "quiet for 0 s of 5 s"}
     assert station.state.quiet_deadline == pytest.approx(station.now + 5)
     assert b"c.mp3" not in station.run(4.9).paths
     assert b"c.mp3" in station.run(0.2).paths
@@ -76,7 +75,7 @@ def test_an_open_file_is_never_taken(station):
     with open(station.write("a.wav"), "ab"):
         station.run(600)
         assert station.paths == []
-        assert station.state.waiting == {b"a.wav": "a writer has it open"}
+        assert station.waiting[b"a.wav"].startswith("a writer has it open")
         assert station.state.quiet_deadline is None
     station.run(61)
     assert station.paths == [b"a.wav"]
@@ -111,7 +110,7 @@ def test_a_dropped_upload_is_taken_and_marked(station):
     """A header that promises more is waited for, for a minute; then the file goes with a flag."""
     station.write("a.wav", wav(100, declared_bytes=5000))
     station.run(59)
-    assert "its header says that more is to come" in station.state.waiting[b"a.wav"]
+    assert "its header says that more is to come" in station.waiting[b"a.wav"]
     assert station.paths == []
     station.run(7)
     assert station.queue.taken[0].incomplete is True
@@ -173,7 +172,7 @@ def test_a_rename_says_nothing_about_a_file_that_is_still_written(native):
     with open(path, "ab"):
         os.rename(path, native.root + b"/a.mp3")
         native.run(1)
-    native.inbox._rounds.hints.read()
+    native.inbox._scanner.hints.read()
     assert native.run(5).paths == []
     assert native.run(5).paths == [b"a.mp3"]
 
@@ -285,7 +284,7 @@ def test_two_names_of_one_file_are_one_job_at_a_time(station):
     os.link(first, station.root + b"/b.wav")
     station.run(6)
     assert station.paths == [b"a.wav"]
-    assert station.state.waiting == {b"b.wav": "it is the same file as 'a.wav'"}
+    assert station.waiting == {b"b.wav": "it is the same file as 'a.wav'"}
     os.unlink(first)
     station.queue.end(b"a.wav")
     station.run(61)
@@ -344,7 +343,7 @@ def test_a_full_store_puts_off_and_goes_on(station):
     station.queue.is_full = True
     station.write("a.wav")
     station.run(20)
-    assert "the queue cannot take it" in station.state.waiting[b"a.wav"]
+    assert "the queue cannot take it" in station.waiting[b"a.wav"]
     station.queue.is_full = False
     assert station.run(61).paths == [b"a.wav"]
 
@@ -423,14 +422,11 @@ def test_an_empty_folder_on_another_device_is_an_unmounted_share(station):
 
 
 def test_two_daemons_never_share_an_inbox(inbox_dir):
-    """The second one's lock() says so; at run time the inbox is unavailable until it is free."""
-    first = Station(inbox_dir)
-    first.inbox.lock()
-    second = Station(inbox_dir)
-    with pytest.raises(StoreInUse):
-        second.inbox.lock()
-    second.run(5)
+    """The second one finds it unavailable until it is free."""
+    first = Station(inbox_dir).run()
+    second = Station(inbox_dir).run(5)
     assert second.state.reason == "another dropscribe has it"
+    assert second.inbox.is_taken()
     first.close()
     second.run(3)
     assert second.state.available
@@ -466,7 +462,7 @@ def _check_blocked(inbox_dir):
     station.run(6)
     state = station.state
     assert (state.blocked, state.settling, state.quiet_deadline) == (1, 0, None)
-    assert "mode 0000" in state.waiting[b"a.wav"]
+    assert "mode 0000" in station.waiting[b"a.wav"]
     os.chmod(path, 0o400)
     assert station.run(61).paths == [b"a.wav"]
     station.close()
@@ -498,7 +494,6 @@ def test_the_thread_takes_files_and_ends_promptly(inbox_dir):
     changes = threading.Event()
     station = Station(inbox_dir, watch="native")
     inbox = Inbox(station.rule, station.queue, changes.set)
-    inbox.lock()
     with running(inbox):
         wait_until(lambda: inbox.state().scanned_once)
         changes.clear()

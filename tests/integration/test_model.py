@@ -130,8 +130,9 @@ class Life:
     async def close(self, *, crash):
         """End; by a crash nothing is handed back and nothing more gets into the store."""
         self.has_crashed = self.has_crashed or crash
-        self.inbox._rounds.disarm()
-        self.inbox.unlock()
+        self.inbox._scanner.disarm()
+        self.inbox._scanner.root.unlock()
+        self.inbox.stop()
         self.house.feeding.cancel()
         try:
             await self.house.feeding

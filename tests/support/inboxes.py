@@ -168,6 +168,11 @@ class Station:
         return self.inbox.state()
 
     @property
+    def waiting(self):
+        """Path → what the file waits for."""
+        return self.inbox.describe_waiting()
+
+    @property
     def paths(self):
         """Live jobs' paths."""
         return self.queue.paths
@@ -181,18 +186,20 @@ class Station:
         return path
 
     def close(self):
-        self.inbox._rounds.release()
+        self.inbox._scanner.release()
+        self.inbox.stop()
 
 
 @contextlib.contextmanager
 def running(inbox, seconds=10.0):
     """The inbox's own thread at work."""
     inbox.start()
+    inbox.begin()
     try:
         yield inbox
     finally:
         inbox.stop()
-        assert inbox.join(seconds), "the thread did not end"
+        wait_until(lambda: not inbox.is_alive(), seconds)
 
 
 def wait_until(condition, seconds=20.0):

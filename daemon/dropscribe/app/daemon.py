@@ -16,7 +16,6 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.app.housekeeping import keep_ledger_short, notice_releases
-from dropscribe.app.inbox_ownership import refuse_owned
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
@@ -119,8 +118,8 @@ class Daemon:
         self.reporter = Reporter(self.health.metrics, self.health.hooks, self.health.notifications)
         self.disks = DiskThreads()
         queue = InboxQueue(self.engine, asyncio.get_running_loop())
-        is_alone = self.config.queue is None
-        self.inboxes = Inboxes(self.engine, queue, self._news.set, exclusive=is_alone)
+        token = engine.store.token if self.config.queue is None else None
+        self.inboxes = Inboxes(self.engine, queue, self._news.set, token)
         self.report = SelfReport(lambda: self.config, self.engine, self.inboxes, self.notifier, self._news)
         hold = self.config.hold
         self.holds = Holds(self.engine, self.reporter, hold.first_seconds, hold.max_seconds)
@@ -147,13 +146,13 @@ class Daemon:
     async def _run_built(self, *, once: bool) -> RunResult:
         try:
             async with asyncio.TaskGroup() as group:
-                await refuse_owned(_watched(self.config), exclusive=self.config.queue is None)
                 plan = build_plan(self.config)
                 self.engine.replan(plan)
                 await self.budgets.audit()
                 await self._mark_first_starts(self.config)
+                inboxes = await self.inboxes.prepare(_watched(self.config))
                 feeding = group.create_task(self.engine.run(plan, self.handler.attempt, self.handler.publish))
-                self.inboxes.swap(_watched(self.config))
+                self.inboxes.commit(inboxes)  # before the first claim: it closes what is not available
                 report = self.report
                 await self.health.start(self.status, report.find_stuck, report.find_unready)
                 side = [  # the first writes live.json: see _wind_up
@@ -277,7 +276,7 @@ class Daemon:
         await self.health.swap(config)
         try:
             await self._mark_first_starts(config)
-            self.inboxes.swap(_watched(config))
+            await self.inboxes.swap(_watched(config))
         except BaseException:
             await self.health.swap(old.config)
             raise

@@ -1,23 +1,34 @@
-"""The inboxes of one config: their threads, and what their coming and going means to the queue."""
+"""The inboxes of one config: their threads, and what they mean to the queue."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
+from dropscribe.core.errors import StoreInUse
 from dropscribe.intake.inbox import Inbox
+from dropscribe.intake.root import TAKEN
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from dropscribe.app.inbox_queue import InboxQueue
     from dropscribe.config.model import FolderRule
     from dropscribe.queue.rows_engine import RowsEngine
 
+log = structlog.get_logger()
+
 AWAY = "inbox"
 _STOP_SECONDS = 5.0
+_FIRST_LOOK_SECONDS = 3.0
+_HANG_CHECK_SECONDS = 2.0
+_POLL_SECONDS = 0.01
+_MOST_NAMED = 3
 
 _INTAKE_KEYS = (
     "inbox",
@@ -26,35 +37,57 @@ _INTAKE_KEYS = (
     "include",
     "exclude",
     "recursive",
+    "links",
     "settle_seconds",
     "settle_incomplete_seconds",
+    "settle_ignores_writers",
+    "min_age_seconds",
     "watch",
     "rescan_seconds",
 )
-"""What of a rule an inbox's thread works with; a change of anything else leaves the thread alone."""
+"""The keys of a rule that an inbox's thread uses; a change of any other leaves the thread running."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedInboxes:
+    """The inboxes of a new config, locked and ready, before any of the old ones is stopped."""
+
+    kept: Mapping[str, Inbox]
+    new: Mapping[str, Inbox]
 
 
 class Inboxes:
-    """Runs one :class:`Inbox` a rule; also what the work tells the intake.
+    """Runs one :class:`Inbox` per rule, and passes on what the pipeline tells the intake.
 
     Args:
-        on_news: Called in the event loop when an inbox has something new to say.
-        exclusive: False where other daemons share our queue, and so the inboxes.
+        on_news: Called in the event loop when an inbox has news.
+        owner_token: Identifies the queue in owner files; None if other daemons share it, and so the inboxes.
     """
 
     def __init__(
-        self, engine: RowsEngine, queue: InboxQueue, on_news: Callable[[], None], *, exclusive: bool = True
+        self,
+        engine: RowsEngine,
+        queue: InboxQueue,
+        on_news: Callable[[], None],
+        owner_token: str | None,
     ) -> None:
         self._engine = engine
         self._queue = queue
         self._on_news = on_news
-        self._is_exclusive = exclusive
+        self._owner_token = owner_token
         self._loop = asyncio.get_running_loop()
         self._inboxes: dict[str, Inbox] = {}
-        self._heard: set[Inbox] = set()
+        self._ending: set[Inbox] = set()
+        self._reported: set[Inbox] = set()
+        self._hanging: set[Inbox] = set()
+        self._next_check: asyncio.TimerHandle | None = None
 
-    def swap(self, rules: Mapping[str, FolderRule]) -> None:
-        """Run the inboxes of *rules*: new ones are locked before any old one is let go.
+    async def swap(self, rules: Mapping[str, FolderRule]) -> None:
+        """Run the inboxes of *rules*; see :meth:`prepare` and :meth:`commit`."""
+        self.commit(await self.prepare(rules))
+
+    async def prepare(self, rules: Mapping[str, FolderRule]) -> PreparedInboxes:
+        """Start and lock what *rules* need; an inbox whose file system hangs is not waited for.
 
         Raises:
             StoreInUse: Another daemon has one of the new inboxes; nothing has changed then.
@@ -64,32 +97,42 @@ class Inboxes:
             for name, inbox in self._inboxes.items()
             if name in rules and _same_intake(inbox.rule, rules[name])
         }
-        leaving = {name: inbox for name, inbox in self._inboxes.items() if name not in kept}
         new = {name: self._make(rules[name]) for name in rules if name not in kept}
-        self._lock_all(new, leaving)
-        for inbox in leaving.values():
-            inbox.stop()
-        for name in leaving.keys() - rules.keys():
-            self._engine.open_folder(name, AWAY)
-        self._inboxes = {**kept, **new}
-        self._heard &= set(kept.values())
-        for name, inbox in new.items():
-            self._engine.close_folder(name, AWAY, "its inbox is being looked at")
+        for inbox in new.values():
             inbox.start()
+        await _until_all(new.values(), Inbox.has_looked, _FIRST_LOOK_SECONDS)
+        # An inbox whose rule changes is still locked by the thread that will be stopped.
+        ours = {inbox.rule.inbox for name, inbox in self._inboxes.items() if name not in kept}
+        for inbox in new.values():
+            if inbox.is_taken() and inbox.rule.inbox not in ours:
+                self.discard(PreparedInboxes(kept, new))
+                remedy = "stop the other daemon, or give each its own inbox"
+                raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)
+        return PreparedInboxes(kept, new)
 
-    def _lock_all(self, new: Mapping[str, Inbox], leaving: Mapping[str, Inbox]) -> None:
-        ours = {inbox.rule.inbox for inbox in leaving.values()}
-        locked: list[Inbox] = []
-        try:
-            for inbox in new.values():
-                # An inbox that only changes its rule is still locked by the thread that leaves.
-                if inbox.rule.inbox not in ours:
-                    inbox.lock()
-                    locked.append(inbox)
-        except BaseException:
-            for inbox in locked:
-                inbox.unlock()
-            raise
+    def discard(self, prepared: PreparedInboxes) -> None:
+        """Undo :meth:`prepare`."""
+        self._end(prepared.new.values())
+
+    def commit(self, prepared: PreparedInboxes) -> None:
+        """Stop the inboxes that are not needed any more and let the new ones take files."""
+        leaving = {name: inbox for name, inbox in self._inboxes.items() if name not in prepared.kept}
+        self._end(leaving.values())
+        self._inboxes = {**prepared.kept, **prepared.new}
+        for name in leaving.keys() - self._inboxes.keys():
+            self._engine.open_folder(name, AWAY)
+        for name, inbox in prepared.new.items():
+            self._engine.close_folder(name, AWAY, "its inbox is being looked at")
+            inbox.begin()
+        if self._next_check is None:
+            self._check_for_hangs()
+
+    def _end(self, inboxes: Collection[Inbox]) -> None:
+        for inbox in inboxes:
+            inbox.stop()
+        self._reported.difference_update(inboxes)
+        self._hanging.difference_update(inboxes)
+        self._ending = {inbox for inbox in (*self._ending, *inboxes) if inbox.is_alive()}
 
     def _make(self, rule: FolderRule) -> Inbox:
         name = rule.name
@@ -98,12 +141,12 @@ class Inboxes:
             with contextlib.suppress(RuntimeError):  # the loop has closed
                 self._loop.call_soon_threadsafe(self._changed, name)
 
-        return Inbox(rule, self._queue, changed, exclusive=self._is_exclusive)
+        return Inbox(rule, self._queue, changed, owner_token=self._owner_token)
 
     def _changed(self, name: str) -> None:
         inbox = self._inboxes.get(name)
         if inbox is not None:
-            self._heard.add(inbox)
+            self._reported.add(inbox)
             state = inbox.state()
             if state.available:
                 self._engine.open_folder(name, AWAY)
@@ -111,21 +154,30 @@ class Inboxes:
                 self._engine.close_folder(name, AWAY, state.reason or "its inbox is not there")
         self._on_news()
 
+    def _check_for_hangs(self) -> None:
+        """A thread that hangs reports nothing itself."""
+        self._next_check = self._loop.call_later(_HANG_CHECK_SECONDS, self._check_for_hangs)
+        hanging = {inbox for inbox in self._inboxes.values() if inbox.is_hanging()}
+        for inbox in hanging - self._hanging:
+            log.warning("inbox.hangs", folder=inbox.rule.name, reason=inbox.state().reason)
+        for inbox in hanging ^ self._hanging:
+            self._changed(inbox.rule.name)
+        self._hanging = hanging
+
     async def stop(self) -> None:
-        """Take nothing more; the inboxes stay ours, for what is in flight stands in them."""
+        """Take nothing more. The inboxes stay locked, because files in flight are in them."""
         for inbox in self._inboxes.values():
             inbox.rest()
-        await asyncio.gather(
-            *(asyncio.to_thread(inbox.wait_for_rest, _STOP_SECONDS) for inbox in self._inboxes.values())
-        )
+        for inbox in await _until_all(self._inboxes.values(), Inbox.has_rested, _STOP_SECONDS):
+            log.warning("inbox.hangs", folder=inbox.rule.name, reason=inbox.state().reason)
 
     async def release(self) -> None:
-        """End every thread and let others have the inboxes; one that hangs in a mount is left behind."""
-        for inbox in self._inboxes.values():
-            inbox.stop()
-        await asyncio.gather(
-            *(asyncio.to_thread(inbox.join, _STOP_SECONDS) for inbox in self._inboxes.values())
-        )
+        """End every thread and unlock the inboxes; a thread that hangs in a mount is left behind."""
+        if self._next_check is not None:
+            self._next_check.cancel()
+        self._end(self._inboxes.values())
+        waits = {inbox for inbox in self._ending if not inbox.is_hanging()}
+        await _until_all(waits, lambda inbox: not inbox.is_alive(), _STOP_SECONDS)
 
     def look_again(self, folder: str) -> None:
         """See :class:`dropscribe.pipeline.runtime_config.IntakeSide`."""
@@ -139,17 +191,19 @@ class Inboxes:
 
     def is_settling(self) -> bool:
         """Whether a first listing has not ended yet, or a file waits for nothing but quiet."""
-        if any(inbox not in self._heard for inbox in self._inboxes.values()):
-            return True
-        states = [inbox.state() for inbox in self._inboxes.values()]
+        states = [
+            (inbox in self._reported or inbox in self._hanging, inbox.state())
+            for inbox in self._inboxes.values()
+        ]
         return any(
-            state.is_undecided
+            not is_known
+            or state.is_undecided
             or (state.available and (not state.scanned_once or state.quiet_deadline is not None))
-            for state in states
+            for is_known, state in states
         )
 
     def unavailable(self) -> dict[str, str]:
-        """Inboxes that are not there, and why."""
+        """Inboxes that are not available, and why."""
         states = {name: inbox.state() for name, inbox in self._inboxes.items()}
         return {name: state.reason or "" for name, state in states.items() if not state.available}
 
@@ -161,6 +215,19 @@ class Inboxes:
     def live(self) -> dict[str, Any]:
         """Each inbox for ``live.json``."""
         return {name: _live_of(inbox) for name, inbox in self._inboxes.items()}
+
+
+async def _until_all(
+    inboxes: Collection[Inbox], is_done: Callable[[Inbox], bool], seconds: float
+) -> list[Inbox]:
+    """Wait until *is_done* holds for all, at most for *seconds*; returns those for which it does not."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while left := [inbox for inbox in inboxes if not is_done(inbox)]:
+        if loop.time() >= until:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    return left
 
 
 def _live_of(inbox: Inbox) -> dict[str, Any]:
@@ -175,7 +242,8 @@ def _live_of(inbox: Inbox) -> dict[str, Any]:
         "file_system": state.file_system,
         "found_without_hint": state.found_without_hint,
         "hint_overflows": state.overflows,
-        "waiting": {path_text(path): words for path, words in state.waiting.items()},
+        "waiting": {path_text(path): words for path, words in inbox.describe_waiting().items()},
+        "idle_writers": [path_text(path) for path in inbox.idle_writers()[:_MOST_NAMED]],
     }
 
 

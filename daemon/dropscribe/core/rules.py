@@ -1,9 +1,9 @@
-"""Which files a folder rule takes, and in plain words why it does not take the others (CONTRACT.md §4).
+"""Which files a folder rule takes, and in plain words why it does not take the others.
 
-Names are bytes throughout: a recorder's Latin-1 name is a name like any other. Patterns are matched
-without regard to ASCII case, because ``*.wav`` is meant to take a recorder's ``CALL.WAV``.
+Names are bytes throughout: a recorder's Latin-1 name is a name like any other. Patterns are matched without
+regard to ASCII case, because ``*.wav`` is meant to take a recorder's ``CALL.WAV``.
 
-Guarantees: none of its own: pure, and the same answer for intake, ``plan`` and ``why``.
+Guarantees: pure, and the same answer for intake, ``plan`` and ``why``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import functools
 import re
 import stat
 from typing import Protocol
+
+from dropscribe.core.ignored_names import owner_of_folder, reason_temporary
 
 _AUDIO = (
     b"3ga 8svx aac ac3 adts aif aifc aiff alac amr ape au awb caf dss ds2 dts eac3 flac gsm loas m4a m4b m4p"
@@ -31,16 +33,6 @@ LINK_SUFFIXES = frozenset({b"url", b"webloc", b"desktop"})
 
 DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))
 """The same as patterns, for showing and for the config's schema."""
-
-TEMP_PREFIXES = (b".", b"~", b"#")
-TEMP_SUFFIXES = (
-    *(b".part", b".partial", b".filepart", b".crdownload", b".download", b".opdownload", b".aria2"),
-    *(b".!ut", b".!qb", b".tmp", b".temp", b".swp", b".lock", b".uploading", b"~"),
-)
-"""In lower case; what names end in while somebody still writes them."""
-
-SYSTEM_FOLDERS = frozenset({b"@eadir", b"#recycle", b"@recycle", b"lost+found", b"$recycle.bin"})
-"""In lower case; beside these, every folder whose name begins as a temporary one's does (.stfolder …)."""
 
 
 class TakingRule(Protocol):
@@ -87,7 +79,7 @@ class Taking:
         folder, _, name = path.rpartition(b"/")
         if folder and (reason := self._reason_not_in(folder)):
             return reason
-        if reason := _temporary(name):
+        if reason := reason_temporary(name):
             return reason
         return self._reason_by_patterns(path, name)
 
@@ -144,20 +136,10 @@ def reason_not_a_file(mode: int) -> str | None:
 
 
 def _reason_not_entered(name: bytes) -> str | None:
-    if name.lower() in SYSTEM_FOLDERS:
-        return f'the folder "{_text(name)}" is the system\'s own'
-    reason = _temporary(name)
+    if owner := owner_of_folder(name):
+        return f'the folder "{_text(name)}" belongs to {owner}'
+    reason = reason_temporary(name, is_folder=True)
     return reason and f'in the folder "{_text(name)}": {reason}'
-
-
-def _temporary(name: bytes) -> str | None:
-    if name.startswith(TEMP_PREFIXES):
-        return f'its name begins with "{chr(name[0])}", as hidden and temporary files do'
-    lower = name.lower()
-    if not lower.endswith(TEMP_SUFFIXES):
-        return None
-    suffix = next(suffix for suffix in TEMP_SUFFIXES if lower.endswith(suffix))
-    return f'its name ends in "{suffix.decode()}", as unfinished files do'
 
 
 _PLAIN_SUFFIX = re.compile(r"\*\.[A-Za-z0-9]+")

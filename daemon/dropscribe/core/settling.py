@@ -17,6 +17,7 @@ from dropscribe.core.backoff import backoff_seconds
 
 CLOSED_SECONDS = 2.0
 FOUND_SECONDS = 5.0
+NEARLY_SECONDS = 10.0
 INCOMPLETE_SECONDS = 60.0
 EMPTY_SECONDS = 60.0
 REMOTE_COMPLETE_SECONDS = 10.0
@@ -43,6 +44,7 @@ class Completeness(enum.Enum):
 
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"  # data is missing, or the length has not been written yet
+    NEARLY = "nearly"  # it ends so little before its stated length that its header may be wrong
     UNKNOWN = "unknown"
 
 
@@ -176,9 +178,11 @@ def _quiet_needed(signs: Signs, times: QuietTimes) -> tuple[float, Cause]:
 
 
 def _quiet_where_sure(signs: Signs, times: QuietTimes) -> float:
-    if signs.completeness is Completeness.COMPLETE or signs.seen is Seen.MOVED:
+    is_nearly = signs.completeness is Completeness.NEARLY
+    if signs.completeness is Completeness.COMPLETE or (signs.seen is Seen.MOVED and not is_nearly):
         return 0.0
-    return _or(times.settle_seconds, CLOSED_SECONDS if signs.seen is Seen.CLOSED else FOUND_SECONDS)
+    by_table = CLOSED_SECONDS if signs.seen is Seen.CLOSED else FOUND_SECONDS
+    return max(_or(times.settle_seconds, by_table), NEARLY_SECONDS if is_nearly else 0.0)
 
 
 def _quiet_where_unsure(signs: Signs, times: QuietTimes) -> float:

@@ -1,8 +1,8 @@
 """Which kind of file system a folder is on: are there events, can leases be trusted, are inodes stable?
 
 inotify and leases only see changes made through this machine's own system calls (inotify(7)), so network and
-FUSE file systems are polled. A file system type that is on none of the lists counts as remote: that is slower,
-but never wrong.
+FUSE file systems are polled. A file system type that is on none of the lists counts as remote: that is
+slower, but never wrong.
 """
 
 from __future__ import annotations

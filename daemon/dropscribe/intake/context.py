@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,17 @@ class InboxContext:
     Attributes:
         folder: Name of the folder rule.
         root: The inbox, absolute.
-        wall: Unix seconds: for ``received_at``, and to tell whether a folder has just changed.
+        note_progress: Called when the file system has answered, so that a long step is told from one that
+        hangs.
     """
 
     folder: str
     root: bytes
     queue: JobSink
     mounts: MountCache
-    wall: Callable[[], float]
+    note_progress: Callable[[], None]
+
+    @staticmethod
+    def wall() -> float:
+        """Unix seconds: for ``received_at``, and to tell whether a folder has just changed."""
+        return time.time()

@@ -3,8 +3,8 @@
 This is the source on Linux. The watchdog library loses a quarter of a burst of moves, and its public API
 reports neither that loss nor a dead reader thread in time (measured with watchdog 7.1.0, bench/README.md).
 
-Guarantees: an overflow, a lost root and a refused watch are all reported. Opening, reading and listing by this
-process cause no hints, because those events are not requested.
+Guarantees: an overflow, a lost root and a refused watch are all reported. Opening, reading and listing by
+this process cause no hints, because those events are not requested.
 """
 
 from __future__ import annotations

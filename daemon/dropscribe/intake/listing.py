@@ -5,8 +5,8 @@ hundred thousand old ones have been listed. A folder is watched before it is lis
 between. Nothing is kept in memory for a file whose job lives: its row is the memory.
 
 Guarantees: each folder is opened below the inbox without following a link, and listed and watched by that
-descriptor. A file counts as gone only if two walks in a row have missed it, in a folder on the device it was on,
-and its inode is not in the inbox under another name. A folder that could not be listed says nothing.
+descriptor. A file counts as gone only if two walks in a row have missed it, in a folder on the device it was
+on, and its inode is not in the inbox under another name. A folder that could not be listed says nothing.
 """
 
 from __future__ import annotations
@@ -142,9 +142,7 @@ class Lister:
         """One folder. *with_rows*: the folders with live jobs, if this is a whole walk."""
         try:
             with closing(self._open(directory)) as descriptor:
-                yield from self._visit_folder(
-                    directory, descriptor, with_rows, skip_unchanged=skip_unchanged
-                )
+                yield from self._visit_folder(directory, descriptor, with_rows, skip_unchanged=skip_unchanged)
         except OSError as error:
             self._folders.pop(directory, None)
             if not directory:
@@ -182,9 +180,7 @@ class Lister:
             self._note_missing(directory, rows.values(), status.st_dev)
         known.can_skip = is_old and not (rows and with_rows is not None)
 
-    def _known(
-        self, directory: bytes, descriptor: int, status: os.stat_result, *, is_local: bool
-    ) -> _Folder:
+    def _known(self, directory: bytes, descriptor: int, status: os.stat_result, *, is_local: bool) -> _Folder:
         known = self._folders.get(directory)
         place = (status.st_dev, status.st_ino)
         if known is None or known.stamp[:2] != place:

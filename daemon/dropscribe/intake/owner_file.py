@@ -5,10 +5,10 @@ twice. The owner writes a counter into the file once a minute. A daemon that fin
 clocks: it watches whether the counter changes, and takes over if it does not for :data:`STALE_SECONDS`.
 
 Guarantees: this is a guard, not a distributed lock. An owner that was frozen or cut off for as long as a
-newcomer waits is replaced; it notices at its next beat and stops, and what it had in flight by then may be paid
-for twice. The record has a fixed length and is rewritten in place, so that on NFS it stays the same file; a
-reader that catches half of a write sees a change, which is what a beat looks like. Only a file of our own user, of
-root or of the inbox's owner is believed. Nothing is followed but a plain file in a plain folder.
+newcomer waits is replaced; it notices at its next beat and stops, and what it had in flight by then may be
+paid for twice. The record has a fixed length and is rewritten in place, so that on NFS it stays the same
+file; a reader that catches half of a write sees a change, which is what a beat looks like. Only a file of our
+own user, of root or of the inbox's owner is believed. Nothing is followed but a plain file in a plain folder.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import json
 import os
 import socket
 import stat
+import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from dropscribe import __version__
+from dropscribe.core.ignored_names import OWN_FOLDER
+from dropscribe.files.beneath import closing, make_folder, open_folder, open_root
 from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 log = structlog.get_logger()
-
-OWN_FOLDER = b".dropscribe"
-"""The daemon's hidden folder in an inbox; listings never enter it."""
 
 BEAT_SECONDS = 60.0
 STALE_SECONDS = 150.0
@@ -53,28 +53,27 @@ class OwnerFile:
     Args:
         folder: Name of the folder rule, for the log.
         inbox: Its path.
-        token: Identifies the queue. A state directory is locked, so a file with this token is this daemon's own.
-        writes: False if several daemons share the queue: then only a daemon outside the cluster is respected.
-        wall: Unix seconds.
+        token: Identifies the queue: its state directory is locked, so a file with this token is our own. None
+            if several daemons share the queue: they write no file, and respect one of a daemon outside.
 
     Attributes:
         is_undecided: Another daemon's file is there, and it is not known yet whether that daemon lives.
     """
 
-    def __init__(
-        self, folder: str, inbox: bytes, token: str, wall: Callable[[], float], *, writes: bool = True
-    ) -> None:
-        self._folder, self._inbox, self._token, self._writes = folder, inbox, token, writes
+    def __init__(self, folder: str, inbox: bytes, token: str | None) -> None:
+        self._folder, self._inbox, self._token = folder, inbox, token
+        self._writes = token is not None
         self._record: dict[str, Any] = {
             "schema": "dropscribe.owner/2",
             "token": token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "version": __version__,
-            "since": utc_text(wall()) or "",
+            "since": utc_text(time.time()) or "",
             "beat": 0,
         }
         self._complaint = ""
+        self._inbox_uid = 0
         self.forget()
 
     def forget(self) -> None:
@@ -108,10 +107,11 @@ class OwnerFile:
 
     def release(self) -> None:
         """Remove our file, so that another daemon need not wait."""
-        with contextlib.suppress(OSError), self._own_folder() as folder:
-            if _token_of(_read(folder)) == self._token:
-                os.unlink(_NAME, dir_fd=folder)
-                os.rmdir(self._inbox + b"/" + OWN_FOLDER)
+        with contextlib.suppress(OSError), closing(open_root(self._inbox)) as root:
+            with closing(open_folder(root, OWN_FOLDER)) as folder:
+                if _token_of(_read(folder)) == self._token:
+                    os.unlink(_NAME, dir_fd=folder)
+            os.rmdir(OWN_FOLDER, dir_fd=root)
         self.forget()
 
     def _check(self, folder: int, now: float) -> str:
@@ -127,10 +127,7 @@ class OwnerFile:
 
     def _is_believed(self, folder: int) -> bool:
         status = os.stat(_NAME, dir_fd=folder, follow_symlinks=False)
-        return stat.S_ISREG(status.st_mode) and status.st_uid in {
-            *(0, os.geteuid()),
-            os.stat(self._inbox).st_uid,
-        }
+        return stat.S_ISREG(status.st_mode) and status.st_uid in {0, os.geteuid(), self._inbox_uid}
 
     def _watch(self, folder: int, content: bytes, now: float) -> str:
         owner = _describe(content)
@@ -157,7 +154,7 @@ class OwnerFile:
     def _replace(self, folder: int) -> None:
         """Put our record in the place of another owner's, in one step."""
         if self._writes:
-            name = b"owner-" + self._token.encode()
+            name = b"owner-%d" % os.getpid()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
             self._create(folder, name)
@@ -191,15 +188,10 @@ class OwnerFile:
 
     @contextlib.contextmanager
     def _own_folder(self) -> Iterator[int]:
-        path = self._inbox + b"/" + OWN_FOLDER
-        if self._writes:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, stat.S_IMODE(os.stat(self._inbox).st_mode) & 0o777)
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            yield folder
-        finally:
-            os.close(folder)
+        with closing(open_root(self._inbox)) as root:
+            self._inbox_uid = os.fstat(root).st_uid
+            with closing((make_folder if self._writes else open_folder)(root, OWN_FOLDER)) as folder:
+                yield folder
 
     def _complain(self, error: OSError) -> None:
         reason = error.strerror or str(error)
@@ -218,10 +210,9 @@ def _read(folder: int) -> bytes | None:
         if error.errno not in {errno.EACCES, errno.ELOOP, errno.ENXIO}:
             raise
         return b"?"
-    try:
-        return os.pread(descriptor, _RECORD_BYTES, 0) or b"?"
-    finally:
-        os.close(descriptor)
+    with closing(descriptor):
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return (os.pread(descriptor, _RECORD_BYTES, 0) if is_file else b"") or b"?"
 
 
 def _parsed(content: bytes | None) -> dict[str, Any]:

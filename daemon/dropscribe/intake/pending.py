@@ -1,8 +1,8 @@
 """The files that have been noticed and are not settled yet, and when each is looked at again.
 
-Used by the inbox's own thread only. Guarantees: memory is bounded by :data:`MOST_ENTRIES`; a file has one entry
-and one live deadline however many hints come for it, so the cost of a hint does not grow with the number of
-waiting files.
+Used by the inbox's own thread only. Guarantees: memory is bounded by :data:`MOST_ENTRIES`; a file has one
+entry and one live deadline however many hints come for it, so the cost of a hint does not grow with the
+number of waiting files.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.rules import DOWNLOAD_FILES, FOLDER_DOWNLOAD_FILES
+from dropscribe.core.ignored_names import DOWNLOAD_FILES, FOLDER_DOWNLOAD_FILES
 from dropscribe.core.settling import Completeness
 from dropscribe.files.audio import audio_errors, snapshot_of
 from dropscribe.files.beneath import UnsafePathError, closing, open_file, open_folder, open_root, stat_at

@@ -1,8 +1,8 @@
 """The inbox's own folder: is it there, is it still the same one, and is it locked for this daemon?
 
-Guarantees: two daemons of one machine never work on one inbox. A missing inbox is never created and never read
-as empty. No descriptor in the inbox stays open, so that a share or a stick can be unmounted while the daemon
-runs.
+Guarantees: two daemons of one machine never work on one inbox. A missing inbox is never created and never
+read as empty. No descriptor in the inbox stays open, so that a share or a stick can be unmounted while the
+daemon runs.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class InboxRoot:
             except BlockingIOError:
                 return TAKEN
             if self._lock is None:
-                log.warning("inbox.unguarded", path=self.path, reason="other users hold all names of its lock")
+                log.warning(
+                    "inbox.unguarded", path=self.path, reason="other users hold all names of its lock"
+                )
         self.identity = identity
         return ""
 
@@ -111,27 +113,24 @@ def describe(error: OSError) -> str:
 def _lock(identity: tuple[int, int], trusted_uids: set[int]) -> socket.socket | None:
     """Listen on a name for the folder in the abstract namespace; None if only strangers hold the names.
 
-    The kernel releases it when the process ends, however that happens. Any local user may bind such a name, so
-    the listener's credentials decide: a daemon of ours, of root or of the folder's owner has the inbox; anybody
-    else's socket is passed over for the next name. flock(2) on the folder would work across network namespaces,
-    but its open descriptor keeps the file system from being unmounted.
+    The kernel releases it when the process ends, however that happens. Any local user may bind such a name,
+    so the listener's credentials decide: a daemon of ours, of root or of the folder's owner has the inbox;
+    anybody else's socket is passed over for the next name. flock(2) on the folder would work across network
+    namespaces, but its open descriptor keeps the file system from being unmounted.
 
     Raises:
         BlockingIOError: A daemon has the inbox.
     """
-    lock, others = None, list(_names(identity))
-    try:
-        for name in _names(identity):
-            lock = _listen(name)
-            if lock is not None:
-                others.remove(name)
-                break
-        if any(_holder(name) in trusted_uids for name in others):
-            raise BlockingIOError(errno.EAGAIN, TAKEN)
-    except BaseException:
+    lock, own_name = None, b""
+    for name in _names(identity):
+        lock, own_name = _listen(name), name
+        if lock is not None:
+            break
+    others = [name for name in _names(identity) if lock is None or name != own_name]
+    if any(_holder(name) in trusted_uids for name in others):
         if lock is not None:
             lock.close()
-        raise
+        raise BlockingIOError(errno.EAGAIN, TAKEN)
     return lock
 
 

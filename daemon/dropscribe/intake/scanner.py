@@ -3,8 +3,8 @@
 In this order a fresh file is handed over within milliseconds while a listing is under way. The time is an
 argument, and no thread is needed: :class:`~dropscribe.intake.inbox.Inbox` has that.
 
-Guarantees: a listing finds everything that hints miss. An inbox that is away is looked for until it is back, and
-nothing is read from another folder in its place.
+Guarantees: a listing finds everything that hints miss. An inbox that is away is looked for until it is back,
+and nothing is read from another folder in its place.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.rules import taking_of
 from dropscribe.core.settling import QuietTimes
 from dropscribe.files.mounts import MountCache, MountKind
 from dropscribe.intake.context import InboxContext
 from dropscribe.intake.hints import Hint, HintKind
 from dropscribe.intake.listing import Lister
-from dropscribe.intake.owner_file import OWN_FOLDER, OwnerFile
+from dropscribe.intake.owner_file import OwnerFile
 from dropscribe.intake.probe import OpenInbox
 from dropscribe.intake.root import TAKEN, InboxRoot, describe
 from dropscribe.intake.schedule import Schedule
@@ -52,8 +53,8 @@ class Scanner:
 
     Args:
         rule: The folder rule.
-        owner_token: Identifies the queue in the inbox's owner file.
-        exclusive: False if several daemons share the queue, and so the inbox.
+        note_progress: See :class:`~dropscribe.intake.context.InboxContext`.
+        owner_token: See :class:`~dropscribe.intake.owner_file.OwnerFile`.
 
     Attributes:
         reason: Why the inbox is not available, "" if it is.
@@ -65,11 +66,9 @@ class Scanner:
         self,
         rule: FolderRule,
         queue: JobSink,
-        wall: Callable[[], float],
+        note_progress: Callable[[], None],
         open_source: Callable[[FolderRule, Mount], HintSource | None],
-        *,
-        owner_token: str = "",
-        exclusive: bool = True,
+        owner_token: str | None,
     ) -> None:
         self._rule = rule
         self._queue = queue
@@ -77,9 +76,9 @@ class Scanner:
         self._taking = taking_of(rule)
         self._mounts = MountCache()
         self._path = os.fsencode(rule.inbox)
-        context = InboxContext(rule.name, self._path, queue, self._mounts, wall)
-        self.root = InboxRoot(self._path, exclusive=exclusive)
-        self.owner = OwnerFile(rule.name, self._path, owner_token, wall, writes=exclusive)
+        context = InboxContext(rule.name, self._path, queue, self._mounts, note_progress)
+        self.root = InboxRoot(self._path, exclusive=owner_token is not None)
+        self.owner = OwnerFile(rule.name, self._path, owner_token)
         self.settler = Settler(context, _quiet_times(rule))
         self.lister = Lister(context, self._taking, self)
         self.schedule = Schedule(rule.rescan_seconds)

@@ -41,6 +41,11 @@ _SEEN = {HintKind.CLOSED: Seen.CLOSED, HintKind.MOVED: Seen.MOVED}
 class Settler:
     """Watches the files of one inbox until they have settled, and hands them over.
 
+    Attributes:
+        left_out: Directories of files for which there was no room.
+        files_seen: Files handed over since the start.
+        looks: Looks since the start; a new number means that something may have changed.
+
     Args:
         context: The inbox.
         times: The rule's own quiet times.
@@ -52,8 +57,9 @@ class Settler:
         self._distrusted: collections.OrderedDict[bytes, int] = collections.OrderedDict()
         self._store_is_well = True
         self.pending = Pending()
-        self.left_out: set[bytes] = set()  # directories of files for which there was no room
+        self.left_out: set[bytes] = set()
         self.files_seen = 0
+        self.looks = 0
 
     def mark(self, path: bytes, kind: HintKind, now: float) -> None:
         """A hint came for *path*."""
@@ -110,6 +116,7 @@ class Settler:
         return [(job, entry) for job, entry in looks if job is not None]
 
     def _look_safely(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
+        self.looks += 1
         try:
             return self._look(inbox, path, entry, now)
         except AudioForbidden as error:
@@ -124,6 +131,8 @@ class Settler:
             if entry.cause is not Cause.REFUSED:
                 log.exception("file.refused", folder=self._context.folder, path=path)
             self._put_off(path, entry, Cause.REFUSED, str(error), now)
+        finally:
+            self._context.note_progress()
         return None
 
     def _look(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
@@ -200,7 +209,7 @@ class Settler:
                 )
         except concurrent.futures.CancelledError:
             raise  # the daemon is stopping
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # one file may be at fault, and must not hold up the others
             self._hand_over_each(settled, error, now)
         else:
             self._note_store("")

@@ -61,7 +61,9 @@ _BEFORE_QUIET = {
 def _describe_writer(unchanged_seconds: float, needed_seconds: float) -> str:
     words = "a writer has it open"
     if unchanged_seconds >= IDLE_WRITER_SECONDS:
-        words += f", but has not changed it for {unchanged_seconds / 60:.0f} min (`fuser FILE` names the process"
+        words += (
+            f", but has not changed it for {unchanged_seconds / 60:.0f} min (`fuser FILE` names the process"
+        )
         words += ")" if needed_seconds else "; `settle: ignore_writers` takes such files)"
     if needed_seconds:
         words += f"; taken after {needed_seconds:.0f} s without a change"
@@ -80,7 +82,8 @@ class InboxState:
         blocked: Files that may not be read.
         waiting: Up to :data:`MOST_WAITING` of both.
         scanned_once: The first listing since the inbox became available has ended.
-        quiet_deadline: Monotonic time when the last of the files that only wait for quiet will have been quiet
+        quiet_deadline: Monotonic time when the last of the files that only wait for quiet will have been
+        quiet
             for long enough; None if there is none.
         found_without_hint: Files found by a listing without a hint, after the first listing.
         overflows: How often hints were lost.
@@ -136,9 +139,7 @@ def summarize(entries: Iterable[tuple[bytes, Entry]]) -> PendingStats:
     for path, entry in entries:
         oldest = min(oldest, entry.first_seen_at)
         if len(waiting) < MOST_WAITING:
-            waiting.append(
-                WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds)
-            )
+            waiting.append(WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds))
         if entry.cause is Cause.BLOCKED:
             stats.blocked += 1
             continue

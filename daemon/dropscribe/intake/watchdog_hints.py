@@ -2,8 +2,8 @@
 
 Hardened as far as its public API allows: only the needed events are requested, so that its own walks do not
 overflow its queue; its log messages are read, because no event reports lost events; a dead thread is noticed
-at the next read. It remains late when a file is moved out, and a burst of moves overflows it: a listing repairs
-both.
+at the next read. It remains late when a file is moved out, and a burst of moves overflows it: a listing
+repairs both.
 
 Guarantees: no exception raised here reaches, and so ends, one of the library's threads.
 """

@@ -14,7 +14,8 @@ from dropscribe.core.errors import AudioError
 from dropscribe.core.settling import EMPTY_SECONDS, INCOMPLETE_SECONDS, Completeness, Lease
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.lease import ignore_sigio
-from dropscribe.intake.probe import look_at
+from dropscribe.files.mounts import MountCache
+from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,9 +58,13 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
     """
     if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
         ignore_sigio()
-    seen = look_at(os.fsencode(rule.inbox), path)
+    with OpenInbox(os.fsencode(rule.inbox)) as inbox:
+        seen = inbox.look(path, MountCache())
+        download = inbox.find_download_file(path)
     if seen.lease is Lease.WRITER:
         return "somebody has it open for writing: it is taken when they close it"
+    if download is not None:
+        return f"{os.fsdecode(download[0])!r} beside it says that {download[1]} has not finished"
     if seen.snapshot.size_bytes == 0:
         seconds = EMPTY_SECONDS if rule.settle_seconds is None else rule.settle_seconds
         return f"it is empty: if it stays so for {seconds:g} s it goes to failed, unsent"

@@ -12,6 +12,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file, taking_of
 from dropscribe.files.audio import snapshot_of
@@ -80,6 +81,8 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
             continue
         below = []
         for entry in entries:
+            if entry.name == OWN_FOLDER:
+                continue
             path = folder + b"/" + entry.name if folder else entry.name
             if not entry.is_dir(follow_symlinks=False):
                 yield found_at(rule, path, entry)

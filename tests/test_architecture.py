@@ -16,17 +16,18 @@ FLOORS = {
     "files": 1,
     "config": 2,
     "transcripts": 2,
-    "providers": 3,
-    "publish": 3,
-    "queue": 3,
-    "media": 4,
-    "intake": 4,
-    "pipeline": 4,
-    "service": 4,
-    "reports": 5,
-    "web": 6,
-    "app": 7,
-    "cli": 8,
+    "native": 3,
+    "providers": 4,
+    "publish": 4,
+    "queue": 4,
+    "media": 5,
+    "intake": 5,
+    "pipeline": 5,
+    "service": 5,
+    "reports": 6,
+    "web": 7,
+    "app": 8,
+    "cli": 9,
 }
 """A room imports from itself and from floors below. transcripts and config are below providers, which
 are built from a config and hand over transcripts."""
@@ -101,6 +102,29 @@ def test_httpx_stays_at_the_edge():
     }
 
     assert all(user.startswith(("providers/", "service/heartbeat", "service/webhook")) for user in users)
+
+
+NATIVE_LIBRARIES = {"av", "numpy", "ctranslate2", "onnxruntime", "faster_whisper"}
+IN_WORKERS = {"container", "samples", "mono", "survey", "encoding", "recognition", "engine", "worker"}
+"""Modules of native/ that run in worker processes only."""
+
+
+def test_native_libraries_stay_in_worker_processes():
+    """Libraries that a file could crash are imported by the workers' modules alone, and those by no other."""
+    for path in modules():
+        is_workers = path.parent.name == "native" and path.stem in IN_WORKERS | {"__main__"}
+        names = imports_of(path)
+        workers = {f"dropscribe.native.{name}" for name in IN_WORKERS}
+        imported = {name.split(".")[0] for name in names} & NATIVE_LIBRARIES
+        imported |= {name for name in names if ".".join(name.split(".")[:3]) in workers}
+        assert is_workers or not imported, f"{path} imports {imported}"
+
+
+def test_the_daemon_loads_no_native_library():
+    """Neither the daemon nor the embedded engine's provider has them in its process."""
+    loaded = loaded_by("import dropscribe.app.daemon, dropscribe.providers.local, dropscribe.media.build")
+
+    assert loaded.isdisjoint(NATIVE_LIBRARIES)
 
 
 def test_files_stay_readable():

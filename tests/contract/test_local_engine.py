@@ -7,13 +7,13 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import threading
-from types import SimpleNamespace
 
 import pytest
 
+from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected, TemporaryFailure
 from dropscribe.files.audio import AudioFile
 from dropscribe.providers.local import LocalProvider
@@ -35,13 +35,12 @@ from support.waiting import until
 pytestmark = [*needs_engine, needs_speech]
 
 FORMATS = sorted(path.name for path in (SPEECH / "formats").glob("clip*"))
-MIB = 2**20
 
 
 def provider(**settings):
     """An embedded engine with the English model."""
-    defaults = {"name": "here", "model": "tiny.en", "concurrency": 1, "cpu_threads": 0}
-    return LocalProvider(SimpleNamespace(**{**defaults, "idle_unload_seconds": 600.0, **settings}))
+    defaults = {"name": "here", "type": "local", "model": "tiny.en", "concurrency": 1}
+    return LocalProvider(ProviderConfig(**{**defaults, "idle_unload_seconds": 600.0, **settings}))
 
 
 @pytest.fixture(scope="session")
@@ -62,17 +61,20 @@ async def heard(engine, path, **params):
 
 def frames_of(name):
     """A clip as 16 kHz mono 16-bit frames."""
-    from dropscribe.providers.local_audio import Decoder
+    from dropscribe.native.mono import mono
+    from dropscribe.native.samples import Track
 
     with (SPEECH / "clips" / name).open("rb") as file:
-        blocks = list(Decoder(file).blocks())
-    return b"".join((block * 32767).astype("<i2").tobytes() for block in blocks)
+        heard = list(mono(Track(file.fileno()), None))
+    return b"".join((part.samples * 32767).astype("<i2").tobytes() for part in heard)
 
 
-def resident_bytes():
-    """This process's resident memory."""
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def workers():
+    """Process ids of this process's workers."""
+    listed = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "dropscribe.native"], capture_output=True, check=False
+    )
+    return set(map(int, listed.stdout.split()))
 
 
 async def test_words_and_their_times(shared):
@@ -204,58 +206,105 @@ async def test_two_recordings_share_one_model():
 
 
 async def test_an_idle_model_leaves_memory():
-    """After idle_unload the model's memory is the system's again, and the next file loads it anew."""
-    engine = provider(idle_unload_seconds=0.0)
-    engine._threads.submit(engine._model.get).result()
-    loaded = resident_bytes()
+    """After idle_unload the worker process is gone, and the next file starts another one."""
+    engine, before = provider(idle_unload_seconds=0.2), workers()
     await heard(engine, SPEECH / "clips" / "sas_0880.wav")
-    await until(lambda: not engine._model.is_loaded and resident_bytes() < loaded - 30 * MIB)
+    await until(lambda: workers() <= before)
     assert likeness("he was not an", (await heard(engine, SPEECH / "clips" / "sas_0880.wav")).text) > 0.5
     await engine.close()
 
 
+async def test_the_model_stays_between_recordings():
+    """Within idle_unload the next recording finds the model loaded, in the same process."""
+    engine, before = provider(), workers()
+    await heard(engine, SPEECH / "clips" / "sas_0880.wav")
+    first = workers() - before
+    await heard(engine, SPEECH / "clips" / "sas_0930.wav")
+    assert len(first) == 1
+    assert workers() - before == first
+    await engine.close()
+    await until(lambda: workers() <= before)
+
+
 async def test_a_cancelled_recording_frees_the_engine(tmp_path):
     """Twenty minutes are not worked off once nobody wants them: the next file comes soon."""
-    engine = provider()
+    engine, before = provider(), workers()
     long = write_wav(tmp_path / "long.wav", frames_of("jfk.wav") * 110)
     task = asyncio.create_task(heard(engine, long))
-    await until(lambda: engine._model.is_loaded)
+    await until(lambda: workers() - before)
+    (running,) = workers() - before
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(20):
+    await until(lambda: running not in workers())
+    async with asyncio.timeout(60):
         assert (await heard(engine, SPEECH / "clips" / "sas_0930.wav")).text
     await engine.close()
 
 
 async def test_close_ends_what_runs(tmp_path):
-    """After close no thread works on, and what ran may be tried again; a second close is harmless."""
-    before = set(threading.enumerate())
-    engine = provider()
+    """After close no process works on, and what ran may be tried again; a second close is harmless."""
+    engine, before = provider(), workers()
     long = write_wav(tmp_path / "long.wav", frames_of("jfk.wav") * 110)
     running, waiting = (asyncio.create_task(heard(engine, long)) for _ in range(2))
-    await until(lambda: engine._model.is_loaded)
+    await until(lambda: workers() - before)
     await engine.close()
     await engine.close()
     for task in (running, waiting):
         with pytest.raises(TemporaryFailure, match="interrupted"):
             await task
-    await until(lambda: not [t for t in set(threading.enumerate()) - before if "local-engine" in t.name])
+    await until(lambda: workers() <= before)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGSEGV, signal.SIGABRT])
+async def test_a_crash_while_a_recording_is_heard_is_that_recordings(tmp_path, sign):
+    """The daemon lives, the recording is undecodable, the next one is transcribed by a new process."""
+    engine, before = provider(), workers()
+    await heard(engine, SPEECH / "clips" / "sas_0880.wav")
+    (worker,) = workers() - before
+    long = write_wav(tmp_path / "long.wav", frames_of("jfk.wav") * 110)
+    task = asyncio.create_task(heard(engine, long))
+    busy = cpu_seconds(worker) + 0.5
+    await until(lambda: cpu_seconds(worker) > busy)
+    os.kill(worker, sign)
+    with pytest.raises(AudioRejected) as refused:
+        await task
+    assert refused.value.code == "undecodable"
+    assert sign.name in refused.value.reason
+    assert (await heard(engine, SPEECH / "clips" / "sas_0930.wav")).text
+    await engine.close()
+
+
+async def test_a_crash_while_the_model_loads_is_the_machines(tmp_path, monkeypatch):
+    """What ends the engine before it has read anything holds the provider and fails no recording."""
+    engine = provider()
+    monkeypatch.setenv("CT2_FORCE_CPU_ISA", "NO_SUCH_ISA")
+    with pytest.raises(ProviderUnusable):
+        await heard(engine, SPEECH / "clips" / "sas_0880.wav")
+    await engine.close()
+
+
+def cpu_seconds(process):
+    """CPU time that a process has used."""
+    with open(f"/proc/{process}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def test_probe_names_the_model_without_loading_it():
     """`check --online` learns which model would be used and that it is the one we know."""
     engine = provider(model="auto")
-    assert "hash verified" in await engine.probe()
-    assert not engine._model.is_loaded
+    before = workers()
+    assert "hashes verified" in await engine.probe()
+    assert workers() == before
     await engine.close()
 
 
 def test_the_engine_reports_to_nobody(tmp_path):
     """Its voice detector's telemetry would leave an identifier in the cache folder: there is none."""
     program = (
-        "from dropscribe.providers import local_model as m; m.load_engine(m.choose_model('tiny.en'), 1, 1);"
-        "from faster_whisper.vad import get_vad_model; get_vad_model()"
+        "from dropscribe.native import engine, speech_model as m;"
+        "engine.load_model(str(m.choose_model('tiny.en').directory), 'cpu', 'auto', 1)"
     )
     quiet = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # what would silence it without us
     environment = {name: value for name, value in os.environ.items() if name not in quiet}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import threading
-import wave
 from types import SimpleNamespace
 
 import pytest
 
-from support.speech import SAMPLE_RATE_HZ, needs_engine, silence
+from dropscribe.transcripts.stored import parse_transcript
+from support.speech import needs_engine, silence, write_wav
 
 pytestmark = needs_engine
 
@@ -36,18 +34,17 @@ class ScriptedModel:
 
 
 @pytest.fixture
-def recognise():
+def recognise(tmp_path):
     """Runs a silent recording of as many blocks as the model has lines."""
-    from dropscribe.providers.local_engine import Recognition
+    from dropscribe.native.recognition import Recognition
     from dropscribe.providers.local_params import parse_params
 
     def run(model, blocks, **params):
-        content = io.BytesIO()
-        with wave.open(content, "wb") as file:
-            file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
-            file.writeframes(silence(100 * blocks))
-        content.seek(0)
-        return Recognition(model, "base", parse_params(params), threading.Event()).run(content, None)
+        path = write_wav(tmp_path / "quiet.wav", silence(100 * blocks))
+        request = parse_params(params)
+        with path.open("rb") as file:
+            recognition = Recognition(model, "base", request.language, request.options, lambda _: None)
+            return parse_transcript(recognition.run(file.fileno(), None))
 
     return run
 

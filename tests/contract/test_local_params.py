@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dropscribe.core.errors import RuleRejected
-from dropscribe.providers.local_params import RawFormat, parse_params
+from dropscribe.native.recording import RawForm
+from dropscribe.providers.local_params import parse_params
 
 
 def test_defaults_are_the_measured_ones():
@@ -37,7 +38,7 @@ def test_language_is_reduced_to_its_code(given, code):
 def test_raw_format_is_ours():
     """encoding, sample_rate and channels describe files without a header and never reach the engine."""
     request = parse_params({"encoding": "pcm_mulaw", "sample_rate": 8000, "channels": 2})
-    assert request.raw == RawFormat("pcm_mulaw", 8000, 2)
+    assert request.raw == RawForm("pcm_mulaw", 8000, 2)
     assert not {"encoding", "sample_rate", "channels"} & request.options.keys()
 
 

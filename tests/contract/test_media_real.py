@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import wave
-from types import SimpleNamespace
 
 import pytest
 
@@ -88,10 +87,7 @@ def recording(path, *channels):
 @pytest.fixture
 async def engine():
     """The embedded engine with the English model."""
-    settings = SimpleNamespace(
-        name="here", model="tiny.en", concurrency=1, cpu_threads=0, idle_unload_seconds=600.0
-    )
-    made = LocalProvider(settings)
+    made = LocalProvider(ProviderConfig(name="here", type="local", model="tiny.en", concurrency=1))
     yield made
     await made.close()
 

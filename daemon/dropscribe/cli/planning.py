@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.routing import BACKLOG
-from dropscribe.files.durations import probe_seconds
+from dropscribe.native.durations import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.file_reader import opened, unsettled_words

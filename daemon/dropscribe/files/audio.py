@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
 import pwd
 import stat
@@ -196,12 +195,9 @@ class AudioFile:
                 pass
         return self._sha256
 
-    def reader(self) -> io.BufferedReader:
-        """A seekable binary reader of its own position, for decoders that run in a thread.
-
-        Valid while this AudioFile is open; closing the reader leaves the AudioFile open.
-        """
-        return io.BufferedReader(_PositionedReader(self._descriptor, self.size_bytes), BLOCK_BYTES)
+    def fileno(self) -> int:
+        """The descriptor, for a worker process to read from; valid while this AudioFile is open."""
+        return self._descriptor
 
     def recheck(self) -> bool:
         """Whether the open file still is what it was at the open (ctime aside: chmod, link)."""
@@ -226,32 +222,3 @@ class AudioFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _PositionedReader(io.RawIOBase):
-    """Reads by ``pread``, so that two readers of one descriptor never move each other."""
-
-    def __init__(self, descriptor: int, size_bytes: int) -> None:
-        self._descriptor = descriptor
-        self._size_bytes = size_bytes
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size_bytes}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the stub wants any buffer
-        block = os.pread(self._descriptor, len(buffer), self._position)
-        buffer[: len(block)] = block
-        self._position += len(block)
-        return len(block)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.media.fitting import decide_fit, is_too_large, is_too_long, too_large
-from dropscribe.media.recording import read_recording
+from dropscribe.core.errors import AudioRejected
+from dropscribe.media.decoding import Decoding
+from dropscribe.media.fitting import Source, decide_fit, is_too_large, is_too_long, too_large
 from dropscribe.media.sending import PieceByPiece
-from dropscribe.media.survey import survey
-from dropscribe.media.threaded import Decoding
+from dropscribe.native.recording import RAW_SUFFIXES
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule, ProviderConfig
     from dropscribe.core.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.media.recording import Recording
     from dropscribe.media.spool import Spool
-    from dropscribe.media.survey import Survey
+    from dropscribe.native.decoder import Survey
+    from dropscribe.native.recording import Recording
     from dropscribe.providers.base import Provider
 
 log = structlog.get_logger()
 
 NO_SPEECH = "no_speech"
-RAW_SUFFIXES = frozenset({".pcm", ".raw"})
-"""Samples without a header: what FFmpeg would see in them is chance."""
+OTHER_TRACKS = "other_tracks"
+"""The file has further audio tracks that are not silent, and they were not transcribed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,49 +53,67 @@ class FittedProvider:
             OSError: The spool's disk.
         """
         decoding = Decoding(audio)
-        recording = await self._recording(decoding)
+        recording = await _described(decoding)
         if recording is None:
             return await self._as_it_is(audio, params)
-        found = await self._survey(recording, decoding)
-        if found is not None and self._is_silent(found):
+        surveys = await self._surveys(recording, decoding)
+        if self._is_silent(surveys):
             log.info("recording.silent", folder=self.rule.name, name=os.fsdecode(audio.name))
-            silence = Transcript("", duration=found.seconds, warnings=(NO_SPEECH,))
-            return _with_its_own_words(silence, recording)
-        is_split = self._may_split(recording) and found is not None and found.channels_differ
-        measured = replace(recording, seconds=found.seconds) if found and found.is_whole else recording
-        fit = decide_fit(self.rule, self.config, measured, audio.size_bytes, is_split=is_split)
-        if fit is None:
-            return _with_its_own_words(await self._as_it_is(audio, params), recording)
-        sending = PieceByPiece(self.inner, self.config, self.spool, decoding, fit)
-        return _with_its_own_words(await sending.transcribe(params, measured.seconds, found), recording)
+            transcript = Transcript("", duration=_first(surveys).end_seconds, warnings=(NO_SPEECH,))
+        else:
+            transcript = await self._fitted(recording, surveys, decoding, params)
+        return self._annotated(transcript, recording, surveys)
 
     async def probe(self) -> str:
         """As the provider itself."""
         return await self.inner.probe()
 
     async def close(self) -> None:
-        """Nothing to let go of: the provider is closed by whoever made it."""
+        """Do nothing: the provider is closed by its owner."""
 
-    async def _recording(self, decoding: Decoding) -> Recording | None:
-        audio = decoding.audio
-        if audio.suffix in RAW_SUFFIXES:
-            return None
-        return await decoding.run(lambda: read_recording(audio.reader(), audio.head))
+    async def _fitted(
+        self,
+        recording: Recording,
+        surveys: Mapping[int, Survey],
+        decoding: Decoding,
+        params: Mapping[str, ParamValue],
+    ) -> Transcript:
+        whole = next((found for found in surveys.values() if found.is_whole), None)
+        measured = replace(recording, seconds=whole.sound_seconds) if whole else recording
+        sources = self._sources(recording, surveys)
+        fit = decide_fit(self.rule, self.config, measured, decoding.audio.size_bytes, sources)
+        if fit is None:
+            return await self._as_it_is(decoding.audio, params)
+        sending = PieceByPiece(self.inner, self.config, self.spool, decoding, fit)
+        return await sending.transcribe(params, measured.seconds, surveys)
 
     async def _as_it_is(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         if is_too_large(self.config, audio.size_bytes):
             raise too_large(self.config, audio.size_bytes)
         return await self.inner.transcribe(audio, params)
 
-    async def _survey(self, recording: Recording, decoding: Decoding) -> Survey | None:
-        """A look through the whole, where the rule asks what no header tells."""
-        reader = decoding.audio.reader()
-        if self._may_split(recording) or self._may_be_cut(recording):
-            return await decoding.run(lambda: survey(reader, decoding.stop))
-        if self.rule.silence == "skip":
+    async def _surveys(self, recording: Recording, decoding: Decoding) -> dict[int, Survey]:
+        """A look through each track to be transcribed, where the rule asks for what no header tells."""
+        decoder = decoding.decoder
+        until_dbfs: float | None = None
+        if not self._may_split(recording) and not self._may_be_cut(recording):
+            if self.rule.silence != "skip":
+                return {}
             until_dbfs = self.rule.silence_threshold_dbfs
-            return await decoding.run(lambda: survey(reader, decoding.stop, until_dbfs=until_dbfs))
-        return None
+        surveys: dict[int, Survey] = {}
+        for track in recording.tracks:
+            surveys[track] = await decoding.run(
+                lambda track=track: decoder.survey(track, until_dbfs=until_dbfs)  # type: ignore[misc]
+            )
+        return surveys
+
+    def _sources(self, recording: Recording, surveys: Mapping[int, Survey]) -> tuple[Source, ...]:
+        first = recording.tracks[0]
+        if self.rule.tracks == "all" and len(recording.tracks) > 1:
+            return tuple(Source(track, None, f"track_{track}") for track in recording.tracks)
+        if self._may_split(recording) and surveys[first].channels_differ:
+            return tuple(Source(first, channel, f"channel_{channel}") for channel in (0, 1))
+        return (Source(first),)
 
     def _may_split(self, recording: Recording) -> bool:
         return self.rule.channels == "split" and recording.channels == 2
@@ -103,14 +121,36 @@ class FittedProvider:
     def _may_be_cut(self, recording: Recording) -> bool:
         return self.rule.prepare != "never" and is_too_long(self.config, recording.seconds)
 
-    def _is_silent(self, found: Survey) -> bool:
-        # What cannot be decoded to its end is sent: the sound may be behind the damage.
-        is_quiet = found.loudest_dbfs <= self.rule.silence_threshold_dbfs
-        return self.rule.silence == "skip" and found.is_whole and is_quiet
+    def _is_silent(self, surveys: Mapping[int, Survey]) -> bool:
+        # A recording that cannot be decoded to its end is sent: the sound may come after the damage.
+        threshold = self.rule.silence_threshold_dbfs
+        is_quiet = all(found.is_whole and found.loudest_dbfs <= threshold for found in surveys.values())
+        return self.rule.silence == "skip" and bool(surveys) and is_quiet
+
+    def _annotated(
+        self, transcript: Transcript, recording: Recording, surveys: Mapping[int, Survey]
+    ) -> Transcript:
+        """What the recording says of itself, beside what the provider says of it."""
+        told: dict[str, object] = {}
+        if recording.recorded_at is not None:
+            told["recorded_at"] = recording.recorded_at
+        if surveys and not transcript.text.strip():
+            told["loudest_dbfs"] = round(max(found.loudest_dbfs for found in surveys.values()), 1)
+        warnings = transcript.warnings
+        if self.rule.tracks == "default" and len(recording.tracks) > 1 and OTHER_TRACKS not in warnings:
+            warnings = (*warnings, OTHER_TRACKS)
+        return replace(transcript, attributes={**told, **transcript.attributes}, warnings=warnings)
 
 
-def _with_its_own_words(transcript: Transcript, recording: Recording) -> Transcript:
-    """What the recording says of itself, beside what the provider says of it."""
-    if recording.recorded_at is None:
-        return transcript
-    return replace(transcript, attributes={"recorded_at": recording.recorded_at, **transcript.attributes})
+async def _described(decoding: Decoding) -> Recording | None:
+    """None for a file that only the provider may be able to read."""
+    if decoding.audio.suffix in RAW_SUFFIXES:  # what FFmpeg would see in samples without a header is chance
+        return None
+    try:
+        return await decoding.run(decoding.decoder.describe)
+    except AudioRejected:
+        return None
+
+
+def _first(surveys: Mapping[int, Survey]) -> Survey:
+    return next(iter(surveys.values()))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import FolderRule, ProviderConfig
-    from dropscribe.media.recording import Recording
+    from dropscribe.native.recording import Recording
 
 _PCM = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_u8", "pcm_f32le")
 _VORBIS_OR_OPUS = ("vorbis", "opus")
@@ -32,8 +32,8 @@ _TAKEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "reson8": dict.fromkeys(("wav", "flac", "ogg", "webm", "mp4", "mov", "3gp"), ()),
     "openai": {"wav": _PCM, **dict.fromkeys(("mp3", "flac", "ogg", "mp4", "webm"), ())},
 }
-"""Type of provider → container → codecs; () stands for any. PROVIDERS.md §1.5, §2.5, §3.5. A type that is
-not here (the embedded engine) takes whatever decodes."""
+"""Type of provider → container → codecs; () stands for any. From the vendors' lists of formats.
+A type that is not here (the embedded engine) takes whatever can be decoded."""
 
 _MONO_ONLY = frozenset({"pulse"})
 _SOUND_ONLY = frozenset({"pulse"})
@@ -73,23 +73,42 @@ OPUS = Format("ogg", "libopus", ".ogg", 4_400, (("b", "32000"), ("vbr", "off"), 
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A part of a recording that is transcribed apart.
+
+    Attributes:
+        track: Number of the audio track.
+        channel: None stands for the mix of all.
+        speaker: What its words are labelled with; None where it is all there is.
+    """
+
+    track: int = 0
+    channel: int | None = None
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """How one recording is made to fit.
 
     Attributes:
         longest_seconds: Of a piece; infinite where nothing limits it.
-        channels: None stands for the mean of all; else the channels that are transcribed apart.
     """
 
     format: Format
     longest_seconds: float
-    channels: tuple[int | None, ...] = (None,)
+    sources: tuple[Source, ...] = (Source(),)
 
 
 def is_taken(provider_type: str, recording: Recording) -> bool:
-    """Whether a provider of this type takes *recording*'s container and codec as they are."""
+    """Whether a provider of this type takes *recording*'s container and codec as they are.
+
+    Of several audio tracks a provider transcribes one, and which one it does not say.
+    """
     if provider_type not in _TAKEN:
         return True
+    if recording.tracks != (0,):
+        return False
     codecs = _TAKEN[provider_type].get(recording.container)
     if codecs is None or (provider_type in _SOUND_ONLY and recording.has_video):
         return False
@@ -110,20 +129,24 @@ def is_too_long(provider: ProviderConfig, seconds: float | None) -> bool:
 
 
 def decide_fit(
-    rule: FolderRule, provider: ProviderConfig, recording: Recording, size_bytes: int, *, is_split: bool
+    rule: FolderRule,
+    provider: ProviderConfig,
+    recording: Recording,
+    size_bytes: int,
+    sources: tuple[Source, ...],
 ) -> Fit | None:
     """How to make *recording* fit; None: it is sent as it is.
 
     Args:
         size_bytes: Of the file.
-        is_split: Its two channels are transcribed apart.
+        sources: What is transcribed apart; one where nothing is.
 
     Raises:
         AudioRejected: "too_large", because the rule asks for nothing that could help, or because no
             piece would be small enough.
     """
     fits = not is_too_large(provider, size_bytes)
-    if not is_split:
+    if len(sources) == 1:
         if rule.prepare == "never":
             if not fits:
                 raise too_large(provider, size_bytes)
@@ -137,7 +160,7 @@ def decide_fit(
     longest_seconds = _longest_seconds(chosen, provider)
     if longest_seconds < SHORTEST_PIECE_SECONDS:
         raise too_large(provider, size_bytes)
-    return Fit(chosen, longest_seconds, (0, 1) if is_split else (None,))
+    return Fit(chosen, longest_seconds, sources)
 
 
 def too_large(provider: ProviderConfig, size_bytes: int) -> AudioRejected:

@@ -13,6 +13,8 @@ from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from dropscribe.media.fitting import Source
+
 MISSING_AUDIO = "missing_audio"
 SPEAKERS_APART = "speakers_per_piece"
 """The provider named speakers anew in each piece: part_1_speaker_0 may or may not be part_2_speaker_0."""
@@ -28,23 +30,25 @@ class Answered:
     Attributes:
         start: Seconds from the start of the recording.
         end: As *start*.
-        channel: 0-based, or None for a piece of the whole.
+        source: What it is a piece of.
         answer: The provider's, its times from the piece's start; None where it refused the piece.
         code: Why it did; else "".
+        jumps: (seconds from the piece's start, seconds by which the recording's clock jumps there).
     """
 
     start: float
     end: float
-    channel: int | None
+    source: Source
     answer: Transcript | None
     code: str = ""
+    jumps: tuple[tuple[float, float], ...] = ()
 
 
 def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()) -> Transcript:
     """The transcript of the whole.
 
     Args:
-        parts: Channel after channel, each in the order of time; at least one with an answer.
+        parts: Source after source, each in the order of time; at least one with an answer.
         seconds: The recording's length.
         warnings: Of the decoder.
     """
@@ -52,7 +56,7 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
     first = heard[0].answer
     if first is None:
         raise ValueError("no part has an answer")
-    is_split = any(part.channel is not None for part in parts)
+    is_split = any(part.source.speaker is not None for part in parts)
     if len(parts) == 1 and not is_split:
         return replace(first, warnings=tuple(dict.fromkeys([*first.warnings, *warnings])))
     numbered = not is_split and len(heard) > 1 and any(_has_speakers(part) for part in heard)
@@ -111,18 +115,20 @@ def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
         )
         for segment in answer.segments
     )
-    if part.channel is not None:
+    if part.source.speaker is not None:
         segments = tuple(_turns(segments, words)) or _whole_turn(answer, part)
     return replace(answer, words=words, segments=segments)
 
 
 def _later(time: float | None, part: Answered) -> float | None:
-    return None if time is None else min(part.start + time, part.end)
+    if time is None:
+        return None
+    return min(part.start + time + sum(jump for at, jump in part.jumps if time >= at), part.end)
 
 
 def _speaker(told: str | None, part: Answered, number: int, *, numbered: bool) -> str | None:
-    if part.channel is not None:
-        return f"channel_{part.channel}"
+    if part.source.speaker is not None:
+        return part.source.speaker
     return f"part_{number}_{told}" if numbered and told is not None else told
 
 
@@ -130,7 +136,7 @@ def _whole_turn(answer: Transcript, part: Answered) -> tuple[Segment, ...]:
     """For a provider that tells no segments: one turn a piece, so that the channels still take turns."""
     if not answer.text.strip():
         return ()
-    return (Segment(answer.text.strip(), part.start, part.end, f"channel_{part.channel}"),)
+    return (Segment(answer.text.strip(), part.start, part.end, part.source.speaker),)
 
 
 def _turns(segments: Sequence[Segment], words: Sequence[Word]) -> Iterator[Segment]:
@@ -171,7 +177,8 @@ def _raw(part: Answered) -> dict[str, Any]:
     return {
         "start": round(part.start, 3),
         "end": round(part.end, 3),
-        "channel": part.channel,
+        "track": part.source.track,
+        "channel": part.source.channel,
         "code": part.code or None,
         "request_id": answer.request_id if answer else None,
         "raw": answer.raw if answer else None,

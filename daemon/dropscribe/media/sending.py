@@ -24,19 +24,17 @@ from dropscribe.files.audio import AudioFile
 from dropscribe.media.cuts import decide_cuts
 from dropscribe.media.fitting import is_too_large, too_large
 from dropscribe.media.joining import Answered, join
-from dropscribe.media.pieces import PieceWriter
-from dropscribe.media.survey import WINDOW_SECONDS, survey
+from dropscribe.native.decoder import WINDOW_SECONDS, PieceOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.params import ParamValue
-    from dropscribe.media.fitting import Fit
-    from dropscribe.media.pieces import Piece
+    from dropscribe.media.decoding import Decoding
+    from dropscribe.media.fitting import Fit, Source
     from dropscribe.media.spool import Spool
-    from dropscribe.media.survey import Survey
-    from dropscribe.media.threaded import Decoding
+    from dropscribe.native.decoder import Piece, Survey
     from dropscribe.providers.base import Provider
     from dropscribe.transcripts.model import Transcript
 
@@ -57,68 +55,77 @@ class PieceByPiece:
     fit: Fit
     _parts: list[Answered] = field(default_factory=list)
     _refusal: AudioRejected | None = None
-    _warning: str = ""
     _sent_at: float = 0.0
 
     async def transcribe(
-        self, params: Mapping[str, ParamValue], seconds: float | None, found: Survey | None
+        self, params: Mapping[str, ParamValue], seconds: float | None, surveys: Mapping[int, Survey]
     ) -> Transcript:
         """The joined answers.
 
         Args:
             params: As the provider gets them, for each piece.
             seconds: The recording's length as far as it is known.
-            found: Of an earlier look through it; made here where cuts need one.
+            surveys: Of earlier looks through its tracks; made here where cuts need one.
 
         Raises:
             ProviderError: A piece's temporary failure, or the first refusal where all are refused.
             AudioChanged, OSError: As :meth:`Provider.transcribe`, and the spool's disk.
         """
-        cuts = await self._cuts(seconds, found)
+        cuts = {
+            source.track: await self._cuts(source.track, seconds, surveys.get(source.track))
+            for source in self.fit.sources
+        }
         sha256 = await self.decoding.audio.ensure_sha256()
         told = {"provider": self.config.name, "name": os.fsdecode(self.decoding.audio.name)}
-        count = (len(cuts) + 1) * len(self.fit.channels)
+        count = sum(len(cuts[source.track]) + 1 for source in self.fit.sources)
         log.info("recording.prepared", **told, codec=self.fit.format.codec, pieces=count)
-        for channel in self.fit.channels:
-            await self._send_channel(channel, cuts, sha256, params)
+        for source in self.fit.sources:
+            await self._send_source(source, cuts[source.track], sha256, params)
         if self._refusal is not None and all(part.answer is None for part in self._parts):
             raise self._refusal
         self.spool.mark_whole(sha256)
         length = max(part.end for part in self._parts)
-        return join(self._parts, length, [self._warning] if self._warning else [])
+        warning = self.decoding.decoder.warning
+        return join(self._parts, length, [warning] if warning else [])
 
-    async def _cuts(self, seconds: float | None, found: Survey | None) -> list[float]:
+    async def _cuts(self, track: int, seconds: float | None, found: Survey | None) -> list[float]:
         longest = self.fit.longest_seconds
-        if longest == math.inf or (seconds is not None and seconds <= longest):
+        if longest == math.inf or (seconds is not None and seconds <= longest and track == 0):
             return []
         # A look that ended at the first sound says nothing of the rest.
         if found is None or not found.is_whole:
-            reader, stop = self.decoding.audio.reader(), self.decoding.stop
-            found = await self.decoding.run(lambda: survey(reader, stop))
-        return decide_cuts(found.loudness, WINDOW_SECONDS, found.seconds, longest)
+            decoder = self.decoding.decoder
+            found = await self.decoding.run(lambda: decoder.survey(track))
+        return decide_cuts(found.loudness, WINDOW_SECONDS, found.sound_seconds, longest)
 
-    async def _send_channel(
-        self, channel: int | None, cuts: list[float], sha256: str, params: Mapping[str, ParamValue]
+    async def _send_source(
+        self, source: Source, cuts: list[float], sha256: str, params: Mapping[str, ParamValue]
     ) -> None:
-        keys = [self._key(params, channel, cuts, number) for number in range(len(cuts) + 1)]
+        keys = [self._key(params, source, cuts, number) for number in range(len(cuts) + 1)]
         kept = [self.spool.read_answer(sha256, key) for key in keys]
         known = {number for number, answer in enumerate(kept) if answer is not None}
-        reader, stop = self.decoding.audio.reader(), self.decoding.stop
-        writer = PieceWriter(reader, stop, self.fit.format, self._new_file_for(cuts))
-        pieces = writer.pieces(cuts, channel, known)
+        form = self.fit.format
+        order = PieceOrder(
+            source.track, source.channel, cuts, known, form.container, form.codec, form.options
+        )
+        pieces = self.decoding.decoder.encode(order, self._new_file_for(cuts))
         try:
             while (piece := await self.decoding.run(lambda: next(pieces, None))) is not None:
+                if piece.number >= len(keys):
+                    raise AudioRejected("undecodable", "the decoder gave no usable answer")
                 if piece.file is None:
-                    self._parts.append(Answered(piece.start, piece.end, channel, kept[piece.number]))
+                    self._add(piece, source, kept[piece.number])
                 else:
-                    await self._send(piece, channel, sha256, keys[piece.number], params)
+                    await self._send(piece, source, sha256, keys[piece.number], params)
         finally:
-            with contextlib.suppress(ValueError):  # its thread still works: it ends by the stop sign
+            with contextlib.suppress(ValueError):  # its thread still runs: it ends with the worker
                 pieces.close()
-        self._warning = writer.warning or self._warning
+
+    def _add(self, piece: Piece, source: Source, answer: Transcript | None, code: str = "") -> None:
+        self._parts.append(Answered(piece.start, piece.end, source, answer, code, piece.jumps))
 
     async def _send(
-        self, piece: Piece, channel: int | None, sha256: str, key: str, params: Mapping[str, ParamValue]
+        self, piece: Piece, source: Source, sha256: str, key: str, params: Mapping[str, ParamValue]
     ) -> None:
         try:
             with self._opened(piece) as audio:
@@ -129,11 +136,11 @@ class PieceByPiece:
         except AudioRejected as refusal:
             log.warning("piece.refused", provider=self.config.name, code=refusal.code, start=piece.start)
             self._refusal = self._refusal or refusal
-            self._parts.append(Answered(piece.start, piece.end, channel, None, refusal.code))
+            self._add(piece, source, None, refusal.code)
             return
         if not self.decoding.audio.recheck():
             raise AudioChanged(self.decoding.audio.name, "changed while it was being transcribed")
-        self._parts.append(Answered(piece.start, piece.end, channel, answer))
+        self._add(piece, source, answer)
         try:
             await self.decoding.run(lambda: self.spool.write_answer(sha256, key, answer))
         except OSError as error:
@@ -160,9 +167,7 @@ class PieceByPiece:
             await asyncio.sleep(max(0.0, self._sent_at + gap_seconds - time.monotonic()))
         self._sent_at = time.monotonic()
 
-    def _key(
-        self, params: Mapping[str, ParamValue], channel: int | None, cuts: list[float], number: int
-    ) -> str:
+    def _key(self, params: Mapping[str, ParamValue], source: Source, cuts: list[float], number: int) -> str:
         """A digest of all that shapes the answer to one piece, its source's content aside."""
         shaping = [
             self.config.type,
@@ -170,7 +175,8 @@ class PieceByPiece:
             self.config.model,
             sorted(params.items()),
             self.fit.format.codec,
-            channel,
+            source.track,
+            source.channel,
             cuts[:number][-1:],
             cuts[number : number + 1],
         ]

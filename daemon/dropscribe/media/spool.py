@@ -15,13 +15,15 @@ import stat
 import tempfile
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from dropscribe.files.writing import sync_folder
-from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
+from dropscribe.transcripts.stored import parse_transcript
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dropscribe.transcripts.model import Transcript
 
 SPARE_BYTES = 64 * 2**20
 """What stays free: the queue is on the same disk, and must be able to keep an answer."""
@@ -75,7 +77,7 @@ class Spool:
         """The answer to one piece of the recording, if it has been paid for."""
         try:
             with open(self._path(sha256, key), encoding="utf-8") as file:
-                return _parsed(json.load(file))
+                return parse_transcript(json.load(file))
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -118,14 +120,3 @@ class Spool:
 
 def _kept_seconds(folder: str) -> float:
     return WHOLE_SECONDS if os.path.lexists(os.path.join(folder, _WHOLE)) else KEPT_SECONDS
-
-
-def _parsed(kept: dict[str, Any]) -> Transcript:
-    parsed = {
-        **kept,
-        "segments": tuple(Segment(**item) for item in kept["segments"]),
-        "words": tuple(Word(**item) for item in kept["words"]),
-        "warnings": tuple(kept["warnings"]),
-        "missing": tuple(Missing(**item) for item in kept["missing"]),
-    }
-    return Transcript(**parsed)

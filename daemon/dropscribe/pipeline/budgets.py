@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import day_of, stops_of
 from dropscribe.core.model import Scope, ScopeKind, Spending
-from dropscribe.files.durations import probe_file
+from dropscribe.native.durations import probe_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,8 +86,7 @@ class Budgets:
         if known := [end for end in ends if end is not None]:
             return max(known)
         loop = asyncio.get_running_loop()
-        with audio.reader() as file:
-            return await loop.run_in_executor(self._disks.of(job.folder), probe_file, file)
+        return await loop.run_in_executor(self._disks.of(job.folder), probe_seconds, audio.fileno())
 
 
 def _was_not_sent(transcript: Transcript) -> bool:

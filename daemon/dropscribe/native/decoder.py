@@ -1,0 +1,243 @@
+"""What the daemon asks worker processes about one open recording.
+
+Guarantees: whatever decoding does to the worker is an error of this recording or of the machine, never a
+crash here; numbers that come back are checked before anything is decided by them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+from array import array
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from dropscribe.core.errors import AudioRejected, ProviderUnusable, TemporaryFailure
+from dropscribe.native.process import WorkerDied, WorkerPool
+from dropscribe.native.recording import RawForm, Recording, parse_recording
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+
+    from dropscribe.native.messages import Message
+    from dropscribe.native.process import Worker
+
+IDLE_SECONDS = 30.0
+SILENCE_SECONDS = 300.0
+"""A decoder that does not say for so long that it is at work waits for a disk that does not answer."""
+
+WINDOW_SECONDS = 0.1
+
+_POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a look through a track showed.
+
+    Attributes:
+        sound_seconds: Length of what is decoded, gaps of the file's clock left out.
+        end_seconds: When it ends on the file's clock.
+        loudness: Mean square of each window of 0.1 s, in its loudest channel; 1.0 is full scale.
+        channels_differ: A second channel holds something else than the first.
+        is_whole: False where the look ended early, at a sound or at an error.
+    """
+
+    sound_seconds: float
+    end_seconds: float
+    loudness: Sequence[float]
+    channels_differ: bool
+    is_whole: bool
+
+    @property
+    def loudest_dbfs(self) -> float:
+        """Level of the loudest window; -200 for digital silence."""
+        loudest = max(self.loudness, default=0.0)
+        return max(-200.0, 10 * math.log10(loudest)) if loudest > 0 else -200.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One encoded piece.
+
+    Attributes:
+        start: Seconds on the file's clock.
+        end: As *start*.
+        jumps: (seconds from the piece's start, seconds by which the file's clock jumps there).
+        file: Open, without a name; None for a piece that was to be skipped.
+    """
+
+    number: int
+    start: float
+    end: float
+    file: BinaryIO | None
+    jumps: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PieceOrder:
+    """What to encode.
+
+    Attributes:
+        track: Number of the audio track.
+        channel: None for the mix of all.
+        cuts: Seconds of sound at which pieces end.
+        skipped: Numbers of pieces that are not needed.
+        container: FFmpeg's name, as *codec*.
+    """
+
+    track: int
+    channel: int | None
+    cuts: Sequence[float]
+    skipped: Collection[int]
+    container: str
+    codec: str
+    options: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(slots=True)
+class Decoder:
+    """One open recording; all methods block, and only :meth:`cancel` may be called from another thread."""
+
+    descriptor: int
+    form: RawForm | None = None
+    warning: str = ""
+    _workers: set[Worker] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_cancelled: bool = False
+
+    def describe(self, *, listen: bool = True) -> Recording:
+        """What the headers say.
+
+        Args:
+            listen: Look for silent tracks where there are several.
+
+        Raises:
+            AudioRejected: "undecodable", or "no_audio_stream".
+            TemporaryFailure, ProviderUnusable, OSError: The machine's trouble.
+        """
+        (result,) = self._call("describe", {"listen": listen})
+        with _checked():
+            return parse_recording(result.body, os.fstat(self.descriptor).st_size)
+
+    def survey(self, track: int, *, until_dbfs: float | None = None) -> Survey:
+        """Look through a track, up to the first window above *until_dbfs* where it is given.
+
+        Raises:
+            AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`.
+        """
+        *parts, result = self._call("survey", {"track": track, "until_dbfs": until_dbfs})
+        with _checked():
+            loudness = array("f")
+            for part in parts:
+                loudness.frombytes(part.payload)
+            return Survey(
+                sound_seconds=_seconds(result.body["sound_seconds"]),
+                end_seconds=_seconds(result.body["end_seconds"]),
+                loudness=loudness,
+                channels_differ=bool(result.body["channels_differ"]),
+                is_whole=bool(result.body["is_whole"]),
+            )
+
+    def encode(self, order: PieceOrder, make_file: Callable[[], BinaryIO]) -> Generator[Piece, None, None]:
+        """The pieces of a track, one after another; sets :attr:`warning`.
+
+        The worker waits while a piece is being used: no more than one is made at a time.
+
+        Raises:
+            AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`, and the disk's.
+        """
+        file: BinaryIO | None = None
+        try:
+            for message in self._call("encode", asdict(order) | {"skipped": list(order.skipped)}):
+                if message.kind == "write":
+                    file = file or make_file()
+                    _write_at(file, int(message.body["at"]), message.payload)
+                elif message.kind == "piece":
+                    with _checked():
+                        piece = _piece(message.body, file)
+                    file = None
+                    yield piece
+                else:
+                    self.warning = str(message.body["warning"])[:40] or self.warning
+        finally:
+            if file is not None:
+                file.close()
+
+    def cancel(self) -> None:
+        """End what runs, from any thread; the recording is not decoded any more."""
+        with self._lock:
+            self._is_cancelled = True
+            for worker in self._workers:
+                worker.kill()
+
+    def _call(self, operation: str, arguments: Mapping[str, Any]) -> Iterator[Message]:
+        body = {"form": self.form and asdict(self.form), **arguments}
+        try:
+            with _POOL.worker() as worker, self._cancellable(worker):
+                yield from worker.request(operation, body, self.descriptor, silence_seconds=SILENCE_SECONDS)
+        except WorkerDied as death:
+            raise error_of(death) from death
+        except MemoryError as error:
+            raise AudioRejected("undecodable", "it takes more memory than a recording may") from error
+
+    @contextlib.contextmanager
+    def _cancellable(self, worker: Worker) -> Iterator[None]:
+        with self._lock:
+            if self._is_cancelled:
+                raise TemporaryFailure("interrupted", "the recording is not wanted any more")
+            self._workers.add(worker)
+        try:
+            yield
+        finally:
+            with self._lock:  # from now on the worker may be another recording's
+                self._workers.discard(worker)
+
+
+def error_of(death: WorkerDied) -> AudioRejected | TemporaryFailure | ProviderUnusable:
+    """What the end of a worker says about the recording or the machine."""
+    if death.is_stalled:
+        return TemporaryFailure("worker_stalled", death.cause)
+    if death.cause == "SIGKILL":
+        reason = "the system ended the worker process, probably because memory ran out"
+        return TemporaryFailure("out_of_memory", reason)
+    if death.phase == "starting":
+        return TemporaryFailure("worker_failed", f"the worker process did not start: {death.cause}")
+    if death.phase == "loading":
+        reason = (
+            f"the engine crashed before it had read anything ({death.cause}): it may not suit this machine"
+        )
+        return ProviderUnusable("engine_crashed", reason)
+    if death.cause == "SIGXCPU":
+        return AudioRejected("undecodable", "it takes more processor time than a recording may")
+    return AudioRejected("undecodable", f"the decoder crashed on it ({death.cause})")
+
+
+@contextlib.contextmanager
+def _checked() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise AudioRejected("undecodable", "the decoder gave no usable answer") from error
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(value)
+    return float(value)
+
+
+def _piece(body: Mapping[str, Any], file: BinaryIO | None) -> Piece:
+    if (file is not None) != bool(body["is_written"]):
+        raise ValueError("a piece without content")
+    jumps = tuple((_seconds(at), _seconds(jump)) for at, jump in body["jumps"])
+    return Piece(int(body["number"]), _seconds(body["start"]), _seconds(body["end"]), file, jumps)
+
+
+def _write_at(file: BinaryIO, offset: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        count = os.pwrite(file.fileno(), rest, offset)
+        rest, offset = rest[count:], offset + count

@@ -1,0 +1,165 @@
+"""Encodes a track, or one of its channels, anew in pieces: mono, 16 kHz, FLAC or Opus.
+
+Runs in a worker process only, which cannot write to any file: what the encoder writes is sent to the daemon.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import av
+import numpy as np
+
+from dropscribe.core.errors import AudioRejected
+from dropscribe.native.mono import mono
+from dropscribe.native.recording import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from dropscribe.native.samples import Samples, Track
+
+_NEW_RUN_SECONDS = 0.05
+
+
+class Output(Protocol):
+    """Where an encoded piece goes."""
+
+    def write_at(self, offset: int, content: bytes) -> None:
+        """Write *content* at *offset* of the current piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Container, codec and the codec's options, in FFmpeg's names."""
+
+    container: str
+    codec: str
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class EncodedPiece:
+    """One piece as it came out.
+
+    Attributes:
+        start: Seconds on the file's clock.
+        end: As *start*; of the last piece, the real end.
+        jumps: (seconds from the piece's start, seconds by which the file's clock jumps there).
+        is_written: False for one that was to be skipped.
+    """
+
+    number: int
+    start: float
+    end: float
+    jumps: list[tuple[float, float]] = field(default_factory=list)
+    is_written: bool = True
+
+
+def encoded_pieces(
+    track: Track,
+    channel: int | None,
+    cuts: Sequence[float],
+    skipped: Collection[int],
+    encoding: Encoding,
+    output: Output,
+) -> Iterator[EncodedPiece]:
+    """The pieces between *cuts*, one after another.
+
+    Args:
+        cuts: Seconds of sound, gaps of the file's clock left out.
+        skipped: Numbers of pieces that are not needed.
+
+    Raises:
+        AudioRejected: As :meth:`Track.stretches`.
+    """
+    ends = [*(round(cut * SAMPLE_RATE_HZ) for cut in cuts), math.inf]
+    position = 0
+    piece: EncodedPiece | None = None
+    number = 0
+    encoder: _Encoder | None = None
+    for heard in mono(track, channel):
+        samples, at_seconds = heard.samples, heard.at_seconds
+        while len(samples):
+            if piece is None:
+                piece = EncodedPiece(number, at_seconds, at_seconds, is_written=number not in skipped)
+                encoder = _Encoder(encoding, output) if piece.is_written else None
+                begin = position
+            elif at_seconds - piece.end > _NEW_RUN_SECONDS:
+                piece.jumps.append(((position - begin) / SAMPLE_RATE_HZ, at_seconds - piece.end))
+            count = int(min(len(samples), ends[number] - position))
+            if encoder is not None:
+                encoder.write(samples[:count])
+            samples, position = samples[count:], position + count
+            at_seconds += count / SAMPLE_RATE_HZ
+            piece.end = at_seconds
+            if position == ends[number]:
+                yield _finished(piece, encoder)
+                piece, encoder, number = None, None, number + 1
+    if piece is not None:
+        yield _finished(piece, encoder)
+
+
+def _finished(piece: EncodedPiece, encoder: _Encoder | None) -> EncodedPiece:
+    if encoder is not None:
+        encoder.finish()
+    return piece
+
+
+class _Encoder:
+    """Samples → one encoded piece."""
+
+    def __init__(self, encoding: Encoding, output: Output) -> None:
+        self._container: Any = av.open(_Writer(output), "w", format=encoding.container)
+        self._stream: Any = self._container.add_stream(
+            encoding.codec, rate=SAMPLE_RATE_HZ, layout="mono", options=dict(encoding.options)
+        )
+
+    def write(self, samples: Samples) -> None:
+        """Encode some samples."""
+        numbers = np.rint(np.clip(samples * np.float32(32768), -32768, 32767)).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(numbers, format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE_HZ
+        self._mux(frame)
+
+    def finish(self) -> None:
+        """Write what is left, and the header anew where the container wants it."""
+        self._mux(None)
+        self._container.close()
+
+    def _mux(self, frame: Any) -> None:
+        try:
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+        except av.FFmpegError as error:
+            raise AudioRejected("undecodable", f"it cannot be encoded anew: {error.strerror}") from error
+
+
+class _Writer:
+    """A file for FFmpeg's muxer."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._position = 0
+        self._end = 0
+
+    def write(self, content: bytes) -> int:
+        """As a file's."""
+        content = bytes(content)
+        self._output.write_at(self._position, content)
+        self._position += len(content)
+        self._end = max(self._end, self._position)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """As a file's."""
+        return self._position

@@ -1,0 +1,112 @@
+"""Mixes a track to mono and resamples it to 16 kHz. Runs in a worker process only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+
+from dropscribe.native.recording import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dropscribe.native.samples import Samples, Stretch, Track
+
+WINDOW_SECONDS = 0.1
+SILENCE_DBFS = -200.0
+"""Stands for digital silence, whose logarithm is not finite."""
+
+_CANCELS = 0.05
+"""A mix 13 dB below what independent channels would give: two of them are each other's inverse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Some sound, mono at 16 kHz, and when it begins on the file's clock."""
+
+    at_seconds: float
+    samples: Samples
+
+
+def mono(track: Track, channel: int | None) -> Iterator[Heard]:
+    """One channel of *track*, or with None the mix of all.
+
+    Raises:
+        AudioRejected: As :meth:`Track.stretches`.
+    """
+    resampler: _Resampler | None = None
+    for stretch in track.stretches():
+        if resampler is None or not stretch.follows:
+            yield from resampler.end() if resampler else ()
+            resampler = _Resampler(stretch.at_seconds, stretch.rate_hz)
+        yield from resampler.feed(_mixed(stretch, channel))
+    yield from resampler.end() if resampler else ()
+
+
+def _mixed(stretch: Stretch, channel: int | None) -> Samples:
+    samples = stretch.samples
+    chosen: Samples
+    if len(samples) == 1 or channel is not None:
+        chosen = samples[min(channel or 0, len(samples) - 1)]
+        return chosen
+    chosen = stretch.weights @ samples
+    powers = samples.var(axis=1)
+    if float(chosen.var()) < _CANCELS * float(powers.sum()) / len(samples) ** 2:
+        chosen = samples[int(powers.argmax())]
+    return chosen
+
+
+class _Resampler:
+    """One unbroken run of sound from its own rate to 16 kHz."""
+
+    def __init__(self, at_seconds: float, rate_hz: int) -> None:
+        self._at_seconds = at_seconds
+        self._rate_hz = rate_hz
+        self._count = 0
+        self._filter: Any = None
+        if rate_hz != SAMPLE_RATE_HZ:
+            self._filter = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
+
+    def feed(self, samples: Samples) -> Iterator[Heard]:
+        """What comes out for *samples*."""
+        if self._filter is None:
+            yield self._heard(samples)
+            return
+        array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
+        frame.sample_rate = self._rate_hz
+        yield from self._filtered(frame)
+
+    def end(self) -> Iterator[Heard]:
+        """What the filter has kept back."""
+        if self._filter is not None and self._count:
+            yield from self._filtered(None)
+
+    def _filtered(self, frame: Any) -> Iterator[Heard]:
+        for out in self._filter.resample(frame):
+            yield self._heard(out.to_ndarray().reshape(-1))
+
+    def _heard(self, samples: Samples) -> Heard:
+        at_seconds = self._at_seconds + self._count / SAMPLE_RATE_HZ
+        self._count += len(samples)
+        return Heard(at_seconds, samples)
+
+
+def loudness(samples: Samples, window: int) -> Samples:
+    """Mean square of each whole *window* of (channels, samples), in its loudest channel.
+
+    A constant offset, which some recorders add, is no sound.
+    """
+    count = samples.shape[1] // window
+    windows = samples[:, : count * window].reshape(len(samples), count, window)
+    found: Samples = windows.var(axis=2).max(axis=0)
+    return found
+
+
+def dbfs(mean_square: float) -> float:
+    """A mean square in decibels; 0 is the loudest there is."""
+    return 10 * math.log10(mean_square) if mean_square > 10 ** (SILENCE_DBFS / 10) else SILENCE_DBFS

@@ -1,0 +1,286 @@
+"""Worker processes as the daemon sees them: started on demand, one request at a time, ended when idle.
+
+Guarantees: whatever a worker does (crash, hang, nonsense), the caller gets an exception in bounded time and
+the worker is gone; no worker outlives the daemon; what a worker sends is data, never code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.core import errors
+from dropscribe.native.messages import ConnectionLost, Message, receive, send
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+START_SECONDS = 180.0
+"""For loading the native libraries, on a slow disk as well."""
+
+_END_SECONDS = 5.0
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+_PREFIXES = ("CUDA_", "NVIDIA_", "CT2_", "MKL_", "DYLD_", "LC_", "COVERAGE_")
+_RAISED = ("AudioRejected", "RuleRejected", "ProviderUnusable", "TemporaryFailure")
+
+
+class WorkerDied(Exception):
+    """Raised when a worker ends, or is ended, before it has answered.
+
+    Attributes:
+        phase: What it said last that it was doing: "starting", "loading", "decoding", "recognising".
+        cause: "SIGSEGV", "exit status 1", "no progress for 600 s".
+        is_stalled: It made no progress and was killed for it.
+    """
+
+    def __init__(self, phase: str, cause: str, *, is_stalled: bool = False) -> None:
+        super().__init__(f"the worker process ended while {phase}: {cause}")
+        self.phase = phase
+        self.cause = cause
+        self.is_stalled = is_stalled
+
+
+class WorkerBug(Exception):
+    """Raised for an exception in the worker that nothing there expected; holds its traceback as text."""
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, folders: Sequence[str], *, has_gpu: bool) -> None:
+        """Start the process; it may read *folders* beside Python's own.
+
+        Raises:
+            WorkerDied: It did not start.
+            ProviderUnusable: Code "engine_missing": its libraries are not there.
+        """
+        ours, theirs = socket.socketpair()
+        life_read, self._life = os.pipe()
+        self._connection = ours
+        self._phase = "starting"
+        passed = (theirs.fileno(), life_read)
+        command = [sys.executable, "-P", "-m", "dropscribe.native", *map(str, passed), str(int(has_gpu))]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                [*command, *folders],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=passed,
+                start_new_session=True,  # a Ctrl-C on the terminal is the daemon's to handle
+                env=_environment(),
+                cwd="/",
+            )
+        except BaseException:
+            ours.close()
+            os.close(self._life)
+            raise
+        finally:
+            theirs.close()
+            os.close(life_read)
+        try:
+            self._answer(START_SECONDS)
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def request(
+        self, operation: str, arguments: Mapping[str, Any], descriptor: int, *, silence_seconds: float
+    ) -> Iterator[Message]:
+        """Messages of one operation as they come; the last one is of kind "result".
+
+        Args:
+            operation: One of the worker's.
+            arguments: Plain JSON values.
+            descriptor: The open recording; stays open here.
+            silence_seconds: Without a message for so long the worker is ended.
+
+        Raises:
+            AudioRejected, RuleRejected, ProviderUnusable, TemporaryFailure, OSError: The worker's answer.
+            WorkerDied: No answer.
+        """
+        try:
+            send(self._connection, Message(operation, dict(arguments), descriptor=descriptor))
+        except ConnectionLost:
+            raise self._death() from None
+        while True:
+            message = self._answer(silence_seconds)
+            yield message
+            if message.kind == "result":
+                return
+
+    def kill(self) -> None:
+        """End the process without waiting for its end, from any thread; safe to call twice."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """End the process and wait for its end, in bounded time; safe to call twice."""
+        self.kill()
+        # A process that hangs in a system call on a dead mount ends when the kernel lets it.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+
+    def close(self) -> None:
+        """End the process and free the descriptors; nothing may use this worker any more."""
+        self.end()
+        self._connection.close()
+        if self._life >= 0:
+            os.close(self._life)
+            self._life = -1
+
+    def _answer(self, seconds: float) -> Message:
+        self._connection.settimeout(seconds)
+        while True:
+            try:
+                message = receive(self._connection)
+            except TimeoutError:
+                self.end()
+                raise WorkerDied(self._phase, f"no progress for {seconds:.0f} s", is_stalled=True) from None
+            except ConnectionLost:
+                raise self._death() from None
+            if message.kind != "phase":
+                break
+            self._phase = str(message.body.get("phase"))[:40]
+        if message.kind == "error":
+            raise _error(message.body)
+        return message
+
+    def _death(self) -> WorkerDied:
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.end()
+            return WorkerDied(self._phase, "it sent what is no message")
+        cause = f"exit status {status}" if status >= 0 else _signal_name(-status)
+        return WorkerDied(self._phase, cause)
+
+
+class WorkerPool:
+    """Workers of one kind, kept for a while after their last request."""
+
+    def __init__(self, folders: Sequence[str] = (), *, idle_seconds: float, has_gpu: bool = False) -> None:
+        self._folders = tuple(folders)
+        self._idle_seconds = idle_seconds
+        self._has_gpu = has_gpu
+        self._idle: list[tuple[float, Worker]] = []
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._is_closed = False
+
+    @property
+    def idle_count(self) -> int:
+        """Processes that wait for work."""
+        with self._lock:
+            return len(self._idle)
+
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[Worker]:
+        """A worker for one request or several; after an exception it is ended and not used again.
+
+        Raises:
+            WorkerDied, ProviderUnusable: As :class:`Worker`.
+        """
+        worker = self._take() or Worker(self._folders, has_gpu=self._has_gpu)
+        try:
+            yield worker
+        except (errors.AudioRejected, errors.RuleRejected):
+            self._give_back(worker)  # an answer as good as any other
+            raise
+        except BaseException:
+            worker.close()
+            raise
+        self._give_back(worker)
+
+    def close(self) -> None:
+        """End the idle workers; those at work are ended when they are done. Safe to call twice."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+            if self._timer is not None:
+                self._timer.cancel()
+        for _, worker in idle:
+            worker.close()
+
+    def _take(self) -> Worker | None:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                _, worker = self._idle.pop()
+            if worker.is_alive:
+                return worker
+            worker.close()
+
+    def _give_back(self, worker: Worker) -> None:
+        with self._lock:
+            is_kept = not self._is_closed and self._idle_seconds > 0 and worker.is_alive
+            if is_kept:
+                self._idle.append((time.monotonic(), worker))
+                self._start_timer()
+        if not is_kept:
+            worker.close()
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(self._idle_seconds, self._end_idle)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            self._timer = None
+            limit = time.monotonic() - self._idle_seconds
+            ended = [worker for since, worker in self._idle if since <= limit]
+            self._idle = [(since, worker) for since, worker in self._idle if since > limit]
+            if self._idle:
+                self._start_timer()
+        for worker in ended:
+            worker.close()
+
+
+def _environment() -> dict[str, str]:
+    """Without keys and tokens: nothing that the worker needs is secret."""
+    kept = {
+        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)
+    }
+    return {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **kept}
+
+
+def _error(body: Mapping[str, Any]) -> Exception:
+    name, code, reason = str(body.get("type")), str(body.get("code"))[:100], str(body.get("reason"))[:500]
+    if name == "OSError":
+        number = body.get("errno")
+        return OSError(number if isinstance(number, int) else 0, reason)
+    if name == "MemoryError":
+        return MemoryError()
+    if name in _RAISED:
+        error: Exception = getattr(errors, name)(code, reason)
+        return error
+    return WorkerBug(str(body.get("trace"))[:20_000])
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

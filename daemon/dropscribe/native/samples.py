@@ -1,0 +1,269 @@
+"""Decodes one audio track into stretches of samples on the file's own clock. Runs in a worker process only.
+
+A stretch is about a second of sound: floats in ±1, one row a channel, at the track's own rate, with the time
+at which it begins. Short gaps in the track's clock are filled with silence; after a long one the next stretch
+simply begins later.
+
+Guarantees: bounded memory, whatever the length; every sample is a finite number; PyAV 12 to 19 and newer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+
+from dropscribe.core.errors import AudioRejected
+from dropscribe.native.container import check_shape, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dropscribe.native.recording import RawForm
+
+STRETCH_SECONDS = 1.0
+GAP_SECONDS = 0.1
+"""Smaller differences between the clock and the number of samples are rounding and drift."""
+
+FILLED_SECONDS = 5.0
+"""Longer gaps are not filled: nobody wants to pay for hours of silence that were never recorded."""
+
+_PROGRESS_STRETCHES = 60
+MAX_FRAME_SAMPLES = 8 * 2**20
+
+_ABSOLUTE_CLOCKS = ("mov,", "matroska", "asf", "avi")
+"""Containers whose time zero is where the presentation begins, even if the audio begins later."""
+
+_MAX_START_SECONDS = 7 * 86400.0
+"""A later start is a time of day or a counter, and not a pause before the recording."""
+
+_SCALES = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0}
+
+Samples = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A piece of sound.
+
+    Attributes:
+        at_seconds: When it begins, on the file's clock.
+        samples: (channels, samples).
+        weights: Of each channel in a mix to mono; they add up to 1.
+        follows: It continues the stretch before it without a break.
+    """
+
+    at_seconds: float
+    samples: Samples
+    rate_hz: int
+    weights: Samples
+    follows: bool
+
+
+class Track:
+    """One pass over one audio track.
+
+    Attributes:
+        warning: "" so far, "truncated_audio" when decoding ended in an error, "damaged_audio" when it
+            went on after one.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        form: RawForm | None = None,
+        number: int = 0,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take track *number* of an open file.
+
+        Args:
+            form: Of content without a header.
+            progress: Called every minute of sound.
+        """
+        self._descriptor = descriptor
+        self._form = form
+        self._number = number
+        self._progress = progress
+        self._stretches = 0
+        self._gain = 1.0
+        self._error = ""
+        self.warning = ""
+
+    def stretches(self) -> Iterator[Stretch]:
+        """The track from its start to its end.
+
+        Raises:
+            AudioRejected: "undecodable", or "no_audio_stream".
+        """
+        any_sound = False
+        with opened(self._descriptor, self._form) as container:
+            stream = container.streams.audio[self._number]
+            check_shape(stream.codec_context.sample_rate or 0, stream.codec_context.channels)
+            gatherer = _Gatherer(_Clock(_zero_seconds(container)))
+            for frame in self._frames(container, stream):
+                for stretch in gatherer.add(frame):
+                    any_sound = True
+                    yield self._sane(stretch)
+            for stretch in gatherer.rest():
+                any_sound = True
+                yield self._sane(stretch)
+        if not any_sound:
+            raise AudioRejected("undecodable", self._error or "there is no audio in it")
+
+    def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                self._note(error)
+                return
+            if packet is None:
+                return
+            yield from self._decoded(packet)
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        try:
+            frames: list[Any] = packet.decode()
+        except av.FFmpegError as error:
+            self._note(error)
+            return []
+        if frames and self._error:
+            self.warning = "damaged_audio"
+        return frames
+
+    def _note(self, error: Any) -> None:
+        self._error = error.strerror or str(error)
+        self.warning = "truncated_audio"
+
+    def _sane(self, stretch: Stretch) -> Stretch:
+        """NaN, infinities and floats far above full scale made fit for a model."""
+        self._stretches += 1
+        if self._stretches % _PROGRESS_STRETCHES == 0:
+            self._progress()
+        samples = stretch.samples
+        peak = float(np.abs(samples).max(initial=0.0))
+        if not np.isfinite(peak):
+            samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+            peak = float(np.abs(samples).max(initial=0.0))
+        if peak > 1.0:
+            # The loudest thousandth may be garbage and is clipped; above that the whole is too loud.
+            place = -1 - samples.size // 1000
+            usual = float(np.partition(np.abs(samples).ravel(), place)[place])
+            self._gain = min(self._gain, 1.0 / max(usual, 1.0))
+        if peak > 1.0 or self._gain < 1.0:
+            samples = np.clip(samples * np.float32(self._gain), -1.0, 1.0)
+        if samples is stretch.samples:
+            return stretch
+        return Stretch(stretch.at_seconds, samples, stretch.rate_hz, stretch.weights, stretch.follows)
+
+
+class _Clock:
+    """Turns a frame's time stamp into "how much silence comes before it"."""
+
+    def __init__(self, zero_seconds: float) -> None:
+        self._shift = -zero_seconds
+        self.now = 0.0
+
+    def gap_before(self, frame: Any) -> float:
+        """Seconds between the end of what came so far and *frame*; 0.0 where they meet."""
+        if frame.pts is None or not frame.time_base:
+            return 0.0
+        told = float(frame.pts * frame.time_base) + self._shift
+        ahead = told - self.now
+        if ahead < -1.0 or ahead > _MAX_START_SECONDS:
+            self._shift -= ahead  # the clock was set back, or is none: count on from here
+            return 0.0
+        return ahead if ahead > GAP_SECONDS else 0.0
+
+
+def _zero_seconds(container: Any) -> float:
+    start = (container.start_time or 0) / av.time_base
+    is_absolute = container.format.name.startswith(_ABSOLUTE_CLOCKS)
+    return 0.0 if is_absolute and 0.0 <= start <= _MAX_START_SECONDS else start
+
+
+class _Gatherer:
+    """Puts frames together to stretches of one shape each; gaps are filled or left."""
+
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
+        self._waiting: list[Samples] = []
+        self._shape: tuple[int, int, str] | None = None
+        self._names: list[str] = []
+        self._count = 0
+        self._began = 0.0
+        self._follows = False
+
+    def add(self, frame: Any) -> Iterator[Stretch]:
+        """Take one more frame; yields the stretches that are complete."""
+        samples = _array(frame)
+        rate_hz, channels = frame.sample_rate, len(samples)
+        shape = (rate_hz, channels, frame.layout.name)
+        gap = self._clock.gap_before(frame)
+        is_break = gap > FILLED_SECONDS or gap * rate_hz * channels > MAX_FRAME_SAMPLES
+        if is_break or shape != self._shape:
+            yield from self.rest()
+            self._follows = False
+            self._shape = shape
+            self._names = [str(channel.name) for channel in frame.layout.channels]
+        if is_break:
+            self._clock.now += gap
+        elif gap:
+            samples = np.pad(samples, ((0, 0), (round(gap * rate_hz), 0)))
+        if not self._waiting:
+            self._began = self._clock.now
+        self._waiting.append(samples)
+        self._count += samples.shape[1]
+        self._clock.now += samples.shape[1] / rate_hz
+        if self._count >= STRETCH_SECONDS * rate_hz:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Stretch]:
+        """What waits for more, as a stretch."""
+        if self._waiting and self._shape:
+            joined = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting, axis=1)
+            weights = _weights(self._names, len(joined))
+            yield Stretch(self._began, joined, self._shape[0], weights, self._follows)
+            self._follows = True
+        self._waiting, self._count = [], 0
+
+
+def _array(frame: Any) -> Samples:
+    """A frame's samples as (channels, samples) floats.
+
+    Raises:
+        AudioRejected: Its shape is outside the bounds.
+    """
+    channels = len(frame.layout.channels)
+    check_shape(frame.sample_rate, channels)
+    if frame.samples * channels > MAX_FRAME_SAMPLES:
+        raise AudioRejected("undecodable", f"one frame claims {frame.samples} samples in {channels} channels")
+    name = frame.format.name
+    if channels > 8 and name.endswith("p"):
+        # PyAV reads past the eight plane pointers of a planar frame; FFmpeg itself does not.
+        (frame,) = av.AudioResampler("flt", None, None).resample(frame)
+        name = "flt"
+    found = frame.to_ndarray()
+    if not name.endswith("p"):
+        found = found.reshape(-1, channels).T
+    scale = _SCALES.get(name.removesuffix("p"))
+    if scale is None:
+        with np.errstate(over="ignore"):
+            return np.asarray(found, np.float32)
+    converted = found.astype(np.float32)
+    if name.startswith("u8"):
+        converted -= 128.0
+    return np.asarray(converted / np.float32(scale), np.float32)
+
+
+def _weights(names: list[str], channels: int) -> Samples:
+    """The down-mix that a declared layout stands for; the plain mean where none is declared."""
+    loud = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "LFE": 0.0, "LFE2": 0.0}
+    is_declared = channels > 2 and not any(name in {"NONE", "", "UNK"} for name in names)
+    weights = np.array([loud.get(name, 0.5) if is_declared else 1.0 for name in names], np.float32)
+    total = float(weights.sum())
+    return weights / total if total > 0 else np.full(channels, 1.0 / channels, np.float32)

@@ -1,0 +1,173 @@
+"""What a worker process gives up before it reads the first byte of a recording.
+
+Decoders are large C programs that parse files from strangers. A worker that one of them takes over must not
+be able to reach the network, other files, or the daemon. Which of the measures work depends on the kernel;
+each is applied where it exists: resource limits and no_new_privs everywhere, the system call filter on
+x86-64 and arm64, Landlock from Linux 5.13 on.
+
+Guarantees: must be called before any thread starts, because filter and Landlock bind the calling thread and
+what it starts; a kernel that refuses a measure is no error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import platform
+import resource
+import select
+import signal
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MIB = 2**20
+_HARD = 1
+
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050001  # SECCOMP_RET_ALLOW; SECCOMP_RET_ERRNO with EPERM
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF
+
+# Numbers of the system calls that are refused: network, other processes, programs, changes of any file.
+# linux/arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
+_REFUSED = {
+    "x86_64": (
+        0xC000003E,
+        (41, 42, 43, 49, 50, 53, 57, 58, 59, 62, 76, 82, 83, 84, 85, 86, 87, 88, 90, 91, 92, 93, 94, 101, 129,
+         133, 165, 166, 188, 189, 190, 240, 258, 259, 260, 263, 264, 265, 266, 268, 288, 297, 298, 304, 310,
+         311, 316, 321, 322, 323, 424, 425, 434, 438),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (5, 6, 7, 33, 34, 35, 36, 37, 38, 39, 40, 45, 52, 53, 54, 55, 117, 129, 138, 180, 198, 199, 200, 201,
+         202, 203, 221, 240, 241, 242, 265, 270, 271, 276, 280, 281, 282, 424, 425, 434, 438),
+    ),
+}  # fmt: skip
+
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_FOLDER, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_ALL_OF_VERSION_1 = (1 << 13) - 1
+_READABLE = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/sys/devices/system",
+    "/sys/fs/cgroup",
+    "/dev/urandom",
+)
+"""What the interpreter, the libraries and their thread pools read while they load and run."""
+
+
+def enter(folders: Iterable[str], *, has_gpu: bool) -> None:
+    """Give up network, writing, other files and new programs.
+
+    Args:
+        folders: Further folders to read: the speech model's.
+        has_gpu: A graphics driver is used, which needs its devices and sockets: only limits apply.
+    """
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CORE, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if not has_gpu:
+        _restrict_files(libc, folders)
+        _filter_system_calls(libc)
+
+
+def end_with(life: int) -> None:
+    """Have the kernel end this process as soon as the other end of the pipe *life* is closed.
+
+    SIGIO's default action is to end the process, whatever native code is doing at that moment. Unlike
+    PR_SET_PDEATHSIG this does not depend on which thread of the daemon started the worker.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(life, select.POLLHUP)
+    if poll.poll(0):
+        os._exit(0)
+
+
+def limit_memory(spare_bytes: int) -> None:
+    """Allow *spare_bytes* of address space beyond what is in use now."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    _limit(resource.RLIMIT_AS, used + spare_bytes, soft_only=True)
+
+
+def unlimit_memory() -> None:
+    """Allow what the system allows: a model is as large as the user wants it."""
+    _limit(resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS)[_HARD], soft_only=True)
+
+
+def limit_cpu(seconds: float) -> None:
+    """End the process (SIGXCPU) after *seconds* more of CPU time, all threads together."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1, soft_only=True)
+
+
+def _limit(kind: int, value: int, *, soft_only: bool = False) -> None:
+    with contextlib.suppress(ValueError, OSError):
+        hard = resource.getrlimit(kind)[_HARD]
+        inside = value if resource.RLIM_INFINITY in {hard, value} else min(value, hard)
+        resource.setrlimit(kind, (inside, hard if soft_only else inside))
+
+
+def _restrict_files(libc: ctypes.CDLL, folders: Iterable[str]) -> None:
+    version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
+    if version < 1:
+        return
+    handled = _ALL_OF_VERSION_1 | (_TRUNCATE if version >= 3 else 0)
+    attributes = ctypes.create_string_buffer(struct.pack("<Q", handled), 8)
+    rules = libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(8), 0)
+    if rules < 0:
+        return
+    for path in {*_READABLE, *_python_folders(), *folders}:
+        _allow_reading(libc, rules, path)
+    libc.syscall(_LANDLOCK_RESTRICT, rules, 0)
+    os.close(rules)
+
+
+def _python_folders() -> set[str]:
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return {path for path in (*sys.path, *libraries, sys.prefix, sys.base_prefix) if path}
+
+
+def _allow_reading(libc: ctypes.CDLL, rules: int, path: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    rights = _READ_FILE | _EXECUTE | (_READ_FOLDER if os.path.isdir(path) else 0)
+    rule = ctypes.create_string_buffer(struct.pack("<Qi", rights, descriptor), 12)
+    libc.syscall(_LANDLOCK_ADD, rules, 1, rule, 0)
+    os.close(descriptor)
+
+
+def _filter_system_calls(libc: ctypes.CDLL) -> None:
+    if platform.machine() not in _REFUSED:
+        return
+    architecture, numbers = _REFUSED[platform.machine()]
+    program = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _REFUSE), (_LOAD, 0, 0, 0)]
+    program += [(_AT_LEAST, len(numbers), 0, 0x40000000)]  # x86-64's second numbering (x32)
+    program += [(_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers, 1)]
+    program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
+    # The jumps lead to the last instruction: the one before it allows.
+    code = b"".join(struct.pack("<HBBI", *step) for step in program)
+    steps = ctypes.create_string_buffer(code, len(code))
+    header = ctypes.create_string_buffer(struct.pack("@HxxxxxxP", len(program), ctypes.addressof(steps)), 16)
+    libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0)

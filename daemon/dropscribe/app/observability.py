@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from dropscribe.app.reporter import Reporter
     from dropscribe.config.model import Config
     from dropscribe.queue.embedded.store import Store
-    from dropscribe.service.http import HttpListener
     from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Recipient
+    from dropscribe.web.listener import Listener
 
     Status = Callable[[], Awaitable[dict[str, Any]]]
     Answers = tuple[Callable[[], Awaitable[bytes]], Status, Callable[[], str], Callable[[], str]]
-    """Of :class:`dropscribe.service.http.Endpoints`."""
+    """Of :class:`dropscribe.web.endpoints.Endpoints`."""
 
 METRICS_FILE_SECONDS = 15.0
 LAST_WORDS_SECONDS = 5.0
@@ -49,7 +49,7 @@ class Health:
         self.observe_config(is_taken=True)
         self.hooks = _build_hooks(config)
         self.notifications = _build_notifications(config, store)
-        self._listener: HttpListener | None = None
+        self._listener: Listener | None = None
         self._status: Status | None = None
         self._answers: Answers | None = None
         self._restart = asyncio.Event()
@@ -78,8 +78,8 @@ class Health:
             ListenError: The new address cannot be had; nothing has changed then.
         """
         self._count(config)  # before anybody can ask
-        if self._listener and config.http and _is_same_address(config, self._config):
-            self._listener.token = _token(config)
+        if self._listener and config.http and self._listener.can_become(config.http):
+            self._listener.become(config.http)
         elif config.http != self._config.http:
             listener = await self._listen(config)
             if self._listener:
@@ -141,13 +141,13 @@ class Health:
             parts.append(self.notifications.run())
         return parts
 
-    async def _listen(self, config: Config) -> HttpListener | None:
+    async def _listen(self, config: Config) -> Listener | None:
         if config.http is None or self._answers is None:
             return None
-        from dropscribe.service.http import Endpoints, HttpListener  # noqa: PLC0415  # 1 MiB
+        from dropscribe.web.endpoints import Endpoints  # noqa: PLC0415
+        from dropscribe.web.listener import Listener  # noqa: PLC0415  # Starlette and uvicorn: 6 MiB
 
-        endpoints = Endpoints(*self._answers)
-        listener = HttpListener(config.http.host, config.http.port, endpoints, _token(config))
+        listener = Listener(config.http, Endpoints(*self._answers))
         await listener.start()
         return listener
 
@@ -176,15 +176,6 @@ class Health:
         while True:
             await self._write_metrics()
             await asyncio.sleep(METRICS_FILE_SECONDS)
-
-
-def _token(config: Config) -> str | None:
-    return config.http.token.reveal() if config.http and config.http.token else None
-
-
-def _is_same_address(one: Config, other: Config) -> bool:
-    # The port is ours already: a second listener on it would be refused.
-    return one.http is not None and other.http is not None and one.http.listen == other.http.listen
 
 
 def _build_hooks(config: Config) -> Hooks | None:

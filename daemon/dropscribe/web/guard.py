@@ -1,0 +1,226 @@
+"""Who may ask what: host names, methods, token, sessions, cross-site requests, security headers.
+
+A pure ASGI middleware around the whole application. An error inside is logged and answered with a plain
+500; the client learns nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import ipaddress
+import re
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "dropscribe_session"
+SESSION_SECONDS = 30 * 86400
+WRONG_TOKEN_SECONDS = 1.0
+MOST_WRONG_AT_ONCE = 8
+"""Wrong tokens that are being slowed down at once; more are refused without a wait."""
+SEND_SECONDS = 60.0
+"""How long a client may take to accept one piece of an answer."""
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_OPEN_PATHS = ("/login", "/static/")
+"""What is served without a token: the login form and its style."""
+
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Access:
+    """What decides who may ask; a reload may change it in place.
+
+    Attributes:
+        host: The address that the listener is bound to; "" for a unix socket.
+        token: Asked of every request where set.
+        allowed_hosts: Further values of the Host header that are answered.
+        root_path: The path prefix under which a reverse proxy serves the application.
+    """
+
+    host: str
+    token: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    root_path: str = ""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the listener."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+    def is_own_name(self, host: str) -> bool:
+        """Whether a Host header names this listener; a rebound name of a web page does not."""
+        name = _host_name(host).lower()
+        if not name:
+            return False
+        allowed = {value.lower() for value in self.allowed_hosts}
+        if name in _LOOPBACK_NAMES or name in allowed or host.lower() in allowed:
+            return True
+        if self.host and name == self.host.lower():
+            return True
+        # Bound to every address, it is reached by any of them; rebinding needs a name.
+        return self.host in {"0.0.0.0", "::"} and _is_address(name)  # noqa: S104  # compared, not bound
+
+    def has_token(self, given: str) -> bool:
+        """Whether *given* is the token, compared in constant time."""
+        token = self.token or ""
+        return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()) and bool(token)
+
+    def new_session(self, now: float) -> str:
+        """A cookie's value that proves knowledge of the token until it expires."""
+        expires = str(int(now) + SESSION_SECONDS)
+        return f"{expires}.{self._sign(expires)}"
+
+    def has_session(self, cookie: str, now: float) -> bool:
+        """Whether *cookie* was made by :meth:`new_session` under the token of now, and has not expired."""
+        expires, _, signature = cookie.partition(".")
+        if not expires.isdecimal() or not hmac.compare_digest(signature, self._sign(expires)):
+            return False
+        return now < int(expires)
+
+    def _sign(self, expires: str) -> str:
+        key = (self.token or "").encode()
+        return hmac.new(key, b"dropscribe session " + expires.encode(), hashlib.sha256).hexdigest()
+
+
+class Guard:
+    """The middleware. See the module's text."""
+
+    def __init__(self, app: ASGIApp, access: Access, clock: Callable[[], float] = time.time) -> None:
+        self._app = app
+        self._access = access
+        self._clock = clock
+        self._slowed = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass the request on and add the security headers to its answer."""
+        if scope["type"] != "http":
+            return
+        started = False
+
+        async def send_safely(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-store")
+            async with asyncio.timeout(SEND_SECONDS):
+                await send(message)
+
+        try:
+            refusal = await self._refuse(scope)
+            await (refusal or self._app)(scope, receive, send_safely)
+        except (TimeoutError, ConnectionError):
+            return  # the client went away, or does not take its answer
+        except Exception:  # whatever it is: the daemon goes on, and the client learns nothing
+            log.exception("http.failed", path=scope["path"])
+            if not started:
+                await _plain(HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, send_safely)
+
+    async def _refuse(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if not scope["raw_path"].startswith(b"/"):
+            return _plain(HTTPStatus.BAD_REQUEST)
+        if scope["method"] not in {"GET", "HEAD", "POST"}:
+            return _plain(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD, POST"})
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._access.is_own_name(hosts[0]):
+            return _plain(HTTPStatus.MISDIRECTED_REQUEST)
+        if scope["method"] == "POST" and not self._is_same_site(headers, hosts[0]):
+            return _plain(HTTPStatus.FORBIDDEN)
+        if self._access.token is None or self._is_open(scope["path"]):
+            return None
+        return await self._refuse_stranger(scope, headers)
+
+    def _is_open(self, path: str) -> bool:
+        below = path.removeprefix(self._access.root_path)
+        return below.startswith(_OPEN_PATHS)
+
+    def _is_same_site(self, headers: Headers, host: str) -> bool:
+        """Whether a POST comes from one of our own pages, or from a program that is no browser."""
+        if headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+            return False
+        origin = headers.get("origin")
+        if origin is None:
+            return True
+        named = urlsplit(origin).netloc.lower()
+        return bool(named) and named in {host.lower(), *(name.lower() for name in self._access.allowed_hosts)}
+
+    async def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
+        if self._access.has_session(_cookie(headers.get("cookie", "")), self._clock()):
+            return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if given:
+            if scheme.lower() == "bearer" and self._access.has_token(given.strip()):
+                return None
+            if refusal := await self.slow_down():
+                return refusal
+        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+            return RedirectResponse(f"{self._access.root_path}/login", HTTPStatus.SEE_OTHER)
+        return _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
+
+    async def slow_down(self) -> Response | None:
+        """Delay the answer to a wrong token; 429 where too many are being delayed already."""
+        if self._slowed >= MOST_WRONG_AT_ONCE:
+            return _plain(HTTPStatus.TOO_MANY_REQUESTS)
+        self._slowed += 1
+        try:
+            await asyncio.sleep(WRONG_TOKEN_SECONDS)
+        finally:
+            self._slowed -= 1
+        return None
+
+
+def _plain(status: HTTPStatus, headers: dict[str, str] | None = None) -> Response:
+    return PlainTextResponse(f"{status.phrase}\n", status, headers)
+
+
+def _cookie(header: str) -> str:
+    with contextlib.suppress(CookieError):
+        found = SimpleCookie(header).get(COOKIE)
+        return found.value if found else ""
+    return ""
+
+
+def _host_name(host: str) -> str:
+    """The name of a Host header, without port and brackets; "" where it is malformed."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]@/\\\s]+))(?::\d{1,5})?", host)
+    return (match[1] or match[2]) if match else ""
+
+
+def _is_address(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return False

@@ -1,0 +1,214 @@
+"""Serves an ASGI application on one address inside the daemon's event loop.
+
+Guarantees: bounded in connections, header bytes and seconds. A client that never finishes its request
+headers is cut off, and new connections take the place of the oldest unfinished ones, so that slow clients
+never keep others out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from uvicorn import Config as UvicornConfig
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from dropscribe.core.errors import ListenError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.types import ASGIApp
+
+MOST_CONNECTIONS = 256
+MOST_UNFINISHED = 32
+"""Connections whose request headers have not arrived; beyond this the oldest is cut off."""
+MOST_HEAD_BYTES = 8192
+HEAD_SECONDS = 5.0
+"""From the connection to the end of the first request's headers."""
+KEEP_ALIVE_SECONDS = 5
+CLOSE_SECONDS = 1.0
+"""How long requests that are being answered get when the listener closes."""
+
+_SOCKET_MODE = 0o660
+
+
+class WebServer:
+    """Serves an application between :meth:`start` and :meth:`close`."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int, unix_socket: Path | None = None) -> None:
+        """Prepare the server; nothing is bound yet.
+
+        Args:
+            app: The ASGI application.
+            host: A name or an address, IPv6 without brackets; ignored with *unix_socket*.
+            port: 0 lets the kernel choose.
+            unix_socket: Path of a unix socket, made with mode 0660.
+        """
+        self._host, self._port, self._unix_socket = host, port, unix_socket
+        self._config = UvicornConfig(
+            app,
+            http=H11Protocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+        )
+        self._state = ServerState()
+        self._connections = _Connections()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is bound; 0 for a unix socket."""
+        if self._server is None or self._unix_socket:
+            return self._port
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def address(self) -> str:
+        """The address as it is written in the config."""
+        if self._unix_socket:
+            return f"unix:{self._unix_socket}"
+        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+
+    async def start(self) -> None:
+        """Bind and serve.
+
+        Raises:
+            ListenError: The address is in use, or is not one of this machine.
+        """
+        # Malformed requests are answered with 400; uvicorn would write a line for each.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        loop = asyncio.get_running_loop()
+        self._config.load()
+        try:
+            if self._unix_socket:
+                self._server = await loop.create_unix_server(
+                    self._protocol, sock=_bind_unix(self._unix_socket), backlog=MOST_CONNECTIONS
+                )
+            else:
+                self._server = await loop.create_server(
+                    self._protocol, self._host, self._port, backlog=MOST_CONNECTIONS
+                )
+        except OSError as error:
+            # asyncio's own text repeats the address; the errno's does not.
+            known = error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno or 0) if known else str(error.strerror or error)
+            raise ListenError(self.address, reason) from error
+
+    async def close(self) -> None:
+        """Stop listening; answers under way get a second, then connections are cut. Safe to call twice."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        if self._unix_socket:
+            with contextlib.suppress(OSError):
+                os.unlink(self._unix_socket)
+        tasks = set(self._state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _BoundedProtocol(self._config, self._state, self._connections)
+
+
+class _Connections:
+    """All connections of a server; those whose request headers have not arrived, oldest first."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.unfinished: dict[_BoundedProtocol, None] = {}
+
+
+class _BoundedProtocol(H11Protocol):
+    """uvicorn's protocol with a limit on the time and number of unfinished requests."""
+
+    def __init__(self, config: UvicornConfig, state: ServerState, connections: _Connections) -> None:
+        super().__init__(config, state, {})
+        self._all = connections
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._all.number += 1
+        if self._all.number > MOST_CONNECTIONS:
+            transport.abort()
+            return
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, transport.abort)
+        self._all.unfinished[self] = None
+        if len(self._all.unfinished) > MOST_UNFINISHED:
+            next(iter(self._all.unfinished)).cut()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived; the first complete request headers end the time limit."""
+        super().data_received(data)
+        if self._head_timer is not None and self.cycle is not None:
+            self._finish_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._finish_head()
+        self._all.number -= 1
+        super().connection_lost(exc)
+
+    def cut(self) -> None:
+        """Drop the connection to make room for another."""
+        self._finish_head()
+        self.transport.abort()
+
+    def _finish_head(self) -> None:
+        self._all.unfinished.pop(self, None)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """A bound socket at *path*; one that a dead process left there is replaced.
+
+    Raises:
+        OSError: Somebody listens there (EADDRINUSE), something else stands there, or the folder is closed.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_dead_socket(path)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        os.chmod(path, _SOCKET_MODE)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_dead_socket(path: Path) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        return  # bind refuses it: EADDRINUSE
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            os.unlink(path)

@@ -69,14 +69,6 @@ class Access:
     allowed_hosts: tuple[str, ...] = ()
     root_path: str = ""
 
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach the listener."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
-
     def is_own_name(self, host: str) -> bool:
         """Whether a Host header names this listener; a rebound name of a web page does not."""
         name = _host_name(host).lower()

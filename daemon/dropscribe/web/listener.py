@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dropscribe.core.addresses import is_loopback
 from dropscribe.core.errors import ListenError
 from dropscribe.web.app import create_app
 from dropscribe.web.guard import Access
@@ -27,7 +28,7 @@ class Listener:
         self._access = _access_of(http)
         app = create_app(endpoints, self._access)
         self._server = WebServer(app, http.host, http.port, http.socket)
-        if not self._access.token and not http.socket and not self._access.is_loopback:
+        if not self._access.token and not http.socket and not is_loopback(http.host):
             raise ListenError(self._server.address, "beyond the loopback a token is needed")
 
     @property

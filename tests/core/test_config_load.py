@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 import dropscribe.config.build as build_module
-import dropscribe.config.find as find_module
 import dropscribe.config.params as params_module
-from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -389,27 +387,6 @@ def test_the_state_directorys_default(folder, environ, expected):
     """systemd's, the system's for a config in /etc/dropscribe, else the user's."""
     text = f"providers: {{p: {{type: local}}}}\n{FOLDERS}"
     assert config_of(text, environ, Path(folder)).state_dir == Path(expected)
-
-
-def test_the_config_is_looked_for(tmp_path, monkeypatch):
-    """-c, the variable, ./dropscribe.yaml, the system's; the error names what was looked for and `init`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(find_module, "SYSTEM_CONFIG", tmp_path / "etc.yaml")
-    with pytest.raises(ConfigError) as refused:
-        find_config(None, environ={})
-    (problem,) = refused.value.problems
-    assert "./dropscribe.yaml" in problem.message
-    assert "dropscribe init" in problem.hint
-    for name in ("etc.yaml", "dropscribe.yaml", "named.yaml", "given.yaml"):
-        (tmp_path / name).touch()
-    named = {"DROPSCRIBE_CONFIG": "named.yaml"}
-    assert find_config("given.yaml", environ=named) == Path("given.yaml")
-    assert find_config(None, environ=named) == Path("named.yaml")
-    assert find_config(None, environ={}) == Path("dropscribe.yaml")
-    (tmp_path / "dropscribe.yaml").unlink()
-    assert find_config(None, environ={}) == tmp_path / "etc.yaml"
-    with pytest.raises(ConfigError):
-        find_config("nowhere.yaml", environ=named)
 
 
 @pytest.mark.parametrize(

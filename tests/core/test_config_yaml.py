@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 import dropscribe.config.yaml as yaml_module
-from dropscribe.config.yaml import BrokenYaml, parse_yaml
-from dropscribe.config.yaml_document import MAX_NODES, Document
+from dropscribe.config.yaml import MAX_NODES, BrokenYaml, parse_yaml
+from dropscribe.config.yaml_document import Document
 from dropscribe.core.errors import ConfigError
 
 SCALARS = [
@@ -150,6 +150,29 @@ def test_an_alias_bomb_is_refused():
     with pytest.raises(ConfigError) as refused:
         data_of("\n".join(layers))
     assert refused.value.problems[0].message == f"more than {MAX_NODES} values, counting aliases"
+
+
+def merging(layers, width):
+    """Mappings that each merge all before them."""
+    yield f"a0: &a0 {{{', '.join(f'k{n}: 1' for n in range(width))}}}"
+    for layer in range(1, layers):
+        yield f"a{layer}: &a{layer} {{<<: [{', '.join(f'*a{n}' for n in range(layer))}], l{layer}: 1}}"
+
+
+@pytest.mark.parametrize(("layers", "width"), [(60, 1000), (2000, 1)])
+def test_a_merge_bomb_is_refused(layers, width):
+    """The work of `<<` is bounded too, not only what the file unfolds to."""
+    with pytest.raises(ConfigError) as refused:
+        data_of("\n".join(merging(layers, width)))
+    message = refused.value.problems[0].message
+    assert message in {f"'<<' merges more than {MAX_NODES} keys", f"more than {MAX_NODES} values"}
+
+
+def test_a_flood_of_values_is_refused():
+    """A file of a megabyte without any alias ends at the same bound."""
+    with pytest.raises(ConfigError) as refused:
+        data_of("a: [" + "[]," * 300_000 + "]")
+    assert refused.value.problems[0].message == f"more than {MAX_NODES} values"
 
 
 @pytest.mark.parametrize(

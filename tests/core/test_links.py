@@ -58,6 +58,7 @@ def test_the_url_is_found(suffix, content):
         (".webloc", b"bplist00" + b"\xff" * 40, "property list"),
         (".webloc", plistlib.dumps(["URL"]), "no url"),
         (".webloc", plistlib.dumps({"URL": 5}), "no url"),
+        (".webloc", b"<plist><dict><key>URL</key><date>yesterday</date></dict></plist>", "property list"),
         (
             ".webloc",
             b'<!DOCTYPE p [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><plist><string>&b;</string></plist>',
@@ -105,6 +106,10 @@ def test_listed_hosts_are_let_through(url, sent):
         ("https://media.example.com.evil.example/x", "does not list"),
         ("https://127.0.0.1/x", "does not list 127.0.0.1"),
         ("https://localhost/x", "does not list"),
+        ("https://evil.example%2f.media.example.com/x", "not a host name"),
+        ("https://evil.example%23.media.example.com/x", "not a host name"),
+        ("https://a;b.media.example.com/x", "not a host name"),
+        ("https://[fe80::1%25.media.example.com]/x", "does not list"),
         ("http://[::ffff:127.0.0.1]/", "does not list"),
         ("http://169.254.169.254/latest", "does not list"),
         ("http://3221225991/x", "does not list"),  # 192.0.2.7 as one number
@@ -146,7 +151,7 @@ def test_what_is_let_through_goes_to_a_listed_host(rest):
 )
 def test_what_is_no_host_is_no_pattern(text):
     """A bare wildcard, urls, and numbers that are no whole address."""
-    with pytest.raises(ValueError, match="is no host"):
+    with pytest.raises(ValueError, match="is not a host"):
         parse_host_pattern(text)
 
 

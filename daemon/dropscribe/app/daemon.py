@@ -23,6 +23,7 @@ from dropscribe.app.queue import open_when_there
 from dropscribe.app.reporter import Reporter
 from dropscribe.app.status_publisher import SelfReport
 from dropscribe.config.diff import diff_configs
+from dropscribe.config.running import store_running_config
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreBusy
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
@@ -166,6 +167,7 @@ class Daemon:
                         keep_ledger_short(self.engine, lambda: self.config.ledger_keep_seconds)
                     ),
                 ]
+                _keep_running_config(self.config)
                 log.info("daemon.ready", version=__version__, folders=len(self.config.folders))
                 self.notifier.ready(f"watching {len(self.config.folders)} folders")
                 await (self._until_nothing_more() if once else self.stop.wait())
@@ -297,6 +299,7 @@ class Daemon:
         for name in config.folders:
             if config.folders[name] != old.config.folders.get(name):
                 self.engine.probe_now(Scope(ScopeKind.FOLDER, name))
+        _keep_running_config(config)
         self.health.observe_config(is_taken=True)
         log.info("config.reloaded", changes=[str(change) for change in diff_configs(old.config, config)])
         self._news.set()
@@ -329,6 +332,14 @@ def _watched(config: Config) -> dict[str, FolderRule]:
 
 def _place_of(problem: Problem) -> str:
     return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
+
+
+def _keep_running_config(config: Config) -> None:
+    """For the commands; without it they need the file as it is on disk."""
+    try:
+        store_running_config(config)
+    except OSError as error:
+        log.warning("config.not_kept", error=str(error))
 
 
 def _limits(config: Config) -> dict[str, Any]:

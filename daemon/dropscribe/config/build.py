@@ -51,7 +51,7 @@ def build_config(document: Document, around: Surroundings, path: Path | None) ->
     builder = _Builder(Reader(document, around))
     data = {name: value for name, value in document.data.items() if value is not None}
     values = builder.reader.section((), data, Config) or {}
-    values.setdefault("state_dir", _default_state_dir(around))
+    values.setdefault("state_dir", default_state_dir(around))
     return Config(path=path, source=document.without_secrets(), **values)
 
 
@@ -71,7 +71,7 @@ def keys_of_type(kind: str) -> dict[str, Key]:
     return {name: key for name, key in keys_of(ProviderConfig).items() if not key.is_special or name in own}
 
 
-def _default_state_dir(around: Surroundings) -> Path:
+def default_state_dir(around: Surroundings) -> Path:
     """Systemd's folder, the system's for a config in /etc/dropscribe, else the user's."""
     given = around.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:

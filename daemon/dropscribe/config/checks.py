@@ -72,12 +72,11 @@ def _check_provider_names(document: Document) -> None:
         path = ("folders", rule, "provider")
         names = enumerate(written) if isinstance(written, list) else [(None, written)]
         for index, name in names:
+            here = path if index is None else (*path, index)
             if isinstance(name, str) and name and name not in known:
-                here = path if index is None else (*path, index)
-                document.report(
-                    here, f"no provider called {document.shown(here, name)}", did_you_mean(name, known)
-                )
-            elif index is not None and isinstance(written, list) and name in written[:index]:
+                message = f"no provider called {document.shown(here, name)}"
+                document.report(here, message, did_you_mean(name, known))
+            elif isinstance(written, list) and name in written[:index]:
                 document.report(here, f"'{name}' is in the list already", "name each provider once")
 
 

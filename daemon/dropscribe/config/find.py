@@ -1,4 +1,4 @@
-"""Which file is the config; nothing is read here, and nothing imported that reading takes."""
+"""Finds the config file; reads nothing of it, and imports nothing that reading needs."""
 
 from __future__ import annotations
 
@@ -14,35 +14,90 @@ if TYPE_CHECKING:
 SYSTEM_CONFIG = Path("/etc/dropscribe/config.yaml")
 LOCAL_CONFIG = Path("dropscribe.yaml")
 
+_OTHERS_MAY_WRITE = 0o022
+
 
 def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = None) -> Path:
-    """Which file is the config (CONTRACT.md §2).
+    """The config file: ``-c``, ``$DROPSCRIBE_CONFIG``, ./dropscribe.yaml, the user's, the system's.
+
+    A file that cannot be read on this way counts as absent, and so does a ./dropscribe.yaml that another
+    user could have put there: it would choose where recordings and keys are sent.
 
     Args:
-        explicit: What ``-c`` gave, or None.
+        explicit: The value of ``-c``, or None.
         environ: Default: the process's own.
 
     Raises:
-        ConfigError: There is none; names what was looked for.
+        ConfigError: There is none. The problems name the files that were skipped, and why.
     """
-    named = (environ if environ is not None else os.environ).get("DROPSCRIBE_CONFIG")
-    for path, giver in ((explicit, "-c"), (named, "$DROPSCRIBE_CONFIG")):
-        if path:
-            return _existing(Path(path), giver)
-    for candidate in (LOCAL_CONFIG, SYSTEM_CONFIG):
-        if candidate.exists():
-            return candidate
-    message = f"no config: looked for ./{LOCAL_CONFIG} and {SYSTEM_CONFIG}"
-    raise ConfigError((Problem(message, hint="'dropscribe init' writes one; -c CONFIG names another"),))
+    environ = os.environ if environ is None else environ
+    for name, giver in ((explicit, "-c"), (environ.get("DROPSCRIBE_CONFIG"), "$DROPSCRIBE_CONFIG")):
+        if name:
+            return _named(Path(name), giver)
+    candidates = [LOCAL_CONFIG, _users_config(environ), SYSTEM_CONFIG]
+    skipped = []
+    for path in candidates:
+        reason = (_why_not_trusted(path) if path == LOCAL_CONFIG else "") or _why_not_readable(path)
+        if not reason:
+            return path
+        if reason != _ABSENT:
+            skipped.append(Problem(f"skipped: {reason}", file=str(path), warning=True))
+    names = ", ".join("./dropscribe.yaml" if path == LOCAL_CONFIG else str(path) for path in candidates)
+    hint = "'dropscribe init' writes one; -c CONFIG names another"
+    raise ConfigError((Problem(f"no config: looked for {names}", hint=hint), *skipped))
 
 
-def _existing(path: Path, giver: str) -> Path:
-    if not path.exists():
-        raise ConfigError(
-            (
-                Problem(
-                    f"{giver} names {path}, and there is no such file", hint="'dropscribe init' writes one"
-                ),
-            )
-        )
-    return path
+_ABSENT = "there is no such file"
+
+
+def _named(path: Path, giver: str) -> Path:
+    """*path*, whether it can be read or not: reading it names the reason."""
+    if os.path.lexists(path) or _why_not_readable(path) != _ABSENT:
+        return path
+    hint = "'dropscribe init' writes one"
+    raise ConfigError((Problem(f"{giver} names {path}, and there is no such file", hint=hint),))
+
+
+def _users_config(environ: Mapping[str, str]) -> Path:
+    folder = environ.get("XDG_CONFIG_HOME", "")
+    if not folder.startswith("/"):
+        folder = os.path.join(environ.get("HOME", "/nonexistent"), ".config")
+    return Path(folder, "dropscribe", "config.yaml")
+
+
+def _why_not_readable(path: Path) -> str:
+    """The reason, or "" for a file that can be opened. A FIFO is not waited for."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except (FileNotFoundError, NotADirectoryError):
+        return _ABSENT
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    return ""
+
+
+def _why_not_trusted(path: Path) -> str:
+    """Why *path* could be another user's, or "" for one that only the caller or root can have written."""
+    try:
+        checked = ((path.stat(), "the file"), (path.absolute().parent.stat(), "its folder"))
+    except OSError:
+        return ""  # opening it names the reason
+    for status, what in checked:
+        if status.st_uid not in {os.geteuid(), 0}:
+            return f"{what} belongs to another user (uid {status.st_uid})"
+        if status.st_mode & _OTHERS_MAY_WRITE and not _is_private_group(status):
+            return f"other users may write to {what} (mode {status.st_mode & 0o7777:04o})"
+    return ""
+
+
+def _is_private_group(status: os.stat_result) -> bool:
+    """Whether the write bit is only the group's, and only the caller is in that group."""
+    import grp  # noqa: PLC0415 - for a file that its group may write
+    import pwd  # noqa: PLC0415 - the same
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    is_alone = group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
+    return is_alone and not status.st_mode & 0o002

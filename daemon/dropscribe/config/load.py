@@ -17,7 +17,7 @@ from dropscribe.config.yaml_document import Document
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from dropscribe.config.model import Config
 
@@ -59,33 +59,33 @@ def load_config(
         is_owned_by_root=status.st_uid == 0,
     )
     text = _decoded(content, str(path))
-    optional = [
-        is_about
-        for is_about, needed in ((_is_about_key, keys_needed), (_is_about_dsn, queue_needed))
-        if not needed
-    ]
-    return _parse(text, str(path), around, around.folder / path.name, optional)
+    return _parse(text, str(path), around, around.folder / path.name, (keys_needed, queue_needed))
 
 
 def parse_config(
-    text: str, *, folder: Path, environ: Mapping[str, str], file: str = "dropscribe.yaml"
+    text: str,
+    *,
+    folder: Path,
+    environ: Mapping[str, str],
+    file: str = "dropscribe.yaml",
+    keys_needed: bool = True,
+    queue_needed: bool = True,
 ) -> tuple[Config, tuple[Problem, ...]]:
     """As :func:`load_config`, for text in memory whose relative paths begin at *folder*."""
-    return _parse(text, file, Surroundings(folder, environ), None)
+    return _parse(text, file, Surroundings(folder, environ), None, (keys_needed, queue_needed))
 
 
 def _parse(
-    text: str,
-    file: str,
-    around: Surroundings,
-    path: Path | None,
-    optional: Sequence[Callable[[Problem], bool]] = (),
+    text: str, file: str, around: Surroundings, path: Path | None, needed: tuple[bool, bool]
 ) -> tuple[Config, tuple[Problem, ...]]:
+    keys_needed, queue_needed = needed
     document = Document(text, file, around.environ)
     config = build_config(document, around, path)
     check_config(config, document)
     found = (
-        replace(problem, warning=True) if any(is_about(problem) for is_about in optional) else problem
+        replace(problem, warning=True)
+        if (not keys_needed and _is_about_key(problem)) or (not queue_needed and _is_about_dsn(problem))
+        else problem
         for problem in document.problems
     )
     problems = tuple(sorted(dict.fromkeys(found), key=lambda p: (p.line, p.column)))

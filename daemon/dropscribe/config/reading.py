@@ -26,6 +26,8 @@ _COMMON_PARAMS = ("language", "model", "diarize", "prompt", "temperature", "word
 """Request parameters that people look for one level too high."""
 
 _LONGEST_VOCABULARY_BYTES = 100_000
+_MOST_HINTS = 100
+"""A guess takes a millisecond, and a file may have thousands of unknown keys."""
 
 
 class Reader:
@@ -62,7 +64,7 @@ class Reader:
         names = {name for each in keys.values() for name in each.names}
         for name in data:
             if name not in names:
-                hint = _unknown_key_hint(name, names)
+                hint = "" if len(self.document.problems) > _MOST_HINTS else _unknown_key_hint(name, names)
                 self.document.report((*path, name), f"unknown key '{name}'", hint, on_key=True)
         found = {each.attribute: self._key(path, data, each) for each in keys.values()}
         if any(found[each.attribute] is MISSING for each in keys.values() if _is_required(each)):

@@ -4,7 +4,7 @@ PyYAML gives the events; what they mean is decided here, because its own resolve
 there `language: no` is False, `22:30` is 1350 and `0100` is 64.
 
 Guarantees: the answer and the words of errors are the same with and without libyaml; no error quotes a
-value; depth is bounded, and an alias costs nothing here (``document.py`` bounds what it unfolds to).
+value; depth, size and the work for merges are bounded (``yaml_document.py`` bounds what aliases unfold to).
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool | None
 
 MAX_DEPTH = 40
+MAX_NODES = 20_000
+"""Values of one file; and keys that all its ``<<`` lay into mappings."""
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -121,6 +124,8 @@ class _Builder:
     def __init__(self, text: str) -> None:
         self.flaws: list[Flaw] = []
         self._anchors: dict[str, Node] = {}
+        self._nodes = 0
+        self._merged = 0
         self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
 
     def document(self) -> Node:
@@ -138,6 +143,9 @@ class _Builder:
     def _node(self, event: Any, depth: int) -> Node:
         if depth > MAX_DEPTH:
             raise BrokenYaml(Flaw(_span_of(event), f"nested deeper than {MAX_DEPTH} levels"))
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise BrokenYaml(Flaw(_span_of(event), f"more than {MAX_NODES} values"))
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if isinstance(event, yaml.ScalarEvent):
@@ -201,6 +209,9 @@ class _Builder:
         merged: dict[str, tuple[Span, Node]] = {}
         for part in parts:
             if isinstance(part.value, dict):
+                self._merged += len(part.value)
+                if self._merged > MAX_NODES:
+                    raise BrokenYaml(Flaw(part.span, f"'<<' merges more than {MAX_NODES} keys"))
                 merged = part.value | merged
             else:
                 self.flaws.append(Flaw(part.span, "'<<' merges mappings, and this is none"))

@@ -6,14 +6,14 @@ Guarantees: `data` holds what the file means, variables put in, and no more of i
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.secret import MASK
 from dropscribe.config.variables import substitute
-from dropscribe.config.yaml import BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
+from dropscribe.config.yaml import MAX_NODES, BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 """Where a value stands: ("folders", "calls", "outputs", 1)."""
 
-MAX_NODES = 20_000
+_SECRET: Any = object()
+"""In the place of a secret, until it is left out."""
+
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|conninfo|^urls$", re.IGNORECASE)
 _OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "secret_file", "auth"}) | {
     "dsn_file",
@@ -50,6 +52,7 @@ def dotted(path: Path) -> str:
     return "".join(parts).removeprefix(".")
 
 
+@functools.lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Whether a value under this key may be a secret; a misspelt ``api_key`` is one too."""
     if name in _OPEN_NAMES:
@@ -157,21 +160,23 @@ class Document:
         return f"'{word}'" if len(word) <= 60 else f"'{word[:60]}…'"
 
     def without_secrets(self) -> str:
-        """`data` as JSON, which is YAML too. A secret that is written out is masked.
+        """`data` as JSON, which is YAML too, without the secrets that are written out.
 
-        One that is only a reference (``${NAME}``) is kept as a reference.
+        A secret that is a reference (``${NAME}``) stays one; other references are replaced by their values.
         """
         return json.dumps(self._plain((), self.data))
 
     def _plain(self, path: Path, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: self._plain((*path, name), item) for name, item in value.items()}
+            items = ((name, self._plain((*path, name), item)) for name, item in value.items())
+            return {name: item for name, item in items if item is not _SECRET}
         if isinstance(value, list):
-            return [self._plain((*path, index), item) for index, item in enumerate(value)]
+            items = (self._plain((*path, index), item) for index, item in enumerate(value))
+            return [item for item in items if item is not _SECRET]
         if path in self._references:
             return self._references[path]
         if value is not None and is_secret_path(path, str(value)):
-            return MASK
+            return _SECRET
         return value.replace("${", "$${") if isinstance(value, str) else value
 
     def _top_level(self, root: Node) -> dict[str, Any]:

@@ -22,6 +22,8 @@ _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
 
 _URL_QUERY = re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 _HOST_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+"""Before matching: ``evil%2f.example.com`` ends like a listed host, and some readers of urls decode it."""
 _HOST_PATTERN = re.compile(rf"(?:\*\.)?{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
 
 
@@ -50,7 +52,7 @@ def is_link(suffix: str) -> bool:
 
 
 def why_no_links(kind: str, url: str | None, model: object) -> str:
-    """Why this provider takes no links, or "" where it does or may (PROVIDERS.md §1.1, §3.1).
+    """Why this provider takes no links, or "" if it does or may.
 
     Args:
         kind: The provider's type.
@@ -89,6 +91,8 @@ def check_link(url: str, hosts: Collection[str]) -> str:
         raise LinkRefused("the url holds a user or a password")
     if not host.isascii():
         raise LinkRefused("the url's host must be written in ASCII (xn--…)")
+    if not _is_address(host) and not _HOST_NAME.fullmatch(host):
+        raise LinkRefused("the url's host is not a host name")
     if not any(_matches(host, pattern) for pattern in hosts):
         raise LinkRefused(f"the rule's link_hosts does not list {host}")
     return urlunsplit(parts._replace(fragment=""))
@@ -105,7 +109,7 @@ def parse_host_pattern(text: str) -> str:
         return pattern.strip("[]")
     has_letter = any(mark.isalpha() for mark in pattern.rpartition(".")[2])
     if not _HOST_PATTERN.fullmatch(pattern) or not has_letter:
-        raise ValueError("is no host", 'write example.com, or "*.example.com" for all below it')
+        raise ValueError("is not a host", 'write example.com, or "*.example.com" for all below it')
     return pattern
 
 
@@ -143,9 +147,10 @@ def _apple(content: bytes) -> str:
     import plistlib  # noqa: PLC0415 - with its XML parser, only where such a file comes
     from xml.parsers.expat import ExpatError  # noqa: PLC0415
 
+    broken = (plistlib.InvalidFileException, ExpatError, ValueError, LookupError, TypeError, RecursionError)
     try:
         found = plistlib.loads(content)
-    except (plistlib.InvalidFileException, ExpatError, ValueError, LookupError, TypeError, RecursionError):
+    except (*broken, AttributeError, ArithmeticError):  # the latter two for dates that are none
         raise LinkRefused("the file is no property list") from None
     url = found.get("URL") if isinstance(found, dict) else None
     if not isinstance(url, str):

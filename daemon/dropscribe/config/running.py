@@ -1,0 +1,84 @@
+"""The config that the daemon runs on, kept in its state directory.
+
+``status``, ``why`` and ``list`` need it after the file was edited and cannot be read any more.
+
+Guarantees: the copy holds no secret and nothing that only the daemon needs; a copy that is damaged, or that
+was made from another file, counts as absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING
+
+from dropscribe.config.build import default_state_dir
+from dropscribe.config.credentials import Surroundings
+from dropscribe.config.load import parse_config
+from dropscribe.config.small_file import read_small_text
+from dropscribe.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dropscribe.config.model import Config
+
+RUNNING_NAME = "running-config.json"
+
+_LONGEST_BYTES = 4_000_000
+_LEFT_OUT = ("http", "metrics", "heartbeat", "hooks", "notify", "log")
+"""Sections that no command needs: their secrets are missing in the copy."""
+
+_STATE_DIR = re.compile(r"^state_dir:[ \t]*[\"']?([^\"'#\n]+?)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
+
+
+def store_running_config(config: Config) -> None:
+    """Keep *config* in its state directory, readable by its owner alone.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    written = json.loads(config.source or "{}")
+    data = {name: value for name, value in written.items() if name not in _LEFT_OUT}
+    where = config.state_dir / RUNNING_NAME
+    temporary = where.with_suffix(f".{os.getpid()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
+        json.dump({"path": str(config.path), "config": data}, file)
+    temporary.replace(where)
+
+
+def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config | None:
+    """The config that a daemon made of the file at *path* when it last read it; None where there is none.
+
+    The file itself may be broken or gone: of it only the place of the state directory is needed, which is
+    taken from the line ``state_dir:`` if it can be found, else from the default.
+    """
+    environ = os.environ if environ is None else environ
+    path = path.absolute()
+    around = Surroundings(path.parent, environ)
+    try:
+        kept = json.loads(read_small_text(_state_dir(path, around) / RUNNING_NAME, _LONGEST_BYTES))
+        if kept["path"] != str(path):
+            return None
+        text = json.dumps(kept["config"], ensure_ascii=False)
+        config, _ = parse_config(
+            text, folder=path.parent, environ=environ, file=str(path), keys_needed=False, queue_needed=False
+        )
+    except (OSError, ValueError, TypeError, KeyError, ConfigError):
+        return None
+    return config
+
+
+def _state_dir(path: Path, around: Surroundings) -> Path:
+    try:
+        found = _STATE_DIR.search(read_small_text(path, _LONGEST_BYTES))
+    except OSError:
+        found = None
+    if found is None:
+        return default_state_dir(around)
+    from dropscribe.config.variables import substitute  # noqa: PLC0415 - few need it
+
+    return around.absolute(substitute(found[1], around.environ).text)

@@ -1,0 +1,164 @@
+"""Mistakes that a config shows by itself: each is named at its place before any file is lost to it."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+import dropscribe.config.build as build_module
+from dropscribe.config import real_paths as real_paths_module
+from dropscribe.config.load import load_config, parse_config
+from dropscribe.core.errors import ConfigError
+
+BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
+
+
+@pytest.fixture(autouse=True)
+def _with_local_engine(monkeypatch):
+    """The extra counts as installed, so that the answers do not depend on the machine."""
+    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+
+
+def said_of(text, folder, *, warnings=False, environ=None):
+    """(path, message) of the errors, or of the warnings."""
+    try:
+        problems = parse_config(text, folder=folder, environ=environ or {})[1]
+    except ConfigError as error:
+        problems = error.problems
+    return [(problem.path, problem.message) for problem in problems if problem.warning == warnings]
+
+
+MISTAKES = [
+    ("include: wav", "folders.f.include", "'wav' is a file named so, not a suffix"),
+    ("include: .mp3", "folders.f.include", "'.mp3' is a file named so, not a suffix"),
+    ("include: ['*.ogg', 'WAV']", "folders.f.include[1]", "'WAV' is a file named so, not a suffix"),
+    ("include: '*.wav,*.mp3'", "folders.f.include", "'*.wav,*.mp3' is one pattern, not several"),
+    ("include: '*.wav;*.mp3'", "folders.f.include", "'*.wav;*.mp3' is one pattern, not several"),
+    (
+        "include: '*.{wav,mp3}'",
+        "folders.f.include",
+        "'*.{wav,mp3}' has braces in it, which are not expanded",
+    ),
+    ("exclude: '*'", "folders.f.exclude", "everything is excluded: no file would ever be taken"),
+    ("exclude: ['*.*']", "folders.f.exclude", "everything is excluded: no file would ever be taken"),
+    (
+        "include: '*.wav', exclude: '*.WAV'",
+        "folders.f.exclude",
+        "everything is excluded: no file would ever be taken",
+    ),
+    ("done: out, failed: out", "folders.f.failed", "done and failed are one folder"),
+    ("done: failed", "folders.f.done", "done and failed are one folder"),
+    ("done: 'C:\\Audio\\done'", "folders.f.done", "'C:\\Audio\\done' is a Windows path"),
+    ("done: '\\\\nas\\done'", "folders.f.done", "'\\\\nas\\done' is a Windows path"),
+    ("done: smb://nas/done", "folders.f.done", "'smb://nas/done' is a url, not a path"),
+    (
+        "params: {beamsize: 5}",
+        "folders.f.params.beamsize",
+        "the embedded engine has no parameter 'beamsize'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "path", "message"), MISTAKES)
+def test_a_certain_mistake_of_a_rule_is_refused(tmp_path, more, path, message):
+    """A pattern that matches nothing, one folder for two purposes, a path of another system."""
+    assert said_of(BASE % f", {more}", tmp_path) == [(path, message)]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "include: ['*.wav', 'call-*']",
+        "include: '*'",
+        "include: ['rec[0-9]*.wav', 'a,b*']",
+        "exclude: ['draft-*', '*.mp3', 'tmp/*']",
+        "done: 'C', params: {beam_size: 5, language: en}",
+    ],
+)
+def test_what_makes_sense_is_let_be(tmp_path, more):
+    """No pattern that can match is refused."""
+    assert said_of(BASE % f", {more}", tmp_path) == []
+
+
+def test_a_provider_that_is_listed_twice_is_refused(tmp_path):
+    """Falling back to the same provider is no fallback."""
+    text = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: [l, l]}}\n"
+    assert said_of(text, tmp_path) == [("folders.f.provider[1]", "'l' is in the list already")]
+
+
+def test_the_engines_parameters_are_checked_at_the_provider_too(tmp_path):
+    """A misspelt one would fail every file."""
+    text = BASE.replace("type: local", "type: local, params: {langauge: en}") % ""
+    said = [("providers.l.params.langauge", "the embedded engine has no parameter 'langauge'")]
+    assert said_of(text, tmp_path) == said
+
+
+def test_a_preset_gets_no_key_of_another_vendor(tmp_path):
+    """OPENAI_API_KEY is sent to OpenAI alone, not to the service of a preset."""
+    text = "providers: {p: {type: openai, preset: other}}\nfolders: {f: {inbox: in, provider: p}}\n"
+    config, _ = parse_config(text, folder=tmp_path, environ={"OPENAI_API_KEY": "sk-x"})
+    assert config.providers["p"].api_key is None
+
+
+@pytest.mark.parametrize(
+    "section", ["http: {token: %s}", "notify: {webhook: {url: 'https://h/', secret: %s}}"]
+)
+def test_a_token_that_can_be_guessed_is_refused(tmp_path, section):
+    """At least 16 characters, whether written or in a file; the refusal does not show it."""
+    key = "token" if "token" in section else "secret"
+    (tmp_path / "short").write_text("15characters_ok\n")
+    (tmp_path / "short").chmod(0o600)
+    for text in (section % "15characters_ok", (section % "short").replace(f"{key}:", f"{key}_file:")):
+        ((path, message),) = said_of(BASE % "" + text, tmp_path)
+        assert (path.split(".")[-1].removesuffix("_file"), message) == (
+            key,
+            f"the {key} is shorter than 16 characters",
+        )
+    assert said_of(BASE % "" + section % "16characters_ok!", tmp_path) == []
+
+
+def test_a_heartbeat_without_encryption_is_warned_of(tmp_path):
+    """Its url is a key; on this machine it may be http."""
+    section = "heartbeat: {url: 'http://%s/ping'}\n"
+    said = [("heartbeat.url", "the url, which is a key in itself, travels unencrypted")]
+    assert said_of(BASE % "" + section % "hc.example", tmp_path, warnings=True) == said
+    assert said_of(BASE % "" + section % "127.0.0.1:80", tmp_path, warnings=True) == []
+
+
+def test_a_config_that_is_no_file_is_refused_at_once(tmp_path):
+    """A FIFO that nobody writes to does not hang a command, nor does one in the place of a key."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError) as refused:
+        load_config(tmp_path / "fifo", environ={})
+    assert refused.value.problems[0].message == "cannot be read: not a regular file"
+    text = f"providers: {{p: {{type: pulse, api_key_file: {tmp_path}/fifo}}}}\n"
+    ((path, message),) = said_of(text, tmp_path)
+    assert (path, message) == (
+        "providers.p.api_key_file",
+        f"{tmp_path}/fifo cannot be read: not a regular file",
+    )
+
+
+def test_a_mount_that_does_not_answer_does_not_stop_the_reading(tmp_path, monkeypatch):
+    """Where inboxes lead to is looked up for a bounded time; then their names alone are compared."""
+    release = threading.Event()
+    resolve = os.path.realpath
+
+    def realpath(path, **keys):
+        if "dead" in os.fspath(path):
+            release.wait()
+        return resolve(path, **keys)
+
+    monkeypatch.setattr(real_paths_module.os.path, "realpath", realpath)
+    monkeypatch.setattr(real_paths_module, "WAIT_SECONDS", 0.2)
+    rules = ", ".join(f"r{n}: {{inbox: dead/{n}/in, provider: l}}" for n in range(6))
+    text = (
+        f"providers: {{l: {{type: local}}}}\nfolders: {{{rules}, twin: {{inbox: dead/1/in, provider: l}}}}\n"
+    )
+    try:
+        said = said_of(text, tmp_path)
+    finally:
+        release.set()
+    assert said == [("folders.twin.inbox", "is the inbox of 'r1' too")]

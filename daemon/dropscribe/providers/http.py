@@ -14,7 +14,7 @@ import socket
 import ssl
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, cast
 
@@ -185,7 +185,7 @@ class HttpTransport:
         progress: _Progress,
     ) -> httpx.Request:
         try:
-            parsed = httpx.URL(url)
+            parsed = _parsed(url)
         except httpx.InvalidURL:
             raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
         if parsed.scheme not in {"http", "https"} or not parsed.host:
@@ -222,6 +222,11 @@ def open_client() -> httpx.AsyncClient:
             pool._network_backend = EarlyAnswerBackend()  # noqa: SLF001
             pool._proxy_ssl_context = trusted()  # noqa: SLF001
     return client
+
+
+@lru_cache(maxsize=64)  # a provider is asked again and again at one URL
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
 
 
 @cache

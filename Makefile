@@ -1,12 +1,19 @@
 # Shortcuts for those who work on dropscribe. The README's two commands need none of them.
-.PHONY: test lint format docs wheel deb image bench clean
+.PHONY: test test-all lock lint format docs wheel deb image bench clean
 
 .venv:
 	python3 -m venv .venv
-	.venv/bin/pip install -q -e '.[local,test,lint]' build
+	.venv/bin/pip install -q -r locks/dev.txt
+	.venv/bin/pip install -q --no-deps --no-build-isolation -e .
 
 test: .venv
 	.venv/bin/pytest
+
+test-all: .venv
+	.venv/bin/pytest -m "slow or not slow"
+
+lock:
+	sh packaging/lock.sh
 
 lint: .venv
 	.venv/bin/ruff check .
@@ -24,7 +31,7 @@ bench: .venv
 	.venv/bin/python bench/run.py
 
 wheel: .venv
-	.venv/bin/python -m build --outdir dist
+	.venv/bin/hatchling build -d dist
 
 deb:
 	sh packaging/build_deb.sh dist

@@ -1,4 +1,4 @@
-"""What is done to a file while it is sent, or between the answer and the publishing (CONTRACT.md §4)."""
+"""What is done to a file while it is sent, or between the answer and the publishing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from dropscribe.config.model import ProviderConfig
 from dropscribe.pipeline import publisher
 from dropscribe.queue.sql import intake_queries
 from support.faults import Faults
@@ -166,18 +167,57 @@ async def test_a_chmod_is_no_change(tmp_path, moment):
     assert len(house.script.calls) == 1
 
 
+def touch(path):
+    """SFTP and rclone clients set a file's times after its last byte."""
+    os.utime(path, ns=(5, 5))
+
+
+def replace_by_same(path):
+    """A second upload of the same bytes is renamed over the first."""
+    other = path.with_name(".incoming")
+    other.write_bytes(OLD)
+    os.rename(other, path)
+
+
 @moments
-async def test_a_touched_file_is_taken_again(tmp_path, moment):
-    """Who sets the time may have set the content: the transcript is not trusted."""
+@pytest.mark.parametrize("change", [touch, replace_by_same], ids=lambda change: change.__name__)
+async def test_the_same_bytes_are_the_same_recording(tmp_path, moment, change):
+    """Another time or inode is told from another recording by the content: sent once, also when the inbox
+    is listed meanwhile.
+    """
     async with Gated(tmp_path, moment) as house:
         path = await house.drop_and_wait()
-        os.utime(path, ns=(5, 5))
+        change(path)
+        submitted = await house.submit("call.wav")
+        assert submitted.is_in_flight
         await house.go_on()
-        assert tree(tmp_path / "done") == set()
-        await house.submit("call.wav")
-        await house.until(house._is_idle)
 
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
     assert (tmp_path / "done/call.wav").read_bytes() == OLD
+    assert len(house.script.calls) == 1
+    assert house.lookout.distrusted == []
+
+
+async def test_an_answer_counts_though_its_file_has_changed(tmp_path):
+    """It was paid for: budget and cache have it under the digest that was sent before it is discarded."""
+    account = {"main": ProviderConfig(name="main", type="openai", price_per_minute=0.6)}
+    script = ScriptedProvider(gate=asyncio.Event())
+    config = make_config(tmp_path, providers=account, ledger_keep_seconds=9e6)
+    async with House(config, {"main": script}) as house:
+        path = await house.drop("call.wav", OLD)
+        await house.until(lambda: script.in_flight == 1)
+        path.write_bytes(NEW)
+        script.gate.set()
+        await house.until(lambda: house.lookout.looked)
+        rows = "SELECT sum(money) FROM spending WHERE kind = 'provider'"
+        spent = house.store.call(lambda db: db.execute(rows).fetchone()[0]).result()
+        assert spent == pytest.approx(0.01)
+        path.write_bytes(OLD)
+        await house.submit("call.wav")
+        await house.until(lambda: house.listener.files)
+
+    assert len(script.calls) == 1
+    assert read_json(tmp_path / "done/call.json")["source"]["sha256"] == digest(OLD)
 
 
 @moments

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,20 +83,9 @@ def house_of(tmp_path):
         provider_keys = {key: keys.pop(key) for key in list(keys) if key.startswith(("max_", "requests"))}
         settings = ProviderConfig(name="main", type=kind, concurrency=1, **provider_keys)
         config = make_config(tmp_path, providers={"main": settings}, **keys)
-        return FittedHouse(config, {"main": provider})
+        return House(config, {"main": provider})
 
     return make
-
-
-class FittedHouse(House):
-    """A house whose rules get what they ask for."""
-
-    async def __aenter__(self):
-        await super().__aenter__()
-        decorated = {}
-        add_fitted_providers(self.config, self.providers, decorated)
-        self.handler.setup = replace(self.handler.setup, decorated=decorated)
-        return self
 
 
 def three_parts():
@@ -494,7 +482,7 @@ async def test_a_full_disk_leaves_the_file_waiting(house_of, tmp_path, monkeypat
     provider = Listening()
     content = write_wav(tmp_path / "x.wav", noise(20))
     monkeypatch.setattr("dropscribe.media.spool.SPARE_BYTES", 2**62)
-    monkeypatch.setattr("dropscribe.pipeline.handler.LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("dropscribe.pipeline.attempts.LOOK_AGAIN_SECONDS", 0.05)
     async with house_of(provider, prepare="always") as house:
         await house.drop("call.wav", content)
         await house.until(lambda: house.lookout.looked)

@@ -24,7 +24,7 @@ from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.files import writing
 from dropscribe.intake.inbox import Inbox
-from dropscribe.pipeline import handler, publisher
+from dropscribe.pipeline import attempts, publisher
 from dropscribe.publish import filing, moving, sidecars
 from dropscribe.queue import rows_engine
 from dropscribe.queue.embedded import engine, publish_schedule
@@ -42,7 +42,7 @@ ANSWERS = {
 }
 _WAITS = {
     publisher: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS", "WRITER_WAIT_SECONDS"),
-    handler: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
+    attempts: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
     engine: ("FULL_LOOK_SECONDS",),
     rows_engine: ("FULL_LOOK_SECONDS",),
     publish_schedule: ("_GAP_SECONDS",),
@@ -63,7 +63,7 @@ class Life:
         self.now = now
         self.has_crashed = False
         self.steps_left = None
-        for module in (engine, rows_engine, handler, writing, filing, moving, sidecars, inbox_queue):
+        for module in (engine, rows_engine, attempts, writing, filing, moving, sidecars, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 
     def _reached(self, _name):
@@ -141,7 +141,7 @@ class Life:
         except BaseException:
             if not self.has_crashed:
                 raise
-        for pool in self.house.disks._pools.values():
+        for pool in self.house.pipeline._disks._pools.values():
             pool.shutdown(wait=True)
         self.house.store.close()
 

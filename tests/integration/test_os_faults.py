@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dropscribe.core.errors import StoreBusy, StoreUnusable
-from dropscribe.pipeline import handler, publisher
+from dropscribe.pipeline import attempts, publisher
 from dropscribe.queue import rows_engine
 from dropscribe.queue.embedded import engine, store
 from support.faults import WAYS, Faults, filled, tmpfs
@@ -27,8 +27,8 @@ def _soon(monkeypatch):
     """What is waited for seconds is waited for milliseconds."""
     monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.001)
-    monkeypatch.setattr(handler, "LOOK_AGAIN_SECONDS", 0.001)
-    monkeypatch.setattr(handler, "LONGEST_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(attempts, "LONGEST_LOOK_SECONDS", 0.001)
     monkeypatch.setattr(rows_engine, "FULL_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(engine, "FULL_LOOK_SECONDS", 0.01)
 

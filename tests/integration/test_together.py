@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dropscribe.pipeline import batching
-from dropscribe.pipeline.batching import BatchExecutor, run_each
+from dropscribe.pipeline.batching import BatchExecutor
 
 
 class Desk:
@@ -144,14 +144,3 @@ async def test_work_that_breaks_is_told_to_all_who_came(threads):
 
     with pytest.raises(RuntimeError, match="on fire"):
         await BatchExecutor(threads, broken).do("a")
-
-
-async def test_calls_that_go_together_succeed_and_fail_alone(threads):
-    """Each caller gets his own call's result or exception."""
-    pending = BatchExecutor(threads, run_each)
-    found = await asyncio.gather(
-        pending.do(lambda: 1), pending.do(lambda: 1 / 0), pending.do(lambda: 3), return_exceptions=True
-    )
-
-    assert (found[0], found[2]) == (1, 3)
-    assert isinstance(found[1], ZeroDivisionError)

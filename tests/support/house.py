@@ -10,6 +10,7 @@ import os
 import time
 from pathlib import Path
 
+from dropscribe.app.assembly import Pipeline, build_runtime, retry_limits
 from dropscribe.app.queue import open_engine
 from dropscribe.config.model import (
     Config,
@@ -22,17 +23,8 @@ from dropscribe.config.model import (
 )
 from dropscribe.config.secret import Secret
 from dropscribe.core.model import NewJob
-from dropscribe.core.retry import RetryLimits
 from dropscribe.files.audio import snapshot_of
-from dropscribe.pipeline.budgets import Budgets
-from dropscribe.pipeline.deduplication import Reuse
-from dropscribe.pipeline.fallback import Fallback
-from dropscribe.pipeline.handler import Handler
-from dropscribe.pipeline.holds import Holds
 from dropscribe.pipeline.plan import build_plan
-from dropscribe.pipeline.publisher import Publisher
-from dropscribe.pipeline.results import Answers
-from dropscribe.pipeline.runtime_config import DiskThreads, RuntimeConfig
 from dropscribe.queue.embedded.store import Store
 from support.scripted import ScriptedProvider
 
@@ -143,40 +135,20 @@ class House:
 
     async def __aenter__(self):
         self.own_store = Store(self.config.state_dir)
-        retry = self.config.retry
-        limits = RetryLimits(
-            retry.first_seconds,
-            retry.max_seconds,
-            retry.give_up_after_seconds,
-            retry.max_ambiguous,
-            retry.max_crashes,
-        )
-        self.engine = open_engine(self.config, self.own_store, limits)
+        self.engine = open_engine(self.config, self.own_store, retry_limits(self.config))
         self.store = self.engine.store
-        self.disks = DiskThreads()
-        self.holds = Holds(
-            self.engine, self.listener, self.config.hold.first_seconds, self.config.hold.max_seconds
-        )
-        answers = Answers(self.engine, self.disks)
-        publisher = Publisher(self.engine, self.lookout, self.listener, self.disks, answers, self.store.token)
-        self.budgets = Budgets(self.engine, self.listener, self.disks)
-        self.handler = Handler(
-            setup=RuntimeConfig(self.config, self.providers, limits),
-            queue=self.engine,
-            holds=self.holds,
-            intake=self.lookout,
-            observer=self.listener,
-            disks=self.disks,
-            answers=answers,
-            publisher=publisher,
-            reuse=Reuse(self.engine),
-            fallback=Fallback(self.engine),
-            budgets=self.budgets,
+        self.pipeline = Pipeline(
+            build_runtime(self.config, self.providers),
+            self.engine,
+            self.lookout,
+            self.listener,
+            token=self.store.token,
             jitter=lambda: 1.0,
         )
+        self.handler = self.pipeline.handler
         plan = build_plan(self.config)
         self.engine.replan(plan)
-        await self.budgets.audit()
+        await self.pipeline.budgets.audit()
         self.feeding = asyncio.create_task(self.engine.run(plan, self.handler.attempt, self.handler.publish))
         return self
 
@@ -184,7 +156,7 @@ class House:
         self.feeding.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self.feeding
-        self.disks.close()
+        self.pipeline.close()
         if self.store is not self.own_store:
             self.store.close()
         self.own_store.close()

@@ -15,16 +15,17 @@ class Whole:
     """A running daemon; open with ``async with``.
 
     Args:
-        monkeypatch: For the providers, and so that inboxes that are away are looked for often.
+        monkeypatch: So that inboxes that are away are looked for often.
         scripts: By provider name; all good where it is left out.
     """
 
     def __init__(self, monkeypatch, config, scripts=None):
         self.config = config
         self.providers = scripts or {name: ScriptedProvider() for name in config.providers}
-        monkeypatch.setattr(daemon, "_build_providers", lambda *_: self.providers)
         monkeypatch.setattr(scanner, "AVAILABLE_SECONDS", 0.02)
-        self.daemon = daemon.Daemon(config, Notifier({}))
+        self.daemon = daemon.Daemon(
+            config, Notifier({}), make_provider=lambda provider: self.providers[provider.name]
+        )
         self.running = None
 
     async def __aenter__(self):

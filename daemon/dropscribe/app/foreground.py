@@ -23,14 +23,9 @@ def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: boo
     Args:
         reread: The config as it is by now, for a reload; raises ConfigError where it cannot be used.
     """
-
-    def reload() -> Config:
-        fresh = reread()
-        _configure_logging(fresh)
-        return fresh
-
     _configure_logging(config)
-    return asyncio.run(_run(Daemon(config, Notifier(), reload=reload), once=once))
+    daemon = Daemon(config, Notifier(), read_config=reread, on_reload=_configure_logging)
+    return asyncio.run(_run(daemon, once=once))
 
 
 async def _run(daemon: Daemon, *, once: bool) -> RunResult:

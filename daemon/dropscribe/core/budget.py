@@ -23,6 +23,22 @@ BUDGET_CODE = "budget"
 """The code of a hold that ends when the day or month turns, and not by a probe."""
 
 
+LEAST_BYTES_PER_SECOND = 25
+"""Speech takes more in any format; only silence in FLAC or Opus comes near it."""
+
+SMALL_FILE_SECONDS = 3600.0
+"""What the smallest file may be believed to last: of a few bytes, a rate says nothing."""
+
+
+def longest_plausible_seconds(size_bytes: int) -> float:
+    """How long a recording of *size_bytes* may be believed to be, whatever its header or a provider says.
+
+    59 bytes of FLAC can claim two thousand years. A length that is not believed is unknown, and costs no
+    budget.
+    """
+    return max(SMALL_FILE_SECONDS, size_bytes / LEAST_BYTES_PER_SECOND)
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What has been spent of one limit in the day or month that runs.

@@ -1,7 +1,4 @@
-"""What the house talks about: jobs, their states, the snapshot that identifies a file.
-
-Guarantees: none of its own; frozen data and the table of allowed transitions.
-"""
+"""Jobs, their states and allowed transitions, and the snapshot that identifies a file: frozen data."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class JobState(enum.StrEnum):
-    """Where a job stands (DESIGN.md §2)."""
+    """Where a job stands."""
 
     QUEUED = "queued"  # settled; due at due_at (in the future: deferred)
     TRANSCRIBING = "transcribing"  # an attempt runs; it was counted before the upload began
@@ -79,7 +76,7 @@ class FileSnapshot:
 
 
 def identity(path: bytes, snapshot: FileSnapshot, *, stable_inodes: bool) -> bytes:
-    """The key that is unique among a folder's live jobs (DESIGN.md §3).
+    """The key that is unique among a folder's live jobs.
 
     (inode, size, mtime) where inodes are stable, so that a rename is no new file; else
     (path, size, mtime). Never the path alone: a recorder that uses one name again makes new files.
@@ -235,17 +232,19 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """What goes into the books in the transaction that keeps an answer.
+    """What an answer adds to the result cache and to the budgets, in the transaction that stores it.
 
     Attributes:
-        answer: Under what the ledger keeps the answer; None where it keeps none.
-        keep_seconds: Answers of the ledger that are older than this go.
+        answer: The answer's key in the cache; None where it is not cached.
+        keep_seconds: Cached answers that are older than this are deleted.
         spending: What it cost whom.
+        document: What the cache keeps in place of the stored result's document, or b"".
     """
 
     answer: AnswerKey | None = None
     keep_seconds: float = 0.0
     spending: tuple[Spending, ...] = ()
+    document: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +316,6 @@ class AttemptEnd:
     refused: bool = False
 
 
-# What the handler tells the engine ------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Published:
     """The files stand at *path* (the audio's, absolute); the row may say done or failed."""
@@ -354,10 +350,16 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The file is gone or is no longer the one that settled; the job ends, intake looks again."""
+    """The file is gone or is no longer the one that settled; the job ends, intake looks again.
+
+    Attributes:
+        attempt: How the attempt ended, if one was made.
+        spending: What an answer cost that cannot be used.
+    """
 
     reason: str
     attempt: AttemptEnd | None = None
+    spending: tuple[Spending, ...] = ()
 
 
 Outcome = Published | ResultStored | Retry | Withdrawn
@@ -388,7 +390,9 @@ class Submitted:
     Attributes:
         is_new: A row was made.
         live_path: For a file whose job lives already: the path that its row has.
+        is_in_flight: An earlier state of the file is being transcribed or filed: submit it again later.
     """
 
     is_new: bool
     live_path: bytes | None = None
+    is_in_flight: bool = False

@@ -1,7 +1,6 @@
 """What follows a failed attempt: try again and when, give up, or hold.
 
-Decided by the kind of the error, never by wording (CONTRACT.md §3, PROVIDERS.md §4). Pure: jitter comes
-in as an argument.
+Decided by the kind of the error, never by wording. Pure: jitter comes in as an argument.
 """
 
 from __future__ import annotations
@@ -21,6 +20,12 @@ from dropscribe.core.model import ScopeKind
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """A provider that asks for a longer pause is asked again after an hour."""
+
+
+INTERNAL_ERROR = "internal_error"
+"""The code of what failed by a bug of dropscribe."""
+
+INTERNAL_ERROR_WORDS = "a bug in dropscribe; its log has the details"
 
 
 @dataclass(frozen=True, slots=True)

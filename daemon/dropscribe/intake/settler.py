@@ -235,7 +235,10 @@ class Settler:
     def _handed_over(self, job: NewJob, entry: Entry, result: Submitted, now: float) -> None:
         self.files_seen += result.is_new
         other = result.live_path
-        if result.is_new or other is None or other == job.path:
+        if result.is_in_flight:
+            note = "an earlier state of it is being transcribed"
+            self._put_off(job.path, entry, Cause.TWIN, note, now)
+        elif result.is_new or other is None or other == job.path:
             self.pending.drop(job.path)
         elif self._is_same_file(other, job.snapshot):
             # A hard link of a file that has a job: taken when that job has ended.

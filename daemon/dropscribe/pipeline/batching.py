@@ -99,14 +99,3 @@ def _outcomes(visit: _Visit[R], count: int) -> Sequence[R | BaseException]:
         return [asyncio.CancelledError()] * count
     error = visit.exception()
     return visit.result() if error is None else [error] * count
-
-
-def run_each(calls: Sequence[Callable[[], R]]) -> list[R | BaseException]:
-    """The work of a :class:`BatchExecutor` whose items are calls."""
-    outcomes: list[R | BaseException] = []
-    for call in calls:
-        try:
-            outcomes.append(call())
-        except Exception as error:  # noqa: BLE001  # its caller's to know, and nobody else's
-            outcomes.append(error)
-    return outcomes

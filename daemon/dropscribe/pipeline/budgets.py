@@ -7,12 +7,15 @@ budget nor a price asks for it; what is told is told once in its day or month, a
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
 
-from dropscribe.core.budget import day_of, stops_of
+from dropscribe.core.budget import day_of, longest_plausible_seconds, stops_of
+from dropscribe.core.links import is_link
 from dropscribe.core.model import Scope, ScopeKind, Spending
 from dropscribe.native.durations import probe_seconds
+from dropscribe.pipeline.disk_threads import FolderHangs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,8 +23,9 @@ if TYPE_CHECKING:
     from dropscribe.core.budget import Account
     from dropscribe.core.model import Hold, Job
     from dropscribe.files.audio import AudioFile
+    from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.observer import Observer
-    from dropscribe.pipeline.runtime_config import DiskThreads, RuntimeConfig
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.queue.engine import Engine
     from dropscribe.transcripts.model import Transcript
 
@@ -40,17 +44,17 @@ class Budgets:
         self._turns_at: float | None = None
 
     async def charge(
-        self, job: Job, setup: RuntimeConfig, transcript: Transcript, audio: AudioFile
+        self, job: Job, runtime: RuntimeConfig, transcript: Transcript, audio: AudioFile
     ) -> tuple[Spending, ...]:
         """What an answer cost its provider's account and its folder's."""
-        provider, rule = setup.config.providers[job.provider], setup.rule(job.folder)
+        provider, rule = runtime.config.providers[job.provider], runtime.rule(job.folder)
         if provider.price_per_minute is None and not provider.budget and not rule.budget:
             return ()
         if _was_not_sent(transcript):
             return ()
         seconds = await self._seconds(job, transcript, audio)
         money = (seconds or 0.0) / 60 * (provider.price_per_minute or 0.0)
-        day = day_of(time.time(), setup.config.time_zone).isoformat()
+        day = day_of(time.time(), runtime.config.time_zone).isoformat()
         scopes = (Scope(ScopeKind.PROVIDER, job.provider), Scope(ScopeKind.FOLDER, job.folder))
         return tuple(Spending(scope, day, money, seconds) for scope in scopes)
 
@@ -79,14 +83,22 @@ class Budgets:
 
     async def _seconds(self, job: Job, transcript: Transcript, audio: AudioFile) -> float | None:
         """What was sent in pieces, else the provider's word, the end of what was said, the file's header."""
-        known_seconds = transcript.duration if transcript.sent_seconds is None else transcript.sent_seconds
-        if known_seconds is not None:
-            return known_seconds
+        if transcript.sent_seconds is not None:
+            return transcript.sent_seconds
+        longest = math.inf if is_link(audio.suffix) else longest_plausible_seconds(audio.size_bytes)
         ends = [segment.end for segment in transcript.segments] + [word.end for word in transcript.words]
-        if known := [end for end in ends if end is not None]:
-            return max(known)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._disks.of(job.folder), probe_seconds, audio.fileno())
+        latest = max((end for end in ends if end is not None), default=None)
+        for seconds in (transcript.duration, latest):
+            if seconds is not None and 0 <= seconds <= longest:
+                return seconds
+        seconds = await self._header_seconds(job, audio)
+        return seconds if seconds is not None and 0 <= seconds <= longest else None
+
+    async def _header_seconds(self, job: Job, audio: AudioFile) -> float | None:
+        try:
+            return await self._disks.run(job.folder, lambda: probe_seconds(audio.fileno()))
+        except FolderHangs:
+            return None
 
 
 def _was_not_sent(transcript: Transcript) -> bool:

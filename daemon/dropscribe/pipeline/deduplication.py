@@ -17,6 +17,7 @@ from dropscribe.providers.params import effective_params
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
+    from dropscribe.config.model import FolderRule, ProviderConfig
     from dropscribe.core.model import Job
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.runtime_config import RuntimeConfig
@@ -37,42 +38,33 @@ class Reuse:
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
 
-    async def find(self, job: Job, setup: RuntimeConfig, audio: AudioFile) -> CachedResult | None:
+    async def find(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> CachedResult | None:
         """The answer that the same content got before under the same settings, if it may be used."""
-        keep_seconds = _keep_seconds(job, setup)
-        if not job.has_twin or not keep_seconds or setup.rule(job.folder).duplicates == "transcribe":
+        keep_seconds = _keep_seconds(job, runtime)
+        if not job.has_twin or not keep_seconds or runtime.rule(job.folder).duplicates == "transcribe":
             return None
         try:
             sha256 = await audio.ensure_sha256()
         except (AudioError, OSError):
             return None  # sending it meets the same trouble, and knows what to do
-        return await self._queue.find_result(AnswerKey(sha256, settings_of(job, setup)), keep_seconds)
+        return await self._queue.find_result(AnswerKey(sha256, runtime.settings(job)), keep_seconds)
 
 
-def answer_key(job: Job, setup: RuntimeConfig, transcript: Transcript, sha256: str) -> AnswerKey | None:
+def answer_key(job: Job, runtime: RuntimeConfig, transcript: Transcript, sha256: str) -> AnswerKey | None:
     """Under what the ledger keeps an answer; None for one that is not to be used again."""
-    if transcript.missing or not _keep_seconds(job, setup):
+    if transcript.missing or not _keep_seconds(job, runtime):
         return None
-    return AnswerKey(sha256, settings_of(job, setup))
+    return AnswerKey(sha256, runtime.settings(job))
 
 
-def _keep_seconds(job: Job, setup: RuntimeConfig) -> float:
+def _keep_seconds(job: Job, runtime: RuntimeConfig) -> float:
     """How long an answer to *job* may be used; 0 for a link, for what it points to may change."""
-    is_link_file = setup.rule(job.folder).links and is_link(splitext(path_text(job.path))[1].lower())
-    return 0.0 if is_link_file else setup.config.ledger_keep_seconds
+    is_link_file = runtime.rule(job.folder).links and is_link(splitext(path_text(job.path))[1].lower())
+    return 0.0 if is_link_file else runtime.config.ledger_keep_seconds
 
 
-def settings_of(job: Job, setup: RuntimeConfig) -> str:
+def settings_digest(rule: FolderRule, provider: ProviderConfig) -> str:
     """A digest of all that shapes an answer: another language is another answer."""
-    key = (job.folder, job.provider)
-    if key not in setup.digests:
-        setup.digests[key] = _digest(job, setup)
-    return setup.digests[key]
-
-
-def _digest(job: Job, setup: RuntimeConfig) -> str:
-    provider = setup.config.providers[job.provider]
-    rule = setup.rule(job.folder)
     shaping = {
         "type": provider.type,
         "url": provider.url,
@@ -91,4 +83,6 @@ def duplicate_of(known: CachedResult) -> AudioRejected:
 def origin_words(known: CachedResult) -> str:
     """Where the known answer comes from."""
     place = path_text(known.filed) if known.filed else f"a file of {known.folder} that is not filed"
+    # A name that is not UTF-8 has no place in a text column.
+    place = place.encode("utf-8", "backslashreplace").decode()
     return f"{place}, answered {utc_text(known.kept_at)}"

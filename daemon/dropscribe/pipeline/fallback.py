@@ -26,15 +26,15 @@ class Fallback:
         self._queue = queue
 
     async def onward(
-        self, job: Job, setup: RuntimeConfig, error: ProviderError, ended: AttemptEnd
+        self, job: Job, runtime: RuntimeConfig, error: ProviderError, ended: AttemptEnd
     ) -> Retry | None:
         """The way to the next provider; None where there is none, or *error* is no refusal of the file."""
         if not isinstance(error, AudioRejected) or error.maybe_rule or error.code in _OURS:
             return None
-        if not _falls_back(job, setup):
+        if not _falls_back(job, runtime):
             return None
-        rule = setup.rule(job.folder)
-        refused = {provider for provider, _ in await self.refusals(job, setup)} | {job.provider}
+        rule = runtime.rule(job.folder)
+        refused = {provider for provider, _ in await self.refusals(job, runtime)} | {job.provider}
         held = {name for name in rule.providers if self._is_held(name)} if rule.fallback == "both" else set()
         following = next_after_refusal(rule.providers, refused, held)
         if following is None:
@@ -42,9 +42,9 @@ class Fallback:
         told = replace(ended, refused=True)
         return Retry(0.0, error.code, error.reason, told, ended.seconds, following)
 
-    async def refusals(self, job: Job, setup: RuntimeConfig) -> list[tuple[str, str]]:
+    async def refusals(self, job: Job, runtime: RuntimeConfig) -> list[tuple[str, str]]:
         """(provider, code) of those who refused the file before, in order."""
-        if not _falls_back(job, setup):
+        if not _falls_back(job, runtime):
             return []
         return [(tried.provider, tried.code) for tried in await self._queue.attempts(job) if tried.refused]
 
@@ -53,6 +53,6 @@ class Fallback:
         return self._queue.hold_of(scope) is not None or self._queue.is_stopped(scope)
 
 
-def _falls_back(job: Job, setup: RuntimeConfig) -> bool:
-    rule = setup.rule(job.folder)
+def _falls_back(job: Job, runtime: RuntimeConfig) -> bool:
+    rule = runtime.rule(job.folder)
     return rule.fallback != "held" and len(rule.providers) > 1

@@ -15,6 +15,7 @@ from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.core.retry import next_hold_seconds
 
 if TYPE_CHECKING:
+    from dropscribe.config.model import HoldConfig
     from dropscribe.core.errors import ProviderError
     from dropscribe.core.model import Job
     from dropscribe.pipeline.observer import Observer
@@ -49,21 +50,17 @@ class Streaks:
 class Holds:
     """Counts what fails in a row, holds, probes and releases.
 
-    Args:
-        first_seconds: The config's ``hold.first``.
-        max_seconds: The config's ``hold.max``.
+    The config's ``hold`` section comes with each call, so that a job keeps the config that it began with.
     """
 
-    def __init__(self, queue: Engine, observer: Observer, first_seconds: float, max_seconds: float) -> None:
+    def __init__(self, queue: Engine, observer: Observer) -> None:
         self._queue = queue
         self._observer = observer
-        self.first_seconds = first_seconds
-        self.max_seconds = max_seconds
         self._outages = Streaks()
         self._refusals = Streaks()
         self._proven: set[tuple[str, str]] = set()
 
-    async def hold(self, kind: ScopeKind, name: str, error: ProviderError) -> None:
+    async def hold(self, kind: ScopeKind, name: str, error: ProviderError, times: HoldConfig) -> None:
         """Hold *name*, or lengthen its hold after a failed probe."""
         scope = Scope(kind, name)
         now = time.time()
@@ -71,7 +68,7 @@ class Holds:
         if held and now < held.next_probe_at:
             return  # it was in flight when the hold began: no probe, no news
         wait_seconds = next_hold_seconds(
-            held.wait_seconds if held else None, self.first_seconds, self.max_seconds
+            held.wait_seconds if held else None, times.first_seconds, times.max_seconds
         )
         hold = Hold(
             scope,
@@ -101,15 +98,15 @@ class Holds:
         self._outages.clear(job.provider)
         await self._release(Scope(ScopeKind.PROVIDER, job.provider))
 
-    async def out_of_order(self, job: Job, error: ProviderError) -> bool:
+    async def out_of_order(self, job: Job, error: ProviderError, times: HoldConfig) -> bool:
         """No connection, 5xx, 429: whether the provider is held (now or already)."""
         scope = Scope(ScopeKind.PROVIDER, job.provider)
         if self._queue.hold_of(scope) or self._outages.add((job.provider,), job.id):
-            await self.hold(scope.kind, scope.name, error)
+            await self.hold(scope.kind, scope.name, error, times)
             return True
         return False
 
-    async def refused(self, job: Job, error: ProviderError, settings: str) -> bool:
+    async def refused(self, job: Job, error: ProviderError, settings: str, times: HoldConfig) -> bool:
         """Weigh a refusal that could be the file's or the rule's fault.
 
         Args:
@@ -122,12 +119,12 @@ class Holds:
         scope = Scope(ScopeKind.FOLDER, job.folder)
         if hold := self._queue.hold_of(scope):
             is_probe = time.time() >= hold.next_probe_at
-            await self.hold(scope.kind, scope.name, error)
+            await self.hold(scope.kind, scope.name, error, times)
             return not is_probe
         limit = FILES_IN_A_ROW_AFTER_SUCCESS if (job.folder, settings) in self._proven else FILES_IN_A_ROW
         alike = (job.folder, job.provider, settings, str(error.status), error.code, _words_of(job, error))
         if self._refusals.add(alike, job.id, limit):
-            await self.hold(scope.kind, scope.name, error)
+            await self.hold(scope.kind, scope.name, error, times)
             return True
         return False
 

@@ -1,4 +1,4 @@
-"""Kept answers → files, with what can go wrong on disk on the way."""
+"""Publishes stored results as files, whatever the disk says on the way."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.backoff import backoff_seconds
-from dropscribe.core.errors import AudioChanged, AudioMissing, AudioUnsafe, PublishError
-from dropscribe.core.model import AttemptEnd, Published, Retry, Withdrawn
+from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, PublishError
+from dropscribe.core.model import AttemptEnd, Published, ResultStored, Retry, Withdrawn
+from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.pipeline.batching import BatchExecutor
+from dropscribe.pipeline.content import snapshot_if_same
 from dropscribe.pipeline.observer import Filed
-from dropscribe.pipeline.results import Answers, content_of, files_of, is_error, renamed
+from dropscribe.pipeline.results import RenderError, content_of, files_of, is_error, renamed
 from dropscribe.publish.filing import publish, publish_together
 from dropscribe.publish.publication import AcrossMounts, NameTaken, PublishRequest, WriterCameBack
 from dropscribe.transcripts.document import path_text
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dropscribe.core.model import Job, Outcome, StoredResult
+    from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.observer import Observer
-    from dropscribe.pipeline.runtime_config import DiskThreads, IntakeSide, RuntimeConfig
+    from dropscribe.pipeline.results import Results
+    from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
     from dropscribe.queue.engine import Engine
 
 log = structlog.get_logger()
@@ -33,13 +37,16 @@ log = structlog.get_logger()
 LONGEST_WAIT_SECONDS = 15.0
 """How long after there is room again a kept answer waits at most."""
 
+MOST_TURNS = 100
+"""Names that are taken and times that change are followed so often before the file waits again."""
+
 MISSING_WAIT_SECONDS = 2.0
 WRITER_WAIT_SECONDS = 1.0
 STUCK = "publishing"
 
 
 class Publisher:
-    """Publishes kept jobs; a folder whose files cannot be written takes no more uploads."""
+    """Publishes stored results; a folder whose files cannot be written takes no more uploads."""
 
     def __init__(
         self,
@@ -47,56 +54,97 @@ class Publisher:
         intake: IntakeSide,
         observer: Observer,
         disks: DiskThreads,
-        answers: Answers,
+        results: Results,
         token: str,
     ) -> None:
         self._queue = queue
         self._intake = intake
         self._observer = observer
         self._disks = disks
-        self._answers = answers
+        self._results = results
         self._token = token
         self._refusals: Counter[int] = Counter()
         self._together: dict[str, BatchExecutor[PublishRequest, bytes]] = {}
 
-    async def publish(self, job: Job, setup: RuntimeConfig) -> Outcome:
+    async def publish(self, job: Job, runtime: RuntimeConfig) -> Outcome:
         """One try to put *job*'s files in place."""
-        document = content_of(_kept(job))
-        if _path_in(document) not in {None, path_text(job.path)}:
-            # Renamed in flight: it is filed under the name that it has now.
-            document = renamed(document, job.path)
-            job = await self._answers.keep(job, setup, document, _kept(job).sha256, AttemptEnd(0.0))
-        while True:
-            kept = _kept(job)
+        for _ in range(MOST_TURNS):
+            document = content_of(_result(job))
             try:
-                filed = await self._put(job, kept, setup)
-            except NameTaken:
-                job = await self._answers.keep(job, setup, document, kept.sha256, AttemptEnd(0.0))
-            except AudioMissing as error:
+                if _path_in(document) not in {None, path_text(job.path)}:
+                    # Renamed in flight: it is filed under the name that it has now.
+                    job = await self._renamed(job, runtime, renamed(document, job.path))
+                filed = await self._put(job, runtime)
+            except (NameTaken, AudioChanged) as error:
+                mended = await self._mended(job, runtime, error)
+                if mended is None:
+                    return self._withdrawn(job, str(error))
+                job = mended
+            except RenderError as error:
+                return ResultStored(await self._rejected(job, runtime, error))
+            except (AudioError, WriterCameBack, PublishError) as error:
+                return self._not_filed(job, error)
+            else:
+                return self._filed(job, filed)
+        return Retry(WRITER_WAIT_SECONDS, "changed", "it or its place in done changes again and again")
+
+    async def _mended(self, job: Job, runtime: RuntimeConfig, error: NameTaken | AudioChanged) -> Job | None:
+        """*job* under other names, or with its file's new times; None where it is another recording."""
+        if isinstance(error, NameTaken):
+            return await self._renamed(job, runtime, content_of(_result(job)))
+        return await self._refreshed(job, runtime)
+
+    def _not_filed(self, job: Job, error: AudioError | WriterCameBack | PublishError) -> Outcome:
+        match error:
+            case PublishError():
+                return self._stuck(job, error)
+            case WriterCameBack():
+                self._unstuck(job)
+                return Retry(WRITER_WAIT_SECONDS, "writer", "it has been opened for writing again")
+            case AudioMissing():
                 self._intake.look_again(job.folder)
                 return Retry(MISSING_WAIT_SECONDS, "missing", error.reason)
-            except (AudioChanged, AudioUnsafe) as error:
-                self._intake.distrust(job.folder, job.path)
-                self._intake.look_again(job.folder)
-                self._unstuck(job)
-                return Withdrawn(error.reason)
-            except WriterCameBack:
-                self._unstuck(job)
-                return Retry(WRITER_WAIT_SECONDS, "writer", "somebody has opened it for writing again")
-            except PublishError as error:
-                return self._stuck(job, error)
-            else:
-                return self._filed(job, document, filed)
+            case _:
+                return self._withdrawn(job, str(error))
 
-    async def _put(self, job: Job, kept: StoredResult, setup: RuntimeConfig) -> bytes:
+    async def _renamed(self, job: Job, runtime: RuntimeConfig, document: Mapping[str, Any]) -> Job:
+        return await self._results.store(job, runtime, document, _result(job).sha256, AttemptEnd(0.0))
+
+    async def _refreshed(self, job: Job, runtime: RuntimeConfig) -> Job | None:
+        """*job* with the snapshot of now, if the file still has the bytes that were sent."""
+        sha256 = _result(job).sha256
+        if not sha256:
+            return None
+        inbox, size_bytes = runtime.inbox(job.folder), job.snapshot.size_bytes
+        snapshot = await asyncio.get_running_loop().run_in_executor(
+            self._disks.of(job.folder), snapshot_if_same, inbox, job.path, size_bytes, sha256
+        )
+        return await self._queue.refresh_snapshot(job, snapshot) if snapshot else None
+
+    async def _rejected(self, job: Job, runtime: RuntimeConfig, error: RenderError) -> Job:
+        """The stored answer cannot be rendered: waiting changes nothing, and sending again costs again."""
+        log.error("job.bug", folder=job.folder, path=job.path, exc_info=error)
+        ended = AttemptEnd(0.0, code=INTERNAL_ERROR, reason=INTERNAL_ERROR_WORDS, counted=False)
+        document = await self._results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
+        return await self._results.store(job, runtime, document, _result(job).sha256, ended)
+
+    def _withdrawn(self, job: Job, reason: str) -> Outcome:
+        """Another recording stands there: its transcript is not this one, and the intake takes it anew."""
+        self._intake.distrust(job.folder, job.path)
+        self._intake.look_again(job.folder)
+        self._unstuck(job)
+        return Withdrawn(reason)
+
+    async def _put(self, job: Job, runtime: RuntimeConfig) -> bytes:
+        result = _result(job)
         publication = PublishRequest(
-            inbox=setup.inbox(job.folder),
+            inbox=runtime.inbox(job.folder),
             path=job.path,
             snapshot=job.snapshot,
             stable_inodes=job.stable_inodes,
-            sha256=kept.sha256,
-            group=kept.group,
-            files=files_of(kept),
+            sha256=result.sha256,
+            group=result.group,
+            files=files_of(result),
             token=f"{self._token}-{job.id}",
         )
         threads = self._disks.of(job.folder)
@@ -120,8 +168,9 @@ class Publisher:
         self._refusals.pop(job.id, None)
         self._queue.open_folder(job.folder, STUCK)
 
-    def _filed(self, job: Job, document: Mapping[str, Any], filed: bytes) -> Outcome:
+    def _filed(self, job: Job, filed: bytes) -> Outcome:
         self._unstuck(job)
+        document = content_of(_result(job))
         failed = is_error(document)
         self._observer.filed(
             Filed(
@@ -142,9 +191,9 @@ class Publisher:
         return Published(filed)
 
 
-def _kept(job: Job) -> StoredResult:
+def _result(job: Job) -> StoredResult:
     if job.result is None:
-        raise ValueError("a job without an answer has nothing to publish")
+        raise ValueError("a job without a result has nothing to publish")
     return job.result
 
 

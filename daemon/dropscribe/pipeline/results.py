@@ -1,7 +1,8 @@
-"""Answers made fit to keep: the whole document, and names that nobody else has."""
+"""Turns answers into documents, and stores them under names that nothing else has."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -10,9 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import Attempt, StoredResult
 from dropscribe.core.naming import first_free, number_group
+from dropscribe.files.threads import DaemonThreads
 from dropscribe.files.writing import name_max_bytes
+from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.providers.params import effective_params
 from dropscribe.transcripts.document import (
     ErrorFacts,
@@ -30,12 +34,19 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule
     from dropscribe.core.model import AttemptEnd, Booking, Group, Job
-    from dropscribe.pipeline.runtime_config import DiskThreads, RuntimeConfig
+    from dropscribe.pipeline.disk_threads import DiskThreads
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.queue.engine import Engine
     from dropscribe.transcripts.model import Transcript
 
 Refusals = Sequence[tuple[str, str]]
 """(provider, code) of those who refused a file before, in order."""
+
+INLINE_WORDS = 5000
+"""A longer transcript is rendered in a thread: the event loop does not have the time."""
+
+SHORTEST_NAME_MAX_BYTES = 143
+"""The longest name that every file system here takes (eCryptfs has the least)."""
 
 ERROR_SCHEMA_PREFIX = "dropscribe.error/"
 
@@ -45,41 +56,64 @@ def is_error(document: Mapping[str, Any]) -> bool:
     return str(document["schema"]).startswith(ERROR_SCHEMA_PREFIX)
 
 
-class Answers:
-    """Builds documents and keeps them under free names."""
+class RenderError(DropscribeError):
+    """Raised when a document cannot be written as text: a bug of ours, or an absurd answer."""
+
+
+class Results:
+    """Builds documents and stores them under free names."""
 
     def __init__(self, queue: Engine, disks: DiskThreads) -> None:
         self._queue = queue
         self._disks = disks
-        self._foreseen: dict[int, _Naming] = {}
+        self._threads = DaemonThreads(1, "render")
 
     def transcript(
         self,
         job: Job,
-        setup: RuntimeConfig,
+        runtime: RuntimeConfig,
         transcript: Transcript,
         sha256: str,
         seconds: float,
         refusals: Refusals,
     ) -> dict[str, Any]:
-        """The transcript's document (CONTRACT.md §5)."""
-        facts = _facts(job, setup, sha256, job.attempts, seconds, refusals)
-        outputs = setup.rule(job.folder).outputs
-        return transcript_document(transcript, facts, outputs=outputs, warnings=_warnings(job))
+        """The document of a new answer.
+
+        Raises:
+            RenderError: It cannot be built.
+        """
+        facts = _facts(job, runtime, sha256, job.attempts, seconds, refusals)
+        outputs = runtime.rule(job.folder).outputs
+        try:
+            return transcript_document(transcript, facts, outputs=outputs, warnings=_warnings(job))
+        except Exception as error:
+            raise RenderError(type(error).__name__) from error
 
     def reused(
-        self, job: Job, setup: RuntimeConfig, known: Mapping[str, Any], sha256: str, refusals: Refusals
+        self, job: Job, runtime: RuntimeConfig, cached: bytes, sha256: str, refusals: Refusals
     ) -> dict[str, Any]:
-        """The transcript's document for a file whose content was answered before; nothing was sent."""
-        facts = _facts(job, setup, sha256, job.attempts - 1, 0.0, refusals)
-        outputs = setup.rule(job.folder).outputs
-        return reused_document(known, facts, outputs=outputs, warnings=_warnings(job))
+        """The document of a file whose content was answered before; nothing was sent.
+
+        Args:
+            cached: The document of the earlier file.
+
+        Raises:
+            RenderError: It cannot be built.
+        """
+        facts = _facts(job, runtime, sha256, job.attempts - 1, 0.0, refusals)
+        outputs = runtime.rule(job.folder).outputs
+        try:
+            return reused_document(json.loads(cached), facts, outputs=outputs, warnings=_warnings(job))
+        except Exception as error:
+            raise RenderError(type(error).__name__) from error
 
     async def error(self, job: Job, code: str, reason: str, ended: AttemptEnd) -> dict[str, Any]:
-        """The error's document (CONTRACT.md §4), every attempt in it."""
+        """The error document of *job*, with every attempt."""
         attempts = await self._queue.attempts(job)
         was_sent = ended.counted or any(attempt.refused for attempt in attempts)
-        last = Attempt(attempts[-1].at, job.provider, ended.seconds, ended.status, ended.code, ended.reason)
+        last = Attempt(time.time(), job.provider, ended.seconds, ended.status, ended.code, ended.reason)
+        if attempts:
+            last = replace(last, at=attempts[-1].at)
         return error_document(
             ErrorFacts(
                 path=job.path,
@@ -92,55 +126,63 @@ class Answers:
             )
         )
 
-    async def keep(
+    async def store(
         self,
         job: Job,
-        setup: RuntimeConfig,
+        runtime: RuntimeConfig,
         document: Mapping[str, Any],
         sha256: str,
         ended: AttemptEnd,
         booking: Booking | None = None,
     ) -> Job:
-        """Keep *document* under the first names that neither the disk nor another job has."""
+        """Store *document* under the first names that neither the disk nor another job has.
+
+        Raises:
+            RenderError: It cannot be rendered; nothing is stored.
+        """
         rejected = is_error(document)
-        rendered = _render(document, ("error",) if rejected else setup.rule(job.folder).outputs)
-        naming = None if rejected else self._foreseen.get(job.id)
+        rule = runtime.rule(job.folder)
+        packed, rendered = await self._rendered(document, ("error",) if rejected else rule.outputs)
         refused: set[int] = set()
         while True:
-            if naming is None:
-                naming = await self._free_naming(job, setup, tuple(rendered), refused, rejected=rejected)
+            naming = await self._free_naming(job, rule, tuple(rendered), refused, rejected=rejected)
             group = naming.group(job.path, tuple(rendered))
             files = tuple((name, rendered[form]) for form, name in group.sidecars)
-            result = StoredResult(_packed(document, rendered), sha256, group, files, document)
-            if job.result is not None:
-                moved = await self._queue.rename_outputs(job, result)
-            else:
+            result = StoredResult(packed, sha256, group, files, document)
+            if job.result is None:
                 moved = await self._queue.store_result(job, result, ended, rejected=rejected, booking=booking)
+            elif rejected and not is_error(content_of(job.result)):
+                moved = await self._queue.reject_result(job, result)
+            else:
+                moved = await self._queue.rename_outputs(job, result)
             if moved is not None:
                 return moved
             refused.add(naming.number)
-            naming = None
 
-    def reserve_names(self, job: Job, setup: RuntimeConfig) -> None:
-        """Find the names that an answer to *job* would get; blocking, for the thread that opens its audio.
-
-        One way to a thread and back less a file. Should another take a name meanwhile, keeping or
-        publishing finds out, as it does for a name that is taken between those two.
-        """
-        rule = setup.rule(job.folder)
-        self._foreseen[job.id] = _first_free(rule, job.path, rule.outputs, frozenset(), rejected=False)
-
-    def forget(self, job: Job) -> None:
-        """The attempt is over: what was foreseen is old."""
-        self._foreseen.pop(job.id, None)
+    async def _rendered(
+        self, document: Mapping[str, Any], forms: Collection[str]
+    ) -> tuple[bytes, dict[str, bytes]]:
+        """The document as JSON, and its sidecars by form."""
+        call = partial(_packed_and_rendered, document, forms)
+        is_long = len(document.get("words") or ()) > INLINE_WORDS
+        try:
+            if not is_long:
+                return call()
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except Exception as error:
+            raise RenderError(type(error).__name__) from error
 
     async def _free_naming(
-        self, job: Job, setup: RuntimeConfig, formats: tuple[str, ...], refused: set[int], *, rejected: bool
+        self, job: Job, rule: FolderRule, forms: tuple[str, ...], refused: Collection[int], *, rejected: bool
     ) -> _Naming:
-        """The next number's; *refused* numbers were reserved by other live jobs."""
-        rule = setup.rule(job.folder)
-        search = partial(_first_free, rule, job.path, formats, frozenset(refused), rejected=rejected)
-        return await self._disks.run(job.folder, search)
+        """The first free number; *refused* numbers were reserved by other live jobs."""
+        root = os.fsencode(rule.failed if rejected else rule.done)
+        search = partial(_first_free, root, rule.sidecar_name, job.path, forms, frozenset(refused))
+        try:
+            return await self._disks.run(job.folder, search)
+        except FolderHangs:
+            # The answer is paid for and is stored now; publishing finds out whether the names are free.
+            return _Naming(root, rule.sidecar_name, SHORTEST_NAME_MAX_BYTES, max(refused, default=0) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +194,11 @@ class _Naming:
     name_max_bytes: int
     number: int
 
-    def group(self, path: bytes, formats: tuple[str, ...]) -> Group:
+    def group(self, path: bytes, forms: tuple[str, ...]) -> Group:
         return number_group(
             self.root,
             path,
-            formats,
+            forms,
             sidecar_name=self.sidecar_name,
             number=self.number,
             name_max_bytes=self.name_max_bytes,
@@ -164,21 +206,20 @@ class _Naming:
 
 
 def _first_free(
-    rule: FolderRule, path: bytes, formats: tuple[str, ...], refused: Collection[int], *, rejected: bool
+    root: bytes, sidecar_name: str, path: bytes, forms: tuple[str, ...], refused: Collection[int]
 ) -> _Naming:
-    root = os.fsencode(rule.failed if rejected else rule.done)
-    first = _Naming(root, rule.sidecar_name, name_max_bytes(root), 1)
+    first = _Naming(root, sidecar_name, name_max_bytes(root), 1)
 
     def is_free(number: int) -> bool:
-        return number not in refused and _is_free(replace(first, number=number).group(path, formats))
+        return number not in refused and _is_free(replace(first, number=number).group(path, forms))
 
     return replace(first, number=first_free(is_free))
 
 
 def _facts(
-    job: Job, setup: RuntimeConfig, sha256: str, attempts: int, seconds: float, refusals: Refusals
+    job: Job, runtime: RuntimeConfig, sha256: str, attempts: int, seconds: float, refusals: Refusals
 ) -> TranscriptFacts:
-    provider = setup.config.providers[job.provider]
+    provider = runtime.config.providers[job.provider]
     return TranscriptFacts(
         path=job.path,
         size_bytes=job.snapshot.size_bytes,
@@ -186,7 +227,7 @@ def _facts(
         modified_at=job.snapshot.mtime_ns / 1e9,
         provider_name=provider.name,
         provider_type=provider.type,
-        params=effective_params(provider.type, setup.rule(job.folder).params_for(job.provider)),
+        params=effective_params(provider.type, runtime.rule(job.folder).params_for(job.provider)),
         folder=job.folder,
         attempts=attempts,
         received_at=job.received_at,
@@ -205,12 +246,19 @@ def content_of(result: StoredResult) -> Mapping[str, Any]:
     return result.content if result.content is not None else json.loads(result.document)
 
 
-def files_of(kept: StoredResult) -> tuple[tuple[bytes, bytes], ...]:
-    """(file name, content) of the sidecars: at hand, or rendered again from the document."""
-    if kept.files is not None:
-        return kept.files
-    rendered = _render(content_of(kept), [form for form, _ in kept.group.sidecars])
-    return tuple((name, rendered[form]) for form, name in kept.group.sidecars)
+def files_of(result: StoredResult) -> tuple[tuple[bytes, bytes], ...]:
+    """(file name, content) of the sidecars: at hand, or rendered again from the document.
+
+    Raises:
+        RenderError: It cannot be rendered by this version.
+    """
+    if result.files is not None:
+        return result.files
+    try:
+        rendered = render(content_of(result), [form for form, _ in result.group.sidecars])
+        return tuple((name, rendered[form]) for form, name in result.group.sidecars)
+    except Exception as error:
+        raise RenderError(type(error).__name__) from error
 
 
 def renamed(document: Mapping[str, Any], path: bytes) -> dict[str, Any]:
@@ -221,10 +269,17 @@ def renamed(document: Mapping[str, Any], path: bytes) -> dict[str, Any]:
     return {**document, "source": source}
 
 
-def _render(document: Mapping[str, Any], formats: Collection[str]) -> dict[str, bytes]:
+def render(document: Mapping[str, Any], formats: Collection[str]) -> dict[str, bytes]:
     """Form → content, in writing order; forms with nothing to show (no times) are left out."""
     rendered = {form: RENDERERS[form](document) for form in formats}
     return {form: content for form, content in rendered.items() if content is not None}
+
+
+def _packed_and_rendered(
+    document: Mapping[str, Any], forms: Collection[str]
+) -> tuple[bytes, dict[str, bytes]]:
+    rendered = render(document, forms)
+    return _packed(document, rendered), rendered
 
 
 def _packed(document: Mapping[str, Any], rendered: Mapping[str, bytes]) -> bytes:

@@ -16,6 +16,7 @@ from dropscribe.core.model import (
     Attempt,
     AttemptEnd,
     Booking,
+    FileSnapshot,
     Hold,
     Job,
     NewJob,
@@ -178,6 +179,14 @@ class Engine(Protocol):
 
     async def reject_result(self, job: Job, error: StoredResult) -> Job | None:
         """Replace a transcript that cannot be published by an error document; returns as above."""
+        ...
+
+    async def refresh_snapshot(self, job: Job, snapshot: FileSnapshot) -> Job | None:
+        """Let a job with a stored result stand for the same recording under a new inode or time.
+
+        Returns:
+            The job; None where another job has begun with that state of the file.
+        """
         ...
 
     async def find_result(self, key: AnswerKey, keep_seconds: float) -> CachedResult | None:

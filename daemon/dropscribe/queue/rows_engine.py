@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         AnswerKey,
         Attempt,
         Booking,
+        FileSnapshot,
         Hold,
         Job,
         NewJob,
@@ -143,6 +144,10 @@ class RowsEngine(abc.ABC):
     async def reject_result(self, job: Job, error: StoredResult) -> Job | None:
         """See the interface."""
         return await self._durably(lambda db: result_rows.reject_result(db, job, error))
+
+    async def refresh_snapshot(self, job: Job, snapshot: FileSnapshot) -> Job | None:
+        """See the seam."""
+        return await self._durably(lambda db: result_rows.refresh_snapshot(db, job, snapshot))
 
     async def find_result(self, key: AnswerKey, keep_seconds: float) -> CachedResult | None:
         """See the seam."""

@@ -48,8 +48,7 @@ def _submit_some(
         if job_id is None:
             yield Submitted(is_new=False, live_path=_live_path(db, job))
         else:
-            _supersede(db, job, job_id)
-            yield Submitted(is_new=True)
+            yield _beside_others(db, job, job_id)
 
 
 def _values(new: NewJob, mark: str | None) -> tuple[object, ...]:
@@ -70,15 +69,27 @@ def _live_path(db: Connection, new: NewJob) -> bytes | None:
     return join_path(*row) if row else None
 
 
-def _supersede(db: Connection, new: NewJob, job_id: int) -> None:
-    """Another file stands at the path now: the queued job of the one before it has lost its audio."""
-    rows = db.execute(
-        "SELECT id FROM jobs"
-        " WHERE folder = ? AND directory = ? AND name = ? AND state = 'queued' AND id <> ?",
+def _beside_others(db: Connection, new: NewJob, job_id: int) -> Submitted:
+    """Settle what the new job means to earlier ones of the same place.
+
+    A queued one has lost its audio. One that is being transcribed or filed and has the same size may be of
+    the same recording, with other times or under another inode: it finds out by the content, and no second
+    one is begun before it has ended.
+    """
+    others = db.execute(
+        "SELECT id, state, size_bytes FROM jobs"
+        f" WHERE folder = ? AND directory = ? AND name = ? AND id <> ? AND {LIVE}",
         (new.folder, *split_path(new.path), job_id),
     ).fetchall()
-    for (old_id,) in rows:
-        end(db, Standing(old_id, JobState.QUEUED), JobState.WITHDRAWN, reason="another file took its place")
+    for old_id, state, size_bytes in others:
+        if state == JobState.QUEUED:
+            reason = "another file took its place"
+            end(db, Standing(old_id, JobState.QUEUED), JobState.WITHDRAWN, reason=reason)
+        elif size_bytes == new.snapshot.size_bytes:
+            db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+            db.execute("UPDATE counts SET n = n - 1 WHERE folder = ? AND state = 'queued'", (new.folder,))
+            return Submitted(is_new=False, is_in_flight=True)
+    return Submitted(is_new=True)
 
 
 def has_failed(db: Connection) -> bool:

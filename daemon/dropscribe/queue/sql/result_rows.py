@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import AttemptEnd, Group, Job, JobState, StoredResult
+from dropscribe.core.model import AttemptEnd, Group, Job, JobState, StoredResult, identity
 from dropscribe.queue.sql import attempt_rows
-from dropscribe.queue.sql.rows import HAS_RESULT, JOB_COLUMNS, LateTransitionError, job_of, move, standing_of
+from dropscribe.queue.sql.rows import (
+    HAS_RESULT,
+    JOB_COLUMNS,
+    LIVE,
+    LateTransitionError,
+    Standing,
+    end,
+    inode_to_row,
+    job_of,
+    move,
+    standing_of,
+)
 
 if TYPE_CHECKING:
+    from dropscribe.core.model import FileSnapshot
     from dropscribe.queue.sql.database import Connection
 
 
@@ -45,6 +58,35 @@ def reject_result(db: Connection, job: Job, error: StoredResult) -> Job | None:
     if rename_outputs(db, job, error) is None:
         return None
     return job_of(move(db, standing_of(job), JobState.REJECTED, "due_at = 0"), error)
+
+
+def refresh_snapshot(db: Connection, job: Job, snapshot: FileSnapshot) -> Job | None:
+    """Let *job* stand for the same recording under a new inode or time.
+
+    A job that was queued for that state of the file ends: it would send the recording again.
+
+    Returns:
+        The job; None where another job has begun with it.
+    """
+    key = identity(job.path, snapshot, stable_inodes=job.stable_inodes)
+    twins = db.execute(
+        f"SELECT id, state FROM jobs WHERE folder = ? AND identity = ? AND id <> ? AND {LIVE}",
+        (job.folder, key, job.id),
+    ).fetchall()
+    for twin_id, state in twins:
+        if state != JobState.QUEUED:
+            return None
+        reason = "the same recording was transcribed meanwhile"
+        end(db, Standing(twin_id, JobState.QUEUED), JobState.WITHDRAWN, reason=reason)
+    inode = inode_to_row(snapshot.inode) if job.stable_inodes else 0
+    row = db.execute(
+        "UPDATE jobs SET identity = ?, device = ?, inode = ?, mtime_ns = ? WHERE id = ? AND fence = ?"
+        f" AND {HAS_RESULT} RETURNING {JOB_COLUMNS}",
+        (key, snapshot.device, inode, snapshot.mtime_ns, job.id, job.fence),
+    ).fetchone()
+    if row is None:
+        raise LateTransitionError(f"job {job.id} has no stored result any more")
+    return replace(job_of(row, job.result), snapshot=snapshot)
 
 
 def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:

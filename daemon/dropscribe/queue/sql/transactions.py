@@ -53,6 +53,8 @@ def record(db: Connection, job: Job, outcome: Outcome, now: float) -> None:
             rows.end(db, rows.standing_of(job), JobState.WITHDRAWN, reason=outcome.reason)
             if outcome.attempt:
                 attempt_rows.end_attempt(db, job.id, outcome.attempt)
+            for spending in outcome.spending:
+                budget_usage.write_spending(db, spending, now)
         case Retry() if job.state.has_result:
             rows.defer_publishing(db, job, now + outcome.after_seconds, outcome.code, outcome.reason)
         case Retry():
@@ -95,7 +97,7 @@ def release(db: Connection, scope: Scope, now: float) -> None:
 def book(db: Connection, job: Job, document: bytes, booking: Booking, now: float) -> None:
     """Write into the books what *booking* says of *job*'s answer."""
     if booking.answer is not None:
-        result_cache.write_answer(db, booking.answer, job, document, now)
+        result_cache.write_answer(db, booking.answer, job, booking.document or document, now)
         result_cache.prune_now_and_then(db, job.id, now - booking.keep_seconds)
     for spending in booking.spending:
         budget_usage.write_spending(db, spending, now)

@@ -1,0 +1,90 @@
+"""Builds the pipeline and the value that it works with: the daemon's only assembly, and the tests'."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.retry import RetryLimits
+from dropscribe.media.build import add_fitted_providers
+from dropscribe.pipeline.attempts import Attempts
+from dropscribe.pipeline.budgets import Budgets
+from dropscribe.pipeline.deduplication import Reuse, settings_digest
+from dropscribe.pipeline.disk_threads import DiskThreads
+from dropscribe.pipeline.failures import Failures
+from dropscribe.pipeline.fallback import Fallback
+from dropscribe.pipeline.handler import Handler
+from dropscribe.pipeline.holds import Holds
+from dropscribe.pipeline.links import add_link_providers
+from dropscribe.pipeline.publisher import Publisher
+from dropscribe.pipeline.results import Results
+from dropscribe.pipeline.runtime_config import RuntimeConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dropscribe.config.model import Config
+    from dropscribe.pipeline.observer import Observer
+    from dropscribe.pipeline.runtime_config import IntakeSide
+    from dropscribe.providers.base import Provider
+    from dropscribe.queue.engine import Engine
+
+
+def retry_limits(config: Config) -> RetryLimits:
+    """The limits of the config's ``retry`` section."""
+    retry = config.retry
+    return RetryLimits(
+        first_seconds=retry.first_seconds,
+        max_seconds=retry.max_seconds,
+        give_up_after_seconds=retry.give_up_after_seconds,
+        max_ambiguous=retry.max_ambiguous,
+        max_crashes=retry.max_crashes,
+    )
+
+
+def build_runtime(config: Config, providers: Mapping[str, Provider]) -> RuntimeConfig:
+    """Everything that the pipeline takes from *config*, as one immutable value.
+
+    Args:
+        providers: Each provider that a rule names.
+    """
+    decorated: dict[tuple[str, str], Provider] = {}
+    add_fitted_providers(config, providers, decorated)
+    add_link_providers(config, providers, decorated)  # last: a link passes by what is done to recordings
+    digests = {
+        (rule.name, name): settings_digest(rule, config.providers[name])
+        for rule in config.folders.values()
+        for name in rule.providers
+    }
+    return RuntimeConfig(config, providers, retry_limits(config), decorated, digests)
+
+
+class Pipeline:
+    """The parts of the pipeline, joined.
+
+    Attributes:
+        handler: The queue's callbacks; its ``runtime`` is swapped at a reload.
+        budgets: To be audited at the start, at each reload and when a day turns.
+    """
+
+    def __init__(
+        self,
+        runtime: RuntimeConfig,
+        queue: Engine,
+        intake: IntakeSide,
+        observer: Observer,
+        *,
+        token: str,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._disks = disks = DiskThreads(queue)
+        holds, fallback, results = Holds(queue, observer), Fallback(queue), Results(queue, disks)
+        failures = Failures(queue, holds, fallback, results, jitter)
+        self.budgets = Budgets(queue, observer, disks)
+        reuse = Reuse(queue)
+        attempts = Attempts(holds, intake, observer, disks, results, reuse, fallback, self.budgets, failures)
+        publisher = Publisher(queue, intake, observer, disks, results, token)
+        self.handler = Handler(runtime, attempts, failures, publisher)
+
+    def close(self) -> None:
+        """Take no more calls into users' folders; never wait for those that hang."""
+        self._disks.close()

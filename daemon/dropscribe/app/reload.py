@@ -1,0 +1,190 @@
+"""Takes a new config while the daemon runs.
+
+Guarantees: what may fail comes first; then everything that the config decides changes in one step, without a
+pause in which a job could see half of it. A config that is refused leaves everything as it was. What is under
+way ends with the config that it began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.app.assembly import build_runtime
+from dropscribe.config.diff import diff_configs
+from dropscribe.config.running import store_running_config
+from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreError
+from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.files.threads import DaemonThreads
+from dropscribe.pipeline.plan import build_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dropscribe.app.daemon import Daemon
+    from dropscribe.app.inboxes import PreparedInboxes
+    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.providers.base import Provider
+    from dropscribe.queue.rows_engine import RowsEngine
+
+log = structlog.get_logger()
+
+READ_SECONDS = 30.0
+"""A config that cannot be read in this time is refused: its disk may hang."""
+
+_FIXED = ("state_dir", "queue")
+
+
+class Reloader:
+    """Reads, checks and takes configs.
+
+    Args:
+        read: Reads and checks the config again; raises ConfigError.
+        on_reload: Called with a config that has been taken.
+    """
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        read: Callable[[], Config] | None,
+        on_reload: Callable[[Config], None] | None,
+    ) -> None:
+        self._daemon = daemon
+        self._read = read
+        self._on_reload = on_reload
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def reload(self) -> None:
+        """Take the config as it is on disk now, or log why it is refused."""
+        if self._read is None:
+            return
+        try:
+            await self._take(await _read_in_time(self._read))
+        except ConfigError as error:
+            for problem in error.problems:
+                if not problem.warning:
+                    self._refuse(place=_place_of(problem), reason=problem.message)
+        except TimeoutError:
+            self._refuse(reason=f"it could not be read within {READ_SECONDS:g} seconds")
+        except DropscribeError as error:
+            self._refuse(reason=str(error))
+        except Exception as error:
+            # A bug, or a disk: the daemon that works goes on as it is.
+            log.exception("config.reload_failed")
+            self._refuse(reason=str(error))
+
+    async def close(self) -> None:
+        """Close the providers that a reload has replaced."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    def _refuse(self, **fields: str) -> None:
+        log.error("config.refused", **fields)
+        self._daemon.health.observe_config(is_taken=False)
+
+    async def _take(self, config: Config) -> None:
+        daemon, old = self._daemon, self._daemon.pipeline.handler.runtime
+        for name in _FIXED:
+            if getattr(config, name) != getattr(old.config, name):
+                message = f"{name} cannot change while the daemon runs: restart it"
+                raise ConfigError((Problem(message, file=str(config.path or ""), path=name),))
+        new = build_runtime(config, self._providers(config, old))
+        inboxes = await daemon.inboxes.prepare(watched_rules(config))
+        try:
+            await mark_first_starts(daemon.engine, config)
+            await daemon.health.swap(config)
+        except BaseException:
+            daemon.inboxes.discard(inboxes)
+            raise
+        self._swap(new, inboxes)
+        await self._after(old, new)
+
+    def _providers(self, config: Config, old: RuntimeConfig) -> dict[str, Provider]:
+        """One whose section did not change is kept, with its connections."""
+        used = dict.fromkeys(name for rule in config.folders.values() for name in rule.providers)
+        return {
+            name: old.providers[name]
+            if name in old.providers and old.config.providers.get(name) == config.providers[name]
+            else self._daemon.make_provider(config.providers[name])
+            for name in used
+        }
+
+    def _swap(self, new: RuntimeConfig, inboxes: PreparedInboxes) -> None:
+        """No await in here: no job may see one half of it."""
+        daemon = self._daemon
+        daemon.inboxes.commit(inboxes)
+        daemon.pipeline.handler.runtime = new
+        daemon.engine.limits = new.limits
+        daemon.engine.replan(build_plan(new.config))
+        daemon.health.equip(daemon.reporter)
+        if self._on_reload is not None:
+            self._on_reload(new.config)
+
+    async def _after(self, old: RuntimeConfig, new: RuntimeConfig) -> None:
+        daemon = self._daemon
+        for name, provider in old.providers.items():
+            if new.providers.get(name) is not provider:
+                daemon.engine.probe_now(Scope(ScopeKind.PROVIDER, name))
+                self._close_when_idle(name, provider)
+        for name, rule in new.config.folders.items():
+            if rule != old.config.folders.get(name):
+                daemon.engine.probe_now(Scope(ScopeKind.FOLDER, name))
+        keep_running_config(new.config)
+        daemon.health.observe_config(is_taken=True)
+        changes = [str(change) for change in diff_configs(old.config, new.config)]
+        log.info("config.reloaded", changes=changes)
+        daemon.ask_for_report()
+        try:
+            await daemon.engine.clear_stale_assignments()
+            await daemon.pipeline.budgets.audit()
+        except StoreError as error:
+            log.warning("config.reload_unfinished", reason=error.reason)
+
+    def _close_when_idle(self, name: str, provider: Provider) -> None:
+        """An attempt that began with the old provider ends with it."""
+        closing = asyncio.create_task(_close_after(self._daemon.engine.tasks_at(name), provider))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+
+def keep_running_config(config: Config) -> None:
+    """Keep *config* for the commands; without it they need the file as it is on disk."""
+    try:
+        store_running_config(config)
+    except OSError as error:
+        log.warning("config.not_kept", error=str(error))
+
+
+async def mark_first_starts(engine: RowsEngine, config: Config) -> None:
+    """Before any inbox is listed: what is in it now may be backlog."""
+    await engine.begin_folders({name: rule.backlog == "ask" for name, rule in config.folders.items()})
+
+
+def watched_rules(config: Config) -> Mapping[str, FolderRule]:
+    """The rules whose inboxes this node watches: in a cluster, those whose mounts it has."""
+    return {name: rule for name, rule in config.folders.items() if config.watches(rule)}
+
+
+async def _read_in_time(read: Callable[[], Config]) -> Config:
+    threads = DaemonThreads(1, "config")
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return await asyncio.get_running_loop().run_in_executor(threads, read)
+    finally:
+        threads.shutdown()
+
+
+async def _close_after(tasks: list[asyncio.Task[None]], provider: Provider) -> None:
+    try:
+        if tasks:
+            await asyncio.wait(tasks)
+    finally:
+        await provider.close()
+
+
+def _place_of(problem: Problem) -> str:
+    return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file

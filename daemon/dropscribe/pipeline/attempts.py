@@ -1,0 +1,258 @@
+"""One attempt at one job: open the file, look for a known answer, send it, store what came back.
+
+Guarantees: nothing on disk changes before the answer and its names are stored. An answer that has arrived is
+stored, cached and charged before anything may discard it: whether the file is still the one that was sent is
+looked at when its result is published.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioChanged,
+    AudioError,
+    AudioForbidden,
+    AudioMissing,
+    AudioRejected,
+    ProviderError,
+)
+from dropscribe.core.model import AttemptEnd, Booking, ResultStored, Retry, Withdrawn
+from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
+from dropscribe.files.audio import AudioFile
+from dropscribe.files.crashpoint import reached
+from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, origin_words
+from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.pipeline.links import link_refusal
+from dropscribe.pipeline.observer import AttemptReport
+from dropscribe.pipeline.results import RenderError
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import Job, Outcome
+    from dropscribe.pipeline.budgets import Budgets
+    from dropscribe.pipeline.deduplication import Reuse
+    from dropscribe.pipeline.disk_threads import DiskThreads
+    from dropscribe.pipeline.failures import Failures
+    from dropscribe.pipeline.fallback import Fallback
+    from dropscribe.pipeline.holds import Holds
+    from dropscribe.pipeline.observer import Observer
+    from dropscribe.pipeline.results import Results
+    from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
+    from dropscribe.queue.engine import CachedResult
+    from dropscribe.transcripts.model import Transcript
+
+log = structlog.get_logger()
+
+LOOK_AGAIN_SECONDS = 2.0
+"""How soon a job whose file cannot be read is looked at again, while the intake lists the inbox."""
+
+LONGEST_LOOK_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Makes attempts; each call is one."""
+
+    holds: Holds
+    intake: IntakeSide
+    observer: Observer
+    disks: DiskThreads
+    results: Results
+    reuse: Reuse
+    fallback: Fallback
+    budgets: Budgets
+    failures: Failures
+    _looks: Counter[int] = field(default_factory=Counter)
+
+    async def make(self, job: Job, runtime: RuntimeConfig) -> Outcome:
+        """Transcribe *job* once, unless its limits are reached or its answer is known."""
+        if spent := _spent_limit(job, runtime):
+            code, reason = spent
+            return await self.failures.reject(job, runtime, code, reason, AttemptEnd(0.0, counted=False))
+        try:
+            audio = await self._open(job, runtime)
+        except AudioError as error:
+            return self._not_readable(job, error)
+        except FolderHangs:
+            return Retry(LOOK_AGAIN_SECONDS, "hangs", "its folder's disk does not answer")
+        except OSError as error:
+            return self._disk_trouble(job, error)
+        self._looks.pop(job.id, None)
+        try:
+            return await self._with_audio(job, runtime, audio)
+        finally:
+            # Closing a file of a mount that hangs blocks, as any other call into it.
+            self.disks.of(job.folder).submit(audio.close)
+
+    async def _with_audio(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> Outcome:
+        if unsent := _unsendable(job, runtime, audio):
+            return await self.failures.reject_unsent(job, runtime, unsent)
+        if known := await self.reuse.find(job, runtime, audio):
+            return await self._answer_known(job, runtime, audio, known)
+        return await self._send(job, runtime, audio)
+
+    async def _open(self, job: Job, runtime: RuntimeConfig) -> AudioFile:
+        threads, inbox = self.disks.of(job.folder), runtime.inbox(job.folder)
+        audio = await self.disks.run(
+            job.folder, lambda: AudioFile.open(inbox, job.path, threads), AudioFile.close
+        )
+        if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
+            threads.submit(audio.close)
+            raise AudioChanged(job.path, "changed since it settled")
+        return audio
+
+    def _not_readable(self, job: Job, error: AudioError) -> Outcome:
+        """Not a failure of the audio: the intake finds out what is there now."""
+        self.intake.look_again(job.folder)
+        if isinstance(error, AudioMissing):
+            return self._retry_unsent(job, "missing", "not at its place; the inbox is being listed")
+        if isinstance(error, AudioChanged):
+            self.intake.distrust(job.folder, job.path)
+        code = "unreadable" if isinstance(error, AudioForbidden) else "changed"
+        ended = AttemptEnd(0.0, code=code, reason=error.reason, counted=False)
+        return Withdrawn(error.reason, ended)
+
+    def _disk_trouble(self, job: Job, error: OSError) -> Outcome:
+        """EIO, ESTALE, EMFILE: the disk's trouble, neither the file's nor the provider's."""
+        self.intake.look_again(job.folder)
+        return self._retry_unsent(job, "disk_error", error.strerror or str(error))
+
+    def _retry_unsent(self, job: Job, code: str, reason: str) -> Retry:
+        """Look again soon, then less and less often; no attempt was made."""
+        self._looks[job.id] += 1
+        wait_seconds = backoff_seconds(LOOK_AGAIN_SECONDS, self._looks[job.id], LONGEST_LOOK_SECONDS)
+        return Retry(wait_seconds, code, reason)
+
+    async def _answer_known(
+        self, job: Job, runtime: RuntimeConfig, audio: AudioFile, known: CachedResult
+    ) -> Outcome:
+        """This content was paid for before: nothing is sent."""
+        if runtime.rule(job.folder).duplicates == "skip":
+            return await self.failures.reject_unsent(job, runtime, duplicate_of(known))
+        ended = AttemptEnd(0.0, code=REUSED, reason=origin_words(known), counted=False)
+        refusals = await self.fallback.refusals(job, runtime)
+        try:
+            document = self.results.reused(job, runtime, known.document, audio.sha256, refusals)
+            return ResultStored(await self.results.store(job, runtime, document, audio.sha256, ended))
+        except RenderError as error:
+            return await self._reject_unrendered(job, runtime, error, audio.sha256, ended)
+
+    async def _send(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> Outcome:
+        began = time.monotonic()
+        try:
+            params = runtime.rule(job.folder).params_for(job.provider)
+            transcript = await runtime.provider(job).transcribe(audio, params)
+        except AudioError as error:
+            return self._not_readable(job, error)
+        except OSError as error:
+            return self._disk_trouble(job, error)
+        except Exception as error:  # noqa: BLE001  # a bug while sending is a failure of the attempt
+            reached("answered")
+            failure = _failure_of(job, error)
+            ended = AttemptEnd(time.monotonic() - began, failure.status, failure.code, failure.reason)
+            self._report(job, ended)
+            return await self.failures.weigh(job, runtime, failure, ended)
+        reached("answered")
+        ended = AttemptEnd(time.monotonic() - began, status=None)
+        self._report(job, ended)
+        return await self._answered(job, runtime, audio, transcript, ended)
+
+    async def _answered(
+        self, job: Job, runtime: RuntimeConfig, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
+    ) -> Outcome:
+        await self.holds.succeeded(job, runtime.settings(job))
+        spending = await self.budgets.charge(job, runtime, transcript, audio)
+        try:
+            sha256 = await audio.ensure_sha256()
+        except (AudioChanged, OSError) as error:
+            # What was sent cannot be told any more: its answer belongs to no file.
+            self.intake.distrust(job.folder, job.path)
+            self.intake.look_again(job.folder)
+            return Withdrawn(str(error) or "changed while it was being transcribed", ended, spending)
+        key = answer_key(job, runtime, transcript, sha256)
+        booking = Booking(key, runtime.config.ledger_keep_seconds, spending)
+        refusals = await self.fallback.refusals(job, runtime)
+        document: dict[str, object] | None = None
+        try:
+            document = self.results.transcript(job, runtime, transcript, sha256, ended.seconds, refusals)
+            stored = await self.results.store(job, runtime, document, sha256, ended, booking)
+        except RenderError as error:
+            booking = _booking_of_unrendered(booking, document)
+            return await self._reject_unrendered(job, runtime, error, sha256, ended, booking)
+        if spending:
+            await self.budgets.audit()
+        return ResultStored(stored)
+
+    async def _reject_unrendered(
+        self,
+        job: Job,
+        runtime: RuntimeConfig,
+        error: RenderError,
+        sha256: str,
+        ended: AttemptEnd,
+        booking: Booking | None = None,
+    ) -> Outcome:
+        """There is an answer that cannot be written as text: sending the file again would cost again."""
+        log.error("job.bug", folder=job.folder, path=job.path, exc_info=error)
+        document = await self.results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
+        return ResultStored(await self.results.store(job, runtime, document, sha256, ended, booking))
+
+    def _report(self, job: Job, ended: AttemptEnd) -> None:
+        self.observer.attempt_ended(
+            AttemptReport(
+                job.folder,
+                job.path,
+                job.provider,
+                ended.seconds,
+                job.snapshot.size_bytes,
+                ended.code,
+                ended.status,
+                ended.reason,
+            )
+        )
+
+
+def _booking_of_unrendered(booking: Booking, document: dict[str, object] | None) -> Booking:
+    """*booking* with the answer itself, so that a later version can render it without paying again."""
+    try:
+        packed = json.dumps(document).encode() if document else b""
+    except Exception:  # noqa: BLE001  # what cannot be stored is not cached
+        packed = b""
+    return replace(booking, answer=booking.answer if packed else None, document=packed)
+
+
+def _failure_of(job: Job, error: Exception) -> ProviderError:
+    """A provider's own error, or a bug met while sending: the file may have been paid for."""
+    if isinstance(error, ProviderError):
+        return error
+    log.error("job.bug", folder=job.folder, path=job.path, exc_info=error)
+    return AmbiguousFailure(INTERNAL_ERROR, INTERNAL_ERROR_WORDS)
+
+
+def _spent_limit(job: Job, runtime: RuntimeConfig) -> tuple[str, str] | None:
+    """(code, reason) of a limit that allows no further attempt, whatever ended the earlier ones."""
+    limits = runtime.limits
+    if job.crashes >= limits.max_crashes:
+        return "crashed_daemon", f"the daemon ended {job.crashes} times in a row during it"
+    if job.ambiguous >= limits.max_ambiguous:
+        return "gave_up", f"sent whole {job.ambiguous} times without a usable answer"
+    return None
+
+
+def _unsendable(job: Job, runtime: RuntimeConfig, audio: AudioFile) -> AudioRejected | None:
+    """Why the file is failed before anything is sent, if it is."""
+    if audio.size_bytes == 0:
+        return AudioRejected("empty_file", "the file is empty")
+    most = runtime.config.providers[job.provider].max_upload_bytes
+    # A rule that reads media may make it smaller, or not send it at all.
+    if most is not None and audio.size_bytes > most and not runtime.rule(job.folder).reads_media:
+        return AudioRejected("too_large", f"{audio.size_bytes} bytes; {job.provider} takes {most} at most")
+    return link_refusal(audio, runtime.rule(job.folder), runtime.config.providers[job.provider])

@@ -1,0 +1,102 @@
+"""Blocking calls on users' folders, kept off the event loop and bounded in time.
+
+Guarantees: a mount that hangs holds up its own folder's threads and no other's, and never the end of the
+process. While calls hang, nothing more of their folder is started, and ``status`` names the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from dropscribe.core.errors import DropscribeError
+from dropscribe.files.threads import DaemonThreads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+    from dropscribe.queue.engine import Engine
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+THREADS_PER_FOLDER = 8
+HANG_SECONDS = 5.0
+"""A call that takes longer gives up its provider's slot."""
+
+HANGS = "hangs"
+"""The cause under which the queue starts nothing more of a folder whose disk does not answer."""
+
+
+class FolderHangs(DropscribeError):
+    """Raised when a folder's disk has not answered in time; the call goes on in its thread."""
+
+
+class DiskThreads:
+    """A small pool of daemon threads for each folder."""
+
+    def __init__(self, queue: Engine) -> None:
+        self._queue = queue
+        self._pools: dict[str, DaemonThreads] = {}
+        self._hanging: Counter[str] = Counter()
+
+    def of(self, folder: str) -> Executor:
+        """The folder's pool, for calls that may take long."""
+        if folder not in self._pools:
+            self._pools[folder] = DaemonThreads(THREADS_PER_FOLDER, f"disk {folder}")
+        return self._pools[folder]
+
+    async def run(
+        self, folder: str, call: Callable[[], T], discard: Callable[[T], object] | None = None
+    ) -> T:
+        """Make a short call in one of the folder's threads.
+
+        Args:
+            discard: What to do with a result that comes too late.
+
+        Raises:
+            FolderHangs: It has not come back after ``HANG_SECONDS``.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self.of(folder), call)
+        try:
+            done, _ = await asyncio.wait((future,), timeout=HANG_SECONDS)
+        except asyncio.CancelledError:
+            future.add_done_callback(lambda future: _discard(future, discard))
+            raise
+        if done:
+            return future.result()
+        self._began_to_hang(folder)
+
+        def came_back(future: asyncio.Future[T]) -> None:
+            self._stopped_hanging(folder)
+            _discard(future, discard)
+
+        future.add_done_callback(came_back)
+        raise FolderHangs(folder)
+
+    def close(self) -> None:
+        """Take no more calls; never wait for those that run."""
+        for pool in self._pools.values():
+            pool.shutdown()
+
+    def _began_to_hang(self, folder: str) -> None:
+        self._hanging[folder] += 1
+        if self._hanging[folder] == 1:
+            log.warning("folder.hangs", folder=folder, seconds=HANG_SECONDS)
+            self._queue.close_folder(folder, HANGS, "its disk does not answer")
+
+    def _stopped_hanging(self, folder: str) -> None:
+        self._hanging[folder] -= 1
+        if not self._hanging[folder]:
+            log.info("folder.answers", folder=folder)
+            self._queue.open_folder(folder, HANGS)
+
+
+def _discard(future: asyncio.Future[T], discard: Callable[[T], object] | None) -> None:
+    if discard and not future.cancelled() and future.exception() is None:
+        discard(future.result())

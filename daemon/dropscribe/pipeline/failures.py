@@ -1,0 +1,93 @@
+"""What follows a failed attempt: another one, the next provider, a hold, or the end of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import AmbiguousFailure, AudioRejected, TemporaryFailure
+from dropscribe.core.model import AttemptEnd, ResultStored, Retry, ScopeKind
+from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, decide_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.core.errors import ProviderError
+    from dropscribe.core.model import Job, Outcome
+    from dropscribe.core.retry import Verdict
+    from dropscribe.pipeline.fallback import Fallback
+    from dropscribe.pipeline.holds import Holds
+    from dropscribe.pipeline.results import Results
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.queue.engine import Engine
+
+
+@dataclass(slots=True)
+class Failures:
+    """Turns errors into outcomes.
+
+    Attributes:
+        jitter: Returns 0..1.
+    """
+
+    queue: Engine
+    holds: Holds
+    fallback: Fallback
+    results: Results
+    jitter: Callable[[], float]
+
+    async def weigh(
+        self, job: Job, runtime: RuntimeConfig, error: ProviderError, ended: AttemptEnd
+    ) -> Outcome:
+        """The outcome of an attempt that ended with *error*."""
+        history = History(job.attempts, job.ambiguous, job.spent_seconds + ended.seconds)
+        verdict = decide_after(error, history, runtime.limits, self.jitter())
+        match await self._beside_others(job, runtime, error, verdict):
+            case HoldUp(kind):
+                name = job.provider if kind is ScopeKind.PROVIDER else job.folder
+                await self.holds.hold(kind, name, error, runtime.config.hold)
+                return Retry(0.0, error.code, error.reason, replace(ended, counted=False))
+            case GiveUp(code):
+                onward = await self.fallback.onward(job, runtime, error, ended)
+                return onward or await self.reject(job, runtime, code, error.reason, ended)
+            case TryAgain() as again:
+                return _retry(job, error, again, ended)
+
+    async def reject_unsent(self, job: Job, runtime: RuntimeConfig, error: AudioRejected) -> Outcome:
+        """Refuse a file before anything of it is sent."""
+        ended = AttemptEnd(0.0, code=error.code, reason=error.reason, counted=False)
+        onward = await self.fallback.onward(job, runtime, error, ended)
+        return onward or await self.reject(job, runtime, error.code, error.reason, ended)
+
+    async def reject(
+        self, job: Job, runtime: RuntimeConfig, code: str, reason: str, ended: AttemptEnd
+    ) -> Outcome:
+        """End the file: it goes to ``failed`` with *code* and *reason*."""
+        document = await self.results.error(job, code, reason, ended)
+        return ResultStored(await self.results.store(job, runtime, document, "", ended))
+
+    async def _beside_others(
+        self, job: Job, runtime: RuntimeConfig, error: ProviderError, verdict: Verdict
+    ) -> Verdict:
+        """The verdict in the light of other files: the same trouble over several of them is not theirs."""
+        hold = runtime.config.hold
+        if isinstance(error, TemporaryFailure | AmbiguousFailure):
+            if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, TryAgain):
+                pause_seconds = error.retry_after_seconds or verdict.after_seconds
+                self.queue.pause_provider(job.provider, pause_seconds)
+            was_held = await self.holds.out_of_order(job, error, hold)
+            if was_held and isinstance(error, TemporaryFailure):
+                return HoldUp(ScopeKind.PROVIDER)
+        elif isinstance(error, AudioRejected):
+            await self.holds.answered(job)
+            if error.maybe_rule and await self.holds.refused(job, error, runtime.settings(job), hold):
+                return HoldUp(ScopeKind.FOLDER)
+        return verdict
+
+
+def _retry(job: Job, error: ProviderError, again: TryAgain, ended: AttemptEnd) -> Retry:
+    # After an ambiguous attempt a file stays with its provider: it may have been paid for there.
+    provider = job.provider if again.ambiguous else ""
+    spent_seconds = ended.seconds + again.after_seconds
+    counted = replace(ended, ambiguous=again.ambiguous)
+    return Retry(again.after_seconds, error.code, error.reason, counted, spent_seconds, provider)

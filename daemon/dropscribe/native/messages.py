@@ -72,8 +72,7 @@ def receive(connection: socket.socket) -> Message:
     """
     descriptor: int | None = None
     try:
-        prefix, descriptors, _, _ = socket.recv_fds(connection, _PREFIX.size, 1, socket.MSG_CMSG_CLOEXEC)
-        descriptor = descriptors[0] if descriptors else None
+        prefix, descriptor = _receive_prefix(connection)
         prefix += _exactly(connection, _PREFIX.size - len(prefix)) if prefix else b""
         if not prefix:
             raise ConnectionLost("the other side has ended")
@@ -89,6 +88,17 @@ def receive(connection: socket.socket) -> Message:
         _close(descriptor)
         raise ConnectionLost(str(error)) from error
     return message
+
+
+def _receive_prefix(connection: socket.socket) -> tuple[bytes, int | None]:
+    # Not socket.recv_fds: it ignores its flags, and a child process would inherit the descriptor.
+    descriptors = array.array("i")
+    room = socket.CMSG_SPACE(descriptors.itemsize)
+    prefix, ancillary, _, _ = connection.recvmsg(_PREFIX.size, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: descriptors.itemsize])
+    return prefix, descriptors[0] if descriptors else None
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

@@ -243,8 +243,8 @@ def _array(frame: Any) -> Samples:
     if frame.samples * channels > MAX_FRAME_SAMPLES:
         raise AudioRejected("undecodable", f"one frame claims {frame.samples} samples in {channels} channels")
     name = frame.format.name
-    if channels > 8 and name.endswith("p"):
-        # PyAV reads past the eight plane pointers of a planar frame; FFmpeg itself does not.
+    if channels >= 8 and name.endswith("p"):
+        # PyAV looks for a ninth plane pointer, which is not there, and crashes; FFmpeg itself does not.
         (frame,) = av.AudioResampler("flt", None, None).resample(frame)
         name = "flt"
     found = frame.to_ndarray()

@@ -163,10 +163,10 @@ def _filter_system_calls(libc: ctypes.CDLL) -> None:
         return
     architecture, numbers = _REFUSED[platform.machine()]
     program = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _REFUSE), (_LOAD, 0, 0, 0)]
-    program += [(_AT_LEAST, len(numbers), 0, 0x40000000)]  # x86-64's second numbering (x32)
-    program += [(_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers, 1)]
+    # Each jump skips the comparisons that are left and the instruction that allows.
+    program += [(_AT_LEAST, len(numbers) + 1, 0, 0x40000000)]  # x86-64's second numbering (x32)
+    program += [(_EQUAL, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
     program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
-    # The jumps lead to the last instruction: the one before it allows.
     code = b"".join(struct.pack("<HBBI", *step) for step in program)
     steps = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("@HxxxxxxP", len(program), ctypes.addressof(steps)), 16)

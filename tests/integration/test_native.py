@@ -1,0 +1,337 @@
+"""Worker processes: what they may do, how they end, and what their end means for a recording."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from dropscribe.core.errors import AudioRejected, TemporaryFailure
+from dropscribe.native.decoder import Decoder, PieceOrder, error_of
+from dropscribe.native.durations import probe_seconds
+from dropscribe.native.messages import ConnectionLost, Message, receive, send
+from dropscribe.native.process import Worker, WorkerDied, WorkerPool
+from dropscribe.native.recording import plausible_seconds
+from support.recordings import needs_media, noise, write_wav
+from support.waiting import until_true
+
+pytestmark = needs_media
+
+
+@pytest.fixture
+def worker():
+    """A worker process."""
+    made = Worker((), has_gpu=False)
+    yield made
+    made.close()
+
+
+def flac_head(rate_hz, samples, channels=1):
+    """The first 42 bytes of a FLAC file that claims so many samples."""
+    fields = rate_hz << 44 | (channels - 1) << 41 | 15 << 36 | samples
+    return (
+        b"fLaC\x80\0\0\x22"
+        + struct.pack(">HH", 4096, 65535)
+        + bytes(6)
+        + fields.to_bytes(8, "big")
+        + bytes(16)
+    )
+
+
+def plain_wav(rate_hz, channels, frames):
+    """A WAV with a plain header and 16 bits."""
+    layout = struct.pack("<HHIIHH", 1, channels, rate_hz, rate_hz * channels * 2, channels * 2, 16)
+    chunks = b"WAVEfmt " + struct.pack("<I", 16) + layout + b"data" + struct.pack("<I", len(frames)) + frames
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+@contextlib.contextmanager
+def opened(tmp_path, content):
+    """A file of *content*, open."""
+    (tmp_path / "recording").write_bytes(content)
+    with (tmp_path / "recording").open("rb") as file:
+        yield file
+
+
+FORBIDDEN = """
+import os, socket, sys
+sys.path[:0] = {path!r}
+from dropscribe.native import sandbox
+sandbox.enter([], has_gpu=False)
+def refused(call):
+    try:
+        call()
+    except OSError:
+        return True
+    return False
+home = {home!r}
+print([refused(call) for call in (
+    lambda: socket.socket(),
+    lambda: socket.socket(socket.AF_UNIX),
+    lambda: os.open(home + "/new", os.O_CREAT | os.O_WRONLY),
+    lambda: os.open(home + "/secret", os.O_RDONLY),
+    lambda: os.unlink(home + "/secret"),
+    lambda: os.rename(home + "/secret", home + "/other"),
+    lambda: os.chmod(home + "/secret", 0o666),
+    lambda: os.kill(os.getppid(), 0),
+    lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
+)])
+import av, numpy
+"""
+
+
+def test_a_worker_can_reach_nothing_but_its_recording(tmp_path):
+    """No network, no other file, no write, no other process; the libraries load nevertheless."""
+    (tmp_path / "secret").write_text("sk_1")
+    program = FORBIDDEN.format(path=sys.path, home=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    refusals = done.stdout.strip()
+    if not has_landlock():
+        pytest.skip("this kernel has no Landlock")
+    assert refusals == str([True] * 9)
+
+
+def has_landlock():
+    """Whether the kernel has it."""
+    import ctypes
+
+    return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) > 0
+
+
+def test_a_worker_is_told_no_secret(worker, monkeypatch):
+    """Keys and tokens in the daemon's environment stay there."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk_secret")
+    other = Worker((), has_gpu=False)
+    try:
+        with open(f"/proc/{other.pid}/environ", "rb") as environment:
+            assert b"sk_secret" not in environment.read()
+    except PermissionError:
+        pass  # it may not even be looked at, which is as good
+    finally:
+        other.close()
+
+
+def test_a_worker_has_only_its_own_descriptors(worker):
+    """Inbox, queue and connections of the daemon are not inherited."""
+    try:
+        names = os.listdir(f"/proc/{worker.pid}/fd")
+    except PermissionError:
+        pytest.skip("only root may look at a worker's descriptors")
+    targets = [os.readlink(f"/proc/{worker.pid}/fd/{name}") for name in names]
+    assert len([target for target in targets if not target.startswith(("/dev/", "socket:", "pipe:"))]) == 0
+    assert len([target for target in targets if target.startswith("socket:")]) == 1
+
+
+PARENT = """
+import sys, time
+sys.path[:0] = {path!r}
+from dropscribe.native.process import Worker
+worker = Worker((), has_gpu=False)
+print(worker.pid, flush=True)
+body = {{"form": None, "track": 0, "until_dbfs": None}}
+if {is_busy}:
+    with open({name!r}, "rb") as file:
+        list(worker.request("survey", body, file.fileno(), silence_seconds=60))
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_worker_ends_with_the_daemon(tmp_path, is_busy):
+    """A daemon that is killed leaves no worker behind, idle or within native code."""
+    write_wav(tmp_path / "long.wav", noise(3600))
+    program = PARENT.format(path=sys.path, is_busy=is_busy, name=str(tmp_path / "long.wav"))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    until_true(lambda: not is_running(pid))
+
+
+def is_running(pid):
+    """Whether a process is there and no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_idle_worker_is_ended(tmp_path):
+    """What is not used for a while leaves memory."""
+    pool = WorkerPool(idle_seconds=0.1)
+    with pool.worker() as worker:
+        pid = worker.pid
+    until_true(lambda: pool.idle_count == 0 and not is_running(pid))
+
+
+def test_a_worker_that_died_idle_is_not_used(tmp_path):
+    """The next recording gets a living one."""
+    pool = WorkerPool(idle_seconds=60)
+    with pool.worker() as worker:
+        pid = worker.pid
+    os.kill(pid, signal.SIGKILL)
+    until_true(lambda: not is_running(pid))
+    with pool.worker() as worker:
+        assert worker.pid != pid
+        assert worker.is_alive
+    pool.close()
+
+
+def test_a_hung_worker_is_given_up_in_bounded_time(tmp_path, worker):
+    """It is ended, and the recording may be tried again."""
+    os.kill(worker.pid, signal.SIGSTOP)
+    with opened(tmp_path, plain_wav(8000, 1, bytes(16000))) as file, pytest.raises(WorkerDied) as death:
+        list(worker.request("describe", {}, file.fileno(), silence_seconds=0.2))
+    assert death.value.is_stalled
+    assert isinstance(error_of(death.value), TemporaryFailure)
+    until_true(lambda: not is_running(worker.pid))
+
+
+@pytest.mark.parametrize(
+    ("phase", "cause", "name"),
+    [
+        ("decoding", "SIGSEGV", "AudioRejected"),
+        ("recognising", "SIGABRT", "AudioRejected"),
+        ("decoding", "SIGXCPU", "AudioRejected"),
+        ("decoding", "SIGKILL", "TemporaryFailure"),
+        ("loading", "SIGKILL", "TemporaryFailure"),
+        ("loading", "SIGILL", "ProviderUnusable"),
+        ("starting", "exit status 1", "TemporaryFailure"),
+    ],
+)
+def test_what_a_workers_end_means(phase, cause, name):
+    """A crash on a recording is that recording's; before it had read anything, the machine's."""
+    assert type(error_of(WorkerDied(phase, cause))).__name__ == name
+
+
+@pytest.mark.parametrize("limit", ["cpu", "memory"])
+def test_a_recording_cannot_take_all_of_the_machine(tmp_path, limit):
+    """Beyond its share of CPU time or memory a recording is undecodable, and the next one is decoded."""
+    write_wav(tmp_path / "long.wav", noise(3600))
+    with (tmp_path / "long.wav").open("rb") as file:
+        decoder = Decoder(file.fileno())
+        threading.Thread(target=tighten, args=(decoder, limit), daemon=True).start()
+        with pytest.raises(AudioRejected) as refused:
+            list(survey_again(decoder))
+    assert refused.value.code == "undecodable"
+    with opened(tmp_path, plain_wav(8000, 1, bytes(16000))) as file:
+        assert Decoder(file.fileno()).describe().seconds == 1.0
+
+
+def survey_again(decoder):
+    """Work until it is refused."""
+    for _ in range(100):
+        yield decoder.survey(0)
+
+
+def tighten(decoder, limit):
+    """Lower the limit of the decoder's worker to what it has used."""
+    until_true(lambda: decoder._workers)
+    (worker,) = decoder._workers
+    kind = resource.RLIMIT_CPU if limit == "cpu" else resource.RLIMIT_AS
+    _, hard = resource.prlimit(worker.pid, kind)
+    for _ in range(1000):
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(worker.pid, kind, (1, hard))
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("channels", [8, 9, 17, 25, 64])
+def test_any_number_of_channels_is_decoded(tmp_path, channels):
+    """As many as a mixing desk records: no crash in the look, the encoder or the description."""
+    frames = b"".join(sample.to_bytes(2, "little", signed=True) * channels for sample in noise(2))
+    with opened(tmp_path, plain_wav(8000, channels, frames)) as file:
+        decoder = Decoder(file.fileno())
+        assert decoder.describe().channels == channels
+        assert decoder.survey(0).sound_seconds == 2.0
+        order = PieceOrder(0, None, (), (), "flac", "flac")
+        (piece,) = decoder.encode(order, lambda: (tmp_path / "piece").open("w+b"))
+        piece.file.close()
+    assert piece.end == pytest.approx(2.0, abs=0.01)
+    assert (tmp_path / "piece").read_bytes()[:4] == b"fLaC"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        flac_head(4, 2**36 - 1) + bytes(20),
+        plain_wav(1, 1, bytes(40_000)),
+        plain_wav(3999, 1, bytes(40_000)),
+        plain_wav(800_000, 1, bytes(40_000)),
+        plain_wav(8000, 65, bytes(650 * 130)),
+    ],
+)
+def test_an_implausible_shape_is_refused_before_it_is_unfolded(tmp_path, content):
+    """Rates that no recorder has would make hours of samples out of bytes."""
+    with opened(tmp_path, content) as file:
+        for look in (lambda decoder: decoder.describe(), lambda decoder: decoder.survey(0)):
+            with pytest.raises(AudioRejected) as refused:
+                look(Decoder(file.fileno()))
+            assert refused.value.code == "undecodable"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        flac_head(44_100, 2**36 - 1) + bytes(17),
+        flac_head(1, 2**36 - 1) + bytes(17),
+        plain_wav(1, 1, bytes(40_000)),
+        plain_wav(8000, 1, bytes(16_000)).replace(struct.pack("<I", 16_000), struct.pack("<I", 2**31)),
+    ],
+)
+def test_a_header_cannot_claim_what_its_file_cannot_hold(tmp_path, content):
+    """A length that a budget may be charged for is unknown rather than absurd."""
+    with opened(tmp_path, content) as file:
+        assert (probe_seconds(file.fileno()) or 0.0) <= 2.0
+
+
+@pytest.mark.parametrize("claimed", [float("nan"), float("inf"), -1.0, 1e9, "60", None])
+def test_a_length_is_a_number_within_reason(claimed):
+    """What a worker says is checked like a stranger's words."""
+    assert plausible_seconds(claimed, 1000) is None
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"\xff" * 8, b"\x04\0\0\0\0\0\0\0[1]x", b"\x02\0\0\0\0\0\0\0{}", b"\x09\0\0\0\0\0\0\0[[[[["]
+)
+def test_nonsense_ends_the_conversation(sent):
+    """A worker that is no longer itself cannot do more than be ended."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(sent)
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionLost):
+            receive(ours)
+
+
+def test_a_message_arrives_with_its_file(tmp_path):
+    """The receiver gets a descriptor of its own, closed in child processes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, opened(tmp_path, b"content") as file:
+        send(theirs, Message("describe", {"a": [1]}, b"xyz", file.fileno()))
+        message = receive(ours)
+    assert (message.kind, message.body, message.payload) == ("describe", {"a": [1]}, b"xyz")
+    assert os.pread(message.descriptor, 100, 0) == b"content"
+    assert not os.get_inheritable(message.descriptor)
+    os.close(message.descriptor)
+
+
+def test_a_cancelled_recording_is_left_at_once(tmp_path):
+    """Its worker is ended while it decodes."""
+    write_wav(tmp_path / "long.wav", noise(7200))
+    with (tmp_path / "long.wav").open("rb") as file:
+        decoder = Decoder(file.fileno())
+        threading.Thread(target=lambda: (until_true(lambda: decoder._workers), decoder.cancel())).start()
+        with pytest.raises(TemporaryFailure):
+            decoder.survey(0)
+        with pytest.raises(TemporaryFailure):
+            decoder.survey(0)

@@ -95,6 +95,32 @@ def test_the_engines_parameters_are_checked_at_the_provider_too(tmp_path):
     assert said_of(text, tmp_path) == said
 
 
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        ("smal", "did you mean 'small'?"),
+        ("tiny.fr", "did you mean 'tiny'?"),
+        ("xyz", "write ./xyz for a directory"),
+    ],
+)
+def test_a_model_that_nobody_knows_is_refused(tmp_path, model, hint):
+    """A bare name is one of Whisper's; a directory and a hub's model have a slash in their names."""
+    with pytest.raises(ConfigError) as refused:
+        parse_config(BASE.replace("local}", f"local, model: {model}}}", 1) % "", folder=tmp_path, environ={})
+    (problem,) = refused.value.problems
+    assert (problem.path, problem.message, problem.hint) == (
+        "providers.l.model",
+        f"'{model}' is not a Whisper model",
+        hint,
+    )
+
+
+@pytest.mark.parametrize("model", ["auto", "large-v3-turbo", "./xyz", "/opt/model", "owner/model"])
+def test_a_model_with_a_known_name_or_a_slash_is_let_be(tmp_path, model):
+    """What lies at a path is looked at by `check` alone."""
+    assert said_of(BASE.replace("local}", f"local, model: {model}}}", 1) % "", tmp_path) == []
+
+
 def test_a_preset_gets_no_key_of_another_vendor(tmp_path):
     """OPENAI_API_KEY is sent to OpenAI alone, not to the service of a preset."""
     text = "providers: {p: {type: openai, preset: other}}\nfolders: {f: {inbox: in, provider: p}}\n"

@@ -25,6 +25,7 @@ from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
+from dropscribe.config.system_checks import system_problems
 from dropscribe.core.errors import ConfigError, Problem, ProviderError
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.wording import bytes_words, duration_words, render_table
@@ -51,6 +52,7 @@ def execute(options: argparse.Namespace) -> int:
             _write_json(_refused_document(error.problems))
             return exit_codes.CONFIG
         raise
+    problems = (*problems, *system_problems(config))
     findings = Findings()
     document = check_document(config, findings)
     if options.online:
@@ -63,6 +65,8 @@ def execute(options: argparse.Namespace) -> int:
         if not options.quiet:
             sys.stdout.write(render_check(config, document))
         _say_findings(problems, findings)
+    if any(not problem.warning for problem in problems):
+        return exit_codes.CONFIG
     return exit_codes.IO_ERROR if findings.errors else exit_codes.OK
 
 
@@ -77,7 +81,7 @@ def _refused_document(problems: Sequence[Problem]) -> dict[str, Any]:
 
 def _verdict(problems: Sequence[Problem], findings: Findings, *, ok: bool = True) -> dict[str, Any]:
     return {
-        "ok": ok and not findings.errors,
+        "ok": ok and not findings.errors and all(problem.warning for problem in problems),
         "errors": findings.errors,
         "warnings": findings.warnings,
         "problems": [_problem_object(problem) for problem in problems],

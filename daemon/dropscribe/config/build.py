@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from dropscribe.config import params
 from dropscribe.config.credentials import find_api_key
+from dropscribe.config.errors import did_you_mean
 from dropscribe.config.field_types import section
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config, FolderRule
@@ -33,6 +34,7 @@ from dropscribe.config.services import (
     make_webhook,
     warn_of_plain_http,
 )
+from dropscribe.core.params import WHISPER_MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +120,7 @@ class _Builder:
         written = params.check_params(values.get("params", {}), (*path, "params"), document)
         model = str(values.get("model", "auto"))
         if kind == "local":
-            self._check_local(path, written)
+            self._check_local(path, written, model)
             if model.startswith((".", "/", "~")):
                 values["model"] = str(self.reader.around.absolute(model))
         else:
@@ -147,10 +149,14 @@ class _Builder:
         found = self.reader.value(keys_of(ProviderConfig)["type"].type, (*path, "type"), data["type"])
         return "" if found is MISSING else str(found)
 
-    def _check_local(self, path: KeyPath, written: Mapping[str, Any]) -> None:
+    def _check_local(self, path: KeyPath, written: Mapping[str, Any], model: str) -> None:
         if not has_local_engine():
             hint = "pip install 'dropscribe[local]'"
             self.reader.document.report((*path, "type"), "the embedded engine is not installed", hint)
+        if "/" not in model and model not in {"auto", *WHISPER_MODELS}:
+            hint = did_you_mean(model, WHISPER_MODELS)
+            hint = hint if hint.startswith("did") else f"write ./{model} for a directory"
+            self.reader.refuse((*path, "model"), model, "is not a Whisper model", hint)
         params.check_local_params(written, (*path, "params"), self.reader.document)
 
     def _folder(self, path: KeyPath, data: Any) -> Any:

@@ -11,6 +11,31 @@ FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
 }
 """Defaults that depend on nothing else, by provider type."""
 
+WHISPER_MODELS = frozenset(
+    [
+        "tiny.en",
+        "tiny",
+        "base.en",
+        "base",
+        "small.en",
+        "small",
+        "medium.en",
+        "medium",
+        "large-v1",
+        "large-v2",
+        "large-v3",
+        "large",
+        "large-v3-turbo",
+        "turbo",
+        "distil-small.en",
+        "distil-medium.en",
+        "distil-large-v2",
+        "distil-large-v3",
+        "distil-large-v3.5",
+    ]
+)
+"""The names that faster-whisper knows; ``OWNER/NAME`` is a model of a hub."""
+
 ENGINE_PARAMS: dict[str, type] = {
     "append_punctuations": str,
     "beam_size": int,

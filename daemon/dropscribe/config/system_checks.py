@@ -1,0 +1,70 @@
+"""What ``check`` finds out about a config by looking at this system; ``run`` never waits for it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dropscribe.config.model import Config
+
+WAIT_SECONDS = 5.0
+
+
+def system_problems(config: Config, *, environ: Mapping[str, str] | None = None) -> tuple[Problem, ...]:
+    """Programs, files and folders that *config* names and that are not as they must be.
+
+    Returns after at most :data:`WAIT_SECONDS`: a file system that does not answer is a problem itself.
+    """
+    environ = os.environ if environ is None else environ
+    found: queue.SimpleQueue[Problem | None] = queue.SimpleQueue()
+
+    def look() -> None:
+        for path, message, hint in _looks(config, environ):
+            found.put(Problem(message, file=str(config.path or ""), path=path, hint=hint))
+        found.put(None)
+
+    threading.Thread(target=look, name="system-checks", daemon=True).start()
+    problems: list[Problem] = []
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            problem = found.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return (*problems, Problem("a file system that the config names does not answer", warning=True))
+        if problem is None:
+            return tuple(problems)
+        problems.append(problem)
+
+
+def _looks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(path, message, hint) of each problem."""
+    yield from _hooks(config, environ)
+    if config.metrics and not config.metrics.file.parent.is_dir():
+        yield "metrics.file", f"{config.metrics.file.parent} is not a folder", "make it, or name another"
+    for name, provider in config.providers.items():
+        model = Path(provider.model or "")
+        if provider.type == "local" and model.is_absolute() and not (model / "model.bin").is_file():
+            hint = "name a directory with a model in CTranslate2's format"
+            yield f"providers.{name}.model", f"{model} holds no model.bin", hint
+    for name, rule in config.folders.items():
+        if rule.template is not None and not os.access(rule.template, os.R_OK):
+            yield f"folders.{name}.template", f"{rule.template} cannot be read", ""
+
+
+def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    for key in ("on_done", "on_failed", "on_held", "on_budget"):
+        argv: tuple[str, ...] = getattr(config.hooks, key, ())
+        if argv and shutil.which(argv[0], path=environ.get("PATH", os.defpath)) is None:
+            is_there = "/" in argv[0] and os.path.exists(argv[0])
+            hint = f"chmod +x {argv[0]}" if is_there else "name a program that is there, with its whole path"
+            yield f"hooks.{key}", f"'{argv[0]}' cannot be run", hint

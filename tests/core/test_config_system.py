@@ -1,0 +1,74 @@
+"""What `check` finds by looking at the system: programs, files and folders that the config names."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import dropscribe.config.build as build_module
+from dropscribe.config import system_checks
+from dropscribe.config.load import parse_config
+from dropscribe.config.system_checks import system_problems
+
+
+@pytest.fixture(autouse=True)
+def _with_local_engine(monkeypatch):
+    """The extra counts as installed, so that the answers do not depend on the machine."""
+    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+
+
+def config_of(folder, more=""):
+    """A config with everything that can be looked at."""
+    text = (
+        "providers: {l: {type: local, model: ./model}}\n"
+        "folders: {f: {inbox: in, provider: l, template: minutes.j2}}\n"
+        "hooks: {on_done: [./done.sh], on_failed: [no-such-program-of-ours], on_held: [sh, -c, exit]}\n"
+        "metrics: {file: metrics/dropscribe.prom}\n"
+    )
+    return parse_config(text + more, folder=folder, environ={})[0]
+
+
+def test_what_is_missing_is_named(tmp_path):
+    """Each with its key; a program that is found by the search path is none of it."""
+    (tmp_path / "done.sh").write_text("#!/bin/sh\n")
+    found = [
+        (problem.path, problem.message, problem.hint) for problem in system_problems(config_of(tmp_path))
+    ]
+    assert found == [
+        ("hooks.on_done", f"'{tmp_path}/done.sh' cannot be run", f"chmod +x {tmp_path}/done.sh"),
+        (
+            "hooks.on_failed",
+            "'no-such-program-of-ours' cannot be run",
+            "name a program that is there, with its whole path",
+        ),
+        ("metrics.file", f"{tmp_path}/metrics is not a folder", "make it, or name another"),
+        (
+            "providers.l.model",
+            f"{tmp_path}/model holds no model.bin",
+            "name a directory with a model in CTranslate2's format",
+        ),
+        ("folders.f.template", f"{tmp_path}/minutes.j2 cannot be read", ""),
+    ]
+
+
+def test_what_is_there_is_not_named(tmp_path):
+    """Nothing is said about a config whose parts are all there."""
+    (tmp_path / "done.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "done.sh").chmod(0o755)
+    for name in ("metrics", "model"):
+        (tmp_path / name).mkdir()
+    for name in ("model/model.bin", "minutes.j2"):
+        (tmp_path / name).touch()
+    (problem,) = system_problems(config_of(tmp_path))
+    assert problem.path == "hooks.on_failed"
+
+
+def test_a_file_system_that_does_not_answer_is_named(tmp_path, monkeypatch):
+    """The look ends after a bounded time."""
+    release = threading.Event()
+    monkeypatch.setattr(system_checks.shutil, "which", lambda *_, **__: release.wait())
+    monkeypatch.setattr(system_checks, "WAIT_SECONDS", 0.1)
+    (problem,) = system_problems(config_of(tmp_path))
+    release.set()
+    assert problem.message == "a file system that the config names does not answer"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from dropscribe.core.printing import one_line
+from dropscribe.core.redaction import SecretMask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 REASON_CHARACTERS = 500
-MASK = "***"
-
-_SHORTEST_SECRET = 4
-"""Masking shorter strings would eat ordinary words and hide nothing."""
 
 
 class Redactor:
@@ -22,18 +21,14 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        plain = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
-        forms = plain | {quote(secret, safe="") for secret in plain}
-        self._forms = sorted(forms, key=len, reverse=True)
+        self._mask = SecretMask(secrets)
 
     def __repr__(self) -> str:
         return "Redactor(…)"
 
     def reason(self, text: str) -> str:
         """*text* in one printable line of at most REASON_CHARACTERS, its secrets masked."""
-        for secret in self._forms:
-            text = text.replace(secret, MASK)
-        line = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+        line = one_line(self._mask.mask(text))
         return line if len(line) <= REASON_CHARACTERS else line[: REASON_CHARACTERS - 1] + "…"
 
 

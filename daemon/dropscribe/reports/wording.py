@@ -8,6 +8,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING
 
+from dropscribe.core.printing import escape_text
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
@@ -111,10 +112,7 @@ def _letter_width(letter: str) -> int:
 def printable(text: str) -> str:
     """*text* with nothing in it that a terminal would obey or that cannot be encoded."""
     escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        letter if letter in "\n\t" or letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in escaped
-    )
+    return escape_text(escaped, keep="\n\t")
 
 
 def show_path(path: bytes) -> str:

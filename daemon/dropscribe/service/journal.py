@@ -16,7 +16,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, TextIO
 
-from dropscribe.service.logtext import TRACEBACK, escape_text, render_pairs, render_traceback
+from dropscribe.core.printing import escape_text
+from dropscribe.service.logtext import TRACEBACK, render_pairs, render_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,6 +12,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from dropscribe.core.printing import escape_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,14 +32,6 @@ _DONE = "file.done"
 _COLOURS = {"debug": "2", "done": "32", "warning": "33", "error": "31", "critical": "1;31"}
 
 
-def escape_text(text: str) -> str:
-    r"""*text* with everything that does not print as ``\n``, ``\x1b``, ``\u202e`` or ``\udcff``.
-
-    Direction marks and line separators count as not printing; a backslash is left alone.
-    """
-    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
-
-
 def render_value(value: Plain) -> str:
     """One value of logfmt: bare where that is unambiguous, else in double quotes."""
     if value is None or isinstance(value, bool):
@@ -45,7 +39,7 @@ def render_value(value: Plain) -> str:
     text = json.dumps(value) if isinstance(value, dict | list) else str(value)
     if text and text.isprintable() and not _AMBIGUOUS.search(text):
         return text
-    return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else _escape(c)) for c in text) + '"'
+    return '"' + "".join(_ESCAPES.get(c) or escape_text(c) for c in text) + '"'
 
 
 def render_pairs(fields: Fields) -> str:
@@ -95,14 +89,6 @@ def render_traceback(fields: Fields) -> str:
 def _local_time(fields: Fields) -> str:
     moment = dt.datetime.fromisoformat(str(fields["timestamp"]))
     return moment.astimezone().strftime("%H:%M:%S")
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    named = _ESCAPES.get(character)
-    return named or (
-        f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-    )
 
 
 @functools.lru_cache(maxsize=512)  # the code's own words: a few dozen in all

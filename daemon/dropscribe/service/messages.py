@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.printing import escape_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -58,18 +60,13 @@ def _summary(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     kinds = Counter((event["folder"], event["code"]) for event in failures)
     for (folder, code), count in kinds.most_common():
         example = next(event for event in failures if (event["folder"], event["code"]) == (folder, code))
-        yield f"{folder}: {count} failed with {code}, such as {_printable(example['path'])}"
+        yield f"{folder}: {count} failed with {code}, such as {escape_text(example['path'])}"
 
 
 def _place(event: Mapping[str, Any]) -> str:
-    return f"{event['folder']}: {_printable(event['path'])}"
+    return f"{event['folder']}: {escape_text(event['path'])}"
 
 
 def _scope(event: Mapping[str, Any]) -> str:
     kind = "provider" if "provider" in event else "folder"
     return f"{kind} {event.get(kind, '?')}"
-
-
-def _printable(path: str) -> str:
-    """In one line, whatever bytes the name has."""
-    return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in path)

@@ -6,25 +6,20 @@ also inside exception text; URLs carry no query and no password.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+
+from dropscribe.core.redaction import MASK, SecretMask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-MASK = "***"
-
 _MOST_KEYS = 512
-
-SHORTEST_SECRET = 4
-"""Anything shorter, the "x" that some local servers are given, would mask half of every line."""
 
 _SECRET_KEY = re.compile(r"(?:^|[^a-z])(api[_-]?key|authorization|token|password|secret)$", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{0,20}://)[^/\s@\"'<>]*@", re.IGNORECASE)
@@ -40,24 +35,17 @@ class Redactor:
     """
 
     def __init__(self) -> None:
-        self._forms: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+        self._mask = SecretMask()
         self._keys: dict[str, tuple[str, bool]] = {}
 
     def learn(self, secrets: Iterable[str]) -> None:
         """Take *secrets* out of every value from now on."""
-        for secret in secrets:
-            if len(secret) >= SHORTEST_SECRET:
-                self._forms |= {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}
-        if self._forms:
-            longest_first = sorted(self._forms, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-            self._keys = {}
+        self._mask.learn(secrets)
+        self._keys = {}
 
     def clean_text(self, text: str) -> str:
         """*text* without secrets, and with its URLs cut before the query."""
-        if self._pattern is not None:
-            text = self._pattern.sub(MASK, text)
+        text = self._mask.mask(text)
         if "://" in text:
             text = _URL_QUERY.sub(r"\1", _URL_PASSWORD.sub(rf"\1{MASK}@", text))
         return text

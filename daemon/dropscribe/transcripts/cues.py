@@ -15,6 +15,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.printing import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -53,11 +55,6 @@ def cues_of(document: Mapping[str, Any]) -> list[Cue]:
         return _laid_out(_grouped([word for word in words if word.text]))
     starts = [word.start for word in words]
     return _laid_out(piece for cue in segments if cue.text for piece in _readable(cue, words, starts))
-
-
-def one_line(text: str) -> str:
-    """*text* with control characters and runs of white space made single spaces."""
-    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
 
 
 def lines_of(text: str) -> list[str]:

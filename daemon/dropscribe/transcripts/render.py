@@ -10,7 +10,8 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.transcripts.cues import cues_of, lines_of, one_line
+from dropscribe.core.printing import one_line
+from dropscribe.transcripts.cues import cues_of, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -1,0 +1,43 @@
+"""Takes secrets out of text: for log lines, for reasons, and for what a provider answers. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MASK = "***"
+SHORTEST_SECRET = 4
+"""A shorter one, such as the "x" that some local servers are given, would mask half of every line."""
+
+
+class SecretMask:
+    """Replaces secrets, also in their escaped and percent-encoded forms.
+
+    A secret that was learned once stays one: an attempt may end after the reload that changed its key.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self.learn(secrets)
+
+    def __repr__(self) -> str:
+        return "SecretMask(…)"
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Mask *secrets* too from now on."""
+        for secret in secrets:
+            if len(secret) >= SHORTEST_SECRET:
+                self._forms |= {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe="")}
+        if self._forms:
+            longest_first = sorted(self._forms, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def mask(self, text: str) -> str:
+        """*text* with each secret in it masked."""
+        return text if self._pattern is None else self._pattern.sub(MASK, text)

@@ -73,12 +73,10 @@ class Gated(House):
     async def drop_and_wait(self):
         """A dropped file that is at the moment of the test: being sent, or answered and not filed."""
         done = self.root / "done"
+        path = await self.drop("call.wav", OLD)
+        await self.until(lambda: self.script.in_flight == 1)
         if self.moment == "answered":
             done.write_text("in the way")
-        path = await self.drop("call.wav", OLD)
-        if self.moment == "sent":
-            await self.until(lambda: self.script.in_flight == 1)
-        else:
             self.script.gate.set()
             await self.until(lambda: self.engine.closed_reason("calls"))
         return path

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dropscribe.app import inbox_queue
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.files import writing
+from dropscribe.files import moves
 from dropscribe.intake.inbox import Inbox
 from dropscribe.pipeline import attempts, publisher
 from dropscribe.publish import filing, moving, sidecars
@@ -63,7 +63,7 @@ class Life:
         self.now = now
         self.has_crashed = False
         self.steps_left = None
-        for module in (engine, rows_engine, attempts, writing, filing, moving, sidecars, inbox_queue):
+        for module in (engine, rows_engine, attempts, moves, filing, moving, sidecars, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 
     def _reached(self, _name):

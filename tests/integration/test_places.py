@@ -81,9 +81,11 @@ async def test_two_bind_mounts_of_one_file_system(tmp_path):
 async def test_a_done_that_becomes_read_only(tmp_path):
     """The answer waits, paid once, and no more is uploaded for that folder until it can be written."""
     with tmpfs(tmp_path / "done"):
-        mount("-o", "remount,ro", tmp_path / "done")
-        async with House(make_config(tmp_path)) as house:
+        async with House(make_config(tmp_path), held_back()) as house:
             await house.drop("call.wav")
+            await house.until(lambda: house.providers["main"].in_flight == 1)
+            mount("-o", "remount,ro", tmp_path / "done")
+            house.providers["main"].gate.set()
             await house.until(lambda: house.engine.closed_reason("calls"))
             assert "ead-only" in house.engine.closed_reason("calls")
             await house.drop("next.wav")

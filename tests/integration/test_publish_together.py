@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dropscribe.core.errors import AudioChanged, AudioMissing, PublishError
-from dropscribe.files import writing
+from dropscribe.files import beneath
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.publish import filing
 from dropscribe.publish.filing import publish, publish_together
@@ -62,10 +62,10 @@ def test_no_audio_moves_before_every_sidecar_beside_it_is_durable(tmp_path, publ
 
     def sync(descriptor):
         folder = os.readlink(f"/proc/self/fd/{descriptor}")
-        synced.append((os.path.basename(folder), {os.path.basename(name) for name in os.listdir(folder)}))
+        synced.append((os.path.basename(folder), {name for name in os.listdir(folder) if name[0] != "."}))
 
     (tmp_path / "done").mkdir()
-    monkeypatch.setattr(writing, "sync_open_folder", sync)
+    monkeypatch.setattr(filing, "sync", sync)
     publish_together(publications)
 
     sidecars = {name for name in WHOLE if not name.endswith(".wav")}
@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_filed_leaves_its_neighbours_alone(tmp_path, publi
 
 def test_a_bug_in_one_files_way_is_told_to_it_alone(tmp_path, publications):
     """Whatever is raised, its neighbours are filed."""
-    broken = replace(publications[1], files=((None, b""),))
+    broken = replace(publications[1], files=((b"b.json", None),))
     outcomes = publish_together([publications[0], broken, publications[2]])
     assert isinstance(outcomes[1], TypeError)
     assert tree(tmp_path / "done") == {name for name in WHOLE if name[0] != "b"}
@@ -122,7 +122,7 @@ def test_a_sync_that_fails_fails_for_all_who_needed_it(tmp_path, publications, m
     elsewhere = _drop(tmp_path / "elsewhere", tmp_path / "elsewhere" / "done")
     (tmp_path / "elsewhere" / "done").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(writing.os, "fsync", fsync)
+        patch.setattr(beneath.os, "fsync", fsync)
         outcomes = publish_together([*publications, *elsewhere])
 
     assert [type(outcome) for outcome in outcomes] == [PublishError] * 3 + [bytes] * 3
@@ -155,7 +155,7 @@ def test_a_crash_before_any_call_is_repaired_by_the_next_try(tmp_path, monkeypat
     faults = Cuttable(monkeypatch)
     faults.always.update(WAYS[way])
     # A process that has gone takes nothing back; what is closed behind it is closed by the kernel.
-    monkeypatch.setattr(filing, "take_back_sidecars", lambda _: None)
+    monkeypatch.setattr(filing, "withdraw_sidecars", lambda *_: None)
     for number in range(500):
         root = tmp_path / str(number)
         publications = _drop(root, root / "done")

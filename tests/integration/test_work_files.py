@@ -16,6 +16,7 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.core.model import FileSnapshot, NewJob
+from dropscribe.pipeline import handler
 from dropscribe.queue.sql.rows import inode_of_row
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
@@ -306,11 +307,14 @@ async def test_a_file_taken_away_in_flight_waits_for_the_listing(tmp_path):
     assert len(script.calls) == 1
 
 
-async def test_a_full_done_keeps_the_answer_and_pays_once(tmp_path):
+async def test_a_done_that_cannot_be_written_keeps_the_answer_and_pays_once(tmp_path):
     """While done cannot be written the answer waits in the store; then it is published, paid once."""
-    async with House(make_config(tmp_path)) as house:
-        (tmp_path / "done").write_text("a file where the folder should be")
+    script = ScriptedProvider(gate=asyncio.Event())
+    async with House(make_config(tmp_path), {"main": script}) as house:
         await house.drop("call.wav")
+        await house.until(lambda: script.in_flight == 1)
+        (tmp_path / "done").write_text("a file where the folder should be")
+        script.gate.set()
         await house.until(lambda: house.engine.closed_reason("calls"))
         stats = await house.stats()
         assert stats.publishing == 1
@@ -319,6 +323,20 @@ async def test_a_full_done_keeps_the_answer_and_pays_once(tmp_path):
 
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
     assert len(house.providers["main"].calls) == 1
+
+
+async def test_nothing_is_paid_for_while_done_cannot_be_written(tmp_path, monkeypatch):
+    """It waits, with the reason, and goes on by itself."""
+    monkeypatch.setattr(handler, "LOOK_AGAIN_SECONDS", 0.01)
+    async with House(make_config(tmp_path)) as house:
+        (tmp_path / "done").write_text("a file where the folder should be")
+        await house.drop("call.wav")
+        await house.until(lambda: house.lookout.looked)
+        assert house.providers["main"].calls == []
+        (tmp_path / "done").unlink()
+        await house.until(lambda: house.listener.files)
+
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
 
 
 async def test_a_fallback_takes_what_a_held_provider_cannot(tmp_path):

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.files import audio, writing
-from dropscribe.publish import filing, moving, safe_delete, sidecars
+from dropscribe.files import audio, beneath, capabilities, moves, own_file, permissions
+from dropscribe.publish import filing, free_names, moving
 from support.house import House, make_config
 
 CALLS = frozenset(
-    {"open", "write", "pread", "fsync", "link", "unlink", "rename", "mkdir"}
+    {"open", "write", "pread", "fsync", "link", "unlink", "rename", "mkdir", "mknod", "rmdir"}
     | {"stat", "lstat", "fstat", "utime", "fchown", "fchmod", "renameat2"}
 )
 """What may fail, by the name that the house calls it by."""
@@ -65,10 +65,20 @@ class Faults:
         self.before = {}
         self._errno, self._from, self._count = 0, 0, 0
         self._lock = threading.Lock()
-        for module in (audio, writing, filing, moving, sidecars, safe_delete):
-            if hasattr(module, "os"):
-                monkeypatch.setattr(module, "os", _FaultyOs(self))
-        monkeypatch.setattr(writing, "_libc", _FaultyLibc(self, writing._libc))
+        for module in (
+            audio,
+            beneath,
+            capabilities,
+            moves,
+            own_file,
+            permissions,
+            filing,
+            free_names,
+            moving,
+        ):
+            monkeypatch.setattr(module, "os", _FaultyOs(self))
+        monkeypatch.setattr(capabilities, "_libc", _FaultyLibc(self, capabilities._libc))
+        monkeypatch.setattr(capabilities, "_known", {})
 
     def arm(self, number, after, count=1):
         """Let *count* calls fail with errno *number*, *after* so many more have gone well."""
@@ -105,20 +115,20 @@ class Faults:
 
 
 def _concerns(name, number, arguments):
-    if name == "open":
-        return arguments[1] & os.O_TMPFILE == os.O_TMPFILE
-    # Within one folder nothing is ever on another mount.
-    return not (number == errno.EXDEV and arguments[3].startswith(b"/proc/self/fd/"))
+    if name == "renameat2" and number == errno.EXDEV:
+        # Within one folder nothing is ever on another mount.
+        return not os.path.samestat(os.fstat(arguments[0]), os.fstat(arguments[2]))
+    return True
 
 
 WAYS = {
     "rename": {},
     "copy": {"renameat2": errno.EXDEV},
-    "plain": {"renameat2": errno.EINVAL, "open": errno.EOPNOTSUPP},
-    "bare": {"renameat2": errno.EINVAL, "link": errno.EPERM, "open": errno.EOPNOTSUPP},
+    "plain": {"renameat2": errno.EINVAL},
+    "bare": {"renameat2": errno.EINVAL, "link": errno.EPERM},
 }
-"""How a file gets to done: by renameat2; copied; on a file system without RENAME_NOREPLACE and
-O_TMPFILE; and on one that has no links either."""
+"""How a file gets to done: by renameat2; copied; on a file system without RENAME_NOREPLACE; and on one that
+has no links either."""
 
 
 def mount(*arguments):

@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_the_original(scene, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(retry, "move_new", other_mount)
-    monkeypatch.setattr(retry, "copy_new", full)
+    monkeypatch.setattr(retry, "copy_audio", full)
     assert scene.run("retry", audio) == 74
     assert tree(scene.root / "failed") == {"call.wav", "call.error.json"}
     assert tree(scene.root / "inbox") == set()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.files import writing
+from dropscribe.files import moves
 from dropscribe.publish.filing import publish
 from dropscribe.queue.embedded.store import Store
 from support.publications import publication_of
@@ -34,11 +34,11 @@ class WorstDisk:
         self._named: set[Path] = set(inbox.iterdir())
         self.broken: list[str] = []
         self._fsync, self._unlink = os.fsync, os.unlink
-        self._link, self._rename = os.link, writing._rename_noreplace
+        self._link, self._rename = os.link, moves.rename_noreplace
         patch.setattr(os, "fsync", self.fsync)
         patch.setattr(os, "unlink", self.unlink)
         patch.setattr(os, "link", self.link)
-        patch.setattr(writing, "_rename_noreplace", self.rename)
+        patch.setattr(moves, "rename_noreplace", self.rename)
 
     def is_named(self, path: Path) -> bool:
         """Whether the name is surely on disk."""
@@ -56,16 +56,19 @@ class WorstDisk:
         else:
             self._whole.add(os.fstat(descriptor).st_ino)
 
-    def link(self, source, target, *rest, **keys):
-        inode = os.stat(source).st_ino
-        self._link(source, target, *rest, **keys)
-        self._appeared(self._done / os.fsdecode(os.path.basename(target)), inode, is_new=True)
+    def link(self, source, target, *, src_dir_fd, dst_dir_fd, **keys):
+        inode = os.stat(source, dir_fd=src_dir_fd).st_ino
+        self._link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, **keys)
+        self._named_in(dst_dir_fd, target, inode, is_new=True)
 
-    def rename(self, folder, name, target):
-        inode, is_new = os.stat(name, dir_fd=folder).st_ino, name.startswith(b".")
-        self._rename(folder, name, target)
-        path = Path(os.fsdecode(target))
-        if path.parent == self._done:
+    def rename(self, source, name, target, new_name):
+        inode = os.stat(name, dir_fd=source).st_ino
+        self._rename(source, name, target, new_name)
+        self._named_in(target, new_name, inode, is_new=name.startswith(b"."))
+
+    def _named_in(self, folder, name, inode, *, is_new):
+        path = Path(os.readlink(f"/proc/self/fd/{folder}")) / os.fsdecode(name)
+        if path.parent == self._done and not path.name.startswith("."):
             self._appeared(path, inode, is_new=is_new)
 
     def unlink(self, path, *rest, **keys):

@@ -192,15 +192,16 @@ def test_a_kill_while_a_failed_file_is_taken_back_leaves_no_error_file(tmp_path,
 
 
 NAME_TAKEN_LATE = """
-import sys
-from dropscribe.files import writing
-move = writing.move_new
-def move_too_late(folder, name, path):
-    writing.move_new = move
-    with open(path, "xb") as file:
-        file.write(b"somebody else's")
-    move(folder, name, path)
-writing.move_new = move_too_late
+import os, sys
+from dropscribe.publish import moving
+move = moving.move_new
+def move_too_late(source, target, *rest):
+    moving.move_new = move
+    descriptor = os.open(target.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=target.folder)
+    os.write(descriptor, b"somebody else's")
+    os.close(descriptor)
+    move(source, target, *rest)
+moving.move_new = move_too_late
 from dropscribe.cli.main import main
 sys.exit(main())
 """

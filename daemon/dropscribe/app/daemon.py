@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -117,13 +118,17 @@ class Daemon:
         finally:
             store.close()
 
+    def _failed_root(self, folder: str) -> bytes | None:
+        rule = self.config.folders.get(folder)
+        return None if rule is None else os.fsencode(rule.failed)
+
     def _build(self, store: Store, engine: RowsEngine) -> None:
         config = self.first_config
         sweep_spool(config)
         self.engine = engine
         self.health = Health(config, __version__, store)
         self.reporter = Reporter(self.health.metrics, self.health.hooks, self.health.notifications)
-        queue = InboxQueue(self.engine, asyncio.get_running_loop())
+        queue = InboxQueue(self.engine, asyncio.get_running_loop(), self._failed_root)
         token = engine.store.token if config.queue is None else None
         self.inboxes = Inboxes(self.engine, queue, self._news.set, token)
         self.report = SelfReport(lambda: self.config, self.engine, self.inboxes, self.notifier, self._news)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from dropscribe.publish.error_file import remove_error_file
 from dropscribe.queue.sql import intake_queries, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.rows_engine import RowsEngine
@@ -29,9 +30,18 @@ class InboxQueue:
 
     Reads go through a connection of the calling thread's own, so that listing a large inbox never
     stands in the way of a claim.
+
+    Args:
+        failed_root: Folder name → absolute path of its failed folder; None where it has no rule.
     """
 
-    def __init__(self, engine: RowsEngine, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        engine: RowsEngine,
+        loop: asyncio.AbstractEventLoop,
+        failed_root: Callable[[str], bytes | None] = lambda _: None,
+    ) -> None:
+        self._failed_root = failed_root
         self._engine = engine
         self._store = engine.store
         self._loop = loop
@@ -82,9 +92,16 @@ class InboxQueue:
 
     def _take_back(self, job: NewJob) -> None:
         for folder, filed in intake_queries.read_failed_of(self._reader(), job):
-            if remove_error_file(filed):
+            if remove_error_file(*self._split_filed(folder, filed)):
                 reached("error_removed")
                 self._forget_failed(folder, filed)
+
+    def _split_filed(self, folder: str, filed: bytes) -> tuple[bytes, bytes]:
+        """(failed folder, path below it) of an audio that was filed at the absolute path *filed*."""
+        root = self._failed_root(folder)
+        if root is not None and filed.startswith(root + b"/"):
+            return root, filed.removeprefix(root + b"/")
+        return os.path.split(filed)
 
     def _forget_failed(self, folder: str, filed: bytes) -> None:
         self._store.call(lambda db: intake_queries.forget_failed(db, folder, filed)).result()

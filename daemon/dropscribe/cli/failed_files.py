@@ -1,4 +1,8 @@
-"""What lies in the failed folders, and under which name it was dropped."""
+"""The files in the failed folders, and the names under which they were dropped.
+
+Guarantees: an audio's folder rule and old name are the queue's word; an error file's is taken only where
+the queue has none, and the file belongs to this process's user or to root. Droppers can write error files.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,19 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
 from dropscribe.core.rules import taking_of
-from dropscribe.publish.error_file import error_files_of, read_error
+from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
+from dropscribe.publish.error_file import error_names, own_uids, read_error
+from dropscribe.queue.sql.history import read_filed
 from dropscribe.reports.locations import Place, find_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.queue.sql.database import Connection
 
 _ERROR_ENDING = b".error.json"
 
@@ -25,76 +33,124 @@ class FailedFile:
 
     Attributes:
         path: Relative to the rule's failed folder.
-        name: What it was called in the inbox: the error file's word, else its name now.
-        error_file: Absolute path of the error file that dropscribe wrote, or None.
+        name: Its file name in the inbox.
     """
 
     rule: FolderRule
     path: bytes
     name: bytes
-    error_file: bytes | None
+
+    @property
+    def root(self) -> bytes:
+        """The rule's failed folder, absolute."""
+        return os.fsencode(self.rule.failed)
 
     @property
     def audio(self) -> bytes:
         """Absolute path."""
-        return os.fsencode(self.rule.failed) + b"/" + self.path
+        return self.root + b"/" + self.path
 
 
-def find_failed(config: Config, file: bytes) -> FailedFile | str:
-    """The failed audio that *file* names, by itself or by its error file; else in words why there is none."""
-    places = [place for place in find_places(config, file) if place.part == "failed"]
-    if not places:
-        return "is in no failed folder of the config"
-    audio = _audio_of_error_file(places[0]) if file.endswith(_ERROR_ENDING) else places[0].path
-    if audio is None or not os.path.lexists(places[0].root + b"/" + audio):
-        return "there is no such file" if audio is None else "its audio is not there any more"
-    candidates = [_failed_file(place.rule, audio) for place in places if place.root == places[0].root]
-    # Where rules share a failed folder, the error file tells whose file it is.
-    return next((failed for failed in candidates if failed is not None), None) or FailedFile(
-        places[0].rule, audio, os.path.basename(audio), None
-    )
+class FailedFiles:
+    """Finds failed files.
+
+    Args:
+        db: The queue; None where no daemon has run yet.
+    """
+
+    def __init__(self, config: Config, db: Connection | None) -> None:
+        self._config = config
+        self._db = db
+
+    def named(self, file: bytes) -> FailedFile | str:
+        """The failed audio that *file* names, by itself or by its error file; else why there is none."""
+        places = [place for place in find_places(self._config, file) if place.part == "failed"]
+        if not places:
+            return "is in no failed folder of the config"
+        root = places[0].root
+        audio = _audio_of_error_file(places[0]) if file.endswith(_ERROR_ENDING) else places[0].path
+        if audio is None:
+            return "there is no such file"
+        if not _exists(root, audio):
+            return "its audio is not there any more"
+        rules = [place.rule for place in places if place.root == root]
+        # Where rules share a failed folder, the queue or the error file tells whose file it is.
+        found = (self._known(rule, audio) for rule in rules)
+        return next((failed for failed in found if failed), None) or FailedFile(
+            rules[0], audio, os.path.basename(audio)
+        )
+
+    def of_rule(self, rule: FolderRule) -> Iterator[FailedFile]:
+        """Every failed audio of *rule*, in the order of paths.
+
+        A file that neither the queue nor an error file tells of counts where it can only be this rule's,
+        and is audio to it.
+        """
+        others = (other for other in self._config.folders.values() if other is not rule)
+        is_shared = any(other.failed == rule.failed for other in others)
+        for path in _walk(os.fsencode(rule.failed)):
+            if path.endswith(_ERROR_ENDING):
+                continue
+            told = self._told(rule, path)
+            if told is None and not is_shared and taking_of(rule).takes(path):
+                told = rule.name, os.path.basename(path)
+            if told is not None and told[0] == rule.name:
+                yield FailedFile(rule, path, told[1])
+
+    def _known(self, rule: FolderRule, path: bytes) -> FailedFile | None:
+        """The audio, where the queue or an error file that is believed says that it is this rule's."""
+        told = self._told(rule, path)
+        return FailedFile(rule, path, told[1]) if told and told[0] == rule.name else None
+
+    def _told(self, rule: FolderRule, path: bytes) -> tuple[str, bytes] | None:
+        """(folder rule, name in its inbox) of the failed audio *path*; None where nothing tells."""
+        root = os.fsencode(rule.failed)
+        stories = [] if self._db is None else read_filed(self._db, root + b"/" + path)
+        if stories and stories[0].state is JobState.FAILED:
+            return stories[0].folder, os.path.basename(stories[0].path)
+        directory, _, audio = path.rpartition(b"/")
+        try:
+            with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:
+                return _told_by_error_file(folder, audio)
+        except OSError:
+            return None
 
 
-def find_failed_in(config: Config, rule: FolderRule) -> Iterator[FailedFile]:
-    """Every failed audio of *rule*, in the order of paths."""
-    root = os.fsencode(rule.failed)
-    is_shared = any(other.failed == rule.failed for other in config.folders.values() if other is not rule)
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = os.path.relpath(os.path.join(folder, name), root)
-            if not name.endswith(_ERROR_ENDING) and (failed := _of_rule(rule, path, is_shared=is_shared)):
-                yield failed
-
-
-def _of_rule(rule: FolderRule, path: bytes, *, is_shared: bool) -> FailedFile | None:
-    """A file without an error file counts where it can only be this rule's, and is audio to it."""
-    failed = _failed_file(rule, path)
-    if failed or is_shared or not taking_of(rule).takes(path) or _has_error_file(rule, path):
-        return failed
-    return FailedFile(rule, path, os.path.basename(path), None)
-
-
-def _failed_file(rule: FolderRule, path: bytes) -> FailedFile | None:
-    """The audio with its error file, where that is this rule's."""
-    audio = os.fsencode(rule.failed) + b"/" + path
-    for error_file in error_files_of(audio):
-        error = read_error(error_file)
-        if error is None or error.get("folder") != rule.name:
+def _told_by_error_file(folder: int, audio: bytes) -> tuple[str, bytes] | None:
+    for name in error_names(audio):
+        error = read_error(folder, name, own_uids())
+        if error is None:
             continue
-        name = _original_name(error)
-        if name is None or split_name(name)[1] == split_name(path)[1]:
-            return FailedFile(rule, path, name or os.path.basename(path), error_file)
+        original = _original_name(error)
+        if original is None or split_name(original)[1] == split_name(audio)[1]:
+            return str(error.get("folder")), original or audio
     return None
 
 
-def _has_error_file(rule: FolderRule, path: bytes) -> bool:
-    audio = os.fsencode(rule.failed) + b"/" + path
-    return any(read_error(error_file) for error_file in error_files_of(audio))
+def _walk(root: bytes) -> Iterator[bytes]:
+    """Every file below *root*, relative, in the order of paths; no link is followed."""
+    try:
+        descriptor = open_root(root)
+    except OSError:
+        return
+    with closing(descriptor):
+        for folder, folders, names, _ in os.fwalk(b".", dir_fd=descriptor):
+            folders.sort()
+            for name in sorted(names):
+                yield os.path.normpath(os.path.join(folder, name))
+
+
+def _exists(root: bytes, path: bytes) -> bool:
+    directory, _, name = path.rpartition(b"/")
+    try:
+        with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:
+            return stat_at(folder, name) is not None
+    except OSError:
+        return False
 
 
 def _original_name(error: dict[str, object]) -> bytes | None:
-    """The error file's word, where it is a name: nothing that leads elsewhere, nothing hidden."""
+    """The name that an error file tells, where it is one: nothing that leads elsewhere, nothing hidden."""
     written = error.get("file")
     if not isinstance(written, str) or not written or "/" in written or "\0" in written:
         return None
@@ -103,10 +159,13 @@ def _original_name(error: dict[str, object]) -> bytes | None:
 
 def _audio_of_error_file(place: Place) -> bytes | None:
     """The audio beside an error file: by its full name, else by its stem and the original's suffix."""
-    error = read_error(place.absolute)
+    directory, _, name = place.path.rpartition(b"/")
+    try:
+        with closing(open_root(place.root)) as failed, closing(open_folder(failed, directory)) as folder:
+            error = read_error(folder, name)
+    except OSError:
+        return None
     if error is None:
         return None
     base = place.path.removesuffix(_ERROR_ENDING)
-    if os.path.lexists(place.root + b"/" + base):
-        return base
-    return base + split_name(_original_name(error) or b"")[1]
+    return base if _exists(place.root, base) else base + split_name(_original_name(error) or b"")[1]

@@ -15,7 +15,7 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import read_config
 from dropscribe.files.audio import open_beneath
-from dropscribe.files.writing import sha256_of
+from dropscribe.files.own_file import sha256_of
 from dropscribe.media.spool import Spool
 from dropscribe.queue.sql import result_cache
 from dropscribe.reports.queue_reader import write_queue_once

@@ -24,6 +24,7 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # the kernel's own limit, path_resolution(7)
+_NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
 _NO_SYNC = frozenset({errno.EINVAL, errno.EBADF})
 
 
@@ -43,10 +44,12 @@ def open_root(path: bytes) -> int:
     try:
         while waiting:
             name = waiting.pop()
-            target = _link_target(descriptor, name, path)
-            if target is None:
+            try:
                 below = os.open(name, _PASS, dir_fd=descriptor)
-            else:
+            except OSError as error:
+                target = _link_target(descriptor, name, path) if error.errno in _NO_FOLDER else None
+                if target is None:
+                    raise
                 waiting += _steps(target)
                 links += 1
                 below = _start(target, descriptor, links)
@@ -74,10 +77,7 @@ def _steps(path: bytes) -> list[bytes]:
 
 def _link_target(folder: int, name: bytes, path: bytes) -> bytes | None:
     """Where the link *name* leads; None where *name* is no link."""
-    if not stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-        return None
-    link = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
+    with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as link:
         status = os.fstat(link)
         if not stat.S_ISLNK(status.st_mode):
             return None
@@ -85,8 +85,6 @@ def _link_target(folder: int, name: bytes, path: bytes) -> bytes | None:
             reason = f"the link {os.fsdecode(name)!r} belongs to uid {status.st_uid} and is not followed"
             raise UnsafePathError(errno.ELOOP, reason, os.fsdecode(path))
         return os.readlink(b"", dir_fd=link)
-    finally:
-        os.close(link)
 
 
 def _reopened(descriptor: int) -> int:
@@ -95,6 +93,18 @@ def _reopened(descriptor: int) -> int:
         return os.open(b".", FOLDER, dir_fd=descriptor)
     except PermissionError:
         return os.dup(descriptor)
+
+
+def make_root(path: bytes) -> int:
+    """As :func:`open_root`, making the folder and its missing parents, each name durable."""
+    with contextlib.suppress(FileNotFoundError):
+        return open_root(path)
+    parent, _, name = path.rstrip(b"/").rpartition(b"/")
+    with closing(make_root(parent or b"/")) as above:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=above)
+        sync(above)
+    return open_root(path)
 
 
 def open_folder(root: int, path: bytes) -> int:
@@ -208,6 +218,12 @@ def sync(folder: int) -> None:
             raise
 
 
+def sync_folder(path: bytes) -> None:
+    """As :func:`sync`, for a folder of our own."""
+    with closing(open_root(path)) as folder:
+        sync(folder)
+
+
 def _components(path: bytes) -> list[bytes]:
     names = path.split(b"/") if path else []
     for name in names:
@@ -226,6 +242,6 @@ def _step(folder: int, name: bytes, path: bytes) -> int:
     except PermissionError:
         return os.open(name, _PASS, dir_fd=folder)
     except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+        if error.errno not in _NO_FOLDER:
             raise
         raise UnsafePathError(errno.ELOOP, "leads through a link or a file", os.fsdecode(path)) from error

@@ -23,7 +23,7 @@ POINTS = (
     "copied",
     "copy_linked",
     "copy_verified",
-    "copy_source_aside",
+    "copy_set_aside",
     "audio_moved",
     "published",
     "ended",

@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from dropscribe.files.writing import sync_folder
+from dropscribe.files.beneath import sync_folder
 from dropscribe.transcripts.stored import parse_transcript
 
 if TYPE_CHECKING:

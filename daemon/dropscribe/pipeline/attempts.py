@@ -8,6 +8,7 @@ looked at when its result is published.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.observer import AttemptReport
 from dropscribe.pipeline.results import RenderError
+from dropscribe.publish.free_names import check_destination
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
@@ -101,9 +103,13 @@ class Attempts:
 
     async def _open(self, job: Job, runtime: RuntimeConfig) -> AudioFile:
         threads, inbox = self.disks.of(job.folder), runtime.inbox(job.folder)
-        audio = await self.disks.run(
-            job.folder, lambda: AudioFile.open(inbox, job.path, threads), AudioFile.close
-        )
+        done = os.fsencode(runtime.rule(job.folder).done)
+
+        def open_and_check() -> AudioFile:
+            check_destination(done)
+            return AudioFile.open(inbox, job.path, threads)
+
+        audio = await self.disks.run(job.folder, open_and_check, AudioFile.close)
         if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
             threads.submit(audio.close)
             raise AudioChanged(job.path, "changed since it settled")

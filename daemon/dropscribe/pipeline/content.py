@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError
-from dropscribe.files import writing
 from dropscribe.files.audio import open_beneath, snapshot_of
+from dropscribe.files.own_file import sha256_of
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot
@@ -25,7 +25,7 @@ def snapshot_if_same(inbox: bytes, path: bytes, size_bytes: int, sha256: str) ->
         return None
     try:
         before = snapshot_of(os.fstat(descriptor))
-        if before.size_bytes != size_bytes or writing.sha256_of(descriptor) != sha256:
+        if before.size_bytes != size_bytes or sha256_of(descriptor) != sha256:
             return None
         return before if before.same_audio(snapshot_of(os.fstat(descriptor))) else None
     except OSError:

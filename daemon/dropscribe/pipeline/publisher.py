@@ -17,7 +17,7 @@ from dropscribe.pipeline.batching import BatchExecutor
 from dropscribe.pipeline.content import snapshot_if_same
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.results import RenderError, content_of, files_of, is_error, renamed
-from dropscribe.publish.filing import publish, publish_together
+from dropscribe.publish.filing import publish, publish_together, withdraw
 from dropscribe.publish.publication import AcrossMounts, NameTaken, PublishRequest, WriterCameBack
 from dropscribe.transcripts.document import path_text
 
@@ -73,6 +73,7 @@ class Publisher:
             try:
                 if _path_in(document) not in {None, path_text(job.path)}:
                     # Renamed in flight: it is filed under the name that it has now.
+                    await self._withdraw(job, runtime)
                     job = await self._renamed(job, runtime, renamed(document, job.path))
                 filed = await self._put(job, runtime)
             except (NameTaken, AudioChanged) as error:
@@ -135,9 +136,14 @@ class Publisher:
         self._unstuck(job)
         return Withdrawn(reason)
 
-    async def _put(self, job: Job, runtime: RuntimeConfig) -> bytes:
+    async def _withdraw(self, job: Job, runtime: RuntimeConfig) -> None:
+        """Remove the sidecars that stand under the job's old names."""
+        request = self._request(job, runtime)
+        await asyncio.get_running_loop().run_in_executor(self._disks.of(job.folder), withdraw, request)
+
+    def _request(self, job: Job, runtime: RuntimeConfig) -> PublishRequest:
         result = _result(job)
-        publication = PublishRequest(
+        return PublishRequest(
             inbox=runtime.inbox(job.folder),
             path=job.path,
             snapshot=job.snapshot,
@@ -147,6 +153,9 @@ class Publisher:
             files=files_of(result),
             token=f"{self._token}-{job.id}",
         )
+
+    async def _put(self, job: Job, runtime: RuntimeConfig) -> bytes:
+        publication = self._request(job, runtime)
         threads = self._disks.of(job.folder)
         together = self._together.setdefault(job.folder, BatchExecutor(threads, publish_together))
         try:

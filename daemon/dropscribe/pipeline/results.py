@@ -7,17 +7,17 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import Attempt, StoredResult
-from dropscribe.core.naming import first_free, number_group
+from dropscribe.core.naming import number_group
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.files.writing import name_max_bytes
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.providers.params import effective_params
+from dropscribe.publish.free_names import find_free_names
 from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
@@ -145,8 +145,7 @@ class Results:
         packed, rendered = await self._rendered(document, ("error",) if rejected else rule.outputs)
         refused: set[int] = set()
         while True:
-            naming = await self._free_naming(job, rule, tuple(rendered), refused, rejected=rejected)
-            group = naming.group(job.path, tuple(rendered))
+            number, group = await self._free_names(job, rule, tuple(rendered), refused, rejected=rejected)
             files = tuple((name, rendered[form]) for form, name in group.sidecars)
             result = StoredResult(packed, sha256, group, files, document)
             if job.result is None:
@@ -157,7 +156,7 @@ class Results:
                 moved = await self._queue.rename_outputs(job, result)
             if moved is not None:
                 return moved
-            refused.add(naming.number)
+            refused.add(number)
 
     async def _rendered(
         self, document: Mapping[str, Any], forms: Collection[str]
@@ -172,48 +171,25 @@ class Results:
         except Exception as error:
             raise RenderError(type(error).__name__) from error
 
-    async def _free_naming(
+    async def _free_names(
         self, job: Job, rule: FolderRule, forms: tuple[str, ...], refused: Collection[int], *, rejected: bool
-    ) -> _Naming:
-        """The first free number; *refused* numbers were reserved by other live jobs."""
+    ) -> tuple[int, Group]:
+        """The first free number with its names; *refused* numbers were reserved by other live jobs."""
         root = os.fsencode(rule.failed if rejected else rule.done)
-        search = partial(_first_free, root, rule.sidecar_name, job.path, forms, frozenset(refused))
+        search = partial(find_free_names, root, job.path, forms, rule.sidecar_name, frozenset(refused))
         try:
             return await self._disks.run(job.folder, search)
         except FolderHangs:
             # The answer is paid for and is stored now; publishing finds out whether the names are free.
-            return _Naming(root, rule.sidecar_name, SHORTEST_NAME_MAX_BYTES, max(refused, default=0) + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Naming:
-    """A number under which every name of a group was free."""
-
-    root: bytes
-    sidecar_name: str
-    name_max_bytes: int
-    number: int
-
-    def group(self, path: bytes, forms: tuple[str, ...]) -> Group:
-        return number_group(
-            self.root,
-            path,
-            forms,
-            sidecar_name=self.sidecar_name,
-            number=self.number,
-            name_max_bytes=self.name_max_bytes,
-        )
-
-
-def _first_free(
-    root: bytes, sidecar_name: str, path: bytes, forms: tuple[str, ...], refused: Collection[int]
-) -> _Naming:
-    first = _Naming(root, sidecar_name, name_max_bytes(root), 1)
-
-    def is_free(number: int) -> bool:
-        return number not in refused and _is_free(replace(first, number=number).group(path, forms))
-
-    return replace(first, number=first_free(is_free))
+            number = max(refused, default=0) + 1
+            return number, number_group(
+                root,
+                job.path,
+                forms,
+                sidecar_name=rule.sidecar_name,
+                number=number,
+                name_max_bytes=SHORTEST_NAME_MAX_BYTES,
+            )
 
 
 def _facts(
@@ -284,7 +260,3 @@ def _packed_and_rendered(
 
 def _packed(document: Mapping[str, Any], rendered: Mapping[str, bytes]) -> bytes:
     return rendered.get("json") or rendered.get("error") or json.dumps(document).encode()
-
-
-def _is_free(group: Group) -> bool:
-    return not any(os.path.lexists(group.path(name)) for name in group.names)

@@ -1,51 +1,81 @@
-"""The error file of an audio that went back into its inbox (CONTRACT.md §4)."""
+"""The error file beside an audio in ``failed``: read, and removed once its audio has gone back.
+
+Guarantees: it is reached by descriptor, and no link is followed; nothing but a regular file is read.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import stat
+from typing import TYPE_CHECKING
 
 from dropscribe.core.naming import split_name
+from dropscribe.files.beneath import closing, open_file, open_folder, open_root, stat_at
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _MOST_BYTES = 16 * 1024 * 1024
 
 
-def error_files_of(filed: bytes) -> tuple[bytes, bytes]:
-    """Where the error file of an audio in ``failed`` may stand: by stem, or by full name."""
-    folder, name = os.path.split(filed)
-    return tuple(  # type: ignore[return-value]  # two names in, two paths out
-        os.path.join(folder, base + b".error.json") for base in (split_name(name)[0], name)
-    )
+def error_names(audio: bytes) -> tuple[bytes, bytes]:
+    """The names that the error file of the audio *audio* may have: by stem, or by full name."""
+    return split_name(audio)[0] + b".error.json", audio + b".error.json"
 
 
-def read_error(path: bytes) -> dict[str, object] | None:
-    """The error document at *path*; None where there is none, or none of ours."""
+def own_uids() -> frozenset[int]:
+    """Users whose error files are believed without the queue's word: this process's and root."""
+    return frozenset({0, os.geteuid()})
+
+
+def read_error(folder: int, name: bytes, believed: Collection[int] | None = None) -> dict[str, object] | None:
+    """The error document *name* in the open *folder*; None where there is none, or none of ours.
+
+    Args:
+        believed: User ids that may have written it; None for anybody.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            document = json.loads(file.read(_MOST_BYTES))
-    except (OSError, ValueError):
+        with closing(open_file(folder, name)) as descriptor:
+            if believed is not None and os.fstat(descriptor).st_uid not in believed:
+                return None
+            document = json.loads(_content(descriptor))
+    except (OSError, ValueError, RecursionError):
         return None
     if isinstance(document, dict) and str(document.get("schema", "")).startswith("dropscribe.error/"):
         return document
     return None
 
 
-def remove_error_file(filed: bytes) -> bool:
-    """Remove the error file that dropscribe wrote beside *filed*, whose audio has gone.
+def _content(descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read(_MOST_BYTES)
+
+
+def remove_error_file(root: bytes, path: bytes) -> bool:
+    """Remove the error file that dropscribe wrote beside the audio *path* below ``failed``, which has gone.
 
     Returns:
         False while the audio is still there; True otherwise, whether a file was found or not.
     """
-    if os.path.lexists(filed):
-        return False
-    suffix = split_name(os.path.basename(filed))[1]
-    for path in error_files_of(filed):
-        document = read_error(path)
+    directory, _, name = path.rpartition(b"/")
+    try:
+        with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:
+            if stat_at(folder, name) is not None:
+                return False
+            _remove_of(folder, name)
+    except OSError:
+        return True
+    return True
+
+
+def _remove_of(folder: int, audio: bytes) -> None:
+    suffix = split_name(audio)[1]
+    for name in error_names(audio):
+        document = read_error(folder, name)
         # call.error.json may as well be that of another call: call.mp3 beside call.wav.
         if document is not None and os.fsencode(str(document.get("file", ""))).endswith(suffix):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            status = stat_at(folder, name)
+            if status is not None and stat.S_ISREG(status.st_mode):
+                os.unlink(name, dir_fd=folder)
             break
-    return True

@@ -1,12 +1,12 @@
-"""Jobs' files, put where their kept answers say: several at once, each as if it were alone.
+"""Publishes a batch of jobs with shared fsyncs; each job can fail on its own.
 
 Order: sidecars, each whole from its first instant → their folder synced → the audio → both folders
-synced. So an audio's arrival says that all is there (CONTRACT.md §4), also after a power cut. Files that
-are published together take each step together, and a folder is synced once for all of them.
+synced. So an audio's arrival says that all is there, also after a power cut. The jobs of a batch take each
+step together, and a folder is synced once for all of them.
 
-Guarantees: safe to repeat from any point. On a name that is taken, bytes equal to ours are ours from
-before a crash; anything else is NameTaken, after our own files of the group were taken back. What befalls
-one file leaves the others alone.
+Guarantees: safe to repeat from any point. A file is ours only if this job made it, which its hidden name
+proves; a name that anybody else has is NameTaken, after our own files of the group were withdrawn. A call
+that failed over a network may have been carried out: the next try looks at what stands there.
 """
 
 from __future__ import annotations
@@ -17,37 +17,42 @@ import os
 from typing import TYPE_CHECKING, Self
 
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
-from dropscribe.files import writing
 from dropscribe.files.audio import open_folder_of
+from dropscribe.files.beneath import make_folder, make_root, open_folder, open_root, sync
+from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
-from dropscribe.publish.moving import check_source, is_moved, move_audio
+from dropscribe.files.moves import FileName, forget_placeholder, free_placeholder
+from dropscribe.files.permissions import Permissions
+from dropscribe.publish.moving import check_source, finish_copy, is_moved, move_audio
 from dropscribe.publish.publication import NameTaken, WriterCameBack
-from dropscribe.publish.safe_delete import clear_aside
-from dropscribe.publish.sidecars import take_back_sidecars, write_sidecars
+from dropscribe.publish.sidecars import finish_sidecars, withdraw_sidecars, write_sidecars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dropscribe.files.capabilities import Capabilities
     from dropscribe.publish.publication import PublishRequest
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-def publish(publication: PublishRequest) -> bytes:
+
+def publish(request: PublishRequest) -> bytes:
     """Put the group's files in place; returns the audio's absolute path.
 
     Raises:
         NameTaken: Choose another group.
-        AudioMissing: The audio is neither in the inbox nor where it was to go.
-        AudioChanged: The audio is not what was transcribed; our sidecars were taken back.
+        AudioMissing: The audio is neither in the inbox nor at its place.
+        AudioChanged: The audio is not what was transcribed; our sidecars were withdrawn.
         WriterCameBack: Try again in a moment.
         PublishError: The disk said no; the same call may succeed later.
     """
-    (outcome,) = publish_together((publication,))
+    (outcome,) = publish_together((request,))
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
 
 
-def publish_together(publications: Sequence[PublishRequest]) -> list[bytes | BaseException]:
+def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseException]:
     """Publish several jobs of any folders.
 
     Returns:
@@ -55,39 +60,59 @@ def publish_together(publications: Sequence[PublishRequest]) -> list[bytes | Bas
         several, for an audio that has to be copied.
     """
     with _Folders() as folders:
-        filings = [PublishOperation(publication, folders) for publication in publications]
-        _each(filings, PublishOperation.write_sidecars)
-        _sync(filings, lambda filing: (filing.target,))
-        _each(filings, PublishOperation.sidecars_are_synced)
-        may_copy = len(filings) == 1
-        _each(filings, lambda filing: filing.move_audio(may_copy=may_copy))
-        _sync(filings, lambda filing: (filing.target, filing.source))
-    return [filing.outcome() for filing in filings]
+        operations = [PublishOperation(request, folders) for request in requests]
+        _each(operations, PublishOperation.write_sidecars)
+        _sync(operations, lambda operation: (operation.target,))
+        _each(operations, PublishOperation.sidecars_are_synced)
+        may_copy = len(operations) == 1
+        _each(operations, lambda operation: operation.move_audio(may_copy=may_copy))
+        _each(operations, PublishOperation.finish)
+        _sync(operations, lambda operation: (operation.target, operation.source))
+    return [operation.outcome() for operation in operations]
+
+
+def withdraw(request: PublishRequest) -> None:
+    """Remove the files of this job that stand under the names of *request*, before it gets others.
+
+    Raises:
+        PublishError: The disk said no; the same call may succeed later.
+    """
+    with _Folders() as folders:
+        try:
+            target = folders.target(request, make=False)
+            withdraw_sidecars(request, target, capabilities_of(target))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _publish_error(request, error) from error
 
 
 class _Folders:
-    """Open folders by path, each opened once for all who need it."""
+    """Open folders by path, each opened once for all jobs of a batch."""
 
     def __init__(self) -> None:
-        self._open: dict[bytes, int] = {}
+        self._open: dict[tuple[bytes, bytes], int] = {}
 
-    def source(self, publication: PublishRequest) -> int:
-        """Where the audio stands; raises as open_folder_of."""
-        inbox, path = publication.inbox, publication.path
-        folder = path.rpartition(b"/")[0]
-        # Two slashes: no target's path looks like that, and what is below an inbox is opened with more care.
-        key = inbox + b"//" + folder
+    def source(self, request: PublishRequest) -> int:
+        """The folder that the audio leaves; raises as open_folder_of."""
+        key = (request.inbox + b"//", request.path.rpartition(b"/")[0])
         if key not in self._open:
-            self._open[key] = open_folder_of(inbox, path)
+            self._open[key] = open_folder_of(request.inbox, request.path)
         return self._open[key]
 
-    def target(self, publication: PublishRequest) -> int:
-        """Where all is to stand; it is made if need be."""
-        path = publication.group.folder
-        if path not in self._open:
-            writing.make_folders(path)
-            self._open[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return self._open[path]
+    def target(self, request: PublishRequest, *, make: bool) -> int:
+        """The folder that the group goes to.
+
+        Raises:
+            FileNotFoundError: It is not there, and not to be made.
+        """
+        root, directory = request.group.root, request.group.directory
+        if (root, b"") not in self._open:
+            self._open[root, b""] = make_root(root) if make else open_root(root)
+        if (root, directory) not in self._open:
+            step = make_folder if make else open_folder
+            self._open[root, directory] = step(self._open[root, b""], directory)
+        return self._open[root, directory]
 
     def __enter__(self) -> Self:
         return self
@@ -98,35 +123,60 @@ class _Folders:
 
 
 class PublishOperation:
-    """How far one publication is.
+    """The progress of one publication.
 
     Attributes:
-        source: The folder that its audio leaves, once that was looked at.
-        target: The open folder that it goes to.
-        is_over: Nothing more is done for it: it failed, or was found done.
+        source: The open folder that its audio leaves; None where it is not there.
+        target: The open folder that it goes to; None before it was opened.
+        is_over: Nothing more is done for it, because it failed.
     """
 
-    def __init__(self, publication: PublishRequest, folders: _Folders) -> None:
+    def __init__(self, request: PublishRequest, folders: _Folders) -> None:
         self.source: int | None = None
         self.target: int | None = None
         self.is_over = False
-        self._publication = publication
+        self._request = request
         self._folders = folders
+        self._capabilities: Capabilities | None = None
+        self._is_moved = False
+        self._is_writing = False
         self._error: Exception | None = None
+
+    @property
+    def _can(self) -> Capabilities:
+        if self._capabilities is None:
+            raise ValueError("the target folder is not open yet")
+        return self._capabilities
 
     def write_sidecars(self) -> None:
         """Write the sidecars under their final names."""
-        publication = self._publication
+        request = self._request
+        missing: AudioError | None = None
         try:
-            self.source = self._folders.source(publication)
-            status = check_source(publication, self.source)
-        except AudioError:
-            if not is_moved(publication):
-                raise
-            self._finish_moved()
-            return
-        self.target = self._folders.target(publication)
-        write_sidecars(publication, self.target, writing.Look.of_sidecar(status))
+            self.source = self._folders.source(request)
+            check_source(request, self.source)
+        except AudioError as error:
+            missing = error
+        try:
+            self.target = target = self._folders.target(request, make=missing is None)
+        except FileNotFoundError as error:
+            raise missing or error from None
+        self._capabilities = can = capabilities_of(target)
+        if missing is None:
+            permissions = Permissions.of_sidecar(self._source(), request.source_name)
+            self._is_writing = True
+            write_sidecars(request, target, can, permissions)
+            self._is_writing = False
+        elif is_moved(request, self.source, target, can):
+            self._is_moved = True
+            finish_copy(request, self.source, target, can)
+        else:
+            raise missing
+
+    def _source(self) -> int:
+        if self.source is None:
+            raise ValueError("the source folder is not open")
+        return self.source
 
     def sidecars_are_synced(self) -> None:
         """Record that the sidecars' folder has been synced."""
@@ -134,79 +184,79 @@ class PublishOperation:
 
     def move_audio(self, *, may_copy: bool) -> None:
         """Move the audio to its destination."""
-        if self.source is not None:
-            move_audio(self._publication, self.source, may_copy=may_copy)
+        if not self._is_moved and self.target is not None:
+            move_audio(self._request, self._source(), self.target, self._can, may_copy=may_copy)
+
+    def finish(self) -> None:
+        """Remove the hidden names: the group stands."""
+        if self.target is not None:
+            finish_sidecars(self._request, self.target, self._can)
+            if self._can.move is Move.PLACEHOLDER:
+                forget_placeholder(FileName(self.target, self._request.group.audio), self._request.aside)
 
     def fail(self, error: Exception) -> None:
-        """Take back what is ours, unless the audio stands beside it."""
+        """End the publication; withdraw the sidecars where no audio will come to stand beside them."""
         self.is_over, self._error = True, error
-        if isinstance(error, (AudioError, NameTaken, WriterCameBack)):
+        no_room = isinstance(error, OSError) and error.errno in _NO_ROOM and self._is_writing
+        if self._capabilities is None or self.target is None:
+            return
+        if no_room:
+            # Half a group takes room where there is none.
+            with contextlib.suppress(OSError):
+                withdraw_sidecars(self._request, self.target, self._can)
+        elif isinstance(error, (AudioError, NameTaken, WriterCameBack)):
             try:
-                take_back_sidecars(self._publication)
+                if self._can.move is Move.PLACEHOLDER:
+                    free_placeholder(FileName(self.target, self._request.group.audio), self._request.aside)
+                withdraw_sidecars(self._request, self.target, self._can)
             except OSError as trouble:
                 self._error = trouble
-        elif isinstance(error, OSError) and not os.path.lexists(self._publication.audio):
-            # Half a group stands for nothing, and takes room where there may be none.
-            with contextlib.suppress(OSError):
-                take_back_sidecars(self._publication)
 
     def outcome(self) -> bytes | BaseException:
         """The audio's place, or the error that its publisher knows."""
         match self._error:
             case None:
                 reached("published")
-                return self._publication.audio
+                return self._request.audio
             case OSError() as error:
-                return _publish_error(self._publication, error)
+                return _publish_error(self._request, error)
             case AudioForbidden() as error:
-                return PublishError(self._publication.path, error.reason, "EACCES")
+                return PublishError(self._request.path, error.reason, "EACCES")
             case error:
                 return error
 
-    def _finish_moved(self) -> None:
-        """The audio stands in its place: what a crash may have left to do is done."""
-        self.is_over = True
-        publication, folder = self._publication, self._folders.target(self._publication)
-        look = writing.Look.of_sidecar(os.lstat(publication.audio))
-        for index, (name, content) in enumerate(publication.files):
-            with contextlib.suppress(FileExistsError):
-                writing.write_new(folder, name, content, look, publication.temp_name(index))
-        writing.sync_open_folder(folder)
-        with contextlib.suppress(AudioError):
-            name = publication.path.rpartition(b"/")[2]
-            clear_aside(self._folders.source(publication), name, publication.aside, publication.is_audio)
 
-
-def _each(filings: Sequence[PublishOperation], step: Callable[[PublishOperation], None]) -> None:
-    for filing in filings:
-        if not filing.is_over:
+def _each(operations: Sequence[PublishOperation], step: Callable[[PublishOperation], None]) -> None:
+    for operation in operations:
+        if not operation.is_over:
             try:
-                step(filing)
+                step(operation)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is this file's alone
-                filing.fail(error)
+                operation.fail(error)
 
 
 def _sync(
-    filings: Sequence[PublishOperation], folders_of: Callable[[PublishOperation], tuple[int | None, ...]]
+    operations: Sequence[PublishOperation],
+    folders_of: Callable[[PublishOperation], tuple[int | None, ...]],
 ) -> None:
     """Sync each folder once; where that fails, it fails for all who needed it."""
-    left = [filing for filing in filings if not filing.is_over]
-    for folder in dict.fromkeys(folder for filing in left for folder in folders_of(filing)):
+    left = [operation for operation in operations if not operation.is_over]
+    for folder in dict.fromkeys(folder for operation in left for folder in folders_of(operation)):
         try:
             if folder is not None:
-                writing.sync_open_folder(folder)
+                sync(folder)
         except OSError as error:
-            for filing in left:
-                if folder in folders_of(filing) and not filing.is_over:
-                    filing.fail(error)
+            for operation in left:
+                if folder in folders_of(operation) and not operation.is_over:
+                    operation.fail(error)
 
 
-def _publish_error(publication: PublishRequest, error: OSError) -> PublishError:
+def _publish_error(request: PublishRequest, error: OSError) -> PublishError:
     code = errno.errorcode.get(error.errno or 0, "EIO")
     # A call by descriptor names "." or a bare name: the folder says more.
     named = os.fsencode(error.filename) if error.filename else b""
     is_place = named.startswith(b"/") and not named.startswith(b"/proc/self/")
-    place = named if is_place else publication.group.folder
+    place = named if is_place else request.group.folder
     published = PublishError(place, error.strerror or str(error), code)
     published.__cause__ = error
     return published

@@ -1,7 +1,7 @@
-"""The audio's own way from its inbox to its place: by rename, or copied where that is another mount.
+"""Moves the audio from its inbox to its place: by rename or link, or by a copy to another mount.
 
-Guarantees: only what settled is moved, and never over anything; an original goes only after its copy was
-read back and is durable.
+Guarantees: only the file that settled is moved, and never over anything; an original is removed only after
+its copy was read back and is durable.
 """
 
 from __future__ import annotations
@@ -9,79 +9,66 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing
 from dropscribe.core.settling import Lease
-from dropscribe.files import writing
 from dropscribe.files.audio import snapshot_of
+from dropscribe.files.beneath import READ, stat_at, sync
+from dropscribe.files.capabilities import trusts_leases
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.lease import held_lease
+from dropscribe.files.moves import FileName, move_new, remove_aside, remove_if
+from dropscribe.files.own_file import copy_audio, digest_at, sha256_of
 from dropscribe.publish.publication import AcrossMounts, NameTaken, WriterCameBack
-from dropscribe.publish.safe_delete import let_go
-from dropscribe.publish.sidecars import READ, holds
 
 if TYPE_CHECKING:
+    from dropscribe.files.capabilities import Capabilities
     from dropscribe.publish.publication import PublishRequest
 
 
-def check_source(publication: PublishRequest, folder: int) -> os.stat_result:
-    """The audio's status in the open inbox *folder*.
+def check_source(request: PublishRequest, folder: int) -> None:
+    """Check that the audio that settled stands in the open inbox *folder*.
 
     Raises:
         AudioMissing: Nothing stands there.
         AudioChanged: Something else does.
     """
-    try:
-        status = os.stat(_name(publication), dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        raise AudioMissing(publication.path, "nothing is there") from None
-    if not publication.is_audio(snapshot_of(status)):
-        raise AudioChanged(publication.path, "is not what was transcribed")
-    return status
+    status = stat_at(folder, request.source_name)
+    if status is None:
+        raise AudioMissing(request.path, "nothing is there")
+    if not request.is_audio(snapshot_of(status)):
+        raise AudioChanged(request.path, "is not what was transcribed")
 
 
-def is_moved(publication: PublishRequest) -> bool:
-    """Whether a run before a crash has already moved the audio to its place.
+def is_moved(request: PublishRequest, source: int | None, target: int, can: Capabilities) -> bool:
+    """Whether the audio stands at its place already, from before a crash or a lost answer.
 
-    To be asked only when it does not stand at its source, where another file may stand by now. After a
-    rename the inode tells, after a copy the content: another file system may have rounded its times.
+    To be asked only when it does not stand at its source, where another file may stand by now. Nothing is
+    removed because of the answer, so content is proof enough where the hidden names have gone.
+
+    Args:
+        source: The open inbox folder, or None where there is none any more.
+        target: The open target folder.
     """
-    try:
-        status = os.lstat(publication.audio)
-    except (FileNotFoundError, NotADirectoryError):
+    if source is not None and request.is_audio_at(FileName(source, request.aside)):
+        return True  # set aside only after it had arrived, and was durable there
+    place = FileName(target, request.group.audio)
+    status = place.status()
+    if status is None or status.st_size != request.snapshot.size_bytes:
         return False
-    found = snapshot_of(status)
-    if publication.stable_inodes and publication.snapshot.same_audio(found):
+    if request.stable_inodes and request.is_audio_at(place):
         return True
-    return found.size_bytes == publication.snapshot.size_bytes and _is_copy(publication)
-
-
-def _is_copy(publication: PublishRequest) -> bool:
-    if publication.sha256:
-        return _digest(publication.audio) == publication.sha256
+    if request.sha256:
+        return digest_at(place) == request.sha256
     # It was never read: sidecars that are ours say whose the audio beside them is.
-    return all(holds(publication.group.path(name), content) for name, content in publication.files)
+    return all(sidecar.is_placed() for sidecar, _ in request.sidecars(target, can))
 
 
-def _digest(path: bytes) -> str:
-    """Of a regular file; "" for anything else that has taken the name."""
-    try:
-        descriptor = os.open(path, READ)
-    except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO}:
-            return ""
-        raise
-    try:
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return writing.sha256_of(descriptor) if is_file else ""
-    finally:
-        os.close(descriptor)
-
-
-def move_audio(publication: PublishRequest, folder: int, *, may_copy: bool) -> None:
-    """Move the audio from the open inbox *folder* to its place; neither folder is synced.
+def move_audio(
+    request: PublishRequest, source: int, target: int, can: Capabilities, *, may_copy: bool
+) -> None:
+    """Move the audio from the open inbox folder to the open target folder; the last names are not synced.
 
     Raises:
         WriterCameBack: It is open for writing.
@@ -89,74 +76,99 @@ def move_audio(publication: PublishRequest, folder: int, *, may_copy: bool) -> N
         AudioMissing, AudioChanged: It is no longer what settled.
         AcrossMounts: It would have to be copied, and not *may_copy*.
     """
-    name = _name(publication)
-    source = _open_source(folder, name)
+    old, new = FileName(source, request.source_name), FileName(target, request.group.audio)
+    # Some FUSE file systems rename no open file; a lease says something on local ones alone.
+    audio = _open_source(old) if trusts_leases(source) else None
     try:
         # While the lease is held no writer can open the file: check and move are one.
-        with held_lease(source) as state:
+        with held_lease(audio) as state:
             if state is Lease.WRITER:
-                raise WriterCameBack(repr(publication.path))
-            check_source(publication, folder)
+                raise WriterCameBack(repr(request.path))
+            check_source(request, source)
             try:
-                writing.move_new(folder, name, publication.audio)
+                move_new(old, new, can, request.aside, request.is_audio_at)
             except FileExistsError:
-                raise NameTaken(publication.audio) from None
+                raise NameTaken(request.audio) from None
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 if not may_copy:
-                    raise AcrossMounts(repr(publication.path)) from None
-                _copy_audio(publication, source, folder, name)
+                    raise AcrossMounts(repr(request.path)) from None
+                _copy_audio(request, old, target, can)
             else:
-                _check_moved(publication, folder, name)
+                _check_moved(request, old, new, can)
     finally:
-        if source is not None:
-            os.close(source)
+        if audio is not None:
+            os.close(audio)
     reached("audio_moved")
 
 
-def _name(publication: PublishRequest) -> bytes:
-    return publication.path.rpartition(b"/")[2]
-
-
-def _check_moved(publication: PublishRequest, folder: int, name: bytes) -> None:
-    """Another file may have been renamed over the source between the check and the move: it goes back."""
-    found = snapshot_of(os.lstat(publication.audio))
-    is_same = found.inode == publication.snapshot.inode or not publication.stable_inodes
-    if is_same and found.size_bytes == publication.snapshot.size_bytes:
-        return
-    target = os.open(publication.group.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(FileExistsError):
-            writing.move_new(target, publication.group.audio, writing.path_in(folder, name))
-    finally:
-        os.close(target)
-    raise AudioChanged(publication.path, "another file took its place")
-
-
-def _open_source(folder: int, name: bytes) -> int | None:
+def _open_source(name: FileName) -> int | None:
     """The audio's descriptor, or None where it may be moved but not read."""
     try:
-        return os.open(name, READ, dir_fd=folder)
+        return os.open(name.name, READ, dir_fd=name.folder)
     except PermissionError:
         return None
 
 
-def _copy_audio(publication: PublishRequest, source: int | None, folder: int, name: bytes) -> None:
-    """Another mount: copy, verify, sync, and only then let go of the original."""
+def _check_moved(request: PublishRequest, old: FileName, new: FileName, can: Capabilities) -> None:
+    """Another file may have been renamed over the source between the check and the move: it goes back."""
+    status = new.status()
+    if status is None:
+        return  # its reader was quick
+    found = snapshot_of(status)
+    is_same = found.inode == request.snapshot.inode or not request.stable_inodes
+    if is_same and found.size_bytes == request.snapshot.size_bytes:
+        return
+    with contextlib.suppress(FileExistsError):
+        move_new(new, old, can, request.aside, lambda name: _is_inode(name, status))
+    raise AudioChanged(request.path, "another file took its place")
+
+
+def _is_inode(name: FileName, wanted: os.stat_result) -> bool:
+    status = name.status()
+    return status is not None and os.path.samestat(status, wanted)
+
+
+def _copy_audio(request: PublishRequest, old: FileName, target: int, can: Capabilities) -> None:
+    """Copy to another mount, verify, sync, and only then remove the original."""
+    source = _open_source(old)
     if source is None:
-        raise AudioForbidden(publication.path, "may not be read, and done is on another mount")
-    expected = publication.sha256 or writing.sha256_of(source)
-    is_ours = True
+        raise AudioForbidden(request.path, "may not be read, and done is on another mount")
     try:
-        found = writing.copy_new(source, publication.audio, publication.temp_name(len(publication.files)))
-    except FileExistsError:
-        found, is_ours = _digest(publication.audio), False
-        if found != expected:
-            raise NameTaken(publication.audio) from None
-    writing.sync_folder(publication.group.folder)
+        expected = request.sha256 or sha256_of(source)
+        copy = request.copy(target, expected, can)
+        if not copy.is_placed():
+            copy.write(lambda descriptor: _fill_copy(request, source, descriptor, expected))
+            try:
+                copy.place()
+            except FileExistsError:
+                copy.finish()
+                raise NameTaken(request.audio) from None
+        reached("copy_linked")
+    finally:
+        os.close(source)
+    sync(target)
     reached("copy_verified")
-    if found != expected or not let_go(folder, name, publication.aside, publication.is_audio):
-        if is_ours:
-            os.unlink(publication.audio)
-        raise AudioChanged(publication.path, "is not what was transcribed")
+    if not remove_if(old, request.aside, request.is_audio_at, can):
+        copy.withdraw()
+        raise AudioChanged(request.path, "is not what was transcribed")
+    sync(old.folder)
+    copy.finish()
+
+
+def _fill_copy(request: PublishRequest, source: int, descriptor: int, expected: str) -> None:
+    copy_audio(source, descriptor)
+    os.fsync(descriptor)
+    reached("copied")
+    if sha256_of(descriptor) != expected:
+        raise AudioChanged(request.path, "is not what was transcribed")
+
+
+def finish_copy(request: PublishRequest, source: int | None, target: int, can: Capabilities) -> None:
+    """End a move that a crash has interrupted: the audio stands at its place."""
+    if source is not None:
+        old = FileName(source, request.source_name)
+        remove_aside(old, request.aside, request.is_audio_at, can)
+        sync(source)
+    request.copy(target, request.sha256, can).finish()

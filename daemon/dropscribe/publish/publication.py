@@ -1,14 +1,19 @@
-"""What is to stand where for one job, and what may be in the way."""
+"""One job's files: their names, their content, and the audio that goes with them."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import DropscribeError
+from dropscribe.files.audio import snapshot_of
+from dropscribe.files.moves import FileName
+from dropscribe.files.own_file import OwnFile
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, Group
+    from dropscribe.files.capabilities import Capabilities
 
 
 class NameTaken(DropscribeError):
@@ -24,22 +29,22 @@ class WriterCameBack(DropscribeError):
 
 
 class AcrossMounts(DropscribeError):
-    """Raised when the audio must be copied and has company: publish it alone, the copy may take long."""
+    """Raised in a batch when the audio must be copied: publish it alone, the copy may take long."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishRequest:
-    """What is to stand where.
+    """The files to put in place for one job.
 
     Attributes:
         inbox: Absolute path of the inbox.
         path: The audio's path below it.
-        snapshot: What settled; anything else at the path is not moved.
+        snapshot: The audio as it settled; anything else at the path is not moved.
         stable_inodes: Whether inode numbers tell files apart there.
         sha256: The audio's digest, for checking a copy; "" where it was never read.
         group: The reserved names.
         files: (file name, content) of the sidecars, in order.
-        token: Distinguishes temp names of this store and job from anybody else's.
+        token: Distinguishes hidden names of this store and job from all others.
     """
 
     inbox: bytes
@@ -57,14 +62,37 @@ class PublishRequest:
         return self.group.path(self.group.audio)
 
     @property
+    def source_name(self) -> bytes:
+        """The audio's file name in its inbox folder."""
+        return self.path.rpartition(b"/")[2]
+
+    @property
     def aside(self) -> bytes:
-        """Hidden name in the inbox for the original of a copy, while it is let go of."""
-        return self.temp_name(len(self.files) + 1)
+        """Hidden name in the inbox folder for the original, while it is removed."""
+        return self._hidden_name(len(self.files) + 1)
 
     def is_audio(self, found: FileSnapshot) -> bool:
-        """Whether *found* is what settled."""
+        """Whether *found* is the file that settled."""
         return self.snapshot.same_audio(found, stable_inodes=self.stable_inodes)
 
-    def temp_name(self, index: int) -> bytes:
-        """Hidden name for the *index*-th file of this job."""
+    def is_audio_at(self, name: FileName) -> bool:
+        """Whether the file that settled stands at *name*, in its inbox or moved within its mount."""
+        status = name.status()
+        return status is not None and self.is_audio(snapshot_of(status))
+
+    def sidecars(self, folder: int, can: Capabilities) -> list[tuple[OwnFile, bytes]]:
+        """The sidecars with their content, on their way to names in the open *folder*."""
+        return [
+            (self._own_file(folder, name, index, hashlib.sha256(content).hexdigest(), can), content)
+            for index, (name, content) in enumerate(self.files)
+        ]
+
+    def copy(self, folder: int, sha256: str, can: Capabilities) -> OwnFile:
+        """The copy of the audio, on its way to its name in the open *folder* on another mount."""
+        return self._own_file(folder, self.group.audio, len(self.files), sha256, can)
+
+    def _own_file(self, folder: int, name: bytes, index: int, sha256: str, can: Capabilities) -> OwnFile:
+        return OwnFile(FileName(folder, name), self._hidden_name(index), sha256, can)
+
+    def _hidden_name(self, index: int) -> bytes:
         return b".dropscribe-%s-%d.tmp" % (self.token.encode(), index)

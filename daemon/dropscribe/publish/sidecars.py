@@ -1,61 +1,52 @@
-"""The sidecars of one group: written whole, or taken back.
-
-Guarantees: a name that is taken is ours only if it holds exactly our bytes, from before a crash; nothing
-else is ever written over or removed.
-"""
+"""The sidecars of one group: written, named, withdrawn."""
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING
 
-from dropscribe.files import writing
+from dropscribe.files.beneath import sync
 from dropscribe.files.crashpoint import reached
+from dropscribe.files.own_file import write_all
 from dropscribe.publish.publication import NameTaken
 
 if TYPE_CHECKING:
+    from dropscribe.files.capabilities import Capabilities
+    from dropscribe.files.permissions import Permissions
     from dropscribe.publish.publication import PublishRequest
 
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-"""How a file is opened that may by now be anything: no link is followed, no pipe waited for."""
 
-
-def write_sidecars(publication: PublishRequest, folder: int, look: writing.Look) -> None:
-    """Write what is not there yet into the open target *folder*; the names are not synced.
+def write_sidecars(request: PublishRequest, folder: int, can: Capabilities, permissions: Permissions) -> None:
+    """Write the sidecars that are not there yet into the open target *folder*; names are not synced.
 
     Raises:
         NameTaken: One of the names is somebody else's.
     """
-    for index, (name, content) in enumerate(publication.files):
+    for (sidecar, content), (name, _) in zip(request.sidecars(folder, can), request.files, strict=True):
+        if sidecar.is_placed():
+            continue
+
+        def fill(descriptor: int, content: bytes = content) -> None:
+            write_all(descriptor, content)
+            permissions.apply(descriptor)
+
+        sidecar.write(fill)
+        reached("sidecar_written")
         try:
-            writing.write_new(folder, name, content, look, publication.temp_name(index))
+            sidecar.place()
         except FileExistsError:
-            path = publication.group.path(name)
-            if not holds(path, content):
-                raise NameTaken(path) from None
+            raise NameTaken(request.group.path(name)) from None
         reached("sidecar_linked")
 
 
-def take_back_sidecars(publication: PublishRequest) -> None:
-    """Remove those that are exactly ours."""
-    for name, content in publication.files:
-        path = publication.group.path(name)
-        if holds(path, content):
-            os.unlink(path)
+def withdraw_sidecars(request: PublishRequest, folder: int, can: Capabilities) -> None:
+    """Remove the sidecars of this job that stand in the open *folder*, durably."""
+    removed = [sidecar.withdraw() for sidecar, _ in request.sidecars(folder, can)]
+    if any(removed):
+        sync(folder)
     reached("taken_back")
 
 
-def holds(path: bytes, content: bytes) -> bool:
-    """Whether *path* is a regular file with exactly *content*."""
-    try:
-        descriptor = os.open(path, READ)
-    except OSError:
-        return False
-    try:
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return is_file and os.pread(descriptor, len(content) + 1, 0) == content
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+def finish_sidecars(request: PublishRequest, folder: int, can: Capabilities) -> None:
+    """Remove the hidden names of sidecars whose audio stands beside them."""
+    for sidecar, _ in request.sidecars(folder, can):
+        sidecar.finish()

@@ -11,8 +11,9 @@ from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.files.audio import describe_forbidden
+from dropscribe.files.beneath import closing, open_root
 from dropscribe.pipeline.deduplication import REUSED
-from dropscribe.publish.error_file import error_files_of, read_error
+from dropscribe.publish.error_file import error_names, read_error
 from dropscribe.queue.sql.history import count_before, read_filed, read_filed_with_stem, read_stories
 from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.reports import inbox_reader
@@ -162,8 +163,14 @@ def _tell_by_error_file(place: Place) -> Explanation | None:
 
 
 def _error_beside(audio: bytes) -> dict[str, object] | None:
-    paths = (audio, *error_files_of(audio))
-    return next((error for path in paths if (error := read_error(path)) is not None), None)
+    """The error document beside the failed audio *audio*, absolute, or *audio* itself where it is one."""
+    folder, name = os.path.split(audio)
+    try:
+        with closing(open_root(folder)) as opened:
+            found = (read_error(opened, each) for each in (name, *error_names(name)))
+            return next((error for error in found if error is not None), None)
+    except OSError:
+        return None
 
 
 def tell_of_story(story: Story, place: Place, look: QueueLook, now: float) -> Explanation:

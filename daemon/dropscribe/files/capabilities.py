@@ -1,0 +1,246 @@
+"""What the file system of a folder can do, found out by trying it once a mount.
+
+The kinds differ too much to be told by name or by errno: FUSE file systems lack hard links or
+RENAME_NOREPLACE, give two names of one file two inode numbers, or answer EIO for "not supported".
+
+Guarantees: a trial leaves nothing behind and touches nothing but a hidden folder of its own; it judges by
+what stands there afterwards, because an answer that was lost on a network proves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+import errno
+import os
+import secrets
+import stat
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dropscribe.files.beneath import closing, open_folder, stat_at
+from dropscribe.files.mounts import mount_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.files.mounts import Mount
+
+_RENAME_NOREPLACE = 1
+_SMB = frozenset({"cifs", "smb3", "smb2", "smb", "smbfs"})
+_TRIES = 2
+_TRIALS = b".dropscribe-trial"
+_OLD_NS = 60 * 10**9
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Move(enum.Enum):
+    """How a file gets a name that nobody else has, best first."""
+
+    NOREPLACE = "a rename that never replaces"
+    LINK = "a hard link, then the old name is removed"
+    REFUSING = "a rename that the server refuses where the name is taken"
+    PLACEHOLDER = "a rename over an empty file that takes the name first"
+    NONE = "none that never overwrites"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What one mount can do.
+
+    Attributes:
+        file_system: Its type's name.
+        links: Hard links work.
+        same_inode: Two names of one file show one inode number.
+        move: How a file is moved within the mount.
+    """
+
+    file_system: str
+    links: bool
+    same_inode: bool
+    move: Move
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether new names can be given without ever overwriting a file."""
+        return self.move is not Move.NONE
+
+    def __str__(self) -> str:
+        return f"{self.file_system}: {self.move.value}"
+
+
+_MountKey = tuple[int, int]
+
+_known: dict[_MountKey, Capabilities] = {}
+_mounts: dict[_MountKey, Mount] = {}
+_trial = threading.Lock()
+
+
+def capabilities_of(folder: int) -> Capabilities:
+    """What the mount of the open *folder* can do; tried there where it is not known yet.
+
+    Raises:
+        OSError: Nothing can be made in *folder* (EROFS, EACCES, ENOSPC, …).
+    """
+    key = _mount_key(folder)
+    found = _known.get(key)
+    if found is None:
+        with _trial:
+            found = _known.get(key) or _try_out(folder)
+            _known[key] = found
+    return found
+
+
+def _mount_key(folder: int) -> _MountKey:
+    """Device numbers are given again after an unmount: most file systems add an id of their own."""
+    return os.fstat(folder).st_dev, os.fstatvfs(folder).f_fsid
+
+
+def forget_capabilities(folder: int) -> None:
+    """Try the mount of the open *folder* again at the next use: it answered otherwise than expected."""
+    with contextlib.suppress(OSError):
+        _known.pop(_mount_key(folder), None)
+
+
+def trusts_leases(folder: int) -> bool:
+    """Whether a read lease on a file in the open *folder* excludes every writer."""
+    key = _mount_key(folder)
+    if key not in _mounts:
+        _mounts[key] = mount_of(b"/proc/self/fd/%d" % folder)
+    return _mounts[key].trusts_leases
+
+
+def rename_noreplace(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
+    """renameat2(2) with RENAME_NOREPLACE.
+
+    Raises:
+        FileExistsError: The new name is taken.
+        OSError: EINVAL or ENOSYS where the file system does not know the flag.
+    """
+    if _libc.renameat2(source_folder, name, target_folder, new_name, _RENAME_NOREPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fsdecode(new_name))
+
+
+def _try_out(folder: int) -> Capabilities:
+    mount = mount_of(b"/proc/self/fd/%d" % folder)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(_TRIALS, 0o700, dir_fd=folder)
+    try:
+        with closing(open_folder(folder, _TRIALS)) as trials:
+            name = secrets.token_hex(8).encode()
+            os.mkdir(name, 0o700, dir_fd=trials)
+            try:
+                _remove_old(trials, os.stat(name, dir_fd=trials).st_mtime_ns)
+                with closing(open_folder(trials, name)) as inside:
+                    return _try_all(inside, mount)
+            finally:
+                _remove(trials, name)
+    finally:
+        with contextlib.suppress(OSError):
+            os.rmdir(_TRIALS, dir_fd=folder)
+
+
+def _remove_old(trials: int, now_ns: int) -> None:
+    """Remove what trials have left that were killed; another process may be at one just now."""
+    for name in os.listdir(trials):
+        status = stat_at(trials, os.fsencode(name))
+        if status is not None and now_ns - status.st_mtime_ns > _OLD_NS:
+            _remove(trials, os.fsencode(name))
+
+
+def _remove(trials: int, trial: bytes) -> None:
+    with contextlib.suppress(OSError):
+        with closing(open_folder(trials, trial)) as inside:
+            for name in os.listdir(inside):
+                os.unlink(os.fsencode(name), dir_fd=inside)
+        os.rmdir(trial, dir_fd=trials)
+
+
+def _try_all(folder: int, mount: Mount) -> Capabilities:
+    _create(folder, b"taken")
+    links = _works(
+        lambda: os.link(b"taken", b"second", src_dir_fd=folder, dst_dir_fd=folder), folder, b"second"
+    )
+    same_inode = links and _inode(folder, b"taken") == _inode(folder, b"second")
+    # The kernel's SMB client checks RENAME_NOREPLACE by itself: a name taken on the server is overwritten.
+    is_trusted = mount.name not in _SMB
+    if is_trusted and _renames_only_to_free_names(folder, b"flag", rename_noreplace):
+        move = Move.NOREPLACE
+    elif links:
+        move = Move.LINK
+    elif _renames_only_to_free_names(folder, b"plain", _rename):
+        move = Move.REFUSING
+    elif _replaces_placeholder(folder):
+        move = Move.PLACEHOLDER
+    else:
+        move = Move.NONE
+    return Capabilities(mount.name, links, same_inode, move)
+
+
+def _rename(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
+    os.rename(name, new_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
+
+
+def _renames_only_to_free_names(
+    folder: int, name: bytes, rename: Callable[[int, bytes, int, bytes], None]
+) -> bool:
+    """Whether *rename* moves a file to a free name, and leaves both alone where the name is taken."""
+    _create(folder, name)
+    moved = name + b"-moved"
+    if not _works(lambda: rename(folder, name, folder, moved), folder, moved):
+        return False
+    before = _size(folder, b"taken")
+    with contextlib.suppress(OSError):
+        rename(folder, moved, folder, b"taken")
+    return stat_at(folder, moved) is not None and _size(folder, b"taken") == before
+
+
+def _replaces_placeholder(folder: int) -> bool:
+    _create(folder, b"whole")
+    with contextlib.suppress(OSError):
+        make_placeholder(folder, b"placeholder")
+        _rename(folder, b"whole", folder, b"placeholder")
+    return stat_at(folder, b"whole") is None and _size(folder, b"placeholder") == len(b"whole")
+
+
+def make_placeholder(folder: int, name: bytes) -> None:
+    """Take *name* by an empty file, without opening it: its late close could truncate what replaces it.
+
+    Raises:
+        FileExistsError: The name is taken.
+    """
+    os.mknod(name, stat.S_IFREG | 0o600, dir_fd=folder)
+
+
+def _works(call: Callable[[], None], folder: int, made: bytes) -> bool:
+    """Whether *call* makes the name *made*, whatever it answers; a failure is tried again."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError):
+            call()
+        if stat_at(folder, made) is not None:
+            return True
+    return False
+
+
+def _create(folder: int, name: bytes) -> None:
+    """A small file whose size tells it from the others."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with closing(os.open(name, flags, 0o600, dir_fd=folder)) as descriptor:
+        os.write(descriptor, name)
+
+
+def _inode(folder: int, name: bytes) -> int:
+    return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
+
+
+def _size(folder: int, name: bytes) -> int:
+    status = stat_at(folder, name)
+    return -1 if status is None else status.st_size
+
+
+CAPABILITY_ERRORS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+"""Answers of a mount that cannot do what it could when it was tried: another one stands there now."""

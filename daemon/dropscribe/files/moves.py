@@ -1,0 +1,295 @@
+"""Moves within one mount that never overwrite, and removals of nothing but the expected file.
+
+Over a network a call that failed may have been carried out. So no step is undone or repeated because of
+an errno: after an error the names are looked at, and the move goes on from what stands there.
+
+Guarantees: a name that somebody else has is never replaced or removed; a file that is not the expected one
+keeps its name, or goes back to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import stat
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from dropscribe.files.beneath import stat_at, sync
+from dropscribe.files.capabilities import (
+    CAPABILITY_ERRORS,
+    Move,
+    forget_capabilities,
+    make_placeholder,
+    rename_noreplace,
+)
+from dropscribe.files.crashpoint import reached
+
+if TYPE_CHECKING:
+    from dropscribe.files.capabilities import Capabilities
+
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_STATX_FORCE_SYNC = 0x2000
+_STATX_BASIC = 0x7FF
+_STATX_BYTES = 256
+_STATX_SIZE_OFFSET, _STATX_ATIME_OFFSET = 40, 64  # struct statx, statx(2)
+_FIRST_MARK, _MARKS = 600_000_000, 400_000_000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class FileName(NamedTuple):
+    """A name in an open folder."""
+
+    folder: int
+    name: bytes
+
+    def status(self) -> os.stat_result | None:
+        """What stands there, no link followed; None where nothing does."""
+        return stat_at(self.folder, self.name)
+
+    def unlink(self) -> None:
+        """Remove the name, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.name, dir_fd=self.folder)
+
+    def beside(self, name: bytes) -> FileName:
+        """Another name in the same folder."""
+        return FileName(self.folder, name)
+
+
+IsExpected = Callable[[FileName], bool]
+"""Whether the file at a name is the one that is meant."""
+
+
+def rename(source: FileName, target: FileName) -> None:
+    """Rename, replacing what stands at *target*: for hidden names of our own alone."""
+    os.rename(source.name, target.name, src_dir_fd=source.folder, dst_dir_fd=target.folder)
+
+
+def same_file(one: FileName, other: FileName, can: Capabilities) -> bool:
+    """Whether two names on one mount are names of one file; *one* is ours, and exists.
+
+    Where the names of one file have different inode numbers, *one* gets an access time that no other
+    file has, and *other* is asked for its own.
+
+    Raises:
+        FileNotFoundError: *one* does not exist: a look at it before told of a cache.
+    """
+    if not can.same_inode:
+        return _shares_access_time(one, other)
+    found, wanted = other.status(), _status(one)
+    return found is not None and os.path.samestat(found, wanted)
+
+
+def _shares_access_time(one: FileName, other: FileName) -> bool:
+    status = _status(one)
+    # Whole, even seconds: SFTP and FAT keep no more.
+    mark = _FIRST_MARK + 2 * secrets.randbelow(_MARKS)
+    try:
+        _set_times(one, mark * 10**9, status.st_mtime_ns)
+    except PermissionError:
+        return False
+    try:
+        found = fresh_status(other)
+        return found is not None and found.access_seconds == mark
+    finally:
+        _set_times(one, status.st_atime_ns, status.st_mtime_ns)
+
+
+def _set_times(name: FileName, atime_ns: int, mtime_ns: int) -> None:
+    os.utime(name.name, ns=(atime_ns, mtime_ns), dir_fd=name.folder, follow_symlinks=False)
+
+
+class FreshStatus(NamedTuple):
+    """What the server says of a name, past the kernel's cache."""
+
+    size_bytes: int
+    access_seconds: int
+
+
+def fresh_status(name: FileName) -> FreshStatus | None:
+    """Ask the file system itself, as a stat on NFS or FUSE may not; None where nothing is there."""
+    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_FORCE_SYNC
+    if _libc.statx(name.folder, name.name, flags, _STATX_BASIC, buffer):
+        number = ctypes.get_errno()
+        if number == errno.ENOENT:
+            return None
+        raise OSError(number, os.strerror(number), os.fsdecode(name.name))
+    (size_bytes,) = struct.unpack_from("<Q", buffer, _STATX_SIZE_OFFSET)
+    (access_seconds,) = struct.unpack_from("<q", buffer, _STATX_ATIME_OFFSET)
+    return FreshStatus(size_bytes, access_seconds)
+
+
+def move_new(
+    source: FileName, target: FileName, can: Capabilities, aside: bytes, is_expected: IsExpected
+) -> None:
+    """Move *source* to *target* within one mount, never over anything; neither folder is synced.
+
+    Args:
+        can: Of the mount of *target*.
+        aside: Hidden name beside *source*, the caller's alone: see :func:`remove_if`.
+        is_expected: Whether a file is the one to be moved; asked where a call failed, and the file is
+            gone from *source* all the same.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: EXDEV for two mounts; anything else may have been carried out all the same, but was not
+            as far as can be seen now.
+    """
+    try:
+        _MOVES[can.move](source, target, aside)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise
+        if not _is_there(source, target, can, is_expected):
+            if error.errno in CAPABILITY_ERRORS:
+                forget_capabilities(target.folder)
+            raise
+    if can.move is Move.LINK and source.status() is not None:
+        sync(target.folder)
+        if not remove_if(source, aside, lambda found: same_file(found, target, can), can):
+            raise OSError(errno.ESTALE, "another file stands at its old name by now")
+
+
+def _is_there(source: FileName, target: FileName, can: Capabilities, is_expected: IsExpected) -> bool:
+    """Whether the file of *source* stands at *target*, after a call that failed."""
+    if fresh_status(target) is None:
+        return False
+    if fresh_status(source) is None:
+        return is_expected(target)
+    if can.same_inode and can.move is not Move.LINK:
+        return False
+    try:
+        return same_file(source, target, can)
+    except FileNotFoundError:  # the look at the source came from a cache
+        return is_expected(target)
+
+
+def _move_by_flag(source: FileName, target: FileName, _aside: bytes) -> None:
+    rename_noreplace(*source, *target)
+
+
+def _move_by_link(source: FileName, target: FileName, _aside: bytes) -> None:
+    os.link(
+        source.name,
+        target.name,
+        src_dir_fd=source.folder,
+        dst_dir_fd=target.folder,
+        follow_symlinks=False,
+    )
+
+
+def _move_refusing(source: FileName, target: FileName, _aside: bytes) -> None:
+    if fresh_status(target) is not None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(target.name))
+    rename(source, target)
+
+
+def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> None:
+    """Take the name by an empty file and a hidden mark that says whose it is; then rename over it."""
+    mark = _placeholder_mark(target, aside)
+    if not _is_own_placeholder(target, mark):
+        make_placeholder(*target)
+        try:
+            make_placeholder(*mark)
+        except OSError:
+            target.unlink()
+            raise
+    try:
+        rename(source, target)
+    except OSError as error:
+        # After any other error the rename may be carried out yet.
+        if error.errno in _REFUSALS:
+            free_placeholder(target, aside)
+        raise
+    mark.unlink()
+
+
+def _placeholder_mark(target: FileName, aside: bytes) -> FileName:
+    return target.beside(aside + b".taken")
+
+
+def _is_own_placeholder(target: FileName, mark: FileName) -> bool:
+    if mark.status() is None:
+        return False
+    status = fresh_status(target)
+    return status is not None and status.size_bytes == 0
+
+
+def free_placeholder(target: FileName, aside: bytes) -> None:
+    """Remove the empty file by which :func:`move_new` took the name of *target*, if it stands there."""
+    mark = _placeholder_mark(target, aside)
+    if _is_own_placeholder(target, mark):
+        target.unlink()
+    mark.unlink()
+
+
+def forget_placeholder(target: FileName, aside: bytes) -> None:
+    """Remove the mark of a placeholder whose name has its file by now."""
+    _placeholder_mark(target, aside).unlink()
+
+
+def _refuse(_source: FileName, target: FileName, _aside: bytes) -> None:
+    reason = "the file system has no way to give a file a name without overwriting another one"
+    raise OSError(errno.EOPNOTSUPP, reason, os.fsdecode(target.name))
+
+
+_MOVES: dict[Move, Callable[[FileName, FileName, bytes], None]] = {
+    Move.NOREPLACE: _move_by_flag,
+    Move.LINK: _move_by_link,
+    Move.REFUSING: _move_refusing,
+    Move.PLACEHOLDER: _move_over_placeholder,
+    Move.NONE: _refuse,
+}
+_REFUSALS = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
+    | {errno.EISDIR, errno.ENOTDIR, errno.EBUSY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+)
+
+
+def remove_if(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabilities) -> bool:
+    """Remove the file at *name* if it is the expected one.
+
+    Between a look at a name and its removal another file may be renamed over it. So the name is first
+    renamed to *aside*, and what stands there is judged. Safe to repeat after a crash at any point.
+
+    Args:
+        aside: Hidden name in the same folder, the caller's alone.
+        can: Of the mount of *name*.
+
+    Returns:
+        False where another file, or none, stood at the name; it stands there still, or under the hidden
+        name where somebody took the old one meanwhile.
+    """
+    if remove_aside(name, aside, is_expected, can):
+        return True
+    try:
+        rename(name, name.beside(aside))
+    except FileNotFoundError:
+        return False
+    reached("copy_set_aside")
+    return remove_aside(name, aside, is_expected, can)
+
+
+def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabilities) -> bool:
+    """End what :func:`remove_if` began, maybe before a crash; whether the expected file was removed."""
+    hidden = name.beside(aside)
+    status = hidden.status()
+    if status is None:
+        return False
+    if stat.S_ISREG(status.st_mode) and is_expected(hidden):
+        hidden.unlink()
+        return True
+    with contextlib.suppress(FileExistsError):
+        move_new(hidden, name, can, aside + b"-", lambda found: os.path.samestat(_status(found), status))
+    return False
+
+
+def _status(name: FileName) -> os.stat_result:
+    return os.stat(name.name, dir_fd=name.folder, follow_symlinks=False)

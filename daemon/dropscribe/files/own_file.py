@@ -1,0 +1,182 @@
+"""New files that get their final name whole, and are known as ours afterwards by identity.
+
+A file is written under a hidden name in the same folder, and then named. The hidden name stays until the
+whole group stands: where hard links work, both names lead to one file, and that proves whose it is, also
+after a crash. Where they do not, the hidden file is renamed, and a hidden mark that was made before tells
+that its name was given. Equal content proves nothing: two silent recordings have equal transcripts.
+
+Guarantees: a name that somebody else has is never replaced or removed. Every step may be repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from dropscribe.files.beneath import READ, closing, sync
+from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabilities, make_placeholder
+from dropscribe.files.moves import (
+    FileName,
+    forget_placeholder,
+    free_placeholder,
+    move_new,
+    remove_aside,
+    remove_if,
+    same_file,
+)
+from dropscribe.files.permissions import Permissions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.files.capabilities import Capabilities
+
+_NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_BLOCK_BYTES = 1024 * 1024
+
+
+class OwnFile:
+    """One file of ours on its way to a name.
+
+    Args:
+        place: The final name.
+        hidden: Hidden name in the same folder, this file's alone.
+        sha256: Hex digest of the content.
+        can: Of the folder's mount.
+    """
+
+    def __init__(self, place: FileName, hidden: bytes, sha256: str, can: Capabilities) -> None:
+        self._place = place
+        self._hidden = place.beside(hidden)
+        self._mark = place.beside(hidden + b".named")
+        self._aside = hidden + b".away"
+        self._sha256 = sha256
+        self._can = can
+
+    def is_placed(self) -> bool:
+        """Whether the file at the final name is this one, named by this process or before a crash."""
+        if self._can.links:
+            return self._hidden.status() is not None and same_file(self._hidden, self._place, self._can)
+        return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self._place)
+
+    def _is_at(self, name: FileName) -> bool:
+        return digest_at(name) == self._sha256
+
+    def write(self, fill: Callable[[int], None]) -> None:
+        """Write the content durably under the hidden name.
+
+        Args:
+            fill: Writes content, owner, mode and times into the open file.
+        """
+        remove_aside(self._place, self._aside, self._is_own, self._can)
+        if self._is_ready():
+            return
+        self.finish()
+        try:
+            with closing(os.open(self._hidden.name, _NEW, 0o600, dir_fd=self._hidden.folder)) as descriptor:
+                fill(descriptor)
+                os.fsync(descriptor)
+        except Exception:
+            with contextlib.suppress(OSError):
+                self._hidden.unlink()
+            raise
+        if not self._can.links:
+            make_placeholder(*self._mark)
+            sync(self._mark.folder)
+
+    def place(self) -> None:
+        """Give the file its final name; the name is not synced.
+
+        Raises:
+            FileExistsError: The name is taken.
+        """
+        if not self._can.links:
+            move_new(self._hidden, self._place, self._can, self._aside, self._is_at)
+            return
+        try:
+            os.link(
+                self._hidden.name,
+                self._place.name,
+                src_dir_fd=self._hidden.folder,
+                dst_dir_fd=self._place.folder,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            # An answer that was lost, or a name that was given before a crash.
+            if same_file(self._hidden, self._place, self._can):
+                return
+            if error.errno in CAPABILITY_ERRORS:
+                forget_capabilities(self._place.folder)
+            raise
+
+    def _is_ready(self) -> bool:
+        """Whether the hidden file is whole, where that is on record."""
+        return not self._can.links and self._mark.status() is not None and self._is_at(self._hidden)
+
+    def withdraw(self) -> bool:
+        """Remove the file under all its names; whether its final name was removed."""
+        if self._can.move is Move.PLACEHOLDER:
+            free_placeholder(self._place, self._aside)
+        is_removed = remove_aside(self._place, self._aside, self._is_own, self._can)
+        if not is_removed and self.is_placed():
+            is_removed = remove_if(self._place, self._aside, self._is_own, self._can)
+        self.finish()
+        return is_removed
+
+    def _is_own(self, found: FileName) -> bool:
+        if not self._can.links:
+            return self._is_at(found)
+        return self._hidden.status() is not None and same_file(self._hidden, found, self._can)
+
+    def finish(self) -> None:
+        """Remove what proves that the file is ours: the group stands, or nothing of it does."""
+        self._hidden.unlink()
+        if not self._can.links:
+            self._mark.unlink()
+            forget_placeholder(self._place, self._aside)
+
+
+def digest_at(name: FileName) -> str:
+    """Hex SHA-256 of the regular file at *name*; "" where something else, or nothing, stands there."""
+    status = name.status()
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return ""
+    try:
+        descriptor = os.open(name.name, READ, dir_fd=name.folder)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOENT}:
+            return ""
+        raise
+    with closing(descriptor):
+        return sha256_of(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+
+
+def sha256_of(descriptor: int) -> str:
+    """Hex SHA-256 of an open file's whole content, its position untouched."""
+    digest = hashlib.sha256()
+    offset = 0
+    while block := os.pread(descriptor, _BLOCK_BYTES, offset):
+        digest.update(block)
+        offset += len(block)
+    return digest.hexdigest()
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of *data* at the open file's position."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def copy_audio(source: int, target: int) -> None:
+    """Copy the open *source* to the open, empty *target* with mode, times and, where allowed, owner."""
+    status, offset = os.fstat(source), 0
+    while block := os.pread(source, _BLOCK_BYTES, offset):
+        offset += len(block)
+        write_all(target, block)
+    Permissions.of_audio(status).apply(target)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

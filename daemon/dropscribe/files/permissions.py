@@ -1,0 +1,106 @@
+"""Owner and mode of the files that dropscribe makes, taken over from the audio.
+
+Guarantees: a sidecar is never more open than its audio. It has no execute bits and no write bits but its
+owner's, and group bits only where it has the audio's own group; the mask of an access control list, which
+stat shows in their place, is not taken for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import struct
+from dataclasses import dataclass
+
+from dropscribe.files.beneath import closing
+
+_NOT_ALLOWED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+_NO_ACL = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENOENT})
+_ACL = "system.posix_acl_access"
+_ACL_ENTRY = struct.Struct("<HHI")  # tag, permissions, id: acl_ea.h
+_ACL_HEADER_BYTES = 4
+_GROUP_OBJECT, _MASK = 0x04, 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Owner and mode for a new file.
+
+    Attributes:
+        mode: Permission bits.
+        owner: (uid, gid), taken where the system allows it.
+        is_audio: A copy of audio keeps its mode as it is.
+    """
+
+    mode: int
+    owner: tuple[int, int]
+    is_audio: bool = False
+
+    @classmethod
+    def of_audio(cls, status: os.stat_result) -> Permissions:
+        """The audio's own."""
+        return cls(stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid), is_audio=True)
+
+    @classmethod
+    def of_sidecar(cls, folder: int, name: bytes) -> Permissions:
+        """A sidecar's, for the audio *name* in the open *folder*."""
+        with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as audio:
+            status = os.fstat(audio)
+            mode = stat.S_IMODE(status.st_mode) & 0o644
+            group = _group_rights(audio)
+        if group is not None:
+            mode &= ~0o070 | (group << 3)
+        return cls(mode, (status.st_uid, status.st_gid))
+
+    def apply(self, descriptor: int) -> None:
+        """Give an open new file its owner, where allowed, and its mode.
+
+        A file that keeps our own owner never becomes set-user-ID: a program that somebody dropped under an
+        audio's name would run as us.
+        """
+        mode = self.mode
+        if not self._give_owner(descriptor):
+            mode &= 0o777
+        if not self.is_audio:
+            with contextlib.suppress(OSError):
+                os.removexattr(descriptor, _ACL)  # inherited from the folder, for people the audio is not for
+            if os.fstat(descriptor).st_gid != self.owner[1]:
+                mode &= ~0o070
+        try:
+            # A change of owner may have taken bits away.
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+                os.fchmod(descriptor, mode)
+        except OSError as error:
+            if error.errno not in _NOT_ALLOWED:
+                raise
+
+    def _give_owner(self, descriptor: int) -> bool:
+        """Whether the file has the owner and the group that it should have."""
+        found = os.fstat(descriptor)
+        if (found.st_uid, found.st_gid) == self.owner:
+            return True
+        for owner in (self.owner, (-1, self.owner[1])):
+            try:
+                os.fchown(descriptor, *owner)
+            except OSError as error:
+                if error.errno not in _NOT_ALLOWED:
+                    raise
+            else:
+                break
+        found = os.fstat(descriptor)
+        return (found.st_uid, found.st_gid) == self.owner
+
+
+def _group_rights(audio: int) -> int | None:
+    """What a file's access control list allows its group (0 to 7); None where it has no list."""
+    try:
+        acl = os.getxattr(f"/proc/self/fd/{audio}", _ACL)
+    except OSError as error:
+        if error.errno in _NO_ACL:
+            return None
+        raise
+    entries = _ACL_ENTRY.iter_unpack(acl[_ACL_HEADER_BYTES:])
+    rights: dict[int, int] = {tag: allowed for tag, allowed, _ in entries}
+    return rights.get(_GROUP_OBJECT, 0) & rights.get(_MASK, 7)

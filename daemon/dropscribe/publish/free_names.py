@@ -1,0 +1,99 @@
+"""Finds the first group of names that nothing in ``done`` or ``failed`` has."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from dropscribe.core.naming import first_free, number_group
+from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
+from dropscribe.files.capabilities import Move, capabilities_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from dropscribe.core.model import Group
+
+_NAME_MAX_BYTES = 255
+
+
+def find_free_names(
+    root: bytes, path: bytes, formats: Sequence[str], sidecar_name: str, refused: Collection[int]
+) -> tuple[int, Group]:
+    """The first free collision number and its group, for the audio *path* below its inbox.
+
+    Where the folder cannot be looked at all names count as free: publishing finds out.
+
+    Args:
+        root: Absolute path of ``done`` or ``failed``.
+        refused: Numbers not to be used: other live jobs have reserved names of theirs.
+    """
+    folder, name_max_bytes = _open_target(root, path.rpartition(b"/")[0])
+
+    def group_of(number: int) -> Group:
+        return number_group(
+            root, path, formats, sidecar_name=sidecar_name, number=number, name_max_bytes=name_max_bytes
+        )
+
+    def is_free(number: int) -> bool:
+        if number in refused:
+            return False
+        return folder is None or not any(_is_taken(folder, name) for name in group_of(number).names)
+
+    try:
+        number = first_free(is_free)
+    finally:
+        if folder is not None:
+            os.close(folder)
+    return number, group_of(number)
+
+
+def _open_target(root: bytes, directory: bytes) -> tuple[int | None, int]:
+    """(the open folder, or None where there is none; the longest name that fits there)."""
+    try:
+        with closing(open_root(root)) as above:
+            name_max_bytes = _name_max(above)
+            try:
+                return open_folder(above, directory), name_max_bytes
+            except OSError:
+                return None, name_max_bytes
+    except FileNotFoundError:
+        parent = os.path.dirname(root.rstrip(b"/"))
+        return None, _open_target(parent, b"\0")[1] if parent != root else _NAME_MAX_BYTES
+    except OSError:
+        return None, _NAME_MAX_BYTES
+
+
+def _name_max(folder: int) -> int:
+    try:
+        return os.fpathconf(folder, "PC_NAME_MAX")
+    except OSError:
+        return _NAME_MAX_BYTES
+
+
+def _is_taken(folder: int, name: bytes) -> bool:
+    try:
+        return stat_at(folder, name) is not None
+    except OSError:
+        return False
+
+
+def check_destination(root: bytes) -> None:
+    """Check, before anything is paid for, that files can be put below *root*; it is not made.
+
+    Raises:
+        OSError: Nothing can be made there, or no file can get a name there without overwriting another.
+    """
+    try:
+        folder = open_root(root)
+    except FileNotFoundError:
+        parent = os.path.dirname(root.rstrip(b"/"))
+        if parent == root:
+            raise
+        check_destination(parent)
+        return
+    with closing(folder):
+        if capabilities_of(folder).move is Move.NONE:
+            reason = "no file can be given a name there without overwriting another one"
+            raise OSError(errno.EOPNOTSUPP, reason, os.fsdecode(root))

@@ -1,0 +1,235 @@
+"""A file in done is ours because this job made it, never because its content equals ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dropscribe.core.errors import AudioMissing
+from dropscribe.core.naming import first_free, number_group
+from dropscribe.files.lease import ignore_sigio
+from dropscribe.publish import filing
+from dropscribe.publish.filing import publish, withdraw
+from dropscribe.publish.publication import NameTaken
+from support.faults import WAYS, Faults
+from support.house import House, make_config, read_json, tree
+from support.publications import publication_of
+from support.scripted import ScriptedProvider, transcript_of
+
+
+@pytest.fixture(autouse=True)
+def _leases():
+    ignore_sigio()
+
+
+async def test_recordings_of_one_stem_and_the_same_words_keep_their_own_transcripts(tmp_path):
+    """Formats of one recording, answered one after another: each group stands whole at the end."""
+    suffixes = ("wav", "flac", "mp3", "ogg", "m4a", "opus")
+    script = ScriptedProvider([lambda _: transcript_of("the same words")] * len(suffixes))
+    async with House(make_config(tmp_path, outputs=("txt",)), {"main": script}) as house:
+        for suffix in suffixes:
+            await house.drop(f"jfk.{suffix}", b"RIFF " + suffix.encode())
+        await house.rest()
+
+    audio = {path.stem for path in (tmp_path / "done").iterdir() if path.suffix != ".txt"}
+    assert len(audio) == len(suffixes)
+    assert {path.stem for path in (tmp_path / "done").glob("*.txt")} == audio
+
+
+async def test_silent_recordings_of_two_rules_with_one_done_keep_their_own_transcripts(tmp_path):
+    """Equal names, equal words, two inboxes: nothing that is done is withdrawn for the other."""
+    from dropscribe.config.model import FolderRule
+
+    rules = {
+        name: FolderRule(
+            name=name,
+            inbox=tmp_path / name,
+            done=tmp_path / "done",
+            failed=tmp_path / "failed",
+            providers=("main",),
+            outputs=("json", "txt"),
+        )
+        for name in ("one", "two")
+    }
+    script = ScriptedProvider([lambda _: transcript_of("")] * 20)
+    async with House(make_config(tmp_path, rules=rules), {"main": script}) as house:
+        for number in range(10):
+            await house.drop("rec.wav", b"silence %d" % number, folder="one" if number % 2 else "two")
+            await house.rest()
+
+    stems = {path.stem for path in (tmp_path / "done").glob("*.wav")}
+    assert len(stems) == 10
+    for stem in stems:
+        assert read_json(tmp_path / "done" / f"{stem}.json")["source"]["bytes"] == len("silence 0")
+        assert (tmp_path / "done" / f"{stem}.txt").read_text() == "\n"
+
+
+def group_of(root, audio, number):
+    """The names for *audio* with a collision number."""
+    return number_group(os.fsencode(root / "done"), audio.name.encode(), ("json", "txt"), number=number)
+
+
+class PowerCut(BaseException):
+    """The process ends here."""
+
+
+class Cuttable(Faults):
+    """System calls up to a power cut; none runs after it."""
+
+    left = None
+
+    def around(self, name, real):
+        """See :class:`Faults`."""
+        inner = super().around(name, real)
+
+        def call(*arguments, **keywords):
+            if self.left is not None:
+                if not self.left:
+                    raise PowerCut
+                self.left -= 1
+            return inner(*arguments, **keywords)
+
+        return call
+
+
+class Filing:
+    """Jobs that are published one try at a time, as a daemon does that is killed at any call."""
+
+    def __init__(self, root, faults):
+        self.root, self.faults = root, faults
+        self.requests, self.finished = [], {}
+        (root / "inbox").mkdir()
+
+    def drop(self, name, content, words):
+        audio = self.root / "inbox" / f"{len(self.requests)}" / name
+        audio.parent.mkdir()
+        audio.write_bytes(content)
+        request = replace(publication_of(audio, self.root / "done"), token=f"token-{len(self.requests)}")
+        names = group_of(self.root, audio, 1).sidecars
+        files = tuple((name, words) for _, name in names)
+        self.requests.append(replace(request, group=group_of(self.root, audio, 1), files=files))
+
+    def rename(self, index):
+        """The next names that nothing has, as the queue would choose them."""
+        request = self.requests[index]
+        audio = Path(os.fsdecode(request.path))
+        reserved = {name for other in self.unfinished() if other != index for name in self.names(other)}
+
+        def is_free(number):
+            names = [os.fsdecode(name) for name in group_of(self.root, audio, number).names]
+            return not any(name in reserved or (self.root / "done" / name).exists() for name in names)
+
+        group = group_of(self.root, audio, first_free(is_free))
+        files = tuple((name, request.files[0][1]) for _, name in group.sidecars)
+        self.requests[index] = replace(request, group=group, files=files)
+
+    def names(self, index):
+        return [os.fsdecode(name) for name in self.requests[index].group.names]
+
+    def unfinished(self):
+        return [index for index in range(len(self.requests)) if index not in self.finished]
+
+    def attempt(self, index, calls):
+        """One try, with power for *calls* system calls."""
+        self.faults.left = calls
+        try:
+            publish(self.requests[index])
+            self.finished[index] = self.look(index)
+        except NameTaken:
+            self.faults.left = None
+            self.rename(index)
+        except PowerCut:
+            pass
+        finally:
+            self.faults.left = None
+
+    def look(self, index):
+        folder = self.root / "done"
+        return {name: (folder / name).read_bytes() for name in self.names(index)}
+
+    def assert_whole(self):
+        names = [name for found in self.finished.values() for name in found]
+        assert len(names) == len(set(names)), "two groups share a file"
+        for index, found in self.finished.items():
+            assert self.look(index) == found
+        left = {name for index in self.unfinished() for name in self.names(index)}
+        visible = {name for name in tree(self.root / "done") if not name.startswith(".")}
+        assert visible - set(names) <= left
+
+
+def _memory():
+    """A folder in memory, where there is one: these tests sync thousands of times."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+FILES = st.tuples(st.sampled_from(["a.wav", "a.mp3", "a.json", "b.wav"]), st.sampled_from([b"one", b"two"]))
+TRIES = st.lists(st.tuples(st.integers(0, 5), st.one_of(st.integers(0, 90), st.just(10_000))), max_size=14)
+
+
+@pytest.mark.parametrize("way", ["rename", "plain", "bare", "copy"])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(dropped=st.lists(FILES, min_size=2, max_size=4), tries=TRIES)
+def test_a_finished_group_stays_whole_whatever_happens_to_others(way, dropped, tries):
+    """Equal and different words, stems and suffixes, any order, a crash before any call: nothing that was
+    finished changes, no two groups share a file, and at the end every group is whole.
+    """
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder, pytest.MonkeyPatch.context() as patch:
+        faults = Cuttable(patch)
+        faults.always.update(WAYS[way])
+        filed = Filing(Path(folder), faults)
+        for name, words in dropped:
+            filed.drop(name, b"audio " + words, words)
+        for index in filed.unfinished():
+            filed.rename(index)
+        for index, calls in [*tries, *((index, 10_000) for index in range(len(dropped)) for _ in range(9))]:
+            if index in filed.unfinished():
+                filed.attempt(index, calls)
+                filed.assert_whole()
+        assert filed.unfinished() == []
+        assert {name for name in os.listdir(filed.root / "done") if name[0] == "."} <= {".dropscribe-trial"}
+        assert tree(filed.root / "inbox") == set()
+
+
+def test_what_equals_ours_is_not_ours(tmp_path):
+    """Files that somebody put under our names, with our very bytes, are neither used nor removed."""
+    audio = tmp_path / "inbox/call.wav"
+    audio.parent.mkdir()
+    audio.write_bytes(b"audio")
+    request = publication_of(audio, tmp_path / "done")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done/call.json").write_bytes(dict(request.files)[b"call.json"])
+    for call in (publish, publish):
+        with pytest.raises(NameTaken):
+            call(request)
+    withdraw(request)
+    assert tree(tmp_path / "done") == {"call.json"}
+    assert audio.exists()
+
+
+def test_an_audio_that_was_taken_away_leaves_no_file_of_others_withdrawn(tmp_path, monkeypatch):
+    """Half a group of ours goes; what somebody put in place of one of our files meanwhile stays."""
+    audio = tmp_path / "inbox/call.wav"
+    audio.parent.mkdir()
+    audio.write_bytes(b"audio")
+    request = publication_of(audio, tmp_path / "done")
+
+    def broken(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filing.PublishOperation, "move_audio", broken)
+        with pytest.raises(filing.PublishError):
+            publish(request)
+    (tmp_path / "done/call.txt").unlink()
+    (tmp_path / "done/call.txt").write_bytes(dict(request.files)[b"call.txt"])
+    audio.unlink()
+    with pytest.raises(AudioMissing):
+        publish(request)
+    assert set(os.listdir(tmp_path / "done")) == {"call.txt"}

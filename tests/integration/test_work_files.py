@@ -16,7 +16,7 @@ from dropscribe.core.errors import (
     TemporaryFailure,
 )
 from dropscribe.core.model import FileSnapshot, NewJob
-from dropscribe.pipeline import handler
+from dropscribe.pipeline import attempts
 from dropscribe.queue.sql.rows import inode_of_row
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
@@ -327,7 +327,7 @@ async def test_a_done_that_cannot_be_written_keeps_the_answer_and_pays_once(tmp_
 
 async def test_nothing_is_paid_for_while_done_cannot_be_written(tmp_path, monkeypatch):
     """It waits, with the reason, and goes on by itself."""
-    monkeypatch.setattr(handler, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.01)
     async with House(make_config(tmp_path)) as house:
         (tmp_path / "done").write_text("a file where the folder should be")
         await house.drop("call.wav")

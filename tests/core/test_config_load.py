@@ -279,7 +279,7 @@ def test_the_engine_that_is_not_installed_is_named(monkeypatch):
 
 def test_nobody_to_transcribe_is_an_error_and_no_folder_a_warning():
     """`transcribe` works without folders; nothing works without providers."""
-    assert said_of("log: {level: info}\n") == [("providers", "nobody to transcribe")]
+    assert said_of("log: {level: info}\n") == [("providers", "there is no provider")]
     assert said_of("providers: {p: {type: local}}\n", warnings=True) == [("folders", "no folder is watched")]
 
 
@@ -330,7 +330,7 @@ def test_a_vendors_key_goes_to_no_other_server():
         (
             "type: pulse, api_key_credential: x",
             "providers.p.api_key_credential",
-            "there is no $CREDENTIALS_DIRECTORY here",
+            "$CREDENTIALS_DIRECTORY is not set",
         ),
         ("type: local, api_key: x", "providers.p.api_key", "unknown key 'api_key'"),
         (
@@ -394,7 +394,7 @@ def test_the_state_directorys_default(folder, environ, expected):
     [
         (b"a: 1\nb: caf\xe9\n", (2, 7), "not UTF-8 (byte 0xe9)"),
         ("a: 1\n".encode("utf-16"), (1, 1), "not UTF-8 (byte 0xff)"),
-        (b"# " + b"x" * 1_000_001, (0, 0), "longer than 1000000 bytes: this is no config"),
+        (b"# " + b"x" * 1_000_001, (0, 0), "longer than 1000000 bytes: this is not a config"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path, content, place, message):

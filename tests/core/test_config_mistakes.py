@@ -31,9 +31,9 @@ def said_of(text, folder, *, warnings=False, environ=None):
 
 
 MISTAKES = [
-    ("include: wav", "folders.f.include", "'wav' is a file named so, not a suffix"),
-    ("include: .mp3", "folders.f.include", "'.mp3' is a file named so, not a suffix"),
-    ("include: ['*.ogg', 'WAV']", "folders.f.include[1]", "'WAV' is a file named so, not a suffix"),
+    ("include: wav", "folders.f.include", "'wav' matches only a file with that name"),
+    ("include: .mp3", "folders.f.include", "'.mp3' matches only a file with that name"),
+    ("include: ['*.ogg', 'WAV']", "folders.f.include[1]", "'WAV' matches only a file with that name"),
     ("include: '*.wav,*.mp3'", "folders.f.include", "'*.wav,*.mp3' is one pattern, not several"),
     ("include: '*.wav;*.mp3'", "folders.f.include", "'*.wav;*.mp3' is one pattern, not several"),
     (

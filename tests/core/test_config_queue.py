@@ -108,7 +108,7 @@ def test_where_the_dsn_comes_from(tmp_path):
         ),
         (
             "type: postgres, dsn_credential: x, roots: {share: /srv}",
-            [("queue.dsn_credential", "there is no $CREDENTIALS_DIRECTORY here")],
+            [("queue.dsn_credential", "$CREDENTIALS_DIRECTORY is not set")],
         ),
         (
             "type: postgres, dsn: 'postgresql://h/x?colour=red', roots: {share: /srv}",

@@ -131,11 +131,11 @@ def test_what_cannot_be_read_has_a_place_and_our_words(text, place, message):
     [
         ("a: *b\n", "this alias names no anchor above"),
         ("a: &a [*a]\n", "this alias names no anchor above"),
-        ("a: !!python/object:x.Y {}\n", "tags ('!…') mean nothing here"),
-        ("a: !secret x\n", "tags ('!…') mean nothing here"),
+        ("a: !!python/object:x.Y {}\n", "tags ('!…') have no meaning here"),
+        ("a: !secret x\n", "tags ('!…') have no meaning here"),
         ("a: 1\n---\nb: 1\n", "a second document begins here"),
         ("? [a]\n: 1\n", "a key must be a plain word"),
-        ("a: {<<: 1}\n", "'<<' merges mappings, and this is none"),
+        ("a: {<<: 1}\n", "'<<' merges mappings, and this is not one"),
     ],
 )
 def test_what_has_no_meaning_is_said(text, message):

@@ -116,8 +116,8 @@ folders:
     ("kind", "keys", "place", "message"),
     [
         ("pulse", "links: true", "7:12", "links needs link_hosts"),
-        ("pulse", 'links: true\n    link_hosts: ["*"]', "8:", "is no host"),
-        ("pulse", "links: true\n    link_hosts: [https://a.example/]", "8:", "is no host"),
+        ("pulse", 'links: true\n    link_hosts: ["*"]', "8:", "is not a host"),
+        ("pulse", "links: true\n    link_hosts: [https://a.example/]", "8:", "is not a host"),
         ("pulse", "links: maybe", "7:", "neither true nor false"),
         ("reson8", "links: true\n    link_hosts: [a.example]", "7:12", "takes no links"),
         ("openai", "links: true\n    link_hosts: [a.example]", "7:12", "takes no links"),

@@ -414,18 +414,18 @@ BASE = "providers: {p: {type: pulse, api_key: k}}\nfolders: {f: {inbox: in, prov
     ("keys", "place", "message"),
     [
         ("  urls: [plainCANARY]", "4:10", "is not a url"),
-        ("  urls: ['nonsense://CANARY']", "4:", "apprise does not know"),
+        ("  urls: ['nonsense://CANARY']", "4:", "apprise cannot use"),
         ("  batch: often", "4:10", "is not a duration"),
-        ("  quiet_hours: 22-7", "4:16", "is no time of the day"),
-        ("  quiet_hours: 07:00-07:00", "4:16", "no time at all"),
-        ("  quiet_hours: 25:00-07:00", "4:16", "is no time of the day"),
+        ("  quiet_hours: 22-7", "4:16", "is not a range of times"),
+        ("  quiet_hours: 07:00-07:00", "4:16", "is an empty range"),
+        ("  quiet_hours: 25:00-07:00", "4:16", "is not a range of times"),
         ("  webhook: {url: 'https://h/CANARY'}", "4:3", "there is no secret"),
         ("  webhook: {secret: CANARY}", "4:3", "'url' is missing"),
         ("  webhook: {url: 'ftp://h/CANARY', secret: 0123456789abcdef}", "4:", "not an http or https url"),
         ("  webhook: {url: 'https://h/', secret: CANARY, secret_file: x}", "4:", "secret is given too"),
         ("  webhook: {url: 'https://h/', secrt: CANARY}", "4:", "unknown key 'secrt'"),
         ("  webhook: {url: 'http://h.example/CANARY', secret: 0123456789abcdef}", "4:", "unencrypted"),
-        ("  quiet_hours: 22:00-07:00", "3:1", "nobody is told"),
+        ("  quiet_hours: 22:00-07:00", "3:1", "neither urls nor webhook is given"),
     ],
 )
 def test_bad_keys_are_refused_at_their_place(tmp_path, keys, place, message):

@@ -59,7 +59,7 @@ def _paths_of(rule: FolderRule) -> tuple[Path, Path, Path]:
 def _check_sections(document: Document) -> None:
     for name, remedy in (("providers", "write providers: {local: {type: local}}"), ("folders", "")):
         if not document.data.get(name) and not document.has_problem_below((name,)):
-            message = "nobody to transcribe" if name == "providers" else "no folder is watched"
+            message = "there is no provider" if name == "providers" else "no folder is watched"
             document.report((name,), message, remedy, on_key=True, warning=name == "folders")
 
 
@@ -84,7 +84,7 @@ def _check_waits(config: Config, document: Document) -> None:
     for section, waits in (("retry", config.retry), ("hold", config.hold)):
         if waits.first_seconds > waits.max_seconds:
             document.report(
-                (section, "first"), "the first wait is longer than the longest", f"see {section}.max"
+                (section, "first"), "the first wait is longer than the longest one", f"see {section}.max"
             )
 
 
@@ -173,7 +173,7 @@ def _why_no_match(pattern: str) -> tuple[str, str] | None:
     """What is wrong with *pattern* and how to write it, or None."""
     bare = pattern.lstrip(".").lower()
     if bare.encode() in KNOWN_SUFFIXES:
-        return "is a file named so, not a suffix", f'write "*.{bare}"'
+        return "matches only a file with that name", f'write "*.{bare}"'
     if re.search(r"\{[^{}]*,[^{}]*\}", pattern):
         return "has braces in it, which are not expanded", 'write a list: ["*.wav", "*.mp3"]'
     if re.search(r"[,;|] ?\*\.", pattern):
@@ -212,7 +212,7 @@ def _check_links(rule: FolderRule, config: Config, document: Document) -> None:
         provider = config.providers.get(name)
         params = rule.params_for(name)
         if provider and (why := why_no_links(provider.type, provider.url, params.get("model"))):
-            document.report(path, f"with '{name}' they go to failed: {why}", warning=True)
+            document.report(path, f"links go to failed with provider '{name}': {why}", warning=True)
 
 
 def _check_shared_defaults(rules: list[FolderRule], document: Document) -> None:

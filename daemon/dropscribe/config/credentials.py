@@ -176,7 +176,7 @@ def _named_credential(name: str, path: KeyPath, document: Document, around: Surr
     folder = around.environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         hint = f"systemd sets it where the unit says LoadCredential={name}:/path"
-        document.report(path, "there is no $CREDENTIALS_DIRECTORY here", hint)
+        document.report(path, "$CREDENTIALS_DIRECTORY is not set", hint)
         return None
     if "/" in name or name in {".", ".."}:
         document.report(

@@ -120,7 +120,7 @@ def _decoded(content: bytes, file: str) -> str:
 
 def _unreadable(path: Path, error: OSError) -> Problem:
     if error.errno == errno.EFBIG:
-        return Problem(f"{error.strerror}: this is no config", file=str(path))
+        return Problem(f"{error.strerror}: this is not a config", file=str(path))
     hint = "'dropscribe init' writes one" if isinstance(error, FileNotFoundError) else ""
     if isinstance(error, PermissionError):
         hint = f"it must be readable by the user that runs dropscribe (uid {os.geteuid()} here)"

@@ -112,10 +112,10 @@ def parse_hours(value: object) -> tuple[int, int]:
     """(begin, end) in minutes of the day from ``22:00-07:00``."""
     found = re.fullmatch(HOURS_PATTERN, str(value), re.ASCII)
     if not found:
-        raise ValueError("is no time of the day", 'write "22:00-07:00"')
+        raise ValueError("is not a range of times", 'write "22:00-07:00"')
     begin, end = (int(found[part]) * 60 + int(found[part + 1]) for part in (1, 3))
     if begin == end:
-        raise ValueError("is no time at all", "the end is the beginning")
+        raise ValueError("is an empty range", "begin and end are the same time")
     return begin, end
 
 

@@ -174,7 +174,7 @@ def _check_dsn(dsn: Secret, path: KeyPath, document: Document, around: Surroundi
         document.report(path, "libpq cannot read this dsn", hint)
         return None
     if not _is_safe_way(parts, around.environ):
-        message = "the queue lies on another machine, and nothing makes the way there encrypted"
+        message = "the connection to the queue on another machine is not encrypted"
         hint = "add sslmode=verify-full (and sslrootcert=PATH for a CA of your own)"
         document.report(path, message, hint, warning=True)
     password = parts.get("password")

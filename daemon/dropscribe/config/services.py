@@ -195,7 +195,7 @@ def make_http(reader: Reader, path: KeyPath, data: Any) -> Any:
     token: Secret | None = values.get("token")
     _check_length(token, "token", path, document)
     if token is None and socket is None and not is_loopback(host) and not document.has_problem_below(path):
-        message = f"without a token only this machine may ask, not {host}"
+        message = f"a token is required to listen on {host}"
         document.report((*path, "listen"), message, "add token_file: PATH, or listen on 127.0.0.1")
     return HttpConfig(
         host=host, port=port, socket=reader.around.absolute(socket) if socket else None, **values
@@ -231,7 +231,7 @@ def make_notify(reader: Reader, path: KeyPath, data: Any) -> Any:
     document = reader.document
     urls = values.get("urls", ())
     if not urls and "webhook" not in values and not document.has_problem_below(path):
-        message = "nobody is told"
+        message = "neither urls nor webhook is given"
         document.report(path, message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
     values["urls"] = _checked_urls(reader, (*path, "urls"), urls, data.get("urls"))
     return NotifyConfig(**values)
@@ -243,7 +243,7 @@ def make_webhook(reader: Reader, path: KeyPath, data: Any) -> Any:
     if values is None:
         return MISSING
     document = reader.document
-    warn_of_plain_http(document, (*path, "url"), values["url"], "what is told travels unencrypted")
+    warn_of_plain_http(document, (*path, "url"), values["url"], "the notifications travel unencrypted")
     _check_length(values.get("secret"), "secret", path, document)
     if "secret" not in values:
         if not document.has_problem_below(path):
@@ -285,7 +285,7 @@ def _checked_urls(
     for url, place in zip(urls, places, strict=True):
         if not _is_known(url):
             hint = "each service has a form of its own: see apprise's documentation"
-            document.report(place, "apprise does not know this kind of url, or misses a part of it", hint)
+            document.report(place, "apprise cannot use this url", hint)
     return tuple(
         with_origin(url, place, document, reader.around) for url, place in zip(urls, places, strict=True)
     )

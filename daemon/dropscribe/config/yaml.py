@@ -161,7 +161,9 @@ class _Builder:
     def _alias(self, event: Any) -> Node:
         span = _span_of(event)
         if event.anchor not in self._anchors:
-            self._flaw(event, "this alias names no anchor above", "in quotes it is a plain text")
+            self._flaw(
+                event, "this alias names no anchor above", "put a value that begins with '*' in quotes"
+            )
             return Node(span, None)
         anchor = self._anchors[event.anchor]
         return Node(span, anchor.value, anchored=anchor.span)
@@ -214,14 +216,14 @@ class _Builder:
                     raise BrokenYaml(Flaw(part.span, f"'<<' merges more than {MAX_NODES} keys"))
                 merged = part.value | merged
             else:
-                self.flaws.append(Flaw(part.span, "'<<' merges mappings, and this is none"))
+                self.flaws.append(Flaw(part.span, "'<<' merges mappings, and this is not one"))
         return merged
 
     def _until(self, end: type[Any]) -> Iterator[Any]:
         return iter(lambda: _none_at(next(self._events), end), None)
 
     def _refuse_tag(self, event: Any) -> None:
-        self._flaw(event, "tags ('!…') mean nothing here", "a value that begins with '!' needs quotes")
+        self._flaw(event, "tags ('!…') have no meaning here", "a value that begins with '!' needs quotes")
 
     def _flaw(self, event: Any, message: str, hint: str = "") -> None:
         self.flaws.append(Flaw(_span_of(event), message, hint))
@@ -294,9 +296,7 @@ def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
     for sign, message, hint in _SYNTAX:
         if sign in said:
             return Flaw(_point(row, column), message, hint)
-    return Flaw(
-        _point(row, column), "the text ends in the middle of something" if at_end else "this is no YAML"
-    )
+    return Flaw(_point(row, column), "the file ends too early" if at_end else "this is not YAML")
 
 
 def _point(line: int, column: int) -> Span:

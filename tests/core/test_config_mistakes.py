@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import dropscribe.config.build as build_module
-from dropscribe.config import real_paths as real_paths_module
+from dropscribe.config import disk_reads as disk_reads_module
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -177,8 +177,8 @@ def test_a_mount_that_does_not_answer_does_not_stop_the_reading(tmp_path, monkey
             release.wait()
         return resolve(path, **keys)
 
-    monkeypatch.setattr(real_paths_module.os.path, "realpath", realpath)
-    monkeypatch.setattr(real_paths_module, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(disk_reads_module.os.path, "realpath", realpath)
+    monkeypatch.setattr(disk_reads_module, "WAIT_SECONDS", 0.2)
     rules = ", ".join(f"r{n}: {{inbox: dead/{n}/in, provider: l}}" for n in range(6))
     text = (
         f"providers: {{l: {{type: local}}}}\nfolders: {{{rules}, twin: {{inbox: dead/1/in, provider: l}}}}\n"

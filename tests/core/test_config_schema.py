@@ -9,12 +9,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import dropscribe.config.build as build_module
+from dropscribe.config.describe.example import example_text
+from dropscribe.config.describe.schema import json_schema
 from dropscribe.config.diff import diff_configs
-from dropscribe.config.example import example_text
 from dropscribe.config.load import parse_config
 from dropscribe.config.reference import reference_text
-from dropscribe.config.schema import json_schema
-from dropscribe.config.yaml_document import Document
+from dropscribe.config.yaml.document import Document
 from dropscribe.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ import math
 import pytest
 import yaml
 
-import dropscribe.config.yaml as yaml_module
-from dropscribe.config.yaml import MAX_NODES, BrokenYaml, parse_yaml
-from dropscribe.config.yaml_document import Document
+import dropscribe.config.yaml.parser as yaml_module
+from dropscribe.config.yaml.document import Document
+from dropscribe.config.yaml.parser import MAX_NODES, BrokenYaml, parse_yaml
 from dropscribe.core.errors import ConfigError
 
 SCALARS = [

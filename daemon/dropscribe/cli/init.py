@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.config.build import has_local_engine
-from dropscribe.config.example import example_text
+from dropscribe.config.describe.example import example_text
 from dropscribe.config.load import load_config
 from dropscribe.reports.wording import printable
 

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.config.schema import json_schema
+from dropscribe.config.describe.schema import json_schema
 
 if TYPE_CHECKING:
     import argparse

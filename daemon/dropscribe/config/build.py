@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from dropscribe.config.credentials import Surroundings
     from dropscribe.config.keys import Key
-    from dropscribe.config.yaml_document import Document
-    from dropscribe.config.yaml_document import Path as KeyPath
+    from dropscribe.config.yaml.document import Document
+    from dropscribe.config.yaml.document import Path as KeyPath
 
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
 """api.openai.com takes 25 MiB of the whole form; the file may have what the form's other parts leave."""

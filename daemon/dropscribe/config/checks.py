@@ -9,9 +9,9 @@ import re
 from itertools import product
 from typing import TYPE_CHECKING
 
+from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.queue import check_queue
-from dropscribe.config.real_paths import real_paths
 from dropscribe.core.links import why_no_links
 from dropscribe.core.rules import KNOWN_SUFFIXES, reason_not_taken
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.config.yaml_document import Document
-    from dropscribe.config.yaml_document import Path as KeyPath
+    from dropscribe.config.yaml.document import Document
+    from dropscribe.config.yaml.document import Path as KeyPath
 
 
 def check_config(config: Config, document: Document) -> None:

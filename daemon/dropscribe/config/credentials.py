@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from dropscribe.config.disk_reads import read_small_file
 from dropscribe.config.field_types import parse_secret
 from dropscribe.config.provider import PROVIDER_TYPES
 from dropscribe.config.secret import Secret
-from dropscribe.config.small_file import read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.yaml_document import Document
-    from dropscribe.config.yaml_document import Path as KeyPath
+    from dropscribe.config.yaml.document import Document
+    from dropscribe.config.yaml.document import Path as KeyPath
 
 _LONGEST_KEY_BYTES = 16_384
 NO_KEY = "there is no api_key"

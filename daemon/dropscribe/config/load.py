@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from dropscribe.config.build import build_config
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY, Surroundings, is_dsn_path, is_key_path
-from dropscribe.config.small_file import read_small_file
-from dropscribe.config.yaml_document import Document
+from dropscribe.config.disk_reads import read_small_file
+from dropscribe.config.yaml.document import Document
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

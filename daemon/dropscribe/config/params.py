@@ -11,7 +11,7 @@ from dropscribe.core.params import LOCAL_PARAMS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.yaml_document import Document, Path
+    from dropscribe.config.yaml.document import Document, Path
     from dropscribe.core.params import ParamValue
 
 Written = dict[str, "ParamValue | None"]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from dropscribe.config.credentials import Surroundings
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.config.reading import Reader
-    from dropscribe.config.yaml_document import Document
-    from dropscribe.config.yaml_document import Path as KeyPath
+    from dropscribe.config.yaml.document import Document
+    from dropscribe.config.yaml.document import Path as KeyPath
 
 _PATH = ("queue",)
 _PACKAGES = ("procrastinate", "psycopg", "psycopg_pool")

@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.credentials import find_named
+from dropscribe.config.disk_reads import read_small_text
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.field_types import PATH, SECRET, FieldType
 from dropscribe.config.keys import REQUIRED, Key, keys_of
-from dropscribe.config.small_file import read_small_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dropscribe.config.credentials import Surroundings
-    from dropscribe.config.yaml_document import Document, Path
+    from dropscribe.config.yaml.document import Document, Path
 
 MISSING: Any = object()
 """Instead of a value: there is none, or it was refused, which is reported."""

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.build import keys_of_type
-from dropscribe.config.example import example_text, written_value
+from dropscribe.config.describe.example import example_text, written_value
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.provider import PROVIDER_TYPES

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from dropscribe.config.build import default_state_dir
 from dropscribe.config.credentials import Surroundings
+from dropscribe.config.disk_reads import read_small_text
 from dropscribe.config.load import parse_config
-from dropscribe.config.small_file import read_small_text
 from dropscribe.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +79,6 @@ def _state_dir(path: Path, around: Surroundings) -> Path:
         found = None
     if found is None:
         return default_state_dir(around)
-    from dropscribe.config.variables import substitute  # noqa: PLC0415 - few need it
+    from dropscribe.config.yaml.variables import substitute  # noqa: PLC0415 - few need it
 
     return around.absolute(substitute(found[1], around.environ).text)

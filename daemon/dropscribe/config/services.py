@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from dropscribe.config.reading import Reader
     from dropscribe.config.secret import Secret
-    from dropscribe.config.yaml_document import Document
-    from dropscribe.config.yaml_document import Path as KeyPath
+    from dropscribe.config.yaml.document import Document
+    from dropscribe.config.yaml.document import Path as KeyPath
 
 LEAST_TOKEN_CHARACTERS = 16
 _RANDOM = "make a random one: openssl rand -hex 16"

@@ -1,14 +1,22 @@
-"""Reads a small regular file whole: the config, a file with a key, a list of words."""
+"""Looks at the disk that never wait long: small files read whole, and where paths lead to."""
 
 from __future__ import annotations
 
 import errno
 import os
+import queue
 import stat
+import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+_THREADS = 4
+WAIT_SECONDS = 2.0
+"""For all paths of a config together."""
 
 
 def read_small_file(path: Path, longest_bytes: int) -> tuple[bytes, os.stat_result]:
@@ -41,3 +49,30 @@ def read_small_text(path: Path, longest_bytes: int) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise OSError(errno.EILSEQ, "not UTF-8", os.fspath(path)) from None
+
+
+def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
+    """Each of *paths* without links and ``..``; by its name alone if its file system does not answer in time.
+
+    Returns after at most :data:`WAIT_SECONDS`. A thread that waits for a dead mount is left behind.
+    """
+    found = {path: os.path.normpath(path) for path in paths}
+    waiting: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[Path, str]] = queue.SimpleQueue()
+    for each in [*found, *[None] * _THREADS]:
+        waiting.put(each)
+
+    def resolve() -> None:
+        while (path := waiting.get()) is not None:
+            answers.put((path, os.path.realpath(path)))
+
+    for _ in range(min(_THREADS, len(found))):
+        threading.Thread(target=resolve, name="real-paths", daemon=True).start()
+    deadline = time.monotonic() + WAIT_SECONDS
+    for _ in range(len(found)):
+        try:
+            path, real = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        found[path] = real
+    return found

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.variables import substitute
-from dropscribe.config.yaml import MAX_NODES, BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
+from dropscribe.config.yaml.parser import MAX_NODES, BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
+from dropscribe.config.yaml.variables import substitute
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

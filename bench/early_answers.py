@@ -31,6 +31,7 @@ from dropscribe.providers.http import HttpTransport, Upload
 from dropscribe.providers.redaction import Redactor
 
 BODY = bytes(5 * 1024 * 1024)
+HEADERS = {"Content-Type": "audio/wav"}
 REFUSAL = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much"
 
 
@@ -118,14 +119,14 @@ async def trial(
 ) -> collections.Counter[str]:
     server = Server(way, tls)
     url = f"http{'s' * (tls is not None)}://localhost:{server.port}/"
-    transport = HttpTransport(timeout_seconds=30, redactor=Redactor(()))
+    transport = HttpTransport(redactor=Redactor(()))
     found: collections.Counter[str] = collections.Counter()
     turn = asyncio.Semaphore(at_most)
 
     async def one() -> None:
         async with turn:
             try:
-                answer = await transport.post(Upload(url, {"Content-Type": "audio/wav"}, before=BODY))
+                answer = await transport.send("POST", Upload(url, HEADERS, before=BODY), timeout_seconds=30)
             except ProviderError as error:
                 found[f"{type(error).__name__} {error.code}"] += 1
             else:

@@ -198,7 +198,7 @@ async def test_the_key_is_never_in_an_error(bench, caplog):
 async def test_a_query_secret_of_the_url_is_never_in_an_error(bench):
     """A secret in the configured url's query is masked like the key."""
     bench.emulator.fail(Fault(status=400, body={"error": "what is hunter2secret?"}))
-    url = bench.provider()._endpoint.url + "?token=hunter2secret"
+    url = bench.provider().vendor.url + "?token=hunter2secret"
     error = await failure_of(bench.provider(url=url), bench.audio())
     assert "hunter2secret" not in f"{error!r} {error.reason}"
     assert ("token", "hunter2secret") in bench.emulator.requests[0].params

@@ -97,7 +97,7 @@ async def serving(server, tls=None):
 @contextlib.asynccontextmanager
 async def transporting():
     """A transport, closed in the end."""
-    transport = HttpTransport(timeout_seconds=5, redactor=Redactor(()))
+    transport = HttpTransport(redactor=Redactor(()))
     try:
         yield transport
     finally:
@@ -109,8 +109,12 @@ def _no_proxy(emulator):
     """The emulator's fixture takes the environment's proxies away."""
 
 
+async def _sent(transport, upload):
+    return await transport.send("POST", upload, timeout_seconds=5)
+
+
 async def _posted(transport, url, body=b"audio"):
-    return await transport.post(Upload(url, {"Content-Type": "audio/wav"}, before=body))
+    return await _sent(transport, Upload(url, {"Content-Type": "audio/wav"}, before=body))
 
 
 async def test_a_connection_is_used_again_after_a_whole_exchange():
@@ -181,7 +185,7 @@ async def test_a_name_and_password_in_the_url_go_before_a_key():
         transporting() as transport,
     ):
         url = f"http://me:pa%20ss@127.0.0.1:{port}/"
-        await transport.post(Upload(url, {"Authorization": "Bearer key"}, before=b"audio"))
+        await _sent(transport, Upload(url, {"Authorization": "Bearer key"}, before=b"audio"))
     assert b"Authorization: Basic " + base64.b64encode(b"me:pa ss") in server.heads[0]
     assert b"Bearer" not in server.heads[0]
 
@@ -196,8 +200,8 @@ async def test_https_goes_through_a_proxys_tunnel(tmp_path, monkeypatch):
         url = f"https://localhost:{port}/a"
         async with transporting() as transport:
             for _ in range(2):
-                answer = await transport.post(
-                    Upload(url, {"Authorization": "Bearer key"}, before=b"x" * 300_000)
+                answer = await _sent(
+                    transport, Upload(url, {"Authorization": "Bearer key"}, before=b"x" * 300_000)
                 )
                 assert answer.body == b"{}"
     assert len(proxy.heads) == 1
@@ -317,12 +321,13 @@ async def test_a_reset_before_the_last_block_is_temporary(tmp_path, monkeypatch,
         async with transporting() as transport:
             for _ in range(5):
                 with pytest.raises(TemporaryFailure) as raised:
-                    await transport.post(
+                    await _sent(
+                        transport,
                         Upload(
                             f"http{'s' * is_tls}://localhost:{port}/",
                             {},
                             audio=Halting(b"x" * 1_000, b"x" * 8_000),
-                        )
+                        ),
                     )
                 assert raised.value.code == "connection_lost"
 
@@ -334,7 +339,7 @@ async def test_a_reset_under_the_only_write_is_temporary():
             url = f"http://127.0.0.1:{port}/"
             assert (await _posted(transport, url, b"RIFF")).body == b"{}"
             with pytest.raises(TemporaryFailure) as raised:
-                await transport.post(Upload(url, {}, audio=Halting(b"x" * 1_000)))
+                await _sent(transport, Upload(url, {}, audio=Halting(b"x" * 1_000)))
     assert raised.value.code == "connection_lost"
 
 
@@ -414,8 +419,8 @@ async def test_a_header_that_cannot_be_sent_holds_the_provider():
     server = Server()
     async with serving(server) as port, transporting() as transport:
         with pytest.raises(ProviderUnusable) as raised:
-            await transport.post(
-                Upload(f"http://127.0.0.1:{port}/", {"X-Note": "two\nlines"}, before=b"audio")
+            await _sent(
+                transport, Upload(f"http://127.0.0.1:{port}/", {"X-Note": "two\nlines"}, before=b"audio")
             )
     assert "lines" not in str(raised.value)
     assert server.heads == []

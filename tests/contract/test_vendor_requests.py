@@ -31,7 +31,7 @@ async def test_pulse_gets_raw_audio_with_its_type_and_every_parameter(bench_of):
         "punctuate": [],
         "model": "x",
     }
-    await bench.provider().transcribe(bench.audio(name="a b.mp3"), params)
+    await bench.provider().transcribe(bench.audio(b"ID3\4 speech", name="a b.mp3"), params)
     (request,) = bench.emulator.requests
     assert request.headers["content-type"] == "audio/mpeg"
     assert dict(request.params) == {
@@ -133,7 +133,9 @@ async def test_reson8_diarized_answer(bench_of):
 async def test_openai_gets_a_form(bench_of):
     """The defaults, the bracketed field repeated, an ASCII name with the right suffix, the part's type."""
     bench = bench_of("openai")
-    await bench.provider().transcribe(bench.audio(name='Grüße "1".opus'), {"language": "de", "prompt": "x"})
+    await bench.provider().transcribe(
+        bench.audio(b"OggS speech", name='Grüße "1".opus'), {"language": "de", "prompt": "x"}
+    )
     (request,) = bench.emulator.requests
     assert request.path == "/v1/audio/transcriptions"
     assert request.fields == [
@@ -285,7 +287,34 @@ def test_upload_names_are_safe_and_tell_the_decoder():
     assert upload_name("", b"") == "audio"
     assert media_type(".xyz", b"OggS") == "audio/ogg"
     assert media_type("", b"???") == "application/octet-stream"
-    assert sniffed_suffix(b"\xff\xf1\x50\x80") == ""
+    assert sniffed_suffix(b"\xff\xf1\x50\x80") == ".aac"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "head", "name", "kind"),
+    [
+        (".mp3", b"RIFF\0\0\0\0WAVE", "audio.wav", "audio/wav"),
+        (".wav", b"ID3\3", "audio.mp3", "audio/mpeg"),
+        (".wav", b"OggS", "audio.ogg", "audio/ogg"),
+        (".m4a", b"\x1a\x45\xdf\xa3 webm", "audio.webm", "audio/webm"),
+        (".weba", b"\x1a\x45\xdf\xa3 webm", "audio.webm", "audio/webm"),
+        (".mkv", b"\x1a\x45\xdf\xa3 matroska", "audio.webm", "video/x-matroska"),
+        (".m4r", M4A, "audio.m4a", "audio/mp4"),
+        (".3ga", b"\0\0\0\x14ftyp3gp4", "audio.mp4", "video/3gpp"),
+        (".mov", b"\0\0\0\x14ftypqt  ", "audio.mp4", "video/quicktime"),
+        (".m4v", b"\0\0\0\x20ftypM4V ", "audio.mp4", "video/mp4"),
+        (".qt", b"\0\0\0\x08wide\0\0", "audio.mp4", "video/quicktime"),
+        (".mpa", b"\xff\xfd\x90\0", "audio.mp3", "audio/mpeg"),
+        (".rf64", b"RF64\xff\xff\xff\xffWAVE", "audio.wav", "audio/wav"),
+        (".adts", b"\xff\xf1\x50\x80", "audio.aac", "audio/aac"),
+        (".flac", b"ID3\4", "audio.flac", "audio/flac"),
+        (".opus", b"OggS", "audio.ogg", "audio/ogg"),
+        (".wav", b"", "audio.wav", "audio/wav"),
+    ],
+)
+def test_an_upload_is_named_by_its_content(suffix, head, name, kind):
+    """Servers decode by name and type: a wrong suffix, or one that they do not know, must not reach them."""
+    assert (upload_name(suffix, head), media_type(suffix, head)) == (name, kind)
 
 
 def test_a_form_cannot_be_broken_out_of():

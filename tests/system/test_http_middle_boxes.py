@@ -54,13 +54,15 @@ async def outcomes(url, *, uploads, at_once=8, size=SMALL, timeout_seconds=30.0)
     """How many of *uploads* uploads ended in which way; an answer about another upload is "torn"."""
     found = collections.Counter()
     turn = asyncio.Semaphore(at_once)
-    transport = HttpTransport(timeout_seconds=timeout_seconds, redactor=Redactor(()))
+    transport = HttpTransport(redactor=Redactor(()))
 
     async def one():
         async with turn:
             body = os.urandom(64) * (size // 64)
             try:
-                answer = await transport.post(Upload(url, HEADERS, before=body))
+                answer = await transport.send(
+                    "POST", Upload(url, HEADERS, before=body), timeout_seconds=timeout_seconds
+                )
             except ProviderError as error:
                 found[f"{type(error).__name__} {error.code}"] += 1
                 return
@@ -117,11 +119,13 @@ async def test_idle_connections_that_end_under_an_upload_are_not_ambiguous(serve
     """haproxy ends an idle connection after a second; uploads start around that instant."""
     with haproxy(tmp_path, server.url, keepalive="timeout http-keep-alive 100ms") as port:
         url = f"http://127.0.0.1:{port}{PATH}"
-        transport = HttpTransport(timeout_seconds=30, redactor=Redactor(()))
+        transport = HttpTransport(redactor=Redactor(()))
         kinds = collections.Counter()
         for number in range(150):
             try:
-                answer = await transport.post(Upload(url, HEADERS, before=os.urandom(SMALL)))
+                answer = await transport.send(
+                    "POST", Upload(url, HEADERS, before=os.urandom(SMALL)), timeout_seconds=30
+                )
                 kinds[answer.status] += 1
             except ProviderError as error:
                 kinds[f"{type(error).__name__} {error.code}"] += 1

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
     from dropscribe.providers.http import Answer
 
+MOST_CONTAINERS = 1_000_000
+MOST_VALUES = 5_000_000
+MOST_LEVELS = 64
+MOST_DIGITS = 40
+MOST_ERROR_LAYERS = 6
+
 HAS_PARAM = "has:param"
-"""``error.param`` names a request parameter (PROVIDERS.md §3.3)."""
+"""``error.param`` names a request parameter."""
 HAS_FILE_PARAM = "has:param=file"
 """``error.param`` names the file."""
 HAS_DETAIL_LIST = "has:detail[]"
@@ -31,13 +37,13 @@ HAS_ERRORS = "has:errors"
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message")
-_CODE_KEYS = ("code", "error_code", "type", "status")
+_MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message", "err_msg")
+_CODE_KEYS = ("code", "error_code", "err_code", "type", "status")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """An error's body, whichever of the shapes of PROVIDERS.md §0.3 it has.
+    """An error's body, whichever of the shapes in docs/design/providers.md it has.
 
     Attributes:
         code: The provider's own word for it, or "".
@@ -50,16 +56,40 @@ class ErrorBody:
     message: str
 
 
+class TooLarge(ValueError):
+    """A JSON text with more values, or nested deeper, than any transcript."""
+
+
 def parse_json(body: bytes) -> Any:
     """The JSON value in *body*.
 
     Raises:
-        ValueError: It is none, or is nested too deep to be one.
+        TooLarge: Parsing it would take memory out of all proportion.
+        ValueError: It is not JSON.
     """
+    if body.count(b"{") + body.count(b"[") > MOST_CONTAINERS or body.count(b",") > MOST_VALUES:
+        raise TooLarge("too many values")
     try:
-        return json.loads(body, parse_float=_finite, parse_constant=lambda _: None)
+        parsed = json.loads(body, parse_float=_finite, parse_int=_bounded, parse_constant=lambda _: None)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise TooLarge("nested too deep") from None
+    if _is_deeper(parsed, MOST_LEVELS):
+        raise TooLarge("nested too deep")
+    return parsed
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    containers = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        if not containers:
+            return False
+        containers = [
+            child
+            for item in containers
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+    return bool(containers)
 
 
 def error_body(answer: Answer) -> ErrorBody:
@@ -73,9 +103,9 @@ def error_body(answer: Answer) -> ErrorBody:
 
 def error_of(parsed: Any) -> ErrorBody:
     """What a parsed body says of its error."""
-    layers = list(_layers(parsed))
+    layers = _layers(parsed)
     codes = [word for layer in layers for word in _codes(layer)]
-    own = [word for layer in layers for word in _codes(layer, keys=_CODE_KEYS[:2])]
+    own = [word for layer in layers for word in _codes(layer, keys=_CODE_KEYS[:3])]
     shapes = [shape for layer in layers for shape in _shapes(layer)]
     message = next((text for layer in layers if (text := _message(layer))), "")
     if not layers and isinstance(parsed, str):
@@ -91,14 +121,16 @@ def request_id_of(answer: Answer, parsed: Any = None) -> str | None:
     return next((item for item in candidates if isinstance(item, str) and _REQUEST_ID.fullmatch(item)), None)
 
 
-def _layers(parsed: Any) -> Iterator[Mapping[str, Any]]:
-    # The inner object first: {"error": {...}} and {"detail": {...}} wrap what matters.
-    if not isinstance(parsed, Mapping):
-        return
-    for key in ("error", "detail"):
-        if isinstance(parsed.get(key), Mapping):
-            yield parsed[key]
-    yield parsed
+def _layers(parsed: Any) -> list[Mapping[str, Any]]:
+    """The objects that describe the error, innermost first: {"detail": {"error": {"message": ...}}}."""
+    layers: list[Mapping[str, Any]] = []
+    found: list[Any] = [parsed]
+    while found and len(layers) < MOST_ERROR_LAYERS:
+        layer = found.pop()
+        if isinstance(layer, Mapping):
+            layers.append(layer)
+            found += [layer[key] for key in ("detail", "error") if isinstance(layer.get(key), Mapping)]
+    return layers[::-1]
 
 
 def _codes(layer: Mapping[str, Any], keys: tuple[str, ...] = _CODE_KEYS) -> list[str]:
@@ -145,3 +177,8 @@ def is_html(answer: Answer) -> bool:
 def _finite(digits: str) -> float | None:
     value = float(digits)
     return value if math.isfinite(value) else None
+
+
+def _bounded(digits: str) -> int | float | None:
+    # No number of a transcript has more digits; Python converts long ones in quadratic time.
+    return int(digits) if len(digits) <= MOST_DIGITS else _finite(digits)

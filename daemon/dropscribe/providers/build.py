@@ -1,11 +1,14 @@
-"""The one place that knows which class stands behind which ``type``.
+"""Builds the provider that a config describes.
 
-Guarantees: a vendor's module, and what it loads, is imported only when a provider of its type is built.
+A vendor's module, and what it loads, is imported only when a provider of its type is built. Other packages
+add types by an entry point in the group ``dropscribe.providers``: a function from a ProviderConfig to a
+Provider.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,43 +16,29 @@ if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.providers.base import Provider
 
+ENTRY_POINTS = "dropscribe.providers"
+
+BUILDERS = {
+    "local": "dropscribe.providers.local:LocalProvider",
+    "openai": "dropscribe.providers.openai:build",
+    "pulse": "dropscribe.providers.pulse:build",
+    "reson8": "dropscribe.providers.reson8:build",
+}
+"""By type, as in an entry point: the module, and its function from a ProviderConfig to a Provider."""
+
 
 def build_provider(config: ProviderConfig) -> Provider:
     """The provider that *config* describes; nothing is connected or loaded yet.
 
     Raises:
-        KeyError: The type is none of ours; the config has refused it before.
+        KeyError: There is no such type; the config has refused it before.
     """
-    return _BUILDERS[config.type](config)
+    return _builder(config.type)(config)
 
 
-def _pulse(config: ProviderConfig) -> Provider:
-    from dropscribe.providers.pulse import PulseProvider  # noqa: PLC0415 - see the module
-
-    return PulseProvider(config)
-
-
-def _reson8(config: ProviderConfig) -> Provider:
-    from dropscribe.providers.reson8 import Reson8Provider  # noqa: PLC0415
-
-    return Reson8Provider(config)
-
-
-def _openai(config: ProviderConfig) -> Provider:
-    from dropscribe.providers.openai import OpenAIProvider  # noqa: PLC0415
-
-    return OpenAIProvider(config)
-
-
-def _local(config: ProviderConfig) -> Provider:
-    from dropscribe.providers.local import LocalProvider  # noqa: PLC0415
-
-    return LocalProvider(config)
-
-
-_BUILDERS: dict[str, Callable[[ProviderConfig], Provider]] = {
-    "pulse": _pulse,
-    "reson8": _reson8,
-    "openai": _openai,
-    "local": _local,
-}
+def _builder(kind: str) -> Callable[[ProviderConfig], Provider]:
+    if kind in BUILDERS:
+        entry = EntryPoint(kind, BUILDERS[kind], ENTRY_POINTS)
+    else:
+        entry = entry_points(group=ENTRY_POINTS)[kind]
+    return cast("Callable[[ProviderConfig], Provider]", entry.load())

@@ -1,4 +1,4 @@
-"""What kind of audio a file is, by its name and its first bytes, in the words that vendors use.
+"""What kind of audio a file is, by its first bytes and its name, in the words that vendors use.
 
 Guarantees: pure; a guess only says how to label the upload, the provider decodes and decides.
 """
@@ -16,70 +16,126 @@ MEDIA_TYPES = {
     ".aif": "audio/aiff",
     ".aiff": "audio/aiff",
     ".amr": "audio/amr",
+    ".au": "audio/basic",
     ".avi": "video/x-msvideo",
     ".caf": "audio/x-caf",
     ".flac": "audio/flac",
     ".m4a": "audio/mp4",
-    ".m4b": "audio/mp4",
     ".m4v": "video/mp4",
     ".mka": "audio/x-matroska",
     ".mkv": "video/x-matroska",
     ".mov": "video/quicktime",
     ".mp3": "audio/mpeg",
     ".mp4": "video/mp4",
-    ".mpeg": "audio/mpeg",
-    ".mpga": "audio/mpeg",
-    ".oga": "audio/ogg",
     ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
     ".wav": "audio/wav",
-    ".wave": "audio/wav",
     ".webm": "audio/webm",
     ".wma": "audio/x-ms-wma",
 }
 
-_MP4_SUFFIXES = (".m4a", ".m4v", ".mp4", ".mov", ".3gp", ".3g2")
+_SAME_AS = {
+    ".3ga": ".3gp",
+    ".adts": ".aac",
+    ".m4b": ".m4a",
+    ".m4r": ".m4a",
+    ".mp2": ".mp3",
+    ".mpa": ".mp3",
+    ".mpeg": ".mp3",
+    ".mpga": ".mp3",
+    ".oga": ".ogg",
+    ".opus": ".ogg",
+    ".qt": ".mov",
+    ".rf64": ".wav",
+    ".spx": ".ogg",
+    ".wave": ".wav",
+    ".weba": ".webm",
+}
+"""Other suffixes of the same containers."""
+
+_MP4_FAMILY = frozenset({".m4a", ".m4v", ".mp4", ".mov", ".3gp", ".3g2"})
+_FAMILIES = (_MP4_FAMILY, frozenset({".webm", ".mkv", ".mka"}))
+"""Containers that cannot be told apart by their first bytes: there a fitting suffix decides."""
+
+_TAGGED = frozenset({".mp3", ".aac", ".flac"})
+"""An ID3 tag may stand before each of these."""
+
+_OPENAI_NAMES = {
+    ".mov": ".mp4",
+    ".m4v": ".mp4",
+    ".3gp": ".mp4",
+    ".3g2": ".mp4",
+    ".mkv": ".webm",
+    ".mka": ".webm",
+}
+"""OpenAI's servers decode by name and take flac, m4a, mp3, mp4, mpeg, mpga, oga, ogg, wav and webm."""
+
 _MP4_BRANDS = {b"M4A ": ".m4a", b"M4B ": ".m4a", b"M4V ": ".m4v", b"qt  ": ".mov"}
 _QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
+_MARKS = {
+    b"fLaC": ".flac",
+    b"OggS": ".ogg",
+    b"caff": ".caf",
+    b".snd": ".au",
+    b"#!AM": ".amr",
+    b"\x30\x26\xb2\x75": ".wma",
+}
 _RAW_SUFFIXES = {".pcm", ".raw"}
 _SAFE_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
-_LABELS = {".opus": ".ogg", ".m4b": ".m4a", ".wave": ".wav"}
-"""Suffixes that OpenAI's list lacks, and the listed one of the same container (PROVIDERS.md §3.5)."""
 
 
 def sniffed_suffix(head: bytes) -> str:
     """The suffix that the first bytes stand for, or "" where they tell nothing."""
-    if head[:4] in {b"RIFF", b"RF64"} and head[8:12] == b"WAVE":
+    if head[:4] in {b"RIFF", b"RF64", b"BW64"} and head[8:12] == b"WAVE":
         return ".wav"
+    if head[:4] == b"FORM" and head[8:12] in {b"AIFF", b"AIFC"}:
+        return ".aiff"
     if head[4:8] == b"ftyp":
         return _brand_suffix(head[8:12])
     if head[4:8] in _QUICKTIME_ATOMS:
         return ".mov"
-    if head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
-        return ".mp3"
-    marks = {b"fLaC": ".flac", b"OggS": ".ogg", b"\x1a\x45\xdf\xa3": ".webm", b"caff": ".caf"}
-    return marks.get(head[:4], "")
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return ".mkv" if b"matroska" in head[:64] else ".webm"
+    return _MARKS.get(head[:4]) or _mpeg_suffix(head)
+
+
+def container_suffix(suffix: str, head: bytes) -> str:
+    """The suffix of the audio's container: by content where it can be told, else by name; "" if neither."""
+    named = _SAME_AS.get(suffix, suffix)
+    found = sniffed_suffix(head)
+    if not found:
+        return named if _SAFE_SUFFIX.fullmatch(named) else ""
+    if head[:3] == b"ID3" and named in _TAGGED:
+        return named
+    return named if any(found in family and named in family for family in _FAMILIES) else found
 
 
 def media_type(suffix: str, head: bytes) -> str:
-    """The upload's Content-Type: by suffix, else by content, else ``application/octet-stream``."""
-    return MEDIA_TYPES.get(suffix) or MEDIA_TYPES.get(sniffed_suffix(head), OCTETS)
+    """The upload's Content-Type, or ``application/octet-stream``."""
+    return MEDIA_TYPES.get(container_suffix(suffix, head), OCTETS)
 
 
 def upload_name(suffix: str, head: bytes) -> str:
     """An ASCII file name whose suffix tells the decoder; never the user's own name."""
-    chosen = suffix if _SAFE_SUFFIX.fullmatch(suffix) else sniffed_suffix(head)
-    return f"audio{_LABELS.get(chosen, chosen)}"
+    found = container_suffix(suffix, head)
+    return f"audio{_OPENAI_NAMES.get(found, found)}"
 
 
 def reson8_encoding(suffix: str, head: bytes) -> str:
-    """Reson8's ``encoding``: MP4-family files and raw samples must be named (PROVIDERS.md §2.5)."""
-    found = sniffed_suffix(head)
-    if found in _MP4_SUFFIXES:
-        return (suffix if suffix in _MP4_SUFFIXES else found).removeprefix(".")
-    if not found and suffix in _MP4_SUFFIXES:
-        return suffix.removeprefix(".")
-    return "pcm_s16le" if not found and suffix in _RAW_SUFFIXES else "auto"
+    """Reson8's ``encoding``: MP4-family files and raw samples must be named."""
+    found = container_suffix(suffix, head)
+    if found in _MP4_FAMILY:
+        return found.removeprefix(".")
+    return "pcm_s16le" if found in _RAW_SUFFIXES else "auto"
+
+
+def _mpeg_suffix(head: bytes) -> str:
+    if head[:3] == b"ID3":
+        return ".mp3"
+    if len(head) < 2 or head[0] != 0xFF:
+        return ""
+    if head[1] & 0xF6 == 0xF0:  # ADTS: layer 0
+        return ".aac"
+    return ".mp3" if head[1] & 0xE0 == 0xE0 and head[1] & 0x06 else ""
 
 
 def _brand_suffix(brand: bytes) -> str:

@@ -90,10 +90,11 @@ class Answer:
 class _Progress:
     """How far one request is: connecting, sending or answering. Sets the time limit of each phase."""
 
-    def __init__(self, timeout_seconds: float | None) -> None:
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, timeout_seconds: float | None, *, is_whole: bool) -> None:
+        self.timeout_seconds = timeout_seconds
+        self.is_answering = False
         self.limit = asyncio.timeout(CONNECT_SECONDS)
-        self.is_whole = False
+        self.is_whole = is_whole
         """Whether the system has taken the last byte: from then on the request may be paid for."""
 
     async def trace(self, event: str, details: Mapping[str, Any]) -> None:
@@ -104,25 +105,30 @@ class _Progress:
             return  # a proxy's tunnel is still connecting
         if is_sending:
             self.limit.reschedule(None)
-        elif self._timeout_seconds is not None:
-            self.limit.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
+            return
+        self.is_answering = True
+        if self.timeout_seconds is not None:
+            self.limit.reschedule(asyncio.get_running_loop().time() + self.timeout_seconds)
 
 
 class HttpTransport:
     """Sends requests to one provider; requests in flight have a connection each.
 
     Args:
-        timeout_seconds: From the last byte sent to the whole answer; None is no limit.
         redactor: For system messages that become part of errors.
     """
 
-    def __init__(self, *, timeout_seconds: float | None, redactor: Redactor) -> None:
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, *, redactor: Redactor) -> None:
         self._redactor = redactor
         self._client: httpx.AsyncClient | None = None
 
-    async def post(self, upload: Upload) -> Answer:
-        """POST *upload* once and read the answer, whatever its status.
+    async def send(self, method: str, upload: Upload, *, timeout_seconds: float | None) -> Answer:
+        """Send *upload* once and read the answer, whatever its status.
+
+        Args:
+            method: POST, or GET for an upload without a body.
+            upload: The request.
+            timeout_seconds: From the last byte sent to the whole answer; None is no limit.
 
         Raises:
             TemporaryFailure: The network failed before the body was sent whole.
@@ -130,29 +136,11 @@ class HttpTransport:
             ProviderUnusable: The URL or the environment's proxy is invalid.
             AudioChanged: The file shrank while it was being sent.
         """
-        headers = {**upload.headers, "Content-Length": str(upload.size_bytes)}
-        return await self._exchange("POST", upload.url, headers, upload)
-
-    async def get(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """GET *url* once; raises as :meth:`post`, except for audio errors."""
-        return await self._exchange("GET", url, headers, None)
-
-    async def close(self) -> None:
-        """Close the connections. Safe to call twice."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
-
-    async def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], upload: Upload | None
-    ) -> Answer:
-        progress = _Progress(self._timeout_seconds)
+        progress = _Progress(timeout_seconds, is_whole=not upload.size_bytes)
         failure: ProviderError
         try:
             async with progress.limit, aclosing(_body(upload, progress)) as body:
-                content = body if upload is not None and upload.size_bytes else None
-                progress.is_whole = content is None
-                request = self._request(method, url, headers, content, progress)
+                request = _request(method, upload, body, progress)
                 return await _answer(self._opened(), request, progress)
         except TimeoutError as error:
             if not progress.limit.expired():
@@ -163,6 +151,12 @@ class HttpTransport:
         except (httpx.RequestError, EncodingError) as error:
             failure = self._failure(error, progress)
         raise failure
+
+    async def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:
@@ -176,29 +170,14 @@ class HttpTransport:
                 ) from None
         return self._client
 
-    def _request(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: AsyncGenerator[bytes] | None,
-        progress: _Progress,
-    ) -> httpx.Request:
-        try:
-            parsed = _parsed(url)
-        except httpx.InvalidURL:
-            raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
-        if parsed.scheme not in {"http", "https"} or not parsed.host:
-            raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
-        limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}
-        extensions = {"timeout": limits, "trace": progress.trace}
-        return httpx.Request(
-            method, parsed, headers={**_HEADERS, **headers}, content=body, extensions=extensions
-        )
-
     def _failure(self, error: Exception, progress: _Progress) -> ProviderError:
         code = _network_code(error, is_whole=progress.is_whole)
         reason = self._redactor.reason(str(error)) or code.replace("_", " ")
+        if code == "timeout" and progress.is_answering and progress.timeout_seconds is not None:
+            reason = (
+                f"no whole answer within {progress.timeout_seconds:g} s of the upload; "
+                "the provider's 'timeout' can be raised"
+            )
         kind = AmbiguousFailure if progress.is_whole else TemporaryFailure
         return kind(code, reason)
 
@@ -235,9 +214,27 @@ def trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-async def _body(upload: Upload | None, progress: _Progress) -> AsyncGenerator[bytes]:
-    if upload is None:
-        return
+def _request(method: str, upload: Upload, body: AsyncGenerator[bytes], progress: _Progress) -> httpx.Request:
+    try:
+        url = _parsed(upload.url)
+    except httpx.InvalidURL:
+        raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
+    headers = {**_HEADERS, **upload.headers}
+    if method != "GET":
+        headers["Content-Length"] = str(upload.size_bytes)
+    limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}
+    return httpx.Request(
+        method,
+        url,
+        headers=headers,
+        content=body if upload.size_bytes else None,
+        extensions={"timeout": limits, "trace": progress.trace},
+    )
+
+
+async def _body(upload: Upload, progress: _Progress) -> AsyncGenerator[bytes]:
     if upload.before:
         yield upload.before
     if upload.audio is not None:

@@ -1,4 +1,4 @@
-"""OpenAI's transcription API, and the many servers that speak it: a multipart form (PROVIDERS.md §3)."""
+"""OpenAI's transcription API and the servers that speak it: a multipart form (docs/design/providers.md)."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from dropscribe.core.errors import AudioRejected, RuleRejected
-from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM, request_id_of
-from dropscribe.providers.endpoint import Endpoint
+from dropscribe.core.errors import AudioRejected
+from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
 from dropscribe.providers.formats import media_type, upload_name
 from dropscribe.providers.forms import fields_of, multipart, multipart_of_fields
 from dropscribe.providers.http import Upload
 from dropscribe.providers.openai_answer import transcript_of
-from dropscribe.providers.params import effective_params
+from dropscribe.providers.params import GRANULARITIES, effective_params
 from dropscribe.providers.statuses import Kind
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.errors import ProviderError
     from dropscribe.core.params import ParamValue
     from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.http import Answer
     from dropscribe.providers.statuses import Table
+    from dropscribe.providers.vendor import Params
     from dropscribe.transcripts.model import Transcript
 
 URL = "https://api.openai.com/v1"
 OPENAI_BODY_BYTES = 26_214_400
-"""OpenAI's limit on the whole form, not on the file (PROVIDERS.md §3.4)."""
+"""OpenAI's limit on the whole form, not on the file."""
 
 ERRORS: Table = {
     (400, HAS_FILE_PARAM): Kind.REJECTED,
     (400, HAS_PARAM): Kind.RULE,
     (400, "invalid_value"): Kind.REJECTED,  # longer than the model takes; with a param it is the rule's
 }
-"""PROVIDERS.md §3.3; what is not here is the common table's."""
 
 _PATH = "/audio/transcriptions"
 _WHOLE_PATHS = (_PATH, "/inference")  # whisper.cpp's server has the second
@@ -44,69 +47,80 @@ _NO_FILE = re.compile(
 _TEXT_FORMATS = {"text", "srt", "vtt"}
 
 
-class OpenAIProvider:
-    """One account at OpenAI, or one server that speaks its API; the key is optional."""
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*."""
+    return HttpProvider(config, OpenAI(endpoint_url(config.url or URL)))
 
-    def __init__(self, config: ProviderConfig) -> None:
-        url = endpoint_url(config.url or URL)
-        self._endpoint = Endpoint(config, url, scheme="Bearer", table=ERRORS)
+
+class OpenAI(VendorDefaults):
+    """OpenAI's API; see :class:`dropscribe.providers.vendor.Vendor`."""
+
+    errors = ERRORS
+
+    def __init__(self, url: str) -> None:
+        self.url = url
         at_openai = urlsplit(url).hostname == "api.openai.com"
         self._max_body_bytes = OPENAI_BODY_BYTES if at_openai else None
+        self._plain_models: set[str] = set()
 
-    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
-        """See :class:`dropscribe.providers.base.Provider`."""
-        sent = effective_params("openai", params)
-        return await self._transcript(self._upload(audio, sent), sent)
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """With the richest format that the model takes."""
+        sent = effective_params("openai", given)
+        if "response_format" not in given and str(sent["model"]) in self._plain_models:
+            return _plain(sent)
+        return sent
 
-    async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
-        """See :class:`dropscribe.providers.base.LinkProvider`; the field ``url`` (PROVIDERS.md §3.1).
-
-        OpenAI itself has no such field. A server without it says that the file is missing.
-        """
-        sent = effective_params("openai", params)
-        content_type, body = multipart_of_fields([*fields_of(sent), ("url", url)])
-        upload = Upload(self._endpoint.url, {"Content-Type": content_type}, before=body)
-        try:
-            return await self._transcript(upload, sent)
-        except (AudioRejected, RuleRejected) as error:
-            if error.status in {400, 422} and _NO_FILE.search(error.reason):
-                raise AudioRejected("links_not_supported", error.reason, status=error.status) from error
-            raise
-
-    async def _transcript(self, upload: Upload, sent: Mapping[str, ParamValue]) -> Transcript:
-        wants_text = sent.get("response_format") in _TEXT_FORMATS
-        from_text = _object_of_text if wants_text else None
-        answer, parsed = await self._endpoint.transcript_answer(upload, from_text)
-        transcript = transcript_of(parsed, sent, request_id_of(answer, parsed))
-        if transcript is None:
-            raise self._endpoint.classifier.bad_answer(answer, "a success without a text")
-        return transcript
-
-    def _upload(self, audio: AudioFile, sent: Mapping[str, ParamValue]) -> Upload:
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """A form with the file at its end."""
         form = multipart(
-            fields_of(sent),
+            fields_of(params),
             filename=upload_name(audio.suffix, audio.head),
             content_type=media_type(audio.suffix, audio.head),
         )
-        headers = {"Content-Type": form.content_type}
-        upload = Upload(self._endpoint.url, headers, audio, form.before, form.after)
+        upload = Upload(self.url, {"Content-Type": form.content_type}, audio, form.before, form.after)
         if self._max_body_bytes is not None and upload.size_bytes > self._max_body_bytes:
             reason = f"{upload.size_bytes} bytes with the form; {self._max_body_bytes} are taken"
             raise AudioRejected("too_large", reason)
         return upload
 
-    async def probe(self) -> str:
-        """See :class:`dropscribe.providers.base.Provider`: asks for the list of models."""
-        answer = await self._endpoint.ask(models_url(self._endpoint.url), post=False)
+    def link(self, url: str, params: Params) -> Upload:
+        """The field ``url``, which some servers have and OpenAI itself has not."""
+        content_type, body = multipart_of_fields([*fields_of(params), ("url", url)])
+        return Upload(self.url, {"Content-Type": content_type}, before=body)
+
+    def wants_text(self, params: Params) -> bool:
+        """Where the user chose such a format."""
+        return params.get("response_format") in _TEXT_FORMATS
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """See :mod:`dropscribe.providers.openai_answer`."""
+        return transcript_of(parsed, params, request_id)
+
+    def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:
+        """Plain ``json``, where the model refused a ``response_format`` with times."""
+        is_about_format = error.status in {400, 422} and "response_format" in error.reason
+        if not is_about_format or "response_format" in given or params["response_format"] == "json":
+            return None
+        self._plain_models.add(str(params["model"]))
+        return _plain(params)
+
+    def probe(self) -> tuple[str, str]:
+        """The list of models."""
+        return "GET", models_url(self.url)
+
+    def probed(self, answer: Answer) -> str | None:
+        """Some servers have no such list."""
         if answer.status // 100 == 2:
             return f"answers and takes the key (HTTP {answer.status} for its models)"
         if answer.status in {404, 405}:
             return f"answers, but lists no models (HTTP {answer.status}): the key was not tried"
-        raise self._endpoint.classifier.error(answer)
+        return None
 
-    async def close(self) -> None:
-        """See :class:`dropscribe.providers.base.Provider`."""
-        await self._endpoint.close()
+    def link_error(self, error: ProviderError) -> ProviderError:
+        """A server without the field ``url`` says that the file is missing."""
+        if error.status in {400, 422} and _NO_FILE.search(error.reason):
+            return AudioRejected("links_not_supported", error.reason, status=error.status)
+        return error
 
 
 def endpoint_url(url: str) -> str:
@@ -123,5 +137,6 @@ def models_url(url: str) -> str:
     return urlunsplit(parts._replace(path=f"{base}/models"))
 
 
-def _object_of_text(text: str) -> dict[str, Any]:
-    return {"text": text.strip()}
+def _plain(params: Params) -> Params:
+    kept = {name: value for name, value in params.items() if name not in GRANULARITIES}
+    return {**kept, "response_format": "json"}

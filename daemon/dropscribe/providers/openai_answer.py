@@ -1,4 +1,4 @@
-"""The answers of OpenAI and of the servers that resemble it, normalised (PROVIDERS.md §3.2).
+"""The answers of OpenAI and of the servers that resemble it, normalised (docs/design/providers.md).
 
 Guarantees: pure; whatever is not as OpenAI documents it is taken as its server is known to mean it, or
 is unknown.
@@ -10,7 +10,6 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
-from dropscribe.providers.languages import language_code
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -85,18 +84,16 @@ def _speaker(item: Mapping[str, Any]) -> str | None:
 def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> str | None:
     listed = parsed.get("languages")
     first = listed[0] if isinstance(listed, list) and listed else None
-    for value in (parsed.get("detected_language"), parsed.get("language"), first, params.get("language")):
-        told = values.word_or_none(value)
-        if told and told != "auto":
-            return language_code(told)
-    return None
+    told = (parsed.get("detected_language"), parsed.get("language"), first, params.get("language"))
+    return values.language(*told)
 
 
 def _duration(parsed: Mapping[str, Any]) -> float | None:
     duration = values.seconds(parsed.get("duration"))
     usage = parsed.get("usage")
     if duration is None and isinstance(usage, dict):
-        return values.seconds(usage.get("seconds"))
+        # OpenAI's name, then Mistral's.
+        return values.seconds(usage.get("seconds", usage.get("prompt_audio_seconds")))
     return duration
 
 

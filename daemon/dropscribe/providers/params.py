@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 OPENAI_MODEL = "whisper-1"
 
-_GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
+GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
 
 
 def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
@@ -37,13 +37,15 @@ def _openai_defaults(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
     if "diarize" in model:
         defaults["chunking_strategy"] = "auto"  # required for more than 30 s (PROVIDERS.md §3.1)
     asked = params.get("response_format", defaults["response_format"])
-    if asked == "verbose_json" and not any(name in params for name in _GRANULARITIES):
-        defaults[_GRANULARITIES[0]] = ["word", "segment"]
+    if asked == "verbose_json" and not any(name in params for name in GRANULARITIES):
+        defaults[GRANULARITIES[0]] = ["word", "segment"]
     return defaults
 
 
 def _richest_format(model: str) -> str:
-    # OpenAI's gpt transcribers answer verbose_json with a 400 (PROVIDERS.md §3.1).
-    if not model.startswith("gpt-"):
-        return "verbose_json"
-    return "diarized_json" if "diarize" in model else "json"
+    # Behind a gateway a model's name has the vendor before it: openai/gpt-4o-transcribe, azure/whisper-1.
+    name = model.rpartition("/")[2].lower()
+    if "diarize" in name:
+        return "diarized_json"
+    # OpenAI's gpt transcribers and Mistral's Voxtral refuse verbose_json with a 400.
+    return "json" if name.startswith("gpt-") or "voxtral" in name else "verbose_json"

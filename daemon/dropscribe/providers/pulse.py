@@ -1,4 +1,4 @@
-"""Smallest AI Pulse, pre-recorded: raw bytes up, parameters in the query (PROVIDERS.md §1)."""
+"""Smallest AI Pulse, pre-recorded: raw bytes up, parameters in the query (docs/design/providers.md)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
-from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS, request_id_of
-from dropscribe.providers.endpoint import Endpoint, learnt
+from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
 from dropscribe.providers.formats import media_type
 from dropscribe.providers.forms import with_query
 from dropscribe.providers.http import Upload
 from dropscribe.providers.params import effective_params
 from dropscribe.providers.statuses import Kind
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.params import ParamValue
     from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
+    from dropscribe.providers.vendor import Params
 
 URL = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
 
@@ -31,65 +33,58 @@ ERRORS: Table = {
     (400, HAS_ERRORS): Kind.REJECTED,
     (None, "nosuchkey"): Kind.TEMPORARY,
 }
-"""PROVIDERS.md §1.3; what is not here is the common table's."""
 
 _ATTRIBUTES = ("gender", "emotions", "age")
 
 
-class PulseProvider:
-    """One Smallest AI account."""
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*."""
+    return HttpProvider(config, Pulse(config.url or URL))
 
-    def __init__(self, config: ProviderConfig) -> None:
-        self._endpoint = Endpoint(config, config.url or URL, scheme="Bearer", table=ERRORS)
 
-    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
-        """See :class:`dropscribe.providers.base.Provider`."""
-        sent = effective_params("pulse", params)
+class Pulse(VendorDefaults):
+    """Pulse's API; see :class:`dropscribe.providers.vendor.Vendor`."""
+
+    errors = ERRORS
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """With word times: without them there are no utterances and no speakers either."""
+        return effective_params("pulse", given)
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio as it is."""
         headers = {"Content-Type": media_type(audio.suffix, audio.head)}
-        return await self._transcript(Upload(with_query(self._endpoint.url, sent), headers, audio), sent)
+        return Upload(with_query(self.url, params), headers, audio)
 
-    async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
-        """See :class:`dropscribe.providers.base.LinkProvider`; Pulse's method 2 (PROVIDERS.md §1.1)."""
-        sent = effective_params("pulse", params)
+    def link(self, url: str, params: Params) -> Upload:
+        """Pulse fetches the audio itself."""
         headers = {"Content-Type": "application/json"}
-        body = json.dumps({"url": url}).encode()
-        return await self._transcript(
-            Upload(with_query(self._endpoint.url, sent), headers, before=body), sent
-        )
+        return Upload(with_query(self.url, params), headers, before=json.dumps({"url": url}).encode())
 
-    async def _transcript(self, upload: Upload, sent: Mapping[str, ParamValue]) -> Transcript:
-        answer, parsed = await self._endpoint.transcript_answer(upload)
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""
         text = parsed.get("transcription", parsed.get("text"))
         if parsed.get("status", "success") != "success" or not isinstance(text, str):
-            raise self._endpoint.classifier.bad_answer(answer, "a success without a transcription")
-        return transcript_of(parsed, text, sent, request_id_of(answer, parsed))
+            return None
+        words = tuple(_word(item) for item in values.objects(parsed.get("words")))
+        return Transcript(
+            text=text,
+            language=_language(parsed, params),
+            duration=_duration(parsed),
+            segments=tuple(_segment(item, words) for item in values.objects(parsed.get("utterances"))),
+            words=words,
+            attributes={key: parsed[key] for key in _ATTRIBUTES if parsed.get(key) is not None},
+            model=values.word_or_none(params.get("model")),
+            request_id=request_id,
+            raw=parsed,
+        )
 
-    async def probe(self) -> str:
-        """See :class:`dropscribe.providers.base.Provider`: sends no audio, so nothing is paid."""
-        url = with_query(self._endpoint.url, effective_params("pulse", {}))
-        return learnt(await self._endpoint.ask(url, post=True), self._endpoint.classifier)
-
-    async def close(self) -> None:
-        """See :class:`dropscribe.providers.base.Provider`."""
-        await self._endpoint.close()
-
-
-def transcript_of(
-    parsed: dict[str, Any], text: str, params: Mapping[str, ParamValue], request_id: str | None
-) -> Transcript:
-    """Pulse's answer, normalised (PROVIDERS.md §1.2, §5)."""
-    words = tuple(_word(item) for item in values.objects(parsed.get("words")))
-    return Transcript(
-        text=text,
-        language=_language(parsed, params),
-        duration=_duration(parsed),
-        segments=tuple(_segment(item, words) for item in values.objects(parsed.get("utterances"))),
-        words=words,
-        attributes={key: parsed[key] for key in _ATTRIBUTES if parsed.get(key) is not None},
-        model=values.word_or_none(params.get("model")),
-        request_id=request_id,
-        raw=parsed,
-    )
+    def probe(self) -> tuple[str, str]:
+        """A request without audio."""
+        return "POST", with_query(self.url, self.params({}))
 
 
 def _duration(parsed: Mapping[str, Any]) -> float | None:
@@ -99,13 +94,9 @@ def _duration(parsed: Mapping[str, Any]) -> float | None:
 
 
 def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> str | None:
-    told = values.word_or_none(parsed.get("language"))
     listed = parsed.get("languages")
-    if told is None and isinstance(listed, list) and listed:
-        told = values.word_or_none(listed[0])
-    asked = values.word_or_none(params.get("language"))
-    # "multi-eu" and the like name a choice, not a language.
-    return told or (asked if asked and not asked.startswith("multi") else None)
+    first = listed[0] if isinstance(listed, list) and listed else None
+    return values.language(parsed.get("language"), first, params.get("language"))
 
 
 def _word(item: Mapping[str, Any]) -> Word:

@@ -1,17 +1,16 @@
-"""Reson8, pre-recorded: raw bytes up, parameters in the query (PROVIDERS.md §2)."""
+"""Reson8, pre-recorded: raw bytes up, parameters in the query (docs/design/providers.md)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
-from dropscribe.providers.answers import request_id_of
-from dropscribe.providers.endpoint import Endpoint, learnt
 from dropscribe.providers.formats import OCTETS, reson8_encoding
 from dropscribe.providers.forms import with_query
 from dropscribe.providers.http import Upload
 from dropscribe.providers.params import effective_params
 from dropscribe.providers.statuses import Kind
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -20,70 +19,75 @@ if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.params import ParamValue
     from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
+    from dropscribe.providers.vendor import Params
 
 URL = "https://api.reson8.dev/v1/speech-to-text/prerecorded"
 
 ERRORS: Table = {
     (400, "invalid_request"): Kind.REJECTED_OR_RULE,
-    (404, "not_found"): Kind.RULE,  # a custom_model_id that is none
+    (404, "not_found"): Kind.RULE,  # an unknown custom_model_id
 }
-"""PROVIDERS.md §2.3; the undocumented 402, 408, 429 and 503 are the common table's."""
 
 _MILLISECONDS = 0.001
 
 
-class Reson8Provider:
-    """One Reson8 account, by its key or by an access token (``auth: bearer``)."""
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*."""
+    scheme = "Bearer" if config.auth == "bearer" else "ApiKey"
+    return HttpProvider(config, Reson8(config.url or URL, scheme))
 
-    def __init__(self, config: ProviderConfig) -> None:
-        scheme = "Bearer" if config.auth == "bearer" else "ApiKey"
-        self._endpoint = Endpoint(config, config.url or URL, scheme=scheme, table=ERRORS)
 
-    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
-        """See :class:`dropscribe.providers.base.Provider`."""
-        encoding = reson8_encoding(audio.suffix, audio.head)
-        sent = {"encoding": encoding, **effective_params("reson8", params)}
-        upload = Upload(with_query(self._endpoint.url, sent), {"Content-Type": OCTETS}, audio)
-        answer, parsed = await self._endpoint.transcript_answer(upload)
+class Reson8(VendorDefaults):
+    """Reson8's API, by a key or by an access token; see :class:`dropscribe.providers.vendor.Vendor`."""
+
+    errors = ERRORS
+
+    def __init__(self, url: str, scheme: str) -> None:
+        self.url = url
+        self._scheme = scheme
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """`ApiKey` for keys, `Bearer` for tokens."""
+        return {"Authorization": f"{self._scheme} {key}"}
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """With times, words and confidences."""
+        return effective_params("reson8", given)
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio as it is, with its encoding named."""
+        sent = {"encoding": reson8_encoding(audio.suffix, audio.head), **params}
+        return Upload(with_query(self.url, sent), {"Content-Type": OCTETS}, audio)
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """Times are milliseconds, as start and length.
+
+        The top ``duration_ms`` is the span of the speech, not the audio's length, which stays unknown.
+        """
         if not isinstance(parsed.get("text"), str):
-            raise self._endpoint.classifier.bad_answer(answer, "a success without a text")
-        return transcript_of(parsed, sent, request_id_of(answer, parsed))
+            return None
+        turns = values.objects(parsed.get("segments"))
+        words, odd = _words(parsed, turns)
+        return Transcript(
+            text=parsed["text"],
+            language=_language(parsed, params),
+            segments=tuple(_turn(turn) for turn in turns) or _whole(parsed, words),
+            words=words,
+            warnings=("odd_confidence",) if odd else (),
+            model=values.word_or_none(params.get("model")),
+            request_id=request_id,
+            raw=parsed,
+        )
 
-    async def probe(self) -> str:
-        """See :class:`dropscribe.providers.base.Provider`: sends no audio, so nothing is paid."""
-        return learnt(await self._endpoint.ask(self._endpoint.url, post=True), self._endpoint.classifier)
-
-    async def close(self) -> None:
-        """See :class:`dropscribe.providers.base.Provider`."""
-        await self._endpoint.close()
-
-
-def transcript_of(
-    parsed: dict[str, Any], params: Mapping[str, ParamValue], request_id: str | None
-) -> Transcript:
-    """Reson8's answer, normalised (PROVIDERS.md §2.2, §5).
-
-    Its top ``duration_ms`` is the span of the speech, not the audio's length, which stays unknown.
-    """
-    turns = values.objects(parsed.get("segments"))
-    words, odd = _words(parsed, turns)
-    return Transcript(
-        text=parsed["text"],
-        language=_language(parsed, params),
-        segments=tuple(_turn(turn) for turn in turns) or _whole(parsed, words),
-        words=words,
-        warnings=("odd_confidence",) if odd else (),
-        model=values.word_or_none(params.get("model")),
-        request_id=request_id,
-        raw=parsed,
-    )
+    def probe(self) -> tuple[str, str]:
+        """A request without audio."""
+        return "POST", self.url
 
 
 def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> str | None:
-    asked = values.word_or_none(params.get("language"))
-    # A list of candidates ("nl,en") is a question, not an answer.
-    return values.word_or_none(parsed.get("language")) or (asked if asked and "," not in asked else None)
+    return values.language(parsed.get("language"), params.get("language"))
 
 
 def _words(parsed: Mapping[str, Any], turns: list[Mapping[str, Any]]) -> tuple[tuple[Word, ...], bool]:

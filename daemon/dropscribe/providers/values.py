@@ -8,8 +8,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.languages import language_tag
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_MOST_SPEAKERS = 1_000_000
 
 
 def number(value: Any) -> float | None:
@@ -52,7 +57,7 @@ def speaker_label(value: Any) -> str | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
-        return f"speaker_{value:g}"
+        return f"speaker_{value:g}" if abs(value) < _MOST_SPEAKERS else None
     return value.strip() or None if isinstance(value, str) else None
 
 
@@ -64,6 +69,18 @@ def text_of(value: Any) -> str:
 def word_or_none(value: Any) -> str | None:
     """A string with something in it; else None."""
     return value.strip() or None if isinstance(value, str) else None
+
+
+def language(*told: Any) -> str | None:
+    """The first of *told* that names one language, as a BCP 47 tag.
+
+    "multi-eu" and a list of candidates ("nl,en") are a question, not an answer.
+    """
+    for value in told:
+        word = word_or_none(value)
+        if word and "," not in word and not word.startswith("multi") and (tag := language_tag(word)):
+            return tag
+    return None
 
 
 def objects(value: Any) -> list[Mapping[str, Any]]:

@@ -1,0 +1,238 @@
+"""What one vendor's HTTP API is, as a small class, and the provider that all of them share.
+
+A vendor only builds requests and reads answers: no network, no key, no file system. HttpProvider adds the
+key, the limits, one upload, the table of errors, bounds on what the answer holds, and the masking of secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
+from dropscribe.native.durations import probe_seconds
+from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
+from dropscribe.providers.cleaning import cleaned
+from dropscribe.providers.http import HttpTransport, Upload
+from dropscribe.providers.redaction import Redactor, credentials_of, secrets_of
+from dropscribe.providers.statuses import Classifier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.errors import ProviderError
+    from dropscribe.core.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.http import Answer
+    from dropscribe.providers.statuses import Table
+    from dropscribe.transcripts.model import Transcript
+
+Params = dict[str, "ParamValue"]
+
+ANSWER_SECONDS_A_SECOND = 3.0
+"""A recording of so many seconds may take this many times as long, where that is more than ``timeout``."""
+
+_LEAST_BYTES_A_SECOND = 1_000
+"""Of any usable recording: a smaller file is not long enough for ANSWER_SECONDS_A_SECOND to count."""
+
+_LARGE_ANSWER_BYTES = 128 * 1024
+"""Reading a larger answer would hold up the event loop for milliseconds."""
+
+
+class Vendor(Protocol):
+    """One vendor's API. Methods are pure, so that a test needs no server."""
+
+    @property
+    def url(self) -> str:
+        """Where audio is sent, without parameters."""
+
+    @property
+    def errors(self) -> Table:
+        """The vendor's own rows for :class:`Classifier`."""
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """The header that carries *key*."""
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """The parameters to be sent: the type's defaults with *given* laid over them."""
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The request for *audio*, without the key.
+
+        Raises:
+            AudioRejected: The vendor takes no such file.
+        """
+
+    def link(self, url: str, params: Params) -> Upload:
+        """The request for the audio at *url*; called only for the types that core.links names."""
+
+    def link_error(self, error: ProviderError) -> ProviderError:
+        """What *error*, the answer to :meth:`link`, means."""
+
+    def wants_text(self, params: Params) -> bool:
+        """Whether *params* ask for a plain text in place of JSON."""
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """The transcript in an answer's JSON object; None where it holds none."""
+
+    def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:
+        """Parameters that avoid *error* and are worth one more request; else None."""
+
+    def probe(self) -> tuple[str, str]:
+        """Method and URL of a request that costs nothing and tells whether the key is taken."""
+
+    def probed(self, answer: Answer) -> str | None:
+        """What the answer to :meth:`probe` shows; None for an error that the table decides."""
+
+
+class VendorDefaults:
+    """The parts of a vendor's API that most of them share."""
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """A bearer token."""
+        return {"Authorization": f"Bearer {key}"}
+
+    def wants_text(self, params: Params) -> bool:  # noqa: ARG002 - see Vendor
+        """JSON."""
+        return False
+
+    def simpler(
+        self,
+        given: Mapping[str, ParamValue],  # noqa: ARG002
+        params: Params,  # noqa: ARG002
+        error: ProviderError,  # noqa: ARG002
+    ) -> Params | None:
+        """Every refusal is final."""
+        return None
+
+    def link(self, url: str, params: Params) -> Upload:  # noqa: ARG002
+        """No links."""
+        raise AudioRejected("links_not_supported", "this provider fetches no links")
+
+    def link_error(self, error: ProviderError) -> ProviderError:
+        """As for audio."""
+        return error
+
+    def probed(self, answer: Answer) -> str | None:
+        """A refusal of the missing audio shows that the key was taken."""
+        if answer.status // 100 == 2:
+            return f"answers and takes the key (HTTP {answer.status})"
+        if answer.status in {400, 413, 415, 422}:
+            return f"answers and takes the key (HTTP {answer.status} to a request without audio)"
+        return None
+
+
+class HttpProvider:
+    """One account at one vendor; see :class:`dropscribe.providers.base.Provider`."""
+
+    def __init__(self, config: ProviderConfig, vendor: Vendor) -> None:
+        self.vendor = vendor
+        self._key = config.api_key.reveal() if config.api_key is not None else None
+        self._redactor = Redactor(secrets_of(vendor.url, self._key), credentials_of(vendor.url, self._key))
+        self._classifier = Classifier(self._redactor, vendor.errors)
+        self._http = HttpTransport(redactor=self._redactor)
+        self._timeout_seconds = config.timeout_seconds
+        self._max_upload_bytes = config.max_upload_bytes
+
+    def __repr__(self) -> str:
+        return f"<HttpProvider {self._redactor.reason(self.vendor.url)}>"
+
+    async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
+        """See :class:`dropscribe.providers.base.Provider`."""
+        limit = self._max_upload_bytes
+        if limit is not None and audio.size_bytes > limit:
+            raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {limit}")
+        seconds = await self._answer_seconds(audio)
+        sent = self.vendor.params(params)
+        try:
+            return await self._sent(self.vendor.upload(audio, sent), sent, seconds)
+        except (AudioRejected, RuleRejected) as error:
+            simpler = self.vendor.simpler(params, sent, error)
+            if simpler is None:
+                raise
+        transcript = await self._sent(self.vendor.upload(audio, simpler), simpler, seconds)
+        return dataclasses.replace(transcript, warnings=(*transcript.warnings, "simpler_format"))
+
+    async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
+        """See :class:`dropscribe.providers.base.LinkProvider`."""
+        sent = self.vendor.params(params)
+        try:
+            return await self._sent(self.vendor.link(url, sent), sent, self._timeout_seconds)
+        except (AudioRejected, RuleRejected) as error:
+            raise self.vendor.link_error(error) from error
+
+    async def probe(self) -> str:
+        """See :class:`dropscribe.providers.base.Provider`: sends no audio, so nothing is paid."""
+        method, url = self.vendor.probe()
+        answer = await self._request(method, Upload(url, {}), self._timeout_seconds)
+        learned = self.vendor.probed(answer)
+        if learned is None:
+            raise self._classifier.error(answer)
+        return learned
+
+    async def close(self) -> None:
+        """See :class:`dropscribe.providers.base.Provider`."""
+        await self._http.close()
+
+    async def _sent(self, upload: Upload, params: Params, seconds: float | None) -> Transcript:
+        answer = await self._request("POST", upload, seconds)
+        if answer.status // 100 != 2:
+            raise self._classifier.error(answer)
+        if len(answer.body) < _LARGE_ANSWER_BYTES:
+            return self._read(answer, params)
+        return await asyncio.to_thread(self._read, answer, params)
+
+    async def _request(self, method: str, upload: Upload, seconds: float | None) -> Answer:
+        headers = {**upload.headers}
+        if self._key is not None:
+            if not (self._key.isascii() and self._key.isprintable()):
+                raise ProviderUnusable("bad_key", "the key holds characters that no header can carry")
+            headers |= self.vendor.authorization(self._key)
+        request = dataclasses.replace(upload, headers=headers)
+        return await self._http.send(method, request, timeout_seconds=seconds)
+
+    async def _answer_seconds(self, audio: AudioFile) -> float | None:
+        """``timeout``, or more for a long recording."""
+        limit = self._timeout_seconds
+        if limit is None or audio.size_bytes * ANSWER_SECONDS_A_SECOND < limit * _LEAST_BYTES_A_SECOND:
+            return limit
+        seconds = await asyncio.to_thread(probe_seconds, audio.fileno())
+        return max(limit, (seconds or 0.0) * ANSWER_SECONDS_A_SECOND)
+
+    def _read(self, answer: Answer, params: Params) -> Transcript:
+        parsed = self._parsed(answer, wants_text=self.vendor.wants_text(params))
+        transcript = self.vendor.transcript(parsed, params, request_id_of(answer, parsed))
+        if transcript is None:
+            raise self._classifier.bad_answer(answer, "a success without a text")
+        return cleaned(transcript, self._redactor)
+
+    def _parsed(self, answer: Answer, *, wants_text: bool) -> dict[str, Any]:
+        try:
+            parsed = parse_json(answer.body)
+        except TooLarge as error:
+            raise self._classifier.bad_answer(answer, str(error)) from None
+        except ValueError:
+            if wants_text and (text := _text_of(answer)) is not None:
+                return {"text": text}
+            kind = answer.content_type or "no declared type"
+            reason = f"{len(answer.body)} bytes of {kind} in place of JSON"
+            raise self._classifier.bad_answer(answer, reason) from None
+        if wants_text and not isinstance(parsed, dict):
+            # A server may send the text as a JSON string; a text may also happen to be a JSON number.
+            return {"text": parsed if isinstance(parsed, str) else answer.body.decode()}
+        if not isinstance(parsed, dict):
+            raise self._classifier.bad_answer(answer, "JSON that is not an object")
+        if failure := self._classifier.error_in_success(answer, parsed):
+            raise failure
+        return parsed
+
+
+def _text_of(answer: Answer) -> str | None:
+    """A plain text, whatever its declared type; None for a page of HTML or for bytes."""
+    try:
+        text = answer.body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    return None if is_html(answer) or "\x00" in text else text

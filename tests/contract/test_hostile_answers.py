@@ -1,0 +1,212 @@
+"""Answers made to harm: too large, too deep, with secrets or terminal sequences in them."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+import zlib
+
+import pytest
+
+from dropscribe.config.secret import Secret
+from dropscribe.core.errors import AmbiguousFailure
+from dropscribe.providers import answers, cleaning, http
+from dropscribe.providers.cleaning import LABEL_CHARACTERS, plain_text
+from dropscribe.providers.content_encoding import STEP_BYTES, EncodingError, decoded
+from dropscribe.transcripts.document import TranscriptFacts, transcript_document
+from dropscribe.transcripts.render import RENDERERS
+from support.benches import failure_of
+from support.emulator import Fault
+from support.vendors import KEY
+
+TEXT_KEYS = {"pulse": "transcription", "reson8": "text", "openai": "text"}
+
+
+def _answer(bench, **more):
+    return {"status": "success", TEXT_KEYS[bench.type]: "hello", **more}
+
+
+async def _heard(bench, body, **overrides):
+    bench.emulator.fail(Fault(body=body))
+    return await bench.provider(**overrides).transcribe(bench.audio(), {})
+
+
+def _rendered(transcript, form):
+    facts = TranscriptFacts(
+        path=b"a.wav", size_bytes=1, sha256="", modified_at=0.0, provider_name="p", provider_type="openai",
+        params={}, folder="f", attempts=1, received_at=0.0, transcribed_at=0.0, elapsed_seconds=0.0,
+    )  # fmt: skip
+    return RENDERERS[form](transcript_document(transcript, facts, outputs=("json", form)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"text": "x", "a": ' + "[" * 972 + "]" * 972 + "}",
+        '{"text": "x", "a": ' + '{"b":' * 200 + "1" + "}" * 201,
+        '{"text": "x", "a": [' + "[]," * 1_000_001 + "[]]}",
+        '{"text": "x", "a": [' + "0," * 5_000_001 + "0]}",
+    ],
+    ids=["lists", "objects", "many-lists", "many-numbers"],
+)
+async def test_an_answer_out_of_all_proportion_is_refused(bench, body):
+    """Nesting that no renderer survives, and counts that no transcript has, are a bad answer, not a bug."""
+    bench.emulator.fail(Fault(body=body))
+    error = await failure_of(bench.provider(), bench.audio())
+    assert type(error) is AmbiguousFailure
+    assert error.code == "bad_answer"
+
+
+@pytest.mark.parametrize("digits", ["1" + "0" * 4000, "9" * 400, "1e999", "-" + "9" * 500, "NaN"])
+async def test_no_number_is_too_large(bench, digits):
+    """A speaker, a time or a duration of 10^4000 is unknown."""
+    items = f'[{{"start": {digits}, "end": {digits}, "text": "hi", "word": "hi", "speaker": {digits}}}]'
+    body = (
+        f'{{"status": "success", "{TEXT_KEYS[bench.type]}": "hi", "duration": {digits}, "words": {items},'
+        f' "segments": {items}, "utterances": {items}, "metadata": {{"duration": {digits}}}}}'
+    )
+    transcript = await _heard(bench, body)
+    assert transcript.duration is None or transcript.duration <= cleaning.MOST_SECONDS
+    assert not any(word.speaker for word in transcript.words)
+    for form in RENDERERS.keys() - {"error"}:
+        _rendered(transcript, form)
+
+
+async def test_a_long_speaker_label_is_cut(bench_of):
+    """A label is repeated with every word and cue: 1 MB of answer must not become hundreds."""
+    label = "x" * 300_000
+    words = [{"word": f"w{n}", "start": n * 0.3, "end": n * 0.3 + 0.2, "speaker": label} for n in range(1000)]
+    segments = [{"text": f"w{n}", "start": n, "end": n + 1, "speaker": label} for n in range(3)]
+    bench = bench_of("openai")
+    transcript = await _heard(bench, {"text": "w", "words": words[:3], "segments": segments})
+    assert {len(word.speaker) for word in transcript.words} == {LABEL_CHARACTERS}
+    assert all(len(_rendered(transcript, form) or b"") < 2_000_000 for form in ("txt", "srt", "vtt"))
+
+
+async def test_reading_a_large_answer_does_not_hold_up_the_daemon(bench_of):
+    """100,000 words are read beside the event loop."""
+    bench = bench_of("openai")
+    words = [{"word": "word", "start": n * 0.3, "end": n * 0.3 + 0.2} for n in range(100_000)]
+    bench.emulator.fail(Fault(body={"text": "word " * 100_000, "words": words}))
+    threads = []
+    provider = bench.provider()
+    read = provider._read
+
+    def watched(*arguments):
+        threads.append(asyncio.all_tasks.__module__ and _has_loop())
+        return read(*arguments)
+
+    provider._read = watched
+    transcript = await provider.transcribe(bench.audio(), {})
+    assert len(transcript.words) == 100_000
+    assert threads == [False]
+
+
+def _has_loop():
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def test_a_key_that_is_echoed_is_not_stored(bench):
+    """In the text, in words and in the raw answer, as it is and percent-encoded."""
+    key = "sk_emulator/key+1"
+    bench.emulator.vendors.key = key
+    echo = f"got Bearer {key} and sk_emulator%2Fkey%2B1"
+    items = [{"start": 0, "end": 1, "text": echo, "word": key, "speaker": key}]
+    body = _answer(bench, words=items, segments=items, utterances=items, headers={key: [key]}, gender=key)
+    body[TEXT_KEYS[bench.type]] = echo
+    transcript = await _heard(bench, body, api_key=Secret(key, "test"))
+    shown = repr(transcript) + json.dumps(transcript.raw)
+    assert key not in shown
+    assert "%2Fkey" not in shown
+    assert "***" in transcript.text
+
+
+async def test_ordinary_words_of_a_url_stay_in_the_transcript(bench_of):
+    """Only what is secret is masked: a query's model or language may well be said."""
+    bench = bench_of("pulse")
+    url = bench.provider().vendor.url + "?note=english&access_token=hunter2secret"
+    transcript = await _heard(bench, _answer(bench, transcription="english hunter2secret"), url=url)
+    assert transcript.text == "english ***"
+
+
+async def test_terminal_sequences_do_not_reach_text_files(bench):
+    """Colours, titles, clipboard writes and cursor movements are taken out of everything that is printed."""
+    evil = "a\x1b[31mb\x1b]52;c;ZXZpbA==\x07c\x1b]0;title\x1b\\d\x9b2Je\x07\x08f\x00g\x85h"
+    items = [
+        {"start": 0, "end": 1, "start_ms": 0, "duration_ms": 1000,
+         "text": evil, "word": evil, "speaker": evil, "speaker_id": evil}
+    ]  # fmt: skip
+    body = _answer(bench, words=items, segments=items, utterances=items)
+    body[TEXT_KEYS[bench.type]] = evil
+    transcript = await _heard(bench, body)
+    assert transcript.text == "abcde  f g h"
+    for form in ("txt", "srt", "vtt"):
+        content = (_rendered(transcript, form) or b"").decode()
+        assert all(mark.isprintable() or mark in "\n\t" for mark in content)
+
+
+def test_text_keeps_what_is_text():
+    """Lines, tabs, emoji and other scripts stay; half a surrogate pair does not."""
+    assert plain_text("a\tb\nc\r\nd 👋🏽 שלום é") == "a\tb\nc\nd 👋🏽 שלום é"
+    assert plain_text("a\ud800b") == "a b"
+    assert plain_text("open \x1b") == "open "
+
+
+async def _unfolded(content, encoding):
+    async def blocks():
+        yield content[:5]
+        yield content[5:]
+
+    return [block async for block in decoded(blocks(), encoding)]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP", " gzip "])
+async def test_gzip_is_decoded_by_all_its_names(encoding):
+    """Bounded steps, whatever the ratio."""
+    found = await _unfolded(gzip.compress(bytes(10_000_000)), encoding)
+    assert b"".join(found) == bytes(10_000_000)
+    assert max(map(len, found)) <= STEP_BYTES
+
+
+async def test_deflate_is_decoded():
+    """With zlib's header."""
+    assert b"".join(await _unfolded(zlib.compress(b"hello"), "deflate")) == b"hello"
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip, br", "compress"])
+async def test_other_encodings_are_refused_by_name(bench, encoding):
+    """The reason says what is not supported; nested encodings would unfold without a bound."""
+    bench.emulator.fail(Fault(body="{}", headers={"Content-Encoding": encoding}))
+    error = await failure_of(bench.provider(), bench.audio())
+    assert type(error) is AmbiguousFailure
+    assert error.code == "bad_answer"
+    assert encoding in error.reason
+
+
+async def test_a_cut_encoding_is_an_error():
+    """A body that ends inside its encoding is not taken for a whole one."""
+    with pytest.raises(EncodingError):
+        await _unfolded(gzip.compress(b"hello" * 100)[:-12], "gzip")
+
+
+def test_the_bounds_leave_room_for_long_recordings():
+    """Ten hours with words in verbose_json are within every limit."""
+    words = [
+        {"word": " hello", "start": n / 3, "end": n / 3 + 0.2, "probability": 0.5} for n in range(100_000)
+    ]
+    body = json.dumps({"text": "hello " * 100_000, "words": words}).encode()
+    began = time.monotonic()
+    assert len(answers.parse_json(body)["words"]) == 100_000
+    assert len(body) < http.ANSWER_BYTES / 4
+    assert time.monotonic() - began < 60
+
+
+def test_the_emulators_key_is_long_enough_to_be_masked():
+    """The other tests of echoed keys would prove nothing otherwise."""
+    assert len(KEY) >= 8

@@ -15,6 +15,7 @@ from support.faults import Faults
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
+ENDS = ("wav", "json", "txt")
 OLD, NEW = b"RIFF the first take", b"RIFF the second take, which is longer"
 
 
@@ -142,14 +143,39 @@ async def test_a_file_renamed_in_the_inbox_is_filed_under_its_new_name(tmp_path,
         path = await house.drop_and_wait()
         (tmp_path / "inbox/2026").mkdir()
         os.rename(path, tmp_path / "inbox/2026/renamed.wav")
-        await house.store.do(
-            lambda db: intake_queries.relocate(db, "calls", b"call.wav", b"2026/renamed.wav")
-        )
+        await house.store.do(lambda db: intake_queries.relocate(db, house.new_job("2026/renamed.wav")))
         await house.go_on()
 
     assert tree(tmp_path / "done") == {f"2026/renamed.{suffix}" for suffix in ("wav", "json", "txt")}
     assert read_json(tmp_path / "done/2026/renamed.json")["source"]["path"] == "2026/renamed.wav"
     assert len(house.script.calls) == 1
+
+
+@moments
+@pytest.mark.parametrize(
+    "content", [b"RIFF another, longer recording", OLD.swapcase()], ids=["other", "same size"]
+)
+async def test_a_file_renamed_in_flight_keeps_its_answer_though_another_takes_its_name(
+    tmp_path, moment, content
+):
+    """The inbox hears of the rename after the answer has come: both are filed, each sent once."""
+    async with Gated(tmp_path, moment) as house:
+        path = await house.drop_and_wait()
+        path.rename(tmp_path / "inbox/renamed.wav")
+        path.write_bytes(content)
+        if moment == "answered":
+            (tmp_path / "done").unlink()
+        house.script.gate.set()
+        await house.until(lambda: house.lookout.looked)
+        await house.store.do(lambda db: intake_queries.relocate(db, house.new_job("renamed.wav")))
+        await house.until(lambda: len(house.listener.files) == 1)
+        await house.submit("call.wav")
+        await house.until(lambda: len(house.listener.files) == 2)
+
+    assert tree(tmp_path / "done") == {f"{stem}.{end}" for stem in ("call", "renamed") for end in ENDS}
+    assert (tmp_path / "done/renamed.wav").read_bytes() == OLD
+    assert read_json(tmp_path / "done/call.json")["source"]["sha256"] == digest(content)
+    assert len(house.script.calls) == 2
 
 
 @moments

@@ -173,10 +173,13 @@ class House:
         return path
 
     async def submit(self, name, folder="calls", **job_keys):
-        path = os.path.join(os.fsencode(self.rule(folder).inbox), os.fsencode(name))
-        job = NewJob(folder, os.fsencode(name), snapshot_of(os.stat(path)), time.time(), **job_keys)
-        (submitted,) = await self.engine.submit([job])
+        (submitted,) = await self.engine.submit([self.new_job(name, folder, **job_keys)])
         return submitted
+
+    def new_job(self, name, folder="calls", **job_keys) -> NewJob:
+        """The file as the intake sees it once it has settled."""
+        path = os.path.join(os.fsencode(self.rule(folder).inbox), os.fsencode(name))
+        return NewJob(folder, os.fsencode(name), snapshot_of(os.stat(path)), time.time(), **job_keys)
 
     async def rest(self, timeout_seconds=10.0):
         """Wait until nothing is in flight or due within a second."""

@@ -70,11 +70,11 @@ class MemoryQueue:
         self.taken_at[job.path] = time.monotonic()
         return Submitted(is_new=True)
 
-    def relocate(self, folder, old_path, new_path):
-        self.relocated.append((old_path, new_path))
-        for job in self._at(old_path):
-            self._remove(job)
-            self._add(replace(job, path=new_path))
+    def relocate(self, renamed, old_path):
+        self.relocated.append((old_path, renamed.path))
+        job = self.by_identity[renamed.identity]
+        self._remove(job)
+        self._add(replace(job, path=renamed.path))
 
     def _add(self, job):
         self.by_identity[job.identity] = job

@@ -212,7 +212,7 @@ class Daemon:
                 each.queued + each.transcribing + each.deferred + each.held + each.publishing
                 for each in stats.folders.values()
             )
-        return replace(left, failed=self.reporter.filed_count[False], left=left.left + live)
+        return replace(left, failed=self.reporter.failed_count, left=left.left + live)
 
     # Once ---------------------------------------------------------------------------------------
 

@@ -61,10 +61,10 @@ class InboxQueue:
                 log.info("job.queued", folder=job.folder, path=job.path, audio_bytes=job.snapshot.size_bytes)
         return submitted
 
-    def relocate(self, folder: str, old_path: bytes, new_path: bytes) -> None:
+    def relocate(self, job: NewJob, old_path: bytes) -> None:
         """A live job's file was renamed inside the inbox."""
-        self._store.call(lambda db: intake_queries.relocate(db, folder, old_path, new_path)).result()
-        log.info("job.renamed", folder=folder, path=new_path, old_path=old_path)
+        self._store.call(lambda db: intake_queries.relocate(db, job)).result()
+        log.info("job.renamed", folder=job.folder, path=job.path, old_path=old_path)
         self._engine.wake_from_thread(self._loop)
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:

@@ -98,11 +98,13 @@ class Inboxes:
             if name in rules and _same_intake(inbox.rule, rules[name])
         }
         new = {name: self._make(rules[name]) for name in rules if name not in kept}
+        # An inbox whose rule changes is still locked by the thread that will be stopped, and one whose rule
+        # comes back may be by the thread that is still ending.
+        leaving = {inbox for name, inbox in self._inboxes.items() if name not in kept}
+        ours = {inbox.rule.inbox for inbox in leaving | self._ending}
         for inbox in new.values():
             inbox.start()
         await _until_all(new.values(), Inbox.has_looked, _FIRST_LOOK_SECONDS)
-        # An inbox whose rule changes is still locked by the thread that will be stopped.
-        ours = {inbox.rule.inbox for name, inbox in self._inboxes.items() if name not in kept}
         for inbox in new.values():
             if inbox.is_taken() and inbox.rule.inbox not in ours:
                 self.discard(PreparedInboxes(kept, new))

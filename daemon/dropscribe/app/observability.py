@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from dropscribe.core.errors import ListenError
 from dropscribe.service.apprise_notifier import People
 from dropscribe.service.heartbeat import Heartbeat
 from dropscribe.service.hooks import Hooks
@@ -81,10 +82,7 @@ class Health:
         if self._listener and config.http and self._listener.can_become(config.http):
             self._listener.become(config.http)
         elif config.http != self._config.http:
-            listener = await self._listen(config)
-            if self._listener:
-                await self._listener.close()
-            self._listener = listener
+            self._listener = await self._moved_listener(config)
         if config.hooks != self._config.hooks:
             self.hooks = _build_hooks(config)
         if (config.notify, config.time_zone) != (self._config.notify, self._config.time_zone):
@@ -141,6 +139,25 @@ class Health:
             parts.append(self.notifications.run())
         return parts
 
+    async def _moved_listener(self, config: Config) -> Listener | None:
+        """Listen where *config* says, and close the old listener."""
+        old = self._listener
+        try:
+            listener = await self._listen(config)
+        except ListenError:
+            if old is None or not _shares_port(config, self._config):
+                raise
+            # The old socket may be what stands in the way: 0.0.0.0:P cannot be had beside 127.0.0.1:P.
+            await old.close()
+            try:
+                return await self._listen(config)
+            except ListenError:
+                self._listener = await self._listen(self._config)
+                raise
+        if old is not None:
+            await old.close()
+        return listener
+
     async def _listen(self, config: Config) -> Listener | None:
         if config.http is None or self._answers is None:
             return None
@@ -176,6 +193,11 @@ class Health:
         while True:
             await self._write_metrics()
             await asyncio.sleep(METRICS_FILE_SECONDS)
+
+
+def _shares_port(one: Config, other: Config) -> bool:
+    places = [(config.http.port, config.http.socket) for config in (one, other) if config.http]
+    return len(places) == 2 and places[0] == places[1]
 
 
 def _build_hooks(config: Config) -> Hooks | None:

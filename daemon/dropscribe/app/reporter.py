@@ -30,7 +30,7 @@ class Reporter:
     Attributes:
         hooks: Replaced at a reload; None where there are none.
         notifications: The same.
-        filed_count: Files that ended since the start, by whether they are done.
+        failed_count: Files that failed since the start and have not been done after all.
     """
 
     def __init__(
@@ -42,7 +42,12 @@ class Reporter:
         self.metrics = metrics
         self.hooks = hooks
         self.notifications = notifications
-        self.filed_count = {True: 0, False: 0}
+        self._failed: set[int] = set()
+
+    @property
+    def failed_count(self) -> int:
+        """See the class."""
+        return len(self._failed)
 
     def attempt_ended(self, report: AttemptReport) -> None:
         """A metric for each; a line only for what went wrong."""
@@ -63,7 +68,12 @@ class Reporter:
 
     def filed(self, filed: Filed) -> None:
         """The closing line of a file, with its whole story."""
-        self.filed_count[filed.is_done] += 1
+        # A file that is retried and fails again is one file; a number each, for there may be many.
+        file = hash((filed.folder, filed.path))
+        if filed.is_done:
+            self._failed.discard(file)
+        else:
+            self._failed.add(file)
         say = log.info if filed.is_done else log.warning
         say(
             "file.done" if filed.is_done else "file.failed",

@@ -20,7 +20,7 @@ class JobSink(Protocol):
             StoreError: Nothing was taken; the files are handed over again later.
         """
 
-    def relocate(self, folder: str, old_path: bytes, new_path: bytes) -> None:
+    def relocate(self, job: NewJob, old_path: bytes) -> None:
         """A live job's file was renamed inside the inbox."""
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:

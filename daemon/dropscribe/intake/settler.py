@@ -244,7 +244,7 @@ class Settler:
             # A hard link of a file that has a job: taken when that job has ended.
             self._put_off(job.path, entry, Cause.TWIN, f"it is the same file as {os.fsdecode(other)!r}", now)
         else:
-            self._context.queue.relocate(self._context.folder, other, job.path)
+            self._context.queue.relocate(job, other)
             self.pending.drop(job.path)
 
     def _is_same_file(self, path: bytes, snapshot: FileSnapshot) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError
@@ -13,8 +14,21 @@ if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot
 
 
-def snapshot_if_same(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> FileSnapshot | None:
-    """The file's snapshot if it still has the given content; blocking, for it reads the whole file.
+@dataclass(frozen=True, slots=True)
+class FoundContent:
+    """What stands at a recording's path.
+
+    Attributes:
+        snapshot: Of a file with the recording's bytes; None where they are others.
+        inode: Of whatever file stands there; None where none does.
+    """
+
+    snapshot: FileSnapshot | None = None
+    inode: int | None = None
+
+
+def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> FoundContent:
+    """Compare the file at *path* with what was sent; blocking, for it may read the whole file.
 
     SFTP and rclone clients set a file's times after its last byte, and others rename a second copy of the
     same bytes over the first: neither is another recording.
@@ -22,13 +36,14 @@ def snapshot_if_same(inbox: bytes, path: bytes, size_bytes: int, sha256: str) ->
     try:
         descriptor = open_beneath(inbox, path)
     except (AudioError, OSError):
-        return None
+        return FoundContent()
     try:
         before = snapshot_of(os.fstat(descriptor))
-        if before.size_bytes != size_bytes or sha256_of(descriptor) != sha256:
-            return None
-        return before if before.same_audio(snapshot_of(os.fstat(descriptor))) else None
+        if not sha256 or before.size_bytes != size_bytes or sha256_of(descriptor) != sha256:
+            return FoundContent(None, before.inode)
+        is_still = before.same_audio(snapshot_of(os.fstat(descriptor)))
+        return FoundContent(before if is_still else None, before.inode)
     except OSError:
-        return None
+        return FoundContent()
     finally:
         os.close(descriptor)

@@ -8,7 +8,7 @@ exists nothing is sent again.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -58,7 +58,7 @@ class Handler:
         except Exception as error:  # noqa: BLE001  # a bug; it is logged
             return await self._met_bug(job, runtime, error)
         self._bugs.pop(job.id, None)
-        return outcome
+        return self._without_lost_provider(job, outcome)
 
     async def publish(self, job: Job) -> Outcome:
         """Write the files of *job*."""
@@ -73,6 +73,15 @@ class Handler:
             return self._wait_after_bug(job, runtime, error)
         self._bugs.pop(job.id, None)
         return outcome
+
+    def _without_lost_provider(self, job: Job, outcome: Outcome) -> Outcome:
+        """A file does not wait for a provider that a reload took from its rule during the attempt."""
+        if not isinstance(outcome, Retry) or not outcome.assigned_provider:
+            return outcome
+        rule = self.runtime.config.folders.get(job.folder)
+        if rule is None or outcome.assigned_provider in rule.providers:
+            return outcome
+        return replace(outcome, assigned_provider="")
 
     async def _met_bug(self, job: Job, runtime: RuntimeConfig, error: Exception) -> Outcome:
         """Nothing was sent, or the attempt has been told of already."""

@@ -11,10 +11,10 @@ import structlog
 
 from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, PublishError
-from dropscribe.core.model import AttemptEnd, Published, ResultStored, Retry, Withdrawn
+from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retry, Withdrawn
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.pipeline.batching import BatchExecutor
-from dropscribe.pipeline.content import snapshot_if_same
+from dropscribe.pipeline.content import find_content
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.results import RenderError, content_of, files_of, is_error, renamed
 from dropscribe.publish.filing import publish, publish_together, withdraw
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from dropscribe.core.model import Job, Outcome, StoredResult
+    from dropscribe.core.model import Outcome, StoredResult
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.observer import Observer
     from dropscribe.pipeline.results import Results
@@ -39,6 +39,9 @@ LONGEST_WAIT_SECONDS = 15.0
 
 MOST_TURNS = 100
 """Names that are taken and times that change are followed so often before the file waits again."""
+
+MOST_ABSENCES = 4
+"""So often another file is found at a recording's path before its answer is given up."""
 
 MISSING_WAIT_SECONDS = 2.0
 WRITER_WAIT_SECONDS = 1.0
@@ -64,6 +67,7 @@ class Publisher:
         self._results = results
         self._token = token
         self._refusals: Counter[int] = Counter()
+        self._absences: Counter[int] = Counter()
         self._together: dict[str, BatchExecutor[PublishRequest, bytes]] = {}
 
     async def publish(self, job: Job, runtime: RuntimeConfig) -> Outcome:
@@ -76,11 +80,13 @@ class Publisher:
                     await self._withdraw(job, runtime)
                     job = await self._renamed(job, runtime, renamed(document, job.path))
                 filed = await self._put(job, runtime)
-            except (NameTaken, AudioChanged) as error:
-                mended = await self._mended(job, runtime, error)
-                if mended is None:
-                    return self._withdrawn(job, str(error))
-                job = mended
+            except NameTaken:
+                job = await self._renamed(job, runtime, content_of(_result(job)))
+            except AudioChanged as error:
+                refreshed = await self._refreshed(job, runtime, error)
+                if not isinstance(refreshed, Job):
+                    return refreshed
+                job = refreshed
             except RenderError as error:
                 return ResultStored(await self._rejected(job, runtime, error))
             except (AudioError, WriterCameBack, PublishError) as error:
@@ -88,12 +94,6 @@ class Publisher:
             else:
                 return self._filed(job, filed)
         return Retry(WRITER_WAIT_SECONDS, "changed", "it or its place in done changes again and again")
-
-    async def _mended(self, job: Job, runtime: RuntimeConfig, error: NameTaken | AudioChanged) -> Job | None:
-        """*job* under other names, or with its file's new times; None where it is another recording."""
-        if isinstance(error, NameTaken):
-            return await self._renamed(job, runtime, content_of(_result(job)))
-        return await self._refreshed(job, runtime)
 
     def _not_filed(self, job: Job, error: AudioError | WriterCameBack | PublishError) -> Outcome:
         match error:
@@ -111,16 +111,18 @@ class Publisher:
     async def _renamed(self, job: Job, runtime: RuntimeConfig, document: Mapping[str, Any]) -> Job:
         return await self._results.store(job, runtime, document, _result(job).sha256, AttemptEnd(0.0))
 
-    async def _refreshed(self, job: Job, runtime: RuntimeConfig) -> Job | None:
-        """*job* with the snapshot of now, if the file still has the bytes that were sent."""
-        sha256 = _result(job).sha256
-        if not sha256:
-            return None
-        inbox, size_bytes = runtime.inbox(job.folder), job.snapshot.size_bytes
-        snapshot = await asyncio.get_running_loop().run_in_executor(
-            self._disks.of(job.folder), snapshot_if_same, inbox, job.path, size_bytes, sha256
+    async def _refreshed(self, job: Job, runtime: RuntimeConfig, error: AudioChanged) -> Job | Outcome:
+        """*job* with its file's new time or inode, if the file still has the bytes that were sent."""
+        inbox, size_bytes, sha256 = runtime.inbox(job.folder), job.snapshot.size_bytes, _result(job).sha256
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._disks.of(job.folder), find_content, inbox, job.path, size_bytes, sha256
         )
-        return await self._queue.refresh_snapshot(job, snapshot) if snapshot else None
+        if found.snapshot is not None:
+            refreshed = await self._queue.refresh_snapshot(job, found.snapshot)
+            return refreshed or self._withdrawn(job, str(error))
+        if job.stable_inodes and found.inode != job.snapshot.inode:
+            return self._not_there(job, str(error))
+        return self._withdrawn(job, str(error))
 
     async def _rejected(self, job: Job, runtime: RuntimeConfig, error: RenderError) -> Job:
         """The stored answer cannot be rendered: waiting changes nothing, and sending again costs again."""
@@ -128,6 +130,16 @@ class Publisher:
         ended = AttemptEnd(0.0, code=INTERNAL_ERROR, reason=INTERNAL_ERROR_WORDS, counted=False)
         document = await self._results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
         return await self._results.store(job, runtime, document, _result(job).sha256, ended)
+
+    def _not_there(self, job: Job, reason: str) -> Outcome:
+        """Another recording stands at its path: it may have been renamed, of which the intake will hear."""
+        self._absences[job.id] += 1
+        if self._absences[job.id] >= MOST_ABSENCES:
+            return self._withdrawn(job, reason)
+        self._intake.look_again(job.folder)
+        return Retry(
+            MISSING_WAIT_SECONDS, "missing", "another file is at its place; the inbox is being listed"
+        )
 
     def _withdrawn(self, job: Job, reason: str) -> Outcome:
         """Another recording stands there: its transcript is not this one, and the intake takes it anew."""
@@ -175,6 +187,7 @@ class Publisher:
     def _unstuck(self, job: Job) -> None:
         """What kept the folder closed may be over, and this job no longer asks: another one finds out."""
         self._refusals.pop(job.id, None)
+        self._absences.pop(job.id, None)
         self._queue.open_folder(job.folder, STUCK)
 
     def _filed(self, job: Job, filed: bytes) -> Outcome:

@@ -150,11 +150,14 @@ def withdraw(
     return ended
 
 
-def relocate(db: Connection, folder: str, old_path: bytes, new_path: bytes) -> None:
-    """A live job's file was renamed inside its inbox; a kept answer gets its names anew."""
+def relocate(db: Connection, new: NewJob) -> None:
+    """A live job's file was renamed inside its inbox; a stored result gets its names anew.
+
+    The job is found by what identifies its file: another file may stand at its old path by now.
+    """
     db.execute(
-        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND directory = ? AND name = ? AND {LIVE}",
-        (*split_path(new_path), folder, *split_path(old_path)),
+        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND identity = ? AND {LIVE}",
+        (*split_path(new.path), new.folder, new.identity),
     )
 
 

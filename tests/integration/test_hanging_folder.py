@@ -1,0 +1,118 @@
+"""A folder whose disk does not answer: its neighbours, the queue and the end of the process go on."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from dropscribe.config.model import FolderRule, ProviderConfig
+from dropscribe.files.audio import AudioFile
+from dropscribe.files.threads import DaemonThreads
+from dropscribe.pipeline import disk_threads
+from support.house import House, make_config, tree
+
+
+@pytest.fixture
+def hang(monkeypatch):
+    """Files named ``stuck…`` are opened when the event is set, and not before."""
+    answers = threading.Event()
+    real_open = AudioFile.open
+
+    def slow_open(root, path, executor=None):
+        if path.startswith(b"stuck"):
+            assert answers.wait(60)
+        return real_open(root, path, executor)
+
+    monkeypatch.setattr(AudioFile, "open", slow_open)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)
+    yield answers
+    answers.set()
+
+
+def _two_rules(root):
+    return {
+        name: FolderRule(
+            name=name,
+            inbox=root / name,
+            providers=("main",),
+            done=root / f"{name}-done",
+            failed=root / f"{name}-failed",
+        )
+        for name in ("share", "local")
+    }
+
+
+async def test_a_folder_that_hangs_gives_its_slots_back(tmp_path, hang):
+    """Its files wait, named in the reason; the other folder's get the provider's only slot."""
+    one_slot = {"main": ProviderConfig(name="main", type="openai", concurrency=1)}
+    config = make_config(tmp_path, rules=_two_rules(tmp_path), providers=one_slot)
+    async with House(config) as house:
+        for number in range(3):
+            await house.drop(f"stuck {number}.wav", b"%d" % number, folder="share")
+        await house.until(lambda: house.engine.closed_reason("share"))
+        for number in range(3):
+            await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
+        await house.until(lambda: len(house.listener.files) == 3)
+        assert house.engine.closed_reason("share") == "its disk does not answer"
+        assert tree(tmp_path / "share-done") == set()
+        hang.set()
+        await house.until(lambda: len(house.listener.files) == 6)
+
+    assert len([name for name in tree(tmp_path / "share-done") if name.endswith(".wav")]) == 3
+    assert len(house.providers["main"].calls) == 6
+
+
+async def test_the_end_waits_for_no_call_that_hangs(tmp_path, hang):
+    """The queue is stopped while a call into the folder has not come back."""
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("stuck.wav")
+        await house.until(lambda: house.engine.closed_reason("calls"))
+        began = time.monotonic()
+    assert time.monotonic() - began < 30
+    assert not hang.is_set()
+
+
+def test_a_process_ends_with_calls_that_never_return():
+    """The interpreter joins no thread of the pool when it exits."""
+    program = (
+        "import threading\n"
+        "from dropscribe.files.threads import DaemonThreads\n"
+        "pool = DaemonThreads(2, 'x')\n"
+        "began = threading.Event()\n"
+        "pool.submit(lambda: (began.set(), threading.Event().wait()))\n"
+        "assert began.wait(30)\n"
+        "pool.shutdown()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_pool_runs_calls_and_tells_of_errors():
+    """Results and exceptions reach the caller; a shut pool takes nothing more and cancels what waits."""
+    pool = DaemonThreads(1, "x")
+    assert pool.submit(divmod, 7, 2).result(30) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda: 1 / 0).result(30)
+    gate = threading.Event()
+    running, waiting = pool.submit(gate.wait, 30), pool.submit(int)
+    while not running.running():
+        time.sleep(0.001)
+    pool.shutdown()
+    gate.set()
+    assert running.result(30)
+    assert waiting.cancelled()
+    with pytest.raises(RuntimeError):
+        pool.submit(int)
+
+
+async def test_more_calls_than_threads_all_come_back():
+    """Queued calls are made as threads become free."""
+    pool = DaemonThreads(3, "x")
+    loop = asyncio.get_running_loop()
+    numbers = await asyncio.gather(*(loop.run_in_executor(pool, abs, -n) for n in range(200)))
+    pool.shutdown(wait=True)
+    assert numbers == list(range(200))

@@ -1,0 +1,286 @@
+"""Configs that change while the daemon works: attempts end as they began, a refusal changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dropscribe.app import daemon
+from dropscribe.config.model import FolderRule, HttpConfig, LogConfig, ProviderConfig
+from dropscribe.config.secret import Secret
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioRejected,
+    ConfigError,
+    Problem,
+    ProviderUnusable,
+    TemporaryFailure,
+)
+from dropscribe.intake import scanner
+from dropscribe.service.sd_notify import Notifier
+from support.house import digest, make_config, read_json
+from support.inboxes import wav
+from support.scripted import ScriptedProvider, transcript_of
+
+RULES = tuple(f"rule{number}" for number in range(5))
+PROVIDERS = tuple(f"provider{number}" for number in range(4))
+
+
+class Vendor(ScriptedProvider):
+    """Answers after a moment, and now and then fails in one of the ways of vendors."""
+
+    def __init__(self, rng, answered):
+        super().__init__()
+        self.rng, self.answered, self.is_closed = rng, answered, False
+
+    async def _play(self, step, audio):
+        async for _ in audio.blocks():
+            pass
+        await asyncio.sleep(self.rng.random() * 0.02)
+        assert not self.is_closed, "an attempt is under way"
+        if self.rng.random() < 0.15:
+            errors = (
+                AmbiguousFailure("no_answer"),
+                TemporaryFailure("http_500", status=500),
+                ProviderUnusable("quota", status=402),
+            )
+            raise self.rng.choice(errors)
+        self.answered[audio.sha256] += 1
+        return transcript_of(audio.sha256)
+
+    async def close(self):
+        self.is_closed = True
+
+
+class Reloaded:
+    """A daemon whose next config a test chooses; open with ``async with``."""
+
+    def __init__(self, monkeypatch, config, make_provider):
+        monkeypatch.setattr(scanner, "AVAILABLE_SECONDS", 0.02)
+        self.next, self.taken = config, []
+        self.daemon = daemon.Daemon(
+            config,
+            Notifier({}),
+            read_config=self._read,
+            on_reload=self.taken.append,
+            make_provider=make_provider,
+        )
+        self.reads = 0
+
+    def _read(self):
+        self.reads += 1
+        if isinstance(self.next, Exception):
+            raise self.next
+        return self.next
+
+    async def __aenter__(self):
+        self.running = asyncio.create_task(self.daemon.run())
+        await self.until(lambda: hasattr(self.daemon, "inboxes") and self.daemon.inboxes.live())
+        return self
+
+    async def __aexit__(self, *_):
+        self.daemon.stop.set()
+        await asyncio.wait_for(self.running, 60)
+
+    async def until(self, condition, timeout_seconds=60.0):
+        """Wait until *condition* holds, while the daemon runs."""
+        async with asyncio.timeout(timeout_seconds):
+            while not condition():
+                if self.running.done():
+                    self.running.result()
+                await asyncio.sleep(0.005)
+
+    async def reload(self, config):
+        """Ask for *config*; returns whether it was taken."""
+        self.next, reads, taken = config, self.reads, len(self.taken)
+        refusals = []
+        self.daemon.health.observe_config = lambda *, is_taken: refusals.append(is_taken)
+        self.daemon.ask_reload()
+        await self.until(lambda: self.reads > reads and refusals)
+        return len(self.taken) > taken
+
+
+def _rule(root, name, providers):
+    places = {part: root / name / part for part in ("inbox", "done", "failed")}
+    return FolderRule(name=name, providers=tuple(providers), rescan_seconds=0.5, **places)
+
+
+def _random_config(rng, root, port, rules):
+    config = make_config(
+        root,
+        rules={name: _rule(root, name, rng.sample(PROVIDERS, rng.randint(1, 3))) for name in rules},
+        providers={
+            name: ProviderConfig(
+                name=name,
+                type="openai",
+                concurrency=rng.randint(1, 3),
+                requests_per_minute=rng.choice([None, None, 6000.0]),
+                timeout_seconds=float(rng.randint(60, 62)),
+            )
+            for name in PROVIDERS
+        },
+        retry={"max_ambiguous": 1000, "give_up_after_seconds": 9e9},
+        hold=(0.01, 0.05),
+    )
+    host = rng.choice(["127.0.0.1", "0.0.0.0", None])  # a token is set
+    token = Secret("a token of sixteen", "test")
+    http = host and HttpConfig(listen=f"{host}:{port}", host=host, port=port, token=token)
+    return replace(config, http=http, log=LogConfig(level=rng.choice(["info", "debug"])))
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def _use_inboxes(rng, root, dropped, count):
+    """Drop files, rename some that may be in flight, and write others under their old names."""
+    for number in range(count):
+        inbox = root / rng.choice(RULES) / "inbox"
+        content = wav(200 + number)
+        dropped[digest(content)] += 1
+        (inbox / ".incoming").write_bytes(content)
+        (inbox / ".incoming").rename(inbox / f"{number % 40} {number}.wav")
+        waiting = sorted(inbox.glob("*.wav"))
+        if waiting and rng.random() < 0.4:
+            with contextlib.suppress(FileNotFoundError):
+                path = rng.choice(waiting)
+                path.rename(inbox / f"renamed {number}.wav")
+                again = wav(1000 + number)
+                dropped[digest(again)] += 1
+                path.write_bytes(again)
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("seed", "count"), [(1, 15), *(pytest.param(seed, 100, marks=pytest.mark.slow) for seed in (2, 3))]
+)
+async def test_reloads_under_load_lose_and_double_nothing(tmp_path, monkeypatch, seed, count):
+    """Rules, providers, limits, listener and logging come and go, files are renamed in flight: each file is
+    done once with its own transcript, was answered once, and nothing is left open.
+    """
+    rng, root, port = random.Random(seed), tmp_path, _free_port()
+    answered, dropped, vendors = Counter(), Counter(), []
+    for name in RULES:
+        (root / name / "inbox").mkdir(parents=True)
+
+    def make_provider(_config):
+        vendors.append(Vendor(rng, answered))
+        return vendors[-1]
+
+    everything = _random_config(rng, root, port, RULES)
+    async with Reloaded(monkeypatch, everything, make_provider) as house:
+        using = asyncio.create_task(_use_inboxes(rng, root, dropped, count * 8 // 5))
+        open_before = _open_files()
+        for _ in range(count):
+            rules = rng.sample(RULES, rng.randint(1, len(RULES)))
+            assert await house.reload(_random_config(rng, root, port, rules))
+        await using
+        assert await house.reload(everything)
+        await house.until(
+            lambda: not [path for name in RULES for path in (root / name / "inbox").glob("*.wav")]
+        )
+        await house.until(lambda: house.daemon.engine.in_flight == 0)
+        assert _open_files() < open_before + 40
+
+    assert all(vendor.is_closed for vendor in vendors)
+    done = [path for name in RULES for path in (root / name / "done").glob("*.wav")]
+    assert Counter(digest(path.read_bytes()) for path in done) == dropped
+    for path in done:
+        document = read_json(path.with_suffix(".json"))
+        assert document["source"]["sha256"] == digest(path.read_bytes())
+        assert (
+            document["source"]["file"] == path.name
+            or path.name.rsplit("-", 1)[0] in document["source"]["file"]
+        )
+    assert set(answered.values()) == {1}
+
+
+async def test_a_refused_reload_leaves_everything_as_it_was(tmp_path, monkeypatch):
+    """Neither listener, logging nor rules change, whatever the refusal comes from."""
+    port = _free_port()
+    rng = random.Random(3)
+    for name in RULES:
+        (tmp_path / name / "inbox").mkdir(parents=True)
+    config = _random_config(rng, tmp_path, port, RULES[:2])
+    config = replace(config, http=HttpConfig(listen=f"127.0.0.1:{port}", host="127.0.0.1", port=port))
+    async with Reloaded(monkeypatch, config, lambda _: ScriptedProvider()) as house:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            taken_port = other.getsockname()[1]
+            elsewhere = HttpConfig(listen=f"127.0.0.1:{taken_port}", host="127.0.0.1", port=taken_port)
+            wanted = _random_config(rng, tmp_path, port, RULES)
+            assert not await house.reload(replace(wanted, http=elsewhere))
+        assert not await house.reload(replace(wanted, state_dir=Path("/nowhere")))
+        assert not await house.reload(ConfigError((Problem("a mistake"),)))
+        assert not await house.reload(OSError("the disk"))
+        assert house.taken == []
+        assert house.daemon.config is config
+        assert set(house.daemon.inboxes.live()) == set(RULES[:2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port)
+        assert b" 200 " in await reader.readline()
+        writer.close()
+        (tmp_path / "rule0/inbox/call.wav").write_bytes(wav())
+        await house.until((tmp_path / "rule0/done/call.wav").exists)
+
+
+@pytest.mark.parametrize("error", [AmbiguousFailure("no_answer"), AudioRejected("no", status=415)])
+async def test_a_provider_that_leaves_while_an_attempt_fails_strands_no_file(tmp_path, monkeypatch, error):
+    """The attempt ends with the old provider; the file goes on with those that its rule has now."""
+    (tmp_path / "rule0/inbox").mkdir(parents=True)
+    gate = asyncio.Event()
+    old, new = ScriptedProvider([error], gate=gate), ScriptedProvider()
+    providers = {"old": old, "new": new}
+
+    def config_with(name):
+        settings = {name: ProviderConfig(name=name, type="openai", concurrency=4)}
+        return make_config(tmp_path, rules={"rule0": _rule(tmp_path, "rule0", [name])}, providers=settings)
+
+    async with Reloaded(monkeypatch, config_with("old"), lambda each: providers[each.name]) as house:
+        (tmp_path / "rule0/inbox/call.wav").write_bytes(wav())
+        await house.until(lambda: old.in_flight)
+        assert await house.reload(config_with("new"))
+        gate.set()
+        ends = "done" if isinstance(error, AmbiguousFailure) else "failed"
+        await house.until((tmp_path / "rule0" / ends / "call.wav").exists)
+
+    assert len(old.calls) == 1
+    assert len(new.calls) == (1 if ends == "done" else 0)
+
+
+async def test_a_rule_that_leaves_while_its_file_is_in_flight_ends_it_as_it_began(tmp_path, monkeypatch):
+    """The upload under way is filed where the old config says; nothing fails."""
+    for name in ("rule0", "rule1"):
+        (tmp_path / name / "inbox").mkdir(parents=True)
+    gate = asyncio.Event()
+    script = ScriptedProvider(gate=gate)
+
+    def config_with(*names):
+        rules = {name: _rule(tmp_path, name, ["main"]) for name in names}
+        return make_config(tmp_path, rules=rules)
+
+    async with Reloaded(monkeypatch, config_with("rule0", "rule1"), lambda _: script) as house:
+        (tmp_path / "rule0/inbox/call.wav").write_bytes(wav())
+        await house.until(lambda: script.in_flight)
+        assert await house.reload(config_with("rule1"))
+        gate.set()
+        await house.until(lambda: not house.daemon.engine.in_flight)
+        assert await house.reload(config_with("rule0", "rule1"))
+        await house.until((tmp_path / "rule0/done/call.wav").exists)
+
+    assert len(script.calls) == 1

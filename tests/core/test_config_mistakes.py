@@ -82,6 +82,12 @@ def test_what_makes_sense_is_let_be(tmp_path, more):
     assert said_of(BASE % f", {more}", tmp_path) == []
 
 
+def test_the_state_directory_takes_no_recordings(tmp_path):
+    """The queue's files and finished recordings do not share a folder."""
+    text = BASE % ", done: state" + "state_dir: state\n"
+    assert said_of(text, tmp_path) == [("folders.f.done", f"{tmp_path}/state is the state directory too")]
+
+
 def test_a_provider_that_is_listed_twice_is_refused(tmp_path):
     """Falling back to the same provider is no fallback."""
     text = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: [l, l]}}\n"
@@ -143,6 +149,16 @@ def test_a_token_that_can_be_guessed_is_refused(tmp_path, section):
             f"the {key} is shorter than 16 characters",
         )
     assert said_of(BASE % "" + section % "16characters_ok!", tmp_path) == []
+
+
+def test_a_missing_secret_is_told_beside_other_mistakes(tmp_path):
+    """What else is wrong in a section does not hide that its secret is missing."""
+    text = BASE % "" + "http: {listen: '0.0.0.0:80', root_path: x}\nnotify: {webhook: {url: 'http://a.b/'}}\n"
+    assert said_of(text, tmp_path) == [
+        ("http.listen", "a token is required to listen on 0.0.0.0"),
+        ("http.root_path", "'x' is not the path of a url"),
+        ("notify.webhook", "there is no secret"),
+    ]
 
 
 def test_a_heartbeat_without_encryption_is_warned_of(tmp_path):

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from dropscribe.config import params
 from dropscribe.config.credentials import find_api_key
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.field_types import section
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig
@@ -204,7 +203,3 @@ class _Builder:
 
 def _is_openai_itself(url: str | None) -> bool:
     return url is None or urlsplit(url).hostname == "api.openai.com"
-
-
-CONFIG = section(Config)
-"""The whole file as a type, for the schema and the reference."""

@@ -197,6 +197,10 @@ def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, str], do
     if _is_inside(real[config.state_dir], real[rule.inbox]):
         message = f"{config.state_dir} lies inside the inbox of '{rule.name}'"
         document.report(("state_dir",), message, "put it beside the inbox")
+    for key, folder in (("done", rule.done), ("failed", rule.failed)):
+        if real[folder] == real[config.state_dir]:
+            message = f"{folder} is the state directory too"
+            document.report(("folders", rule.name, key), message, "give each a folder of its own")
 
 
 def _check_links(rule: FolderRule, config: Config, document: Document) -> None:

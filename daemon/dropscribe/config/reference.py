@@ -28,6 +28,9 @@ The format is YAML 1.2: `no` is a string; `22:30` is not a number. Where true or
 ignored, so they can hold anchors. Relative paths begin at the config's folder, `~` is the home folder.
 `dropscribe check` names every mistake with its line.
 
+- **which file**: `-c`, else `$DROPSCRIBE_CONFIG`, else `./dropscribe.yaml` (only if it and its folder belong
+  to you or to root and nobody else may write there), else `$XDG_CONFIG_HOME/dropscribe/config.yaml`
+  (`~/.config/…`), else `/etc/dropscribe/config.yaml`
 - **duration**: seconds, or `500ms`, `30s`, `5m`, `2h`, `3d`, `1h30m`
 - **size**: bytes, or `25MB` (10⁶), `25MiB` (2²⁰), with K, M, G, T
 - `${NAME}` in a value is the environment variable, and an unset one is an error; `${NAME:-default}` is the

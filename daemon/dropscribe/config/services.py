@@ -194,7 +194,7 @@ def make_http(reader: Reader, path: KeyPath, data: Any) -> Any:
     host, port, socket = parse_listen(values.setdefault("listen", "127.0.0.1:8790"))
     token: Secret | None = values.get("token")
     _check_length(token, "token", path, document)
-    if token is None and socket is None and not is_loopback(host) and not document.has_problem_below(path):
+    if not (token or socket or is_loopback(host) or _is_refused("token", path, document)):
         message = f"a token is required to listen on {host}"
         document.report((*path, "listen"), message, "add token_file: PATH, or listen on 127.0.0.1")
     return HttpConfig(
@@ -246,7 +246,7 @@ def make_webhook(reader: Reader, path: KeyPath, data: Any) -> Any:
     warn_of_plain_http(document, (*path, "url"), values["url"], "the notifications travel unencrypted")
     _check_length(values.get("secret"), "secret", path, document)
     if "secret" not in values:
-        if not document.has_problem_below(path):
+        if not _is_refused("secret", path, document):
             hint = "add secret: ${NAME}, or secret_file: PATH"
             document.report(path, "there is no secret", hint, on_key=True)
         return MISSING
@@ -270,6 +270,11 @@ def _check_length(secret: Secret | None, name: str, path: KeyPath, document: Doc
         message = f"the {name} is shorter than {LEAST_TOKEN_CHARACTERS} characters"
         known = (*path, name)
         document.report(known if document.line_of(known) else (*path, f"{name}_file"), message, _RANDOM)
+
+
+def _is_refused(name: str, path: KeyPath, document: Document) -> bool:
+    """Whether the secret *name* is given in the section at *path*, and something is wrong with it."""
+    return document.has_problem((*path, name)) or document.has_problem((*path, f"{name}_file"))
 
 
 def _checked_urls(

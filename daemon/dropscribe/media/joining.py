@@ -43,6 +43,11 @@ class Answered:
     code: str = ""
     jumps: tuple[tuple[float, float], ...] = ()
 
+    @property
+    def sent_seconds(self) -> float:
+        """Length of its sound."""
+        return self.end - self.start - sum(jump for _, jump in self.jumps)
+
 
 def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()) -> Transcript:
     """The transcript of the whole.
@@ -58,7 +63,7 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         raise ValueError("no part has an answer")
     is_split = any(part.source.speaker is not None for part in parts)
     if len(parts) == 1 and not is_split:
-        return replace(first, warnings=tuple(dict.fromkeys([*first.warnings, *warnings])))
+        return _only(heard[0], first, seconds, warnings)
     numbered = not is_split and len(heard) > 1 and any(_has_speakers(part) for part in heard)
     moved = [_moved(part, number, numbered=numbered) for number, part in enumerate(heard, 1)]
     segments = [segment for each in moved for segment in each.segments]
@@ -76,7 +81,7 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         text=text,
         language=next((each.language for each in moved if each.language), None),
         duration=seconds,
-        sent_seconds=sum(part.end - part.start for part in heard),
+        sent_seconds=sum(part.sent_seconds for part in heard),
         segments=tuple(segments),
         words=tuple(words),
         attributes={key: value for each in reversed(moved) for key, value in each.attributes.items()},
@@ -86,6 +91,15 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         request_id=next((each.request_id for each in moved if each.request_id), None),
         raw={"pieces": [_raw(part) for part in parts]},
     )
+
+
+def _only(part: Answered, answer: Transcript, seconds: float, warnings: Sequence[str]) -> Transcript:
+    """The answer to a recording that was sent in one piece."""
+    told = tuple(dict.fromkeys([*answer.warnings, *warnings]))
+    if not part.start and not part.jumps:
+        return replace(answer, warnings=told)
+    moved = _moved(part, 1, numbered=False)
+    return replace(moved, warnings=told, duration=seconds, sent_seconds=part.sent_seconds)
 
 
 def _has_speakers(part: Answered) -> bool:

@@ -182,7 +182,7 @@ def describe(container: Any, head: bytes, tracks: tuple[int, ...]) -> Recording:
         container=_container_name(container.format.name, head),
         codec=context.name,
         channels=context.channels,
-        seconds=_seconds(container, stream),
+        seconds=None if container.options.get("ignore_length") else _seconds(container, stream),
         has_video=any(not _is_cover(video) for video in container.streams.video),
         recorded_at=recorded_at({**stream.metadata, **container.metadata}),
         tracks=tracks,
@@ -206,7 +206,10 @@ def _seconds(container: Any, stream: Any) -> float | None:
 
 
 def _is_cover(video: Any) -> bool:
-    return bool(video.disposition & av.stream.Disposition.attached_pic)
+    disposition = getattr(video, "disposition", None)  # PyAV has it from 14 on
+    if disposition is None:
+        return video.codec_context.name in {"mjpeg", "png"}
+    return bool(disposition & av.stream.Disposition.attached_pic)
 
 
 def recorded_at(metadata: Mapping[str, str]) -> str | None:

@@ -263,6 +263,8 @@ def _environment() -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)
     }
+    if "PYTHONPATH" in kept:  # the worker's working directory is another one
+        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
     return {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **kept}
 
 

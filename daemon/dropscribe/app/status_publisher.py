@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from dropscribe.core.errors import StoreError
 from dropscribe.queue.engine import Stats
 from dropscribe.service.live import write_live
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.rows_engine import RowsEngine
     from dropscribe.service.sd_notify import Notifier
 
+log = structlog.get_logger()
 
 _LIVE_GAP_SECONDS = 0.2
 _STATS_SECONDS = 4.0
@@ -88,11 +91,14 @@ class SelfReport:
         last: dict[str, Any] = {}
         while True:
             self._news.clear()
-            live = self._live()
-            if live != last:
-                write_live(self._config().state_dir, live)
-                last = live
-                self._notifier.status(self._words(live))
+            try:
+                live = self._live()
+                if live != last:
+                    write_live(self._config().state_dir, live)
+                    last = live
+                    self._notifier.status(self._words(live))
+            except Exception:  # a report that fails must not end the daemon
+                log.exception("status.not_written")
             await asyncio.sleep(_LIVE_GAP_SECONDS)
             await self._news.wait()
 

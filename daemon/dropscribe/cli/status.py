@@ -206,6 +206,9 @@ def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[
         yield f"folder {name} takes nothing new: {one_line(folder['reason'])}"
     if folder["hold"]:
         yield f"folder {name} is held: {_hold_words(folder['hold'], now)}"
+    for path in folder.get("idle_writers", ()):
+        words = "stays open for writing and is not written to; 'why FILE' tells more"
+        yield f"folder {name}: {one_line(path)} {words}"
     for key, words in _FILE_TROUBLES:
         if folder[key]:
             yield f"folder {name}: {plural(folder[key], 'file')} {words}"

@@ -45,6 +45,7 @@ class PublishRequest:
         group: The reserved names.
         files: (file name, content) of the sidecars, in order.
         token: Distinguishes hidden names of this store and job from all others.
+        ignores_writers: The audio is moved even while a process has it open for writing.
     """
 
     inbox: bytes
@@ -55,6 +56,7 @@ class PublishRequest:
     group: Group
     files: tuple[tuple[bytes, bytes], ...]
     token: str
+    ignores_writers: bool = False
 
     @property
     def audio(self) -> bytes:

@@ -91,6 +91,7 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
         "backlog": stats.backlog,
         "publishing": stats.publishing,
         "blocked": int(live.get("blocked", 0)),
+        "idle_writers": list(live.get("idle_writers", ())),
         "done": stats.done,
         "failed": stats.failed,
         "maybe_paid_twice": stats.maybe_paid_twice,

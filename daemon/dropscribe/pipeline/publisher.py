@@ -164,7 +164,7 @@ class Publisher:
             group=result.group,
             files=files_of(result),
             token=f"{self._token}-{job.id}",
-            ignores_writers=setup.rule(job.folder).settle_ignores_writers,
+            ignores_writers=runtime.rule(job.folder).settle_ignores_writers,
         )
 
     async def _put(self, job: Job, runtime: RuntimeConfig) -> bytes:

@@ -41,6 +41,8 @@ MISTAKES = [
         "folders.f.include",
         "'*.{wav,mp3}' has braces in it, which are not expanded",
     ),
+    ("include: '*.part'", "folders.f.include", "'*.part' matches only names that are never taken"),
+    ("include: ['*.wav', '.*']", "folders.f.include[1]", "'.*' matches only names that are never taken"),
     ("exclude: '*'", "folders.f.exclude", "everything is excluded: no file would ever be taken"),
     ("exclude: ['*.*']", "folders.f.exclude", "everything is excluded: no file would ever be taken"),
     (

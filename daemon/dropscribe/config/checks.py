@@ -13,7 +13,7 @@ from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.queue import check_queue
 from dropscribe.core.links import why_no_links
-from dropscribe.core.rules import KNOWN_SUFFIXES, reason_not_taken
+from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, reason_not_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,6 +150,7 @@ def _check_purposes(rule: FolderRule, real: dict[Path, str], document: Document)
         document.report(("folders", rule.name, key), message, "give each a folder of its own")
 
 
+_ANY_NAME = Taking(("*",), (), recursive=True)
 _SAMPLE_STEMS = ("a", "A", "0", "call 1", "2026-01-01", "call-20260101-120000", "01")
 
 
@@ -162,7 +163,7 @@ def _check_patterns(rule: FolderRule, document: Document) -> None:
         for index, pattern in enumerate(patterns):
             path: KeyPath = ("folders", rule.name, key)
             path = (*path, index) if is_list else path
-            if why := _why_no_match(pattern):
+            if why := _why_no_match(pattern) or (_why_never_taken(pattern) if key == "include" else None):
                 document.report(path, f"'{pattern}' {why[0]}", why[1])
     if not document.has_problem_below(("folders", rule.name, "exclude")) and _takes_nothing(rule):
         path = ("folders", rule.name, "exclude")
@@ -181,6 +182,13 @@ def _why_no_match(pattern: str) -> tuple[str, str] | None:
     if pattern.startswith("/") or "//" in pattern:
         return "is an absolute path, and names are relative to the inbox", "leave out the inbox's own path"
     return None
+
+
+def _why_never_taken(pattern: str) -> tuple[str, str] | None:
+    """The same for a pattern of names that no rule takes, tried on one name that it matches."""
+    sample = re.sub(r"[*?]+", "a", pattern)
+    reason = None if "[" in pattern else _ANY_NAME.reason_not_taken(sample.encode())
+    return ("matches only names that are never taken", reason) if reason else None
 
 
 def _takes_nothing(rule: FolderRule) -> bool:

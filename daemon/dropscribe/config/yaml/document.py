@@ -99,9 +99,11 @@ class Document:
         self.variables: dict[Path, tuple[str, ...]] = {}
         self._environ = environ
         self._flawed: set[Path] = set()
+        self._flawed_below: set[Path] = set()
         self._lines = split_lines(text)
         self._places: dict[Path, Place] = {}
-        self._secrets: list[Span] = []
+        self._secrets: set[Span] = set()
+        self._secrets_by_line: dict[int, list[Span]] = {}
         self._references: dict[Path, str] = {}
         try:
             root, flaws = parse_yaml(text)
@@ -110,10 +112,12 @@ class Document:
         self.data = self._top_level(root)
         self.problems += [self._at(flaw.span, flaw.message, flaw.hint) for flaw in flaws]
 
-    def problem(
+    def report(
         self, path: Path, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
-    ) -> Problem:
-        """A problem at *path*, or at the nearest thing around it that is written down."""
+    ) -> None:
+        """Add a problem at *path*, or at the nearest place around it that is written down."""
+        self._flawed.add(path)
+        self._flawed_below.update(path[:length] for length in range(len(path) + 1))
         known = path
         while known and known not in self._places:
             known = known[:-1]
@@ -124,14 +128,7 @@ class Document:
             span = place.key
         else:
             span = place.value
-        return self._at(span, message, hint, dotted(path), warning=warning)
-
-    def report(
-        self, path: Path, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
-    ) -> None:
-        """Add :meth:`problem` to `problems`."""
-        self._flawed.add(path)
-        self.problems.append(self.problem(path, message, hint, on_key=on_key, warning=warning))
+        self.problems.append(self._at(span, message, hint, dotted(path), warning=warning))
 
     def has_problem(self, path: Path) -> bool:
         """Whether something was reported at exactly *path*."""
@@ -139,7 +136,7 @@ class Document:
 
     def has_problem_below(self, path: Path) -> bool:
         """Whether something was reported at *path* or inside it."""
-        return any(flawed[: len(path)] == path for flawed in self._flawed)
+        return path in self._flawed_below
 
     def line_of(self, path: Path) -> int:
         """The line of the key at *path*, or 0."""
@@ -201,8 +198,10 @@ class Document:
         if isinstance(value, list):
             return [self._data_of((*path, index), None, item) for index, item in enumerate(value)]
         written = node.anchored or node.span
-        if self._may_be_secret(path, written):
-            self._secrets.append(written)
+        if self._may_be_secret(path, written) and written not in self._secrets:
+            self._secrets.add(written)
+            for number in range(written.line, written.end_line + 1):
+                self._secrets_by_line.setdefault(number, []).append(written)
         return self._with_variables(path, value) if isinstance(value, str) else value
 
     def _with_variables(self, path: Path, text: str) -> str:
@@ -243,11 +242,10 @@ class Document:
         )
 
     def _masked(self, number: int, line: str) -> str:
-        for span in self._secrets:
-            if span.line <= number <= span.end_line:
-                start = span.column - 1 if number == span.line else 0
-                end = span.end_column - 1 if number == span.end_line else len(line)
-                line = line[:start] + "*" * (end - start) + line[end:]
+        for span in self._secrets_by_line.get(number, ()):
+            start = span.column - 1 if number == span.line else 0
+            end = span.end_column - 1 if number == span.end_line else len(line)
+            line = line[:start] + "*" * (end - start) + line[end:]
         return line
 
     def _of_broken_text(self, flaw: Flaw) -> Problem:

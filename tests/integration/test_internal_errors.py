@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -101,11 +102,13 @@ async def test_a_bug_before_anything_is_sent_ends_the_file_after_three_tries(tmp
 
 async def test_a_stored_answer_that_cannot_be_rendered_after_a_restart_ends(tmp_path, monkeypatch):
     """The transcript is in the row and a newer version cannot render it: the file fails, unsent."""
-    script = ScriptedProvider()
+    script = ScriptedProvider(gate=asyncio.Event())
     config = make_config(tmp_path)
-    (tmp_path / "done").write_text("in the way")
     async with House(config, {"main": script}) as house:
         await house.drop("call.wav")
+        await house.until(lambda: script.in_flight)
+        (tmp_path / "done").write_text("in the way")
+        script.gate.set()
         await house.until(lambda: house.engine.closed_reason("calls"))
     (tmp_path / "done").unlink()
     monkeypatch.setitem(results.RENDERERS, "txt", lambda document: document["no such key"])

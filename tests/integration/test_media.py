@@ -332,6 +332,21 @@ async def test_paid_pieces_outlive_a_crash(tmp_path):
     assert len(transcript.segments) == 3
 
 
+async def test_the_rate_of_a_provider_holds_for_the_pieces_of_all_recordings(tmp_path):
+    """Two recordings of three pieces each, at five requests a minute: the sixth waits."""
+    settings = ProviderConfig(
+        name="main", type="openai", concurrency=2, requests_per_minute=5.0, max_duration_seconds=10.0
+    )
+    config = make_config(tmp_path, providers={"main": settings}, prepare="when_needed")
+    provider = Listening()
+    async with House(config, {"main": provider}) as house:
+        for name in ("one.wav", "two.wav"):
+            await house.drop(name, write_wav(tmp_path / "x.wav", three_parts()))
+        await house.until(lambda: len(provider.heard) == 5, 60.0)
+        assert house.engine._gate.start_in("main") > 1
+        assert len(provider.heard) == 5
+
+
 async def test_an_answer_that_the_disk_refuses_is_still_an_answer(house_of, tmp_path, monkeypatch):
     """Where a piece's answer cannot be kept, the next is sent, and nothing is paid for twice."""
     provider = Listening()

@@ -138,7 +138,7 @@ class House:
         self.engine = open_engine(self.config, self.own_store, retry_limits(self.config))
         self.store = self.engine.store
         self.pipeline = Pipeline(
-            build_runtime(self.config, self.providers),
+            build_runtime(self.config, self.providers, self.engine),
             self.engine,
             self.lookout,
             self.listener,

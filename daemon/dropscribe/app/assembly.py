@@ -41,14 +41,15 @@ def retry_limits(config: Config) -> RetryLimits:
     )
 
 
-def build_runtime(config: Config, providers: Mapping[str, Provider]) -> RuntimeConfig:
+def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engine) -> RuntimeConfig:
     """Everything that the pipeline takes from *config*, as one immutable value.
 
     Args:
         providers: Each provider that a rule names.
+        queue: Its rate limits hold for the pieces of long recordings too.
     """
     decorated: dict[tuple[str, str], Provider] = {}
-    add_fitted_providers(config, providers, decorated)
+    add_fitted_providers(config, providers, decorated, queue.wait_for_turn)
     add_link_providers(config, providers, decorated)  # last: a link passes by what is done to recordings
     digests = {
         (rule.name, name): settings_digest(rule, config.providers[name])

@@ -135,7 +135,7 @@ class Daemon:
         used = dict.fromkeys(name for rule in config.folders.values() for name in rule.providers)
         providers = {name: self.make_provider(config.providers[name]) for name in used}
         self.pipeline = Pipeline(
-            build_runtime(config, providers),
+            build_runtime(config, providers, self.engine),
             self.engine,
             self.inboxes,
             self.reporter,

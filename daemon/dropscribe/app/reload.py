@@ -92,7 +92,7 @@ class Reloader:
             if getattr(config, name) != getattr(old.config, name):
                 message = f"{name} cannot change while the daemon runs: restart it"
                 raise ConfigError((Problem(message, file=str(config.path or ""), path=name),))
-        new = build_runtime(config, self._providers(config, old))
+        new = build_runtime(config, self._providers(config, old), daemon.engine)
         inboxes = await daemon.inboxes.prepare(watched_rules(config))
         try:
             await mark_first_starts(daemon.engine, config)

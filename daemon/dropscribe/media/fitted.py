@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule, ProviderConfig
     from dropscribe.core.params import ParamValue
     from dropscribe.files.audio import AudioFile
+    from dropscribe.media.sending import WaitForTurn
     from dropscribe.media.spool import Spool
     from dropscribe.native.decoder import Survey
     from dropscribe.native.recording import Recording
@@ -44,6 +45,7 @@ class FittedProvider:
     config: ProviderConfig
     rule: FolderRule
     spool: Spool
+    wait_for_turn: WaitForTurn | None = None
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Make *audio* fit and have it transcribed, in pieces where it must be.
@@ -84,7 +86,7 @@ class FittedProvider:
         fit = decide_fit(self.rule, self.config, measured, decoding.audio.size_bytes, sources)
         if fit is None:
             return await self._as_it_is(decoding.audio, params)
-        sending = PieceByPiece(self.inner, self.config, self.spool, decoding, fit)
+        sending = PieceByPiece(self.inner, self.config, self.spool, decoding, fit, self.wait_for_turn)
         return await sending.transcribe(params, measured.seconds, surveys)
 
     async def _as_it_is(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:

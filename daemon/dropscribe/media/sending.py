@@ -6,14 +6,13 @@ not paid for again; a piece that the provider refuses is named as missing, unles
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import itertools
 import json
 import math
 import os
-import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,7 +26,7 @@ from dropscribe.media.joining import Answered, join
 from dropscribe.native.decoder import WINDOW_SECONDS, PieceOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.params import ParamValue
@@ -40,22 +39,29 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+WaitForTurn = Callable[[str], Awaitable[None]]
+
 LAST_PIECE_SECONDS = 3600.0
 """For what room is asked where nothing limits a piece; a longer one meets a full disk later."""
 
 
 @dataclass(slots=True)
 class PieceByPiece:
-    """One attempt."""
+    """One attempt.
+
+    Attributes:
+        wait_for_turn: Waits until a named provider's rate allows another request; None does not wait.
+    """
 
     provider: Provider
     config: ProviderConfig
     spool: Spool
     decoding: Decoding
     fit: Fit
+    wait_for_turn: WaitForTurn | None = None
     _parts: list[Answered] = field(default_factory=list)
     _refusal: AudioRejected | None = None
-    _sent_at: float = 0.0
+    _has_sent: bool = False
 
     async def transcribe(
         self, params: Mapping[str, ParamValue], seconds: float | None, surveys: Mapping[int, Survey]
@@ -162,10 +168,9 @@ class PieceByPiece:
 
     async def _keep_pace(self) -> None:
         """The first piece has waited for its turn in the queue; the others wait here."""
-        if self.config.requests_per_minute and self._sent_at:
-            gap_seconds = 60 / self.config.requests_per_minute
-            await asyncio.sleep(max(0.0, self._sent_at + gap_seconds - time.monotonic()))
-        self._sent_at = time.monotonic()
+        if self._has_sent and self.wait_for_turn is not None:
+            await self.wait_for_turn(self.config.name)
+        self._has_sent = True
 
     def _key(self, params: Mapping[str, ParamValue], source: Source, cuts: list[float], number: int) -> str:
         """A digest of all that shapes the answer to one piece, its source's content aside."""

@@ -110,6 +110,14 @@ class Admission:
         """A request of *job* counts towards its provider's pace."""
         self._pace(job.provider).started(time.monotonic())
 
+    def start_in(self, provider: str) -> float:
+        """Seconds until one more request to *provider* may start; 0 counts it as started now."""
+        pace, now = self._pace(provider), time.monotonic()
+        if pace.allowance(now) > 0:
+            pace.started(now)
+            return 0.0
+        return max(0.001, (pace.next_at(now) or now) - now)
+
     def close(self, folder: str, cause: str, reason: str) -> None:
         """Claim nothing of *folder* until every *cause* has opened it again."""
         self._closed.setdefault(folder, {})[cause] = reason

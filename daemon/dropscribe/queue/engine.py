@@ -221,6 +221,10 @@ class Engine(Protocol):
         """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
         ...
 
+    async def wait_for_turn(self, provider: str) -> None:
+        """Wait until *provider*'s rate allows one more request of an attempt that runs, and count it."""
+        ...
+
     def close_folder(self, folder: str, cause: str, reason: str) -> None:
         """Feed nothing more of *folder* until every *cause* has opened it again (inbox away, done full).
 

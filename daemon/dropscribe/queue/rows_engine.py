@@ -250,6 +250,11 @@ class RowsEngine(abc.ABC):
         """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
         self._gate.slow(provider, seconds)
 
+    async def wait_for_turn(self, provider: str) -> None:
+        """See the seam."""
+        while wait_seconds := self._gate.start_in(provider):  # noqa: ASYNC110  # for time itself
+            await asyncio.sleep(wait_seconds)
+
     def close_folder(self, folder: str, cause: str, reason: str) -> None:
         """Claim nothing of *folder* until every *cause* has opened it again (inbox away, done full)."""
         self._gate.close(folder, cause, reason)

@@ -301,6 +301,17 @@ def slow(db: Connection, provider: str, until: float) -> None:
     )
 
 
+def reserve_start(db: Connection, lane: ProviderLimits, now: float) -> float:
+    """When one more request of an attempt that runs may start, behind those of all nodes."""
+    gap_seconds = 60.0 / lane.requests_per_minute if lane.requests_per_minute else 0.0
+    row = db.execute(
+        "INSERT INTO paces (provider, next_at) VALUES (?, ?) ON CONFLICT (provider) DO UPDATE"
+        " SET next_at = greatest(paces.next_at, paces.slow_until, ?) + ? RETURNING next_at",
+        (lane.provider, now + gap_seconds, now, gap_seconds),
+    ).fetchone()
+    return float(row[0]) - gap_seconds
+
+
 def draw_kept(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
     """The job that a publishing ticket stands for; None where it is void."""
     db.execute(f"UPDATE jobs SET node = ? WHERE id = ? AND ticket = ? AND {_KEPT}", (node, job_id, ticket))

@@ -60,20 +60,10 @@ _TOGETHER_SECONDS = 0.02
 class ClusterEngine(RowsEngine):
     """One node of a cluster; see :class:`dropscribe.queue.engine.Engine`.
 
-    Args:
-        store: Open, and this engine's alone.
-        draws: This node's workers.
-        limits: Used for the order after a crash.
-        node: As it introduces itself; the role watch draws nothing.
+    *draws* are this node's workers; a *node* of the role watch draws nothing.
     """
 
-    def __init__(
-        self,
-        store: ClusterStore,
-        draws: WorkerPool,
-        limits: RetryLimits,
-        node: Node,
-    ) -> None:
+    def __init__(self, store: ClusterStore, draws: WorkerPool, limits: RetryLimits, node: Node) -> None:
         super().__init__(store, limits)
         self._cluster = store
         self._draws = draws
@@ -181,6 +171,13 @@ class ClusterEngine(RowsEngine):
         super().pause_provider(provider, seconds)
         until = self.now() + seconds
         self._cluster.post(lambda db: dispatch.slow(db, provider, until))
+
+    async def wait_for_turn(self, provider: str) -> None:
+        """See the seam: behind the requests of all nodes."""
+        lane = self._gate.plan.providers.get(provider)
+        if lane is not None and lane.requests_per_minute:
+            starts_at = await self._durably(lambda db: dispatch.reserve_start(db, lane, self.now()))
+            await asyncio.sleep(max(0.0, starts_at - self.now()))
 
     def probe_now(self, scope: Scope) -> None:
         """See the base."""

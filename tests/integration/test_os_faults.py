@@ -117,7 +117,7 @@ async def walk_through(root, faults, number, way, count):
     ("error", "way"),
     [
         *((error, way) for error in ERRORS for way in ("rename", "copy")),
-        *((error, way) for error in ("ENOSPC", "EIO") for way in ("plain", "bare")),
+        *((error, way) for error in ("ENOSPC", "EIO") for way in ("plain", "bare", "plainest")),
     ],
 )
 async def test_a_call_that_fails_once_costs_nothing(memory_path, faults, error, way):

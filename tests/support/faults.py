@@ -21,7 +21,7 @@ from dropscribe.publish import filing, free_names, moving
 from support.house import House, make_config
 
 CALLS = frozenset(
-    {"open", "write", "pread", "fsync", "link", "unlink", "rename", "mkdir", "mknod", "rmdir"}
+    {"open", "write", "pread", "fsync", "link", "unlink", "rename", "mkdir", "symlink", "rmdir"}
     | {"stat", "lstat", "fstat", "utime", "fchown", "fchmod", "renameat2"}
 )
 """What may fail, by the name that the house calls it by."""
@@ -126,9 +126,10 @@ WAYS = {
     "copy": {"renameat2": errno.EXDEV},
     "plain": {"renameat2": errno.EINVAL},
     "bare": {"renameat2": errno.EINVAL, "link": errno.EPERM},
+    "plainest": {"renameat2": errno.EINVAL, "link": errno.EPERM, "symlink": errno.EPERM},
 }
 """How a file gets to done: by renameat2; copied; on a file system without RENAME_NOREPLACE; and on one that
-has no links either."""
+has no links either; and on one without symbolic links."""
 
 
 def mount(*arguments):

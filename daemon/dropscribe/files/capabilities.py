@@ -15,7 +15,6 @@ import enum
 import errno
 import os
 import secrets
-import stat
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,8 +42,9 @@ class Move(enum.Enum):
     NOREPLACE = "a rename that never replaces"
     LINK = "a hard link, then the old name is removed"
     REFUSING = "a rename that the server refuses where the name is taken"
-    PLACEHOLDER = "a rename over an empty file that takes the name first"
-    NONE = "none that never overwrites"
+    PLACEHOLDER = "a rename over a symbolic link that takes the name first"
+    CHECKED = "a look at the name, then a rename: a file that comes between the two is overwritten"
+    NONE = "none that works"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Capabilities:
     @property
     def is_safe(self) -> bool:
         """Whether new names can be given without ever overwriting a file."""
-        return self.move is not Move.NONE
+        return self.move not in {Move.CHECKED, Move.NONE}
 
     def __str__(self) -> str:
         return f"{self.file_system}: {self.move.value}"
@@ -174,8 +174,10 @@ def _try_all(folder: int, mount: Mount) -> Capabilities:
         move = Move.LINK
     elif _renames_only_to_free_names(folder, b"plain", _rename):
         move = Move.REFUSING
-    elif _replaces_placeholder(folder):
+    elif _replaces_links(folder):
         move = Move.PLACEHOLDER
+    elif _renames(folder):
+        move = Move.CHECKED
     else:
         move = Move.NONE
     return Capabilities(mount.name, links, same_inode, move)
@@ -199,21 +201,17 @@ def _renames_only_to_free_names(
     return stat_at(folder, moved) is not None and _size(folder, b"taken") == before
 
 
-def _replaces_placeholder(folder: int) -> bool:
+def _renames(folder: int) -> bool:
+    _create(folder, b"old")
+    return _works(lambda: _rename(folder, b"old", folder, b"new"), folder, b"new")
+
+
+def _replaces_links(folder: int) -> bool:
     _create(folder, b"whole")
     with contextlib.suppress(OSError):
-        make_placeholder(folder, b"placeholder")
+        os.symlink(b"nowhere", b"placeholder", dir_fd=folder)
         _rename(folder, b"whole", folder, b"placeholder")
     return stat_at(folder, b"whole") is None and _size(folder, b"placeholder") == len(b"whole")
-
-
-def make_placeholder(folder: int, name: bytes) -> None:
-    """Take *name* by an empty file, without opening it: its late close could truncate what replaces it.
-
-    Raises:
-        FileExistsError: The name is taken.
-    """
-    os.mknod(name, stat.S_IFREG | 0o600, dir_fd=folder)
 
 
 def _works(call: Callable[[], None], folder: int, made: bytes) -> bool:

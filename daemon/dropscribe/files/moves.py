@@ -24,7 +24,6 @@ from dropscribe.files.capabilities import (
     CAPABILITY_ERRORS,
     Move,
     forget_capabilities,
-    make_placeholder,
     rename_noreplace,
 )
 from dropscribe.files.crashpoint import reached
@@ -49,8 +48,8 @@ class FileName(NamedTuple):
     name: bytes
 
     def status(self) -> os.stat_result | None:
-        """What stands there, no link followed; None where nothing does."""
-        return stat_at(self.folder, self.name)
+        """What stands there, no link followed, past the kernel's cache; None where nothing does."""
+        return None if fresh_status(self) is None else stat_at(self.folder, self.name)
 
     def unlink(self) -> None:
         """Remove the name, if it is there."""
@@ -105,6 +104,12 @@ def _set_times(name: FileName, atime_ns: int, mtime_ns: int) -> None:
     os.utime(name.name, ns=(atime_ns, mtime_ns), dir_fd=name.folder, follow_symlinks=False)
 
 
+def _statx(name: FileName, buffer: ctypes.Array[ctypes.c_char]) -> int:
+    """statx(2) with AT_STATX_FORCE_SYNC; the errno, or 0."""
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_FORCE_SYNC
+    return ctypes.get_errno() if _libc.statx(name.folder, name.name, flags, _STATX_BASIC, buffer) else 0
+
+
 class FreshStatus(NamedTuple):
     """What the server says of a name, past the kernel's cache."""
 
@@ -115,11 +120,13 @@ class FreshStatus(NamedTuple):
 def fresh_status(name: FileName) -> FreshStatus | None:
     """Ask the file system itself, as a stat on NFS or FUSE may not; None where nothing is there."""
     buffer = ctypes.create_string_buffer(_STATX_BYTES)
-    flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_FORCE_SYNC
-    if _libc.statx(name.folder, name.name, flags, _STATX_BASIC, buffer):
-        number = ctypes.get_errno()
-        if number == errno.ENOENT:
-            return None
+    number = _statx(name, buffer)
+    if number == errno.EIO:
+        # What FUSE says where a name has become a file of another kind; its cache is empty by now.
+        number = _statx(name, buffer)
+    if number == errno.ENOENT:
+        return None
+    if number:
         raise OSError(number, os.strerror(number), os.fsdecode(name.name))
     (size_bytes,) = struct.unpack_from("<Q", buffer, _STATX_SIZE_OFFSET)
     (access_seconds,) = struct.unpack_from("<q", buffer, _STATX_ATIME_OFFSET)
@@ -185,21 +192,22 @@ def _move_by_link(source: FileName, target: FileName, _aside: bytes) -> None:
     )
 
 
-def _move_refusing(source: FileName, target: FileName, _aside: bytes) -> None:
+def _move_checked(source: FileName, target: FileName, _aside: bytes) -> None:
     if fresh_status(target) is not None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(target.name))
     rename(source, target)
 
 
 def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> None:
-    """Take the name by an empty file and a hidden mark that says whose it is; then rename over it."""
-    mark = _placeholder_mark(target, aside)
-    if not _is_own_placeholder(target, mark):
-        make_placeholder(*target)
-        try:
-            make_placeholder(*mark)
-        except OSError:
-            target.unlink()
+    """Take the name by a symbolic link whose text is the caller's alone, then rename over it.
+
+    An empty file would do as well, but for file systems that write an opened file back long after its
+    close, under the name that it had: they would truncate what has replaced it.
+    """
+    try:
+        os.symlink(aside, target.name, dir_fd=target.folder)
+    except OSError:
+        if not _is_placeholder(target, aside):
             raise
     try:
         rename(source, target)
@@ -208,43 +216,34 @@ def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> 
         if error.errno in _REFUSALS:
             free_placeholder(target, aside)
         raise
-    mark.unlink()
 
 
-def _placeholder_mark(target: FileName, aside: bytes) -> FileName:
-    return target.beside(aside + b".taken")
-
-
-def _is_own_placeholder(target: FileName, mark: FileName) -> bool:
-    if mark.status() is None:
-        return False
-    status = fresh_status(target)
-    return status is not None and status.size_bytes == 0
+def _is_placeholder(target: FileName, aside: bytes) -> bool:
+    try:
+        return os.readlink(target.name, dir_fd=target.folder) == aside
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP, errno.ENOSYS}:
+            return False
+        raise
 
 
 def free_placeholder(target: FileName, aside: bytes) -> None:
-    """Remove the empty file by which :func:`move_new` took the name of *target*, if it stands there."""
-    mark = _placeholder_mark(target, aside)
-    if _is_own_placeholder(target, mark):
+    """Remove the link by which :func:`move_new` took the name of *target*, if it stands there."""
+    if _is_placeholder(target, aside):
         target.unlink()
-    mark.unlink()
-
-
-def forget_placeholder(target: FileName, aside: bytes) -> None:
-    """Remove the mark of a placeholder whose name has its file by now."""
-    _placeholder_mark(target, aside).unlink()
 
 
 def _refuse(_source: FileName, target: FileName, _aside: bytes) -> None:
-    reason = "the file system has no way to give a file a name without overwriting another one"
+    reason = "the file system has no way to rename or link a file"
     raise OSError(errno.EOPNOTSUPP, reason, os.fsdecode(target.name))
 
 
 _MOVES: dict[Move, Callable[[FileName, FileName, bytes], None]] = {
     Move.NOREPLACE: _move_by_flag,
     Move.LINK: _move_by_link,
-    Move.REFUSING: _move_refusing,
+    Move.REFUSING: _move_checked,
     Move.PLACEHOLDER: _move_over_placeholder,
+    Move.CHECKED: _move_checked,
     Move.NONE: _refuse,
 }
 _REFUSALS = frozenset(

@@ -18,10 +18,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from dropscribe.files.beneath import READ, closing, sync
-from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabilities, make_placeholder
+from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabilities
 from dropscribe.files.moves import (
     FileName,
-    forget_placeholder,
     free_placeholder,
     move_new,
     remove_aside,
@@ -63,6 +62,10 @@ class OwnFile:
             return self._hidden.status() is not None and same_file(self._hidden, self._place, self._can)
         return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self._place)
 
+    def is_like(self) -> bool:
+        """Whether the file at the final name has the same content, whoever made it."""
+        return self._is_at(self._place)
+
     def _is_at(self, name: FileName) -> bool:
         return digest_at(name) == self._sha256
 
@@ -85,8 +88,12 @@ class OwnFile:
                 self._hidden.unlink()
             raise
         if not self._can.links:
-            make_placeholder(*self._mark)
+            self._make_mark()
             sync(self._mark.folder)
+
+    def _make_mark(self) -> None:
+        with closing(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder)):
+            pass
 
     def place(self) -> None:
         """Give the file its final name; the name is not synced.
@@ -137,7 +144,6 @@ class OwnFile:
         self._hidden.unlink()
         if not self._can.links:
             self._mark.unlink()
-            forget_placeholder(self._place, self._aside)
 
 
 def digest_at(name: FileName) -> str:

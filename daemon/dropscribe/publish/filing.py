@@ -21,7 +21,7 @@ from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import make_folder, make_root, open_folder, open_root, sync
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
-from dropscribe.files.moves import FileName, forget_placeholder, free_placeholder
+from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.permissions import Permissions
 from dropscribe.publish.moving import check_source, finish_copy, is_moved, move_audio
 from dropscribe.publish.publication import NameTaken, WriterCameBack
@@ -169,9 +169,18 @@ class PublishOperation:
             self._is_writing = False
         elif is_moved(request, self.source, target, can):
             self._is_moved = True
+            self._write_missing(target, can)
             finish_copy(request, self.source, target, can)
         else:
             raise missing
+
+    def _write_missing(self, target: int, can: Capabilities) -> None:
+        """Write again what was withdrawn while the audio did not show where it stands."""
+        try:
+            permissions = Permissions.of_sidecar(target, self._request.group.audio)
+        except FileNotFoundError:
+            return  # its reader was quick
+        write_sidecars(self._request, target, can, permissions, missing_alone=True)
 
     def _source(self) -> int:
         if self.source is None:
@@ -191,8 +200,6 @@ class PublishOperation:
         """Remove the hidden names: the group stands."""
         if self.target is not None:
             finish_sidecars(self._request, self.target, self._can)
-            if self._can.move is Move.PLACEHOLDER:
-                forget_placeholder(FileName(self.target, self._request.group.audio), self._request.aside)
 
     def fail(self, error: Exception) -> None:
         """End the publication; withdraw the sidecars where no audio will come to stand beside them."""

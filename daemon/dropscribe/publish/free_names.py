@@ -83,7 +83,7 @@ def check_destination(root: bytes) -> None:
     """Check, before anything is paid for, that files can be put below *root*; it is not made.
 
     Raises:
-        OSError: Nothing can be made there, or no file can get a name there without overwriting another.
+        OSError: Nothing can be made there, or no file can be given a name there.
     """
     try:
         folder = open_root(root)
@@ -95,5 +95,5 @@ def check_destination(root: bytes) -> None:
         return
     with closing(folder):
         if capabilities_of(folder).move is Move.NONE:
-            reason = "no file can be given a name there without overwriting another one"
+            reason = "no file can be renamed or linked there"
             raise OSError(errno.EOPNOTSUPP, reason, os.fsdecode(root))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
-from dropscribe.files.beneath import READ, stat_at, sync
+from dropscribe.files.beneath import READ, sync
 from dropscribe.files.capabilities import trusts_leases
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.lease import held_lease
@@ -34,7 +34,7 @@ def check_source(request: PublishRequest, folder: int) -> None:
         AudioMissing: Nothing stands there.
         AudioChanged: Something else does.
     """
-    status = stat_at(folder, request.source_name)
+    status = FileName(folder, request.source_name).status()
     if status is None:
         raise AudioMissing(request.path, "nothing is there")
     if not request.is_audio(snapshot_of(status)):
@@ -59,10 +59,13 @@ def is_moved(request: PublishRequest, source: int | None, target: int, can: Capa
         return False
     if request.stable_inodes and request.is_audio_at(place):
         return True
-    if request.sha256:
-        return digest_at(place) == request.sha256
-    # It was never read: sidecars that are ours say whose the audio beside them is.
-    return all(sidecar.is_placed() for sidecar, _ in request.sidecars(target, can))
+    if request.sha256 and digest_at(place) != request.sha256:
+        return False
+    is_gone = source is None or FileName(source, request.source_name).status() is None
+    if request.sha256 and is_gone:
+        return True
+    # Sidecars that are ours say whose the audio beside them is.
+    return all(sidecar.is_placed() or sidecar.is_like() for sidecar, _ in request.sidecars(target, can))
 
 
 def move_audio(

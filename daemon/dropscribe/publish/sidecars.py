@@ -6,36 +6,51 @@ from typing import TYPE_CHECKING
 
 from dropscribe.files.beneath import sync
 from dropscribe.files.crashpoint import reached
+from dropscribe.files.moves import FileName
 from dropscribe.files.own_file import write_all
 from dropscribe.publish.publication import NameTaken
 
 if TYPE_CHECKING:
     from dropscribe.files.capabilities import Capabilities
+    from dropscribe.files.own_file import OwnFile
     from dropscribe.files.permissions import Permissions
     from dropscribe.publish.publication import PublishRequest
 
 
-def write_sidecars(request: PublishRequest, folder: int, can: Capabilities, permissions: Permissions) -> None:
+def write_sidecars(
+    request: PublishRequest,
+    folder: int,
+    can: Capabilities,
+    permissions: Permissions,
+    *,
+    missing_alone: bool = False,
+) -> None:
     """Write the sidecars that are not there yet into the open target *folder*; names are not synced.
+
+    Args:
+        missing_alone: The audio stands there already: what has one of the names keeps it.
 
     Raises:
         NameTaken: One of the names is somebody else's.
     """
     for (sidecar, content), (name, _) in zip(request.sidecars(folder, can), request.files, strict=True):
-        if sidecar.is_placed():
+        if sidecar.is_placed() or (missing_alone and FileName(folder, name).status() is not None):
             continue
-
-        def fill(descriptor: int, content: bytes = content) -> None:
-            write_all(descriptor, content)
-            permissions.apply(descriptor)
-
-        sidecar.write(fill)
-        reached("sidecar_written")
+        _write_one(sidecar, content, permissions)
         try:
             sidecar.place()
         except FileExistsError:
             raise NameTaken(request.group.path(name)) from None
         reached("sidecar_linked")
+
+
+def _write_one(sidecar: OwnFile, content: bytes, permissions: Permissions) -> None:
+    def fill(descriptor: int) -> None:
+        write_all(descriptor, content)
+        permissions.apply(descriptor)
+
+    sidecar.write(fill)
+    reached("sidecar_written")
 
 
 def withdraw_sidecars(request: PublishRequest, folder: int, can: Capabilities) -> None:

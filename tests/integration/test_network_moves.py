@@ -1,0 +1,121 @@
+"""Publishing on file systems that lack this or that, and on which answers get lost after the call.
+
+A pass-through of the tests' own stands for sshfs, rclone, bindfs and others: no links, no RENAME_NOREPLACE,
+two inode numbers for two names, closes that are written back late.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import pytest
+
+from dropscribe.core.errors import AudioChanged, AudioMissing, PublishError
+from dropscribe.files import beneath, capabilities
+from dropscribe.files.capabilities import Move
+from dropscribe.files.lease import ignore_sigio
+from dropscribe.publish.filing import publish
+from dropscribe.publish.publication import NameTaken
+from support.house import tree
+from support.lossy_fuse import mounted_lossy
+from support.publications import publication_of
+
+KINDS = {
+    "noreplace": (("--flags",), Move.NOREPLACE),
+    "links": (("--one-inode",), Move.LINK),
+    "links, two inodes": ((), Move.LINK),
+    "no links": (("--no-links",), Move.PLACEHOLDER),
+    "no links, late closes": (("--no-links", "--late"), Move.PLACEHOLDER),
+    "nothing": (("--no-links", "--no-symlinks"), Move.CHECKED),
+    "nothing, late closes": (("--no-links", "--no-symlinks", "--late"), Move.CHECKED),
+}
+LOST = ["", "rename", "link", "unlink", "mkdir", "fsync", "rename,link,unlink,mkdir,fsync"]
+FILES = 3
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch):
+    ignore_sigio()
+    monkeypatch.setattr(capabilities, "_known", {})
+    monkeypatch.setattr(capabilities, "_mounts", {})
+
+
+def drop(root, number, content):
+    """A file that is ready to be published within the mount *root*."""
+    inbox = root / "inbox"
+    inbox.mkdir(exist_ok=True)
+    # Written beneath the file system, whose late close would change its time.
+    (root.with_name("backing") / "inbox" / f"{number}.wav").write_bytes(content)
+    audio = inbox / f"{number}.wav"
+    request = publication_of(audio, root / "done")
+    return replace(request, stable_inodes=False, token=f"token-{number}")
+
+
+def publish_until_done(request):
+    """As the daemon does: the same call again after each trouble; how often."""
+    for number in range(1, 40):
+        try:
+            publish(request)
+        except PublishError:
+            continue
+        return number
+    raise AssertionError("it is never published")
+
+
+def assert_whole(root, contents):
+    assert tree(root / "inbox") == set()
+    stems = {str(number) for number in contents}
+    expected = {f"{stem}.{suffix}" for stem in stems for suffix in ("wav", "json", "txt")}
+    assert set(os.listdir(root / "done")) == expected
+    for number, content in contents.items():
+        assert (root / "done" / f"{number}.wav").read_bytes() == content
+        assert (root / "done" / f"{number}.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("lost", LOST, ids=lambda lost: lost or "none")
+@pytest.mark.parametrize(("options", "move"), KINDS.values(), ids=KINDS)
+def test_a_lost_answer_costs_nothing(tmp_path, options, move, lost):
+    """Whichever call was carried out without an answer: every file ends whole, once; nothing else stays."""
+    lose = ("--lose", lost) if lost else ()
+    with mounted_lossy(tmp_path / "backing", tmp_path / "mount", *options, *lose) as root:
+        contents = {number: b"audio %d" % number for number in range(FILES)}
+        for number, content in contents.items():
+            publish_until_done(drop(root, number, content))
+        if "--late" in options:
+            time.sleep(0.5)  # the file system's own delay, which nothing tells the end of
+        assert_whole(root, contents)
+        with beneath.closing(beneath.open_root(os.fsencode(root / "done"))) as done:
+            assert capabilities.capabilities_of(done).move is move
+
+
+@pytest.mark.parametrize(("options", "_move"), KINDS.values(), ids=KINDS)
+def test_a_name_that_is_taken_is_left_alone(tmp_path, options, _move):
+    """With our very bytes or with others, as a file or as a link: nothing of it is replaced or removed."""
+    with mounted_lossy(tmp_path / "backing", tmp_path / "mount", *options, "--lose", "rename,link") as root:
+        (root / "done").mkdir()
+        for number, name in enumerate(("0.wav", "1.json", "2.txt")):
+            content = {"0.wav": b"audio", "1.json": b"{}", "2.txt": b"text\n"}[name]
+            (root / "done" / name).write_bytes(content)
+            request = drop(root, number, b"audio")
+            for _ in range(3):
+                with pytest.raises(NameTaken):
+                    publish_until_done(request)
+        assert set(os.listdir(root / "done")) == {"0.wav", "1.json", "2.txt"}
+        assert tree(root / "inbox") == {"0.wav", "1.wav", "2.wav"}
+
+
+@pytest.mark.parametrize(("options", "_move"), KINDS.values(), ids=KINDS)
+def test_audio_that_was_replaced_or_taken_away_leaves_nothing_of_ours(tmp_path, options, _move):
+    """After a move that the mount refused for a while."""
+    with mounted_lossy(tmp_path / "backing", tmp_path / "mount", *options) as root:
+        request = drop(root, 0, b"audio")
+        (root / "inbox/0.wav").unlink()
+        with pytest.raises(AudioMissing):
+            publish(request)
+        (root / "inbox/0.wav").write_bytes(b"another recording")
+        with pytest.raises(AudioChanged):
+            publish(request)
+        assert not (root / "done").exists()
+        assert tree(root / "inbox") == {"0.wav"}

@@ -1,0 +1,87 @@
+"""A sidecar is never more open than its audio."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+
+import pytest
+
+from dropscribe.files.lease import ignore_sigio
+from dropscribe.publish.filing import publish
+from support.faults import run_as_nobody
+from support.publications import publication_of
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+
+
+@pytest.fixture
+def audio(tmp_path):
+    """A recording in an inbox."""
+    ignore_sigio()
+    (tmp_path / "inbox").mkdir()
+    path = tmp_path / "inbox/call.wav"
+    path.write_bytes(b"audio")
+    return path
+
+
+def sidecar_of(tmp_path, audio):
+    publish(publication_of(audio, tmp_path / "done"))
+    status = (tmp_path / "done/call.json").stat()
+    return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(0o600, 0o600), (0o640, 0o640), (0o777, 0o644), (0o6775, 0o644), (0o060, 0o040)]
+)
+def test_its_mode_less_execute_and_others_write_bits(tmp_path, audio, mode, expected):
+    """With the audio's own owner and group."""
+    os.chown(audio, 1234, 2345)
+    audio.chmod(mode)
+    assert sidecar_of(tmp_path, audio) == (expected, 1234, 2345)
+
+
+def test_no_group_bits_where_the_group_is_another_one(tmp_path, audio):
+    """A daemon that may not give a file to the audio's group lets its own group read nothing."""
+    os.chown(audio, 1234, 2345)
+    audio.chmod(0o664)
+
+    async def story():
+        publish(publication_of(audio, tmp_path / "done"))
+
+    for folder in (tmp_path, tmp_path / "inbox"):
+        folder.chmod(0o777)
+    assert run_as_nobody(tmp_path, story) == 0
+    status = (tmp_path / "done/call.json").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o604, 65534)
+
+
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="needs setfacl")
+@pytest.mark.parametrize(("group", "expected"), [("---", 0o600), ("r--", 0o640), ("rw-", 0o640)])
+def test_the_mask_of_an_access_control_list_is_not_taken_for_the_groups_rights(
+    tmp_path, audio, group, expected
+):
+    """stat shows the mask where the group's bits stand: the daemon's own entry says nothing of the group."""
+    audio.chmod(0o600)
+    command = ["setfacl", "-m", f"u:daemon:rwx,g::{group},o::---", str(audio)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no access control lists here")
+    assert audio.stat().st_mode & 0o070 == 0o070
+    assert sidecar_of(tmp_path, audio)[0] == expected
+
+
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="needs setfacl")
+def test_what_a_folder_gives_to_new_files_is_not_given_to_a_sidecar(tmp_path, audio):
+    """Its default entries are for people whom the audio may not be for."""
+    audio.chmod(0o640)
+    (tmp_path / "done").mkdir()
+    command = ["setfacl", "-d", "-m", "u:daemon:rwx", str(tmp_path / "done")]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no access control lists here")
+    assert sidecar_of(tmp_path, audio)[0] == 0o640
+    told = subprocess.run(
+        ["getfacl", "-pc", str(tmp_path / "done/call.json")], capture_output=True, text=True, check=True
+    )
+    assert "daemon" not in told.stdout

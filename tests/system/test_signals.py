@@ -82,7 +82,7 @@ def test_sigterm_twice_ends_at_once(tmp_path, vendor):
         process.until_logged("daemon.stopping")
         process.send(signal.SIGTERM)
         assert process.wait(10) == -signal.SIGTERM
-    assert tree(site.inbox) == {"a.wav", ".dropscribe/owner"}
+    assert tree(site.inbox) == {"a.wav"}
     assert site.run_once() == 0
     assert tree(site.done) == groups("a")
 

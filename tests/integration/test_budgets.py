@@ -101,6 +101,18 @@ async def test_a_spent_budget_stops_what_comes_after(tmp_path, keys, scope):
     assert (tmp_path / "inbox/c.wav").exists()
 
 
+@pytest.mark.parametrize("claimed", [2.0**36, float("inf"), float("nan"), -5.0])
+async def test_an_implausible_length_costs_no_budget(tmp_path, claimed):
+    """59 bytes cannot last two thousand years, whoever says so: the length is unknown, and files go on."""
+    config = budgeted(tmp_path, of_provider=Budget(per_month=money(100.0)), price=0.5)
+    async with House(config, answering(claimed, 60)) as house:
+        await drop_in_turn(house, "a.wav", "b.wav")
+        accounts = await accounts_of(house)
+
+    assert accounts == [(MAIN, 0.5, 1)]
+    assert len(house.providers["main"].calls) == 2
+
+
 async def test_a_budget_that_runs_low_is_told_once(tmp_path):
     """At 80 percent, once in the day, also over a restart."""
     config = budgeted(tmp_path, of_provider=Budget(per_day=minutes(5)))

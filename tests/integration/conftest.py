@@ -10,6 +10,8 @@ ON_BOTH_ENGINES = {
     "test_fallback",
     "test_holds",
     "test_places",
+    "test_queue_promises",
+    "test_remote_jobs",
     "test_reuse",
     "test_work_files",
 }

@@ -119,8 +119,9 @@ async def test_changed_audio_is_not_filed_under_a_stale_transcript(tmp_path, mom
 
 
 @moments
-async def test_a_deleted_file_is_dropped(tmp_path, moment):
-    """Nothing is filed for it; its job ends when the listing says that it is gone."""
+async def test_a_deleted_file_is_dropped(tmp_path, moment, monkeypatch):
+    """Nothing is filed for it; its job ends once it was looked for a few times."""
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
     async with Gated(tmp_path, moment) as house:
         path = await house.drop_and_wait()
         path.unlink()
@@ -128,7 +129,6 @@ async def test_a_deleted_file_is_dropped(tmp_path, moment):
             (tmp_path / "done").unlink()
         house.script.gate.set()
         await house.until(lambda: house.lookout.looked)
-        await house.engine.cancel("calls", [b"call.wav"], "the file was taken away")
         await house.until(house._is_idle)
         assert (await house.stats()).done == 0
 
@@ -143,7 +143,7 @@ async def test_a_file_renamed_in_the_inbox_is_filed_under_its_new_name(tmp_path,
         path = await house.drop_and_wait()
         (tmp_path / "inbox/2026").mkdir()
         os.rename(path, tmp_path / "inbox/2026/renamed.wav")
-        await house.store.do(lambda db: intake_queries.relocate(db, house.new_job("2026/renamed.wav")))
+        await house.relocate("2026/renamed.wav")
         await house.go_on()
 
     assert tree(tmp_path / "done") == {f"2026/renamed.{suffix}" for suffix in ("wav", "json", "txt")}
@@ -167,7 +167,7 @@ async def test_a_file_renamed_in_flight_keeps_its_answer_though_another_takes_it
             (tmp_path / "done").unlink()
         house.script.gate.set()
         await house.until(lambda: house.lookout.looked)
-        await house.store.do(lambda db: intake_queries.relocate(db, house.new_job("renamed.wav")))
+        await house.relocate("renamed.wav")
         await house.until(lambda: len(house.listener.files) == 1)
         await house.submit("call.wav")
         await house.until(lambda: len(house.listener.files) == 2)
@@ -283,13 +283,14 @@ async def test_a_file_written_by_the_writer_that_came_back_is_taken_again(tmp_pa
 
 async def test_half_a_group_is_taken_back_when_the_audio_goes(tmp_path, monkeypatch):
     """A sidecar that stood already when the disk filled up does not stay behind without its audio."""
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
     faults = Faults(monkeypatch)
     async with Gated(tmp_path, "sent") as house:
         path = await house.drop_and_wait()
         faults.before["link"] = lambda: faults.before.update(link=lambda: _fill(faults, path))
         house.script.gate.set()
         await house.until(lambda: house.lookout.looked)
-        await house.engine.cancel("calls", [b"call.wav"], "the file was taken away")
+        await house.until(house._is_idle)
 
     assert tree(tmp_path / "done") == set()
 

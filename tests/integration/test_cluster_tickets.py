@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from dropscribe.core.model import AttemptEnd, Group, JobState, StoredResult
 from dropscribe.core.retry import RetryLimits
-from dropscribe.queue.cluster import dispatch, orphan_recovery
+from dropscribe.queue.cluster import dispatch, orphan_recovery, slot_limiter
 from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.nodes import Node, beat
 from dropscribe.queue.cluster.store import ClusterStore
@@ -44,7 +44,7 @@ def other(postgres_dsn, tmp_path, store):
 
 def free_slots(store):
     """How many another node can have."""
-    slots = dispatch.Slots()
+    slots = slot_limiter.Slots()
 
     def look(db):
         count = sum(slots.take(db, LANE, ticket) for ticket in range(LANE.slots + 1))
@@ -57,7 +57,7 @@ def free_slots(store):
 
 def test_slots_that_were_let_go_of_are_everybodys(store, other):
     """However often this node took one beside its others: in time the server plans the question anew."""
-    slots = dispatch.Slots()
+    slots = slot_limiter.Slots()
     for ticket in range(LANE.slots):
         assert store.call(lambda db, ticket=ticket: slots.take(db, LANE, ticket)).result()
     assert free_slots(other) == 0
@@ -72,7 +72,7 @@ def test_slots_that_were_let_go_of_are_everybodys(store, other):
 
 def test_a_slot_taken_in_a_batch_that_failed_is_not_lost(store, other):
     """Session locks outlive the rollback: the same ticket has the same slot in the transaction begun anew."""
-    slots = dispatch.Slots()
+    slots = slot_limiter.Slots()
     slots_taken = []
 
     def fail(db):
@@ -162,7 +162,7 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
         ({"received_at": -20.0, "code": "missing"}, True),
         ({"received_at": -5.0, "code": "missing"}, False),
         ({"state": "transcribing"}, False),
-        ({"state": "transcribed"}, True),
+        ({"state": "transcribed"}, False),
         ({"state": "transcribed", "ticket": 77}, False),
         ({"ticket": 77}, True),
     ],

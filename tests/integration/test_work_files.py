@@ -297,9 +297,7 @@ async def test_a_file_taken_away_in_flight_waits_for_the_listing(tmp_path):
     async with House(make_config(tmp_path), {"main": script}) as house:
         await house.drop("call.wav", b"content")
         await house.until(lambda: house.lookout.looked)
-        from dropscribe.queue.sql import intake_queries
-
-        await house.store.do(lambda db: intake_queries.relocate(db, house.new_job("other.wav")))
+        await house.relocate("other.wav")
         await house.until(lambda: house.listener.files)
 
     assert tree(tmp_path / "done") == {"other.wav", "other.json", "other.txt"}

@@ -26,6 +26,7 @@ from dropscribe.core.model import NewJob
 from dropscribe.files.audio import snapshot_of
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.embedded.store import Store
+from dropscribe.queue.sql import intake_queries
 from support.scripted import ScriptedProvider
 
 CLUSTER_DSN: list[str] = []
@@ -180,6 +181,11 @@ class House:
         """The file as the intake sees it once it has settled."""
         path = os.path.join(os.fsencode(self.rule(folder).inbox), os.fsencode(name))
         return NewJob(folder, os.fsencode(name), snapshot_of(os.stat(path)), time.time(), **job_keys)
+
+    async def relocate(self, name, old_name="call.wav", folder="calls"):
+        """Tell the queue that the file of a live job is called *name* now, as the intake does."""
+        job = self.new_job(name, folder)
+        await self.store.do(lambda db: intake_queries.relocate(db, job, os.fsencode(old_name)))
 
     async def rest(self, timeout_seconds=10.0):
         """Wait until nothing is in flight or due within a second."""

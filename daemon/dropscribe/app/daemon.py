@@ -18,7 +18,7 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.app.assembly import Pipeline, build_runtime, retry_limits
-from dropscribe.app.housekeeping import keep_ledger_short, notice_releases
+from dropscribe.app.housekeeping import notice_releases, prune_queue
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
@@ -164,9 +164,7 @@ class Daemon:
                     group.create_task(self.health.run()),
                     group.create_task(self.pipeline.budgets.watch()),
                     group.create_task(notice_releases(self.engine, self._asks)),
-                    group.create_task(
-                        keep_ledger_short(self.engine, lambda: self.config.ledger_keep_seconds)
-                    ),
+                    group.create_task(prune_queue(self.engine, lambda: self.config)),
                 ]
                 keep_running_config(config)
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))

@@ -1,4 +1,4 @@
-"""What has to be done now and then, whether files come or not."""
+"""Recurring work on the queue: deleting what is too old, noticing what a command released."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from dropscribe.core.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dropscribe.config.model import Config
     from dropscribe.queue.rows_engine import RowsEngine
 
 log = structlog.get_logger()
 
-LEDGER_LOOK_SECONDS = 3600.0
+PRUNE_LOOK_SECONDS = 3600.0
 RELEASE_LOOK_SECONDS = 2.0
+PRUNE_GAP_SECONDS = 0.05
+"""Claims and results come first."""
 
 
-async def keep_ledger_short(engine: RowsEngine, keep_seconds: Callable[[], float]) -> None:
-    """Let go of answers that have grown too old, a small batch a transaction, until cancelled."""
+async def prune_queue(engine: RowsEngine, config: Callable[[], Config]) -> None:
+    """Delete cached answers and ended jobs that are too old, a small batch a transaction, until cancelled."""
     while True:
+        has_more = False
         try:
-            await _prune_all(engine, keep_seconds)
+            has_more = await engine.prune(config().ledger_keep_seconds, config().history_keep_seconds)
         except StoreError as error:
-            log.debug("ledger.not_pruned", reason=error.reason)
-        await asyncio.sleep(LEDGER_LOOK_SECONDS)
-
-
-async def _prune_all(engine: RowsEngine, keep_seconds: Callable[[], float]) -> None:
-    while await engine.prune_ledger(keep_seconds()):
-        pass
+            log.debug("queue.not_pruned", reason=error.reason)
+        await asyncio.sleep(PRUNE_GAP_SECONDS if has_more else PRUNE_LOOK_SECONDS)
 
 
 async def notice_releases(engine: RowsEngine, does_ask: Callable[[], bool]) -> None:

@@ -62,8 +62,8 @@ class InboxQueue:
         return submitted
 
     def relocate(self, job: NewJob, old_path: bytes) -> None:
-        """A live job's file was renamed inside the inbox."""
-        self._store.call(lambda db: intake_queries.relocate(db, job)).result()
+        """The file of a live job was renamed inside the inbox."""
+        self._store.call(lambda db: intake_queries.relocate(db, job, old_path)).result()
         log.info("job.renamed", folder=job.folder, path=job.path, old_path=old_path)
         self._engine.wake_from_thread(self._loop)
 

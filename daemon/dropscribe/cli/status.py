@@ -195,6 +195,9 @@ def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
     for name, provider in document["providers"].items():
         if provider["state"] == "held":
             yield f"provider {name} is held: {_hold_words(provider, now)}"
+        elif provider["paused_until"]:
+            until = time_words(_unix(provider["paused_until"]), now)
+            yield f"provider {name} is paused: it asked for fewer requests; the next one goes {until}"
     for name, folder in document["folders"].items():
         yield from _folder_troubles(name, folder, now)
 
@@ -264,7 +267,7 @@ def _folder_row(name: str, folder: dict[str, Any]) -> list[str]:
         name,
         _inbox_words(folder),
         str(sum(waiting.values())),
-        str(folder["transcribing"]),
+        str(folder["transcribing"] + folder["at_provider"]),
         str(folder["done"]),
         str(folder["failed"]),
         "-" if folder["oldest_waiting"] is None else duration_words(folder["oldest_waiting"]),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.core.bookings import Spending
+
 
 class JobState(enum.StrEnum):
     """Where a job stands."""
@@ -165,6 +167,19 @@ class StoredResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteJob:
+    """The job that a provider runs for one of ours, stored before it is polled for the first time.
+
+    Attributes:
+        id: The provider's; never "".
+        created_at: Unix seconds when the id was stored.
+    """
+
+    id: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One file's way through the house, as its row says.
 
@@ -181,6 +196,8 @@ class Job:
         result: Set in the states transcribed and rejected.
         has_twin: At the claim, the ledger had an answer to audio of exactly this size.
         fence: Claims of this job so far; what an earlier claim still says changes nothing.
+        internal_errors: Attempts and publications that a bug of dropscribe ended.
+        remote: Set while the provider works on the audio: an attempt polls and uploads nothing.
     """
 
     id: int
@@ -200,51 +217,8 @@ class Job:
     result: StoredResult | None = None
     has_twin: bool = False
     fence: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerKey:
-    """Under what an answer may be found again: the content, and how it was asked for.
-
-    Attributes:
-        sha256: Hex digest of the audio.
-        settings: Hex digest of all that shapes an answer (provider, parameters, what the rule does).
-    """
-
-    sha256: str
-    settings: str
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What one answer cost, charged to a provider or a folder.
-
-    Attributes:
-        day: In the configured time zone, "2026-11-21".
-        seconds: Of audio; None where nobody could tell.
-    """
-
-    scope: Scope
-    day: str
-    money: float
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Booking:
-    """What an answer adds to the result cache and to the budgets, in the transaction that stores it.
-
-    Attributes:
-        answer: The answer's key in the cache; None where it is not cached.
-        keep_seconds: Cached answers that are older than this are deleted.
-        spending: What it cost whom.
-        document: What the cache keeps in place of the stored result's document, or b"".
-    """
-
-    answer: AnswerKey | None = None
-    keep_seconds: float = 0.0
-    spending: tuple[Spending, ...] = ()
-    document: bytes = b""
+    internal_errors: int = 0
+    remote: RemoteJob | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +279,11 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """How an attempt ended, written in the same transaction as the job's next state."""
+    """How an attempt ended, written in the same transaction as the job's next state.
+
+    Attributes:
+        internal: A bug of dropscribe ended it.
+    """
 
     seconds: float
     status: int | None = None
@@ -314,6 +292,7 @@ class AttemptEnd:
     counted: bool = True
     ambiguous: bool = False
     refused: bool = False
+    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +326,11 @@ class Retry:
     spent_seconds: float = 0.0
     assigned_provider: str = ""
 
+    @property
+    def ends_attempt(self) -> bool:
+        """Whether the attempt is over; else it is polled or published again as it is."""
+        return self.attempt is not None and not self.attempt.internal
+
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
@@ -362,7 +346,22 @@ class Withdrawn:
     spending: tuple[Spending, ...] = ()
 
 
-Outcome = Published | ResultStored | Retry | Withdrawn
+@dataclass(frozen=True, slots=True)
+class AtProvider:
+    """The provider has the audio and works on it: call the attempt again after *poll_after_seconds*.
+
+    The id is durable before the next call, which finds it in :attr:`Job.remote`. Meanwhile the job holds no
+    upload slot. A poll that finds nothing new, or that fails, returns the same id again.
+
+    Attributes:
+        remote_id: The provider's id of its job.
+    """
+
+    remote_id: str
+    poll_after_seconds: float
+
+
+Outcome = Published | ResultStored | Retry | Withdrawn | AtProvider
 
 
 class LiveRow(NamedTuple):

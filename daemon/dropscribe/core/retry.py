@@ -27,6 +27,9 @@ INTERNAL_ERROR = "internal_error"
 
 INTERNAL_ERROR_WORDS = "a bug in dropscribe; its log has the details"
 
+MAX_INTERNAL_ERRORS = 3
+"""A file that meets a bug so often ends in ``failed``."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:

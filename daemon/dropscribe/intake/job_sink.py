@@ -21,7 +21,7 @@ class JobSink(Protocol):
         """
 
     def relocate(self, job: NewJob, old_path: bytes) -> None:
-        """A live job's file was renamed inside the inbox."""
+        """The file of a live job was renamed inside the inbox; *job* has its identity and its new path."""
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """Live jobs whose files are directly in *directory*; b"" for the inbox itself."""

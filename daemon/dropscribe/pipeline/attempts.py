@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.bookings import Booking
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioChanged,
@@ -26,8 +27,8 @@ from dropscribe.core.errors import (
     AudioRejected,
     ProviderError,
 )
-from dropscribe.core.model import AttemptEnd, Booking, ResultStored, Retry, Withdrawn
-from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
+from dropscribe.core.model import AttemptEnd, ResultStored, Retry, Withdrawn
+from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, MAX_INTERNAL_ERRORS
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.crashpoint import reached
 from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, origin_words
@@ -248,6 +249,8 @@ def _spent_limit(job: Job, runtime: RuntimeConfig) -> tuple[str, str] | None:
     limits = runtime.limits
     if job.crashes >= limits.max_crashes:
         return "crashed_daemon", f"the daemon ended {job.crashes} times in a row during it"
+    if job.internal_errors >= MAX_INTERNAL_ERRORS:
+        return INTERNAL_ERROR, INTERNAL_ERROR_WORDS
     if job.ambiguous >= limits.max_ambiguous:
         return "gave_up", f"sent whole {job.ambiguous} times without a usable answer"
     return None

@@ -10,9 +10,9 @@ import json
 from os.path import splitext
 from typing import TYPE_CHECKING
 
+from dropscribe.core.bookings import AnswerKey
 from dropscribe.core.errors import AudioError, AudioRejected
 from dropscribe.core.links import is_link
-from dropscribe.core.model import AnswerKey
 from dropscribe.providers.params import effective_params
 from dropscribe.transcripts.document import path_text, utc_text
 

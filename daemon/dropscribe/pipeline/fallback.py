@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.queue.engine import Engine
 
-_OURS = frozenset({"empty_file", "crashed_daemon", "link_refused", "duplicate"})
+_OURS = frozenset({"empty_file", "crashed_daemon", "link_refused", "duplicate", "internal_error"})
 """Refusals that are dropscribe's own: no other provider would hear of the file either."""
 
 

@@ -40,8 +40,8 @@ LONGEST_WAIT_SECONDS = 15.0
 MOST_TURNS = 100
 """Names that are taken and times that change are followed so often before the file waits again."""
 
-MOST_ABSENCES = 4
-"""So often another file is found at a recording's path before its answer is given up."""
+MOST_ABSENCES = 6
+"""A recording that was looked for so often, for a minute, is neither in its inbox nor at its new place."""
 
 MISSING_WAIT_SECONDS = 2.0
 WRITER_WAIT_SECONDS = 1.0
@@ -87,8 +87,9 @@ class Publisher:
                 if not isinstance(refreshed, Job):
                     return refreshed
                 job = refreshed
-            except RenderError as error:
-                return ResultStored(await self._rejected(job, runtime, error))
+            except RenderError:
+                log.exception("job.bug", folder=job.folder, path=job.path)
+                return ResultStored(await self.reject(job, runtime))
             except (AudioError, WriterCameBack, PublishError) as error:
                 return self._not_filed(job, error)
             else:
@@ -103,8 +104,7 @@ class Publisher:
                 self._unstuck(job)
                 return Retry(WRITER_WAIT_SECONDS, "writer", "it has been opened for writing again")
             case AudioMissing():
-                self._intake.look_again(job.folder)
-                return Retry(MISSING_WAIT_SECONDS, "missing", error.reason)
+                return self._not_there(job, error.reason)
             case _:
                 return self._withdrawn(job, str(error))
 
@@ -124,22 +124,21 @@ class Publisher:
             return self._not_there(job, str(error))
         return self._withdrawn(job, str(error))
 
-    async def _rejected(self, job: Job, runtime: RuntimeConfig, error: RenderError) -> Job:
-        """The stored answer cannot be rendered: waiting changes nothing, and sending again costs again."""
-        log.error("job.bug", folder=job.folder, path=job.path, exc_info=error)
+    async def reject(self, job: Job, runtime: RuntimeConfig) -> Job:
+        """Fail a job whose stored answer cannot be published: sending it again would cost again."""
         ended = AttemptEnd(0.0, code=INTERNAL_ERROR, reason=INTERNAL_ERROR_WORDS, counted=False)
         document = await self._results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
         return await self._results.store(job, runtime, document, _result(job).sha256, ended)
 
     def _not_there(self, job: Job, reason: str) -> Outcome:
-        """Another recording stands at its path: it may have been renamed, of which the intake will hear."""
+        """It was renamed, of which the intake will hear, or taken away, or the mount does not show it now."""
         self._absences[job.id] += 1
         if self._absences[job.id] >= MOST_ABSENCES:
             return self._withdrawn(job, reason)
         self._intake.look_again(job.folder)
-        return Retry(
-            MISSING_WAIT_SECONDS, "missing", "another file is at its place; the inbox is being listed"
-        )
+        longest_seconds = MISSING_WAIT_SECONDS * 2.0**MOST_ABSENCES
+        wait_seconds = backoff_seconds(MISSING_WAIT_SECONDS, self._absences[job.id], longest_seconds)
+        return Retry(wait_seconds, "missing", f"{reason}; the inbox is being listed")
 
     def _withdrawn(self, job: Job, reason: str) -> Outcome:
         """Another recording stands there: its transcript is not this one, and the intake takes it anew."""

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dropscribe.config.model import FolderRule
-    from dropscribe.core.model import AttemptEnd, Booking, Group, Job
+    from dropscribe.core.bookings import Booking
+    from dropscribe.core.model import AttemptEnd, Group, Job
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.queue.engine import Engine

@@ -1,7 +1,8 @@
-"""What may start now: slots, paces, holds and closed folders, weighed without touching the queue."""
+"""Decides in memory what may start now, by slots, rates, pauses, holds and closed folders."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -9,82 +10,85 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Job, Scope, ScopeKind
 from dropscribe.core.routing import Route, routes_for
-from dropscribe.queue.engine import Plan
+from dropscribe.queue.engine import LONGEST_PAUSE_SECONDS, Pause, Plan
 from dropscribe.queue.rate_limiter import RateLimiter
-from dropscribe.queue.sql.rows import SUSPECT_CRASHES, ClaimRequest
+from dropscribe.queue.sql.rows import LARGE_BYTES, SUSPECT_CRASHES, ClaimRequest
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
+    from dropscribe.queue.engine import ProviderLimits
+
 
 @dataclass(slots=True)
 class Running:
-    """What is in flight, in memory alone: at most the slots' sum, and as many that are being kept.
+    """The jobs in flight, in memory alone.
 
     Attributes:
         tasks: By job.
-        lanes: Job → the provider whose slot it has.
-        providers: Slots taken.
-        folders: Jobs in hand, published ones among them.
-        publishing: Jobs whose answers are kept.
+        uploads: Jobs that hold a slot of their provider.
+        providers: Slots taken, by provider.
+        folders: Jobs in flight by folder, publications among them.
+        polling: Jobs at a provider that are being polled.
+        publishing: Jobs with a stored result.
         suspects: Jobs that may be what kills the daemon.
-        handed_on: Job → the provider whose slot it had and has handed on.
     """
 
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    lanes: dict[int, str] = field(default_factory=dict)
+    uploads: dict[int, Job] = field(default_factory=dict)
     providers: Counter[str] = field(default_factory=Counter)
     folders: Counter[str] = field(default_factory=Counter)
+    polling: set[int] = field(default_factory=set)
     publishing: set[int] = field(default_factory=set)
     suspects: set[int] = field(default_factory=set)
-    handed_on: dict[int, str] = field(default_factory=dict)
 
     def add(self, job: Job, task: asyncio.Task[None]) -> None:
-        """*job* has begun: an attempt, or its publishing."""
+        """An attempt, a poll or a publication of *job* has begun."""
         self.tasks[job.id] = task
         self.folders[job.folder] += 1
         if job.result is not None:
             self.publishing.add(job.id)
-            return
-        self.providers[job.provider] += 1
-        self.lanes[job.id] = job.provider
-        if job.crashes >= SUSPECT_CRASHES:
-            self.suspects.add(job.id)
+        elif job.remote is not None:
+            self.polling.add(job.id)
+        else:
+            self.uploads[job.id] = job
+            self.providers[job.provider] += 1
+            if job.crashes >= SUSPECT_CRASHES:
+                self.suspects.add(job.id)
 
     def remove(self, job: Job) -> None:
         """The reverse of :meth:`add`."""
         del self.tasks[job.id]
         self.folders[job.folder] -= 1
         self.publishing.discard(job.id)
+        self.polling.discard(job.id)
         self.suspects.discard(job.id)
-        self.hand_on_slot(job)
-        self.handed_on.pop(job.id, None)
+        if self.uploads.pop(job.id, None) is not None:
+            self.providers[job.provider] -= 1
 
-    def hand_on_slot(self, job: Job) -> None:
-        """*job*'s provider may be asked for the next one, though *job* itself is still in hand."""
-        provider = self.lanes.pop(job.id, None)
-        if provider is not None:
-            self.handed_on[job.id] = provider
-            self.providers[provider] -= 1
+    def uploads_by_folder(self, provider: str) -> Counter[str]:
+        """Folder → its uploads to *provider* that are under way."""
+        return Counter(job.folder for job in self.uploads.values() if job.provider == provider)
 
-    def take_slots_back(self, job_ids: Iterable[int]) -> None:
-        """The reverse of :meth:`hand_on_slot`, for those of *job_ids* that have no slot."""
-        for job_id in list(job_ids):
-            provider = self.handed_on.pop(job_id, None)
-            if provider is not None:
-                self.lanes[job_id] = provider
-                self.providers[provider] += 1
+    def large_uploads(self, provider: str) -> int:
+        """Large uploads to *provider* that are under way."""
+        return sum(
+            job.provider == provider and job.snapshot.size_bytes >= LARGE_BYTES
+            for job in self.uploads.values()
+        )
 
 
 class Admission:
-    """The engine's memory of who may go.
+    """The engine's memory of holds, pauses, budgets and jobs in flight.
 
     Attributes:
-        plan: Lanes and chains; swapped by :meth:`replan`.
+        plan: What the config allows; swapped by :meth:`replan`.
         holds: By scope, as in the store.
         stops: Budgets that are spent, until ``next_probe_at``; replaced whole.
-        running: What is in flight.
+        pauses: By provider; one that is over stays until the provider has answered once.
+        at_provider: Jobs that providers work on by themselves: id → provider.
+        running: The jobs in flight.
     """
 
     def __init__(self) -> None:
@@ -92,31 +96,55 @@ class Admission:
         self.holds: dict[Scope, Hold] = {}
         self.stops: dict[Scope, Hold] = {}
         self.running = Running()
-        self._paces: dict[str, RateLimiter] = {}
+        self.pauses: dict[str, Pause] = {}
+        self.at_provider: dict[int, str] = {}
+        self._rates: dict[str, RateLimiter] = {}
+        self._turn = itertools.count(1)
+        self._turns: dict[tuple[str, str], int] = {}
         self._closed: dict[str, dict[str, str]] = {}
 
     def replan(self, plan: Plan) -> None:
-        """Swap lanes and chains; what is in flight goes on as it began."""
+        """Swap the plan; what is in flight goes on as it began."""
         self.plan = plan
-        for name, lane in plan.providers.items():
-            self._pace(name).requests_per_minute = lane.requests_per_minute
+        limits = plan.providers.values()
+        old, self._rates = self._rates, {each.provider: RateLimiter(None) for each in limits}
+        self._rates |= {name: rate for name, rate in old.items() if name in self._rates}
+        for each in limits:
+            self._rates[each.provider].requests_per_minute = each.requests_per_minute
 
-    def slow(self, provider: str, seconds: float) -> None:
-        """Start nothing more at *provider* for *seconds*."""
-        pace = self._pace(provider)
-        pace.slow_until = max(pace.slow_until, time.monotonic() + seconds)
+    def pause(self, provider: str, now: float, seconds: float) -> Pause:
+        """Start nothing more at *provider* for *seconds*, an hour at most; a longer pause stays."""
+        old = self.pauses.get(provider)
+        until = max(now + min(seconds, LONGEST_PAUSE_SECONDS), old.until if old else 0.0)
+        pause = self.pauses[provider] = Pause(provider, old.since if old else now, until)
+        return pause
+
+    def end_pause(self, provider: str, now: float) -> bool:
+        """Forget a pause that is over, because the provider was asked since; whether there was one."""
+        pause = self.pauses.get(provider)
+        if pause is None or now < pause.until:
+            return False
+        del self.pauses[provider]
+        return True
 
     def started(self, job: Job) -> None:
-        """A request of *job* counts towards its provider's pace."""
-        self._pace(job.provider).started(time.monotonic())
+        """A request of *job* counts towards its provider's rate, and its folder has had its turn."""
+        if rate := self._rates.get(job.provider):
+            rate.started(time.monotonic())
+        self._turns[job.provider, job.folder] = next(self._turn)
 
     def start_in(self, provider: str) -> float:
         """Seconds until one more request to *provider* may start; 0 counts it as started now."""
-        pace, now = self._pace(provider), time.monotonic()
-        if pace.allowance(now) > 0:
-            pace.started(now)
+        rate, now = self._rates.get(provider), time.monotonic()
+        if rate is None:
+            return 0.0  # a reload has removed it: what runs goes on
+        pause = self.pauses.get(provider)
+        if pause is not None and pause.until > time.time():
+            return pause.until - time.time()
+        if rate.allowance(now) > 0:
+            rate.started(now)
             return 0.0
-        return max(0.001, (pace.next_at(now) or now) - now)
+        return max(0.001, (rate.next_at(now) or now) - now)
 
     def close(self, folder: str, cause: str, reason: str) -> None:
         """Claim nothing of *folder* until every *cause* has opened it again."""
@@ -147,13 +175,7 @@ class Admission:
 
     def requests(self) -> list[ClaimRequest]:
         """What each provider can start now."""
-        found: list[ClaimRequest] = []
-        for name, lane in self.plan.providers.items():
-            allowance = self._pace(name).allowance(time.monotonic())
-            free = min(lane.slots - self.running.providers[name], allowance)
-            if free > 0:
-                found += self._requests_of(name, free)
-        return found
+        return [request for limits in self.plan.providers.values() for request in self._requests_of(limits)]
 
     def open_routes(self) -> list[tuple[str, tuple[Route, ...]]]:
         """(provider, routes) of what neither a hold nor a closed folder stops."""
@@ -166,24 +188,45 @@ class Admission:
         return [folder for folder in self.plan.chains if folder not in self._closed]
 
     def waits(self) -> list[float]:
-        """Seconds until something changes by itself: probes and paces."""
+        """Seconds until something changes by itself: probes, rates, pauses."""
         now, monotonic = time.time(), time.monotonic()
-        holds = [*self.holds.values(), *self.stops.values()]
-        probes = [hold.next_probe_at - now for hold in holds if hold.next_probe_at > now]
-        paces = [at - monotonic for pace in self._paces.values() if (at := pace.next_at(monotonic))]
-        return probes + paces
+        ends = [hold.next_probe_at for hold in (*self.holds.values(), *self.stops.values())]
+        ends += [pause.until for pause in self.pauses.values() if pause.provider in self.plan.providers]
+        rates = [at - monotonic for rate in self._rates.values() if (at := rate.next_at(monotonic))]
+        return [at - now for at in ends if at > now] + rates
 
-    def _requests_of(self, provider: str, free: int) -> list[ClaimRequest]:
+    def _requests_of(self, limits: ProviderLimits) -> list[ClaimRequest]:
+        provider = limits.provider
+        free = self._free_slots(limits)
+        if free <= 0 or Scope(ScopeKind.PROVIDER, provider) in self._stopped():
+            return []
         hold = self.holds.get(Scope(ScopeKind.PROVIDER, provider))
         closed = self._closed.keys() | self._held(ScopeKind.FOLDER)
         routes = self._routes(provider, closed)
-        if Scope(ScopeKind.PROVIDER, provider) in self._stopped():
-            return []
         if hold is None:
-            return [ClaimRequest(provider, routes, free), *self._folder_probes(provider)]
+            in_flight = self.running.uploads_by_folder(provider)
+            turns = {route.folder: self._turns.get((provider, route.folder), 0) for route in routes}
+            # One slot is left to smaller files, where there is more than one.
+            most_large = max(limits.slots - 1, 1) - self.running.large_uploads(provider)
+            request = ClaimRequest(provider, routes, free, False, in_flight, turns, most_large)
+            return [request, *self._folder_probes(provider)]
         if time.time() < hold.next_probe_at or self.running.providers[provider]:
             return []
         return [ClaimRequest(provider, routes, 1, is_probe=True)]
+
+    def _free_slots(self, limits: ProviderLimits) -> int:
+        provider = limits.provider
+        taken = self.running.providers[provider]
+        remote = sum(each == provider for each in self.at_provider.values())
+        free = min(
+            limits.slots - taken,
+            limits.remote_jobs - remote - taken,
+            self._rates[provider].allowance(time.monotonic()),
+        )
+        if pause := self.pauses.get(provider):
+            # One job finds out whether the provider takes requests again.
+            return 0 if time.time() < pause.until else min(free, 1 - taken)
+        return free
 
     def _folder_probes(self, provider: str) -> list[ClaimRequest]:
         """One job of each held folder whose time has come, if none of it is in flight."""
@@ -212,6 +255,3 @@ class Admission:
     def _stopped(self) -> set[Scope]:
         now = time.time()
         return {scope for scope, stop in self.stops.items() if stop.next_probe_at > now}
-
-    def _pace(self, provider: str) -> RateLimiter:
-        return self._paces.setdefault(provider, RateLimiter(None))

@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from dropscribe.core.model import (
-    AnswerKey,
     Attempt,
     AttemptEnd,
-    Booking,
     FileSnapshot,
     Hold,
     Job,
@@ -27,9 +25,9 @@ from dropscribe.core.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import tzinfo
 
+    from dropscribe.core.bookings import AnswerKey, Booking
     from dropscribe.core.budget import Account
     from dropscribe.core.limits import Budget
     from dropscribe.queue.cluster.nodes import NodeStats
@@ -39,7 +37,17 @@ AttemptJob = Callable[[Job], Awaitable[Outcome]]
 
 Safe to call again from any point. It raises nothing but CancelledError on purpose; any other exception is
 a bug, and the attempt counts as failed.
+
+Polled jobs: where the provider takes the audio and works on it by itself, the call returns
+:class:`~dropscribe.core.model.AtProvider` with the provider's job id. The engine stores the id durably before
+the next call, frees the slot, and calls again at the time of the next poll with :attr:`Job.remote` set, also
+after a restart. Such a call holds no slot, must not upload, and returns AtProvider again while there is no
+answer; a Retry without an attempt polls later too. ResultStored, Withdrawn, or a Retry with an attempt end
+the remote job. At most ``POLLING_SLOTS`` polls run at once, and at most ``ProviderLimits.remote_jobs`` jobs
+are at one provider.
 """
+
+POLLING_SLOTS = 16
 
 PublishJob = Callable[[Job], Awaitable[Outcome]]
 """Writes the files of a job with a stored result, which holds no slot of a provider.
@@ -56,11 +64,30 @@ class ProviderLimits:
         provider: Its name.
         slots: Attempts in flight at most; at least 1.
         requests_per_minute: Starts in any 60 seconds at most, or None.
+        remote_jobs: Jobs that the provider works on by itself at most; they hold no slot.
     """
 
     provider: str
     slots: int
     requests_per_minute: float | None = None
+    remote_jobs: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A provider asked to be left alone (Retry-After, 429, 503); afterwards one job probes it.
+
+    Attributes:
+        since: Unix seconds.
+        until: Unix seconds; at most ``LONGEST_PAUSE_SECONDS`` after it was asked for.
+    """
+
+    provider: str
+    since: float
+    until: float
+
+
+LONGEST_PAUSE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +136,7 @@ class FolderStats:
         oldest_received_at: Unix seconds, of the oldest live job, or None.
         maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
         backlog: Of the held ones, those that wait for ``dropscribe release``.
+        at_provider: Uploaded; the provider works on them and is polled.
     """
 
     queued: int = 0
@@ -121,6 +149,7 @@ class FolderStats:
     oldest_received_at: float | None = None
     maybe_paid_twice: int = 0
     backlog: int = 0
+    at_provider: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +159,7 @@ class Stats:
     Attributes:
         in_flight: Attempts under way by provider, on all nodes.
         nodes: Who takes part in the cluster; None for the embedded engine.
+        pauses: By provider.
     """
 
     folders: Mapping[str, FolderStats]
@@ -137,6 +167,7 @@ class Stats:
     in_flight: Mapping[str, int] = field(default_factory=dict)
     accounts: Sequence[Account] = ()
     nodes: Sequence[NodeStats] | None = None
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -218,7 +249,7 @@ class Engine(Protocol):
         ...
 
     def pause_provider(self, provider: str, seconds: float) -> None:
-        """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
+        """Start nothing more at *provider* for *seconds*, an hour at most: it asked for it (429, 503)."""
         ...
 
     async def wait_for_turn(self, provider: str) -> None:
@@ -234,10 +265,6 @@ class Engine(Protocol):
 
     def open_folder(self, folder: str, cause: str) -> None:
         """The reverse of :meth:`close_folder`."""
-        ...
-
-    async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
-        """Withdraw queued jobs whose files are gone; those in flight are left to their handler."""
         ...
 
     async def attempts(self, job: Job) -> list[Attempt]:

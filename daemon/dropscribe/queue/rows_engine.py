@@ -17,16 +17,20 @@ import structlog
 
 from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.budget import day_of, stops_of
-from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError, StoreFull
-from dropscribe.core.model import AttemptEnd, LiveRow, ResultStored, Retry
+from dropscribe.core.errors import StoreBusy, StoreError, StoreFull
+from dropscribe.core.model import AtProvider, AttemptEnd, LiveRow, ResultStored, Retry
+from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.admission import Admission
 from dropscribe.queue.sql import (
     attempt_rows,
     backlog,
     budget_usage,
+    history,
     hold_rows,
     intake_queries,
+    pause_rows,
+    remote_rows,
     result_cache,
     result_rows,
     rows,
@@ -35,13 +39,12 @@ from dropscribe.queue.sql import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from dropscribe.core.bookings import AnswerKey, Booking
     from dropscribe.core.budget import Account
     from dropscribe.core.model import (
-        AnswerKey,
         Attempt,
-        Booking,
         FileSnapshot,
         Hold,
         Job,
@@ -84,8 +87,6 @@ class RowsEngine(abc.ABC):
         self._publish: PublishJob
         self._wake = asyncio.Event()
 
-    # What differs ---------------------------------------------------------------------------------
-
     @abc.abstractmethod
     async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
         """See the seam. Cancelling hands back what is in flight."""
@@ -106,10 +107,8 @@ class RowsEngine(abc.ABC):
         """Unix seconds by the queue's clock."""
         return time.time()
 
-    # The seam ---------------------------------------------------------------------------------
-
     async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """See the seam."""
+        """See the interface."""
         submitted = await self.store.do(lambda db: intake_queries.submit(db, jobs))
         reached("submitted")
         self._wake.set()
@@ -168,12 +167,6 @@ class RowsEngine(abc.ABC):
             self._wake.set()
         return hold
 
-    async def cancel(self, folder: str, paths: Iterable[bytes], reason: str) -> None:
-        """See the seam."""
-        places = [rows.split_path(path) for path in paths]
-        await self.store.do(lambda db: self.withdraw(db, folder, places, reason))
-        self._wake.set()
-
     async def attempts(self, job: Job) -> list[Attempt]:
         """See the seam."""
         return await self._durably(lambda db: attempt_rows.read_attempts(db, job.id))
@@ -196,8 +189,6 @@ class RowsEngine(abc.ABC):
         today = day_of(self.now(), self._gate.plan.zone)
         return await self._durably(lambda db: budget_usage.write_mark(db, mark, today))
 
-    # What the inboxes ask, in transactions of their own -------------------------------------------
-
     def withdraw(
         self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
     ) -> list[tuple[bytes, bytes]]:
@@ -212,8 +203,6 @@ class RowsEngine(abc.ABC):
         """The directory was mounted anew."""
         intake_queries.set_device(db, folder, directory, device)
 
-    # What the daemon asks of the rows -------------------------------------------------------------
-
     async def begin_folders(self, asks: Mapping[str, bool]) -> None:
         """Mark the first start of folders, before any inbox is listed: what is in it now may be backlog.
 
@@ -224,14 +213,22 @@ class RowsEngine(abc.ABC):
 
     async def clear_stale_assignments(self) -> None:
         """After :meth:`replan`: no job waits for a provider that its folder's list no longer has."""
-        await self.store.do(lambda db: transactions.clear_stale_assignments(db, self._gate.plan))
+        plan, now = self._gate.plan, self.now()
+        abandoned = await self.store.do(lambda db: transactions.clear_stale_assignments(db, plan, now))
+        for job in abandoned:
+            self._gate.at_provider.pop(job.id, None)
+            log.warning("job.provider_removed", folder=job.folder, path=job.path, provider=job.provider)
+        self._wake.set()
 
-    async def prune_ledger(self, keep_seconds: float) -> bool:
-        """Let go of a few answers that are older than *keep_seconds*; whether there may be more."""
-        gone = await self.store.do(lambda db: result_cache.prune(db, self.now() - keep_seconds))
-        return gone == result_cache.PRUNE_BATCH
+    async def prune(self, ledger_keep_seconds: float, history_keep_seconds: float) -> bool:
+        """Delete a few cached answers and ended jobs that are older; whether there may be more."""
 
-    # What the daemon asks of the node's own memory ------------------------------------------------
+        def work(db: Connection) -> bool:
+            answers = result_cache.prune(db, self.now() - ledger_keep_seconds)
+            jobs = history.prune(db, self.now() - history_keep_seconds)
+            return answers == result_cache.PRUNE_BATCH or jobs == history.PRUNE_BATCH
+
+        return await self.store.do(work)
 
     def replan(self, plan: Plan) -> None:
         """Swap lanes and chains; what is in flight goes on as it began."""
@@ -247,8 +244,10 @@ class RowsEngine(abc.ABC):
         return self._gate.is_stopped(scope)
 
     def pause_provider(self, provider: str, seconds: float) -> None:
-        """Start nothing more at *provider* for *seconds*: it asked for it (429, 503)."""
-        self._gate.slow(provider, seconds)
+        """See the interface."""
+        pause = self._gate.pause(provider, self.now(), seconds)
+        self.store.call(lambda db: pause_rows.write_pause(db, pause))
+        self._tell_news()
 
     async def wait_for_turn(self, provider: str) -> None:
         """See the seam."""
@@ -294,9 +293,11 @@ class RowsEngine(abc.ABC):
             self._wake.set()
 
     def tasks_at(self, provider: str) -> list[asyncio.Task[None]]:
-        """The attempts under way at one provider."""
-        lanes = self._gate.running.lanes
-        return [task for job_id, task in self._gate.running.tasks.items() if lanes.get(job_id) == provider]
+        """The uploads and polls under way at one provider."""
+        running = self._gate.running
+        jobs = {job_id for job_id, job in running.uploads.items() if job.provider == provider}
+        jobs |= {job_id for job_id in running.polling if self._gate.at_provider.get(job_id) == provider}
+        return [running.tasks[job_id] for job_id in jobs]
 
     @property
     def trouble(self) -> str | None:
@@ -325,13 +326,12 @@ class RowsEngine(abc.ABC):
         def look(db: Connection) -> bool:
             due = [rows.next_due_at(db, name, routes) for name, routes in routes_by_lane]
             due += [result_rows.oldest_publishing_at(db, folder) for folder in folders]
+            due += [0.0] if remote_rows.count_at_provider(db) else []
             return any(at is not None and at <= latest for at in due)
 
         is_due = await self.store.do(look)
         # Asked last: what was claimed before the look is neither due nor yet in flight at its begin.
         return is_due or bool(self._gate.running.tasks)
-
-    # One job ------------------------------------------------------------------------------------
 
     def _finish(self, job: Job) -> None:
         self._gate.running.remove(job)
@@ -352,30 +352,39 @@ class RowsEngine(abc.ABC):
         return None
 
     async def _hand_back(self, job: Job) -> None:
-        """The daemon ends; a job that is kept goes on at the next start by itself."""
-        if job.result is None:
-            try:
-                await self.store.do(lambda db: rows.hand_back(db, job, self.now()))
-            except (StoreError, rows.LateTransitionError) as error:
-                log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
+        """The daemon ends; publications and polls go on at the next start by themselves."""
+        is_cut_off = job.result is None and job.remote is None
+        write = rows.hand_back if is_cut_off else rows.put_back
+        try:
+            await self.store.do(lambda db: write(db, job, self.now()))
+        except (StoreError, rows.LateTransitionError) as error:
+            log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
 
     async def _call(self, job: Job) -> Outcome:
         try:
             return await (self._attempt(job) if job.result is None else self._publish(job))
         except (StoreError, rows.LateTransitionError):
             raise
-        except Exception as error:
-            # A bug must not lose the file nor stop the others (maddy's "temporary or unspecified").
+        except Exception:
+            # A bug must not lose the file nor stop the others. Its count ends the job after a few times.
             log.exception("job.bug", folder=job.folder, path=job.path)
-            code = "bug" if not isinstance(error, DropscribeError) else type(error).__name__
-            reason = f"{type(error).__name__}: {error}"[:500]
-            wait_seconds = backoff_seconds(self.limits.first_seconds, job.attempts, self.limits.max_seconds)
-            return Retry(wait_seconds, code, reason, AttemptEnd(0.0, code=code, reason=reason), wait_seconds)
+            ended = AttemptEnd(0.0, code=INTERNAL_ERROR, reason=INTERNAL_ERROR_WORDS, internal=True)
+            count = job.internal_errors + 1
+            wait_seconds = backoff_seconds(self.limits.first_seconds, count, self.limits.max_seconds)
+            return Retry(wait_seconds, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended, wait_seconds)
 
     async def _record(self, job: Job, outcome: Outcome) -> Job | None:
+        if job.result is None and self._gate.end_pause(job.provider, self.now()):
+            now = self.now()
+            self.store.call(lambda db: pause_rows.end_pause(db, job.provider, now))
         if isinstance(outcome, ResultStored):
+            self._gate.at_provider.pop(job.id, None)
             return outcome.job
-        await self._durably(lambda db: transactions.record(db, job, outcome, self.now()))
+        await self._durably(lambda db: transactions.record(db, self._gate.plan, job, outcome, self.now()))
+        if isinstance(outcome, AtProvider):
+            self._gate.at_provider[job.id] = job.provider
+        elif not isinstance(outcome, Retry) or outcome.ends_attempt:
+            self._gate.at_provider.pop(job.id, None)
         reached("ended")
         return None
 

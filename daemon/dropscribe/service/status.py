@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
     from dropscribe.core.budget import Account
     from dropscribe.queue.cluster.nodes import NodeStats
-    from dropscribe.queue.engine import Stats
+    from dropscribe.queue.engine import Pause, Stats
 
 STATUS_SCHEMA = "dropscribe.status/1"
 WATCHED_ELSEWHERE = "others"
@@ -56,6 +56,7 @@ def status_document(
         "providers": {
             name: _provider(
                 holds.get(Scope(ScopeKind.PROVIDER, name)),
+                stats.pauses.get(name),
                 in_flight.get(name, 0) if running else 0,
             )
             | {"budget": _budget(stats.accounts, Scope(ScopeKind.PROVIDER, name))}
@@ -86,6 +87,7 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
         "settling": int(live.get("settling", 0)),
         "queued": stats.queued,
         "transcribing": stats.transcribing,
+        "at_provider": stats.at_provider,
         "deferred": stats.deferred,
         "held": stats.held,
         "backlog": stats.backlog,
@@ -108,13 +110,14 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
     }
 
 
-def _provider(hold: Hold | None, in_flight: int) -> dict[str, Any]:
+def _provider(hold: Hold | None, pause: Pause | None, in_flight: int) -> dict[str, Any]:
     return {
-        "state": "held" if hold else "ready",
+        "state": "held" if hold else "paused" if pause else "ready",
         "reason": hold.reason if hold else None,
         "code": hold.code if hold else None,
         "since": utc_text(hold.since) if hold else None,
         "next_probe": utc_text(hold.next_probe_at) if hold else None,
+        "paused_until": utc_text(pause.until) if pause else None,
         "in_flight": in_flight,
     }
 

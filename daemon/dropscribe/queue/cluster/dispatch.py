@@ -8,13 +8,21 @@ every other queue down (SCALING.md §2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import routes_for
-from dropscribe.queue.sql import budget_usage, hold_rows, intake_queries, result_rows, rows
+from dropscribe.queue.sql import (
+    budget_usage,
+    hold_rows,
+    intake_queries,
+    pause_rows,
+    remote_rows,
+    result_rows,
+    rows,
+)
 from dropscribe.queue.sql.probes import newest_untried
 
 if TYPE_CHECKING:
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Hold, Job
     from dropscribe.core.routing import Route
-    from dropscribe.queue.engine import Plan, ProviderLimits
+    from dropscribe.queue.engine import Pause, Plan
     from dropscribe.queue.sql.database import Connection
 
 WINDOW = 10
@@ -31,7 +39,10 @@ WINDOW = 10
 PUBLISHING_WINDOW = 64
 
 PUBLISH = "?publish"
-"""The lane of jobs whose answers are kept; no provider can have this name."""
+"""The lane of jobs with a stored result; no provider can have this name."""
+
+POLL = "?poll"
+"""The lane of jobs that a provider works on by itself."""
 
 _KEPT = "state IN ('transcribed', 'rejected')"
 
@@ -41,12 +52,14 @@ class NewTicket:
     """One job to be fed.
 
     Attributes:
-        lane: A provider, or :data:`PUBLISH`.
+        lane: A provider, or :data:`PUBLISH` or :data:`POLL`.
+        priority: Higher ones are drawn first.
     """
 
     job_id: int
     lane: str
     folder: str
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +69,13 @@ class Fed:
     Attributes:
         holds: Every hold there is.
         stops: Budgets that are spent.
+        pauses: By provider.
     """
 
     count: int
     holds: Sequence[Hold]
     stops: Sequence[Hold]
+    pauses: Mapping[str, Pause]
 
 
 def feed(
@@ -73,14 +88,18 @@ def feed(
     """
     holds = hold_rows.read_holds(db)
     stops = stops_of(budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
-    new = [*_to_transcribe(db, plan, holds, stops, now), *_to_publish(db, plan, now)]
+    new = [
+        *_to_transcribe(db, plan, holds, stops, now),
+        *_to_poll(db, plan, now),
+        *_to_publish(db, plan, now),
+    ]
     if new:
         tickets = issue(new)
         db.executemany(
             "UPDATE jobs SET ticket = ?, lane = ?, node = '' WHERE id = ?",
             [(ticket, each.lane, each.job_id) for ticket, each in zip(tickets, new, strict=True)],
         )
-    return Fed(len(new), holds, stops)
+    return Fed(len(new), holds, stops, pause_rows.read_pauses(db))
 
 
 def _to_transcribe(
@@ -92,12 +111,16 @@ def _to_transcribe(
     folders = {scope.name for scope in held if scope.kind is ScopeKind.FOLDER}
     fed = _fed(db)
     waiting = _waiting(db, fed)
+    remote = remote_rows.count_at_provider(db, "provider")
     for name, lane in plan.providers.items():
         if name not in providers:
             for route in routes_for(name, plan.chains, providers, folders, plan.strict_order):
-                room = WINDOW * lane.slots - fed.get((name, route.folder), 0)
+                waiting_there = fed.get((name, route.folder), 0)
+                room = min(WINDOW * lane.slots, lane.remote_jobs - remote.get(name, 0)) - waiting_there
                 if room > 0 and route.folder in waiting:
-                    yield from _due(db, name, route, now, room)
+                    # The more tickets of the folder are before it, the later: slots go round the folders.
+                    for place, ticket in enumerate(_due(db, name, route, now, room), waiting_there):
+                        yield replace(ticket, priority=-place)
     for hold in holds:
         if hold.next_probe_at <= now and hold.scope not in stopped and not _is_probed(db, hold.scope):
             yield from _probe(db, plan, hold.scope, providers, {each.name for each in stopped})
@@ -138,7 +161,7 @@ def _is_probed(db: Connection, scope: Scope) -> bool:
     column, lane = ("provider", "lane") if scope.kind is ScopeKind.PROVIDER else ("folder", "folder")
     return (
         db.execute(
-            f"SELECT 1 FROM jobs WHERE state = 'transcribing' AND {column} = ? UNION ALL"  # constants
+            f"SELECT 1 FROM jobs WHERE state = 'transcribing' AND remote_id = '' AND {column} = ? UNION ALL"
             f" SELECT 1 FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL AND {lane} = ? LIMIT 1",
             (scope.name, scope.name),
         ).fetchone()
@@ -178,6 +201,16 @@ def _oldest(db: Connection, provider: str, route: Route) -> list[tuple[float, in
     return found
 
 
+def _to_poll(db: Connection, plan: Plan, now: float) -> list[NewTicket]:
+    """Jobs at providers whose next poll is due."""
+    found = db.execute(
+        f"SELECT id, folder FROM jobs WHERE {rows.AT_PROVIDER} AND ticket IS NULL AND due_at <= ?"  # constant
+        " ORDER BY due_at, id LIMIT ?",
+        (now, PUBLISHING_WINDOW),
+    ).fetchall()
+    return [NewTicket(job_id, POLL, folder) for job_id, folder in found if folder in plan.chains]
+
+
 def _to_publish(db: Connection, plan: Plan, now: float) -> list[NewTicket]:
     """Kept answers that nobody is publishing: their node died, or their disk put them off."""
     found = db.execute(
@@ -188,135 +221,19 @@ def _to_publish(db: Connection, plan: Plan, now: float) -> list[NewTicket]:
     return [NewTicket(job_id, PUBLISH, folder) for job_id, folder in found if folder in plan.chains]
 
 
-# What a ticket turns into -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """The ticket's turn has not come: ask again after *seconds*, or when a slot is let go of here."""
-
-    seconds: float
-
-
-SLOT_LOOK_SECONDS = 0.1
-"""How often a node that waits for a slot asks for one that another node has let go of."""
-
-_SLOT_LOCKS = 0x64726F71
-
-
-class Slots:
-    """This node's share of the providers' slots: session locks on the server, numbered 1 to n.
-
-    They go with the session, so a node that dies lets go of them at once; and they outlive a transaction that
-    is rolled back, so each is remembered by the ticket that has it.
-    """
-
-    def __init__(self) -> None:
-        self._mine: dict[str, dict[int, int]] = {}
-
-    def take(self, db: Connection, lane: ProviderLimits, ticket: int) -> bool:
-        """Have a slot for *ticket*; False where none is free."""
-        mine = self._mine.setdefault(lane.provider, {})
-        if ticket in mine:
-            return True
-        # Never asked of one's own: a session may lock twice, and would have to let go twice.
-        others = sorted(set(range(1, lane.slots + 1)).difference(mine.values()))
-        row = db.execute(
-            "SELECT n FROM unnest(?::int[]) AS n"
-            " WHERE pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
-            (others, _SLOT_LOCKS, lane.provider),
-        ).fetchone()
-        if row is not None:
-            mine[ticket] = row[0]
-        return row is not None
-
-    def let_go(self, db: Connection, provider: str, ticket: int) -> None:
-        """Free the slot of *ticket*, if it has one, for all."""
-        slot = self._mine.get(provider, {}).pop(ticket, None)
-        if slot is not None:
-            db.execute("SELECT pg_advisory_unlock(?, hashtext(? || ':' || ?))", _slot_key(provider, slot))
-
-    def take_again(self, db: Connection) -> None:
-        """On a new connection: what runs here has its slot again, unless somebody was quicker."""
-        for provider, mine in self._mine.items():
-            for slot in mine.values():
-                db.execute(
-                    "SELECT pg_try_advisory_lock(?, hashtext(? || ':' || ?))", _slot_key(provider, slot)
-                )
-
-
-def _slot_key(provider: str, slot: int) -> tuple[int, str, str]:
-    return _SLOT_LOCKS, provider, str(slot)
-
-
-def begin(
-    db: Connection, drawn: tuple[int, int], lane: ProviderLimits, slots: Slots, node: str, now: float
-) -> Job | Wait | None:
-    """Begin the attempt that a ticket stands for, once its provider has a slot and its pace allows it.
-
-    Args:
-        drawn: (job id, ticket).
-
-    Returns:
-        The job, whose ticket has a slot then; None where the ticket is void.
-    """
-    job_id, ticket = drawn
-    # Starts are evenly spaced over all nodes.
+def draw_due(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
+    """The job to poll or to publish that a ticket stands for; None where it is void."""
     row = db.execute(
-        "SELECT (SELECT greatest(next_at, slow_until) FROM paces WHERE provider = ?) FROM jobs"
-        " WHERE id = ? AND ticket = ? AND state = 'queued'",
-        (lane.provider, job_id, ticket),
+        f"UPDATE jobs SET node = ? WHERE id = ? AND ticket = ? AND ({_KEPT} OR {rows.AT_PROVIDER})"
+        f" RETURNING {rows.JOB_COLUMNS}",
+        (node, job_id, ticket),
     ).fetchone()
     if row is None:
-        return _begun_already(db, drawn, lane, slots, node)
-    if (row[0] or 0.0) > now:
-        return Wait(row[0] - now)
-    if not slots.take(db, lane, ticket):
-        return Wait(SLOT_LOOK_SECONDS)
-    if lane.requests_per_minute:
-        db.execute(
-            "INSERT INTO paces (provider, next_at) VALUES (?, ?)"
-            " ON CONFLICT (provider) DO UPDATE SET next_at = excluded.next_at",
-            (lane.provider, now + 60.0 / lane.requests_per_minute),
-        )
-    return rows.begin_attempt(db, job_id, lane.provider, now, ", node = ?", (node,))
-
-
-def _begun_already(
-    db: Connection, drawn: tuple[int, int], lane: ProviderLimits, slots: Slots, node: str
-) -> Job | None:
-    """The job, where the database went away while this very beginning was being committed, and it stands."""
-    found = rows.interrupted(db, "id = ? AND ticket = ? AND node = ?", (*drawn, node))
-    if not found:
-        slots.let_go(db, lane.provider, drawn[1])
-    return found[0] if found else None
-
-
-def slow(db: Connection, provider: str, until: float) -> None:
-    """Start nothing more at *provider* until then, on any node."""
-    db.execute(
-        "INSERT INTO paces (provider, slow_until) VALUES (?, ?) ON CONFLICT (provider) DO UPDATE"
-        " SET slow_until = greatest(paces.slow_until, excluded.slow_until)",
-        (provider, until),
-    )
-
-
-def reserve_start(db: Connection, lane: ProviderLimits, now: float) -> float:
-    """When one more request of an attempt that runs may start, behind those of all nodes."""
-    gap_seconds = 60.0 / lane.requests_per_minute if lane.requests_per_minute else 0.0
-    row = db.execute(
-        "INSERT INTO paces (provider, next_at) VALUES (?, ?) ON CONFLICT (provider) DO UPDATE"
-        " SET next_at = greatest(paces.next_at, paces.slow_until, ?) + ? RETURNING next_at",
-        (lane.provider, now + gap_seconds, now, gap_seconds),
-    ).fetchone()
-    return float(row[0]) - gap_seconds
-
-
-def draw_kept(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
-    """The job that a publishing ticket stands for; None where it is void."""
-    db.execute(f"UPDATE jobs SET node = ? WHERE id = ? AND ticket = ? AND {_KEPT}", (node, job_id, ticket))
-    found = result_rows.jobs_with_result(db, "jobs.id = ? AND ticket = ?", (job_id, ticket))
-    return found[0] if found else None
+        return None
+    job = rows.job_of(row)
+    if job.remote is not None:
+        return job
+    return result_rows.jobs_with_result(db, "jobs.id = ?", (job_id,))[0]
 
 
 def void(db: Connection, scope: Scope) -> None:
@@ -327,11 +244,6 @@ def void(db: Connection, scope: Scope) -> None:
         f" AND {column} = ?",
         (scope.name,),
     )
-
-
-def let_go(db: Connection, job_id: int) -> None:
-    """The job waits again: what feeds next may take it."""
-    db.execute("UPDATE jobs SET ticket = NULL, lane = '' WHERE id = ?", (job_id,))
 
 
 YOUNG_SECONDS = 90.0
@@ -349,10 +261,7 @@ def withdraw(
     Returns:
         The places of those that ended.
     """
-    which = (
-        "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END"
-        f" AND (state = 'queued' OR {_KEPT} AND ticket IS NULL)"
-    )
+    which = "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END AND state = 'queued'"
     latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
     return intake_queries.withdraw(db, folder, places, reason, which, latest)
 

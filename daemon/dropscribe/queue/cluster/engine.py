@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.errors import StoreBusy, StoreError
+from dropscribe.core.errors import StoreBusy
 from dropscribe.core.model import Retry
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.cluster import dispatch, nodes, orphan_recovery
+from dropscribe.queue.cluster import dispatch, nodes, orphan_recovery, slot_limiter
 from dropscribe.queue.cluster.node_registration import Membership
 from dropscribe.queue.cluster.slot_limiter import SlotLimiter
 from dropscribe.queue.cluster.worker_pool import END_SECONDS
@@ -29,9 +29,9 @@ from dropscribe.queue.sql import hold_rows, intake_queries, result_rows, rows, t
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dropscribe.core.bookings import Booking
     from dropscribe.core.model import (
         AttemptEnd,
-        Booking,
         Hold,
         Job,
         LiveRow,
@@ -122,7 +122,7 @@ class ClusterEngine(RowsEngine):
             group.create_task(self._membership.beat(lambda: self.in_flight))
             if self._node.role != "watch":
                 group.create_task(self._rescue())
-                group.create_task(self._draws.run(self._take, self._take_kept))
+                group.create_task(self._draws.run(self._take, self._take_due))
 
     async def store_result(
         self,
@@ -166,17 +166,11 @@ class ClusterEngine(RowsEngine):
         self._hold_changes += 1
         return hold
 
-    def pause_provider(self, provider: str, seconds: float) -> None:
-        """See the seam: on every node."""
-        super().pause_provider(provider, seconds)
-        until = self.now() + seconds
-        self._cluster.post(lambda db: dispatch.slow(db, provider, until))
-
     async def wait_for_turn(self, provider: str) -> None:
-        """See the seam: behind the requests of all nodes."""
-        lane = self._gate.plan.providers.get(provider)
-        if lane is not None and lane.requests_per_minute:
-            starts_at = await self._durably(lambda db: dispatch.reserve_start(db, lane, self.now()))
+        """See the interface: behind the requests of all nodes."""
+        limits = self._gate.plan.providers.get(provider)
+        if limits is not None and limits.requests_per_minute:
+            starts_at = await self._durably(lambda db: slot_limiter.reserve_start(db, limits, self.now()))
             await asyncio.sleep(max(0.0, starts_at - self.now()))
 
     def probe_now(self, scope: Scope) -> None:
@@ -237,7 +231,7 @@ class ClusterEngine(RowsEngine):
 
     async def _recover(self) -> None:
         def work(db: Connection) -> list[Job]:
-            transactions.clear_stale_assignments(db, self._gate.plan)
+            transactions.clear_stale_assignments(db, self._gate.plan, self.now())
             return orphan_recovery.take_back_own(db, self._node.name, self.limits, self.now())
 
         orphan_recovery.tell_of_cut_off(await self._durably(work))
@@ -288,6 +282,7 @@ class ClusterEngine(RowsEngine):
         ahead_seconds = self._ahead_seconds
         self._gate.holds = {hold.scope: _shift(hold, -ahead_seconds) for hold in fed.holds}
         self._gate.stops = {stop.scope: _shift(stop, -ahead_seconds) for stop in fed.stops}
+        self._gate.pauses = dict(fed.pauses)
 
     async def _watched(self, work: Callable[[Connection], dispatch.Fed]) -> dispatch.Fed:
         try:
@@ -326,14 +321,16 @@ class ClusterEngine(RowsEngine):
             if job is None:
                 return
             reached("claimed")
-            kept = await self._run_turn(job)
-        if kept is not None:
-            await self._run_turn(kept)
+            stored = await self._run_turn(job)
+        await self._run_all_turns(stored)
 
-    async def _take_kept(self, job_id: int, ticket: int) -> None:
-        job = await self._durably(lambda db: dispatch.draw_kept(db, job_id, ticket, self._node.name))
-        if job is not None:
-            await self._run_turn(job)
+    async def _take_due(self, job_id: int, ticket: int) -> None:
+        job = await self._durably(lambda db: dispatch.draw_due(db, job_id, ticket, self._node.name))
+        await self._run_all_turns(job)
+
+    async def _run_all_turns(self, job: Job | None) -> None:
+        while job is not None:
+            job = await self._run_turn(job)
 
     async def _run_turn(self, job: Job) -> Job | None:
         task = asyncio.current_task()
@@ -341,7 +338,7 @@ class ClusterEngine(RowsEngine):
         self._gate.running.add(job, task)
         self._tell_news()
         try:
-            if job.crashes >= rows.SUSPECT_CRASHES and job.result is None:
+            if job.crashes >= rows.SUSPECT_CRASHES and job.result is None and job.remote is None:
                 async with self._suspect:
                     return await self._turn(job)
             return await self._turn(job)
@@ -349,29 +346,10 @@ class ClusterEngine(RowsEngine):
             self._finish(job)
 
     async def _record(self, job: Job, outcome: Outcome) -> Job | None:
-        if not isinstance(outcome, Retry):
-            return await super()._record(job, outcome)
-
-        def write(db: Connection) -> None:
-            transactions.record(db, job, outcome, self.now())
-            dispatch.let_go(db, job.id)
-
-        await self._durably(write)
-        if outcome.after_seconds < FEED_SECONDS:
+        stored = await super()._record(job, outcome)
+        if isinstance(outcome, Retry) and outcome.after_seconds < FEED_SECONDS:
             asyncio.get_running_loop().call_later(outcome.after_seconds, self._wake.set)
-        reached("ended")
-        return None
-
-    async def _hand_back(self, job: Job) -> None:
-        def write(db: Connection) -> None:
-            if job.result is None:
-                rows.hand_back(db, job, self.now())
-            dispatch.let_go(db, job.id)
-
-        try:
-            await self.store.do(write)
-        except (StoreError, rows.LateTransitionError) as error:
-            log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
+        return stored
 
     # What intake asks -----------------------------------------------------------------------------
 

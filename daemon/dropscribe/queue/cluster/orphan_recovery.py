@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.model import JobState
 from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.queue.cluster import nodes
 from dropscribe.queue.sql import rows
@@ -24,8 +23,11 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 5.0
 
-_BEGUN = "(state = 'transcribing' OR state IN ('transcribed', 'rejected') AND ticket IS NOT NULL)"
-_DRAWN = "(state = 'queued' OR state IN ('transcribed', 'rejected') AND node = '')"
+_RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AND remote_id <> '')"
+"""Publications and polls: another node goes on with them as they are."""
+
+_BEGUN = f"(state = 'transcribing' AND remote_id = '' OR {_RESUMABLE} AND ticket IS NOT NULL)"
+_DRAWN = f"(state = 'queued' OR {_RESUMABLE} AND node = '')"
 
 log = structlog.get_logger()
 
@@ -77,11 +79,11 @@ def _take_back(
     db: Connection, which: str, values: tuple[object, ...], limits: RetryLimits, now: float
 ) -> list[Job]:
     cut_off = rows.interrupted(db, which, values)
-    kept = f"{which} AND state <> '{JobState.TRANSCRIBING}'"
-    db.execute(f"UPDATE jobs SET ticket = NULL, lane = '' WHERE {kept}", values)  # constants
+    db.execute(
+        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE {which} AND {_RESUMABLE}", values
+    )  # constants
     for job in cut_off:
         rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
-        db.execute("UPDATE jobs SET ticket = NULL, lane = '' WHERE id = ?", (job.id,))
     return cut_off
 
 

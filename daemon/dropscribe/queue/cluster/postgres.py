@@ -15,6 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dropscribe.core.errors import StoreAway, StoreError, StoreUnusable
+from dropscribe.queue.sql.database import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -102,8 +103,7 @@ class PostgresConnection:
         if isinstance(value, bytes) and value[:1] == b"/":
             return self._roots.stored(value)
         if isinstance(value, str):
-            # A provider's words may hold what PostgreSQL's text may not.
-            return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+            return valid_text(value)
         return value
 
 

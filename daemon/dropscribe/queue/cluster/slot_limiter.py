@@ -1,4 +1,4 @@
-"""Turns: a ticket waits on its node for a slot of its provider, counted over all nodes, and for its pace.
+"""Begins attempts when their provider has a free slot, counted over all nodes, and its rate allows it.
 
 Guarantees: no more than a provider's slots are taken at once, by session locks on the server; one of a
 node's tickets asks for each provider, the others wait behind it.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.queue.cluster import dispatch
+from dropscribe.queue.sql import pause_rows, rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +20,149 @@ if TYPE_CHECKING:
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.engine import ProviderLimits
     from dropscribe.queue.sql.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The ticket's turn has not come: ask again after *seconds*, or when a slot is let go of here."""
+
+    seconds: float
+
+
+SLOT_LOOK_SECONDS = 0.1
+"""How often a node that waits for a slot asks for one that another node has let go of."""
+
+_SLOT_LOCKS = 0x64726F71
+
+
+class Slots:
+    """This node's share of the providers' slots: session locks on the server, numbered 1 to n.
+
+    They go with the session, so a node that dies lets go of them at once; and they outlive a transaction that
+    is rolled back, so each is remembered by the ticket that has it.
+    """
+
+    def __init__(self) -> None:
+        self._mine: dict[str, dict[int, int]] = {}
+
+    def take(self, db: Connection, lane: ProviderLimits, ticket: int) -> bool:
+        """Have a slot for *ticket*; False where none is free."""
+        mine = self._mine.setdefault(lane.provider, {})
+        if ticket in mine:
+            return True
+        # Never asked of one's own: a session may lock twice, and would have to let go twice.
+        others = sorted(set(range(1, lane.slots + 1)).difference(mine.values()))
+        row = db.execute(
+            "SELECT n FROM unnest(?::int[]) AS n"
+            " WHERE pg_try_advisory_lock(?, hashtext(? || ':' || n)) LIMIT 1",
+            (others, _SLOT_LOCKS, lane.provider),
+        ).fetchone()
+        if row is not None:
+            mine[ticket] = row[0]
+        return row is not None
+
+    def let_go(self, db: Connection, provider: str, ticket: int) -> None:
+        """Free the slot of *ticket*, if it has one, for all."""
+        slot = self._mine.get(provider, {}).pop(ticket, None)
+        if slot is not None:
+            db.execute("SELECT pg_advisory_unlock(?, hashtext(? || ':' || ?))", _slot_key(provider, slot))
+
+    def take_again(self, db: Connection) -> None:
+        """On a new connection: what runs here has its slot again, unless somebody was quicker."""
+        for provider, mine in self._mine.items():
+            for slot in mine.values():
+                db.execute(
+                    "SELECT pg_try_advisory_lock(?, hashtext(? || ':' || ?))", _slot_key(provider, slot)
+                )
+
+
+def _slot_key(provider: str, slot: int) -> tuple[int, str, str]:
+    return _SLOT_LOCKS, provider, str(slot)
+
+
+def begin_attempt(
+    db: Connection, drawn: tuple[int, int], lane: ProviderLimits, slots: Slots, node: str, now: float
+) -> Job | Wait | None:
+    """Begin the attempt that a ticket stands for, once its provider has a slot and its pace allows it.
+
+    Args:
+        drawn: (job id, ticket).
+
+    Returns:
+        The job, whose ticket has a slot then; None where the ticket is void.
+    """
+    job_id, ticket = drawn
+    # Starts are evenly spaced over all nodes.
+    row = db.execute(
+        "SELECT (SELECT next_at FROM paces WHERE provider = ?), size_bytes FROM jobs"
+        " WHERE id = ? AND ticket = ? AND state = 'queued'",
+        (lane.provider, job_id, ticket),
+    ).fetchone()
+    if row is None:
+        return _begun_already(db, drawn, lane, slots, node)
+    next_at, size_bytes = row
+    if (wait_seconds := max((next_at or 0.0) - now, _pause_seconds(db, lane.provider, now))) > 0:
+        return Wait(wait_seconds)
+    if size_bytes >= rows.LARGE_BYTES and _large_uploads(db, lane.provider) >= max(lane.slots - 1, 1):
+        # Smaller files go first: large ones never hold every slot.
+        db.execute("UPDATE jobs SET due_at = ? WHERE id = ?", (now + LARGE_WAIT_SECONDS, job_id))
+        return None
+    if not slots.take(db, lane, ticket):
+        return Wait(SLOT_LOOK_SECONDS)
+    if lane.requests_per_minute:
+        db.execute(
+            "INSERT INTO paces (provider, next_at) VALUES (?, ?)"
+            " ON CONFLICT (provider) DO UPDATE SET next_at = excluded.next_at",
+            (lane.provider, now + 60.0 / lane.requests_per_minute),
+        )
+    return rows.begin_attempt(db, job_id, lane.provider, now, ", node = ?", (node,))
+
+
+def _begun_already(
+    db: Connection, drawn: tuple[int, int], lane: ProviderLimits, slots: Slots, node: str
+) -> Job | None:
+    """The job, where the database went away while this very beginning was being committed, and it stands."""
+    found = rows.interrupted(db, "id = ? AND ticket = ? AND node = ?", (*drawn, node))
+    if not found:
+        slots.let_go(db, lane.provider, drawn[1])
+    return found[0] if found else None
+
+
+LARGE_WAIT_SECONDS = 5.0
+
+
+def _pause_seconds(db: Connection, provider: str, now: float) -> float:
+    """How long the provider's pause still lasts; after it one attempt at a time, until it has answered."""
+    pause = pause_rows.read_pauses(db).get(provider)
+    if pause is None:
+        return 0.0
+    if pause.until > now:
+        return pause.until - now
+    return SLOT_LOOK_SECONDS if _uploads(db, provider, 0) else 0.0
+
+
+def _large_uploads(db: Connection, provider: str) -> int:
+    return _uploads(db, provider, rows.LARGE_BYTES)
+
+
+def _uploads(db: Connection, provider: str, least_bytes: int) -> int:
+    count: int = db.execute(
+        "SELECT count(*) FROM jobs WHERE state = 'transcribing' AND remote_id = '' AND provider = ?"
+        " AND size_bytes >= ?",
+        (provider, least_bytes),
+    ).fetchone()[0]
+    return count
+
+
+def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
+    """When one more request of an attempt that runs may start, behind those of all nodes."""
+    gap_seconds = 60.0 / limits.requests_per_minute if limits.requests_per_minute else 0.0
+    row = db.execute(
+        "INSERT INTO paces (provider, next_at) VALUES (?, ?) ON CONFLICT (provider) DO UPDATE"
+        " SET next_at = greatest(paces.next_at, ?) + ? RETURNING next_at",
+        (limits.provider, now + gap_seconds, now, gap_seconds),
+    ).fetchone()
+    return float(row[0]) - gap_seconds
 
 
 class SlotLimiter:
@@ -38,7 +182,7 @@ class SlotLimiter:
         self._store = store
         self._durably = durably
         self._node = node
-        self._slots = dispatch.Slots()
+        self._slots = Slots()
         self._first: dict[str, asyncio.Lock] = {}
         self._freed: dict[str, asyncio.Event] = {}
 
@@ -65,15 +209,15 @@ class SlotLimiter:
             self._freed_at(lane.provider).set()
 
     async def _begin(self, drawn: tuple[int, int], lane: ProviderLimits) -> Job | None:
-        def begin(db: Connection) -> Job | dispatch.Wait | None:
-            return dispatch.begin(db, drawn, lane, self._slots, self._node, self._store.now())
+        def begin(db: Connection) -> Job | Wait | None:
+            return begin_attempt(db, drawn, lane, self._slots, self._node, self._store.now())
 
         async with self._first.setdefault(lane.provider, asyncio.Lock()):
             freed = self._freed_at(lane.provider)
             while True:
                 freed.clear()
-                begun: Job | dispatch.Wait | None = await self._durably(begin)
-                if not isinstance(begun, dispatch.Wait):
+                begun: Job | Wait | None = await self._durably(begin)
+                if not isinstance(begun, Wait):
                     return begun
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(begun.seconds):

@@ -19,10 +19,11 @@ from procrastinate.jobs import Job as ProcrastinateJob
 from procrastinate.jobs import Status
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
-from dropscribe.queue.cluster.dispatch import PUBLISH
+from dropscribe.queue.cluster.dispatch import POLL, PUBLISH
 from dropscribe.queue.cluster.nodes import session_name
 from dropscribe.queue.cluster.postgres import SESSION, PostgresConnection, conninfo
 from dropscribe.queue.cluster.provider_worker import AGAIN_SECONDS, STALLED_SECONDS, LaneWorker
+from dropscribe.queue.engine import POLLING_SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -90,6 +91,7 @@ class WorkerPool:
                 queueing_lock=None,
                 task_name=_TASK,
                 task_kwargs={"job_id": each.job_id, "lane": each.lane},
+                priority=each.priority,
             )
             for each in new
         ]
@@ -102,21 +104,25 @@ class WorkerPool:
             folders = sorted(folder for folder in transcribing if name in plan.chains[folder])
             if folders:
                 wanted[name] = (tuple(queue_of(name, folder) for folder in folders), lane.slots)
-        if publishing:
-            wanted[PUBLISH] = (tuple(queue_of(PUBLISH, folder) for folder in publishing), PUBLISHING_SLOTS)
+        for kind, of_folders, slots in (
+            (PUBLISH, publishing, PUBLISHING_SLOTS),
+            (POLL, sorted(transcribing), POLLING_SLOTS),
+        ):
+            if of_folders:
+                wanted[kind] = (tuple(queue_of(kind, folder) for folder in of_folders), slots)
         self._wanted = wanted
         self._changed.set()
 
     async def run(
         self,
         take: Callable[[int, int, str], Awaitable[None]],
-        take_kept: Callable[[int, int], Awaitable[None]],
+        take_due: Callable[[int, int], Awaitable[None]],
     ) -> None:
         """Run workers for what is served, until cancelled."""
 
         async def draw(context: JobContext, job_id: int, lane: str) -> None:
             ticket = context.job.id or 0
-            await (take_kept(job_id, ticket) if lane == PUBLISH else take(job_id, ticket, lane))
+            await (take_due(job_id, ticket) if lane in {PUBLISH, POLL} else take(job_id, ticket, lane))
 
         asyncio.get_running_loop().set_exception_handler(_hear)
         self._app.task(name=_TASK, pass_context=True)(draw)

@@ -18,14 +18,16 @@ from dropscribe.core.model import Job, Retry
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.embedded.disk_space import trouble_of_disk
 from dropscribe.queue.embedded.publish_schedule import PUBLISHING_SLOTS, KeptLooks
+from dropscribe.queue.engine import POLLING_SLOTS
 from dropscribe.queue.rows_engine import FULL_LOOK_SECONDS, RowsEngine
-from dropscribe.queue.sql import hold_rows, transactions
+from dropscribe.queue.sql import hold_rows, pause_rows, remote_rows, transactions
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import AttemptEnd, Booking, Outcome, StoredResult
+    from dropscribe.core.model import Outcome
     from dropscribe.core.retry import RetryLimits
     from dropscribe.queue.embedded.store import Store
     from dropscribe.queue.engine import AttemptJob, Plan, PublishJob
+    from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
 
@@ -75,31 +77,6 @@ class EmbeddedEngine(RowsEngine):
         self._kept_looks.ask()
         super().replan(plan)
 
-    async def store_result(
-        self,
-        job: Job,
-        result: StoredResult,
-        ended: AttemptEnd,
-        *,
-        rejected: bool,
-        booking: Booking | None = None,
-    ) -> Job | None:
-        """See the seam. The slot is handed on with the answer.
-
-        The next claim stands behind it in the store's order, most often in the same transaction: no more
-        attempts are under way than there are slots, and none waits for a second sync. An answer that cannot
-        be kept takes its slot back; one attempt may have begun by then. Not where the answer costs a budget:
-        what is left of it is known only afterwards.
-        """
-        running = self._gate.running
-        if self.trouble is None and not (booking and booking.spending):
-            running.hand_on_slot(job)
-            self._wake.set()
-        moved = await super().store_result(job, result, ended, rejected=rejected, booking=booking)
-        if moved is None:
-            running.take_slots_back([job.id])
-        return moved
-
     def is_alive(self) -> bool:
         """See the base."""
         return time.monotonic() - self._fed_at < 2 * _LONGEST_SLEEP_SECONDS
@@ -107,12 +84,15 @@ class EmbeddedEngine(RowsEngine):
     # Recovery -----------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        cut_off = await self.store.do(
-            lambda db: transactions.recover(db, self._gate.plan, self.limits, time.time())
-        )
+        def work(db: Connection) -> list[Job]:
+            cut_off = transactions.recover(db, self._gate.plan, self.limits, time.time())
+            self._gate.holds = {hold.scope: hold for hold in hold_rows.read_holds(db)}
+            self._gate.pauses = pause_rows.read_pauses(db)
+            self._gate.at_provider = remote_rows.read_at_provider(db)
+            return cut_off
+
+        cut_off = await self.store.do(work)
         reached("recovered")
-        for hold in await self.store.do(hold_rows.read_holds):
-            self._gate.holds[hold.scope] = hold
         for job in cut_off:
             log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
 
@@ -126,14 +106,16 @@ class EmbeddedEngine(RowsEngine):
         # Asked before anything is weighed: what comes due while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._gate.waits()]
         requests = self._gate.requests() if self._has_room() else []
-        running, suspects = self._gate.running, len(self._gate.running.suspects)
+        running = self._gate.running
         most_due = self._kept_looks.most_to_read(time.monotonic(), len(running.tasks))
+        polls = POLLING_SLOTS if self._gate.at_provider and len(running.polling) < POLLING_SLOTS else 0
+        limits = transactions.Limits(len(running.suspects), polls, most_due)
         waits_until += [] if most_due else [self._kept_looks.next_at]
-        if not requests and not most_due:
+        if not requests and not most_due and not polls:
             return self._sleep_seconds(None, waits_until)  # what frees a slot wakes the loop
         try:
             claimed, due, next_at = await self.store.do(
-                lambda db: transactions.claim(db, requests, suspects, most_due, time.time())
+                lambda db: transactions.claim(db, requests, limits, time.time())
             )
         except (StoreFull, StoreBusy) as error:
             self._note_trouble(f"{error.reason}: {error.path}")
@@ -142,8 +124,8 @@ class EmbeddedEngine(RowsEngine):
             self._gate.started(job)
             self._start(group, job)
         for job in due:
-            self._start_publishing(group, job)
-        if due and len(due) >= most_due:
+            self._start_due(group, job)
+        if most_due and len(due) >= most_due:
             self._kept_looks.ask()  # there may be more: who ends his publishing wakes the loop
         return self._sleep_seconds(next_at, waits_until)
 
@@ -175,37 +157,35 @@ class EmbeddedEngine(RowsEngine):
         self._gate.running.add(job, task)
         self._tell_news()
 
-    def _start_publishing(self, group: asyncio.TaskGroup, job: Job) -> None:
-        """Unless it runs already, its folder is gone from the config, or the slots are taken."""
+    def _start_due(self, group: asyncio.TaskGroup, job: Job) -> None:
+        """Poll or publish *job*, unless it runs already, its folder is gone, or the slots are taken."""
         running = self._gate.running
-        if len(running.publishing) >= PUBLISHING_SLOTS:
+        if job.id in running.tasks or job.folder not in self._gate.plan.chains:
+            return
+        if job.result is None:
+            if len(running.polling) < POLLING_SLOTS:
+                self._start(group, job)
+        elif len(running.publishing) >= PUBLISHING_SLOTS:
             self._kept_looks.ask()
-        elif job.id not in running.tasks and job.folder in self._gate.plan.chains:
+        else:
             self._start(group, job)
 
     async def _take(self, group: asyncio.TaskGroup, job: Job) -> None:
         kept: Job | None = None
-        if job.result is None:
+        if job.result is None and job.remote is None:
             reached("claimed")
         try:
             kept = await self._turn(job)
         finally:
             self._finish(job)
         if kept:
-            self._start_publishing(group, kept)
+            self._start_due(group, kept)
 
     async def _record(self, job: Job, outcome: Outcome) -> Job | None:
         kept = await super()._record(job, outcome)
         if isinstance(outcome, Retry) and job.state.has_result:
             self._kept_looks.ask(time.monotonic() + outcome.after_seconds)
         return kept
-
-    def _note_trouble(self, trouble: str | None) -> None:
-        super()._note_trouble(trouble)
-        if trouble:
-            # Answers wait in memory: as many as there are slots, however long it lasts.
-            running = self._gate.running
-            running.take_slots_back(running.handed_on)
 
     async def data_version(self) -> int:
         """See the base."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
 from dropscribe.queue.embedded.state_dir import lock_state_dir
+from dropscribe.queue.sql.database import valid_text
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,8 +43,20 @@ _COMPANY_SECONDS = 0.002
 shared, and the interpreter lock changes hands less often. One call alone never waits."""
 
 
-MIGRATIONS = ("schema.sql", "migration_2.sql", "migration_3.sql", "migration_4.sql")
+MIGRATIONS = ("schema.sql", "migration_2.sql", "migration_3.sql", "migration_4.sql", "migration_5.sql")
 """Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
+
+
+class _Connection(sqlite3.Connection):
+    """Stores any text: what is no valid UTF-8 in it is replaced."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """See :meth:`sqlite3.Connection.execute`."""
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeEncodeError:
+            values = [valid_text(value) if isinstance(value, str) else value for value in parameters]
+            return super().execute(sql, values)
 
 
 @dataclass(slots=True)
@@ -188,9 +201,9 @@ class Store:
         try:
             return call.work(self._connection), None
         except Exception as error:
-            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_FILE:
                 raise  # the disk or the file: the whole batch fails
-            return None, error
+            return None, error  # this call's own: the others are committed
 
     @staticmethod
     def _settle(batch: list[_Call], results: list[tuple[Any, BaseException | None]]) -> None:
@@ -269,7 +282,7 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
         return None
     try:
         with contextlib.closing(
-            sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, factory=_Connection)
         ) as connection:
             _check_version(connection, path)
             _check_migrated(connection, path)
@@ -310,7 +323,12 @@ def _open_database(path: Path) -> sqlite3.Connection:
     _make_private_file(path)
     try:
         connection = sqlite3.connect(
-            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+            path,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            factory=_Connection,
         )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -339,6 +357,23 @@ def _migrate(connection: sqlite3.Connection) -> None:
         script = resources.files("dropscribe.queue.sql").joinpath(MIGRATIONS[number]).read_text("utf-8")
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")
 
+
+_OF_THE_FILE = {
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+"""Result codes that tell of the database file or its disk, not of one statement's values."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_ROOM = {sqlite3.SQLITE_FULL}

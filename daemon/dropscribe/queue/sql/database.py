@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def valid_text(value: str) -> str:
+    """*value* as both databases store it: valid UTF-8 without NUL.
+
+    Names of files that are no UTF-8 and words of providers may hold anything.
+    """
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 class Cursor(Protocol):
     """A statement's result."""
 

@@ -99,6 +99,27 @@ def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState,
     return {identity: (JobState(state), due_at, pin) for identity, state, due_at, pin in rows}
 
 
+PRUNE_BATCH = 200
+"""Jobs that one transaction deletes at most, so that none gets long."""
+
+
+def prune(db: Connection, before: float) -> int:
+    """Delete jobs that ended before *before* (Unix seconds); returns how many, ``PRUNE_BATCH`` at most.
+
+    The newest row stays: SQLite would give its id to the next job, and the result cache names jobs by id.
+    """
+    ids = [
+        row[0]
+        for row in db.execute(
+            "SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < ?"
+            " AND id < (SELECT max(id) FROM jobs) ORDER BY ended_at LIMIT ?",
+            (before, PRUNE_BATCH),
+        ).fetchall()
+    ]
+    db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])
+    return len(ids)
+
+
 def _columns(db: Connection) -> str:
     return _COLUMNS + _OF_CLUSTERS if is_shared(db) else _COLUMNS
 

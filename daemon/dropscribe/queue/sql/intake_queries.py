@@ -119,7 +119,7 @@ def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
     )
 
 
-_NOT_RUNNING = f"{LIVE} AND state <> 'transcribing'"
+_WAITS = "state = 'queued'"
 
 
 def withdraw(
@@ -127,10 +127,13 @@ def withdraw(
     folder: str,
     places: Sequence[tuple[bytes, bytes]],
     reason: str,
-    which: str = _NOT_RUNNING,
+    which: str = _WAITS,
     values: tuple[object, ...] = (),
 ) -> list[tuple[bytes, bytes]]:
-    """Queued and kept jobs whose files are gone end; those that run are left to their handler.
+    """End queued jobs whose files are gone.
+
+    A job in flight is left to its attempt, and one with a stored result to its publication: its file may have
+    been moved to its place already.
 
     Args:
         which: The same, where an engine knows better; a constant of the caller's.
@@ -150,14 +153,16 @@ def withdraw(
     return ended
 
 
-def relocate(db: Connection, new: NewJob) -> None:
-    """A live job's file was renamed inside its inbox; a stored result gets its names anew.
+def relocate(db: Connection, new: NewJob, old_path: bytes) -> None:
+    """The file of a live job was renamed inside its inbox; a stored result gets its names anew.
 
-    The job is found by what identifies its file: another file may stand at its old path by now.
+    The job is found by the file's identity: at its old path another file may stand already. Only where
+    inodes say nothing is it found by that path.
     """
     db.execute(
-        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND identity = ? AND {LIVE}",
-        (*split_path(new.path), new.folder, new.identity),
+        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND {LIVE}"  # constant
+        " AND (identity = ? OR stable_inodes = ? AND directory = ? AND name = ?)",
+        (*split_path(new.path), new.folder, new.identity, False, *split_path(old_path)),
     )
 
 

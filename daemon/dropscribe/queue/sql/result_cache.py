@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from dropscribe.queue.engine import CachedResult
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import AnswerKey, Job
+    from dropscribe.core.bookings import AnswerKey
+    from dropscribe.core.model import Job
     from dropscribe.queue.sql.database import Connection
 
 LEDGER_BYTES = 256 * 1024 * 1024

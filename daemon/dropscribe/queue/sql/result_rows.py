@@ -36,7 +36,7 @@ def store_result(
     if not _write_result(db, job.id, result):
         return None
     state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
-    row = move(db, standing_of(job), state, "due_at = 0, crashes = 0, pin = ''")
+    row = move(db, standing_of(job), state, "due_at = 0, crashes = 0, internal_errors = 0, pin = ''")
     attempt_rows.end_attempt(db, job.id, ended)
     return job_of(row, result)
 
@@ -141,7 +141,7 @@ def jobs_with_result(db: Connection, which: str, values: tuple[object, ...]) -> 
         f" FROM jobs JOIN answers ON answers.job_id = jobs.id WHERE {HAS_RESULT} AND {which}",
         values,
     ).fetchall()
-    return [job_of(row, _result_of(row[20:])) for row in rows]
+    return [job_of(row, _result_of(row[len(JOB_COLUMNS.split(", ")) :])) for row in rows]
 
 
 def _result_of(row: tuple) -> StoredResult:  # type: ignore[type-arg]  # sqlite rows are untyped

@@ -7,7 +7,8 @@ they leave, so that a late completion changes nothing.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import DropscribeError
@@ -17,6 +18,7 @@ from dropscribe.core.model import (
     FileSnapshot,
     Job,
     JobState,
+    RemoteJob,
     Retry,
     StoredResult,
 )
@@ -24,16 +26,18 @@ from dropscribe.queue.sql import attempt_rows
 from dropscribe.queue.sql.probes import newest_untried
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dropscribe.core.routing import Route
     from dropscribe.queue.sql.database import Connection
 
+AT_PROVIDER = "state = 'transcribing' AND remote_id <> ''"
 LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
 HAS_RESULT = "state IN ('transcribed', 'rejected')"
 JOB_COLUMNS = (
     "id, folder, directory, name, device, inode, size_bytes, mtime_ns, stable_inodes, incomplete, state, "
-    "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin, fence"
+    "received_at, due_at, attempts, ambiguous, crashes, spent_seconds, provider, pin, fence, "
+    "internal_errors, remote_id, remote_at"
 )
 
 SUSPECT_CRASHES = 3
@@ -69,7 +73,7 @@ def inode_of_row(value: int) -> int:
     return value + (1 << 64) if value < 0 else value
 
 
-def job_of(row: tuple, kept: StoredResult | None = None) -> Job:  # type: ignore[type-arg]  # sqlite rows are untyped
+def job_of(row: tuple, result: StoredResult | None = None) -> Job:  # type: ignore[type-arg]  # sqlite rows are untyped
     """The Job that a row of ``JOB_COLUMNS`` holds."""
     state = JobState(row[10])
     return Job(
@@ -88,7 +92,9 @@ def job_of(row: tuple, kept: StoredResult | None = None) -> Job:  # type: ignore
         spent_seconds=row[16],
         provider=row[17] if state is not JobState.QUEUED else row[18],
         fence=row[19],
-        result=kept,
+        internal_errors=row[20],
+        remote=RemoteJob(row[21], row[22]) if row[21] else None,
+        result=result,
     )
 
 
@@ -99,56 +105,70 @@ class ClaimRequest:
     Attributes:
         limit: Jobs at most.
         is_probe: Take an untried job, else the oldest even if it is not due yet: it probes a hold.
+        in_flight: Folder → its uploads to this provider that are under way; folders with fewer go first.
+        turns: Folder → when it had its last slot, as a growing number; of equals the least goes first.
+        most_large: Further uploads of ``LARGE_BYTES`` and more that may start: they never have all slots.
     """
 
     provider: str
     routes: tuple[Route, ...]
     limit: int
     is_probe: bool = False
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    turns: Mapping[str, int] = field(default_factory=dict)
+    most_large: int = 1 << 30
+
+
+LARGE_BYTES = 256 * 1024 * 1024
+"""An upload of this size may hold a slot for hours."""
 
 
 def claim(db: Connection, request: ClaimRequest, now: float, most_crashes: int) -> list[Job]:
-    """Claim due jobs for a provider, oldest due first; the attempt is counted here.
+    """Claim due jobs for a provider; the attempt is counted here.
+
+    Slots go round the folders: each goes to the one with the fewest uploads under way, of equals to the one
+    that has waited longest for a slot, and there to the job that is due longest.
 
     Args:
         most_crashes: Leave out jobs cut off this often in a row or more; 0 or less leaves out none.
     """
     claimed: list[Job] = []
-    while found := _oldest_due(db, request, now, most_crashes, request.limit - len(claimed)):
-        for job_id in found:
-            claimed.append(begin_attempt(db, job_id, request.provider, now))
-            if most_crashes <= 0 and claimed[-1].crashes >= SUSPECT_CRASHES:
-                most_crashes = SUSPECT_CRASHES  # the other suspects wait: who is next is looked up anew
-                break
+    in_flight, most_large = Counter(request.in_flight), request.most_large
+    bounds = most_crashes if most_crashes > 0 else 1 << 30
+    if request.is_probe and (untried := newest_untried(db, queues_of(request.provider, request.routes))):
+        return [begin_attempt(db, untried, request.provider, now)]
+    while len(claimed) < request.limit:
+        most_bytes = 1 << 62 if most_large > 0 else LARGE_BYTES
+        latest = float("inf") if request.is_probe else now
+        due = [
+            (in_flight[route.folder], request.turns.get(route.folder, 0), *found)
+            for route in request.routes
+            if (found := _oldest(db, request.provider, route, (bounds, most_bytes, latest)))
+        ]
+        if not due:
+            break
+        job = begin_attempt(db, min(due)[-1], request.provider, now)
+        claimed.append(job)
+        in_flight[job.folder] += 1
+        most_large -= job.snapshot.size_bytes >= LARGE_BYTES
+        if job.crashes >= SUSPECT_CRASHES:
+            bounds = SUSPECT_CRASHES  # the other suspects wait
     return claimed
 
 
-def _oldest_due(
-    db: Connection, request: ClaimRequest, now: float, most_crashes: int, limit: int
-) -> list[int]:
-    """One index look-up a folder and pin: never a sort over the backlog."""
-    most_crashes = most_crashes if most_crashes > 0 else 1 << 30
-    if (
-        request.is_probe
-        and limit
-        and (untried := newest_untried(db, queues_of(request.provider, request.routes)))
-    ):
-        return [untried]
-    found: list[tuple[float, int]] = []
-    for route in request.routes if limit else ():
-        pins = _pins(request.provider, route)
-        parts = " UNION ALL ".join([_OLDEST] * len(pins))
-        values = [value for pin in pins for value in (route.folder, pin, most_crashes, limit)]
-        found += db.execute(f"{parts} ORDER BY 1, 2 LIMIT ?", (*values, limit)).fetchall()  # constants
-    due = sorted(row for row in found if request.is_probe or row[0] <= now)
-    return [job_id for _, job_id in due[:limit]]
-
-
-_OLDEST = (
-    "SELECT due_at, id FROM (SELECT due_at, id FROM jobs"
-    " WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ? ORDER BY due_at, id LIMIT ?)"
-    " AS oldest"
-)
+def _oldest(
+    db: Connection, provider: str, route: Route, bounds: tuple[int, int, float]
+) -> tuple[float, int] | None:
+    """(due_at, id) of the job of *route* that is due longest: one index look-up for each pin."""
+    found = [
+        db.execute(
+            "SELECT due_at, id FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ?"
+            " AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT 1",
+            (route.folder, pin, *bounds),
+        ).fetchone()
+        for pin in _pins(provider, route)
+    ]
+    return min((row for row in found if row), default=None)
 
 
 def _pins(provider: str, route: Route) -> tuple[str, ...]:
@@ -218,11 +238,11 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
         standing_of(job),
         JobState.QUEUED,
         "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?,"
-        " attempts = attempts - ?,"
-        " ambiguous = ambiguous + ?, crashes = 0, code = ?, reason = ?",
+        " attempts = attempts - ?, ambiguous = ambiguous + ?, internal_errors = internal_errors + ?,"
+        " crashes = 0, code = ?, reason = ?",
         (
-            *(due_at, retry.assigned_provider, retry.spent_seconds),
-            *(int(not ended.counted), int(ended.ambiguous), retry.code, retry.reason),
+            *(due_at, retry.assigned_provider, retry.spent_seconds, int(not ended.counted)),
+            *(int(ended.ambiguous), int(ended.internal), retry.code, retry.reason),
         ),
     )
     if retry.attempt is None:
@@ -233,12 +253,19 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
         _tally(db, job.folder, MAYBE_PAID_TWICE)
 
 
-def defer_publishing(db: Connection, job: Job, due_at: float, code: str, reason: str) -> None:
-    """The files could not be written yet; the answer stays kept."""
+def defer(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
+    """Publish or poll again at *due_at*; the state stays."""
+    is_internal = retry.attempt is not None and retry.attempt.internal
     db.execute(
-        f"UPDATE jobs SET due_at = ?, code = ?, reason = ? WHERE id = ? AND {HAS_RESULT}",
-        (due_at, code, reason, job.id),
+        "UPDATE jobs SET due_at = ?, code = ?, reason = ?, internal_errors = internal_errors + ?"
+        " WHERE id = ? AND state = ? AND fence = ?",
+        (due_at, retry.code, retry.reason, int(is_internal), job.id, job.state, job.fence),
     )
+
+
+def put_back(db: Connection, job: Job, due_at: float) -> None:
+    """A publication or a poll was cut off: it is due at *due_at*."""
+    db.execute("UPDATE jobs SET due_at = ? WHERE id = ? AND fence = ?", (due_at, job.id, job.fence))
 
 
 def end(
@@ -264,7 +291,7 @@ def move(
     if state not in TRANSITIONS[leaving.state]:
         raise LateTransitionError(f"no way from {leaving.state} to {state}")
     row: tuple | None = db.execute(  # type: ignore[type-arg]  # as above
-        f"UPDATE jobs SET state = ?, {changes} WHERE id = ? AND state = ?"  # callers pass constants
+        f"UPDATE jobs SET state = ?, remote_id = '', {changes} WHERE id = ? AND state = ?"  # constants
         f" AND fence = coalesce(?, fence) RETURNING {JOB_COLUMNS}",
         (state, *values, leaving.job_id, leaving.state, leaving.fence),
     ).fetchone()
@@ -274,9 +301,14 @@ def move(
 
 
 def interrupted(db: Connection, which: str = "TRUE", values: tuple[object, ...] = ()) -> list[Job]:
-    """Jobs whose attempt was cut off by the daemon's own end; *which* is a constant of the caller's."""
+    """Jobs whose attempt was cut off by the daemon's own end; *which* is a constant of the caller's.
+
+    What a provider works on by itself goes on there, and is polled again.
+    """
     rows = db.execute(
-        f"SELECT {JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing' AND {which}", values
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing' AND remote_id = ''"
+        f" AND {which}",
+        values,
     ).fetchall()
     return [job_of(row) for row in rows]
 

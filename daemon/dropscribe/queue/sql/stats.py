@@ -8,8 +8,9 @@ from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.queue.cluster.nodes import is_shared, read_nodes
+from dropscribe.queue.embedded.store import is_migrated
 from dropscribe.queue.engine import FolderStats, Stats
-from dropscribe.queue.sql import hold_rows, rows
+from dropscribe.queue.sql import hold_rows, pause_rows, remote_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from dropscribe.queue.engine import Plan
     from dropscribe.queue.sql.database import Connection
+
+
+AT_PROVIDER = "at_provider"
+"""Beside the states: of those that are transcribing, those that the provider works on by itself."""
 
 
 def read_stats(
@@ -33,17 +38,23 @@ def read_stats(
     found = read_accounts(db, plan.budgets, plan.zone, now)
     holds = [*stops_of(found), *hold_rows.read_holds(db)]
     held = {hold.scope for hold in holds}
+    is_current = is_migrated(db)  # `status` may ask before the new daemon has started
+    pauses = pause_rows.read_pauses(db) if is_current else {}
+    pauses = {name: pause for name, pause in pauses.items() if pause.until > now}
     counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
+    if is_current:
+        counts |= {(folder, AT_PROVIDER): n for folder, n in remote_rows.count_at_provider(db).items()}
     folders = {folder: _folder_stats(db, folder, plan, held, now, counts) for folder in plan.chains}
     if is_shared(db):
-        return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db))
-    return Stats(folders, holds, in_flight or {}, found)
+        return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db), pauses)
+    return Stats(folders, holds, in_flight or {}, found, None, pauses)
 
 
 def _read_in_flight(db: Connection) -> dict[str, int]:
     return dict(
         db.execute(
-            "SELECT provider, count(*) FROM jobs WHERE state = 'transcribing' GROUP BY provider"
+            "SELECT provider, count(*) FROM jobs WHERE state = 'transcribing' AND remote_id = ''"
+            " GROUP BY provider"
         ).fetchall()
     )
 
@@ -67,12 +78,14 @@ def _folder_stats(
     counts: Mapping[tuple[str, str], int],
 ) -> FolderStats:
     waiting = _waiting(db, folder, plan, held, now)
+    at_provider = counts.get((folder, AT_PROVIDER), 0)
     return FolderStats(
         queued=waiting["queued"],
         deferred=waiting["deferred"],
         held=waiting["held"],
         backlog=waiting["backlog"],
-        transcribing=counts.get((folder, "transcribing"), 0),
+        transcribing=counts.get((folder, "transcribing"), 0) - at_provider,
+        at_provider=at_provider,
         publishing=counts.get((folder, "transcribed"), 0) + counts.get((folder, "rejected"), 0),
         done=counts.get((folder, "done"), 0),
         failed=counts.get((folder, "failed"), 0),

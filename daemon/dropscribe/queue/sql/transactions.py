@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import JobState, Published, Retry, Withdrawn
+from dropscribe.core.model import AtProvider, JobState, Published, Retry, Withdrawn
 from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_seconds
 from dropscribe.core.routing import BACKLOG
-from dropscribe.queue.sql import attempt_rows, budget_usage, hold_rows, result_cache, result_rows, rows
+from dropscribe.queue.sql import (
+    attempt_rows,
+    budget_usage,
+    hold_rows,
+    remote_rows,
+    result_cache,
+    result_rows,
+    rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dropscribe.core.model import Booking, Job, Outcome, Scope
+    from dropscribe.core.bookings import Booking
+    from dropscribe.core.model import Job, Outcome, Scope
     from dropscribe.core.retry import RetryLimits
     from dropscribe.queue.engine import Plan
     from dropscribe.queue.sql.database import Connection
 
 
-def claim(
-    db: Connection, requests: Sequence[rows.ClaimRequest], suspects: int, most_due: int, now: float
-) -> tuple[list[Job], list[Job], float | None]:
-    """Claims, jobs to publish, and when the next of either is due.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many jobs one claim may take.
 
-    Args:
+    Attributes:
         suspects: Jobs in flight that may be what kills the daemon.
-        most_due: Jobs to publish at most; 0 does not look for any.
+        polls: Jobs at providers at most.
+        publications: Jobs with a stored result at most; 0 does not look for any.
     """
+
+    suspects: int
+    polls: int
+    publications: int
+
+
+def claim(
+    db: Connection, requests: Sequence[rows.ClaimRequest], limits: Limits, now: float
+) -> tuple[list[Job], list[Job], float | None]:
+    """Attempts that were begun, jobs to poll or to publish, and when the next of any kind is due."""
+    suspects = limits.suspects
     claimed: list[Job] = []
     times: list[float | None] = []
     for request in requests:
@@ -36,15 +57,18 @@ def claim(
         if len(taken) < request.limit:
             times.append(rows.next_due_at(db, request.provider, request.routes))
     due: list[Job] = []
-    if most_due:
-        due = result_rows.due_for_publishing(db, now, most_due)
+    if limits.polls:
+        due = remote_rows.due_for_polling(db, now, limits.polls)
+        times.append(remote_rows.next_poll_at(db, now))
+    if limits.publications:
+        due += result_rows.due_for_publishing(db, now, limits.publications)
         times.append(result_rows.next_publishing_at(db, now))
     # What is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
 
 
-def record(db: Connection, job: Job, outcome: Outcome, now: float) -> None:
-    """What the handler said came of *job*."""
+def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -> None:
+    """Write the outcome of an attempt or a publication of *job*."""
     match outcome:
         case Published():
             state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
@@ -55,15 +79,21 @@ def record(db: Connection, job: Job, outcome: Outcome, now: float) -> None:
                 attempt_rows.end_attempt(db, job.id, outcome.attempt)
             for spending in outcome.spending:
                 budget_usage.write_spending(db, spending, now)
-        case Retry() if job.state.has_result:
-            rows.defer_publishing(db, job, now + outcome.after_seconds, outcome.code, outcome.reason)
+        case AtProvider():
+            remote_rows.store_remote_job(db, job, outcome, now)
+        case Retry() if job.state.has_result or (job.remote is not None and not outcome.ends_attempt):
+            rows.defer(db, job, now + outcome.after_seconds, outcome)
         case Retry():
             rows.requeue(db, job, now + outcome.after_seconds, outcome)
+            chain = plan.chains.get(job.folder)
+            if chain and not {job.provider, outcome.assigned_provider}.issubset((*chain, "")):
+                # A reload has removed the provider during the attempt: the rule's own ones take the job.
+                _unpin(db, job.folder, (*chain, BACKLOG))
 
 
 def recover(db: Connection, plan: Plan, limits: RetryLimits, now: float) -> list[Job]:
     """Hand back what the daemon's end cut off; returns those jobs."""
-    clear_stale_assignments(db, plan)
+    clear_stale_assignments(db, plan, now)
     cut_off = rows.interrupted(db)
     for job in cut_off:
         rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
@@ -72,10 +102,12 @@ def recover(db: Connection, plan: Plan, limits: RetryLimits, now: float) -> list
     return cut_off
 
 
-def clear_stale_assignments(db: Connection, plan: Plan) -> None:
-    """No job waits for a provider that its folder's list no longer has."""
+def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]:
+    """No job waits for a provider that its folder's list no longer has; returns the jobs that were there."""
+    abandoned = remote_rows.abandon_remote_jobs(db, plan.providers.keys(), now)
     for folder, chain in plan.chains.items():
         _unpin(db, folder, (*chain, BACKLOG))
+    return abandoned
 
 
 def _unpin(db: Connection, folder: str, chain: Sequence[str]) -> None:

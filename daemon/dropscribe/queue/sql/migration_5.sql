@@ -1,0 +1,17 @@
+-- Version 4 → 5: jobs that a provider works on by itself, failures of our own, pauses that providers asked for.
+
+-- Attempts that a bug of dropscribe ended.
+ALTER TABLE jobs ADD COLUMN internal_errors INTEGER NOT NULL DEFAULT 0;
+
+-- The provider's id of the job that it runs for this one; '' where the provider answers in the request.
+-- While it is set and the state is 'transcribing', due_at is the time of the next poll.
+ALTER TABLE jobs ADD COLUMN remote_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN remote_at REAL;
+CREATE INDEX jobs_at_provider ON jobs (due_at, id) WHERE remote_id <> '';
+
+-- Until when a provider asked to be left alone (Retry-After, 429, 503).
+CREATE TABLE pauses (
+    provider TEXT PRIMARY KEY,
+    since    REAL NOT NULL,
+    until    REAL NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,144 @@
+"""Jobs that a provider works on by itself: uploaded once, then polled, on both engines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from dropscribe.core.model import AtProvider
+from dropscribe.pipeline.handler import Handler
+from dropscribe.pipeline.plan import build_plan
+from support.house import House, make_config, read_json, tree
+from support.scripted import ScriptedProvider
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def vendor(monkeypatch):
+    """A provider with jobs of its own: *steps* are what the upload and the polls come to."""
+    found = SimpleNamespace(steps=[], uploads=[], polls=[])
+    upload_and_answer = Handler.attempt
+
+    async def attempt(self, job):
+        if job.remote is None:
+            found.uploads.append(job.path)
+        else:
+            found.polls.append(job.remote.id)
+        step = found.steps.pop(0) if found.steps else None
+        if step is None:
+            return await upload_and_answer(self, job)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    monkeypatch.setattr(Handler, "attempt", attempt)
+    return found
+
+
+async def _make_due(house):
+    await house.store.do(lambda db: db.execute("UPDATE jobs SET due_at = 1.0"))
+    house.engine._wake.set()
+
+
+async def test_a_remote_job_survives_a_restart_and_is_not_uploaded_again(tmp_path, vendor):
+    """Nothing is paid twice: the provider's id is stored before the first poll, and polled after a start."""
+    vendor.steps = [AtProvider("v-1", HOUR)]
+    config = make_config(tmp_path)
+    async with House(config, {"main": ScriptedProvider()}) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: vendor.uploads)
+
+        async def is_at_provider():
+            stats = await house.stats()
+            return (stats.at_provider, stats.transcribing) == (1, 0)
+
+        await house.until(is_at_provider)
+        assert house.engine.in_flight_at("main") == 0
+    async with House(config, {"main": ScriptedProvider()}) as house:
+        await _make_due(house)
+        await house.until(lambda: house.listener.files)
+        assert (await house.stats()).maybe_paid_twice == 0
+
+    assert (vendor.uploads, vendor.polls) == ([b"call.wav"], ["v-1"])
+    assert house.listener.files[0].attempts == 1
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+
+
+async def test_polls_go_on_until_the_answer_is_there_and_hold_no_slot(tmp_path, vendor):
+    """One slot serves another file while the provider works on the first."""
+    vendor.steps = [AtProvider("v-1", HOUR)]
+    config = make_config(tmp_path)
+    limits = build_plan(config)
+    async with House(config, {"main": ScriptedProvider()}) as house:
+        await house.stats()  # the engine runs by now, on the plan of the config
+        one_slot = replace(limits.providers["main"], slots=1)
+        house.engine.replan(replace(limits, providers={"main": one_slot}))
+        await house.drop("long.wav", b"RIFF long")
+        await house.until(lambda: vendor.uploads)
+        await house.drop("short.wav", b"RIFF short")
+        await house.until(lambda: house.listener.files)
+        vendor.steps = [AtProvider("v-1", 0.01), AtProvider("v-1", 0.01)]
+        await _make_due(house)
+        await house.until(lambda: len(house.listener.files) == 2)
+
+    assert vendor.polls == ["v-1"] * 3
+    assert [file.path for file in house.listener.files] == [b"short.wav", b"long.wav"]
+
+
+async def test_a_bug_in_polling_never_uploads_again(tmp_path, vendor):
+    """After a few tries the file is in failed with internal_error; it was uploaded once."""
+    vendor.steps = [AtProvider("v-1", 0.0), *(ValueError("no such key") for _ in range(3))]
+    async with House(make_config(tmp_path), {"main": ScriptedProvider()}) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+
+    assert vendor.uploads == [b"call.wav"]
+    assert read_json(tmp_path / "failed/call.error.json")["code"] == "internal_error"
+
+
+async def test_a_remote_job_of_a_removed_provider_goes_to_the_rules_own(tmp_path, vendor):
+    """A provider that a reload has removed cannot be polled: the file is sent to the one that is there."""
+    vendor.steps = [AtProvider("v-1", HOUR)]
+    config = make_config(tmp_path)
+    plan = build_plan(config)
+    async with House(config, {"main": ScriptedProvider()}) as house:
+        await house.stats()  # the engine runs by now, on the plan of the config
+        old = replace(plan.providers["main"], provider="old")
+        house.engine.replan(replace(plan, providers={"old": old}, chains={"calls": ("old",)}))
+        await house.drop("call.wav")
+        await house.until(lambda: vendor.uploads)
+
+        async def is_at_provider():
+            return (await house.stats()).at_provider == 1
+
+        await house.until(is_at_provider)
+        house.engine.replan(plan)
+        await house.engine.clear_stale_assignments()
+        await house.until(lambda: house.listener.files)
+
+    assert vendor.uploads == [b"call.wav"] * 2
+    assert vendor.polls == []
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+
+
+async def test_no_more_jobs_are_given_to_a_provider_than_it_may_have(tmp_path, vendor):
+    """The next upload waits until the provider has finished one of its jobs."""
+    vendor.steps = [AtProvider("v-1", HOUR)]
+    config = make_config(tmp_path)
+    plan = build_plan(config)
+    async with House(config, {"main": ScriptedProvider()}) as house:
+        await house.stats()  # the engine runs by now, on the plan of the config
+        one_job = replace(plan.providers["main"], remote_jobs=1)
+        house.engine.replan(replace(plan, providers={"main": one_job}))
+        await house.drop("first.wav", b"RIFF 1")
+        await house.until(lambda: vendor.uploads)
+        await house.drop("second.wav", b"RIFF 2")
+        stats = await house.stats()
+        assert (stats.at_provider, stats.queued) == (1, 1)
+        await _make_due(house)
+        await house.until(lambda: len(house.listener.files) == 2)
+
+    assert vendor.uploads == [b"first.wav", b"second.wav"]

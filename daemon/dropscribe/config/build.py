@@ -34,6 +34,7 @@ from dropscribe.config.services import (
     warn_of_plain_http,
 )
 from dropscribe.core.params import WHISPER_MODELS
+from dropscribe.core.speech_hints import SpeechHints, hint_params, ignored_hints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,9 +131,11 @@ class _Builder:
             warn_of_plain_http(document, (*path, "url"), url, "key and audio travel unencrypted")
         if kind == "openai" and _is_openai_itself(values.get("url")):
             values.setdefault("max_upload_bytes", OPENAI_UPLOAD_BYTES)
-        merged = params.lay_over(kind, facts.params, written)
-        if kind == "local" and params.is_english_model(model) and "language" not in written:
-            merged["language"] = "en"
+        below = dict(facts.params)
+        if kind == "local" and params.is_english_model(model):
+            below["language"] = "en"
+        hints = self._hints(path, values, kind, {**below, **written})
+        merged = params.lay_over(kind, below, hints | written)
         made = ProviderConfig(name=str(path[-1]), **{**facts.defaults, **values, "params": merged})
         self.providers[made.name] = made
         return made
@@ -197,8 +200,21 @@ class _Builder:
                 continue
             if provider.type == "local":
                 params.check_local_params(own.get(name, {}), (*here, name) if is_keyed else here, document)
-            found[name] = params.lay_over(provider.type, provider.params, own.get(name, {}))
+            written = own.get(name, {})
+            hints = self._hints(path, values, provider.type, {**provider.params, **written})
+            found[name] = params.lay_over(provider.type, provider.params, hints | written)
         return found
+
+    def _hints(
+        self, path: KeyPath, values: Mapping[str, Any], kind: str, given: Mapping[str, Any]
+    ) -> params.Written:
+        """The parameters for `language`, `vocabulary` and `speakers`; those that cannot be sent are told."""
+        model = str(given.get("model") or "")
+        hints = SpeechHints(values.get("language"), values.get("vocabulary", ()), values.get("speakers"))
+        for name in ignored_hints(kind, model, hints):
+            message = f"a provider of type {kind} takes no '{name}'" + (f" with {model}" if model else "")
+            self.reader.document.report((*path, name), message, "it is not sent", warning=True)
+        return hint_params(kind, model, hints)
 
 
 def _is_openai_itself(url: str | None) -> bool:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from dropscribe.config import quantities as q
 from dropscribe.config.secret import Secret
 from dropscribe.core import limits
+from dropscribe.core.languages import is_language, language_tag
 from dropscribe.core.links import parse_host_pattern
 
 if TYPE_CHECKING:
@@ -89,6 +90,13 @@ def _secret_url(value: object) -> Secret:
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url.reveal()):
         raise ValueError("is not a url", "write such as mailto://user:password@example.com, best as ${NAME}")
     return url
+
+
+def _language(value: object) -> str:
+    text = _full_match(_LANGUAGE, "is not a language", "write such as en or pt-BR")(value)
+    if len(text.replace("_", "-").partition("-")[0]) > len("eng") and not is_language(text):
+        raise ValueError("is not a known language", "write its code, such as en or pt-BR")
+    return language_tag(text) or "auto"
 
 
 def parse_url(value: object) -> str:
@@ -293,7 +301,7 @@ ROOT_NAME: FieldType[str] = _string(
     _full_match(_ROOT_NAME, "is not a name of a root", "use a-z, 0-9, '_' and '-', at most 64")
 )
 LANGUAGE: FieldType[str] = _string(
-    _full_match(_LANGUAGE, "is not a language", "write such as en or pt-BR"),
+    _language,
     "language",
     f"^{_LANGUAGE.pattern}$",
 )

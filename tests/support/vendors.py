@@ -1,4 +1,4 @@
-"""The documented contracts of Pulse, Reson8 and OpenAI (PROVIDERS.md §1 to §3), answered strictly.
+"""The documented contracts of Pulse, Reson8 and OpenAI (docs/design/providers.md), answered strictly.
 
 Each answer holds the size and the digest of the audio that was received.
 """

@@ -190,7 +190,8 @@ class ProviderConfig:
     )
     timeout_seconds: float | None = key(
         t.DURATION_OR_NONE,
-        "From the last byte sent to the whole answer; or `none`. "
+        "From the last byte sent to the whole answer; or `none`. A long recording may take three times its "
+        "length. "
         "While sending: 60 s without progress end the request.",
         default=None,
     )

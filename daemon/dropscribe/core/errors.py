@@ -214,7 +214,7 @@ class AudioRejected(ProviderError):
 
     Attributes:
         maybe_rule: True for a 400 that could as well be the rule's fault; the same one for three
-            different files in a row holds the rule (CONTRACT.md §3).
+            different files in a row holds the rule.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The request parameters that each type of provider gets where the user says nothing (CONTRACT.md §3).
+"""The request parameters that each type of provider gets where the user says nothing.
 
 Guarantees: pure, and imports no vendor: the config and ``plan`` can ask it.
 """
@@ -35,7 +35,7 @@ def _openai_defaults(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
     model = str(params.get("model", OPENAI_MODEL))
     defaults: dict[str, ParamValue] = {"model": OPENAI_MODEL, "response_format": _richest_format(model)}
     if "diarize" in model:
-        defaults["chunking_strategy"] = "auto"  # required for more than 30 s (PROVIDERS.md §3.1)
+        defaults["chunking_strategy"] = "auto"  # required for more than 30 s
     asked = params.get("response_format", defaults["response_format"])
     if asked == "verbose_json" and not any(name in params for name in GRANULARITIES):
         defaults[GRANULARITIES[0]] = ["word", "segment"]

@@ -106,7 +106,7 @@ def _word(item: Mapping[str, Any], speaker: Any) -> Word:
 
 
 def _confidence(value: Any) -> float | None:
-    # A natural log-probability; an older crawl of the glossary says 0..1 (PROVIDERS.md §2.2).
+    # A natural log-probability; an older crawl of the glossary says 0..1.
     found = values.probability_of_log(value)
     return values.probability(value) if found is None else found
 

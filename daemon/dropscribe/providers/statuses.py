@@ -1,8 +1,8 @@
 """Which kind of failure an answer is: one table for all vendors, a few rows more for each.
 
-Guarantees: decided by status and machine-readable signs, never by wording (PROVIDERS.md §1.3, §2.3, §3.3,
-§4). A row for a status and a sign wins over a sign alone, that over a status alone; a vendor's row
-over the common one.
+Guarantees: decided by status and machine-readable signs (docs/design/providers.md), by wording only where a
+vendor gives no code. A row for a status and a sign wins over a sign alone, that over a status alone; a
+vendor's row over the common one.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Classifier:
         return self._made(kind, code or f"http_{answer.status}", answer, said)
 
     def error_in_success(self, answer: Answer, parsed: Mapping[str, object]) -> ProviderError | None:
-        """The error that a 2xx body holds in place of a transcript, or None (PROVIDERS.md §0.2)."""
+        """The error that a 2xx body holds in place of a transcript, or None."""
         status = parsed.get("status")
         if status in {"processing", "queued", "pending"}:
             return self._made(Kind.RULE, "asynchronous", answer, error_of(parsed))
@@ -227,7 +227,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
     """What the provider asks for, in seconds from *now*, at most an hour; None where it asks for nothing.
 
     ``retry-after-ms``, then ``Retry-After`` in seconds or as an HTTP date, then ``x-ratelimit-reset`` in
-    Unix seconds (Pulse's own client reads these three, PROVIDERS.md §1.3).
+    Unix seconds (Pulse's own client reads these three).
     """
     waits = (
         _scaled(headers.get("retry-after-ms"), 0.001),

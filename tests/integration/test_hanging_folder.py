@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -11,9 +12,10 @@ import time
 import pytest
 
 from dropscribe.config.model import FolderRule, ProviderConfig
+from dropscribe.files import audio
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.pipeline import disk_threads
+from dropscribe.pipeline import attempts, disk_threads
 from support.house import House, make_config, tree
 
 
@@ -65,6 +67,30 @@ async def test_a_folder_that_hangs_gives_its_slots_back(tmp_path, hang):
 
     assert len([name for name in tree(tmp_path / "share-done") if name.endswith(".wav")]) == 3
     assert len(house.providers["main"].calls) == 6
+
+
+async def test_a_read_that_hangs_in_mid_upload_gives_the_slot_back(tmp_path, monkeypatch):
+    """The attempt ends unsent, the other folder goes on, and the file is done once its disk answers."""
+    answers = threading.Event()
+    real_pread = os.pread
+
+    def slow_pread(descriptor, count, offset):
+        if offset and threading.current_thread().name.startswith("disk share"):
+            assert answers.wait(60)
+        return real_pread(descriptor, count, offset)
+
+    monkeypatch.setattr(os, "pread", slow_pread)
+    monkeypatch.setattr(audio, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.01)
+    one_slot = {"main": ProviderConfig(name="main", type="openai", concurrency=1)}
+    config = make_config(tmp_path, rules=_two_rules(tmp_path), providers=one_slot)
+    async with House(config) as house:
+        await house.drop("long.wav", bytes(audio.BLOCK_BYTES + 1), folder="share")
+        await house.until(lambda: house.providers["main"].calls)
+        await house.drop("short.wav", b"1", folder="local")
+        await house.until((tmp_path / "local-done/short.wav").exists)
+        answers.set()
+        await house.until((tmp_path / "share-done/long.wav").exists)
 
 
 async def test_the_end_waits_for_no_call_that_hangs(tmp_path, hang):

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 512 * 1024
 """What one read takes: the memory of an upload, whatever its length."""
 
+READ_SECONDS = 30.0
+"""A read that takes longer ends the attempt, so that a mount that hangs keeps no provider's slot."""
+
 
 _FIRST_NS, _LAST_NS = -(2**63), 2**63 - 1
 
@@ -183,7 +186,11 @@ class AudioFile:
             yield block
             if sent >= self.size_bytes:
                 break
-            block = await loop.run_in_executor(self._executor, read_next)
+            reading = loop.run_in_executor(self._executor, read_next)
+            done, _ = await asyncio.wait((reading,), timeout=READ_SECONDS)
+            if not done:
+                raise OSError(errno.ETIMEDOUT, "its disk does not answer")
+            block = reading.result()
         if sent < self.size_bytes:
             raise AudioChanged(self.name, f"shrank from {self.size_bytes} to {sent} bytes while being read")
         self._sha256 = digest.hexdigest()

@@ -13,10 +13,26 @@ if TYPE_CHECKING:
 
     from dropscribe.web.endpoints import Endpoints
     from dropscribe.web.guard import Access
+    from dropscribe.web.pages import PageSource
 
 
-def create_app(endpoints: Endpoints, access: Access) -> ASGIApp:
-    """The whole application of one listener."""
-    app = Starlette(routes=endpoints.routes())
+def create_app(endpoints: Endpoints, access: Access, source: PageSource | None = None) -> ASGIApp:
+    """The whole application of one listener.
+
+    Args:
+        endpoints: What programs ask for.
+        access: Who may ask.
+        source: What the pages show; None leaves the pages out.
+    """
+    if source is None:
+        app = Starlette(routes=endpoints.routes())
+        app.router.redirect_slashes = False
+        return Guard(app, access)
+    from dropscribe.web.changes import Changes  # noqa: PLC0415
+    from dropscribe.web.pages import Pages  # noqa: PLC0415  # Jinja2: only where there are pages
+
+    pages = Pages(source, access, Changes(source.change_token))
+    app = Starlette(routes=[*endpoints.routes(), *pages.routes()])
     app.router.redirect_slashes = False
-    return Guard(app, access)
+    pages.guard = Guard(app, access)
+    return pages.guard

@@ -13,20 +13,26 @@ from dropscribe.web.server import WebServer
 if TYPE_CHECKING:
     from dropscribe.config.model import HttpConfig
     from dropscribe.web.endpoints import Endpoints
+    from dropscribe.web.pages import PageSource
 
 
 class Listener:
     """Serves what *http* asks for, between :meth:`start` and :meth:`close`."""
 
-    def __init__(self, http: HttpConfig, endpoints: Endpoints) -> None:
+    def __init__(self, http: HttpConfig, endpoints: Endpoints, source: PageSource | None = None) -> None:
         """Prepare the listener; nothing is bound yet.
+
+        Args:
+            http: What the config says.
+            endpoints: What programs ask for.
+            source: What the pages show; None leaves them out, as ``http.pages: false`` does.
 
         Raises:
             ListenError: The address is reached from other machines, and there is no token.
         """
         self._http = http
         self._access = _access_of(http)
-        app = create_app(endpoints, self._access)
+        app = create_app(endpoints, self._access, source if http.pages else None)
         self._server = WebServer(app, http.host, http.port, http.socket)
         if not self._access.token and not http.socket and not is_loopback(http.host):
             raise ListenError(self._server.address, "beyond the loopback a token is needed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -121,3 +122,20 @@ def _among(column: str, values: Sequence[object]) -> str:
 def _listed(row: tuple) -> ListedFile:  # type: ignore[type-arg]  # database rows are untyped
     number, folder, directory, name, size_bytes, state, *rest = row
     return ListedFile(number, folder, join_path(directory, name), size_bytes, JobState(state), *rest)
+
+
+def count_ended(
+    db: Connection, folder_names: Sequence[str], bounds: Sequence[float]
+) -> list[tuple[int, int]]:
+    """(done, failed) between each two neighbours of *bounds*, Unix seconds, of the named folders."""
+    counts = []
+    for begin, end in itertools.pairwise(bounds):
+        found = dict(
+            db.execute(
+                "SELECT state, count(*) FROM jobs WHERE ended_at >= ? AND ended_at < ?"
+                f" AND {_among('folder', folder_names)} GROUP BY state",
+                (begin, end, *folder_names),
+            ).fetchall()
+        )
+        counts.append((found.get("done", 0), found.get("failed", 0)))
+    return counts

@@ -74,6 +74,12 @@ def read_stories(db: Connection, folder: str, path: bytes) -> list[Story]:
     return [_story(db, row) for row in rows.fetchall()]
 
 
+def read_story(db: Connection, job_id: int) -> Story | None:
+    """The job with that id, or None."""
+    row = db.execute(f"SELECT {_columns(db)} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return _story(db, row) if row else None
+
+
 def read_filed(db: Connection, filed: bytes) -> list[Story]:
     """Every job whose audio was put at *filed*, absolute; the newest first."""
     rows = db.execute(f"SELECT {_columns(db)} FROM jobs WHERE filed = ? ORDER BY id DESC", (filed,))

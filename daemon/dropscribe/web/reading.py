@@ -1,0 +1,169 @@
+"""What the pages read from the queue and from users' folders. Blocking: runs in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.core.errors import AudioError
+from dropscribe.core.model import JobState
+from dropscribe.core.naming import split_name
+from dropscribe.files.audio import open_beneath
+from dropscribe.queue.sql.file_list import FileFilter, count_ended, read_files
+from dropscribe.queue.sql.history import read_story
+from dropscribe.reports.explain import tell_of_story
+from dropscribe.reports.locations import Place, find_places
+from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.web import views
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dropscribe.config.model import Config
+    from dropscribe.queue.sql.history import Story
+    from dropscribe.reports.explain import Explanation
+    from dropscribe.reports.queue_reader import QueueLook
+    from dropscribe.web.views import FileRow
+
+LIST_ROWS = 8
+PAGE_ROWS = 50
+CHART_DAYS = 14
+MOST_DOCUMENT_BYTES = 64 * 1024 * 1024
+"""A larger transcript is offered for download, not shown."""
+
+_IN_FLIGHT = (JobState.TRANSCRIBING,)
+_WAITING = (JobState.QUEUED, JobState.TRANSCRIBED, JobState.REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """The lists of the first page."""
+
+    in_flight: list[FileRow]
+    waiting: list[FileRow]
+    done: list[FileRow]
+    failed: list[FileRow]
+    days: list[tuple[str, int, int]]
+
+
+def read_lists(config: Config) -> Lists:
+    """The newest files by state, and how many ended on each of the last days."""
+    with look_at_queue(config) as look:
+        if look.db is None or not config.folders:
+            return Lists([], [], [], [], [])
+        now, names = look.now(), list(config.folders)
+
+        def newest(*states: JobState) -> list[FileRow]:
+            wanted = FileFilter(folders=names, states=states)
+            return [views.file_row(job, now) for job in read_files(look.db, wanted, LIST_ROWS)]  # type: ignore[arg-type]  # not None here
+
+        starts = _day_starts(now)
+        counts = count_ended(look.db, names, [*(start.timestamp() for start in starts), now + 1])
+        days = [(f"{start:%Y-%m-%d}", *count) for start, count in zip(starts, counts, strict=True)]
+        return Lists(
+            newest(*_IN_FLIGHT), newest(*_WAITING), newest(JobState.DONE), newest(JobState.FAILED), days
+        )
+
+
+def _day_starts(now: float) -> list[datetime]:
+    today = datetime.fromtimestamp(now).astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    return [today - timedelta(days=days) for days in reversed(range(CHART_DAYS))]
+
+
+def read_page(config: Config, wanted: FileFilter) -> tuple[list[FileRow], int | None]:
+    """One page of files, and the id after which the next page begins, or None."""
+    with look_at_queue(config) as look:
+        if look.db is None:
+            return [], None
+        jobs = read_files(look.db, wanted, PAGE_ROWS + 1)
+        rows = [views.file_row(job, look.now()) for job in jobs[:PAGE_ROWS]]
+        return rows, jobs[PAGE_ROWS - 1].id if len(jobs) > PAGE_ROWS else None
+
+
+@dataclass(frozen=True, slots=True)
+class FileStory:
+    """One job and what is on disk of it.
+
+    Attributes:
+        place: Where the audio is; None where no rule's folder has it.
+        document: The transcript's JSON, where it is there and can be read.
+        sidecars: Output format → path below the folder of *place*.
+        has_audio: Whether the audio is there.
+    """
+
+    story: Story
+    explanation: Explanation
+    place: Place | None
+    document: dict[str, Any] | None
+    sidecars: dict[str, bytes]
+    has_audio: bool
+
+
+def read_file(config: Config, job_id: int) -> FileStory | None:
+    """The job with that id, of a rule that the config has; None where there is none."""
+    with look_at_queue(config) as look:
+        story = read_story(look.db, job_id) if look.db else None
+        if story is None or story.folder not in config.folders:
+            return None
+        place = place_of(config, story)
+        sidecars = dict(_sidecars(config, story, place)) if place else {}
+        return FileStory(
+            story=story,
+            explanation=_explain(config, story, place, look),
+            place=place,
+            document=_read_document(place, sidecars.get("json")) if place else None,
+            sidecars=sidecars,
+            has_audio=place is not None and _is_there(place.root, place.path),
+        )
+
+
+def place_of(config: Config, story: Story) -> Place | None:
+    """Where the audio of a job is: in done or failed once it ended, else in its inbox."""
+    if story.filed_here is None:
+        return None if story.filed else Place(config.folders[story.folder], "inbox", story.path)
+    places = find_places(config, story.filed_here)
+    return next((place for place in places if place.rule.name == story.folder), None)
+
+
+def _explain(config: Config, story: Story, place: Place | None, look: QueueLook) -> Explanation:
+    shown = place or Place(config.folders[story.folder], "inbox", story.path)
+    return tell_of_story(story, shown, look, look.now())
+
+
+def _sidecars(config: Config, story: Story, place: Place) -> Iterator[tuple[str, bytes]]:
+    forms = [*config.folders[story.folder].outputs, "error"]
+    stem = split_name(place.path)[0]
+    for form in dict.fromkeys(["json", *forms]):
+        ending = b".error.json" if form == "error" else b"." + form.encode()
+        for base in (stem, place.path):
+            if base + ending != place.path and _is_there(place.root, base + ending):
+                yield form, base + ending
+                break
+
+
+def _is_there(root: bytes, path: bytes) -> bool:
+    try:
+        os.close(open_beneath(root, path))
+    except (AudioError, OSError):
+        return False
+    return True
+
+
+def _read_document(place: Place, path: bytes | None) -> dict[str, Any] | None:
+    if path is None or place.part != "done":
+        return None
+    try:
+        descriptor = open_beneath(place.root, path)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_size > MOST_DOCUMENT_BYTES:
+                return None
+            document = json.load(file)
+    except (AudioError, OSError, ValueError, RecursionError):
+        return None
+    is_ours = isinstance(document, dict) and str(document.get("schema", "")).startswith(
+        "dropscribe.transcript/"
+    )
+    return document if is_ours else None

@@ -1,0 +1,121 @@
+"use strict";
+// Live updates, times in the reader's zone, the player, and dropped files. All of it is optional: without
+// this script the pages show the same and every action is a form.
+(() => {
+  const main = () => document.querySelector("main");
+  const root = document.documentElement.dataset.root || "";
+
+  // Times --------------------------------------------------------------------------------------
+  const units = [["day", 86400], ["hour", 3600], ["minute", 60]];
+  const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+  const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  function showTimes() {
+    for (const time of document.querySelectorAll("time[datetime]")) {
+      const moment = new Date(time.dateTime);
+      if (Number.isNaN(moment.getTime())) continue;
+      const seconds = (moment - Date.now()) / 1000;
+      const [unit, size] = units.find(([, each]) => Math.abs(seconds) >= each) || ["second", 1];
+      time.title = absolute.format(moment);
+      time.textContent = time.dataset.form === "full" ? absolute.format(moment) : relative.format(Math.round(seconds / size), unit);
+    }
+  }
+  showTimes();
+  setInterval(showTimes, 15000);
+
+  // Live update --------------------------------------------------------------------------------
+  let busy = false, again = false;
+  async function refresh() {
+    if (busy) { again = true; return; }
+    busy = true;
+    try {
+      const answer = await fetch(location.href, { headers: { "X-Requested-With": "refresh" } });
+      if (answer.ok && !answer.redirected) {
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        for (const part of fresh.querySelectorAll("[data-live]")) {
+          const old = document.getElementById(part.id);
+          if (old && old.innerHTML !== part.innerHTML && !old.contains(document.activeElement)) old.replaceWith(part);
+        }
+        showTimes();
+      }
+    } catch { /* the daemon restarts; the event source tells when it is back */ }
+    busy = false;
+    if (again) { again = false; setTimeout(refresh, 300); }
+  }
+  if (document.querySelector("[data-live]")) {
+    const source = new EventSource(`${root}/events`);
+    source.addEventListener("change", refresh);
+    source.addEventListener("open", () => document.querySelector(".dot")?.classList.add("live"));
+    source.addEventListener("error", () => document.querySelector(".dot")?.classList.remove("live"));
+    addEventListener("pagehide", () => source.close());
+  }
+
+  // Player -------------------------------------------------------------------------------------
+  const audio = document.querySelector("audio");
+  if (audio) {
+    const words = [...document.querySelectorAll(".w")];
+    const starts = words.map((word) => Number(word.dataset.start));
+    let marked = null;
+    const jump = (seconds) => { audio.currentTime = seconds; audio.play().catch(() => {}); };
+    main().addEventListener("click", (event) => {
+      const target = event.target.closest("[data-start]");
+      if (target) jump(Number(target.dataset.start));
+    });
+    audio.addEventListener("timeupdate", () => {
+      let low = 0, high = starts.length;
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (starts[middle] <= audio.currentTime + 0.05) low = middle + 1; else high = middle;
+      }
+      const word = words[low - 1] || null;
+      if (word === marked) return;
+      marked?.classList.remove("now");
+      word?.classList.add("now");
+      marked = word;
+    });
+    const wanted = Number(new URLSearchParams(location.search).get("t"));
+    if (wanted > 0) {
+      audio.addEventListener("loadedmetadata", () => { audio.currentTime = wanted; }, { once: true });
+      words[starts.findIndex((start) => start >= wanted - 0.05)]?.scrollIntoView({ block: "center" });
+    }
+  }
+
+  // Drop ---------------------------------------------------------------------------------------
+  const drop = document.querySelector("form.drop");
+  if (drop) {
+    const input = drop.querySelector("input[type=file]");
+    const said = drop.querySelector("[role=status]");
+    const progress = drop.querySelector("progress");
+    const send = (file) => new Promise((resolve) => {
+      const form = new FormData();
+      form.append("file", file, file.name);
+      const request = new XMLHttpRequest();
+      request.upload.addEventListener("progress", (event) => {
+        if (event.lengthComputable) { progress.hidden = false; progress.max = event.total; progress.value = event.loaded; }
+      });
+      request.addEventListener("loadend", () => resolve(request.status === 200 || request.status === 303 ? "" : request.responseText.trim() || "the connection broke"));
+      request.open("POST", drop.action);
+      request.setRequestHeader("Accept", "text/plain");
+      request.send(form);
+    });
+    async function sendAll(files) {
+      const refused = [];
+      for (const [index, file] of [...files].entries()) {
+        said.textContent = `Sending ${file.name} (${index + 1} of ${files.length})`;
+        const trouble = await send(file);
+        if (trouble) refused.push(`${file.name}: ${trouble}`);
+      }
+      progress.hidden = true;
+      input.value = "";
+      said.textContent = refused.length ? refused.join("; ") : `${files.length === 1 ? "The file is" : `${files.length} files are`} in the inbox.`;
+      refresh();
+    }
+    drop.addEventListener("submit", (event) => { event.preventDefault(); if (input.files.length) sendAll(input.files); });
+    drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+    drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+    drop.addEventListener("drop", (event) => {
+      event.preventDefault();
+      drop.classList.remove("over");
+      if (event.dataTransfer.files.length) sendAll(event.dataTransfer.files);
+    });
+  }
+})();

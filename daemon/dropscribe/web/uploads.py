@@ -1,0 +1,203 @@
+"""Takes recordings from a page into an inbox: whole, never over anything, under a safe name.
+
+A recording is written under a hidden name that no rule takes, synced, and then linked to its final name. A
+connection that breaks leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import unicodedata
+from typing import TYPE_CHECKING
+
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from dropscribe.core.naming import free_name
+from dropscribe.core.rules import taking_of
+from dropscribe.files.beneath import open_root
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from starlette.requests import Request
+
+    from dropscribe.config.model import FolderRule
+
+MOST_UPLOAD_BYTES = 8 * 1024**3
+MOST_FILES = 100
+IDLE_SECONDS = 60.0
+MOST_NAME_BYTES = 200
+_MODE = 0o660
+
+
+class UploadRefused(Exception):
+    """The upload cannot be taken; the text says why, for people."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+        self.words = words
+
+
+async def take_upload(request: Request, rule: FolderRule, executor: Executor) -> list[str]:
+    """Write every file of a multipart form into the rule's inbox; returns their names there.
+
+    Raises:
+        UploadRefused: The form is malformed or too large, a name is not one that the rule takes, or the
+            inbox cannot be written.
+    """
+    content_type, options = parse_options_header(request.headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    if content_type != b"multipart/form-data" or not boundary:
+        raise UploadRefused(400, "not a form with files")
+    loop = asyncio.get_running_loop()
+    form = _Form(rule)
+    parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict of callables
+    number_bytes = 0
+    try:
+        stream = request.stream()
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    block = await anext(stream)
+            except StopAsyncIteration:
+                break
+            except TimeoutError as error:
+                raise UploadRefused(408, "nothing arrived for a minute") from error
+            number_bytes += len(block)
+            if number_bytes > MOST_UPLOAD_BYTES:
+                raise UploadRefused(413, "larger than 8 GiB")
+            await loop.run_in_executor(executor, _write, parser, block)
+        return await loop.run_in_executor(executor, form.finish)
+    except OSError as error:
+        raise UploadRefused(507, f"the inbox cannot be written: {error.strerror or error}") from error
+    finally:
+        await loop.run_in_executor(executor, form.close)
+
+
+def _write(parser: MultipartParser, block: bytes) -> None:
+    try:
+        parser.write(block)
+    except ValueError as error:  # python_multipart's errors are ValueErrors
+        raise UploadRefused(400, "the form is malformed") from error
+
+
+class _Form:
+    """The files of one form while they arrive. Blocking: used in a thread, one call at a time."""
+
+    def __init__(self, rule: FolderRule) -> None:
+        self._taking = taking_of(rule)
+        self._inbox = open_root(os.fsencode(rule.inbox))
+        self._field, self._value = b"", b""
+        self._name = b""
+        self._file = -1
+        self._hidden = b""
+        self._whole: list[tuple[bytes, bytes]] = []
+
+    def callbacks(self) -> dict[str, object]:
+        """What the parser calls."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._add_field,
+            "on_header_value": self._add_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._open,
+            "on_part_data": self._add_data,
+            "on_part_end": self._end,
+        }
+
+    def finish(self) -> list[str]:
+        """Give every whole file its name in the inbox."""
+        if not self._whole:
+            raise UploadRefused(400, "no file was chosen")
+        names = []
+        while self._whole:
+            hidden, name = self._whole[0]
+            names.append(os.fsdecode(self._publish(hidden, name)))
+            self._whole.pop(0)
+        os.fsync(self._inbox)
+        return names
+
+    def close(self) -> None:
+        """Remove what did not become whole."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        for hidden in [self._hidden, *(hidden for hidden, _ in self._whole)]:
+            if hidden:
+                with contextlib.suppress(OSError):
+                    os.unlink(hidden, dir_fd=self._inbox)
+        if self._inbox >= 0:
+            os.close(self._inbox)
+            self._inbox = -1
+
+    def _begin(self) -> None:
+        self._name = b""
+
+    def _add_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._name = parse_options_header(self._value)[1].get(b"filename", b"")
+        self._field = self._value = b""
+
+    def _open(self) -> None:
+        if not self._name:
+            return
+        if len(self._whole) >= MOST_FILES:
+            raise UploadRefused(413, f"more than {MOST_FILES} files at once")
+        self._name = safe_name(self._name)
+        if reason := self._taking.reason_not_taken(self._name):
+            raise UploadRefused(415, f"{os.fsdecode(self._name)}: {reason}")
+        self._hidden = b".dropscribe-upload-" + secrets.token_hex(8).encode() + b".part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(self._hidden, flags, _MODE, dir_fd=self._inbox)
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        view = memoryview(data)[start:end] if self._file >= 0 else memoryview(b"")
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def _end(self) -> None:
+        if self._file < 0:
+            return
+        os.fsync(self._file)
+        os.close(self._file)
+        self._file = -1
+        self._whole.append((self._hidden, self._name))
+        self._hidden = b""
+
+    def _publish(self, hidden: bytes, name: bytes) -> bytes:
+        """Link, so that nothing is overwritten, then drop the hidden name."""
+        while True:
+            free = free_name(name, self._is_free)
+            with contextlib.suppress(FileExistsError):
+                os.link(hidden, free, src_dir_fd=self._inbox, dst_dir_fd=self._inbox, follow_symlinks=False)
+                os.unlink(hidden, dir_fd=self._inbox)
+                return free
+
+    def _is_free(self, name: bytes) -> bool:
+        try:
+            os.stat(name, dir_fd=self._inbox, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return False
+
+
+def safe_name(name: bytes) -> bytes:
+    """The last part of a client's file name without control characters, hidden marks and excess length."""
+    text = name.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
+    text = "".join(letter for letter in text if unicodedata.category(letter)[0] != "C")
+    stem, dot, suffix = text.strip().lstrip(".~#").rpartition(".")
+    if not dot:
+        stem, suffix = suffix, ""
+    room = MOST_NAME_BYTES - len(suffix.encode()) - 1
+    cut = stem.encode()[: max(room, 1)].decode("utf-8", "ignore")
+    return (f"{cut}.{suffix}" if suffix else cut or "recording").encode()

@@ -36,7 +36,7 @@ _MEDIA_TYPES = {
     ".srt": "application/x-subrip",
     ".vtt": "text/vtt",
 }
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def media_type_of(name: bytes) -> str:

@@ -1,0 +1,390 @@
+"""The pages: what they show, who may ask, what they may do; on real sockets, a real queue and real files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+
+import pytest
+
+from dropscribe.core.model import AttemptEnd
+from dropscribe.web import guard
+from dropscribe.web.recordings import parse_range
+from dropscribe.web.uploads import safe_name
+from support.pages import serving
+from support.scene import Scene, add_attempt, add_hold, add_job, wav_bytes
+
+EVIL = '<script>alert("x")</script>'
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """One rule `calls` on one provider."""
+    return Scene(tmp_path)
+
+
+def add_done(scene, store, name="call.wav", text="Hello there. Goodbye.", **document) -> int:
+    """A finished file with its audio and its transcript in done."""
+    audio = scene.drop(name, part="done")
+    words = [
+        {"word": "Hello", "start": 0.5, "end": 0.9, "confidence": 0.99, "speaker": None},
+        {"word": "there.", "start": 0.9, "end": 1.2, "confidence": 0.2, "speaker": None},
+        {"word": "Goodbye.", "start": 9.0, "end": 9.5, "confidence": 0.9, "speaker": None},
+    ]
+    transcript = {
+        "schema": "dropscribe.transcript/1",
+        "text": text,
+        "language": "en",
+        "duration": 10.0,
+        "segments": [],
+        "words": words,
+        "speakers": [],
+        "warnings": [],
+        "source": {"sha256": "ab" * 32},
+        "provider": {"name": "main", "model": "m"},
+        **document,
+    }
+    audio.with_suffix(".json").write_text(json.dumps(transcript))
+    audio.with_suffix(".txt").write_text(text + "\n")
+    now = time.time()
+    columns = {"state": "done", "ended_at": now - 60, "filed": str(audio).encode(), "provider": "main"}
+    job_id = add_job(store, scene, name, received_at=now - 120, **columns)
+    add_attempt(store, job_id, now - 100, AttemptEnd(2.5))
+    return job_id
+
+
+async def page_of(site, path: str, status: int = 200) -> str:
+    """The text of one page."""
+    async with site.client() as client:
+        answer = await client.get(path, headers={"Accept": "text/html"})
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+async def test_the_overview_shows_what_status_says(scene):
+    """Folders with counts, files by state, holds with their reason and the next try."""
+    with scene.queue() as store:
+        add_done(scene, store)
+        failed = add_job(store, scene, "bad.wav", state="failed", ended_at=time.time())
+        add_attempt(store, failed, time.time(), AttemptEnd(1.0, status=400, code="undecodable", reason="no"))
+        add_job(store, scene, "next.wav")
+        add_hold(store, since=time.time() - 60, next_probe_at=time.time() + 60)
+        async with serving(scene) as site:
+            text = await page_of(site, "/")
+    assert "Provider main is held: no credit is left" in text
+    assert 'action="/providers/main/try"' in text
+    assert "call.wav" in text
+    assert "undecodable: no" in text
+    assert "next.wav" in text
+
+
+async def test_a_new_daemon_has_an_overview_too(scene):
+    """Without a queue, files or folders there is something to read."""
+    async with serving(scene) as site:
+        assert "All is done; nothing waits." in await page_of(site, "/")
+        assert "No files." in await page_of(site, "/folders/calls")
+        assert "no folder of that name" in await page_of(site, "/folders/nope", 404)
+        await page_of(site, "/files/77", 404)
+
+
+async def test_a_file_has_its_story_transcript_and_downloads(scene):
+    """Paragraphs at pauses, words with times and doubtful ones marked; every sidecar to download."""
+    with scene.queue() as store:
+        job_id = add_done(scene, store, warnings=["incomplete_audio"])
+        async with serving(scene) as site:
+            text = await page_of(site, f"/files/{job_id}")
+            async with site.client() as client:
+                sidecar = await client.get(f"/files/{job_id}/txt")
+                missing = await client.get(f"/files/{job_id}/srt")
+    assert text.count('class="turn"') == 2
+    assert '<span class="w unsure" data-start="0.9" title="confidence 20 %">there.</span>' in text
+    assert "incomplete when it was sent" in text
+    assert "main answered after 2.5 s." in text
+    assert (sidecar.status_code, sidecar.text) == (200, "Hello there. Goodbye.\n")
+    assert sidecar.headers["content-disposition"] == "attachment; filename*=UTF-8''call.txt"
+    assert missing.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "part"),
+    [
+        (None, 200, slice(None)),
+        ("bytes=0-9", 206, slice(0, 10)),
+        ("bytes=100-", 206, slice(100, None)),
+        ("bytes=-50", 206, slice(-50, None)),
+        ("bytes=0-0,5-9", 200, slice(None)),
+        ("bytes=999999999-", 416, None),
+        ("bytes=9-3", 416, None),
+    ],
+)
+async def test_a_recording_is_sent_in_ranges(scene, header, status, part):
+    """A player asks for parts; what lies outside is 416."""
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        async with serving(scene) as site, site.client() as client:
+            headers = {"Range": header} if header else {}
+            answer = await client.get(f"/files/{job_id}/audio", headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == ("audio/wav" if part else "text/plain; charset=utf-8")
+    if part:
+        assert answer.content == wav_bytes()[part]
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [("items=1-2", None), ("bytes=2-3", (2, 4)), ("bytes=-", None), ("bytes=" + "9" * 5000 + "-", None)],
+)
+def test_ranges(header, found):
+    """One range of bytes is understood; anything else is the whole file."""
+    assert parse_range(header, 10) == found
+
+
+async def test_names_and_transcripts_are_only_text(scene):
+    """A name, a word, a speaker or an error that is a script is shown as text."""
+    with scene.queue() as store:
+        words = [{"word": EVIL, "start": 0.0, "end": 1.0, "confidence": 0.1, "speaker": EVIL}]
+        job_id = add_done(scene, store, f"{EVIL.replace('/', '_')}.wav", words=words, speakers=[EVIL])
+        bad = add_job(store, scene, f"{EVIL.replace('/', '_')}-2.wav", state="failed", ended_at=time.time())
+        add_attempt(store, bad, time.time(), AttemptEnd(1.0, code=EVIL, reason=EVIL))
+        async with serving(scene) as site:
+            pages = [
+                await page_of(site, path)
+                for path in (
+                    "/",
+                    "/folders/calls",
+                    f"/files/{job_id}",
+                    f"/files/{bad}",
+                    f"/folders/calls?q={EVIL}",
+                )
+            ]
+    assert all("<script>alert" not in text for text in pages)
+    assert all("&lt;script&gt;" in text for text in pages)
+
+
+async def test_links_are_never_followed(scene, tmp_path):
+    """A recording that was replaced by a link to elsewhere is not sent."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        for name in ("call.wav", "call.txt"):
+            (scene.root / "done" / name).unlink()
+            (scene.root / "done" / name).symlink_to(secret)
+        async with serving(scene) as site, site.client() as client:
+            for path in ("audio", "txt"):
+                assert (await client.get(f"/files/{job_id}/{path}")).status_code == 404
+
+
+async def test_files_are_found_by_state_name_and_page(scene):
+    """Filters narrow the list; a page has a link to the older one."""
+    with scene.queue() as store:
+        for number in range(60):
+            add_job(store, scene, f"a{number:03}.wav")
+        add_job(store, scene, "bad.wav", state="failed", ended_at=time.time())
+        async with serving(scene) as site:
+            first = await page_of(site, "/folders/calls")
+            older = re.search(r'href="([^"]+)" rel="next"', first)
+            assert older
+            second = await page_of(site, older[1].replace("&amp;", "&"))
+            failed = await page_of(site, "/folders/calls?state=failed")
+            named = await page_of(site, "/folders/calls?q=a007")
+    assert "a059.wav" in first
+    assert "a000.wav" not in first
+    assert "a000.wav" in second
+    assert "bad.wav" in failed
+    assert "a059.wav" not in failed
+    assert "a007.wav" in named
+    assert "a008.wav" not in named
+
+
+async def test_actions_are_forms(scene):
+    """Retry, release, try now and forget are asked for by POST and lead back to a page."""
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        async with serving(scene) as site, site.client() as client:
+            for path in (
+                f"/files/{job_id}/retry",
+                f"/files/{job_id}/forget",
+                "/folders/calls/release",
+                "/folders/calls/try",
+                "/providers/main/try",
+            ):
+                assert (await client.post(path)).status_code == 303
+                assert (await client.get(path)).status_code in {404, 405}
+            await client.post("/folders/calls/retry", data={"ids": "1,2,x"})
+    assert site.actions.calls == [
+        ("retry", [job_id]),
+        ("forget", "ab" * 32),
+        ("release", "calls"),
+        ("try", "calls"),
+        ("try", "main"),
+        ("retry", [1, 2]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 303),
+        ({"Origin": "http://localhost"}, 303),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, 303),
+    ],
+)
+async def test_other_sites_cannot_post(scene, headers, status):
+    """A form on a foreign page reaches nothing."""
+    async with serving(scene) as site, site.client() as client:
+        answer = await client.post("/providers/main/try", headers={"Host": "localhost", **headers})
+    assert answer.status_code == status
+    assert bool(site.actions.calls) == (status == 303)
+
+
+async def test_a_rebound_name_gets_nothing(scene):
+    """A web page whose name points to this machine is not answered; an allowed name is."""
+    async with serving(scene, allowed_hosts=("nas.example",)) as site, site.client() as client:
+        assert (await client.get("/", headers={"Host": "evil.example"})).status_code == 421
+        assert (await client.get("/", headers={"Host": "nas.example"})).status_code == 200
+        assert (await client.get("/", headers={"Host": "nas.example:8080"})).status_code == 200
+
+
+async def test_every_answer_has_the_security_headers(scene):
+    """Pages, endpoints, static files, refusals and errors alike."""
+    async with serving(scene) as site, site.client() as client:
+        site.actions.error = ValueError("sk-secret")
+        answers = [
+            await client.get("/"),
+            await client.get("/static/style.css"),
+            await client.get("/healthz"),
+            await client.get("/nothing"),
+            await client.get("/", headers={"Host": "evil"}),
+            await client.post("/providers/main/try"),
+        ]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 404, 421, 500]
+    for answer in answers:
+        assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "sk-secret" not in answer.text
+
+
+TOKEN = "a-long-enough-token"
+
+
+async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypatch):
+    """A browser gets a form; its cookie is HttpOnly and SameSite=Strict; a wrong token gets no session."""
+    monkeypatch.setattr(guard, "WRONG_TOKEN_SECONDS", 0.01)
+    async with serving(scene, token=TOKEN) as site, site.client() as client:
+        html = {"Accept": "text/html"}
+        answer = await client.get("/", headers=html)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        assert (await client.get("/folders/calls")).status_code == 401
+        assert (await client.get("/static/style.css")).status_code == 200
+        assert (await client.post("/login", data={"token": "wrong"})).status_code == 401
+        assert not client.cookies
+        answer = await client.post("/login", data={"token": TOKEN})
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "samesite=strict" in cookie.lower()
+        assert TOKEN not in cookie
+        assert (await client.get("/", headers=html)).status_code == 200
+        assert (await client.post("/logout")).status_code == 303
+        assert (await client.get("/", headers=html)).status_code == 303
+    async with serving(scene, token=TOKEN) as site, site.client() as client:
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        assert (await client.get("/", headers=bearer)).status_code == 200
+        for cookie in ("x", "9999999999.00", "²³.00", f"{2**40}.{'0' * 64}"):
+            headers = {"Cookie": f"{guard.COOKIE}={cookie}".encode()}
+            assert (await client.get("/status", headers=headers)).status_code == 401
+
+
+async def test_wrong_tokens_are_slowed_down(scene, monkeypatch):
+    """Guesses wait, and more than a few at once are refused; the right token is answered meanwhile."""
+    monkeypatch.setattr(guard, "WRONG_TOKEN_SECONDS", 0.3)
+    async with serving(scene, token=TOKEN) as site, site.client() as client:
+        wrong = {"Authorization": "Bearer wrong"}
+        guesses = [asyncio.create_task(client.get("/status", headers=wrong)) for _ in range(20)]
+        right = await client.get("/healthz", headers={"Authorization": f"Bearer {TOKEN}"})
+        statuses = {(await guess).status_code for guess in guesses}
+    assert right.status_code == 200
+    assert statuses == {401, 429}
+
+
+async def test_changes_are_told_to_open_pages(scene):
+    """An open stream hears of a change within a moment, and nothing is looked at without a listener."""
+    async with serving(scene) as site, site.client() as client, client.stream("GET", "/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "retry: 3000"
+        site.token += 1
+        async with asyncio.timeout(10):
+            while await anext(lines) != "event: change":
+                pass
+
+
+async def test_recordings_can_be_dropped_onto_a_page(scene):
+    """Whole files appear under their names, never over a file; nothing is left of a broken upload."""
+    scene.drop("call.wav", b"there before")
+    async with serving(scene, uploads=True) as site, site.client() as client:
+        files = [("file", ("call.wav", wav_bytes())), ("file", ("../../sub/x\u202ey.wav", b"2"))]
+        answer = await client.post("/folders/calls/upload", files=files)
+        assert (answer.status_code, answer.text) == (200, "call-2.wav\nxy.wav\n")
+        refused = await client.post("/folders/calls/upload", files=[("file", ("notes.pdf", b"1"))])
+        assert refused.status_code == 415
+        assert "notes.pdf" in refused.text
+        assert (await client.post("/folders/calls/upload", data={"a": "b"})).status_code == 400
+        broken = {"Content-Type": "multipart/form-data; boundary=b"}
+        body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="half.wav"\r\n\r\nhalf'
+        assert (await client.post("/folders/calls/upload", content=body, headers=broken)).status_code == 400
+    inbox = scene.root / "inbox"
+    assert sorted(path.name for path in inbox.iterdir()) == ["call-2.wav", "call.wav", "xy.wav"]
+    assert (inbox / "call.wav").read_bytes() == b"there before"
+    assert (inbox / "call-2.wav").read_bytes() == wav_bytes()
+
+
+async def test_uploads_are_off_unless_the_config_says_so(scene):
+    """Without http.uploads nothing is written."""
+    async with serving(scene) as site, site.client() as client:
+        answer = await client.post("/folders/calls/upload", files=[("file", ("a.wav", b"1"))])
+    assert answer.status_code == 403
+    assert list((scene.root / "inbox").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (b"call.wav", b"call.wav"),
+        (b"C:\\Users\\x\\call.wav", b"call.wav"),
+        (b"../../etc/passwd", b"passwd"),
+        (b".hidden.wav", b"hidden.wav"),
+        ("Gespräch 😀.m4a".encode(), "Gespräch 😀.m4a".encode()),
+        (b"a\x1b[31m.wav", b"a[31m.wav"),
+        (b"", b"recording"),
+        (b"x" * 500 + b".wav", b"x" * 196 + b".wav"),
+    ],
+)
+def test_names_are_made_safe(given, name):
+    """No folders, no control characters, no hidden marks, no excess length."""
+    assert safe_name(given) == name
+
+
+async def test_pages_can_be_left_out(scene):
+    """With http.pages: false only the endpoints for programs are served."""
+    async with serving(scene, pages=False) as site, site.client() as client:
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/")).status_code == 404
+
+
+async def test_a_page_works_below_a_root_path(scene):
+    """Behind a proxy that serves it below a path, every link and form begins with that path."""
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        async with serving(scene, root_path="/scribe") as site:
+            pages = [await page_of(site, path) for path in ("/", "/folders/calls", f"/files/{job_id}")]
+    for text in pages:
+        links = re.findall(r'(?:href|src|action)="(/[^"]*)"', text)
+        assert links
+        assert all(link.startswith("/scribe/") for link in links)

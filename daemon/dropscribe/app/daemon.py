@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dropscribe.providers.base import Provider
     from dropscribe.queue.rows_engine import RowsEngine
     from dropscribe.service.sd_notify import Notifier
+    from dropscribe.web.pages import PageSource
 
 log = structlog.get_logger()
 
@@ -156,7 +157,9 @@ class Daemon:
                 feeding = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
                 self.inboxes.commit(inboxes)  # before the first claim: it closes what is not available
                 report = self.report
-                await self.health.start(self.status, report.find_stuck, report.find_unready)
+                await self.health.start(
+                    self.status, report.find_stuck, report.find_unready, self._page_source
+                )
                 side = [  # the first writes live.json: see _wind_up
                     group.create_task(report.write_when_new()),
                     group.create_task(self.notifier.feed_watchdog(lambda: not report.find_stuck())),
@@ -177,6 +180,11 @@ class Daemon:
         finally:
             await self.inboxes.release()
         return result
+
+    def _page_source(self) -> PageSource:
+        from dropscribe.app.page_source import build_page_source  # noqa: PLC0415  # with Jinja2: 4 MiB
+
+        return build_page_source(lambda: self.config, self.status, self.engine)
 
     async def _wind_up(self, feeding: asyncio.Task[None], side: list[asyncio.Task[Any]]) -> RunResult:
         grace_seconds = self.config.shutdown_grace_seconds

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Recipient
     from dropscribe.web.listener import Listener
+    from dropscribe.web.pages import PageSource
 
     Status = Callable[[], Awaitable[dict[str, Any]]]
     Answers = tuple[Callable[[], Awaitable[bytes]], Status, Callable[[], str], Callable[[], str]]
@@ -61,14 +62,22 @@ class Health:
         status: Status,
         find_stuck: Callable[[], str],
         find_unready: Callable[[], str],
+        make_page_source: Callable[[], PageSource],
     ) -> None:
         """Listen, if the config says so.
+
+        Args:
+            status: The object of ``status --json``.
+            find_stuck: Why the process should be started anew, or "".
+            find_unready: What is not watched or served now, or "".
+            make_page_source: What the pages show; called only where there are pages.
 
         Raises:
             ListenError: The address cannot be had.
         """
         self._status = status
         self._answers = (self._render, status, find_stuck, find_unready)
+        self._make_page_source = make_page_source
         self._is_degraded = lambda: bool(find_stuck() or find_unready())
         self._listener = await self._listen(self._config)
 
@@ -164,7 +173,8 @@ class Health:
         from dropscribe.web.endpoints import Endpoints  # noqa: PLC0415
         from dropscribe.web.listener import Listener  # noqa: PLC0415  # Starlette and uvicorn: 6 MiB
 
-        listener = Listener(config.http, Endpoints(*self._answers))
+        source = self._make_page_source() if config.http.pages else None
+        listener = Listener(config.http, Endpoints(*self._answers), source)
         await listener.start()
         return listener
 

@@ -245,7 +245,7 @@ def _budgets(budget: Mapping[str, Any] | None) -> list[BudgetBar]:
         share = account["spent"] / account["limit"] if account["limit"] else 1.0
         unit = "" if account["unit"] == "money" else f" {account['unit']}"
         spent = f"{account['spent']:.2f} of {account['limit']:.2f}{unit}"
-        words = f"{spent} spent this {period.removeprefix('per_')}"
+        words = f"{spent} spent {'today' if period == 'per_day' else 'this month'}"
         tone = "spent" if share >= 1 else "low" if share >= 0.8 else ""
         bars.append(BudgetBar(words, min(100, round(100 * share)), tone))
     return bars

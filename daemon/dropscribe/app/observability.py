@@ -176,6 +176,7 @@ class Health:
         source = self._make_page_source() if config.http.pages else None
         listener = Listener(config.http, Endpoints(*self._answers), source)
         await listener.start()
+        log.info("http.listening", address=listener.address, pages=config.http.pages)
         return listener
 
     async def _render(self) -> bytes:

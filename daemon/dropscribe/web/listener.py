@@ -42,6 +42,15 @@ class Listener:
         """The port that is bound."""
         return self._server.port
 
+    @property
+    def address(self) -> str:
+        """Where it listens: host and port, or the unix socket."""
+        if self._http.socket:
+            return f"unix:{self._http.socket}"
+        return (
+            f"[{self._http.host}]:{self.port}" if ":" in self._http.host else f"{self._http.host}:{self.port}"
+        )
+
     async def start(self) -> None:
         """Bind and serve.
 

@@ -36,7 +36,9 @@ def site(tmp_path, emulator):
 
 
 def text_of(driver) -> str:
-    return driver.find_element("css selector", "main").text
+    """What the open page shows; nothing while it is being loaded."""
+    found = driver.execute_script("return document.querySelector('main')?.innerText")
+    return found or ""
 
 
 def listed(driver) -> list[tuple[str, str]]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropscribe.core.model import Scope, ScopeKind
+import structlog
+
+from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.media.spool import Spool
+from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.queue.sql import backlog, result_cache
-from dropscribe.reports.queue_reader import write_queue_once
+from dropscribe.queue.sql.history import read_story
+from dropscribe.reports.queue_reader import look_at_queue, write_queue_once
 from dropscribe.service.live import LIVE_NAME
+from dropscribe.transcripts.document import path_text
 from dropscribe.web.pages import PageSource
+from dropscribe.web.reading import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
     from dropscribe.queue.rows_engine import RowsEngine
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 THREADS = 4
 CLUSTER_LOOK_SECONDS = 5
@@ -59,6 +68,26 @@ def _mark_of(path: os.PathLike[str]) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
+def _return_failed(config: Config, job_ids: Sequence[int]) -> tuple[int, int]:
+    moved = refused = 0
+    with look_at_queue(config) as look:
+        stories = [read_story(look.db, job_id) for job_id in job_ids] if look.db else []
+    for story in stories:
+        if story is None or story.state is not JobState.FAILED:
+            continue
+        place = place_of(config, story)
+        try:
+            if place is None or place.part != "failed":
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return_to_inbox(FailedFile(place.rule, place.path, os.path.basename(story.path)))
+        except OSError as error:
+            refused += 1
+            log.warning("retry.refused", path=path_text(story.path), reason=error.strerror or str(error))
+        else:
+            moved += 1
+    return moved, refused
+
+
 class PageActions:
     """See :class:`dropscribe.web.pages.Actions`."""
 
@@ -69,7 +98,8 @@ class PageActions:
 
     async def retry(self, job_ids: Sequence[int]) -> tuple[int, int]:
         """Take failed files back into their inboxes: (moved, refused)."""
-        raise NotImplementedError
+        config = self._config()
+        return await self._run(lambda: _return_failed(config, job_ids))
 
     async def release(self, folder: str) -> int:
         """Start the backlog of a folder; the number of files."""

@@ -7,7 +7,6 @@ the queue has none, and the file belongs to this process's user or to root. Drop
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState
@@ -15,6 +14,7 @@ from dropscribe.core.naming import split_name
 from dropscribe.core.rules import taking_of
 from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
 from dropscribe.publish.error_file import error_names, own_uids, read_error
+from dropscribe.publish.return_to_inbox import FailedFile
 from dropscribe.queue.sql.history import read_filed
 from dropscribe.reports.locations import Place, find_places
 
@@ -25,30 +25,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
 
 _ERROR_ENDING = b".error.json"
-
-
-@dataclass(frozen=True, slots=True)
-class FailedFile:
-    """One audio in ``failed``.
-
-    Attributes:
-        path: Relative to the rule's failed folder.
-        name: Its file name in the inbox.
-    """
-
-    rule: FolderRule
-    path: bytes
-    name: bytes
-
-    @property
-    def root(self) -> bytes:
-        """The rule's failed folder, absolute."""
-        return os.fsencode(self.rule.failed)
-
-    @property
-    def audio(self) -> bytes:
-        """Absolute path."""
-        return self.root + b"/" + self.path
 
 
 class FailedFiles:

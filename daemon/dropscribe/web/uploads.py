@@ -1,6 +1,6 @@
 """Takes recordings from a page into an inbox: whole, never over anything, under a safe name.
 
-A recording is written under a hidden name that no rule takes, synced, and then linked to its final name. A
+A recording is written under a hidden name that no rule takes, synced, and then moved to its final name. A
 connection that breaks leaves nothing behind.
 """
 
@@ -18,6 +18,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from dropscribe.core.naming import free_name
 from dropscribe.core.rules import taking_of
 from dropscribe.files.beneath import open_root
+from dropscribe.files.capabilities import capabilities_of
+from dropscribe.files.moves import FileName, move_new
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -156,7 +158,7 @@ class _Form:
         self._name = safe_name(self._name)
         if reason := self._taking.reason_not_taken(self._name):
             raise UploadRefused(415, f"{os.fsdecode(self._name)}: {reason}")
-        self._hidden = b".dropscribe-upload-" + secrets.token_hex(8).encode() + b".part"
+        self._hidden = _hidden_name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.open(self._hidden, flags, _MODE, dir_fd=self._inbox)
 
@@ -175,12 +177,19 @@ class _Form:
         self._hidden = b""
 
     def _publish(self, hidden: bytes, name: bytes) -> bytes:
-        """Link, so that nothing is overwritten, then drop the hidden name."""
+        """Move to the first free name; nothing is overwritten."""
+        source = FileName(self._inbox, hidden)
+        status = source.status()
+
+        def is_upload(found: FileName) -> bool:
+            other = found.status()
+            return status is not None and other is not None and os.path.samestat(other, status)
+
+        can = capabilities_of(self._inbox)
         while True:
             free = free_name(name, self._is_free)
             with contextlib.suppress(FileExistsError):
-                os.link(hidden, free, src_dir_fd=self._inbox, dst_dir_fd=self._inbox, follow_symlinks=False)
-                os.unlink(hidden, dir_fd=self._inbox)
+                move_new(source, FileName(self._inbox, free), can, _hidden_name(), is_upload)
                 return free
 
     def _is_free(self, name: bytes) -> bool:
@@ -189,6 +198,10 @@ class _Form:
         except FileNotFoundError:
             return True
         return False
+
+
+def _hidden_name() -> bytes:
+    return b".dropscribe-upload-" + secrets.token_hex(8).encode() + b".part"
 
 
 def safe_name(name: bytes) -> bytes:

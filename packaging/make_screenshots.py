@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a program, not a module of a package
 """Makes the pictures of docs/images from a running page: python packaging/make_screenshots.py URL.
 
 Needs chromium, chromedriver and selenium; the daemon behind URL should have a few done and failed files.

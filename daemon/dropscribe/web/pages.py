@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -18,10 +17,10 @@ from starlette.staticfiles import StaticFiles
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.files.audio import open_beneath
-from dropscribe.queue.sql.file_list import FileFilter
 from dropscribe.transcripts.document import path_text
-from dropscribe.web import reading, views
+from dropscribe.web import file_views, reading, views
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
+from dropscribe.web.queries import STATES, chosen_from, filter_of
 from dropscribe.web.recordings import send_file
 
 if TYPE_CHECKING:
@@ -39,13 +38,6 @@ T = TypeVar("T")
 
 READ_SECONDS = 10.0
 MOST_FORM_BYTES = 64 * 1024
-STATES = {
-    "": ("all", ()),
-    "waiting": ("waiting", (JobState.QUEUED, JobState.TRANSCRIBED, JobState.REJECTED)),
-    "transcribing": ("in flight", (JobState.TRANSCRIBING,)),
-    "done": ("done", (JobState.DONE,)),
-    "failed": ("failed", (JobState.FAILED,)),
-}
 _NOT_KEPT = frozenset({"before", "did", "n"})
 """Parts of a query that the links to other pages leave out."""
 
@@ -162,8 +154,8 @@ class Pages:
         rule = config.folders.get(request.path_params["folder"])
         if rule is None:
             return self._message(request, 404, "No such folder", "The config has no folder of that name.")
-        chosen = _chosen(request.query_params)
-        wanted = _filter(rule.name, chosen)
+        chosen = chosen_from(request.query_params)
+        wanted = filter_of(rule.name, chosen)
         rows, older = await self._read(reading.read_page, config, wanted)
         query = {
             key: value for key, value in request.query_params.items() if key not in {"before", "did", "n"}
@@ -206,9 +198,9 @@ class Pages:
             "downloads": [{"form": form, "label": form.upper()} for form in found.sidecars],
             "has_audio": found.has_audio,
             "warnings": _warnings(document),
-            "turns": views.turns_of(document) if document else None,
-            "steps": views.steps_of(story.received_at, story.tries, story.ended_at, story.state.value),
-            "facts": views.facts_of(document, story.size_bytes),
+            "turns": file_views.turns_of(document) if document else None,
+            "steps": file_views.steps_of(story.received_at, story.tries, story.ended_at, story.state.value),
+            "facts": file_views.facts_of(document, story.size_bytes),
         }
         return self._page(request, "file.html", title=file["name"], folder=story.folder, file=file)
 
@@ -359,30 +351,6 @@ class Pages:
     def _go(self, path: str, did: str = "", number: int = 0) -> Response:
         query = f"?{urlencode({'did': did, 'n': number})}" if did else ""
         return RedirectResponse(f"{self._access.root_path}{path}{query}", 303)
-
-
-def _chosen(query: Mapping[str, str]) -> dict[str, str]:
-    keys = {"state": "state", "text": "q", "provider": "provider", "code": "code", "since": "since"}
-    return {name: query.get(key, "")[:200] for name, key in keys.items()} | {
-        "before": query.get("before", "")
-    }
-
-
-def _filter(folder: str, chosen: Mapping[str, str]) -> FileFilter:
-    before = chosen["before"]
-    try:
-        since = datetime.fromisoformat(chosen["since"]).astimezone().timestamp() if chosen["since"] else None
-    except ValueError:
-        since = None
-    return FileFilter(
-        folders=[folder],
-        states=STATES.get(chosen["state"], STATES[""])[1],
-        since=since,
-        text=chosen["text"],
-        provider=chosen["provider"],
-        code=chosen["code"],
-        before_id=int(before) if before.isdecimal() and len(before) < 19 else None,  # 64 bits
-    )
 
 
 def _warnings(document: Mapping[str, Any] | None) -> list[str]:

@@ -1,0 +1,46 @@
+"""The filters of a folder's list of files, as they stand in a page's address. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import JobState
+from dropscribe.queue.sql.file_list import FileFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATES = {
+    "": ("all", ()),
+    "waiting": ("waiting", (JobState.QUEUED, JobState.TRANSCRIBED, JobState.REJECTED)),
+    "transcribing": ("in flight", (JobState.TRANSCRIBING,)),
+    "done": ("done", (JobState.DONE,)),
+    "failed": ("failed", (JobState.FAILED,)),
+}
+
+
+def chosen_from(query: Mapping[str, str]) -> dict[str, str]:
+    """The filters that an address names; "" for those that it does not."""
+    keys = {"state": "state", "text": "q", "provider": "provider", "code": "code", "since": "since"}
+    return {name: query.get(key, "")[:200] for name, key in keys.items()} | {
+        "before": query.get("before", "")
+    }
+
+
+def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:
+    """The jobs that the filters choose; what is malformed is left out."""
+    before = chosen["before"]
+    try:
+        since = datetime.fromisoformat(chosen["since"]).astimezone().timestamp() if chosen["since"] else None
+    except ValueError:
+        since = None
+    return FileFilter(
+        folders=[folder],
+        states=STATES.get(chosen["state"], STATES[""])[1],
+        since=since,
+        text=chosen["text"],
+        provider=chosen["provider"],
+        code=chosen["code"],
+        before_id=int(before) if before.isdecimal() and len(before) < 19 else None,  # 64 bits
+    )

@@ -21,6 +21,7 @@ from dropscribe.publish.publication import NameTaken
 from support.house import tree
 from support.lossy_fuse import mounted_lossy
 from support.publications import publication_of
+from support.scene import Scene
 
 KINDS = {
     "noreplace": (("--flags",), Move.NOREPLACE),
@@ -119,3 +120,14 @@ def test_audio_that_was_replaced_or_taken_away_leaves_nothing_of_ours(tmp_path, 
             publish(request)
         assert not (root / "done").exists()
         assert tree(root / "inbox") == {"0.wav"}
+
+
+@pytest.mark.parametrize(("options", "warned"), [(("--one-inode",), False), (KINDS["nothing"][0], True)])
+def test_check_tells_of_a_mount_without_a_safe_move(tmp_path, capsys, options, warned):
+    """By trying there what publishing will do."""
+    scene = Scene(tmp_path)
+    with mounted_lossy(tmp_path / "backing", tmp_path / "done", *options):
+        scene.run("check")
+    said = "".join(capsys.readouterr())
+    assert ("has no move that never overwrites" in said) == warned
+    assert os.listdir(tmp_path / "backing") == []

@@ -168,3 +168,34 @@ def test_the_queue_is_not_written(scene):
         add_job(store, scene, "call.wav", state="failed", filed=os.fsencode(audio))
         assert scene.run("retry", audio) == 0
     assert tree(scene.root / "inbox") == {"call.wav"}
+
+
+def test_run_by_root_it_has_the_rights_of_the_daemons_user_alone(scene):
+    """Whose the state directory is: what that user may not move stays, with 74."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    assert scene.run("retry", fail(scene, "early.wav")) == 0  # all that is imported late is imported now
+    audio = fail(scene, "call.wav")
+    (scene.root / "state").mkdir(exist_ok=True)
+    os.chown(scene.root / "state", 65534, 65534)
+    for folder in (scene.root, scene.root.parent, scene.root.parent.parent):
+        folder.chmod(0o755)
+    assert _in_child(lambda: scene.run("retry", audio)) == 74
+    assert audio.exists()
+    for path in (scene.root / "failed", scene.root / "inbox", audio.with_suffix(".error.json")):
+        os.chown(path, 65534, 65534)
+    assert _in_child(lambda: scene.run("retry", audio)) == 0
+    assert (scene.root / "inbox/call.wav").read_bytes() == CONTENT
+    assert tree(scene.root / "failed") == set()
+
+
+def _in_child(call):
+    """What *call* returns in a process of its own."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = call()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

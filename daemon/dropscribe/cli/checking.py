@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.rules import taking_of
+from dropscribe.files.beneath import closing, open_root
+from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import Mount, MountKind, mount_of
 from dropscribe.queue.embedded.store import is_running
 from dropscribe.reports.inbox_reader import unavailable_reason
@@ -95,12 +97,36 @@ def _check_target(
             f"folder {rule.name}: {name} is on another mount than the inbox: each file is copied and "
             "verified there, not renamed"
         )
+    if writable:
+        _check_moves(rule, name, place, findings)
     return {
         "path": str(path),
         "exists": place == path and os.path.isdir(path),
         "writable": writable,
         "same_mount": same_mount if has_inbox else None,
     }
+
+
+def _check_moves(rule: FolderRule, name: str, place: Path, findings: Findings) -> None:
+    """Try on the mount what publishing will do there."""
+    try:
+        with closing(open_root(os.fsencode(place))) as folder:
+            can = capabilities_of(folder)
+    except OSError as error:
+        findings.warnings.append(
+            f"folder {rule.name}: {name}: nothing can be made in {place}: {error.strerror or error}"
+        )
+        return
+    if can.move is Move.NONE:
+        findings.errors.append(
+            f"folder {rule.name}: {name}: files can be neither linked nor renamed on this {can.file_system}, "
+            "so nothing is sent; use another file system"
+        )
+    elif not can.is_safe:
+        findings.warnings.append(
+            f"folder {rule.name}: {name}: this {can.file_system} has no move that never overwrites (neither "
+            "links nor exclusive renames): another program should not write files there"
+        )
 
 
 def _cannot(path: Path, place: Path) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import read_config
+from dropscribe.cli.privileges import act_as_owner
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.own_file import sha256_of
 from dropscribe.media.spool import Spool
@@ -32,12 +33,18 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 def execute(options: argparse.Namespace) -> int:
     """Forget what was named; 74 where the ledger has nothing of it."""
     config = read_config(options)
-    counts = [_forget(config, recording) for recording in options.recordings]
+    digests = [_digest(recording) for recording in options.recordings]
+    act_as_owner(config.state_dir)
+    counts = [_forget(config, *named) for named in zip(options.recordings, digests, strict=True)]
     return exit_codes.OK if all(counts) else exit_codes.IO_ERROR
 
 
-def _forget(config: Config, recording: str) -> int:
-    digest = recording.lower() if _is_digest(recording) else _digest_of(recording)
+def _digest(recording: str) -> str:
+    """Of a file that the caller may read, whether the daemon's user may or not."""
+    return recording.lower() if _is_digest(recording) else _digest_of(recording)
+
+
+def _forget(config: Config, recording: str, digest: str) -> int:
     count = write_queue_once(config, lambda db: result_cache.forget(db, digest)) or 0
     count += Spool(config.state_dir).forget(digest)
     if count:

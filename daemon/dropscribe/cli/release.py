@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import named, read_config
+from dropscribe.cli.privileges import act_as_owner
 from dropscribe.queue.sql import backlog
 from dropscribe.reports.queue_reader import is_anybody_running, write_queue_once
 from dropscribe.reports.wording import plural
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def execute(options: argparse.Namespace) -> int:
     """Let it go, with the daemon up or down; 74 where no daemon has run yet, so that nothing can wait."""
     config = read_config(options)
+    act_as_owner(config.state_dir)
     rule = named(config.folders, "folder", options.folder, config)
     count = write_queue_once(config, lambda db: backlog.release(db, rule.name))
     if count is None:

@@ -6,6 +6,7 @@ is told, never read as empty.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -16,6 +17,7 @@ from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file, taking_of
 from dropscribe.files.audio import snapshot_of
+from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +50,7 @@ class Found:
 def unavailable_reason(rule: FolderRule) -> str | None:
     """Why the inbox cannot be listed, with the remedy; None where it can."""
     try:
-        with os.scandir(os.fsencode(rule.inbox)):
+        with closing(open_root(os.fsencode(rule.inbox))) as inbox, os.scandir(inbox):
             return None
     except OSError as error:
         return _unavailable_words(rule, error)
@@ -61,7 +63,7 @@ def _unavailable_words(rule: FolderRule, error: OSError) -> str:
         return f"{rule.inbox} is not a folder"
     if error.errno in {errno.EACCES, errno.EPERM}:
         return f"{rule.inbox} may not be listed by uid {os.geteuid()}; {_remedy_of_folder(rule)}"
-    return f"{rule.inbox}: {os.strerror(error.errno or 0)}"
+    return f"{rule.inbox}: {error.strerror or os.strerror(error.errno or 0)}"
 
 
 def _remedy_of_folder(rule: FolderRule) -> str:
@@ -75,44 +77,60 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
     while waiting:
         folder = waiting.pop()
         try:
-            entries = sorted(_entries(rule, folder), key=lambda entry: entry.name)
+            entries = sorted(_entries(rule, folder))
         except OSError as error:
             yield Found(folder or b".", None, f"the folder cannot be listed: {os.strerror(error.errno or 0)}")
             continue
         below = []
-        for entry in entries:
-            if entry.name == OWN_FOLDER:
+        for name, status in entries:
+            if name == OWN_FOLDER:
                 continue
-            path = folder + b"/" + entry.name if folder else entry.name
-            if not entry.is_dir(follow_symlinks=False):
-                yield found_at(rule, path, entry)
-            elif taking.enters(entry.name):
+            path = folder + b"/" + name if folder else name
+            if not stat.S_ISDIR(status.st_mode):
+                yield _found(rule, path, status)
+            elif taking.enters(name):
                 below.append(path)
             else:
                 yield Found(path + b"/", None, taking.reason_not_taken(path + b"/any.wav"))
         waiting.extend(reversed(below))
 
 
-def _entries(rule: FolderRule, folder: bytes) -> list[os.DirEntry[bytes]]:
-    with os.scandir(os.path.join(os.fsencode(rule.inbox), folder)) as entries:
-        return list(entries)
+@contextlib.contextmanager
+def _opened(rule: FolderRule, folder: bytes) -> Iterator[int]:
+    with closing(open_root(os.fsencode(rule.inbox))) as inbox, closing(open_folder(inbox, folder)) as opened:
+        yield opened
 
 
-def found_at(rule: FolderRule, path: bytes, entry: os.DirEntry[bytes] | None = None) -> Found:
+def _entries(rule: FolderRule, folder: bytes) -> list[tuple[bytes, os.stat_result]]:
+    with _opened(rule, folder) as opened:
+        names = [os.fsencode(name) for name in os.listdir(opened)]
+        return [(name, status) for name in names if (status := stat_at(opened, name))]
+
+
+def found_at(rule: FolderRule, path: bytes) -> Found:
     """What stands at *path* below the inbox."""
+    folder, _, name = path.rpartition(b"/")
     try:
-        status = (
-            entry.stat(follow_symlinks=False) if entry else os.lstat(os.fsencode(rule.inbox) + b"/" + path)
-        )
+        with _opened(rule, folder) as opened:
+            status = os.stat(name, dir_fd=opened, follow_symlinks=False)
     except OSError as error:
-        return Found(path, None, os.strerror(error.errno or 0))
+        return Found(path, None, error.strerror)
+    return _found(rule, path, status)
+
+
+def _found(rule: FolderRule, path: bytes, status: os.stat_result) -> Found:
     reason = reason_not_a_file(status.st_mode) or taking_of(rule).reason_not_taken(path)
     return Found(path, status, reason)
 
 
 def may_read(rule: FolderRule, path: bytes) -> bool:
     """Whether this process may open the file for reading."""
-    return os.access(os.fsencode(rule.inbox) + b"/" + path, os.R_OK, effective_ids=True)
+    folder, _, name = path.rpartition(b"/")
+    try:
+        with _opened(rule, folder) as opened:
+            return os.access(name, os.R_OK, dir_fd=opened, effective_ids=True)
+    except OSError:
+        return False
 
 
 def is_file(found: Found) -> bool:

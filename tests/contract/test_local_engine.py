@@ -275,6 +275,43 @@ async def test_a_crash_while_a_recording_is_heard_is_that_recordings(tmp_path, s
     await engine.close()
 
 
+FORBIDDING = """
+import ctypes, os, sys
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) != 0:  # PR_SET_MDWE with PR_MDWE_REFUSE_EXEC_GAIN, Linux 6.3
+    sys.exit(77)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+HEARING = """
+import asyncio, os, sys
+sys.path[:0] = {path!r}
+from dropscribe.config.model import ProviderConfig
+from dropscribe.files.audio import AudioFile
+from dropscribe.providers.local import LocalProvider
+
+async def main():
+    engine = LocalProvider(ProviderConfig(name="here", type="local", model="tiny.en"))
+    with AudioFile.open({folder!r}, b"jfk.wav") as audio:
+        try:
+            await engine.transcribe(audio, {{}})
+        except Exception as error:
+            print(type(error).__name__, error)
+    await engine.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_service_that_forbids_machine_code_is_told_of_the_drop_in():
+    """Under MemoryDenyWriteExecute the provider is held, with the remedy; no recording is blamed."""
+    program = HEARING.format(path=sys.path, folder=os.fsencode(SPEECH / "clips"))
+    command = [sys.executable, "-c", FORBIDDING, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this kernel cannot forbid memory that is written and run")
+    assert "ProviderUnusable engine_forbidden" in done.stdout
+    assert "local-engine.conf" in done.stdout
+
+
 async def test_a_crash_while_the_model_loads_is_the_machines(tmp_path, monkeypatch):
     """What ends the engine before it has read anything holds the provider and fails no recording."""
     engine = provider()

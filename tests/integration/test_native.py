@@ -360,3 +360,24 @@ def test_a_cancelled_recording_is_left_at_once(tmp_path):
             decoder.survey(0)
         with pytest.raises(TemporaryFailure):
             decoder.survey(0)
+
+
+@pytest.mark.slow
+def test_six_hours_take_no_more_memory_than_one(tmp_path):
+    """A look through a recording takes what a stretch takes, and 40 bytes for each second."""
+    peaks = []
+    for hours in (1, 6):
+        pool_worker = Worker((), has_gpu=False)
+        with (tmp_path / "long.wav").open("w+b") as file:
+            frames = hours * 3600 * 16_000
+            file.write(
+                plain_wav(8000, 1, b"").replace(b"data" + bytes(4), b"data" + struct.pack("<I", frames))
+            )
+            file.truncate(44 + frames)
+            body = {"form": None, "track": 0, "until_dbfs": None}
+            *_, result = pool_worker.request("survey", body, file.fileno(), silence_seconds=60)
+        peak = next(line for line in read(f"/proc/{pool_worker.pid}/status").splitlines() if "VmHWM" in line)
+        peaks.append(int(peak.split()[1]))
+        pool_worker.close()
+        assert result.body["end_seconds"] == hours * 3600
+    assert peaks[1] - peaks[0] < 20 * 1024

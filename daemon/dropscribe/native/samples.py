@@ -166,13 +166,31 @@ class _Clock:
 
     def __init__(self, zero_seconds: float) -> None:
         self._shift = -zero_seconds
-        self.now = 0.0
+        self._base = 0.0
+        self._count = 0
+        self._rate_hz = 1
+
+    @property
+    def now(self) -> float:
+        """The end of what came so far."""
+        return self._base + self._count / self._rate_hz
+
+    def skip(self, seconds: float) -> None:
+        """Go on after a gap."""
+        self._base, self._count = self.now + seconds, 0
+
+    def advance(self, samples: int, rate_hz: int) -> None:
+        """Count *samples*; a sum of durations would drift within hours."""
+        if rate_hz != self._rate_hz:
+            self._base, self._count, self._rate_hz = self.now, 0, rate_hz
+        self._count += samples
 
     def gap_before(self, frame: Any) -> float:
         """Seconds between the end of what came so far and *frame*; 0.0 where they meet."""
-        if frame.pts is None or not frame.time_base:
+        base = frame.time_base  # a new fraction at each look
+        if frame.pts is None or not base:
             return 0.0
-        told = float(frame.pts * frame.time_base) + self._shift
+        told = frame.pts * base.numerator / base.denominator + self._shift
         ahead = told - self.now
         if ahead < -1.0 or ahead > _MAX_START_SECONDS:
             self._shift -= ahead  # the clock was set back, or is none: count on from here
@@ -211,14 +229,14 @@ class _Gatherer:
             self._shape = shape
             self._names = [str(channel.name) for channel in frame.layout.channels]
         if is_break:
-            self._clock.now += gap
+            self._clock.skip(gap)
         elif gap:
             samples = np.pad(samples, ((0, 0), (round(gap * rate_hz), 0)))
         if not self._waiting:
             self._began = self._clock.now
         self._waiting.append(samples)
         self._count += samples.shape[1]
-        self._clock.now += samples.shape[1] / rate_hz
+        self._clock.advance(samples.shape[1], rate_hz)
         if self._count >= STRETCH_SECONDS * rate_hz:
             yield from self.rest()
 

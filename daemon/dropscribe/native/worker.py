@@ -92,8 +92,8 @@ class Server:
         found = survey(self._track(body, descriptor), until_dbfs=body["until_dbfs"])
         self.send("loudness", {}, found.loudness.tobytes())
         return {
-            "sound_seconds": found.sound_seconds,
-            "end_seconds": found.end_seconds,
+            "sound_seconds": round(found.sound_seconds, 6),
+            "end_seconds": round(found.end_seconds, 6),
             "channels_differ": found.channels_differ,
             "is_whole": found.is_whole,
         }

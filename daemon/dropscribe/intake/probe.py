@@ -6,6 +6,7 @@ descriptor and no lease behind.
 
 from __future__ import annotations
 
+import collections
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from dropscribe.files.containers import examine
 from dropscribe.files.lease import probe_lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Self
 
     from dropscribe.core.model import FileSnapshot
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.files.mounts import Mount, MountCache
 
 _HEAD_BYTES = 512
+_MOST_LOOKUPS = 20  # of one folder, before its names are read once instead
 _LONGEST_NAME = 255  # of every file system of Linux; a longer one cannot exist
 
 
@@ -48,12 +50,18 @@ class Look:
 class OpenInbox:
     """An inbox, open for a short time; everything below it is reached from its descriptor.
 
+    Args:
+        root: Its path.
+        download_files: Directory → names of programs' own files, as read a moment ago; read ones are added.
+
     Raises:
         OSError: It cannot be opened.
     """
 
-    def __init__(self, root: bytes) -> None:
+    def __init__(self, root: bytes, download_files: dict[bytes, frozenset[bytes]] | None = None) -> None:
         self._root = root
+        self._lookups: collections.Counter[bytes] = collections.Counter()
+        self._download_files = {} if download_files is None else download_files
         self.descriptor = open_root(root)
 
     def __enter__(self) -> Self:
@@ -109,11 +117,26 @@ class OpenInbox:
     def _first_beside(
         self, directory: bytes, name: bytes, suffixes: Iterable[tuple[bytes, str]]
     ) -> tuple[bytes, str] | None:
-        with closing(open_folder(self.descriptor, directory)) as folder:
-            for suffix, program in suffixes:
-                if len(name + suffix) <= _LONGEST_NAME and stat_at(folder, name + suffix):
-                    return name + suffix, program
-        return None
+        self._lookups[directory] += 1
+        known = self._download_files.get(directory)
+        if known is None:
+            with closing(open_folder(self.descriptor, directory)) as folder:
+                if self._lookups[directory] <= _MOST_LOOKUPS:
+                    return next((one for one in _appended(name, suffixes) if stat_at(folder, one[0])), None)
+                known = self._download_files[directory] = _download_files_in(folder)
+        return next((one for one in _appended(name, suffixes) if one[0] in known), None)
+
+
+def _appended(name: bytes, suffixes: Iterable[tuple[bytes, str]]) -> Iterator[tuple[bytes, str]]:
+    for suffix, program in suffixes:
+        if len(name + suffix) <= _LONGEST_NAME:
+            yield name + suffix, program
+
+
+def _download_files_in(folder: int) -> frozenset[bytes]:
+    return frozenset(
+        name for name in map(os.fsencode, os.listdir(folder)) if name.endswith(tuple(DOWNLOAD_FILES))
+    )
 
 
 def _completeness(descriptor: int, size_bytes: int, name: bytes) -> Completeness:

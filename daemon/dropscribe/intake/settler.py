@@ -32,6 +32,7 @@ BATCH = 500
 """Most files in one call of the queue, and most looks before hints are read again."""
 
 _CREATED_SECONDS = 0.05  # a name that was just created is about to be written to
+_NAMES_HOLD_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 60.0
 _MOST_DISTRUSTED = 1_000
@@ -56,6 +57,8 @@ class Settler:
         self._times = times
         self._distrusted: collections.OrderedDict[bytes, int] = collections.OrderedDict()
         self._store_is_well = True
+        self._download_files: dict[bytes, frozenset[bytes]] = {}
+        self._read_at = float("-inf")
         self.pending = Pending()
         self.left_out: set[bytes] = set()
         self.files_seen = 0
@@ -101,13 +104,19 @@ class Settler:
         if not due:
             return False
         try:
-            with OpenInbox(self._context.root) as inbox:
+            with OpenInbox(self._context.root, self._download_files_at(now)) as inbox:
                 self._hand_over(self._look_at_all(inbox, due, now), now)
         except BaseException:
             for path, entry in due:
                 self.pending.plan(path, entry, now + _RETRY_SECONDS)
             raise
         return len(due) == BATCH
+
+    def _download_files_at(self, now: float) -> dict[bytes, frozenset[bytes]]:
+        """Names that were read in the last second: a flood of files does not list its folder for each batch."""
+        if now > self._read_at + _NAMES_HOLD_SECONDS:
+            self._download_files, self._read_at = {}, now
+        return self._download_files
 
     def _look_at_all(
         self, inbox: OpenInbox, due: list[tuple[bytes, Entry]], now: float

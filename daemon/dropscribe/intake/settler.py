@@ -113,7 +113,7 @@ class Settler:
         return len(due) == BATCH
 
     def _download_files_at(self, now: float) -> dict[bytes, frozenset[bytes]]:
-        """Names that were read in the last second: a flood of files does not list its folder for each batch."""
+        """Names read in the last second: a flood of files does not list its folder for each batch."""
         if now > self._read_at + _NAMES_HOLD_SECONDS:
             self._download_files, self._read_at = {}, now
         return self._download_files

@@ -51,7 +51,7 @@ class SelfReport:
         self._last = Stats({}, ())
 
     async def status(self) -> dict[str, Any]:
-        """The object of CONTRACT.md §6, as it is now; while a cluster's database is away, as it was."""
+        """The object that ``status --json`` prints, as it is now; while a cluster's database is away, as it was."""
         live, config = self._live(), self._config()
         if config.queue is None:
             stats = await self._engine.stats()

@@ -1,6 +1,6 @@
 """Which names a job's files get in ``done`` or ``failed``: groups, collision numbers, name limits.
 
-The whole group shares one stem and one number (CONTRACT.md §4): ``call-2.wav`` never stands beside
+The whole group shares one stem and one number: ``call-2.wav`` never stands beside
 ``call.json``.
 """
 

@@ -1,7 +1,7 @@
 """Which provider may take which folder's jobs, given what is held.
 
 With a list of providers a job goes to the first that is not held; a job pinned by an ambiguous attempt
-stays with its provider; held ones are still probed, with one file (CONTRACT.md §3).
+stays with its provider; held ones are still probed, with one file.
 """
 
 from __future__ import annotations

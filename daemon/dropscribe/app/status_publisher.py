@@ -51,7 +51,7 @@ class SelfReport:
         self._last = Stats({}, ())
 
     async def status(self) -> dict[str, Any]:
-        """The object that ``status --json`` prints, as it is now; while a cluster's database is away, as it was."""
+        """What ``status --json`` prints: as it is now, or as it was while a cluster's database is away."""
         live, config = self._live(), self._config()
         if config.queue is None:
             stats = await self._engine.stats()

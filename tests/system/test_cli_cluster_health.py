@@ -12,6 +12,8 @@ import pytest
 from support.billing import billing_emulator
 from support.cluster import Cluster
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def port():

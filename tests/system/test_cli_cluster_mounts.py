@@ -12,6 +12,8 @@ from support.cluster import Cluster
 from support.daemon_process import COMMAND
 from support.daemon_process import _environment as environment
 
+pytestmark = pytest.mark.slow
+
 _BIND = 'mount --bind "$0" "$1" && shift && exec "$@"'
 
 

@@ -21,6 +21,8 @@ from support.billing import Weather, billing_emulator
 from support.cluster import QUICK_SECONDS, Cluster
 from support.postgres import Postgres, why_no_postgres
 
+pytestmark = pytest.mark.slow
+
 
 class Cable:
     """A namespace that a veth pair joins to this one, with addresses out of those that are for trials."""

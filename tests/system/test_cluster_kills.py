@@ -14,6 +14,8 @@ from support.cluster_trial import run_cluster_trial
 from support.emulator import Fault
 from support.kill_trial import Trial
 
+pytestmark = pytest.mark.slow
+
 SEED = int(os.environ.get("KILL_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
 
 

@@ -13,6 +13,8 @@ import pytest
 from support.billing import Weather, billing_emulator
 from support.cluster import QUICK_SECONDS, Cluster
 
+pytestmark = pytest.mark.slow
+
 FILES = 60
 SECONDS_AWAY = 50.0 if os.environ.get("DROPSCRIBE_LONG_TESTS") else 8.0
 """50 s is longer than every time-out on the way; set DROPSCRIBE_LONG_TESTS for it."""

@@ -14,6 +14,8 @@ from support.billing import Weather
 from support.cluster import QUICK_SECONDS, Cluster
 from support.emulator import Fault
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cluster(tmp_path, postgres_dsn, vendor):

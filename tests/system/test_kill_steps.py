@@ -17,6 +17,8 @@ from support.emulator import Fault
 from support.house import digest, read_json, tree
 from support.vendors import heard_text
 
+pytestmark = pytest.mark.slow
+
 COPY_POINTS = tuple(point for point in POINTS if point.startswith("cop"))
 RENAME_POINTS = tuple(point for point in POINTS if point not in COPY_POINTS)
 

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-DEVELOPMENT = {"cluster", "lint", "local", "media", "notify", "socks", "test"}
-LOCKED = {"base": set(), "dev": DEVELOPMENT} | {
+TESTED = {"cluster", "local", "media", "notify", "socks", "test"}
+LOCKED = {"base": set(), "test": TESTED, "dev": {*TESTED, "lint"}} | {
     extra: {extra} for extra in EXTRAS if extra not in {"bench", "lint", "test"}
 }
 PIN = re.compile(

@@ -19,6 +19,8 @@ from support import debian_root
 from support.emulator import KEY, Emulator
 from support.scene import wav_bytes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 UNITS = [str(path.relative_to(ROOT / "systemd")) for path in (ROOT / "systemd").rglob("*") if path.is_file()]
 INSTALL_SECONDS = 400
@@ -124,7 +126,6 @@ def test_the_debian_package_puts_things_where_debian_wants_them(deb, tmp_path):
 
 @needs("dpkg-deb")
 @needs_debian
-@pytest.mark.slow
 @pytest.mark.timeout(INSTALL_SECONDS)
 def test_the_debian_package_runs_on_debians_own_packages(installed, tmp_path):
     """In a clean root: installed by apt, it makes its user, and takes a file from inbox to done."""
@@ -152,7 +153,6 @@ def test_the_debian_package_runs_on_debians_own_packages(installed, tmp_path):
 
 @needs("dpkg-deb")
 @needs_debian
-@pytest.mark.slow
 @pytest.mark.timeout(INSTALL_SECONDS)
 def test_the_packages_config_says_what_is_missing(installed):
     """As shipped the config names the one thing to do, and the start is refused with 78."""
@@ -164,7 +164,6 @@ def test_the_packages_config_says_what_is_missing(installed):
 
 @needs("dpkg-deb")
 @needs_debian
-@pytest.mark.slow
 @pytest.mark.timeout(INSTALL_SECONDS)
 def test_the_debian_package_leaves_and_takes_no_audio_along(deb, tmp_path_factory):
     """A purge removes queue and config, and leaves what an admin put below the state folder."""
@@ -205,7 +204,6 @@ def image(tmp_path_factory):
 
 @needs("buildah")
 @needs_debian
-@pytest.mark.slow
 @pytest.mark.timeout(INSTALL_SECONDS)
 def test_the_image_runs_and_says_how_it_is(image):
     """Built without an engine: the command is there, and entry point, volume and health check are set."""
@@ -222,7 +220,6 @@ def test_the_image_runs_and_says_how_it_is(image):
 
 @needs("buildah")
 @needs_debian
-@pytest.mark.slow
 @pytest.mark.timeout(INSTALL_SECONDS)
 def test_the_image_becomes_the_owner_of_the_share(image):
     """With PUID, PGID and UMASK what `init` makes belongs to that user, and group members may write."""

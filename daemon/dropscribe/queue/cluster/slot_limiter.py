@@ -29,6 +29,9 @@ class Wait:
     seconds: float
 
 
+LONGEST_WAIT_SECONDS = 1.0
+"""A pause may be ended by another node's answer, and a ticket voided by a hold."""
+
 SLOT_LOOK_SECONDS = 0.1
 """How often a node that waits for a slot asks for one that another node has let go of."""
 
@@ -220,7 +223,7 @@ class SlotLimiter:
                 if not isinstance(begun, Wait):
                     return begun
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(begun.seconds):
+                    async with asyncio.timeout(min(begun.seconds, LONGEST_WAIT_SECONDS)):
                         await freed.wait()
 
     def _freed_at(self, provider: str) -> asyncio.Event:

@@ -215,10 +215,11 @@ class _Gatherer:
         self._count = 0
         self._began = 0.0
         self._follows = False
+        self._interleaver: tuple[tuple[str, str, int], Any] | None = None
 
     def add(self, frame: Any) -> Iterator[Stretch]:
         """Take one more frame; yields the stretches that are complete."""
-        samples = _array(frame)
+        samples = self._array(frame)
         rate_hz, channels = frame.sample_rate, len(samples)
         shape = (rate_hz, channels, frame.layout.name)
         gap = self._clock.gap_before(frame)
@@ -249,33 +250,37 @@ class _Gatherer:
             self._follows = True
         self._waiting, self._count = [], 0
 
+    def _array(self, frame: Any) -> Samples:
+        """A frame's samples as (channels, samples) floats.
 
-def _array(frame: Any) -> Samples:
-    """A frame's samples as (channels, samples) floats.
-
-    Raises:
-        AudioRejected: Its shape is outside the bounds.
-    """
-    channels = len(frame.layout.channels)
-    check_shape(frame.sample_rate, channels)
-    if frame.samples * channels > MAX_FRAME_SAMPLES:
-        raise AudioRejected("undecodable", f"one frame claims {frame.samples} samples in {channels} channels")
-    name = frame.format.name
-    if channels >= 8 and name.endswith("p"):
-        # PyAV looks for a ninth plane pointer, which is not there, and crashes; FFmpeg itself does not.
-        (frame,) = av.AudioResampler("flt", None, None).resample(frame)
-        name = "flt"
-    found = frame.to_ndarray()
-    if not name.endswith("p"):
-        found = found.reshape(-1, channels).T
-    scale = _SCALES.get(name.removesuffix("p"))
-    if scale is None:
-        with np.errstate(over="ignore"):
-            return np.asarray(found, np.float32)
-    converted = found.astype(np.float32)
-    if name.startswith("u8"):
-        converted -= 128.0
-    return np.asarray(converted / np.float32(scale), np.float32)
+        Raises:
+            AudioRejected: Its shape is outside the bounds.
+        """
+        channels = len(frame.layout.channels)
+        check_shape(frame.sample_rate, channels)
+        if frame.samples * channels > MAX_FRAME_SAMPLES:
+            raise AudioRejected(
+                "undecodable", f"one frame claims {frame.samples} samples in {channels} channels"
+            )
+        name = frame.format.name
+        if channels >= 8 and name.endswith("p"):
+            # PyAV looks for a ninth plane pointer, which is not there, and crashes; FFmpeg itself does not.
+            shape = (name, frame.layout.name, frame.sample_rate)
+            if self._interleaver is None or self._interleaver[0] != shape:
+                self._interleaver = (shape, av.AudioResampler("flt", None, None))
+            (frame,) = self._interleaver[1].resample(frame)
+            name = "flt"
+        found = frame.to_ndarray()
+        if not name.endswith("p"):
+            found = found.reshape(-1, channels).T
+        scale = _SCALES.get(name.removesuffix("p"))
+        if scale is None:
+            with np.errstate(over="ignore"):
+                return np.asarray(found, np.float32)
+        converted = found.astype(np.float32)
+        if name.startswith("u8"):
+            converted -= 128.0
+        return np.asarray(converted / np.float32(scale), np.float32)
 
 
 def _weights(names: list[str], channels: int) -> Samples:

@@ -22,9 +22,12 @@ from dropscribe.native.recording import RawForm
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-DECODING_BYTES = 1024 * sandbox.MIB
+DECODING_BYTES = (1024 + 64 * (os.cpu_count() or 1)) * sandbox.MIB
 RECOGNISING_BYTES = 6 * 1024 * sandbox.MIB
-"""What one recording may take beside the libraries, and beside the loaded model."""
+"""What one recording may take beside the libraries, and beside the loaded model.
+
+FFmpeg starts threads for each processor, and they reserve address space for their stacks.
+"""
 
 BASE_CPU_SECONDS = 600.0
 CPU_SECONDS_PER_MIB = 30.0

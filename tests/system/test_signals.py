@@ -226,7 +226,7 @@ def test_status_tells_what_is_in_flight(tmp_path, vendor):
     """While an upload runs, status counts it once, as transcribing; after the end as done."""
     emulator, _till = vendor
     site = Installation(tmp_path, emulator.url)
-    emulator.fail(SLOW)
+    emulator.fail(Fault(delay_seconds=5.0))  # longer than a command takes on loaded cores
     site.drop("a.wav", audio(1))
     with site.start() as process:
         in_flight(emulator, process, 1)

@@ -69,6 +69,11 @@ def test_the_exposure_is_low(tmp_path):
     assert result.returncode == 0, result.stdout
 
 
+def test_the_user_unit_leaves_the_state_directory_to_the_default():
+    """`status` in a shell and the daemon in the unit look at one place: StateDirectory= differs by version."""
+    assert "StateDirectory" not in USER_UNIT.read_text()
+
+
 @needs("systemd-sysusers")
 @needs("systemd-tmpfiles")
 def test_user_and_folders_come_from_an_empty_root(tmp_path):

@@ -99,7 +99,7 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
     check_listener(config, findings)
     served = [rule for rule in config.folders.values() if config.queue is None or config.queue.serves(rule)]
     folders = {rule.name: check_folder(rule, findings) for rule in served}
-    check_between(config, findings)
+    check_between([rule for rule in served if folders[rule.name]["inbox"]["readable"]], findings)
     warn_of_root(config, findings)
     findings.errors.extend(unit_refusals(config))
     return {
@@ -210,6 +210,8 @@ def _folders_table(folders: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def _inbox_words(inbox: dict[str, Any]) -> str:
+    if inbox["exists"] is None:
+        return "does NOT answer"
     if not inbox["readable"]:
         return "may NOT be listed" if inbox["exists"] else "NOT there"
     writable = "writable" if inbox["writable"] else "NOT writable"
@@ -218,6 +220,8 @@ def _inbox_words(inbox: dict[str, Any]) -> str:
 
 
 def _target_words(target: dict[str, Any]) -> str:
+    if target["exists"] is None:
+        return "does NOT answer"
     there = "there" if target["exists"] else "will be made"
     if not target["writable"]:
         return f"{there}, NOT writable" if target["exists"] else "NOT there, cannot be made"

@@ -7,6 +7,7 @@ import pwd
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,18 @@ from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import Mount, MountKind, mount_of
 from dropscribe.queue.embedded.store import is_running
 from dropscribe.reports.inbox_reader import unavailable_reason
+from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.reports.wording import bytes_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from dropscribe.config.model import Config, FolderRule
 
 _LITTLE_ROOM_BYTES = 100_000_000
+_CHECK_SECONDS = 10.0
+"""For all looks at one folder, with the trial of what publishing does there."""
+
 _MOST_FOLDERS_COUNTED = 200_000
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
 
@@ -38,11 +43,33 @@ class Findings:
 
 def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
     """The three folders of a rule, by name: ``path``, ``exists``, and what each promises."""
-    inbox = _check_inbox(rule, findings)
+    inbox = _in_time(rule, "inbox", findings, lambda found: _check_inbox(rule, found))
+    inbox = inbox or _no_answer(rule.inbox, "readable", "writable", "watch", "file_system")
     parts = {"inbox": inbox}
     for name, path in (("done", rule.done), ("failed", rule.failed)):
-        parts[name] = _check_target(rule, name, path, findings, has_inbox=inbox["exists"])
+        look = partial(_check_target, rule, name, path, has_inbox=bool(inbox["exists"]))
+        parts[name] = _in_time(rule, name, findings, look) or _no_answer(path, "writable", "same_mount")
     return parts
+
+
+def _in_time(
+    rule: FolderRule, part: str, findings: Findings, look: Callable[[Findings], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """What *look* finds; None where the folder's file system does not answer."""
+    found = Findings()
+    path: Path = getattr(rule, part)
+    try:
+        facts = ask_disk(path, lambda: look(found), seconds=_CHECK_SECONDS)
+    except OSError as error:
+        findings.warnings.append(f"folder {rule.name}: {part} {path}: {error.strerror}; until then it waits")
+        return None
+    findings.errors += found.errors
+    findings.warnings += found.warnings
+    return facts
+
+
+def _no_answer(path: Path, *keys: str) -> dict[str, Any]:
+    return {"path": str(path), "exists": None, **dict.fromkeys(keys)}
 
 
 def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
@@ -81,7 +108,7 @@ def _watch(rule: FolderRule, mount: Mount, findings: Findings) -> str:
 
 
 def _check_target(
-    rule: FolderRule, name: str, path: Path, findings: Findings, *, has_inbox: bool
+    rule: FolderRule, name: str, path: Path, findings: Findings, has_inbox: bool
 ) -> dict[str, Any]:
     place = nearest(path)
     writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK, effective_ids=True)
@@ -233,15 +260,19 @@ def check_listener(config: Config, findings: Findings) -> None:
             )
 
 
-def check_between(config: Config, findings: Findings) -> None:
-    """One inbox under two names, by bind mounts; and more folders than may be watched."""
-    places = Counter(place for rule in config.folders.values() if (place := _place(rule)))
-    for rule in config.folders.values():
+def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
+    """One inbox under two names, by bind mounts; and more folders than may be watched.
+
+    Args:
+        rules: Those whose inboxes can be listed.
+    """
+    places = Counter(place for rule in rules if (place := _place(rule)))
+    for rule in rules:
         if places.get(_place(rule) or (0, 0), 0) > 1:
             findings.warnings.append(
                 f"folder {rule.name}: another rule's inbox is the same folder ({rule.inbox})"
             )
-    folders = sum(_count_folders(rule) for rule in config.folders.values())
+    folders = sum(_count_folders(rule) for rule in rules)
     limit = _watch_limit()
     if limit is not None and folders > limit:
         findings.warnings.append(
@@ -252,7 +283,7 @@ def check_between(config: Config, findings: Findings) -> None:
 
 def _place(rule: FolderRule) -> tuple[int, int] | None:
     try:
-        status = os.stat(rule.inbox)
+        status = ask_disk(rule.inbox, lambda: os.stat(rule.inbox))
     except OSError:
         return None
     return status.st_dev, status.st_ino
@@ -268,6 +299,13 @@ def _watch_limit() -> int | None:
 def _count_folders(rule: FolderRule) -> int:
     if not rule.recursive or rule.watch == "poll":
         return 1
+    try:
+        return ask_disk(rule.inbox, lambda: _count(rule), seconds=LISTING_SECONDS)
+    except OSError:
+        return 0
+
+
+def _count(rule: FolderRule) -> int:
     return sum(1 for _, _ in zip(_folders(rule), range(_MOST_FOLDERS_COUNTED), strict=False))
 
 

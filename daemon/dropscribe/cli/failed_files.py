@@ -17,6 +17,7 @@ from dropscribe.publish.error_file import error_names, own_uids, read_error
 from dropscribe.publish.return_to_inbox import FailedFile
 from dropscribe.queue.sql.history import read_filed
 from dropscribe.reports.locations import Place, find_places
+from dropscribe.reports.patience import ask_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,7 @@ class FailedFiles:
         if not places:
             return "is in no failed folder of the config"
         root = places[0].root
+        _require_answer(root)
         audio = _audio_of_error_file(places[0]) if file.endswith(_ERROR_ENDING) else places[0].path
         if audio is None:
             return "there is no such file"
@@ -62,6 +64,7 @@ class FailedFiles:
         A file that neither the queue nor an error file tells of counts where it can only be this rule's,
         and is audio to it.
         """
+        _require_answer(os.fsencode(rule.failed))
         others = (other for other in self._config.folders.values() if other is not rule)
         is_shared = any(other.failed == rule.failed for other in others)
         for path in _walk(os.fsencode(rule.failed)):
@@ -90,6 +93,11 @@ class FailedFiles:
                 return _told_by_error_file(folder, audio)
         except OSError:
             return None
+
+
+def _require_answer(root: bytes) -> None:
+    """Raise OSError where the file system of *root* does not answer."""
+    ask_disk(root, lambda: os.path.lexists(root))
 
 
 def _told_by_error_file(folder: int, audio: bytes) -> tuple[str, bytes] | None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
-from dropscribe.cli.options import read_config
+from dropscribe.cli.options import read_config_to_act
 from dropscribe.cli.privileges import act_as_owner
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.own_file import sha256_of
 from dropscribe.media.spool import Spool
 from dropscribe.queue.sql import result_cache
+from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import write_queue_once
 from dropscribe.reports.wording import plural, printable
 
@@ -32,7 +33,7 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 def execute(options: argparse.Namespace) -> int:
     """Forget what was named; 74 where the ledger has nothing of it."""
-    config = read_config(options)
+    config = read_config_to_act(options)
     digests = [_digest(recording) for recording in options.recordings]
     act_as_owner(config.state_dir)
     counts = [_forget(config, *named) for named in zip(options.recordings, digests, strict=True)]
@@ -60,8 +61,8 @@ def _is_digest(recording: str) -> bool:
 
 def _digest_of(file: str) -> str:
     """Given on the command line, a symlink is what the user means."""
-    path = os.path.realpath(os.fsencode(file))
-    descriptor = open_beneath(os.path.dirname(path), os.path.basename(path))
+    path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
+    descriptor = ask_disk(path, lambda: open_beneath(os.path.dirname(path), os.path.basename(path)))
     try:
         return sha256_of(descriptor)
     finally:

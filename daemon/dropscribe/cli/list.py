@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.options import named, read_config
+from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
 from dropscribe.queue.sql.history import read_live_states
@@ -54,7 +54,7 @@ class Row:
 
 def execute(options: argparse.Namespace) -> int:
     """Print the files as a table or as one JSON object."""
-    config = read_config(options)
+    config = read_reporting_config(options)
     if options.folder:
         named(config.folders, "folder", options.folder, config)
     with look_at_queue(config) as look:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.cli.messages import say
 from dropscribe.config.errors import did_you_mean, format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
+from dropscribe.config.running import is_edited, load_running_config
 from dropscribe.core.errors import ConfigError, Problem
+from dropscribe.queue.embedded.store import is_running
 
 if TYPE_CHECKING:
     import argparse
@@ -33,6 +37,63 @@ def read_config(options: argparse.Namespace, *, warn: bool = False, keys_needed:
     for warning in warnings if warn else ():
         say(format_problem(warning))
     return config
+
+
+def read_config_to_act(options: argparse.Namespace) -> Config:
+    """The config for a command that changes something; on a terminal it is named."""
+    config = read_config(options)
+    if sys.stderr.isatty():
+        say(f"config: {config.path}")
+    return config
+
+
+def read_reporting_config(options: argparse.Namespace) -> Config:
+    """The config that the daemon runs on; without a daemon, or without a copy of it, the file's.
+
+    A file that cannot be used any more blinds no report: then the last config that a daemon ran on counts.
+    Where another config than the file's is taken, standard error says so.
+
+    Raises:
+        ConfigError: The file cannot be used, and no daemon has run on it.
+    """
+    path = _path_of(options)
+    written, error = _written_config(path)
+    kept = load_running_config(path)
+    if kept is None or (kept.queue and not kept.queue.dsn.reveal()):
+        kept = written
+    is_up = kept is not None and _is_running(kept)
+    if written is not None and (kept is None or not is_up or not is_edited(written, kept)):
+        return written
+    if kept is None:
+        raise error or ConfigError(())
+    state = "was edited since" if written else "cannot be used as it is now ('dropscribe check' tells why)"
+    say(f"{path} {state}; this is from the config that dropscribe {'runs' if is_up else 'last ran'} on")
+    return kept
+
+
+def _path_of(options: argparse.Namespace) -> Path:
+    """The config's path; that of a file which is gone too, where it was named."""
+    try:
+        return find_config(options.config)
+    except ConfigError:
+        given = options.config or os.environ.get("DROPSCRIBE_CONFIG")
+        if not given:
+            raise
+        return Path(given)
+
+
+def _written_config(path: Path) -> tuple[Config | None, ConfigError | None]:
+    try:
+        return load_config(path, environ=os.environ, keys_needed=False)[0], None
+    except ConfigError as error:
+        return None, error
+
+
+def _is_running(config: Config) -> bool:
+    try:
+        return is_running(config.state_dir)
+    except OSError:
+        return False
 
 
 def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:

@@ -14,6 +14,7 @@ from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.file_reader import opened, unsettled_words
 from dropscribe.reports.inbox_reader import Found, is_file, unavailable_reason, walk_inbox
+from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import BEYOND
 from dropscribe.reports.wording import bytes_words, time_words
 
@@ -45,12 +46,16 @@ class Prober:
         self.opened += 1
         try:
             reason = unsettled_words(rule, path)
-            with opened(rule, path) as descriptor:
-                return reason or "", probe_seconds(descriptor)
+            return reason or "", ask_disk(rule.inbox, lambda: _length(rule, path), seconds=LISTING_SECONDS)
         except AudioError as error:
             return f"may not be read: {error.reason}", None
         except OSError as error:
             return error.strerror or str(error), None
+
+
+def _length(rule: FolderRule, path: bytes) -> float | None:
+    with opened(rule, path) as descriptor:
+        return probe_seconds(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

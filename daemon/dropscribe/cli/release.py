@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
-from dropscribe.cli.options import named, read_config
+from dropscribe.cli.options import named, read_config_to_act
 from dropscribe.cli.privileges import act_as_owner
 from dropscribe.queue.sql import backlog
 from dropscribe.reports.queue_reader import is_anybody_running, write_queue_once
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def execute(options: argparse.Namespace) -> int:
     """Let it go, with the daemon up or down; 74 where no daemon has run yet, so that nothing can wait."""
-    config = read_config(options)
+    config = read_config_to_act(options)
     act_as_owner(config.state_dir)
     rule = named(config.folders, "folder", options.folder, config)
     count = write_queue_once(config, lambda db: backlog.release(db, rule.name))

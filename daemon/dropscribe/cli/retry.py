@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dropscribe.cli import exit_codes
 from dropscribe.cli.failed_files import FailedFiles
 from dropscribe.cli.messages import say
-from dropscribe.cli.options import named, read_config
+from dropscribe.cli.options import named, read_config_to_act
 from dropscribe.cli.privileges import act_as_owner
 from dropscribe.core.errors import StoreError
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
@@ -26,7 +26,7 @@ from dropscribe.reports.wording import plural, show_path
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, FolderRule
 
 _USAGE = "dropscribe retry: name FILEs, or --folder NAME, or --all (one of the three)"
 
@@ -42,7 +42,7 @@ def execute(options: argparse.Namespace) -> int:
     if sum((bool(options.files), bool(options.folder), options.all)) != 1:
         say(_USAGE)
         return exit_codes.USAGE
-    config = read_config(options)
+    config = read_config_to_act(options)
     act_as_owner(config.state_dir)
     count = _Count()
     with look_at_queue(config) as look:
@@ -62,11 +62,22 @@ def _chosen(
     served = [rule for rule in rules if config.queue is None or config.queue.serves(rule)]
     if options.folder and not served:
         _refuse(os.fsencode(rules[0].failed), BEYOND, count)
-    return [failed for rule in served for failed in files.of_rule(rule)]
+    return [failed for rule in served for failed in _failed_of(files, rule, count)]
+
+
+def _failed_of(files: FailedFiles, rule: FolderRule, count: _Count) -> list[FailedFile]:
+    try:
+        return list(files.of_rule(rule))
+    except OSError as error:
+        _refuse(os.fsencode(rule.failed), error.strerror or str(error), count)
+        return []
 
 
 def _named_file(files: FailedFiles, file: str, count: _Count) -> FailedFile | None:
-    found = files.named(os.fsencode(file))
+    try:
+        found = files.named(os.fsencode(file))
+    except OSError as error:
+        found = error.strerror or str(error)
     if isinstance(found, FailedFile):
         return found
     _refuse(os.fsencode(file), found, count)

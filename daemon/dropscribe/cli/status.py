@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.options import read_config
+from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
 from dropscribe.pipeline.plan import build_plan
@@ -18,6 +18,7 @@ from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
+from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import QueueLook, look_at_queue
 from dropscribe.reports.wording import (
     duration_words,
@@ -53,7 +54,7 @@ _FILE_TROUBLES = (
 
 def execute(options: argparse.Namespace) -> int:
     """Say it as one JSON object, or in words with what is wrong first."""
-    config = read_config(options)
+    config = read_reporting_config(options)
     with look_at_queue(config) as look:
         now = look.now()
         document = read_status(config, look, now)
@@ -103,16 +104,22 @@ def _without_queued(
 ) -> dict[str, Any]:
     settling = int(live.get("settling", 0))
     paths = [os.fsencode(path) for path in live.get("waiting", ())] if settling else []
-    inbox = os.fsencode(rule.inbox)
-    gone = [
-        path
-        for path in paths
-        if has_live_job(db, rule.name, path) or not os.path.lexists(os.path.join(inbox, path))
-    ]
+    gone = _missing(rule, paths).union(path for path in paths if has_live_job(db, rule.name, path))
     left = max(0, settling - len(gone))
     oldest_at = live.get("oldest_settling_at") if left or live.get("blocked") else None
     oldest_at = oldest_at and oldest_at + ahead_seconds
     return {**live, "settling": left, "oldest_settling_at": oldest_at}
+
+
+def _missing(rule: FolderRule, paths: list[bytes]) -> set[bytes]:
+    """Those of *paths* that are not in the inbox any more; none where its file system does not answer."""
+    inbox = os.fsencode(rule.inbox)
+    try:
+        return ask_disk(
+            rule.inbox, lambda: {path for path in paths if not os.path.lexists(os.path.join(inbox, path))}
+        )
+    except OSError:
+        return set()
 
 
 def _own_look(config: Config, look: QueueLook) -> dict[str, Any]:

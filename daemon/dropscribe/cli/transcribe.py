@@ -33,6 +33,7 @@ from dropscribe.core.errors import (
 from dropscribe.core.naming import free_name, split_name
 from dropscribe.files.audio import AudioFile
 from dropscribe.providers.build import build_provider
+from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.wording import show_path
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
@@ -98,8 +99,8 @@ def _opened(file: str) -> Iterator[tuple[AudioFile, bytes]]:
     """The audio and its name; ``-`` is standard input, kept in a file without a name meanwhile."""
     if file != "-":
         # Given on the command line, a symlink is what the user means.
-        path = os.path.realpath(os.fsencode(file))
-        with AudioFile.open(os.path.dirname(path), os.path.basename(path)) as audio:
+        path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
+        with ask_disk(path, lambda: AudioFile.open(os.path.dirname(path), os.path.basename(path))) as audio:
             yield audio, audio.name
         return
     with tempfile.TemporaryDirectory(prefix="dropscribe-") as folder:

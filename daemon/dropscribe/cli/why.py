@@ -8,10 +8,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.options import read_config
+from dropscribe.cli.options import read_reporting_config
 from dropscribe.pipeline.deduplication import REUSED
 from dropscribe.reports.explain import Explanation, tell_of_filed, tell_of_inbox
 from dropscribe.reports.locations import find_places
+from dropscribe.reports.patience import is_there
 from dropscribe.reports.queue_reader import QueueLook, look_at_queue
 from dropscribe.reports.wording import moment_words, printable, render_facts, render_table
 from dropscribe.transcripts.document import path_text, utc_text
@@ -28,13 +29,13 @@ WHY_SCHEMA = "dropscribe.why/1"
 
 def execute(options: argparse.Namespace) -> int:
     """Tell it; 74 only where nothing is at the path and nobody knows it."""
-    config = read_config(options)
+    config = read_reporting_config(options)
     file = os.fsencode(options.file)
     with look_at_queue(config) as look:
         place, tale = tell(config, file, look, look.now())
     document = why_document(file, place, tale)
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_why(file, place, tale))
-    return exit_codes.IO_ERROR if tale.state == "unknown" and not os.path.lexists(file) else exit_codes.OK
+    return exit_codes.IO_ERROR if tale.state == "unknown" and not is_there(file) else exit_codes.OK
 
 
 def tell(config: Config, file: bytes, look: QueueLook, now: float) -> tuple[Place | None, Explanation]:

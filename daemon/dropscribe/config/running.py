@@ -40,14 +40,24 @@ def store_running_config(config: Config) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    written = json.loads(config.source or "{}")
-    data = {name: value for name, value in written.items() if name not in _LEFT_OUT}
+    data = _reported(config)
     where = config.state_dir / RUNNING_NAME
     temporary = where.with_suffix(f".{os.getpid()}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
         json.dump({"path": str(config.path), "config": data}, file)
     temporary.replace(where)
+
+
+def _reported(config: Config) -> dict[str, object]:
+    """The sections that a command may need."""
+    written = json.loads(config.source or "{}")
+    return {name: value for name, value in written.items() if name not in _LEFT_OUT}
+
+
+def is_edited(written: Config, running: Config) -> bool:
+    """Whether *written*, just read from the file, says other things than *running* about what is reported."""
+    return _reported(written) != _reported(running)
 
 
 def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config | None:

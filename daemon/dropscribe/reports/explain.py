@@ -18,6 +18,7 @@ from dropscribe.queue.sql.history import count_before, read_filed, read_filed_wi
 from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import sign_words
+from dropscribe.reports.patience import ask_disk, is_there
 from dropscribe.reports.queue_reader import BEYOND
 from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import path_text
@@ -126,7 +127,11 @@ def tell_of_filed(place: Place, look: QueueLook, now: float) -> Explanation:
     for story in _stories_filed(place, look):
         if story.folder == place.rule.name:
             return tell_of_story(story, place, look, now)
-    if not os.path.lexists(place.absolute):
+    try:
+        is_present = ask_disk(place.absolute, lambda: os.path.lexists(place.absolute))
+    except OSError as error:
+        return Explanation("unavailable", [f"{place.rule_folder}: {error.strerror}"])
+    if not is_present:
         return Explanation("unknown", ["nothing is there, and the queue has never heard of it"])
     told = _tell_by_error_file(place)
     return told or Explanation(
@@ -165,10 +170,14 @@ def _tell_by_error_file(place: Place) -> Explanation | None:
 def _error_beside(audio: bytes) -> dict[str, object] | None:
     """The error document beside the failed audio *audio*, absolute, or *audio* itself where it is one."""
     folder, name = os.path.split(audio)
-    try:
+
+    def read() -> dict[str, object] | None:
         with closing(open_root(folder)) as opened:
             found = (read_error(opened, each) for each in (name, *error_names(name)))
             return next((error for error in found if error is not None), None)
+
+    try:
+        return ask_disk(folder, read)
     except OSError:
         return None
 
@@ -311,7 +320,7 @@ def _filed_words(story: Story) -> str:
         return "nobody knows where"
     if story.filed_here is None:
         return f"{path_text(story.filed[2:])}, beneath a root of the queue that this node does not have"
-    gone = "" if os.path.lexists(story.filed) else " (it is not there any more)"
+    gone = "" if is_there(story.filed) else " (it is not there any more)"
     return path_text(story.filed) + gone
 
 
@@ -330,7 +339,7 @@ def _paid_words(story: Story) -> list[str]:
 
 
 def _remedy(story: Story, state: str, look: QueueLook) -> str:
-    if story.state is JobState.FAILED and story.filed_here and os.path.lexists(story.filed_here):
+    if story.state is JobState.FAILED and story.filed_here and is_there(story.filed_here):
         return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed_here))}"
     if not story.state.is_live:
         return ""

@@ -16,11 +16,13 @@ from dropscribe.files.audio import open_beneath
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.files.mounts import MountCache
 from dropscribe.intake.probe import OpenInbox
+from dropscribe.reports.patience import ask_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import FolderRule
+    from dropscribe.intake.probe import Look
 
 
 @contextlib.contextmanager
@@ -58,9 +60,7 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
     """
     if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
         ignore_sigio()
-    with OpenInbox(os.fsencode(rule.inbox)) as inbox:
-        seen = inbox.look(path, MountCache())
-        download = inbox.find_download_file(path)
+    seen, download = ask_disk(rule.inbox, lambda: _look(rule, path))
     if seen.lease is Lease.WRITER:
         return "somebody has it open for writing: it is taken when they close it"
     if download is not None:
@@ -75,3 +75,8 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
             f"its header says that more is to come: it is taken after {seconds:g} s of quiet, as incomplete"
         )
     return None
+
+
+def _look(rule: FolderRule, path: bytes) -> tuple[Look, tuple[bytes, str] | None]:
+    with OpenInbox(os.fsencode(rule.inbox)) as inbox:
+        return inbox.look(path, MountCache()), inbox.find_download_file(path)

@@ -1,7 +1,7 @@
 """An inbox as a command sees it that runs without the daemon: what is in it, and what is taken.
 
 Guarantees: nothing is changed; no symlink is followed below the inbox; a folder that cannot be listed
-is told, never read as empty.
+is told, never read as empty; a file system that does not answer is waited for a bounded time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.core.ignored_names import OWN_FOLDER
@@ -18,11 +19,16 @@ from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file, taking_of
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
+from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import FolderRule
+
+
+_AT_ONCE = 1000
+"""Entries of a folder that one thread looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,15 @@ class Found:
 def unavailable_reason(rule: FolderRule) -> str | None:
     """Why the inbox cannot be listed, with the remedy; None where it can."""
     try:
-        with closing(open_root(os.fsencode(rule.inbox))) as inbox, os.scandir(inbox):
-            return None
+        ask_disk(rule.inbox, lambda: _try_listing(rule))
     except OSError as error:
         return _unavailable_words(rule, error)
+    return None
+
+
+def _try_listing(rule: FolderRule) -> None:
+    with closing(open_root(os.fsencode(rule.inbox))) as inbox, os.scandir(inbox):
+        pass
 
 
 def _unavailable_words(rule: FolderRule, error: OSError) -> str:
@@ -77,9 +88,9 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
     while waiting:
         folder = waiting.pop()
         try:
-            entries = sorted(_entries(rule, folder))
+            entries = _entries(rule, folder)
         except OSError as error:
-            yield Found(folder or b".", None, f"the folder cannot be listed: {os.strerror(error.errno or 0)}")
+            yield Found(folder or b".", None, f"the folder cannot be listed: {error.strerror}")
             continue
         below = []
         for name, status in entries:
@@ -102,8 +113,20 @@ def _opened(rule: FolderRule, folder: bytes) -> Iterator[int]:
 
 
 def _entries(rule: FolderRule, folder: bytes) -> list[tuple[bytes, os.stat_result]]:
+    """The names in one folder, which is waited for piece by piece."""
+    names = sorted(ask_disk(rule.inbox, lambda: _list_names(rule, folder), seconds=LISTING_SECONDS))
+    chunks = (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
+    looks = (partial(_stat_names, rule, folder, chunk) for chunk in chunks)
+    return [entry for look in looks for entry in ask_disk(rule.inbox, look, seconds=LISTING_SECONDS)]
+
+
+def _list_names(rule: FolderRule, folder: bytes) -> list[bytes]:
     with _opened(rule, folder) as opened:
-        names = [os.fsencode(name) for name in os.listdir(opened)]
+        return [os.fsencode(name) for name in os.listdir(opened)]
+
+
+def _stat_names(rule: FolderRule, folder: bytes, names: list[bytes]) -> list[tuple[bytes, os.stat_result]]:
+    with _opened(rule, folder) as opened:
         return [(name, status) for name in names if (status := stat_at(opened, name))]
 
 

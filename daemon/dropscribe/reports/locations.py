@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from dropscribe.config.disk_reads import real_paths
 
+if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
 
 Part = Literal["inbox", "done", "failed"]
@@ -47,22 +48,24 @@ class Place:
 def find_places(config: Config, file: bytes) -> list[Place]:
     """Every rule's folder that *file* is in, the innermost first; the file itself need not exist.
 
-    Symlinks on the way to the file's folder, or in the config's paths, are followed; the file is not.
+    Symlinks on the way to the file's folder, or in the config's paths, are followed, unless their file
+    system does not answer; the file is not.
     """
     written = os.path.abspath(file)
     folder, name = os.path.split(written)
-    spellings = {written, os.path.join(os.path.realpath(folder), name)}
+    above = Path(os.fsdecode(folder))
+    roots = [(rule, part, getattr(rule, part)) for rule in config.folders.values() for part in PARTS]
+    real = real_paths([above, *(root for _, _, root in roots)])
+    spellings = {written, os.path.join(os.fsencode(real[above]), name)}
     found = [
         Place(rule, part, path)
-        for rule in config.folders.values()
-        for part in PARTS
-        if (path := _below(os.fsencode(getattr(rule, part)), spellings))
+        for rule, part, root in roots
+        if (path := _below({os.path.normpath(os.fsencode(root)), os.fsencode(real[root])}, spellings))
     ]
     return sorted(found, key=lambda place: len(place.path))
 
 
-def _below(root: bytes, spellings: set[bytes]) -> bytes | None:
-    roots = {os.path.normpath(root), os.path.realpath(root)}
+def _below(roots: set[bytes], spellings: set[bytes]) -> bytes | None:
     for spelling in sorted(spellings):
         for base in roots:
             if spelling.startswith(base.rstrip(b"/") + b"/"):

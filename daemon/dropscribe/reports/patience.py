@@ -1,0 +1,50 @@
+"""Looks at users' folders that end in time although a file system may never answer."""
+
+from __future__ import annotations
+
+import errno
+import os
+from concurrent.futures import wait
+from typing import TYPE_CHECKING, TypeVar
+
+from dropscribe.files.threads import DaemonThreads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 5.0
+"""For a few system calls; a slow share answers them in far less."""
+
+LISTING_SECONDS = 60.0
+"""For the names of one folder, or the status of a thousand files."""
+
+
+def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | None = None) -> T:
+    """The result of *look*, which makes system calls on the file system of *place*.
+
+    Args:
+        place: The folder that an error names.
+        seconds: Default: :data:`ANSWER_SECONDS`.
+
+    Raises:
+        OSError: ETIMEDOUT where no answer came; the thread that waits for it does not keep the process.
+            Whatever *look* raises.
+    """
+    thread = DaemonThreads(1, "look")
+    answer = thread.submit(look)
+    thread.shutdown(cancel_futures=False)
+    wait((answer,), ANSWER_SECONDS if seconds is None else seconds)
+    if not answer.done():
+        raise OSError(errno.ETIMEDOUT, "its file system does not answer", os.fspath(place))
+    return answer.result()
+
+
+def is_there(path: bytes) -> bool:
+    """Whether anything stands at *path*; False also where its file system does not answer."""
+    try:
+        return ask_disk(path, lambda: os.path.lexists(path))
+    except OSError:
+        return False

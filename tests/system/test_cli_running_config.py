@@ -1,0 +1,95 @@
+"""``status``, ``why`` and ``list`` report from the config that the daemon runs on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+
+import pytest
+
+from dropscribe.config.load import load_config
+from dropscribe.config.running import store_running_config
+from support.scene import CONFIG, Scene
+
+BROKEN = "state_dir: state\nfolders: ["
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A daemon has run on the config and kept it."""
+    scene = Scene(tmp_path)
+    with scene.queue():
+        store_running_config(load_config(scene.config, keys_needed=False)[0])
+    return scene
+
+
+@pytest.mark.parametrize("command", ["status", "list", "why"])
+def test_a_broken_file_blinds_no_report(scene, capsys, command):
+    """The last config that a daemon ran on is used, and standard error says so."""
+    file = scene.drop("a.wav")
+    scene.config.write_text(BROKEN)
+    code = scene.run(command, *([file] if command == "why" else []))
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "calls" in said.out
+    assert "cannot be used as it is now" in said.err
+    assert "last ran on" in said.err
+
+
+def test_a_file_that_is_gone_blinds_no_report(scene, capsys, monkeypatch):
+    """The file was deleted: what it said last is known, where its state directory is the default one."""
+    scene.config.unlink()
+    monkeypatch.setenv("STATE_DIRECTORY", str(scene.root / "state"))
+    assert scene.run("status") == 0
+    assert "calls" in capsys.readouterr().out
+
+
+def test_an_edited_file_counts_once_the_daemon_has_read_it(scene, capsys):
+    """A rule that the running daemon has not read yet is not in its status."""
+    more = "  later:\n    inbox: later\n    provider: main\n"
+    scene.config.write_text(CONFIG + more)
+    with scene.queue():
+        scene.run("status", "--json")
+        said = capsys.readouterr()
+        assert list(json.loads(said.out)["folders"]) == ["calls"]
+        assert "was edited since" in said.err
+    scene.run("status", "--json")
+    said = capsys.readouterr()
+    assert list(json.loads(said.out)["folders"]) == ["calls", "later"]
+    assert said.err == ""
+
+
+def test_an_unchanged_file_is_told_nothing_of(scene, capsys):
+    """The usual case: no note."""
+    with scene.queue():
+        assert scene.run("status") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_broken_file_without_a_daemons_copy_is_an_error(tmp_path, capsys):
+    """78, with the file's own problem."""
+    scene = Scene(tmp_path)
+    scene.config.write_text(BROKEN)
+    assert scene.run("status") == 78
+    assert "dropscribe.yaml:2" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("retry", ["--all"]), ("release", ["--folder", "calls"]), ("forget", ["0" * 64])],
+)
+def test_root_acts_with_the_rights_of_the_state_directorys_owner(scene, command, arguments):
+    """What it writes stays the daemon's, and no dropper leads it to root's files."""
+    nobody = pwd.getpwnam("nobody")
+    subprocess.run(["chown", "-R", f"{nobody.pw_uid}:{nobody.pw_gid}", str(scene.root / "state")], check=True)
+    program = (
+        "import os, sys\nfrom dropscribe.cli.main import main\n"
+        "code = main(sys.argv[1:])\nprint(os.geteuid(), os.getgroups())"
+    )
+    call = [sys.executable, "-c", program, command, "-c", str(scene.config), *arguments]
+    ran = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert ran.stdout.splitlines()[-1].startswith(f"{nobody.pw_uid} "), ran.stderr

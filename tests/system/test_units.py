@@ -70,7 +70,7 @@ def test_the_exposure_is_low(tmp_path):
 
 
 def test_the_user_unit_leaves_the_state_directory_to_the_default():
-    """`status` in a shell and the daemon in the unit look at one place: StateDirectory= differs by version."""
+    """A command in a shell finds the daemon: where StateDirectory= lies differs by version."""
     assert "StateDirectory" not in USER_UNIT.read_text()
 
 

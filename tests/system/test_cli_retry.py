@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from dropscribe.cli import retry
+from dropscribe.publish import return_to_inbox
 from support.house import tree
 from support.scene import Scene, add_job
 
@@ -136,7 +136,7 @@ def test_another_mount_is_copied_and_only_then_removed(scene, monkeypatch):
     def other_mount(*_):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
-    monkeypatch.setattr(retry, "move_new", other_mount)
+    monkeypatch.setattr(return_to_inbox, "move_new", other_mount)
     assert scene.run("retry", audio) == 0
     moved = scene.root / "inbox/call.wav"
     assert (moved.read_bytes(), moved.stat().st_mtime_ns) == (CONTENT, 10**18)
@@ -153,8 +153,8 @@ def test_a_full_disk_leaves_the_original(scene, monkeypatch, capsys):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(retry, "move_new", other_mount)
-    monkeypatch.setattr(retry, "copy_audio", full)
+    monkeypatch.setattr(return_to_inbox, "move_new", other_mount)
+    monkeypatch.setattr(return_to_inbox, "copy_audio", full)
     assert scene.run("retry", audio) == 74
     assert tree(scene.root / "failed") == {"call.wav", "call.error.json"}
     assert tree(scene.root / "inbox") == set()

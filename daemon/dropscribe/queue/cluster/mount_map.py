@@ -39,7 +39,13 @@ class MountMap:
         )
 
     def local(self, stored: bytes) -> bytes:
-        """A row's path as this node has it; as it stands where the node lacks its root."""
+        """A row's path as this node has it; as it stands where the node lacks its root.
+
+        Raises:
+            StoreError: It leads out of its root: somebody else has written the row.
+        """
         name, slash, rest = stored[2:].partition(b"/")
+        if b".." in rest.split(b"/"):
+            raise StoreError(os.fsdecode(stored), "leads out of its root", "see who else writes to the queue")
         mount = self._mounts.get(name)
         return stored if mount is None else mount + slash + rest

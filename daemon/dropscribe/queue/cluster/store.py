@@ -214,6 +214,13 @@ class ClusterStore:
 
 def _migrate(db: PostgresConnection) -> None:
     """Bring the schema up to this version, one node at a time; a newer one is used where it lets us."""
+    (encoding,) = db.execute("SHOW server_encoding").fetchone()
+    if encoding != "UTF8":
+        raise StoreUnusable(
+            "queue.dsn",
+            f"the database has the encoding {encoding}, and names of files would be lost in it",
+            "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        )
     db.raw.execute(_BEGIN.encode())
     if db.execute(f"SELECT to_regnamespace('{SCHEMA}')").fetchone()[0] is None:
         db.execute(f"CREATE SCHEMA {SCHEMA}")

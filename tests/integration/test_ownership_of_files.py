@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from dropscribe.core.errors import AudioMissing
 from dropscribe.core.naming import first_free, number_group
+from dropscribe.files import beneath
+from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.lease import ignore_sigio
+from dropscribe.files.moves import FileName, remove_aside, remove_if
 from dropscribe.publish import filing
 from dropscribe.publish.filing import publish, withdraw
 from dropscribe.publish.publication import NameTaken
@@ -233,3 +236,20 @@ def test_an_audio_that_was_taken_away_leaves_no_file_of_others_withdrawn(tmp_pat
     with pytest.raises(AudioMissing):
         publish(request)
     assert set(os.listdir(tmp_path / "done")) == {"call.txt"}
+
+
+@pytest.mark.parametrize("way", ["rename", "plain", "bare", "plainest"])
+def test_a_file_that_is_not_the_expected_one_goes_back_to_its_name(tmp_path, monkeypatch, way):
+    """Whatever the mount can do; where somebody has taken the name meanwhile it keeps the hidden one."""
+    Faults(monkeypatch).always.update(WAYS[way])
+    (tmp_path / "call.wav").write_bytes(b"another recording")
+    with beneath.closing(beneath.open_root(os.fsencode(tmp_path))) as folder:
+        can = capabilities_of(folder)
+        name = FileName(folder, b"call.wav")
+        assert not remove_if(name, b".aside", lambda _: False, can)
+        assert os.listdir(tmp_path) == ["call.wav"]
+        os.rename(tmp_path / "call.wav", tmp_path / ".aside")
+        (tmp_path / "call.wav").write_bytes(b"a third one")
+        assert not remove_aside(name, b".aside", lambda _: False, can)
+    assert (tmp_path / "call.wav").read_bytes() == b"a third one"
+    assert (tmp_path / ".aside").read_bytes() == b"another recording"

@@ -10,8 +10,7 @@ import signal
 
 import pytest
 
-from dropscribe.cli.failed_files import FailedFile, FailedFiles
-from dropscribe.cli.retry import _move
+from dropscribe.cli.failed_files import FailedFiles
 from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import Group
@@ -22,6 +21,7 @@ from dropscribe.publish.error_file import remove_error_file
 from dropscribe.publish.filing import publish
 from dropscribe.publish.free_names import find_free_names
 from dropscribe.publish.publication import PublishRequest
+from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from support.house import make_config
 
 TRIES = int(os.environ.get("DROPSCRIBE_SWAP_TRIES", "400"))
@@ -150,7 +150,7 @@ def test_nothing_outside_is_touched_by_taking_back(tmp_path, outside):
             put(real[1], "call.error.json", error)
             with contextlib.suppress(OSError, DropscribeError):
                 list(FailedFiles(config, None).of_rule(rule))
-                _move(FailedFile(rule, b"sub/call.wav", b"call.wav"))
+                return_to_inbox(FailedFile(rule, b"sub/call.wav", b"call.wav"))
                 moved += 1
             remove_error_file(os.fsencode(failed), b"sub/call.wav")
             for name in os.listdir(real[0]):

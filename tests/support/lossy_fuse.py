@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,9 @@ def mounted_lossy(backing: Path, mountpoint: Path, *options: str):
         pytest.skip("no FUSE here")
     backing.mkdir(exist_ok=True)
     mountpoint.mkdir(exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # Version 2, which the binding prefers, passes no flags of a rename on.
+    library = find_library("fuse3") or pytest.skip("no libfuse3 here")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "FUSE_LIBRARY_PATH": library}
     command = [sys.executable, "-m", "support.lossy_file_system", str(backing), str(mountpoint), *options]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         try:

@@ -160,7 +160,8 @@ def move_new(
             raise
     if can.move is Move.LINK and source.status() is not None:
         sync(target.folder)
-        if not remove_if(source, aside, lambda found: same_file(found, target, can), can):
+        # The link is proven; what stands at the old name by now may be another file.
+        if not remove_if(source, aside, is_expected, can):
             raise OSError(errno.ESTALE, "another file stands at its old name by now")
 
 
@@ -286,8 +287,17 @@ def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected, can: Cap
         hidden.unlink()
         return True
     with contextlib.suppress(FileExistsError):
-        move_new(hidden, name, can, aside + b"-", lambda found: os.path.samestat(_status(found), status))
+        _put_back(hidden, name, can)
     return False
+
+
+def _put_back(hidden: FileName, name: FileName, can: Capabilities) -> None:
+    """Move *hidden*, a name that nobody else uses, to *name* where that is free."""
+    if can.links:
+        _move_by_link(hidden, name, b"")
+        hidden.unlink()
+    else:
+        _MOVES[can.move](hidden, name, hidden.name + b".back")
 
 
 def _status(name: FileName) -> os.stat_result:

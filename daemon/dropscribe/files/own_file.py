@@ -38,6 +38,10 @@ _NEW = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 1024 * 1024
 
 
+_placed: set[tuple[bytes, bytes]] = set()
+"""(hidden name, final name) of the files that this process has named and not finished."""
+
+
 class OwnFile:
     """One file of ours on its way to a name.
 
@@ -54,12 +58,17 @@ class OwnFile:
         self._mark = place.beside(hidden + b".named")
         self._aside = hidden + b".away"
         self._sha256 = sha256
+        self._key = (hidden, place.name)
         self._can = can
 
     def is_placed(self) -> bool:
         """Whether the file at the final name is this one, named by this process or before a crash."""
         if self._can.links:
-            return self._hidden.status() is not None and same_file(self._hidden, self._place, self._can)
+            if self._hidden.status() is None:
+                return False
+            # Some file systems of two inode numbers cache for longer than a retry takes (sshfs: 20 s).
+            is_known = not self._can.same_inode and self._key in _placed
+            return is_known or same_file(self._hidden, self._place, self._can)
         return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self._place)
 
     def is_like(self) -> bool:
@@ -115,10 +124,12 @@ class OwnFile:
         except OSError as error:
             # An answer that was lost, or a name that was given before a crash.
             if same_file(self._hidden, self._place, self._can):
+                _placed.add(self._key)
                 return
             if error.errno in CAPABILITY_ERRORS:
                 forget_capabilities(self._place.folder)
             raise
+        _placed.add(self._key)
 
     def _is_ready(self) -> bool:
         """Whether the hidden file is whole, where that is on record."""
@@ -141,6 +152,7 @@ class OwnFile:
 
     def finish(self) -> None:
         """Remove what proves that the file is ours: the group stands, or nothing of it does."""
+        _placed.discard(self._key)
         self._hidden.unlink()
         if not self._can.links:
             self._mark.unlink()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropscribe.transcripts.document import transcript_document
+from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from dropscribe.transcripts.render import RENDERERS
 from support.transcripts import facts
@@ -111,6 +112,49 @@ def test_long_segments_are_cut_at_their_words():
     assert cues[0][2].endswith("word9.")
 
 
+def _cues(*segments: Segment, layout: Layout = DEFAULT_LAYOUT) -> list[str]:
+    document = transcript_document(Transcript("x", segments=segments), facts())
+    return [text for _, _, text in parsed_srt(RENDERERS["srt"](document, layout).decode())]
+
+
+def test_no_word_is_left_alone():
+    """A last word that does not fit is not a cue of its own, and neither is a segment of one word."""
+    tokens = " ".join(["fourteen-chars"] * 6)
+    assert [len(cue.split()) for cue in _cues(Segment(tokens, 0.0, 6.0))] == [3, 3]
+    assert _cues(Segment("We went to the old", 0.0, 2.0), Segment("house.", 2.0, 2.5)) == [
+        "We went to the old house."
+    ]
+    assert _cues(Segment("Are you there?", 0.0, 2.0), Segment("Yes.", 4.0, 4.5)) == ["Are you there?", "Yes."]
+
+
+def test_cues_of_a_long_segment_are_about_equally_long():
+    """A text of one and a half cues becomes two of the same length, not a full one and a rest."""
+    text = " ".join(f"word{number:02d}" for number in range(18))
+    first, second = _cues(Segment(text, 0.0, 9.0))
+    assert len(first.split()) == len(second.split()) == 9
+
+
+def test_cues_end_at_a_comma_rather_than_within_a_clause():
+    """A comma near the middle is where a long sentence is cut."""
+    text = "When the rain had finally stopped for good that evening, everybody went out to look at the river"
+    first, second = _cues(Segment(text, 0.0, 8.0))
+    assert first.endswith("evening,")
+    assert second.startswith("everybody")
+
+
+def test_a_layout_sets_lines_and_time():
+    """`subtitles` of a rule bounds the line, the lines of a cue, and the time of one."""
+    tokens = [f"token{number}" for number in range(60)]
+    words = tuple(Word(token, n * 0.5, n * 0.5 + 0.5) for n, token in enumerate(tokens))
+    layout = Layout(line_characters=20, cue_lines=3, cue_seconds=3.0)
+    document = transcript_document(Transcript("x", words=words), facts())
+    cues = parsed_srt(RENDERERS["srt"](document, layout).decode())
+    assert " ".join(text.replace("\n", " ") for _, _, text in cues) == " ".join(tokens)
+    assert all(len(line) <= 20 for _, _, text in cues for line in text.split("\n"))
+    assert all(end - start <= 3000 for start, end, _ in cues)
+    assert max(len(text.split("\n")) for _, _, text in cues) == 3
+
+
 def test_words_that_do_not_match_their_segment_do_not_cut_it():
     """Tokens that are not the segment's words are not used to cut it; no cue stays longer than 7 s."""
     words = tuple(Word(part, n * 1.0, n + 0.9) for n, part in enumerate([" Hel", "lo", " there"]))
@@ -154,7 +198,7 @@ def test_two_lines_are_about_equally_long():
 
 
 def test_words_alone_are_grouped():
-    """Words break at sentence ends, pauses and changes of speaker."""
+    """Words break at pauses and changes of speaker; no word stands alone that was not said alone."""
     words = (
         Word("One.", 0.0, 0.5, speaker="A"),
         Word("Two", 0.5, 1.0, speaker="A"),
@@ -162,7 +206,7 @@ def test_words_alone_are_grouped():
         Word("four", 3.5, 4.0, speaker="B"),
     )
     cues = parsed_srt(_rendered("srt", Transcript("x", words=words)))
-    assert [text for _, _, text in cues] == ["A: One.", "A: Two", "A: three", "B: four"]
+    assert [text for _, _, text in cues] == ["A: One. Two", "A: three", "B: four"]
 
 
 times = st.none() | st.floats(0, 4e5)

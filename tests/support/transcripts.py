@@ -1,9 +1,11 @@
 """Facts for documents, as one finished job would have them."""
 
+from typing import Any
+
 from dropscribe.transcripts.document import TranscriptFacts
 
 
-def facts(path: bytes = b"2026/call.wav") -> TranscriptFacts:
+def facts(path: bytes = b"2026/call.wav", **more: Any) -> TranscriptFacts:
     """One job of the rule "calls"."""
     return TranscriptFacts(
         path=path,
@@ -18,4 +20,5 @@ def facts(path: bytes = b"2026/call.wav") -> TranscriptFacts:
         received_at=1_790_000_001.0,
         transcribed_at=1_790_000_004.2,
         elapsed_seconds=3.20049,
+        **more,
     )

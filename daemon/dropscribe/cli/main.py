@@ -149,7 +149,7 @@ def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
         "--provider", metavar="NAME", help="default: the only one, or the first in the config"
     )
     command.add_argument(
-        "--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt"
+        "--format", choices=("txt", "json", "srt", "vtt", "md"), default="txt", help="default: txt"
     )
     command.add_argument("--output", metavar="DIR", help="write into DIR, not to standard output")
 

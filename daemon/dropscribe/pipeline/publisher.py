@@ -16,10 +16,10 @@ from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.pipeline.batching import BatchExecutor
 from dropscribe.pipeline.content import find_content
 from dropscribe.pipeline.observer import Filed
-from dropscribe.pipeline.results import RenderError, content_of, files_of, is_error, renamed
+from dropscribe.pipeline.results import RenderError, content_of, files_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
 from dropscribe.publish.publication import AcrossMounts, NameTaken, PublishRequest, WriterCameBack
-from dropscribe.transcripts.document import path_text
+from dropscribe.transcripts.document import path_text, renamed_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,8 @@ class Publisher:
                 if _path_in(document) not in {None, path_text(job.path)}:
                     # Renamed in flight: it is filed under the name that it has now.
                     await self._withdraw(job, runtime)
-                    job = await self._renamed(job, runtime, renamed(document, job.path))
+                    pattern = runtime.rule(job.folder).recorded_at
+                    job = await self._renamed(job, runtime, renamed_document(document, job.path, pattern))
                 filed = await self._put(job, runtime)
             except NameTaken:
                 job = await self._renamed(job, runtime, content_of(_result(job)))

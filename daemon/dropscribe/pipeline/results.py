@@ -22,11 +22,10 @@ from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
     error_document,
-    name_text,
-    path_text,
     reused_document,
     transcript_document,
 )
+from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
 from dropscribe.transcripts.render import RENDERERS
 
 if TYPE_CHECKING:
@@ -48,6 +47,9 @@ INLINE_WORDS = 5000
 
 SHORTEST_NAME_MAX_BYTES = 143
 """The longest name that every file system here takes (eCryptfs has the least)."""
+
+LAYOUT = "layout"
+"""Key of a stored document that no sidecar has: its layout, where it is not the default one."""
 
 ERROR_SCHEMA_PREFIX = "dropscribe.error/"
 
@@ -104,7 +106,7 @@ class Results:
         facts = _facts(job, runtime, sha256, job.attempts - 1, 0.0, refusals)
         outputs = runtime.rule(job.folder).outputs
         try:
-            return reused_document(json.loads(cached), facts, outputs=outputs, warnings=_warnings(job))
+            return reused_document(_unpacked(cached)[0], facts, outputs=outputs, warnings=_warnings(job))
         except Exception as error:
             raise RenderError(type(error).__name__) from error
 
@@ -143,7 +145,8 @@ class Results:
         """
         rejected = is_error(document)
         rule = runtime.rule(job.folder)
-        packed, rendered = await self._rendered(document, ("error",) if rejected else rule.outputs)
+        forms, layout = (("error",), DEFAULT_LAYOUT) if rejected else (rule.outputs, layout_of(rule))
+        packed, rendered = await self._rendered(document, forms, layout)
         refused: set[int] = set()
         while True:
             number, group = await self._free_names(job, rule, tuple(rendered), refused, rejected=rejected)
@@ -160,10 +163,10 @@ class Results:
             refused.add(number)
 
     async def _rendered(
-        self, document: Mapping[str, Any], forms: Collection[str]
+        self, document: Mapping[str, Any], forms: Collection[str], layout: Layout
     ) -> tuple[bytes, dict[str, bytes]]:
         """The document as JSON, and its sidecars by form."""
-        call = partial(_packed_and_rendered, document, forms)
+        call = partial(_packed_and_rendered, document, forms, layout)
         is_long = len(document.get("words") or ()) > INLINE_WORDS
         try:
             if not is_long:
@@ -196,7 +199,7 @@ class Results:
 def _facts(
     job: Job, runtime: RuntimeConfig, sha256: str, attempts: int, seconds: float, refusals: Refusals
 ) -> TranscriptFacts:
-    provider = runtime.config.providers[job.provider]
+    provider, rule = runtime.config.providers[job.provider], runtime.rule(job.folder)
     return TranscriptFacts(
         path=job.path,
         size_bytes=job.snapshot.size_bytes,
@@ -204,13 +207,15 @@ def _facts(
         modified_at=job.snapshot.mtime_ns / 1e9,
         provider_name=provider.name,
         provider_type=provider.type,
-        params=effective_params(provider.type, runtime.rule(job.folder).params_for(job.provider)),
+        params=effective_params(provider.type, rule.params_for(job.provider)),
         folder=job.folder,
         attempts=attempts,
         received_at=job.received_at,
         transcribed_at=time.time(),
         elapsed_seconds=seconds,
         refusals=refusals,
+        speaker_names=rule.speaker_names,
+        date_pattern=rule.recorded_at,
     )
 
 
@@ -220,7 +225,13 @@ def _warnings(job: Job) -> tuple[str, ...]:
 
 def content_of(result: StoredResult) -> Mapping[str, Any]:
     """The document of a stored result: as built, or parsed after a restart."""
-    return result.content if result.content is not None else json.loads(result.document)
+    return result.content if result.content is not None else _unpacked(result.document)[0]
+
+
+def _unpacked(packed: bytes) -> tuple[dict[str, Any], Layout]:
+    document = json.loads(packed)
+    layout = document.pop(LAYOUT, None)
+    return document, Layout.from_json(layout) if layout else DEFAULT_LAYOUT
 
 
 def files_of(result: StoredResult) -> tuple[tuple[bytes, bytes], ...]:
@@ -232,32 +243,40 @@ def files_of(result: StoredResult) -> tuple[tuple[bytes, bytes], ...]:
     if result.files is not None:
         return result.files
     try:
-        rendered = render(content_of(result), [form for form, _ in result.group.sidecars])
+        document, layout = _unpacked(result.document)
+        rendered = render(document, [form for form, _ in result.group.sidecars], layout)
         return tuple((name, rendered[form]) for form, name in result.group.sidecars)
     except Exception as error:
         raise RenderError(type(error).__name__) from error
 
 
-def renamed(document: Mapping[str, Any], path: bytes) -> dict[str, Any]:
-    """*document* for a file that was renamed inside its inbox while it was in flight."""
-    if is_error(document):
-        return {**document, "file": name_text(path)}
-    source = {**document["source"], "file": name_text(path), "path": path_text(path)}
-    return {**document, "source": source}
+def layout_of(rule: FolderRule) -> Layout:
+    """How *rule* wants its text outputs laid out."""
+    return Layout(
+        line_characters=rule.subtitles.line_characters,
+        cue_lines=rule.subtitles.lines,
+        cue_seconds=rule.subtitles.cue_seconds,
+        paragraphs=rule.paragraphs,
+    )
 
 
-def render(document: Mapping[str, Any], formats: Collection[str]) -> dict[str, bytes]:
+def render(
+    document: Mapping[str, Any], formats: Collection[str], layout: Layout = DEFAULT_LAYOUT
+) -> dict[str, bytes]:
     """Form → content, in writing order; forms with nothing to show (no times) are left out."""
-    rendered = {form: RENDERERS[form](document) for form in formats}
+    rendered = {form: RENDERERS[form](document, layout) for form in formats}
     return {form: content for form, content in rendered.items() if content is not None}
 
 
 def _packed_and_rendered(
-    document: Mapping[str, Any], forms: Collection[str]
+    document: Mapping[str, Any], forms: Collection[str], layout: Layout
 ) -> tuple[bytes, dict[str, bytes]]:
-    rendered = render(document, forms)
-    return _packed(document, rendered), rendered
+    rendered = render(document, forms, layout)
+    return _packed(document, rendered, layout), rendered
 
 
-def _packed(document: Mapping[str, Any], rendered: Mapping[str, bytes]) -> bytes:
+def _packed(document: Mapping[str, Any], rendered: Mapping[str, bytes], layout: Layout) -> bytes:
+    """The document to store, with the layout: a reload may change the rule before a crash."""
+    if layout != DEFAULT_LAYOUT:
+        return json.dumps({**document, LAYOUT: layout.as_json()}).encode()
     return rendered.get("json") or rendered.get("error") or json.dumps(document).encode()

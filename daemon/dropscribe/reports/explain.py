@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _FIRST_LOOK = "to be looked at"
 """What the daemon says of a file before it knows more (intake/state.py)."""
 
-_ENDINGS = (b".error.json", b".json", b".txt", b".srt", b".vtt")
+_ENDINGS = (b".error.json", b".json", b".txt", b".srt", b".vtt", b".md")
 
 
 @dataclass(slots=True)

@@ -1,34 +1,49 @@
 """Subtitle cues from a transcript document.
 
-Guarantees: pure; a cue's text is one line of printable characters, and fits two lines of 42 (a word longer
-than a line stays whole); no two cues overlap, none is longer than 7 s, and each stays on long enough to be
-read where the next one leaves room: 0.8 s at least, 21 characters a second at most.
+Guarantees: pure; a cue's text is one line of printable characters and fits the lines of the layout (a word
+longer than a line stays whole); no two cues overlap, none is longer than the layout allows, and each stays on
+long enough to be read where the next one leaves room: 0.8 s at least, 21 characters a second at most.
 
-Cues follow the segments. A segment too long to read at once is cut along the times of its words, where
-the words can be told apart in its text, else by the length of its text; words alone are grouped the same way.
+Cues follow the segments. Segments that are too long are cut into cues of about equal length, rather at
+the end of a sentence, at a pause or at a comma than elsewhere, and rather not so that one word stands alone.
+The times are those of the words, where the words can be told apart in the segment's text; otherwise the
+segment's time is given out by the length of the text. Words without segments are grouped the same way.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import textwrap
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.printing import one_line
+from dropscribe.transcripts.layout import DEFAULT_LAYOUT
+from dropscribe.transcripts.paragraphs import SENTENCE_ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-LINE_CHARACTERS = 42
-CUE_LINES = 2
-CUE_SECONDS = 7.0
+    from dropscribe.transcripts.layout import Layout
+
 PAUSE_SECONDS = 0.8
+LONG_PAUSE_SECONDS = 1.5
+"""A longer pause always ends a cue."""
+
 SHORTEST_SECONDS = 0.8
 CHARACTERS_PER_SECOND = 21.0
 """What subtitle editors call the reading speed that adults keep up with."""
 
-_SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - these are the full-width marks
+_CLAUSE_ENDS = (",", ";", ":", "，", "、", "；")  # noqa: RUF001 - these are the full-width marks
+
+# What a division into cues costs; one cue more or less is 1.
+_CUT_IN_CLAUSE = 0.6
+_CUT_AT_CLAUSE = 0.3
+_ACROSS_PAUSE = 0.8
+_ACROSS_SEGMENTS = 2.2
+_ONE_WORD = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,54 +58,76 @@ class Cue:
     @property
     def spoken(self) -> str:
         """The text, after the speaker's name where it is known."""
-        return self.text if self.speaker is None else f"{one_line(self.speaker)}: {self.text}"
+        return f"{_prefix(self.speaker)}{self.text}"
 
 
-def cues_of(document: Mapping[str, Any]) -> list[Cue]:
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """One word of the text.
+
+    Attributes:
+        segment: The segment that it is part of; without text where there are only words.
+        is_timed: Whether *start* and *end* are the word's own.
+    """
+
+    text: str
+    start: float
+    end: float
+    segment: Cue
+    is_timed: bool
+
+    @property
+    def ends_sentence(self) -> bool:
+        return self.text.endswith(SENTENCE_ENDS)
+
+
+def is_timed(document: Mapping[str, Any]) -> bool:
+    """Whether a ``dropscribe.transcript/1`` document has a timed text, so that it has cues."""
+    return any(_has_times(word) and one_line(word["word"]) for word in document["words"]) or any(
+        _has_times(segment) and one_line(segment["text"]) for segment in document["segments"]
+    )
+
+
+def cues_of(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> list[Cue]:
     """The cues of a ``dropscribe.transcript/1`` document; [] where nothing is timed."""
-    words = [_cue(word, "word") for word in document["words"] if _is_timed(word)]
-    segments = [_cue(segment, "text") for segment in document["segments"] if _is_timed(segment)]
-    words.sort(key=_start)
-    if not segments:
-        return _laid_out(_grouped([word for word in words if word.text]))
-    starts = [word.start for word in words]
-    return _laid_out(piece for cue in segments if cue.text for piece in _readable(cue, words, starts))
+    words = sorted((_cue(word, "word") for word in document["words"] if _has_times(word)), key=_start)
+    segments = sorted((_cue(item, "text") for item in document["segments"] if _has_times(item)), key=_start)
+    if segments:
+        starts = [word.start for word in words]
+        tokens = [_tokens(segment, words, starts) for segment in segments if segment.text]
+    else:
+        voices = {word.speaker: Cue(0.0, 0.0, "", word.speaker) for word in words}
+        tokens = [
+            [_Token(word.text, word.start, word.end, voices[word.speaker], is_timed=True)]
+            for word in words
+            if word.text
+        ]
+    return _laid_out([cue for run in _runs(tokens) for cue in _divided(run, layout)], layout)
 
 
-def lines_of(text: str) -> list[str]:
-    """*text* in lines of a cue, two of them about equally long; a word longer than a line stays whole."""
-    lines = _wrapped(text, LINE_CHARACTERS)
-    if len(lines) != CUE_LINES:
+def lines_of(text: str, layout: Layout = DEFAULT_LAYOUT) -> list[str]:
+    """*text* in lines of a cue, all about equally long; a word longer than a line stays whole."""
+    lines = _wrapped(text, layout.line_characters)
+    if not 1 < len(lines) <= layout.cue_lines:
         return lines
-    # The narrowest width that still makes two lines is the one that makes them equal.
-    narrow = (_wrapped(text, width) for width in range((len(text) + 1) // 2, LINE_CHARACTERS))
-    return next((balanced for balanced in narrow if len(balanced) == CUE_LINES), lines)
+    # The narrowest width that still makes so many lines is the one that makes them equal.
+    narrow = (_wrapped(text, width) for width in range(len(text) // len(lines), layout.line_characters))
+    return next((balanced for balanced in narrow if len(balanced) == len(lines)), lines)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(text, max(1, width), break_long_words=False, break_on_hyphens=False)
 
 
-def _laid_out(cues: Iterable[Cue]) -> list[Cue]:
-    """In the order of time, none over another, each on long enough to be read where there is room."""
-    ordered = sorted(cues, key=_start)
-    laid: list[Cue] = []
-    for number, cue in enumerate(ordered):
-        start = max(cue.start, laid[-1].end) if laid else cue.start
-        needed = max(SHORTEST_SECONDS, len(cue.spoken) / CHARACTERS_PER_SECOND)
-        end = min(max(cue.end, start + needed), start + CUE_SECONDS)
-        if number + 1 < len(ordered):
-            # Two who speak at once: the first keeps its shortest time, the other comes that much later.
-            end = min(end, max(ordered[number + 1].start, start + SHORTEST_SECONDS))
-        laid.append(replace(cue, start=start, end=end))
-    return laid
+def _prefix(speaker: str | None) -> str:
+    return "" if speaker is None else f"{one_line(speaker)}: "
 
 
 def _start(cue: Cue) -> float:
     return cue.start
 
 
-def _is_timed(item: Mapping[str, Any]) -> bool:
+def _has_times(item: Mapping[str, Any]) -> bool:
     return item["start"] is not None and item["end"] is not None
 
 
@@ -99,59 +136,128 @@ def _cue(item: Mapping[str, Any], key: str) -> Cue:
     return Cue(start, end if end > start else start + SHORTEST_SECONDS, one_line(item[key]), item["speaker"])
 
 
-def _readable(cue: Cue, words: Sequence[Cue], starts: Sequence[float]) -> list[Cue]:
-    if cue.end - cue.start <= CUE_SECONDS and len(lines_of(cue.spoken)) <= CUE_LINES:
-        return [cue]
-    own = words[bisect_left(starts, cue.start) : bisect_left(starts, cue.end)]
-    tokens = cue.text.split()
-    if not own or len(own) != len(tokens):
-        return _spread(cue, tokens)
-    # The segment's tokens, not the words: some providers' words lack the punctuation.
-    timed = [Cue(word.start, word.end, token, cue.speaker) for word, token in zip(own, tokens, strict=True)]
-    return list(_grouped(timed))
+def _tokens(segment: Cue, words: Sequence[Cue], starts: Sequence[float]) -> list[_Token]:
+    """The segment's own tokens, not the words: some providers' words lack the punctuation."""
+    texts = segment.text.split()
+    own = words[bisect_left(starts, segment.start) : bisect_left(starts, segment.end)]
+    if len(own) == len(texts):
+        pairs = zip(texts, own, strict=True)
+        return [_Token(text, word.start, word.end, segment, True) for text, word in pairs]
+    share = (segment.end - segment.start) / sum(map(len, texts))
+    ends = [segment.start + share * length for length in itertools.accumulate(map(len, texts))]
+    begins = [segment.start, *ends]
+    times = zip(texts, begins, ends, strict=False)
+    return [_Token(text, start, end, segment, False) for text, start, end in times]
 
 
-def _spread(cue: Cue, tokens: Sequence[str]) -> list[Cue]:
-    """*cue* in readable parts, its time given out by the length of the text: all that is known of it."""
-    texts: list[str] = []
-    for token in tokens:
-        longer = f"{texts[-1]} {token}" if texts else token
-        if texts and len(lines_of(replace(cue, text=longer).spoken)) <= CUE_LINES:
-            texts[-1] = longer
-        else:
-            texts.append(token)
-    total = sum(map(len, texts))
-    parts: list[Cue] = []
-    start = cue.start
-    for text in texts:
-        end = start + (cue.end - cue.start) * len(text) / total
-        parts.append(Cue(start, end, text, cue.speaker))
-        start = end
-    return parts
+def _runs(parts: Iterable[Sequence[_Token]]) -> Iterator[list[_Token]]:
+    """Neighbouring tokens that may share a cue: one speaker, no long pause."""
+    run: list[_Token] = []
+    for token in itertools.chain.from_iterable(parts):
+        if run and _separates(run[-1], token):
+            yield run
+            run = []
+        run.append(token)
+    if run:
+        yield run
 
 
-def _grouped(words: Sequence[Cue]) -> Iterator[Cue]:
-    group: list[Cue] = []
-    for word in words:
-        if group and _breaks(group, word):
-            yield _joined(group)
-            group = []
-        group.append(word)
-    if group:
-        yield _joined(group)
+def _separates(last: _Token, token: _Token) -> bool:
+    longest_seconds = LONG_PAUSE_SECONDS if token.segment is last.segment else PAUSE_SECONDS
+    return token.segment.speaker != last.segment.speaker or token.start - last.end > longest_seconds
 
 
-def _breaks(group: Sequence[Cue], word: Cue) -> bool:
-    last = group[-1]
-    return (
-        word.end - group[0].start > CUE_SECONDS
-        or word.start - last.end > PAUSE_SECONDS
-        or word.speaker != last.speaker
-        or last.text.endswith(_SENTENCE_ENDS)
-        or len(lines_of(_joined([*group, word]).spoken)) > CUE_LINES
-    )
+def _divided(run: Sequence[_Token], layout: Layout) -> Iterator[Cue]:
+    """*run* in cues, by the division that costs least."""
+    prefix = len(_prefix(run[0].segment.speaker))
+    room = max(1, layout.line_characters * layout.cue_lines - prefix)
+    cheapest = [0.0] + [math.inf] * len(run)
+    begins = [0] * (len(run) + 1)
+    for first in range(len(run)):
+        fitting = _fitting(run, first, prefix, layout)
+        for last, length, crossed in _extended(run, first, fitting):
+            emptiness = 1 - min(1.0, length / room)
+            cost = cheapest[first] + 1 + emptiness**2 + crossed + _end_cost(run, first, last)
+            if cost < cheapest[last + 1]:
+                cheapest[last + 1], begins[last + 1] = cost, first
+    bounds = [len(run)]
+    while bounds[-1]:
+        bounds.append(begins[bounds[-1]])
+    for first, end in itertools.pairwise(reversed(bounds)):
+        yield _joined(run, first, end)
 
 
-def _joined(group: Sequence[Cue]) -> Cue:
-    end = max(item.end for item in group)
-    return Cue(group[0].start, end, " ".join(item.text for item in group), group[0].speaker)
+def _fitting(run: Sequence[_Token], first: int, prefix: int, layout: Layout) -> int:
+    """One more than the last token that a cue from *first* on has room and time for."""
+    lines, width = 1, prefix - 1
+    for last in range(first, len(run)):
+        token = run[last]
+        width += 1 + len(token.text)
+        if width > layout.line_characters and last > first:
+            lines, width = lines + 1, len(token.text)
+        is_long = token.is_timed and token.end - run[first].start > layout.cue_seconds
+        if last > first and (lines > layout.cue_lines or is_long):
+            return last
+    return len(run)
+
+
+def _extended(run: Sequence[_Token], first: int, end: int) -> Iterator[tuple[int, int, float]]:
+    """(last token, characters, cost of what the cue reaches across) of each cue from *first* on."""
+    length, crossed = -1, 0.0
+    for last in range(first, end):
+        token = run[last]
+        if last > first:
+            before = run[last - 1]
+            if token.segment is not before.segment:
+                crossed += _ACROSS_SEGMENTS
+            elif token.start - before.end > PAUSE_SECONDS:
+                crossed += _ACROSS_PAUSE
+        length += 1 + len(token.text)
+        yield last, length, crossed
+
+
+def _end_cost(run: Sequence[_Token], first: int, last: int) -> float:
+    """What it costs that a cue begins with token *first* and ends with token *last*."""
+    token = run[last]
+    cost = 0.0
+    if first == last and len(run) > 1:
+        cost += 0.0 if _is_sentence(run, first) else _ONE_WORD
+    if last + 1 == len(run) or token.ends_sentence or _is_break(token, run[last + 1]):
+        return cost
+    return cost + (_CUT_AT_CLAUSE if token.text.endswith(_CLAUSE_ENDS) else _CUT_IN_CLAUSE)
+
+
+def _is_break(token: _Token, following: _Token) -> bool:
+    return following.segment is not token.segment or following.start - token.end > PAUSE_SECONDS
+
+
+def _is_sentence(run: Sequence[_Token], number: int) -> bool:
+    """Whether the token is a whole sentence ("Yes."), not the rest of one."""
+    token = run[number]
+    is_segment = token.text == token.segment.text and token.text[0].isupper()
+    return token.ends_sentence and (number == 0 or run[number - 1].ends_sentence or is_segment)
+
+
+def _joined(run: Sequence[_Token], first: int, end: int) -> Cue:
+    tokens = run[first:end]
+    segment = tokens[0].segment
+    text = " ".join(token.text for token in tokens)
+    if text == segment.text:
+        return segment
+    latest = max(token.end for token in tokens)
+    return Cue(tokens[0].start, latest, text, segment.speaker)
+
+
+def _laid_out(cues: Iterable[Cue], layout: Layout) -> list[Cue]:
+    """In the order of time, none over another, each on long enough to be read where there is room."""
+    ordered = sorted(cues, key=_start)
+    laid: list[Cue] = []
+    for number, cue in enumerate(ordered):
+        start = max(cue.start, laid[-1].end) if laid else cue.start
+        needed = max(SHORTEST_SECONDS, len(cue.spoken) / CHARACTERS_PER_SECOND)
+        end = min(max(cue.end, start + needed), start + layout.cue_seconds)
+        if number + 1 < len(ordered):
+            # Two who speak at once: the first keeps its shortest time, the other comes that much later.
+            end = min(end, max(ordered[number + 1].start, start + SHORTEST_SECONDS))
+        laid.append(replace(cue, start=start, end=end))
+    return laid

@@ -1,4 +1,4 @@
-"""The whole JSON document of one finished file: a transcript's (CONTRACT.md §5) or an error's (§4).
+"""The whole JSON document of one finished file: a transcript's or an error's.
 
 Guarantees: pure; every key is always there and what is unknown is null; the same facts give the same
 document, so publishing again after a crash writes the same bytes.
@@ -6,11 +6,13 @@ document, so publishing again after a crash writes the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.transcripts.cues import cues_of
+from dropscribe.core.printing import one_line
+from dropscribe.transcripts.cues import is_timed
+from dropscribe.transcripts.dates import recording_date
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +46,9 @@ class TranscriptFacts:
         transcribed_at: When the answer was whole, Unix seconds.
         elapsed_seconds: From the first byte sent to the whole answer.
         refusals: (provider, code) of those who refused the file before, in order.
+        speaker_names: The rule's names by the provider's labels.
+        date_pattern: The rule's pattern of the date in file names, or None.
+        companion: The content of the JSON files that belong to the recording, by file name; None without any.
     """
 
     path: bytes
@@ -59,6 +64,9 @@ class TranscriptFacts:
     transcribed_at: float
     elapsed_seconds: float
     refusals: Sequence[tuple[str, str]] = ()
+    speaker_names: Mapping[str, str] = field(default_factory=dict)
+    date_pattern: str | None = None
+    companion: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,10 @@ def transcript_document(
         "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
         "words": [_word(word) for word in transcript.words],
         "speakers": _speakers(transcript),
+        "speaker_names": {},
+        "recorded_at": None,
+        "recorded_by": None,
+        "companion": None,
         "attributes": dict(transcript.attributes),
         "warnings": [],
         "missing": [_missing(gap) for gap in transcript.missing],
@@ -119,6 +131,7 @@ def transcript_document(
         "job": _job(facts),
         "raw": transcript.raw,
     }
+    document = _with_facts_of_rule(document, facts)
     document["warnings"] = _warnings(document, found, outputs)
     return document
 
@@ -142,12 +155,60 @@ def reused_document(
         "provider": {**known["provider"], "path": _path(facts)},
         "job": _job(facts),
     }
+    document = _with_facts_of_rule(_with_labels(document), facts)
     document["warnings"] = _warnings(document, [*found, *warnings], outputs)
     return document
 
 
+def renamed_document(document: Mapping[str, Any], path: bytes, date_pattern: str | None) -> dict[str, Any]:
+    """A transcript's or an error's *document* for a file that got another path inside its inbox."""
+    if document["schema"] == ERROR_SCHEMA:
+        return {**document, "file": name_text(path)}
+    renamed = {**document, "source": {**document["source"], "file": name_text(path), "path": path_text(path)}}
+    return {**renamed, **_date(renamed, date_pattern)}
+
+
+def _with_facts_of_rule(document: dict[str, Any], facts: TranscriptFacts) -> dict[str, Any]:
+    """*document* with its companions, its date, and the rule's names for the speakers."""
+    document = {**document, "companion": None if facts.companion is None else dict(facts.companion)}
+    document |= _date(document, facts.date_pattern)
+    names = {label: one_line(name) for label, name in facts.speaker_names.items()}
+    names = {label: names[label] for label in document["speakers"] if names.get(label)}
+    return {**_with_speakers(document, names), "speaker_names": names} if names else document
+
+
+def _with_labels(document: dict[str, Any]) -> dict[str, Any]:
+    """*document* with the provider's labels instead of the names of the rule that it was made for."""
+    labels = {name: label for label, name in reversed(document.get("speaker_names", {}).items())}
+    return {**_with_speakers(document, labels), "speaker_names": {}}
+
+
+def _with_speakers(document: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    def with_name(item: Mapping[str, Any]) -> dict[str, Any]:
+        return {**item, "speaker": names.get(item["speaker"], item["speaker"])}
+
+    return {
+        **document,
+        "segments": [with_name(segment) for segment in document["segments"]],
+        "words": [with_name(word) for word in document["words"]],
+        "speakers": list(dict.fromkeys(names.get(speaker, speaker) for speaker in document["speakers"])),
+    }
+
+
+def _date(document: Mapping[str, Any], pattern: str | None) -> dict[str, str | None]:
+    source = document["source"]
+    moment, origin = recording_date(
+        container=document["attributes"].get("recorded_at"),
+        companion=document.get("companion"),
+        name=source["file"],
+        pattern=pattern,
+        modified_at=source["modified_at"],
+    )
+    return {"recorded_at": moment, "recorded_by": origin}
+
+
 def _warnings(document: Mapping[str, Any], found: Iterable[str], outputs: Iterable[str]) -> list[str]:
-    untimed = not _TIMED_OUTPUTS.isdisjoint(outputs) and not cues_of(document)
+    untimed = not _TIMED_OUTPUTS.isdisjoint(outputs) and not is_timed(document)
     return list(dict.fromkeys([*found, *(["no_timestamps"] if untimed else [])]))
 
 
@@ -166,7 +227,7 @@ def error_document(facts: ErrorFacts) -> dict[str, Any]:
 
 
 def name_text(path: bytes) -> str:
-    r"""The last part of *path*; bytes that are not UTF-8 become ``\udcXX`` (CONTRACT.md §4)."""
+    r"""The last part of *path*; bytes that are not UTF-8 become ``\udcXX``."""
     return path_text(path.rpartition(b"/")[2])
 
 

@@ -1,0 +1,38 @@
+"""How a folder rule wants its text outputs laid out. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The layout of subtitles and plain text.
+
+    Attributes:
+        line_characters: The longest line of a subtitle; a longer word stays whole.
+        cue_lines: The most lines of a subtitle.
+        cue_seconds: The longest time that one subtitle is shown.
+        paragraphs: Whether plain text has paragraphs with a blank line between them.
+    """
+
+    line_characters: int = 42
+    cue_lines: int = 2
+    cue_seconds: float = 7.0
+    paragraphs: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, to be stored with an answer."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """The layout whose :meth:`as_json` is *fields*."""
+        return cls(**fields)
+
+
+DEFAULT_LAYOUT = Layout()

@@ -1,4 +1,4 @@
-"""Each adapter against the emulator; the same promises for all three."""
+"""Each adapter against the emulator; the same promises for all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.benches import Bench
+from support.benches import PATHS, Bench
 from support.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def emulator(monkeypatch) -> Iterator[Emulator]:
         yield running
 
 
-@pytest.fixture(params=["pulse", "reson8", "openai"])
+@pytest.fixture(params=list(PATHS))
 async def bench(request, emulator, tmp_path):
     """Every test with a bench runs for every adapter."""
     async with contextlib.AsyncExitStack() as stack:

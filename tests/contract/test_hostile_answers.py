@@ -17,15 +17,9 @@ from dropscribe.providers.cleaning import LABEL_CHARACTERS, plain_text
 from dropscribe.providers.content_encoding import STEP_BYTES, EncodingError, decoded
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
-from support.benches import failure_of
+from support.benches import any_answer, failure_of
 from support.emulator import Fault
 from support.vendors import KEY
-
-TEXT_KEYS = {"pulse": "transcription", "reson8": "text", "openai": "text"}
-
-
-def _answer(bench, **more):
-    return {"status": "success", TEXT_KEYS[bench.type]: "hello", **more}
 
 
 async def _heard(bench, body, **overrides):
@@ -63,10 +57,8 @@ async def test_an_answer_out_of_all_proportion_is_refused(bench, body):
 async def test_no_number_is_too_large(bench, digits):
     """A speaker, a time or a duration of 10^4000 is unknown."""
     items = f'[{{"start": {digits}, "end": {digits}, "text": "hi", "word": "hi", "speaker": {digits}}}]'
-    body = (
-        f'{{"status": "success", "{TEXT_KEYS[bench.type]}": "hi", "duration": {digits}, "words": {items},'
-        f' "segments": {items}, "utterances": {items}, "metadata": {{"duration": {digits}}}}}'
-    )
+    body = json.dumps(any_answer("hi", words=("ITEMS",)) | {"metadata": {"duration": "DIGITS"}})
+    body = body.replace('["ITEMS"]', items).replace('"DIGITS"', digits)
     transcript = await _heard(bench, body)
     assert transcript.duration is None or transcript.duration <= cleaning.MOST_SECONDS
     assert not any(word.speaker for word in transcript.words)
@@ -118,8 +110,7 @@ async def test_a_key_that_is_echoed_is_not_stored(bench):
     bench.emulator.vendors.key = key
     echo = f"got Bearer {key} and sk_emulator%2Fkey%2B1"
     items = [{"start": 0, "end": 1, "text": echo, "word": key, "speaker": key}]
-    body = _answer(bench, words=items, segments=items, utterances=items, headers={key: [key]}, gender=key)
-    body[TEXT_KEYS[bench.type]] = echo
+    body = any_answer(echo, words=items) | {"headers": {key: [key]}, "gender": key}
     transcript = await _heard(bench, body, api_key=Secret(key, "test"))
     shown = repr(transcript) + json.dumps(transcript.raw)
     assert key not in shown
@@ -131,7 +122,7 @@ async def test_ordinary_words_of_a_url_stay_in_the_transcript(bench_of):
     """Only what is secret is masked: a query's model or language may well be said."""
     bench = bench_of("pulse")
     url = bench.provider().vendor.url + "?note=english&access_token=hunter2secret"
-    transcript = await _heard(bench, _answer(bench, transcription="english hunter2secret"), url=url)
+    transcript = await _heard(bench, any_answer("english hunter2secret"), url=url)
     assert transcript.text == "english ***"
 
 
@@ -142,8 +133,7 @@ async def test_terminal_sequences_do_not_reach_text_files(bench):
         {"start": 0, "end": 1, "start_ms": 0, "duration_ms": 1000,
          "text": evil, "word": evil, "speaker": evil, "speaker_id": evil}
     ]  # fmt: skip
-    body = _answer(bench, words=items, segments=items, utterances=items)
-    body[TEXT_KEYS[bench.type]] = evil
+    body = any_answer(evil, words=items)
     transcript = await _heard(bench, body)
     assert transcript.text == "abcde  f g h"
     for form in ("txt", "srt", "vtt"):

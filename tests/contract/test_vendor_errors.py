@@ -72,6 +72,14 @@ def _openai_error(message, code=None, kind="invalid_request_error", param=None):
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def _deepgram(code, words):
+    return {"err_code": code, "err_msg": words, "request_id": "dg-9"}
+
+
+def _elevenlabs(code):
+    return {"detail": {"status": code, "message": "words"}}
+
+
 FASTAPI = {"detail": [{"loc": ["body", "model"], "msg": "Field required", "type": "missing"}]}
 OPENAI = [
     (400, _openai_error("Invalid file format."), AudioRejected, "http_400", "Invalid file format."),
@@ -133,11 +141,50 @@ OPENAI = [
     (520, "<html>", TemporaryFailure, "http_520", "an HTML page"),
     (400, "Invalid request", AudioRejected, "http_400", "Invalid request"),
 ]  # fmt: skip
-ROWS = [
-    (vendor, row)
-    for vendor, rows in (("pulse", PULSE), ("reson8", RESON8), ("openai", OPENAI))
-    for row in rows
+DEEPGRAM = [
+    (
+        400,
+        _deepgram("Bad Request", "failed to process audio"),
+        AudioRejected,
+        "http_400",
+        "failed to process",
+    ),
+    (400, _deepgram("REMOTE_CONTENT_ERROR", "gone"), AudioRejected, "REMOTE_CONTENT_ERROR", "gone"),
+    (401, _deepgram("INVALID_AUTH", "no"), ProviderUnusable, "INVALID_AUTH", "no"),
+    (402, _deepgram("ASR_PAYMENT_REQUIRED", "no"), ProviderUnusable, "ASR_PAYMENT_REQUIRED", "no"),
+    (403, _deepgram("INSUFFICIENT_PERMISSIONS", "no"), ProviderUnusable, "INSUFFICIENT_PERMISSIONS", "no"),
+    (429, _deepgram("TOO_MANY_REQUESTS", "slow"), TemporaryFailure, "TOO_MANY_REQUESTS", "slow"),
+    (504, "", AmbiguousFailure, "http_504", "HTTP 504"),
 ]
+ELEVENLABS = [
+    (400, _elevenlabs("quota_exceeded"), ProviderUnusable, "quota_exceeded", "words"),
+    (401, _elevenlabs("quota_exceeded"), ProviderUnusable, "quota_exceeded", "words"),
+    (401, _elevenlabs("invalid_api_key"), ProviderUnusable, "invalid_api_key", "words"),
+    (400, _elevenlabs("invalid_api_key"), ProviderUnusable, "invalid_api_key", "words"),
+    (429, _elevenlabs("too_many_concurrent_requests"), TemporaryFailure, "too_many_concurrent_requests", "w"),
+    (429, _elevenlabs("system_busy"), TemporaryFailure, "system_busy", "words"),
+    (422, FASTAPI, RuleRejected, "http_422", "[{"),
+]
+AZURE = [
+    (400, {"error": {"code": "InvalidLocale", "message": "x"}}, RuleRejected, "InvalidLocale", "x"),
+    (400, {"error": {"code": "InvalidRequest", "message": "x"}}, AudioRejected, "InvalidRequest", "x"),
+    (401, {"error": {"code": "401", "message": "denied"}}, ProviderUnusable, "401", "denied"),
+    (429, {"error": {"code": "429", "message": "slow"}}, TemporaryFailure, "429", "slow"),
+]
+WHISPER_ASR = [
+    (422, FASTAPI, RuleRejected, "http_422", "[{"),
+    (500, "Internal Server Error", TemporaryFailure, "http_500", "Internal Server Error"),
+]
+BY_VENDOR = {
+    "pulse": PULSE,
+    "reson8": RESON8,
+    "openai": OPENAI,
+    "deepgram": DEEPGRAM,
+    "elevenlabs": ELEVENLABS,
+    "azure": AZURE,
+    "whisper-asr": WHISPER_ASR,
+}
+ROWS = [(vendor, row) for vendor, rows in BY_VENDOR.items() for row in rows]
 
 
 @pytest.mark.parametrize(("vendor", "row"), ROWS)
@@ -184,6 +231,9 @@ async def test_only_what_could_be_the_rule_says_so(bench_of, vendor, status, bod
         ("reson8", {"nonsense": 1}, AudioRejected),
         ("reson8", {"custom_model_id": "unknown"}, RuleRejected),
         ("openai", {"nonsense": 1}, RuleRejected),
+        ("elevenlabs", {"nonsense": 1}, RuleRejected),
+        ("azure", {"locales": ["en"]}, RuleRejected),
+        ("whisper-asr", {"nonsense": 1}, RuleRejected),
         ("openai", {"model": "gpt-4o-transcribe", "response_format": "verbose_json"}, RuleRejected),
     ],
 )

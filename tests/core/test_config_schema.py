@@ -13,6 +13,7 @@ from dropscribe.config.describe.example import example_text
 from dropscribe.config.describe.schema import json_schema
 from dropscribe.config.diff import diff_configs
 from dropscribe.config.load import parse_config
+from dropscribe.config.provider import PROVIDER_TYPES
 from dropscribe.config.reference import reference_text
 from dropscribe.config.yaml.document import Document
 from dropscribe.core.errors import ConfigError
@@ -75,6 +76,9 @@ def test_what_is_commented_out_is_valid_and_the_default():
         "SMALLEST_API_KEY": "a",
         "RESON8_API_KEY": "b",
         "OPENAI_API_KEY": "c",
+        "DEEPGRAM_API_KEY": "d",
+        "ELEVENLABS_API_KEY": "e",
+        "AZURE_SPEECH_KEY": "f",
         "DROPSCRIBE_DSN": "host=/run/x",
         "DROPSCRIBE_TOKEN": "0123456789abcdef",
         "DROPSCRIBE_WEBHOOK_SECRET": "0123456789abcdef",
@@ -83,7 +87,7 @@ def test_what_is_commented_out_is_valid_and_the_default():
     plain, _ = parse_config(example_text(), folder=Path("/srv"), environ={})
     changes = {str(change) for change in diff_configs(plain, full)}
     assert changes == {
-        *(f"providers.{name} added" for name in ("pulse", "reson8", "openai")),
+        *(f"providers.{name} added" for name in PROVIDER_TYPES if name != "local"),
         (
             "folders.recordings changed: language, vocabulary, speakers, params, include, template, "
             "speaker_names, recorded_at, companions, budget"

@@ -22,7 +22,35 @@ if TYPE_CHECKING:
     from dropscribe.providers.base import Provider
     from support.emulator import Emulator
 
-PATHS = {"pulse": "/api/v1/pulse/get_text", "reson8": "/v1/speech-to-text/prerecorded", "openai": "/v1"}
+PATHS = {
+    "pulse": "/api/v1/pulse/get_text",
+    "reson8": "/v1/speech-to-text/prerecorded",
+    "openai": "/v1",
+    "deepgram": "",
+    "elevenlabs": "",
+    "whisper-asr": "",
+    "azure": "",
+}
+FORMS = frozenset({"openai", "elevenlabs", "whisper-asr", "azure"})
+"""Types that send a form, which the emulator reads whole."""
+
+
+def any_answer(
+    text: str, language: str | None = None, words: tuple[dict[str, Any], ...] = ()
+) -> dict[str, Any]:
+    """A success in which every type finds *text* and the rest at its own place."""
+    alternative = {"transcript": text, "words": words}
+    return {
+        "status": "success",
+        "transcription": text,
+        "text": text,
+        "language": language,
+        "language_code": language,
+        "results": {"channels": [{"alternatives": [alternative], "detected_language": language}]},
+        "combinedPhrases": [{"text": text}],
+        "phrases": [{"text": text, "locale": language, "words": words}],
+        **({"words": words, "segments": words, "utterances": words} if words else {}),
+    }
 
 
 @dataclass

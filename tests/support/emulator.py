@@ -1,4 +1,4 @@
-"""A provider that can misbehave: the documented contracts of Pulse, Reson8 and OpenAI on a real socket.
+"""A provider that can misbehave: the documented contracts of the vendors on a real socket.
 
 Strict about what the vendors document (method, path, key, content type, parameters); each answer
 holds the size and the digest of the audio that was received, so that a test can prove which audio a
@@ -30,7 +30,8 @@ from urllib.parse import parse_qsl, urlsplit
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.vendors import KEY, OPENAI_PATH, Received, Vendors
+from support.received import Received
+from support.vendors import KEY, Vendors
 
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 413: "Content Too Large"}
 
@@ -286,7 +287,7 @@ class Exchange:
             self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         digest, left = hashlib.sha256(), int(request.headers.get("content-length", "0"))
         is_json = request.headers.get("content-type") == "application/json"
-        keep = request.path == OPENAI_PATH or is_json
+        keep = request.headers.get("content-type", "").startswith("multipart/") or is_json
         kept = bytearray()
         while left:
             block = await self.reader.read(min(left, 1 << 18))

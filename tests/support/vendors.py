@@ -5,12 +5,13 @@ Each answer holds the size and the digest of the audio that was received.
 
 from __future__ import annotations
 
-import email.parser
-import email.policy
-import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from support.forms import read_form
+from support.more_vendors import CONTRACTS
+from support.received import Received, Refused
 
 KEY = "sk_emulator_key"
 PULSE_LIMIT_BYTES = 250_000_000
@@ -68,35 +69,8 @@ OPENAI_FIELDS = {
 
 
 @dataclass
-class Received:
-    """One request as it came."""
-
-    method: str
-    path: str
-    params: list[tuple[str, str]]
-    headers: dict[str, str]
-    fields: list[tuple[str, str]] = field(default_factory=list)
-    filename: str = ""
-    part_type: str = ""
-    body_bytes: int = 0
-    audio_bytes: int = 0
-    audio_sha256: str = ""
-    complete: bool = False
-    link: str = ""
-
-
-class Refused(Exception):
-    """The contract is broken: what the vendor answers then."""
-
-    def __init__(self, status: int, body: Any) -> None:
-        super().__init__(status)
-        self.status = status
-        self.body = body
-
-
-@dataclass
 class Vendors:
-    """The three vendors behind one key.
+    """The vendors behind one key.
 
     Attributes:
         key: What they take.
@@ -114,6 +88,8 @@ class Vendors:
             return 200, self._answer(request, body)
         except Refused as refusal:
             return refusal.status, refusal.body
+        except ValueError as error:
+            return 400, {"error": str(error)}
 
     def authorized(self, given: str, *schemes: str) -> bool:
         """Whether *given* is the key after one of *schemes*."""
@@ -129,6 +105,9 @@ class Vendors:
         if request.path == "/v1/models" and request.method == "GET":
             _openai_key(self, request)
             return {"object": "list", "data": [{"id": "whisper-1", "object": "model"}]}
+        if (request.method, request.path) in CONTRACTS:
+            contract = CONTRACTS[request.method, request.path]
+            return contract(self.key, request, body, lambda: _heard(self, request))
         raise Refused(404, {"error": "Not Found"})
 
 
@@ -225,14 +204,16 @@ def _openai(vendors: Vendors, request: Received, kept: bytes) -> Any:
         raise _openai_error(405, "Not allowed", None)
     if request.body_bytes > OPENAI_LIMIT_BYTES:
         raise _openai_error(413, f"Maximum content size limit ({OPENAI_LIMIT_BYTES}) exceeded", None)
-    audio = _read_form(request, kept)
+    try:
+        has_file = read_form(request, kept, "file")
+    except ValueError as error:
+        raise _openai_error(400, str(error), None, None) from None
     fields_given = dict(request.fields)
-    if audio is None and vendors.takes_url and "url" in fields_given:
+    if not has_file and vendors.takes_url and "url" in fields_given:
         request.link = fields_given["url"]
         return {"text": _heard(vendors, request)}
-    if audio is None:
+    if not has_file:
         raise _openai_error(400, "no file", "file", None)
-    request.audio_bytes, request.audio_sha256 = len(audio), hashlib.sha256(audio).hexdigest()
     _check_fields(request)
     heard = _heard(vendors, request)
     if fields_given.get("response_format", "json") == "json":
@@ -279,29 +260,6 @@ def _check_fields(request: Received) -> None:
     suffix = request.filename.rpartition(".")[2]
     if suffix not in {"flac", "m4a", "mp3", "mp4", "mpeg", "mpga", "oga", "ogg", "wav", "webm"}:
         raise _openai_error(400, "Invalid file format.", None, None)
-
-
-def _read_form(request: Received, body: bytes) -> bytes | None:
-    kind = request.headers.get("content-type", "")
-    if not kind.startswith("multipart/form-data; boundary="):
-        raise _openai_error(400, "not a form", None, None)
-    boundary = b"--" + kind.partition("boundary=")[2].encode()
-    first, *parts, last = body.split(boundary)
-    if first or last != b"--\r\n":
-        raise _openai_error(400, "a broken form", None, None)
-    audio = None
-    for part in parts:
-        head, _, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        header = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + b"\r\n\r\n")
-        disposition = header["Content-Disposition"]
-        name, content = disposition.params["name"], content.removesuffix(b"\r\n")
-        if name == "file":
-            audio = content
-            request.filename = disposition.params.get("filename", "")
-            request.part_type = str(header["Content-Type"] or "")
-        else:
-            request.fields.append((name, content.decode()))
-    return audio
 
 
 def _openai_error(status: int, message: str, param: str | None, code: str | None = None) -> Refused:

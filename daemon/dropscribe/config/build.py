@@ -117,6 +117,9 @@ class _Builder:
             return MISSING
         facts = PROVIDER_TYPES[kind]
         document = self.reader.document
+        if facts.needs and not any(data.get(name) for name in facts.needs):
+            one = " or ".join(f"'{name}'" for name in facts.needs)
+            document.report(path, f"a provider of type {kind} needs {one}", "write it", on_key=True)
         written = params.check_params(values.get("params", {}), (*path, "params"), document)
         model = str(values.get("model", "auto"))
         if kind == "local":
@@ -209,7 +212,7 @@ class _Builder:
         self, path: KeyPath, values: Mapping[str, Any], kind: str, given: Mapping[str, Any]
     ) -> params.Written:
         """The parameters for `language`, `vocabulary` and `speakers`; those that cannot be sent are told."""
-        model = str(given.get("model") or "")
+        model = str(given.get("model") or given.get("model_id") or "")
         hints = SpeechHints(values.get("language"), values.get("vocabulary", ()), values.get("speakers"))
         for name in ignored_hints(kind, model, hints):
             message = f"a provider of type {kind} takes no '{name}'" + (f" with {model}" if model else "")

@@ -56,6 +56,7 @@ class ProviderFacts:
         key_variable: The vendor's usual environment variable for the key; "" where there is no key.
         key_domain: The only domain that may be sent that variable's value.
         is_key_needed: Whether there is no use without a key, wherever the endpoint is.
+        needs: Keys of which one must be given, because the vendor has no endpoint for everybody.
     """
 
     words: str
@@ -65,6 +66,7 @@ class ProviderFacts:
     key_variable: str = ""
     key_domain: str = ""
     is_key_needed: bool = False
+    needs: tuple[str, ...] = ()
 
 
 _REMOTE = ("url", "api_key")
@@ -101,6 +103,50 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
             {"concurrency": 2, "timeout_seconds": 600.0},
             key_variable="OPENAI_API_KEY",
             key_domain="openai.com",
+        ),
+        "deepgram": ProviderFacts(
+            "Deepgram, prerecorded. In the EU: `url: https://api.eu.deepgram.com`.",
+            _REMOTE,
+            {"concurrency": 4, "timeout_seconds": 660.0, "max_upload_bytes": 2_000_000_000},
+            FIXED_PARAMS["deepgram"],
+            "DEEPGRAM_API_KEY",
+            "deepgram.com",
+            is_key_needed=True,
+        ),
+        "elevenlabs": ProviderFacts(
+            "ElevenLabs Scribe. In the EU: `url: https://api.eu.residency.elevenlabs.io`.",
+            _REMOTE,
+            {
+                "concurrency": 2,
+                "timeout_seconds": 900.0,
+                "max_upload_bytes": 3_000_000_000,
+            },
+            FIXED_PARAMS["elevenlabs"],
+            "ELEVENLABS_API_KEY",
+            "elevenlabs.io",
+            is_key_needed=True,
+        ),
+        "azure": ProviderFacts(
+            "Azure Speech, fast transcription, in the `region` of your resource or at its own `url`.",
+            (*_REMOTE, "region"),
+            {
+                "concurrency": 4,
+                "requests_per_minute": 300.0,
+                "timeout_seconds": 600.0,
+                "max_upload_bytes": 200_000_000,
+            },
+            FIXED_PARAMS["azure"],
+            "AZURE_SPEECH_KEY",
+            "microsoft.com",
+            is_key_needed=True,
+            needs=("region", "url"),
+        ),
+        "whisper-asr": ProviderFacts(
+            "whisper-asr-webservice on a server of your own; a key is for a proxy in front of it.",
+            _REMOTE,
+            {"timeout_seconds": 3600.0},
+            FIXED_PARAMS["whisper-asr"],
+            needs=("url",),
         ),
         "local": ProviderFacts(
             "The embedded engine: faster-whisper on this machine; no key, and no audio leaves the machine.",
@@ -155,6 +201,9 @@ class ProviderConfig:
         "How the key is sent: `ApiKey`, or `Bearer` for an access token.",
         default=None,
         is_special=True,
+    )
+    region: str | None = key(
+        t.NAME, "The region of the resource.", default=None, example="westeurope", is_special=True
     )
     preset: str | None = key(
         t.NAME,

@@ -8,6 +8,10 @@ ParamValue = bool | int | float | str | list[str]
 FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
     "pulse": {"model": "pulse", "word_timestamps": True},
     "reson8": {"include_timestamps": True, "include_words": True, "include_confidence": True},
+    "deepgram": {"model": "nova-3", "smart_format": True, "utterances": True},
+    "elevenlabs": {"model_id": "scribe_v2", "timestamps_granularity": "word"},
+    "whisper-asr": {"output": "json", "word_timestamps": True},
+    "azure": {"api-version": "2025-10-15"},
 }
 """Defaults that depend on nothing else, by provider type."""
 

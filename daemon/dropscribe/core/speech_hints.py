@@ -6,12 +6,13 @@ A hint that a provider has no parameter for is not sent; :func:`ignored_hints` n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from dropscribe.core.languages import base_language
+from dropscribe.core.languages import base_language, language_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dropscribe.core.params import ParamValue
 
@@ -38,7 +39,8 @@ def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
     """The parameters that carry *hints* to a provider of type *kind*, which uses *model*."""
     found: Found = {}
     if hints.language is not None:
-        found["language"] = base_language(hints.language)
+        name, spell = _language(kind)
+        found[name] = spell(hints.language)
     if hints.vocabulary and (send_words := _vocabulary(kind, model)) is not None:
         found |= send_words(hints.vocabulary)
     if hints.speakers is not None and (name := _speakers(kind, model)):
@@ -56,16 +58,54 @@ def ignored_hints(kind: str, model: str, hints: SpeechHints) -> list[str]:
     return ignored
 
 
+def _language(kind: str) -> tuple[str, Callable[[str], ParamValue | None]]:
+    if kind == "azure":
+        return "locales", _as_list
+    if kind == "deepgram":
+        return "language", language_tag  # it tells en-GB from en-US
+    return ("language_code" if kind == "elevenlabs" else "language"), base_language
+
+
+def _as_list(language: str) -> list[str] | None:
+    tag = language_tag(language)
+    return None if tag is None else [tag]
+
+
 def _vocabulary(kind: str, model: str) -> Callable[[tuple[str, ...]], Found] | None:
-    if kind == "local":
-        return lambda words: {"hotwords": ", ".join(words)}
-    if kind != "openai" or "diarize" in model:
-        return None  # Pulse takes keywords over its WebSocket alone, Reson8 in custom models
-    if "voxtral" in model.lower():
-        return lambda words: {"context_bias[]": list(words)}
-    return lambda words: {"prompt": ", ".join(words)}
+    if kind == "openai" and "diarize" in model:
+        return None
+    if kind == "openai" and "voxtral" in model.lower():
+        return _repeated("context_bias[]")
+    if kind == "deepgram" and not model.startswith(("nova-3", "flux")) and model:
+        return _repeated("keywords")  # keyterm came with nova-3
+    return _VOCABULARY.get(kind)  # Pulse takes keywords over its WebSocket alone, Reson8 in custom models
+
+
+def _repeated(name: str) -> Callable[[tuple[str, ...]], Found]:
+    return lambda words: {name: list(words)}
+
+
+def _joined(name: str) -> Callable[[tuple[str, ...]], Found]:
+    return lambda words: {name: ", ".join(words)}
+
+
+_VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = MappingProxyType(
+    {
+        "local": _joined("hotwords"),
+        "openai": _joined("prompt"),
+        "deepgram": _repeated("keyterm"),
+        "elevenlabs": _repeated("keyterms"),
+        "azure": _repeated("phraseList.phrases"),
+        "whisper-asr": _joined("initial_prompt"),
+    }
+)
+_SPEAKERS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("pulse", "reson8", "deepgram", "elevenlabs", "whisper-asr"), "diarize"),
+        "azure": "diarization.enabled",
+    }
+)
 
 
 def _speakers(kind: str, model: str) -> str:
-    is_known = kind in {"pulse", "reson8"} or (kind == "openai" and "voxtral" in model.lower())
-    return "diarize" if is_known else ""
+    return "diarize" if kind == "openai" and "voxtral" in model.lower() else _SPEAKERS.get(kind, "")

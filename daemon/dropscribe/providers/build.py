@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "dropscribe.providers"
 
 BUILDERS = {
+    "azure": "dropscribe.providers.azure:build",
+    "deepgram": "dropscribe.providers.deepgram:build",
+    "elevenlabs": "dropscribe.providers.elevenlabs:build",
     "local": "dropscribe.providers.local:LocalProvider",
     "openai": "dropscribe.providers.openai:build",
     "pulse": "dropscribe.providers.pulse:build",
     "reson8": "dropscribe.providers.reson8:build",
+    "whisper-asr": "dropscribe.providers.whisper_asr:build",
 }
 """By type, as in an entry point: the module, and its function from a ProviderConfig to a Provider."""
 

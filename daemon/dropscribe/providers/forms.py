@@ -43,6 +43,12 @@ def with_query(url: str, params: Mapping[str, ParamValue]) -> str:
     return _with_fields(url, tuple(fields_of(params)))
 
 
+def at_path(url: str, path: str) -> str:
+    """*url* with *path* where it has none: a vendor's other host is enough in a config."""
+    parts = urlsplit(url)
+    return url if parts.path.strip("/") else urlunsplit(parts._replace(path=path))
+
+
 @lru_cache(maxsize=64)  # a provider gets the same parameters with each file
 def _with_fields(url: str, fields: tuple[tuple[str, str], ...]) -> str:
     parts = urlsplit(url)

@@ -28,6 +28,9 @@ def default_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict
     """The type's defaults, as far as they depend on what the user has set in *params*."""
     if provider_type == "openai":
         return _openai_defaults(params)
+    if provider_type == "deepgram" and not params.get("language") and "detect_language" not in params:
+        # Without either, Deepgram hears English.
+        return {**FIXED_PARAMS["deepgram"], "detect_language": True}
     return dict(FIXED_PARAMS.get(provider_type, {}))
 
 

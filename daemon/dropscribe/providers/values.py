@@ -83,6 +83,11 @@ def language(*told: Any) -> str | None:
     return None
 
 
+def mapping(value: Any) -> Mapping[str, Any]:
+    """An object; {} for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
 def objects(value: Any) -> list[Mapping[str, Any]]:
     """The objects in a list; [] for null, for anything else, and less what is no object."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

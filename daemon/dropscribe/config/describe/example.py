@@ -71,7 +71,7 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
     yield _line(mark, f"type: {kind}", PROVIDER_TYPES[kind].words)
     facts = PROVIDER_TYPES[kind]
     for name, about in keys_of_type(kind).items():
-        if name == "type":
+        if name == "type" or (name == "api_key" and not facts.key_variable):
             continue
         if name == "api_key":
             yield _line(mark, f"api_key: ${{{facts.key_variable}}}", about.description)
@@ -80,6 +80,9 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
         elif name in {"url", "params"} and kind == "openai":
             value = {"url": "http://127.0.0.1:8000/v1", "params": "{model: whisper-1}"}[name]
             yield _line(f"{mark}# " if name == "url" else mark, f"{name}: {value}", about.description)
+        elif name in facts.needs[:1]:
+            needed = {"url": "http://127.0.0.1:9000"}.get(name, about.example)
+            yield _line(mark, f"{name}: {needed}", about.description)
         elif kind == "pulse" or (about.is_special and name != "url") or (is_first and name == "concurrency"):
             default = facts.defaults.get(about.attribute, about.default)
             yield from _key(name, dataclasses.replace(about, default=default), f"{mark}# ")

@@ -1,0 +1,44 @@
+"""Segments for answers that have words only: cut where the speaker changes, after a sentence, at a pause."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.providers import values
+from dropscribe.transcripts.model import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dropscribe.transcripts.model import Word
+
+PAUSE_SECONDS = 1.0
+_SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001 - of other scripts
+
+
+def segments_of(words: Iterable[Word]) -> tuple[Segment, ...]:
+    """The segments of *words*, which are in order."""
+    found: list[list[Word]] = []
+    for word in words:
+        if found and _continues(found[-1][-1], word):
+            found[-1].append(word)
+        else:
+            found.append([word])
+    return tuple(map(_segment, found))
+
+
+def by_time(words: Iterable[Word]) -> tuple[Word, ...]:
+    """*words* of several channels in the order in which they are said."""
+    return tuple(sorted(words, key=lambda word: word.start or 0.0))
+
+
+def _continues(last: Word, word: Word) -> bool:
+    if last.speaker != word.speaker or last.word.rstrip().endswith(_SENTENCE_ENDS):
+        return False
+    return last.end is None or word.start is None or word.start - last.end < PAUSE_SECONDS
+
+
+def _segment(words: Sequence[Word]) -> Segment:
+    text = " ".join(word.word.strip() for word in words)
+    confidence = values.mean([word.confidence for word in words])
+    return Segment(text, words[0].start, words[-1].end, words[0].speaker, confidence)

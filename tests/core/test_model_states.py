@@ -1,4 +1,4 @@
-"""The states of a job, and what identifies a file (DESIGN.md §2, §3)."""
+"""The states of a job, and the identity of a file."""
 
 from __future__ import annotations
 

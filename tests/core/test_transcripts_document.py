@@ -1,4 +1,4 @@
-"""What the JSON documents promise (CONTRACT.md §4, §5)."""
+"""The JSON documents of finished files: keys, types and stability."""
 
 import json
 from importlib.resources import files

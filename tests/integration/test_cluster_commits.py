@@ -1,4 +1,4 @@
-"""A commit whose confirmation is lost: it stands, and its node does not know (CONTRACT.md §1, 4 and 6)."""
+"""A commit whose confirmation is lost: the rows stand, and the node does not know it."""
 
 import contextlib
 

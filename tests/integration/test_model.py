@@ -1,4 +1,4 @@
-"""Users, crashes and bad providers in any order: four things stay true (DESIGN.md §7).
+"""Users, crashes and bad providers in any order: four things stay true.
 
 No audio is lost or changed; nothing is overwritten; done means all sidecars, of that audio; every job ends
 once the provider is well. The store, the files, the intake and the work are real; the provider follows the

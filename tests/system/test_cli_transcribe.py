@@ -39,7 +39,7 @@ def test_the_text_goes_to_standard_output(scene, emulator, capfdbinary):
 
 
 def test_json_is_the_whole_document(scene, emulator, capfdbinary):
-    """The document of CONTRACT.md §5, without a folder."""
+    """``--format json`` prints the whole document; its folder is null."""
     assert scene.run("transcribe", scene.drop("call.wav", part="done"), "--format", "json") == 0
     document = json.loads(capfdbinary.readouterr().out)
     assert document["schema"] == "dropscribe.transcript/1"

@@ -1,4 +1,4 @@
-"""Exit codes of ``run`` and what ``run --once`` waits for (CONTRACT.md §2)."""
+"""Exit codes of ``run``, and the files that ``run --once`` waits for."""
 
 from __future__ import annotations
 

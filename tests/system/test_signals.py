@@ -1,4 +1,4 @@
-"""Signals to the running command, with uploads in flight (CONTRACT.md §2)."""
+"""Signals to the running command, with uploads in flight."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ _ONCE_LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What ``run --once`` left behind.
+    """The result of ``run --once``.
 
     Attributes:
         failed: Files that went to ``failed`` in this run.
@@ -94,7 +94,7 @@ class Daemon:
         self._reload_asked.set()
 
     def ask_for_report(self) -> None:
-        """What ``status`` says may have changed."""
+        """Ask for a new status report, because the status may have changed."""
         self._news.set()
 
     async def run(self, *, once: bool = False) -> RunResult:
@@ -210,7 +210,7 @@ class Daemon:
         return result
 
     async def _result(self, left: RunResult) -> RunResult:
-        """What is left in the inboxes, in the queue and in ``failed``."""
+        """Count the files left in the inboxes and the queue, and those in ``failed``."""
         live = 0
         with contextlib.suppress(StoreBusy):  # a cluster's database is away: the stop does not wait for it
             stats = await self.engine.stats()

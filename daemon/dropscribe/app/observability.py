@@ -1,4 +1,4 @@
-"""What looks on from outside, or is told: the listener, metrics file, heartbeat, hooks, notifications."""
+"""Builds and replaces the outputs of monitoring: listener, metrics file, heartbeat, hooks, notifications."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Health:
 
         Args:
             status: The object of ``status --json``.
-            find_stuck: Why the process should be started anew, or "".
-            find_unready: What is not watched or served now, or "".
-            make_page_source: What the pages show; called only where there are pages.
+            find_stuck: Returns the reason to restart the process, or "".
+            find_unready: Returns the inboxes and services that are unavailable now, or "".
+            make_page_source: Builds the data source of the pages; called only if pages are on.
 
         Raises:
             ListenError: The address cannot be had.
@@ -100,7 +100,7 @@ class Health:
         self._restart.set()
 
     def _count(self, config: Config) -> None:
-        """Count from now on, if anybody is to look; once begun, counting goes on."""
+        """Start counting if the config exports metrics; counting is never switched off again."""
         if self.metrics is None and (config.http or config.metrics):
             from dropscribe.service.metrics import Metrics  # noqa: PLC0415  # 3 MiB
 
@@ -109,7 +109,7 @@ class Health:
             self.metrics.introduce(config.folders, config.providers)
 
     def equip(self, reporter: Reporter) -> None:
-        """Let *reporter* tell those whom the config asks for now."""
+        """Give *reporter* the metrics, hooks and notifications of the current config."""
         reporter.metrics, reporter.hooks = self.metrics, self.hooks
         reporter.notifications = self.notifications
 

@@ -1,4 +1,4 @@
-"""What the pages show of the running daemon, and what they can have done."""
+"""The data and actions that the web pages take from the running daemon."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 THREADS = 4
 CLUSTER_LOOK_SECONDS = 5
-"""How often pages of a cluster's node look again: other nodes' changes are not seen here."""
+"""Refresh interval of the pages of a cluster node, which is not told of other nodes' changes."""
 
 
 def build_page_source(

@@ -1,4 +1,4 @@
-"""What happened, told once: a log line, a metric, a hook, a notification."""
+"""Reports each event once to each output: a log line, a metric, a hook, a notification."""
 
 from __future__ import annotations
 

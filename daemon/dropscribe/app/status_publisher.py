@@ -1,4 +1,4 @@
-"""What the running daemon says of itself: /status, live.json, systemd's status line, and if it is well."""
+"""Publishes the status of the running daemon: /status, live.json, systemd's status line and health."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 _LIVE_GAP_SECONDS = 0.2
 _STATS_SECONDS = 4.0
-"""How long a cluster's database may take for an answer; then the last one is shown."""
+"""Longest wait for a cluster's database; after it the last answer is shown."""
 
 
 class SelfReport:
@@ -51,7 +51,7 @@ class SelfReport:
         self._last = Stats({}, ())
 
     async def status(self) -> dict[str, Any]:
-        """What ``status --json`` prints: as it is now, or as it was while a cluster's database is away."""
+        """The object of ``status --json``: current, or the last one if a cluster's database is away."""
         live, config = self._live(), self._config()
         if config.queue is None:
             stats = await self._engine.stats()
@@ -115,11 +115,11 @@ class SelfReport:
         return f"node {queue.node}: {words}{database}"
 
     def find_stuck(self) -> str:
-        """Why the process should be started anew, or ""."""
+        """The reason to restart the process, or ""."""
         return "" if self._engine.is_alive() else "the queue has not been looked at for two minutes"
 
     def find_unready(self) -> str:
-        """What is not watched or served now, or ""."""
+        """The inboxes and services that are unavailable now, or ""."""
         found = [f"{name}: {reason}" for name, reason in self._inboxes.unavailable().items()]
         if self._config().queue is not None and self._engine.trouble is not None:
             found.insert(0, f"queue: {self._engine.trouble}")

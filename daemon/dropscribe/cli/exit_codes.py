@@ -1,4 +1,4 @@
-"""Exit codes (CONTRACT.md §2): sysexits, which systemd names in its status line, and 3."""
+"""Exit codes: those of sysexits.h, which systemd shows by name, and 3 for failed files."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def read_status(config: Config, look: QueueLook, now: float) -> dict[str, Any]:
-    """The object of CONTRACT.md §6; while the daemon is down the inboxes are looked at here."""
+    """The object that ``status --json`` prints; while the daemon is down, this process reads the inboxes."""
     look.freeze()
     stats = read_stats(look.db, build_plan(config), now) if look.db else Stats({}, (), nodes=look.nodes)
     live = _caught_up(config, look) if look.is_here else _own_look(config, look)

@@ -1,4 +1,4 @@
-"""Which hosts are this machine. Pure."""
+"""Recognises addresses of this machine. Pure."""
 
 from __future__ import annotations
 

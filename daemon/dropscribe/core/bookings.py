@@ -1,4 +1,4 @@
-"""What an answer adds to the result cache and to the budgets."""
+"""Entries of an answer in the result cache and in the budgets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AnswerKey:
-    """Under what an answer may be found again: the content, and how it was asked for.
+    """The key of an answer in the cache: the content and the settings of the request.
 
     Attributes:
         sha256: Hex digest of the audio.
@@ -24,11 +24,11 @@ class AnswerKey:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What one answer cost, charged to a provider or a folder.
+    """The cost of one answer, charged to a provider or a folder.
 
     Attributes:
         day: In the configured time zone, "2026-11-21".
-        seconds: Of audio; None where nobody could tell.
+        seconds: Of audio; None if unknown.
     """
 
     scope: Scope
@@ -39,13 +39,13 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """What an answer adds to the result cache and to the budgets, in the transaction that stores it.
+    """Entries of an answer in the result cache and the budgets, written in the transaction that stores it.
 
     Attributes:
         answer: The answer's key in the cache; None where it is not cached.
         keep_seconds: Cached answers that are older than this are deleted.
-        spending: What it cost whom.
-        document: What the cache keeps in place of the stored result's document, or b"".
+        spending: Its cost, by provider and folder.
+        document: The document for the cache, if it differs from the stored result's; else b"".
     """
 
     answer: AnswerKey | None = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
 LOW_SHARE = 0.8
-"""From so much of a budget on, once in its day or month, somebody is told."""
+"""Share of a budget at which a warning is sent, once in its day or month."""
 
 BUDGET_CODE = "budget"
 """The code of a hold that ends when the day or month turns, and not by a probe."""
@@ -27,28 +27,28 @@ LEAST_BYTES_PER_SECOND = 25
 """Speech takes more in any format; only silence in FLAC or Opus comes near it."""
 
 SMALL_FILE_SECONDS = 3600.0
-"""What the smallest file may be believed to last: of a few bytes, a rate says nothing."""
+"""Longest plausible length of the smallest files, for which a rate in bytes says nothing."""
 
 
 def longest_plausible_seconds(size_bytes: int) -> float:
-    """How long a recording of *size_bytes* may be believed to be, whatever its header or a provider says.
+    """Upper bound of a plausible length for a recording of *size_bytes*.
 
-    59 bytes of FLAC can claim two thousand years. A length that is not believed is unknown, and costs no
-    budget.
+    A header can claim anything: 59 bytes of FLAC can state two thousand years. A longer length, from a
+    header or a provider, counts as unknown and is not charged to a budget.
     """
     return max(SMALL_FILE_SECONDS, size_bytes / LEAST_BYTES_PER_SECOND)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What has been spent of one limit in the day or month that runs.
+    """The spending under one limit in the current day or month.
 
     Attributes:
         begins_on: The first day of the period.
         turns_at: Unix seconds when the next one begins.
-        turns_on: The same for people, in the time zone.
+        turns_on: The same as text, in the time zone.
         spent: In the limit's unit.
-        unknown: Files whose length nobody could tell; they are not in *spent*.
+        unknown: Files of unknown length; they are not in *spent*.
         last_at: Unix seconds of the last entry, or None.
     """
 
@@ -64,12 +64,12 @@ class Account:
 
     @property
     def left(self) -> float:
-        """What may still be spent; never below 0."""
+        """The amount that may still be spent; never below 0."""
         return max(0.0, self.limit.amount - self.spent)
 
     @property
     def is_low(self) -> bool:
-        """Whether most of it is spent."""
+        """Whether the warning share is spent."""
         return self.spent >= LOW_SHARE * self.limit.amount
 
     @property
@@ -84,12 +84,12 @@ def day_of(at: float, zone: tzinfo | None) -> date:
 
 
 def first_day(period: Period, today: date) -> date:
-    """On which the period that *today* is in began."""
+    """The first day of the period that contains *today*."""
     return today if period is Period.DAY else today.replace(day=1)
 
 
 def turn_after(period: Period, today: date, zone: tzinfo | None) -> tuple[float, str]:
-    """When the next period begins: (Unix seconds, the same for people)."""
+    """The beginning of the next period: (Unix seconds, the same as text)."""
     if period is Period.DAY:
         following = today + timedelta(days=1)
     else:
@@ -99,7 +99,7 @@ def turn_after(period: Period, today: date, zone: tzinfo | None) -> tuple[float,
 
 
 def stops_of(accounts: Iterable[Account]) -> list[Hold]:
-    """What is stopped until its turn: of two spent limits of one scope, the one that lasts longer."""
+    """Holds for spent budgets: of two spent limits of one scope, the one that lasts longer."""
     longest: dict[Scope, Account] = {}
     for account in accounts:
         before = longest.get(account.scope)

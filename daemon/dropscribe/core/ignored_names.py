@@ -84,7 +84,7 @@ DOWNLOAD_FILES = {
     b".!qB": "qBittorrent",
     b".!ut": "uTorrent",
 }
-"""What a program appends to a file's name for a file of its own while the download is not finished."""
+"""Suffixes of the files that download programs keep beside an unfinished file, and the program."""
 
 FOLDER_DOWNLOAD_FILES = {b".aria2": "aria2"}
 """The same beside a folder: for a torrent of several files."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Period(enum.StrEnum):
-    """What a limit is for."""
+    """The period of a limit."""
 
     DAY = "day"
     MONTH = "month"

@@ -18,7 +18,7 @@ MAX_LINK_BYTES = 64 * 1024
 _LONGEST_URL = 8192
 
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
-"""What some readers of urls drop, cut at or turn into a slash, and others do not."""
+"""Characters on which url parsers differ: some drop them, cut there, or read them as a slash."""
 
 _URL_QUERY = re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 _HOST_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"

@@ -52,7 +52,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 @dataclass(frozen=True, slots=True)
 class FileSnapshot:
-    """What ``fstat`` said of one file at one instant.
+    """The result of ``fstat`` for one file at one instant.
 
     Attributes:
         device: st_dev. Not part of the identity: it changes at a remount.
@@ -245,7 +245,7 @@ class Attempt:
 
 
 class ScopeKind(enum.StrEnum):
-    """What a hold stops."""
+    """The kind of object that a hold stops."""
 
     PROVIDER = "provider"
     FOLDER = "folder"
@@ -279,7 +279,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """How an attempt ended, written in the same transaction as the job's next state.
+    """The end of an attempt, written in the same transaction as the job's next state.
 
     Attributes:
         internal: A bug of dropscribe ended it.
@@ -384,7 +384,7 @@ class LiveRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What ``submit`` made of one file.
+    """The result of ``submit`` for one file.
 
     Attributes:
         is_new: A row was made.

@@ -1,4 +1,4 @@
-"""Which names a job's files get in ``done`` or ``failed``: groups, collision numbers, name limits.
+"""Names of a job's files in ``done`` or ``failed``: groups, collision numbers, name limits.
 
 The whole group shares one stem and one number: ``call-2.wav`` never stands beside
 ``call.json``.

@@ -1,6 +1,6 @@
-"""What follows a failed attempt: try again and when, give up, or hold.
+"""Decides what follows a failed attempt: a retry and its time, the end, or a hold.
 
-Decided by the kind of the error, never by wording. Pure: jitter comes in as an argument.
+The decision depends on the kind of the error, never on its wording. Pure: jitter comes in as an argument.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ Verdict = TryAgain | GiveUp | HoldUp
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a job has behind it, this attempt included.
+    """The attempts of a job so far, this one included.
 
     Attributes:
         failures: Attempts that counted, this one included; at least 1.
@@ -121,10 +121,10 @@ def _again_or_give_up(error: ProviderError, history: History, limits: RetryLimit
 
 
 def crash_wait_seconds(limits: RetryLimits, crashes: int) -> float:
-    """How long a file waits whose attempts were cut off *crashes* times in a row by the daemon's end.
+    """The wait of a file whose attempts were interrupted *crashes* times in a row by the end of the daemon.
 
-    The first few go at once: it was probably not the file. From the third on they step aside, at most
-    60 s, so that a file which kills the daemon does not keep the others from finishing.
+    The first retries are immediate, because the file was probably not the cause. From the third on the file
+    waits, at most 60 s, so that a file which crashes the daemon does not keep the others from finishing.
     """
     return 0.0 if crashes < 3 else backoff_seconds(limits.first_seconds, crashes - 2, 60.0)
 

@@ -1,7 +1,7 @@
-"""Which provider may take which folder's jobs, given what is held.
+"""Routes each folder's jobs to a provider, given the current holds.
 
-With a list of providers a job goes to the first that is not held; a job pinned by an ambiguous attempt
-stays with its provider; held ones are still probed, with one file.
+With a list of providers a job goes to the first that is not held. A job assigned by an ambiguous attempt
+stays with its provider. Held providers are still probed, with one file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which files a folder rule takes, and in plain words why it does not take the others.
+"""Decides whether a folder rule takes a file, and gives the reason if it does not.
 
 Names are bytes throughout: a recorder's Latin-1 name is a name like any other. Patterns are matched without
 regard to ASCII case, because ``*.wav`` is meant to take a recorder's ``CALL.WAV``.
@@ -26,17 +26,17 @@ _VIDEO = (
 )
 
 KNOWN_SUFFIXES = frozenset(_AUDIO.split()) | frozenset(_VIDEO.split())
-"""What a rule without ``include`` takes. A provider may still refuse one of them: that is its answer."""
+"""Suffixes that a rule without ``include`` takes. A provider may still refuse a file with one of them."""
 
 LINK_SUFFIXES = frozenset({b"url", b"webloc", b"desktop"})
-"""What a rule with ``links`` takes beside its include (``links.py`` reads them)."""
+"""Further suffixes that a rule with ``links`` takes (``links.py`` reads these files)."""
 
 DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))
 """The same as patterns, for showing and for the config's schema."""
 
 
 class TakingRule(Protocol):
-    """What of a folder rule decides which files it takes."""
+    """The part of a folder rule that selects files."""
 
     @property
     def include(self) -> tuple[str, ...]:

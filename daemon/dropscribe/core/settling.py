@@ -40,7 +40,7 @@ class Lease(enum.Enum):
 
 
 class Completeness(enum.Enum):
-    """What the file's own container says about its length."""
+    """The evidence of the file's own container about its length."""
 
     COMPLETE = "complete"
     INCOMPLETE = "incomplete"  # data is missing, or the length has not been written yet
@@ -49,7 +49,7 @@ class Completeness(enum.Enum):
 
 
 class Seen(enum.IntEnum):
-    """How the file was noticed; the strongest sign since its last change."""
+    """The way that the file was noticed; the strongest sign since its last change."""
 
     FOUND = 0  # by a listing, or by its creation alone
     CLOSED = 1  # a writer closed it
@@ -57,7 +57,7 @@ class Seen(enum.IntEnum):
 
 
 class Cause(enum.Enum):
-    """What a file waits for."""
+    """The reason that a file waits."""
 
     FIRST_LOOK = "first look"
     WRITER = "writer"
@@ -98,7 +98,7 @@ class QuietTimes:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What one look at a file showed.
+    """The evidence from one inspection of a file.
 
     Attributes:
         size_bytes: 0 is a row of its own: only its age says anything about an empty file.

@@ -22,7 +22,7 @@ Found = dict[str, "ParamValue | None"]
 
 @dataclass(frozen=True, slots=True)
 class SpeechHints:
-    """What is known of the speech in a recording.
+    """Prior knowledge of the speech in a recording.
 
     Attributes:
         language: A BCP 47 tag, "auto" to let the provider detect it, or None.

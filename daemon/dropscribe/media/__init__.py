@@ -1,1 +1,1 @@
-"""What a rule wants done with its recordings before a provider hears them; asked for, or never loaded."""
+"""Preparation of recordings for their provider, as the rule asks; loaded only if a rule asks for it."""

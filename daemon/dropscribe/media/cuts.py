@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SEARCH_SECONDS = 60.0
-"""How far around its place a cut looks for a pause; less in short pieces."""
+"""Distance around its target within which a cut looks for a pause; less in short pieces."""
 
 _PAUSE_WINDOWS = 5
 """A cut wants half a second of quiet: the gap inside a word's plosive is shorter."""

@@ -36,10 +36,10 @@ class Decoding:
         self.decoder = Decoder(audio.fileno(), raw_form(audio.suffix, audio.head))
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """What *work* returns, called in a thread of the recording's folder.
+        """Call *work* in a thread of the recording's folder and return its result.
 
         Raises:
-            AudioChanged: It failed, and the file is no longer what it was.
+            AudioChanged: *work* failed, and the file has changed meanwhile.
         """
         running = asyncio.get_running_loop().run_in_executor(self.audio.executor, work)
         try:

@@ -132,7 +132,7 @@ class FittedProvider:
     def _annotated(
         self, transcript: Transcript, recording: Recording, surveys: Mapping[int, Survey]
     ) -> Transcript:
-        """What the recording says of itself, beside what the provider says of it."""
+        """Add the recording's own metadata to the provider's."""
         told: dict[str, object] = {}
         if recording.recorded_at is not None:
             told["recorded_at"] = recording.recorded_at

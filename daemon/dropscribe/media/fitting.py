@@ -1,4 +1,4 @@
-"""What must be done with one recording so that its provider takes it: nothing, or what, in which pieces.
+"""Decides how one recording is re-encoded and cut so that its provider accepts it.
 
 Guarantees: pure.
 """
@@ -45,11 +45,11 @@ _HEADER_BYTES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a recording is made anew: mono, 16 kHz.
+    """An encoding for re-encoded recordings: mono, 16 kHz.
 
     Attributes:
         suffix: Of the upload's name, with its dot.
-        most_bytes_per_second: What a second never takes more than.
+        most_bytes_per_second: Upper bound of the size of one second.
     """
 
     container: str
@@ -59,11 +59,11 @@ class Format:
     options: tuple[tuple[str, str], ...] = ()
 
     def most_bytes(self, seconds: float) -> int:
-        """What so long a piece never takes more than."""
+        """Upper bound of the size of a piece of this length."""
         return _HEADER_BYTES + math.ceil(seconds * self.most_bytes_per_second)
 
     def seconds_in(self, size_bytes: int) -> float:
-        """How long a piece may be to fit into *size_bytes*."""
+        """The longest piece that fits into *size_bytes*."""
         return (size_bytes - _HEADER_BYTES) / self.most_bytes_per_second
 
 
@@ -79,7 +79,7 @@ class Source:
     Attributes:
         track: Number of the audio track.
         channel: None stands for the mix of all.
-        speaker: What its words are labelled with; None where it is all there is.
+        speaker: Label of its words; None if it is the only source.
     """
 
     track: int = 0
@@ -89,7 +89,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How one recording is made to fit.
+    """The encoding, cuts and sources of one recording.
 
     Attributes:
         longest_seconds: Of a piece; infinite where nothing limits it.
@@ -135,11 +135,11 @@ def decide_fit(
     size_bytes: int,
     sources: tuple[Source, ...],
 ) -> Fit | None:
-    """How to make *recording* fit; None: it is sent as it is.
+    """Decide how to make *recording* fit; None means that it is sent unchanged.
 
     Args:
         size_bytes: Of the file.
-        sources: What is transcribed apart; one where nothing is.
+        sources: The parts that are transcribed separately; one if nothing is.
 
     Raises:
         AudioRejected: "too_large", because the rule asks for nothing that could help, or because no

@@ -20,17 +20,17 @@ SPEAKERS_APART = "speakers_per_piece"
 """The provider named speakers anew in each piece: part_1_speaker_0 may or may not be part_2_speaker_0."""
 
 TURN_PAUSE_SECONDS = 1.0
-"""In a call, who pauses this long lets the other one speak."""
+"""In a call, a pause of this length ends a speaker's turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What became of one piece.
+    """The result of one piece.
 
     Attributes:
         start: Seconds from the start of the recording.
         end: As *start*.
-        source: What it is a piece of.
+        source: The track or channel that it is a piece of.
         answer: The provider's, its times from the piece's start; None where it refused the piece.
         code: Why it did; else "".
         jumps: (seconds from the piece's start, seconds by which the recording's clock jumps there).

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from dropscribe.transcripts.model import Transcript
 
 SPARE_BYTES = 64 * 2**20
-"""What stays free: the queue is on the same disk, and must be able to keep an answer."""
+"""Disk space that the spool leaves free: the queue is on the same disk and must be able to store results."""
 
 KEPT_SECONDS = 30 * 86400.0
-"""So long an answer waits for the other pieces; longer than any `give_up_after` that makes sense."""
+"""A piece's answer is kept this long for the other pieces; longer than any sensible `give_up_after`."""
 
 WHOLE_SECONDS = 600.0
 """After all pieces are answered: as long as a crash right then takes to be started again."""

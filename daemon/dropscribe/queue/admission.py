@@ -174,7 +174,7 @@ class Admission:
         return scope in self._stopped()
 
     def requests(self) -> list[ClaimRequest]:
-        """What each provider can start now."""
+        """The claim requests of all providers that can start a job now."""
         return [request for limits in self.plan.providers.values() for request in self._requests_of(limits)]
 
     def open_routes(self) -> list[tuple[str, tuple[Route, ...]]]:

@@ -92,7 +92,7 @@ LONGEST_PAUSE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the engine may feed, swapped whole at a reload.
+    """The folders and providers that the engine may claim jobs for, replaced as a whole at a reload.
 
     Attributes:
         providers: Their limits, by name.

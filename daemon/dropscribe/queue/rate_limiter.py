@@ -15,7 +15,7 @@ class RateLimiter:
         self._starts: deque[float] = deque()
 
     def allowance(self, now: float) -> int:
-        """How many may start now; a large number where there is no limit."""
+        """The number of requests that may start now; a large number if there is no limit."""
         if self.requests_per_minute is None:
             return 1 << 30
         while self._starts and self._starts[0] <= now - self._window_seconds:
@@ -28,7 +28,7 @@ class RateLimiter:
             self._starts.append(now)
 
     def next_at(self, now: float) -> float | None:
-        """When :meth:`allowance` will grow, or None if it does not depend on time."""
+        """The time at which :meth:`allowance` grows, or None if it does not depend on time."""
         return None if self.allowance(now) else self._starts[0] + self._window_seconds
 
     @property

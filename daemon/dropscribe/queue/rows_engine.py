@@ -1,7 +1,7 @@
-"""What both engines do alike: the half of the seam that is rows, and the memory of who may go.
+"""Base class of both engines: the SQL operations, and the in-memory admission state.
 
-Guarantees: an answer that was kept is published whatever dies in between; an attempt that the daemon's
-own end cut off counts towards ``max_crashes`` alone.
+Guarantees: a stored result is published after any crash; an attempt that the end of the daemon interrupted
+counts only towards ``max_crashes``.
 Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy are waited out.
 """
 

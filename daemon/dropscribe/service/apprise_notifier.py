@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.outbox import Notification
 
 PROMPT_SECONDS = 10.0
-"""What follows an event within this time belongs to it: one full disk fails many files."""
+"""Events within this time of the first go into one message: one full disk fails many files."""
 
 MOST_AT_ONCE = 1000
 _CHATTY = ("apprise", "urllib3", "requests")
-"""They log what they send and where to; apprise's own answer is yes or no."""
+"""Loggers that would write messages and urls; apprise itself answers only yes or no."""
 
 
 class People:
-    """Whoever reads one apprise url; see :class:`dropscribe.service.notifications.Recipient`.
+    """A recipient behind one apprise url; see :class:`dropscribe.service.notifications.Recipient`.
 
     Args:
         url: As apprise takes it: a secret.

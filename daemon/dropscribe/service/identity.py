@@ -1,4 +1,4 @@
-"""Who the process is inside a container: PUID, PGID and UMASK, as users of NAS boxes know them.
+"""The user and group of the process in a container: PUID, PGID and UMASK, as on NAS devices.
 
 Their shares belong to a user that the image cannot know. Where the container starts as root, the process
 becomes that user before it touches anything; a numeric ``user:`` does the same from outside.

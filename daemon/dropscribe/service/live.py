@@ -1,7 +1,7 @@
-"""What only the running daemon knows, written down for ``status`` and ``why``.
+"""Writes the in-memory state of the running daemon to a file that ``status`` and ``why`` read.
 
-A small file in the state directory, replaced whole, never synced: memory for readers, not truth. It
-holds which inboxes are there and how they are watched, and what settling files wait for.
+The file is small, lies in the state directory, is replaced atomically and never synced: nothing depends on
+it. It holds the inboxes, how each is watched, and the reason that each settling file waits for.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write_live(state_dir: Path, live: Mapping[str, Any]) -> None:
 
 
 def read_live(state_dir: Path) -> dict[str, Any]:
-    """What a daemon wrote last; {} where none has."""
+    """The last state that a daemon wrote; {} if there is none."""
     try:
         live = json.loads((state_dir / LIVE_NAME).read_text("utf-8"))
     except (OSError, ValueError):

@@ -40,7 +40,7 @@ def configure_logging(
     Args:
         level: One of LEVELS.
         format: One of FORMATS. ``auto``: console on a terminal, native fields where *stream* is the
-            journal, else logfmt (OPERATIONS.md §4).
+            journal, else logfmt.
         stream: Where text goes.
         secrets: Every key that was loaded; taken out of every value of every line.
     """
@@ -79,7 +79,7 @@ class _StreamWriter:
 
 
 class _Target:
-    """What every bound logger ends in, cached ones too; a reload changes what is behind it."""
+    """The sink of every bound logger, cached ones included; a reload replaces its target."""
 
     def __init__(self) -> None:
         self._level = LEVELS["info"]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 WAITING_STATES = ("settling", "queued", "transcribing", "deferred", "held", "publishing", "blocked")
-"""The states of queue_files, as in ``status --json`` (CONTRACT.md §6)."""
+"""The states of queue_files, as in ``status --json``."""
 
 MOST_REASONS = 100
 """Reasons are codes, some of them a provider's own; beyond this many, new ones are "other"."""
@@ -114,7 +114,7 @@ class Metrics:
             self._reload_at.set(at)
 
     def render(self, status: Mapping[str, Any]) -> bytes:
-        """All series in the text format, those of the queue from *status* (CONTRACT.md §6)."""
+        """All series in the text format, those of the queue from *status*."""
         self._snapshot.status = status
         return generate_latest(self._registry)
 
@@ -141,7 +141,7 @@ _COUNTS = (
 
 
 class _Snapshot(Collector):
-    """What is read off a status when somebody asks; counts of the inboxes begin anew with their thread."""
+    """Collects the queue's series from a status at each scrape; an inbox's counts restart with its thread."""
 
     def __init__(self) -> None:
         self.status: Mapping[str, Any] = {}

@@ -1,7 +1,7 @@
-"""What happened, told to people and programs elsewhere, by way of the outbox in the store.
+"""Sends notifications about failed files, holds and budgets, through the outbox in the store.
 
-Guarantees: telling costs the caller nothing and never fails it; a letter survives a crash until it is
-delivered, or given up after GIVE_UP_SECONDS with a log line; a recipient that hangs holds up nobody else.
+Guarantees: notifying never blocks or fails the caller; a notification survives a crash until it is delivered,
+or dropped after GIVE_UP_SECONDS with a log line; a recipient that hangs delays no other recipient.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 class Recipient(Protocol):
-    """Somebody who is told.
+    """A receiver of notifications.
 
     Attributes:
         name: For the rows of the outbox: the same after a restart, and no secret.

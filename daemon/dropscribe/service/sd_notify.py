@@ -1,6 +1,6 @@
-"""What the daemon tells systemd: ready, reloading, stopping, its status, that it lives.
+"""Notifications to systemd: ready, reloading, stopping, the status line, the watchdog.
 
-Guarantees: says the same words over systemd-python, where that can be imported, and over the datagram
+Guarantees: sends the same messages over systemd-python, where that can be imported, and over the datagram
 socket, where not; never raises; a NOTIFY_SOCKET that cannot be used is logged once, not passed over.
 """
 

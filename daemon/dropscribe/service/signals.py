@@ -1,7 +1,8 @@
-"""What the process does before anything else, and what signals mean to it.
+"""Process-wide settings made at the start, and signal handlers.
 
-Guarantees: SIGIO, which the kernel sends when a lease is broken, never ends the process (WATCHING.md §3,
-lease traps); no core dump holds a key; a second SIGTERM or SIGINT ends the process even if its loop hangs.
+Guarantees: SIGIO, which the kernel sends when a lease is broken, never ends the process
+(docs/design/watching.md); no core dump holds a key; a second SIGTERM or SIGINT ends the process even if its
+loop hangs.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def route_signals(
     """While inside: SIGTERM or SIGINT sets *stop*, SIGHUP calls *reload* in the loop.
 
     After the first stop signal both have the kernel's own action again: the next one ends the process at
-    once, which is safe at any instant (CONTRACT.md §1.6). Without *reload* SIGHUP,
+    once, which is safe at any instant because every step is durable. Without *reload* SIGHUP,
     a terminal that went away, is a stop signal too.
     """
 

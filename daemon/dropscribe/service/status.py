@@ -1,4 +1,4 @@
-"""The object of ``status --json`` and of /status (CONTRACT.md §6). Pure."""
+"""The object that ``status --json`` prints and /status serves. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 STATUS_SCHEMA = "dropscribe.status/1"
 WATCHED_ELSEWHERE = "others"
-"""How an inbox is watched that is left to other nodes."""
+"""The value of ``watch`` for an inbox that other nodes serve."""
 
 ELSEWHERE: dict[str, Any] = {"watch": WATCHED_ELSEWHERE}
 

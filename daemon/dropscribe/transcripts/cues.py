@@ -34,7 +34,7 @@ LONG_PAUSE_SECONDS = 1.5
 
 SHORTEST_SECONDS = 0.8
 CHARACTERS_PER_SECOND = 21.0
-"""What subtitle editors call the reading speed that adults keep up with."""
+"""Characters a second: the usual limit of subtitle editors for adult readers."""
 
 _CLAUSE_ENDS = (",", ";", ":", "，", "、", "；")  # noqa: RUF001 - these are the full-width marks
 

@@ -1,4 +1,4 @@
-"""The whole JSON document of one finished file: a transcript's or an error's.
+"""The JSON document of one finished file: its transcript or its error.
 
 Guarantees: pure; every key is always there and what is unknown is null; the same facts give the same
 document, so publishing again after a crash writes the same bytes.
@@ -30,7 +30,7 @@ _WARNINGS_OF_A_JOB = frozenset({"incomplete_audio", "no_timestamps"})
 
 @dataclass(frozen=True, slots=True)
 class TranscriptFacts:
-    """What a transcript's document says beyond the provider's answer.
+    """The facts in a transcript's document beyond the provider's answer.
 
     Attributes:
         path: The audio's path below its inbox, bytes; a bare name for a file outside any folder.
@@ -39,7 +39,7 @@ class TranscriptFacts:
         modified_at: The audio's mtime, Unix seconds.
         provider_name: The user's name for the provider.
         provider_type: pulse, reson8, openai or local.
-        params: What was sent, defaults included.
+        params: As sent, defaults included.
         folder: The rule's name, or None outside any folder.
         attempts: Attempts that counted, this one included.
         received_at: When intake first saw the file, Unix seconds.

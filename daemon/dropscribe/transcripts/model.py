@@ -1,7 +1,7 @@
 """A transcript as every provider must hand it over.
 
-Times are seconds from the start of the audio; confidences are probabilities in 0..1; what is unknown
-is None (CONTRACT.md §5).
+Times are seconds from the start of the audio; confidences are probabilities in 0..1; unknown
+values are None.
 """
 
 from __future__ import annotations

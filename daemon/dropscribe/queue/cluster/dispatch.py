@@ -1,9 +1,9 @@
 """Tickets: jobs fed to procrastinate, a bounded window of them, and what becomes of each.
 
 A row of ``jobs`` is the truth; a ticket only says whose turn it may be. Feeding writes both in one
-transaction. A ticket is void once its row no longer names it: whoever draws it finds nothing to do.
-Bounded, because each claim of procrastinate's looks at all that waits: 100,000 jobs of a paused queue slow
-every other queue down (SCALING.md §2).
+transaction. A ticket is void once its row no longer names it; a worker that fetches it does nothing.
+The number of tickets is bounded, because each fetch of procrastinate scans all waiting jobs: 100,000 jobs
+of a paused queue slow every other queue down (docs/design/queue.md).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class NewTicket:
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """What a feeding found.
+    """The result of one dispatch.
 
     Attributes:
         holds: Every hold there is.

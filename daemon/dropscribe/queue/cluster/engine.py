@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 FEED_SECONDS = 1.0
-"""How soon a node notices what another has changed, and what has come due."""
+"""Interval at which a node looks for changes by other nodes and for jobs that have come due."""
 
 _LONGEST_ROUND_SECONDS = 120.0
 _TOGETHER_SECONDS = 0.02

@@ -1,4 +1,4 @@
-"""Who takes part in a cluster: a row a node, with its last beat by the server's clock."""
+"""The nodes of a cluster: one row for each, with its last heartbeat by the server's clock."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def expel(db: Connection, name: str) -> None:
 
 
 def session_name(node: str) -> str:
-    """What a node's sessions are called on the server, which keeps 63 bytes of it."""
+    """The application name of a node's sessions; PostgreSQL keeps 63 bytes of it."""
     return f"dropscribe {node}".encode()[:63].decode(errors="ignore")
 
 

@@ -33,14 +33,14 @@ log = structlog.get_logger()
 
 
 def take_back_own(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
-    """What an earlier process of this node had begun; returns the jobs whose attempts were cut off."""
+    """Requeue the jobs of an earlier process of this node; returns those whose attempts were interrupted."""
     return _take_back(db, f"node = ? AND {_BEGUN}", (node,), limits, now)
 
 
 def take_back_silent(
     db: Connection, stalled: Sequence[int], limits: RetryLimits, now: float
 ) -> tuple[dict[str, list[Job]], list[int]]:
-    """What silent nodes had begun, and what stalled workers had drawn and not begun.
+    """Requeue the jobs of silent nodes, and the tickets that stalled workers fetched and did not begin.
 
     A silent node loses its sessions first: one that is frozen would keep its providers' slots for ever.
 

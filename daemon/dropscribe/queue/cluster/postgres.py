@@ -176,7 +176,7 @@ class _Cursor:
 
 
 def read_ahead_seconds(db: Connection) -> float:
-    """How far the server's clock, by which a cluster's rows are written, is ahead of this machine's."""
+    """Seconds by which the server's clock, which dates a cluster's rows, is ahead of this machine's."""
     asked_at = time.time()
     (server_at,) = db.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
     ahead_seconds = float(server_at) - (asked_at + time.time()) / 2
@@ -190,7 +190,7 @@ def _translated(sql: str) -> bytes:
 
 
 def store_error(server: str, error: psycopg.Error) -> StoreError:
-    """What the server said, without the dsn: libpq's texts name host, user and database at most."""
+    """The server's message as a StoreError, without the dsn: libpq's texts contain no password."""
     said = " ".join(str(error).split()) or type(error).__name__
     match error:
         case psycopg.errors.InsufficientPrivilege():

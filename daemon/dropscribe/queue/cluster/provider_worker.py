@@ -1,4 +1,4 @@
-"""One lane's worker of procrastinate's, begun anew whenever the database's absence ends it (SCALING.md §3).
+"""Runs one provider's procrastinate worker and restarts it after an outage of the database ended it.
 
 It is told to stop, never cancelled: a cancellation that meets a query, a connection or ``asyncio.wait_for``
 in just the wrong instant is lost on the way, and the worker would go on for ever.

@@ -33,7 +33,7 @@ LONGEST_WAIT_SECONDS = 1.0
 """A pause may be ended by another node's answer, and a ticket voided by a hold."""
 
 SLOT_LOOK_SECONDS = 0.1
-"""How often a node that waits for a slot asks for one that another node has let go of."""
+"""Interval at which a node that waits for a slot tries again, in case another node has released one."""
 
 _SLOT_LOCKS = 0x64726F71
 
@@ -135,7 +135,7 @@ LARGE_WAIT_SECONDS = 5.0
 
 
 def _pause_seconds(db: Connection, provider: str, now: float) -> float:
-    """How long the provider's pause still lasts; after it one attempt at a time, until it has answered."""
+    """Seconds left of the provider's pause; after it attempts run one at a time until an answer."""
     pause = pause_rows.read_pauses(db).get(provider)
     if pause is None:
         return 0.0

@@ -104,7 +104,7 @@ class ClusterStore:
 
     @property
     def clock_ahead_seconds(self) -> float:
-        """How far the server's clock is ahead of this node's."""
+        """Seconds by which the server's clock is ahead of this node's."""
         return self._clock_ahead_seconds
 
     def call(self, work: Callable[[Connection], T]) -> Future[T]:

@@ -1,8 +1,8 @@
-"""When the queue is searched for kept answers that nobody is publishing.
+"""Schedules the search of the queue for stored results that no task is publishing.
 
-Almost every answer is published by the task that follows its keeping; what is left over is what a start
-finds, what found no slot, and what the disk put off. A search reads the answers of all that is being
-published too, so it is not made each time a file ends.
+Almost every result is published by the task that stored it. Left over are results found at a start, results
+without a free publishing slot, and results whose disk was full. A search also reads the results that are
+being published, so it is not repeated each time a file ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class KeptLooks:
         self.next_at = min(self.next_at, at)
 
     def most_to_read(self, now: float, in_flight: int) -> int:
-        """How many kept jobs to read now; 0 while it is too soon, and a search plans the next."""
+        """The number of stored results to read now; 0 while it is too soon. Schedules the next search."""
         if now < self.next_at:
             return 0
         self.next_at = now + _GAP_SECONDS

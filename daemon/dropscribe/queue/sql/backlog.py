@@ -1,7 +1,7 @@
-"""What was in an inbox before its rule was first started, and waits until somebody lets it go.
+"""The backlog: files that were in an inbox before the first start of its rule and wait for their release.
 
-A mark a folder in ``facts``: Unix seconds of that first start, or ``released``. What was there before is
-known by its ctime, which no copy and no touch can set back.
+``facts`` holds one mark for each folder: Unix seconds of that first start, or ``released``. A file is backlog
+if its ctime is older; neither a copy nor a touch can set a ctime back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RELEASED = "released"
 
 
 def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
-    """Mark the first start of each folder that asks; one that asks no more lets everything go.
+    """Mark the first start of each folder with ``backlog: ask``; release the backlog of a folder without it.
 
     Args:
         asks: Folder → whether its rule says ``backlog: ask``.
@@ -48,7 +48,7 @@ def is_first_start(db: Connection | None, folder: str) -> bool:
 
 
 def release(db: Connection, folder: str) -> int:
-    """Let the backlog of *folder* go; returns how many jobs waited."""
+    """Release the backlog of *folder*; returns the number of jobs that waited."""
     _write_mark(db, folder, _RELEASED)
     return db.execute(
         "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin = ?", (folder, BACKLOG)

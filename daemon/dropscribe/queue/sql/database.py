@@ -1,4 +1,4 @@
-"""What the rows' functions need of a database connection: the part that SQLite and PostgreSQL share.
+"""The database interface of the SQL functions: the part that SQLite and PostgreSQL share.
 
 Their SQL keeps to what both understand, with "?" for values; each function is called within a
 transaction that its store has opened, and sees no other writer in it.

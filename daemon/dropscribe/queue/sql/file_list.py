@@ -37,7 +37,7 @@ _POSITION = "position(? IN {}) > 0"
 
 @dataclass(frozen=True, slots=True)
 class FileFilter:
-    """Which jobs to list.
+    """A selection of jobs to list.
 
     Attributes:
         folders: Names of rules; empty means all.

@@ -1,4 +1,4 @@
-"""Which waiting job probes a hold."""
+"""Selects the waiting job that probes a hold."""
 
 from __future__ import annotations
 

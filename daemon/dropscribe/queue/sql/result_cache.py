@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
 
 LEDGER_BYTES = 256 * 1024 * 1024
-"""What all answers together may take, packed: some 50,000 calls of ten minutes."""
+"""Limit of the cache's total size, compressed: some 50,000 calls of ten minutes."""
 
 PRUNE_BATCH = 16
-"""Entries that one transaction lets go of at most, so that none gets long."""
+"""Most entries that one transaction deletes, so that no transaction gets long."""
 
 _QUICK = 1
 

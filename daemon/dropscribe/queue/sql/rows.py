@@ -41,8 +41,8 @@ JOB_COLUMNS = (
 )
 
 SUSPECT_CRASHES = 3
-"""A job cut off this often in a row runs as the only suspect, so that an innocent neighbour of a file
-that kills the daemon gets through (DESIGN.md §4)."""
+"""A job that was interrupted this often in a row by the end of the daemon runs only while no other such job
+runs: a file that crashes the daemon is found, and other files complete."""
 
 MAYBE_PAID_TWICE = "maybe_paid_twice"
 """In ``counts`` beside the states: attempts whose answer may have been paid for and was lost."""
@@ -100,7 +100,7 @@ def job_of(row: tuple, result: StoredResult | None = None) -> Job:  # type: igno
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """What one provider can start now.
+    """The jobs that one provider can start now.
 
     Attributes:
         limit: Jobs at most.

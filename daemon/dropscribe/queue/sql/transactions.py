@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many jobs one claim may take.
+    """The most jobs that one claim may take.
 
     Attributes:
-        suspects: Jobs in flight that may be what kills the daemon.
+        suspects: Jobs in flight that may have crashed the daemon.
         polls: Jobs at providers at most.
         publications: Jobs with a stored result at most; 0 does not look for any.
     """

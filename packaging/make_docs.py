@@ -164,8 +164,25 @@ def roff(text: str) -> str:
     return "\\&" + text if text.startswith((".", "'")) else text
 
 
+_NAMES = {"--folder": "folders", "--provider": "providers"}
+"""Flags that take a name of the config, and the key of `status --json` that has these names."""
+
 _BASH = """\
 # bash completion for dropscribe; made by packaging/make_docs.py
+_dropscribe_names() {{
+    # The names under one key of `dropscribe status --json`, of the config that the line names, if any.
+    local index config=() line inside=
+    for ((index = 1; index < COMP_CWORD - 1; index++)); do
+        case ${{COMP_WORDS[index]}} in -c|--config) config=(-c "${{COMP_WORDS[index+1]}}") ;; esac
+    done
+    dropscribe status --json "${{config[@]}}" 2>/dev/null | while IFS= read -r line; do
+        case $line in
+            "  \\"$1\\": {{"*) inside=yes ;;
+            "  }}"*) inside= ;;
+            '    "'*'": {{'*) [[ $inside ]] && {{ line=${{line#*\\"}}; printf '%s\\n' "${{line%%\\"*}}"; }} ;;
+        esac
+    done
+}}
 _dropscribe() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command= index
     COMPREPLY=()
@@ -207,7 +224,12 @@ def _bash_values(arguments: list[Argument]) -> Iterator[tuple[str, str]]:
     for argument in arguments:
         if not argument.flags or not argument.metavar:
             continue
-        if argument.choices:
+        if kind := next((_NAMES[flag] for flag in argument.flags if flag in _NAMES), ""):
+            yield (
+                "|".join(argument.flags),
+                f'COMPREPLY=($(compgen -W "$(_dropscribe_names {kind})" -- "$word"))',
+            )
+        elif argument.choices:
             yield (
                 "|".join(argument.flags),
                 f"COMPREPLY=($(compgen -W '{' '.join(argument.choices)}' -- \"$word\"))",
@@ -228,6 +250,15 @@ def _bash_options(arguments: list[Argument]) -> str:
 _ZSH = """\
 #compdef dropscribe
 # zsh completion for dropscribe; made by packaging/make_docs.py
+_dropscribe_names() {{
+    # The names under one key of `dropscribe status --json`.
+    local -a config names
+    local index=$words[(i)(-c|--config)]
+    (( index < $#words )) && config=(-c "${{(Q)words[index+1]}}")
+    names=(${{(f)"$(dropscribe status --json $config 2>/dev/null |
+        sed -n "/^  \\"$1\\": {{/,/^  }}/s/^    \\"\\([^\\"]*\\)\\": {{.*/\\1/p")"}})
+    compadd -a names
+}}
 _dropscribe() {{
     local -a commands
     commands=(
@@ -264,7 +295,9 @@ def _zsh_arguments(arguments: list[Argument]) -> str:
 def _zsh_specs(argument: Argument) -> Iterator[str]:
     value = ""
     if argument.metavar:
-        action = f"({' '.join(argument.choices)})" if argument.choices else _FILES.get(argument.metavar, "")
+        names = next((_NAMES[flag] for flag in argument.flags if flag in _NAMES), "")
+        action = f"_dropscribe_names {names}" if names else _FILES.get(argument.metavar, "")
+        action = f"({' '.join(argument.choices)})" if argument.choices else action
         value = f":{argument.metavar.split('|')[0]}:{action}"
     if not argument.flags:
         yield f"*{value}" if argument.is_repeated else value
@@ -273,7 +306,8 @@ def _zsh_specs(argument: Argument) -> Iterator[str]:
 
 
 def _zsh(words: str) -> str:
-    return words.replace("'", "").replace(":", "\\:").replace("[", "(").replace("]", ")")
+    """*words* inside single quotes, in a list of commands or options."""
+    return words.replace("'", "'\\''").replace(":", "\\:").replace("[", "(").replace("]", ")")
 
 
 def pages() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from dropscribe.cli.main import COMMANDS
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import FolderRule
+from support.scene import CONFIG, Scene
 
 SCRIPT = Path(__file__).parents[2] / "packaging" / "make_docs.py"
 
@@ -76,6 +78,52 @@ def test_bash_completes(share, words, expected):
     )
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert (ran.stdout.strip(), ran.stderr) == (expected, "")
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A config with two rules and a provider, and the command that a shell finds."""
+    scene = Scene(tmp_path, CONFIG + "  meetings:\n    inbox: meetings\n    provider: main\n")
+    return scene, f'dropscribe() {{ {shlex.quote(sys.executable)} -m dropscribe "$@"; }}\n'
+
+
+@needs("bash")
+@pytest.mark.parametrize(
+    ("command", "flag", "expected"),
+    [("list", "--folder", "calls meetings"), ("transcribe", "--provider", "main")],
+)
+def test_bash_completes_the_names_in_the_config(share, named, command, flag, expected):
+    """Folders and providers, of the config that the line names."""
+    scene, shell = named
+    script = (
+        f"{shell}compopt() {{ :; }}; source {share}/bash-completion/completions/dropscribe\n"
+        f"COMP_WORDS=(dropscribe {command} -c {scene.config} {flag} ''); COMP_CWORD=5; _dropscribe\n"
+        'echo "${COMPREPLY[@]}"'
+    )
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.stdout.strip(), ran.stderr) == (expected, "")
+
+
+@needs("zsh")
+def test_zsh_completes_the_names_in_the_config(share, named):
+    """The same in zsh; compadd, which only a completion has, is replaced."""
+    scene, shell = named
+    script = (
+        f"{shell}compadd() {{ print -l $names }}; _arguments() {{ }}\n"
+        f"words=(dropscribe list -c {scene.config} --folder ''); CURRENT=6\n"
+        f"source {share}/zsh/site-functions/_dropscribe; _dropscribe_names folders"
+    )
+    ran = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.stdout.split(), ran.stderr) == (["calls", "meetings"], "")
+
+
+@needs("zsh")
+def test_zsh_keeps_apostrophes(share):
+    """The words of the help stand in single quotes."""
+    script = f"source {share}/zsh/site-functions/_dropscribe"
+    stub = "_describe() { print -l $commands }; words=(dropscribe ''); CURRENT=2\n"
+    ran = subprocess.run(["zsh", "-f", "-c", stub + script], capture_output=True, text=True, check=False)
+    assert "the config's JSON Schema" in ran.stdout, ran.stderr
 
 
 @needs("zsh")

@@ -40,6 +40,24 @@ def files_of(scene, capsys, *arguments) -> list[dict]:
     return document["files"]
 
 
+def test_doubtful_transcripts_are_found(scene, capsys):
+    """--suspect lists done files whose .json warns of something that may be missing, and why says it too."""
+    now = time.time()
+    with scene.queue() as store:
+        transcripts = {"cut.wav": ["incomplete_audio"], "fine.wav": [], "bare.wav": ["no_timestamps"]}
+        for name, warnings in transcripts.items():
+            audio = scene.drop(name, part="done")
+            document = {"schema": "dropscribe.transcript/1", "warnings": warnings}
+            audio.with_suffix(".json").write_text(json.dumps(document))
+            add_job(store, scene, name, state="done", ended_at=now, filed=str(audio).encode())
+
+    (found,) = files_of(scene, capsys, "--suspect")
+
+    assert (found["place"].rpartition("/")[2], found["code"]) == ("cut.wav", "incomplete_audio")
+    scene.run("why", scene.root / "done" / "cut.wav")
+    assert "was incomplete when it was sent" in capsys.readouterr().out
+
+
 def test_every_file_is_listed_newest_first(mixed, capsys):
     """Settling, queued, failed and done files stand in one list with their state and place."""
     found = [(file["state"], file["place"].rpartition("/")[2]) for file in files_of(mixed, capsys)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
@@ -14,6 +14,7 @@ from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
 from dropscribe.reports.queue_reader import QueueLook, look_at_queue
+from dropscribe.reports.transcript_reader import doubts_about
 from dropscribe.reports.wording import moment_words, plural, render_table
 from dropscribe.transcripts.document import path_text, utc_text
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
 
 LIST_SCHEMA = "dropscribe.list/1"
+
+_MOST_READ = 10_000
+"""Transcripts that --suspect reads at most."""
 
 _STATE_WORDS = {
     JobState.QUEUED: "queued",
@@ -70,6 +74,8 @@ def execute(options: argparse.Namespace) -> int:
 
 def read_rows(config: Config, look: QueueLook, options: argparse.Namespace) -> list[Row]:
     """The files that *options* ask for, newest first; one more than the limit where there are more."""
+    if options.suspect:
+        return _suspect_rows(config, look, options)
     folders = [options.folder] if options.folder else list(config.folders)
     since = None if options.since is None else look.now() - options.since
     wanted = FileFilter(folders=folders, states=_states(options), since=since)
@@ -79,6 +85,20 @@ def read_rows(config: Config, look: QueueLook, options: argparse.Namespace) -> l
         rules = [config.folders[name] for name in folders]
         rows += [row for rule in rules for row in _not_queued(config, rule, look, since)]
     rows.sort(key=lambda row: row.at, reverse=True)
+    return rows
+
+
+def _suspect_rows(config: Config, look: QueueLook, options: argparse.Namespace) -> list[Row]:
+    """Done files whose transcripts warn of something; looked for among the newest :data:`_MOST_READ`."""
+    folders = [options.folder] if options.folder else list(config.folders)
+    since = None if options.since is None else look.now() - options.since
+    wanted = FileFilter(folders=folders, states=[JobState.DONE], since=since)
+    rows: list[Row] = []
+    for job in read_files(look.db, wanted, _MOST_READ) if look.db and folders else []:
+        if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed)):
+            rows.append(replace(_job_row(config, job), code=", ".join(doubts)))
+        if len(rows) > options.limit:
+            break
     return rows
 
 

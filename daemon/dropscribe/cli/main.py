@@ -95,6 +95,11 @@ def _list_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--failed", action="store_true", help="files that failed")
     command.add_argument("--waiting", action="store_true", help="files that are not finished")
     command.add_argument("--done", action="store_true", help="files that were transcribed")
+    command.add_argument(
+        "--suspect",
+        action="store_true",
+        help="files that were transcribed with a warning in their .json: no words found, incomplete audio, …",
+    )
     command.add_argument("--folder", metavar="NAME", help="files of this rule only")
     command.add_argument(
         "--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"

@@ -58,6 +58,8 @@ def _words_and_code(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 - one
             return f"{reason} (code {code})", exit_codes.SOME_FAILED
         case OSError(filename=place) if place:
             return f"{place}: {error.strerror}", exit_codes.IO_ERROR
+        case OSError(strerror=reason) if reason:
+            return reason, exit_codes.IO_ERROR
         case OSError() | DropscribeError():
             return str(error), exit_codes.IO_ERROR
         case _:

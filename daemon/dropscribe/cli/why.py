@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
+from dropscribe.core.model import JobState
 from dropscribe.pipeline.deduplication import REUSED
 from dropscribe.reports.explain import Explanation, tell_of_filed, tell_of_inbox
 from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import is_there
 from dropscribe.reports.queue_reader import QueueLook, look_at_queue
+from dropscribe.reports.transcript_reader import WARNING_WORDS, doubts_about
 from dropscribe.reports.wording import moment_words, printable, render_facts, render_table
 from dropscribe.transcripts.document import path_text, utc_text
 
@@ -49,7 +51,17 @@ def tell(config: Config, file: bytes, look: QueueLook, now: float) -> tuple[Plac
         (place, (tell_of_inbox if place.part == "inbox" else tell_of_filed)(place, look, now))
         for place in places
     ]
-    return next((pair for pair in tales if pair[1].state != "unknown"), tales[0])
+    found = next((pair for pair in tales if pair[1].state != "unknown"), tales[0])
+    found[1].words += _doubt_words(*found)
+    return found
+
+
+def _doubt_words(place: Place, tale: Explanation) -> list[str]:
+    """What the transcript itself warns of."""
+    story = tale.story
+    if story is None or story.state is not JobState.DONE or not story.filed_here:
+        return []
+    return [WARNING_WORDS.get(doubt, doubt) for doubt in doubts_about(place.rule, story.filed_here)]
 
 
 def _folders(config: Config) -> str:

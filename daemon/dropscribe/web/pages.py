@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.files.audio import open_beneath
+from dropscribe.reports.transcript_reader import WARNING_WORDS
 from dropscribe.transcripts.document import path_text
 from dropscribe.web import file_views, reading, views
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
@@ -48,11 +49,6 @@ _SAID = {
     "tried": "It is being tried now.",
     "forgotten": "Stored answers forgotten: {n}.",
     "uploaded": "Added to the inbox: {n}.",
-}
-_WARNINGS = {
-    "incomplete_audio": "The recording was incomplete when it was sent: its own header promises more.",
-    "empty_transcript": "The provider heard no words in this recording.",
-    "no_timestamps": "The provider gave no times, so there are no subtitles.",
 }
 
 
@@ -354,7 +350,7 @@ class Pages:
 
 
 def _warnings(document: Mapping[str, Any] | None) -> list[str]:
-    return [_WARNINGS.get(str(name), str(name)) for name in (document or {}).get("warnings") or ()]
+    return [WARNING_WORDS.get(str(name), str(name)) for name in (document or {}).get("warnings") or ()]
 
 
 def _sha256_of(document: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +16,7 @@ from dropscribe.queue.sql.history import read_story
 from dropscribe.reports.explain import tell_of_story
 from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.reports.transcript_reader import read_document
 from dropscribe.web import views
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 LIST_ROWS = 8
 PAGE_ROWS = 50
 CHART_DAYS = 14
-MOST_DOCUMENT_BYTES = 64 * 1024 * 1024
-"""A larger transcript is offered for download, not shown."""
 
 _IN_FLIGHT = (JobState.TRANSCRIBING,)
 _WAITING = (JobState.QUEUED, JobState.TRANSCRIBED, JobState.REJECTED)
@@ -114,10 +112,14 @@ def read_file(config: Config, job_id: int) -> FileStory | None:
             story=story,
             explanation=_explain(config, story, place, look),
             place=place,
-            document=_read_document(place, sidecars.get("json")) if place else None,
+            document=_document(place, sidecars.get("json")),
             sidecars=sidecars,
             has_audio=place is not None and _is_there(place.root, place.path),
         )
+
+
+def _document(place: Place | None, path: bytes | None) -> dict[str, Any] | None:
+    return read_document(place.root, path) if place and path and place.part == "done" else None
 
 
 def place_of(config: Config, story: Story) -> Place | None:
@@ -150,20 +152,3 @@ def _is_there(root: bytes, path: bytes) -> bool:
     except (AudioError, OSError):
         return False
     return True
-
-
-def _read_document(place: Place, path: bytes | None) -> dict[str, Any] | None:
-    if path is None or place.part != "done":
-        return None
-    try:
-        descriptor = open_beneath(place.root, path)
-        with os.fdopen(descriptor, "rb") as file:
-            if os.fstat(descriptor).st_size > MOST_DOCUMENT_BYTES:
-                return None
-            document = json.load(file)
-    except (AudioError, OSError, ValueError, RecursionError):
-        return None
-    is_ours = isinstance(document, dict) and str(document.get("schema", "")).startswith(
-        "dropscribe.transcript/"
-    )
-    return document if is_ours else None

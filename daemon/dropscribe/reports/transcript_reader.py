@@ -1,0 +1,64 @@
+"""Transcripts as they were filed, and what is doubtful about them."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.core.errors import AudioError
+from dropscribe.core.naming import split_name
+from dropscribe.files.audio import open_beneath
+from dropscribe.reports.patience import ask_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dropscribe.config.model import FolderRule
+
+MOST_DOCUMENT_BYTES = 64 * 1024 * 1024
+"""A larger transcript is not read."""
+
+WARNING_WORDS = {
+    "incomplete_audio": "The recording was incomplete when it was sent: its own header promises more.",
+    "empty_transcript": "The provider heard no words in this recording.",
+    "no_timestamps": "The provider gave no times, so there are no subtitles.",
+    "answer_truncated": "The provider's answer was too long: its end is missing.",
+}
+
+_HARMLESS = frozenset({"no_timestamps", "no_speech"})
+"""Warnings that say nothing against the text."""
+
+
+def read_document(root: bytes, path: bytes) -> dict[str, Any] | None:
+    """The transcript at *path* below *root*; None where there is none of ours."""
+    try:
+        descriptor = open_beneath(root, path)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_size > MOST_DOCUMENT_BYTES:
+                return None
+            document = json.load(file)
+    except (AudioError, OSError, ValueError, RecursionError):
+        return None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    return document if str(schema).startswith("dropscribe.transcript/") else None
+
+
+def doubts_about(rule: FolderRule, audio: bytes) -> Sequence[str]:
+    """The warnings of the transcript beside the filed *audio* (absolute) that speak against its text.
+
+    None of them where the rule writes no JSON, or where it is not there any more.
+    """
+    root = os.fsencode(rule.done)
+    if not audio.startswith(root + b"/"):
+        return ()
+    path = audio[len(root) + 1 :]
+    for base in (split_name(path)[0], path):
+        try:
+            document = ask_disk(root, lambda base=base: read_document(root, base + b".json"))  # type: ignore[misc]
+        except OSError:
+            return ()
+        if document is not None:
+            found = [str(warning) for warning in document.get("warnings") or ()]
+            return [warning for warning in found if warning not in _HARMLESS]
+    return ()

@@ -129,13 +129,6 @@ def test_a_model_with_a_known_name_or_a_slash_is_let_be(tmp_path, model):
     assert said_of(BASE.replace("local}", f"local, model: {model}}}", 1) % "", tmp_path) == []
 
 
-def test_a_preset_gets_no_key_of_another_vendor(tmp_path):
-    """OPENAI_API_KEY is sent to OpenAI alone, not to the service of a preset."""
-    text = "providers: {p: {type: openai, preset: other}}\nfolders: {f: {inbox: in, provider: p}}\n"
-    config, _ = parse_config(text, folder=tmp_path, environ={"OPENAI_API_KEY": "sk-x"})
-    assert config.providers["p"].api_key is None
-
-
 @pytest.mark.parametrize(
     "section", ["http: {token: %s}", "notify: {webhook: {url: 'https://h/', secret: %s}}"]
 )

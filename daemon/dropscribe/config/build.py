@@ -17,6 +17,7 @@ from dropscribe.config.credentials import find_api_key
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config, FolderRule
+from dropscribe.config.presets import PRESETS
 from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig
 from dropscribe.config.queue import QueueConfig, make_queue
 from dropscribe.config.reading import MISSING, Reader
@@ -117,6 +118,9 @@ class _Builder:
             return MISSING
         facts = PROVIDER_TYPES[kind]
         document = self.reader.document
+        if preset := PRESETS.get(values.get("preset", "")):
+            values.setdefault("url", preset.url)
+            facts = preset.applied_to(facts)
         if facts.needs and not any(data.get(name) for name in facts.needs):
             one = " or ".join(f"'{name}'" for name in facts.needs)
             document.report(path, f"a provider of type {kind} needs {one}", "write it", on_key=True)
@@ -129,8 +133,7 @@ class _Builder:
         else:
             url = values.get("url")
             if not any(data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
-                host = "" if url is None and "preset" in values else url
-                values["api_key"] = find_api_key(kind, host, path, document, self.reader.around)
+                values["api_key"] = find_api_key(facts, url, path, document, self.reader.around)
             warn_of_plain_http(document, (*path, "url"), url, "key and audio travel unencrypted")
         if kind == "openai" and _is_openai_itself(values.get("url")):
             values.setdefault("max_upload_bytes", OPENAI_UPLOAD_BYTES)

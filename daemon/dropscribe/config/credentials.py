@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 from dropscribe.config.disk_reads import read_small_file
 from dropscribe.config.field_types import parse_secret
-from dropscribe.config.provider import PROVIDER_TYPES
 from dropscribe.config.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.config.provider import ProviderFacts
     from dropscribe.config.yaml.document import Document
     from dropscribe.config.yaml.document import Path as KeyPath
 
@@ -52,7 +52,7 @@ class Surroundings:
 
 
 def find_api_key(
-    kind: str, url: str | None, path: KeyPath, document: Document, around: Surroundings
+    facts: ProviderFacts, url: str | None, path: KeyPath, document: Document, around: Surroundings
 ) -> Secret | None:
     """The key of a provider for which the file gives none; its absence is reported where one is needed.
 
@@ -60,12 +60,11 @@ def find_api_key(
     else from the vendor's usual environment variable, and from that only for the vendor's own domain: a key
     is not shown to another server.
     """
-    facts = PROVIDER_TYPES[kind]
     where = Path(around.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
     if os.path.lexists(where):
         return _from_file(where, f"credential {where.name}", (*path, "api_key_credential"), document)
     host = facts.key_domain if url is None else urlsplit(url).hostname or ""
-    is_vendor = f".{host}".endswith(f".{facts.key_domain}")
+    is_vendor = bool(facts.key_domain) and f".{host}".endswith(f".{facts.key_domain}")
     written = around.environ.get(facts.key_variable)
     if written and is_vendor:
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config import field_types as t
 from dropscribe.config.keys import key
+from dropscribe.config.presets import PRESETS
 from dropscribe.core.limits import Budget, Limit
 from dropscribe.core.params import FIXED_PARAMS
 
@@ -206,8 +207,8 @@ class ProviderConfig:
         t.NAME, "The region of the resource.", default=None, example="westeurope", is_special=True
     )
     preset: str | None = key(
-        t.NAME,
-        "A known service with this interface; sets `url` and its limits.",
+        t.one_of(*PRESETS),
+        "A known service with this interface; sets `url`, the key's variable, the model and limits.",
         default=None,
         example="groq",
         is_special=True,

@@ -2,6 +2,7 @@
 
 import json
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -175,3 +176,12 @@ def test_any_transcript_fits_the_schema_and_renders(transcript):
     _schema("transcript").validate(document)
     for render in RENDERERS.values():
         assert render(document) == render(json.loads(json.dumps(document)))
+
+
+def test_the_docs_name_every_key():
+    """docs/transcript.md has a row for each key of a transcript."""
+    page = (Path(__file__).parents[2] / "docs/transcript.md").read_text()
+    document = transcript_document(Transcript(""), facts())
+    assert [key for key in document if f"| `{key}` |" not in page] == []
+    nested = [key for part in ("source", "provider", "job") for key in document[part]]
+    assert [key for key in nested if f"`{key}`" not in page] == []

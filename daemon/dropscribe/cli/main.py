@@ -159,6 +159,10 @@ def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", metavar="DIR", help="write into DIR, not to standard output")
 
 
+def _schema_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--transcript", action="store_true", help="that of a transcript's JSON instead")
+
+
 def _init_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("directory", nargs="?", default=".", metavar="DIR", help="default: here")
 
@@ -179,7 +183,7 @@ _ARGUMENTS = {
     "forget": _forget_arguments,
     "transcribe": _transcribe_arguments,
     "init": _init_arguments,
-    "schema": _no_arguments,
+    "schema": _schema_arguments,
 }
 
 

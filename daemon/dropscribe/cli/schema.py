@@ -1,9 +1,10 @@
-"""``dropscribe schema``: the config's JSON Schema."""
+"""``dropscribe schema``: the JSON Schema of the config, or of what is written."""
 
 from __future__ import annotations
 
 import json
 import sys
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     import argparse
 
 
-def execute(_options: argparse.Namespace) -> int:
+def execute(options: argparse.Namespace) -> int:
     """To standard output."""
-    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
+    if options.transcript:
+        schema = files("dropscribe.transcripts") / "schema" / "transcript.schema.json"
+        sys.stdout.write(schema.read_text("utf-8"))
+    else:
+        sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
     return exit_codes.OK

@@ -172,7 +172,7 @@ class FolderRule:
     )
     template: Path | None = key(
         t.PATH,
-        "A Jinja2 template for one more text output, such as `minutes.txt.j2`.",
+        "A Jinja2 template for one more text output: `minutes.txt.j2` makes `NAME.minutes.txt`.",
         default=None,
         example="minutes.txt.j2",
     )

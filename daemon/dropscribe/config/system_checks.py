@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dropscribe.config.templates import problem_of
 from dropscribe.core.errors import Problem
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def _looks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, st
             hint = "name a directory with a model in CTranslate2's format"
             yield f"providers.{name}.model", f"{model} holds no model.bin", hint
     for name, rule in config.folders.items():
-        if rule.template is not None and not os.access(rule.template, os.R_OK):
-            yield f"folders.{name}.template", f"{rule.template} cannot be read", ""
+        if rule.template is not None and (problem := problem_of(rule.template)):
+            yield f"folders.{name}.template", *problem
 
 
 def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -13,6 +13,9 @@ from dropscribe.core.model import Group
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+TEMPLATE = "template:"
+"""Before the ending of an output's name, the format of an output by a template."""
+
 _LINEAR_NUMBERS = 16
 """The lowest free number is looked for this far; beyond, the search doubles (a recorder that uses one
 name for years must not pay for each earlier recording)."""
@@ -38,7 +41,7 @@ def number_group(
     Args:
         root: Absolute path of ``done`` or ``failed``.
         path: The audio's path relative to its inbox; its folders are kept.
-        formats: Sidecars to name, in writing order: json, txt, srt, vtt, error.
+        formats: Sidecars to name, in writing order: json, txt, srt, vtt, md, error, "template:minutes.txt".
         sidecar_name: "stem" (call.json; an audio file with a sidecar's suffix gets "full") or "full"
             (call.wav.json).
         number: 1-based; from 2 on it is part of every name.
@@ -90,7 +93,9 @@ def free_name(name: bytes, is_free: Callable[[bytes], bool]) -> bytes:
 
 
 def _ending(form: str) -> bytes:
-    return b".error.json" if form == "error" else b"." + form.encode()
+    if form == "error":
+        return b".error.json"
+    return b"." + form.removeprefix(TEMPLATE).encode("utf-8", "surrogateescape")
 
 
 def _cut(stem: bytes, limit_bytes: int) -> bytes:

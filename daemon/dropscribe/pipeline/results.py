@@ -11,11 +11,15 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
+from dropscribe.config.templates import template_output
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import Attempt, StoredResult
-from dropscribe.core.naming import number_group
+from dropscribe.core.naming import TEMPLATE, number_group
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.pipeline.templates import TemplateFailed, render_by_template
 from dropscribe.providers.params import effective_params
 from dropscribe.publish.free_names import find_free_names
 from dropscribe.transcripts.document import (
@@ -30,6 +34,7 @@ from dropscribe.transcripts.render import RENDERERS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
     from dropscribe.config.model import FolderRule
     from dropscribe.core.bookings import Booking
@@ -38,6 +43,8 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.queue.engine import Engine
     from dropscribe.transcripts.model import Transcript
+
+log = structlog.get_logger()
 
 Refusals = Sequence[tuple[str, str]]
 """(provider, code) of those who refused a file before, in order."""
@@ -48,6 +55,7 @@ INLINE_WORDS = 5000
 SHORTEST_NAME_MAX_BYTES = 143
 """The longest name that every file system here takes (eCryptfs has the least)."""
 
+TEMPLATE_FAILED = "template_failed"
 LAYOUT = "layout"
 """Key of a stored document that no sidecar has: its layout, where it is not the default one."""
 
@@ -146,6 +154,9 @@ class Results:
         rejected = is_error(document)
         rule = runtime.rule(job.folder)
         forms, layout = (("error",), DEFAULT_LAYOUT) if rejected else (rule.outputs, layout_of(rule))
+        if rule.template is not None and not rejected:
+            document, texts = await self._by_template(rule.template, job, document)
+            forms, layout = (*forms, *texts), replace(layout, texts=texts)
         packed, rendered = await self._rendered(document, forms, layout)
         refused: set[int] = set()
         while True:
@@ -174,6 +185,22 @@ class Results:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         except Exception as error:
             raise RenderError(type(error).__name__) from error
+
+    async def _by_template(
+        self, template: Path, job: Job, document: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], dict[str, str]]:
+        """(document, text by format): where the template fails, a warning in the document and no text."""
+        document = {
+            **document,
+            "warnings": [word for word in document["warnings"] if word != TEMPLATE_FAILED],
+        }
+        call = partial(render_by_template, template, document)
+        try:
+            text = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except TemplateFailed as error:
+            log.warning("template.failed", folder=job.folder, path=job.path, reason=str(error))
+            return {**document, "warnings": [*document["warnings"], TEMPLATE_FAILED]}, {}
+        return document, {TEMPLATE + template_output(template): text}
 
     async def _free_names(
         self, job: Job, rule: FolderRule, forms: tuple[str, ...], refused: Collection[int], *, rejected: bool
@@ -264,8 +291,14 @@ def render(
     document: Mapping[str, Any], formats: Collection[str], layout: Layout = DEFAULT_LAYOUT
 ) -> dict[str, bytes]:
     """Form → content, in writing order; forms with nothing to show (no times) are left out."""
-    rendered = {form: RENDERERS[form](document, layout) for form in formats}
+    rendered = {form: _rendered_form(form, document, layout) for form in formats}
     return {form: content for form, content in rendered.items() if content is not None}
+
+
+def _rendered_form(form: str, document: Mapping[str, Any], layout: Layout) -> bytes | None:
+    if form in layout.texts:
+        return layout.texts[form].encode("utf-8", "replace")
+    return RENDERERS[form](document, layout)
 
 
 def _packed_and_rendered(

@@ -1,0 +1,56 @@
+"""A rule's template file: where it is, and the name of the output that it makes."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHIPPED = ("minutes.txt.j2", "notes.md.j2", "plain.txt.j2")
+"""Used where no file of such a name is beside the config."""
+
+LARGEST_BYTES = 256 * 1024
+_SUFFIXES = (".j2", ".jinja", ".jinja2")
+_PLAIN_OUTPUTS = frozenset({"json", "txt", "srt", "vtt", "md", "error.json"})
+
+
+def read_template(path: Path) -> str:
+    """The template's text.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not UTF-8, or too large.
+    """
+    if path.name in SHIPPED and not path.exists():
+        return (files("dropscribe") / "templates" / path.name).read_text("utf-8")
+    with path.open("rb") as file:
+        text = file.read(LARGEST_BYTES + 1)
+    if len(text) > LARGEST_BYTES:
+        raise ValueError(f"it is larger than {LARGEST_BYTES} bytes")
+    return text.decode()
+
+
+def template_output(path: Path) -> str:
+    """The ending of the output's name after the audio's stem: ``minutes.txt`` for ``minutes.txt.j2``."""
+    suffix = next((suffix for suffix in _SUFFIXES if path.name.endswith(suffix)), "")
+    return path.name.removesuffix(suffix)
+
+
+def problem_of(path: Path) -> tuple[str, str] | None:
+    """(message, hint) of what is wrong with a template; None where nothing is."""
+    from jinja2 import TemplateSyntaxError  # noqa: PLC0415  # for rules with a template alone
+    from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
+
+    if template_output(path) in _PLAIN_OUTPUTS or not template_output(path).strip("."):
+        return f"{path.name} would give the name of another output", "name it such as minutes.txt.j2"
+    try:
+        SandboxedEnvironment(autoescape=False).parse(read_template(path))
+    except TemplateSyntaxError as error:
+        return f"{path}, line {error.lineno}: {error.message}", ""
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}", ""
+    except ValueError as error:
+        return f"{path} cannot be read: {error}", ""
+    return None

@@ -1,0 +1,127 @@
+"""Outputs by a template: what it sees, what bounds it, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dropscribe.config.templates import SHIPPED, problem_of
+from dropscribe.pipeline.templates import TemplateFailed, render_by_template
+from dropscribe.transcripts.document import transcript_document
+from dropscribe.transcripts.model import Segment, Transcript
+from support.house import House, make_config, read_json, tree
+from support.transcripts import facts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CALL = transcript_document(
+    Transcript(
+        "Hello. Fine.",
+        duration=61.0,
+        segments=(Segment("Hello.", 0.0, 1.0, "speaker_0"), Segment("Fine.", 60.0, 61.0, "speaker_1")),
+        warnings=("missing_audio",),
+        raw={"secret of the provider": 1},
+    ),
+    facts(speaker_names={"speaker_0": "Ann"}),
+)
+
+
+def written(folder: Path, text: str, name: str = "own.txt.j2") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_templates_show_the_transcript(tmp_path, name):
+    """Each of them is found without a file beside the config, and shows every paragraph."""
+    assert problem_of(tmp_path / name) is None
+    text = render_by_template(tmp_path / name, CALL)
+    assert "Hello." in text
+    assert "Fine." in text
+    assert ("Ann" in text) == (name != "plain.txt.j2")
+
+
+def test_a_template_of_ones_own(tmp_path):
+    """The transcript, its paragraphs, title and warnings, and the two filters."""
+    template = written(
+        tmp_path,
+        "{{ title }} {{ transcript.duration | clock }} {{ '#x' | markdown }}\n"
+        "{% for p in paragraphs %}{{ p.speaker }}={{ p.text }};{% endfor %}{{ warnings[0] }}",
+    )
+    assert render_by_template(template, CALL) == (
+        "call 1:01 \\#x\nAnn=Hello.;speaker_1=Fine.;Parts of the recording are missing in this transcript.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ transcript.raw }}",
+        "{% include '/etc/passwd' %}",
+        "{{ transcript.__class__.__mro__ }}",
+        "{{ ''.__class__.__base__.__subclasses__() }}",
+        "{{ transcript.update({}) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ 'a' * 10000000000 }}",
+        "{% for n in range(90000) %}{{ 'a' * 10000 }}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ no_such_name }}",
+        "{% broken",
+    ],
+)
+def test_a_template_sees_nothing_else_and_is_bounded(tmp_path, text):
+    """Files, classes, the provider's answer, endless output and memory: refused, with a reason."""
+    with pytest.raises(TemplateFailed) as failed:
+        render_by_template(written(tmp_path, text), CALL)
+    assert str(failed.value)
+    assert "Traceback" not in str(failed.value)
+
+
+@pytest.mark.slow
+def test_an_endless_loop_is_ended(tmp_path):
+    """Loops within loops end with the time that the system gives the process."""
+    loops = "".join(f"{{% for n{n} in range(90000) %}}" for n in range(4)) + "{% endfor %}" * 4
+    with pytest.raises(TemplateFailed, match="too much work|not rendered within"):
+        render_by_template(written(tmp_path, loops), CALL)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        ("own.txt.j2", "ok\n{% for x %}", "line 2"),
+        ("json.j2", "ok", "another output"),
+        ("md", "ok", "another output"),
+        ("own.txt.j2", "", None),
+    ],
+)
+def test_check_sees_what_is_wrong_with_a_template(tmp_path, name, text, part):
+    """`check` names the line of a mistake, and refuses the names of other outputs."""
+    problem = problem_of(written(tmp_path, text, name))
+    assert (problem is None) if part is None else (part in problem[0])
+
+
+async def test_a_rule_with_a_template_gets_one_more_file(tmp_path):
+    """It stands beside the others, under the audio's stem and the template's name."""
+    config = make_config(tmp_path, template=written(tmp_path, "{{ transcript.text }}!", "own.txt.j2"))
+    async with House(config) as house:
+        await house.drop("call.wav")
+        await house.rest()
+
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt", "call.own.txt"}
+    text = read_json(tmp_path / "done/call.json")["text"]
+    assert (tmp_path / "done/call.own.txt").read_text() == f"{text}!\n"
+
+
+async def test_a_template_that_fails_costs_no_transcript(tmp_path):
+    """The file is done without that output, and its transcript says so."""
+    config = make_config(tmp_path, template=written(tmp_path, "{{ no_such_name }}"))
+    async with House(config) as house:
+        await house.drop("call.wav")
+        await house.rest()
+
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+    assert json.loads((tmp_path / "done/call.json").read_text())["warnings"] == ["template_failed"]

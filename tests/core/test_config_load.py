@@ -10,6 +10,7 @@ import pytest
 
 import dropscribe.config.build as build_module
 import dropscribe.config.params as params_module
+from dropscribe.config.install_hints import install_hint
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -274,7 +275,7 @@ def test_the_engine_that_is_not_installed_is_named(monkeypatch):
     with pytest.raises(ConfigError) as refused:
         config_of(LOCAL + "  a: {inbox: in, provider: p}\n")
     (problem,) = refused.value.problems
-    assert (problem.path, problem.hint) == ("providers.p.type", "pip install 'dropscribe[local]'")
+    assert (problem.path, problem.hint) == ("providers.p.type", install_hint("local"))
 
 
 def test_nobody_to_transcribe_is_an_error_and_no_folder_a_warning():

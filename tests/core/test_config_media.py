@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import dropscribe.config.build as build_module
+from dropscribe.config.install_hints import install_hint
 from dropscribe.config.load import parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -99,5 +100,5 @@ def test_without_the_extra_the_config_says_what_to_install(monkeypatch, key, val
     monkeypatch.setattr(build_module, "has_media", lambda: False)
     problem = problem_of(f"{key}: {value}")
     assert problem.path == f"folders.f.{key}"
-    assert problem.hint == "pip install 'dropscribe[media]'"
+    assert problem.hint == install_hint("media")
     assert parsed()[0].folders["f"].prepare == "never"

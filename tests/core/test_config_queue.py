@@ -13,6 +13,7 @@ import dropscribe.config.queue as queue_module
 from dropscribe.cli.main import main
 from dropscribe.config.diff import diff_configs
 from dropscribe.config.errors import format_problem
+from dropscribe.config.install_hints import install_hint
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -155,7 +156,7 @@ def test_an_extra_that_is_not_installed_is_named(monkeypatch):
     assert said_of(WHOLE) == [("queue.type", "PostgreSQL needs procrastinate and psycopg")]
     with pytest.raises(ConfigError) as caught:
         parsed(WHOLE)
-    assert caught.value.problems[0].hint == "pip install 'dropscribe[cluster]'"
+    assert caught.value.problems[0].hint == install_hint("cluster")
     assert parsed("type: embedded")[0].queue is None
 
 

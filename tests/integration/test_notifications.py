@@ -22,6 +22,7 @@ import dropscribe.config.services as config_module
 from dropscribe.app.observability import _build_notifications
 from dropscribe.app.reporter import Reporter
 from dropscribe.config.errors import format_problem
+from dropscribe.config.install_hints import install_hint
 from dropscribe.config.load import parse_config
 from dropscribe.core.budget import Account
 from dropscribe.core.errors import ConfigError
@@ -442,7 +443,7 @@ def test_urls_without_the_library_are_refused(tmp_path, monkeypatch):
     """The message says which extra is missing."""
     monkeypatch.setattr(config_module, "has_apprise", lambda: False)
     (problem,) = problems_of(BASE + "  urls: ['json://localhost/CANARY']\n", tmp_path)
-    assert "dropscribe[notify]" in problem.hint
+    assert problem.hint == install_hint("notify")
     assert "CANARY" not in format_problem(problem)
 
 

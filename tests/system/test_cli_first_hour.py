@@ -10,6 +10,7 @@ import pytest
 
 from dropscribe.cli import init
 from dropscribe.cli.main import main
+from dropscribe.config.install_hints import install_hint
 from support.scene import CONFIG, Scene
 
 COMMANDS = ("check", "plan", "status", "why", "retry", "transcribe")
@@ -154,7 +155,17 @@ def test_init_without_the_engine_names_the_command(tmp_path, monkeypatch, capsys
     """The one thing that is missing is named."""
     monkeypatch.setattr(init, "has_local_engine", lambda: False)
     assert main(["init", str(tmp_path)]) == 0
-    assert "pip install 'dropscribe[local]'" in capsys.readouterr().out
+    assert install_hint("local") in capsys.readouterr().out
+
+
+def test_init_in_an_image_without_the_engine_names_an_online_provider(tmp_path, monkeypatch, capsys):
+    """Nothing can be installed into an image: the new config needs a key, and no engine."""
+    monkeypatch.setenv("DROPSCRIBE_CONTAINER", "1")
+    monkeypatch.setattr(init, "has_local_engine", lambda: False)
+    assert main(["init", str(tmp_path)]) == 0
+    assert "SMALLEST_API_KEY" in capsys.readouterr().out
+    monkeypatch.setenv("SMALLEST_API_KEY", "key-for-a-test")
+    assert main(["check", "-c", str(tmp_path / "dropscribe.yaml")]) == 0
 
 
 def test_init_where_nothing_may_be_written(tmp_path, capsys):

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 from dropscribe.cli import exit_codes
 from dropscribe.config.build import has_local_engine
 from dropscribe.config.describe.example import example_text
+from dropscribe.config.install_hints import can_install, install_hint
 from dropscribe.config.load import load_config
+from dropscribe.config.provider import PROVIDER_TYPES
 from dropscribe.reports.wording import printable
 
 if TYPE_CHECKING:
     import argparse
 
 CONFIG_NAME = "dropscribe.yaml"
-INSTALL_LOCAL = "pip install 'dropscribe[local]'"
+_ONLINE_PROVIDER = "pulse"
+"""In the new config of an installation that neither has the embedded engine nor can get it by pip."""
 _EXAMPLE_FOLDERS = ("inbox", "done", "failed")
 
 
@@ -30,7 +33,8 @@ def execute(options: argparse.Namespace) -> int:
     directory = Path(options.directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / CONFIG_NAME
-    is_new = _write_new(path, example_text())
+    provider = "local" if has_local_engine() or can_install() else _ONLINE_PROVIDER
+    is_new = _write_new(path, example_text(provider))
     _tell(f"wrote {path}" if is_new else f"{path} is there already, and stays as it is")
     for folder in _wanted_folders(path, is_new=is_new):
         if not folder.is_dir():
@@ -70,10 +74,20 @@ def _wanted_folders(path: Path, *, is_new: bool) -> list[Path]:
 def _next_words(path: Path, *, is_new: bool) -> str:
     lines = []
     if is_new and not has_local_engine():
-        lines += [
-            "\nThe config uses the embedded engine, which is not installed yet:",
-            f"  {INSTALL_LOCAL}",
-            "or name another provider in the config.",
-        ]
+        lines += _words_without_engine()
     option = "" if path.parent.resolve() == Path.cwd() else f" -c {shlex.quote(str(path))}"
     return "\n".join([*lines, "\nNext:", f"  dropscribe check{option}", f"  dropscribe run{option}"])
+
+
+def _words_without_engine() -> list[str]:
+    if can_install():
+        return [
+            "\nThe config uses the embedded engine, which is not installed yet:",
+            f"  {install_hint('local')}",
+            "or name another provider in the config.",
+        ]
+    variable = PROVIDER_TYPES[_ONLINE_PROVIDER].key_variable
+    return [
+        f"\nThe config names the provider {_ONLINE_PROVIDER}, whose key it takes from {variable}.",
+        f"The embedded engine is not here: {install_hint('local')}",
+    ]

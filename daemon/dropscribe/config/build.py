@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from dropscribe.config import params
 from dropscribe.config.credentials import find_api_key
 from dropscribe.config.errors import did_you_mean
+from dropscribe.config.install_hints import install_hint
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.presets import PRESETS
@@ -159,7 +160,7 @@ class _Builder:
 
     def _check_local(self, path: KeyPath, written: Mapping[str, Any], model: str) -> None:
         if not has_local_engine():
-            hint = "pip install 'dropscribe[local]'"
+            hint = install_hint("local")
             self.reader.document.report((*path, "type"), "the embedded engine is not installed", hint)
         if "/" not in model and model not in {"auto", *WHISPER_MODELS}:
             hint = did_you_mean(model, WHISPER_MODELS)
@@ -186,7 +187,7 @@ class _Builder:
         plain = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}
         for name, value in plain.items():
             if values.get(name, value) != value and not has_media():
-                hint = "pip install 'dropscribe[media]'"
+                hint = install_hint("media")
                 self.reader.document.report(
                     (*path, name), f"'{name}' needs PyAV, which is not installed", hint
                 )

@@ -143,12 +143,12 @@ class FolderRule:
     prepare: Literal["never", "when_needed", "always"] = key(
         t.one_of("never", "when_needed", "always"),
         "Whether recordings are sent as small mono files: `when_needed` for max_upload, max_duration or the "
-        "provider's formats; `always` saves the uplink. Needs `dropscribe[media]`.",
+        "provider's formats; `always` saves the uplink. Needs the extra `media`.",
         default="never",
     )
     silence: Literal["send", "skip"] = key(
         t.one_of("send", "skip"),
-        "With `skip`, a recording without any sound is done without being sent. Needs `dropscribe[media]`.",
+        "With `skip`, a recording without any sound is done without being sent. Needs the extra `media`.",
         default="send",
     )
     silence_threshold_dbfs: float = key(
@@ -157,12 +157,12 @@ class FolderRule:
     channels: Literal["mix", "split"] = key(
         t.one_of("mix", "split"),
         "With `split`, the two channels of a stereo call are transcribed as two speakers, and both are paid "
-        "for. Needs `dropscribe[media]`.",
+        "for. Needs the extra `media`.",
         default="mix",
     )
     tracks: Literal["default", "all"] = key(
         t.one_of("default", "all"),
-        "The audio tracks that are transcribed: the `default` one, or `all`. Needs `dropscribe[media]`.",
+        "The audio tracks that are transcribed: the `default` one, or `all`. Needs the extra `media`.",
         default="default",
     )
     outputs: tuple[str, ...] = key(

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config import field_types as t
+from dropscribe.config.install_hints import install_hint
 from dropscribe.config.keys import key
 from dropscribe.config.reading import MISSING
 from dropscribe.config.secret import Secret
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _PATH = ("queue",)
 _PACKAGES = ("procrastinate", "psycopg", "psycopg_pool")
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
-_NOT_INSTALLED = ("PostgreSQL needs procrastinate and psycopg", "pip install 'dropscribe[cluster]'")
+_NOT_INSTALLED = "PostgreSQL needs procrastinate and psycopg"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class QueueConfig:
     type: Literal["postgres"] = key(
         t.one_of("embedded", "postgres"),
         "`embedded`: in the state directory, for this machine alone; `postgres`: shared by several machines, "
-        "needs `dropscribe[cluster]`. Changed by a restart, not by a reload.",
+        "needs the extra `cluster`. Changed by a restart, not by a reload.",
         example="postgres",
     )
     dsn: Secret = key(  # type: ignore[assignment] # its absence is reported where the section is made
@@ -113,7 +114,7 @@ def make_queue(reader: Reader, path: KeyPath, data: Any) -> Any:
             document.report((*path, name), "has no effect with type: embedded", on_key=True, warning=True)
         return MISSING
     if not has_cluster():
-        document.report((*path, "type"), *_NOT_INSTALLED)
+        document.report((*path, "type"), _NOT_INSTALLED, install_hint("cluster"))
     dsn: Secret | None = values.get("dsn")
     if dsn is None and not document.has_problem_below(path):
         document.report(path, "there is no dsn", "write dsn: ${NAME}, or dsn_file: PATH", on_key=True)
@@ -165,7 +166,7 @@ def _check_dsn(dsn: Secret, path: KeyPath, document: Document, around: Surroundi
         import psycopg  # noqa: PLC0415 - the extra `cluster`, loaded only where it is asked for
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - as above
     except ImportError:
-        document.report((*_PATH, "type"), *_NOT_INSTALLED)
+        document.report((*_PATH, "type"), _NOT_INSTALLED, install_hint("cluster"))
         return None
     try:
         parts = conninfo_to_dict(dsn.reveal())

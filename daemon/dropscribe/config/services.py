@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from dropscribe.config import field_types as t
 from dropscribe.config.credentials import with_origin
+from dropscribe.config.install_hints import install_hint
 from dropscribe.config.keys import key
 from dropscribe.config.quantities import parse_listen
 from dropscribe.config.reading import MISSING
@@ -167,7 +168,7 @@ class NotifyConfig:
 
     urls: tuple[Secret, ...] = key(
         t.SECRET_URLS,
-        "People, by the apprise library (`dropscribe[notify]`): `mailto://…`, `ntfy://…`, …",
+        "People, by the apprise library (the extra `notify`): `mailto://…`, `ntfy://…`, …",
         default=(),
         example="[]",
     )
@@ -282,8 +283,7 @@ def _checked_urls(
 ) -> tuple[Secret, ...]:
     document = reader.document
     if urls and not has_apprise():
-        hint = "pip install 'dropscribe[notify]'"
-        document.report(path, "the apprise library is not installed", hint, on_key=True)
+        document.report(path, "the apprise library is not installed", install_hint("notify"), on_key=True)
         return ()
     is_list = isinstance(written, list)
     places: list[KeyPath] = [(*path, index) if is_list else path for index in range(len(urls))]

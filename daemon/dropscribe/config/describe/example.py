@@ -19,14 +19,19 @@ _HEAD = """\
 # Relative paths begin at this file's folder. Durations: 500ms 30s 5m 2h 3d, or seconds. Sizes: 25MB 25MiB.
 # ${NAME} is an environment variable, ${NAME:-default} gives a default. 'dropscribe check' names mistakes.
 """
+_HEAD_WITHOUT_ENGINE = (
+    "Valid as it stands: the embedded engine transcribes what is dropped into inbox/.",
+    "It needs the provider's key; then what is dropped into inbox/ is transcribed.",
+)
 _UNITS = {"duration": ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")), "size": ((10**6, "MB"),)}
 _WIDTH = 110
 _COMMENT_COLUMN = 34
 
 
-def example_text() -> str:
-    """The whole text."""
-    return "\n".join([_HEAD, *_lines()]) + "\n"
+def example_text(provider: str = "local") -> str:
+    """The whole text; of the providers the one of type *provider* is not commented out."""
+    head = _HEAD if provider == "local" else _HEAD.replace(*_HEAD_WITHOUT_ENGINE)
+    return "\n".join([head, *_lines(provider)]) + "\n"
 
 
 def written_value(value: Any, word: str = "") -> str:
@@ -45,16 +50,17 @@ def written_value(value: Any, word: str = "") -> str:
     return f"{value:g}{unit}" if isinstance(value, float) else str(value)
 
 
-def _lines() -> Iterator[str]:
+def _lines(provider: str) -> Iterator[str]:
     top = keys_of(Config)
     yield _line("", "state_dir: state", top["state_dir"].description)
     yield from ("", "providers:")
-    for number, kind in enumerate(["local", *(kind for kind in PROVIDER_TYPES if kind != "local")]):
+    for number, kind in enumerate([provider, *(kind for kind in PROVIDER_TYPES if kind != provider)]):
         yield from _provider(kind, is_first=number == 0)
     yield from ("", "folders:", _line("  ", "recordings:", "A folder rule, with a name of your own."))
     active = ("inbox", "done", "failed", "provider")
     for name, about in keys_of(FolderRule).items():
-        yield from _key(name, about, "    " if name in active else "    # ")
+        known = dataclasses.replace(about, example=provider) if name == "provider" else about
+        yield from _key(name, known, "    " if name in active else "    # ")
     yield ""
     for name, about in top.items():
         if name in {"state_dir", "providers", "folders"}:
@@ -65,7 +71,7 @@ def _lines() -> Iterator[str]:
 
 
 def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
-    """The embedded engine is on; of the others only the first shows the keys that all have."""
+    """The first is on; of the online providers only pulse shows the keys that all have."""
     mark = "    " if is_first else "  #   "
     yield _line(mark[:-2], f"{kind}:", "A provider, with a name of your own.")
     yield _line(mark, f"type: {kind}", PROVIDER_TYPES[kind].words)

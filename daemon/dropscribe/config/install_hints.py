@@ -1,0 +1,92 @@
+"""The command that installs an optional part of dropscribe, worded for this installation.
+
+The package index has no project of this name, so ``pip install dropscribe[EXTRA]`` would not work. The hint
+names the libraries of the extra instead, as the installed package's metadata lists them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from importlib import metadata, util
+
+IMAGE = "ghcr.io/OWNER/dropscribe"
+"""The published images; OWNER is whose repository published them."""
+
+CONTAINER_SIGN = "DROPSCRIBE_CONTAINER"
+"""The environment variable that is set in dropscribe's own container image."""
+
+_DEBIAN_FOLDER = "/usr/lib/python3/dist-packages/"
+_DEBIAN_PACKAGES = {
+    "media": "python3-av python3-numpy",
+    "notify": "apprise",
+    "socks": "python3-socksio",
+    "systemd": "python3-systemd",
+}
+
+
+def install_hint(extra: str) -> str:
+    """The command, or the next best advice, that brings *extra* to the running dropscribe."""
+    if is_in_container():
+        if extra in {"local", "local-multilingual"}:
+            return f"use the image with the engine: {IMAGE}:latest-engine"
+        return f"use an image with this extra: docker build --build-arg EXTRAS={extra} …"
+    if is_debian_package():
+        if packages := _DEBIAN_PACKAGES.get(extra):
+            return f"apt install {packages}"
+        return (
+            "the Debian package comes without this part: install dropscribe into a virtual environment "
+            '(README.md, "Run it as a service")'
+        )
+    return f"{_pip_install()} {_requirements(extra)}"
+
+
+def can_install() -> bool:
+    """Whether an extra can be added to this installation by pip."""
+    return not (is_in_container() or is_debian_package())
+
+
+def is_in_container() -> bool:
+    """Whether this process runs in dropscribe's own container image."""
+    return bool(os.environ.get(CONTAINER_SIGN))
+
+
+def is_debian_package() -> bool:
+    """Whether dropscribe runs from its Debian package."""
+    return __file__.startswith(_DEBIAN_FOLDER)
+
+
+def _pip_install() -> str:
+    """Pip of the interpreter that runs this; uv's where the virtual environment has none."""
+    python = shlex.quote(sys.executable or "python3")
+    return f"{python} -m pip install" if util.find_spec("pip") else f"uv pip install --python {python}"
+
+
+def _requirements(extra: str) -> str:
+    """The extra's requirements, quoted for a shell; ``'.[EXTRA]'`` in a clone that is not installed."""
+    try:
+        lines = metadata.requires("dropscribe") or []
+    except metadata.PackageNotFoundError:
+        lines = []
+    names = _names_of(extra, lines)
+    return " ".join(map(_quoted, names)) if names else f"'.[{extra}]'"
+
+
+def _names_of(extra: str, lines: list[str]) -> list[str]:
+    """Requirements of *extra* without their markers; an extra that names another one includes that one's."""
+    found: list[str] = []
+    for line in lines:
+        requirement, _, marker = line.partition(";")
+        if not re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", marker):
+            continue
+        if inner := re.fullmatch(r"dropscribe\[([\w-]+)\]", requirement.strip()):
+            found += _names_of(inner[1], lines)
+        else:
+            found.append(requirement.strip())
+    return found
+
+
+def _quoted(requirement: str) -> str:
+    return f"'{requirement}'" if re.search(r"[<>\[ ]", requirement) else shlex.quote(requirement)

@@ -38,6 +38,7 @@ put 644 config.example.yaml $documents/examples/config.yaml
 for file in systemd/dropscribe.service.d/*.example; do
     put 644 "$file" "$documents/examples/dropscribe.service.d/$(basename "$file")"
 done
+put 644 systemd/dropscribe.container $documents/examples/dropscribe.container
 for file in README.md SECURITY.md $(find docs -name '*.md'); do
     put 644 "$file" "$documents/$file"
 done
@@ -47,7 +48,7 @@ if "${PYTHON:-python3}" packaging/make_docs.py "$root/usr/share" >/dev/null 2>&1
     rm -r "$root/usr/share/zsh/site-functions" # Debian's zsh looks in vendor-completions
     find "$root/usr/share/man" -type f -exec gzip -9n {} +
 else
-    echo "no man pages, no completion: ${PYTHON:-python3} lacks PyYAML" >&2
+    echo "no man pages, no completion: ${PYTHON:-python3} cannot load dropscribe" >&2
 fi
 find "$root/usr" -type d -exec chmod 755 {} + -o -type f ! -perm 755 -exec chmod 644 {} +
 

@@ -3,7 +3,6 @@
 # ruff: noqa: INP001  # a script, no package
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-
-REPRODUCIBLE_AT = "1580601600"
-"""hatchling's own date for files in wheels; the man pages' heads then show it too."""
 
 
 class DocsHook(BuildHookInterface[Any]):
@@ -25,9 +21,8 @@ class DocsHook(BuildHookInterface[Any]):
             return
         self._made = tempfile.TemporaryDirectory(prefix="dropscribe-docs-")
         share = Path(self._made.name)
-        environment = {"SOURCE_DATE_EPOCH": REPRODUCIBLE_AT, **os.environ}
         command = [sys.executable, str(Path(self.root, "packaging", "make_docs.py")), str(share)]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
         for page in share.rglob("*"):
             # Debian's folder for zsh is for the Debian package alone.
             if page.is_file() and "vendor-completions" not in page.parts:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 SOURCE = Path(__file__).resolve().parents[1] / "daemon"
+CHANGELOG = SOURCE.parent / "CHANGELOG.md"
 sys.path.insert(0, str(SOURCE))
 
 from dropscribe import __version__  # noqa: E402  # found through the path above
@@ -83,8 +84,16 @@ def render_man(parser: argparse.ArgumentParser) -> str:
 
 
 def _title(name: str, section: int) -> str:
-    day = time.strftime("%Y-%m-%d", time.gmtime(float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
-    return f'.TH {name} {section} {day} "dropscribe {__version__}" "dropscribe"'
+    return f'.TH {name} {section} "{release_day()}" "dropscribe {__version__}" "dropscribe"'
+
+
+def release_day(changelog: str | None = None) -> str:
+    """The day of this version's release by the changelog; before that, of SOURCE_DATE_EPOCH if it is set."""
+    text = CHANGELOG.read_text("utf-8") if changelog is None else changelog
+    if match := re.search(rf"^## \[{re.escape(__version__)}\] - (\S+)$", text, re.MULTILINE):
+        return match[1]
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return time.strftime("%Y-%m-%d", time.gmtime(float(epoch))) if epoch else "unreleased"
 
 
 def _man_lines(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -1,14 +1,17 @@
-"""compose.yaml and its config: what they promise about secrets, ports and what nodes share."""
+"""compose files, container recipe and Podman unit: secrets, ports, shared folders, images and extras."""
 
 from __future__ import annotations
 
 import re
+import tomllib
+import zoneinfo
 from pathlib import Path
 
 import pytest
 import yaml
 
 import dropscribe.config.build as build_module
+from dropscribe.config.install_hints import IMAGE
 from dropscribe.config.load import parse_config
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +64,81 @@ def test_nodes_wait_for_a_database_that_is_ready():
     """Every service has a health check; nodes start after the database's says well."""
     assert all("healthcheck" in service for service in COMPOSE["services"].values())
     assert all(node["depends_on"]["postgres"]["condition"] == "service_healthy" for node in NODES)
+
+
+EXAMPLE = yaml.safe_load((ROOT / "compose.example.yaml").read_text("utf-8"))["services"]["dropscribe"]
+RELEASE = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))["jobs"]["image"]
+IMAGES = RELEASE["strategy"]["matrix"]["include"]
+CONTAINERFILE = (ROOT / "Containerfile").read_text("utf-8")
+
+
+def podman_unit() -> dict[str, dict[str, list[str]]]:
+    """Section → key → its values, of the unit for Podman."""
+    found: dict[str, dict[str, list[str]]] = {}
+    section = ""
+    for line in (ROOT / "systemd/dropscribe.container").read_text("utf-8").splitlines():
+        if match := re.fullmatch(r"\[(\w+)\]", line):
+            section = match[1]
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault(section, {}).setdefault(key, []).append(value)
+    return found
+
+
+def extras_of(text: str) -> list[str]:
+    """The extras of a build argument, as the recipe reads them."""
+    return text.split(",") if text else []
+
+
+def test_every_extra_that_an_image_is_built_with_has_a_lock():
+    """Release workflow and cluster name extras as a list with commas; each is installed by its lock."""
+    written = [image["extras"] for image in IMAGES]
+    written += [node["build"]["args"]["EXTRAS"] for node in NODES]
+    names = {name for text in written for name in extras_of(text)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert names <= set(project["optional-dependencies"])
+    assert all((ROOT / "locks" / f"{name}.txt").is_file() for name in names)
+    assert "local" in names
+
+
+def test_the_image_is_installed_from_locks_alone():
+    """No version floats: requirements come from locks, the program itself brings none along."""
+    installs = re.findall(r"\$pip install (.*?);", CONTAINERFILE)
+    assert all(
+        "$locks" in one or {"--no-deps", "--no-build-isolation"} <= set(one.split()) for one in installs
+    )
+    assert len(installs) == 2
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").split()
+    assert "!locks" in ignored
+
+
+def test_examples_name_images_that_a_release_publishes():
+    """compose and Podman take the same image: a published name, a tag that the workflow makes."""
+    image = EXAMPLE["image"]
+    assert podman_unit()["Container"]["Image"] == [image]
+    name, _, tag = image.partition(":")
+    assert name == IMAGE == "ghcr.io/OWNER/dropscribe"
+    assert tag in {f"latest{one['suffix']}" for one in IMAGES}
+    with_engine = {f"latest{one['suffix']}" for one in IMAGES if "local" in extras_of(one["extras"])}
+    assert with_engine == {"latest-engine"}
+
+
+def test_the_compose_example_needs_no_clone_and_knows_its_time_zone():
+    """It is copied into a folder of its own, where there is nothing to build from."""
+    assert "build" not in EXAMPLE
+    assert {"PUID", "PGID", "UMASK", "TZ"} <= set(EXAMPLE["environment"])
+    zoneinfo.ZoneInfo(EXAMPLE["environment"]["TZ"])
+
+
+def test_the_podman_unit_is_as_closed_as_the_compose_example():
+    """Read-only, without privileges but for becoming PUID; a stop has time for shutdown_grace."""
+    unit = podman_unit()
+    container, service = unit["Container"], unit["Service"]
+    assert container["ReadOnly"] == container["NoNewPrivileges"] == ["true"]
+    assert container["DropCapability"] == ["all"]
+    added = container["AddCapability"][0].split()
+    assert added == [f"CAP_{name}" for name in EXAMPLE["cap_add"]]
+    assert [volume.split(":")[1] for volume in container["Volume"]] == ["/data", "/recordings"]
+    assert service["RestartPreventExitStatus"] == ["78 69"]
+    stop = int(container["PodmanArgs"][0].removeprefix("--stop-timeout="))
+    assert 30 < stop < int(service["TimeoutStopSec"][0])

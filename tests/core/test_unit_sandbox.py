@@ -8,6 +8,7 @@ import pytest
 
 from dropscribe.cli.unit_sandbox import parse_sandbox
 
+USER_UNIT = Path(__file__).parents[2] / "systemd/user/dropscribe.service"
 SHOWN = """\
 ReadWritePaths=-/srv/recordings +/mnt/nas
 Environment=DROPSCRIBE_CONFIG=/etc/dropscribe/config.yaml PYTHONUNBUFFERED=1
@@ -60,3 +61,13 @@ def test_a_unit_without_protection_forbids_nothing():
     sandbox = parse_sandbox("LoadState=loaded\nProtectSystem=no\nProtectHome=no\nReadWritePaths=\n")
     assert sandbox is not None
     assert sandbox.refusal(Path("/anywhere/inbox")) == ""
+
+
+def test_a_users_service_has_the_state_directory_of_his_commands():
+    """systemd before 254 puts a user unit's StateDirectory= elsewhere than the default of the commands."""
+    unit = USER_UNIT.read_text("utf-8")
+    settings = [line for line in unit.splitlines() if not line.startswith("#")]
+    assert not [
+        line for line in settings if line.startswith(("StateDirectory", "Environment=STATE_DIRECTORY"))
+    ]
+    assert "ExecStart=%h/.local/bin/dropscribe run -c %E/dropscribe/config.yaml" in settings

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dropscribe import __version__
 from dropscribe.cli.main import COMMANDS
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import FolderRule
@@ -124,6 +125,19 @@ def test_zsh_keeps_apostrophes(share):
     stub = "_describe() { print -l $commands }; words=(dropscribe ''); CURRENT=2\n"
     ran = subprocess.run(["zsh", "-f", "-c", stub + script], capture_output=True, text=True, check=False)
     assert "the config's JSON Schema" in ran.stdout, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("changelog", "day"),
+    [
+        (f"## [Unreleased]\n\n## [{__version__}] - 2026-12-24\n", "2026-12-24"),
+        ("## [Unreleased]\n", "unreleased"),
+    ],
+)
+def test_the_man_page_has_the_day_of_the_release(share, monkeypatch, changelog, day):
+    """Not the day of the build: the same source makes the same page."""
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    assert sys.modules["make_docs"].release_day(changelog) == day
 
 
 @needs("zsh")

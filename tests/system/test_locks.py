@@ -69,3 +69,16 @@ def test_locks_go_together(lock):
     everything = pins_of(ROOT / "locks/dev.txt")
     for name, versions in pins_of(lock).items():
         assert versions == everything.get(name, versions), name
+
+
+def test_the_debian_package_asks_for_every_base_dependency():
+    """By Debian's names, with a floor that is not below the project's; httpx stands in for httpx2 there."""
+    control = (ROOT / "packaging/debian/control").read_text("utf-8")
+    depends = re.search(r"^Depends: (.*)$", control, re.MULTILINE)[1]
+    asked = dict(re.findall(r"python3-([\w-]+) \(>= ([\d.]+)\)", depends))
+    in_debian = {"httpx2": "httpx", "httpcore2": "httpcore", "pyyaml": "yaml"}
+    wanted = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+    names = {one.name: in_debian.get(one.name, one.name) for one in wanted if one.name != "truststore"}
+    assert set(asked) == set(names.values())
+    kept = [one for one in wanted if one.name in names and not one.name.endswith("2")]
+    assert [one.name for one in kept if not one.specifier.contains(asked[names[one.name]])] == []

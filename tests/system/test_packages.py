@@ -78,7 +78,7 @@ def test_the_wheel_has_what_an_installed_dropscribe_needs(built):
         "zsh/site-functions/_dropscribe",
     } <= share
     inside = {
-        "jobs/schema.sql",
+        "queue/sql/schema.sql",
         "transcripts/schema/transcript.schema.json",
         "py.typed",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import pwd
 import subprocess
 import sys
@@ -43,6 +44,13 @@ def test_a_file_that_is_gone_blinds_no_report(scene, capsys, monkeypatch):
     """The file was deleted: what it said last is known, where its state directory is the default one."""
     scene.config.unlink()
     monkeypatch.setenv("STATE_DIRECTORY", str(scene.root / "state"))
+    assert scene.run("status") == 0
+    assert "calls" in capsys.readouterr().out
+
+
+def test_a_file_that_lost_its_state_dir_blinds_no_report(scene, capsys):
+    """An empty file: the state directory is where init puts it."""
+    scene.config.write_text("")
     assert scene.run("status") == 0
     assert "calls" in capsys.readouterr().out
 
@@ -93,3 +101,22 @@ def test_root_acts_with_the_rights_of_the_state_directorys_owner(scene, command,
     call = [sys.executable, "-c", program, command, "-c", str(scene.config), *arguments]
     ran = subprocess.run(call, capture_output=True, text=True, check=False)
     assert ran.stdout.splitlines()[-1].startswith(f"{nobody.pw_uid} "), ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("retry", "--all"), ("release", "--folder", "calls"), ("forget", "0" * 64), ("run", "--once")],
+)
+def test_a_command_that_acts_names_its_config_on_a_terminal(scene, arguments):
+    """Of several possible files, the person sees which one was taken; a script sees nothing of it."""
+    command, *rest = arguments
+    call = [sys.executable, "-m", "dropscribe", command, "-c", str(scene.config), *rest]
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run(call, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs, check=False)
+        os.close(theirs)
+        assert str(scene.config) in os.read(ours, 100_000).decode()
+    finally:
+        os.close(ours)
+    ran = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert f"config: {scene.config}" not in ran.stderr

@@ -111,3 +111,11 @@ def test_a_provider_that_is_not_there(tmp_path, capsys):
     provider = json.loads(capsys.readouterr().out)["providers"]["main"]
     assert provider["online"] is False
     assert provider["answer"]
+
+
+def test_a_missing_file_is_named_as_it_was_given(tmp_path, capsys):
+    """The whole path, also where it is the only file."""
+    scene = Scene(tmp_path)
+    missing = tmp_path / "deep" / "no.wav"
+    assert scene.run("transcribe", missing) == 74
+    assert str(missing) in capsys.readouterr().err

@@ -40,7 +40,9 @@ def explain(error: Exception) -> int:
 
 def explain_file(file: bytes, error: Exception) -> int:
     """Say what *error* means for one of several files and return its exit code."""
-    text, code = _words_and_code(error)
+    text, code = (
+        (error.reason, exit_codes.IO_ERROR) if isinstance(error, AudioError) else _words_and_code(error)
+    )
     say(f"dropscribe: {text if show_path(os.path.basename(file)) in text else f'{show_path(file)}: {text}'}")
     return code
 

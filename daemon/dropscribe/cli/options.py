@@ -39,9 +39,9 @@ def read_config(options: argparse.Namespace, *, warn: bool = False, keys_needed:
     return config
 
 
-def read_config_to_act(options: argparse.Namespace) -> Config:
-    """The config for a command that changes something; on a terminal it is named."""
-    config = read_config(options)
+def read_config_to_act(options: argparse.Namespace, *, keys_needed: bool = False) -> Config:
+    """The config for a command that changes or sends something; on a terminal it is named."""
+    config = read_config(options, keys_needed=keys_needed)
     if sys.stderr.isatty():
         say(f"config: {config.path}")
     return config

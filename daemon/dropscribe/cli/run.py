@@ -31,8 +31,8 @@ def execute(options: argparse.Namespace) -> int:
 
     for warning in warnings:
         say(format_problem(warning))
-    if sys.stderr.isatty() and not options.once:
-        say(_welcome(config))
+    if sys.stderr.isatty():
+        say(f"config: {config.path}" if options.once else _welcome(config))
     result = run_in_foreground(config, lambda: load_config(path)[0], once=options.once)
     return _code(result) if options.once else exit_codes.OK
 

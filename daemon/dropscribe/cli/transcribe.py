@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import explain_file, say
-from dropscribe.cli.options import log_to_stderr, named, read_config
+from dropscribe.cli.options import log_to_stderr, named, read_config_to_act
 from dropscribe.cli.progress import Progress
 from dropscribe.config.build import has_local_engine
 from dropscribe.config.find import find_config
@@ -60,7 +60,7 @@ def execute(options: argparse.Namespace) -> int:
         try:
             code = max(code, _transcribe_one(file, provider, options.format, output))
         except (AudioError, ProviderError, OSError) as error:
-            if len(options.files) == 1:
+            if len(options.files) == 1 and not isinstance(error, AudioError):
                 raise
             code = max(code, explain_file(os.fsencode(file), error))
     return code
@@ -136,7 +136,7 @@ def _config(options: argparse.Namespace) -> Config:
         from pathlib import Path  # noqa: PLC0415  # for this case alone
 
         return parse_config(_LOCAL_ALONE, folder=Path.cwd(), environ=os.environ)[0]
-    return read_config(options, keys_needed=True)
+    return read_config_to_act(options, keys_needed=True)
 
 
 def _refuse_unsendable(audio: AudioFile, provider: ProviderConfig) -> None:

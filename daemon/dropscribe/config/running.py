@@ -64,13 +64,19 @@ def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None)
     """The config that a daemon made of the file at *path* when it last read it; None where there is none.
 
     The file itself may be broken or gone: of it only the place of the state directory is needed, which is
-    taken from the line ``state_dir:`` if it can be found, else from the default.
+    taken from the line ``state_dir:`` if it can be found; else the default and ``state`` beside the file,
+    where ``init`` puts it, are looked at.
     """
     environ = os.environ if environ is None else environ
     path = path.absolute()
     around = Surroundings(path.parent, environ)
+    found = (_load_from(state_dir, path, environ) for state_dir in _state_dirs(path, around))
+    return next((config for config in found if config is not None), None)
+
+
+def _load_from(state_dir: Path, path: Path, environ: Mapping[str, str]) -> Config | None:
     try:
-        kept = json.loads(read_small_text(_state_dir(path, around) / RUNNING_NAME, _LONGEST_BYTES))
+        kept = json.loads(read_small_text(state_dir / RUNNING_NAME, _LONGEST_BYTES))
         if kept["path"] != str(path):
             return None
         text = json.dumps(kept["config"], ensure_ascii=False)
@@ -82,13 +88,13 @@ def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None)
     return config
 
 
-def _state_dir(path: Path, around: Surroundings) -> Path:
+def _state_dirs(path: Path, around: Surroundings) -> list[Path]:
     try:
         found = _STATE_DIR.search(read_small_text(path, _LONGEST_BYTES))
     except OSError:
         found = None
     if found is None:
-        return default_state_dir(around)
+        return [default_state_dir(around), path.parent / "state"]
     from dropscribe.config.yaml.variables import substitute  # noqa: PLC0415 - few need it
 
-    return around.absolute(substitute(found[1], around.environ).text)
+    return [around.absolute(substitute(found[1], around.environ).text)]

@@ -269,3 +269,15 @@ def test_an_unreadable_file_names_owner_mode_and_remedy(scene, capsys):
     assert "blocked" in told
     assert "owner root, mode 0600" in told
     assert "chmod g+r" in told
+
+
+def test_root_is_told_what_the_daemon_may_not_read(scene, capsys):
+    """Whoever asks may read the file; the daemon, which said that it may not, is believed."""
+    file = scene.drop("secret.wav")
+    said = "may not be read: owner root, mode 0600: not readable by uid 999; give it read access"
+    with scene.queue():
+        scene.write_live(blocked=1, waiting={"secret.wav": said})
+        assert json_of(scene, capsys, "why", file)["state"] == "blocked"
+        assert json_of(scene, capsys, "list")["files"][0]["state"] == "blocked"
+        (planned,) = json_of(scene, capsys, "plan")["folders"]["calls"]["files"]
+    assert planned["reason"] == said

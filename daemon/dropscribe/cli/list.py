@@ -133,7 +133,7 @@ def _not_queued(config: Config, rule: FolderRule, look: QueueLook, since: float 
         at = found.status.st_ctime if found.status else 0.0
         if since is not None and at < since:
             continue
-        blocked = not may_read(rule, found.path)
+        blocked = bool(look.forbidden_words(rule.name, found.path)) or not may_read(rule, found.path)
         reason = said.get(path_text(found.path), "") or ("may not be read" if blocked else "")
         place = f"{rule.inbox}/{path_text(found.path)}"
         yield Row(at, rule.name, "blocked" if blocked else "settling", place, "", "", reason)

@@ -25,7 +25,7 @@ def execute(options: argparse.Namespace) -> int:
     config = read_config(options)
     prober = Prober()
     with look_at_queue(config) as look:
-        plans = [plan_folder(config, rule, look, prober, look.now()) for rule in config.folders.values()]
+        plans = [plan_folder(config, rule, look, prober) for rule in config.folders.values()]
     if options.json:
         sys.stdout.write(json.dumps(plan_document(plans, prober)) + "\n")
     else:

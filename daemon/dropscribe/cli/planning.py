@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.routing import BACKLOG
+from dropscribe.intake.state import BLOCKED_WORDS
 from dropscribe.native.durations import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
@@ -48,7 +49,7 @@ class Prober:
             reason = unsettled_words(rule, path)
             return reason or "", ask_disk(rule.inbox, lambda: _length(rule, path), seconds=LISTING_SECONDS)
         except AudioError as error:
-            return f"may not be read: {error.reason}", None
+            return BLOCKED_WORDS + error.reason, None
         except OSError as error:
             return error.strerror or str(error), None
 
@@ -119,13 +120,13 @@ class Planned:
     is_beyond: bool = False
 
 
-def plan_folder(config: Config, rule: FolderRule, look: QueueLook, prober: Prober, now: float) -> Planned:
+def plan_folder(config: Config, rule: FolderRule, look: QueueLook, prober: Prober) -> Planned:
     """Judge every name in the inbox."""
     if rule.name in look.beyond:
         return Planned(rule, BEYOND, [], Totals(), is_beyond=True)
     reason = unavailable_reason(rule)
     states = read_live_states(look.db, rule.name) if look.db else {}
-    lines = [] if reason else [_line(config, rule, found, states, prober, now) for found in walk_inbox(rule)]
+    lines = [] if reason else [_line(config, rule, found, states, look, prober) for found in walk_inbox(rule)]
     if rule.backlog == "ask" and backlog.is_first_start(look.db, rule.name):
         lines = [_as_backlog(line) for line in lines]
     return Planned(rule, reason, lines, _totals(config, rule, lines))
@@ -140,8 +141,8 @@ def _line(
     rule: FolderRule,
     found: Found,
     states: dict[bytes, tuple[JobState, float, str]],
+    look: QueueLook,
     prober: Prober,
-    now: float,
 ) -> Line:
     size_bytes = found.status.st_size if found.status and is_file(found) else None
     if found.reason or size_bytes is None:
@@ -149,15 +150,17 @@ def _line(
     provider = _provider_for(config, rule, size_bytes)
     state = next((states[key] for key in found.identities() if key in states), None)
     reason, seconds = prober.look(rule, found.path)
+    if forbidden := look.forbidden_words(rule.name, found.path):
+        reason = BLOCKED_WORDS + forbidden
     limit_bytes = config.providers[provider].max_upload_bytes
     if state is not None:
         is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
-        words = _live_words(state, now)
+        words = _live_words(state, look.now())
         return Line(found.path, state[0].value, words, provider, size_bytes, seconds, is_sent)
     if limit_bytes is not None and size_bytes > limit_bytes and not rule.reads_media:
         words = f"larger than max_upload ({bytes_words(limit_bytes)}): it goes to failed, unsent"
         return Line(found.path, "new", words, provider, size_bytes, seconds)
-    is_sent = size_bytes > 0 and not reason.startswith("may not be read")
+    is_sent = size_bytes > 0 and not reason.startswith(BLOCKED_WORDS)
     return Line(found.path, "new", reason, provider, size_bytes, seconds, is_sent)
 
 

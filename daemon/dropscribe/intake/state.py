@@ -44,9 +44,12 @@ class WaitingFile:
         return self.cause is Cause.WRITER and now - self.changed_at >= IDLE_WRITER_SECONDS
 
 
+BLOCKED_WORDS = "may not be read: "
+"""Begins the sentence of a file that the daemon may not read."""
+
 _SENTENCES = {
     Cause.FIRST_LOOK: "to be looked at",
-    Cause.BLOCKED: "may not be read: {}",
+    Cause.BLOCKED: BLOCKED_WORDS + "{}",
     Cause.TROUBLE: "{}",
     Cause.TWIN: "{}",
     Cause.UNFINISHED: "{}",

@@ -104,8 +104,10 @@ def _tell_of_gone(stories: list[Story], place: Place, look: QueueLook, now: floa
 
 def _tell_of_waiting(place: Place, look: QueueLook) -> Explanation:
     """A file that no job has yet: it settles, or may not be read."""
-    if not inbox_reader.may_read(place.rule, place.path):
+    words = look.forbidden_words(place.rule.name, place.path)
+    if not words and not inbox_reader.may_read(place.rule, place.path):
         words = describe_forbidden(place.root, place.path)
+    if words:
         return Explanation(
             "blocked", [f"it may not be read: {words.partition('; ')[0]}"], words.partition("; ")[2]
         )

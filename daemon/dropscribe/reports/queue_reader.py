@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
+from dropscribe.intake.state import BLOCKED_WORDS
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.cluster.nodes import read_nodes
 from dropscribe.queue.embedded.store import is_running, open_for_reading, write_once
 from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.service.live import read_live
+from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +70,11 @@ class QueueLook:
         folders = self.live.get("folders", {}) if self.is_here else {}
         found = folders.get(folder, {}) if isinstance(folders, dict) else {}
         return found if isinstance(found, dict) else {}
+
+    def forbidden_words(self, folder: str, path: bytes) -> str:
+        """Why the daemon that runs here may not read the file, or "". Root, who asks, may read all."""
+        said = str(self.live_of(folder).get("waiting", {}).get(path_text(path), ""))
+        return said.removeprefix(BLOCKED_WORDS) if said.startswith(BLOCKED_WORDS) else ""
 
     def node(self, name: str) -> NodeStats | None:
         """The node of that name; None where it has stopped, or never was."""

@@ -1,4 +1,4 @@
-"""What a hostile inbox, provider or file name cannot do; what is secret stays so (SECURITY.md)."""
+"""A hostile inbox, provider or file name does no harm; secrets stay secret (SECURITY.md)."""
 
 from __future__ import annotations
 

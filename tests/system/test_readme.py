@@ -73,6 +73,10 @@ def test_every_link_resolves(document):
 KEYS = {f"{vendor}_API_KEY": "key-for-a-test" for vendor in ("SMALLEST", "RESON8", "OPENAI")} | {
     "APPRISE_MAIL": "mailto://user:password@example.com?to=me@example.com",
     "APPRISE_NTFY": "ntfys://topic",
+    "GROQ_API_KEY": "key-for-a-test",
+    "DEEPGRAM_API_KEY": "key-for-a-test",
+    "ELEVENLABS_API_KEY": "key-for-a-test",
+    "AZURE_SPEECH_KEY": "key-for-a-test",
     "WEBHOOK_SECRET": "secret-for-a-test",
     "DROPSCRIBE_DSN": "postgresql://user:password@db/queue?sslmode=verify-full",
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dropscribe.config.http_api import AnswerKeys, ErrorKeys
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.secret import Secret
 from dropscribe.core.errors import ProviderError
@@ -30,7 +31,23 @@ PATHS = {
     "elevenlabs": "",
     "whisper-asr": "",
     "azure": "",
+    "http": "/v1/listen",
 }
+DEEPGRAM_IN_WORDS: dict[str, Any] = {
+    "key_header": "Authorization: Token {key}",
+    "answer": AnswerKeys(
+        text="results.channels[0].alternatives[0].transcript",
+        words="results.channels[0].alternatives[0].words[].{word: punctuated_word || word, start: start,"
+        " end: end, confidence: confidence, speaker: speaker}",
+        segments="results.utterances[].{text: transcript, start: start, end: end, confidence: confidence,"
+        " speaker: speaker}",
+        language="results.channels[0].detected_language",
+        duration="metadata.duration",
+        request_id="metadata.request_id",
+    ),
+    "errors": ErrorKeys(file=("REMOTE_CONTENT_ERROR",), rule=("INVALID_QUERY_PARAMETER",)),
+}
+"""Deepgram's API as a config of `type: http` describes it."""
 FORMS = frozenset({"openai", "elevenlabs", "whisper-asr", "azure"})
 """Types that send a form, which the emulator reads whole."""
 
@@ -71,6 +88,8 @@ class Bench:
             "api_key": Secret(KEY, "test"),
             "timeout_seconds": 5.0,
         }
+        if self.type == "http":
+            settings |= DEEPGRAM_IN_WORDS
         provider = build_provider(ProviderConfig(**{**settings, **overrides}))
         self.stack.push_async_callback(provider.close)
         return provider

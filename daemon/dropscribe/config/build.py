@@ -122,8 +122,10 @@ class _Builder:
         if preset := PRESETS.get(values.get("preset", "")):
             values.setdefault("url", preset.url)
             facts = preset.applied_to(facts)
-        if facts.needs and not any(data.get(name) for name in facts.needs):
-            one = " or ".join(f"'{name}'" for name in facts.needs)
+        for group in facts.needs:
+            if any(data.get(name) for name in group):
+                continue
+            one = " or ".join(f"'{name}'" for name in group)
             document.report(path, f"a provider of type {kind} needs {one}", "write it", on_key=True)
         written = params.check_params(values.get("params", {}), (*path, "params"), document)
         model = str(values.get("model", "auto"))

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config import field_types as t
+from dropscribe.config.http_api import ANSWER, ERRORS, KEY_HEADER, AnswerKeys, ErrorKeys
 from dropscribe.config.keys import key
 from dropscribe.config.presets import PRESETS
 from dropscribe.core.limits import Budget, Limit
@@ -57,7 +58,7 @@ class ProviderFacts:
         key_variable: The vendor's usual environment variable for the key; "" where there is no key.
         key_domain: The only domain that may be sent that variable's value.
         is_key_needed: Whether there is no use without a key, wherever the endpoint is.
-        needs: Keys of which one must be given, because the vendor has no endpoint for everybody.
+        needs: Groups of keys of which one must be given.
     """
 
     words: str
@@ -67,7 +68,7 @@ class ProviderFacts:
     key_variable: str = ""
     key_domain: str = ""
     is_key_needed: bool = False
-    needs: tuple[str, ...] = ()
+    needs: tuple[tuple[str, ...], ...] = ()
 
 
 _REMOTE = ("url", "api_key")
@@ -140,14 +141,20 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
             "AZURE_SPEECH_KEY",
             "microsoft.com",
             is_key_needed=True,
-            needs=("region", "url"),
+            needs=(("region", "url"),),
         ),
         "whisper-asr": ProviderFacts(
             "whisper-asr-webservice on a server of your own; a key is for a proxy in front of it.",
             _REMOTE,
             {"timeout_seconds": 3600.0},
             FIXED_PARAMS["whisper-asr"],
-            needs=("url",),
+            needs=(("url",),),
+        ),
+        "http": ProviderFacts(
+            "Any API that takes the audio in one request and answers with JSON, described here.",
+            (*_REMOTE, "key_header", "body", "file_field", "params_in", "answer", "errors"),
+            {"timeout_seconds": 600.0},
+            needs=(("url",), ("answer",)),
         ),
         "local": ProviderFacts(
             "The embedded engine: faster-whisper on this machine; no key, and no audio leaves the machine.",
@@ -201,6 +208,36 @@ class ProviderConfig:
         t.one_of("apikey", "bearer"),
         "How the key is sent: `ApiKey`, or `Bearer` for an access token.",
         default=None,
+        is_special=True,
+    )
+    key_header: str = key(
+        KEY_HEADER,
+        "The header that carries the key, with `{key}` in its place.",
+        default="Authorization: Bearer {key}",
+        example='"Authorization: Bearer {key}"',
+        is_special=True,
+    )
+    body: Literal["raw", "multipart"] = key(
+        t.one_of("raw", "multipart"), "The audio as it is, or in a form.", default="raw", is_special=True
+    )
+    file_field: str = key(
+        t.TEXT, "The form's field with the audio, for `body: multipart`.", default="file", is_special=True
+    )
+    params_in: Literal["form", "query"] = key(
+        t.one_of("form", "query"), "Where a form's `params` go.", default="form", is_special=True
+    )
+    answer: AnswerKeys | None = key(
+        ANSWER,
+        "Where the answer has what: [JMESPath](https://jmespath.org) expressions.",
+        default=None,
+        example="{text: text}",
+        is_special=True,
+    )
+    errors: ErrorKeys | None = key(
+        ERRORS,
+        "Statuses and codes that mean something else than usual.",
+        default=None,
+        example="{account: [no_credit], file: [415]}",
         is_special=True,
     )
     region: str | None = key(

@@ -13,7 +13,7 @@ from dropscribe.config.build import keys_of_type
 from dropscribe.config.describe.example import example_text, written_value
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
-from dropscribe.config.provider import PROVIDER_TYPES
+from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,6 +55,10 @@ def _pages() -> Iterator[str]:
         if facts.params:
             yield f"Its own parameters: `{written_value(facts.params)}`.\n"
         yield from _table(keys_of_type(kind), facts.defaults)
+    for name, about in keys_of(ProviderConfig).items():
+        if about.is_special and about.type.section is not None:
+            yield f"\n### providers.NAME.{name}\n\n{about.description}\n"
+            yield from _table(keys_of(about.type.section))
     yield from ("\n## folders.NAME\n", *_table(keys_of(FolderRule)))
     for name, section in keys_of(Config).items():
         if section.type.section is not None:

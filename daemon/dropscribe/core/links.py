@@ -59,7 +59,7 @@ def why_no_links(kind: str, url: str | None, model: object) -> str:
         url: Its configured endpoint, or None for the documented one.
         model: The parameter it is sent.
     """
-    if kind in {"local", "reson8", "whisper-asr", "azure"}:
+    if kind in {"local", "reson8", "whisper-asr", "azure", "http"}:
         return f"a provider of type {kind} takes no links"
     if kind == "openai" and (url is None or urlsplit(url).hostname == "api.openai.com"):
         return "OpenAI itself takes no links"

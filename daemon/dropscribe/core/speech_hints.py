@@ -38,7 +38,7 @@ class SpeechHints:
 def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
     """The parameters that carry *hints* to a provider of type *kind*, which uses *model*."""
     found: Found = {}
-    if hints.language is not None:
+    if hints.language is not None and kind != "http":
         name, spell = _language(kind)
         found[name] = spell(hints.language)
     if hints.vocabulary and (send_words := _vocabulary(kind, model)) is not None:
@@ -50,7 +50,7 @@ def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
 
 def ignored_hints(kind: str, model: str, hints: SpeechHints) -> list[str]:
     """The names of the settings that such a provider has no parameter for."""
-    ignored = []
+    ignored = ["language"] if hints.language and kind == "http" else []  # its user knows its parameters
     if hints.vocabulary and _vocabulary(kind, model) is None:
         ignored.append("vocabulary")
     if hints.speakers and not _speakers(kind, model) and "diarize" not in model:

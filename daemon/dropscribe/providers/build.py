@@ -22,6 +22,7 @@ BUILDERS = {
     "azure": "dropscribe.providers.azure:build",
     "deepgram": "dropscribe.providers.deepgram:build",
     "elevenlabs": "dropscribe.providers.elevenlabs:build",
+    "http": "dropscribe.providers.described:build",
     "local": "dropscribe.providers.local:LocalProvider",
     "openai": "dropscribe.providers.openai:build",
     "pulse": "dropscribe.providers.pulse:build",

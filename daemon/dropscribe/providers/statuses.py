@@ -174,6 +174,14 @@ class Classifier:
         kind = next((self._row(None, sign) for sign in said.signs if self._row(None, sign)), None)
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "error_in_success", answer, said)
 
+    def failure_in_success(self, answer: Answer, words: str) -> ProviderError:
+        """The error that a 2xx holds at the vendor's own place for one."""
+        kind = self._row(None, words.lower())
+        if kind is None and any(known in words.lower() for known in ACCOUNT_WORDS):
+            kind = Kind.UNUSABLE
+        said = ErrorBody("error_in_success", (), words)
+        return self._made(kind or Kind.REJECTED_OR_RULE, said.code, answer, said)
+
     def bad_answer(self, answer: Answer, reason: str) -> ProviderError:
         """A 2xx that is no transcript and no error either: it may have been paid for.
 

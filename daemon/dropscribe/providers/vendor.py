@@ -74,6 +74,9 @@ class Vendor(Protocol):
     def wants_text(self, params: Params) -> bool:
         """Whether *params* ask for a plain text in place of JSON."""
 
+    def failure(self, parsed: dict[str, Any]) -> str | None:
+        """What makes the JSON object of a success a failure, in the vendor's words; else None."""
+
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """The transcript in an answer's JSON object; None where it holds none."""
 
@@ -97,6 +100,10 @@ class VendorDefaults:
     def wants_text(self, params: Params) -> bool:  # noqa: ARG002 - see Vendor
         """JSON."""
         return False
+
+    def failure(self, parsed: dict[str, Any]) -> str | None:  # noqa: ARG002 - see Vendor
+        """Only what all vendors call a failure."""
+        return None
 
     def simpler(
         self,
@@ -226,6 +233,8 @@ class HttpProvider:
             raise self._classifier.bad_answer(answer, "JSON that is not an object")
         if failure := self._classifier.error_in_success(answer, parsed):
             raise failure
+        if words := self.vendor.failure(parsed):
+            raise self._classifier.failure_in_success(answer, words)
         return parsed
 
 

@@ -86,7 +86,11 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
         elif name in {"url", "params"} and kind == "openai":
             value = {"url": "http://127.0.0.1:8000/v1", "params": "{model: whisper-1}"}[name]
             yield _line(f"{mark}# " if name == "url" else mark, f"{name}: {value}", about.description)
-        elif name in facts.needs[:1]:
+        elif about.is_special and about.type.section is not None:
+            yield _line(mark, f"{name}:", about.description)
+            for inner, key in keys_of(about.type.section).items():
+                yield from _key(inner, key, f"{mark}  ")
+        elif name in {group[0] for group in facts.needs}:
             needed = {"url": "http://127.0.0.1:9000"}.get(name, about.example)
             yield _line(mark, f"{name}: {needed}", about.description)
         elif kind == "pulse" or (about.is_special and name != "url") or (is_first and name == "concurrency"):

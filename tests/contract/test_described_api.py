@@ -1,0 +1,137 @@
+"""`type: http`: an API that the config describes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dropscribe.config.http_api import AnswerKeys, ErrorKeys
+from dropscribe.config.model import ProviderConfig
+from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected, TemporaryFailure
+from dropscribe.core.params import FIXED_PARAMS
+from dropscribe.providers.described import DescribedApi
+from support.benches import failure_of
+from support.emulator import Fault
+from support.speech import SPEECH, needs_speech, references
+
+
+@needs_speech
+@pytest.mark.parametrize("more", [{}, {"diarize": True}, {"language": "en-US"}])
+async def test_a_config_reproduces_deepgrams_adapter_word_for_word(bench_of, more):
+    """Text, words, segments, speakers, times, duration, language, id and the raw answer are the same."""
+    described, built_in = bench_of("http"), bench_of("deepgram")
+    described.emulator.vendors.text = references()["jfk.wav"]
+    content = (SPEECH / "clips" / "jfk.wav").read_bytes()
+    params = FIXED_PARAMS["deepgram"] | ({} if "language" in more else {"detect_language": True}) | more
+    ours = await described.provider().transcribe(described.audio(content), params)
+    theirs = await built_in.provider().transcribe(built_in.audio(content), params)
+    assert dataclasses.asdict(ours) == dataclasses.asdict(theirs)
+    first, second = described.emulator.requests
+    assert (first.params, first.audio_sha256) == (second.params, second.audio_sha256)
+    assert first.headers["authorization"] == second.headers["authorization"]
+
+
+async def test_a_form_with_times_in_milliseconds_and_logarithms(bench_of):
+    """Spans as start and length, fields in the form, the key in a header of its own."""
+    bench = bench_of("http")
+    answer = AnswerKeys(
+        text="t", words="w[].{word: x, start: s, duration: d, confidence: c}",
+        unit="ms", times="start_duration", confidence="logprob", duration="ms",
+    )  # fmt: skip
+    provider = bench.provider(
+        url=bench.emulator.url + "/v1/speech-to-text",
+        body="multipart",
+        key_header="xi-api-key: {key}",
+        answer=answer,
+    )
+    body = {"t": "Hi.", "ms": 1500, "w": [{"x": " Hi.", "s": 250, "d": 500, "c": 0.0}]}
+    bench.emulator.fail(Fault(body=body))
+    transcript = await provider.transcribe(bench.audio(), {"model_id": "scribe_v2"})
+    (word,) = transcript.words
+    assert (word.word, word.start, word.end, word.confidence) == ("Hi.", 0.25, 0.75, 1.0)
+    assert [segment.text for segment in transcript.segments] == ["Hi."]
+    assert transcript.duration == 1.5
+    (request,) = bench.emulator.requests
+    assert request.params == []
+    assert request.headers["content-type"].startswith("multipart/form-data")
+    assert "authorization" not in request.headers
+
+
+async def test_form_parameters_can_go_into_the_query(bench_of):
+    """As whisper-asr-webservice wants them."""
+    bench = bench_of("http")
+    words = "segments[].words[].{word: word, start: start, end: end, confidence: probability}"
+    provider = bench.provider(
+        url=bench.emulator.url + "/asr", body="multipart", file_field="audio_file", params_in="query",
+        key_header="Authorization: Bearer {key}", answer=AnswerKeys(text="text", words=words),
+    )  # fmt: skip
+    transcript = await provider.transcribe(bench.audio(), {"output": "json", "word_timestamps": True})
+    assert [word.word for word in transcript.words] == transcript.text.split()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (409, {"code": "no_credit"}, ProviderUnusable),
+        (418, "", ProviderUnusable),
+        (500, {"code": "UNREADABLE"}, AudioRejected),
+        (404, "", RuleRejected),
+        (400, {"code": "busy"}, TemporaryFailure),
+    ],
+)
+async def test_errors_have_the_kinds_of_the_config(bench_of, status, body, kind):
+    """By status, or by the vendor's code."""
+    bench = bench_of("http")
+    rows = ErrorKeys(account=("no_credit", 418), file=("unreadable",), rule=(404,), later=("busy",))
+    bench.emulator.fail(Fault(status=status, body=body))
+    assert type(await failure_of(bench.provider(errors=rows), bench.audio())) is kind
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind"),
+    [
+        ("file is broken", AudioRejected),
+        ("Your balance is negative", ProviderUnusable),
+        ("slow", TemporaryFailure),
+    ],
+)
+async def test_a_failure_in_a_success_is_found_where_the_config_says(bench_of, problem, kind):
+    """`answer.error` is not null."""
+    bench = bench_of("http")
+    provider = bench.provider(
+        answer=AnswerKeys(text="text", error="outcome.problem"), errors=ErrorKeys(later=("slow",))
+    )
+    bench.emulator.fail(Fault(body={"text": "", "outcome": {"problem": problem}}), Fault(body={"text": "ok"}))
+    error = await failure_of(provider, bench.audio())
+    assert type(error) is kind
+    assert error.reason == problem
+    assert (await provider.transcribe(bench.audio(), {})).text == "ok"
+
+
+@pytest.mark.parametrize("answer", [{}, {"text": 5}, {"text": None}, {"text": ["a"]}])
+def test_what_does_not_fit_is_no_transcript(answer):
+    """Nothing raises, whatever the answer holds."""
+    keys = AnswerKeys(text="text", words="length(text)", duration="sort(text)", language="join(',', text)")
+    api = DescribedApi(ProviderConfig(name="x", type="http", url="http://h", answer=keys))
+    assert api.transcript(answer, {}, None) is None
+    assert api.transcript({"text": "hi"}, {}, None).words == ()
+
+
+def test_jmespath_is_loaded_only_where_it_is_used(tmp_path):
+    """A config without `type: http` pays nothing for it."""
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom dropscribe.config.load import parse_config\n"
+        "import dropscribe.app.daemon, dropscribe.providers.build\n"
+        "text = 'providers: {p: {type: pulse, api_key: k-1234}}\\nfolders: {f: {inbox: in, provider: p}}'\n"
+        "config, _ = parse_config(text, folder=Path('/srv'), environ={})\n"
+        "dropscribe.providers.build.build_provider(config.providers['p'])\n"
+        "import json; print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout)
+    unwanted = {"jmespath", *(f"dropscribe.providers.{name}" for name in ("described", "azure", "deepgram"))}
+    assert unwanted.isdisjoint(loaded)

@@ -12,7 +12,7 @@ import structlog
 from dropscribe.core.errors import ListenError
 from dropscribe.service.apprise_notifier import People
 from dropscribe.service.heartbeat import Heartbeat
-from dropscribe.service.hooks import Hooks
+from dropscribe.service.hooks import Hooks, RetriedHook
 from dropscribe.service.notifications import Notifications
 from dropscribe.service.textfile import write_metrics_file
 from dropscribe.service.webhook import Webhook
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dropscribe.app.reporter import Reporter
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, HooksConfig
     from dropscribe.queue.embedded.store import Store
     from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Recipient
@@ -94,7 +94,7 @@ class Health:
             self._listener = await self._moved_listener(config)
         if config.hooks != self._config.hooks:
             self.hooks = _build_hooks(config)
-        if (config.notify, config.time_zone) != (self._config.notify, self._config.time_zone):
+        if _told(config) != _told(self._config):
             self.notifications = _build_notifications(config, self._store)
         self._config = config
         self._restart.set()
@@ -211,26 +211,43 @@ def _shares_port(one: Config, other: Config) -> bool:
     return len(places) == 2 and places[0] == places[1]
 
 
+def _told(config: Config) -> object:
+    """The parts of *config* that say who gets events through the outbox."""
+    return config.notify, config.time_zone, config.hooks
+
+
 def _build_hooks(config: Config) -> Hooks | None:
-    if config.hooks is None:
+    """Hooks that are run once; those that are run again are recipients of notifications."""
+    if config.hooks is None or config.hooks.retry:
         return None
-    commands = {
-        "done": config.hooks.on_done,
-        "failed": config.hooks.on_failed,
-        "held": config.hooks.on_held,
-        "budget": config.hooks.on_budget,
+    return Hooks(_commands(config.hooks), config.hooks.timeout_seconds, os.environ, config.secrets)
+
+
+def _build_retried_hooks(config: Config) -> list[RetriedHook]:
+    if config.hooks is None or not config.hooks.retry:
+        return []
+    commands = _commands(config.hooks)
+    hooks = Hooks(commands, config.hooks.timeout_seconds, os.environ, config.secrets)
+    return [RetriedHook(hooks, event) for event, command in commands.items() if command]
+
+
+def _commands(hooks: HooksConfig) -> dict[str, tuple[str, ...] | None]:
+    return {
+        "done": hooks.on_done,
+        "failed": hooks.on_failed,
+        "held": hooks.on_held,
+        "budget": hooks.on_budget,
     }
-    return Hooks(commands, config.hooks.timeout_seconds, os.environ, config.secrets)
 
 
 def _build_notifications(config: Config, store: Store) -> Notifications | None:
     notify = config.notify
-    if notify is None:
-        return None
-    recipients: list[Recipient] = [
-        People(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)
-        for url in dict.fromkeys(notify.urls)
-    ]
-    if notify.webhook:
+    recipients: list[Recipient] = [*_build_retried_hooks(config)]
+    if notify is not None:
+        recipients += [
+            People(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)
+            for url in dict.fromkeys(notify.urls)
+        ]
+    if notify is not None and notify.webhook:
         recipients.append(Webhook(notify.webhook.url, notify.webhook.secret.reveal()))
-    return Notifications(store, recipients)
+    return Notifications(store, recipients) if recipients else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.model import ScopeKind
+from dropscribe.core.naming import TEMPLATE
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
@@ -96,10 +97,11 @@ class Reporter:
                 filed.provider,
                 filed.audio_seconds,
             )
+        event = "done" if filed.is_done else "failed"
         if self.hooks:
-            self.hooks.tell("done" if filed.is_done else "failed", _filed_payload(filed))
-        if self.notifications and not filed.is_done:
-            self.notifications.tell("failed", _filed_payload(filed))
+            self.hooks.tell(event, _filed_payload(filed))
+        if self.notifications:
+            self.notifications.tell(event, _filed_payload(filed))
 
     def held(self, hold: Hold) -> None:
         """Said once, when it begins."""
@@ -157,6 +159,9 @@ def _filed_payload(filed: Filed) -> dict[str, object]:
         "folder": filed.folder,
         "path": path_text(filed.path),
         "filed": path_text(filed.filed),
+        "outputs": {form.removeprefix(TEMPLATE): path_text(path) for form, path in filed.outputs},
+        "transcript": next((path_text(path) for form, path in filed.outputs if form == "json"), None),
+        "recorded_at": filed.recorded_at,
         "provider": filed.provider,
         "attempts": filed.attempts,
         "waited_seconds": round(filed.waited_seconds, 3),

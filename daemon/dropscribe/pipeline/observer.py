@@ -25,6 +25,8 @@ class Filed:
         audio_seconds: Length of the recording where it is known.
         audio_bytes: Size of the recording.
         is_reused: Its answer was known already; nothing was sent.
+        outputs: (format, absolute path) of the files beside the audio.
+        recorded_at: When the recording was made, ISO 8601; None where nothing is known, and for failed files.
     """
 
     folder: str
@@ -39,6 +41,8 @@ class Filed:
     code: str = ""
     reason: str = ""
     is_reused: bool = False
+    outputs: tuple[tuple[str, bytes], ...] = ()
+    recorded_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,8 @@ class Publisher:
 
     def _filed(self, job: Job, filed: bytes) -> Outcome:
         self._unstuck(job)
-        document = content_of(_result(job))
+        result = _result(job)
+        document, group = content_of(result), result.group
         failed = is_error(document)
         self._observer.filed(
             Filed(
@@ -209,6 +210,8 @@ class Publisher:
                 code=document["code"] if failed else "",
                 reason=document["reason"] if failed else "",
                 is_reused=bool(document.get("reused")),
+                outputs=tuple((form, group.path(name)) for form, name in group.sidecars),
+                recorded_at=document.get("recorded_at"),
             )
         )
         return Published(filed)

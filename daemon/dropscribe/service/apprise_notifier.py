@@ -54,6 +54,10 @@ class People:
         self._spoken_at = 0.0
         self.name = f"apprise:{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
+    def wants(self, event: str) -> bool:
+        """Everything but files that are done."""
+        return event != "done"
+
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
         """After the batch, and in the morning."""
         together_at = max(due_at + PROMPT_SECONDS, self._spoken_at + self._batch_seconds)

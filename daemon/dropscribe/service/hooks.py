@@ -2,7 +2,8 @@
 
 Guarantees: argv, never a shell; the event as JSON on standard input; a few at a time, each with a time
 limit after which its whole process group is killed; no key in its environment; whatever becomes of a
-command, no file is touched by it and nothing waits for it.
+command, no file is touched by it and nothing waits for it. With ``retry: true`` an event is stored until its
+command has ended well, also over a restart, for a day at most.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from dropscribe.queue.sql.outbox import Notification
 
 MOST_AT_ONCE = 4
 MOST_WAITING = 1000
@@ -74,7 +77,7 @@ class Hooks:
             log.warning("hook.dropped", hook=event, waiting=len(self._running))
             return
         message = json.dumps({"schema": "dropscribe.event/1", "event": event, **payload}).encode() + b"\n"
-        task = asyncio.create_task(self._run(event, command, message))
+        task = asyncio.create_task(self._run_once(event, command, message))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -86,14 +89,20 @@ class Hooks:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _run(self, event: str, command: tuple[str, ...], message: bytes) -> None:
+    async def run(self, event: str, message: bytes) -> str:
+        """Run the command of *event* to its end; "" or why it failed."""
+        command = self._commands.get(event)
+        if not command:
+            return ""
         async with self._free:
             try:
-                reason = await self._finish(await self._start(command, message))
+                return await self._finish(await self._start(command, message))
             except (OSError, ValueError) as error:  # no such command, not executable, a NUL in it
-                reason = str(error)
-            if reason:
-                log.warning("hook.failed", hook=event, command=command[0], reason=reason)
+                return str(error)
+
+    async def _run_once(self, event: str, command: tuple[str, ...], message: bytes) -> None:
+        if reason := await self.run(event, message):
+            log.warning("hook.failed", hook=event, command=command[0], reason=reason)
 
     async def _start(self, command: tuple[str, ...], message: bytes) -> asyncio.subprocess.Process:
         # No pipe anywhere, so nothing can block on a command that does not read or write too much.
@@ -121,3 +130,31 @@ class Hooks:
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         return f"exit {code}" if code else ""
+
+
+class RetriedHook:
+    """The command of one event as a recipient: it is run again until it ends well.
+
+    See :class:`dropscribe.service.notifications.Recipient`.
+    """
+
+    kind = "hook"
+    most_at_once = 1
+
+    def __init__(self, hooks: Hooks, event: str) -> None:
+        self._hooks = hooks
+        self._event = event
+        self.name = f"hook:{event}"
+
+    def wants(self, event: str) -> bool:
+        """Its own event alone."""
+        return event == self._event
+
+    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002 - the protocol's
+        """At once."""
+        return due_at
+
+    async def deliver(self, letters: Sequence[Notification]) -> str:
+        """Run the command with the one event."""
+        (letter,) = letters
+        return await self._hooks.run(self._event, letter.content.encode() + b"\n")

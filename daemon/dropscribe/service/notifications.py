@@ -55,6 +55,10 @@ class Recipient(Protocol):
     @property
     def most_at_once(self) -> int: ...  # noqa: D102
 
+    def wants(self, event: str) -> bool:
+        """Whether it is told of events of this name: done, failed, held, released, budget."""
+        ...
+
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
         """When letters may be delivered, at *now* or later; all in Unix seconds.
 
@@ -75,14 +79,16 @@ class Notifications:
     def __init__(self, store: Store, recipients: Sequence[Recipient]) -> None:
         self._store = store
         self._couriers = [Courier(store, recipient) for recipient in recipients]
+        self._recipients = recipients
         self._names = [recipient.name for recipient in recipients]
 
     def tell(self, event: str, payload: Mapping[str, Any]) -> None:
-        """Put *event* into the outbox for every recipient; returns at once.
+        """Put *event* into the outbox for every recipient that wants it; returns at once.
 
         *payload* must be what JSON can hold, without any transcript or secret.
         """
-        if not self._names:
+        names = [recipient.name for recipient in self._recipients if recipient.wants(event)]
+        if not names:
             return
         event_id, now = uuid.uuid4().hex, time.time()
         content = json.dumps(
@@ -95,7 +101,7 @@ class Notifications:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the next start delivers it
                 loop.call_soon_threadsafe(self._written, event, future)
 
-        self._store.call(lambda db: outbox.put(db, letter, self._names)).add_done_callback(written)
+        self._store.call(lambda db: outbox.put(db, letter, names)).add_done_callback(written)
 
     async def run(self) -> None:
         """Deliver, until cancelled."""

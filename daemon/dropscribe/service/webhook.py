@@ -34,6 +34,10 @@ class Webhook:
         self._secret = secret
         self.name = f"webhook:{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
+    def wants(self, event: str) -> bool:
+        """Everything but files that are done."""
+        return event != "done"
+
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002 - the protocol's
         """At once: programs need no rest."""
         return due_at

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from dropscribe.config.load import parse_config
+from dropscribe.config.provider import PROVIDER_TYPES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -70,7 +71,11 @@ def test_every_link_resolves(document):
     assert broken == []
 
 
-KEYS = {f"{vendor}_API_KEY": "key-for-a-test" for vendor in ("SMALLEST", "RESON8", "OPENAI")} | {
+WRITTEN_KEYS = {
+    name for page in DOCUMENTS for name in re.findall(r"\$\{(\w+_KEY)\}", page.read_text("utf-8"))
+}
+VENDORS_KEYS = {facts.key_variable for facts in PROVIDER_TYPES.values() if facts.key_variable}
+KEYS = dict.fromkeys(WRITTEN_KEYS | VENDORS_KEYS, "key-for-a-test") | {
     "APPRISE_MAIL": "mailto://user:password@example.com?to=me@example.com",
     "APPRISE_NTFY": "ntfys://topic",
     "GROQ_API_KEY": "key-for-a-test",
@@ -112,3 +117,21 @@ def test_every_document_is_in_an_index(index):
     here = {page for page in pages if page.parts[0] != "design" or page.name == "README.md"}
     text = index.read_text("utf-8")
     assert [str(page) for page in sorted(here) if f"({page})" not in text] == []
+
+
+def test_the_steps_to_uninstall_remove_what_the_steps_to_install_make():
+    """Each file and folder of the program, as README and installation.md put it there, is removed again."""
+    page = (ROOT / "docs/installation.md").read_text("utf-8")
+    uninstall = page.partition("## Uninstall")[2]
+    made = []
+    for line in [*blocks(README, "console"), *blocks(ROOT / "docs/installation.md", "console")]:
+        made += re.findall(r"(?:-m venv|cp \S+|ln -s \S+) (/\S+|~\S+)", line)
+    removed = re.findall(r"[/~][\w./~-]+", uninstall)
+    kept = [
+        path
+        for path in made
+        if not any(path.rstrip("/") == gone or path.startswith(f"{gone}/") for gone in removed)
+        and not any(gone.startswith(path) and path.endswith("/") for gone in removed)
+    ]
+    assert kept == []
+    assert len(made) >= 8

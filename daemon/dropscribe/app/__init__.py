@@ -1,1 +1,1 @@
-"""The one place that builds objects and joins them."""
+"""Builds the daemon's objects and joins them."""

@@ -1,4 +1,4 @@
-"""The daemon as all that this process does: where its log goes, what signals do to it, how it reloads."""
+"""Runs the daemon as this process's only task: logging, signals, reloads."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LOOK_AGAIN_SECONDS = 2.0
-"""How soon a job whose file cannot be read is looked at again, while the intake lists the inbox."""
+"""Wait before a job whose file cannot be read is tried again; the intake lists the inbox meanwhile."""
 
 LONGEST_LOOK_SECONDS = 60.0
 

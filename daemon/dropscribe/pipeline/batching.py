@@ -1,4 +1,4 @@
-"""What waits for one disk at the same time goes there together."""
+"""Runs blocking work in batches: items that wait at the same time share one call in a thread."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ _Visit = asyncio.Future["Sequence[R | BaseException]"]
 
 MOST_TOGETHER = 16
 VISITS_AT_ONCE = 1
-"""Begun without waiting for each other. With one alone, all that comes meanwhile shares the next one's
-syncs, and a visit that lasts gets others beside it."""
+"""Batches that start at once. While one runs, new items collect for the next one and share its syncs."""
 
 MOST_VISITS = 8
 SLOW_SECONDS = 0.02
-"""A visit that lasts longer is to a slow disk, which gets more done when it is asked for more at once. On a
-fast one more threads only take the interpreter from each other."""
+"""A batch that runs longer is on a slow disk, where several batches at once are faster. On a fast disk more
+threads only compete for the interpreter lock."""
 
 
 class BatchExecutor(Generic[T, R]):
-    """One visit to a thread for all that waits: ways there and back, and syncs, are shared.
+    """Collects items while a batch runs, and runs them as the next batch.
 
-    Nobody waits for company: with nothing under way a visit begins at once, and what comes meanwhile makes
-    up the next one.
+    No item waits for a batch to fill: if no batch runs, one starts at once.
 
     Args:
-        executor: Whose threads may be blocked.
-        work: Takes several items and says what came of each, a result or an exception; in a thread.
+        executor: Its threads may be blocked.
+        work: Takes several items and returns for each a result or an exception; called in a thread.
     """
 
     def __init__(
@@ -47,7 +45,7 @@ class BatchExecutor(Generic[T, R]):
         self._another: asyncio.TimerHandle | None = None
 
     async def do(self, item: T) -> R:
-        """What *work* says of *item*, returned or raised.
+        """Run *work* on *item* in a batch; return its result or raise its exception.
 
         Cancelling the caller does not undo work that is under way.
         """

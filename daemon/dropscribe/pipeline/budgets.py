@@ -1,7 +1,7 @@
-"""What answers cost, to whom it is charged, and who is told when a budget runs low or out.
+"""Charges the cost of answers, and reports budgets that run low or out.
 
-Guarantees: a cost is written in the transaction that keeps its answer; nothing is charged where neither a
-budget nor a price asks for it; what is told is told once in its day or month, also over restarts.
+Guarantees: a cost is written in the transaction that stores its answer; without a budget and a price nothing
+is charged; each warning is sent once in its day or month, also across restarts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Budgets:
     async def charge(
         self, job: Job, runtime: RuntimeConfig, transcript: Transcript, audio: AudioFile
     ) -> tuple[Spending, ...]:
-        """What an answer cost its provider's account and its folder's."""
+        """The cost of an answer for the accounts of its provider and its folder."""
         provider, rule = runtime.config.providers[job.provider], runtime.rule(job.folder)
         if provider.price_per_minute is None and not provider.budget and not rule.budget:
             return ()
@@ -83,7 +83,7 @@ class Budgets:
                 await self.audit()
 
     async def _seconds(self, job: Job, transcript: Transcript, audio: AudioFile) -> float | None:
-        """What was sent in pieces, else the provider's word, the end of what was said, the file's header."""
+        """The length from the pieces sent, else from the provider, the last word, or the file's header."""
         if transcript.sent_seconds is not None:
             return transcript.sent_seconds
         longest = math.inf if is_link(audio.suffix) else longest_plausible_seconds(audio.size_bytes)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FoundContent:
-    """What stands at a recording's path.
+    """The file found at a recording's path.
 
     Attributes:
-        snapshot: Of a file with the recording's bytes; None where they are others.
-        inode: Of whatever file stands there; None where none does.
+        snapshot: Of a file with the recording's bytes; None if its bytes differ.
+        inode: Of the file; None if there is none.
     """
 
     snapshot: FileSnapshot | None = None

@@ -29,11 +29,11 @@ REUSED = "reused"
 
 
 _SHAPING = ("prepare", "silence", "silence_threshold_dbfs", "channels")
-"""What a rule that reads media does to an answer."""
+"""Settings of a rule that change the answer when recordings are prepared."""
 
 
 class Reuse:
-    """Looks into the ledger."""
+    """Finds stored answers in the result cache."""
 
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
@@ -51,14 +51,14 @@ class Reuse:
 
 
 def answer_key(job: Job, runtime: RuntimeConfig, transcript: Transcript, sha256: str) -> AnswerKey | None:
-    """Under what the ledger keeps an answer; None for one that is not to be used again."""
+    """The key of an answer in the result cache; None if it must not be reused."""
     if transcript.missing or not _keep_seconds(job, runtime):
         return None
     return AnswerKey(sha256, runtime.settings(job))
 
 
 def _keep_seconds(job: Job, runtime: RuntimeConfig) -> float:
-    """How long an answer to *job* may be used; 0 for a link, for what it points to may change."""
+    """Seconds for which an answer to *job* may be reused; 0 for a link, because its target may change."""
     is_link_file = runtime.rule(job.folder).links and is_link(splitext(path_text(job.path))[1].lower())
     return 0.0 if is_link_file else runtime.config.ledger_keep_seconds
 

@@ -1,4 +1,4 @@
-"""What follows a failed attempt: another one, the next provider, a hold, or the end of the file."""
+"""Turns a failed attempt into a retry, a change of provider, a hold, or the end of the file."""
 
 from __future__ import annotations
 

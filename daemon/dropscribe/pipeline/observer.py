@@ -1,4 +1,4 @@
-"""What the work tells the rest of the house: for the log, the metrics and the hooks, once per event."""
+"""Events of the pipeline for log, metrics and hooks, each reported once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config lets the engine feed; apart from ``setup.py``, for commands that run nothing. Pure."""
+"""Derives the engine's plan from a config, also for commands that run nothing. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def build_plan(config: Config) -> Plan:
-    """What the engine may feed."""
+    """The folders, providers and budgets that the engine works with."""
     lanes = {
         name: ProviderLimits(name, provider.concurrency, provider.requests_per_minute)
         for name, provider in config.providers.items()

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LONGEST_WAIT_SECONDS = 15.0
-"""How long after there is room again a kept answer waits at most."""
+"""Longest wait of a stored result after there is room again."""
 
 MOST_TURNS = 100
-"""Names that are taken and times that change are followed so often before the file waits again."""
+"""Rounds of taken names and changed times before the file waits again."""
 
 MOST_ABSENCES = 6
 """A recording that was looked for so often, for a minute, is neither in its inbox nor at its new place."""
@@ -186,7 +186,7 @@ class Publisher:
         return Retry(wait_seconds, error.code, reason)
 
     def _unstuck(self, job: Job) -> None:
-        """What kept the folder closed may be over, and this job no longer asks: another one finds out."""
+        """Reopen the folder: its trouble may be over, and the next job finds out whether it is."""
         self._refusals.pop(job.id, None)
         self._absences.pop(job.id, None)
         self._queue.open_folder(job.folder, STUCK)

@@ -278,7 +278,7 @@ def files_of(result: StoredResult) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def layout_of(rule: FolderRule) -> Layout:
-    """How *rule* wants its text outputs laid out."""
+    """The layout of the text outputs of *rule*."""
     return Layout(
         line_characters=rule.subtitles.line_characters,
         cue_lines=rule.subtitles.lines,

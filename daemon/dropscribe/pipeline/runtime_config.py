@@ -56,7 +56,7 @@ class RuntimeConfig:
 
 
 class IntakeSide(Protocol):
-    """What the pipeline tells the intake."""
+    """The intake as the pipeline sees it: requests to list an inbox or to distrust a file."""
 
     def look_again(self, folder: str) -> None:
         """A file is not where its row says: list the inbox soon."""

@@ -1,1 +1,1 @@
-"""The queue: its seam (engine.py), and the embedded engine on SQLite behind it."""
+"""The queue: its interface (engine.py) and its two engines, on SQLite and on PostgreSQL."""

@@ -1,4 +1,4 @@
-"""What became of one file, in sentences: the row, the folder and the daemon's own words put together."""
+"""Explains one file in sentences, from its row, its folder and the daemon's report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _FIRST_LOOK = "to be looked at"
-"""What the daemon says of a file before it knows more (intake/state.py)."""
+"""The daemon's first sentence about a new file (intake/state.py)."""
 
 _ENDINGS = (b".error.json", b".json", b".txt", b".srt", b".vtt", b".md")
 
@@ -86,7 +86,7 @@ def tell_of_inbox(place: Place, look: QueueLook, now: float) -> Explanation:
 
 
 def _tell_of_beyond(stories: list[Story], place: Place, look: QueueLook, now: float) -> Explanation:
-    """What the cluster's queue knows of a file that this node does not have."""
+    """Explain a file that this node does not have, from the cluster's queue."""
     if not stories:
         return Explanation(
             "unknown", [BEYOND, "the queue has never heard of it"], "ask on a node that has it"
@@ -151,12 +151,12 @@ def _stories_filed(place: Place, look: QueueLook) -> list[Story]:
 
 
 def _base_of_sidecar(path: bytes) -> bytes | None:
-    """What stands before a sidecar's ending: the audio's name (full), or its stem; None for other names."""
+    """The name before a sidecar's ending: the audio's name or its stem; None for other names."""
     return next((path.removesuffix(ending) for ending in _ENDINGS if path.endswith(ending)), None)
 
 
 def _tell_by_error_file(place: Place) -> Explanation | None:
-    """What an error file says, when the queue has forgotten or was lost."""
+    """Explain a failed file from its error file, if the queue has no row for it."""
     error = _error_beside(place.absolute)
     if error is None:
         return None
@@ -201,7 +201,7 @@ def tell_of_story(story: Story, place: Place, look: QueueLook, now: float) -> Ex
 
 
 def _queued_words(story: Story, place: Place, look: QueueLook, now: float) -> tuple[str, list[str]]:
-    """What a queued job waits for: (as status counts it, all of it in words)."""
+    """The state of a queued job as status counts it, and the reasons that it waits."""
     words = _hold_words(story, place, look, now)
     state = "held" if words else "deferred" if story.due_at > now else "queued"
     if look.is_running and look.live.get("trouble"):
@@ -271,7 +271,7 @@ def _transcribing_words(story: Story, look: QueueLook, now: float) -> str:
 
 
 def _node_words(story: Story, look: QueueLook, now: float) -> str:
-    """Which node has it, and what becomes of it where that node is silent."""
+    """The node that works on the file, and the consequence if that node is silent."""
     if not story.node:
         return ""
     node = look.node(story.node)

@@ -41,7 +41,7 @@ def opened(rule: FolderRule, path: bytes) -> Iterator[int]:
 
 
 def sign_words(rule: FolderRule, path: bytes) -> list[str]:
-    """What the file itself says about being complete; nothing where it gives no cause to wait."""
+    """Reasons to wait in the file itself; empty if there are none."""
     try:
         sign = unsettled_words(rule, path)
     except AudioError as error:

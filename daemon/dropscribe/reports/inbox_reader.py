@@ -131,7 +131,7 @@ def _stat_names(rule: FolderRule, folder: bytes, names: list[bytes]) -> list[tup
 
 
 def found_at(rule: FolderRule, path: bytes) -> Found:
-    """What stands at *path* below the inbox."""
+    """The file at *path* below the inbox."""
     folder, _, name = path.rpartition(b"/")
     try:
         with _opened(rule, folder) as opened:

@@ -66,7 +66,7 @@ class QueueLook:
         return time.time() + self.ahead_seconds
 
     def live_of(self, folder: str) -> dict[str, Any]:
-        """What the daemon that runs here says of one inbox; {} while it is down."""
+        """The state of one inbox as reported by the daemon on this machine; {} while it is down."""
         folders = self.live.get("folders", {}) if self.is_here else {}
         found = folders.get(folder, {}) if isinstance(folders, dict) else {}
         return found if isinstance(found, dict) else {}
@@ -171,7 +171,7 @@ def _one_instant() -> str:
 
 
 def _is_running_here(state_dir: Path) -> bool:
-    """Whoever may not look there can still ask the cluster."""
+    """Whether a daemon runs here; False if the directory may not be read, so that the cluster is asked."""
     try:
         return is_running(state_dir)
     except OSError:

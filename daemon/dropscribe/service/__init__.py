@@ -1,1 +1,1 @@
-"""The house's face to the machine: systemd, signals, logs, metrics, the http listener, hooks."""
+"""Connections to the machine: systemd, signals, logs, metrics, heartbeat, hooks, notifications."""

@@ -1,4 +1,4 @@
-"""A ping to a monitor, again and again, so that silence is noticed by somebody else.
+"""Requests a monitor's url at intervals, so that the monitor notices when the daemon is down.
 
 Guarantees: a monitor that is away costs one log line, not one a ping; the url, which is a secret of its
 kind, is never logged; the answer is not read.

@@ -1,4 +1,4 @@
-"""The admin's own commands, told of each file that is done, failed or held.
+"""Runs the admin's commands for each file that is done, failed or held.
 
 Guarantees: argv, never a shell; the event as JSON on standard input; a few at a time, each with a time
 limit after which its whole process group is killed; no key in its environment; whatever becomes of a

@@ -1,4 +1,4 @@
-"""structlog, set up once and again at each reload: where lines go, in which form, without secrets.
+"""Configures structlog, at the start and at each reload: destination, format, redaction.
 
 Guarantees: loggers bound before a reload follow it (their level and form change too); a closed or broken
 stream never raises into the code that logs; every line passes the redactor, those of libraries as well.

@@ -1,4 +1,4 @@
-"""Events in words for people: many in one message, a flood of failures as numbers.
+"""Composes messages to people: many events in one message, many failures as counts.
 
 Guarantees: pure; a message holds names, codes and reasons, and nothing else of what it tells about.
 """

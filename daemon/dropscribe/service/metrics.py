@@ -1,4 +1,4 @@
-"""The numbers that Prometheus scrapes or node_exporter's textfile collector picks up.
+"""Metrics for Prometheus and for node_exporter's textfile collector.
 
 Only imported where somebody looks at them: with its library it takes 3 MiB.
 

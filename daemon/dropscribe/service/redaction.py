@@ -1,4 +1,4 @@
-"""Log fields made plain and clean: printable kinds of values only, and no secret in any of them.
+"""Reduces log fields to printable values without secrets.
 
 Guarantees: after :class:`Redactor` no value holds a secret that was given to it, nor its escaped forms,
 also inside exception text; URLs carry no query and no password.

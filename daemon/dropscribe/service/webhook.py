@@ -1,4 +1,4 @@
-"""One POST an event to a program elsewhere, signed, so that it can tell who sent it and when.
+"""Sends each event to a url as a signed POST, so that the receiver can verify sender and time.
 
 Guarantees: no redirect is followed; the answer's body is not read; neither url nor secret is logged or kept
 in the outbox; a receiver that drops events whose id it has seen gets each once.

@@ -217,7 +217,7 @@ def _extended(run: Sequence[_Token], first: int, end: int) -> Iterator[tuple[int
 
 
 def _end_cost(run: Sequence[_Token], first: int, last: int) -> float:
-    """What it costs that a cue begins with token *first* and ends with token *last*."""
+    """The cost of a cue that begins with token *first* and ends with token *last*."""
     token = run[last]
     cost = 0.0
     if first == last and len(run) > 1:

@@ -1,4 +1,4 @@
-"""How a folder rule wants its text outputs. Pure."""
+"""The layout of text outputs that a folder rule asks for. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This process as the node that its config names: alone under that name, and beating."""
+"""Registers this process under its node's unique name and sends heartbeats."""
 
 from __future__ import annotations
 

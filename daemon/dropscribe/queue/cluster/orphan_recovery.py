@@ -1,4 +1,4 @@
-"""Taking over what nodes had that are gone.
+"""Recovers the jobs of nodes that are gone.
 
 What is in flight belongs to its node for as long as that node beats: procrastinate's own heartbeat ends while
 a worker still finishes what it has, so it tells of tickets alone that nobody has begun.

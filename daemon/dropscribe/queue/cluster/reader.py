@@ -1,4 +1,4 @@
-"""A command's look at a cluster's rows, and its one write.
+"""Reads a cluster's rows for a command, and makes its one write.
 
 Guarantees: reading takes no lock that a node waits for. Nothing that is said of the server holds a secret.
 Diagnostics: StoreError that names the server and what to do.

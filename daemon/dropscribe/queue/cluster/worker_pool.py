@@ -1,4 +1,4 @@
-"""This node's workers: procrastinate draws tickets for them, beats for the node, and knows who is gone.
+"""This node's procrastinate workers: they fetch tickets; stalled workers are detected by heartbeat.
 
 A queue is a provider and a folder, or the publishing of a folder; this node listens to those whose mounts it
 has and that are open here. One worker a provider, so that a provider's waiting never holds up another's.

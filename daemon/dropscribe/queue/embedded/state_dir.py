@@ -1,4 +1,4 @@
-"""The state directory: ours alone while a daemon runs, and readable by nobody else."""
+"""The state directory: locked while a daemon runs, and readable only by its user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of attempts: one from its claim on, ended in the transaction of what came of it."""
+"""Rows of attempts: written with the claim, ended in the transaction of the outcome."""
 
 from __future__ import annotations
 

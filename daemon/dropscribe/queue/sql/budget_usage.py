@@ -1,4 +1,4 @@
-"""Rows of what was spent, and what they come to for each budget."""
+"""Rows of spending, and their sums for each budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading single jobs: what ``why`` tells and ``plan`` compares with."""
+"""Reads single jobs, for ``why`` and ``plan``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of what is held."""
+"""Rows of holds: providers and folders that are held."""
 
 from __future__ import annotations
 

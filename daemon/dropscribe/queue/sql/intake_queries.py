@@ -1,4 +1,4 @@
-"""Rows as the inboxes change them: files that arrive, move, are put back or go away."""
+"""SQL for the inboxes: files that arrive, move, return or disappear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the outbox: what was told to a recipient and has not arrived yet, one row for each of them.
+"""Rows of the outbox: one for each notification that its recipient has not accepted yet.
 
 Guarantees: what was put stays until it is delivered, given up, or its recipient is gone from the config; at
 most MOST_WAITING rows wait for one recipient.

@@ -1,4 +1,4 @@
-"""Rows of pauses: until when a provider asked to be left alone."""
+"""Rows of pauses: the time until which a provider asked for no requests."""
 
 from __future__ import annotations
 

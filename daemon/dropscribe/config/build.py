@@ -19,7 +19,7 @@ from dropscribe.config.install_hints import install_hint
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.presets import PRESETS
-from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig
+from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig, facts_of
 from dropscribe.config.queue import QueueConfig, make_queue
 from dropscribe.config.reading import MISSING, Reader
 from dropscribe.config.services import (
@@ -71,7 +71,7 @@ def has_media() -> bool:
 
 def keys_of_type(kind: str) -> dict[str, Key]:
     """The keys of a provider of this type, by name."""
-    own = PROVIDER_TYPES[kind].own
+    own = facts_of(kind).own
     return {name: key for name, key in keys_of(ProviderConfig).items() if not key.is_special or name in own}
 
 
@@ -117,7 +117,7 @@ class _Builder:
         values = kind and self.reader.section(path, data, ProviderConfig, keys_of_type(kind))
         if not kind or not values:
             return MISSING
-        facts = PROVIDER_TYPES[kind]
+        facts = facts_of(kind)
         document = self.reader.document
         if preset := PRESETS.get(values.get("preset", "")):
             values.setdefault("url", preset.url)

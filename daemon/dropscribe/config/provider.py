@@ -6,6 +6,7 @@ A new type takes an entry in :data:`PROVIDER_TYPES`, and for each key of its own
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -165,6 +166,27 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
 )
 
 
+_OF_OTHER_PACKAGES = ProviderFacts("A type of another package.", _REMOTE)
+
+
+def facts_of(kind: str) -> ProviderFacts:
+    """In what the type *kind* differs; those of other packages are all alike."""
+    return PROVIDER_TYPES.get(kind, _OF_OTHER_PACKAGES)
+
+
+_BUILT_IN = t.one_of(*PROVIDER_TYPES)
+
+
+def _type(value: object) -> str:
+    """A type that is built in, or that an installed package adds by an entry point; it is not loaded."""
+    if isinstance(value, str) and value not in PROVIDER_TYPES:
+        from importlib.metadata import entry_points  # noqa: PLC0415 - only for types that are not built in
+
+        if value in entry_points(group="dropscribe.providers").names:
+            return value
+    return str(_BUILT_IN.parse(value))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderConfig:
     """One account at one vendor, or the engine on this machine.
@@ -185,7 +207,11 @@ class ProviderConfig:
     """
 
     name: str
-    type: str = key(t.one_of(*PROVIDER_TYPES), "The kind of provider; it sets defaults.", example="local")
+    type: str = key(
+        dataclasses.replace(_BUILT_IN, parse=_type),
+        "The kind of provider; it sets defaults.",
+        example="local",
+    )
     url: str | None = key(
         t.URL,
         "The endpoint; without it the provider's documented one.",

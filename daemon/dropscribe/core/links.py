@@ -14,6 +14,9 @@ from urllib.parse import urlsplit, urlunsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+_FETCHERS = frozenset({"deepgram", "elevenlabs", "openai", "pulse"})
+"""Types of providers that can fetch audio themselves."""
+
 MAX_LINK_BYTES = 64 * 1024
 _LONGEST_URL = 8192
 
@@ -59,7 +62,7 @@ def why_no_links(kind: str, url: str | None, model: object) -> str:
         url: Its configured endpoint, or None for the documented one.
         model: The parameter it is sent.
     """
-    if kind in {"local", "reson8", "whisper-asr", "azure", "http"}:
+    if kind not in _FETCHERS:
         return f"a provider of type {kind} takes no links"
     if kind == "openai" and (url is None or urlsplit(url).hostname == "api.openai.com"):
         return "OpenAI itself takes no links"

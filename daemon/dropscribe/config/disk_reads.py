@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import queue
@@ -46,7 +47,7 @@ def read_small_text(path: Path, longest_bytes: int) -> str:
     """
     content, _ = read_small_file(path, longest_bytes)
     try:
-        return content.decode("utf-8-sig")
+        return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError:
         raise OSError(errno.EILSEQ, "not UTF-8", os.fspath(path)) from None
 

@@ -6,6 +6,7 @@ reader of urls understands alike, to a host that the rule names, or :class:`Link
 
 from __future__ import annotations
 
+import codecs
 import ipaddress
 import re
 from typing import TYPE_CHECKING
@@ -165,7 +166,7 @@ def _text_of(content: bytes) -> str:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", "replace")
     try:
-        return content.decode("utf-8-sig")
+        return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError:
         return content.decode("latin-1")
 

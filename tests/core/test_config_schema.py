@@ -77,6 +77,7 @@ def test_what_is_commented_out_is_valid_and_the_default():
         "RESON8_API_KEY": "b",
         "OPENAI_API_KEY": "c",
         "DEEPGRAM_API_KEY": "d",
+        "ASSEMBLYAI_API_KEY": "a",
         "ELEVENLABS_API_KEY": "e",
         "AZURE_SPEECH_KEY": "f",
         "DROPSCRIBE_DSN": "host=/run/x",

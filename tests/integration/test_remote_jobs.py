@@ -29,7 +29,7 @@ def vendor(monkeypatch):
             found.polls.append(job.remote.id)
         step = found.steps.pop(0) if found.steps else None
         if step is None:
-            return await upload_and_answer(self, job)
+            return await upload_and_answer(self, replace(job, remote=None))
         if isinstance(step, Exception):
             raise step
         return step

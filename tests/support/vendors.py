@@ -6,10 +6,11 @@ Each answer holds the size and the digest of the audio that was received.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from support.forms import read_form
+from support.job_vendors import JOB_CONTRACTS, JobDesk
 from support.more_vendors import CONTRACTS
 from support.received import Received, Refused
 
@@ -76,11 +77,14 @@ class Vendors:
         key: What they take.
         text: What they "hear"; None derives it from the audio.
         takes_url: Whether the OpenAI path takes a field ``url`` in place of the file, as Groq does.
+        desk: The uploads and jobs of the vendors with jobs.
+        desk: The uploads and jobs of the vendors with jobs.
     """
 
     key: str = KEY
     text: str | None = None
     takes_url: bool = False
+    desk: JobDesk = field(default_factory=JobDesk)
 
     def documented(self, request: Received, body: bytes) -> tuple[int, Any]:
         """Status and JSON that the vendor of the request's path documents for it."""
@@ -108,6 +112,9 @@ class Vendors:
         if (request.method, request.path) in CONTRACTS:
             contract = CONTRACTS[request.method, request.path]
             return contract(self.key, request, body, lambda: _heard(self, request))
+        for beginning, contract in JOB_CONTRACTS.items():
+            if request.path.startswith(beginning):
+                return contract(self.key, self.desk, request, body, lambda: _heard(self, request))
         raise Refused(404, {"error": "Not Found"})
 
 

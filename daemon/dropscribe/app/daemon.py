@@ -24,16 +24,18 @@ from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
 from dropscribe.app.queue import open_when_there
 from dropscribe.app.reload import Reloader, keep_running_config, mark_first_starts, watched_rules
+from dropscribe.app.remote_deletions import delete_due, delete_remote_jobs
 from dropscribe.app.reporter import Reporter
 from dropscribe.app.status_publisher import SelfReport
-from dropscribe.core.errors import DropscribeError, StoreBusy
+from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError
 from dropscribe.media.build import sweep_spool
 from dropscribe.pipeline.plan import build_plan
+from dropscribe.providers.base import JobProvider
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dropscribe.config.model import Config, ProviderConfig
     from dropscribe.providers.base import Provider
@@ -47,6 +49,9 @@ ONCE_HORIZON_SECONDS = 60.0
 """``run --once`` waits for retries due within this time."""
 
 _ONCE_LOOK_SECONDS = 0.1
+
+LAST_DELETIONS_SECONDS = 10.0
+"""What cannot be deleted at its provider within this time is left to the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,7 @@ class Daemon:
                     group.create_task(self.pipeline.budgets.watch()),
                     group.create_task(notice_releases(self.engine, self._asks)),
                     group.create_task(prune_queue(self.engine, lambda: self.config)),
+                    group.create_task(delete_remote_jobs(self.engine, self._providers)),
                 ]
                 keep_running_config(config)
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))
@@ -203,11 +209,22 @@ class Daemon:
         for task in side:
             task.cancel()
         await self.health.close()
-        for provider in self.pipeline.handler.runtime.providers.values():
+        await self._delete_last()
+        for provider in self._providers().values():
             await provider.close()
         self.pipeline.close()
         log.info("daemon.stopped", **asdict(result))
         return result
+
+    def _providers(self) -> Mapping[str, Provider]:
+        return self.pipeline.handler.runtime.providers
+
+    async def _delete_last(self) -> None:
+        """What the last files have left at their providers: ``run --once`` may have no next start."""
+        if any(isinstance(provider, JobProvider) for provider in self._providers().values()):
+            with contextlib.suppress(TimeoutError, StoreError):
+                async with asyncio.timeout(LAST_DELETIONS_SECONDS):
+                    await delete_due(self.engine, self._providers())
 
     async def _result(self, left: RunResult) -> RunResult:
         """Count the files left in the inboxes and the queue, and those in ``failed``."""
@@ -218,6 +235,7 @@ class Daemon:
                 each.queued + each.transcribing + each.deferred + each.held + each.publishing
                 for each in stats.folders.values()
             )
+            live += sum(each.at_provider for each in stats.folders.values())
         return replace(left, failed=self.reporter.failed_count, left=left.left + live)
 
     # Once ---------------------------------------------------------------------------------------

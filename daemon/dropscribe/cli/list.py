@@ -117,8 +117,11 @@ def _job_row(config: Config, job: ListedFile) -> Row:
     rule = config.folders[job.folder]
     place = path_text(job.filed) if job.filed else f"{rule.inbox}/{path_text(job.path)}"
     state = _STATE_WORDS.get(job.state, job.state.value)
-    at = job.ended_at or job.received_at
-    return Row(at, job.folder, state, place, job.provider, job.code, job.reason)
+    at, reason = job.ended_at or job.received_at, job.reason
+    if job.at_provider_since is not None:
+        state = "at_provider"
+        reason = reason or f"waiting at the provider since {moment_words(job.at_provider_since)}"
+    return Row(at, job.folder, state, place, job.provider, job.code, reason)
 
 
 def _not_queued(config: Config, rule: FolderRule, look: QueueLook, since: float | None) -> Iterator[Row]:

@@ -278,8 +278,13 @@ def _folder_row(name: str, folder: dict[str, Any]) -> list[str]:
         str(folder["done"]),
         str(folder["failed"]),
         "-" if folder["oldest_waiting"] is None else duration_words(folder["oldest_waiting"]),
-        ", ".join(f"{number} {key}" for key, number in waiting.items() if number),
+        ", ".join(_waiting_words(waiting, folder["at_provider"])),
     ]
+
+
+def _waiting_words(waiting: dict[str, int], at_provider: int) -> list[str]:
+    words = [f"{number} {key}" for key, number in waiting.items() if number]
+    return [*words, f"{at_provider} waiting at the provider"] if at_provider else words
 
 
 def _inbox_words(folder: dict[str, Any]) -> str:

@@ -157,6 +157,19 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
             {"timeout_seconds": 600.0},
             needs=(("url",), ("answer",)),
         ),
+        "assemblyai": ProviderFacts(
+            "AssemblyAI, pre-recorded, in jobs. In the EU: `url: https://api.eu.assemblyai.com`.",
+            _REMOTE,
+            {
+                "concurrency": 4,
+                "timeout_seconds": 300.0,
+                "max_upload_bytes": 2_200_000_000,
+            },
+            FIXED_PARAMS["assemblyai"],
+            "ASSEMBLYAI_API_KEY",
+            "assemblyai.com",
+            is_key_needed=True,
+        ),
         "local": ProviderFacts(
             "The embedded engine: faster-whisper on this machine; no key, and no audio leaves the machine.",
             ("model", "device", "compute_type", "cpu_threads", "idle_unload"),

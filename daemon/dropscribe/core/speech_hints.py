@@ -63,7 +63,7 @@ def _language(kind: str) -> tuple[str, Callable[[str], ParamValue | None]]:
         return "locales", _as_list
     if kind == "deepgram":
         return "language", language_tag  # it tells en-GB from en-US
-    return ("language_code" if kind == "elevenlabs" else "language"), base_language
+    return ("language_code" if kind in {"elevenlabs", "assemblyai"} else "language"), base_language
 
 
 def _as_list(language: str) -> list[str] | None:
@@ -97,12 +97,14 @@ _VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = MappingProxyType
         "elevenlabs": _repeated("keyterms"),
         "azure": _repeated("phraseList.phrases"),
         "whisper-asr": _joined("initial_prompt"),
+        "assemblyai": _repeated("keyterms_prompt"),
     }
 )
 _SPEAKERS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("pulse", "reson8", "deepgram", "elevenlabs", "whisper-asr"), "diarize"),
         "azure": "diarization.enabled",
+        "assemblyai": "speaker_labels",
     }
 )
 

@@ -35,6 +35,10 @@ SIDE_POINTS = ("recovered", "held", "taken_back", "error_removed")
 took in the last instant, a failed file that was put back, an answer that goes into a cluster."""
 
 
+REMOTE_POINTS = ("uploaded", "job_created", "job_stored", "job_deleted")
+"""Points on the way of a file whose provider works on it by itself, beside those in POINTS."""
+
+
 def reached(name: str) -> None:
     """Die here if a test asked for it."""
     global _left  # noqa: PLW0603  # the count of one process's life

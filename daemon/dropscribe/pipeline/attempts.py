@@ -26,8 +26,9 @@ from dropscribe.core.errors import (
     AudioMissing,
     AudioRejected,
     ProviderError,
+    ProviderUnusable,
 )
-from dropscribe.core.model import AttemptEnd, ResultStored, Retry, Withdrawn
+from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, ScopeKind, Withdrawn
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, MAX_INTERNAL_ERRORS
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.crashpoint import reached
@@ -35,7 +36,9 @@ from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, 
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.observer import AttemptReport
+from dropscribe.pipeline.remote_jobs import job_provider_of, poll
 from dropscribe.pipeline.results import RenderError
+from dropscribe.providers.jobs import LONGEST_POLL_SECONDS, poll_seconds
 from dropscribe.publish.free_names import check_destination
 
 if TYPE_CHECKING:
@@ -96,6 +99,8 @@ class Attempts:
             self.disks.of(job.folder).submit(audio.close)
 
     async def _with_audio(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> Outcome:
+        if job.remote is not None:
+            return await self._send(job, runtime, audio)
         if unsent := _unsendable(job, runtime, audio):
             return await self.failures.reject_unsent(job, runtime, unsent)
         if known := await self.reuse.find(job, runtime, audio):
@@ -155,22 +160,44 @@ class Attempts:
     async def _send(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> Outcome:
         began = time.monotonic()
         try:
-            params = runtime.rule(job.folder).params_for(job.provider)
-            transcript = await runtime.provider(job).transcribe(audio, params)
+            answer = await self._ask(job, runtime, audio)
         except AudioError as error:
             return self._not_readable(job, error)
         except OSError as error:
             return self._disk_trouble(job, error)
-        except Exception as error:  # noqa: BLE001  # a bug while sending is a failure of the attempt
+        except Exception as error:  # a bug while sending is a failure of the attempt
+            if job.remote is not None and not isinstance(error, ProviderError):
+                raise  # a bug while polling is none of the job's, which is polled again
             reached("answered")
             failure = _failure_of(job, error)
-            ended = AttemptEnd(time.monotonic() - began, failure.status, failure.code, failure.reason)
+            ended = AttemptEnd(_seconds_of(job, began), failure.status, failure.code, failure.reason)
             self._report(job, ended)
             return await self.failures.weigh(job, runtime, failure, ended)
+        if isinstance(answer, AtProvider | Retry):
+            return answer
         reached("answered")
-        ended = AttemptEnd(time.monotonic() - began, status=None)
+        ended = AttemptEnd(_seconds_of(job, began), status=None)
         self._report(job, ended)
-        return await self._answered(job, runtime, audio, transcript, ended)
+        return await self._answered(job, runtime, audio, answer, ended)
+
+    async def _ask(
+        self, job: Job, runtime: RuntimeConfig, audio: AudioFile
+    ) -> Transcript | AtProvider | Retry:
+        """The transcript, or what the job waits for while the provider works on it by itself."""
+        params = runtime.rule(job.folder).params_for(job.provider)
+        if job.remote is not None:
+            found = await poll(job, runtime, job.remote, params)
+            if isinstance(found, ProviderUnusable):
+                await self.holds.hold(ScopeKind.PROVIDER, job.provider, found, runtime.config.hold)
+                return Retry(LONGEST_POLL_SECONDS, found.code, found.reason)
+            if not isinstance(found, Retry):
+                await self.holds.answered(job)
+            return found
+        if (provider := job_provider_of(job, runtime, audio)) is None:
+            return await runtime.provider(job).transcribe(audio, params)
+        job_id = await provider.start_job(audio, params)
+        await self.holds.answered(job)
+        return AtProvider(job_id, poll_seconds(0.0))
 
     async def _answered(
         self, job: Job, runtime: RuntimeConfig, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
@@ -225,6 +252,13 @@ class Attempts:
                 ended.reason,
             )
         )
+
+
+def _seconds_of(job: Job, began: float) -> float:
+    """How long the attempt has taken: since the provider got the audio, where it is polled."""
+    if job.remote is not None:
+        return max(0.0, time.time() - job.remote.created_at)
+    return time.monotonic() - began
 
 
 def _booking_of_unrendered(booking: Booking, document: dict[str, object] | None) -> Booking:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import JobState, ResultStored, Retry
+from dropscribe.core.model import AttemptEnd, JobState, ResultStored, Retry
 from dropscribe.core.retry import MAX_INTERNAL_ERRORS
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ class Handler:
         """Make one attempt to transcribe *job*."""
         runtime = self.runtime
         if not runtime.serves(job):
-            return Retry(0.0, "reloaded", "its rule or its provider has left the config")
+            reason = "its rule or its provider has left the config"
+            # Nobody asks for a job at such a provider any more.
+            ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
+            return Retry(0.0, "reloaded", reason, ended if job.remote else None)
         return await self.attempts.make(job, runtime)
 
     async def publish(self, job: Job) -> Outcome:

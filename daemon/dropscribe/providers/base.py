@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.core.errors import ProviderError
     from dropscribe.core.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
@@ -56,4 +58,40 @@ class LinkProvider(Protocol):
 
     async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
         """Have the audio at *url* fetched and transcribed, once; raises as :meth:`Provider.transcribe`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A job at a provider that has no result yet.
+
+    Attributes:
+        error: Why the provider could not be asked; None where it says that it works on the job.
+    """
+
+    error: ProviderError | None = None
+
+
+@runtime_checkable
+class JobProvider(Provider, Protocol):
+    """A provider that takes the audio, works on it by itself, and is asked for the result later."""
+
+    async def start_job(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> str:
+        """Upload *audio* and create a job; returns the job's id. Raises as :meth:`Provider.transcribe`."""
+        ...
+
+    async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
+        """Ask for the result of a job; sends no audio.
+
+        Raises:
+            ProviderError: The job is over without a result: it failed, or the provider does not know it.
+        """
+        ...
+
+    async def delete_job(self, job_id: str) -> None:
+        """Delete a job and its audio at the provider; a job that is gone already is no error.
+
+        Raises:
+            ProviderError: It could not be deleted now.
+        """
         ...

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "dropscribe.providers"
 
 BUILDERS = {
+    "assemblyai": "dropscribe.providers.assemblyai:build",
     "azure": "dropscribe.providers.azure:build",
     "deepgram": "dropscribe.providers.deepgram:build",
     "elevenlabs": "dropscribe.providers.elevenlabs:build",

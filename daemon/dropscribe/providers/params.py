@@ -31,6 +31,9 @@ def default_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict
     if provider_type == "deepgram" and not params.get("language") and "detect_language" not in params:
         # Without either, Deepgram hears English.
         return {**FIXED_PARAMS["deepgram"], "detect_language": True}
+    if provider_type == "assemblyai" and not params.get("language_code"):
+        # Without either, AssemblyAI hears English.
+        return {**FIXED_PARAMS["assemblyai"], "language_detection": True}
     return dict(FIXED_PARAMS.get(provider_type, {}))
 
 

@@ -182,6 +182,13 @@ class Classifier:
         said = ErrorBody("error_in_success", (), words)
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code, answer, said)
 
+    def failed_job(self, answer: Answer, said: ErrorBody) -> ProviderError:
+        """The error of a job that failed at the vendor, which an answer with status 200 tells of."""
+        kind = next((found for sign in said.signs if (found := self._row(None, sign))), None)
+        if kind is None and any(words in said.message.lower() for words in ACCOUNT_WORDS):
+            kind = Kind.UNUSABLE
+        return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "job_failed", answer, said)
+
     def bad_answer(self, answer: Answer, reason: str) -> ProviderError:
         """A 2xx that is no transcript and no error either: it may have been paid for.
 

@@ -148,9 +148,7 @@ class HttpProvider:
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """See :class:`dropscribe.providers.base.Provider`."""
-        limit = self._max_upload_bytes
-        if limit is not None and audio.size_bytes > limit:
-            raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {limit}")
+        self.check_size(audio)
         seconds = await self._answer_seconds(audio)
         sent = self.vendor.params(params)
         try:
@@ -161,6 +159,16 @@ class HttpProvider:
                 raise
         transcript = await self._sent(self.vendor.upload(audio, simpler), simpler, seconds)
         return dataclasses.replace(transcript, warnings=(*transcript.warnings, "simpler_format"))
+
+    def check_size(self, audio: AudioFile) -> None:
+        """Refuse what is larger than ``max_upload``.
+
+        Raises:
+            AudioRejected: It is.
+        """
+        limit = self._max_upload_bytes
+        if limit is not None and audio.size_bytes > limit:
+            raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {limit}")
 
     async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
         """See :class:`dropscribe.providers.base.LinkProvider`."""

@@ -306,8 +306,7 @@ class RowsEngine(abc.ABC):
 
     @trouble.setter
     def trouble(self, trouble: str | None) -> None:
-        is_news = trouble != self._trouble
-        self._trouble = trouble
+        is_news, self._trouble = trouble != self._trouble, trouble
         if is_news:
             self._tell_news()
 
@@ -383,6 +382,7 @@ class RowsEngine(abc.ABC):
         await self._durably(lambda db: transactions.record(db, self._gate.plan, job, outcome, self.now()))
         if isinstance(outcome, AtProvider):
             self._gate.at_provider[job.id] = job.provider
+            reached("job_stored")
         elif not isinstance(outcome, Retry) or outcome.ends_attempt:
             self._gate.at_provider.pop(job.id, None)
         reached("ended")

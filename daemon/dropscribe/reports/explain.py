@@ -190,6 +190,8 @@ def tell_of_story(story: Story, place: Place, look: QueueLook, now: float) -> Ex
     match story.state:
         case JobState.QUEUED:
             state, words = _queued_words(story, place, look, now)
+        case JobState.TRANSCRIBING if story.remote_id:
+            state, words = "at_provider", _at_provider_words(story, look, now)
         case JobState.TRANSCRIBING:
             words = [_transcribing_words(story, look, now)]
         case JobState.TRANSCRIBED | JobState.REJECTED:
@@ -259,6 +261,18 @@ def _one_hold_words(who: str, hold: Hold, now: float) -> list[str]:
         f"{who} is held since {time_words(hold.since, now)}: {hold.reason}",
         f"one file tries it again {probe}; when that goes well, the others go on by themselves",
     ]
+
+
+def _at_provider_words(story: Story, look: QueueLook, now: float) -> list[str]:
+    since = time_words(story.remote_at or now, now)
+    words = [f"it waits at the provider {story.provider} since {since}, as its job {story.remote_id}"]
+    if story.code or story.reason:
+        words.append(f"the last question about it failed: {_why(story)}")
+    if not look.is_running:
+        words.append("the next start of dropscribe asks for the result; nothing is sent again")
+    elif story.due_at > now:
+        words.append(f"its result is asked for again {time_words(story.due_at, now)}")
+    return words
 
 
 def _transcribing_words(story: Story, look: QueueLook, now: float) -> str:

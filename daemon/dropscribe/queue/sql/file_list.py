@@ -28,7 +28,7 @@ _CODE, _REASON = _LAST.format("code"), _LAST.format("reason")
 _COLUMNS = (
     "id, folder, directory, name, size_bytes, state, provider, received_at, due_at, ended_at, attempts,"
     f" CASE state WHEN 'done' THEN '' ELSE {_CODE} END, CASE state WHEN 'done' THEN '' ELSE {_REASON} END,"
-    " filed"
+    " filed, CASE WHEN state = 'transcribing' AND remote_id <> '' THEN remote_at END"
 )
 
 _INSTR = "instr({}, ?) > 0"
@@ -65,6 +65,7 @@ class ListedFile:
     Attributes:
         path: Relative to the inbox.
         filed: Absolute path of the audio in done or failed, or None.
+        at_provider_since: When the provider took it to work on it by itself; None where it does not.
     """
 
     id: int
@@ -80,6 +81,7 @@ class ListedFile:
     code: str
     reason: str
     filed: bytes | None
+    at_provider_since: float | None
 
 
 def read_files(db: Connection, wanted: FileFilter, limit: int) -> list[ListedFile]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
 _COLUMNS = (
     "id, folder, directory, name, size_bytes, mtime_ns, state, provider, pin, received_at, due_at, attempts,"
-    " ambiguous, crashes, code, reason, ended_at, filed"
+    " ambiguous, crashes, code, reason, ended_at, filed, remote_id, remote_at"
 )
 _OF_CLUSTERS = ", node, lane"
 
@@ -34,6 +34,8 @@ class Story:
         filed: Absolute path of the audio in done or failed; None while the job lives. Where this node lacks
             its root it begins with "//" and the root's name (roots.py).
         tries: Every attempt, oldest first.
+        remote_id: The provider's id of the job that it runs for this one, or "".
+        remote_at: When that id was stored, Unix seconds.
         node: Who has it, or had it last, in a cluster; "" where nobody had.
         lane: The provider whose next free slot it has a ticket for; "" without one.
     """
@@ -56,6 +58,8 @@ class Story:
     ended_at: float | None
     filed: bytes | None
     tries: tuple[Attempt, ...]
+    remote_id: str
+    remote_at: float | None
     node: str = ""
     lane: str = ""
 

@@ -15,3 +15,16 @@ CREATE TABLE pauses (
     since    REAL NOT NULL,
     until    REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Jobs that are over here and are still to be deleted at their provider.
+CREATE TABLE remote_deletions (
+    id        INTEGER PRIMARY KEY,
+    provider  TEXT NOT NULL,
+    remote_id TEXT NOT NULL,
+    due_at    REAL NOT NULL DEFAULT 0,
+    tries     INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TRIGGER jobs_left_provider AFTER UPDATE OF remote_id ON jobs
+WHEN old.remote_id <> '' AND new.remote_id <> old.remote_id BEGIN
+    INSERT INTO remote_deletions (provider, remote_id) VALUES (old.provider, old.remote_id);
+END;

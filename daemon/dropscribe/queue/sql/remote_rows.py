@@ -19,7 +19,7 @@ def store_remote_job(db: Connection, job: Job, remote: AtProvider, now: float) -
     """Store the provider's job id, or the time of its next poll; the attempt goes on."""
     changed = db.execute(
         "UPDATE jobs SET remote_at = CASE WHEN remote_id = ? THEN remote_at ELSE ? END, remote_id = ?,"
-        " due_at = ? WHERE id = ? AND fence = ? AND state = 'transcribing'",
+        " due_at = ?, code = '', reason = '' WHERE id = ? AND fence = ? AND state = 'transcribing'",
         (remote.remote_id, now, remote.remote_id, now + remote.poll_after_seconds, job.id, job.fence),
     ).rowcount
     if not changed:

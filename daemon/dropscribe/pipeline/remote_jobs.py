@@ -1,0 +1,58 @@
+"""Jobs that a provider works on by itself: which files become one, and what a poll comes to."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable
+from dropscribe.core.links import is_link
+from dropscribe.core.model import AtProvider, Retry
+from dropscribe.providers.base import JobProvider, Unfinished
+from dropscribe.providers.jobs import JOB_SECONDS, poll_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.core.model import Job, RemoteJob
+    from dropscribe.core.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.transcripts.model import Transcript
+
+
+def job_provider_of(job: Job, runtime: RuntimeConfig, audio: AudioFile) -> JobProvider | None:
+    """The provider that runs *job* by itself; None where the answer comes in the request.
+
+    A rule that makes recordings anew sends pieces, which one id in the row cannot stand for.
+    """
+    rule, provider = runtime.rule(job.folder), runtime.providers[job.provider]
+    if rule.reads_media or (rule.links and is_link(audio.suffix)):
+        return None
+    return provider if isinstance(provider, JobProvider) else None
+
+
+async def poll(
+    job: Job, runtime: RuntimeConfig, remote: RemoteJob, params: Mapping[str, ParamValue]
+) -> Transcript | AtProvider | Retry | ProviderUnusable:
+    """Ask for the result once; a poll that fails is tried again, for as long as the provider cannot be asked.
+
+    Raises:
+        ProviderError: The job is over without a result, or the provider does not finish it.
+    """
+    provider = runtime.providers[job.provider]
+    if not isinstance(provider, JobProvider):
+        raise AmbiguousFailure("job_lost", f"{job.provider} is of another type now, and has no jobs")
+    found = await provider.poll_job(remote.id, params)
+    if not isinstance(found, Unfinished):
+        return found
+    if isinstance(found.error, ProviderUnusable):
+        return found.error
+    age_seconds = max(0.0, time.time() - remote.created_at)
+    wait_seconds = poll_seconds(age_seconds)
+    if found.error is not None:
+        asked_seconds = getattr(found.error, "retry_after_seconds", None) or 0.0
+        return Retry(max(wait_seconds, asked_seconds), found.error.code, found.error.reason)
+    if age_seconds > JOB_SECONDS:
+        raise AmbiguousFailure("job_unfinished", f"not finished after {JOB_SECONDS / 3600:.0f} h")
+    return AtProvider(remote.id, wait_seconds)

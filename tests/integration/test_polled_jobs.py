@@ -1,0 +1,149 @@
+"""Files at a provider with jobs: what polls, failures and deletions come to, on a real server."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from dropscribe.app.remote_deletions import MOST_TRIES, delete_due
+from dropscribe.config.model import ProviderConfig
+from dropscribe.config.secret import Secret
+from dropscribe.providers import jobs
+from dropscribe.providers.build import build_provider
+from support.emulator import Emulator, Fault
+from support.house import House, make_config, read_json, tree
+from support.vendors import KEY
+
+AGED = "UPDATE jobs SET remote_at = remote_at - 90000, due_at = 1.0"
+"""The job has been at the provider for more than a day."""
+
+
+@pytest.fixture
+def emulator():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def desk(emulator):
+    return emulator.vendors.desk
+
+
+@pytest.fixture(autouse=True)
+def quick_polls(monkeypatch):
+    monkeypatch.setattr(jobs, "FIRST_POLL_SECONDS", 0.01)
+
+
+@contextlib.asynccontextmanager
+async def house_at(emulator, tmp_path, **keys):
+    """A house whose one provider is AssemblyAI's emulator."""
+    account = ProviderConfig(
+        name="main", type="assemblyai", url=emulator.url, api_key=Secret(KEY, "test"), timeout_seconds=5.0
+    )
+    config = make_config(tmp_path, providers={"main": account}, **keys)
+    provider = build_provider(account)
+    try:
+        async with House(config, {"main": provider}) as house:
+            yield house
+    finally:
+        await provider.close()
+
+
+async def delete_all(house):
+    await delete_due(house.engine, house.providers)
+
+
+async def deletions(house):
+    return await house.store.do(lambda db: db.execute("SELECT tries FROM remote_deletions").fetchall())
+
+
+async def test_a_result_is_filed_and_its_job_deleted(tmp_path, emulator, desk):
+    """Audio and text do not stay at the vendor."""
+    async with house_at(emulator, tmp_path) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+        await delete_all(house)
+        assert await deletions(house) == []
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+    assert (len(desk.created), desk.jobs) == (1, {})
+    assert house.listener.files[0].attempts == 1
+
+
+async def test_a_deletion_that_fails_is_tried_again_and_given_up_at_last(tmp_path, emulator, desk):
+    """It is bounded, and no file waits for it."""
+    async with house_at(emulator, tmp_path) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+        emulator.fail(Fault(status=500, body="no"))
+        await delete_all(house)
+        assert await deletions(house) == [(1,)]
+        await delete_all(house)  # not due yet
+        assert await deletions(house) == [(1,)]
+        last = MOST_TRIES - 1
+        await house.store.do(
+            lambda db: db.execute("UPDATE remote_deletions SET due_at = 0, tries = ?", (last,))
+        )
+        emulator.fail(Fault(status=500, body="no"))
+        await delete_all(house)
+        assert await deletions(house) == []
+    assert len(desk.jobs) == 1
+
+
+async def test_polls_that_fail_never_send_the_file_again(tmp_path, emulator, desk):
+    """No connection, 5xx, a page of a proxy: the job is at the vendor, and is asked for again."""
+    desk.polls = 0
+    async with house_at(emulator, tmp_path) as house:
+        emulator.fail(
+            None, None, Fault(status=500), Fault(close=True), Fault(status=504), Fault(body="<html>")
+        )
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+        assert (await house.stats()).maybe_paid_twice == 0
+    assert len(desk.created) == 1
+
+
+async def test_a_refused_key_while_polling_holds_the_provider_and_keeps_the_job(
+    tmp_path, emulator, desk, monkeypatch
+):
+    """With the next key the job is polled on; nothing is sent again."""
+    monkeypatch.setattr("dropscribe.pipeline.attempts.LONGEST_POLL_SECONDS", 0.01)
+    desk.polls = 0
+    async with house_at(emulator, tmp_path) as house:
+        emulator.fail(None, None, Fault(status=401, body={"error": "no"}))
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+        await house.until(lambda: house.listener.releases)
+        assert len(house.listener.holds) == 1
+    assert len(desk.created) == 1
+
+
+async def test_a_job_that_is_never_finished_counts_as_sent_without_an_answer(tmp_path, emulator, desk):
+    """After a day each, and `max_ambiguous` times, the file is in failed."""
+    desk.polls = 10**9
+    async with house_at(
+        emulator, tmp_path, retry={"max_ambiguous": 2, "give_up_after_seconds": 1e7}
+    ) as house:
+        await house.drop("call.wav")
+        for count in (1, 2):
+            await house.until(lambda count=count: len(desk.created) == count)
+
+            async def is_at_provider():
+                return (await house.stats()).at_provider == 1
+
+            await house.until(is_at_provider)
+            await house.store.do(lambda db: db.execute(AGED))
+            house.engine._wake.set()
+        await house.until(lambda: house.listener.files)
+    assert read_json(tmp_path / "failed/call.error.json")["code"] == "job_unfinished"
+    assert len(desk.created) == 2
+
+
+async def test_a_job_that_fails_ends_the_file(tmp_path, emulator, desk):
+    """The vendor's words are in the error file."""
+    desk.failure = "File does not appear to contain audio"
+    async with house_at(emulator, tmp_path) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.listener.files)
+    assert "contain audio" in read_json(tmp_path / "failed/call.error.json")["reason"]
+    assert len(desk.created) == 1

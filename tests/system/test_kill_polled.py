@@ -1,0 +1,76 @@
+"""SIGKILL at every step of a job that a provider works on by itself, then a start on what is left."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from dropscribe.files.crashpoint import REMOTE_POINTS
+from support.daemon_process import Installation
+from support.emulator import Emulator
+from support.house import tree
+
+pytestmark = pytest.mark.slow
+
+SENT_AGAIN = {"claimed": 0, "uploaded": 0, "job_created": 1}
+"""Jobs that a kill at this point makes twice: there is an instant between the creation and the row."""
+
+
+@pytest.fixture
+def emulator():
+    with Emulator() as running:
+        yield running
+
+
+def installation(tmp_path, emulator) -> Installation:
+    provider = {"type": "assemblyai", "url": emulator.url, "concurrency": 1}
+    return Installation(tmp_path, emulator.url, provider=provider)
+
+
+@pytest.mark.parametrize("point", [*REMOTE_POINTS, "claimed", "answered", "kept", "audio_moved", "published"])
+def test_a_kill_at_any_step_of_a_polled_job_sends_nothing_twice(tmp_path, emulator, point):
+    """Once the provider's id is in the row, no kill makes a second job of the file."""
+    site, desk = installation(tmp_path, emulator), emulator.vendors.desk
+    for name in ("one.wav", "two.wav"):
+        site.drop(name, name.encode())
+    assert site.run_once(point) == -signal.SIGKILL
+    assert site.run_once() == 0
+    assert {"one.wav", "one.txt", "two.wav", "two.txt"} <= tree(site.done)
+    assert tree(site.inbox) == set()
+    again = SENT_AGAIN.get(point, 0)
+    assert desk.paid_again() == again
+    assert site.status()["maybe_paid_twice"] >= again
+    assert len(desk.jobs) == again
+
+
+def test_many_kills_while_the_provider_works_send_nothing_twice(tmp_path, emulator):
+    """A job that takes long survives start after start; status and why name it meanwhile."""
+    site, desk = installation(tmp_path, emulator), emulator.vendors.desk
+    desk.polls = 6
+    path = site.drop("long.wav", b"long")
+    with site.start_ready() as process:
+        process.until(lambda: desk.created and site.status()["at_provider"], "the job")
+        process.kill()
+    for _ in range(3):
+        polls = _polls(emulator)
+        with site.start_ready() as process:
+            process.until(lambda before=polls: _polls(emulator) > before, "a poll")
+            process.kill()
+    why = site.ask("why", str(path))
+    assert why["state"] == "at_provider"
+    assert why["words"][0].startswith("it waits at the provider pulse since")
+    (listed,) = site.ask("list")["files"]
+    assert listed["state"] == "at_provider"
+    assert listed["reason"].startswith("waiting at the provider since")
+    desk.polls = 0
+    for job in desk.jobs.values():
+        job.polls_left = 0
+    assert site.run_once() == 0
+    assert len(desk.created) == 1
+    assert site.status()["maybe_paid_twice"] == 0
+    assert desk.jobs == {}
+
+
+def _polls(emulator) -> int:
+    return sum(request.method == "GET" for request in emulator.requests)

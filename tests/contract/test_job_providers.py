@@ -21,7 +21,7 @@ from support.benches import Bench
 from support.emulator import Fault
 from support.vendors import KEY, heard_text
 
-KINDS = ["assemblyai"]
+KINDS = ["assemblyai", "soniox"]
 CREATES_IN_UPLOAD = set()
 
 

@@ -78,6 +78,7 @@ def test_what_is_commented_out_is_valid_and_the_default():
         "OPENAI_API_KEY": "c",
         "DEEPGRAM_API_KEY": "d",
         "ASSEMBLYAI_API_KEY": "a",
+        "SONIOX_API_KEY": "s",
         "ELEVENLABS_API_KEY": "e",
         "AZURE_SPEECH_KEY": "f",
         "DROPSCRIBE_DSN": "host=/run/x",

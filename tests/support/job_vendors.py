@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from support.forms import read_form
 from support.received import Refused
 
 if TYPE_CHECKING:
@@ -163,5 +164,86 @@ def _assemblyai_done(job: VendorJob) -> dict[str, Any]:
     }
 
 
-JOB_CONTRACTS = {"/v2/upload": assemblyai, "/v2/transcript": assemblyai}
+SONIOX_TYPES: dict[str, type] = {
+    "model": str,
+    "file_id": str,
+    "language_hints": list,
+    "enable_speaker_diarization": bool,
+    "enable_language_identification": bool,
+    "context": dict,
+    "client_reference_id": str,
+}
+
+
+def soniox(key: str, desk: JobDesk, request: Received, body: bytes, hear: Callable[[], str]) -> Any:
+    """https://soniox.com/docs/stt/api-reference."""
+    if request.headers.get("authorization") != f"Bearer {key}":
+        raise _soniox_error(401, "unauthenticated", "Incorrect API key provided.")
+    if (request.method, request.path) == ("POST", "/v1/files"):
+        if not read_form(request, body, "file") or not request.audio_bytes:
+            raise _soniox_error(400, "invalid_request", "file is required")
+        return {"id": desk.keep(hear(), request.audio_sha256), "size": request.audio_bytes}
+    if (request.method, request.path) == ("POST", "/v1/transcriptions"):
+        return _soniox_view(_soniox_create(desk, body), "queued")
+    return _soniox_job(desk, request)
+
+
+def _soniox_create(desk: JobDesk, body: bytes) -> VendorJob:
+    if desk.refusal is not None:
+        raise Refused(*desk.refusal)
+    options = json.loads(body)
+    for name, value in options.items():
+        if not isinstance(value, SONIOX_TYPES.get(name, ())):
+            raise _soniox_error(400, "invalid_request", f"{name} is unknown or of another type")
+    if "model" not in options or options.get("file_id") not in desk.uploads:
+        raise _soniox_error(400, "invalid_request", "model and file_id are required")
+    return desk.create(options["file_id"], options)
+
+
+def _soniox_job(desk: JobDesk, request: Received) -> dict[str, Any]:
+    name, _, part = request.path.removeprefix("/v1/transcriptions/").partition("/")
+    missing = {"status_code": 404, "error_type": "transcription_not_found", "message": "Not found"}
+    job = desk.job(name, missing)
+    if request.method == "DELETE":
+        desk.delete(job.id)
+        return {}
+    if part == "transcript":
+        return _soniox_transcript(job)
+    if desk.is_working(job):
+        return _soniox_view(job, "processing")
+    if desk.failure:
+        failure = {"error_type": "invalid_audio_file", "error_message": desk.failure}
+        return _soniox_view(job, "error") | failure
+    return _soniox_view(job, "completed") | {"audio_duration_ms": 1000}
+
+
+def _soniox_transcript(job: VendorJob) -> dict[str, Any]:
+    """Each word in two tokens, as the vendor's own parts of words."""
+    speaker = {"speaker": "1"} if job.options.get("enable_speaker_diarization") else {}
+    tokens: list[dict[str, Any]] = []
+    for index, word in enumerate(job.heard.split()):
+        half, start = (len(word) + 1) // 2, 400 * index
+        about = {"confidence": 0.97, "language": "en", **speaker}
+        space = " " if index else ""
+        tokens.append({"text": space + word[:half], "start_ms": start, "end_ms": start + 150, **about})
+        if word[half:]:
+            tokens.append({"text": word[half:], "start_ms": start + 150, "end_ms": start + 300, **about})
+    return {"id": job.id, "text": job.heard, "tokens": tokens}
+
+
+def _soniox_view(job: VendorJob, status: str) -> dict[str, Any]:
+    about = {"id": job.id, "status": status, "model": job.options["model"], "file_id": job.upload}
+    return about | {"error_type": None, "error_message": None, "audio_duration_ms": None}
+
+
+def _soniox_error(status: int, kind: str, words: str) -> Refused:
+    return Refused(status, {"status_code": status, "error_type": kind, "message": words})
+
+
+JOB_CONTRACTS = {
+    "/v2/upload": assemblyai,
+    "/v2/transcript": assemblyai,
+    "/v1/files": soniox,
+    "/v1/transcriptions": soniox,
+}
 """What answers a request, by the beginning of its path."""

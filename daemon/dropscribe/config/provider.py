@@ -170,6 +170,15 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
             "assemblyai.com",
             is_key_needed=True,
         ),
+        "soniox": ProviderFacts(
+            "Soniox, async, in jobs. In the EU: `url: https://api.eu.soniox.com`.",
+            _REMOTE,
+            {"concurrency": 4, "timeout_seconds": 300.0},
+            FIXED_PARAMS["soniox"],
+            "SONIOX_API_KEY",
+            "soniox.com",
+            is_key_needed=True,
+        ),
         "local": ProviderFacts(
             "The embedded engine: faster-whisper on this machine; no key, and no audio leaves the machine.",
             ("model", "device", "compute_type", "cpu_threads", "idle_unload"),

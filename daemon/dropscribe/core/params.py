@@ -7,6 +7,7 @@ ParamValue = bool | int | float | str | list[str]
 
 FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
     "pulse": {"model": "pulse", "word_timestamps": True},
+    "soniox": {"model": "stt-async-v5", "enable_language_identification": True},
     "assemblyai": {"speech_models": ["universal-3-5-pro", "universal-2"]},
     "reson8": {"include_timestamps": True, "include_words": True, "include_confidence": True},
     "deepgram": {"model": "nova-3", "smart_format": True, "utterances": True},

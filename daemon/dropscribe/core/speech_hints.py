@@ -61,9 +61,16 @@ def ignored_hints(kind: str, model: str, hints: SpeechHints) -> list[str]:
 def _language(kind: str) -> tuple[str, Callable[[str], ParamValue | None]]:
     if kind == "azure":
         return "locales", _as_list
+    if kind == "soniox":
+        return "language_hints", _as_base_list
     if kind == "deepgram":
         return "language", language_tag  # it tells en-GB from en-US
     return ("language_code" if kind in {"elevenlabs", "assemblyai"} else "language"), base_language
+
+
+def _as_base_list(language: str) -> list[str] | None:
+    base = base_language(language)
+    return None if base is None else [base]
 
 
 def _as_list(language: str) -> list[str] | None:
@@ -98,6 +105,7 @@ _VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = MappingProxyType
         "azure": _repeated("phraseList.phrases"),
         "whisper-asr": _joined("initial_prompt"),
         "assemblyai": _repeated("keyterms_prompt"),
+        "soniox": _repeated("context.terms"),
     }
 )
 _SPEAKERS: Mapping[str, str] = MappingProxyType(
@@ -105,6 +113,7 @@ _SPEAKERS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("pulse", "reson8", "deepgram", "elevenlabs", "whisper-asr"), "diarize"),
         "azure": "diarization.enabled",
         "assemblyai": "speaker_labels",
+        "soniox": "enable_speaker_diarization",
     }
 )
 

@@ -82,7 +82,7 @@ class AssemblyAI(JobVendorDefaults):
         """By the transcript's status."""
         return _PROGRESS.get(values.text_of(polled.get("status")))
 
-    def failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
         """Words alone: AssemblyAI asks for the same file again where its own servers failed."""
         said = error_of({"error": polled.get("error")})
         if any(words in said.message.lower() for words in _SERVER_WORDS):

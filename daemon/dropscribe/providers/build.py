@@ -28,6 +28,7 @@ BUILDERS = {
     "openai": "dropscribe.providers.openai:build",
     "pulse": "dropscribe.providers.pulse:build",
     "reson8": "dropscribe.providers.reson8:build",
+    "soniox": "dropscribe.providers.soniox:build",
     "whisper-asr": "dropscribe.providers.whisper_asr:build",
 }
 """By type, as in an entry point: the module, and its function from a ProviderConfig to a Provider."""

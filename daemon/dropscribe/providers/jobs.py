@@ -68,7 +68,7 @@ class JobVendor(Vendor, Protocol):
     def progress(self, polled: Mapping[str, Any]) -> Progress | None:
         """What a poll's answer says; None where it says nothing that is documented."""
 
-    def failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
         """Why a job failed."""
 
     def result_url(self, job_id: str) -> str | None:
@@ -83,7 +83,7 @@ class JobVendorDefaults(VendorDefaults):
 
     creates_in_upload = False
 
-    def failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
         """As in the body of an error."""
         return error_of(polled)
 
@@ -125,7 +125,7 @@ class JobProvider(HttpProvider):
             case Progress.WORKING:
                 return Unfinished()
             case Progress.FAILED:
-                raise self._classifier.failed_job(answer, self._jobs.failure(polled))
+                raise self._classifier.failed_job(answer, self._jobs.job_failure(polled))
             case None:
                 return Unfinished(TemporaryFailure("bad_answer", "a job in no documented state"))
         url = self._jobs.result_url(job_id)

@@ -133,8 +133,6 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
 
 async def test_a_job_whose_provider_a_reload_removed_goes_to_the_rules_own(tmp_path, queue_kind):
     """An attempt that ends ambiguous after the reload does not wait for the old provider for ever."""
-    if queue_kind == "postgres":
-        pytest.skip("fails on PostgreSQL, where the cause is not found yet")
     providers = {name: ProviderConfig(name=name, type="openai", concurrency=1) for name in ("old", "main")}
     config = make_config(tmp_path, providers=providers)
     before, after = (
@@ -145,7 +143,7 @@ async def test_a_job_whose_provider_a_reload_removed_goes_to_the_rules_own(tmp_p
     async with House(before, {"old": script, "main": script}) as house:
         await house.drop("call.wav")
         await house.until(lambda: script.in_flight)
-        house.handler.runtime = build_runtime(after, house.providers)
+        house.handler.runtime = build_runtime(after, house.providers, house.engine)
         house.engine.replan(build_plan(after))
         await house.engine.clear_stale_assignments()
         script.gate.set()

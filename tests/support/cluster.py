@@ -41,12 +41,12 @@ if quick:
     from dropscribe.queue.cluster import provider_worker, nodes, orphan_recovery, dispatch
     assert "dropscribe.queue.cluster.worker_pool" not in sys.modules  # it takes their names with it
     for module, name, short in (
-        (lane_worker, "BEAT_SECONDS", "beat"),
-        (lane_worker, "STALLED_SECONDS", "silent"),
+        (provider_worker, "BEAT_SECONDS", "beat"),
+        (provider_worker, "STALLED_SECONDS", "silent"),
         (nodes, "BEAT_SECONDS", "beat"),
         (nodes, "SILENT_SECONDS", "silent"),
-        (rescue, "LOOK_SECONDS", "look"),
-        (tickets, "YOUNG_SECONDS", "young"),
+        (orphan_recovery, "LOOK_SECONDS", "look"),
+        (dispatch, "YOUNG_SECONDS", "young"),
     ):
         assert hasattr(module, name), name
         setattr(module, name, quick[short])

@@ -172,7 +172,7 @@ class WorkerPool:
             except Exception as error:  # noqa: BLE001 - procrastinate and its pool name many
                 log.debug("workers.not_open", reason=str(error))
             if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # it was lost on the way (lane_worker.py)
+                raise asyncio.CancelledError  # it was lost on the way (provider_worker.py)
             if not is_open:
                 await asyncio.sleep(AGAIN_SECONDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 
@@ -11,6 +12,7 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 
 from structlog.testing import capture_logs
 
+from dropscribe.core.errors import StoreError
 from dropscribe.core.model import AttemptEnd, Group, JobState, StoredResult
 from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.cluster import dispatch, orphan_recovery, slot_limiter
@@ -115,6 +117,68 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
     cut_off, void = store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, now)).result()
     assert (cut_off, void) == ({}, [77])
     assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (None,)
+
+
+def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
+    """A node that stopped while the ticket waited for a slot leaves no file behind."""
+
+    def prepare(db):
+        tickets = []
+        for name in (b"ended.wav", b"waiting.wav"):
+            job_id = db.execute(JOB, (name, name, "queued", "")).fetchone()[0]
+            ticket = db.execute(
+                "INSERT INTO procrastinate_jobs (queue_name, task_name) VALUES ('pulse/calls', 'take')"
+                " RETURNING id"
+            ).fetchone()[0]
+            db.execute("UPDATE jobs SET ticket = ?, lane = 'pulse' WHERE id = ?", (ticket, job_id))
+            tickets.append(ticket)
+        db.execute("DELETE FROM procrastinate_jobs WHERE id = ?", tickets[:1])
+        return tickets[1]
+
+    waiting = store.call(prepare).result()
+    store.call(orphan_recovery.void_ended_tickets).result()
+    ask = "SELECT ticket, lane FROM jobs ORDER BY id"
+    assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None, ""), (waiting, "pulse")]
+
+
+async def test_a_node_that_stops_waits_for_no_slot(store, other):
+    """Another node may have the slots for as long as an upload takes."""
+    theirs = slot_limiter.Slots()
+    for ticket in range(LANE.slots):
+        assert other.call(lambda db, ticket=ticket: theirs.take(db, LANE, ticket)).result()
+
+    def prepare(db):
+        job_id = db.execute(JOB, (b"a.wav", b"a", "queued", "")).fetchone()[0]
+        dispatch.feed(db, PLAN, lambda new: [77 for _ in new], store.now())
+        return job_id
+
+    drawn = (store.call(prepare).result(), 77)
+    asked = asyncio.Event()
+
+    async def durably(work):
+        result = await store.do(work)
+        asked.set()
+        return result
+
+    limiter = slot_limiter.SlotLimiter(store, durably, "n0")
+
+    async def begin():
+        async with limiter.begun(drawn, LANE) as job:
+            return job
+
+    waiting = asyncio.create_task(begin())
+    await asked.wait()
+    limiter.stop()
+    assert await asyncio.wait_for(waiting, 30) is None
+
+
+async def test_a_closed_store_answers(postgres_dsn, tmp_path):
+    """Whoever writes after the end is told, and does not wait for ever."""
+    store = ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n0")
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        await asyncio.wait_for(store.do(dispatch.is_anything_in_flight), 30)
+    store.post(dispatch.is_anything_in_flight)
 
 
 def test_what_a_living_node_has_begun_is_left_to_it(store):

@@ -132,7 +132,7 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
 
 
 async def test_a_job_whose_provider_a_reload_removed_goes_to_the_rules_own(tmp_path, queue_kind):
-    """An attempt that ends ambiguous after the reload does not wait for the old provider for ever."""
+    """Neither an attempt that ends ambiguous after the reload nor a file behind it waits for ever."""
     providers = {name: ProviderConfig(name=name, type="openai", concurrency=1) for name in ("old", "main")}
     config = make_config(tmp_path, providers=providers)
     before, after = (
@@ -143,13 +143,31 @@ async def test_a_job_whose_provider_a_reload_removed_goes_to_the_rules_own(tmp_p
     async with House(before, {"old": script, "main": script}) as house:
         await house.drop("call.wav")
         await house.until(lambda: script.in_flight)
+        await house.drop("next.wav", b"RIFF other audio")
         house.handler.runtime = build_runtime(after, house.providers, house.engine)
         house.engine.replan(build_plan(after))
         await house.engine.clear_stale_assignments()
         script.gate.set()
-        await house.until(lambda: house.listener.files)
+        await house.until(lambda: len(house.listener.files) == 2, 30.0)
 
-    assert [report.provider for report in house.listener.attempts] == ["old", "main"]
+    assert [report.provider for report in house.listener.attempts] == ["old", "main", "main"]
+    assert tree(tmp_path / "done") == {
+        f"{stem}.{end}" for stem in ("call", "next") for end in ("wav", "json", "txt")
+    }
+
+
+async def test_an_upload_ends_with_the_engine_and_is_handed_back(tmp_path):
+    """An engine that is cancelled leaves no upload running, and no process that cannot end."""
+    config, script = one_provider(tmp_path, 1), ScriptedProvider(gate=asyncio.Event())
+    async with House(config, {"main": script}) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: script.in_flight)
+
+    assert script.in_flight == 0
+    script.gate.set()
+    async with House(config, {"main": script}) as house:
+        assert (await house.stats()).maybe_paid_twice == 1
+        await house.until(lambda: house.listener.files, 30.0)
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
 
 

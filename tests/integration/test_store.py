@@ -14,7 +14,7 @@ import pytest
 from dropscribe.app.queue import open_engine
 from dropscribe.config.model import QueueConfig
 from dropscribe.config.secret import Secret
-from dropscribe.core.errors import StoreFull, StoreInUse, StoreUnusable
+from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
 from dropscribe.core.retry import RetryLimits
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
@@ -31,6 +31,16 @@ def test_a_state_directory_has_one_owner(tmp_path):
     first.close()
     assert not is_running(tmp_path / "state")
     Store(tmp_path / "state").close()
+
+
+async def test_a_closed_store_answers(tmp_path):
+    """Whoever writes after the end is told, and does not wait for ever."""
+    store = Store(tmp_path / "state")
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        await asyncio.wait_for(store.do(lambda db: db.execute("SELECT 1")), 30)
+    with pytest.raises(StoreError, match="closed"):
+        store.call(lambda db: db.execute("SELECT 1")).result(30)
 
 
 def test_a_state_directory_is_private(tmp_path):

@@ -73,7 +73,7 @@ def run_cluster_trial(
         cluster.start()
         _kill_again_and_again(trial, cluster, dropper, report, restarts)
         dropper.drop_rest()
-        # A row of a file that another node had just filed is withdrawn after a while (dispatch.YOUNG_SECONDS).
+        # A row of a file that another node had just filed is withdrawn after dispatch.YOUNG_SECONDS.
         cluster.until(lambda: _is_over(cluster), "the end", 240 + trial.files / 5)
         report.exit_code = max(map(abs, cluster.stop()))
         report.starts = cluster.starts

@@ -246,6 +246,17 @@ def void(db: Connection, scope: Scope) -> None:
     )
 
 
+def void_removed_lanes(db: Connection, plan: Plan) -> None:
+    """Queued jobs lose their tickets for providers that their folder no longer has in *plan*."""
+    for folder, chain in plan.chains.items():
+        marks = ", ".join("?" * len(chain))
+        db.execute(
+            "UPDATE jobs SET ticket = NULL, lane = '' WHERE state = 'queued' AND ticket IS NOT NULL"
+            f" AND folder = ? AND lane NOT IN ({marks})",  # question marks alone
+            (folder, *chain),
+        )
+
+
 YOUNG_SECONDS = 90.0
 """A row this young is not withdrawn: a network file system may not show its file to every node yet."""
 

@@ -189,11 +189,11 @@ class ClusterEngine(RowsEngine):
 
     async def drain(self, grace_seconds: float) -> None:
         """See the base."""
+        self._turns.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await self._draws.stop()
-        for task in list(self._gate.running.tasks.values()):
-            task.cancel()
+        self._draws.cancel_drawn()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await self._draws.stop()
@@ -218,6 +218,12 @@ class ClusterEngine(RowsEngine):
         super().open_folder(folder, cause)
         self._look_at_queues()
 
+    async def clear_stale_assignments(self) -> None:
+        """See the base. No worker may be left that listens to the lane of a removed provider."""
+        plan = self._gate.plan
+        await self._durably(lambda db: dispatch.void_removed_lanes(db, plan))
+        await super().clear_stale_assignments()
+
     # The node -------------------------------------------------------------------------------------
 
     @property
@@ -232,6 +238,8 @@ class ClusterEngine(RowsEngine):
     async def _recover(self) -> None:
         def work(db: Connection) -> list[Job]:
             transactions.clear_stale_assignments(db, self._gate.plan, self.now())
+            dispatch.void_removed_lanes(db, self._gate.plan)
+            orphan_recovery.void_ended_tickets(db)
             return orphan_recovery.take_back_own(db, self._node.name, self.limits, self.now())
 
         orphan_recovery.tell_of_cut_off(await self._durably(work))
@@ -253,6 +261,7 @@ class ClusterEngine(RowsEngine):
         limits = self.limits
 
         def work(db: Connection) -> tuple[dict[str, list[Job]], list[int]]:
+            orphan_recovery.void_ended_tickets(db)
             return orphan_recovery.take_back_silent(db, stalled, limits, self.now())
 
         cut_off, void = await self._durably(work)
@@ -316,7 +325,7 @@ class ClusterEngine(RowsEngine):
         """Take the attempt that a ticket stands for, and publish what comes of it."""
         lane = self._gate.plan.providers.get(provider)
         if lane is None:
-            return  # a reload has taken the provider away
+            return  # a reload has removed the provider; orphan_recovery frees the row
         async with self._turns.begun((job_id, ticket), lane) as job:
             if job is None:
                 return

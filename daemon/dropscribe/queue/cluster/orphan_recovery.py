@@ -65,6 +65,17 @@ def take_back_silent(
     return cut_off, [ticket for ticket in stalled if ticket not in in_use]
 
 
+def void_ended_tickets(db: Connection) -> None:
+    """Waiting jobs lose tickets that procrastinate has deleted, so that they are fed again.
+
+    A ticket that is cancelled while it waits for a slot ends without a change of its row.
+    """
+    db.execute(
+        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE {_DRAWN} AND ticket IS NOT NULL"  # constant
+        " AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE procrastinate_jobs.id = jobs.ticket)"
+    )
+
+
 def _silent_nodes(db: Connection, now: float) -> list[str]:
     """Nodes with something in flight that have not beaten for long, or are gone."""
     found = db.execute(

@@ -188,6 +188,13 @@ class SlotLimiter:
         self._slots = Slots()
         self._first: dict[str, asyncio.Lock] = {}
         self._freed: dict[str, asyncio.Event] = {}
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Begin nothing more: tickets that wait for a slot end, and their jobs are fed to other nodes."""
+        self._is_stopped = True
+        for freed in self._freed.values():
+            freed.set()
 
     def connected(self, db: Connection) -> None:
         """A new connection, in the store's thread: the locks went with the old one."""
@@ -217,7 +224,7 @@ class SlotLimiter:
 
         async with self._first.setdefault(lane.provider, asyncio.Lock()):
             freed = self._freed_at(lane.provider)
-            while True:
+            while not self._is_stopped:
                 freed.clear()
                 begun: Job | Wait | None = await self._durably(begin)
                 if not isinstance(begun, Wait):
@@ -225,6 +232,7 @@ class SlotLimiter:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(begun.seconds, LONGEST_WAIT_SECONDS)):
                         await freed.wait()
+        return None
 
     def _freed_at(self, provider: str) -> asyncio.Event:
         return self._freed.setdefault(provider, asyncio.Event())

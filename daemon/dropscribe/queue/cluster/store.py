@@ -24,7 +24,7 @@ import psycopg
 import structlog
 from procrastinate.schema import SchemaManager
 
-from dropscribe.core.errors import StoreUnusable
+from dropscribe.core.errors import StoreError, StoreUnusable
 from dropscribe.queue.cluster.nodes import session_name
 from dropscribe.queue.cluster.postgres import (
     SCHEMA,
@@ -83,6 +83,7 @@ class ClusterStore:
         self._roots = roots
         self._server = server_of(dsn)
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._asking, self._is_closed = threading.Lock(), False
         self.on_connect: Callable[[Connection], None] | None = None
         self._clock_ahead_seconds = 0.0
         self._connection: PostgresConnection | None = self._connect()
@@ -110,7 +111,11 @@ class ClusterStore:
     def call(self, work: Callable[[Connection], T]) -> Future[T]:
         """See the protocol."""
         future: Future[T] = Future()
-        self._calls.put(_Call(work, future))
+        with self._asking:
+            if self._is_closed:
+                future.set_exception(StoreError(self._server, "is closed: the daemon ends"))
+            else:
+                self._calls.put(_Call(work, future))
         return future
 
     async def do(self, work: Callable[[Connection], T]) -> T:
@@ -126,8 +131,10 @@ class ClusterStore:
         return PostgresReader(self._dsn, self._roots, self._session)
 
     def close(self) -> None:
-        """Finish what was asked, and let go of the server."""
-        self._calls.put(None)
+        """Finish the calls made so far, and disconnect; later calls fail."""
+        with self._asking:
+            self._is_closed = True
+            self._calls.put(None)
         self._thread.join()
         if self._connection is not None:
             self._connection.close()

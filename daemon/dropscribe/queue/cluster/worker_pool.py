@@ -75,6 +75,7 @@ class WorkerPool:
         self._wanted: dict[str, tuple[tuple[str, ...], int]] = {}
         self._workers: dict[str, LaneWorker] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._drawn: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
         self._is_stopped = False
         for library in ("procrastinate", "psycopg.pool"):  # an outage is told of once, by the engine
@@ -118,11 +119,17 @@ class WorkerPool:
         take: Callable[[int, int, str], Awaitable[None]],
         take_due: Callable[[int, int], Awaitable[None]],
     ) -> None:
-        """Run workers for what is served, until cancelled."""
+        """Run workers for what is served, until cancelled; that cancels the drawn tickets too."""
 
         async def draw(context: JobContext, job_id: int, lane: str) -> None:
             ticket = context.job.id or 0
-            await (take_due(job_id, ticket) if lane in {PUBLISH, POLL} else take(job_id, ticket, lane))
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - a coroutine runs in a task
+            self._drawn.add(task)
+            try:
+                await (take_due(job_id, ticket) if lane in {PUBLISH, POLL} else take(job_id, ticket, lane))
+            finally:
+                self._drawn.discard(task)
 
         asyncio.get_running_loop().set_exception_handler(_hear)
         self._app.task(name=_TASK, pass_context=True)(draw)
@@ -133,6 +140,7 @@ class WorkerPool:
                 self._swap()
                 await self._changed.wait()
         finally:
+            self.cancel_drawn()
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(END_SECONDS):
                     await self.stop()
@@ -143,6 +151,11 @@ class WorkerPool:
         """Draw nothing more; returns when what was drawn has ended."""
         self._is_stopped = True
         await asyncio.gather(*(worker.stop() for worker in self._workers.values()), *self._leaving)
+
+    def cancel_drawn(self) -> None:
+        """Cancel attempts, polls and publications under way, and tickets that wait for a slot."""
+        for task in self._drawn:
+            task.cancel()
 
     async def stalled(self) -> list[int]:
         """Tickets that workers had which have not beaten for long.

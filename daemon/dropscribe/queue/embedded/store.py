@@ -19,6 +19,7 @@ import time
 import uuid
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,6 +81,7 @@ class Store:
         self._state_dir = state_dir
         self._lock = lock_state_dir(state_dir)
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._asking, self._is_closed = threading.Lock(), False
         try:
             self._connection = _open_database(self.path)
         except BaseException:
@@ -104,7 +106,7 @@ class Store:
             else:
                 future.set_exception(error)
 
-        self._calls.put(_Call(work, settle))
+        self._ask(_Call(work, settle))
         return future
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -125,8 +127,15 @@ class Store:
             else:
                 future.set_exception(error)
 
-        self._calls.put(_Call(work, settle, loop))
+        self._ask(_Call(work, settle, loop))
         return await future
+
+    def _ask(self, call: _Call) -> None:
+        with self._asking:
+            if self._is_closed:
+                call.settle(None, StoreError(str(self.path), "is closed: the daemon ends"))
+            else:
+                self._calls.put(call)
 
     def open_reader(self) -> sqlite3.Connection:
         """A read-only connection of the calling thread's own: its reads never stand in a claim's way."""
@@ -136,8 +145,10 @@ class Store:
         return connection
 
     def close(self) -> None:
-        """Finish what was asked, close the file, let go of the state directory."""
-        self._calls.put(None)
+        """Finish the calls made so far, close the file, unlock the state directory; later calls fail."""
+        with self._asking:
+            self._is_closed = True
+            self._calls.put(None)
         self._thread.join()
         self._connection.close()
         os.close(self._lock)
@@ -213,16 +224,10 @@ class Store:
             if call.loop is None:
                 call.settle(result, error)
             else:
-                by_loop.setdefault(call.loop, []).append(_bind(call.settle, result, error))
+                by_loop.setdefault(call.loop, []).append(partial(call.settle, result, error))
         for loop, settles in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(_call_all, settles)
-
-
-def _bind(
-    settle: Callable[[Any, BaseException | None], None], result: Any, error: BaseException | None
-) -> Callable[[], None]:
-    return lambda: settle(result, error)
 
 
 def _call_all(settles: list[Callable[[], None]]) -> None:
@@ -376,13 +381,12 @@ _OF_THE_FILE = {
 """Result codes that tell of the database file or its disk, not of one statement's values."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_NO_ROOM = {sqlite3.SQLITE_FULL}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def _store_error(path: Path, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _NO_ROOM:
+    if code == sqlite3.SQLITE_FULL:
         return StoreFull(str(path), str(error), "make room on the disk that holds state_dir")
     if code in _LOCKED:
         return StoreBusy(str(path), str(error), "find who has it open (fuser), and end that")

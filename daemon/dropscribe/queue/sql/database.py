@@ -85,5 +85,5 @@ class Database(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish what was asked, and let go."""
+        """Finish the calls made so far, and let go; later calls fail with a StoreError."""
         ...

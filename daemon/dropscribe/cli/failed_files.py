@@ -32,7 +32,7 @@ class FailedFiles:
     """Finds failed files.
 
     Args:
-        db: The queue; None where no daemon has run yet.
+        db: The queue; None where no daemon has run yet, or a cluster's database is away.
     """
 
     def __init__(self, config: Config, db: Connection | None) -> None:

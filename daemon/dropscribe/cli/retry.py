@@ -7,6 +7,7 @@ of the daemon's user.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dropscribe.cli.failed_files import FailedFiles
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import named, read_config_to_act
 from dropscribe.cli.privileges import act_as_owner
-from dropscribe.core.errors import StoreError
+from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.queue_reader import BEYOND, is_anybody_running, look_at_queue
@@ -25,8 +26,10 @@ from dropscribe.reports.wording import plural, show_path
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.queue.sql.database import Connection
 
 _USAGE = "dropscribe retry: name FILEs, or --folder NAME, or --all (one of the three)"
 
@@ -45,11 +48,21 @@ def execute(options: argparse.Namespace) -> int:
     config = read_config_to_act(options)
     act_as_owner(config.state_dir)
     count = _Count()
-    with look_at_queue(config) as look:
-        for failed in _chosen(options, config, FailedFiles(config, look.db), count):
+    with _queue_if_there(config) as db:
+        for failed in _chosen(options, config, FailedFiles(config, db), count):
             _take_back(failed, count)
     _say_end(config, count)
     return exit_codes.IO_ERROR if count.refused else exit_codes.OK
+
+
+@contextlib.contextmanager
+def _queue_if_there(config: Config) -> Iterator[Connection | None]:
+    """The queue to read; None while the database of a cluster is away, when error files tell enough."""
+    with contextlib.ExitStack() as stack:
+        db = None
+        with contextlib.suppress(StoreAway):
+            db = stack.enter_context(look_at_queue(config)).db
+        yield db
 
 
 def _chosen(

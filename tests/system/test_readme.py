@@ -82,6 +82,7 @@ KEYS = dict.fromkeys(WRITTEN_KEYS | VENDORS_KEYS, "key-for-a-test") | {
     "DEEPGRAM_API_KEY": "key-for-a-test",
     "ELEVENLABS_API_KEY": "key-for-a-test",
     "AZURE_SPEECH_KEY": "key-for-a-test",
+    "CLOUDFLARE_API_TOKEN": "key-for-a-test",
     "WEBHOOK_SECRET": "secret-for-a-test",
     "DROPSCRIBE_DSN": "postgresql://user:password@db/queue?sslmode=verify-full",
 }

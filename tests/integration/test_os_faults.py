@@ -143,21 +143,20 @@ async def test_a_file_renamed_over_the_audio_in_the_last_instant_is_not_filed_fo
     assert tree(tmp_path / "done") == set()
 
 
-async def test_a_file_renamed_over_a_copied_audio_is_not_removed_for_it(tmp_path, faults):
-    """Between the copy and the removal of the original: the new file stays, the copy goes."""
+@pytest.mark.parametrize("call", ["link", "rename"])
+async def test_a_file_renamed_over_a_copied_audio_is_not_removed_for_it(tmp_path, faults, call):
+    """Between the copy and the removal of the original: the new file stays, the copy goes.
+
+    Once the copy is written, ``link`` names it, and ``rename`` sets the original aside.
+    """
     faults.always.update(WAYS["copy"])
     async with House(make_config(tmp_path)) as house:
-
-        def replace():
-            faults.always.clear()
-            (tmp_path / "new").write_bytes(b"the new recording")
-            os.rename(tmp_path / "new", tmp_path / "inbox/call.wav")
-
-        faults.before["utime"] = lambda: faults.before.update(renameat2=replace)
+        faults.before["utime"] = lambda: _replace_before(tmp_path, faults, call)
         await house.drop("call.wav", b"old")
         await house.rest()
 
     assert (tmp_path / "inbox/call.wav").read_bytes() == b"the new recording"
+    assert tree(tmp_path / "inbox") == {"call.wav"}
     assert tree(tmp_path / "done") == set()
 
 

@@ -51,7 +51,7 @@ class _FaultyLibc:
 
 
 class Faults:
-    """The system calls of ``disk`` and ``publish``, counted; some of them fail.
+    """The system calls of ``files`` and ``publish``, counted; some of them fail.
 
     Attributes:
         seen: Names of the calls so far, in order.

@@ -7,12 +7,13 @@ there, while a call that was made may be there at once.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from dropscribe.files import moves
+from dropscribe.files import capabilities, moves
 from dropscribe.publish.filing import publish
 from dropscribe.queue.embedded.store import Store
 from support.publications import publication_of
@@ -120,21 +121,21 @@ def test_an_original_outlives_the_power_cut_until_its_copy_is_on_disk(inbox, oth
     assert list(inbox.iterdir()) == []
 
 
-def test_without_unnamed_files_the_order_is_the_same(tmp_path, inbox, monkeypatch):
-    """On file systems without O_TMPFILE a sidecar is whole under its hidden name before it gets its own."""
+def test_without_hard_links_the_order_is_the_same(tmp_path, inbox, monkeypatch):
+    """On file systems without hard links a sidecar is whole under its hidden name before it gets its own."""
     done = tmp_path / "done"
+    monkeypatch.setattr(capabilities, "_known", {})
     disk = WorstDisk(monkeypatch, inbox, done)
-    real_open = os.open
-
-    def open_without_tmpfile(path, flags, *rest, **keys):
-        if flags & os.O_TMPFILE == os.O_TMPFILE:
-            raise OSError(95, "no O_TMPFILE here")
-        return real_open(path, flags, *rest, **keys)
-
-    monkeypatch.setattr(os, "open", open_without_tmpfile)
+    monkeypatch.setattr(os, "link", refuse_to_link)
     publish(publication_of(inbox / "call.wav", done))
     assert disk.broken == []
-    assert disk.is_whole(done / "call.json")
+    assert all(disk.is_named(done / name) for name in ("call.wav", "call.json", "call.txt"))
+    assert all(disk.is_whole(done / name) for name in SIDECARS)
+
+
+def refuse_to_link(*_arguments, **_keywords):
+    """Answer as FAT does."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def test_a_row_is_on_disk_when_its_transaction_returns(tmp_path):

@@ -10,8 +10,9 @@ import shutil
 import stat
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
+
+import structlog
 
 import dropscribe
 
@@ -75,7 +76,7 @@ def boot(folder: Path, key: str) -> subprocess.CompletedProcess[str]:
         units: "/etc/systemd/system",
         opt: "/opt/dropscribe",
         Path(dropscribe.__file__).parents[1]: "/opt/dropscribe/source",
-        Path(sysconfig.get_path("purelib")): "/opt/dropscribe/site",
+        Path(structlog.__file__).parents[1]: "/opt/dropscribe/site",
         ROOT / "tests": "/opt/dropscribe/tests",
         ROOT / "systemd/sysusers.d/dropscribe.conf": "/etc/sysusers.d/dropscribe.conf",
         ROOT / "systemd/tmpfiles.d/dropscribe.conf": "/etc/tmpfiles.d/dropscribe.conf",

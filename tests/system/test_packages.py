@@ -67,7 +67,7 @@ def installed(debian, deb) -> debian_root.DebianRoot:
 
 
 def test_the_wheel_has_what_an_installed_dropscribe_needs(built):
-    """Units, schemas, the example config, man pages and completion come with pip install."""
+    """Units, man pages and completion come with pip install, and every file of the package."""
     names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     share = {name.partition(".data/data/share/")[2] for name in names}
     assert {f"dropscribe/systemd/{unit}" for unit in UNITS} <= share
@@ -77,11 +77,10 @@ def test_the_wheel_has_what_an_installed_dropscribe_needs(built):
         "bash-completion/completions/dropscribe",
         "zsh/site-functions/_dropscribe",
     } <= share
-    inside = {
-        "queue/sql/schema.sql",
-        "transcripts/schema/transcript.schema.json",
-        "py.typed",
-    }
+    package = ROOT / "daemon/dropscribe"
+    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    inside = {str(path.relative_to(package)) for path in files}
+    assert {"queue/sql/schema.sql", "py.typed", "web/static/style.css"} <= inside
     assert {f"dropscribe/{name}" for name in inside} <= set(names)
 
 

@@ -18,6 +18,16 @@ _VENDORS = ("SMALLEST_", "RESON8_", "OPENAI_")
 _OURS = (*_VENDORS, "DROPSCRIBE_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY", "PG")
 
 
+SLOW_SECONDS = 600
+
+
+def pytest_collection_modifyitems(items):
+    """A slow test gets time for loaded cores, where it names no limit of its own."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Say what was left out, and how to run it."""
     left_out = len(terminalreporter.stats.get("deselected", ()))

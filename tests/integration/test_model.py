@@ -430,6 +430,7 @@ def _stem(path):
 
 
 TestWorld = World.TestCase
+TestWorld.pytestmark = [pytest.mark.timeout(900)]  # sixty lives of a house, on cores that others use too
 TestWorld.settings = settings(
     max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")),
     stateful_step_count=25,

@@ -199,12 +199,12 @@ class FolderRule:
     )
     companions: tuple[str, ...] = key(
         t.COMPANIONS,
-        "Files that belong to a recording and move with it: `{stem}.json`, `{stem}.xml`.",
+        "Files that belong to a recording, such as `{stem}.xml`. Reserved: this version leaves them in the inbox.",
         default=(),
         example='["{stem}.xml"]',
     )
     companions_wait_seconds: float = key(
-        t.DURATION_OR_ZERO, "How long a recording waits for its companions.", default=60.0
+        t.DURATION_OR_ZERO, "Reserved: how long a recording waits for its companions.", default=60.0
     )
     backlog: Literal["take", "ask"] = key(
         t.one_of("take", "ask"),

@@ -199,7 +199,7 @@ class FolderRule:
     )
     companions: tuple[str, ...] = key(
         t.COMPANIONS,
-        "Files that belong to a recording, such as `{stem}.xml`. Reserved: this version leaves them in the inbox.",
+        "Files of a recording, such as `{stem}.xml`. Reserved: they stay in the inbox.",
         default=(),
         example='["{stem}.xml"]',
     )

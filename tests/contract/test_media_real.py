@@ -34,7 +34,9 @@ async def test_every_vendor_takes_what_is_made(bench, tmp_path, name):
     provider = fitted(bench.provider(), tmp_path / "house", {"prepare": "when_needed"}, type=bench.type)
     transcript = await provider.transcribe(bench.audio(clip(f"formats/{name}"), name), {})
     (request,) = bench.emulator.requests
-    is_taken = bench.type == "reson8" and name == "clip_adpcm.wav"
+    # The other services decode these formats themselves, so they get the recording as it is.
+    is_taken = bench.type not in {"pulse", "reson8", "openai"}
+    is_taken = is_taken or (bench.type == "reson8" and name == "clip_adpcm.wav")
     assert transcript.text
     assert request.complete
     if not is_taken:

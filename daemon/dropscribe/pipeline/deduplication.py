@@ -28,7 +28,7 @@ REUSED = "reused"
 """The code of an attempt that sent nothing, because the answer was known."""
 
 
-_SHAPING = ("prepare", "silence", "silence_threshold_dbfs", "channels")
+_SHAPING = ("prepare", "silence", "silence_threshold_dbfs", "channels", "tracks")
 """Settings of a rule that change the answer when recordings are prepared."""
 
 

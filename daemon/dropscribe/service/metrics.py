@@ -31,7 +31,16 @@ from dropscribe.service.status import WATCHED_ELSEWHERE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-WAITING_STATES = ("settling", "queued", "transcribing", "deferred", "held", "publishing", "blocked")
+WAITING_STATES = (
+    "settling",
+    "queued",
+    "transcribing",
+    "at_provider",
+    "deferred",
+    "held",
+    "publishing",
+    "blocked",
+)
 """The states of queue_files, as in ``status --json``."""
 
 MOST_REASONS = 100

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.file_list import ListedFile
 
 _TONES = {"done": "good", "failed": "bad", "transcribing": "warn", "publishing": "warn"}
-_WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
+_WAITING = ("settling", "queued", "at_provider", "deferred", "held", "publishing", "blocked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
 
 def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> FolderPanel:
     waiting = {key: folder[key] for key in _WAITING if folder[key]}
-    words = ", ".join(f"{number} {key}" for key, number in waiting.items())
+    words = ", ".join(f"{number} {key.replace('_', ' ')}" for key, number in waiting.items())
     if folder["oldest_waiting"] is not None and waiting:
         words += f"; the oldest for {duration_words(folder['oldest_waiting'])}"
     return FolderPanel(

@@ -29,7 +29,7 @@ from dropscribe.queue.sql.database import valid_text
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from dropscribe.queue.sql.database import Connection
@@ -266,12 +266,22 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
         if not path.exists():
             return None
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
-        _check_version(connection, path)
+        with _closing_on_error(connection):
+            _check_version(connection, path)
     except sqlite3.Error as error:
         raise _store_error(path, error) from error
     except OSError as error:
         raise StoreError(str(path), error.strerror or str(error)) from error
     return connection
+
+
+@contextlib.contextmanager
+def _closing_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | None:
@@ -335,12 +345,13 @@ def _open_database(path: Path) -> sqlite3.Connection:
             cached_statements=256,
             factory=_Connection,
         )
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA journal_size_limit = 16777216")
-        _check_version(connection, path)
-        _migrate(connection)
+        with _closing_on_error(connection):
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA journal_size_limit = 16777216")
+            _check_version(connection, path)
+            _migrate(connection)
     except sqlite3.Error as error:
         raise _store_error(path, error) from error
     return connection

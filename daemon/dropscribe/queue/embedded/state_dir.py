@@ -64,3 +64,18 @@ def _make_private(state_dir: Path) -> None:
     """Transcripts wait in here: nobody else may look (a directory of somebody else's stays as it is)."""
     with contextlib.suppress(PermissionError):
         state_dir.chmod(0o700)
+
+
+def make_private_file(path: Path) -> None:
+    """Make the database's file for its owner alone: SQLite gives its journals the same mode.
+
+    Raises:
+        StoreError: The state directory may not be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(
+            str(path), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
+        ) from error
+    os.close(descriptor)

@@ -24,7 +24,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
-from dropscribe.queue.embedded.state_dir import lock_state_dir
+from dropscribe.queue.embedded.state_dir import lock_state_dir, make_private_file
 from dropscribe.queue.sql.database import valid_text
 
 if TYPE_CHECKING:
@@ -323,19 +323,8 @@ def _check_migrated(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreUnusable(str(path), "was made by an older dropscribe", "start this version's daemon once")
 
 
-def _make_private_file(path: Path) -> None:
-    """SQLite gives its journals the mode of the database itself."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(
-            str(path), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
-        ) from error
-    os.close(descriptor)
-
-
 def _open_database(path: Path) -> sqlite3.Connection:
-    _make_private_file(path)
+    make_private_file(path)
     try:
         connection = sqlite3.connect(
             path,

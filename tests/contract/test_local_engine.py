@@ -103,6 +103,7 @@ async def test_answer_is_plain_json(shared):
     assert {type(number) for number in numbers} == {float}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 async def test_every_format_is_decoded(shared, name):
     """One clip in nineteen containers and codecs, one of them without any header."""
@@ -134,6 +135,7 @@ async def test_speech_after_a_long_silence_is_heard_at_its_time(shared, tmp_path
     assert transcript.words[-1].end <= 141.1
 
 
+@pytest.mark.slow
 async def test_no_word_is_lost_between_blocks(shared, tmp_path):
     """Speech longer than a block comes back whole, in order, and on time behind the border."""
     said = references()
@@ -196,6 +198,7 @@ async def test_no_language_with_the_english_model_is_warned_of(shared):
     assert transcript.warnings == ("language_not_detected_english_only",)
 
 
+@pytest.mark.slow
 async def test_two_recordings_share_one_model():
     """Side by side, each gets its own words."""
     engine = provider(concurrency=2, cpu_threads=1)
@@ -206,6 +209,7 @@ async def test_two_recordings_share_one_model():
         assert likeness(references()[name], transcript.text) > 0.9
 
 
+@pytest.mark.slow
 async def test_an_idle_model_leaves_memory():
     """After idle_unload the worker process is gone, and the next file starts another one."""
     engine, before = provider(idle_unload_seconds=0.2), workers()
@@ -215,6 +219,7 @@ async def test_an_idle_model_leaves_memory():
     await engine.close()
 
 
+@pytest.mark.slow
 async def test_the_model_stays_between_recordings():
     """Within idle_unload the next recording finds the model loaded, in the same process."""
     engine, before = provider(), workers()
@@ -227,6 +232,7 @@ async def test_the_model_stays_between_recordings():
     await until(lambda: workers() <= before)
 
 
+@pytest.mark.slow
 async def test_a_cancelled_recording_frees_the_engine(tmp_path):
     """Twenty minutes are not worked off once nobody wants them: the next file comes soon."""
     engine, before = provider(), workers()
@@ -257,6 +263,7 @@ async def test_close_ends_what_runs(tmp_path):
     await until(lambda: workers() <= before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGSEGV, signal.SIGABRT])
 async def test_a_crash_while_a_recording_is_heard_is_that_recordings(tmp_path, sign):
     """The daemon lives, the recording is undecodable, the next one is transcribed by a new process."""

@@ -105,6 +105,7 @@ PAUSE = bytes(2 * 16_000)
 SPOKEN = ["clips/sas_0870.wav", "clips/sas_0920.wav", "clips/sas_0930.wav"]
 
 
+@pytest.mark.slow
 @marked
 async def test_pieces_lose_no_word(engine, tmp_path):
     """A recording cut in pauses says what it said whole; each clip's words keep their place in time."""
@@ -123,6 +124,7 @@ async def test_pieces_lose_no_word(engine, tmp_path):
     assert [word.start for word in transcript.words] == sorted(word.start for word in transcript.words)
 
 
+@pytest.mark.slow
 @marked
 async def test_two_speakers_are_told_apart(engine, tmp_path):
     """Who speaks in the left channel and who in the right is in every segment, in the order of time."""

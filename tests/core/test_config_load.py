@@ -456,7 +456,7 @@ def test_credentials_that_may_not_be_read_are_a_problem_with_a_place(tmp_path):
     hidden = tmp_path / "credentials"
     hidden.mkdir(mode=0o700)
     environ = {"CREDENTIALS_DIRECTORY": str(hidden)}
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(0o755)
     os.seteuid(65534)
     try:

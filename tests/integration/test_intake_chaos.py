@@ -128,6 +128,7 @@ class WatchfulQueue(MemoryQueue):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("watch", ["native", "poll"])
 def test_nothing_is_missed_torn_or_doubled(tmp_path, watch):
     """With hints and with hints switched off, over every kind of writer at once."""
@@ -149,6 +150,7 @@ def test_nothing_is_missed_torn_or_doubled(tmp_path, watch):
     assert queue.withdrawn == []
 
 
+@pytest.mark.slow
 def test_a_burst_of_moves_with_listings_under_way(tmp_path):
     """Ten thousand files moved in at once, in and out of order with listings: each is taken once."""
     inbox_dir, outside = tmp_path / "inbox", tmp_path / "outside"

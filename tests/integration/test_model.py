@@ -430,7 +430,8 @@ def _stem(path):
 
 
 TestWorld = World.TestCase
-TestWorld.pytestmark = [pytest.mark.timeout(900)]  # sixty lives of a house, on cores that others use too
+# Sixty lives of a house, on cores that others use too.
+TestWorld.pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 TestWorld.settings = settings(
     max_examples=int(os.environ.get("MODEL_EXAMPLES", "60")),
     stateful_step_count=25,

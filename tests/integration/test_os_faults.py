@@ -120,12 +120,14 @@ async def walk_through(root, faults, number, way, count):
         *((error, way) for error in ("ENOSPC", "EIO") for way in ("plain", "bare", "plainest")),
     ],
 )
+@pytest.mark.slow
 async def test_a_call_that_fails_once_costs_nothing(memory_path, faults, error, way):
     """Whichever call fails, once, the file ends in done whole, paid once, and nothing else stays there."""
     calls = await walk_through(memory_path, faults, getattr(errno, error), way, 1)
     assert calls > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "way"), [("ENOSPC", "rename"), ("EACCES", "rename"), ("EIO", "copy")])
 async def test_calls_that_fail_for_a_while_cost_nothing(memory_path, faults, error, way):
     """A disk in trouble for seven calls, from whichever on, is waited for; paid once."""

@@ -69,7 +69,7 @@ def dropper(folders, outside):
         (folder / ".link").symlink_to(outside)
         folder.chmod(0o777)
         (folder / "sub").chmod(0o777)
-    for above in (outside.parent, outside.parent.parent, outside.parent.parent.parent):
+    for above in outside.parents[:-2]:
         above.chmod(above.stat().st_mode | 0o711)
     child = os.fork()
     if child == 0:

@@ -52,8 +52,9 @@ def daemon():
 
 
 @pytest.fixture
-async def listener(daemon):
-    """A listener on the loopback, without a token."""
+async def listener(daemon, monkeypatch):
+    """A listener on the loopback, without a token, that keeps no connection for long."""
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0)
     listener = Listener(http_config(), daemon.endpoints())
     await listener.start()
     yield listener

@@ -178,7 +178,7 @@ def test_run_by_root_it_has_the_rights_of_the_daemons_user_alone(scene):
     audio = fail(scene, "call.wav")
     (scene.root / "state").mkdir(exist_ok=True)
     os.chown(scene.root / "state", 65534, 65534)
-    for folder in (scene.root, scene.root.parent, scene.root.parent.parent):
+    for folder in (scene.root, *scene.root.parents[:-2]):
         folder.chmod(0o755)
     assert _in_child(lambda: scene.run("retry", audio)) == 74
     assert audio.exists()

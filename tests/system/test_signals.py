@@ -29,6 +29,7 @@ def groups(*names: str) -> set[str]:
     return {f"{name}.{suffix}" for name in names for suffix in ("wav", "json", "txt")}
 
 
+@pytest.mark.slow
 def test_sigterm_lets_uploads_finish_and_begins_none(tmp_path, vendor):
     """In flight is finished and filed within the grace, what waits stays; exit 0; nothing is paid twice."""
     emulator, till = vendor
@@ -48,6 +49,7 @@ def test_sigterm_lets_uploads_finish_and_begins_none(tmp_path, vendor):
     assert site.status()["maybe_paid_twice"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_outlasts_the_grace_is_handed_back(tmp_path, vendor, number):
     """Exit 0 soon after the grace; the audio is in the inbox, is counted, and the next start goes on."""
@@ -108,6 +110,7 @@ def test_sighup_takes_a_good_config_and_disturbs_no_file(tmp_path, vendor):
     assert till.paid_again() == 0
 
 
+@pytest.mark.slow
 def test_sighup_adds_and_removes_rules(tmp_path, vendor):
     """A new rule's inbox is watched from then on, and a removed one's left alone; the others never notice."""
     emulator, _till = vendor
@@ -222,6 +225,7 @@ def test_a_stop_during_the_start_is_clean(tmp_path, vendor):
     assert not till.paid
 
 
+@pytest.mark.slow
 def test_status_tells_what_is_in_flight(tmp_path, vendor):
     """While an upload runs, status counts it once, as transcribing; after the end as done."""
     emulator, _till = vendor

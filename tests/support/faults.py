@@ -8,14 +8,18 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import importlib
 import os
+import pkgutil
 import subprocess
 import tempfile
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
 
+import dropscribe
 from dropscribe.files import audio, beneath, capabilities, moves, own_file, permissions
 from dropscribe.publish import filing, free_names, moving
 from support.house import House, make_config
@@ -190,7 +194,12 @@ def run_as_nobody(root, story):
     """Run the coroutine function *story* in a child of uid 65534, to which *root* is given; its exit code."""
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
+    if not all(folder.stat().st_mode & 0o001 for folder in Path(dropscribe.__file__).parents):
+        pytest.skip("another user cannot read the program here: it lies below a private folder")
     # Whatever is imported late is imported now: the child may not be able to read it.
+    for module in pkgutil.walk_packages(dropscribe.__path__, "dropscribe."):
+        if not module.name.startswith(("dropscribe.native", "dropscribe.__main__")):
+            importlib.import_module(module.name)
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(file_one(Path(folder)))
     for folder in root.parents[:-2]:  # with several workers there is one folder more
@@ -205,6 +214,8 @@ def run_as_nobody(root, story):
             os.setuid(65534)
             asyncio.run(story())
             code = 0
+        except BaseException:  # noqa: BLE001 - the child must end here, and say why
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LOOK_SECONDS = 5.0
-MOST_AT_ONCE = 16
 MOST_TRIES = 12
 FIRST_WAIT_SECONDS = 30.0
 LONGEST_WAIT_SECONDS = 6 * 3600.0
@@ -45,10 +44,13 @@ async def delete_remote_jobs(engine: RowsEngine, providers: Callable[[], Mapping
 
 
 async def delete_due(engine: RowsEngine, providers: Mapping[str, Provider]) -> None:
-    """One try at each deletion that is due."""
+    """One try at each deletion that is due.
+
+    They are taken one by one: a crash leaves one of them with a lease to wait for, not its neighbours too.
+    """
     now = engine.now()
-    while due := await engine.store.do(lambda db: remote_deletions.take_due(db, now, MOST_AT_ONCE)):
-        await asyncio.gather(*(_delete(engine, providers.get(each.provider), each) for each in due))
+    while due := await engine.store.do(lambda db: remote_deletions.take_due(db, now, 1)):
+        await _delete(engine, providers.get(due[0].provider), due[0])
 
 
 async def _delete(engine: RowsEngine, provider: Provider | None, deletion: RemoteDeletion) -> None:

@@ -26,9 +26,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "daemon"))
 
 from dropscribe.core.errors import ProviderError
-from dropscribe.providers import http
-from dropscribe.providers.http import HttpTransport, Upload
 from dropscribe.providers.redaction import Redactor
+from dropscribe.providers.transport import http
+from dropscribe.providers.transport.http import HttpTransport, Upload
 
 BODY = bytes(5 * 1024 * 1024)
 HEADERS = {"Content-Type": "audio/wav"}

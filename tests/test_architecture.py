@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_room_imports_only_from_below(path):
             assert FLOORS[other] < FLOORS[room], f"{path.name} in {room} imports {name}"
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "core").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((SOURCE / "core").rglob("*.py")), ids=lambda path: path.name)
 def test_core_is_pure(path):
     """core touches no file, clock, loop or log: what it needs comes in as arguments."""
     roots = {name.split(".")[0] for name in imports_of(path)}
@@ -132,6 +133,13 @@ def test_files_stay_readable():
     long = {path.name: n for path in modules() if (n := len(path.read_text("utf-8").splitlines())) > 400}
 
     assert long == {}
+
+
+def test_folders_stay_small():
+    """No folder holds more than eighteen modules: a reader finds each thing where he looks."""
+    folders = Counter(path.parent for path in modules() if path.name != "__init__.py")
+
+    assert [folder for folder, count in folders.items() if count > 18] == []
 
 
 def loaded_by(program: str, *arguments: str) -> set[str]:

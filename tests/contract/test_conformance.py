@@ -9,7 +9,7 @@ from email.utils import formatdate
 
 import pytest
 
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioChanged,

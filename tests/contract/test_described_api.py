@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from dropscribe.config.http_api import AnswerKeys, ErrorKeys
 from dropscribe.config.model import ProviderConfig
+from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected, TemporaryFailure
-from dropscribe.core.params import FIXED_PARAMS
-from dropscribe.providers.described import DescribedApi
+from dropscribe.core.requests.params import FIXED_PARAMS
+from dropscribe.providers.vendors.described import DescribedApi
 from support.benches import failure_of
 from support.emulator import Fault
 from support.speech import SPEECH, needs_speech, references
@@ -133,5 +133,8 @@ def test_jmespath_is_loaded_only_where_it_is_used(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = json.loads(done.stdout)
-    unwanted = {"jmespath", *(f"dropscribe.providers.{name}" for name in ("described", "azure", "deepgram"))}
+    unwanted = {
+        "jmespath",
+        *(f"dropscribe.providers.vendors.{name}" for name in ("described", "azure", "deepgram")),
+    }
     assert unwanted.isdisjoint(loaded)

@@ -7,7 +7,7 @@ import wave
 import pytest
 
 from dropscribe.core.errors import AudioRejected, RuleRejected
-from dropscribe.core.languages import base_language, is_language, language_tag
+from dropscribe.core.requests.languages import base_language, is_language, language_tag
 from dropscribe.providers.params import effective_params
 from support.benches import any_answer, failure_of
 from support.emulator import Fault

@@ -10,11 +10,12 @@ import zlib
 
 import pytest
 
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import AmbiguousFailure
-from dropscribe.providers import answers, cleaning, http
+from dropscribe.providers import answers, cleaning
 from dropscribe.providers.cleaning import LABEL_CHARACTERS, plain_text
-from dropscribe.providers.content_encoding import STEP_BYTES, EncodingError, decoded
+from dropscribe.providers.transport import http
+from dropscribe.providers.transport.content_encoding import STEP_BYTES, EncodingError, decoded
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
 from support.benches import any_answer, failure_of

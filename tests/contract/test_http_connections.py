@@ -15,9 +15,9 @@ import tracemalloc
 import pytest
 
 from dropscribe.core.errors import ProviderUnusable, TemporaryFailure
-from dropscribe.providers import http
-from dropscribe.providers.http import HttpTransport, Upload
 from dropscribe.providers.redaction import Redactor
+from dropscribe.providers.transport import http
+from dropscribe.providers.transport.http import HttpTransport, Upload
 from support.certificates import certified
 from support.waiting import until
 

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioRejected,
@@ -221,7 +221,7 @@ async def test_a_failed_job_of_an_empty_account_holds_the_provider(bench):
 
 async def test_speakers_and_words_are_sent_and_told(bench):
     """`speakers` and `vocabulary` reach the vendor in the shape that its documents ask for."""
-    from dropscribe.core.speech_hints import SpeechHints, hint_params
+    from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
 
     hints = SpeechHints("en", ("Dropscribe", "inotify"), speakers=True)
     transcript = await bench.finished(hint_params(bench.type, "", hints))

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.core.speech_hints import SpeechHints, hint_params
-from dropscribe.providers.azure import definition_of
+from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
+from dropscribe.providers.vendors.azure import definition_of
 from support.emulator import Fault
 from support.vendors import KEY
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.providers import http
+from dropscribe.providers.transport import http
 from support.benches import PATHS, failure_of
 from support.emulator import Fault
 from support.vendors import KEY

@@ -5,11 +5,11 @@ import math
 import pytest
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.providers import openai
 from dropscribe.providers.formats import media_type, reson8_encoding, sniffed_suffix, upload_name
-from dropscribe.providers.forms import fields_of, multipart, with_query
-from dropscribe.providers.openai import endpoint_url, models_url
 from dropscribe.providers.params import effective_params
+from dropscribe.providers.transport.forms import fields_of, multipart, with_query
+from dropscribe.providers.vendors import openai
+from dropscribe.providers.vendors.openai import endpoint_url, models_url
 from dropscribe.transcripts.model import Segment, Word
 from support.emulator import Fault
 

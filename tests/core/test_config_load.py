@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import dropscribe.config.build as build_module
-import dropscribe.config.params as params_module
+import dropscribe.config.sections.params as params_module
 from dropscribe.config.install_hints import install_hint
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError

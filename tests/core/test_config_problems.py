@@ -14,7 +14,7 @@ import dropscribe.config.build as build_module
 from dropscribe.config.diff import diff_configs
 from dropscribe.config.errors import format_problem
 from dropscribe.config.load import load_config, parse_config
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import ConfigError, Problem
 
 GOLDEN = Path(__file__).parent / "golden" / "config"

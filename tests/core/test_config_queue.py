@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-import dropscribe.config.queue as queue_module
+import dropscribe.config.sections.queue as queue_module
 from dropscribe.cli.main import main
 from dropscribe.config.diff import diff_configs
 from dropscribe.config.errors import format_problem

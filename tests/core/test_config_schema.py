@@ -10,11 +10,11 @@ from jsonschema import Draft202012Validator
 
 import dropscribe.config.build as build_module
 from dropscribe.config.describe.example import example_text
+from dropscribe.config.describe.reference import reference_text
 from dropscribe.config.describe.schema import json_schema
 from dropscribe.config.diff import diff_configs
 from dropscribe.config.load import parse_config
-from dropscribe.config.provider import PROVIDER_TYPES
-from dropscribe.config.reference import reference_text
+from dropscribe.config.sections.provider import PROVIDER_TYPES
 from dropscribe.config.yaml.document import Document
 from dropscribe.core.errors import ConfigError
 
@@ -116,7 +116,7 @@ def test_every_key_has_a_description():
 
 
 def test_the_reference_is_up_to_date():
-    """docs/config.md is what the keys make of it; if not: python -m dropscribe.config.reference."""
+    """docs/config.md is what the keys make of it; if not: python -m dropscribe.config.describe.reference."""
     assert (ROOT / "docs" / "config.md").read_text("utf-8") == reference_text()
 
 
@@ -193,5 +193,5 @@ def test_schema_and_checks_refuse_the_same(text):
 
 
 def test_the_example_file_is_up_to_date():
-    """config.example.yaml is made from the keys; if not: python -m dropscribe.config.reference example."""
+    """config.example.yaml is made from the keys: `python -m dropscribe.config.describe.reference example`."""
     assert (ROOT / "config.example.yaml").read_text("utf-8") == example_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dropscribe.config.load import parse_config
-from dropscribe.config.presets import PRESETS
+from dropscribe.config.sections.presets import PRESETS
 from dropscribe.core.errors import ConfigError
 
 FOLDERS = "folders: {calls: {inbox: /srv/in, provider: mine}}\n"

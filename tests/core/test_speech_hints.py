@@ -7,7 +7,7 @@ import pytest
 import dropscribe.config.build as build_module
 from dropscribe.config.load import parse_config
 from dropscribe.core.errors import ConfigError
-from dropscribe.core.speech_hints import SpeechHints, hint_params, ignored_hints
+from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
 
 ALL = SpeechHints("pt-BR", ("Dropscribe", "Reson8"), speakers=True)
 

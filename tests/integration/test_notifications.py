@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-import dropscribe.config.services as config_module
+import dropscribe.config.sections.services as config_module
 from dropscribe.app.observability import _build_notifications
 from dropscribe.app.reporter import Reporter
 from dropscribe.config.errors import format_problem

@@ -8,7 +8,7 @@ import pytest
 
 from dropscribe.app.remote_deletions import MOST_TRIES, delete_due
 from dropscribe.config.model import ProviderConfig
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
 from support.emulator import Emulator, Fault

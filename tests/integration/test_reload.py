@@ -15,7 +15,7 @@ import pytest
 
 from dropscribe.app import daemon
 from dropscribe.config.model import FolderRule, HttpConfig, LogConfig, ProviderConfig
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioRejected,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.providers.http_library import httpx
+from dropscribe.providers.transport.http_library import httpx
 from dropscribe.service.heartbeat import Heartbeat
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from dropscribe.service import journal, logtext
-from dropscribe.service.logs import configure_logging
-from dropscribe.service.redaction import Redactor
+from dropscribe.service.log import journal, logtext
+from dropscribe.service.log.logs import configure_logging
+from dropscribe.service.log.redaction import Redactor
 
 SOURCE = str(Path(logtext.__file__).parents[2])
 CANARY = 'sk-canary "quoted\\slash" ü'
@@ -168,7 +168,7 @@ def test_warnings_of_libraries_are_lines_of_ours():
 
 def test_a_stream_that_went_away_never_raises():
     """`dropscribe run 2>&1 | head` must not end the daemon."""
-    code = "import structlog, dropscribe.service.logs as l; l.configure_logging();"
+    code = "import structlog, dropscribe.service.log.logs as l; l.configure_logging();"
     code += "structlog.get_logger().info('job.queued'); print('alive')"
     read, write = os.pipe()
     os.close(read)
@@ -192,7 +192,7 @@ def test_a_closed_stream_never_raises(tmp_path):
 
 def test_rich_stays_out():
     """Rich is not loaded with the logs: a daemon would pay for it at each start."""
-    code = "import sys, dropscribe.service.logs as l; l.configure_logging(); print('rich' in sys.modules)"
+    code = "import sys, dropscribe.service.log.logs as l; l.configure_logging(); print('rich' in sys.modules)"
     out = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": SOURCE}, capture_output=True, check=True
     )

@@ -13,7 +13,7 @@ import pytest
 
 from dropscribe.app.queue import open_engine
 from dropscribe.config.model import QueueConfig
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
 from dropscribe.core.retry import RetryLimits
 from dropscribe.core.routing import Route

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dropscribe.config.model import HttpConfig
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import ListenError
 from dropscribe.web import guard, server
 from dropscribe.web.endpoints import Endpoints

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dropscribe.config.http_api import AnswerKeys, ErrorKeys
 from dropscribe.config.model import ProviderConfig
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
+from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys
 from dropscribe.core.errors import ProviderError
 from dropscribe.files.audio import AudioFile
 from dropscribe.providers.build import build_provider

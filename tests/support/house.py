@@ -21,7 +21,7 @@ from dropscribe.config.model import (
     QueueConfig,
     RetryConfig,
 )
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.core.model import NewJob
 from dropscribe.files.audio import snapshot_of
 from dropscribe.pipeline.plan import build_plan

@@ -12,7 +12,7 @@ import httpx2
 
 from dropscribe.config.load import load_config
 from dropscribe.config.model import HttpConfig
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.secret import Secret
 from dropscribe.web.endpoints import Endpoints
 from dropscribe.web.listener import Listener
 from dropscribe.web.pages import PageSource

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from dropscribe.cli import init
+from dropscribe.cli.commands import init
 from dropscribe.cli.main import main
 from dropscribe.config.install_hints import install_hint
 from support.scene import CONFIG, Scene

@@ -36,7 +36,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become 
 def as_nobody():
     """This process with another user's rights meanwhile."""
     for command in ("status", "plan", "why"):
-        importlib.import_module(f"dropscribe.cli.{command}")
+        importlib.import_module(f"dropscribe.cli.commands.{command}")
     os.seteuid(NOBODY)
     try:
         yield

@@ -12,9 +12,9 @@ import socket
 import pytest
 
 from dropscribe.core.errors import ProviderError
-from dropscribe.providers import http
-from dropscribe.providers.http import HttpTransport, Upload
 from dropscribe.providers.redaction import Redactor
+from dropscribe.providers.transport import http
+from dropscribe.providers.transport.http import HttpTransport, Upload
 from support.certificates import certified
 from support.emulator import Emulator
 from support.middle_boxes import haproxy, nginx, squid

@@ -24,7 +24,7 @@ def facts(tmp_path_factory) -> dict[str, Any]:
     if obstacle := nspawn.find_obstacle():
         pytest.skip(obstacle)
     try:
-        importlib.import_module("dropscribe.cli.run")
+        importlib.import_module("dropscribe.cli.commands.run")
     except ModuleNotFoundError as error:
         pytest.skip(f"the command cannot be imported: {error}")
     folder = tmp_path_factory.mktemp("machine")

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from dropscribe.app.daemon import Daemon
-from dropscribe.service.logs import configure_logging
+from dropscribe.service.log.logs import configure_logging
 from dropscribe.service.sd_notify import Notifier
 from dropscribe.service.signals import route_signals
 

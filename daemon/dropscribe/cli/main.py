@@ -110,7 +110,7 @@ def _list_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _age_seconds(text: str) -> float:
-    from dropscribe.config.quantities import parse_duration  # noqa: PLC0415  # not paid for by --help
+    from dropscribe.config.notation.quantities import parse_duration  # noqa: PLC0415  # not paid for by --help
 
     try:
         return parse_duration(text)
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         take_on_identity(os.environ)
         # Called with arguments, this is somebody else's process.
         with contextlib.nullcontext() if arguments is not None else loading_for_good():
-            command = importlib.import_module(f"dropscribe.cli.{options.command}")
+            command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
         code = int(command.execute(options))
         sys.stdout.flush()
     except BrokenPipeError:

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dropscribe.config import params
 from dropscribe.config.credentials import find_api_key
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.install_hints import install_hint
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config, FolderRule
-from dropscribe.config.presets import PRESETS
-from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig, facts_of
-from dropscribe.config.queue import QueueConfig, make_queue
 from dropscribe.config.reading import MISSING, Reader
-from dropscribe.config.services import (
+from dropscribe.config.sections import params
+from dropscribe.config.sections.presets import PRESETS
+from dropscribe.config.sections.provider import PROVIDER_TYPES, ProviderConfig, facts_of
+from dropscribe.config.sections.queue import QueueConfig, make_queue
+from dropscribe.config.sections.services import (
     HeartbeatConfig,
     HooksConfig,
     HttpConfig,
@@ -35,8 +35,8 @@ from dropscribe.config.services import (
     make_webhook,
     warn_of_plain_http,
 )
-from dropscribe.core.params import WHISPER_MODELS
-from dropscribe.core.speech_hints import SpeechHints, hint_params, ignored_hints
+from dropscribe.core.requests.params import WHISPER_MODELS
+from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.queue import check_queue
+from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
 from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, reason_not_taken
 

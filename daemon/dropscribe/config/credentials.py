@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dropscribe.config.disk_reads import read_small_file
-from dropscribe.config.field_types import parse_secret
-from dropscribe.config.secret import Secret
+from dropscribe.config.notation.field_types import parse_secret
+from dropscribe.config.notation.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.provider import ProviderFacts
+    from dropscribe.config.sections.provider import ProviderFacts
     from dropscribe.config.yaml.document import Document
     from dropscribe.config.yaml.document import Path as KeyPath
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.field_types import FieldType
+    from dropscribe.config.notation.field_types import FieldType
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dropscribe.config import field_types as t
 from dropscribe.config.keys import key
-from dropscribe.config.provider import (
+from dropscribe.config.notation import field_types as t
+from dropscribe.config.sections.provider import (
     BUDGET,
     BUDGET_WORDS,
     LANGUAGE,
@@ -21,8 +21,8 @@ from dropscribe.config.provider import (
     VOCABULARY_FILE,
     ProviderConfig,
 )
-from dropscribe.config.queue import QueueConfig
-from dropscribe.config.services import (
+from dropscribe.config.sections.queue import QueueConfig
+from dropscribe.config.sections.services import (
     HeartbeatConfig,
     HooksConfig,
     HttpConfig,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
 
-    from dropscribe.config.secret import Secret
+    from dropscribe.config.notation.secret import Secret
     from dropscribe.core.limits import Budget
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
 
 __all__ = [
     "Config",

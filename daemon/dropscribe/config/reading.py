@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.config.credentials import find_named
 from dropscribe.config.disk_reads import read_small_text
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.field_types import PATH, SECRET, FieldType
 from dropscribe.config.keys import REQUIRED, Key, keys_of
+from dropscribe.config.notation.field_types import PATH, SECRET, FieldType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropscribe.config.templates import problem_of
+from dropscribe.config.sections.templates import problem_of
 from dropscribe.core.errors import Problem
 
 if TYPE_CHECKING:

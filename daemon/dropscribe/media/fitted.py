@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import FolderRule, ProviderConfig
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.media.sending import WaitForTurn
     from dropscribe.media.spool import Spool

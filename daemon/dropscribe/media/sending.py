@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.media.decoding import Decoding
     from dropscribe.media.fitting import Fit, Source
     from dropscribe.media.spool import Spool

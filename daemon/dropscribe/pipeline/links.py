@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import LinkProvider, Provider
     from dropscribe.transcripts.model import Transcript

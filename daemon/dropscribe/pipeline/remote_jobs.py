@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.core.model import Job, RemoteJob
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.transcripts.model import Transcript

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dropscribe.config.templates import template_output
+from dropscribe.config.sections.templates import template_output
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import Attempt, StoredResult
 from dropscribe.core.naming import TEMPLATE, number_group

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.templates import read_template
+from dropscribe.config.sections.templates import read_template
 from dropscribe.core.errors import DropscribeError
-from dropscribe.core.printing import one_line
+from dropscribe.core.text.printing import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

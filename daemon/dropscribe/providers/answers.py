@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dropscribe.providers.http import Answer
+    from dropscribe.providers.transport.http import Answer
 
 MOST_CONTAINERS = 1_000_000
 MOST_VALUES = 5_000_000

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.core.errors import ProviderError
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
 

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "dropscribe.providers"
 
 BUILDERS = {
-    "assemblyai": "dropscribe.providers.assemblyai:build",
-    "azure": "dropscribe.providers.azure:build",
-    "deepgram": "dropscribe.providers.deepgram:build",
-    "elevenlabs": "dropscribe.providers.elevenlabs:build",
-    "http": "dropscribe.providers.described:build",
+    "assemblyai": "dropscribe.providers.vendors.assemblyai:build",
+    "azure": "dropscribe.providers.vendors.azure:build",
+    "deepgram": "dropscribe.providers.vendors.deepgram:build",
+    "elevenlabs": "dropscribe.providers.vendors.elevenlabs:build",
+    "http": "dropscribe.providers.vendors.described:build",
     "local": "dropscribe.providers.local:LocalProvider",
-    "openai": "dropscribe.providers.openai:build",
-    "pulse": "dropscribe.providers.pulse:build",
-    "reson8": "dropscribe.providers.reson8:build",
-    "soniox": "dropscribe.providers.soniox:build",
-    "whisper-asr": "dropscribe.providers.whisper_asr:build",
+    "openai": "dropscribe.providers.vendors.openai:build",
+    "pulse": "dropscribe.providers.vendors.pulse:build",
+    "reson8": "dropscribe.providers.vendors.reson8:build",
+    "soniox": "dropscribe.providers.vendors.soniox:build",
+    "whisper-asr": "dropscribe.providers.vendors.whisper_asr:build",
 }
 """By type, as in an entry point: the module, and its function from a ProviderConfig to a Provider."""
 

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from dropscribe.core.printing import one_line
+from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.model import Segment, Word
 
 if TYPE_CHECKING:

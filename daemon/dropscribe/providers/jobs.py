@@ -18,16 +18,16 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.providers.answers import ErrorBody, TooLarge, error_of, is_html, parse_json
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.cleaning import cleaned
-from dropscribe.providers.http import Upload
+from dropscribe.providers.transport.http import Upload
 from dropscribe.providers.vendor import HttpProvider, Vendor, VendorDefaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.http import Answer
+    from dropscribe.providers.transport.http import Answer
     from dropscribe.providers.vendor import Params
     from dropscribe.transcripts.model import Transcript
 

@@ -28,7 +28,7 @@ from dropscribe.transcripts.stored import parse_transcript
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dropscribe.core.errors import RuleRejected
-from dropscribe.core.params import ENGINE_PARAMS, LOCAL_PARAMS
+from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS
 from dropscribe.native.recording import RawForm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
 
 RAW_ENCODINGS = frozenset(
     f"pcm_{coding}"

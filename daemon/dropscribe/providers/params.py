@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.core.params import FIXED_PARAMS
+from dropscribe.core.requests.params import FIXED_PARAMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
 
 OPENAI_MODEL = "whisper-1"
 

@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dropscribe.core.printing import one_line
-from dropscribe.core.redaction import SecretMask
+from dropscribe.core.text.printing import one_line
+from dropscribe.core.text.redaction import SecretMask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -36,8 +36,8 @@ from dropscribe.providers.answers import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dropscribe.providers.http import Answer
     from dropscribe.providers.redaction import Redactor
+    from dropscribe.providers.transport.http import Answer
 
 
 class Kind(enum.Enum):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.languages import language_tag
+from dropscribe.core.requests.languages import language_tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,19 +14,19 @@ from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
 from dropscribe.native.durations import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.cleaning import cleaned
-from dropscribe.providers.http import HttpTransport, Upload
 from dropscribe.providers.redaction import Redactor, credentials_of, secrets_of
 from dropscribe.providers.statuses import Classifier
+from dropscribe.providers.transport.http import HttpTransport, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.errors import ProviderError
-    from dropscribe.core.params import ParamValue
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.http import Answer
     from dropscribe.providers.statuses import Table
+    from dropscribe.providers.transport.http import Answer
     from dropscribe.transcripts.model import Transcript
 
 Params = dict[str, "ParamValue"]

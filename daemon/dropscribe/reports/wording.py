@@ -8,7 +8,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING
 
-from dropscribe.core.printing import escape_text
+from dropscribe.core.text.printing import escape_text
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.providers.http_library import httpx
+from dropscribe.providers.transport.http_library import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.printing import escape_text
+from dropscribe.core.text.printing import escape_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dropscribe import __version__
-from dropscribe.providers.http_library import httpx
+from dropscribe.providers.transport.http_library import httpx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

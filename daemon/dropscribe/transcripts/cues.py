@@ -19,7 +19,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.printing import one_line
+from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT
 from dropscribe.transcripts.paragraphs import SENTENCE_ENDS
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.printing import one_line
+from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.cues import is_timed
 from dropscribe.transcripts.dates import recording_date
 

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.naming import split_name
-from dropscribe.core.printing import one_line
+from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.paragraphs import paragraphs_of
 
 if TYPE_CHECKING:

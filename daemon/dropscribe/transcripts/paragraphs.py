@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.printing import one_line
+from dropscribe.core.text.printing import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

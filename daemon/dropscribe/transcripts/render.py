@@ -10,7 +10,7 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.printing import one_line
+from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.cues import cues_of, lines_of
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT
 from dropscribe.transcripts.markdown import render_md

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.core.addresses import is_loopback
 from dropscribe.core.errors import ListenError
+from dropscribe.core.text.addresses import is_loopback
 from dropscribe.web.app import create_app
 from dropscribe.web.guard import Access
 from dropscribe.web.server import WebServer

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.config.build import keys_of_type
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config
-from dropscribe.config.provider import PROVIDER_TYPES, ProviderConfig
+from dropscribe.config.sections.provider import PROVIDER_TYPES, ProviderConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.field_types import FieldType
+    from dropscribe.config.notation.field_types import FieldType
 
 _NOTHING: tuple[object, ...] = (None, (), {}, "")
 _TEXT = {"type": "string", "minLength": 1}

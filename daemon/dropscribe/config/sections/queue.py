@@ -1,0 +1,204 @@
+"""The section ``queue``: the PostgreSQL that several machines share, and which folders this one serves.
+
+Guarantees: no problem reported here holds any part of the dsn. psycopg is loaded only for a queue in
+PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+from dropscribe.config.install_hints import install_hint
+from dropscribe.config.keys import key
+from dropscribe.config.notation import field_types as t
+from dropscribe.config.notation.secret import Secret
+from dropscribe.config.reading import MISSING
+from dropscribe.core.text.addresses import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.credentials import Surroundings
+    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.reading import Reader
+    from dropscribe.config.yaml.document import Document
+    from dropscribe.config.yaml.document import Path as KeyPath
+
+_PATH = ("queue",)
+_PACKAGES = ("procrastinate", "psycopg", "psycopg_pool")
+_ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
+_NOT_INSTALLED = "PostgreSQL needs procrastinate and psycopg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """The queue in PostgreSQL, which several nodes share.
+
+    Attributes:
+        dsn: Empty only in a config that was loaded without it
+            (:func:`dropscribe.config.load.load_config`).
+        roots: At least one, none inside another.
+        password: The dsn's, if it has one; kept so that log lines can be cleaned of it.
+    """
+
+    type: Literal["postgres"] = key(
+        t.one_of("embedded", "postgres"),
+        "`embedded`: in the state directory, for this machine alone; `postgres`: shared by several machines, "
+        "needs the extra `cluster`. Changed by a restart, not by a reload.",
+        example="postgres",
+    )
+    dsn: Secret = key(  # type: ignore[assignment] # its absence is reported where the section is made
+        t.SECRET,
+        "The database, as libpq takes it, best as `${NAME}`: "
+        "`postgresql://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full`.",
+        also={
+            "_file": "A file that holds the dsn and nothing else.",
+            "_credential": "The systemd credential (`LoadCredential=`) that holds the dsn.",
+        },
+        default=None,
+        example="${DROPSCRIBE_DSN}",
+    )
+    role: Literal["all", "watch", "work"] = key(
+        t.one_of("all", "watch", "work"),
+        "What this node does: `watch` the inboxes, `work` on what is queued, or both.",
+        default="all",
+    )
+    roots: Mapping[str, Path] = key(
+        t.map_of(t.PATH, t.ROOT_NAME),
+        "The folders that nodes share: `{share: /mnt/share}`, the same names on every node. "
+        "A rule with inbox, done or failed elsewhere is left to other nodes.",
+        default={},
+        example="{share: /srv}",
+    )
+    node: str = key(
+        t.NAME,
+        "This node's name, unique in the cluster; default: the host's name (give containers one).",
+        default="",
+        example="recorder-1",
+    )
+    password: Secret | None = field(default=None, compare=False)
+
+    def root_of(self, path: Path) -> tuple[str, PurePath] | None:
+        """The name of the root that *path* lies beneath, and its path there; None beneath no root.
+
+        By the names alone: links are not followed, and ``..`` takes back the name before it.
+        """
+        plain = PurePath(os.path.normpath(path))
+        for name, root in self.roots.items():
+            if plain.is_relative_to(root):
+                return name, plain.relative_to(root)
+        return None
+
+    def serves(self, rule: FolderRule) -> bool:
+        """Whether this node can reach all of *rule*: each of its folders lies beneath a root."""
+        return all(self.root_of(path) is not None for path in (rule.inbox, rule.done, rule.failed))
+
+    def watches(self, rule: FolderRule) -> bool:
+        """Whether this node looks after *rule*'s inbox; else other nodes do."""
+        return self.role != "work" and self.serves(rule)
+
+
+def make_queue(reader: Reader, path: KeyPath, data: Any) -> Any:
+    """The section `queue`; None is the embedded engine. What is wrong is reported."""
+    document = reader.document
+    values = reader.section(path, data, QueueConfig)
+    if values is None:
+        return MISSING
+    if values["type"] == "embedded":
+        for name in sorted(set(data) - {"type"}):
+            document.report((*path, name), "has no effect with type: embedded", on_key=True, warning=True)
+        return MISSING
+    if not has_cluster():
+        document.report((*path, "type"), _NOT_INSTALLED, install_hint("cluster"))
+    dsn: Secret | None = values.get("dsn")
+    if dsn is None and not document.has_problem_below(path):
+        document.report(path, "there is no dsn", "write dsn: ${NAME}, or dsn_file: PATH", on_key=True)
+    names = ("dsn", "dsn_file", "dsn_credential")
+    given = next((name for name in names if data.get(name) is not None), "dsn")
+    return QueueConfig(
+        type="postgres",
+        dsn=dsn or Secret("", "nowhere"),
+        password=_check_dsn(dsn, (*path, given), document, reader.around) if dsn and has_cluster() else None,
+        roots=_roots(values.get("roots", {}), document),
+        node=values.get("node") or os.uname().nodename,
+        role=values.get("role", "all"),
+    )
+
+
+def has_cluster() -> bool:
+    """Whether the extra ``cluster`` is installed; nothing of it is loaded."""
+    return all(importlib.util.find_spec(name) is not None for name in _PACKAGES)
+
+
+def check_queue(config: Config, document: Document) -> None:
+    """Report the rules that this node leaves to others, and a node that would have none."""
+    queue = config.queue
+    if queue is None or document.has_problem_below((*_PATH, "roots")):
+        return
+    left = [rule for rule in config.folders.values() if not queue.serves(rule)]
+    if left and len(left) == len(config.folders):
+        hint = "a folder's inbox, done and failed must all lie beneath roots"
+        document.report((*_PATH, "roots"), "no folder lies beneath a root", hint, on_key=True)
+        return
+    for rule in left:
+        key, path = _part_elsewhere(queue, rule)
+        message = f"left to other nodes: its {key} {path} lies beneath no root of the queue"
+        document.report(("folders", rule.name, key), message, on_key=True, warning=True)
+
+
+def _part_elsewhere(queue: QueueConfig, rule: FolderRule) -> tuple[str, Path]:
+    parts = (("inbox", rule.inbox), ("done", rule.done), ("failed", rule.failed))
+    return next((key, path) for key, path in parts if queue.root_of(path) is None)
+
+
+def _check_dsn(dsn: Secret, path: KeyPath, document: Document, around: Surroundings) -> Secret | None:
+    """Report a dsn that libpq cannot read, and one that goes unencrypted to another machine.
+
+    Returns:
+        The password in it, if there is one.
+    """
+    try:
+        import psycopg  # noqa: PLC0415 - the extra `cluster`, loaded only where it is asked for
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - as above
+    except ImportError:
+        document.report((*_PATH, "type"), _NOT_INSTALLED, install_hint("cluster"))
+        return None
+    try:
+        parts = conninfo_to_dict(dsn.reveal())
+    except (psycopg.Error, UnicodeError):
+        hint = "write postgresql://USER:PASSWORD@HOST/DATABASE, with a password's special characters as %XX"
+        document.report(path, "libpq cannot read this dsn", hint)
+        return None
+    if not _is_safe_way(parts, around.environ):
+        message = "the connection to the queue on another machine is not encrypted"
+        hint = "add sslmode=verify-full (and sslrootcert=PATH for a CA of your own)"
+        document.report(path, message, hint, warning=True)
+    password = parts.get("password")
+    return Secret(str(password), dsn.origin) if password else None
+
+
+def _is_safe_way(parts: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
+    """Whether TLS is demanded, or no other machine is meant. What a service file says is not looked at."""
+    if parts.get("service") or (parts.get("sslmode") or environ.get("PGSSLMODE")) in _ENCRYPTED:
+        return True
+    hosts = parts.get("hostaddr") or parts.get("host") or environ.get("PGHOSTADDR") or environ.get("PGHOST")
+    return all(not host or host[0] in "/@" or is_loopback(host) for host in str(hosts or "").split(","))
+
+
+def _roots(written: Mapping[str, Path], document: Document) -> dict[str, Path]:
+    """The roots without ``..``; by their names alone, none may lie inside another."""
+    path = (*_PATH, "roots")
+    roots = {name: Path(os.path.normpath(root)) for name, root in written.items()}
+    if not roots and not document.has_problem_below(path):
+        hint = "write roots: {share: /mnt/share}, the same names on every node"
+        document.report(path, "there is no root", hint, on_key=True)
+    for first, second in combinations(roots, 2):
+        if roots[first].is_relative_to(roots[second]) or roots[second].is_relative_to(roots[first]):
+            message = f"the roots '{first}' and '{second}' are one, or one lies inside the other"
+            document.report((*path, second), message, "a file must have only one name")
+    return roots

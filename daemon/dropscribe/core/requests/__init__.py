@@ -1,0 +1,1 @@
+"""What a provider is asked to do with a recording."""

@@ -1,0 +1,328 @@
+"""One HTTP request at a time, for every vendor.
+
+Guarantees: one attempt, no redirect followed, no cookie kept; TLS verified; the audio is streamed with its
+length in the header; connecting ends after CONNECT_SECONDS, an upload without progress after
+SEND_STALL_SECONDS, and the whole answer must arrive within ``timeout_seconds`` of the last byte sent; an
+answer is bounded; every network failure becomes a ProviderError whose kind says whether the body had been
+sent whole; no error, log line or repr holds the key. Cancellation closes the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, cast
+
+from dropscribe import __version__
+from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
+from dropscribe.providers.transport.content_encoding import EncodingError, decoded
+from dropscribe.providers.transport.http_library import httpx
+from dropscribe.providers.transport.network import ANSWER_BODY_BYTES, EarlyAnswerBackend
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.redaction import Redactor
+
+CONNECT_SECONDS = 30.0
+SEND_STALL_SECONDS = 60.0
+KEEPALIVE_SECONDS = 2.0
+"""Shorter than common servers' 5 s: a connection that closes under an upload costs an attempt."""
+
+ANSWER_BYTES = 64 * 1024 * 1024
+ERROR_ANSWER_BYTES = 64 * 1024
+"""Enough for any error's message; the rest is not read."""
+
+_HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One POST of an audio file.
+
+    Attributes:
+        url: With its whole query.
+        headers: Including Authorization, hence no repr.
+        audio: Streamed between *before* and *after*; None sends no audio at all.
+        before: The form's bytes ahead of the audio.
+        after: The form's closing bytes.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    audio: AudioFile | None = field(default=None, repr=False)
+    before: bytes = field(default=b"", repr=False)
+    after: bytes = field(default=b"", repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """The Content-Length."""
+        audio_bytes = 0 if self.audio is None else self.audio.size_bytes
+        return len(self.before) + audio_bytes + len(self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer; of an error answer only the beginning.
+
+    Attributes:
+        status: 200 or above.
+        headers: By names in lower case; values of one name are joined by commas.
+        body: Without its content encoding.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    @property
+    def content_type(self) -> str:
+        """The media type without parameters, in lower case, or ""."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class _Progress:
+    """How far one request is: connecting, sending or answering. Sets the time limit of each phase."""
+
+    def __init__(self, timeout_seconds: float | None, *, is_whole: bool) -> None:
+        self.timeout_seconds = timeout_seconds
+        self.is_answering = False
+        self.limit = asyncio.timeout(CONNECT_SECONDS)
+        self.is_whole = is_whole
+        """Whether the system has taken the last byte: from then on the request may be paid for."""
+
+    async def trace(self, event: str, details: Mapping[str, Any]) -> None:
+        """Httpcore's trace extension."""
+        is_sending = event == "http11.send_request_headers.started"
+        is_answering = event == "http11.receive_response_headers.started"
+        if not (is_sending or is_answering) or details["request"].method == b"CONNECT":
+            return  # a proxy's tunnel is still connecting
+        if is_sending:
+            self.limit.reschedule(None)
+            return
+        self.is_answering = True
+        if self.timeout_seconds is not None:
+            self.limit.reschedule(asyncio.get_running_loop().time() + self.timeout_seconds)
+
+
+class HttpTransport:
+    """Sends requests to one provider; requests in flight have a connection each.
+
+    Args:
+        redactor: For system messages that become part of errors.
+    """
+
+    def __init__(self, *, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._client: httpx.AsyncClient | None = None
+
+    async def send(self, method: str, upload: Upload, *, timeout_seconds: float | None) -> Answer:
+        """Send *upload* once and read the answer, whatever its status.
+
+        Args:
+            method: POST, or GET for an upload without a body.
+            upload: The request.
+            timeout_seconds: From the last byte sent to the whole answer; None is no limit.
+
+        Raises:
+            TemporaryFailure: The network failed before the body was sent whole.
+            AmbiguousFailure: It failed, or time was up, after that; or the answer is too large.
+            ProviderUnusable: The URL or the environment's proxy is invalid.
+            AudioChanged: The file shrank while it was being sent.
+        """
+        progress = _Progress(timeout_seconds, is_whole=not upload.size_bytes)
+        failure: ProviderError
+        try:
+            async with progress.limit, aclosing(_body(upload, progress)) as body:
+                request = _request(method, upload, body, progress)
+                return await _answer(self._opened(), request, progress)
+        except TimeoutError as error:
+            if not progress.limit.expired():
+                raise  # from the audio's file system
+            failure = self._failure(error, progress)
+        except httpx.LocalProtocolError:
+            failure = ProviderUnusable("bad_request", "a header holds characters that cannot be sent")
+        except (httpx.RequestError, EncodingError) as error:
+            failure = self._failure(error, progress)
+        raise failure
+
+    async def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            try:
+                self._client = open_client()
+            except (ValueError, httpx.InvalidURL, ImportError):
+                raise ProviderUnusable(
+                    "proxy_failed",
+                    "the environment's proxy is not a URL of an http, https or socks5 proxy "
+                    "(socks5 needs the extra 'socks')",
+                ) from None
+        return self._client
+
+    def _failure(self, error: Exception, progress: _Progress) -> ProviderError:
+        code = _network_code(error, is_whole=progress.is_whole)
+        reason = self._redactor.reason(str(error)) or code.replace("_", " ")
+        if code == "timeout" and progress.is_answering and progress.timeout_seconds is not None:
+            reason = (
+                f"no whole answer within {progress.timeout_seconds:g} s of the upload; "
+                "the provider's 'timeout' can be raised"
+            )
+        kind = AmbiguousFailure if progress.is_whole else TemporaryFailure
+        return kind(code, reason)
+
+
+def open_client() -> httpx.AsyncClient:
+    """A client that verifies TLS, follows no redirect, keeps no cookie and honours the environment's proxies.
+
+    Raises:
+        ValueError, httpx.InvalidURL, ImportError: The environment names a proxy that cannot be used.
+    """
+    client = httpx.AsyncClient(
+        verify=trusted(),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
+        timeout=None,
+    )
+    # httpx has no parameter for these that keeps its own reading of the proxy variables.
+    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
+        if transport is not None:
+            pool = cast("Any", transport)._pool  # noqa: SLF001
+            pool._network_backend = EarlyAnswerBackend()  # noqa: SLF001
+            pool._proxy_ssl_context = trusted()  # noqa: SLF001
+    return client
+
+
+@lru_cache(maxsize=64)  # a provider is asked again and again at one URL
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """The TLS context of all clients: loading the certificates takes about 20 ms."""
+    return httpx.create_ssl_context()
+
+
+def _request(method: str, upload: Upload, body: AsyncGenerator[bytes], progress: _Progress) -> httpx.Request:
+    try:
+        url = _parsed(upload.url)
+    except httpx.InvalidURL:
+        raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
+    headers = {**_HEADERS, **upload.headers}
+    if method != "GET":
+        headers["Content-Length"] = str(upload.size_bytes)
+    limits = {"connect": CONNECT_SECONDS, "write": SEND_STALL_SECONDS, "read": None, "pool": None}
+    return httpx.Request(
+        method,
+        url,
+        headers=headers,
+        content=body if upload.size_bytes else None,
+        extensions={"timeout": limits, "trace": progress.trace},
+    )
+
+
+async def _body(upload: Upload, progress: _Progress) -> AsyncGenerator[bytes]:
+    if upload.before:
+        yield upload.before
+    if upload.audio is not None:
+        async with aclosing(cast("AsyncGenerator[bytes]", upload.audio.blocks())) as blocks:
+            async for block in blocks:
+                yield block
+    if upload.after:
+        yield upload.after
+    progress.is_whole = True
+
+
+async def _answer(client: httpx.AsyncClient, request: httpx.Request, progress: _Progress) -> Answer:
+    response = await client.send(request, stream=True)
+    async with aclosing(response):
+        is_success = response.is_success
+        if is_success and not progress.is_whole:
+            raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        async with aclosing(decoded(response.aiter_raw(), headers.get("content-encoding", ""))) as body:
+            read = _read_whole if is_success else _read_beginning
+            answer = Answer(response.status_code, headers, await read(body, response.status_code))
+        await _close_unless_exact(response)
+        return answer
+
+
+async def _close_unless_exact(response: httpx.Response) -> None:
+    """Close a connection on which more arrived than one answer of known length.
+
+    httpcore would take the surplus for the answer to the next request: the transcript of another file.
+    """
+    stream = response.extensions["network_stream"]
+    body_bytes = stream.get_extra_info(ANSWER_BODY_BYTES)
+    if response.headers.get("content-length") != str(body_bytes):
+        await stream.aclose()
+
+
+async def _read_whole(blocks: AsyncIterator[bytes], status: int) -> bytes:
+    body = bytearray()
+    async for block in blocks:
+        body += block
+        if len(body) > ANSWER_BYTES:
+            raise AmbiguousFailure("answer_too_large", f"more than {ANSWER_BYTES} bytes", status=status)
+    return bytes(body)
+
+
+async def _read_beginning(blocks: AsyncIterator[bytes], _: int) -> bytes:
+    # The status alone decides; as much of an error's message as arrives is kept.
+    body = bytearray()
+    try:
+        async for block in blocks:
+            body += block
+            if len(body) >= ERROR_ANSWER_BYTES:
+                break
+    except (httpx.RequestError, EncodingError):
+        pass
+    return bytes(body[:ERROR_ANSWER_BYTES])
+
+
+def _network_code(error: Exception, *, is_whole: bool) -> str:
+    match error:
+        case TimeoutError() | httpx.TimeoutException():
+            return "timeout"
+        case httpx.ConnectError():
+            return _connect_code(error)
+        case httpx.ProxyError():
+            return "proxy_failed"
+    if not is_whole:
+        return "connection_lost"
+    # The library's own "no response" has no cause; a protocol error has the parser's.
+    is_broken = isinstance(error, EncodingError) or (
+        isinstance(error, httpx.RemoteProtocolError)
+        and len(list(_causes(error))) > len(("httpx", "httpcore"))
+    )
+    return "bad_answer" if is_broken else "no_answer"
+
+
+def _connect_code(error: Exception) -> str:
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return "dns_failed"
+        if isinstance(cause, ssl.SSLError):
+            return "tls_failed"
+    return "connect_failed"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """*error* and its causes, outermost first."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__

@@ -1,0 +1,149 @@
+"""Azure Speech, fast: a form with a JSON definition and the file (docs/design/providers.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.providers import values
+from dropscribe.providers.formats import media_type, upload_name
+from dropscribe.providers.params import effective_params
+from dropscribe.providers.statuses import Kind
+from dropscribe.providers.transport.forms import at_path, multipart, with_query
+from dropscribe.providers.transport.http import Upload
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.transcripts.model import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.statuses import Table
+    from dropscribe.providers.vendor import Params
+
+HOST = "https://{region}.api.cognitive.microsoft.com"
+PATH = "/speechtotext/transcriptions:transcribe"
+API_VERSION = "api-version"
+
+ERRORS: Table = {
+    (400, "invalidlocale"): Kind.RULE,
+    (404, "resourcenotfound"): Kind.UNUSABLE,
+}
+
+_MILLISECONDS = 0.001
+
+
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*, whose url or region the config requires."""
+    return HttpProvider(config, Azure(at_path(config.url or HOST.format(region=config.region), PATH)))
+
+
+class Azure(VendorDefaults):
+    """The fast transcription API; see :class:`dropscribe.providers.vendor.Vendor`.
+
+    A parameter with dots in its name is a value in an object of the definition: `diarization.maxSpeakers`.
+    """
+
+    errors = ERRORS
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """The resource's key."""
+        return {"Ocp-Apim-Subscription-Key": key}
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """With the version of the API; without `locales` the service finds the language."""
+        return effective_params("azure", given)
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """A form with the file at its end."""
+        form = multipart(
+            [("definition", json.dumps(definition_of(params)))],
+            field="audio",
+            filename=upload_name(audio.suffix, audio.head),
+            content_type=media_type(audio.suffix, audio.head),
+        )
+        headers = {"Content-Type": form.content_type}
+        return Upload(self._at(params), headers, audio, form.before, form.after)
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """Times are milliseconds, as start and length; each channel has a combined phrase of its own."""
+        combined = values.objects(parsed.get("combinedPhrases"))
+        phrases = values.objects(parsed.get("phrases"))
+        texts = [item["text"] for item in combined if isinstance(item.get("text"), str)]
+        if not isinstance(parsed.get("combinedPhrases"), list):
+            return None
+        is_split = len(combined) > 1
+        told = [item.get("locale") for item in phrases]
+        locales = params.get("locales")
+        return Transcript(
+            text="\n".join(filter(None, texts)),
+            language=values.language(*told, *(locales if isinstance(locales, list) else ())),
+            duration=values.seconds(parsed.get("durationMilliseconds"), _MILLISECONDS),
+            segments=tuple(_segment(item, is_split=is_split) for item in phrases),
+            words=tuple(word for item in phrases for word in _words(item, is_split=is_split)),
+            request_id=request_id,
+            raw=parsed,
+        )
+
+    def probe(self) -> tuple[str, str]:
+        """A request without audio."""
+        return "POST", self._at(self.params({}))
+
+    def _at(self, params: Params) -> str:
+        return with_query(self.url, {name: params[name] for name in (API_VERSION,) if name in params})
+
+
+def definition_of(params: Params) -> dict[str, Any]:
+    """The `definition`: names with dots as nested objects, an empty list left out."""
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        if name == API_VERSION or value == []:
+            continue
+        *outer, last = name.split(".")
+        place = found
+        for part in outer:
+            inner = place.setdefault(part, {})
+            place = inner if isinstance(inner, dict) else {}
+        place[last] = _number_list(value)
+    return found
+
+
+def _number_list(value: ParamValue) -> Any:
+    # The config makes a list's items strings; `channels` is the one list of numbers.
+    is_numbers = isinstance(value, list) and all(item.isdecimal() for item in value)
+    return list(map(int, value)) if isinstance(value, list) and is_numbers else value
+
+
+def _segment(item: Mapping[str, Any], *, is_split: bool) -> Segment:
+    start, end = _span(item)
+    confidence = values.probability(item.get("confidence"))
+    return Segment(
+        values.text_of(item.get("text")), start, end, _speaker(item, is_split=is_split), confidence or None
+    )
+
+
+def _words(item: Mapping[str, Any], *, is_split: bool) -> list[Word]:
+    speaker = _speaker(item, is_split=is_split)
+    return [
+        Word(values.text_of(word.get("text")), *_span(word), speaker=speaker)
+        for word in values.objects(item.get("words"))
+    ]
+
+
+def _speaker(item: Mapping[str, Any], *, is_split: bool) -> str | None:
+    channel = values.number(item.get("channel"))
+    label = values.speaker_label(item.get("speaker"))
+    return f"channel_{channel:g}" if label is None and is_split and channel is not None else label
+
+
+def _span(item: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    start = values.number(item.get("offsetMilliseconds"))
+    length = values.number(item.get("durationMilliseconds"))
+    end = None if start is None or length is None else start + length
+    return values.span(start, end, _MILLISECONDS)

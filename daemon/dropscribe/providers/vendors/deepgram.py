@@ -1,0 +1,117 @@
+"""Deepgram, pre-recorded: raw bytes up, parameters in the query (docs/design/providers.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.providers import values
+from dropscribe.providers.formats import media_type
+from dropscribe.providers.params import effective_params
+from dropscribe.providers.statuses import Kind
+from dropscribe.providers.transport.forms import at_path, with_query
+from dropscribe.providers.transport.http import Upload
+from dropscribe.providers.turns import by_time, segments_of
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.transcripts.model import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.statuses import Table
+    from dropscribe.providers.vendor import Params
+
+HOST = "https://api.deepgram.com"
+PATH = "/v1/listen"
+
+ERRORS: Table = {
+    (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
+    (400, "invalid_query_parameter"): Kind.RULE,
+}
+
+
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*."""
+    return HttpProvider(config, Deepgram(at_path(config.url or HOST, PATH)))
+
+
+class Deepgram(VendorDefaults):
+    """Deepgram's API; see :class:`dropscribe.providers.vendor.Vendor`."""
+
+    errors = ERRORS
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """The scheme of API keys; `Bearer` is for short-lived tokens."""
+        return {"Authorization": f"Token {key}"}
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """With utterances, which become segments; the language is detected if none is given."""
+        return effective_params("deepgram", given)
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio as it is."""
+        headers = {"Content-Type": media_type(audio.suffix, audio.head)}
+        return Upload(with_query(self.url, params), headers, audio)
+
+    def link(self, url: str, params: Params) -> Upload:
+        """Deepgram fetches the audio itself."""
+        headers = {"Content-Type": "application/json"}
+        return Upload(with_query(self.url, params), headers, before=json.dumps({"url": url}).encode())
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """Times are seconds, confidences probabilities; each channel has its alternatives."""
+        results, metadata = values.mapping(parsed.get("results")), values.mapping(parsed.get("metadata"))
+        channels = values.objects(results.get("channels"))
+        found = [next(iter(values.objects(channel.get("alternatives"))), {}) for channel in channels]
+        texts = [each["transcript"] for each in found if isinstance(each.get("transcript"), str)]
+        if not texts:
+            return None
+        words = by_time(_words(found))
+        utterances = values.objects(results.get("utterances"))
+        is_split = len(channels) > 1
+        told = [channel.get("detected_language") for channel in channels]
+        return Transcript(
+            text="\n".join(filter(None, texts)),
+            language=values.language(*told, params.get("language")),
+            duration=values.seconds(metadata.get("duration")),
+            segments=tuple(_segment(item, is_split=is_split) for item in utterances) or segments_of(words),
+            words=words,
+            model=values.word_or_none(params.get("model")),
+            request_id=values.word_or_none(metadata.get("request_id")) or request_id,
+            raw=parsed,
+        )
+
+    def probe(self) -> tuple[str, str]:
+        """A request without audio."""
+        return "POST", with_query(self.url, self.params({}))
+
+
+def _words(alternatives: list[Mapping[str, Any]]) -> Iterator[Word]:
+    for number, alternative in enumerate(alternatives):
+        channel = f"channel_{number}" if len(alternatives) > 1 else None
+        for item in values.objects(alternative.get("words")):
+            start, end = values.span(item.get("start"), item.get("end"))
+            yield Word(
+                values.text_of(item.get("punctuated_word")) or values.text_of(item.get("word")),
+                start,
+                end,
+                values.probability(item.get("confidence")),
+                values.speaker_label(item.get("speaker")) or channel,
+            )
+
+
+def _segment(item: Mapping[str, Any], *, is_split: bool) -> Segment:
+    start, end = values.span(item.get("start"), item.get("end"))
+    speaker = values.speaker_label(item.get("speaker"))
+    channel = values.number(item.get("channel"))
+    if speaker is None and is_split and channel is not None:
+        speaker = f"channel_{channel:g}"
+    confidence = values.probability(item.get("confidence"))
+    return Segment(values.text_of(item.get("transcript")), start, end, speaker, confidence)

@@ -1,0 +1,125 @@
+"""ElevenLabs Scribe: a multipart form with all parameters but one (docs/design/providers.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.providers import values
+from dropscribe.providers.formats import media_type, upload_name
+from dropscribe.providers.params import effective_params
+from dropscribe.providers.statuses import Kind
+from dropscribe.providers.transport.forms import (
+    at_path,
+    fields_of,
+    multipart,
+    multipart_of_fields,
+    with_query,
+)
+from dropscribe.providers.transport.http import Upload
+from dropscribe.providers.turns import by_time, segments_of
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.transcripts.model import Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.statuses import Table
+    from dropscribe.providers.vendor import Params
+
+HOST = "https://api.elevenlabs.io"
+PATH = "/v1/speech-to-text"
+
+ERRORS: Table = {
+    (401, "quota_exceeded"): Kind.UNUSABLE,
+    (400, "quota_exceeded"): Kind.UNUSABLE,
+    (400, "invalid_api_key"): Kind.UNUSABLE,
+    (400, "invalid_parameters"): Kind.RULE,
+    (429, "too_many_concurrent_requests"): Kind.SLOW_DOWN,
+    (429, "system_busy"): Kind.SLOW_DOWN,
+}
+
+_QUERY = ("enable_logging",)
+"""Parameters that the API takes in the query; all others are fields of the form."""
+
+
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*."""
+    return HttpProvider(config, ElevenLabs(at_path(config.url or HOST, PATH)))
+
+
+class ElevenLabs(VendorDefaults):
+    """Scribe's API; see :class:`dropscribe.providers.vendor.Vendor`."""
+
+    errors = ERRORS
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def authorization(self, key: str) -> dict[str, str]:
+        """A header of its own."""
+        return {"xi-api-key": key}
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """With the current model and times for words."""
+        return effective_params("elevenlabs", given)
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """A form with the file at its end."""
+        form = multipart(
+            fields_of(_fields(params)),
+            filename=upload_name(audio.suffix, audio.head),
+            content_type=media_type(audio.suffix, audio.head),
+        )
+        return Upload(self._at(params), {"Content-Type": form.content_type}, audio, form.before, form.after)
+
+    def link(self, url: str, params: Params) -> Upload:
+        """ElevenLabs fetches the audio itself."""
+        content_type, body = multipart_of_fields([*fields_of(_fields(params)), ("source_url", url)])
+        return Upload(self._at(params), {"Content-Type": content_type}, before=body)
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """Times are seconds, `logprob` is a natural logarithm; a channel has its own transcript."""
+        channels = values.objects(parsed.get("transcripts")) or [parsed]
+        texts = [channel["text"] for channel in channels if isinstance(channel.get("text"), str)]
+        if not texts:
+            return None
+        words = by_time(_words(channels))
+        return Transcript(
+            text="\n".join(filter(None, texts)),
+            language=values.language(
+                *(channel.get("language_code") for channel in channels), params.get("language_code")
+            ),
+            duration=values.seconds(parsed.get("audio_duration_secs")),
+            segments=segments_of(words),
+            words=words,
+            model=values.word_or_none(params.get("model_id")),
+            request_id=values.word_or_none(parsed.get("transcription_id")) or request_id,
+            raw=parsed,
+        )
+
+    def probe(self) -> tuple[str, str]:
+        """A request without audio."""
+        return "POST", self.url
+
+    def _at(self, params: Params) -> str:
+        return with_query(self.url, {name: params[name] for name in _QUERY if name in params})
+
+
+def _fields(params: Params) -> Params:
+    return {name: value for name, value in params.items() if name not in _QUERY}
+
+
+def _words(channels: list[Mapping[str, Any]]) -> Iterator[Word]:
+    for number, channel in enumerate(channels):
+        name = f"channel_{number}" if len(channels) > 1 else None
+        for item in values.objects(channel.get("words")):
+            if item.get("type", "word") == "spacing":
+                continue
+            start, end = values.span(item.get("start"), item.get("end"))
+            confidence = values.probability_of_log(item.get("logprob"))
+            speaker = values.speaker_label(item.get("speaker_id")) or name
+            yield Word(values.text_of(item.get("text")), start, end, confidence, speaker)

@@ -1,0 +1,125 @@
+"""Smallest AI Pulse, pre-recorded: raw bytes up, parameters in the query (docs/design/providers.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.providers import values
+from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
+from dropscribe.providers.formats import media_type
+from dropscribe.providers.params import effective_params
+from dropscribe.providers.statuses import Kind
+from dropscribe.providers.transport.forms import with_query
+from dropscribe.providers.transport.http import Upload
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.transcripts.model import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.statuses import Table
+    from dropscribe.providers.vendor import Params
+
+URL = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
+
+ERRORS: Table = {
+    (400, "language_not_enabled_in_region"): Kind.RULE,
+    (400, HAS_DETAILS): Kind.RULE,
+    (400, HAS_ERRORS): Kind.REJECTED,
+    (None, "nosuchkey"): Kind.TEMPORARY,
+}
+
+_ATTRIBUTES = ("gender", "emotions", "age")
+
+
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*."""
+    return HttpProvider(config, Pulse(config.url or URL))
+
+
+class Pulse(VendorDefaults):
+    """Pulse's API; see :class:`dropscribe.providers.vendor.Vendor`."""
+
+    errors = ERRORS
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """With word times: without them there are no utterances and no speakers either."""
+        return effective_params("pulse", given)
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio as it is."""
+        headers = {"Content-Type": media_type(audio.suffix, audio.head)}
+        return Upload(with_query(self.url, params), headers, audio)
+
+    def link(self, url: str, params: Params) -> Upload:
+        """Pulse fetches the audio itself."""
+        headers = {"Content-Type": "application/json"}
+        return Upload(with_query(self.url, params), headers, before=json.dumps({"url": url}).encode())
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""
+        text = parsed.get("transcription", parsed.get("text"))
+        if parsed.get("status", "success") != "success" or not isinstance(text, str):
+            return None
+        words = tuple(_word(item) for item in values.objects(parsed.get("words")))
+        return Transcript(
+            text=text,
+            language=_language(parsed, params),
+            duration=_duration(parsed),
+            segments=tuple(_segment(item, words) for item in values.objects(parsed.get("utterances"))),
+            words=words,
+            attributes={key: parsed[key] for key in _ATTRIBUTES if parsed.get(key) is not None},
+            model=values.word_or_none(params.get("model")),
+            request_id=request_id,
+            raw=parsed,
+        )
+
+    def probe(self) -> tuple[str, str]:
+        """A request without audio."""
+        return "POST", with_query(self.url, self.params({}))
+
+
+def _duration(parsed: Mapping[str, Any]) -> float | None:
+    metadata = parsed.get("metadata")
+    duration = values.seconds(metadata.get("duration")) if isinstance(metadata, dict) else None
+    return values.seconds(parsed.get("audio_length")) if duration is None else duration
+
+
+def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> str | None:
+    listed = parsed.get("languages")
+    first = listed[0] if isinstance(listed, list) and listed else None
+    return values.language(parsed.get("language"), first, params.get("language"))
+
+
+def _word(item: Mapping[str, Any]) -> Word:
+    start, end = values.span(item.get("start"), item.get("end"))
+    word = values.text_of(item.get("word", item.get("text")))
+    confidence = values.probability(item.get("confidence"))
+    return Word(word, start, end, confidence, values.speaker_label(item.get("speaker")))
+
+
+def _segment(item: Mapping[str, Any], words: tuple[Word, ...]) -> Segment:
+    start, end = values.span(item.get("start"), item.get("end"))
+    return Segment(
+        values.text_of(item.get("text")),
+        start,
+        end,
+        values.speaker_label(item.get("speaker")),
+        _confidence(start, end, words),
+    )
+
+
+def _confidence(start: float | None, end: float | None, words: tuple[Word, ...]) -> float | None:
+    if start is None or end is None:
+        return None
+    return values.mean(
+        [word.confidence for word in words if word.start is not None and start <= word.start < end]
+    )

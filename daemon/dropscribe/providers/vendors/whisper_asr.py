@@ -1,0 +1,113 @@
+"""whisper-asr-webservice on a server of one's own: a form with the file alone (docs/design/providers.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit, urlunsplit
+
+from dropscribe.providers import values
+from dropscribe.providers.formats import media_type, upload_name
+from dropscribe.providers.params import effective_params
+from dropscribe.providers.transport.forms import at_path, multipart, with_query
+from dropscribe.providers.transport.http import Upload
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.transcripts.model import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.statuses import Table
+    from dropscribe.providers.transport.http import Answer
+    from dropscribe.providers.vendor import Params
+
+PATH = "/asr"
+
+_TEXT_OUTPUTS = {"txt", "vtt", "srt", "tsv"}
+
+
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*, whose url the config requires."""
+    return HttpProvider(config, WhisperAsr(at_path(config.url or "", PATH)))
+
+
+class WhisperAsr(VendorDefaults):
+    """The service's API; see :class:`dropscribe.providers.vendor.Vendor`.
+
+    It asks for no key; one that is given is sent as a bearer token, for a proxy in front of it.
+    """
+
+    errors: ClassVar[Table] = {}
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """With JSON and times for words."""
+        return effective_params("whisper-asr", given)
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """A form with the file; the parameters are in the query."""
+        form = multipart(
+            (),
+            field="audio_file",
+            filename=upload_name(audio.suffix, audio.head),
+            content_type=media_type(audio.suffix, audio.head),
+        )
+        headers = {"Content-Type": form.content_type}
+        return Upload(with_query(self.url, params), headers, audio, form.before, form.after)
+
+    def wants_text(self, params: Params) -> bool:
+        """Where the user chose such an output."""
+        return params.get("output") in _TEXT_OUTPUTS
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """Times are seconds; whisperX has no `text` and calls a probability `score`."""
+        items = values.objects(parsed.get("segments"))
+        text = parsed.get("text")
+        if not isinstance(text, str):
+            if not isinstance(parsed.get("segments"), list):
+                return None
+            text = " ".join(values.text_of(item.get("text")).strip() for item in items)
+        return Transcript(
+            text=text,
+            language=values.language(parsed.get("language"), params.get("language")),
+            segments=tuple(map(_segment, items)),
+            words=tuple(_word(word) for item in items for word in values.objects(item.get("words"))),
+            request_id=request_id,
+            raw=parsed,
+        )
+
+    def probe(self) -> tuple[str, str]:
+        """The description of its API."""
+        parts = urlsplit(self.url)
+        return "GET", urlunsplit(parts._replace(path=f"{parts.path.removesuffix(PATH)}/openapi.json"))
+
+    def probed(self, answer: Answer) -> str | None:
+        """A key is only asked for by a proxy in front of it."""
+        return f"answers (HTTP {answer.status})" if answer.status // 100 == 2 else None
+
+
+def _segment(item: Mapping[str, Any]) -> Segment:
+    start, end = values.span(item.get("start"), item.get("end"))
+    words = [_word(word) for word in values.objects(item.get("words"))]
+    confidence = values.mean([word.confidence for word in words])
+    if confidence is None:
+        confidence = values.probability_of_log(item.get("avg_logprob"))
+    return Segment(
+        values.text_of(item.get("text")).strip(),
+        start,
+        end,
+        values.speaker_label(item.get("speaker")),
+        confidence,
+    )
+
+
+def _word(item: Mapping[str, Any]) -> Word:
+    start, end = values.span(item.get("start"), item.get("end"))
+    confidence = values.probability(item.get("probability", item.get("score")))
+    speaker = values.speaker_label(item.get("speaker"))
+    return Word(values.text_of(item.get("word")).strip(), start, end, confidence, speaker)

@@ -10,10 +10,17 @@ import sys
 import pytest
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys
-from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected, TemporaryFailure
+from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys, PollKeys
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioRejected,
+    ProviderUnusable,
+    RuleRejected,
+    TemporaryFailure,
+)
 from dropscribe.core.requests.params import FIXED_PARAMS
-from dropscribe.providers.vendors.described import DescribedApi
+from dropscribe.providers.base import Unfinished
+from dropscribe.providers.described.api import DescribedApi
 from support.benches import failure_of
 from support.emulator import Fault
 from support.speech import SPEECH, needs_speech, references
@@ -91,6 +98,98 @@ async def test_errors_have_the_kinds_of_the_config(bench_of, status, body, kind)
     assert type(await failure_of(bench.provider(errors=rows), bench.audio())) is kind
 
 
+async def test_an_answer_without_the_text_names_the_expression_and_what_is_there(bench_of):
+    """Enough to mend the config; the request may have been paid for."""
+    bench = bench_of("http")
+    provider = bench.provider(answer=AnswerKeys(text="result.text"))
+    bench.emulator.fail(Fault(body={"results": {"text": "hi"}, "id": "7"}))
+    error = await failure_of(provider, bench.audio())
+    assert type(error) is AmbiguousFailure
+    assert error.reason == "a success without a text at 'result.text'; it has results, id"
+
+
+async def test_a_check_names_the_fields_of_the_answer(bench_of):
+    """Where the server answers a request without audio."""
+    bench = bench_of("http")
+    provider = bench.provider(answer=AnswerKeys(text="text", duration="seconds", error="problem"))
+    bench.emulator.fail(Fault(body={"text": "", "seconds": 0}))
+    assert await provider.probe() == "answers and takes the key (HTTP 200); its answer has text, duration"
+
+
+JOBS = {
+    "answer": AnswerKeys(text="transcript", error="why"),
+    "errors": ErrorKeys(file=("cannot be decoded",)),
+    "poll": PollKeys(
+        url="/jobs/{id}",
+        id="job.number",
+        state="finished",
+        done=("true",),
+        failed=("broken",),
+        result="/jobs/{id}/text",
+        every_seconds=7.0,
+    ),
+}
+
+
+async def test_an_upload_can_be_the_job_and_the_result_be_elsewhere(bench_of):
+    """Ids may be numbers and states truth values; without `delete` nothing is deleted."""
+    bench = bench_of("http")
+    provider = bench.provider(**JOBS, params={"model": "m"})
+    bench.emulator.fail(
+        Fault(status=201, body={"job": {"number": 12}}),
+        Fault(body={"finished": False}),
+        Fault(body={"finished": True}),
+        Fault(body={"transcript": "Hi."}),
+    )
+    job_id = await provider.start_job(bench.audio(), {"model": "m"})
+    assert job_id == "12"
+    assert await provider.poll_job(job_id, {}) == Unfinished()
+    assert (await provider.poll_job(job_id, {})).text == "Hi."
+    await provider.delete_job(job_id)
+    upload, *polls = bench.emulator.requests
+    assert upload.params == [("model", "m")]
+    assert [poll.path for poll in polls] == ["/jobs/12", "/jobs/12", "/jobs/12/text"]
+    assert (provider.poll_seconds(0.0), provider.poll_seconds(200.0)) == (7.0, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("why", "kind"),
+    [("The audio cannot be decoded.", AudioRejected), ("out of credits", ProviderUnusable)],
+)
+async def test_a_job_that_failed_says_why(bench_of, why, kind):
+    """`answer.error`, weighed by `errors`."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body={"finished": "broken", "why": why}))
+    with pytest.raises(kind) as caught:
+        await bench.provider(**JOBS).poll_job("12", {})
+    assert caught.value.reason == why
+
+
+async def test_a_refused_creation_in_a_success_is_no_job(bench_of):
+    """Nothing is polled, and nothing counts as paid for."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body={"why": "out of credits"}))
+    with pytest.raises(ProviderUnusable):
+        await bench.provider(**JOBS).start_job(bench.audio(), {})
+
+
+async def test_a_lost_answer_to_an_upload_that_is_the_job_may_have_been_paid_for(bench_of):
+    """It counts as sent whole."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(close=True))
+    with pytest.raises(AmbiguousFailure):
+        await bench.provider(**JOBS).start_job(bench.audio(), {})
+
+
+@pytest.mark.parametrize("params", [{"audio": "x"}, {"audio.content": "x"}])
+async def test_a_parameter_in_the_way_of_the_audio_is_the_rules_fault(bench_of, params):
+    """A name cannot be a value and an object."""
+    bench = bench_of("http")
+    provider = bench.provider(body="json", file_field="audio.content.data")
+    assert type(await failure_of(provider, bench.audio(), params)) is RuleRejected
+    assert bench.emulator.requests == []
+
+
 @pytest.mark.parametrize(
     ("problem", "kind"),
     [
@@ -135,6 +234,6 @@ def test_jmespath_is_loaded_only_where_it_is_used(tmp_path):
     loaded = json.loads(done.stdout)
     unwanted = {
         "jmespath",
-        *(f"dropscribe.providers.vendors.{name}" for name in ("described", "azure", "deepgram")),
+        *(f"dropscribe.providers.{name}" for name in ("described", "vendors.azure", "vendors.deepgram")),
     }
     assert unwanted.isdisjoint(loaded)

@@ -1,6 +1,7 @@
 """What every provider with jobs promises (providers.base.JobProvider), against a server on a real socket."""
 
 import contextlib
+import dataclasses
 import hashlib
 
 import pytest
@@ -19,9 +20,10 @@ from dropscribe.providers.base import JobProvider, Unfinished
 from dropscribe.providers.build import build_provider
 from support.benches import Bench
 from support.emulator import Fault
+from support.recipes import recipe_config
 from support.vendors import KEY, heard_text
 
-KINDS = ["assemblyai", "soniox"]
+KINDS = ["assemblyai", "soniox", "http"]
 CREATES_IN_UPLOAD = set()
 
 
@@ -29,6 +31,8 @@ class JobBench(Bench):
     """A bench for a provider with jobs."""
 
     def provider(self, **overrides) -> JobProvider:
+        if self.type == "http":
+            return self._described(**overrides)
         settings = {
             "name": "mine",
             "type": self.type,
@@ -36,7 +40,17 @@ class JobBench(Bench):
             "api_key": Secret(KEY, "test"),
             "timeout_seconds": 5.0,
         }
-        provider = build_provider(ProviderConfig(**{**settings, **overrides}))
+        return self._built(ProviderConfig(**{**settings, **overrides}))
+
+    def _described(self, **overrides) -> JobProvider:
+        """The recipe with jobs. The type has no defaults: the recipe's `params` are laid under a test's."""
+        config = recipe_config("jobs", self.emulator.url)
+        provider = self._built(dataclasses.replace(config, **overrides))
+        provider.vendor.params = lambda given: {**config.params, **given}
+        return provider
+
+    def _built(self, config: ProviderConfig) -> JobProvider:
+        provider = build_provider(config)
         self.stack.push_async_callback(provider.close)
         assert isinstance(provider, JobProvider)
         return provider
@@ -174,6 +188,8 @@ async def test_a_lost_answer_to_the_creation_may_have_been_paid_for(bench):
 )  # fmt: skip
 async def test_a_poll_that_fails_says_nothing_of_the_job(bench, fault):
     """The job goes on at the vendor, and is asked for again."""
+    if bench.type == "http" and fault.body == {"status": "new"}:
+        pytest.skip("a state that the config does not name is one of work")
     bench.desk.polls = 0
     provider = bench.provider()
     job_id = await provider.start_job(bench.audio(), {})
@@ -221,6 +237,8 @@ async def test_a_failed_job_of_an_empty_account_holds_the_provider(bench):
 
 async def test_speakers_and_words_are_sent_and_told(bench):
     """`speakers` and `vocabulary` reach the vendor in the shape that its documents ask for."""
+    if bench.type == "http":
+        pytest.skip("the names of its parameters are the API's own")
     from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
 
     hints = SpeechHints("en", ("Dropscribe", "inotify"), speakers=True)

@@ -56,13 +56,67 @@ def test_functions_of_what_an_empty_answer_lacks_are_fine():
 @pytest.mark.parametrize(
     "line",
     [
-        "key_header: Token {key}", "key_header: 'Authorization: Token'", "body: json",
+        "key_header: Token {key}", "key_header: 'Authorization: Token'", "body: xml", "media_type: octets",
         "errors: {account: [true]}", "errors: {other: [400]}", "answer: {txt: a}",
     ],
 )  # fmt: skip
 def test_other_mistakes_are_refused(line):
     """A header without a key, an unknown body, unknown keys."""
     assert problems_of(WHOLE.partition("    answer")[0] + f"    {line}\n")
+
+
+POLL = WHOLE + "    poll:\n      url: /v1/jobs/{id}\n      done: [completed]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("id: a..b", "is not a JMESPath expression (at character 3)"),
+        ("state: nosuch(a)", "is not a JMESPath expression"),
+        ("delete: /v1/jobs", "has no place for the job's id"),
+        ("result: v1/jobs/{id}", "is not an http or https url"),
+        ("every: soon", "is not a duration"),
+        ("create: {url: /v1/jobs, audio: 'a[', field: url}", "is not a JMESPath expression"),
+        ("create: {url: /v1/jobs, audio: url}", "the key 'field' is missing"),
+        ("stat: x", "unknown key 'stat'"),
+    ],
+)
+def test_a_mistake_in_poll_is_refused_at_its_place(line, said):
+    """Expressions, urls, durations and names."""
+    (problem,) = problems_of(f"{POLL}      {line}\n")
+    assert said in problem.message
+    assert problem.path.startswith("providers.mine.poll")
+    assert problem.line == 12
+
+
+def test_poll_needs_a_url_and_a_state_that_is_done():
+    """Without either no job would ever end."""
+    said = [problem.message for problem in problems_of(WHOLE + "    poll: {id: id}\n")]
+    assert said == ["the key 'url' is missing", "the key 'done' is missing"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("words: 'w[].{text: t, start: s}'", "makes objects with 'text', which is not read"),
+        ("words: 'w[].{start: s}'", "makes objects without 'word'"),
+        ("words: 'w[?t].{word: t, begin: s}'", "makes objects with 'begin', which is not read"),
+        ("segments: 'a.b[*].{text: t, begin: s}'", "makes objects with 'begin', which is not read"),
+    ],
+)
+def test_objects_with_unread_names_are_refused(line, said):
+    """A misspelt name would give transcripts without times or words, file after file."""
+    (problem,) = problems_of(f"{WHOLE}      {line}\n")
+    assert problem.message.endswith(said)
+    assert problem.line == 9
+
+
+@pytest.mark.parametrize(
+    "words", ["words", "a[?b][*].c[]", "sort_by(w, &s)[].{word: w}", "merge(w, {x: y})"]
+)
+def test_objects_of_the_answer_itself_are_accepted(words):
+    """Their names are known when they come."""
+    parse_config(f"{WHOLE}      words: '{words}'\n", folder=Path("/srv"), environ={})
 
 
 def test_hints_are_told_to_be_for_params():

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.described_servers import DESCRIBED
 from support.forms import read_form
 from support.job_vendors import JOB_CONTRACTS, JobDesk
 from support.more_vendors import CONTRACTS
@@ -109,8 +110,8 @@ class Vendors:
         if request.path == "/v1/models" and request.method == "GET":
             _openai_key(self, request)
             return {"object": "list", "data": [{"id": "whisper-1", "object": "model"}]}
-        if (request.method, request.path) in CONTRACTS:
-            contract = CONTRACTS[request.method, request.path]
+        if (request.method, request.path) in CONTRACTS | DESCRIBED:
+            contract = (CONTRACTS | DESCRIBED)[request.method, request.path]
             return contract(self.key, request, body, lambda: _heard(self, request))
         for beginning, contract in JOB_CONTRACTS.items():
             if request.path.startswith(beginning):

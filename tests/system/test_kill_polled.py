@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -23,15 +24,34 @@ def emulator():
         yield running
 
 
-def installation(tmp_path, emulator) -> Installation:
-    provider = {"type": "assemblyai", "url": emulator.url, "concurrency": 1}
-    return Installation(tmp_path, emulator.url, provider=provider)
+DESCRIBED = {
+    "type": "http",
+    "key_header": "Authorization: {key}",
+    "media_type": "application/octet-stream",
+    "params": {"speech_models": ["universal-2"]},
+    "answer": {"text": "text"},
+    "poll": {
+        "create": {"url": "/v2/transcript", "audio": "upload_url", "field": "audio_url"},
+        "url": "/v2/transcript/{id}",
+        "done": ["completed"],
+        "delete": "/v2/transcript/{id}",
+    },
+}
+"""The same vendor as the config describes it."""
+
+
+def installation(tmp_path, emulator, kind="assemblyai") -> Installation:
+    provider: dict[str, Any] = {"url": emulator.url, "concurrency": 1}
+    if kind == "http":
+        provider |= DESCRIBED | {"url": f"{emulator.url}/v2/upload"}
+    return Installation(tmp_path, emulator.url, provider={"type": kind, **provider})
 
 
 @pytest.mark.parametrize("point", [*REMOTE_POINTS, "claimed", "answered", "kept", "audio_moved", "published"])
-def test_a_kill_at_any_step_of_a_polled_job_sends_nothing_twice(tmp_path, emulator, point):
+@pytest.mark.parametrize("kind", ["assemblyai", "http"])
+def test_a_kill_at_any_step_of_a_polled_job_sends_nothing_twice(tmp_path, emulator, kind, point):
     """Once the provider's id is in the row, no kill makes a second job of the file."""
-    site, desk = installation(tmp_path, emulator), emulator.vendors.desk
+    site, desk = installation(tmp_path, emulator, kind), emulator.vendors.desk
     for name in ("one.wav", "two.wav"):
         site.drop(name, name.encode())
     assert site.run_once(point) == -signal.SIGKILL

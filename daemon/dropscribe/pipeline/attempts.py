@@ -38,7 +38,7 @@ from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.observer import AttemptReport
 from dropscribe.pipeline.remote_jobs import job_provider_of, poll
 from dropscribe.pipeline.results import RenderError
-from dropscribe.providers.jobs import LONGEST_POLL_SECONDS, poll_seconds
+from dropscribe.providers.jobs import LONGEST_POLL_SECONDS
 from dropscribe.publish.free_names import check_destination
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Attempts:
             return await runtime.provider(job).transcribe(audio, params)
         job_id = await provider.start_job(audio, params)
         await self.holds.answered(job)
-        return AtProvider(job_id, poll_seconds(0.0))
+        return AtProvider(job_id, provider.poll_seconds(0.0))
 
     async def _answered(
         self, job: Job, runtime: RuntimeConfig, audio: AudioFile, transcript: Transcript, ended: AttemptEnd

@@ -9,7 +9,7 @@ from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable
 from dropscribe.core.links import is_link
 from dropscribe.core.model import AtProvider, Retry
 from dropscribe.providers.base import JobProvider, Unfinished
-from dropscribe.providers.jobs import JOB_SECONDS, poll_seconds
+from dropscribe.providers.jobs import JOB_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ async def poll(
     if isinstance(found.error, ProviderUnusable):
         return found.error
     age_seconds = max(0.0, time.time() - remote.created_at)
-    wait_seconds = poll_seconds(age_seconds)
+    wait_seconds = provider.poll_seconds(age_seconds)
     if found.error is not None:
         asked_seconds = getattr(found.error, "retry_after_seconds", None) or 0.0
         return Retry(max(wait_seconds, asked_seconds), found.error.code, found.error.reason)

@@ -80,6 +80,10 @@ class JobProvider(Provider, Protocol):
         """Upload *audio* and create a job; returns the job's id. Raises as :meth:`Provider.transcribe`."""
         ...
 
+    def poll_seconds(self, age_seconds: float) -> float:
+        """The wait before the next poll of a job that is *age_seconds* old."""
+        ...
+
     async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
         """Ask for the result of a job; sends no audio.
 

@@ -23,7 +23,7 @@ BUILDERS = {
     "azure": "dropscribe.providers.vendors.azure:build",
     "deepgram": "dropscribe.providers.vendors.deepgram:build",
     "elevenlabs": "dropscribe.providers.vendors.elevenlabs:build",
-    "http": "dropscribe.providers.vendors.described:build",
+    "http": "dropscribe.providers.described.api:build",
     "local": "dropscribe.providers.local:LocalProvider",
     "openai": "dropscribe.providers.vendors.openai:build",
     "pulse": "dropscribe.providers.vendors.pulse:build",

@@ -13,7 +13,13 @@ import time
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    ProviderError,
+    ProviderUnusable,
+    RuleRejected,
+    TemporaryFailure,
+)
 from dropscribe.files.crashpoint import reached
 from dropscribe.providers.answers import ErrorBody, TooLarge, error_of, is_html, parse_json
 from dropscribe.providers.base import Unfinished
@@ -56,6 +62,10 @@ class JobVendor(Vendor, Protocol):
     def creates_in_upload(self) -> bool:
         """Whether the upload creates the job, so that it may be paid for."""
 
+    @property
+    def poll_every_seconds(self) -> float:
+        """The least time between two polls of a job; 0 where the vendor asks for none."""
+
     def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:
         """The request for a job on what was uploaded; None where the upload has created the job."""
 
@@ -82,6 +92,7 @@ class JobVendorDefaults(VendorDefaults):
     """The parts that most vendors with jobs share."""
 
     creates_in_upload = False
+    poll_every_seconds = 0.0
 
     def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
         """As in the body of an error."""
@@ -109,11 +120,17 @@ class JobProvider(HttpProvider):
         if request is not None:
             answer = await self._accepted("POST", request)
             created = self._object(answer)
+        if words := self._jobs.failure(created):
+            raise self._classifier.failure_in_success(answer, words)
         job_id = self._jobs.job_id(created)
         if job_id is None or not _JOB_ID.fullmatch(job_id):
             raise self._classifier.bad_answer(answer, "a job without an id")
         reached("job_created")
         return job_id
+
+    def poll_seconds(self, age_seconds: float) -> float:
+        """See :class:`dropscribe.providers.base.JobProvider`."""
+        return max(self._jobs.poll_every_seconds, poll_seconds(age_seconds))
 
     async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
         """See :class:`dropscribe.providers.base.JobProvider`."""
@@ -149,7 +166,7 @@ class JobProvider(HttpProvider):
         job_id = await self.start_job(audio, params)
         began = time.monotonic()
         while True:
-            await asyncio.sleep(poll_seconds(time.monotonic() - began))
+            await asyncio.sleep(self.poll_seconds(time.monotonic() - began))
             found = await self.poll_job(job_id, params)
             if not isinstance(found, Unfinished):
                 break
@@ -213,7 +230,7 @@ class JobProvider(HttpProvider):
     def _result(self, answer: Answer, parsed: dict[str, Any], params: Params, job_id: str) -> Transcript:
         transcript = self._jobs.transcript(parsed, params, job_id)
         if transcript is None:
-            raise self._classifier.bad_answer(answer, "a finished job without a text")
+            raise self._classifier.bad_answer(answer, self._jobs.no_text(parsed))
         return cleaned(transcript, self._redactor)
 
 
@@ -235,7 +252,11 @@ def uploaded_as(uploaded: Mapping[str, Any], name: str) -> str:
 
 
 def nested(params: Params) -> dict[str, Any]:
-    """*params* as a JSON object: names with dots as nested objects, an empty list left out."""
+    """*params* as a JSON object: names with dots as nested objects, an empty list left out.
+
+    Raises:
+        RuleRejected: One name is both a value and an object.
+    """
     found: dict[str, Any] = {}
     for name, value in params.items():
         if value == []:
@@ -243,6 +264,9 @@ def nested(params: Params) -> dict[str, Any]:
         *outer, last = name.split(".")
         place = found
         for part in outer:
-            place = place.setdefault(part, {})
+            inner = place.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise RuleRejected("bad_parameter", f"{name}: {part} has a value of its own already")
+            place = inner
         place[last] = value
     return found

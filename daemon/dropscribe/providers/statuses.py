@@ -145,7 +145,7 @@ class Classifier:
 
     Attributes:
         redactor: Makes reasons fit for logs.
-        table: The vendor's own rows.
+        table: The vendor's own rows. A sign of several words is looked for in the error's message.
         clock: Unix seconds, for Retry-After as a date.
     """
 
@@ -176,17 +176,14 @@ class Classifier:
 
     def failure_in_success(self, answer: Answer, words: str) -> ProviderError:
         """The error that a 2xx holds at the vendor's own place for one."""
-        kind = self._row(None, words.lower())
-        if kind is None and any(known in words.lower() for known in ACCOUNT_WORDS):
-            kind = Kind.UNUSABLE
+        kind = self._row(None, words.lower()) or self._kind_of_words(words)
         said = ErrorBody("error_in_success", (), words)
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code, answer, said)
 
     def failed_job(self, answer: Answer, said: ErrorBody) -> ProviderError:
         """The error of a job that failed at the vendor, which an answer with status 200 tells of."""
         kind = next((found for sign in said.signs if (found := self._row(None, sign))), None)
-        if kind is None and any(words in said.message.lower() for words in ACCOUNT_WORDS):
-            kind = Kind.UNUSABLE
+        kind = kind or self._kind_of_words(said.message)
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "job_failed", answer, said)
 
     def bad_answer(self, answer: Answer, reason: str) -> ProviderError:
@@ -210,9 +207,18 @@ class Classifier:
             for sign in said.signs:
                 if found := self._row(place, sign):
                     return found, sign
-        if status in _WORDS_COUNT_IN and any(words in said.message.lower() for words in ACCOUNT_WORDS):
-            return Kind.UNUSABLE, ""
+        if found := self._kind_of_words(said.message, with_common=status in _WORDS_COUNT_IN):
+            return found, ""
         return self._row(status, None) or _CLASS_KINDS.get(status // 100, Kind.AMBIGUOUS), ""
+
+    def _kind_of_words(self, message: str, *, with_common: bool = True) -> Kind | None:
+        """By the vendor's own rows whose sign is several words; *with_common*, by ACCOUNT_WORDS too."""
+        text = message.lower()
+        for (status, sign), kind in self.table.items():
+            if status is None and sign and " " in sign and sign in text:
+                return kind
+        is_account = with_common and any(words in text for words in ACCOUNT_WORDS)
+        return Kind.UNUSABLE if is_account else None
 
     def _row(self, status: int | None, sign: str | None) -> Kind | None:
         row = (status, sign)

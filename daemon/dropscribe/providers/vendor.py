@@ -80,6 +80,9 @@ class Vendor(Protocol):
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """The transcript in an answer's JSON object; None where it holds none."""
 
+    def no_text(self, parsed: dict[str, Any]) -> str:
+        """What to say of an answer in which :meth:`transcript` finds no text."""
+
     def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:
         """Parameters that avoid *error* and are worth one more request; else None."""
 
@@ -104,6 +107,10 @@ class VendorDefaults:
     def failure(self, parsed: dict[str, Any]) -> str | None:  # noqa: ARG002 - see Vendor
         """Only what all vendors call a failure."""
         return None
+
+    def no_text(self, parsed: dict[str, Any]) -> str:  # noqa: ARG002 - see Vendor
+        """That it has none."""
+        return "a success without a text"
 
     def simpler(
         self,
@@ -220,7 +227,7 @@ class HttpProvider:
         parsed = self._parsed(answer, wants_text=self.vendor.wants_text(params))
         transcript = self.vendor.transcript(parsed, params, request_id_of(answer, parsed))
         if transcript is None:
-            raise self._classifier.bad_answer(answer, "a success without a text")
+            raise self._classifier.bad_answer(answer, self.vendor.no_text(parsed))
         return cleaned(transcript, self._redactor)
 
     def _parsed(self, answer: Answer, *, wants_text: bool) -> dict[str, Any]:

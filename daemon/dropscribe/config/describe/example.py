@@ -76,6 +76,7 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
     yield _line(mark[:-2], f"{kind}:", "A provider, with a name of your own.")
     yield _line(mark, f"type: {kind}", PROVIDER_TYPES[kind].words)
     facts = PROVIDER_TYPES[kind]
+    needed = {group[0] for group in facts.needs}
     for name, about in keys_of_type(kind).items():
         if name == "type" or (name == "api_key" and not facts.key_variable):
             continue
@@ -87,12 +88,13 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
             value = {"url": "http://127.0.0.1:8000/v1", "params": "{model: whisper-1}"}[name]
             yield _line(f"{mark}# " if name == "url" else mark, f"{name}: {value}", about.description)
         elif about.is_special and about.type.section is not None:
-            yield _line(mark, f"{name}:", about.description)
+            inside = mark if name in needed else f"{mark}# "
+            yield _line(inside, f"{name}:", about.description)
             for inner, key in keys_of(about.type.section).items():
-                yield from _key(inner, key, f"{mark}  ")
-        elif name in {group[0] for group in facts.needs}:
-            needed = {"url": "http://127.0.0.1:9000"}.get(name, about.example)
-            yield _line(mark, f"{name}: {needed}", about.description)
+                yield from _key(inner, key, f"{inside}  ")
+        elif name in needed:
+            value = {"url": "http://127.0.0.1:9000"}.get(name, str(about.example))
+            yield _line(mark, f"{name}: {value}", about.description)
         elif kind == "pulse" or (about.is_special and name != "url") or (is_first and name == "concurrency"):
             default = facts.defaults.get(about.attribute, about.default)
             yield from _key(name, dataclasses.replace(about, default=default), f"{mark}# ")

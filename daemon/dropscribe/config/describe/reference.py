@@ -59,6 +59,7 @@ def _pages() -> Iterator[str]:
         if about.is_special and about.type.section is not None:
             yield f"\n### providers.NAME.{name}\n\n{about.description}\n"
             yield from _table(keys_of(about.type.section))
+            yield from _inner_pages(f"providers.NAME.{name}", about.type.section)
     yield from ("\n## folders.NAME\n", *_table(keys_of(FolderRule)))
     for name, section in keys_of(Config).items():
         if section.type.section is not None:

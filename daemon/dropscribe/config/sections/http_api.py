@@ -1,12 +1,17 @@
-"""The keys of `type: http`: where an API that is described in the config has what in its answers."""
+"""The keys of `type: http`: where an API that is described in the config has what, and how its jobs go."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from dropscribe.config.errors import did_you_mean
 from dropscribe.config.keys import key
 from dropscribe.config.notation import field_types as t
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _LONGEST_EXPRESSION = 2_000
 
@@ -32,6 +37,41 @@ def _expression(value: object) -> str:
     return text
 
 
+def _items(text_name: str) -> Callable[[object], str]:
+    """An expression for a list of objects; where it makes them itself, their names are known ones."""
+    known = {text_name, "start", "end", "duration", "confidence", "speaker"}
+
+    def parse(value: object) -> str:
+        text = _expression(value)
+        import jmespath  # noqa: PLC0415 - see above
+
+        names = _made_names(jmespath.compile(text).parsed)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"makes objects with '{name}', which is not read", did_you_mean(name, known))
+        if names and text_name not in names:
+            raise ValueError(f"makes objects without '{text_name}'", f"write {{{text_name}: …}}")
+        return text
+
+    return parse
+
+
+def _made_names(node: Mapping[str, Any]) -> list[str]:
+    """The names of the objects that a parsed expression makes; none where it takes the answer's own."""
+    kind, children = node["type"], node["children"]
+    if kind == "multi_select_dict":
+        return [child["value"] for child in children]
+    if kind == "function_expression" or not children:
+        return []
+    return _made_names(children[1 if kind == "filter_projection" else -1])
+
+
+def _media_type(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.+-]+/[\w.+-]+(; ?[\w.+=-]+)*", value, re.ASCII):
+        raise ValueError("is not a media type", "write such as application/octet-stream")
+    return value
+
+
 def _header(value: object) -> str:
     text = t.parse_text(value)
     name, colon, rest = text.partition(":")
@@ -48,8 +88,27 @@ def _marks(value: object) -> tuple[int | str, ...]:
     return tuple(int(text) if text.isdecimal() else text for text in texts)
 
 
+def _url_or_path(value: object) -> str:
+    text = t.parse_text(value)
+    t.parse_url(f"https://host{text}" if text.startswith("/") else text)
+    return text
+
+
+def _job_url(value: object) -> str:
+    text = _url_or_path(value)
+    if "{id}" not in text:
+        raise ValueError("has no place for the job's id", "write such as /v1/jobs/{id}")
+    return text
+
+
 EXPRESSION: t.FieldType[str] = t.FieldType(_expression, {"type": "string", "minLength": 1}, "JMESPath")
+WORDS: t.FieldType[str] = t.FieldType(_items("word"), EXPRESSION.schema, "JMESPath")
+SEGMENTS: t.FieldType[str] = t.FieldType(_items("text"), EXPRESSION.schema, "JMESPath")
+MEDIA_TYPE: t.FieldType[str] = t.FieldType(_media_type, {"type": "string", "pattern": "/"}, "text")
 KEY_HEADER: t.FieldType[str] = t.FieldType(_header, {"type": "string", "pattern": r"\{key\}"}, "text")
+_PLACE: dict[str, Any] = {"type": "string", "pattern": r"^(https?://|/)|\$\{"}
+JOB_URL: t.FieldType[str] = t.FieldType(_job_url, _PLACE, "url or path")
+URL_OR_PATH: t.FieldType[str] = t.FieldType(_url_or_path, _PLACE, "url or path")
 _MARK: dict[str, Any] = {"type": ["integer", "string"]}
 MARKS: t.FieldType[tuple[int | str, ...]] = t.FieldType(
     _marks, {"anyOf": [_MARK, {"type": "array", "items": _MARK}]}, "list"
@@ -62,24 +121,33 @@ class AnswerKeys:
 
     text: str = key(EXPRESSION, "The whole text.", example="text")
     words: str | None = key(
-        EXPRESSION,
+        WORDS,
         "A list of objects with `word`, `start`, `end` (or `duration`), `confidence`, `speaker`.",
         default=None,
         example='"words[].{word: word, start: start, end: end}"',
     )
     segments: str | None = key(
-        EXPRESSION,
+        SEGMENTS,
         "The same with `text` for `word`; without it segments are built from the words.",
         default=None,
         example='"segments[].{text: text, start: start, end: end}"',
     )
     language: str | None = key(EXPRESSION, "The language.", default=None, example="language")
     duration: str | None = key(EXPRESSION, "The recording's length.", default=None, example="duration")
+    model: str | None = key(
+        EXPRESSION,
+        "The model; without it the parameter `model`.",
+        default=None,
+        example="model",
+    )
     request_id: str | None = key(EXPRESSION, "The id of the request.", default=None, example="id")
     error: str | None = key(
         EXPRESSION, "In a success: what makes it a failure, if it is not null.", default=None, example="error"
     )
     unit: Literal["s", "ms"] = key(t.one_of("s", "ms"), "The unit of all times.", default="s")
+    duration_unit: Literal["s", "ms"] | None = key(
+        t.one_of("s", "ms"), "The unit of `duration`, if it is another.", default=None, example="s"
+    )
     times: Literal["start_end", "start_duration"] = key(
         t.one_of("start_end", "start_duration"), "How a span of time is given.", default="start_end"
     )
@@ -93,7 +161,10 @@ class ErrorKeys:
     """Statuses and codes of errors that mean something else than usual."""
 
     account: tuple[int | str, ...] = key(
-        MARKS, "Key, credit or model: the provider is held.", default=(), example="[402, no_credit]"
+        MARKS,
+        "Key, credit or model: the provider is held. Several words are looked for in the error's message.",
+        default=(),
+        example="[402, no_credit]",
     )
     file: tuple[int | str, ...] = key(MARKS, "This file alone is refused.", default=(), example="[415]")
     rule: tuple[int | str, ...] = key(
@@ -102,5 +173,60 @@ class ErrorKeys:
     later: tuple[int | str, ...] = key(MARKS, "The file is tried again.", default=(), example="[409]")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateKeys:
+    """The request that makes a job of an upload: JSON, with the `params`."""
+
+    url: str = key(
+        URL_OR_PATH,
+        "Where the job is created; a path is at the host of the provider's `url`.",
+        example="/v1/jobs",
+    )
+    audio: str = key(EXPRESSION, "In the answer to the upload: its id or its url.", example="upload_url")
+    field: str = key(t.TEXT, "The name under which the job's request has that.", example="audio_url")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollKeys:
+    """A job at the provider; `{id}` in a url stands for its id."""
+
+    id: str = key(EXPRESSION, "The id, in the answer that created the job.", default="id")
+    create: CreateKeys | None = key(
+        t.section(CreateKeys),
+        "How a job is made where the upload makes none.",
+        default=None,
+        example="{url: /v1/jobs, audio: upload_url, field: audio_url}",
+    )
+    url: str = key(
+        JOB_URL,
+        "Where the job is asked for; a path is at the host of the provider's `url`.",
+        example="/v1/jobs/{id}",
+    )
+    state: str = key(EXPRESSION, "The job's state.", default="status")
+    done: tuple[str, ...] = key(t.NAMES, "States of a job that has its result.", example="[completed]")
+    failed: tuple[str, ...] = key(
+        t.TEXTS,
+        "States of a job that failed; `answer.error` has the reason. Any other state means that it goes on.",
+        default=(),
+        example="[error]",
+    )
+    every_seconds: float = key(
+        t.DURATION, "The least time between two questions; a long job is asked for less often.", default=2.0
+    )
+    result: str | None = key(
+        JOB_URL,
+        "Where the result is, if the job's own answer does not hold it.",
+        default=None,
+        example="/v1/jobs/{id}/transcript",
+    )
+    delete: str | None = key(
+        JOB_URL,
+        "What is deleted (`DELETE`) once the result is stored.",
+        default=None,
+        example="/v1/jobs/{id}",
+    )
+
+
+POLL: t.FieldType[Any] = t.section(PollKeys)
 ANSWER: t.FieldType[Any] = t.section(AnswerKeys)
 ERRORS: t.FieldType[Any] = t.section(ErrorKeys)

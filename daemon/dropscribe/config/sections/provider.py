@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config.keys import key
 from dropscribe.config.notation import field_types as t
-from dropscribe.config.sections.http_api import ANSWER, ERRORS, KEY_HEADER, AnswerKeys, ErrorKeys
+from dropscribe.config.sections.http_api import (
+    ANSWER,
+    ERRORS,
+    KEY_HEADER,
+    MEDIA_TYPE,
+    POLL,
+    AnswerKeys,
+    ErrorKeys,
+    PollKeys,
+)
 from dropscribe.config.sections.presets import PRESETS
 from dropscribe.core.limits import Budget, Limit
 from dropscribe.core.requests.params import FIXED_PARAMS
@@ -152,8 +161,18 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
             needs=(("url",),),
         ),
         "http": ProviderFacts(
-            "Any API that takes the audio in one request and answers with JSON, described here.",
-            (*_REMOTE, "key_header", "body", "file_field", "params_in", "answer", "errors"),
+            "Any API that takes the audio and answers with JSON, at once or in jobs, described here.",
+            (
+                *_REMOTE,
+                "key_header",
+                "body",
+                "file_field",
+                "media_type",
+                "params_in",
+                "answer",
+                "errors",
+                "poll",
+            ),
             {"timeout_seconds": 600.0},
             needs=(("url",), ("answer",)),
         ),
@@ -265,14 +284,30 @@ class ProviderConfig:
         example='"Authorization: Bearer {key}"',
         is_special=True,
     )
-    body: Literal["raw", "multipart"] = key(
-        t.one_of("raw", "multipart"), "The audio as it is, or in a form.", default="raw", is_special=True
+    body: Literal["raw", "multipart", "json"] = key(
+        t.one_of("raw", "multipart", "json"),
+        "The audio as it is, in a form, or as base64 in a JSON object.",
+        default="raw",
+        is_special=True,
     )
     file_field: str = key(
-        t.TEXT, "The form's field with the audio, for `body: multipart`.", default="file", is_special=True
+        t.TEXT,
+        "The field with the audio, in a form or in JSON; there a name with dots is in an object inside.",
+        default="file",
+        is_special=True,
+    )
+    media_type: str | None = key(
+        MEDIA_TYPE,
+        "The `Content-Type` of the audio, for an API that does not take the audio's own.",
+        default=None,
+        example="application/octet-stream",
+        is_special=True,
     )
     params_in: Literal["form", "query"] = key(
-        t.one_of("form", "query"), "Where a form's `params` go.", default="form", is_special=True
+        t.one_of("form", "query"),
+        "Where the `params` of a form or of JSON go: beside the audio, or into the query.",
+        default="form",
+        is_special=True,
     )
     answer: AnswerKeys | None = key(
         ANSWER,
@@ -286,6 +321,13 @@ class ProviderConfig:
         "Statuses and codes that mean something else than usual.",
         default=None,
         example="{account: [no_credit], file: [415]}",
+        is_special=True,
+    )
+    poll: PollKeys | None = key(
+        POLL,
+        "Jobs: the answer to the request is not the transcript, but a job that is asked for.",
+        default=None,
+        example="{url: /v1/jobs/{id}, done: [completed], failed: [error]}",
         is_special=True,
     )
     region: str | None = key(

@@ -10,6 +10,7 @@ sent whole; no error, log line or repr holds the key. Cancellation closes the co
 from __future__ import annotations
 
 import asyncio
+import binascii
 import socket
 import ssl
 from contextlib import aclosing
@@ -52,6 +53,7 @@ class Upload:
         audio: Streamed between *before* and *after*; None sends no audio at all.
         before: The form's bytes ahead of the audio.
         after: The form's closing bytes.
+        is_base64: Whether the audio is sent in base64, as a JSON string can hold it.
     """
 
     url: str
@@ -59,11 +61,14 @@ class Upload:
     audio: AudioFile | None = field(default=None, repr=False)
     before: bytes = field(default=b"", repr=False)
     after: bytes = field(default=b"", repr=False)
+    is_base64: bool = False
 
     @property
     def size_bytes(self) -> int:
         """The Content-Length."""
         audio_bytes = 0 if self.audio is None else self.audio.size_bytes
+        if self.is_base64:
+            audio_bytes = (audio_bytes + 2) // 3 * 4
         return len(self.before) + audio_bytes + len(self.after)
 
 
@@ -239,11 +244,22 @@ async def _body(upload: Upload, progress: _Progress) -> AsyncGenerator[bytes]:
         yield upload.before
     if upload.audio is not None:
         async with aclosing(cast("AsyncGenerator[bytes]", upload.audio.blocks())) as blocks:
-            async for block in blocks:
+            async for block in _in_base64(blocks) if upload.is_base64 else blocks:
                 yield block
     if upload.after:
         yield upload.after
     progress.is_whole = True
+
+
+async def _in_base64(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """*blocks* in base64, as one text: three bytes become four letters, and up to two wait for the next."""
+    rest = b""
+    async for block in blocks:
+        content = rest + block
+        whole = len(content) - len(content) % 3
+        rest = content[whole:]
+        yield binascii.b2a_base64(content[:whole], newline=False)
+    yield binascii.b2a_base64(rest, newline=False)
 
 
 async def _answer(client: httpx.AsyncClient, request: httpx.Request, progress: _Progress) -> Answer:

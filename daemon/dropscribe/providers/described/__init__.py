@@ -1,0 +1,1 @@
+"""`type: http`: an API that the config describes."""

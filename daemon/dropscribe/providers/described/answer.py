@@ -1,0 +1,127 @@
+"""Reads an answer by the JMESPath expressions of a config: the transcript in it, and what each one found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+
+from dropscribe.providers import values
+from dropscribe.providers.turns import segments_of
+from dropscribe.transcripts.model import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.sections.http_api import AnswerKeys
+
+MOST_ITEMS = 1_000_000
+"""Of words and of segments: an expression can give more than the answer holds."""
+
+MOST_NAMES = 10
+"""Of an answer's own names, in a message."""
+
+_FIELDS = ("text", "words", "segments", "language", "duration", "model", "request_id", "error")
+_SCALES = {"s": 1.0, "ms": 0.001}
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What one expression of a config found in an answer.
+
+    Attributes:
+        field: The key of `answer`.
+        expression: As written; None where the config has none.
+        value: What it found; None for nothing.
+    """
+
+    field: str
+    expression: str | None
+    value: Any
+
+
+def mapped(keys: AnswerKeys, parsed: Mapping[str, Any]) -> list[Mapped]:
+    """What each expression of *keys* finds in the answer *parsed*."""
+    return [
+        Mapped(field, text := getattr(keys, field), text and found(jmespath.compile(text), parsed))
+        for field in _FIELDS
+    ]
+
+
+def found(expression: Any, parsed: Mapping[str, Any]) -> Any:
+    """The value of a compiled expression; None where it does not fit the answer."""
+    try:
+        return expression.search(parsed)
+    except (JMESPathError, RecursionError, TypeError, ValueError):
+        return None
+
+
+class AnswerReader:
+    """Compiled expressions, and what their values mean."""
+
+    def __init__(self, keys: AnswerKeys) -> None:
+        self._keys = keys
+        written = {field: getattr(keys, field) for field in _FIELDS}
+        self._compiled = {field: jmespath.compile(text) for field, text in written.items() if text}
+        self._scale = _SCALES[keys.unit]
+        self._duration_scale = _SCALES[keys.duration_unit or keys.unit]
+        is_log = keys.confidence == "logprob"
+        self._confidence = values.probability_of_log if is_log else values.probability
+
+    def transcript(
+        self, parsed: dict[str, Any], *, language: Any, model: Any, request_id: str | None
+    ) -> Transcript | None:
+        """The transcript in an answer; None where there is no text.
+
+        Args:
+            language, model: Of the request, where the answer tells none.
+        """
+        text = self._found("text", parsed)
+        if not isinstance(text, str):
+            return None
+        words = tuple(map(self._word, self._items("words", parsed)))
+        return Transcript(
+            text=text,
+            language=values.language(values.text_of(self._found("language", parsed)), language),
+            duration=values.seconds(self._found("duration", parsed), self._duration_scale),
+            segments=tuple(map(self._segment, self._items("segments", parsed))) or segments_of(words),
+            words=words,
+            model=values.word_or_none(self._found("model", parsed) or model),
+            request_id=values.word_or_none(self._found("request_id", parsed)) or request_id,
+            raw=parsed,
+        )
+
+    def error(self, parsed: Mapping[str, Any]) -> str | None:
+        """Why a success is a failure, if it is one."""
+        problem = self._found("error", parsed)
+        return None if problem is None or problem is False or problem in ("", []) else str(problem)
+
+    def no_text(self, parsed: Mapping[str, Any]) -> str:
+        """Where the text was looked for, and what the answer has instead."""
+        names = ", ".join([*map(str, parsed)][:MOST_NAMES]) or "nothing"
+        return f"a success without a text at '{self._keys.text}'; it has {names}"
+
+    def _found(self, field: str, parsed: Mapping[str, Any]) -> Any:
+        return found(self._compiled[field], parsed) if field in self._compiled else None
+
+    def _items(self, field: str, parsed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return values.objects(self._found(field, parsed))[:MOST_ITEMS]
+
+    def _word(self, item: Mapping[str, Any]) -> Word:
+        return Word(values.text_of(item.get("word")).strip(), *self._span(item), *self._rest(item))
+
+    def _segment(self, item: Mapping[str, Any]) -> Segment:
+        confidence, speaker = self._rest(item)
+        return Segment(values.text_of(item.get("text")).strip(), *self._span(item), speaker, confidence)
+
+    def _span(self, item: Mapping[str, Any]) -> tuple[float | None, float | None]:
+        start, end = item.get("start"), item.get("end")
+        if self._keys.times == "start_duration":
+            first, length = values.number(start), values.number(item.get("duration"))
+            end = None if first is None or length is None else first + length
+        return values.span(start, end, self._scale)
+
+    def _rest(self, item: Mapping[str, Any]) -> tuple[float | None, str | None]:
+        return self._confidence(item.get("confidence")), values.speaker_label(item.get("speaker"))

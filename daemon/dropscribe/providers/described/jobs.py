@@ -1,0 +1,97 @@
+"""Jobs at an API that the config describes by `poll`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import jmespath
+
+from dropscribe.core.errors import TemporaryFailure
+from dropscribe.providers.answers import error_of
+from dropscribe.providers.described.answer import found
+from dropscribe.providers.described.api import DescribedApi
+from dropscribe.providers.jobs import JobProvider, JobVendorDefaults, Progress, nested
+from dropscribe.providers.transport.http import Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.config.sections.http_api import PollKeys
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.answers import ErrorBody
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.vendor import Params
+
+
+def build_with_jobs(config: ProviderConfig, poll: PollKeys) -> Provider:
+    """A provider for *config*, whose jobs go as *poll* says."""
+    return JobProvider(config, DescribedJobs(config, poll))
+
+
+class DescribedJobs(DescribedApi, JobVendorDefaults):
+    """The API of *config*; see :class:`dropscribe.providers.jobs.JobVendor`."""
+
+    def __init__(self, config: ProviderConfig, poll: PollKeys) -> None:
+        super().__init__(config)
+        self._poll = poll
+        self._id, self._state = jmespath.compile(poll.id), jmespath.compile(poll.state)
+        self._uploaded = jmespath.compile(poll.create.audio) if poll.create else None
+        self.creates_in_upload = poll.create is None
+        self.poll_every_seconds = poll.every_seconds
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """As in one request; `params` go with the request that creates the job."""
+        return super().upload(audio, params if self._poll.create is None else {})
+
+    def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:
+        """The parameters and the upload's name as JSON."""
+        if self._poll.create is None or self._uploaded is None:
+            return None
+        name = _word(found(self._uploaded, uploaded))
+        if not name:
+            raise TemporaryFailure("bad_answer", f"an upload without '{self._poll.create.audio}'")
+        body = json.dumps(nested({**params, self._poll.create.field: name})).encode()
+        return Upload(self._at(self._poll.create.url), {"Content-Type": "application/json"}, before=body)
+
+    def job_id(self, created: Mapping[str, Any]) -> str | None:
+        """What `poll.id` finds."""
+        return _word(found(self._id, created))
+
+    def poll_url(self, job_id: str) -> str:
+        """The job."""
+        return self._at(self._poll.url, job_id)
+
+    def progress(self, polled: Mapping[str, Any]) -> Progress | None:
+        """A state that the config does not name is one of a job that goes on."""
+        state = _word(found(self._state, polled))
+        if state in self._poll.done:
+            return Progress.DONE
+        if state in self._poll.failed:
+            return Progress.FAILED
+        return Progress.WORKING if state else None
+
+    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+        """What `answer.error` finds, else what the body says as errors do."""
+        said = self._reader.error(polled)
+        return error_of({"message": said} if said else polled)
+
+    def result_url(self, job_id: str) -> str | None:
+        """Where the config says that the result is."""
+        return self._at(self._poll.result, job_id) if self._poll.result else None
+
+    def deletions(self, job_id: str) -> tuple[str, ...]:
+        """The job, if the config says where."""
+        return (self._at(self._poll.delete, job_id),) if self._poll.delete else ()
+
+    def _at(self, place: str, job_id: str = "") -> str:
+        return urljoin(self.url, place.replace("{id}", job_id))
+
+
+def _word(value: Any) -> str | None:
+    """A text, a number or a truth value as the config would write it; None for anything else."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int) and str(value) else None

@@ -111,9 +111,7 @@ def test_objects_with_unread_names_are_refused(line, said):
     assert problem.line == 9
 
 
-@pytest.mark.parametrize(
-    "words", ["words", "a[?b][*].c[]", "sort_by(w, &s)[].{word: w}", "merge(w, {x: y})"]
-)
+@pytest.mark.parametrize("words", ["words", "a[?b][*].c[]", "sort_by(w, &s)[].{word: w}", "merge(w, {x: y})"])
 def test_objects_of_the_answer_itself_are_accepted(words):
     """Their names are known when they come."""
     parse_config(f"{WHOLE}      words: '{words}'\n", folder=Path("/srv"), environ={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -102,6 +103,33 @@ def test_check_online_pays_for_nothing(scene, emulator):
     scene.run("check", "--online")
     assert all(request.audio_bytes == 0 for request in emulator.requests)
     assert emulator.requests
+
+
+def test_what_a_described_provider_found_is_shown(tmp_path, emulator, capfdbinary):
+    """Each expression with what it found, on standard error; standard output is the transcript alone."""
+    answer = "{text: text, words: 'words[].{word: word, start: start}', language: lang, duration: seconds}"
+    provider = f"main: {{type: http, url: '{emulator.url}/v1/audio', api_key: {KEY}, answer: {answer}}}"
+    scene = Scene(
+        tmp_path, f"providers:\n  {provider}\nfolders:\n  calls: {{inbox: inbox, provider: main}}\n"
+    )
+    words = [{"word": "Hi.", "start": 0.5}, {"word": "You.", "start": 1.0}]
+    emulator.fail(Fault(body={"text": "Hi. You.", "words": words, "seconds": 2.5}))
+    assert scene.run("transcribe", "--provider", "main", scene.drop("call.wav", part="done")) == 0
+    said = capfdbinary.readouterr()
+    assert said.out == b"Hi. You.\n"
+    rows = [re.split(r"  +", line.strip()) for line in said.err.decode().splitlines()]
+    assert rows == [
+        ["FIELD", "FOUND", "BY"],
+        ["text", '8 characters: "Hi. You."', "text"],
+        ["words", '2 items, the first: {"word": "Hi.", "start": 0.5}', "words[].{word: word, start: start}"],
+        ["language", "nothing", "lang"],
+        ["duration", "2.5", "seconds"],
+    ]
+    emulator.fail(Fault(body={"text": "", "seconds": 0}))
+    assert scene.run("check", "--online") == 0
+    told = capfdbinary.readouterr().out.decode()
+    assert "its answer has text, duration" in told
+    assert re.search(r"main +text +text\n +words +words\[\]", told)
 
 
 def test_a_provider_that_is_not_there(tmp_path, capsys):

@@ -18,6 +18,7 @@ from dropscribe.cli.checking import (
     check_state_dir,
     warn_of_root,
 )
+from dropscribe.cli.mapping import expressions_table
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import log_to_stderr
 from dropscribe.cli.progress import Progress
@@ -122,6 +123,7 @@ def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
         "requests_per_minute": provider.requests_per_minute,
         "timeout_seconds": provider.timeout_seconds,
         "max_upload_bytes": provider.max_upload_bytes,
+        "expressions": provider.answer and provider.answer.expressions(),
         "online": None,
         "answer": None,
     }
@@ -187,6 +189,11 @@ def render_check(config: Config, document: dict[str, Any]) -> str:
         tables.append(_folders_table(document["folders"]))
     if config.providers:
         tables.append(_providers_table(document["providers"]))
+    described = {
+        name: found for name, each in document["providers"].items() if (found := each["expressions"])
+    }
+    if described:
+        tables.append(expressions_table(described))
     return "\n\n".join(tables) + "\n"
 
 

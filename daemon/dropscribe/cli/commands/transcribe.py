@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
+from dropscribe.cli.mapping import found_table
 from dropscribe.cli.messages import explain_file, say
 from dropscribe.cli.options import log_to_stderr, named, read_config_to_act
 from dropscribe.cli.progress import Progress
@@ -153,6 +154,8 @@ async def _transcribe(audio: AudioFile, config: ProviderConfig, form: str) -> Ma
     try:
         with Progress(f"{show_path(audio.name)}: with {config.name}"):
             transcript = await provider.transcribe(audio, config.params)
+        if config.answer is not None:
+            say(found_table(config.answer, transcript.raw))
         sha256 = await audio.ensure_sha256()
     finally:
         await provider.close()

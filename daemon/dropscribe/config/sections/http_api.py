@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.keys import key
+from dropscribe.config.keys import key, keys_of
 from dropscribe.config.notation import field_types as t
 
 if TYPE_CHECKING:
@@ -154,6 +154,11 @@ class AnswerKeys:
     confidence: Literal["probability", "logprob"] = key(
         t.one_of("probability", "logprob"), "What a confidence is.", default="probability"
     )
+
+    def expressions(self) -> dict[str, str]:
+        """Those that are given, by key."""
+        names = [name for name, about in keys_of(AnswerKeys).items() if about.type.word == EXPRESSION.word]
+        return {name: text for name in names if (text := getattr(self, name))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ MOST_ITEMS = 1_000_000
 MOST_NAMES = 10
 """Of an answer's own names, in a message."""
 
-_FIELDS = ("text", "words", "segments", "language", "duration", "model", "request_id", "error")
 _SCALES = {"s": 1.0, "ms": 0.001}
 
 
@@ -33,20 +32,20 @@ class Mapped:
 
     Attributes:
         field: The key of `answer`.
-        expression: As written; None where the config has none.
+        expression: As written.
         value: What it found; None for nothing.
     """
 
     field: str
-    expression: str | None
+    expression: str
     value: Any
 
 
 def mapped(keys: AnswerKeys, parsed: Mapping[str, Any]) -> list[Mapped]:
     """What each expression of *keys* finds in the answer *parsed*."""
     return [
-        Mapped(field, text := getattr(keys, field), text and found(jmespath.compile(text), parsed))
-        for field in _FIELDS
+        Mapped(field, text, found(jmespath.compile(text), parsed))
+        for field, text in keys.expressions().items()
     ]
 
 
@@ -63,8 +62,7 @@ class AnswerReader:
 
     def __init__(self, keys: AnswerKeys) -> None:
         self._keys = keys
-        written = {field: getattr(keys, field) for field in _FIELDS}
-        self._compiled = {field: jmespath.compile(text) for field, text in written.items() if text}
+        self._compiled = {field: jmespath.compile(text) for field, text in keys.expressions().items()}
         self._scale = _SCALES[keys.unit]
         self._duration_scale = _SCALES[keys.duration_unit or keys.unit]
         is_log = keys.confidence == "logprob"

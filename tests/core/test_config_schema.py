@@ -14,7 +14,7 @@ from dropscribe.config.describe.reference import reference_text
 from dropscribe.config.describe.schema import json_schema
 from dropscribe.config.diff import diff_configs
 from dropscribe.config.load import parse_config
-from dropscribe.config.sections.provider import PROVIDER_TYPES
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.config.yaml.document import Document
 from dropscribe.core.errors import ConfigError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dropscribe.config.load import parse_config
-from dropscribe.config.sections.provider import PROVIDER_TYPES
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dropscribe.config.load import parse_config
-from dropscribe.config.sections.provider import PROVIDER_TYPES
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -20,7 +20,8 @@ from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.reading import MISSING, Reader
 from dropscribe.config.sections import params
 from dropscribe.config.sections.presets import PRESETS
-from dropscribe.config.sections.provider import PROVIDER_TYPES, ProviderConfig, facts_of
+from dropscribe.config.sections.provider import ProviderConfig
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES, facts_of
 from dropscribe.config.sections.queue import QueueConfig, make_queue
 from dropscribe.config.sections.services import (
     HeartbeatConfig,

@@ -19,7 +19,7 @@ from dropscribe.config.notation.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.sections.provider import ProviderFacts
+    from dropscribe.config.sections.provider_types import ProviderFacts
     from dropscribe.config.yaml.document import Document
     from dropscribe.config.yaml.document import Path as KeyPath
 

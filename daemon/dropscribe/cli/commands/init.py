@@ -16,7 +16,7 @@ from dropscribe.config.build import has_local_engine
 from dropscribe.config.describe.example import example_text
 from dropscribe.config.install_hints import can_install, install_hint
 from dropscribe.config.load import load_config
-from dropscribe.config.sections.provider import PROVIDER_TYPES
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.reports.wording import printable
 
 if TYPE_CHECKING:

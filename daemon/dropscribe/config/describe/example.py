@@ -11,7 +11,7 @@ from typing import Any
 from dropscribe.config.build import keys_of_type
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
-from dropscribe.config.sections.provider import PROVIDER_TYPES
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 
 _HEAD = """\
 # dropscribe's config. Valid as it stands: the embedded engine transcribes what is dropped into inbox/.

@@ -13,7 +13,8 @@ from dropscribe.config.build import keys_of_type
 from dropscribe.config.describe.example import example_text, written_value
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
-from dropscribe.config.sections.provider import PROVIDER_TYPES, ProviderConfig
+from dropscribe.config.sections.provider import ProviderConfig
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.sections.provider import ProviderFacts
+    from dropscribe.config.sections.provider_types import ProviderFacts
     from dropscribe.core.requests.params import ParamValue
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from support.billing import Weather, billing_emulator
 from support.cluster import LIVE, Cluster
-from support.kill_trial import Dropper, Report, Trial, look_at_the_end, look_for_names, told
+from support.dropped_files import Dropper
+from support.kill_trial import Report, Trial, look_at_the_end, look_for_names, paid_again, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,11 +78,11 @@ def run_cluster_trial(
         cluster.until(lambda: _is_over(cluster), "the end", 240 + trial.files / 5)
         report.exit_code = max(map(abs, cluster.stop()))
         report.starts = cluster.starts
-        report.paid_again = till.paid_again()
+        report.paid_again = paid_again(dropper, till)
         report.interrupted = told(cluster, "status")["folders"]["calls"]["maybe_paid_twice"]
         report.most_at_once = emulator.most_at_once
         look_at_the_end(cluster, dropper.dropped, report)
-        look_for_names(cluster, dropper.dropped, till, report)
+        look_for_names(cluster, dropper, till, report)
     report.seconds = round(time.monotonic() - began, 1)
     return report
 

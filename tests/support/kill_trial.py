@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import random
 import threading
 import time
@@ -21,11 +20,9 @@ from typing import Any, Protocol
 from dropscribe.cli.main import main
 from support.billing import Till, Weather, billing_emulator
 from support.daemon_process import Installation, Process
-from support.vendors import heard_text
+from support.dropped_files import SUFFIXES, Dropped, Dropper
 
 CONCURRENCY = 4
-SUFFIXES = (".wav", ".mp3", ".flac")
-FOLDERS = ("", "", "2026", "2026/autumn", "naïve folder")
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,9 @@ class Trial:
 
     Attributes:
         share_refused: Of the files, what the vendor calls no audio.
+        share_equal: Of the groups of three files: half have equal bytes, half equal words in different bytes.
+        share_older_bytes: Of these groups: the first file has the bytes of a file that was dropped before.
+        share_odd_names, share_odd_times: Of the groups, and of the files.
         large_bytes: Size of the largest files.
         most_alive_seconds: A start lives between 0 and so long after it is ready; one in six is killed
             before that.
@@ -45,6 +45,10 @@ class Trial:
     kills: int
     large_bytes: int
     share_refused: float = 0.05
+    share_equal: float = 0.4
+    share_older_bytes: float = 0.1
+    share_odd_names: float = 0.4
+    share_odd_times: float = 0.25
     share_503: float = 0.05
     most_alive_seconds: float = 1.5
     delay_seconds: tuple[float, float] = (0.0, 0.3)
@@ -106,88 +110,6 @@ class Report:
         return found
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """One input: where it was dropped and what it was."""
-
-    path: str
-    sha256: str
-    size_bytes: int
-    mtime_ns: int
-    mode: int
-    is_refused: bool
-
-
-class Dropper:
-    """Drops files in every manner, some while the daemon is dead: known by their digest."""
-
-    def __init__(self, trial: Trial, site: Site, till: Till) -> None:
-        self.dropped: dict[str, Dropped] = {}
-        self._trial = trial
-        self._site = site
-        self._till = till
-        self._rng = random.Random(f"{trial.seed} files")
-        self._pending = [self._name(number) for number in range(trial.files)]
-
-    def drop(self, count: int) -> None:
-        """The next *count* files, one after the other."""
-        for _ in range(count):
-            if self._pending:
-                self._drop(self._pending.pop(0))
-
-    def drop_rest(self) -> None:
-        """All that is left."""
-        self.drop(len(self._pending))
-
-    def _name(self, number: int) -> str:
-        """Three neighbours share a stem, and so the names of their sidecars."""
-        folder = FOLDERS[number // 3 % len(FOLDERS)]
-        return f"{folder}/{number // 3}{SUFFIXES[number % 3]}".removeprefix("/")
-
-    def _content(self, name: str) -> bytes:
-        sizes = (self._rng.randint(1, 60_000), 1_000_000, self._trial.large_bytes)
-        (size,) = self._rng.choices(sizes, (93, 5, 2))
-        return f"{name} {self._trial.seed} ".encode() + self._rng.randbytes(size)
-
-    def _drop(self, name: str) -> None:
-        content = self._content(name)
-        sha256 = hashlib.sha256(content).hexdigest()
-        is_refused = self._rng.random() < self._trial.share_refused
-        if is_refused:
-            self._till.refused.add(sha256)
-        path = self._site.inbox / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        manners = (self._rename_in, self._write_in_place, self._write_slowly)
-        manner = self._rename_in if self._trial.renames_alone else self._rng.choice(manners)
-        status = manner(path, content)
-        mode = status.st_mode & 0o777
-        self.dropped[sha256] = Dropped(name, sha256, len(content), status.st_mtime_ns, mode, is_refused)
-
-    def _rename_in(self, path: Path, content: bytes) -> os.stat_result:
-        temp = self._site.root / "dropping"
-        temp.write_bytes(content)
-        temp.chmod(self._rng.choice((0o600, 0o644, 0o755)))
-        status = temp.stat()
-        temp.rename(path)
-        return status
-
-    def _write_in_place(self, path: Path, content: bytes) -> os.stat_result:
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            return os.fstat(file.fileno())
-
-    def _write_slowly(self, path: Path, content: bytes) -> os.stat_result:
-        """Longer than the rule's quiet time, with the file open all the while."""
-        third = len(content) // 3 + 1
-        with path.open("wb") as file:
-            for start in range(0, len(content), third):
-                file.write(content[start : start + third])
-                file.flush()
-                time.sleep(self._rng.uniform(0.0, 0.15))
-            return os.fstat(file.fileno())
-
-
 def run_trial(trial: Trial, root: Path, filed: Path | None = None) -> Report:
     """Do it below *root*, which is empty and on a local file system.
 
@@ -217,10 +139,10 @@ def run_trial(trial: Trial, root: Path, filed: Path | None = None) -> Report:
         dropper.drop_rest()
         report.exit_code = site.run_once()
     report.starts = site.starts
-    report.paid_again = till.paid_again()
+    report.paid_again = paid_again(dropper, till)
     report.interrupted = told(site, "status")["folders"]["calls"]["maybe_paid_twice"]
     look_at_the_end(site, dropper.dropped, report)
-    look_for_names(site, dropper.dropped, till, report)
+    look_for_names(site, dropper, till, report)
     report.seconds = round(time.monotonic() - began, 1)
     return report
 
@@ -250,7 +172,7 @@ def _live(process: Process, rng: random.Random, most_seconds: float) -> None:
 
 def look_at_the_end(site: Site, dropped: dict[str, Dropped], report: Report) -> None:
     """Compare what is in inbox, done and failed with what was dropped."""
-    seen: dict[str, str] = {}
+    seen: set[str] = set()
     report.residue += _files(site.inbox)
     for folder, is_failed in ((site.done, False), (site.failed, True)):
         claimed: set[str] = set()
@@ -261,7 +183,7 @@ def look_at_the_end(site: Site, dropped: dict[str, Dropped], report: Report) -> 
                 claimed |= {name, *_sidecars(name, is_failed)}
         report.residue += sorted(set(names) - claimed)
         report.wrong += sorted(f"{name}: missing" for name in claimed - set(names))
-    report.lost += sorted(found.path for sha256, found in dropped.items() if sha256 not in seen)
+    report.lost += sorted(dropped.keys() - seen)
 
 
 def _look_at_audio(
@@ -269,38 +191,47 @@ def _look_at_audio(
     name: str,
     is_failed: bool,
     dropped: dict[str, Dropped],
-    seen: dict[str, str],
+    seen: set[str],
     report: Report,
 ) -> None:
     path = folder / name
     sha256, status = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat()
-    was = dropped.get(sha256)
-    if was is None:
-        report.torn.append(name)
-        return
-    if sha256 in seen:
-        report.doubled.append(name)
-    seen[sha256] = name
-    if (was.mtime_ns, was.mode, was.is_refused) != (status.st_mtime_ns, status.st_mode & 0o777, is_failed):
-        report.wrong.append(f"{name}: {was} {status}")
     report.failed += is_failed
     report.done += not is_failed
-    with contextlib.suppress(FileNotFoundError):  # a missing sidecar is told of with the names
-        if not _is_about(path, was, is_failed):
-            report.wrong.append(f"{name}: a sidecar that is not its own")
+    if sha256 not in {was.sha256 for was in dropped.values()}:
+        report.torn.append(name)
+        return
+    try:
+        was = dropped.get(_told_path(path, Path(name).parent, is_failed))
+    except FileNotFoundError:  # a missing sidecar is told of with the names
+        return
+    if was is None or was.sha256 != sha256:
+        report.wrong.append(f"{name}: a sidecar that is not its own")
+        return
+    if was.path in seen:
+        report.doubled.append(name)
+    seen.add(was.path)
+    if (was.mtime_ns, was.mode, was.is_refused) != (status.st_mtime_ns, status.st_mode & 0o777, is_failed):
+        report.wrong.append(f"{name}: {was} {status}")
+    if not is_failed and not _holds_its_words(path, was):
+        report.wrong.append(f"{name}: not its transcript")
 
 
-def _is_about(path: Path, was: Dropped, is_failed: bool) -> bool:
-    """Whether the sidecars tell of this very audio."""
-    if is_failed:
-        error = json.loads(path.with_suffix(".error.json").read_text("utf-8"))
-        return bool(error["file"] == Path(was.path).name and error["code"] and error["reason"])
+def _told_path(path: Path, folder: Path, is_failed: bool) -> str:
+    """Where the file came from, as its sidecar says; "" where it says too little."""
+    if not is_failed:
+        document = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        return str(document["source"]["path"])
+    error = json.loads(path.with_suffix(".error.json").read_text("utf-8"))
+    return str(folder / error["file"]) if error["code"] and error["reason"] else ""
+
+
+def _holds_its_words(path: Path, was: Dropped) -> bool:
     document = json.loads(path.with_suffix(".json").read_text("utf-8"))
-    heard = heard_text(was.size_bytes, was.sha256)
     source = document["source"]
-    told = (source["path"], source["sha256"], source["bytes"], document["text"])
+    told = (source["sha256"], source["bytes"], document["text"])
     text = path.with_suffix(".txt").read_text("utf-8")
-    return told == (was.path, was.sha256, was.size_bytes, heard) and text == heard + "\n"
+    return told == (was.sha256, was.size_bytes, was.words) and text == was.words + "\n"
 
 
 def _sidecars(name: str, is_failed: bool) -> list[str]:
@@ -312,15 +243,21 @@ def _files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-def look_for_names(site: Site, dropped: dict[str, Dropped], till: Till, report: Report) -> None:
+def paid_again(dropper: Dropper, till: Till) -> int:
+    """Answers paid for beyond one for each file: files with equal bytes may be sent at the same time."""
+    return sum(max(0, times - len(dropper.copies(sha256))) for sha256, times in till.paid.items())
+
+
+def look_for_names(site: Site, dropper: Dropper, till: Till, report: Report) -> None:
     """Every file that was paid for twice is named by ``why``, with one interrupted attempt a time."""
     for sha256, times in till.paid.items():
-        if times < 2:
+        copies = dropper.copies(sha256)
+        if times <= len(copies):
             continue
-        path = dropped[sha256].path
-        attempts = told(site, "why", str(site.inbox / path))["attempts"]
-        if sum(attempt["code"] == "interrupted" for attempt in attempts) < times - 1:
-            report.unnamed.append(path)
+        stories = [told(site, "why", str(site.inbox / copy.path))["attempts"] for copy in copies]
+        interrupted = sum(attempt["code"] == "interrupted" for story in stories for attempt in story)
+        if interrupted < times - len(copies):
+            report.unnamed.append(copies[0].path)
 
 
 def told(site: Site, *arguments: str) -> Any:

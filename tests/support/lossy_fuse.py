@@ -16,6 +16,9 @@ from support.waiting import until_true
 if TYPE_CHECKING:
     from pathlib import Path
 
+LOST_CALLS = "rename,link,unlink,mkdir,fsync,mknod,symlink"
+"""All calls whose answers it can lose."""
+
 
 @contextlib.contextmanager
 def mounted_lossy(backing: Path, mountpoint: Path, *options: str):

@@ -78,13 +78,14 @@ class Vendors:
         key: What they take.
         text: What they "hear"; None derives it from the audio.
         takes_url: Whether the OpenAI path takes a field ``url`` in place of the file, as Groq does.
-        desk: The uploads and jobs of the vendors with jobs.
+        words: What they "hear" in audio of a digest.
         desk: The uploads and jobs of the vendors with jobs.
     """
 
     key: str = KEY
     text: str | None = None
     takes_url: bool = False
+    words: dict[str, str] = field(default_factory=dict)
     desk: JobDesk = field(default_factory=JobDesk)
 
     def documented(self, request: Received, body: bytes) -> tuple[int, Any]:
@@ -285,4 +286,5 @@ def _heard(vendors: Vendors, request: Received) -> str:
         return vendors.text
     if request.link:
         return f"Heard what is at {request.link}"
-    return heard_text(request.audio_bytes, request.audio_sha256)
+    derived = heard_text(request.audio_bytes, request.audio_sha256)
+    return vendors.words.get(request.audio_sha256, derived)

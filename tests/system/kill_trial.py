@@ -7,6 +7,7 @@ folder is kept.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import secrets
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.kill_trial import Trial, run_trial  # the path comes first
+from support.lossy_fuse import LOST_CALLS, mounted_lossy
 
 
 def main() -> int:
@@ -28,11 +30,20 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--large-bytes", type=int, default=20_000_000)
     parser.add_argument("--filed", type=Path, help="where done and failed stand: another file system, maybe")
+    parser.add_argument(
+        "--lossy",
+        action="store_true",
+        help="done and failed stand on a pass-through that loses the first answer to each call on each path",
+    )
     given = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="dropscribe-kills-"))
     print(f"seed {given.seed}, in {root}", flush=True)  # noqa: T201  # its interface
     trial = Trial(given.seed, given.files, given.kills, given.large_bytes)
-    report = run_trial(trial, root, given.filed)
+    with contextlib.ExitStack() as mounts:
+        if given.lossy:
+            folders = root / "backing", root / "lossy"
+            given.filed = mounts.enter_context(mounted_lossy(*folders, "--lose", LOST_CALLS))
+        report = run_trial(trial, root, given.filed)
     print(json.dumps(asdict(report), indent=2))  # noqa: T201
     if breaches := report.breaches():
         print(f"BROKEN: {breaches}")  # noqa: T201

@@ -15,7 +15,7 @@ from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.files import audio
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.pipeline import attempts, disk_threads
+from dropscribe.pipeline import attempts, disk_threads, publisher
 from support.house import House, make_config, tree
 
 
@@ -91,6 +91,38 @@ async def test_a_read_that_hangs_in_mid_upload_gives_the_slot_back(tmp_path, mon
         await house.until((tmp_path / "local-done/short.wav").exists)
         answers.set()
         await house.until((tmp_path / "share-done/long.wav").exists)
+
+
+@pytest.mark.parametrize("queue_kind", ["embedded", "postgres"], indirect=True)
+async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
+    """Neither slots nor ``run --once`` wait for a ``done`` that does not answer; later all is filed."""
+    answers = threading.Event()
+    publish = publisher.publish_together
+
+    def slow_publish(requests):
+        if requests[0].inbox.endswith(b"/share"):
+            assert answers.wait(60)
+        return publish(requests)
+
+    engine = "cluster.worker_pool" if queue_kind == "postgres" else "embedded.engine"
+    monkeypatch.setattr(f"dropscribe.queue.{engine}.PUBLISHING_SLOTS", 2)
+    monkeypatch.setattr(publisher, "publish_together", slow_publish)
+    monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)
+    async with House(make_config(tmp_path, rules=_two_rules(tmp_path))) as house:
+        try:
+            for number in range(4):
+                await house.drop(f"{number}.wav", b"%d" % number, folder="share")
+            await house.until(lambda: house.engine.closed_reason("share"))
+            for number in range(4):
+                await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
+            await house.until(lambda: len(house.listener.files) == 4)
+            await house.rest()
+            assert house.engine.in_flight > 0
+        finally:
+            answers.set()
+        await house.until(lambda: len(house.listener.files) == 8)
+
+    assert len([name for name in tree(tmp_path / "share-done") if name.endswith(".wav")]) == 4
 
 
 async def test_the_end_waits_for_no_call_that_hangs(tmp_path, hang):

@@ -7,6 +7,7 @@ process. While calls hang, nothing more of their folder is started, and ``status
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,9 +15,10 @@ import structlog
 
 from dropscribe.core.errors import DropscribeError
 from dropscribe.files.threads import DaemonThreads
+from dropscribe.queue.engine import HANGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
     from dropscribe.queue.engine import Engine
@@ -27,10 +29,10 @@ log = structlog.get_logger()
 
 THREADS_PER_FOLDER = 8
 HANG_SECONDS = 5.0
-"""A call that takes longer gives up its provider's slot."""
+"""A call that takes longer gives up its slot."""
 
-HANGS = "hangs"
-"""The cause under which the queue starts nothing more of a folder whose disk does not answer."""
+SLOWEST_BYTES_PER_SECOND = 2_000_000
+"""A call that reads or copies a whole file is given time for its size at this rate."""
 
 
 class FolderHangs(DropscribeError):
@@ -78,6 +80,32 @@ class DiskThreads:
 
         future.add_done_callback(came_back)
         raise FolderHangs(folder)
+
+    @contextlib.contextmanager
+    def watch(self, folder: str, size_bytes: int = 0) -> Iterator[None]:
+        """Let calls take as long as they need; while they take too long, their folder counts as hanging.
+
+        Args:
+            size_bytes: What the calls read or copy.
+        """
+        is_late = False
+
+        def be_late() -> None:
+            nonlocal is_late
+            is_late = True
+            self._began_to_hang(folder)
+
+        seconds = HANG_SECONDS + size_bytes / SLOWEST_BYTES_PER_SECOND
+        timer = asyncio.get_running_loop().call_later(seconds, be_late)
+        try:
+            yield
+        except asyncio.CancelledError:
+            is_late = False  # the daemon ends, and the call goes on in its thread
+            raise
+        finally:
+            timer.cancel()
+            if is_late:
+                self._stopped_hanging(folder)
 
     def close(self) -> None:
         """Take no more calls; never wait for those that run."""

@@ -115,9 +115,10 @@ class Publisher:
     async def _refreshed(self, job: Job, runtime: RuntimeConfig, error: AudioChanged) -> Job | Outcome:
         """*job* with its file's new time or inode, if the file still has the bytes that were sent."""
         inbox, size_bytes, sha256 = runtime.inbox(job.folder), job.snapshot.size_bytes, _result(job).sha256
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._disks.of(job.folder), find_content, inbox, job.path, size_bytes, sha256
-        )
+        with self._disks.watch(job.folder, size_bytes):
+            found = await asyncio.get_running_loop().run_in_executor(
+                self._disks.of(job.folder), find_content, inbox, job.path, size_bytes, sha256
+            )
         if found.snapshot is not None:
             refreshed = await self._queue.refresh_snapshot(job, found.snapshot)
             return refreshed or self._withdrawn(job, str(error))
@@ -151,7 +152,8 @@ class Publisher:
     async def _withdraw(self, job: Job, runtime: RuntimeConfig) -> None:
         """Remove the sidecars that stand under the job's old names."""
         request = self._request(job, runtime)
-        await asyncio.get_running_loop().run_in_executor(self._disks.of(job.folder), withdraw, request)
+        with self._disks.watch(job.folder):
+            await asyncio.get_running_loop().run_in_executor(self._disks.of(job.folder), withdraw, request)
 
     def _request(self, job: Job, runtime: RuntimeConfig) -> PublishRequest:
         result = _result(job)
@@ -172,9 +174,11 @@ class Publisher:
         threads = self._disks.of(job.folder)
         together = self._together.setdefault(job.folder, BatchExecutor(threads, publish_together))
         try:
-            return await together.do(publication)
+            with self._disks.watch(job.folder):
+                return await together.do(publication)
         except AcrossMounts:
-            return await asyncio.get_running_loop().run_in_executor(threads, publish, publication)
+            with self._disks.watch(job.folder, job.snapshot.size_bytes):
+                return await asyncio.get_running_loop().run_in_executor(threads, publish, publication)
 
     def _stuck(self, job: Job, error: PublishError) -> Outcome:
         self._refusals[job.id] += 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Job, Scope, ScopeKind
 from dropscribe.core.routing import Route, routes_for
-from dropscribe.queue.engine import LONGEST_PAUSE_SECONDS, Pause, Plan
+from dropscribe.queue.engine import HANGS, LONGEST_PAUSE_SECONDS, Pause, Plan
 from dropscribe.queue.rate_limiter import RateLimiter
 from dropscribe.queue.sql.rows import LARGE_BYTES, SUSPECT_CRASHES, ClaimRequest
 
@@ -31,7 +31,7 @@ class Running:
         providers: Slots taken, by provider.
         folders: Jobs in flight by folder, publications among them.
         polling: Jobs at a provider that are being polled.
-        publishing: Jobs with a stored result.
+        publishing: Folders of jobs with a stored result, by job.
         suspects: Jobs that may be what kills the daemon.
     """
 
@@ -40,7 +40,7 @@ class Running:
     providers: Counter[str] = field(default_factory=Counter)
     folders: Counter[str] = field(default_factory=Counter)
     polling: set[int] = field(default_factory=set)
-    publishing: set[int] = field(default_factory=set)
+    publishing: dict[int, str] = field(default_factory=dict)
     suspects: set[int] = field(default_factory=set)
 
     def add(self, job: Job, task: asyncio.Task[None]) -> None:
@@ -48,7 +48,7 @@ class Running:
         self.tasks[job.id] = task
         self.folders[job.folder] += 1
         if job.result is not None:
-            self.publishing.add(job.id)
+            self.publishing[job.id] = job.folder
         elif job.remote is not None:
             self.polling.add(job.id)
         else:
@@ -61,7 +61,7 @@ class Running:
         """The reverse of :meth:`add`."""
         del self.tasks[job.id]
         self.folders[job.folder] -= 1
-        self.publishing.discard(job.id)
+        self.publishing.pop(job.id, None)
         self.polling.discard(job.id)
         self.suspects.discard(job.id)
         if self.uploads.pop(job.id, None) is not None:
@@ -161,6 +161,20 @@ class Admission:
     def closed_reason(self, folder: str) -> str | None:
         """Why nothing is claimed of *folder*, or None."""
         return next(iter(self._closed.get(folder, {}).values()), None)
+
+    def hanging_folders(self) -> set[str]:
+        """Folders whose disks do not answer: nothing of them is published, and what hangs has no slot."""
+        return {folder for folder, causes in self._closed.items() if HANGS in causes}
+
+    def publications(self) -> int:
+        """Publications under way that have a slot."""
+        hanging = self.hanging_folders()
+        return sum(folder not in hanging for folder in self.running.publishing.values())
+
+    def is_busy(self) -> bool:
+        """Whether anything is in flight, other than publications that hang."""
+        running = self.running
+        return len(running.tasks) - len(running.publishing) + self.publications() > 0
 
     def probe_now(self, scope: Scope) -> bool:
         """Make a hold's next probe due; whether there is one."""

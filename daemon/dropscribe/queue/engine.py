@@ -87,6 +87,9 @@ class Pause:
     until: float
 
 
+HANGS = "hangs"
+"""Cause of :meth:`Engine.close_folder` for a folder whose disk does not answer."""
+
 LONGEST_PAUSE_SECONDS = 3600.0
 
 
@@ -258,6 +261,9 @@ class Engine(Protocol):
 
     def close_folder(self, folder: str, cause: str, reason: str) -> None:
         """Feed nothing more of *folder* until every *cause* has opened it again (inbox away, done full).
+
+        Stored results are published all the same, because only trying shows whether the trouble is over;
+        not so while the cause is :data:`HANGS`.
 
         On this node and in memory: it is found out anew after a start.
         """

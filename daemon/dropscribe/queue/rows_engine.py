@@ -330,7 +330,7 @@ class RowsEngine(abc.ABC):
 
         is_due = await self.store.do(look)
         # Asked last: what was claimed before the look is neither due nor yet in flight at its begin.
-        return is_due or bool(self._gate.running.tasks)
+        return is_due or self._gate.is_busy()
 
     def _finish(self, job: Job) -> None:
         self._gate.running.remove(job)

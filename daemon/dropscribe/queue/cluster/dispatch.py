@@ -277,9 +277,12 @@ def withdraw(
     return intake_queries.withdraw(db, folder, places, reason, which, latest)
 
 
-def is_anything_in_flight(db: Connection) -> bool:
-    """Whether any node has an attempt or a publication under way."""
+def is_anything_in_flight(db: Connection, hanging: Collection[str]) -> bool:
+    """Whether any node has an attempt under way, or a publication in another folder than *hanging*."""
+    others = f"folder NOT IN ({', '.join('?' * len(hanging))})" if hanging else "TRUE"  # marks alone
     found = db.execute(
-        f"SELECT 1 FROM jobs WHERE state = 'transcribing' OR (ticket IS NOT NULL AND {_KEPT}) LIMIT 1"
+        "SELECT 1 FROM jobs WHERE state = 'transcribing'"
+        f" OR (ticket IS NOT NULL AND {_KEPT} AND {others}) LIMIT 1",
+        tuple(hanging),
     )
     return found.fetchone() is not None

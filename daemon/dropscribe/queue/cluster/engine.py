@@ -185,7 +185,9 @@ class ClusterEngine(RowsEngine):
         """See the base. A node that only watches leaves the rest to the others."""
         if self._node.role == "watch":
             return False
-        return await self.store.do(dispatch.is_anything_in_flight) or await super().can_go_on(horizon_seconds)
+        hanging = self._gate.hanging_folders()
+        is_busy = await self.store.do(lambda db: dispatch.is_anything_in_flight(db, hanging))
+        return is_busy or await super().can_go_on(horizon_seconds)
 
     async def drain(self, grace_seconds: float) -> None:
         """See the base."""
@@ -309,8 +311,11 @@ class ClusterEngine(RowsEngine):
     def _look_at_queues(self) -> None:
         plan = self._gate.plan
         ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
-        # What is kept is published into a folder that is closed too: only trying shows that it is well again.
-        self._draws.serve(plan, set(self._gate.open_folders()).intersection(ours), ours)
+        # Results are published into closed folders too: only trying shows whether the trouble is over.
+        # A change of the list starts new workers, so what hangs holds no slot of theirs.
+        hanging = self._gate.hanging_folders()
+        publishing = [folder for folder in ours if folder not in hanging]
+        self._draws.serve(plan, set(self._gate.open_folders()).intersection(ours), publishing)
 
     def _note_trouble(self, trouble: str | None) -> None:
         if trouble and not self.trouble:

@@ -18,7 +18,7 @@ from dropscribe.core.model import Job, Retry
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.embedded.disk_space import trouble_of_disk
 from dropscribe.queue.embedded.publish_schedule import PUBLISHING_SLOTS, KeptLooks
-from dropscribe.queue.engine import POLLING_SLOTS
+from dropscribe.queue.engine import HANGS, POLLING_SLOTS
 from dropscribe.queue.rows_engine import FULL_LOOK_SECONDS, RowsEngine
 from dropscribe.queue.sql import hold_rows, pause_rows, remote_rows, transactions
 
@@ -109,7 +109,8 @@ class EmbeddedEngine(RowsEngine):
         running = self._gate.running
         most_due = self._kept_looks.most_to_read(time.monotonic(), len(running.tasks))
         polls = POLLING_SLOTS if self._gate.at_provider and len(running.polling) < POLLING_SLOTS else 0
-        limits = transactions.Limits(len(running.suspects), polls, most_due)
+        hanging = self._gate.hanging_folders()
+        limits = transactions.Limits(len(running.suspects), polls, most_due, hanging)
         waits_until += [] if most_due else [self._kept_looks.next_at]
         if not requests and not most_due and not polls:
             return self._sleep_seconds(None, waits_until)  # what frees a slot wakes the loop
@@ -158,16 +159,16 @@ class EmbeddedEngine(RowsEngine):
         self._tell_news()
 
     def _start_due(self, group: asyncio.TaskGroup, job: Job) -> None:
-        """Poll or publish *job*, unless it runs already, its folder is gone, or the slots are taken."""
+        """Poll or publish *job*, unless it runs already, its folder is gone or hangs, or no slot is free."""
         running = self._gate.running
         if job.id in running.tasks or job.folder not in self._gate.plan.chains:
             return
         if job.result is None:
             if len(running.polling) < POLLING_SLOTS:
                 self._start(group, job)
-        elif len(running.publishing) >= PUBLISHING_SLOTS:
+        elif self._gate.publications() >= PUBLISHING_SLOTS:
             self._kept_looks.ask()
-        else:
+        elif job.folder not in self._gate.hanging_folders():
             self._start(group, job)
 
     async def _take(self, group: asyncio.TaskGroup, job: Job) -> None:
@@ -186,6 +187,13 @@ class EmbeddedEngine(RowsEngine):
         if isinstance(outcome, Retry) and job.state.has_result:
             self._kept_looks.ask(time.monotonic() + outcome.after_seconds)
         return kept
+
+    def open_folder(self, folder: str, cause: str) -> None:
+        """See the base."""
+        super().open_folder(folder, cause)
+        if cause == HANGS:
+            self._kept_looks.ask()
+            self._wake.set()
 
     async def data_version(self) -> int:
         """See the base."""

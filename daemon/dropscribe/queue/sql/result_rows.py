@@ -21,6 +21,8 @@ from dropscribe.queue.sql.rows import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from dropscribe.core.model import FileSnapshot
     from dropscribe.queue.sql.database import Connection
 
@@ -128,9 +130,11 @@ def unpack_sidecars(packed: bytes) -> tuple[tuple[str, bytes], ...]:
     return tuple((form.decode(), name) for form, _, name in pairs)
 
 
-def due_for_publishing(db: Connection, now: float, limit: int) -> list[Job]:
-    """Kept jobs whose files may be written now, oldest due first."""
-    return jobs_with_result(db, "due_at <= ? ORDER BY due_at, jobs.id LIMIT ?", (now, limit))
+def due_for_publishing(db: Connection, now: float, limit: int, hanging: Collection[str] = ()) -> list[Job]:
+    """Jobs of other folders than *hanging* whose files may be written now, oldest due first."""
+    others = f"jobs.folder NOT IN ({', '.join('?' * len(hanging))}) AND " if hanging else ""  # marks alone
+    which = f"{others}due_at <= ? ORDER BY due_at, jobs.id LIMIT ?"
+    return jobs_with_result(db, which, (*hanging, now, limit))
 
 
 def jobs_with_result(db: Connection, which: str, values: tuple[object, ...]) -> list[Job]:

@@ -19,7 +19,7 @@ from dropscribe.queue.sql import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from dropscribe.core.bookings import Booking
     from dropscribe.core.model import Job, Outcome, Scope
@@ -36,11 +36,13 @@ class Limits:
         suspects: Jobs in flight that may have crashed the daemon.
         polls: Jobs at providers at most.
         publications: Jobs with a stored result at most; 0 does not look for any.
+        hanging: Folders of which nothing is published.
     """
 
     suspects: int
     polls: int
     publications: int
+    hanging: Collection[str] = ()
 
 
 def claim(
@@ -61,7 +63,7 @@ def claim(
         due = remote_rows.due_for_polling(db, now, limits.polls)
         times.append(remote_rows.next_poll_at(db, now))
     if limits.publications:
-        due += result_rows.due_for_publishing(db, now, limits.publications)
+        due += result_rows.due_for_publishing(db, now, limits.publications, limits.hanging)
         times.append(result_rows.next_publishing_at(db, now))
     # What is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)

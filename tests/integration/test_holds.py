@@ -224,6 +224,22 @@ async def test_a_rule_whose_parameters_are_wrong_does_not_fail_its_backlog(tmp_p
     assert len(set(script.calls)) == 20
 
 
+async def test_a_rule_that_stays_wrong_stops_losing_files(tmp_path):
+    """However long its parameters are refused, few files fail; the others wait and are done at last."""
+    script = Moody(AudioRejected("http_400", "unknown language", status=400, maybe_rule=True))
+    config = make_config(tmp_path, providers=_providers("main"), hold=(0.01, 0.02))
+    async with House(config, {"main": script}) as house:
+        for number in range(12):
+            await house.drop(f"{number}.wav", b"%d" % number)
+        await house.until(lambda: len(script.calls) > 24)
+        assert (await house.stats()).held >= 7
+        script.trouble = None
+        await house.until(lambda: len(house.listener.files) == 12)
+
+    assert len(list((tmp_path / "failed").glob("*.error.json"))) <= 5
+    assert len(set(script.calls)) == 12
+
+
 async def test_refusals_in_different_words_are_no_series(tmp_path):
     """Three bad files in three different ways are three bad files."""
     refusals = [

@@ -17,7 +17,7 @@ from dropscribe.queue.admission import Admission
 from dropscribe.queue.engine import LONGEST_PAUSE_SECONDS
 from dropscribe.queue.sql import intake_queries
 from support.house import House, make_config, read_json, tree
-from support.scripted import ScriptedProvider
+from support.scripted import ScriptedProvider, transcript_of
 
 
 def one_provider(root, slots, **keys):
@@ -219,6 +219,18 @@ async def test_ended_jobs_are_deleted_in_small_batches_and_counts_stay(tmp_path,
         (left,) = await house.store.do(lambda db: db.execute("SELECT count(*) FROM jobs").fetchone())
         assert left == 1
         assert (await house.stats()).done == 4
+
+
+async def test_doubtful_transcripts_are_counted(tmp_path):
+    """An empty transcript is counted once its file is done; one of a recording without sound is in order."""
+    silent = replace(transcript_of(""), warnings=("no_speech",))
+    script = ScriptedProvider([lambda _: transcript_of(""), lambda _: silent, lambda _: transcript_of("x")])
+    async with House(one_provider(tmp_path, 1), {"main": script}) as house:
+        for number in range(3):
+            await house.drop(f"{number}.wav", b"RIFF %d" % number)
+        await house.until(lambda: len(house.listener.files) == 3)
+        await house.rest()
+        assert (await house.stats()).suspect == 1
 
 
 def test_the_limit_of_a_removed_provider_wakes_nobody(tmp_path):

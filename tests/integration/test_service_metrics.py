@@ -72,7 +72,7 @@ def test_what_is_counted(metrics):
     metrics.observe_filed("calls", "failed", at=1001.0)
     metrics.observe_config(is_taken=True, at=900.0)
     metrics.observe_config(is_taken=False, at=950.0)
-    counted = {"maybe_paid_twice": 2, "found_without_hint": 3, "hint_overflows": 1}
+    counted = {"maybe_paid_twice": 2, "found_without_hint": 3, "hint_overflows": 1, "suspect": 4}
     seen = series(metrics, {"folders": {"calls": counted}})
     assert {
         ("build_info", "1.2.3"): 1,
@@ -87,6 +87,7 @@ def test_what_is_counted(metrics):
         ("last_success_timestamp_seconds", "calls"): 1000.5,
         ("found_without_hint_total", "calls"): 3,
         ("hint_overflows_total", "calls"): 1,
+        ("suspect_total", "calls"): 4,
         ("config_reload_ok",): 0,
         ("config_reload_timestamp_seconds",): 900,
     }.items() <= seen.items()

@@ -138,7 +138,8 @@ class Lossy(mfusepy.Operations):
 
     def rename(self, old, new):
         os.rename(self._path(old), self._path(new))
-        self._answer("rename", old)
+        if ".fuse_hidden" not in new:  # libfuse's own way to remove an open file
+            self._answer("rename", old)
         return 0
 
     def statfs(self, path):

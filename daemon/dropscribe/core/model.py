@@ -297,9 +297,14 @@ class AttemptEnd:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The files stand at *path* (the audio's, absolute); the row may say done or failed."""
+    """The files stand at *path* (the audio's, absolute); the row may say done or failed.
+
+    Attributes:
+        is_suspect: The transcript has a warning that speaks against its text.
+    """
 
     path: bytes
+    is_suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,14 +113,15 @@ class Holds:
             settings: The digest of the parameters that were sent.
 
         Returns:
-            Whether the file waits for its rule. A probe does not: the refusal is its own, and the next probe
-            is another file.
+            Whether the file waits for its rule. An early probe does not: the refusal may be its own, and the
+            next probe is another file. Once probes have become as rare as they get, the rule is at fault: it
+            loses no more files.
         """
         scope = Scope(ScopeKind.FOLDER, job.folder)
         if hold := self._queue.hold_of(scope):
-            is_probe = time.time() >= hold.next_probe_at
+            is_early_probe = hold.wait_seconds < times.max_seconds and time.time() >= hold.next_probe_at
             await self.hold(scope.kind, scope.name, error, times)
-            return not is_probe
+            return not is_early_probe
         limit = FILES_IN_A_ROW_AFTER_SUCCESS if (job.folder, settings) in self._proven else FILES_IN_A_ROW
         alike = (job.folder, job.provider, settings, str(error.status), error.code, _words_of(job, error))
         if self._refusals.add(alike, job.id, limit):

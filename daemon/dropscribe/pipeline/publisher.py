@@ -19,7 +19,7 @@ from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.results import RenderError, content_of, files_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
 from dropscribe.publish.publication import AcrossMounts, NameTaken, PublishRequest, WriterCameBack
-from dropscribe.transcripts.document import path_text, renamed_document
+from dropscribe.transcripts.document import doubts_of, path_text, renamed_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -218,7 +218,7 @@ class Publisher:
                 recorded_at=document.get("recorded_at"),
             )
         )
-        return Published(filed)
+        return Published(filed, is_suspect=not failed and bool(doubts_of(document)))
 
 
 def _result(job: Job) -> StoredResult:

@@ -138,6 +138,7 @@ class FolderStats:
     Attributes:
         oldest_received_at: Unix seconds, of the oldest live job, or None.
         maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
+        suspect: Done so far with a warning that speaks against the transcript's text.
         backlog: Of the held ones, those that wait for ``dropscribe release``.
         at_provider: Uploaded; the provider works on them and is polled.
     """
@@ -151,6 +152,7 @@ class FolderStats:
     failed: int = 0
     oldest_received_at: float | None = None
     maybe_paid_twice: int = 0
+    suspect: int = 0
     backlog: int = 0
     at_provider: int = 0
 

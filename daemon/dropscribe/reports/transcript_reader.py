@@ -10,6 +10,7 @@ from dropscribe.core.errors import AudioError
 from dropscribe.core.naming import split_name
 from dropscribe.files.audio import open_beneath
 from dropscribe.reports.patience import ask_disk
+from dropscribe.transcripts.document import doubts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +26,6 @@ WARNING_WORDS = {
     "no_timestamps": "The provider gave no times, so there are no subtitles.",
     "answer_truncated": "The provider's answer was too long: its end is missing.",
 }
-
-_HARMLESS = frozenset({"no_timestamps", "no_speech"})
-"""Warnings that say nothing against the text."""
 
 
 def read_document(root: bytes, path: bytes) -> dict[str, Any] | None:
@@ -59,6 +57,5 @@ def doubts_about(rule: FolderRule, audio: bytes) -> Sequence[str]:
         except OSError:
             return ()
         if document is not None:
-            found = [str(warning) for warning in document.get("warnings") or ()]
-            return [warning for warning in found if warning not in _HARMLESS]
+            return doubts_of(document)
     return ()

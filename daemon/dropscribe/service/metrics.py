@@ -144,6 +144,7 @@ class Metrics:
 _COUNTS = (
     ("found_without_hint", "found_without_hint", "Files that only a listing found."),
     ("hint_overflows", "hint_overflows", "Times that hints were lost."),
+    ("suspect", "suspect", "Finished files whose transcripts have a warning that speaks against their text."),
     ("maybe_paid_twice", "maybe_paid_twice", "Attempts that may have been paid for and gave no answer."),
 )
 """Series, key in the status' folders, and what it counts."""

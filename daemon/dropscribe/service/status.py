@@ -96,6 +96,7 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
         "idle_writers": list(live.get("idle_writers", ())),
         "done": stats.done,
         "failed": stats.failed,
+        "suspect": stats.suspect,
         "maybe_paid_twice": stats.maybe_paid_twice,
         "found_without_hint": int(live.get("found_without_hint", 0)),
         "hint_overflows": int(live.get("hint_overflows", 0)),

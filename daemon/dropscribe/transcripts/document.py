@@ -26,6 +26,7 @@ ERROR_SCHEMA = "dropscribe.error/1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMED_OUTPUTS = frozenset({"srt", "vtt"})
 _WARNINGS_OF_A_JOB = frozenset({"incomplete_audio", "no_timestamps"})
+_HARMLESS_WARNINGS = frozenset({"no_timestamps", "no_speech"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,17 @@ def _date(document: Mapping[str, Any], pattern: str | None) -> dict[str, str | N
 def _warnings(document: Mapping[str, Any], found: Iterable[str], outputs: Iterable[str]) -> list[str]:
     untimed = not _TIMED_OUTPUTS.isdisjoint(outputs) and not is_timed(document)
     return list(dict.fromkeys([*found, *(["no_timestamps"] if untimed else [])]))
+
+
+def doubts_of(document: Mapping[str, Any]) -> list[str]:
+    """The warnings of a transcript that speak against its text."""
+    found = [str(warning) for warning in document.get("warnings") or ()]
+    is_silent = "no_speech" in found
+    return [
+        warning
+        for warning in found
+        if warning not in _HARMLESS_WARNINGS and not (is_silent and warning == "empty_transcript")
+    ]
 
 
 def error_document(facts: ErrorFacts) -> dict[str, Any]:

@@ -163,6 +163,7 @@ def render_status(document: dict[str, Any], now: float) -> str:
         "\n".join([_running_words(document), *(_trouble_line(line) for line in _troubles(document, now))]),
         _node_table(document, now),
         _folder_table(document),
+        _suspect_words(document),
         _failed_table(document, now),
         _provider_table(document),
         _budget_table(document),
@@ -258,6 +259,15 @@ def _folder_table(document: dict[str, Any]) -> str:
     rows = [_folder_row(name, folder) for name, folder in document["folders"].items()]
     numbers = ["WAITING", "IN FLIGHT", "DONE", "FAILED"]
     return render_table(["FOLDER", "INBOX", *numbers, "OLDEST", "WHAT WAITS"], rows, numbers=numbers)
+
+
+def _suspect_words(document: dict[str, Any]) -> str:
+    """Nothing wrong with the daemon, so it is said below the table."""
+    found = sum(folder["suspect"] for folder in document["folders"].values())
+    if not found:
+        return ""
+    words = f"{plural(found, 'doubtful transcript')} so far; 'list --suspect' names files and warnings"
+    return wrap(words, terminal_width(), "  ")
 
 
 def _failed_table(document: dict[str, Any], now: float) -> str:

@@ -45,6 +45,7 @@ SUSPECT_CRASHES = 3
 runs: a file that crashes the daemon is found, and other files complete."""
 
 MAYBE_PAID_TWICE = "maybe_paid_twice"
+SUSPECT = "suspect"
 """In ``counts`` beside the states: attempts whose answer may have been paid for and was lost."""
 
 
@@ -250,7 +251,7 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
         return
     attempt_rows.end_attempt(db, job.id, ended)
     if ended.ambiguous:
-        _tally(db, job.folder, MAYBE_PAID_TWICE)
+        tally(db, job.folder, MAYBE_PAID_TWICE)
 
 
 def defer(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
@@ -326,10 +327,11 @@ def hand_back(db: Connection, job: Job, due_at: float) -> None:
     attempt_rows.end_attempt(
         db, job.id, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False)
     )
-    _tally(db, job.folder, MAYBE_PAID_TWICE)
+    tally(db, job.folder, MAYBE_PAID_TWICE)
 
 
-def _tally(db: Connection, folder: str, what: str) -> None:
+def tally(db: Connection, folder: str, what: str) -> None:
+    """Count *what* (:data:`MAYBE_PAID_TWICE`, :data:`SUSPECT`) once more; the count is never taken back."""
     db.execute(
         "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (folder, state) DO UPDATE SET n = counts.n + 1",
         (folder, what),

@@ -91,6 +91,7 @@ def _folder_stats(
         failed=counts.get((folder, "failed"), 0),
         oldest_received_at=_oldest_received_at(db, folder),
         maybe_paid_twice=counts.get((folder, rows.MAYBE_PAID_TWICE), 0),
+        suspect=counts.get((folder, rows.SUSPECT), 0),
     )
 
 

@@ -75,6 +75,8 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
         case Published():
             state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
             rows.end(db, rows.standing_of(job), state, filed=outcome.path)
+            if outcome.is_suspect:
+                rows.tally(db, job.folder, rows.SUSPECT)
         case Withdrawn():
             rows.end(db, rows.standing_of(job), JobState.WITHDRAWN, reason=outcome.reason)
             if outcome.attempt:

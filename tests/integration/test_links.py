@@ -47,6 +47,16 @@ def test_link_files_become_transcripts(tmp_path, emulator):
     assert {"mac.webloc", "mac.json", "kde.desktop", "kde.json"} <= tree(house.done)
 
 
+def test_the_same_link_is_sent_again(tmp_path, emulator):
+    """Its target may be another recording by now, so no answer is reused."""
+    house = Installation(tmp_path, emulator.url, rule=LINKS)
+    for name in ("monday.url", "tuesday.url"):
+        house.drop(name, shortcut(URL))
+        assert house.run_once() == 0
+
+    assert [request.link for request in emulator.requests] == [URL, URL]
+
+
 @pytest.mark.parametrize(
     "url",
     [

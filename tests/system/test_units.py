@@ -13,6 +13,7 @@ import pytest
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNIT = SYSTEMD / "dropscribe.service"
 USER_UNIT = SYSTEMD / "user" / "dropscribe.service"
+CONTAINER_UNIT = SYSTEMD / "dropscribe.container"
 DROP_INS = sorted((SYSTEMD / "dropscribe.service.d").glob("*.example"))
 
 HIGHEST_EXPOSURE = 1.2
@@ -106,6 +107,12 @@ def test_reload_is_checked_before_the_signal(unit):
         line.partition("=")[2] for line in unit.read_text().splitlines() if line.startswith("ExecReload=")
     ]
     assert [" check " in reloads[0], reloads[1]] == [True, "/bin/kill -HUP $MAINPID"]
+
+
+@pytest.mark.parametrize("unit", [UNIT, USER_UNIT, CONTAINER_UNIT], ids=["system", "user", "container"])
+def test_no_limit_of_starts_forbids_what_max_crashes_needs(unit):
+    """A file that ends the daemon again and again is found by starting it again, however often that takes."""
+    assert "StartLimitIntervalSec=0" in unit.read_text().splitlines()
 
 
 @pytest.mark.parametrize("unit", [UNIT, USER_UNIT], ids=["system", "user"])

@@ -297,11 +297,7 @@ class AttemptEnd:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The files stand at *path* (the audio's, absolute); the row may say done or failed.
-
-    Attributes:
-        is_suspect: The transcript has a warning that speaks against its text.
-    """
+    """Files stand at *path* (the audio's, absolute); a suspect transcript warns of its own text."""
 
     path: bytes
     is_suspect: bool = False

@@ -49,12 +49,16 @@ async def test_a_bug_ends_a_file_after_a_few_attempts_and_its_neighbours_flow(tm
     assert tree(tmp_path / "done") == {"good.wav", "good.json", "good.txt"}
 
 
+async def is_deferred(house):
+    return (await house.stats()).deferred == 1
+
+
 async def test_a_limit_that_is_reached_is_checked_before_a_file_is_sent_again(tmp_path):
     """Attempts that were counted before max_ambiguous was lowered count: the file is not sent once more."""
     script = ScriptedProvider([AmbiguousFailure("no_answer", "silence")])
     async with House(make_config(tmp_path, retry={"first_seconds": 60.0}), {"main": script}) as house:
         await house.drop("call.wav")
-        await house.until(lambda: house.listener.attempts)
+        await house.until(lambda: is_deferred(house))
     async with House(make_config(tmp_path, retry={"max_ambiguous": 1}), {"main": script}) as house:
         await house.store.do(lambda db: db.execute("UPDATE jobs SET due_at = 1.0"))
         await house.until(lambda: house.listener.files)

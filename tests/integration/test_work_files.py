@@ -253,6 +253,24 @@ async def test_three_connection_failures_over_different_files_hold_the_provider(
     assert tree(tmp_path / "inbox") == set()
 
 
+async def test_a_hold_that_a_success_ends_at_once_is_not_begun_again(tmp_path):
+    """A success between the beginning of a hold and its record ends it: the same failure begins no second."""
+    script = ScriptedProvider([TemporaryFailure("connect_failed", "refused")] * 3)
+    async with House(make_config(tmp_path, hold=(0.05, 0.1)), {"main": script}) as house:
+        pause = house.engine.pause
+
+        async def pause_and_release(hold):
+            await pause(hold)
+            await house.engine.resume(hold.scope)
+
+        house.engine.pause = pause_and_release
+        for number in range(3):
+            await house.drop(f"{number}.wav", b"%d" % number)
+        await house.until(lambda: len(house.listener.files) == 3)
+
+    assert len(house.listener.holds) == 1
+
+
 async def test_the_same_doubtful_refusal_of_three_files_holds_the_rule(tmp_path):
     """One 400 is the file's; the same for three different files in a row is the rule's."""
     refusal = AudioRejected("http_400", "what?", status=400, maybe_rule=True)

@@ -144,7 +144,8 @@ class Decoder:
     def encode(self, order: PieceOrder, make_file: Callable[[], BinaryIO]) -> Generator[Piece, None, None]:
         """The pieces of a track, one after another; sets :attr:`warning`.
 
-        The worker waits while a piece is being used: no more than one is made at a time.
+        The worker waits while a piece is being used: no more than one is made at a time. A piece's file is
+        closed when the next one is asked for, so that none stays open where nobody takes the last one.
 
         Raises:
             AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`, and the disk's.
@@ -158,8 +159,10 @@ class Decoder:
                 elif message.kind == "piece":
                     with _checked():
                         piece = _piece(message.body, file)
-                    file = None
                     yield piece
+                    if file is not None:
+                        file.close()
+                    file = None
                 else:
                     self.warning = str(message.body["warning"])[:40] or self.warning
         finally:

@@ -42,11 +42,14 @@ class Failures:
         """The outcome of an attempt that ended with *error*."""
         history = History(job.attempts, job.ambiguous, job.spent_seconds + ended.seconds)
         verdict = decide_after(error, history, runtime.limits, self.jitter())
-        match await self._beside_others(job, runtime, error, verdict):
+        waiting = Retry(0.0, error.code, error.reason, replace(ended, counted=False))
+        if await self._is_shared(job, runtime, error, verdict):
+            return waiting
+        match verdict:
             case HoldUp(kind):
                 name = job.provider if kind is ScopeKind.PROVIDER else job.folder
                 await self.holds.hold(kind, name, error, runtime.config.hold)
-                return Retry(0.0, error.code, error.reason, replace(ended, counted=False))
+                return waiting
             case GiveUp(code):
                 onward = await self.fallback.onward(job, runtime, error, ended)
                 return onward or await self.reject(job, runtime, code, error.reason, ended)
@@ -66,23 +69,24 @@ class Failures:
         document = await self.results.error(job, code, reason, ended)
         return ResultStored(await self.results.store(job, runtime, document, "", ended))
 
-    async def _beside_others(
+    async def _is_shared(
         self, job: Job, runtime: RuntimeConfig, error: ProviderError, verdict: Verdict
-    ) -> Verdict:
-        """The verdict in the light of other files: the same trouble over several of them is not theirs."""
+    ) -> bool:
+        """Whether other files have the same trouble, so that their provider or rule is held, and *job* waits.
+
+        After an ambiguous failure the hold begins too, but the attempt counts: it may have been paid for.
+        """
         hold = runtime.config.hold
         if isinstance(error, TemporaryFailure | AmbiguousFailure):
             if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, TryAgain):
                 pause_seconds = error.retry_after_seconds or verdict.after_seconds
                 self.queue.pause_provider(job.provider, pause_seconds)
-            was_held = await self.holds.out_of_order(job, error, hold)
-            if was_held and isinstance(error, TemporaryFailure):
-                return HoldUp(ScopeKind.PROVIDER)
-        elif isinstance(error, AudioRejected):
+            is_held = await self.holds.out_of_order(job, error, hold)
+            return is_held and isinstance(error, TemporaryFailure)
+        if isinstance(error, AudioRejected):
             await self.holds.answered(job)
-            if error.maybe_rule and await self.holds.refused(job, error, runtime.settings(job), hold):
-                return HoldUp(ScopeKind.FOLDER)
-        return verdict
+            return error.maybe_rule and await self.holds.refused(job, error, runtime.settings(job), hold)
+        return False
 
 
 def _retry(job: Job, error: ProviderError, again: TryAgain, ended: AttemptEnd) -> Retry:

@@ -12,6 +12,7 @@ import unicodedata
 import pytest
 
 from dropscribe.config.model import FolderRule
+from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import TemporaryFailure
 from dropscribe.pipeline import publisher
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
@@ -178,18 +179,22 @@ async def _waiting(whole, number):
 async def test_an_inbox_removed_and_made_again(tmp_path, monkeypatch):
     """Another folder of the name is a new inbox: what waited in the old one ends, what comes is taken."""
     script = held_back()
-    async with Whole(monkeypatch, make_config(tmp_path), script) as whole:
-        (tmp_path / "inbox/old.wav").write_bytes(wav())
+    rules = {name: make_rule(tmp_path, name) for name in ("calls", "other")}
+    providers = {"main": ProviderConfig(name="main", type="openai", concurrency=1)}
+    async with Whole(monkeypatch, make_config(tmp_path, rules=rules, providers=providers), script) as whole:
+        (tmp_path / "other/inbox/first.wav").write_bytes(wav(300))
+        await whole.until(lambda: script["main"].calls)  # the one slot is taken: what comes now waits
+        (tmp_path / "calls/inbox/old.wav").write_bytes(wav())
         await whole.until(lambda: _waiting(whole, 1))
-        os.rename(tmp_path / "inbox", tmp_path / "elsewhere")
+        os.rename(tmp_path / "calls/inbox", tmp_path / "elsewhere")
         await whole.until_away()
-        assert not (tmp_path / "done").exists()
-        (tmp_path / "inbox").mkdir()
-        (tmp_path / "inbox/new.wav").write_bytes(wav(500))
+        assert not (tmp_path / "calls/done").exists()
+        (tmp_path / "calls/inbox").mkdir()
+        (tmp_path / "calls/inbox/new.wav").write_bytes(wav(500))
         script["main"].gate.set()
-        await whole.until((tmp_path / "done/new.wav").exists)
+        await whole.until((tmp_path / "calls/done/new.wav").exists)
         await whole.until(lambda: _waiting(whole, 0))
-    assert tree(tmp_path / "done") == {"new.wav", "new.json", "new.txt"}
+    assert tree(tmp_path / "calls/done") == {"new.wav", "new.json", "new.txt"}
     assert (tmp_path / "elsewhere/old.wav").read_bytes() == wav()
 
 

@@ -26,9 +26,10 @@ FLOORS = {
     "pipeline": 5,
     "service": 5,
     "reports": 6,
-    "web": 7,
-    "app": 8,
-    "cli": 9,
+    "search": 7,
+    "web": 8,
+    "app": 9,
+    "cli": 10,
 }
 """A room imports from itself and from floors below. transcripts and config are below providers, which
 are built from a config and hand over transcripts."""

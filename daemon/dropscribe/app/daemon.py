@@ -18,7 +18,7 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.app.assembly import Pipeline, build_runtime, retry_limits
-from dropscribe.app.housekeeping import notice_releases, prune_queue
+from dropscribe.app.housekeeping import keep_search_index, notice_releases, prune_queue
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
@@ -174,6 +174,7 @@ class Daemon:
                     group.create_task(notice_releases(self.engine, self._asks)),
                     group.create_task(prune_queue(self.engine, lambda: self.config)),
                     group.create_task(delete_remote_jobs(self.engine, self._providers)),
+                    group.create_task(keep_search_index(self.engine, lambda: self.config)),
                 ]
                 keep_running_config(config)
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))

@@ -1,13 +1,19 @@
-"""Recurring work on the queue: deleting what is too old, noticing what a command released."""
+"""Recurring work on the queue: deleting what is too old, noticing what a command released, indexing."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.errors import StoreError
+from dropscribe.files.threads import DaemonThreads
+from dropscribe.search.indexer import Indexer
+from dropscribe.service.live import LIVE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +27,12 @@ PRUNE_LOOK_SECONDS = 3600.0
 RELEASE_LOOK_SECONDS = 2.0
 PRUNE_GAP_SECONDS = 0.05
 """Claims and results come first."""
+INDEX_LOOK_SECONDS = 2.0
+INDEX_SWEEP_SECONDS = 60.0
+INDEX_BUSY_SHARE = 0.05
+"""Of the time that indexing takes while files are in flight: it shares the interpreter with them."""
+CLUSTER_LOOK_SECONDS = 5
+"""How often a cluster's node, which is not told of other nodes' changes, assumes one."""
 
 
 async def prune_queue(engine: RowsEngine, config: Callable[[], Config]) -> None:
@@ -52,3 +64,50 @@ async def notice_releases(engine: RowsEngine, does_ask: Callable[[], bool]) -> N
         if version != seen:
             engine.wake_from_thread(asyncio.get_running_loop())
         seen = version
+
+
+def change_token(config: Config) -> object:
+    """A cheap value that differs after every change of the queue or the inboxes."""
+    if config.queue is not None:
+        return int(time.monotonic()) // CLUSTER_LOOK_SECONDS
+    names = (LIVE_NAME, "queue.db", "queue.db-wal")
+    return [_mark_of(config.state_dir / name) for name in names]
+
+
+def _mark_of(path: os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+async def keep_search_index(engine: RowsEngine, config: Callable[[], Config]) -> None:
+    """Index what is done, batch by batch in a thread of its own, until cancelled; publishing never waits."""
+    threads, indexer = DaemonThreads(1, "search"), Indexer()
+    seen: object = None
+    trouble, sweep_at = "", 0.0
+    while True:
+        token, began = change_token(config()), time.monotonic()
+        has_more = False
+        if token != seen or began >= sweep_at:
+            seen, reason = token, ""
+            try:
+                step = asyncio.get_running_loop().run_in_executor(threads, indexer.step, config())
+                has_more = await step
+            except (StoreError, sqlite3.Error, OSError) as error:
+                reason = str(error)
+            except Exception as error:  # a transcript that breaks the index does not end the daemon
+                reason = repr(error)
+                log.exception("search.bug")
+            if reason and reason != trouble:
+                log.warning("search.not_indexed", reason=reason)
+            trouble = reason
+            if not has_more:
+                sweep_at = began + INDEX_SWEEP_SECONDS
+        took = time.monotonic() - began
+        if not has_more:
+            await asyncio.sleep(INDEX_LOOK_SECONDS)
+        else:
+            seen = None
+            await asyncio.sleep(took / INDEX_BUSY_SHARE if engine.in_flight else took)

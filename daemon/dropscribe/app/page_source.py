@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from dropscribe.app.housekeeping import change_token
 from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.media.spool import Spool
@@ -17,7 +17,6 @@ from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.queue.sql import backlog, result_cache
 from dropscribe.queue.sql.history import read_story
 from dropscribe.reports.queue_reader import look_at_queue, write_queue_once
-from dropscribe.service.live import LIVE_NAME
 from dropscribe.transcripts.document import path_text
 from dropscribe.web.pages import PageSource
 from dropscribe.web.reading import place_of
@@ -34,8 +33,6 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 THREADS = 4
-CLUSTER_LOOK_SECONDS = 5
-"""Refresh interval of the pages of a cluster node, which is not told of other nodes' changes."""
 
 
 def build_page_source(
@@ -50,22 +47,7 @@ def build_page_source(
     """
     threads = DaemonThreads(THREADS, "page")
     actions = PageActions(config, engine, threads)
-    return PageSource(config, status, actions, threads, lambda: _change_token(config()))
-
-
-def _change_token(config: Config) -> object:
-    if config.queue is not None:
-        return int(time.monotonic()) // CLUSTER_LOOK_SECONDS
-    names = (LIVE_NAME, "queue.db", "queue.db-wal")
-    return [_mark_of(config.state_dir / name) for name in names]
-
-
-def _mark_of(path: os.PathLike[str]) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+    return PageSource(config, status, actions, threads, lambda: change_token(config()))
 
 
 def _return_failed(config: Config, job_ids: Sequence[int]) -> tuple[int, int]:

@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "a dry run: what would be taken, what it would cost, and what is left alone and why",
     "status": "what waits, is in flight, is held, was done and failed",
     "list": "the files themselves, newest first, with their place or the reason",
+    "search": "words in the transcripts of finished files, with the time of each hit",
     "why": "the story of one file: its rule, its state, what it waits for, every attempt",
     "retry": "take failed files back into their inbox",
     "release": "let go on what was in an inbox on its rule's first start (backlog: ask)",
@@ -109,6 +110,17 @@ def _list_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _search_arguments(command: argparse.ArgumentParser) -> None:
+    _json_arguments(command)
+    command.add_argument(
+        "words", nargs="+", metavar="WORDS", help="all of them in one transcript; a quoted phrase as it is"
+    )
+    command.add_argument("--folder", metavar="NAME", help="files of this rule only")
+    command.add_argument(
+        "--limit", metavar="N", type=_positive, default=20, help="at most N files; default: 20"
+    )
+
+
 def _age_seconds(text: str) -> float:
     from dropscribe.config.notation.quantities import parse_duration  # noqa: PLC0415  # not paid for by --help
 
@@ -177,6 +189,7 @@ _ARGUMENTS = {
     "plan": _json_arguments,
     "status": _json_arguments,
     "list": _list_arguments,
+    "search": _search_arguments,
     "why": _why_arguments,
     "retry": _retry_arguments,
     "release": _release_arguments,

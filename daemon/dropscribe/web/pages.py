@@ -18,10 +18,11 @@ from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.files.audio import open_beneath
 from dropscribe.reports.transcript_reader import WARNING_WORDS
+from dropscribe.search.finding import search
 from dropscribe.transcripts.document import path_text
 from dropscribe.web import file_views, reading, views
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
-from dropscribe.web.queries import STATES, chosen_from, filter_of
+from dropscribe.web.queries import STATES, chosen_from, filter_of, id_of
 from dropscribe.web.recordings import send_file
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Pages:
         return [
             Route("/", self._overview),
             Route("/events", self._changes.respond),
+            Route("/search", self._search),
             Route("/login", self._login, methods=["GET", "POST"]),
             Route("/logout", self._logout, methods=post),
             Route("/folders/{folder}", self._folder),
@@ -173,6 +175,23 @@ class Pages:
             uploads=bool(config.http and config.http.uploads),
             newest_href=f"{here}?{urlencode(query)}" if wanted.before_id else "",
             older_href=f"{here}?{urlencode({**query, 'before': older})}" if older else "",
+        )
+
+    async def _search(self, request: Request) -> Response:
+        config = self._source.config()
+        if not config.search:
+            return self._message(request, 404, "Search is off", "The config turns it off (search: false).")
+        query, before_id = request.query_params.get("q", "")[:500], id_of(request.query_params.get("before"))
+        found = await self._read(lambda: search(config, query, before_id=before_id or 2**62))
+        here = f"{self._access.root_path}/search?"
+        return self._page(
+            request,
+            "search.html",
+            title=f"{query} – Search" if query else "Search",
+            query=query,
+            hits=[views.hit_of(file) for file in found.files],
+            newest_href=here + urlencode({"q": query}) if before_id else "",
+            older_href=here + urlencode({"q": query, "before": found.older_than}) if found.older_than else "",
         )
 
     async def _file(self, request: Request) -> Response:
@@ -330,7 +349,7 @@ class Pages:
             "folder": "",
             "query": "",
             "said": did.format(n=number if number.isdecimal() else "") if did else "",
-            "has_search": False,
+            "has_search": self._source.config().search,
             "has_session": COOKIE in request.cookies,
             **context,
         }

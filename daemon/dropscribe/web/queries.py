@@ -30,7 +30,6 @@ def chosen_from(query: Mapping[str, str]) -> dict[str, str]:
 
 def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:
     """The jobs that the filters choose; what is malformed is left out."""
-    before = chosen["before"]
     try:
         since = datetime.fromisoformat(chosen["since"]).astimezone().timestamp() if chosen["since"] else None
     except ValueError:
@@ -42,5 +41,10 @@ def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:
         text=chosen["text"],
         provider=chosen["provider"],
         code=chosen["code"],
-        before_id=int(before) if before.isdecimal() and len(before) < 19 else None,  # 64 bits
+        before_id=id_of(chosen["before"]),
     )
+
+
+def id_of(text: str | None) -> int | None:
+    """The id of a job in an address; None for anything that the database could not hold."""
+    return int(text) if text and text.isdecimal() and len(text) < 19 else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
 from dropscribe.reports.wording import (
+    clock_words,
     duration_words,
     moment_words,
     one_line,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dropscribe.queue.sql.file_list import ListedFile
+    from dropscribe.search.finding import FoundFile, Sentence
 
 _TONES = {"done": "good", "failed": "bad", "transcribing": "warn", "publishing": "warn"}
 _WAITING = ("settling", "queued", "at_provider", "deferred", "held", "publishing", "blocked")
@@ -241,6 +243,54 @@ def _budgets(budget: Mapping[str, Any] | None) -> list[BudgetBar]:
         tone = "spent" if share >= 1 else "low" if share >= 0.8 else ""
         bars.append(BudgetBar(words, min(100, round(100 * share)), tone))
     return bars
+
+
+@dataclass(frozen=True, slots=True)
+class HitSentence:
+    """A sentence of a hit.
+
+    Attributes:
+        parts: (text, whether it was searched for), in order.
+        query: Leads the file's page to the second; "" where nothing is timed.
+    """
+
+    parts: list[tuple[str, bool]]
+    clock: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One file that a search has found."""
+
+    id: int
+    name: str
+    folder: str
+    at: Moment
+    sentences: list[HitSentence]
+
+
+def hit_of(found: FoundFile) -> Hit:
+    """What the page shows of a found file."""
+    sentences = [
+        HitSentence(
+            parts=list(_parts(sentence)),
+            clock="" if sentence.start is None else clock_words(sentence.start),
+            query="" if sentence.start is None else f"?t={sentence.start:g}",
+        )
+        for sentence in found.sentences
+    ]
+    job = found.job
+    return Hit(job.id, path_text(job.path), job.folder, Moment.at(job.ended_at), sentences)
+
+
+def _parts(sentence: Sentence) -> Iterator[tuple[str, bool]]:
+    last = 0
+    for begin, end in sentence.spans:
+        yield sentence.text[last:begin], False
+        yield sentence.text[begin:end], True
+        last = end
+    yield sentence.text[last:], False
 
 
 _BAR_STEP, _BAR_WIDTH, _BAR_HEIGHT = 40, 28, 80

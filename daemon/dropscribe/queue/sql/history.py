@@ -11,6 +11,8 @@ from dropscribe.queue.sql.attempt_rows import read_attempts
 from dropscribe.queue.sql.rows import join_path, split_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dropscribe.core.model import Attempt
     from dropscribe.queue.sql.database import Connection
 
@@ -148,3 +150,54 @@ def count_before(db: Connection, story: Story) -> int:
         (story.folder, story.due_at, story.id),
     ).fetchone()
     return int(row[0])
+
+
+@dataclass(frozen=True, slots=True)
+class DoneJob:
+    """A job whose file is done.
+
+    Attributes:
+        path: Relative to the inbox.
+        filed: As :attr:`Story.filed`.
+    """
+
+    id: int
+    folder: str
+    path: bytes
+    filed: bytes
+    ended_at: float
+
+
+def read_done_after(db: Connection, ended_at: float, job_id: int, limit: int) -> list[DoneJob]:
+    """Done jobs that ended after *ended_at*, or then and with a greater id; in that order."""
+    return _read_done(
+        db,
+        "ended_at >= ? AND (ended_at > ? OR id > ?) ORDER BY ended_at, id LIMIT ?",
+        (ended_at, ended_at, job_id, limit),
+    )
+
+
+def read_done_from(db: Connection, after_id: int, limit: int) -> list[DoneJob]:
+    """Done jobs with an id above *after_id*, in the order of their ids."""
+    return _read_done(db, "id > ? ORDER BY id LIMIT ?", (after_id, limit))
+
+
+def read_done(db: Connection, job_ids: Sequence[int]) -> dict[int, DoneJob]:
+    """Those of *job_ids* that are done."""
+    marks = ", ".join("?" * len(job_ids))
+    return {job.id: job for job in _read_done(db, f"id IN ({marks})", job_ids)}
+
+
+def _read_done(db: Connection, which: str, values: Sequence[object]) -> list[DoneJob]:
+    """Done jobs; one whose file's place was given to a later job is left out."""
+    rows = db.execute(
+        "SELECT id, folder, directory, name, filed, ended_at FROM jobs WHERE state = 'done'"
+        " AND filed IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM jobs AS later WHERE later.filed = jobs.filed AND later.id > jobs.id)"
+        f" AND {which}",  # constants of the callers
+        values,
+    )
+    return [
+        DoneJob(number, folder, join_path(directory, name), filed, ended_at)
+        for number, folder, directory, name, filed, ended_at in rows.fetchall()
+    ]

@@ -1,0 +1,94 @@
+"""``dropscribe search``: words in the transcripts of finished files, each hit in its sentence."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.cli import exit_codes
+from dropscribe.cli.messages import say
+from dropscribe.cli.options import named, read_reporting_config
+from dropscribe.cli.privileges import act_as_owner
+from dropscribe.core.errors import StoreError
+from dropscribe.reports.wording import clock_words, moment_words, plural, printable, terminal_width, wrap
+from dropscribe.search.finding import search
+from dropscribe.search.indexer import catch_up
+from dropscribe.transcripts.document import path_text, utc_text
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from dropscribe.config.model import Config
+    from dropscribe.search.finding import Found, FoundFile, Sentence
+
+SEARCH_SCHEMA = "dropscribe.search/1"
+
+_CATCH_UP_SECONDS = 3.0
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print the files that have all words, newest first, as text or as one JSON object."""
+    config = read_reporting_config(options)
+    if options.folder:
+        named(config.folders, "folder", options.folder, config)
+    if not config.search:
+        say("dropscribe: search is off in the config (search: false)")
+        return exit_codes.CONFIG
+    act_as_owner(config.state_dir)
+    _bring_up_to_date(config)
+    # The shell takes the quotes of "two words" away.
+    query = " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in options.words)
+    found = search(config, query, folder=options.folder or "", limit=options.limit)
+    sys.stdout.write(_document(found) if options.json else "".join(_lines(found, options.limit)))
+    return exit_codes.OK
+
+
+def _bring_up_to_date(config: Config) -> None:
+    try:
+        if catch_up(config, _CATCH_UP_SECONDS):
+            return
+        reason = "the index is still being built"
+    except (StoreError, sqlite3.Error) as error:
+        reason = str(error)
+    say(f"dropscribe: {reason}: newer transcripts may be missing")
+
+
+def _document(found: Found) -> str:
+    document = {
+        "schema": SEARCH_SCHEMA,
+        "more": found.older_than is not None,
+        "files": [_file_object(file) for file in found.files],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _file_object(file: FoundFile) -> dict[str, Any]:
+    return {
+        "at": utc_text(file.job.ended_at),
+        "folder": file.job.folder,
+        "file": path_text(file.job.path),
+        "place": path_text(file.job.filed),
+        "sentences": [
+            {"start": sentence.start, "text": sentence.text, "words": _found_words(sentence)}
+            for sentence in file.sentences
+        ],
+    }
+
+
+def _found_words(sentence: Sentence) -> list[str]:
+    return [sentence.text[begin:end] for begin, end in sentence.spans]
+
+
+def _lines(found: Found, limit: int) -> Iterator[str]:
+    if not found.files:
+        yield "nothing found\n"
+    for file in found.files:
+        yield f"{printable(path_text(file.job.filed))}  ({file.job.folder}, {moment_words(file.job.ended_at)})\n"
+        for sentence in file.sentences:
+            clock = "" if sentence.start is None else clock_words(sentence.start)
+            yield wrap(f"{clock:>9}  {printable(sentence.text)}", terminal_width(), " " * 11) + "\n"
+    if found.older_than is not None:
+        yield f"The newest {plural(limit, 'file')}; more with --limit.\n"

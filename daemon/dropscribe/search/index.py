@@ -1,0 +1,255 @@
+"""The index: which words each finished transcript has, and its passages.
+
+Guarantees: it can be thrown away at any time and is built anew from the files in the done folders. On SQLite it
+is a file of its own in the state directory; in a cluster it is tables beside the queue's. Both hold each word of
+a transcript once, without its place: a hit is looked up in the passages.
+Diagnostics: sqlite3.Error and psycopg.Error; a file that is damaged or of another version is deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dropscribe.queue.embedded.state_dir import make_private_file
+from dropscribe.search.passages import unpack
+from dropscribe.search.words import words_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from dropscribe.queue.sql.database import Connection
+    from dropscribe.search.passages import Passage
+
+INDEX_NAME = "search.db"
+MOST_WORD_BYTES = 500_000
+"""Of one transcript's distinct words, some 60,000, that are indexed; PostgreSQL takes 1 MiB at most."""
+
+_VERSION = 1
+_BUSY_SECONDS = 5.0
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_SCHEMA = """
+BEGIN;
+CREATE TABLE search_transcripts (job_id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, passages BLOB NOT NULL);
+CREATE VIRTUAL TABLE search_words USING fts5
+    (words, content='', detail='none', columnsize=0, tokenize='unicode61 remove_diacritics 0');
+CREATE TABLE search_progress
+    (node TEXT PRIMARY KEY, ended_at REAL NOT NULL, swept_id INTEGER NOT NULL, swept_at REAL NOT NULL);
+PRAGMA user_version = 1;
+COMMIT;
+"""
+
+
+@dataclass(slots=True)
+class IndexProgress:
+    """How far a node's indexing has come.
+
+    Attributes:
+        ended_at: Jobs that ended before this time (Unix seconds) are indexed.
+        swept_id: The sweep has looked at all jobs up to this id.
+        swept_at: When the last sweep came to its end.
+    """
+
+    ended_at: float = 0.0
+    swept_id: int = 0
+    swept_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedTranscript:
+    """One row of the index."""
+
+    job_id: int
+    ended_at: float
+    packed: bytes
+
+    def passages(self) -> list[Passage]:
+        """The transcript in passages."""
+        return unpack(self.packed)
+
+
+class TranscriptIndex:
+    """The index on an open connection to SQLite."""
+
+    begin = "BEGIN IMMEDIATE"
+
+    def __init__(self, db: Connection) -> None:
+        self._db = db
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block writes, or nothing of it."""
+        self._db.execute(self.begin)
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def read_progress(self, node: str) -> IndexProgress:
+        """How far *node* has come; "" is this machine's own."""
+        row = self._db.execute(
+            "SELECT ended_at, swept_id, swept_at FROM search_progress WHERE node = ?", (node,)
+        ).fetchone()
+        return IndexProgress(*row) if row else IndexProgress()
+
+    def write_progress(self, node: str, progress: IndexProgress) -> None:
+        """Remember how far *node* has come."""
+        self._db.execute(
+            "INSERT INTO search_progress VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET"
+            " ended_at = excluded.ended_at, swept_id = excluded.swept_id, swept_at = excluded.swept_at",
+            (node, progress.ended_at, progress.swept_id, progress.swept_at),
+        )
+
+    def read_between(self, after_id: int, last_id: int) -> dict[int, float]:
+        """Job → when it ended, of the indexed jobs with an id above *after_id* and up to *last_id*."""
+        rows = self._db.execute(
+            "SELECT job_id, ended_at FROM search_transcripts WHERE job_id > ? AND job_id <= ?",
+            (after_id, last_id),
+        )
+        return dict(rows.fetchall())
+
+    def read_indexed(self, job_ids: Sequence[int]) -> dict[int, float]:
+        """Job → when it ended, of those of *job_ids* that are indexed."""
+        marks = ", ".join("?" * len(job_ids))
+        rows = self._db.execute(
+            f"SELECT job_id, ended_at FROM search_transcripts WHERE job_id IN ({marks})",  # marks alone
+            job_ids,
+        )
+        return dict(rows.fetchall())
+
+    def add(self, job_id: int, ended_at: float, packed: bytes) -> None:
+        """Index a transcript; the job's older one goes."""
+        self.remove([job_id])
+        self._db.execute("INSERT INTO search_transcripts VALUES (?, ?, ?)", (job_id, ended_at, packed))
+        self._db.execute(
+            "INSERT INTO search_words (rowid, words) VALUES (?, ?)",
+            (job_id, " ".join(distinct_words(unpack(packed)))),
+        )
+
+    def remove(self, job_ids: Iterable[int]) -> None:
+        """Take transcripts out of the index; those that are not there are no error."""
+        for job_id in job_ids:
+            row = self._db.execute(
+                "DELETE FROM search_transcripts WHERE job_id = ? RETURNING passages", (job_id,)
+            ).fetchone()
+            if row:  # a table without content is told what it had
+                self._db.execute(
+                    "INSERT INTO search_words (search_words, rowid, words) VALUES ('delete', ?, ?)",
+                    (job_id, " ".join(distinct_words(unpack(row[0])))),
+                )
+
+    def find(self, words: Sequence[str], before_id: int, limit: int) -> list[IndexedTranscript]:
+        """Transcripts that have all *words* (folded), the newest job first, of jobs below *before_id*."""
+        rows = self._db.execute(
+            "SELECT job_id, ended_at, passages FROM search_words JOIN search_transcripts"
+            " ON job_id = search_words.rowid WHERE search_words MATCH ? AND search_words.rowid < ?"
+            " ORDER BY search_words.rowid DESC LIMIT ?",
+            (" AND ".join(f'"{word}"' for word in words), before_id, limit),
+        )
+        return [IndexedTranscript(*row) for row in rows.fetchall()]
+
+
+class ClusterIndex(TranscriptIndex):
+    """The index on a connection to PostgreSQL; its tables are made with the queue's."""
+
+    begin = "BEGIN"
+
+    def add(self, job_id: int, ended_at: float, packed: bytes) -> None:
+        """Index a transcript; the job's older one goes."""
+        self._db.execute(
+            "INSERT INTO search_transcripts VALUES (?, ?, ?, array_to_tsvector(?::text[]))"
+            " ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at,"
+            " passages = excluded.passages, words = excluded.words",
+            (job_id, ended_at, packed, distinct_words(unpack(packed))),
+        )
+
+    def remove(self, job_ids: Iterable[int]) -> None:
+        """Take transcripts out of the index; those that are not there are no error."""
+        self._db.executemany(
+            "DELETE FROM search_transcripts WHERE job_id = ?", [(job_id,) for job_id in job_ids]
+        )
+
+    def find(self, words: Sequence[str], before_id: int, limit: int) -> list[IndexedTranscript]:
+        """Transcripts that have all *words* (folded), the newest job first, of jobs below *before_id*."""
+        rows = self._db.execute(
+            "SELECT job_id, ended_at, passages FROM search_transcripts"
+            " WHERE words @@ ?::tsquery AND job_id < ? ORDER BY job_id DESC LIMIT ?",
+            (" & ".join(f"'{word}'" for word in words), before_id, limit),
+        )
+        return [IndexedTranscript(*row) for row in rows.fetchall()]
+
+
+def distinct_words(passages: Sequence[Passage]) -> list[str]:
+    """The folded words of *passages*, each once."""
+    found = dict.fromkeys(word for passage in passages for word, _, _ in words_in(passage.text))
+    sizes = itertools.accumulate(len(word.encode()) for word in found)
+    return [word for word, size in zip(found, sizes, strict=True) if size <= MOST_WORD_BYTES]
+
+
+@contextlib.contextmanager
+def open_index(state_dir: Path) -> Iterator[TranscriptIndex]:
+    """The index of *state_dir*; an empty one where there is none or where it is damaged.
+
+    Raises:
+        sqlite3.Error: It cannot be read or written, or this Python's SQLite has no FTS5.
+        StoreError: The state directory may not be written.
+    """
+    path = state_dir / INDEX_NAME
+    try:
+        connection = _connect(path)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+            raise
+        delete_index(state_dir)
+        connection = _connect(path)
+    with contextlib.closing(connection):
+        try:
+            yield TranscriptIndex(connection)
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                delete_index(state_dir)
+            raise
+
+
+def delete_index(state_dir: Path) -> None:
+    """Throw the index away."""
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(state_dir / f"{INDEX_NAME}{suffix}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    make_private_file(path)
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in {0, _VERSION}:
+            connection.close()
+            delete_index(path.parent)
+            return _connect(path)
+        # What a power cut loses is read again from the transcripts: nothing here waits for a sync.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA secure_delete = ON")
+        if version == 0:
+            _make_schema(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_schema(connection: sqlite3.Connection) -> None:
+    try:
+        connection.executescript(_SCHEMA)
+    except sqlite3.OperationalError:
+        connection.execute("ROLLBACK")
+        if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+            raise  # not another process that was first

@@ -1,0 +1,118 @@
+"""A transcript in sentences with their times, as the index keeps it. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.core.text.printing import one_line
+from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+MOST_PASSAGE_WORDS = 40
+LATEST_SECONDS = 1e7
+"""Later times are not believed."""
+
+_SENTENCE_END = re.compile(rf"(?<=[{''.join(SENTENCE_ENDS)}])\s+")
+_CUE_TIMES = re.compile(r"(?:(\d+):)?(\d\d):(\d\d)[.,]\d+ -->.*")
+_CUE_SIGNS = re.compile(r"WEBVTT.*|\d+|")
+
+
+@dataclass(slots=True)
+class Passage:
+    """A sentence, or a part of one.
+
+    Attributes:
+        text: One line, in NFC.
+        starts: Seconds: of each word between spaces, or one for the whole, or none.
+    """
+
+    text: str
+    starts: list[float] = field(default_factory=list)
+
+    def start_at(self, letter: int) -> float | None:
+        """When the word that holds that letter of the text begins, in seconds; None where nothing is timed."""
+        number = self.text.count(" ", 0, letter)
+        return self.starts[min(number, len(self.starts) - 1)] if self.starts else None
+
+
+def passages_of(document: Mapping[str, Any]) -> list[Passage]:
+    """The passages of a transcript's document: from words where they are timed, else segments, else text."""
+    words = [word for word in _objects(document.get("words")) if _is_time(word.get("start"))]
+    if words:
+        return list(_of_words(words))
+    segments = _objects(document.get("segments"))
+    if not segments:
+        return passages_of_text(str(document.get("text") or ""))
+    return [
+        Passage(sentence, [float(segment["start"])] if _is_time(segment.get("start")) else [])
+        for segment in segments
+        for sentence in _sentences(str(segment.get("text") or ""))
+    ]
+
+
+def passages_of_text(text: str) -> list[Passage]:
+    """The passages of a plain text or of subtitles, whose times are taken over."""
+    passages: list[Passage] = []
+    starts: list[float] = []
+    for line in text.splitlines():
+        if match := _CUE_TIMES.fullmatch(line.strip()):
+            hours, minutes, seconds = (int(part or 0) for part in match.groups())
+            starts = [3600.0 * hours + 60 * minutes + seconds]
+        elif not _CUE_SIGNS.fullmatch(line.strip()):
+            passages += [Passage(sentence, starts) for sentence in _sentences(line)]
+    return passages
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= LATEST_SECONDS
+
+
+def _sentences(text: str) -> Iterator[str]:
+    for sentence in _SENTENCE_END.split(_plain(text)):
+        parts = sentence.split(" ")
+        for number in range(0, len(parts), MOST_PASSAGE_WORDS):
+            if part := " ".join(parts[number : number + MOST_PASSAGE_WORDS]):
+                yield part
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", one_line(text))
+
+
+def _of_words(words: Sequence[Mapping[str, Any]]) -> Iterator[Passage]:
+    texts: list[str] = []
+    starts: list[float] = []
+    last: Mapping[str, Any] = words[0]
+    for word in words:
+        is_cut = len(starts) >= MOST_PASSAGE_WORDS or word.get("speaker") != last.get("speaker")
+        pause = word["start"] - (last["end"] if _is_time(last.get("end")) else last["start"])
+        if texts and (is_cut or pause >= PAUSE_SECONDS or texts[-1].endswith(SENTENCE_ENDS)):
+            yield Passage(" ".join(texts), starts)
+            texts, starts = [], []
+        for part in _plain(str(word.get("word", ""))).split():
+            texts.append(part)
+            starts.append(round(float(word["start"]), 2))
+        last = word
+    if texts:
+        yield Passage(" ".join(texts), starts)
+
+
+def pack(passages: Sequence[Passage]) -> bytes:
+    """The form in which an index keeps passages."""
+    return zlib.compress(json.dumps([[passage.text, passage.starts] for passage in passages]).encode(), 1)
+
+
+def unpack(packed: bytes) -> list[Passage]:
+    """The inverse of :func:`pack`."""
+    return [Passage(text, starts) for text, starts in json.loads(zlib.decompress(packed))]

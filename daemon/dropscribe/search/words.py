@@ -1,0 +1,62 @@
+"""Words as they are indexed and searched for: without case and accents. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Phrase = tuple[str, ...]
+"""Words that follow each other."""
+
+MOST_QUERY_WORDS = 16
+LONGEST_WORD = 64
+
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Thai, Lao, Burmese, kana and Han letters: their words have no spaces, so each letter is a word."""
+
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+_QUERY_PART = re.compile(r'"([^"]*)"?|([^\s"]+)')
+
+
+@lru_cache(maxsize=8192)
+def fold(word: str) -> str:
+    """*word* without case, accents and anything but letters and digits."""
+    plain = unicodedata.normalize("NFKD", word).casefold()
+    return "".join(letter for letter in plain if letter.isalnum())[:LONGEST_WORD]
+
+
+def words_in(text: str) -> Iterator[tuple[str, int, int]]:
+    """(folded word, its first letter, past its last letter) of *text*, which should be in NFC."""
+    for match in _WORD.finditer(text):
+        if folded := fold(match[0]):
+            yield folded, match.start(), match.end()
+
+
+def parse_query(query: str) -> list[Phrase]:
+    """What *query* asks for: its words, and phrases in double quotes; all other signs mean nothing."""
+    phrases: list[Phrase] = []
+    left = MOST_QUERY_WORDS
+    for match in _QUERY_PART.finditer(unicodedata.normalize("NFC", query)):
+        phrase = tuple(word for word, _, _ in words_in(match[1] or match[2] or ""))[:left]
+        if phrase and phrase not in phrases:
+            phrases.append(phrase)
+            left -= len(phrase)
+    return phrases
+
+
+def find_phrases(text: str, phrases: Sequence[Phrase]) -> dict[Phrase, list[tuple[int, int]]]:
+    """Where *text* has which of *phrases*: (first letter, past the last letter)."""
+    found: dict[Phrase, list[tuple[int, int]]] = {}
+    words = list(words_in(text))
+    folded = [word for word, _, _ in words]
+    for phrase in phrases:
+        for number in range(len(words) - len(phrase) + 1):
+            if tuple(folded[number : number + len(phrase)]) == phrase:
+                span = words[number][1], words[number + len(phrase) - 1][2]
+                found.setdefault(phrase, []).append(span)
+    return found

@@ -1,0 +1,278 @@
+"""Search: words in finished transcripts, on real files, a real queue and a real index."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+
+import pytest
+
+from dropscribe.config.load import load_config
+from dropscribe.search import index as index_module
+from dropscribe.search import indexer
+from dropscribe.search.finding import search
+from dropscribe.search.indexer import Indexer, catch_up
+from dropscribe.search.passages import passages_of, passages_of_text
+from dropscribe.search.words import parse_query
+from support.pages import serving
+from support.scene import Scene, add_job
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """One rule `calls` on one provider."""
+    return Scene(tmp_path)
+
+
+@pytest.fixture
+def config(scene):
+    """Its config."""
+    return load_config(scene.config, environ={})[0]
+
+
+def words(text: str, start: float = 0.0, step: float = 1.0) -> list[dict]:
+    """Words of a transcript, one each *step* seconds."""
+    return [
+        {"word": word, "start": start + step * n, "end": start + step * n + 0.5, "speaker": None}
+        for n, word in enumerate(text.split())
+    ]
+
+
+def finish(scene, store, name: str, text: str, ago: float = 60.0, **document) -> int:
+    """A done file with that transcript; the id of its job."""
+    audio = scene.drop(name, part="done")
+    transcript = {"schema": "dropscribe.transcript/1", "text": text, "words": words(text), **document}
+    audio.with_suffix(".json").write_text(json.dumps(transcript))
+    ended_at = time.time() - ago
+    return add_job(store, scene, name, state="done", ended_at=ended_at, filed=os.fsencode(audio))
+
+
+def names(config, query: str, **options) -> list[str]:
+    """The files that a search finds once the index is up to date."""
+    assert catch_up(config, 30)
+    return [os.fsdecode(file.job.path) for file in search(config, query, **options).files]
+
+
+def test_a_hit_stands_in_its_sentence_with_its_second(scene, config):
+    """All words must be in the transcript, wherever; case and accents make no difference."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "Good morning. The Café opens at nine. Good bye.")
+        finish(scene, store, "b.wav", "Good evening. Nobody is here.")
+        assert names(config, "good") == ["b.wav", "a.wav"]
+        assert names(config, "CAFE morning") == ["a.wav"]
+        assert names(config, "cafe evening") == []
+        (found,) = search(config, "cafe nine").files
+    (sentence,) = found.sentences
+    assert sentence.text == "The Café opens at nine."
+    assert [sentence.text[begin:end] for begin, end in sentence.spans] == ["Café", "nine"]
+    assert sentence.start == 3.0
+
+
+@pytest.mark.parametrize(
+    ("query", "phrases"),
+    [
+        ('"good morning', [("good", "morning")]),
+        ("NEAR(a b) OR * -c: ^d", [("near", "a"), ("b",), ("or",), ("c",), ("d",)]),
+        ("well-known", [("well", "known")]),
+        ("'; DROP TABLE \" \x00 ) (", [("drop",), ("table",)]),
+        ("你好", [("你", "好")]),
+        ("\ud800 *\"\"", []),
+    ],
+)
+def test_signs_of_a_query_mean_nothing(scene, config, query, phrases):
+    """Only words and double quotes count; no query is an error."""
+    assert parse_query(query) == phrases
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "x")
+        assert names(config, query) == []
+
+
+def test_a_long_query_is_cut(scene, config):
+    """A query of thousands of words is answered."""
+    assert sum(map(len, parse_query("word%d " * 5 % (1, 2, 3, 4, 5) * 1000 + '"' + "x y " * 999))) <= 16
+
+
+def test_phrases_and_scripts_without_spaces(scene, config):
+    """Quoted words follow each other; Chinese is found within a sentence."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "bye good day morning. 早上好世界。")
+        finish(scene, store, "b.wav", "a good morning to all")
+        assert names(config, '"good morning"') == ["b.wav"]
+        assert names(config, "世界") == ["a.wav"]
+        assert names(config, "界世") == []
+
+
+def test_pages_are_bounded(scene, config):
+    """A page has so many files; the next one begins where it ended."""
+    with scene.queue() as store:
+        ids = [finish(scene, store, f"{n}.wav", "hello") for n in range(7)]
+        first = names(config, "hello", limit=3)
+        found = search(config, "hello", limit=3)
+        second = names(config, "hello", limit=3, before_id=found.older_than)
+    assert first == ["6.wav", "5.wav", "4.wav"]
+    assert second == ["3.wav", "2.wav", "1.wav"]
+    assert found.older_than == ids[4]
+
+
+def test_what_leaves_done_leaves_the_index(scene, config):
+    """A file that was moved away is not found, and its words are gone from the index file with the hit."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "secretword hello")
+        finish(scene, store, "b.wav", "hello")
+        assert names(config, "hello") == ["b.wav", "a.wav"]
+        (scene.root / "done" / "a.wav").rename(scene.root / "a.wav")
+        assert names(config, "hello") == ["b.wav"]
+        with index_module.open_index(config.state_dir) as index:
+            assert index.find(["secretword"], 2**62, 9) == []
+
+
+def test_the_sweep_takes_out_what_is_gone_and_adds_what_is_back(scene, config, monkeypatch):
+    """It also finds jobs that were pruned; an unmounted share is not taken for an empty one."""
+    monkeypatch.setattr(indexer, "SWEEP_JOBS", 2)
+    monkeypatch.setattr(indexer, "SWEEP_SECONDS", 0.0)
+    with scene.queue() as store:
+        ids = [finish(scene, store, f"{n}.wav", "hello") for n in range(5)]
+        assert len(names(config, "hello")) == 5
+        (scene.root / "done" / "0.wav").rename(scene.root / "0.wav")
+        store.call(lambda db: db.execute("DELETE FROM jobs WHERE id = ?", (ids[1],))).result()
+        assert swept(config) == set(ids[2:])
+        (scene.root / "0.wav").rename(scene.root / "done" / "0.wav")
+        assert swept(config) == {ids[0], *ids[2:]}
+        (scene.root / "done").rename(scene.root / "away")
+        assert swept(config) == {ids[0], *ids[2:]}
+
+
+def swept(config) -> set[int]:
+    """The indexed jobs after one whole sweep."""
+    indexer = Indexer()
+    while indexer.step(config):
+        pass
+    with index_module.open_index(config.state_dir) as index:
+        return set(index.read_between(0, 2**62))
+
+
+@pytest.mark.parametrize("damage", [b"no database" * 400, b""])
+def test_the_index_can_be_thrown_away(scene, config, damage):
+    """Damaged, empty or deleted, it is built anew."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "hello")
+        assert names(config, "hello") == ["a.wav"]
+        for suffix in ("-wal", "-shm"):
+            (config.state_dir / f"search.db{suffix}").unlink(missing_ok=True)
+        (config.state_dir / "search.db").write_bytes(damage)
+        assert names(config, "hello") == ["a.wav"]
+        index_module.delete_index(config.state_dir)
+        assert names(config, "hello") == ["a.wav"]
+        db = sqlite3.connect(config.state_dir / "search.db")
+        db.execute("PRAGMA user_version = 99")
+        db.close()
+        assert names(config, "hello") == ["a.wav"]
+    assert (config.state_dir / "search.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_queue_that_was_made_anew_gives_no_wrong_hits(scene, config):
+    """Ids start again with a new queue: the old rows of the index are no one's."""
+    with scene.queue() as store:
+        finish(scene, store, "old.wav", "ancient words")
+        assert names(config, "ancient") == ["old.wav"]
+    for path in config.state_dir.glob("queue.db*"):
+        path.unlink()
+    with scene.queue() as store:
+        finish(scene, store, "new.wav", "fresh words", ago=1)
+        assert names(config, "ancient") == []
+        assert names(config, "fresh") == ["new.wav"]
+
+
+def test_the_later_of_two_files_at_one_place_counts(scene, config):
+    """A transcript is found under the job whose page shows it."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "first recording")
+        assert names(config, "first") == ["a.wav"]
+        later = finish(scene, store, "a.wav", "second recording", ago=30)
+        assert names(config, "first") == []
+        assert [file.job.id for file in search(config, "recording").files] == [later]
+
+
+def test_jobs_that_end_late_are_not_missed(scene, config):
+    """A job whose transaction ends after a later one's, and one from before a clock was set back."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "hello", ago=1)
+        assert names(config, "hello") == ["a.wav"]
+        finish(scene, store, "b.wav", "hello", ago=3)
+        assert names(config, "hello") == ["b.wav", "a.wav"]
+
+
+def test_search_false_deletes_the_index(scene):
+    """Nothing of any transcript is left in the state directory; the command says why it finds nothing."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "hello")
+        assert names(load_config(scene.config, environ={})[0], "hello") == ["a.wav"]
+        scene.config.write_text(scene.config.read_text() + "search: false\n")
+        config = load_config(scene.config, environ={})[0]
+        assert Indexer().step(config) is False
+        assert search(config, "hello").files == []
+        assert scene.run("search", "hello") == 78
+    assert list(config.state_dir.glob("search.db*")) == []
+
+
+def test_other_forms_than_json_are_read(scene, config):
+    """Segments, plain text and subtitles have their times where they have any."""
+    segments = [{"text": "One. Two!", "start": 4.0}, {"text": "Three", "start": "x"}]
+    assert [(p.text, p.start_at(0)) for p in passages_of({"segments": segments})] == [
+        ("One.", 4.0),
+        ("Two!", 4.0),
+        ("Three", None),
+    ]
+    vtt = "WEBVTT\n\n1\n00:01:02.500 --> 00:01:04.000\nHello there\n"
+    assert [(p.text, p.start_at(0)) for p in passages_of_text(vtt)] == [("Hello there", 62.0)]
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "x")
+        (scene.root / "done" / "a.json").unlink()
+        (scene.root / "done" / "a.txt").write_text("only a text\n")
+        assert names(config, "only") == ["a.wav"]
+
+
+def test_the_command_prints_text_and_json(scene, capsys):
+    """Each file with its place, each sentence with its time; the shell's quotes make a phrase."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "good day to you. good morning")
+        assert scene.run("search", "good morning") == 0
+        text = capsys.readouterr().out
+        assert scene.run("search", "--json", "--limit", "1", "--folder", "calls", "good") == 0
+        document = json.loads(capsys.readouterr().out)
+        assert scene.run("search", "nowhere") == 0
+        assert capsys.readouterr().out == "nothing found\n"
+    assert str(scene.root / "done" / "a.wav") in text
+    assert "0:04  good morning" in text
+    assert "good day" not in text
+    (file,) = document["files"]
+    assert (document["schema"], file["file"], file["folder"]) == ("dropscribe.search/1", "a.wav", "calls")
+    assert file["sentences"][0] == {"start": 0.0, "text": "good day to you.", "words": ["good"]}
+
+
+async def test_the_page_shows_hits_and_only_text(scene, config):
+    """Hits are marked and lead to their second; names, words and queries are never markup."""
+    with scene.queue() as store:
+        job_id = finish(scene, store, "a.wav", f"well {EVIL} spoken word here")
+        assert catch_up(config, 30)
+        async with serving(scene) as site, site.client() as client:
+            found = (await client.get("/search", params={"q": "word"})).text
+            evil = (await client.get("/search", params={"q": EVIL, "before": "9" * 30})).text
+            empty = (await client.get("/search")).text
+    assert f'href="/files/{job_id}?t=3"' in found
+    assert "<mark>word</mark>" in found
+    assert "No transcript has all" not in evil
+    assert "Type words" in empty
+    assert "<script>alert" not in found + evil
+
+
+async def test_the_page_without_search(scene):
+    """`search: false` takes the field away."""
+    scene.config.write_text(scene.config.read_text() + "search: false\n")
+    async with serving(scene) as site, site.client() as client:
+        assert (await client.get("/search?q=x")).status_code == 404
+        assert 'role="search"' not in (await client.get("/")).text

@@ -33,6 +33,7 @@ async def test_the_transcript_is_of_the_audio_that_was_sent(bench):
     digest = hashlib.sha256(audio.head).hexdigest()
     assert transcript.text == heard_text(audio.size_bytes, digest)
     assert audio.sha256 == digest
+    assert audio.progress.sent_bytes == audio.size_bytes
     (request,) = bench.emulator.requests
     assert request.complete
     assert request.audio_sha256 == digest

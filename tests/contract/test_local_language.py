@@ -39,14 +39,26 @@ def recognise(tmp_path):
     from dropscribe.native.recognition import Recognition
     from dropscribe.providers.local_params import parse_params
 
+    heard: list[float] = []
+
     def run(model, blocks, **params):
         path = write_wav(tmp_path / "quiet.wav", silence(100 * blocks))
         request = parse_params(params)
         with path.open("rb") as file:
-            recognition = Recognition(model, "base", request.language, request.options, lambda _: None)
+            recognition = Recognition(
+                model, "base", request.language, request.options, lambda _: None, heard.append
+            )
             return parse_transcript(recognition.run(file.fileno(), None))
 
+    run.heard = heard
     return run
+
+
+def test_the_engine_tells_how_far_it_has_heard(recognise):
+    """In seconds of the recording, each time that it has recognised some more."""
+    recognise(ScriptedModel(("en", 0.9, 60.0), ("en", 0.9, 60.0)), 2)
+    assert len(recognise.heard) == 2
+    assert 0 < recognise.heard[0] < recognise.heard[1]
 
 
 def test_silence_settles_nothing(recognise):

@@ -7,6 +7,7 @@ from support import house
 ON_BOTH_ENGINES = {
     "test_backlog",
     "test_budgets",
+    "test_done_jobs",
     "test_fallback",
     "test_holds",
     "test_places",

@@ -10,9 +10,11 @@ import time
 import pytest
 
 from dropscribe.core.model import AttemptEnd
+from dropscribe.files.audio import Progress
 from dropscribe.web import guard
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import safe_name
+from dropscribe.web.views import progress_of
 from support.pages import serving
 from support.scene import Scene, add_attempt, add_hold, add_job, wav_bytes
 
@@ -388,3 +390,17 @@ async def test_a_page_works_below_a_root_path(scene):
         links = re.findall(r'(?:href|src|action)="(/[^"]*)"', text)
         assert links
         assert all(link.startswith("/scribe/") for link in links)
+
+
+@pytest.mark.parametrize(
+    ("progress", "words", "percent"),
+    [
+        (Progress(100), "", None),
+        (Progress(100, sent_bytes=100), "sent, waiting for the answer", 100),
+        (Progress(100, heard_seconds=75), "heard up to 1:15", None),
+        (Progress(100, sent_bytes=7, piece=2, pieces=4), "piece 2 of 4", 50),
+    ],
+)
+def test_progress_in_words(progress, words, percent):
+    """Bytes, pieces, or how far the engine has heard."""
+    assert progress_of(progress) == (words, percent)

@@ -191,7 +191,9 @@ class Daemon:
     def _page_source(self) -> PageSource:
         from dropscribe.app.page_source import build_page_source  # noqa: PLC0415  # with Jinja2: 4 MiB
 
-        return build_page_source(lambda: self.config, self.status, self.engine)
+        return build_page_source(
+            lambda: self.config, self.status, self.engine, self.pipeline.handler.attempts.sending
+        )
 
     async def _wind_up(self, feeding: asyncio.Task[None], side: list[asyncio.Task[Any]]) -> RunResult:
         grace_seconds = self.config.shutdown_grace_seconds

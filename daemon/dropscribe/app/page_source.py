@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -22,10 +23,11 @@ from dropscribe.web.pages import PageSource
 from dropscribe.web.reading import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
     from dropscribe.config.model import Config
+    from dropscribe.files.audio import AudioFile, Progress
     from dropscribe.queue.rows_engine import RowsEngine
 
 T = TypeVar("T")
@@ -36,7 +38,10 @@ THREADS = 4
 
 
 def build_page_source(
-    config: Callable[[], Config], status: Callable[[], Awaitable[dict[str, Any]]], engine: RowsEngine
+    config: Callable[[], Config],
+    status: Callable[[], Awaitable[dict[str, Any]]],
+    engine: RowsEngine,
+    sending: Mapping[int, AudioFile],
 ) -> PageSource:
     """The pages' source for a running daemon.
 
@@ -44,10 +49,19 @@ def build_page_source(
         config: The config that the daemon runs on now.
         status: The object of ``status --json``.
         engine: The queue.
+        sending: Recordings with an attempt under way, by their jobs' ids.
     """
+
+    def progress(job_id: int) -> Progress | None:
+        audio = sending.get(job_id)
+        return audio.progress if audio else None
+
+    def token() -> object:
+        return change_token(config()), [(name, *astuple(each.progress)) for name, each in sending.items()]
+
     threads = DaemonThreads(THREADS, "page")
     actions = PageActions(config, engine, threads)
-    return PageSource(config, status, actions, threads, lambda: change_token(config()))
+    return PageSource(config, status, actions, threads, token, progress)
 
 
 def _return_failed(config: Config, job_ids: Sequence[int]) -> tuple[int, int]:

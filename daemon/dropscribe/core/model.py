@@ -301,6 +301,7 @@ class Published:
 
     path: bytes
     is_suspect: bool = False
+    audio_seconds: float = 0.0  # 0 where it is not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import pwd
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing, AudioUnsafe
@@ -112,6 +113,25 @@ def describe_forbidden(root: bytes, path: bytes) -> str:
     )
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far the attempt at a recording is; written by its provider, read by the page.
+
+    Attributes:
+        total_bytes: Size of the recording.
+        sent_bytes: How much of it is sent.
+        heard_seconds: The engine on this machine has recognised the recording up to here.
+        piece: Number of the piece that is being sent, from 1; 0 where it is sent as it is.
+        pieces: Of a recording that is sent in pieces, their number.
+    """
+
+    total_bytes: int
+    sent_bytes: int = 0
+    heard_seconds: float | None = None
+    piece: int = 0
+    pieces: int = 0
+
+
 class AudioFile:
     """One settled file, open for one attempt.
 
@@ -119,6 +139,7 @@ class AudioFile:
         name: The file's own name, bytes.
         snapshot: From ``fstat`` right after the open.
         size_bytes: Its size then; the Content-Length of the upload.
+        progress: Of the attempt.
     """
 
     def __init__(self, descriptor: int, name: bytes, executor: Executor | None = None) -> None:
@@ -129,6 +150,7 @@ class AudioFile:
         self.name = name
         self.snapshot = snapshot_of(self._status)
         self.size_bytes = self.snapshot.size_bytes
+        self.progress = Progress(self.size_bytes)
         # A recording of one block costs no second hop to a thread.
         self._first = os.pread(descriptor, min(BLOCK_BYTES, self.size_bytes), 0)
 

@@ -85,6 +85,7 @@ class PieceByPiece:
         told = {"provider": self.config.name, "name": os.fsdecode(self.decoding.audio.name)}
         count = sum(len(cuts[source.track]) + 1 for source in self.fit.sources)
         log.info("recording.prepared", **told, codec=self.fit.format.codec, pieces=count)
+        self.decoding.audio.progress.pieces = count
         for source in self.fit.sources:
             await self._send_source(source, cuts[source.track], sha256, params)
         if self._refusal is not None and all(part.answer is None for part in self._parts):
@@ -137,6 +138,7 @@ class PieceByPiece:
             with self._opened(piece) as audio:
                 if is_too_large(self.config, audio.size_bytes):
                     raise too_large(self.config, audio.size_bytes)
+                self.decoding.audio.progress.piece = len(self._parts) + 1
                 await self._keep_pace()
                 answer = await self.provider.transcribe(audio, params)
         except AudioRejected as refusal:

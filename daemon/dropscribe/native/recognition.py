@@ -91,6 +91,7 @@ class Recognition:
         language: str | None,
         options: Mapping[str, Any],
         progress: Callable[[str], None],
+        heard: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Check that *model* can do what is asked for.
 
@@ -98,6 +99,7 @@ class Recognition:
             language: None detects it.
             options: Keyword arguments of ``WhisperModel.transcribe``.
             progress: Called with "decoding" or "recognising" as work goes on.
+            heard: Called with the seconds of the recording that are recognised.
 
         Raises:
             RuleRejected: Code "language_not_supported".
@@ -108,6 +110,7 @@ class Recognition:
         self._model_name = model_name
         self._options = options
         self._progress = progress
+        self._report_heard = heard
         self._assumed_english = only_english and language is None
         self._language = SpokenLanguage(
             "en" if only_english else language, changes=bool(options.get("multilingual"))
@@ -179,6 +182,7 @@ class Recognition:
 
     def _keep(self, segment: Any, offset_seconds: float) -> None:
         start, end = _span(segment, offset_seconds)
+        self._report_heard(end)
         confidence = round(min(1.0, math.exp(segment.avg_logprob)), 4)
         self._text.append(segment.text)
         told = {"text": segment.text.strip(), "start": start, "end": end, "confidence": confidence}

@@ -116,7 +116,9 @@ class Server:
         from dropscribe.native.recognition import Recognition  # noqa: PLC0415
 
         model = self._model(body["model"])
-        recognition = Recognition(model, body["name"], body["language"], body["options"], self._progress)
+        recognition = Recognition(
+            model, body["name"], body["language"], body["options"], self._progress, self._heard
+        )
         self._decoding()
         return recognition.run(descriptor, _form(body))
 
@@ -135,6 +137,9 @@ class Server:
         if phase == "recognising":
             sandbox.limit_cpu(WINDOW_CPU_SECONDS)
         self.send("phase", {"phase": phase})
+
+    def _heard(self, seconds: float) -> None:
+        self.send("heard", {"heard_seconds": seconds})
 
     def _decoding(self) -> None:
         self._progress("decoding")

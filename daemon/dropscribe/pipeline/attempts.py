@@ -76,6 +76,8 @@ class Attempts:
     fallback: Fallback
     budgets: Budgets
     failures: Failures
+    sending: dict[int, AudioFile] = field(default_factory=dict)
+    """Recordings by their jobs' ids, while an attempt at them is made: for their progress."""
     _looks: Counter[int] = field(default_factory=Counter)
 
     async def make(self, job: Job, runtime: RuntimeConfig) -> Outcome:
@@ -92,9 +94,11 @@ class Attempts:
         except OSError as error:
             return self._disk_trouble(job, error)
         self._looks.pop(job.id, None)
+        self.sending[job.id] = audio
         try:
             return await self._with_audio(job, runtime, audio)
         finally:
+            self.sending.pop(job.id, None)
             # Closing a file of a mount that hangs blocks, as any other call into it.
             self.disks.of(job.folder).submit(audio.close)
 

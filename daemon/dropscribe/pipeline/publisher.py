@@ -218,7 +218,9 @@ class Publisher:
                 recorded_at=document.get("recorded_at"),
             )
         )
-        return Published(filed, is_suspect=not failed and bool(doubts_of(document)))
+        if failed:
+            return Published(filed)
+        return Published(filed, bool(doubts_of(document)), document["duration"] or 0.0)
 
 
 def _result(job: Job) -> StoredResult:

@@ -227,6 +227,8 @@ class _Attempt:
         ):
             if message.kind == "loaded":
                 log.info("model.loaded", model=model, seconds=round(time.monotonic() - began, 2))
+            elif isinstance(seconds := message.body.get("heard_seconds"), int | float):
+                audio.progress.heard_seconds = seconds
             body = message.body
         try:
             return parse_transcript(body)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import StoreError
 from dropscribe.queue.sql.history import read_done
 from dropscribe.reports.queue_reader import look_at_queue
-from dropscribe.search.index import INDEX_NAME, ClusterIndex, open_index
+from dropscribe.search.index import INDEX_NAME, NEWEST
+from dropscribe.search.indexer import index_of
+from dropscribe.search.passages import unpack
 from dropscribe.search.transcripts import DoneFolders
 from dropscribe.search.words import find_phrases, parse_query
 
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dropscribe.config.model import Config
+    from dropscribe.queue.sql.database import Connection
     from dropscribe.queue.sql.history import DoneJob
-    from dropscribe.reports.queue_reader import QueueLook
-    from dropscribe.search.index import IndexedTranscript, TranscriptIndex
+    from dropscribe.search.index import TranscriptIndex
     from dropscribe.search.passages import Passage
     from dropscribe.search.words import Phrase
 
@@ -35,7 +37,7 @@ class Sentence:
     """A sentence that has some of the words.
 
     Attributes:
-        start: Seconds from the begin of the audio to the first of them; None where nothing is timed.
+        start: Seconds from the start of the audio to the first of them; None where nothing is timed.
         spans: Where the words are: (first letter, past the last letter), in order and apart.
     """
 
@@ -65,7 +67,7 @@ class Found:
 
 
 def search(
-    config: Config, query: str, *, folder: str = "", before_id: int = 2**62, limit: int = PAGE_FILES
+    config: Config, query: str, *, folder: str = "", before_id: int = NEWEST, limit: int = PAGE_FILES
 ) -> Found:
     """Files in done whose transcripts have all words and phrases of *query*.
 
@@ -76,63 +78,61 @@ def search(
     if not phrases or not config.search:
         return Found([])
     try:
-        with look_at_queue(config) as look, _index_of(config, look) as index:
+        with look_at_queue(config) as look:
             if look.db is None:
                 return Found([])
-            page = _Page(config, look, phrases, folder)
-            found = page.fill(index, before_id, limit)
-            with contextlib.suppress(sqlite3.Error), index.transaction():
-                index.remove(page.gone)
-            return found
+            with index_of(config, look.db) as index:
+                return _Search(config, look.db, index, phrases, folder).page(before_id, limit)
     except sqlite3.Error as error:
         raise StoreError(str(config.state_dir / INDEX_NAME), str(error)) from error
 
 
-@contextlib.contextmanager
-def _index_of(config: Config, look: QueueLook) -> Iterator[TranscriptIndex]:
-    if config.queue is None or look.db is None:
-        with open_index(config.state_dir) as index:
-            yield index
-    else:
-        yield ClusterIndex(look.db)
+class _Search:
+    """One search; transcripts that turn out to be gone leave the index."""
 
-
-class _Page:
-    """Fills one page, and notices transcripts that are gone from their done folder."""
-
-    def __init__(self, config: Config, look: QueueLook, phrases: Sequence[Phrase], folder: str) -> None:
-        self._look = look
-        self._phrases = phrases
-        self._folder = folder
+    def __init__(
+        self, config: Config, db: Connection, index: TranscriptIndex, phrases: Sequence[Phrase], folder: str
+    ) -> None:
+        self._db, self._index, self._phrases, self._folder = db, index, phrases, folder
         self._folders = DoneFolders(config)
-        self.gone: list[int] = []
+        self._gone: list[int] = []
 
-    def fill(self, index: TranscriptIndex, before_id: int, limit: int) -> Found:
-        words = list(dict.fromkeys(word for phrase in self._phrases for word in phrase))
+    def page(self, before_id: int, limit: int) -> Found:
         files: list[FoundFile] = []
-        for _ in range(MOST_LOOKED_AT // PAGE_FILES):
-            candidates = index.find(words, before_id, PAGE_FILES)
-            jobs = read_done(self._look.db, [each.job_id for each in candidates]) if candidates else {}  # type: ignore[arg-type]  # not None here
-            for candidate in candidates:
-                before_id = candidate.job_id
-                files += self._found(candidate, jobs.get(candidate.job_id))
-                if len(files) == limit:
-                    return Found(files, before_id)
-            if len(candidates) < PAGE_FILES:
-                return Found(files)
-        return Found(files, before_id)
+        older_than: int | None = None
+        for number, (job_id, file) in enumerate(self._candidates(before_id), 1):
+            if file is not None:
+                files.append(file)
+            if len(files) == limit or number == MOST_LOOKED_AT:
+                older_than = job_id
+                break
+        if self._gone:
+            with contextlib.suppress(sqlite3.Error), self._index.transaction():
+                self._index.remove(self._gone)
+        return Found(files, older_than)
 
-    def _found(self, candidate: IndexedTranscript, job: DoneJob | None) -> Iterator[FoundFile]:
-        if job is None or job.ended_at != candidate.ended_at:
-            self.gone.append(candidate.job_id)
-        elif self._folder in {"", job.folder} and (found := sentences(candidate.passages(), self._phrases)):
-            if self._folders.has(job) is False:
-                self.gone.append(job.id)
-            else:
-                yield FoundFile(job, found)
+    def _candidates(self, before_id: int) -> Iterator[tuple[int, FoundFile | None]]:
+        words = list(dict.fromkeys(word for phrase in self._phrases for word in phrase))
+        while rows := self._index.find(words, before_id, PAGE_FILES):
+            jobs = read_done(self._db, [row[0] for row in rows])
+            for job_id, ended_at, packed in rows:
+                job = jobs.get(job_id)
+                if job is None or job.ended_at != ended_at:
+                    self._gone.append(job_id)
+                    yield job_id, None
+                else:
+                    yield job_id, self._found(job, packed)
+            before_id = rows[-1][0]
+
+    def _found(self, job: DoneJob, packed: bytes) -> FoundFile | None:
+        found = find_sentences(unpack(packed), self._phrases) if self._folder in {"", job.folder} else []
+        if found and self._folders.has(job) is False:
+            self._gone.append(job.id)
+            return None
+        return FoundFile(job, found) if found else None
 
 
-def sentences(passages: Sequence[Passage], phrases: Sequence[Phrase]) -> list[Sentence]:
+def find_sentences(passages: Sequence[Passage], phrases: Sequence[Phrase]) -> list[Sentence]:
     """The passages that have the most of *phrases*, in order; none where one of these is in no passage."""
     missing = set(phrases)
     hits: list[tuple[int, int, Sentence]] = []

@@ -1,9 +1,9 @@
 """The index: which words each finished transcript has, and its passages.
 
-Guarantees: it can be thrown away at any time and is built anew from the files in the done folders. On SQLite it
-is a file of its own in the state directory; in a cluster it is tables beside the queue's. Both hold each word of
-a transcript once, without its place: a hit is looked up in the passages.
-Diagnostics: sqlite3.Error and psycopg.Error; a file that is damaged or of another version is deleted.
+Guarantees: it can be thrown away at any time and is built anew from the files in the done folders. On SQLite
+it is a file of its own in the state directory, in a cluster it is tables beside the queue's. It holds each
+word of a transcript once, without its place: a hit is looked up in the passages.
+Diagnostics: sqlite3.Error and psycopg.Error. A file that is damaged or of another version is deleted.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import contextlib
 import itertools
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.embedded.state_dir import make_private_file
-from dropscribe.search.passages import unpack
+from dropscribe.search.passages import pack, unpack
 from dropscribe.search.words import words_in
 
 if TYPE_CHECKING:
@@ -27,20 +27,23 @@ if TYPE_CHECKING:
     from dropscribe.search.passages import Passage
 
 INDEX_NAME = "search.db"
+NEWEST = 2**62
+"""More than any job's id."""
+
 MOST_WORD_BYTES = 500_000
 """Of one transcript's distinct words, some 60,000, that are indexed; PostgreSQL takes 1 MiB at most."""
 
 _VERSION = 1
 _BUSY_SECONDS = 5.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_SCHEMA = """
-BEGIN;
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE search_transcripts (job_id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, passages BLOB NOT NULL);
 CREATE VIRTUAL TABLE search_words USING fts5
     (words, content='', detail='none', columnsize=0, tokenize='unicode61 remove_diacritics 0');
 CREATE TABLE search_progress
     (node TEXT PRIMARY KEY, ended_at REAL NOT NULL, swept_id INTEGER NOT NULL, swept_at REAL NOT NULL);
-PRAGMA user_version = 1;
+PRAGMA user_version = {_VERSION};
 COMMIT;
 """
 
@@ -58,19 +61,6 @@ class IndexProgress:
     ended_at: float = 0.0
     swept_id: int = 0
     swept_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedTranscript:
-    """One row of the index."""
-
-    job_id: int
-    ended_at: float
-    packed: bytes
-
-    def passages(self) -> list[Passage]:
-        """The transcript in passages."""
-        return unpack(self.packed)
 
 
 class TranscriptIndex:
@@ -93,7 +83,7 @@ class TranscriptIndex:
         self._db.execute("COMMIT")
 
     def read_progress(self, node: str) -> IndexProgress:
-        """How far *node* has come; "" is this machine's own."""
+        """How far *node* of a cluster has come; "" is a queue of this machine alone."""
         row = self._db.execute(
             "SELECT ended_at, swept_id, swept_at FROM search_progress WHERE node = ?", (node,)
         ).fetchone()
@@ -104,34 +94,31 @@ class TranscriptIndex:
         self._db.execute(
             "INSERT INTO search_progress VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET"
             " ended_at = excluded.ended_at, swept_id = excluded.swept_id, swept_at = excluded.swept_at",
-            (node, progress.ended_at, progress.swept_id, progress.swept_at),
+            (node, *astuple(progress)),
         )
 
-    def read_between(self, after_id: int, last_id: int) -> dict[int, float]:
-        """Job → when it ended, of the indexed jobs with an id above *after_id* and up to *last_id*."""
+    def has(self, job_id: int, ended_at: float) -> bool:
+        """Whether the job that ended then is indexed: a queue that is made anew gives its id to another."""
+        row = self._db.execute(
+            "SELECT 1 FROM search_transcripts WHERE job_id = ? AND ended_at = ?", (job_id, ended_at)
+        ).fetchone()
+        return row is not None
+
+    def read_ids(self, after_id: int, last_id: int) -> set[int]:
+        """Indexed jobs with an id above *after_id* and up to *last_id*."""
         rows = self._db.execute(
-            "SELECT job_id, ended_at FROM search_transcripts WHERE job_id > ? AND job_id <= ?",
-            (after_id, last_id),
+            "SELECT job_id FROM search_transcripts WHERE job_id > ? AND job_id <= ?", (after_id, last_id)
         )
-        return dict(rows.fetchall())
+        return {row[0] for row in rows.fetchall()}
 
-    def read_indexed(self, job_ids: Sequence[int]) -> dict[int, float]:
-        """Job → when it ended, of those of *job_ids* that are indexed."""
-        marks = ", ".join("?" * len(job_ids))
-        rows = self._db.execute(
-            f"SELECT job_id, ended_at FROM search_transcripts WHERE job_id IN ({marks})",  # marks alone
-            job_ids,
-        )
-        return dict(rows.fetchall())
-
-    def add(self, job_id: int, ended_at: float, packed: bytes) -> None:
+    def add(self, job_id: int, ended_at: float, passages: Sequence[Passage]) -> None:
         """Index a transcript; the job's older one goes."""
         self.remove([job_id])
-        self._db.execute("INSERT INTO search_transcripts VALUES (?, ?, ?)", (job_id, ended_at, packed))
         self._db.execute(
-            "INSERT INTO search_words (rowid, words) VALUES (?, ?)",
-            (job_id, " ".join(distinct_words(unpack(packed)))),
+            "INSERT INTO search_transcripts VALUES (?, ?, ?)", (job_id, ended_at, pack(passages))
         )
+        words = " ".join(_distinct_words(passages))
+        self._db.execute("INSERT INTO search_words (rowid, words) VALUES (?, ?)", (job_id, words))
 
     def remove(self, job_ids: Iterable[int]) -> None:
         """Take transcripts out of the index; those that are not there are no error."""
@@ -140,20 +127,21 @@ class TranscriptIndex:
                 "DELETE FROM search_transcripts WHERE job_id = ? RETURNING passages", (job_id,)
             ).fetchone()
             if row:  # a table without content is told what it had
+                words = " ".join(_distinct_words(unpack(row[0])))
                 self._db.execute(
                     "INSERT INTO search_words (search_words, rowid, words) VALUES ('delete', ?, ?)",
-                    (job_id, " ".join(distinct_words(unpack(row[0])))),
+                    (job_id, words),
                 )
 
-    def find(self, words: Sequence[str], before_id: int, limit: int) -> list[IndexedTranscript]:
-        """Transcripts that have all *words* (folded), the newest job first, of jobs below *before_id*."""
+    def find(self, words: Sequence[str], before_id: int, limit: int) -> list[tuple[int, float, bytes]]:
+        """(job, when it ended, packed passages) with all folded *words*, newest first, below *before_id*."""
         rows = self._db.execute(
             "SELECT job_id, ended_at, passages FROM search_words JOIN search_transcripts"
             " ON job_id = search_words.rowid WHERE search_words MATCH ? AND search_words.rowid < ?"
             " ORDER BY search_words.rowid DESC LIMIT ?",
             (" AND ".join(f'"{word}"' for word in words), before_id, limit),
         )
-        return [IndexedTranscript(*row) for row in rows.fetchall()]
+        return rows.fetchall()
 
 
 class ClusterIndex(TranscriptIndex):
@@ -161,33 +149,31 @@ class ClusterIndex(TranscriptIndex):
 
     begin = "BEGIN"
 
-    def add(self, job_id: int, ended_at: float, packed: bytes) -> None:
-        """Index a transcript; the job's older one goes."""
+    def add(self, job_id: int, ended_at: float, passages: Sequence[Passage]) -> None:
+        """See :meth:`TranscriptIndex.add`."""
         self._db.execute(
             "INSERT INTO search_transcripts VALUES (?, ?, ?, array_to_tsvector(?::text[]))"
             " ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at,"
             " passages = excluded.passages, words = excluded.words",
-            (job_id, ended_at, packed, distinct_words(unpack(packed))),
+            (job_id, ended_at, pack(passages), _distinct_words(passages)),
         )
 
     def remove(self, job_ids: Iterable[int]) -> None:
-        """Take transcripts out of the index; those that are not there are no error."""
-        self._db.executemany(
-            "DELETE FROM search_transcripts WHERE job_id = ?", [(job_id,) for job_id in job_ids]
-        )
+        """See :meth:`TranscriptIndex.remove`."""
+        for job_id in job_ids:
+            self._db.execute("DELETE FROM search_transcripts WHERE job_id = ?", (job_id,))
 
-    def find(self, words: Sequence[str], before_id: int, limit: int) -> list[IndexedTranscript]:
-        """Transcripts that have all *words* (folded), the newest job first, of jobs below *before_id*."""
+    def find(self, words: Sequence[str], before_id: int, limit: int) -> list[tuple[int, float, bytes]]:
+        """See :meth:`TranscriptIndex.find`."""
         rows = self._db.execute(
             "SELECT job_id, ended_at, passages FROM search_transcripts"
             " WHERE words @@ ?::tsquery AND job_id < ? ORDER BY job_id DESC LIMIT ?",
             (" & ".join(f"'{word}'" for word in words), before_id, limit),
         )
-        return [IndexedTranscript(*row) for row in rows.fetchall()]
+        return rows.fetchall()
 
 
-def distinct_words(passages: Sequence[Passage]) -> list[str]:
-    """The folded words of *passages*, each once."""
+def _distinct_words(passages: Sequence[Passage]) -> list[str]:
     found = dict.fromkeys(word for passage in passages for word, _, _ in words_in(passage.text))
     sizes = itertools.accumulate(len(word.encode()) for word in found)
     return [word for word, size in zip(found, sizes, strict=True) if size <= MOST_WORD_BYTES]
@@ -201,19 +187,18 @@ def open_index(state_dir: Path) -> Iterator[TranscriptIndex]:
         sqlite3.Error: It cannot be read or written, or this Python's SQLite has no FTS5.
         StoreError: The state directory may not be written.
     """
-    path = state_dir / INDEX_NAME
     try:
-        connection = _connect(path)
+        connection = _connect(state_dir)
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+        if not _is_damage(error):
             raise
         delete_index(state_dir)
-        connection = _connect(path)
+        connection = _connect(state_dir)
     with contextlib.closing(connection):
         try:
             yield TranscriptIndex(connection)
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            if _is_damage(error):
                 delete_index(state_dir)
             raise
 
@@ -225,15 +210,20 @@ def delete_index(state_dir: Path) -> None:
             os.unlink(state_dir / f"{INDEX_NAME}{suffix}")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def _connect(state_dir: Path) -> sqlite3.Connection:
+    path = state_dir / INDEX_NAME
     make_private_file(path)
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version not in {0, _VERSION}:
             connection.close()
-            delete_index(path.parent)
-            return _connect(path)
+            delete_index(state_dir)
+            return _connect(state_dir)
         # What a power cut loses is read again from the transcripts: nothing here waits for a sync.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -250,6 +240,7 @@ def _make_schema(connection: sqlite3.Connection) -> None:
     try:
         connection.executescript(_SCHEMA)
     except sqlite3.OperationalError:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-            raise  # not another process that was first
+            raise  # no other process was first

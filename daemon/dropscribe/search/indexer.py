@@ -1,29 +1,36 @@
-"""Brings the index up to date: a small batch a step, after the jobs are done, and never in their way.
+"""Brings the index up to date, a small batch a step, after the jobs are done.
 
-Guarantees: reads the queue on a connection of its own and never writes to it. Where it is interrupted, the next
-step goes on. What is gone from the done folders leaves the index with the sweep, and with the search that meets it.
+Guarantees: reads the queue on a connection of its own and never writes to it. Where it is interrupted, the
+next step goes on. What is gone from the done folders leaves the index with the sweep, or with a hit.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreFull
 from dropscribe.queue.sql.history import read_done_after, read_done_from
 from dropscribe.reports.queue_reader import look_at_queue
-from dropscribe.search.index import INDEX_NAME, ClusterIndex, delete_index, open_index
-from dropscribe.search.passages import pack
+from dropscribe.search.index import (
+    INDEX_NAME,
+    NEWEST,
+    ClusterIndex,
+    TranscriptIndex,
+    delete_index,
+    open_index,
+)
 from dropscribe.search.transcripts import DoneFolders
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from dropscribe.config.model import Config
+    from dropscribe.queue.sql.database import Connection
     from dropscribe.queue.sql.history import DoneJob
-    from dropscribe.reports.queue_reader import QueueLook
-    from dropscribe.search.index import IndexProgress, TranscriptIndex
+    from dropscribe.search.index import IndexProgress
 
 BATCH_JOBS = 20
 SWEEP_JOBS = 100
@@ -50,82 +57,83 @@ class Indexer:
             Whether there is more to do now.
 
         Raises:
-            StoreError: The queue cannot be read.
             StoreFull: The state directory's disk has too little room.
-            sqlite3.Error: The index cannot be written.
+            StoreError, sqlite3.Error: Queue or index cannot be read or written.
         """
         if not config.search:
             delete_index(config.state_dir)
             return False
-        disk = os.statvfs(config.state_dir)
-        if disk.f_bavail * disk.f_frsize < FREE_BYTES:
-            path = str(config.state_dir / INDEX_NAME)
-            raise StoreFull(path, "the disk is nearly full: new transcripts are not indexed", "make room on it")
+        _require_room(config)
         with look_at_queue(config) as look:
             if look.db is None:
                 return False
-            if config.queue is not None:
-                return self._step(config, look, ClusterIndex(look.db), config.queue.node, sweep=sweep)
-            with open_index(config.state_dir) as index:
-                return self._step(config, look, index, "", sweep=sweep)
+            with index_of(config, look.db) as index:
+                batch = _Batch(config, look.db, index, look.now())
+                self._position, has_more = batch.index_after(self._position)
+                return has_more or (sweep and batch.sweep())
 
-    def _step(
-        self, config: Config, look: QueueLook, index: TranscriptIndex, node: str, *, sweep: bool
-    ) -> bool:
-        assert look.db is not None  # noqa: S101  # the caller has looked
-        progress = index.read_progress(node)
-        now = look.now()
-        position = self._position or (min(progress.ended_at, now), 0)
-        jobs = read_done_after(look.db, *position, BATCH_JOBS)
+
+class _Batch:
+    """One step."""
+
+    def __init__(self, config: Config, db: Connection, index: TranscriptIndex, now: float) -> None:
+        self._db, self._index, self._now = db, index, now
+        self._folders = DoneFolders(config)
+        self._node = config.queue.node if config.queue else ""
+        self._progress: IndexProgress = index.read_progress(self._node)
+
+    def index_after(self, position: tuple[float, int] | None) -> tuple[tuple[float, int] | None, bool]:
+        """Index what ended after *position*: the new position, and whether there may be more."""
+        begin = position or (min(self._progress.ended_at, self._now), 0)
+        jobs = read_done_after(self._db, *begin, BATCH_JOBS)
         if not jobs:
-            self._position = None
-            return sweep and self._sweep(config, look, index, node, progress)
-        self._position = jobs[-1].ended_at, jobs[-1].id
-        progress.ended_at = min(jobs[-1].ended_at, now - LATE_SECONDS)
-        self._write(config, index, node, progress, jobs)
-        return True
+            return None, False
+        self._progress.ended_at = min(jobs[-1].ended_at, self._now - LATE_SECONDS)
+        self._write(jobs)
+        return (jobs[-1].ended_at, jobs[-1].id), True
 
-    def _sweep(
-        self, config: Config, look: QueueLook, index: TranscriptIndex, node: str, progress: IndexProgress
-    ) -> bool:
-        """Compare the next stretch of the history with the index and the done folders."""
-        assert look.db is not None  # noqa: S101  # the caller has looked
-        if look.now() - progress.swept_at < SWEEP_SECONDS:
+    def sweep(self) -> bool:
+        """Compare a stretch of the history with the index and the done folders; whether there is more."""
+        progress = self._progress
+        if self._now - progress.swept_at < SWEEP_SECONDS:
             return False
-        jobs = read_done_from(look.db, progress.swept_id, SWEEP_JOBS)
-        last_id = jobs[-1].id if jobs else 2**62
-        folders = DoneFolders(config)
-        gone = index.read_between(progress.swept_id, last_id).keys() - {job.id for job in jobs}
-        gone |= {job.id for job in jobs if folders.has(job) is False}
+        jobs = read_done_from(self._db, progress.swept_id, SWEEP_JOBS)
+        last_id = jobs[-1].id if jobs else NEWEST
+        gone = self._index.read_ids(progress.swept_id, last_id) - {job.id for job in jobs}
+        gone |= {job.id for job in jobs if self._folders.has(job) is False}
         if jobs:
             progress.swept_id = last_id
         else:
-            progress.swept_id, progress.swept_at = 0, look.now()
-        self._write(config, index, node, progress, [job for job in jobs if job.id not in gone], gone)
+            progress.swept_id, progress.swept_at = 0, self._now
+        self._write([job for job in jobs if job.id not in gone], gone)
         return bool(jobs)
 
-    def _write(
-        self,
-        config: Config,
-        index: TranscriptIndex,
-        node: str,
-        progress: IndexProgress,
-        jobs: Sequence[DoneJob],
-        gone: set[int] | frozenset[int] = frozenset(),
-    ) -> None:
-        """Index those of *jobs* that are not yet, take out *gone*, and remember how far it has come."""
-        indexed = index.read_indexed([job.id for job in jobs]) if jobs else {}
-        folders = DoneFolders(config)
-        read = [
-            (job, passages)
-            for job in jobs
-            if indexed.get(job.id) != job.ended_at and (passages := folders.read(job)) is not None
-        ]
-        with index.transaction():
-            index.remove(gone)
+    def _write(self, jobs: Sequence[DoneJob], gone: set[int] | None = None) -> None:
+        """Index those of *jobs* that are not yet, take *gone* out, and remember how far this has come."""
+        new = [job for job in jobs if not self._index.has(job.id, job.ended_at)]
+        read = [(job, passages) for job in new if (passages := self._folders.read(job)) is not None]
+        with self._index.transaction():
+            self._index.remove(gone or ())
             for job, passages in read:
-                index.add(job.id, job.ended_at, pack(passages))
-            index.write_progress(node, progress)
+                self._index.add(job.id, job.ended_at, passages)
+            self._index.write_progress(self._node, self._progress)
+
+
+@contextmanager
+def index_of(config: Config, db: Connection) -> Iterator[TranscriptIndex]:
+    """The index that belongs to the queue on *db*; raises as :func:`open_index`."""
+    if config.queue is not None:
+        yield ClusterIndex(db)
+        return
+    with open_index(config.state_dir) as index:
+        yield index
+
+
+def _require_room(config: Config) -> None:
+    disk = os.statvfs(config.state_dir)
+    if config.queue is None and disk.f_bavail * disk.f_frsize < FREE_BYTES:
+        path = str(config.state_dir / INDEX_NAME)
+        raise StoreFull(path, "new transcripts are not indexed: the disk is nearly full", "make room on it")
 
 
 def catch_up(config: Config, seconds: float) -> bool:

@@ -37,7 +37,7 @@ class Passage:
     starts: list[float] = field(default_factory=list)
 
     def start_at(self, letter: int) -> float | None:
-        """When the word that holds that letter of the text begins, in seconds; None where nothing is timed."""
+        """When the word of that letter of the text begins, in seconds; None where nothing is timed."""
         number = self.text.count(" ", 0, letter)
         return self.starts[min(number, len(self.starts) - 1)] if self.starts else None
 
@@ -114,5 +114,5 @@ def pack(passages: Sequence[Passage]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[Passage]:
-    """The inverse of :func:`pack`."""
+    """What :func:`pack` packed."""
     return [Passage(text, starts) for text, starts in json.loads(zlib.decompress(packed))]

@@ -19,6 +19,7 @@ from dropscribe.core.model import JobState
 from dropscribe.files.audio import open_beneath
 from dropscribe.reports.transcript_reader import WARNING_WORDS
 from dropscribe.search.finding import search
+from dropscribe.search.index import NEWEST
 from dropscribe.transcripts.document import path_text
 from dropscribe.web import file_views, reading, views
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.files.audio import Progress
     from dropscribe.web.changes import Changes
     from dropscribe.web.guard import Access, Guard
 
@@ -82,6 +84,7 @@ class PageSource:
         status: The object of ``status --json``.
         executor: Threads for everything that may block; never the event loop's own.
         change_token: A cheap value that differs after every change that a page would show.
+        progress: How far the attempt at a job is, by the job's id; None where this process makes none.
     """
 
     config: Callable[[], Config]
@@ -89,6 +92,7 @@ class PageSource:
     actions: Actions
     executor: Executor
     change_token: Callable[[], object]
+    progress: Callable[[int], Progress | None] = lambda _: None
 
 
 class Pages:
@@ -136,14 +140,12 @@ class Pages:
         config = self._source.config()
         async with asyncio.timeout(READ_SECONDS):
             document = await self._source.status()
-        lists = await self._read(reading.read_lists, config)
+        lists = await self._read(reading.read_lists, config, self._source.progress)
         inboxes = {name: str(rule.inbox) for name, rule in config.folders.items()}
         overview = views.overview(document, inboxes)
         overview.in_flight, overview.waiting = lists.in_flight, lists.waiting
         overview.done, overview.failed = lists.done, lists.failed
-        if lists.days:
-            _, done, failed = lists.days[-1]
-            overview.today = f"{done} done, {failed} failed"
+        overview.today = views.day_words(lists.days[-1][1]) if lists.days else ""
         chart = views.chart_of(lists.days)
         return self._page(request, "overview.html", title="Overview", overview=overview, chart=chart)
 
@@ -182,12 +184,12 @@ class Pages:
         if not config.search:
             return self._message(request, 404, "Search is off", "The config turns it off (search: false).")
         query, before_id = request.query_params.get("q", "")[:500], id_of(request.query_params.get("before"))
-        found = await self._read(lambda: search(config, query, before_id=before_id or 2**62))
+        found = await self._read(lambda: search(config, query, before_id=before_id or NEWEST))
         here = f"{self._access.root_path}/search?"
         return self._page(
             request,
             "search.html",
-            title=f"{query} – Search" if query else "Search",
+            title=f"{query} · Search" if query else "Search",
             query=query,
             hits=[views.hit_of(file) for file in found.files],
             newest_href=here + urlencode({"q": query}) if before_id else "",

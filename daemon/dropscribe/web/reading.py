@@ -11,7 +11,7 @@ from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
 from dropscribe.files.audio import open_beneath
-from dropscribe.queue.sql.file_list import FileFilter, count_ended, read_files
+from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
 from dropscribe.queue.sql.history import read_story
 from dropscribe.reports.explain import tell_of_story
 from dropscribe.reports.locations import Place, find_places
@@ -20,9 +20,10 @@ from dropscribe.reports.transcript_reader import read_document
 from dropscribe.web import views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dropscribe.config.model import Config
+    from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.history import Story
     from dropscribe.reports.explain import Explanation
     from dropscribe.reports.queue_reader import QueueLook
@@ -44,10 +45,10 @@ class Lists:
     waiting: list[FileRow]
     done: list[FileRow]
     failed: list[FileRow]
-    days: list[tuple[str, int, int]]
+    days: list[tuple[str, Ended]]
 
 
-def read_lists(config: Config) -> Lists:
+def read_lists(config: Config, progress: Callable[[int], Progress | None]) -> Lists:
     """The newest files by state, and how many ended on each of the last days."""
     with look_at_queue(config) as look:
         if look.db is None or not config.folders:
@@ -56,11 +57,12 @@ def read_lists(config: Config) -> Lists:
 
         def newest(*states: JobState) -> list[FileRow]:
             wanted = FileFilter(folders=names, states=states)
-            return [views.file_row(job, now) for job in read_files(look.db, wanted, LIST_ROWS)]  # type: ignore[arg-type]  # not None here
+            jobs = read_files(look.db, wanted, LIST_ROWS)  # type: ignore[arg-type]  # not None here
+            return [views.file_row(job, now, progress(job.id)) for job in jobs]
 
         starts = _day_starts(now)
-        counts = count_ended(look.db, names, [*(start.timestamp() for start in starts), now + 1])
-        days = [(f"{start:%Y-%m-%d}", *count) for start, count in zip(starts, counts, strict=True)]
+        ended = read_ended(look.db, names, [start.timestamp() for start in starts])
+        days = [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
         return Lists(
             newest(*_IN_FLIGHT), newest(*_WAITING), newest(JobState.DONE), newest(JobState.FAILED), days
         )

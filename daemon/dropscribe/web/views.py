@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
+from dropscribe.queue.sql.file_list import Ended
 from dropscribe.reports.wording import (
+    bytes_words,
     clock_words,
     duration_words,
     moment_words,
@@ -20,6 +22,7 @@ from dropscribe.transcripts.document import path_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.file_list import ListedFile
     from dropscribe.search.finding import FoundFile, Sentence
 
@@ -57,14 +60,20 @@ class FileRow:
     provider: str
     at: Moment
     words: str
+    percent: int | None = None
 
 
-def file_row(job: ListedFile, now: float) -> FileRow:
-    """The row of one job."""
+def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> FileRow:
+    """The row of one job; *progress* is that of its attempt, where one is made now."""
     state = {JobState.TRANSCRIBED: "publishing", JobState.REJECTED: "publishing"}.get(job.state, job.state)
     words = ": ".join(part for part in (job.code, one_line(job.reason)) if part)
     if job.state is JobState.QUEUED and job.due_at > now:
         words = f"tried again in {duration_words(job.due_at - now)}" + (f" ({words})" if words else "")
+    percent = None
+    if job.at_provider_since is not None:
+        words = f"waiting at the provider since {moment_words(job.at_provider_since)}"
+    elif progress is not None:
+        words, percent = progress_of(progress)
     return FileRow(
         id=job.id,
         name=path_text(job.path),
@@ -74,7 +83,22 @@ def file_row(job: ListedFile, now: float) -> FileRow:
         provider=job.provider,
         at=Moment.at(job.ended_at or job.received_at),
         words=words,
+        percent=percent,
     )
+
+
+def progress_of(progress: Progress) -> tuple[str, int | None]:
+    """How far an attempt is in words, and in percent where that can be told."""
+    if progress.heard_seconds is not None:
+        return f"heard up to {clock_words(progress.heard_seconds)}", None
+    if progress.pieces > 1:
+        return f"piece {progress.piece} of {progress.pieces}", 100 * progress.piece // progress.pieces
+    if not progress.sent_bytes:
+        return "", None
+    if progress.sent_bytes >= progress.total_bytes:
+        return "sent, waiting for the answer", 100
+    share = f"{bytes_words(progress.sent_bytes)} of {bytes_words(progress.total_bytes)} sent"
+    return share, 100 * progress.sent_bytes // progress.total_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +324,6 @@ _BAR_STEP, _BAR_WIDTH, _BAR_HEIGHT = 40, 28, 80
 class Bar:
     """One day of the chart, in the units of its SVG."""
 
-    day: str
     label: str
     x: int
     done_y: float
@@ -312,30 +335,49 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Files a day."""
+    """Files and minutes of audio a day.
+
+    Attributes:
+        line: Points of the minutes' line; "" where no length is known.
+    """
 
     bars: list[Bar]
     width: int
+    line: str
     words: str
 
 
-def chart_of(days: Sequence[tuple[str, int, int]]) -> Chart:
-    """The chart of (day as YYYY-MM-DD, done, failed), oldest first."""
-    most = max([done + failed for _, done, failed in days] + [1])
-    bars = []
-    for number, (day, done, failed) in enumerate(days):
-        done_height, failed_height = _BAR_HEIGHT * done / most, _BAR_HEIGHT * failed / most
+def chart_of(days: Sequence[tuple[str, Ended]]) -> Chart:
+    """The chart of (day as YYYY-MM-DD, how much ended on it), oldest first."""
+    most_files = max((day.done + day.failed for _, day in days), default=0) or 1
+    most_seconds = max((day.seconds for _, day in days), default=0.0)
+    bars, points = [], []
+    for number, (name, day) in enumerate(days):
+        done_height, failed_height = (round(_BAR_HEIGHT * n / most_files, 2) for n in (day.done, day.failed))
+        x = number * _BAR_STEP + (_BAR_STEP - _BAR_WIDTH) // 2
         bars.append(
             Bar(
-                day=day,
-                label=day[8:],
-                x=number * _BAR_STEP + (_BAR_STEP - _BAR_WIDTH) // 2,
+                label=name[8:],
+                x=x,
                 done_y=_BAR_HEIGHT - done_height,
                 done_height=done_height,
                 failed_y=_BAR_HEIGHT - done_height - failed_height,
                 failed_height=failed_height,
-                words=f"{day}: {done} done, {failed} failed",
+                words=f"{name}: {day_words(day)}",
             )
         )
-    total = sum(done + failed for _, done, failed in days)
-    return Chart(bars, max(1, len(days)) * _BAR_STEP, f"{plural(total, 'file')} in {len(days)} days")
+        y = _BAR_HEIGHT - _BAR_HEIGHT * day.seconds / (most_seconds or 1)
+        points.append(f"{x + _BAR_WIDTH // 2},{y:.1f}")
+    total = Ended(
+        sum(day.done for _, day in days),
+        sum(day.failed for _, day in days),
+        sum(day.seconds for _, day in days),
+    )
+    line = " ".join(points) if most_seconds else ""
+    return Chart(bars, max(1, len(days)) * _BAR_STEP, line, f"{len(days)} days: {day_words(total)}")
+
+
+def day_words(day: Ended) -> str:
+    """How much ended, for people."""
+    minutes = f", {round(day.seconds / 60)} min of audio" if day.seconds else ""
+    return f"{day.done} done, {day.failed} failed{minutes}"

@@ -86,7 +86,8 @@ def _lines(found: Found, limit: int) -> Iterator[str]:
     if not found.files:
         yield "nothing found\n"
     for file in found.files:
-        yield f"{printable(path_text(file.job.filed))}  ({file.job.folder}, {moment_words(file.job.ended_at)})\n"
+        place, ended = printable(path_text(file.job.filed)), moment_words(file.job.ended_at)
+        yield f"{place}  ({file.job.folder}, {ended})\n"
         for sentence in file.sentences:
             clock = "" if sentence.start is None else clock_words(sentence.start)
             yield wrap(f"{clock:>9}  {printable(sentence.text)}", terminal_width(), " " * 11) + "\n"

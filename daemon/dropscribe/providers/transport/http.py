@@ -243,9 +243,11 @@ async def _body(upload: Upload, progress: _Progress) -> AsyncGenerator[bytes]:
     if upload.before:
         yield upload.before
     if upload.audio is not None:
+        upload.audio.progress.sent_bytes = 0
         async with aclosing(cast("AsyncGenerator[bytes]", upload.audio.blocks())) as blocks:
             async for block in _in_base64(blocks) if upload.is_base64 else blocks:
                 yield block
+                upload.audio.progress.sent_bytes += len(block)
     if upload.after:
         yield upload.after
     progress.is_whole = True

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-MIGRATIONS = ("cluster_schema.sql", "cluster_migration_2.sql")
+MIGRATIONS = ("cluster_schema.sql", "cluster_migration_2.sql", "cluster_migration_3.sql")
 """Scripts that lead from version N to N+1. Each must leave what the version before it reads and writes."""
 
 WRITER_LOCK = 0x64726F70

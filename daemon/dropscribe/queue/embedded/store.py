@@ -44,7 +44,7 @@ _COMPANY_SECONDS = 0.002
 shared, and the interpreter lock changes hands less often. One call alone never waits."""
 
 
-MIGRATIONS = ("schema.sql", "migration_2.sql", "migration_3.sql", "migration_4.sql", "migration_5.sql")
+MIGRATIONS = ("schema.sql", *(f"migration_{version}.sql" for version in range(2, 7)))
 """Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import bisect
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from dropscribe.queue.sql.database import Connection
 
+QUARTER_SECONDS = 900
+_LONGEST_SECONDS = 14 * 86_400.0
+"""A longer recording's length is not believed."""
 WAITING = (JobState.QUEUED, JobState.TRANSCRIBING, JobState.TRANSCRIBED, JobState.REJECTED)
 
 _LAST = (
@@ -126,18 +130,45 @@ def _listed(row: tuple) -> ListedFile:  # type: ignore[type-arg]  # database row
     return ListedFile(number, folder, join_path(directory, name), size_bytes, JobState(state), *rest)
 
 
-def count_ended(
-    db: Connection, folder_names: Sequence[str], bounds: Sequence[float]
-) -> list[tuple[int, int]]:
-    """(done, failed) between each two neighbours of *bounds*, Unix seconds, of the named folders."""
-    counts = []
-    for begin, end in itertools.pairwise(bounds):
-        found = dict(
-            db.execute(
-                "SELECT state, count(*) FROM jobs WHERE ended_at >= ? AND ended_at < ?"
-                f" AND {_among('folder', folder_names)} GROUP BY state",
-                (begin, end, *folder_names),
-            ).fetchall()
-        )
-        counts.append((found.get("done", 0), found.get("failed", 0)))
-    return counts
+def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: float) -> None:
+    """Count a file that has just ended, for :func:`read_ended`."""
+    seconds = audio_seconds if 0 <= audio_seconds <= _LONGEST_SECONDS else 0.0
+    row = (int(time.time()) // QUARTER_SECONDS, folder, state.value, seconds)
+    db.execute(
+        "INSERT INTO ended VALUES (?, ?, ?, 1, ?) ON CONFLICT (quarter, folder, state) DO UPDATE SET"
+        " files = ended.files + 1, seconds = ended.seconds + excluded.seconds",
+        row,
+    )
+
+
+@dataclass(slots=True)
+class Ended:
+    """How much ended in a stretch of time.
+
+    Attributes:
+        seconds: Length of the recordings that are done, as far as it is known.
+    """
+
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+def read_ended(db: Connection, folder_names: Sequence[str], starts: Sequence[float]) -> list[Ended]:
+    """How much of the named folders ended from each of *starts* (Unix seconds, ascending) to the next.
+
+    A stretch begins at a full quarter of an hour: all time zones' days do.
+    """
+    found = [Ended() for _ in starts]
+    for quarter, state, files, seconds in db.execute(
+        "SELECT quarter, state, sum(files), sum(seconds) FROM ended WHERE quarter >= ?"
+        f" AND {_among('folder', folder_names)} GROUP BY quarter, state",
+        (int(starts[0]) // QUARTER_SECONDS, *folder_names),
+    ):
+        stretch = found[max(0, bisect.bisect_right(starts, quarter * QUARTER_SECONDS) - 1)]
+        if state == JobState.DONE:
+            stretch.done += int(files)
+            stretch.seconds += seconds
+        else:
+            stretch.failed += int(files)
+    return found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.model import JobState
 from dropscribe.queue.cluster.nodes import is_shared
 from dropscribe.queue.sql.attempt_rows import read_attempts
+from dropscribe.queue.sql.file_list import QUARTER_SECONDS
 from dropscribe.queue.sql.rows import join_path, split_path
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def prune(db: Connection, before: float) -> int:
         ).fetchall()
     ]
     db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])
+    db.execute("DELETE FROM ended WHERE quarter < ?", (int(before) // QUARTER_SECONDS,))
     return len(ids)
 
 

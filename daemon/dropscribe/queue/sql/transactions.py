@@ -11,6 +11,7 @@ from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import (
     attempt_rows,
     budget_usage,
+    file_list,
     hold_rows,
     remote_rows,
     result_cache,
@@ -75,6 +76,7 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
         case Published():
             state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
             rows.end(db, rows.standing_of(job), state, filed=outcome.path)
+            file_list.count_ended(db, job.folder, state, outcome.audio_seconds)
             if outcome.is_suspect:
                 rows.tally(db, job.folder, rows.SUSPECT)
         case Withdrawn():

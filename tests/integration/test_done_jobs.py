@@ -1,0 +1,70 @@
+"""What is told of finished files on both engines: search, the chart of the last days, progress on the way."""
+
+import asyncio
+import time
+
+from dropscribe.core.model import JobState
+from dropscribe.queue.sql.file_list import Ended, FileFilter, count_ended, read_ended, read_files
+from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.search.finding import search
+from dropscribe.search.indexer import Indexer, catch_up
+from dropscribe.web.views import file_row
+from support.house import House, make_config
+from support.scripted import ScriptedProvider
+
+
+async def test_a_done_file_is_found_until_it_leaves_done(tmp_path):
+    """By a word of its transcript, whatever the engine; what was moved away leaves the index."""
+    async with House(config := make_config(tmp_path)) as house:
+        await house.drop("call.wav")
+        await house.rest()
+        words = (tmp_path / "done/call.txt").read_text().split()
+        assert await asyncio.to_thread(catch_up, config, 30)
+        found = await asyncio.to_thread(search, config, f'"{" ".join(words[:2])}"')
+        nothing = await asyncio.to_thread(search, config, "zebra' & | !")
+        (tmp_path / "done/call.wav").unlink()
+        gone = await asyncio.to_thread(search, config, words[0])
+        indexer = Indexer()
+        while await asyncio.to_thread(indexer.step, config):
+            pass  # a whole sweep, on both engines
+    assert [file.job.path for file in found.files] == [b"call.wav"]
+    assert found.files[0].sentences
+    assert nothing.files == gone.files == []
+
+
+async def test_ended_files_are_counted_by_day(tmp_path):
+    """Files and seconds of audio; a length that cannot be is left out."""
+    async with House(make_config(tmp_path)) as house:
+        now = time.time()
+        for folder, state, seconds in (
+            ("calls", JobState.DONE, 90.0),
+            ("calls", JobState.DONE, 1e300),
+            ("calls", JobState.FAILED, 0.0),
+            ("other", JobState.DONE, 5.0),
+        ):
+            await house.store.do(lambda db, row=(folder, state, seconds): count_ended(db, *row))
+        days = await house.store.do(lambda db: read_ended(db, ["calls"], [now - 86400, now - 7200]))
+        await house.drop("call.wav")
+        await house.rest()
+        after = await house.store.do(lambda db: read_ended(db, ["calls"], [now - 7200]))
+    assert days == [Ended(), Ended(2, 1, 90.0)]
+    assert after[0].done == 3
+
+
+async def test_an_attempt_under_way_has_its_progress(tmp_path):
+    """While it runs, and no longer; the page says in words and percent how far it is."""
+    gate = asyncio.Event()
+    provider = ScriptedProvider(gate=gate)
+    async with House(make_config(tmp_path), {"main": provider}) as house:
+        await house.drop("call.wav", b"x" * 1000)
+        await house.until(lambda: provider.in_flight)
+        ((job_id, audio),) = house.handler.attempts.sending.items()
+        audio.progress.sent_bytes = 250
+        with look_at_queue(house.config) as look:
+            (job,) = read_files(look.db, FileFilter(states=[JobState.TRANSCRIBING]), 9)
+        row = file_row(job, time.time(), audio.progress)
+        gate.set()
+        await house.rest()
+        assert house.handler.attempts.sending == {}
+    assert job.id == job_id
+    assert (row.words, row.percent) == ("250 B of 1.0 kB sent", 25)

@@ -223,7 +223,7 @@ class Daemon:
         return self.pipeline.handler.runtime.providers
 
     async def _delete_last(self) -> None:
-        """What the last files have left at their providers: ``run --once`` may have no next start."""
+        """Delete the last files' recordings at their providers: ``run --once`` may have no next start."""
         if any(isinstance(provider, JobProvider) for provider in self._providers().values()):
             with contextlib.suppress(TimeoutError, StoreError):
                 async with asyncio.timeout(LAST_DELETIONS_SECONDS):

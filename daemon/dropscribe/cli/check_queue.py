@@ -1,4 +1,4 @@
-"""What ``check`` finds of a queue in PostgreSQL: its roots on this node, and with --online the server."""
+"""``check`` of a queue in PostgreSQL: its roots on this node, and with --online the server."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def queue_rows(queue: dict[str, Any]) -> list[list[str]]:
 
 
 def _one_line(error: Exception, queue: QueueConfig) -> str:
-    """What libpq says names host, port and user; the password is taken out should it ever stand there."""
+    """The message of *error* on one line; libpq names host, port and user in it, and a password is masked."""
     said = " ".join(str(error).split()) or type(error).__name__
     for secret in (queue.dsn, queue.password):
         if secret is not None and secret.reveal():

@@ -1,4 +1,4 @@
-"""What ``check`` finds on disk: the folders, the state directory, the limits of the system."""
+"""``check`` of the folders, the state directory and the limits of the system."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
 
 @dataclass(slots=True)
 class Findings:
-    """What is wrong: *errors* make ``run`` impossible, *warnings* do not."""
+    """Problems found: *errors* make ``run`` impossible, *warnings* do not."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, An
 def _in_time(
     rule: FolderRule, part: str, findings: Findings, look: Callable[[Findings], dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """What *look* finds; None where the folder's file system does not answer."""
+    """Findings of *look*; None if the folder's file system does not answer."""
     found = Findings()
     path: Path = getattr(rule, part)
     try:

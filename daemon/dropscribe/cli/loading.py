@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def loading_for_good() -> Iterator[None]:
-    """What is imported inside stays until the process ends: the garbage collector never looks at it.
+    """Keep the modules imported inside out of all later garbage collections.
 
     To look again and again while it grows, and once more at the end, is a tenth of a short command's time.
     Only for a process that is ours: what else lives in it by then is frozen too.

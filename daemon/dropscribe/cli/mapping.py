@@ -16,7 +16,7 @@ _LONGEST_VALUE = 100
 
 
 def found_table(keys: AnswerKeys, answer: Mapping[str, Any]) -> str:
-    """What each expression of *keys* found in *answer*."""
+    """Table of the value that each expression of *keys* found in *answer*."""
     from dropscribe.providers.described.answer import mapped  # noqa: PLC0415 - only configs that describe an API
 
     rows = [[each.field, _found_words(each.value), each.expression] for each in mapped(keys, answer)]

@@ -1,4 +1,4 @@
-"""What a run would do with each file of one inbox."""
+"""The plan of one inbox: the fate of each file in it if ``run`` started now."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Line:
 
     @property
     def words(self) -> str:
-        """What happens to it."""
+        """The file's state, with the reason, as one text."""
         if not self.is_taken:
             return f"left alone: {self.reason}"
         if self.state == "new":

@@ -1,4 +1,4 @@
-"""What the systemd unit forbids the daemon, found out by ``check`` when it runs outside the unit."""
+"""Restrictions of the installed systemd unit, for a ``check`` that runs outside the unit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class UnitSandbox:
     forbids_machine_code: bool
 
     def refusal(self, path: Path) -> str:
-        """Why the daemon could not write to *path*, with the remedy; "" where nothing speaks against it."""
+        """Reason why the unit cannot write to *path*, with the remedy; "" if it can."""
         text = os.path.normpath(path)
         if self.hides_homes and _is_below(text, _HOMES) and not _is_below(text, self.bound):
             return (
@@ -64,7 +64,7 @@ class UnitSandbox:
 
 
 def unit_refusals(config: Config) -> Iterator[str]:
-    """What the installed unit forbids that *config* needs; nothing where no unit runs this config."""
+    """Yield each need of *config* that the installed unit forbids; none if no unit runs this config."""
     sandbox = read_sandbox()
     if sandbox is None or not _is_same_file(sandbox.config, config.path):
         return

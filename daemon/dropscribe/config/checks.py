@@ -1,4 +1,4 @@
-"""What must hold between the keys of a config, such as names that exist and folders that do not overlap.
+"""Checks across the keys of a config: names must exist, folders must not overlap.
 
 Guarantees: bounded in time also if a folder's file system does not answer.
 """
@@ -171,7 +171,7 @@ def _check_patterns(rule: FolderRule, document: Document) -> None:
 
 
 def _why_no_match(pattern: str) -> tuple[str, str] | None:
-    """What is wrong with *pattern* and how to write it, or None."""
+    """Reason why *pattern* can match no file, and its correction; None if it can match."""
     bare = pattern.lstrip(".").lower()
     if bare.encode() in KNOWN_SUFFIXES:
         return "matches only a file with that name", f'write "*.{bare}"'

@@ -1,4 +1,4 @@
-"""Where a secret comes from: the config, a file, a systemd credential, the environment.
+"""Reads secrets from the config, a file, a systemd credential or the environment.
 
 Guarantees: no problem reported here shows a secret; each :class:`Secret` says where it came from.
 """
@@ -31,7 +31,7 @@ _DSN_NAMES = frozenset({"dsn", "dsn_file", "dsn_credential"})
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the config is read in.
+    """Environment in which a config is read.
 
     Attributes:
         folder: The config file's own; relative paths begin there.

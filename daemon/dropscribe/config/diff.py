@@ -1,4 +1,4 @@
-"""What a reload changes, for the log: names of rules, providers and keys, never their values."""
+"""Changes of a reload, for the log: names of rules, providers and keys, never their values."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _why_not_readable(path: Path) -> str:
 
 
 def _why_not_trusted(path: Path) -> str:
-    """Why *path* could be another user's, or "" for one that only the caller or root can have written."""
+    """Reason why another user could have written *path*; "" if only the caller or root could."""
     try:
         checked = ((path.stat(), "the file"), (path.absolute().parent.stat(), "its folder"))
     except OSError:

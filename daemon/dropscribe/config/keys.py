@@ -1,4 +1,4 @@
-"""What makes a field of a config dataclass a key of the file: its notation, its words, its default.
+"""Definition of a config key: a dataclass field with its notation, description and default.
 
 Each key is defined once, with :func:`key`; checks, JSON Schema, reference and example come from that.
 """

@@ -256,7 +256,7 @@ class FolderRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryConfig:
-    """How often a file is tried again, and when it is given up."""
+    """Retries of a file: their waits, and the limits after which it fails."""
 
     first_seconds: float = key(t.DURATION, "The first wait; it doubles, with jitter.", default=5.0)
     max_seconds: float = key(t.DURATION, "The longest wait.", default=3600.0)
@@ -275,7 +275,7 @@ class RetryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldConfig:
-    """How often a held provider is tried again."""
+    """Waits between the probes of a held provider."""
 
     first_seconds: float = key(t.DURATION, "The first wait; it doubles.", default=30.0)
     max_seconds: float = key(t.DURATION, "The longest wait.", default=900.0)

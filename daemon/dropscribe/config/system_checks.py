@@ -1,4 +1,4 @@
-"""What ``check`` finds out about a config by looking at this system; ``run`` never waits for it."""
+"""Checks of a config against this system, for ``check`` alone: ``run`` never waits for them."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ _ANY_PREFIX, _ANY_SUFFIX, _ANY_BEFORE = tuple(_PREFIXES), tuple(_SUFFIXES), tupl
 
 
 def reason_temporary(name: bytes, *, is_folder: bool = False) -> str | None:
-    """Why a file or folder with this name is unfinished or temporary; None if it is not."""
+    """Reason why a file or folder with this name counts as unfinished or temporary; None if it does not."""
     lower = name.lower()
     if lower.startswith(_ANY_PREFIX):  # one call each for the many names that are none of these
         prefix, what = next(item for item in _PREFIXES.items() if lower.startswith(item[0]))

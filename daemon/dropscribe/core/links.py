@@ -56,7 +56,7 @@ def is_link(suffix: str) -> bool:
 
 
 def why_no_links(kind: str, url: str | None, model: object) -> str:
-    """Why this provider takes no links, or "" if it does or may.
+    """Reason why this provider takes no links; "" if it does or may.
 
     Args:
         kind: The provider's type.

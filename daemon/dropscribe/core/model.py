@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class JobState(enum.StrEnum):
-    """Where a job stands."""
+    """State of a job."""
 
     QUEUED = "queued"  # settled; due at due_at (in the future: deferred)
     TRANSCRIBING = "transcribing"  # an attempt runs; it was counted before the upload began
@@ -261,7 +261,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a provider or rule is held, and when one file will probe it.
+    """Hold of a provider or rule: its reason, and the time of the next probe.
 
     Attributes:
         since: Unix seconds of the first failure of this hold.

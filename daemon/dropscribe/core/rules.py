@@ -75,7 +75,7 @@ class Taking:
         return self.reason_not_taken(path) is None
 
     def reason_not_taken(self, path: bytes) -> str | None:
-        """Why a regular file at *path* (relative to the inbox) is not taken, or None where it is."""
+        """Reason why a regular file at *path* (relative to the inbox) is not taken; None if it is."""
         folder, _, name = path.rpartition(b"/")
         if folder and (reason := self._reason_not_in(folder)):
             return reason
@@ -104,7 +104,7 @@ class Taking:
 
 
 def reason_not_taken(path: bytes, rule: TakingRule) -> str | None:
-    """Why *rule* does not take a regular file at *path* (relative to its inbox), or None where it does."""
+    """Reason why *rule* does not take a regular file at *path* (relative to its inbox); None if it does."""
     return taking_of(rule).reason_not_taken(path)
 
 
@@ -129,7 +129,7 @@ _KINDS = (
 
 
 def reason_not_a_file(mode: int) -> str | None:
-    """Why something with this st_mode is never taken, or None for a regular file."""
+    """Reason why an entry with this st_mode is never taken; None for a regular file."""
     if stat.S_ISREG(mode):
         return None
     return next((reason for is_kind, reason in _KINDS if is_kind(mode)), "it is not a regular file")

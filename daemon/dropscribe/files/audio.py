@@ -171,7 +171,7 @@ class AudioFile:
 
     @property
     def executor(self) -> Executor | None:
-        """Where its folder's blocking calls belong; None stands for the loop's own."""
+        """Executor for blocking calls on the file's folder; None is the event loop's default executor."""
         return self._executor
 
     @property

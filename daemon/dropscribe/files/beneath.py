@@ -76,7 +76,7 @@ def _steps(path: bytes) -> list[bytes]:
 
 
 def _link_target(folder: int, name: bytes, path: bytes) -> bytes | None:
-    """Where the link *name* leads; None where *name* is no link."""
+    """Target of the symbolic link *name*; None if *name* is not a link."""
     with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as link:
         status = os.fstat(link)
         if not stat.S_ISLNK(status.st_mode):

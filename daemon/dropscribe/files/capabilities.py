@@ -1,4 +1,4 @@
-"""What the file system of a folder can do, found out by trying it once a mount.
+"""Capabilities of a folder's file system, found by a trial once per mount.
 
 The kinds differ too much to be told by name or by errno: FUSE file systems lack hard links or
 RENAME_NOREPLACE, give two names of one file two inode numbers, or answer EIO for "not supported".
@@ -37,7 +37,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Move(enum.Enum):
-    """How a file gets a name that nobody else has, best first."""
+    """Ways to move a file to a free name without replacing another file, best first."""
 
     NOREPLACE = "a rename that never replaces"
     LINK = "a hard link, then the old name is removed"
@@ -49,7 +49,7 @@ class Move(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What one mount can do.
+    """Capabilities of one mount.
 
     Attributes:
         file_system: Its type's name.
@@ -80,7 +80,7 @@ _trial = threading.Lock()
 
 
 def capabilities_of(folder: int) -> Capabilities:
-    """What the mount of the open *folder* can do; tried there where it is not known yet.
+    """Capabilities of the mount of the open *folder*, tried there if they are not known yet.
 
     Raises:
         OSError: Nothing can be made in *folder* (EROFS, EACCES, ENOSPC, …).

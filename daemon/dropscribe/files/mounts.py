@@ -1,4 +1,4 @@
-"""Which kind of file system a folder is on: are there events, can leases be trusted, are inodes stable?
+"""Properties of a folder's file system: change events, reliable leases, stable inode numbers.
 
 inotify and leases only see changes made through this machine's own system calls (inotify(7)), so network and
 FUSE file systems are polled. A file system type that is on none of the lists counts as remote: that is
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 
 class LeaseSupport(enum.Enum):
-    """What read leases on a file system say about writers."""
+    """Reliability of read leases as a sign of writers, by file system."""
 
     FULL = "full"  # this kernel sees every writer
     LOCAL_WRITERS = "local writers"  # a refusal is right; a grant does not exclude writers elsewhere
@@ -144,7 +144,7 @@ def mount_of(file: bytes | int) -> Mount:
 
 
 def lease_support(descriptor: int) -> LeaseSupport:
-    """What leases on the open file are worth; NONE where that cannot be found out."""
+    """Lease support of the open file's file system; NONE if it cannot be determined."""
     try:
         magic = _magic_of(descriptor)
     except OSError:

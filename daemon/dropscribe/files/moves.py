@@ -48,7 +48,7 @@ class FileName(NamedTuple):
     name: bytes
 
     def status(self) -> os.stat_result | None:
-        """What stands there, no link followed, past the kernel's cache; None where nothing does."""
+        """Status of the entry, past the kernel's cache, no link followed; None if there is none."""
         return None if fresh_status(self) is None else stat_at(self.folder, self.name)
 
     def unlink(self) -> None:
@@ -111,7 +111,7 @@ def _statx(name: FileName, buffer: ctypes.Array[ctypes.c_char]) -> int:
 
 
 class FreshStatus(NamedTuple):
-    """What the server says of a name, past the kernel's cache."""
+    """Status of a name from the server itself, not from the kernel's cache."""
 
     size_bytes: int
     access_seconds: int

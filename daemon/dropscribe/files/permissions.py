@@ -94,7 +94,7 @@ class Permissions:
 
 
 def _group_rights(audio: int) -> int | None:
-    """What a file's access control list allows its group (0 to 7); None where it has no list."""
+    """Rights of the group by a file's access control list (0 to 7); None if it has no list."""
     try:
         acl = os.getxattr(f"/proc/self/fd/{audio}", _ACL)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the parts of one inbox share."""
+"""Context shared by the parts of one inbox."""
 
 from __future__ import annotations
 

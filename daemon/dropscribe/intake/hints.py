@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 
 class HintKind(enum.IntEnum):
-    """What happened at a path."""
+    """Kind of a change at a path."""
 
     CREATED = 0  # a name appeared; somebody may still be writing
     CLOSED = 1  # a writer closed it

@@ -37,7 +37,7 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 class Finder(Protocol):
-    """What a walk needs of the inbox."""
+    """Interface of the inbox to a walk."""
 
     def found(self, path: bytes, *, is_whole: bool) -> None:
         """A file without a live job is at *path*."""
@@ -54,7 +54,7 @@ class Finder(Protocol):
 
 @dataclass(slots=True)
 class _Folder:
-    """What the last listing of one folder left behind."""
+    """State of one folder at its last listing."""
 
     stamp: tuple[int, int, int, int]  # device, inode, mtime_ns, ctime_ns
     is_watched: bool

@@ -201,7 +201,7 @@ class OwnerFile:
 
 
 def _read(folder: int) -> bytes | None:
-    """What the owner file holds; None if there is none, b"?" if it cannot be read."""
+    """Content of the owner file; None if there is none, b"?" if it cannot be read."""
     try:
         descriptor = os.open(_NAME, os.O_RDONLY | _OPEN, dir_fd=folder)
     except FileNotFoundError:

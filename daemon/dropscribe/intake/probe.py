@@ -33,7 +33,7 @@ _LONGEST_NAME = 255  # of every file system of Linux; a longer one cannot exist
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look showed."""
+    """Result of one probe of a file."""
 
     snapshot: FileSnapshot
     lease: Lease
@@ -42,7 +42,7 @@ class Look:
 
     @property
     def signature(self) -> tuple[int, int, int, int, int]:
-        """What must not change while the file counts as quiet."""
+        """Values that must not change while the file counts as quiet."""
         seen = self.snapshot
         return seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, seen.ctime_ns
 

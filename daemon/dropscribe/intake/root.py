@@ -59,7 +59,7 @@ class InboxRoot:
         self._lock, self.identity = None, None
 
     def look(self) -> str:
-        """Why the inbox is not available, or "" if it is; then it is locked."""
+        """Reason why the inbox is not available; "" if it is, and then it is locked."""
         try:
             status = self._status()
         except OSError as error:
@@ -104,7 +104,7 @@ class InboxRoot:
 
 
 def describe(error: OSError) -> str:
-    """Why an inbox is not available, for this error."""
+    """Reason why an inbox is not available, for this error."""
     if isinstance(error, UnsafePathError):
         return error.strerror or str(error)
     return _SENTENCES.get(error.errno or 0) or error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""What an inbox reports about itself, with the sentences that ``status`` and ``why`` show.
+"""Report of an inbox, with the sentences that ``status`` and ``why`` show.
 
 The inbox's thread builds these objects and hands them out; they are immutable, so any thread may read them.
 """
@@ -29,7 +29,7 @@ class WaitingFile:
     needed_seconds: float = 0.0
 
     def describe(self, now: float) -> str:
-        """What the file waits for; *now* is monotonic."""
+        """Sentence on the reason for the file's wait; *now* is monotonic."""
         unchanged_seconds = max(0.0, now - self.changed_at)
         if self.cause is Cause.WRITER:
             return _describe_writer(unchanged_seconds, self.needed_seconds)

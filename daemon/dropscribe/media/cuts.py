@@ -1,4 +1,4 @@
-"""Where to cut a long recording: between words, in pieces of about the same length.
+"""Finds cuts for a long recording: between words, in pieces of about the same length.
 
 Guarantees: pure; the same loudness gives the same cuts, so that what was paid for a piece is found again;
 no piece is longer than what is asked.

@@ -177,7 +177,7 @@ def _is_default(stream: Any) -> bool:
 
 
 def describe(container: Any, head: bytes, tracks: tuple[int, ...]) -> Recording:
-    """What the headers say of the first of *tracks*, and of the file."""
+    """Describe the first of *tracks* and the file by their headers."""
     stream = container.streams.audio[tracks[0]]
     context = stream.codec_context
     check_shape(context.sample_rate or 0, context.channels)

@@ -1,4 +1,4 @@
-"""What the daemon asks worker processes about one open recording.
+"""Requests to worker processes about one open recording.
 
 Guarantees: whatever decoding does to the worker is an error of this recording or of the machine, never a
 crash here; numbers that come back are checked before anything is decided by them.
@@ -35,7 +35,7 @@ _POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a look through a track showed.
+    """Measurements of one audio track, as the worker reports them.
 
     Attributes:
         sound_seconds: Length of what is decoded, gaps of the file's clock left out.
@@ -78,7 +78,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class PieceOrder:
-    """What to encode.
+    """Order to encode a track or channel, in pieces.
 
     Attributes:
         track: Number of the audio track.
@@ -109,7 +109,7 @@ class Decoder:
     _is_cancelled: bool = False
 
     def describe(self, *, listen: bool = True) -> Recording:
-        """What the headers say.
+        """Describe the recording by its headers.
 
         Args:
             listen: Look for silent tracks where there are several.
@@ -200,7 +200,7 @@ class Decoder:
 
 
 def error_of(death: WorkerDied) -> AudioRejected | TemporaryFailure | ProviderUnusable:
-    """What the end of a worker says about the recording or the machine."""
+    """Error of the recording or of the machine that the death of a worker stands for."""
     if death.is_stalled:
         return TemporaryFailure("worker_stalled", death.cause)
     if death.cause == "SIGKILL":

@@ -1,4 +1,4 @@
-"""How long a recording is, from its header: by a worker where PyAV is installed, else for WAV alone."""
+"""Duration of a recording from its header: by a worker if PyAV is installed, else for WAV alone."""
 
 from __future__ import annotations
 

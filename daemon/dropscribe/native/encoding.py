@@ -26,7 +26,7 @@ _NEW_RUN_SECONDS = 0.05
 
 
 class Output(Protocol):
-    """Where an encoded piece goes."""
+    """Destination of encoded pieces."""
 
     def write_at(self, offset: int, content: bytes) -> None:
         """Write *content* at *offset* of the current piece."""

@@ -72,7 +72,7 @@ class _Resampler:
             self._filter = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
 
     def feed(self, samples: Samples) -> Iterator[Heard]:
-        """What comes out for *samples*."""
+        """Yield the resampled blocks that *samples* complete."""
         if self._filter is None:
             yield self._heard(samples)
             return
@@ -82,7 +82,7 @@ class _Resampler:
         yield from self._filtered(frame)
 
     def end(self) -> Iterator[Heard]:
-        """What the filter has kept back."""
+        """Yield the blocks that the filter still holds."""
         if self._filter is not None and self._count:
             yield from self._filtered(None)
 

@@ -50,7 +50,7 @@ nothing. What is not even above the second is the noise of the samples themselve
 
 
 class SpokenLanguage:
-    """What is known of a recording's language: given, detected, or still open.
+    """Language of a recording: given, detected, or still open.
 
     Attributes:
         settled: What to tell the model from the next block on; None lets it detect.
@@ -77,7 +77,7 @@ class SpokenLanguage:
 
     @property
     def probability(self) -> float | None:
-        """How sure the model was where it was surest; None when no words were heard."""
+        """Highest probability of the language in any block; None if no words were heard."""
         return round(self._best[0], 4) if self._best else None
 
 
@@ -191,7 +191,7 @@ class Recognition:
         self._raw.append(_raw_segment(segment, start, end))
 
     def _answer(self) -> dict[str, Any]:
-        """What the engine said beyond the transcript; the words are there and not repeated here."""
+        """The engine's raw answer, without the words, which are in the transcript."""
         return {
             "engine": f"faster-whisper {version('faster-whisper')}",
             "model": self._model_name,

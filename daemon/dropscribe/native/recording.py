@@ -1,4 +1,4 @@
-"""What is learned of a recording without hearing it, as plain values; loads no native library."""
+"""Facts about a recording from its headers, as plain values; loads no native library."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HEAD_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RawForm:
-    """How a file without a header is encoded.
+    """Encoding of a file without a header.
 
     Attributes:
         encoding: FFmpeg's name of the codec: "pcm_s16le", "adpcm_ima_oki", or of a headerless format: "gsm".

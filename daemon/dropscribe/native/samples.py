@@ -242,7 +242,7 @@ class _Gatherer:
             yield from self.rest()
 
     def rest(self) -> Iterator[Stretch]:
-        """What waits for more, as a stretch."""
+        """Yield the samples that still wait for a full stretch, as one stretch."""
         if self._waiting and self._shape:
             joined = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting, axis=1)
             weights = _weights(self._names, len(joined))

@@ -1,4 +1,4 @@
-"""What a worker process gives up before it reads the first byte of a recording.
+"""Sandbox of a worker process, entered before it reads the first byte of a recording.
 
 Decoders are large C programs that parse files from strangers. A worker that one of them takes over must not
 be able to reach the network, other files, or the daemon. Which of the measures work depends on the kernel;

@@ -1,4 +1,4 @@
-"""Which speech model the embedded engine uses, where it lies, and whether it is what it claims to be.
+"""Finds the embedded engine's speech model and verifies the packaged ones by their hashes.
 
 The two packaged models are byte for byte the published conversions of Whisper tiny.en and base; their
 wheels are other people's uploads, so the hash of each file is checked before each load.

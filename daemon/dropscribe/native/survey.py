@@ -27,7 +27,7 @@ SOUND_DBFS = -60.0
 
 
 class Survey:
-    """What a look through a track shows.
+    """Measurements of one audio track, collected in the worker.
 
     Attributes:
         sound_seconds: Length of what is decoded, gaps of the clock left out.

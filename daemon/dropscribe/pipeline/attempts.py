@@ -259,7 +259,7 @@ class Attempts:
 
 
 def _seconds_of(job: Job, began: float) -> float:
-    """How long the attempt has taken: since the provider got the audio, where it is polled."""
+    """Seconds that the attempt took; for a polled provider, since it received the audio."""
     if job.remote is not None:
         return max(0.0, time.time() - job.remote.created_at)
     return time.monotonic() - began
@@ -295,7 +295,7 @@ def _spent_limit(job: Job, runtime: RuntimeConfig) -> tuple[str, str] | None:
 
 
 def _unsendable(job: Job, runtime: RuntimeConfig, audio: AudioFile) -> AudioRejected | None:
-    """Why the file is failed before anything is sent, if it is."""
+    """The reason a file fails before it is sent, if any."""
     if audio.size_bytes == 0:
         return AudioRejected("empty_file", "the file is empty")
     most = runtime.config.providers[job.provider].max_upload_bytes

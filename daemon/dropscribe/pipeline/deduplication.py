@@ -76,12 +76,12 @@ def settings_digest(rule: FolderRule, provider: ProviderConfig) -> str:
 
 
 def duplicate_of(known: CachedResult) -> AudioRejected:
-    """Why a file of a rule with ``duplicates: skip`` fails."""
+    """Failure of a duplicate under a rule with ``duplicates: skip``."""
     return AudioRejected("duplicate", f"the same recording: {origin_words(known)}")
 
 
 def origin_words(known: CachedResult) -> str:
-    """Where the known answer comes from."""
+    """Origin of the cached answer, as words."""
     place = path_text(known.filed) if known.filed else f"a file of {known.folder} that is not filed"
     # A name that is not UTF-8 has no place in a text column.
     place = place.encode("utf-8", "backslashreplace").decode()

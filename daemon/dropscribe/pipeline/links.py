@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def link_refusal(audio: AudioFile, rule: FolderRule, provider: ProviderConfig) -> AudioRejected | None:
-    """Why the link file *audio* is failed before anything is sent; None for what is no link file."""
+    """The reason the link file *audio* fails before it is sent, if any; None for other files."""
     if not rule.links or not is_link(audio.suffix):
         return None
     try:

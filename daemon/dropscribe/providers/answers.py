@@ -1,4 +1,4 @@
-"""What an answer says: parsed JSON, and the machine-readable signs in an error's body.
+"""Reads answers: parsed JSON, and the machine-readable signs in an error's body.
 
 Guarantees: pure; no body makes it raise anything but ValueError from :func:`parse_json`; NaN and
 infinities, which JSON does not have, become null.
@@ -93,7 +93,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def error_body(answer: Answer) -> ErrorBody:
-    """What *answer* says of its error; an empty one where it says nothing that can be read."""
+    """Error in the body of *answer*; an empty one if nothing there can be read."""
     try:
         parsed = parse_json(answer.body)
     except ValueError:
@@ -102,7 +102,7 @@ def error_body(answer: Answer) -> ErrorBody:
 
 
 def error_of(parsed: Any) -> ErrorBody:
-    """What a parsed body says of its error."""
+    """Error in a parsed body."""
     layers = _layers(parsed)
     codes = [word for layer in layers for word in _codes(layer)]
     own = [word for layer in layers for word in _codes(layer, keys=_CODE_KEYS[:3])]

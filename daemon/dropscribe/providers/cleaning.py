@@ -1,4 +1,4 @@
-"""What may leave a provider's answer: no secret, no control character, no number or list without a bound.
+"""Cleans providers' answers: masks secrets, removes control characters, bounds numbers and lists.
 
 Guarantees: pure. The size of the documents and sidecars made of a cleaned transcript is at most some twenty
 times that of the answer, which providers.http bounds.

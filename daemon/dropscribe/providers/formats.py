@@ -1,4 +1,4 @@
-"""What kind of audio a file is, by its first bytes and its name, in the words that vendors use.
+"""Media type of an audio file, by its first bytes and its name, as vendors name it.
 
 Guarantees: pure; a guess only says how to label the upload, the provider decodes and decides.
 """

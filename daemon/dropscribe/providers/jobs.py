@@ -48,7 +48,7 @@ _GONE = frozenset({404, 410})
 
 
 class Progress(Enum):
-    """How far a job is at the vendor."""
+    """State of a job at the vendor."""
 
     WORKING = auto()
     DONE = auto()
@@ -73,16 +73,16 @@ class JobVendor(Vendor, Protocol):
         """The job's id in the answer that created it; None where it has none."""
 
     def poll_url(self, job_id: str) -> str:
-        """Where the job's state is asked for."""
+        """URL of the job's state."""
 
     def progress(self, polled: Mapping[str, Any]) -> Progress | None:
-        """What a poll's answer says; None where it says nothing that is documented."""
+        """State in a poll's answer; None if it is not a documented one."""
 
     def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
-        """Why a job failed."""
+        """Error of a failed job."""
 
     def result_url(self, job_id: str) -> str | None:
-        """Where the result is; None where the poll's answer holds it."""
+        """URL of the result; None if the poll's answer holds the result."""
 
     def deletions(self, job_id: str) -> tuple[str, ...]:
         """URLs to delete: the job, and what was uploaded for it."""
@@ -240,7 +240,7 @@ def poll_seconds(age_seconds: float) -> float:
 
 
 def uploaded_as(uploaded: Mapping[str, Any], name: str) -> str:
-    """What an upload's answer calls the file; without it there is no job, and nothing is paid for.
+    """The file's name from an upload's answer; without it there is no job, and nothing is paid for.
 
     Raises:
         TemporaryFailure: It is missing.

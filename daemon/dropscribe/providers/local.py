@@ -41,7 +41,7 @@ NOT_DETECTED = "language_not_detected_english_only"
 
 
 class LocalSettings(Protocol):
-    """What the embedded engine reads of its part of the config."""
+    """Settings of the embedded engine in the config."""
 
     @property
     def name(self) -> str:
@@ -49,7 +49,7 @@ class LocalSettings(Protocol):
 
     @property
     def model(self) -> str | None:
-        """What is wanted: "auto", a model's name, or a directory; None is "auto"."""
+        """Model: "auto", a model's name, or a directory; None is "auto"."""
 
     @property
     def concurrency(self) -> int:
@@ -65,7 +65,7 @@ class LocalSettings(Protocol):
 
     @property
     def device(self) -> str:
-        """Where the model runs: "cpu", "cuda" or "auto"."""
+        """Device of the model: "cpu", "cuda" or "auto"."""
 
     @property
     def compute_type(self) -> str:
@@ -194,7 +194,7 @@ class _Attempt:
         self.is_stopped = False
 
     def run(self, worker: Worker, model: str, folder: str, audio: AudioFile) -> Transcript:
-        """What the worker hears.
+        """Transcribe *audio* by *worker*.
 
         Raises:
             ProviderError, WorkerDied: No transcript.

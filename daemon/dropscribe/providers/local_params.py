@@ -1,4 +1,4 @@
-"""What a rule may ask of the embedded engine, checked before any audio is decoded.
+"""Parameters of the embedded engine, checked before any audio is decoded.
 
 Guarantees: imports nothing of the engine; an unknown or ill-typed parameter is a RuleRejected that
 names it.
@@ -51,7 +51,7 @@ class SpeechRequest:
 
 
 class Defaults(Protocol):
-    """What a provider's config says for all its rules."""
+    """Defaults from a provider's config for all its rules."""
 
     @property
     def language(self) -> str | None:

@@ -20,7 +20,7 @@ GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
 
 
 def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-    """What is sent: the type's defaults with *params* laid over them. An empty list drops a default."""
+    """Parameters to send: the type's defaults, overridden by *params*. An empty list drops a default."""
     return {**default_params(provider_type, params), **params}
 
 

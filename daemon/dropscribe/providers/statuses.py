@@ -1,4 +1,4 @@
-"""Which kind of failure an answer is: one table for all vendors, a few rows more for each.
+"""Classifies failed answers: one table for all vendors, and a few rows for each.
 
 Guarantees: decided by status and machine-readable signs (docs/design/providers.md), by wording only where a
 vendor gives no code. A row for a status and a sign wins over a sign alone, that over a status alone; a
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Kind(enum.Enum):
-    """What a failure says about whom."""
+    """Kind of a failure: the file's, the rule's or the provider's."""
 
     TEMPORARY = enum.auto()
     SLOW_DOWN = enum.auto()  # temporary, and the whole provider must slow down
@@ -245,7 +245,7 @@ class Classifier:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
-    """What the provider asks for, in seconds from *now*, at most an hour; None where it asks for nothing.
+    """Wait that the provider asks for, in seconds from *now*, at most an hour; None if it asks for none.
 
     ``retry-after-ms``, then ``Retry-After`` in seconds or as an HTTP date, then ``x-ratelimit-reset`` in
     Unix seconds (Pulse's own client reads these three).

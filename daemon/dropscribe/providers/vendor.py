@@ -1,4 +1,4 @@
-"""What one vendor's HTTP API is, as a small class, and the provider that all of them share.
+"""Interface of one vendor's HTTP API, and the provider that all vendors share.
 
 A vendor only builds requests and reads answers: no network, no key, no file system. HttpProvider adds the
 key, the limits, one upload, the table of errors, bounds on what the answer holds, and the masking of secrets.
@@ -46,7 +46,7 @@ class Vendor(Protocol):
 
     @property
     def url(self) -> str:
-        """Where audio is sent, without parameters."""
+        """URL to which audio is sent, without parameters."""
 
     @property
     def errors(self) -> Table:
@@ -69,19 +69,19 @@ class Vendor(Protocol):
         """The request for the audio at *url*; called only for the types that core.links names."""
 
     def link_error(self, error: ProviderError) -> ProviderError:
-        """What *error*, the answer to :meth:`link`, means."""
+        """The error to report for *error*, the answer to :meth:`link`."""
 
     def wants_text(self, params: Params) -> bool:
         """Whether *params* ask for a plain text in place of JSON."""
 
     def failure(self, parsed: dict[str, Any]) -> str | None:
-        """What makes the JSON object of a success a failure, in the vendor's words; else None."""
+        """Error in the JSON object of a success status, in the vendor's words; None if there is none."""
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """The transcript in an answer's JSON object; None where it holds none."""
 
     def no_text(self, parsed: dict[str, Any]) -> str:
-        """What to say of an answer in which :meth:`transcript` finds no text."""
+        """Message for an answer in which :meth:`transcript` finds no text."""
 
     def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:
         """Parameters that avoid *error* and are worth one more request; else None."""
@@ -90,7 +90,7 @@ class Vendor(Protocol):
         """Method and URL of a request that costs nothing and tells whether the key is taken."""
 
     def probed(self, answer: Answer) -> str | None:
-        """What the answer to :meth:`probe` shows; None for an error that the table decides."""
+        """Result of the answer to :meth:`probe`; None for an error that the table classifies."""
 
 
 class VendorDefaults:
@@ -109,7 +109,7 @@ class VendorDefaults:
         return None
 
     def no_text(self, parsed: dict[str, Any]) -> str:  # noqa: ARG002 - see Vendor
-        """That it has none."""
+        """The same message for every answer."""
         return "a success without a text"
 
     def simpler(

@@ -52,7 +52,7 @@ def sign_words(rule: FolderRule, path: bytes) -> list[str]:
 
 
 def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
-    """Why the file would not be taken at once, whatever the quiet time; None where nothing speaks.
+    """Reason why the file is not taken even when its quiet time is over; None if there is none.
 
     Raises:
         AudioError: It may not be read, is gone, or is no regular file any more.

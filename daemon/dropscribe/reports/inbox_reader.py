@@ -54,7 +54,7 @@ class Found:
 
 
 def unavailable_reason(rule: FolderRule) -> str | None:
-    """Why the inbox cannot be listed, with the remedy; None where it can."""
+    """Reason why the inbox cannot be listed, with the remedy; None if it can."""
     try:
         ask_disk(rule.inbox, lambda: _try_listing(rule))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where a file stands, as seen from the folder rules."""
+"""Finds the folder rules and folders that a path belongs to."""
 
 from __future__ import annotations
 

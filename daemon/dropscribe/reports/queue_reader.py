@@ -72,7 +72,7 @@ class QueueLook:
         return found if isinstance(found, dict) else {}
 
     def forbidden_words(self, folder: str, path: bytes) -> str:
-        """Why the daemon that runs here may not read the file, or "". Root, who asks, may read all."""
+        """Reason why the running daemon cannot read the file, or "". Root can read all files."""
         said = str(self.live_of(folder).get("waiting", {}).get(path_text(path), ""))
         return said.removeprefix(BLOCKED_WORDS) if said.startswith(BLOCKED_WORDS) else ""
 

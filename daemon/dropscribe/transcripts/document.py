@@ -72,7 +72,7 @@ class TranscriptFacts:
 
 @dataclass(frozen=True, slots=True)
 class ErrorFacts:
-    """Why one file was given up.
+    """Facts about the failure of one file.
 
     Attributes:
         path: The audio's path below its inbox, bytes.

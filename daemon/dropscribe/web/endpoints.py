@@ -22,7 +22,7 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """What the endpoints show.
+    """Endpoints for health, readiness, metrics and status.
 
     Attributes:
         metrics: The body of /metrics.

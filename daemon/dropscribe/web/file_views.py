@@ -1,4 +1,4 @@
-"""What the page of one file shows: its story, its transcript in paragraphs, and facts. Pure."""
+"""Content of one file's page: history, transcript in paragraphs, facts. Pure."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _gap_turn(missing: Mapping[str, Any]) -> Turn:
 
 
 def facts_of(document: Mapping[str, Any] | None, size_bytes: int) -> list[tuple[str, str]]:
-    """What is known of a recording and its transcript, for people."""
+    """Names and values of facts about a recording and its transcript, for display."""
     facts = [("Size", bytes_words(size_bytes))]
     if document is None:
         return facts

@@ -1,4 +1,4 @@
-"""Who may ask what: host names, methods, token, sessions, cross-site requests, security headers.
+"""Access control: host names, methods, token, sessions, cross-site requests, security headers.
 
 A pure ASGI middleware around the whole application. An error inside is logged and answered with a plain
 500; the client learns nothing of it.
@@ -56,7 +56,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Access:
-    """What decides who may ask; a reload may change it in place.
+    """Settings of access control; a reload may change them in place.
 
     Attributes:
         host: The address that the listener is bound to; "" for a unix socket.

@@ -44,7 +44,7 @@ class Listener:
 
     @property
     def address(self) -> str:
-        """Where it listens: host and port, or the unix socket."""
+        """Address of the listener: host and port, or the unix socket."""
         if self._http.socket:
             return f"unix:{self._http.socket}"
         return (

@@ -56,7 +56,7 @@ _SAID = {
 
 
 class Actions(Protocol):
-    """What the page can have done. All may raise StoreError."""
+    """Actions that the page offers. All may raise StoreError."""
 
     async def retry(self, job_ids: Sequence[int]) -> tuple[int, int]:
         """Take failed files back into their inboxes: (moved, refused)."""
@@ -77,7 +77,7 @@ class Actions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PageSource:
-    """What the pages read and do.
+    """Data and actions of the pages.
 
     Attributes:
         config: The config that the daemon runs on now.

@@ -1,4 +1,4 @@
-"""What the pages read from the queue and from users' folders. Blocking: runs in a thread of its own."""
+"""Reads of the pages from the queue and from users' folders. Blocking: runs in a thread of its own."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _document(place: Place | None, path: bytes | None) -> dict[str, Any] | None:
 
 
 def place_of(config: Config, story: Story) -> Place | None:
-    """Where the audio of a job is: in done or failed once it ended, else in its inbox."""
+    """Place of a job's audio: in done or failed once the job ended, else in its inbox."""
     if story.filed_here is None:
         return None if story.filed else Place(config.folders[story.folder], "inbox", story.path)
     places = find_places(config, story.filed_here)

@@ -100,7 +100,7 @@ class _Form:
         self._whole: list[tuple[bytes, bytes]] = []
 
     def callbacks(self) -> dict[str, object]:
-        """What the parser calls."""
+        """Callbacks for the multipart parser."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._add_field,

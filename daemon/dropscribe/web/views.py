@@ -1,4 +1,4 @@
-"""What the templates show, made from the status document and from rows. Pure."""
+"""Data for the templates, made from the status document and from rows. Pure."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class BudgetBar:
-    """How much of a budget is spent."""
+    """Spent part of a budget, as a bar."""
 
     words: str
     percent: int

@@ -114,7 +114,7 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
 
 
 def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
-    """Where the key came from, never the key."""
+    """One provider of ``check --json``, with the origin of its key, never the key itself."""
     return {
         "type": provider.type,
         "url": provider.url,

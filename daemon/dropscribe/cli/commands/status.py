@@ -88,7 +88,7 @@ def _newest_failed(config: Config, look: QueueLook) -> list[dict[str, Any]]:
 
 
 def _caught_up(config: Config, look: QueueLook) -> dict[str, Any]:
-    """What the daemon wrote a moment ago, less what has gone into the queue since: counted once."""
+    """The daemon's status file, without the files that were queued since: each file counts once."""
     if look.db is None:
         return look.live
     folders = {
@@ -192,7 +192,7 @@ def _who_words(document: dict[str, Any]) -> str:
 
 
 def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
-    """What is wrong, the worst first, each with what it means."""
+    """Sentences about current problems and their consequences, the worst first."""
     if document["trouble"]:
         until = "until there is room" if document["nodes"] is None else "by this node meanwhile"
         yield f"{one_line(document['trouble'])}: nothing is sent {until}"

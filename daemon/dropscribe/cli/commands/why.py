@@ -57,7 +57,7 @@ def tell(config: Config, file: bytes, look: QueueLook, now: float) -> tuple[Plac
 
 
 def _doubt_words(place: Place, tale: Explanation) -> list[str]:
-    """What the transcript itself warns of."""
+    """Warnings in the file's transcript, as sentences."""
     story = tale.story
     if story is None or story.state is not JobState.DONE or not story.filed_here:
         return []

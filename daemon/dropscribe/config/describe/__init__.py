@@ -1,1 +1,1 @@
-"""What is made of the definitions of the keys: the JSON Schema and the commented example."""
+"""The JSON Schema and the commented example, made from the definitions of the keys."""

@@ -1,1 +1,1 @@
-"""How values are written in the config: durations, sizes, names, secrets."""
+"""Notation of values in the config: durations, sizes, names, secrets."""

@@ -1,4 +1,4 @@
-"""How the values of the config's keys are written: the check of each notation and its JSON Schema.
+"""Notations of config values: the check of each and its JSON Schema.
 
 Guarantees: pure. A refused value raises ValueError with the words that follow the value in the message
 ("is not a duration") and, as a second argument, what to write instead.

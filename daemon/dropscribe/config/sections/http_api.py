@@ -117,7 +117,7 @@ MARKS: t.FieldType[tuple[int | str, ...]] = t.FieldType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerKeys:
-    """Where an answer has what; a value that is not there, or of another type, is unknown."""
+    """Expressions that find a transcript in an answer; a missing or ill-typed value is unknown."""
 
     text: str = key(EXPRESSION, "The whole text.", example="text")
     words: str | None = key(

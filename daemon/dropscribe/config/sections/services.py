@@ -29,7 +29,7 @@ _RANDOM = "make a random one: openssl rand -hex 16"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """What is logged, and in which form."""
+    """Level and format of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = key(
         t.one_of("debug", "info", "warning", "error"), "The least severe level to log.", default="info"
@@ -86,7 +86,7 @@ class HttpConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsConfig:
-    """Where the metrics are written for node_exporter's textfile collector."""
+    """Metrics file for node_exporter's textfile collector."""
 
     file: Path = key(
         t.PATH,
@@ -160,7 +160,7 @@ class WebhookConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotifyConfig:
-    """Who is told what went wrong.
+    """Notifications of failures, holds and budgets, to people and programs.
 
     Attributes:
         quiet_hours: (begin, end) in minutes of the day.

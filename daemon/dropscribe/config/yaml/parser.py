@@ -89,7 +89,7 @@ def split_lines(text: str) -> list[str]:
 
 
 def resolve_plain(text: str) -> Scalar:
-    """What an unquoted scalar means in YAML 1.2's core schema."""
+    """Value of an unquoted scalar by YAML 1.2's core schema."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):

@@ -1,1 +1,1 @@
-"""What a provider is asked to do with a recording."""
+"""Requests to a provider about one recording: parameters, language, vocabulary, speakers."""

@@ -1,4 +1,4 @@
-"""What a file's own container says about its length: is all of it there?
+"""Detects from a file's own container whether the file is complete.
 
 Most containers state how long they are, so a whole file can be taken at once and a broken-off upload is told
 from a finished one, which no other sign can do.
@@ -48,14 +48,13 @@ _LONG_MAGICS = frozenset({b"RIFF", b"RF64", b"BW64", b"FORM"})  # the kind of fi
 
 
 def examine(read_at: ReadAt, size_bytes: int, suffix: str) -> Completeness:
-    """What the container of a file says about its length.
+    """Whether a file is complete, by the length that its container states.
 
     Args:
         read_at: Reads the file; see :data:`~dropscribe.files.containers.reading.ReadAt`.
         size_bytes: Its size.
-        suffix: The name's suffix in lower case with its dot. The content decides; the suffix only tells what
-        the
-            first bytes of a file that is still too short are going to be.
+        suffix: The name's suffix in lower case with its dot. The content decides; the suffix is used only
+            for a file that is too short for its first bytes to name the container.
     """
     start = start_of_audio(read_at)
 

@@ -65,7 +65,7 @@ def _judge_frame(rest: bytes) -> Completeness:
 
 
 def _audio_at(read_at: ReadAt, size_bytes: int) -> int | None:
-    """Where the frames begin; None if the file ends within the metadata blocks."""
+    """Offset of the first frame; None if the file ends within the metadata blocks."""
     position = 4
     for _ in range(MOST_PARTS):
         word: int = struct.unpack(">I", read_at(position, 4))[0]
@@ -78,7 +78,7 @@ def _audio_at(read_at: ReadAt, size_bytes: int) -> int | None:
 
 
 def _last_headers(tail: bytes, fixed_samples: int) -> Iterator[tuple[int, int]]:
-    """Where in *tail* the last frames begin, and the number of samples up to their ends, the last one first.
+    """Yield offset in *tail* and number of samples up to the end of each of the last frames, last first.
 
     More than one, because the bytes of a frame may look like a header.
     """

@@ -1,4 +1,4 @@
-"""What all container checks share."""
+"""Types and helpers shared by all container checks."""
 
 from __future__ import annotations
 

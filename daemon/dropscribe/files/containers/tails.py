@@ -1,4 +1,4 @@
-"""What other programs put before and after the audio: ID3, APE and Lyrics3 tags.
+"""Tags before and after the audio: ID3, APE and Lyrics3.
 
 Taggers append these to any kind of file, so that a whole FLAC or M4A seems not to end where it should.
 """
@@ -17,7 +17,7 @@ _LYRICS_BYTES = 15
 
 
 def start_of_audio(read_at: ReadAt) -> int:
-    """Where the audio's own container begins: after an ID3v2 tag, if there is one."""
+    """Offset at which the audio's own container begins: after an ID3v2 tag, if there is one."""
     head = read_at(0, 10)
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
@@ -27,7 +27,7 @@ def start_of_audio(read_at: ReadAt) -> int:
 
 
 def end_of_audio(read_at: ReadAt, size_bytes: int) -> int:
-    """Where the audio's own container ends: before all known tags."""
+    """Offset at which the audio's own container ends: before all known tags."""
     end = size_bytes
     for _ in range(_MOST_TAILS):
         count = _tail_bytes(read_at, end)

@@ -28,7 +28,7 @@ _SCALES = {"s": 1.0, "ms": 0.001}
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """What one expression of a config found in an answer.
+    """Value that one expression of a config found in an answer.
 
     Attributes:
         field: The key of `answer`.
@@ -42,7 +42,7 @@ class Mapped:
 
 
 def mapped(keys: AnswerKeys, parsed: Mapping[str, Any]) -> list[Mapped]:
-    """What each expression of *keys* finds in the answer *parsed*."""
+    """Values that the expressions of *keys* find in the answer *parsed*."""
     return [
         Mapped(field, text, found(jmespath.compile(text), parsed))
         for field, text in keys.expressions().items()
@@ -92,12 +92,12 @@ class AnswerReader:
         )
 
     def error(self, parsed: Mapping[str, Any]) -> str | None:
-        """Why a success is a failure, if it is one."""
+        """Reason why an answer with a success status is a failure, if it is one."""
         problem = self._found("error", parsed)
         return None if problem is None or problem is False or problem in ("", []) else str(problem)
 
     def no_text(self, parsed: Mapping[str, Any]) -> str:
-        """Where the text was looked for, and what the answer has instead."""
+        """Message for a success without a text: the expression, and the names that the answer has."""
         names = ", ".join([*map(str, parsed)][:MOST_NAMES]) or "nothing"
         return f"a success without a text at '{self._keys.text}'; it has {names}"
 

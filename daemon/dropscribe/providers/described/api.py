@@ -86,11 +86,11 @@ class DescribedApi(VendorDefaults):
         return Upload(url, {"Content-Type": form.content_type}, audio, form.before, form.after)
 
     def failure(self, parsed: dict[str, Any]) -> str | None:
-        """What `answer.error` finds."""
+        """Text that `answer.error` finds, if any."""
         return self._reader.error(parsed)
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
-        """Whatever the expressions find."""
+        """Transcript of the values that the expressions find."""
         language, model = params.get("language"), params.get("model")
         return self._reader.transcript(parsed, language=language, model=model, request_id=request_id)
 

@@ -57,7 +57,7 @@ class DescribedJobs(DescribedApi, JobVendorDefaults):
         return Upload(self._at(self._poll.create.url), {"Content-Type": "application/json"}, before=body)
 
     def job_id(self, created: Mapping[str, Any]) -> str | None:
-        """What `poll.id` finds."""
+        """Id that `poll.id` finds, if any."""
         return _word(found(self._id, created))
 
     def poll_url(self, job_id: str) -> str:
@@ -74,12 +74,12 @@ class DescribedJobs(DescribedApi, JobVendorDefaults):
         return Progress.WORKING if state else None
 
     def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
-        """What `answer.error` finds, else what the body says as errors do."""
+        """Error of the text that `answer.error` finds, else of the body."""
         said = self._reader.error(polled)
         return error_of({"message": said} if said else polled)
 
     def result_url(self, job_id: str) -> str | None:
-        """Where the config says that the result is."""
+        """URL of the result by the config; None if the poll's answer holds the result."""
         return self._at(self._poll.result, job_id) if self._poll.result else None
 
     def deletions(self, job_id: str) -> tuple[str, ...]:

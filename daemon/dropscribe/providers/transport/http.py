@@ -93,7 +93,7 @@ class Answer:
 
 
 class _Progress:
-    """How far one request is: connecting, sending or answering. Sets the time limit of each phase."""
+    """Phase of one request: connecting, sending or answering. Sets the time limit of each phase."""
 
     def __init__(self, timeout_seconds: float | None, *, is_whole: bool) -> None:
         self.timeout_seconds = timeout_seconds

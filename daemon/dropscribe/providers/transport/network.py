@@ -81,7 +81,7 @@ class Stream(httpcore.AsyncNetworkStream):
         self._is_answer_read = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        """What has arrived, once something has; b"" at the end."""
+        """Wait for bytes and return them; b"" at the end."""
         self._take_in()
         while not (self._unread or self._is_over):
             await self._changed(timeout, httpcore.ReadTimeout("no answer in time"))
@@ -215,7 +215,7 @@ class Stream(httpcore.AsyncNetworkStream):
 
 
 class _Answer:
-    """How far one answer has arrived, by its bytes: informational heads (1xx), the final head, the body.
+    """Progress of one answer, by its bytes: informational heads (1xx), the final head, the body.
 
     Attributes:
         has_begun: A status line other than an informational one has arrived.

@@ -89,7 +89,7 @@ class OpenAI(VendorDefaults):
         return Upload(self.url, {"Content-Type": content_type}, before=body)
 
     def wants_text(self, params: Params) -> bool:
-        """Where the user chose such a format."""
+        """Whether the user chose a format that is plain text."""
         return params.get("response_format") in _TEXT_FORMATS
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
@@ -124,7 +124,7 @@ class OpenAI(VendorDefaults):
 
 
 def endpoint_url(url: str) -> str:
-    """Where audio is posted, from a base URL or from the whole one, with or without a slash."""
+    """URL to post audio to, from a base URL or the whole one, with or without a final slash."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     return urlunsplit(parts._replace(path=path if path.endswith(_WHOLE_PATHS) else path + _PATH))

@@ -61,7 +61,7 @@ class WhisperAsr(VendorDefaults):
         return Upload(with_query(self.url, params), headers, audio, form.before, form.after)
 
     def wants_text(self, params: Params) -> bool:
-        """Where the user chose such an output."""
+        """Whether the user chose an output that is plain text."""
         return params.get("output") in _TEXT_OUTPUTS
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:

@@ -285,6 +285,10 @@ def test_any_number_of_channels_is_decoded(tmp_path, channels):
     assert (tmp_path / "piece").read_bytes()[:4] == b"fLaC"
 
 
+UNKNOWN_CODEC = (b"NSVsVIDXAUDX\x40\x01\xf0\0\x19\0\0\0\x01\0\x10\0" + b"v" * 16 + b"a" * 16) * 400
+"""Nullsoft video with an audio stream that FFmpeg has no decoder for, as it may find in any noise."""
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -293,6 +297,7 @@ def test_any_number_of_channels_is_decoded(tmp_path, channels):
         plain_wav(3999, 1, bytes(40_000)),
         plain_wav(800_000, 1, bytes(40_000)),
         plain_wav(8000, 65, bytes(650 * 130)),
+        UNKNOWN_CODEC,
     ],
 )
 def test_an_implausible_shape_is_refused_before_it_is_unfolded(tmp_path, content):
@@ -309,6 +314,7 @@ def test_an_implausible_shape_is_refused_before_it_is_unfolded(tmp_path, content
     [
         flac_head(44_100, 2**36 - 1) + bytes(17),
         flac_head(1, 2**36 - 1) + bytes(17),
+        UNKNOWN_CODEC,
         plain_wav(1, 1, bytes(40_000)),
         plain_wav(8000, 1, bytes(16_000)).replace(struct.pack("<I", 16_000), struct.pack("<I", 2**31)),
     ],

@@ -13,9 +13,10 @@ from dataclasses import replace
 import pytest
 
 from dropscribe.core.errors import AudioChanged, AudioMissing, PublishError
-from dropscribe.files import beneath, capabilities
+from dropscribe.files import beneath, capabilities, moves, own_file
 from dropscribe.files.capabilities import Move
 from dropscribe.files.lease import ignore_sigio
+from dropscribe.publish import moving
 from dropscribe.publish.filing import publish
 from dropscribe.publish.publication import NameTaken
 from support.house import tree
@@ -89,6 +90,39 @@ def test_a_lost_answer_costs_nothing(tmp_path, options, move, lost):
         assert_whole(root, contents)
         with beneath.closing(beneath.open_root(os.fsencode(root / "done"))) as done:
             assert capabilities.capabilities_of(done).move is move
+
+
+class Crash(BaseException):
+    """The end of the process at some point."""
+
+
+@pytest.mark.parametrize(("options", "_move"), KINDS.values(), ids=KINDS)
+def test_a_copy_from_before_a_crash_is_known_as_ours(tmp_path, monkeypatch, options, _move):
+    """The inbox is on another mount; killed before the original is removed, nothing is doubled."""
+    (tmp_path / "inbox").mkdir()
+    with mounted_lossy(tmp_path / "backing", tmp_path / "mount", *options) as root:
+        contents = {}
+        for number, point in enumerate(("copy_linked", "copy_verified", "copy_set_aside")):
+            audio = tmp_path / "inbox" / f"{number}.wav"
+            contents[number] = b"audio %d" % number
+            audio.write_bytes(contents[number])
+            request = replace(publication_of(audio, root / "done"), token=f"token-{number}")
+
+            def crash(reached, point=point):
+                if reached == point:
+                    raise Crash
+
+            with monkeypatch.context() as patch, pytest.raises(Crash):
+                for module in (moving, moves):
+                    patch.setattr(module, "reached", crash)
+                publish(request)
+            monkeypatch.setattr(own_file, "_placed", set())
+            publish(request)
+        if "--late" in options:
+            time.sleep(0.5)  # as above
+        assert tree(tmp_path / "inbox") == set()
+        (root / "inbox").mkdir()
+        assert_whole(root, contents)
 
 
 @pytest.mark.parametrize(("options", "_move"), KINDS.values(), ids=KINDS)

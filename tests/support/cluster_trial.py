@@ -78,11 +78,11 @@ def run_cluster_trial(
         cluster.until(lambda: _is_over(cluster), "the end", 240 + trial.files / 5)
         report.exit_code = max(map(abs, cluster.stop()))
         report.starts = cluster.starts
-        report.paid_again = paid_again(dropper, till)
+        report.paid_again = paid_again(dropper.dropped, till)
         report.interrupted = told(cluster, "status")["folders"]["calls"]["maybe_paid_twice"]
         report.most_at_once = emulator.most_at_once
         look_at_the_end(cluster, dropper.dropped, report)
-        look_for_names(cluster, dropper, till, report)
+        look_for_names(cluster, dropper.dropped, till, report)
     report.seconds = round(time.monotonic() - began, 1)
     return report
 

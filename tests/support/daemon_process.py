@@ -140,7 +140,7 @@ class Installation:
 
     @property
     def inbox(self) -> Path:
-        return self.root / "inbox"
+        return Path(self.rule.get("inbox", self.root / "inbox"))
 
     @property
     def done(self) -> Path:

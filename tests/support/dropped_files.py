@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from support.vendors import heard_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from support.billing import Till
@@ -97,10 +98,6 @@ class Dropper:
         """All that is left."""
         self.drop(len(self._pending))
 
-    def copies(self, sha256: str) -> list[Dropped]:
-        """All files with these bytes."""
-        return [file for file in self.dropped.values() if file.sha256 == sha256]
-
     def _names(self, group: int) -> list[str]:
         folder = FOLDERS[group % len(FOLDERS)]
         is_odd = self._is_drawn(self._trial.share_odd_names)
@@ -127,7 +124,7 @@ class Dropper:
     def _drop(self, name: str) -> None:
         content = self._content(len(self.dropped), name)
         sha256 = hashlib.sha256(content).hexdigest()
-        if not self.copies(sha256):
+        if not copies(self.dropped, sha256):
             self._contents.append(content)
             if self._is_drawn(self._trial.share_refused):
                 self._till.refused.add(sha256)
@@ -179,6 +176,11 @@ class Dropper:
             if mtime_ns is not None:
                 os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
             return os.fstat(file.fileno())
+
+
+def copies(dropped: Mapping[str, Dropped], sha256: str) -> list[Dropped]:
+    """All files with these bytes."""
+    return [file for file in dropped.values() if file.sha256 == sha256]
 
 
 def _lengthened(stem: str, suffix: str) -> str:

@@ -15,12 +15,16 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dropscribe.cli.main import main
 from support.billing import Till, Weather, billing_emulator
 from support.daemon_process import Installation, Process
-from support.dropped_files import SUFFIXES, Dropped, Dropper
+from support.dropped_files import SUFFIXES, Dropped, Dropper, copies
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
 
 CONCURRENCY = 4
 
@@ -139,10 +143,10 @@ def run_trial(trial: Trial, root: Path, filed: Path | None = None) -> Report:
         dropper.drop_rest()
         report.exit_code = _run_to_the_end(trial, site)
     report.starts = site.starts
-    report.paid_again = paid_again(dropper, till)
+    report.paid_again = paid_again(dropper.dropped, till)
     report.interrupted = told(site, "status")["folders"]["calls"]["maybe_paid_twice"]
     look_at_the_end(site, dropper.dropped, report)
-    look_for_names(site, dropper, till, report)
+    look_for_names(site, dropper.dropped, till, report)
     report.seconds = round(time.monotonic() - began, 1)
     return report
 
@@ -166,7 +170,7 @@ def _run_to_the_end(trial: Trial, site: Installation) -> int:
 
     def is_over() -> bool:
         folder = told(site, "status")["folders"]["calls"]
-        return not _files(site.inbox) and folder["publishing"] == 0
+        return not files_in(site.inbox) and folder["publishing"] == 0
 
     with site.start_ready() as process:
         process.until(is_over, "the end", 60 + trial.files)
@@ -183,16 +187,27 @@ def _live(process: Process, rng: random.Random, most_seconds: float) -> None:
         time.sleep(rng.uniform(0.0, 0.5))
 
 
-def look_at_the_end(site: Site, dropped: dict[str, Dropped], report: Report) -> None:
+def keeps_mode_and_time(was: Dropped, status: os.stat_result) -> bool:
+    """Whether a filed audio has the mode and the time that it had when it was dropped."""
+    return (was.mtime_ns, was.mode) == (status.st_mtime_ns, status.st_mode & 0o777)
+
+
+def look_at_the_end(
+    site: Site,
+    dropped: Mapping[str, Dropped],
+    report: Report,
+    keeps: Callable[[Dropped, os.stat_result], bool] = keeps_mode_and_time,
+) -> None:
     """Compare what is in inbox, done and failed with what was dropped."""
     seen: set[str] = set()
-    report.residue += _files(site.inbox)
+    report.residue += files_in(site.inbox)
     for folder, is_failed in ((site.done, False), (site.failed, True)):
         claimed: set[str] = set()
-        names = _files(folder)
+        names = files_in(folder)
         for name in names:
             if name.endswith(SUFFIXES):
-                _look_at_audio(folder, name, is_failed, dropped, seen, report)
+                if was := _look_at_audio(folder, name, is_failed, dropped, seen, report):
+                    report.wrong += [] if keeps(was, (folder / name).stat()) else [f"{name}: {was}"]
                 claimed |= {name, *_sidecars(name, is_failed)}
         report.residue += sorted(set(names) - claimed)
         report.wrong += sorted(f"{name}: missing" for name in claimed - set(names))
@@ -203,31 +218,31 @@ def _look_at_audio(
     folder: Path,
     name: str,
     is_failed: bool,
-    dropped: dict[str, Dropped],
+    dropped: Mapping[str, Dropped],
     seen: set[str],
     report: Report,
-) -> None:
+) -> Dropped | None:
+    """The file that was dropped, where the audio and its sidecars belong to one."""
     path = folder / name
-    sha256, status = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     report.failed += is_failed
     report.done += not is_failed
     if sha256 not in {was.sha256 for was in dropped.values()}:
         report.torn.append(name)
-        return
+        return None
     try:
         was = dropped.get(_told_path(path, Path(name).parent, is_failed))
     except FileNotFoundError:  # a missing sidecar is told of with the names
-        return
+        return None
     if was is None or was.sha256 != sha256:
         report.wrong.append(f"{name}: a sidecar that is not its own")
-        return
+        return None
     if was.path in seen:
         report.doubled.append(name)
     seen.add(was.path)
-    if (was.mtime_ns, was.mode, was.is_refused) != (status.st_mtime_ns, status.st_mode & 0o777, is_failed):
-        report.wrong.append(f"{name}: {was} {status}")
-    if not is_failed and not _holds_its_words(path, was):
-        report.wrong.append(f"{name}: not its transcript")
+    if was.is_refused != is_failed or not (is_failed or _holds_its_words(path, was)):
+        report.wrong.append(f"{name}: {was}")
+    return was
 
 
 def _told_path(path: Path, folder: Path, is_failed: bool) -> str:
@@ -252,25 +267,26 @@ def _sidecars(name: str, is_failed: bool) -> list[str]:
     return [str(Path(name).with_suffix(f".{form}")) for form in forms]
 
 
-def _files(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
+    """All files below *folder*."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-def paid_again(dropper: Dropper, till: Till) -> int:
+def paid_again(dropped: Mapping[str, Dropped], till: Till) -> int:
     """Answers paid for beyond one for each file: files with equal bytes may be sent at the same time."""
-    return sum(max(0, times - len(dropper.copies(sha256))) for sha256, times in till.paid.items())
+    return sum(max(0, times - len(copies(dropped, sha256))) for sha256, times in till.paid.items())
 
 
-def look_for_names(site: Site, dropper: Dropper, till: Till, report: Report) -> None:
+def look_for_names(site: Site, dropped: Mapping[str, Dropped], till: Till, report: Report) -> None:
     """Every file that was paid for twice is named by ``why``, with one interrupted attempt a time."""
     for sha256, times in till.paid.items():
-        copies = dropper.copies(sha256)
-        if times <= len(copies):
+        alike = copies(dropped, sha256)
+        if times <= len(alike):
             continue
-        stories = [told(site, "why", str(site.inbox / copy.path))["attempts"] for copy in copies]
+        stories = [told(site, "why", str(site.inbox / copy.path))["attempts"] for copy in alike]
         interrupted = sum(attempt["code"] == "interrupted" for story in stories for attempt in story)
-        if interrupted < times - len(copies):
-            report.unnamed.append(copies[0].path)
+        if interrupted < times - len(alike):
+            report.unnamed.append(alike[0].path)
 
 
 def told(site: Site, *arguments: str) -> Any:

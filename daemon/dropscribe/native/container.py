@@ -163,6 +163,18 @@ def check_shape(rate_hz: int, channels: int) -> None:
         raise AudioRejected("undecodable", f"it claims {channels} channels")
 
 
+def check_stream(stream: Any) -> None:
+    """As :func:`check_shape`, for what a stream's header claims.
+
+    Raises:
+        AudioRejected: "undecodable"; also where FFmpeg has no decoder for it.
+    """
+    context = stream.codec_context
+    if context is None:
+        raise AudioRejected("undecodable", "its audio is in no known codec")
+    check_shape(context.sample_rate or 0, context.channels)
+
+
 def default_track(container: Any) -> int:
     """The number of the audio track that players choose: the one marked as default, else the first."""
     for number, stream in enumerate(container.streams.audio):
@@ -179,8 +191,8 @@ def _is_default(stream: Any) -> bool:
 def describe(container: Any, head: bytes, tracks: tuple[int, ...]) -> Recording:
     """Describe the first of *tracks* and the file by their headers."""
     stream = container.streams.audio[tracks[0]]
+    check_stream(stream)
     context = stream.codec_context
-    check_shape(context.sample_rate or 0, context.channels)
     return Recording(
         container=_container_name(container.format.name, head),
         codec=context.name,
@@ -211,7 +223,8 @@ def _seconds(container: Any, stream: Any) -> float | None:
 def _is_cover(video: Any) -> bool:
     disposition = getattr(video, "disposition", None)  # PyAV has it from 14 on
     if disposition is None:
-        return video.codec_context.name in {"mjpeg", "png"}
+        context = video.codec_context
+        return context is not None and context.name in {"mjpeg", "png"}
     return bool(disposition & av.stream.Disposition.attached_pic)
 
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from dropscribe.core.errors import ProviderError
 from dropscribe.native.decoder import Decoder
+from dropscribe.native.process import WorkerBug
 from dropscribe.native.recording import MAX_RATE_HZ, MIN_RATE_HZ, plausible_seconds
 
 
@@ -20,7 +21,7 @@ def probe_seconds(descriptor: int) -> float | None:
     if seconds is None and find_spec("av") is not None and find_spec("numpy") is not None:
         try:
             return Decoder(descriptor).describe(listen=False).seconds
-        except (ProviderError, OSError):
+        except (ProviderError, OSError, WorkerBug):  # a hint is worth no file
             return None
     return seconds
 

@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.container import check_shape, opened
+from dropscribe.native.container import check_shape, check_stream, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,7 +101,7 @@ class Track:
         any_sound = False
         with opened(self._descriptor, self._form) as container:
             stream = container.streams.audio[self._number]
-            check_shape(stream.codec_context.sample_rate or 0, stream.codec_context.channels)
+            check_stream(stream)
             gatherer = _Gatherer(_Clock(_zero_seconds(container)))
             for frame in self._frames(container, stream):
                 for stretch in gatherer.add(frame):

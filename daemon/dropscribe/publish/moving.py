@@ -90,10 +90,10 @@ def move_audio(
             check_source(request, source)
             try:
                 move_new(old, new, can, request.aside, request.is_audio_at)
-            except FileExistsError:
-                raise NameTaken(request.audio) from None
             except OSError as error:
-                if error.errno != errno.EXDEV:
+                if error.errno == errno.EEXIST and not _is_copied(request, old, target, can):
+                    raise NameTaken(request.audio) from None
+                if error.errno not in {errno.EXDEV, errno.EEXIST}:
                     raise
                 if not may_copy:
                     raise AcrossMounts(repr(request.path)) from None
@@ -104,6 +104,14 @@ def move_audio(
         if audio is not None:
             os.close(audio)
     reached("audio_moved")
+
+
+def _is_copied(request: PublishRequest, old: FileName, target: int, can: Capabilities) -> bool:
+    """Whether the name is taken by our own copy, from before a crash or a lost answer.
+
+    Of a link, and of a rename that looks first, a taken name is said before two mounts are.
+    """
+    return request.copy(target, request.sha256 or digest_at(old), can).is_placed()
 
 
 def _open_source(name: FileName) -> int | None:

@@ -12,8 +12,10 @@ command -v qemu-system-x86_64 >/dev/null || { echo "qemu-system-x86_64 is not in
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+python=$repository/.venv/bin/python
+"$python" -m pip --version >/dev/null 2>&1 || python=python3
 # The guest's Python is Debian 12's.
-python3 -m pip -qq install --root-user-action ignore --disable-pip-version-check --target "$work/disk/site" --no-deps --only-binary=:all: \
+"$python" -m pip -qq install --root-user-action ignore --disable-pip-version-check --target "$work/disk/site" --no-deps --only-binary=:all: \
     --python-version 3.11 -r "$repository/locks/base.txt"
 cp -r "$repository/daemon/dropscribe" "$work/disk/site/"
 cp -r "$repository/tests/support" "$here/trial.py" "$work/disk/"

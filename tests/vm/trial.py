@@ -26,7 +26,7 @@ from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName, move_new
 from support.billing import Till, Weather, billing_emulator
-from support.daemon_process import Installation
+from support.daemon_process import Installation, wait_until
 from support.dropped_files import Dropped, Dropper
 from support.kill_trial import Report, Trial, files_in, look_at_the_end, paid_again, told
 from support.vendors import heard_text
@@ -109,7 +109,9 @@ class Case:
             )
         mount, point = MOUNTS[self.mount], self.client.parent
         point.mkdir(parents=True)
-        subprocess.run(["mount", "-t", mount.kind, "-o", mount.options, mount.source, point], check=True)
+        command = ["mount", "-t", mount.kind, "-o", mount.options, mount.source, str(point)]
+        # Samba may have come up just now.
+        wait_until(lambda: subprocess.run(command, check=False).returncode == 0, f"{point} to be mounted")
 
 
 @dataclass(frozen=True)

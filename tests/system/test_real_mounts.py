@@ -1,0 +1,170 @@
+"""Inbox and done on real FUSE mounts: rclone in each of its cache modes, sshfs whose connection breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+import subprocess
+import threading
+from dataclasses import replace
+
+import pytest
+
+from dropscribe.core.errors import PublishError
+from dropscribe.files import capabilities
+from dropscribe.publish.filing import publish
+from support.billing import billing_emulator
+from support.daemon_process import Installation
+from support.house import tree
+from support.publications import publication_of
+from support.waiting import until_true
+
+pytestmark = pytest.mark.slow
+
+SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+RENAME, EXTENDED = 18, 200  # SSH_FXP_RENAME, SSH_FXP_EXTENDED
+FILES = 4
+
+
+def needs(*programs):
+    missing = [name for name in programs if shutil.which(name) is None]
+    can_mount = os.access("/dev/fuse", os.W_OK)
+    return pytest.mark.skipif(bool(missing) or not can_mount, reason=f"needs FUSE and {', '.join(programs)}")
+
+
+@contextlib.contextmanager
+def mounted(process, mountpoint):
+    """*process* serves *mountpoint*, for the length of the block."""
+    try:
+        until_true(lambda: os.path.ismount(mountpoint) or process.poll() is not None)
+        assert process.poll() is None
+        yield
+    finally:
+        subprocess.run(["umount", "-l", mountpoint], check=False)
+        process.terminate()
+        process.wait(10)
+
+
+@needs("rclone")
+@pytest.mark.parametrize("mode", ["off", "writes", "full"])
+def test_files_on_an_rclone_mount_end_once(tmp_path, mode):
+    """Filed and paid for once each, though the mount has no links and renames no open file."""
+    backing, mountpoint = tmp_path / "backing", tmp_path / "mount"
+    for path in (backing / "inbox", mountpoint, tmp_path / "house"):
+        path.mkdir(parents=True)
+    command = ["rclone", "mount", backing, mountpoint, f"--vfs-cache-mode={mode}", "--dir-cache-time=1s"]
+    command += [f"--cache-dir={tmp_path / 'cache'}", "--config=/dev/null", "--vfs-write-back=1s"]
+    emulator, till = billing_emulator()
+    rule = {part: str(mountpoint / part) for part in ("inbox", "done", "failed")}
+    contents = {f"{number}.wav": os.urandom(5000) for number in range(FILES)}
+    with emulator, subprocess.Popen(command) as rclone, mounted(rclone, mountpoint):
+        site = Installation(tmp_path / "house", emulator.url, rule=rule)
+        for name, content in contents.items():
+            (backing / "inbox" / name).write_bytes(content)
+        assert site.run_once() == 0
+        until_true(lambda: len(tree(backing / "done")) == 3 * FILES)  # written back after a second
+    stems = range(FILES)
+    assert tree(backing / "done") == {f"{stem}.{end}" for stem in stems for end in ("wav", "json", "txt")}
+    assert tree(backing / "inbox") == set()
+    assert all((backing / "done" / name).read_bytes() == content for name, content in contents.items())
+    assert sorted(till.paid.values()) == [1] * FILES
+
+
+class Sftp:
+    """sshfs on an SFTP server of this machine, through a relay that can cut the connection.
+
+    Attributes:
+        cuts: Whether the next rename is carried out, and its answer never arrives.
+    """
+
+    def __init__(self, backing, mountpoint, *options):
+        self.cuts = False
+        self._cut_id = b""
+        pipe = subprocess.PIPE
+        self._server = subprocess.Popen([SFTP_SERVER], stdin=pipe, stdout=pipe)
+        command = ["sshfs", f"host:{backing}", mountpoint, "-f", "-o", "passive", *options]
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe)
+        ways = (
+            (self.process.stdout, self._server.stdin, self._hear_request),
+            (self._server.stdout, self.process.stdin, self._hear_answer),
+        )
+        self._threads = [threading.Thread(target=self._relay, args=way, daemon=True) for way in ways]
+        for thread in self._threads:
+            thread.start()
+
+    def _relay(self, source, target, hear):
+        with contextlib.suppress(OSError, ValueError):
+            while head := source.read(4):
+                packet = source.read(struct.unpack(">I", head)[0])
+                if not hear(packet):
+                    self.process.kill()
+                    break
+                target.write(head + packet)
+                target.flush()
+        with contextlib.suppress(OSError):
+            target.close()
+
+    def _hear_request(self, packet):
+        is_rename = packet[0] == RENAME or (packet[0] == EXTENDED and b"rename" in packet[5:40])
+        is_link = packet[0] == EXTENDED and b"hardlink" in packet[5:40]
+        if self.cuts and (is_rename or is_link):
+            self._cut_id = packet[1:5]
+        return True
+
+    def _hear_answer(self, packet):
+        return not self._cut_id or packet[1:5] != self._cut_id
+
+    def close(self):
+        self._server.terminate()
+        self._server.wait(10)
+
+
+@contextlib.contextmanager
+def sshfs(backing, mountpoint, *options):
+    """An :class:`Sftp`, mounted."""
+    sftp = Sftp(backing, mountpoint, *options)
+    try:
+        with mounted(sftp.process, mountpoint):
+            yield sftp
+    finally:
+        sftp.close()
+
+
+@needs("sshfs", SFTP_SERVER)
+@pytest.mark.parametrize("options", [(), ("-o", "disable_hardlink")], ids=["links", "no links"])
+def test_a_connection_that_breaks_in_a_rename_costs_nothing(tmp_path, monkeypatch, options):
+    """The server renamed or linked, and nobody heard: after the next mount each file is whole, once."""
+    backing, mountpoint = tmp_path / "backing", tmp_path / "mount"
+    (backing / "inbox").mkdir(parents=True)
+    mountpoint.mkdir()
+    contents = {f"{number}.wav": b"audio %d" % number for number in range(FILES)}
+    for name, content in contents.items():
+        (backing / "inbox" / name).write_bytes(content)
+        with sshfs(backing, mountpoint, *options) as sftp:
+            monkeypatch.setattr(capabilities, "_known", {})
+            monkeypatch.setattr(capabilities, "_mounts", {})
+            request = replace(
+                publication_of(mountpoint / "inbox" / name, mountpoint / "done"), stable_inodes=False
+            )
+            _try_out(mountpoint)
+            sftp.cuts = True
+            with pytest.raises(PublishError):
+                publish(request)
+        with sshfs(backing, mountpoint, *options):
+            publish(request)
+    stems = range(FILES)
+    assert tree(backing / "inbox") == set()
+    assert tree(backing / "done") == {f"{stem}.{end}" for stem in stems for end in ("wav", "json", "txt")}
+    assert all((backing / "done" / name).read_bytes() == content for name, content in contents.items())
+
+
+def _try_out(mountpoint):
+    """What the mount can do is found out before the connection breaks."""
+    (mountpoint / "done").mkdir(exist_ok=True)
+    folder = os.open(mountpoint / "done", os.O_RDONLY)
+    try:
+        capabilities.capabilities_of(folder)
+    finally:
+        os.close(folder)

@@ -86,6 +86,11 @@ def test_the_new_keys_of_a_folder_have_their_defaults(tmp_path):
     [
         ("companions: other.json", "folders.f.companions"),
         ("companions: '../{stem}.json'", "folders.f.companions"),
+        ("companions: '{name}'", "folders.f.companions"),
+        ("companions: '{stem}*.json'", "folders.f.companions"),
+        ("companions: '{stem}{name}.json'", "folders.f.companions"),
+        ("companions: '{stem}.error.json'", "folders.f.companions"),
+        ("include: '*.wav', companions: '{stem}.wav'", "folders.f.companions"),
         ("recorded_at: 2026-01-01", "folders.f.recorded_at"),
         ("recorded_at: '%Q'", "folders.f.recorded_at"),
         ("language: '7'", "folders.f.language"),

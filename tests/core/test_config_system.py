@@ -72,11 +72,3 @@ def test_a_file_system_that_does_not_answer_is_named(tmp_path, monkeypatch):
     (problem,) = system_problems(config_of(tmp_path))
     release.set()
     assert problem.message == "a file system that the config names does not answer"
-
-
-def test_companions_are_not_promised(tmp_path):
-    """The key is read, and `check` says that the files stay where they are."""
-    text = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l, companions: '{stem}.xml'}}\n"
-    (problem,) = system_problems(parse_config(text, folder=tmp_path, environ={})[0])
-    assert problem.path == "folders.f.companions"
-    assert "inbox" in problem.message

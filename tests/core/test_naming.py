@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.core.naming import first_free, free_name, number_group, split_name
+from dropscribe.core.companions import Companion
+from dropscribe.core.model import FileSnapshot
+from dropscribe.core.naming import (
+    GroupPlan,
+    companion_name,
+    first_free,
+    free_name,
+    number_group,
+    sidecar_names,
+    split_name,
+)
 
 FORMATS = ("json", "txt", "srt", "vtt")
 NAMES = st.binary(min_size=1, max_size=255).filter(lambda name: b"/" not in name and b"\0" not in name)
+PATTERNS = st.sets(st.sampled_from(["{stem}.json", "{name}.json", "{stem}.TXT", "meta-{stem}.xml"]))
+
+
+def companion(pattern: str) -> Companion:
+    return Companion(pattern.encode(), b"", FileSnapshot(0, 0, 0, 0))
 
 
 def test_the_group_shares_stem_and_folder():
     """Sidecars stand beside the audio, in the folder that it had in the inbox."""
-    group = number_group(b"/done", b"2026/call.wav", ("json", "txt"))
+    group = number_group(GroupPlan(b"/done", b"2026/call.wav", ("json", "txt")))
 
     assert group.folder == b"/done/2026"
     assert group.names == (b"call.wav", b"call.json", b"call.txt")
@@ -21,34 +37,58 @@ def test_the_group_shares_stem_and_folder():
 
 def test_a_number_is_part_of_every_name():
     """call-2.wav never stands beside call.json."""
-    group = number_group(b"/done", b"call.wav", ("json", "error"), number=2)
+    group = number_group(GroupPlan(b"/done", b"call.wav", ("json", "error")), number=2)
 
     assert group.names == (b"call-2.wav", b"call-2.json", b"call-2.error.json")
 
 
 def test_full_names_keep_the_suffix():
     """sidecar_name: full puts the format behind the whole name."""
-    group = number_group(b"/done", b"call.wav", ("json", "error"), sidecar_name="full", number=3)
+    group = number_group(GroupPlan(b"/done", b"call.wav", ("json", "error"), "full"), number=3)
 
     assert group.names == (b"call-3.wav", b"call-3.wav.json", b"call-3.wav.error.json")
 
 
 def test_a_sidecar_never_has_the_audios_own_name():
     """A rule may take what ends in .txt: its transcript goes beside it, not into it."""
-    group = number_group(b"/done", b"call.txt", ("json", "txt"))
+    group = number_group(GroupPlan(b"/done", b"call.txt", ("json", "txt")))
 
     assert group.names == (b"call.txt", b"call.txt.json", b"call.txt.txt")
 
 
-@given(NAMES, st.integers(1, 10**6), st.sampled_from(["stem", "full"]), st.integers(64, 255))
-def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_name, limit):
+@pytest.mark.parametrize(
+    ("sidecar_name", "patterns", "expected"),
+    [
+        ("stem", ["{stem}.json"], (b"a.wav", b"a.wav.json", b"a.wav.txt", b"a.json")),
+        ("stem", ["{stem}.JSON"], (b"a.wav", b"a.wav.json", b"a.wav.txt", b"a.JSON")),
+        ("stem", ["{stem}.xml"], (b"a.wav", b"a.json", b"a.txt", b"a.xml")),
+        ("full", ["{name}.txt"], (b"a.wav", b"a.json", b"a.txt", b"a.wav.txt")),
+        (
+            "stem",
+            ["{stem}.json", "{name}.json"],
+            (b"a.wav", b"a.transcript.json", b"a.transcript.txt", b"a.json", b"a.wav.json"),
+        ),
+    ],
+)
+def test_a_companion_keeps_its_name_beside_the_sidecars(sidecar_name, patterns, expected):
+    """A radio's call.json beside call.wav is not our call.json: the sidecars get other names."""
+    companions = tuple(map(companion, patterns))
+    group = number_group(GroupPlan(b"/done", b"a.wav", ("json", "txt"), sidecar_name, companions))
+    assert group.names == expected
+    for form, sidecar in group.sidecars:
+        candidates = sidecar_names(b"a.wav", b"." + form.encode(), patterns)
+        assert sidecar == next(name for name in candidates if name in group.names)
+
+
+@given(NAMES, st.integers(1, 10**6), st.sampled_from(["stem", "full"]), st.integers(64, 255), PATTERNS)
+def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_name, limit, patterns):
     """Whatever the name and number, every name of the group fits, and the audio keeps a short suffix."""
     _, suffix = split_name(name)
     if len(suffix) > 16:
         return
-    group = number_group(
-        b"/d", name, (*FORMATS, "error"), sidecar_name=sidecar_name, number=number, name_max_bytes=limit
-    )
+    companions = {companion_name(pattern.encode(), name): companion(pattern) for pattern in patterns}
+    plan = GroupPlan(b"/d", name, (*FORMATS, "error"), sidecar_name, tuple(companions.values()))
+    group = number_group(plan, number, limit)
 
     assert max(map(len, group.names)) <= limit
     assert len(set(group.names)) == len(group.names)
@@ -58,7 +98,7 @@ def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_nam
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
 def test_a_cut_stem_stays_utf8(stem):
     """A stem is not cut within a character."""
-    group = number_group(b"/d", stem.encode() + b".wav", ("json",), name_max_bytes=100)
+    group = number_group(GroupPlan(b"/d", stem.encode() + b".wav", ("json",)), name_max_bytes=100)
 
     assert group.audio.decode()
 

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dropscribe.transcripts.dates import name_date
-from dropscribe.transcripts.document import renamed_document, reused_document, transcript_document
+from dropscribe.transcripts.document import (
+    renamed_document,
+    reused_document,
+    transcript_document,
+    with_companions,
+)
 from dropscribe.transcripts.layout import Layout
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 from dropscribe.transcripts.render import RENDERERS
@@ -154,8 +159,9 @@ def test_the_first_source_of_a_date_counts():
     container = Transcript("x", attributes={"recorded_at": "2025-05-05T05:05:05Z"})
     companion = {"call.json": {"start_time": 1_780_000_000}}
 
-    def date(transcript, **more):
+    def date(transcript, companion=None, **more):
         document = transcript_document(transcript, facts(name, **more))
+        document = with_companions(document, companion or {}, more.get("date_pattern"), is_missing=False)
         return document["recorded_at"], document["recorded_by"]
 
     told = {"date_pattern": pattern, "companion": companion}

@@ -18,6 +18,7 @@ class Rule:
     exclude: tuple[str, ...] = ()
     recursive: bool = True
     links: bool = False
+    companions: tuple[str, ...] = ()
 
 
 TAKEN = [
@@ -183,3 +184,12 @@ def test_what_is_not_a_file_is_named(kind, word):
     """A folder called x.wav is called a folder."""
     assert word in reason_not_a_file(kind | 0o644)
     assert reason_not_a_file(stat.S_IFREG | 0o644) is None
+
+
+@pytest.mark.parametrize("path", [b"a.json", b"2026/CALL.JSON", b"call.wav.json"])
+def test_a_companion_is_never_taken_as_a_recording(path):
+    """Also by a rule that takes everything else."""
+    rule = Rule(include=("*",), companions=("{stem}.json",))
+    assert "{stem}.json" in (reason_not_taken(path, rule) or "")
+    assert reason_not_taken(path, Rule(include=("*",))) is None
+    assert reason_not_taken(b"a.wav", rule) is None

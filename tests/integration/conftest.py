@@ -1,5 +1,9 @@
 """The conformance of both engines: what these modules claim holds on SQLite and on PostgreSQL."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from support import house
@@ -33,3 +37,13 @@ def queue_kind(request, monkeypatch):
         monkeypatch.setattr("dropscribe.queue.cluster.dispatch.YOUNG_SECONDS", 0.0)
     yield kind
     house.CLUSTER_DSN.clear()
+
+
+@pytest.fixture
+def memory_path(tmp_path):
+    """A folder in memory where there is one: these tests sync thousands of times."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.files.crashpoint import POINTS
+from dropscribe.files.crashpoint import COMPANION_POINTS, POINTS
 from support.house import digest, read_json, tree
 
 TESTS = Path(__file__).parent.parent
@@ -41,10 +41,11 @@ class Counting(ScriptedProvider):
         return transcript
 
 async def main():
-    config = make_config(root, ledger_keep_seconds=86400.0)
+    config = make_config(root, ledger_keep_seconds=86400.0, companions=("{{stem}}.xml",))
     async with House(config, {{"main": Counting()}}) as house:
         for name in sorted(os.listdir(root / "inbox")):
-            await house.submit(name)
+            if name.endswith(".wav"):
+                await house.submit(name)
         await house.rest()
 
 asyncio.run(main())
@@ -67,10 +68,10 @@ def run(root: Path, way: str, crash_at: str = "") -> int:
 
 
 @pytest.mark.parametrize("way", ["done", "failed"])
-@pytest.mark.parametrize("point", [point for point in POINTS if not point.startswith("cop")])
+@pytest.mark.parametrize("point", [*COMPANION_POINTS, *(each for each in POINTS if each[:3] != "cop")])
 @pytest.mark.parametrize("time", [1, 3])
 def test_a_kill_at_a_durable_step_loses_nothing(tmp_path, point, way, time):
-    """Whatever step the kill hits, the next start ends every file once, with all its sidecars.
+    """Whatever step the kill hits, the next start ends every file once, with its sidecars and its companion.
 
     Paid again: at most what was in flight without its answer kept, so never more than 4 of 5 here, and
     nothing at all for kills after the answer was kept.
@@ -79,17 +80,20 @@ def test_a_kill_at_a_durable_step_loses_nothing(tmp_path, point, way, time):
     (tmp_path / "inbox").mkdir()
     for name, content in contents.items():
         (tmp_path / "inbox" / name).write_bytes(content)
+        (tmp_path / "inbox" / name).with_suffix(".xml").write_bytes(b"companion of " + content)
 
     killed = run(tmp_path, way, f"{point}:{time}")
     assert killed == -signal.SIGKILL
     assert run(tmp_path, way) == 0
 
     assert tree(tmp_path / "inbox") == set()
-    suffixes = (".wav", ".json", ".txt") if way == "done" else (".wav", ".error.json")
+    suffixes = (".wav", ".xml", *((".json", ".txt") if way == "done" else (".error.json",)))
     expected = {Path(name).stem + suffix for name in contents for suffix in suffixes}
     assert tree(tmp_path / way) == expected
     for name, content in contents.items():
         assert (tmp_path / way / name).read_bytes() == content
+        companion = (tmp_path / way / name).with_suffix(".xml")
+        assert companion.read_bytes() == b"companion of " + content
         if way == "done":
             source = read_json(tmp_path / "done" / f"{Path(name).stem}.json")["source"]
             assert (source["file"], source["sha256"]) == (name, digest(content))

@@ -6,8 +6,6 @@ import asyncio
 import errno
 import os
 import sqlite3
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -37,16 +35,6 @@ def _soon(monkeypatch):
 def faults(monkeypatch):
     """See :class:`support.faults.Faults`."""
     return Faults(monkeypatch)
-
-
-@pytest.fixture
-def memory_path(tmp_path):
-    """A folder in memory where there is one: these tests sync thousands of times."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
 
 
 class Counting(ScriptedProvider):

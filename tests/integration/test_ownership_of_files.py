@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dropscribe.core.companions import Companion
 from dropscribe.core.errors import AudioMissing
-from dropscribe.core.naming import first_free, number_group
+from dropscribe.core.naming import GroupPlan, first_free, number_group
 from dropscribe.files import beneath
+from dropscribe.files.audio import snapshot_of
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.files.moves import FileName, remove_aside, remove_if
@@ -75,8 +77,11 @@ async def test_silent_recordings_of_two_rules_with_one_done_keep_their_own_trans
 
 
 def group_of(root, audio, number):
-    """The names for *audio* with a collision number."""
-    return number_group(os.fsencode(root / "done"), audio.name.encode(), ("json", "txt"), number=number)
+    """The names for *audio*, which has a companion, with a collision number."""
+    companion = audio.with_suffix(".xml")
+    found = Companion(b"{stem}.xml", os.fsencode(companion.name), snapshot_of(companion.stat()))
+    plan = GroupPlan(os.fsencode(root / "done"), audio.name.encode(), ("json", "txt"), companions=(found,))
+    return number_group(plan, number)
 
 
 class PowerCut(BaseException):
@@ -114,6 +119,7 @@ class Filing:
         audio = self.root / "inbox" / f"{len(self.requests)}" / name
         audio.parent.mkdir()
         audio.write_bytes(content)
+        audio.with_suffix(".xml").write_bytes(b"companion of " + content)
         request = replace(publication_of(audio, self.root / "done"), token=f"token-{len(self.requests)}")
         names = group_of(self.root, audio, 1).sidecars
         files = tuple((name, words) for _, name in names)
@@ -122,7 +128,7 @@ class Filing:
     def rename(self, index):
         """The next names that nothing has, as the queue would choose them."""
         request = self.requests[index]
-        audio = Path(os.fsdecode(request.path))
+        audio = Path(os.fsdecode(request.inbox), os.fsdecode(request.path))
         reserved = {name for other in self.unfinished() if other != index for name in self.names(other)}
 
         def is_free(number):
@@ -173,7 +179,7 @@ def _memory():
 
 
 FILES = st.tuples(st.sampled_from(["a.wav", "a.mp3", "a.json", "b.wav"]), st.sampled_from([b"one", b"two"]))
-TRIES = st.lists(st.tuples(st.integers(0, 5), st.one_of(st.integers(0, 90), st.just(10_000))), max_size=14)
+TRIES = st.lists(st.tuples(st.integers(0, 5), st.one_of(st.integers(0, 140), st.just(10_000))), max_size=14)
 
 
 @pytest.mark.parametrize("way", ["rename", "plain", "bare", "copy"])
@@ -181,7 +187,7 @@ TRIES = st.lists(st.tuples(st.integers(0, 5), st.one_of(st.integers(0, 90), st.j
 @given(dropped=st.lists(FILES, min_size=2, max_size=4), tries=TRIES)
 def test_a_finished_group_stays_whole_whatever_happens_to_others(way, dropped, tries):
     """Equal and different words, stems and suffixes, any order, a crash before any call: nothing that was
-    finished changes, no two groups share a file, and at the end every group is whole.
+    finished changes, no two groups share a file, and at the end every group is whole, with its companion.
     """
     with tempfile.TemporaryDirectory(dir=_memory()) as folder, pytest.MonkeyPatch.context() as patch:
         faults = Cuttable(patch)

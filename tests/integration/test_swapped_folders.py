@@ -14,6 +14,7 @@ from dropscribe.cli.failed_files import FailedFiles
 from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import Group
+from dropscribe.core.naming import GroupPlan
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing
 from dropscribe.files.lease import ignore_sigio
@@ -104,7 +105,7 @@ def test_nothing_outside_is_touched_by_publishing(tmp_path, outside):
             put(real[0], "call.wav", b"ours")
             status = os.stat("call.wav", dir_fd=real[0])
             with contextlib.suppress(OSError, DropscribeError):
-                find_free_names(os.fsencode(done), b"sub/call.wav", ("json", "txt"), "stem", ())
+                find_free_names(GroupPlan(os.fsencode(done), b"sub/call.wav", ("json", "txt")), ())
                 publish(_request(inbox, done, status, number))
                 published += 1
             for name in os.listdir(real[1]):

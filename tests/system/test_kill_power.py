@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dropscribe.core.companions import Companion
 from dropscribe.files import capabilities, moves
+from dropscribe.files.audio import snapshot_of
 from dropscribe.publish.filing import publish
 from dropscribe.queue.embedded.store import Store
 from support.publications import publication_of
 
 AUDIO = b"audio" * 1000
 SIDECARS = ("call.json", "call.txt")
+COMPANION = "call.xml"
 
 
 class WorstDisk:
@@ -29,8 +33,8 @@ class WorstDisk:
         broken: What came too early.
     """
 
-    def __init__(self, patch, inbox: Path, done: Path):
-        self._done = done
+    def __init__(self, patch, inbox: Path, done: Path, before_audio=SIDECARS):
+        self._done, self._before_audio = done, before_audio
         self._whole: set[int] = set()
         self._named: set[Path] = set(inbox.iterdir())
         self.broken: list[str] = []
@@ -73,10 +77,13 @@ class WorstDisk:
             self._appeared(path, inode, is_new=is_new)
 
     def unlink(self, path, *rest, **keys):
-        audio = self._done / "call.wav"
-        is_original = os.path.lexists(audio) and os.stat(path, **keys).st_size == audio.stat().st_size
-        if is_original and not (self.is_named(audio) and self.is_whole(audio)):
-            self.broken.append("the original was removed before its copy was on disk")
+        size = os.stat(path, **keys).st_size
+        for copy in (self._done / "call.wav", self._done / COMPANION):
+            is_original = os.path.lexists(copy) and size == copy.stat().st_size
+            if is_original and not (self.is_named(copy) and self.is_whole(copy)):
+                self.broken.append(f"the original of {copy.name} was removed before its copy was on disk")
+            if is_original and not self.is_named(self._done / "call.wav"):
+                self.broken.append(f"{copy.name} was removed from the inbox before the audio was in done")
         self._unlink(path, *rest, **keys)
 
     def _appeared(self, path: Path, inode: int, *, is_new: bool) -> None:
@@ -85,8 +92,24 @@ class WorstDisk:
         if not self.is_named(path.parent):
             self.broken.append(f"{path.name} was named in a folder that may not be there")
         if path.suffix == ".wav":
-            missing = [name for name in SIDECARS if not self.is_named(path.parent / name)]
+            missing = [name for name in self._before_audio if not self.is_named(path.parent / name)]
             self.broken += [f"the audio arrived before {name} was on disk" for name in missing]
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+def test_a_companion_outlives_the_power_cut(inbox, tmp_path, other_file_system, monkeypatch, is_far):
+    """Its copy is on disk before the audio arrives, and the audio before its original goes."""
+    done = (other_file_system if is_far else tmp_path) / "done"
+    original = inbox / COMPANION
+    original.write_bytes(b"companion" * 77)
+    request = publication_of(inbox / "call.wav", done)
+    companion = Companion(b"", os.fsencode(COMPANION), snapshot_of(original.stat()), os.fsencode(COMPANION))
+    disk = WorstDisk(monkeypatch, inbox, done, (*SIDECARS, COMPANION))
+    publish(replace(request, group=replace(request.group, companions=(companion,))))
+    assert disk.broken == []
+    assert all(disk.is_named(done / name) for name in ("call.wav", COMPANION))
+    assert disk.is_whole(done / COMPANION)
+    assert not disk.is_named(original)
 
 
 @pytest.fixture

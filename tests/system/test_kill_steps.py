@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dropscribe
-from dropscribe.files.crashpoint import POINTS, REMOTE_POINTS, SIDE_POINTS
+from dropscribe.files.crashpoint import COMPANION_POINTS, POINTS, REMOTE_POINTS, SIDE_POINTS
 from support.billing import Weather, billing_emulator
 from support.daemon_process import Installation
 from support.emulator import Fault
@@ -261,5 +261,5 @@ def test_every_point_is_killed_at():
     reached = {
         name for path in sources for name in re.findall(r'reached\("(\w+)"\)', path.read_text("utf-8"))
     }
-    assert reached == {*POINTS, *SIDE_POINTS, *REMOTE_POINTS}
+    assert reached == {*POINTS, *SIDE_POINTS, *REMOTE_POINTS, *COMPANION_POINTS}
     assert set(SIDE_POINTS) == {"recovered", "held", "taken_back", "error_removed"}

@@ -161,6 +161,7 @@ def _filed_payload(filed: Filed) -> dict[str, object]:
         "filed": path_text(filed.filed),
         "outputs": {form.removeprefix(TEMPLATE): path_text(path) for form, path in filed.outputs},
         "transcript": next((path_text(path) for form, path in filed.outputs if form == "json"), None),
+        "companions": [path_text(path) for path in filed.companions],
         "recorded_at": filed.recorded_at,
         "provider": filed.provider,
         "attempts": filed.attempts,

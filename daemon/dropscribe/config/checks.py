@@ -155,7 +155,7 @@ _SAMPLE_STEMS = ("a", "A", "0", "call 1", "2026-01-01", "call-20260101-120000", 
 
 
 def _check_patterns(rule: FolderRule, document: Document) -> None:
-    """Patterns that can match no name, and a rule that takes nothing because of its exclude."""
+    """Patterns that can match no name, and a rule that takes nothing because of its own patterns."""
     for key, patterns in (("include", rule.include), ("exclude", rule.exclude)):
         if not document.line_of(("folders", rule.name, key)):
             continue
@@ -165,9 +165,10 @@ def _check_patterns(rule: FolderRule, document: Document) -> None:
             path = (*path, index) if is_list else path
             if why := _why_no_match(pattern) or (_why_never_taken(pattern) if key == "include" else None):
                 document.report(path, f"'{pattern}' {why[0]}", why[1])
-    if not document.has_problem_below(("folders", rule.name, "exclude")) and _takes_nothing(rule):
-        path = ("folders", rule.name, "exclude")
-        document.report(path, "everything is excluded: no file would ever be taken", "narrow the patterns")
+    for key, message in (("exclude", "everything is excluded"), ("companions", "all recordings match it")):
+        path = ("folders", rule.name, key)
+        if not document.has_problem_below(path) and _takes_nothing(rule, key):
+            document.report(path, f"{message}: no file would ever be taken", "narrow the patterns")
 
 
 def _why_no_match(pattern: str) -> tuple[str, str] | None:
@@ -191,14 +192,14 @@ def _why_never_taken(pattern: str) -> tuple[str, str] | None:
     return ("matches only names that are never taken", reason) if reason else None
 
 
-def _takes_nothing(rule: FolderRule) -> bool:
-    """Whether the rule's exclude refuses every name that its include takes, tried on sample names."""
-    if not rule.exclude:
+def _takes_nothing(rule: FolderRule, key: str) -> bool:
+    """Whether the patterns of *key* refuse every name that its include takes, tried on sample names."""
+    if not getattr(rule, key):
         return False
     suffixes = [pattern[1:] for pattern in rule.include if re.fullmatch(r"\*\.[A-Za-z0-9]+", pattern)]
     names = [stem + suffix for stem, suffix in product(_SAMPLE_STEMS, suffixes or (".wav", ".mp3", ""))]
     reasons = [reason_not_taken(name.encode(), rule) for name in names]
-    return all(reason is not None and "exclude" in reason for reason in reasons)
+    return all(reason is not None and key in reason for reason in reasons)
 
 
 def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, str], document: Document) -> None:

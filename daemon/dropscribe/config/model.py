@@ -199,12 +199,15 @@ class FolderRule:
     )
     companions: tuple[str, ...] = key(
         t.COMPANIONS,
-        "Files of a recording, such as `{stem}.xml`. Reserved: they stay in the inbox.",
+        "Files that belong to a recording and go with it: `{stem}.json` is `call.json` beside `call.wav`, "
+        "`{name}.xml` is `call.wav.xml`.",
         default=(),
-        example='["{stem}.xml"]',
+        example='["{stem}.json"]',
     )
     companions_wait_seconds: float = key(
-        t.DURATION_OR_ZERO, "Reserved: how long a recording waits for its companions.", default=60.0
+        t.DURATION_OR_ZERO,
+        "How long a complete recording waits for its companions; then it is taken without them.",
+        default=60.0,
     )
     backlog: Literal["take", "ask"] = key(
         t.one_of("take", "ask"),

@@ -60,12 +60,6 @@ def _looks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, st
     for name, rule in config.folders.items():
         if rule.template is not None and (problem := problem_of(rule.template)):
             yield f"folders.{name}.template", *problem
-        if rule.companions:
-            yield (
-                f"folders.{name}.companions",
-                "this version leaves such files in the inbox",
-                "remove the key",
-            )
 
 
 def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

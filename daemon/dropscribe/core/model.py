@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.core.bookings import Spending
+    from dropscribe.core.companions import Companion
 
 
 class JobState(enum.StrEnum):
@@ -121,14 +122,15 @@ class Group:
         root: Absolute path of ``done`` or ``failed``, bytes.
         directory: Relative to *root*, b"" for *root* itself.
         audio: File name of the audio.
-        sidecars: (format, file name), in the order in which they are written. The format is one of
-            json, txt, srt, vtt, error.
+        sidecars: (format, file name), in the order in which they are written.
+        companions: The files from the inbox that go with the audio.
     """
 
     root: bytes
     directory: bytes
     audio: bytes
     sidecars: tuple[tuple[str, bytes], ...]
+    companions: tuple[Companion, ...] = ()
 
     @property
     def folder(self) -> bytes:
@@ -138,7 +140,7 @@ class Group:
     @property
     def names(self) -> tuple[bytes, ...]:
         """Every name of the group, the audio's first."""
-        return (self.audio, *(name for _, name in self.sidecars))
+        return (self.audio, *(name for _, name in self.sidecars), *(each.name for each in self.companions))
 
     def path(self, name: bytes) -> bytes:
         """Absolute path of one of the group's names."""
@@ -150,12 +152,10 @@ class StoredResult:
     """An answer and the names of its files, stored before any file is touched.
 
     Attributes:
-        document: The transcript's or the error's whole JSON document.
-            Everything that any sidecar shows is in it, so publishing again writes the same bytes.
+        document: The transcript's or the error's whole JSON, from which all sidecars can be rendered.
         sha256: Hex digest of the audio as it was uploaded; "" for a rejection before the upload.
         group: The reserved names.
-        files: (file name, content) of the sidecars where they are at hand; None after a restart, when
-            they are rendered again from the document.
+        files: (file name, content) of the sidecars; None after a restart, when they are rendered again.
         content: The document as built; None after a restart, when it is parsed from ``document``.
     """
 

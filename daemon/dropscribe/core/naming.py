@@ -6,12 +6,17 @@ The whole group shares one stem and one number: ``call-2.wav`` never stands besi
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dropscribe.core.companions import split_pattern
 from dropscribe.core.model import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable
+
+    from dropscribe.core.companions import Companion
 
 TEMPLATE = "template:"
 """Before the ending of an output's name, the format of an output by a template."""
@@ -27,41 +32,84 @@ def split_name(name: bytes) -> tuple[bytes, bytes]:
     return (stem, dot + suffix) if dot and stem else (name, b"")
 
 
-def number_group(
-    root: bytes,
-    path: bytes,
-    formats: Sequence[str],
-    *,
-    sidecar_name: str = "stem",
-    number: int = 1,
-    name_max_bytes: int = 255,
-) -> Group:
-    """The group for *path* (relative to its inbox) under *root* with collision *number* (1: none).
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """One job's files before their names are chosen.
 
-    Args:
+    Attributes:
         root: Absolute path of ``done`` or ``failed``.
         path: The audio's path relative to its inbox; its folders are kept.
         formats: Sidecars to name, in writing order: json, txt, srt, vtt, md, error, "template:minutes.txt".
-        sidecar_name: "stem" (call.json; an audio file with a sidecar's suffix gets "full") or "full"
-            (call.wav.json).
-        number: 1-based; from 2 on it is part of every name.
+        sidecar_name: "stem" (call.json) or "full" (call.wav.json). Where the audio or a companion has a
+            sidecar's name, all sidecars of the group get the other one.
+        companions: The files that go with the audio.
+    """
+
+    root: bytes
+    path: bytes
+    formats: Collection[str]
+    sidecar_name: str = "stem"
+    companions: tuple[Companion, ...] = ()
+
+
+def number_group(plan: GroupPlan, number: int = 1, name_max_bytes: int = 255) -> Group:
+    """The names of *plan* with one collision number.
+
+    Args:
+        number: 1: no number; from 2 on it is part of every name.
         name_max_bytes: The file system's limit; the stem is cut until every name fits.
     """
-    directory, _, name = path.rpartition(b"/")
+    directory, _, name = plan.path.rpartition(b"/")
     stem, suffix = split_name(name)
-    # A rule that takes *.json or *.txt as audio: the sidecar of that form would have the audio's own name.
-    is_full = sidecar_name == "full" or suffix in {_ending(form) for form in formats}
-    base = suffix if is_full else b""
-    endings = [(form, base + _ending(form)) for form in formats]
+    base = _sidecar_base(plan, name)
+    endings = [(form, base + _ending(form)) for form in plan.formats]
     mark = b"-%d" % number if number > 1 else b""
-    longest = max(len(ending) for ending in [suffix, *(ending for _, ending in endings)])
+    added = [len(companion_name(companion.pattern, name)) - len(stem) for companion in plan.companions]
+    longest = max([len(suffix), *(len(ending) for _, ending in endings), *added])
     stem = _cut(stem, name_max_bytes - longest - len(mark)) + mark
+    audio = stem + suffix
     return Group(
-        root=root,
+        root=plan.root,
         directory=directory,
-        audio=stem + suffix,
+        audio=audio,
         sidecars=tuple((form, stem + ending) for form, ending in endings),
+        companions=tuple(
+            replace(companion, name=companion_name(companion.pattern, audio)) for companion in plan.companions
+        ),
     )
+
+
+def _sidecar_base(plan: GroupPlan, audio: bytes) -> bytes:
+    """The text between stem and ending in the names of the sidecars, which the other files do not have."""
+    stem, suffix = split_name(audio)
+    others = {audio.lower(), *(companion_name(each.pattern, audio).lower() for each in plan.companions)}
+    usual = (suffix, b"") if plan.sidecar_name == "full" else (b"", suffix)
+    further = (b".transcript" * count for count in itertools.count(1))
+    return next(
+        base
+        for base in itertools.chain(usual, further)
+        if others.isdisjoint((stem + base + _ending(form)).lower() for form in plan.formats)
+    )
+
+
+def companion_name(pattern: bytes, audio: bytes) -> bytes:
+    """The name that *pattern* gives to a companion of the recording *audio*."""
+    before, placeholder, after = split_pattern(pattern.decode("utf-8", "surrogateescape"))
+    base = audio if placeholder == "{name}" else split_name(audio)[0]
+    return before.encode("utf-8", "surrogateescape") + base + after.encode("utf-8", "surrogateescape")
+
+
+def sidecar_names(audio: bytes, ending: bytes, companions: Iterable[str]) -> list[bytes]:
+    """The names that a sidecar of the filed *audio* may have, those of companions last.
+
+    Args:
+        audio: Name or path.
+        companions: The rule's patterns.
+    """
+    name = audio.rpartition(b"/")[2]
+    theirs = tuple(companion_name(pattern.encode(), name).lower() for pattern in companions)
+    names = [base + ending for base in (split_name(audio)[0], audio, split_name(audio)[0] + b".transcript")]
+    return sorted(names, key=lambda sidecar: sidecar.rpartition(b"/")[2].lower() in theirs)
 
 
 def first_free(is_free: Callable[[int], bool]) -> int:

@@ -13,6 +13,7 @@ import re
 import stat
 from typing import Protocol
 
+from dropscribe.core.companions import as_glob
 from dropscribe.core.ignored_names import owner_of_folder, reason_temporary
 
 _AUDIO = (
@@ -54,12 +55,22 @@ class TakingRule(Protocol):
     def links(self) -> bool:
         """Whether link files are taken beside what is included."""
 
+    @property
+    def companions(self) -> tuple[str, ...]:
+        """Patterns of files that go with a recording and are none themselves."""
+
 
 class Taking:
     """One rule's patterns, compiled once: asked for every name of every listing."""
 
     def __init__(
-        self, include: tuple[str, ...], exclude: tuple[str, ...], *, recursive: bool, links: bool = False
+        self,
+        include: tuple[str, ...],
+        exclude: tuple[str, ...],
+        *,
+        recursive: bool,
+        links: bool = False,
+        companions: tuple[str, ...] = (),
     ) -> None:
         plain = {glob for glob in include if _PLAIN_SUFFIX.fullmatch(glob)}
         self._suffixes = frozenset(glob[2:].lower().encode() for glob in plain) if include else KNOWN_SUFFIXES
@@ -67,6 +78,7 @@ class Taking:
             self._suffixes |= LINK_SUFFIXES
         self._include = [_Pattern(glob) for glob in include if glob not in plain]
         self._exclude = [_Pattern(glob) for glob in exclude]
+        self._companions = [(pattern, _Pattern(as_glob(pattern))) for pattern in companions]
         self._is_default = not include or include == DEFAULT_INCLUDE
         self._recursive = recursive
 
@@ -93,6 +105,9 @@ class Taking:
         return next((reason for name in folder.split(b"/") if (reason := _reason_not_entered(name))), None)
 
     def _reason_by_patterns(self, path: bytes, name: bytes) -> str | None:
+        for companion, pattern in self._companions:
+            if pattern.matches(path, name):
+                return f'it goes with its recording: the rule\'s companions have "{companion}"'
         stem, _, suffix = name.rpartition(b".")
         has_suffix = bool(stem) and suffix.lower() in self._suffixes
         if not has_suffix and not any(pattern.matches(path, name) for pattern in self._include):
@@ -110,12 +125,20 @@ def reason_not_taken(path: bytes, rule: TakingRule) -> str | None:
 
 def taking_of(rule: TakingRule) -> Taking:
     """The compiled patterns of *rule*."""
-    return _taking(tuple(rule.include), tuple(rule.exclude), rule.recursive, rule.links)
+    patterns = (tuple(rule.include), tuple(rule.exclude), tuple(rule.companions))
+    return _taking(*patterns, recursive=rule.recursive, links=rule.links)
 
 
 @functools.lru_cache(maxsize=64)
-def _taking(include: tuple[str, ...], exclude: tuple[str, ...], recursive: bool, links: bool) -> Taking:
-    return Taking(include, exclude, recursive=recursive, links=links)
+def _taking(
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    companions: tuple[str, ...],
+    *,
+    recursive: bool,
+    links: bool,
+) -> Taking:
+    return Taking(include, exclude, recursive=recursive, links=links, companions=companions)
 
 
 _KINDS = (

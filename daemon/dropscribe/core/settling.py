@@ -68,15 +68,16 @@ class Cause(enum.Enum):
     TROUBLE = "trouble"
     TWIN = "twin"
     UNFINISHED = "unfinished"  # a download program's own file stands beside it
+    COMPANION = "companion"  # a file that belongs to it is not there yet
     REFUSED = "refused"  # the queue cannot store this file
 
     @property
     def is_quiet(self) -> bool:
-        """True if only time is missing, so that ``run --once`` may wait for it."""
+        """True if it ends with time, so that ``run --once`` may wait for it."""
         return self in _QUIET_CAUSES
 
 
-_QUIET_CAUSES = frozenset({Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INCOMPLETE})
+_QUIET_CAUSES = frozenset({Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INCOMPLETE, Cause.COMPANION})
 
 
 @dataclass(frozen=True, slots=True)

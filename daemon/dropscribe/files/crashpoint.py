@@ -34,6 +34,8 @@ SIDE_POINTS = ("recovered", "held", "taken_back", "error_removed")
 """Points that a file meets only in trouble: a start after a crash, a held provider, a name that somebody
 took in the last instant, a failed file that was put back, an answer that goes into a cluster."""
 
+COMPANION_POINTS = ("companion_linked", "companion_removed")
+"""Points on the way of a file with companions, beside those in POINTS."""
 
 REMOTE_POINTS = ("uploaded", "job_created", "job_stored", "job_deleted")
 """Points on the way of a file whose provider works on it by itself, beside those in POINTS."""

@@ -15,6 +15,8 @@ from dropscribe.core.settling import Cause, Seen
 if TYPE_CHECKING:
     from collections.abc import ItemsView
 
+    from dropscribe.intake.companions import CompanionsSeen
+
 MOST_ENTRIES = 20_000
 """Files beyond these are looked at once and, unless settled, found again by the next listing."""
 
@@ -31,11 +33,13 @@ class Entry:
         needed_seconds: Quiet time that the file needs, where :attr:`cause` is a quiet time.
         looks: Looks in a row that ended with the same cause; each makes the next wait longer.
         note: Details of the cause: owner and mode, the system's error, the other file's name.
+        companions: Since the file itself is complete; None before.
     """
 
     __slots__ = (
         "cause",
         "changed_at",
+        "companions",
         "deadline",
         "first_seen_at",
         "is_fresh",
@@ -57,6 +61,7 @@ class Entry:
         self.needed_seconds = 0.0
         self.looks = 0
         self.note = ""
+        self.companions: CompanionsSeen | None = None
 
     def note_cause(self, cause: Cause, note: str = "") -> None:
         """A look ended: the file waits for *cause*."""

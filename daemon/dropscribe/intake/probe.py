@@ -15,6 +15,7 @@ from dropscribe.core.ignored_names import DOWNLOAD_FILES, FOLDER_DOWNLOAD_FILES
 from dropscribe.core.settling import Completeness
 from dropscribe.files.audio import audio_errors, snapshot_of
 from dropscribe.files.beneath import UnsafePathError, closing, open_file, open_folder, open_root, stat_at
+from dropscribe.files.companions import read_json
 from dropscribe.files.containers import examine
 from dropscribe.files.lease import probe_lease
 
@@ -143,6 +144,8 @@ def _completeness(descriptor: int, size_bytes: int, name: bytes) -> Completeness
     if size_bytes == 0:
         return Completeness.UNKNOWN
     suffix = os.path.splitext(name)[1].decode("ascii", "replace").lower()
+    if suffix == ".json":  # a companion: no part of an object is one
+        return Completeness.COMPLETE if read_json(descriptor) else Completeness.UNKNOWN
     head = os.pread(descriptor, _HEAD_BYTES, 0)
 
     def read_at(offset: int, count: int) -> bytes:

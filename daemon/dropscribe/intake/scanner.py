@@ -19,6 +19,7 @@ from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.rules import taking_of
 from dropscribe.core.settling import QuietTimes
 from dropscribe.files.mounts import MountCache, MountKind
+from dropscribe.intake.companions import CompanionRule
 from dropscribe.intake.context import InboxContext
 from dropscribe.intake.hints import Hint, HintKind
 from dropscribe.intake.listing import Lister
@@ -79,7 +80,9 @@ class Scanner:
         context = InboxContext(rule.name, self._path, queue, self._mounts, note_progress)
         self.root = InboxRoot(self._path, exclusive=owner_token is not None)
         self.owner = OwnerFile(rule.name, self._path, owner_token)
-        self.settler = Settler(context, _quiet_times(rule))
+        times = _quiet_times(rule)
+        companions = CompanionRule(rule.companions, rule.companions_wait_seconds, times)
+        self.settler = Settler(context, times, companions)
         self.lister = Lister(context, self._taking, self)
         self.schedule = Schedule(rule.rescan_seconds)
         self.hints: HintSource | None = None

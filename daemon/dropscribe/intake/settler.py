@@ -17,13 +17,16 @@ import structlog
 from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioError, AudioForbidden, StoreError
 from dropscribe.core.model import NewJob
-from dropscribe.core.settling import Cause, Lease, QuietTimes, Seen, Settled, Signs, decide
+from dropscribe.core.settling import Cause, Lease, Seen, Settled, Signs, decide
+from dropscribe.intake.companions import CompanionsSeen
 from dropscribe.intake.hints import HintKind
 from dropscribe.intake.pending import Entry, Pending
 from dropscribe.intake.probe import Look, OpenInbox
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, Submitted
+    from dropscribe.core.settling import QuietTimes
+    from dropscribe.intake.companions import CompanionRule
     from dropscribe.intake.context import InboxContext
 
 log = structlog.get_logger()
@@ -50,11 +53,13 @@ class Settler:
     Args:
         context: The inbox.
         times: The rule's own quiet times.
+        companions: The files that recordings wait for.
     """
 
-    def __init__(self, context: InboxContext, times: QuietTimes) -> None:
+    def __init__(self, context: InboxContext, times: QuietTimes, companions: CompanionRule) -> None:
         self._context = context
         self._times = times
+        self._companions = companions
         self._distrusted: collections.OrderedDict[bytes, int] = collections.OrderedDict()
         self._store_is_well = True
         self._download_files: dict[bytes, frozenset[bytes]] = {}
@@ -172,6 +177,8 @@ class Settler:
             reason = f"{os.fsdecode(name)!r} beside it says that {program} has not finished"
             self._put_off(path, entry, Cause.UNFINISHED, reason, now)
             return None
+        if self._waits_for_companion(inbox, path, entry, now):
+            return None
         return NewJob(
             self._context.folder,
             path,
@@ -181,13 +188,23 @@ class Settler:
             stable_inodes=look.mount.stable_inodes,
         )
 
+    def _waits_for_companion(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> bool:
+        if entry.companions is None:
+            entry.companions = CompanionsSeen(now)
+        wait = self._companions.wait_of(inbox, self._context.mounts, path, entry.companions, now)
+        if wait is not None:
+            entry.note_cause(Cause.COMPANION, repr(os.fsdecode(wait.name)))
+            entry.needed_seconds = wait.until - entry.changed_at
+            self._wait(path, entry, now + wait.look_seconds)
+        return wait is not None
+
     def _note_changes(self, entry: Entry, look: Look, now: float) -> None:
         if look.signature != entry.signature:
             if entry.signature is not None:
                 entry.changed_at = now
                 if not entry.is_fresh:
                     entry.seen = Seen.FOUND
-            entry.signature = look.signature
+            entry.signature, entry.companions = look.signature, None
         if look.lease is Lease.WRITER:
             entry.seen = Seen.FOUND  # a rename or an early close means nothing while somebody is writing
         elif entry.cause is Cause.WRITER:

@@ -35,6 +35,10 @@ class WaitingFile:
             return _describe_writer(unchanged_seconds, self.needed_seconds)
         if self.cause in _SENTENCES:
             return _SENTENCES[self.cause].format(self.note)
+        if self.cause is Cause.COMPANION:
+            left_seconds = max(0.0, self.needed_seconds - unchanged_seconds)
+            words = f"its companion {self.note} is not there or not complete"
+            return f"{words}; taken without it in {left_seconds:.0f} s"
         quiet_seconds = min(unchanged_seconds, self.needed_seconds)
         quiet = f"quiet for {quiet_seconds:.0f} s of {self.needed_seconds:.0f} s"
         return _BEFORE_QUIET.get(self.cause, "") + quiet

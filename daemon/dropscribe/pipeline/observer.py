@@ -26,6 +26,7 @@ class Filed:
         audio_bytes: Size of the recording.
         is_reused: Its answer was known already; nothing was sent.
         outputs: (format, absolute path) of the files beside the audio.
+        companions: Absolute paths of the files that came with it.
         recorded_at: When the recording was made, ISO 8601; None where nothing is known, and for failed files.
     """
 
@@ -42,6 +43,7 @@ class Filed:
     reason: str = ""
     is_reused: bool = False
     outputs: tuple[tuple[str, bytes], ...] = ()
+    companions: tuple[bytes, ...] = ()
     recorded_at: str | None = None
 
 

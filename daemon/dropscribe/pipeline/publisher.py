@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,7 +19,13 @@ from dropscribe.pipeline.content import find_content
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.results import RenderError, content_of, files_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
-from dropscribe.publish.publication import AcrossMounts, NameTaken, PublishRequest, WriterCameBack
+from dropscribe.publish.publication import (
+    AcrossMounts,
+    CompanionChanged,
+    NameTaken,
+    PublishRequest,
+    WriterCameBack,
+)
 from dropscribe.transcripts.document import doubts_of, path_text, renamed_document
 
 if TYPE_CHECKING:
@@ -75,13 +82,13 @@ class Publisher:
         for _ in range(MOST_TURNS):
             document = content_of(_result(job))
             try:
-                if _path_in(document) not in {None, path_text(job.path)}:
+                if (old_path := _path_in(document)) not in {None, path_text(job.path)}:
                     # Renamed in flight: it is filed under the name that it has now.
-                    await self._withdraw(job, runtime)
+                    await self._withdraw(job, runtime, old_path)
                     pattern = runtime.rule(job.folder).recorded_at
                     job = await self._renamed(job, runtime, renamed_document(document, job.path, pattern))
                 filed = await self._put(job, runtime)
-            except NameTaken:
+            except (NameTaken, CompanionChanged):
                 job = await self._renamed(job, runtime, content_of(_result(job)))
             except AudioChanged as error:
                 refreshed = await self._refreshed(job, runtime, error)
@@ -149,9 +156,9 @@ class Publisher:
         self._unstuck(job)
         return Withdrawn(reason)
 
-    async def _withdraw(self, job: Job, runtime: RuntimeConfig) -> None:
-        """Remove the sidecars that stand under the job's old names."""
-        request = self._request(job, runtime)
+    async def _withdraw(self, job: Job, runtime: RuntimeConfig, old_path: str) -> None:
+        """Remove the files that stand under the job's old names."""
+        request = replace(self._request(job, runtime), path=old_path.encode("utf-8", "surrogateescape"))
         with self._disks.watch(job.folder):
             await asyncio.get_running_loop().run_in_executor(self._disks.of(job.folder), withdraw, request)
 
@@ -215,6 +222,7 @@ class Publisher:
                 reason=document["reason"] if failed else "",
                 is_reused=bool(document.get("reused")),
                 outputs=tuple((form, group.path(name)) for form, name in group.sidecars),
+                companions=tuple(group.path(companion.name) for companion in group.companions),
                 recorded_at=document.get("recorded_at"),
             )
         )

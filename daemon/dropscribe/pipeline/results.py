@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe.config.sections.templates import template_output
-from dropscribe.core.errors import DropscribeError
+from dropscribe.core.errors import AudioError, DropscribeError
 from dropscribe.core.model import Attempt, StoredResult
-from dropscribe.core.naming import TEMPLATE, number_group
+from dropscribe.core.naming import TEMPLATE, GroupPlan, number_group
+from dropscribe.files.audio import open_folder_of
+from dropscribe.files.beneath import closing
+from dropscribe.files.companions import find_companions
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.templates import TemplateFailed, render_by_template
@@ -26,8 +29,10 @@ from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
     error_document,
+    name_text,
     reused_document,
     transcript_document,
+    with_companions,
 )
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
 from dropscribe.transcripts.render import RENDERERS
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
     from dropscribe.core.bookings import Booking
     from dropscribe.core.model import AttemptEnd, Group, Job
+    from dropscribe.files.companions import FoundCompanion
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.queue.engine import Engine
@@ -154,13 +160,19 @@ class Results:
         rejected = is_error(document)
         rule = runtime.rule(job.folder)
         forms, layout = (("error",), DEFAULT_LAYOUT) if rejected else (rule.outputs, layout_of(rule))
+        companions = await self._companions(job, runtime)
+        if rule.companions and not rejected:
+            document = _with_companions(document, companions, rule)
         if rule.template is not None and not rejected:
             document, texts = await self._by_template(rule.template, job, document)
             forms, layout = (*forms, *texts), replace(layout, texts=texts)
         packed, rendered = await self._rendered(document, forms, layout)
+        root = os.fsencode(rule.failed if rejected else rule.done)
+        files_to_name = tuple(each.file for each in companions)
+        plan = GroupPlan(root, job.path, tuple(rendered), rule.sidecar_name, files_to_name)
         refused: set[int] = set()
         while True:
-            number, group = await self._free_names(job, rule, tuple(rendered), refused, rejected=rejected)
+            number, group = await self._free_names(job, plan, refused)
             files = tuple((name, rendered[form]) for form, name in group.sidecars)
             result = StoredResult(packed, sha256, group, files, document)
             if job.result is None:
@@ -202,25 +214,39 @@ class Results:
             return {**document, "warnings": [*document["warnings"], TEMPLATE_FAILED]}, {}
         return document, {TEMPLATE + template_output(template): text}
 
-    async def _free_names(
-        self, job: Job, rule: FolderRule, forms: tuple[str, ...], refused: Collection[int], *, rejected: bool
-    ) -> tuple[int, Group]:
+    async def _companions(self, job: Job, runtime: RuntimeConfig) -> list[FoundCompanion]:
+        """The companions beside the recording; none where its folder does not answer."""
+        rule, inbox = runtime.rule(job.folder), runtime.inbox(job.folder)
+        if not rule.companions:
+            return []
+        name = job.path.rpartition(b"/")[2]
+
+        def find() -> list[FoundCompanion]:
+            with closing(open_folder_of(inbox, job.path)) as folder:
+                return find_companions(folder, name, rule.companions, rule.settle_seconds)
+
+        try:
+            return await self._disks.run(job.folder, find)
+        except (AudioError, OSError, FolderHangs):
+            return []
+
+    async def _free_names(self, job: Job, plan: GroupPlan, refused: Collection[int]) -> tuple[int, Group]:
         """The first free number with its names; *refused* numbers were reserved by other live jobs."""
-        root = os.fsencode(rule.failed if rejected else rule.done)
-        search = partial(find_free_names, root, job.path, forms, rule.sidecar_name, frozenset(refused))
+        search = partial(find_free_names, plan, frozenset(refused))
         try:
             return await self._disks.run(job.folder, search)
         except FolderHangs:
             # The answer is paid for and is stored now; publishing finds out whether the names are free.
             number = max(refused, default=0) + 1
-            return number, number_group(
-                root,
-                job.path,
-                forms,
-                sidecar_name=rule.sidecar_name,
-                number=number,
-                name_max_bytes=SHORTEST_NAME_MAX_BYTES,
-            )
+            return number, number_group(plan, number, SHORTEST_NAME_MAX_BYTES)
+
+
+def _with_companions(
+    document: Mapping[str, Any], found: Collection[FoundCompanion], rule: FolderRule
+) -> dict[str, Any]:
+    contents = {name_text(each.file.source): each.content[0] for each in found if each.content}
+    is_missing = rule.companions_wait_seconds > 0 and len(found) < len(rule.companions)
+    return with_companions(document, contents, rule.recorded_at, is_missing=is_missing)
 
 
 def _facts(

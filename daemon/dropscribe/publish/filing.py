@@ -1,8 +1,8 @@
 """Publishes a batch of jobs with shared fsyncs; each job can fail on its own.
 
-Order: sidecars, each whole from its first instant → their folder synced → the audio → both folders
-synced. So an audio's arrival says that all is there, also after a power cut. The jobs of a batch take each
-step together, and a folder is synced once for all of them.
+Order: sidecars and copies of companions, each whole from its first instant → their folder synced → the audio
+→ both folders synced → the companions' originals removed. So an audio's arrival says that all is there, also
+after a power cut. The jobs of a batch take each step together, and a folder is synced once for all of them.
 
 Guarantees: safe to repeat from any point. A file is ours only if this job made it, which its hidden name
 proves; a name that anybody else has is NameTaken, after our own files of the group were withdrawn. A call
@@ -23,9 +23,15 @@ from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.permissions import Permissions
+from dropscribe.publish.companions import (
+    copy_companions,
+    copy_missing_companions,
+    remove_originals,
+    withdraw_companions,
+)
 from dropscribe.publish.moving import check_source, finish_copy, is_moved, move_audio
-from dropscribe.publish.publication import NameTaken, WriterCameBack
-from dropscribe.publish.sidecars import finish_sidecars, withdraw_sidecars, write_sidecars
+from dropscribe.publish.publication import CompanionChanged, NameTaken, WriterCameBack
+from dropscribe.publish.sidecars import withdraw_sidecars, write_sidecars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +46,7 @@ def publish(request: PublishRequest) -> bytes:
     """Put the group's files in place; returns the audio's absolute path.
 
     Raises:
-        NameTaken: Choose another group.
+        NameTaken, CompanionChanged: Choose another group.
         AudioMissing: The audio is neither in the inbox nor at its place.
         AudioChanged: The audio is not what was transcribed; our sidecars were withdrawn.
         WriterCameBack: Try again in a moment.
@@ -66,6 +72,8 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
         _each(operations, PublishOperation.sidecars_are_synced)
         may_copy = len(operations) == 1
         _each(operations, lambda operation: operation.move_audio(may_copy=may_copy))
+        _sync(operations, lambda operation: operation.folders_before_removal)
+        _each(operations, PublishOperation.remove_originals)
         _each(operations, PublishOperation.finish)
         _sync(operations, lambda operation: (operation.target, operation.source))
     return [operation.outcome() for operation in operations]
@@ -80,7 +88,7 @@ def withdraw(request: PublishRequest) -> None:
     with _Folders() as folders:
         try:
             target = folders.target(request, make=False)
-            withdraw_sidecars(request, target, capabilities_of(target))
+            _withdraw(request, folders.source_if_there(request), target, capabilities_of(target))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -99,6 +107,13 @@ class _Folders:
         if key not in self._open:
             self._open[key] = open_folder_of(request.inbox, request.path)
         return self._open[key]
+
+    def source_if_there(self, request: PublishRequest) -> int | None:
+        """As :meth:`source`; None where the folder has gone."""
+        try:
+            return self.source(request)
+        except AudioError:
+            return None
 
     def target(self, request: PublishRequest, *, make: bool) -> int:
         """The folder that the group goes to.
@@ -166,6 +181,7 @@ class PublishOperation:
             permissions = Permissions.of_sidecar(self._source(), request.source_name)
             self._is_writing = True
             write_sidecars(request, target, can, permissions)
+            copy_companions(request, self._source(), target, can)
             self._is_writing = False
         elif is_moved(request, self.source, target, can):
             self._is_moved = True
@@ -181,6 +197,8 @@ class PublishOperation:
         except FileNotFoundError:
             return  # its reader was quick
         write_sidecars(self._request, target, can, permissions, missing_alone=True)
+        if self.source is not None:
+            copy_missing_companions(self._request, self.source, target, can)
 
     def _source(self) -> int:
         if self.source is None:
@@ -196,10 +214,21 @@ class PublishOperation:
         if not self._is_moved and self.target is not None:
             move_audio(self._request, self._source(), self.target, self._can, may_copy=may_copy)
 
+    @property
+    def folders_before_removal(self) -> tuple[int | None, ...]:
+        """The folders to be synced before originals of companions are removed."""
+        return (self.target, self.source) if self._request.group.companions else ()
+
+    def remove_originals(self) -> None:
+        """Remove the companions from the inbox: the audio and their copies are durable."""
+        if self.source is not None and self.target is not None:
+            remove_originals(self._request, self.source, self.target, self._can)
+
     def finish(self) -> None:
         """Remove the hidden names: the group stands."""
         if self.target is not None:
-            finish_sidecars(self._request, self.target, self._can)
+            for own_file in self._request.own_files(self.target, self._can):
+                own_file.finish()
 
     def fail(self, error: Exception) -> None:
         """End the publication; withdraw the sidecars where no audio will come to stand beside them."""
@@ -210,12 +239,12 @@ class PublishOperation:
         if no_room:
             # Half a group takes room where there is none.
             with contextlib.suppress(OSError):
-                withdraw_sidecars(self._request, self.target, self._can)
-        elif isinstance(error, (AudioError, NameTaken, WriterCameBack)):
+                _withdraw(self._request, self.source, self.target, self._can)
+        elif isinstance(error, (AudioError, NameTaken, CompanionChanged, WriterCameBack)):
             try:
                 if self._can.move is Move.PLACEHOLDER:
                     free_placeholder(FileName(self.target, self._request.group.audio), self._request.aside)
-                withdraw_sidecars(self._request, self.target, self._can)
+                _withdraw(self._request, self.source, self.target, self._can)
             except OSError as trouble:
                 self._error = trouble
 
@@ -231,6 +260,14 @@ class PublishOperation:
                 return PublishError(self._request.path, error.reason, "EACCES")
             case error:
                 return error
+
+
+def _withdraw(request: PublishRequest, source: int | None, target: int, can: Capabilities) -> None:
+    """Remove the files of the group that are ours from the open *target* folder, durably."""
+    removed = [withdraw_sidecars(request, target, can), withdraw_companions(request, source, target, can)]
+    if any(removed):
+        sync(target)
+    reached("taken_back")
 
 
 def _each(operations: Sequence[PublishOperation], step: Callable[[PublishOperation], None]) -> None:

@@ -11,30 +11,26 @@ from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from dropscribe.core.model import Group
+    from dropscribe.core.naming import GroupPlan
 
 _NAME_MAX_BYTES = 255
 
 
-def find_free_names(
-    root: bytes, path: bytes, formats: Sequence[str], sidecar_name: str, refused: Collection[int]
-) -> tuple[int, Group]:
-    """The first free collision number and its group, for the audio *path* below its inbox.
+def find_free_names(plan: GroupPlan, refused: Collection[int]) -> tuple[int, Group]:
+    """The first free collision number and its group.
 
     Where the folder cannot be looked at all names count as free: publishing finds out.
 
     Args:
-        root: Absolute path of ``done`` or ``failed``.
         refused: Numbers not to be used: other live jobs have reserved names of theirs.
     """
-    folder, name_max_bytes = _open_target(root, path.rpartition(b"/")[0])
+    folder, name_max_bytes = _open_target(plan.root, plan.path.rpartition(b"/")[0])
 
     def group_of(number: int) -> Group:
-        return number_group(
-            root, path, formats, sidecar_name=sidecar_name, number=number, name_max_bytes=name_max_bytes
-        )
+        return number_group(plan, number, name_max_bytes)
 
     def is_free(number: int) -> bool:
         if number in refused:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import DropscribeError
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.moves import FileName
-from dropscribe.files.own_file import OwnFile
+from dropscribe.files.own_file import OwnFile, digest_at
 
 if TYPE_CHECKING:
+    from dropscribe.core.companions import Companion
     from dropscribe.core.model import FileSnapshot, Group
     from dropscribe.files.capabilities import Capabilities
 
@@ -22,6 +23,14 @@ class NameTaken(DropscribeError):
     def __init__(self, path: bytes) -> None:
         super().__init__(repr(path))
         self.path = path
+
+
+class CompanionChanged(DropscribeError):
+    """Raised when a companion is not what it was: choose another group; nothing of ours stands any more."""
+
+    def __init__(self, name: bytes) -> None:
+        super().__init__(repr(name))
+        self.name = name
 
 
 class WriterCameBack(DropscribeError):
@@ -92,6 +101,36 @@ class PublishRequest:
     def copy(self, folder: int, sha256: str, can: Capabilities) -> OwnFile:
         """The copy of the audio, on its way to its name in the open *folder* on another mount."""
         return self._own_file(folder, self.group.audio, len(self.files), sha256, can)
+
+    def companions(
+        self, source: int | None, target: int, can: Capabilities
+    ) -> list[tuple[Companion, OwnFile]]:
+        """The companions with their copies, on their way to names in the open *target* folder.
+
+        Args:
+            source: The open inbox folder, or None where there is none any more.
+        """
+        return [
+            (companion, self._own_file(target, companion.name, self._companion_index(number), digest, can))
+            for number, companion in enumerate(self.group.companions)
+            # Without links it takes the content to know a copy.
+            for digest in [
+                "" if can.links or source is None else digest_at(FileName(source, companion.source))
+            ]
+        ]
+
+    def own_files(self, target: int, can: Capabilities) -> list[OwnFile]:
+        """Sidecars and copies of companions."""
+        return [own_file for own_file, _ in self.sidecars(target, can)] + [
+            own_file for _, own_file in self.companions(None, target, can)
+        ]
+
+    def companion_aside(self, number: int) -> bytes:
+        """Hidden name in the inbox folder for the original of a companion, while it is removed."""
+        return self._hidden_name(self._companion_index(number) + 1)
+
+    def _companion_index(self, number: int) -> int:
+        return len(self.files) + 2 + 2 * number
 
     def _own_file(self, folder: int, name: bytes, index: int, sha256: str, can: Capabilities) -> OwnFile:
         return OwnFile(FileName(folder, name), self._hidden_name(index), sha256, can)

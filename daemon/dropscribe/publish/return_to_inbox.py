@@ -1,6 +1,7 @@
 """Takes one failed recording back into its inbox, where the daemon finds it like any other file.
 
-Guarantees: nothing is overwritten; the audio stands in the inbox, durably, before its error file goes.
+Guarantees: nothing is overwritten; its companions stand in the inbox, durably, before the audio does, and the
+audio before its error file goes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.naming import free_name
+from dropscribe.core.companions import spellings
+from dropscribe.core.naming import companion_name, free_name
 from dropscribe.files.beneath import closing, make_folder, open_file, open_folder, open_root, stat_at, sync
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName, move_new, remove_if
@@ -51,7 +53,7 @@ class FailedFile:
 
 
 def return_to_inbox(failed: FailedFile) -> bytes:
-    """Move the audio, then remove its error file; returns where the audio stands.
+    """Move the companions and the audio, then remove its error file; returns where the audio stands.
 
     Raises:
         OSError: The audio stays where it is.
@@ -63,7 +65,7 @@ def return_to_inbox(failed: FailedFile) -> bytes:
         inbox_root = opened.enter_context(closing(open_root(inbox)))
         source = FileName(opened.enter_context(closing(open_folder(failed_root, directory))), name)
         target = opened.enter_context(closing(make_folder(inbox_root, directory)))
-        new_name = _place(source, target, failed.name)
+        new_name = _place(source, target, failed)
         sync(target)
         sync(source.folder)
     # The daemon, which may have found the audio meanwhile, removes it too.
@@ -71,14 +73,33 @@ def return_to_inbox(failed: FailedFile) -> bytes:
     return os.path.join(inbox, directory, new_name)
 
 
-def _place(source: FileName, target: int, name: bytes) -> bytes:
-    """Move the file to the first free name in the open *target* folder; returns the name."""
+def _place(source: FileName, target: int, failed: FailedFile) -> bytes:
+    """Move the group under the first free name in the open *target* folder; returns the audio's name."""
     while True:
-        free = free_name(name, lambda name: stat_at(target, name) is None)
+        companions = [found for each in failed.rule.companions if (found := _spelling_of(source, each))]
+
+        def is_free(audio: bytes, companions: list[bytes] = companions) -> bool:
+            names = (audio, *(companion_name(pattern, audio) for pattern in companions))
+            return all(stat_at(target, name) is None for name in names)
+
+        free = free_name(failed.name, is_free)
         # Somebody else may take the name meanwhile: then the next one is looked for.
         with contextlib.suppress(FileExistsError):
+            for pattern in companions:
+                old = source.beside(companion_name(pattern, source.name))
+                _move_one(old, FileName(target, companion_name(pattern, free)))
+            sync(target)
             _move_one(source, FileName(target, free))
             return free
+
+
+def _spelling_of(audio: FileName, pattern: str) -> bytes | None:
+    """The spelling of *pattern* by which *audio* has a companion beside it."""
+    for spelling in spellings(pattern):
+        status = audio.beside(companion_name(spelling, audio.name)).status()
+        if status is not None and stat.S_ISREG(status.st_mode):
+            return spelling
+    return None
 
 
 def _move_one(source: FileName, target: FileName) -> None:

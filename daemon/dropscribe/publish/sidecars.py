@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.files.beneath import sync
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.moves import FileName
 from dropscribe.files.own_file import write_all
@@ -53,15 +52,7 @@ def _write_one(sidecar: OwnFile, content: bytes, permissions: Permissions) -> No
     reached("sidecar_written")
 
 
-def withdraw_sidecars(request: PublishRequest, folder: int, can: Capabilities) -> None:
-    """Remove the sidecars of this job that stand in the open *folder*, durably."""
+def withdraw_sidecars(request: PublishRequest, folder: int, can: Capabilities) -> bool:
+    """Remove the sidecars of this job that stand in the open *folder*; whether any was removed."""
     removed = [sidecar.withdraw() for sidecar, _ in request.sidecars(folder, can)]
-    if any(removed):
-        sync(folder)
-    reached("taken_back")
-
-
-def finish_sidecars(request: PublishRequest, folder: int, can: Capabilities) -> None:
-    """Remove the hidden names of sidecars whose audio stands beside them."""
-    for sidecar, _ in request.sidecars(folder, can):
-        sidecar.finish()
+    return any(removed)

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
-from dropscribe.core.naming import split_name
+from dropscribe.core.naming import sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.reports.patience import ask_disk
 from dropscribe.transcripts.document import doubts_of
@@ -23,6 +23,7 @@ MOST_DOCUMENT_BYTES = 64 * 1024 * 1024
 WARNING_WORDS = {
     "incomplete_audio": "The recording was incomplete when it was sent: its own header promises more.",
     "empty_transcript": "The provider heard no words in this recording.",
+    "companion_missing": "A file that belongs to the recording did not come in time.",
     "no_timestamps": "The provider gave no times, so there are no subtitles.",
     "answer_truncated": "The provider's answer was too long: its end is missing.",
 }
@@ -51,9 +52,9 @@ def doubts_about(rule: FolderRule, audio: bytes) -> Sequence[str]:
     if not audio.startswith(root + b"/"):
         return ()
     path = audio[len(root) + 1 :]
-    for base in (split_name(path)[0], path):
+    for name in sidecar_names(path, b".json", rule.companions):
         try:
-            document = ask_disk(root, lambda base=base: read_document(root, base + b".json"))  # type: ignore[misc]
+            document = ask_disk(root, lambda name=name: read_document(root, name))  # type: ignore[misc]
         except OSError:
             return ()
         if document is not None:

@@ -118,7 +118,7 @@ def _companion_date(companion: object) -> str | None:
 
 def _told_date(value: object) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _unix_date(value if value < 1e11 else value / 1000)
+        return _unix_date(value if value < 1e11 else value // 1000)
     if not isinstance(value, str):
         return None
     try:

@@ -25,8 +25,9 @@ ERROR_SCHEMA = "dropscribe.error/1"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMED_OUTPUTS = frozenset({"srt", "vtt"})
-_WARNINGS_OF_A_JOB = frozenset({"incomplete_audio", "no_timestamps"})
-_HARMLESS_WARNINGS = frozenset({"no_timestamps", "no_speech"})
+COMPANION_MISSING = "companion_missing"
+_WARNINGS_OF_A_JOB = frozenset({"incomplete_audio", "no_timestamps", COMPANION_MISSING})
+_HARMLESS_WARNINGS = frozenset({"no_timestamps", "no_speech", COMPANION_MISSING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,6 @@ class TranscriptFacts:
         refusals: (provider, code) of those who refused the file before, in order.
         speaker_names: The rule's names by the provider's labels.
         date_pattern: The rule's pattern of the date in file names, or None.
-        companion: The content of the JSON files that belong to the recording, by file name; None without any.
     """
 
     path: bytes
@@ -67,7 +67,6 @@ class TranscriptFacts:
     refusals: Sequence[tuple[str, str]] = ()
     speaker_names: Mapping[str, str] = field(default_factory=dict)
     date_pattern: str | None = None
-    companion: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +168,25 @@ def renamed_document(document: Mapping[str, Any], path: bytes, date_pattern: str
     return {**renamed, **_date(renamed, date_pattern)}
 
 
+def with_companions(
+    document: Mapping[str, Any], companions: Mapping[str, Any], date_pattern: str | None, *, is_missing: bool
+) -> dict[str, Any]:
+    """A transcript's *document* with the JSON files that belong to the recording, and their date.
+
+    Args:
+        companions: Content by file name.
+        is_missing: A file that belongs to the recording did not come in time.
+    """
+    warnings = [word for word in document["warnings"] if word != COMPANION_MISSING]
+    if is_missing:
+        warnings.append(COMPANION_MISSING)
+    document = {**document, "companion": dict(companions) or None, "warnings": warnings}
+    return {**document, **_date(document, date_pattern)}
+
+
 def _with_facts_of_rule(document: dict[str, Any], facts: TranscriptFacts) -> dict[str, Any]:
-    """*document* with its companions, its date, and the rule's names for the speakers."""
-    document = {**document, "companion": None if facts.companion is None else dict(facts.companion)}
+    """*document* with its date and the rule's names for the speakers, without companions."""
+    document = {**document, "companion": None}
     document |= _date(document, facts.date_pattern)
     names = {label: one_line(name) for label, name in facts.speaker_names.items()}
     names = {label: names[label] for label in document["speakers"] if names.get(label)}

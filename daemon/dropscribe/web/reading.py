@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
-from dropscribe.core.naming import split_name
+from dropscribe.core.naming import sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
 from dropscribe.queue.sql.history import read_story
@@ -138,13 +138,12 @@ def _explain(config: Config, story: Story, place: Place | None, look: QueueLook)
 
 
 def _sidecars(config: Config, story: Story, place: Place) -> Iterator[tuple[str, bytes]]:
-    forms = [*config.folders[story.folder].outputs, "error"]
-    stem = split_name(place.path)[0]
-    for form in dict.fromkeys(["json", *forms]):
+    rule = config.folders[story.folder]
+    for form in dict.fromkeys(["json", *rule.outputs, "error"]):
         ending = b".error.json" if form == "error" else b"." + form.encode()
-        for base in (stem, place.path):
-            if base + ending != place.path and _is_there(place.root, base + ending):
-                yield form, base + ending
+        for path in sidecar_names(place.path, ending, rule.companions):
+            if path != place.path and _is_there(place.root, path):
+                yield form, path
                 break
 
 

@@ -166,7 +166,8 @@ def _time_pattern(value: object) -> str:
 
 def _companion(value: object) -> str:
     pattern = parse_text(value)
-    if "/" in pattern or not ("{stem}" in pattern or "{name}" in pattern):
+    text = re.sub(r"\{(stem|name)\}", "", pattern, count=1)
+    if text in {"", pattern} or re.search(r"[/*?\[\]{}]", text) or text.lower().endswith(".error.json"):
         raise ValueError("does not name a companion", "write {stem}.json or {name}.json")
     return pattern
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import AttemptEnd, Group, Job, JobState, StoredResult, identity
+from dropscribe.core.companions import Companion
+from dropscribe.core.model import AttemptEnd, FileSnapshot, Group, Job, JobState, StoredResult, identity
 from dropscribe.queue.sql import attempt_rows
 from dropscribe.queue.sql.rows import (
     HAS_RESULT,
@@ -23,7 +24,6 @@ from dropscribe.queue.sql.rows import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from dropscribe.core.model import FileSnapshot
     from dropscribe.queue.sql.database import Connection
 
 
@@ -101,7 +101,7 @@ def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
         " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
         (
             *(job_id, result.document, result.sha256),
-            *(group.root, group.directory, group.audio, _pack(group.sidecars)),
+            *(group.root, group.directory, group.audio, _pack(group)),
         ),
     )
     return True
@@ -120,14 +120,33 @@ def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
     return added == len(paths)
 
 
-def _pack(sidecars: tuple[tuple[str, bytes], ...]) -> bytes:
-    return b"/".join(form.encode() + b"\0" + name for form, name in sidecars)
+_COMPANION = b"companion:"
 
 
-def unpack_sidecars(packed: bytes) -> tuple[tuple[str, bytes], ...]:
-    """(form, name) of the column ``answers.sidecars``."""
-    pairs = (entry.partition(b"\0") for entry in packed.split(b"/") if entry)
-    return tuple((form.decode(), name) for form, _, name in pairs)
+def _pack(group: Group) -> bytes:
+    """The column ``answers.sidecars``: no name of a file holds a slash or a zero byte."""
+    sidecars = [form.encode() + b"\0" + name for form, name in group.sidecars]
+    return b"/".join(sidecars + [_pack_companion(companion) for companion in group.companions])
+
+
+def _pack_companion(companion: Companion) -> bytes:
+    seen = companion.snapshot
+    facts = b"%d:%d:%d" % (seen.inode, seen.size_bytes, seen.mtime_ns)
+    return b"\0".join((_COMPANION + facts, companion.name, companion.source))
+
+
+def unpack_group(root: bytes, directory: bytes, audio: bytes, packed: bytes) -> Group:
+    """The group of a row in ``answers``."""
+    entries = [entry for entry in packed.split(b"/") if entry]
+    sidecars = (entry.partition(b"\0") for entry in entries if not entry.startswith(_COMPANION))
+    companions = (_unpack_companion(entry) for entry in entries if entry.startswith(_COMPANION))
+    named = tuple((form.decode(), name) for form, _, name in sidecars)
+    return Group(root, directory, audio, named, tuple(companions))
+
+
+def _unpack_companion(entry: bytes) -> Companion:
+    facts, name, source = entry.removeprefix(_COMPANION).split(b"\0")
+    return Companion(b"", source, FileSnapshot(0, *map(int, facts.split(b":"))), name)
 
 
 def due_for_publishing(db: Connection, now: float, limit: int, hanging: Collection[str] = ()) -> list[Job]:
@@ -150,7 +169,7 @@ def jobs_with_result(db: Connection, which: str, values: tuple[object, ...]) -> 
 
 def _result_of(row: tuple) -> StoredResult:  # type: ignore[type-arg]  # sqlite rows are untyped
     document, sha256, root, directory, audio, sidecars = row
-    return StoredResult(document, sha256, Group(root, directory, audio, unpack_sidecars(sidecars)))
+    return StoredResult(document, sha256, unpack_group(root, directory, audio, sidecars))
 
 
 def next_publishing_at(db: Connection, now: float) -> float | None:

@@ -47,7 +47,7 @@ CREATE TABLE answers (
     root      BLOB NOT NULL,
     directory BLOB NOT NULL,
     audio     BLOB NOT NULL,
-    sidecars  BLOB NOT NULL                     -- form NUL name, separated by "/"
+    sidecars  BLOB NOT NULL                     -- form NUL name, separated by "/"; companions too
 ) STRICT;
 
 -- Names chosen by live rows; two jobs never publish to one name.

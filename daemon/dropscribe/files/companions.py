@@ -1,0 +1,100 @@
+"""Finds and reads the companions of one recording.
+
+Guarantees: no link is followed; a companion that a local process is writing is not there yet; JSON that is
+damaged, large or deep counts as no JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dropscribe.core.companions import Companion, spellings
+from dropscribe.core.naming import companion_name
+from dropscribe.core.settling import Lease
+from dropscribe.files.audio import snapshot_of
+from dropscribe.files.beneath import closing, open_file
+from dropscribe.files.capabilities import trusts_leases
+from dropscribe.files.lease import held_lease
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+JSON_BYTES = 1024 * 1024
+JSON_DEPTH = 50
+"""Larger or deeper JSON is moved, but not read."""
+
+UNSEEN_WRITER_SECONDS = 5.0
+"""Where a writer cannot be seen, a file that was changed since may not be complete."""
+
+
+class FoundCompanion(NamedTuple):
+    """A companion and what it says.
+
+    Attributes:
+        content: Its JSON value, alone in a tuple; None where it is no JSON within the limits.
+    """
+
+    file: Companion
+    content: tuple[Any] | None
+
+
+def find_companions(
+    folder: int, audio: bytes, patterns: Iterable[str], quiet_seconds: float | None = None
+) -> list[FoundCompanion]:
+    """The companions of the recording *audio* that are complete in the open inbox *folder*.
+
+    Args:
+        quiet_seconds: In place of UNSEEN_WRITER_SECONDS.
+    """
+    quiet_seconds = UNSEEN_WRITER_SECONDS if quiet_seconds is None else quiet_seconds
+    found = (_find(folder, audio, pattern, quiet_seconds) for pattern in patterns)
+    return list({each.file.source: each for each in found if each}.values())
+
+
+def _find(folder: int, audio: bytes, pattern: str, quiet_seconds: float) -> FoundCompanion | None:
+    for spelling in spellings(pattern):
+        name = companion_name(spelling, audio)
+        # Absent, no regular file, or not to be read.
+        with contextlib.suppress(OSError), closing(open_file(folder, name)) as descriptor:
+            file = Companion(spelling, name, snapshot_of(os.fstat(descriptor)))
+            return _read(folder, descriptor, file, quiet_seconds)
+    return None
+
+
+def _read(folder: int, descriptor: int, file: Companion, quiet_seconds: float) -> FoundCompanion | None:
+    with held_lease(descriptor) as lease:
+        is_seen = lease is Lease.FREE and trusts_leases(folder)
+        is_young = 0 <= time.time() - file.snapshot.mtime_ns / 1e9 < quiet_seconds
+        if lease is Lease.WRITER or (is_young and not is_seen):
+            return None
+        found = FoundCompanion(file, read_json(descriptor))
+        return found if file.snapshot == snapshot_of(os.fstat(descriptor)) else None
+
+
+def read_json(descriptor: int) -> tuple[Any] | None:
+    """The value in the open file, alone in a tuple; None where it is no JSON within the limits."""
+    data = os.pread(descriptor, JSON_BYTES + 1, 0)
+    if len(data) > JSON_BYTES:
+        return None
+    try:
+        value = json.loads(data, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+    return (value,) if _is_within(value, JSON_DEPTH) else None
+
+
+def _finite(text: str) -> float:
+    """A number that JSON can hold: neither ``NaN`` nor ``1e999``."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
+def _is_within(value: Any, depth: int) -> bool:
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth >= 0 and all(_is_within(item, depth - 1) for item in below)

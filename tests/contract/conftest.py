@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.benches import PATHS, Bench
+from support.benches import DESCRIBED_JOBS, JOB_PATHS, PATHS, Bench
 from support.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -27,7 +27,21 @@ def emulator(monkeypatch) -> Iterator[Emulator]:
 
 @pytest.fixture(params=list(PATHS))
 async def bench(request, emulator, tmp_path):
-    """Every test with a bench runs for every adapter."""
+    """Every test with a bench runs for every adapter that answers in the request."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield Bench(request.param, emulator, tmp_path, stack)
+
+
+@pytest.fixture(params=[*PATHS, *JOB_PATHS, DESCRIBED_JOBS])
+async def any_bench(request, emulator, tmp_path):
+    """Every test with such a bench runs for every adapter."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield Bench(request.param, emulator, tmp_path, stack)
+
+
+@pytest.fixture(params=[*JOB_PATHS, DESCRIBED_JOBS])
+async def job_bench(request, emulator, tmp_path):
+    """Every test with such a bench runs for every adapter with jobs."""
     async with contextlib.AsyncExitStack() as stack:
         yield Bench(request.param, emulator, tmp_path, stack)
 

@@ -79,6 +79,8 @@ def test_what_is_commented_out_is_valid_and_the_default():
         "DEEPGRAM_API_KEY": "d",
         "ASSEMBLYAI_API_KEY": "a",
         "SONIOX_API_KEY": "s",
+        "SPEECHMATICS_API_KEY": "s",
+        "GLADIA_API_KEY": "g",
         "ELEVENLABS_API_KEY": "e",
         "AZURE_SPEECH_KEY": "f",
         "DROPSCRIBE_DSN": "host=/run/x",

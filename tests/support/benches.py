@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,9 @@ from dropscribe.config.sections.http_api import AnswerKeys, ErrorKeys
 from dropscribe.core.errors import ProviderError
 from dropscribe.files.audio import AudioFile
 from dropscribe.providers.build import build_provider
+from support.emulator import Fault as EmulatorFault
+from support.job_vendors import GLADIA
+from support.recipes import recipe_config
 from support.vendors import KEY
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.providers.base import Provider
+    from dropscribe.providers.conformance import Fault
     from support.emulator import Emulator
 
 PATHS = {
@@ -33,6 +38,10 @@ PATHS = {
     "azure": "",
     "http": "/v1/listen",
 }
+JOB_PATHS = {"assemblyai": "", "soniox": "", "speechmatics": "", "gladia": GLADIA}
+"""The same of the types with jobs."""
+DESCRIBED_JOBS = "http-jobs"
+"""`type: http` with `poll`, as the recipe of docs/providers.md has it."""
 DEEPGRAM_IN_WORDS: dict[str, Any] = {
     "key_header": "Authorization: Token {key}",
     "answer": AnswerKeys(
@@ -72,7 +81,7 @@ def any_answer(
 
 @dataclass
 class Bench:
-    """One adapter, its server, and files to send."""
+    """One adapter, its server, and files to send; see dropscribe.providers.conformance.Bench."""
 
     type: str
     emulator: Emulator
@@ -81,16 +90,28 @@ class Bench:
 
     def provider(self, **overrides: Any) -> Provider:
         """An adapter for the emulator; *overrides* are ProviderConfig's."""
+        if self.type == DESCRIBED_JOBS:
+            return self._described_jobs(overrides)
         settings: dict[str, Any] = {
             "name": "mine",
             "type": self.type,
-            "url": self.emulator.url + PATHS[self.type],
+            "url": self.emulator.url + (PATHS | JOB_PATHS)[self.type],
             "api_key": Secret(KEY, "test"),
             "timeout_seconds": 5.0,
         }
         if self.type == "http":
             settings |= DEEPGRAM_IN_WORDS
-        provider = build_provider(ProviderConfig(**{**settings, **overrides}))
+        return self._built(ProviderConfig(**{**settings, **overrides}))
+
+    def _described_jobs(self, overrides: dict[str, Any]) -> Provider:
+        """The type has no defaults: the recipe's `params` are laid under a test's."""
+        config = recipe_config("jobs", self.emulator.url)
+        provider = self._built(replace(config, **overrides))
+        provider.vendor.params = lambda given: {**config.params, **given}
+        return provider
+
+    def _built(self, config: ProviderConfig) -> Provider:
+        provider = build_provider(config)
         self.stack.push_async_callback(provider.close)
         return provider
 
@@ -100,6 +121,32 @@ class Bench:
         audio = AudioFile.open(os.fsencode(self.folder), os.fsencode(name))
         self.stack.callback(audio.close)
         return audio
+
+    @property
+    def key(self) -> str:
+        """The key that the emulator takes."""
+        return KEY
+
+    def shrink(self, audio: AudioFile) -> None:
+        """Cut the content of *audio* to a byte."""
+        os.truncate(self.folder / os.fsdecode(audio.name), 1)
+
+    def hear(self, text: str) -> None:
+        """Let the vendor hear *text* in all audio."""
+        self.emulator.vendors.text = text
+
+    def fail(self, *faults: Fault | None) -> None:
+        """Set what the next requests are answered; None is what is documented."""
+        self.emulator.fail(*(EmulatorFault(**asdict(each)) if each else None for each in faults))
+
+    def request_count(self) -> int:
+        """How many requests the emulator has received."""
+        return len(self.emulator.requests)
+
+    def times_received(self, content: bytes) -> int:
+        """How many requests had the audio *content*, whole and unchanged."""
+        digest = hashlib.sha256(content).hexdigest()
+        return sum(request.audio_sha256 == digest for request in self.emulator.requests)
 
 
 async def failure_of(provider, audio, params=None) -> ProviderError:

@@ -303,7 +303,7 @@ class Exchange:
         return bytes(kept)
 
     async def _reply(self, status: int, body: Any) -> bool:
-        payload = json.dumps(body).encode()
+        payload = b"" if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
         self.writer.write(_head(status, headers) + payload)
         await self.writer.drain()

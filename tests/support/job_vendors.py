@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from support.forms import read_form
@@ -12,73 +12,8 @@ from support.received import Refused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from support.job_desk import JobDesk, VendorJob
     from support.received import Received
-
-
-@dataclass
-class VendorJob:
-    """One job as the vendor has it."""
-
-    id: str
-    upload: str
-    heard: str
-    sha256: str
-    options: dict[str, Any]
-    polls_left: int
-
-
-@dataclass
-class JobDesk:
-    """What was uploaded to the vendors with jobs, and which jobs they have.
-
-    Attributes:
-        polls: Polls that find a new job still in work.
-        failure: Why new jobs fail; "" lets them succeed.
-        refusal: Status and body with which a creation is refused, or None.
-        created: Every job that was ever created, oldest first: each is paid for.
-    """
-
-    polls: int = 1
-    failure: str = ""
-    refusal: tuple[int, Any] | None = None
-    uploads: dict[str, tuple[str, str]] = field(default_factory=dict)
-    jobs: dict[str, VendorJob] = field(default_factory=dict)
-    created: list[VendorJob] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-
-    def paid_again(self) -> int:
-        """Jobs on audio that an earlier job had."""
-        return len(self.created) - len({job.sha256 for job in self.created})
-
-    def keep(self, heard: str, sha256: str) -> str:
-        """Take an upload in; returns its id."""
-        name = f"up-{len(self.uploads) + 1}"
-        self.uploads[name] = (heard, sha256)
-        return name
-
-    def create(self, upload: str, options: dict[str, Any]) -> VendorJob:
-        """A new job on an upload."""
-        heard, sha256 = self.uploads[upload]
-        job = VendorJob(f"job-{len(self.created) + 1}", upload, heard, sha256, options, self.polls)
-        self.jobs[job.id] = job
-        self.created.append(job)
-        return job
-
-    def job(self, job_id: str, missing: Any) -> VendorJob:
-        """The job of that id; *missing* is the body of the 404 where there is none."""
-        if job_id not in self.jobs:
-            raise Refused(404, missing)
-        return self.jobs[job_id]
-
-    def is_working(self, job: VendorJob) -> bool:
-        """Whether *job* needs more time; each call is one poll."""
-        job.polls_left -= 1
-        return job.polls_left >= 0
-
-    def delete(self, job_id: str) -> None:
-        """Forget a job."""
-        del self.jobs[job_id]
-        self.deleted.append(job_id)
 
 
 ASSEMBLYAI_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -168,6 +103,7 @@ SONIOX_TYPES: dict[str, type] = {
     "model": str,
     "file_id": str,
     "language_hints": list,
+    "language_hints_strict": bool,
     "enable_speaker_diarization": bool,
     "enable_language_identification": bool,
     "context": dict,
@@ -182,9 +118,11 @@ def soniox(key: str, desk: JobDesk, request: Received, body: bytes, hear: Callab
     if (request.method, request.path) == ("POST", "/v1/files"):
         if not read_form(request, body, "file") or not request.audio_bytes:
             raise _soniox_error(400, "invalid_request", "file is required")
-        return {"id": desk.keep(hear(), request.audio_sha256), "size": request.audio_bytes}
+        return 201, {"id": desk.keep(hear(), request.audio_sha256), "size": request.audio_bytes}
+    if request.method == "DELETE" and request.path.startswith("/v1/files/"):
+        return 204, desk.uploads.pop(request.path.removeprefix("/v1/files/")) and None
     if (request.method, request.path) == ("POST", "/v1/transcriptions"):
-        return _soniox_view(_soniox_create(desk, body), "queued")
+        return 201, _soniox_view(_soniox_create(desk, body), "queued")
     return _soniox_job(desk, request)
 
 
@@ -200,13 +138,12 @@ def _soniox_create(desk: JobDesk, body: bytes) -> VendorJob:
     return desk.create(options["file_id"], options)
 
 
-def _soniox_job(desk: JobDesk, request: Received) -> dict[str, Any]:
+def _soniox_job(desk: JobDesk, request: Received) -> Any:
     name, _, part = request.path.removeprefix("/v1/transcriptions/").partition("/")
-    missing = {"status_code": 404, "error_type": "transcription_not_found", "message": "Not found"}
-    job = desk.job(name, missing)
+    job = desk.job(name, _soniox_error(404, "transcription_not_found", "Not found").body)
     if request.method == "DELETE":
         desk.delete(job.id)
-        return {}
+        return 204, None
     if part == "transcript":
         return _soniox_transcript(job)
     if desk.is_working(job):
@@ -237,10 +174,193 @@ def _soniox_view(job: VendorJob, status: str) -> dict[str, Any]:
 
 
 def _soniox_error(status: int, kind: str, words: str) -> Refused:
-    return Refused(status, {"status_code": status, "error_type": kind, "message": words})
+    about = {"validation_errors": [], "request_id": "b1d0f3d4"}
+    return Refused(status, {"status_code": status, "error_type": kind, "message": words, **about})
+
+
+SPEECHMATICS_SUFFIXES = {".wav", ".mp3", ".aac", ".ogg", ".mpeg", ".amr", ".m4a", ".mp4", ".flac"}
+SPEECHMATICS_TYPES: dict[str, dict[str, type]] = {
+    "transcription_config": {
+        "language": str,
+        "language_hints": list,
+        "model": str,
+        "additional_vocab": list,
+        "diarization": str,
+        "output_locale": str,
+    },
+    "language_identification_config": {"low_confidence_action": str, "default_language": str},
+}
+
+
+def speechmatics(key: str, desk: JobDesk, request: Received, body: bytes, hear: Callable[[], str]) -> Any:
+    """https://docs.speechmatics.com/api-ref/batch/create-a-new-job and its neighbours."""
+    if request.headers.get("authorization") != f"Bearer {key}":
+        raise _speechmatics_error(401, "Permission Denied")
+    if request.path.rstrip("/") == "/v2/jobs":
+        if request.method == "GET":
+            return {"jobs": []}
+        return 201, {"id": _speechmatics_create(desk, request, body, hear).id}
+    return _speechmatics_job(desk, request)
+
+
+def _speechmatics_job(desk: JobDesk, request: Received) -> dict[str, Any]:
+    name, _, part = request.path.removeprefix("/v2/jobs/").partition("/")
+    job = desk.job(name, _speechmatics_error(404, "Job not found").body)
+    if request.method == "DELETE":
+        if job.polls_left > 0 and ("force", "true") not in request.params:
+            raise _speechmatics_error(423, "Resource Locked")
+        desk.delete(job.id)
+        return {"job": _speechmatics_view(job, "deleted")}
+    if part == "transcript":
+        return _speechmatics_transcript(job)
+    if desk.is_working(job):
+        return {"job": _speechmatics_view(job, "running")}
+    if desk.failure:
+        errors = [{"timestamp": "2026-01-01T00:00:00Z", "message": desk.failure}]
+        return {"job": _speechmatics_view(job, "rejected") | {"errors": errors}}
+    return {"job": _speechmatics_view(job, "done")}
+
+
+def _speechmatics_create(desk: JobDesk, request: Received, body: bytes, hear: Callable[[], str]) -> VendorJob:
+    if not read_form(request, body, "data_file") or not request.audio_bytes:
+        raise _speechmatics_error(400, "Missing data_file")
+    if desk.refusal is not None:
+        raise Refused(*desk.refusal)
+    if PurePath(request.filename).suffix not in SPEECHMATICS_SUFFIXES:
+        raise _speechmatics_error(400, "Format Not Supported")
+    config = json.loads(dict(request.fields)["config"])
+    invalid = config.pop("type", "") != "transcription" or not config["transcription_config"].get("language")
+    for section, options in config.items():
+        types = SPEECHMATICS_TYPES.get(section, {})
+        invalid |= any(not isinstance(value, types.get(name, ())) for name, value in options.items())
+    words = config["transcription_config"].get("additional_vocab", [])
+    if invalid or any(not isinstance(word, dict) or set(word) != {"content"} for word in words):
+        raise _speechmatics_error(400, "Job rejected", "Job config JSON is invalid")
+    return desk.create(desk.keep(hear(), request.audio_sha256), config)
+
+
+def _speechmatics_view(job: VendorJob, status: str) -> dict[str, Any]:
+    about = {"created_at": "2026-01-01T00:00:00Z", "data_name": "upload", "duration": 1}
+    return {"id": job.id, "status": status, "config": job.options, **about}
+
+
+def _speechmatics_transcript(job: VendorJob) -> dict[str, Any]:
+    """Each word, and the full stop after it where it has one as an item of its own."""
+    speaker = "S1" if job.options["transcription_config"].get("diarization") == "speaker" else "UU"
+    results: list[dict[str, Any]] = []
+    for index, word in enumerate(job.heard.split()):
+        about = {"confidence": 0.97, "language": "en", "speaker": speaker}
+        start, end = 0.4 * index, 0.4 * index + 0.3
+        plain = word.rstrip(".,?!")
+        item = {"type": "word", "start_time": start, "end_time": end}
+        results.append(item | {"alternatives": [{"content": plain, **about}]})
+        for mark in word[len(plain) :]:
+            item = {"type": "punctuation", "start_time": end, "end_time": end, "attaches_to": "previous"}
+            results.append(item | {"alternatives": [{"content": mark, **about}]})
+    metadata = {"type": "transcription", "transcription_config": job.options["transcription_config"]}
+    info = {"language_pack_info": {"word_delimiter": " "}}
+    job_info = {"id": job.id, "duration": 1, "data_name": "upload"}
+    return {"format": "2.9", "job": job_info, "metadata": metadata | info, "results": results}
+
+
+def _speechmatics_error(status: int, error: str, detail: str | None = None) -> Refused:
+    return Refused(status, {"code": status, "error": error} | ({"detail": detail} if detail else {}))
+
+
+GLADIA = "/gladia"
+"""Where the emulator has Gladia, one of whose paths is also AssemblyAI's."""
+GLADIA_TYPES: dict[str, type] = {
+    "audio_url": str,
+    "model": str,
+    "language_config": dict,
+    "diarization": bool,
+    "diarization_config": dict,
+    "custom_vocabulary": bool,
+    "custom_vocabulary_config": dict,
+    "sentences": bool,
+    "punctuation_enhanced": bool,
+}
+GLADIA_FILES = "https://api.gladia.io/file/"
+
+
+def gladia(key: str, desk: JobDesk, request: Received, body: bytes, hear: Callable[[], str]) -> Any:
+    """https://docs.gladia.io/api-reference/v2/pre-recorded/init and its neighbours."""
+    if request.headers.get("x-gladia-key") != key:
+        raise _gladia_error(401, "gladia key not found")
+    path = request.path.removeprefix(GLADIA)
+    if (request.method, path) == ("POST", "/v2/upload"):
+        if not read_form(request, body, "audio") or not request.audio_bytes:
+            raise _gladia_error(400, "audio is required")
+        name = desk.keep(hear(), request.audio_sha256)
+        metadata = {"id": name, "size": request.audio_bytes, "audio_duration": 1.0, "number_of_channels": 1}
+        return {"audio_url": GLADIA_FILES + name, "audio_metadata": metadata}
+    if (request.method, path) == ("POST", "/v2/pre-recorded"):
+        job = _gladia_create(desk, body)
+        return 201, {"id": job.id, "result_url": f"https://api.gladia.io/v2/pre-recorded/{job.id}"}
+    if (request.method, path) == ("GET", "/v2/pre-recorded"):
+        return {"first": "", "current": "", "next": None, "items": []}
+    return _gladia_job(desk, request.method, path)
+
+
+def _gladia_job(desk: JobDesk, method: str, path: str) -> Any:
+    job = desk.job(path.removeprefix("/v2/pre-recorded/"), _gladia_error(404, "Not found").body)
+    if method == "DELETE":
+        desk.delete(job.id)
+        return 202, None
+    if desk.is_working(job):
+        return _gladia_view(job, "processing")
+    if desk.failure:
+        return _gladia_view(job, "error") | {"error_code": 500 if "server" in desk.failure else 400}
+    return _gladia_view(job, "done") | {"result": _gladia_result(job)}
+
+
+def _gladia_create(desk: JobDesk, body: bytes) -> VendorJob:
+    if desk.refusal is not None:
+        raise Refused(*desk.refusal)
+    options = json.loads(body)
+    wrong = [name for name, value in options.items() if not isinstance(value, GLADIA_TYPES.get(name, ()))]
+    if options.get("custom_vocabulary") and not options.get("custom_vocabulary_config", {}).get("vocabulary"):
+        wrong.append("custom_vocabulary_config")
+    if wrong:
+        raise _gladia_error(422, "Invalid parameter", [f'Field "{name}" is wrong' for name in wrong])
+    upload = options.get("audio_url", "").removeprefix(GLADIA_FILES)
+    if upload not in desk.uploads:
+        raise _gladia_error(400, "audio_url is not a valid URL")
+    return desk.create(upload, options)
+
+
+def _gladia_view(job: VendorJob, status: str) -> dict[str, Any]:
+    about = {"request_id": f"G-{job.id}", "version": 2, "kind": "pre-recorded", "error_code": None}
+    return {"id": job.id, "status": status, "request_params": job.options, "result": None, **about}
+
+
+def _gladia_result(job: VendorJob) -> dict[str, Any]:
+    words = [
+        {"word": f" {word}", "start": index * 0.4, "end": index * 0.4 + 0.3, "confidence": 0.97}
+        for index, word in enumerate(job.heard.split())
+    ]
+    utterance = {"start": 0.0, "end": 0.4 * len(words), "confidence": 0.97, "channel": 0, "language": "en"}
+    utterance |= {"text": job.heard, "words": words} | (
+        {"speaker": 0} if job.options.get("diarization") else {}
+    )
+    transcription = {
+        "full_transcript": job.heard,
+        "languages": ["en"],
+        "utterances": [utterance] if words else [],
+    }
+    metadata = {"audio_duration": 1.0, "number_of_distinct_channels": 1, "billing_time": 1.0}
+    return {"metadata": metadata, "transcription": transcription}
+
+
+def _gladia_error(status: int, message: str, errors: list[str] | None = None) -> Refused:
+    about = {"timestamp": "2026-01-01T00:00:00.000Z", "path": "/v2", "request_id": "G-821fe9df"}
+    listed = {"validation_errors": errors} if errors else {}
+    return Refused(status, {"statusCode": status, "message": message, **about, **listed})
 
 
 JOB_CONTRACTS = {
+    GLADIA: gladia,
+    "/v2/jobs": speechmatics,
     "/v2/upload": assemblyai,
     "/v2/transcript": assemblyai,
     "/v1/files": soniox,

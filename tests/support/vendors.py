@@ -11,7 +11,8 @@ from typing import Any
 
 from support.described_servers import DESCRIBED
 from support.forms import read_form
-from support.job_vendors import JOB_CONTRACTS, JobDesk
+from support.job_desk import JobDesk
+from support.job_vendors import JOB_CONTRACTS
 from support.more_vendors import CONTRACTS
 from support.received import Received, Refused
 
@@ -91,7 +92,8 @@ class Vendors:
     def documented(self, request: Received, body: bytes) -> tuple[int, Any]:
         """Status and JSON that the vendor of the request's path documents for it."""
         try:
-            return 200, self._answer(request, body)
+            answer = self._answer(request, body)
+            return answer if isinstance(answer, tuple) else (200, answer)
         except Refused as refusal:
             return refusal.status, refusal.body
         except ValueError as error:

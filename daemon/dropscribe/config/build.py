@@ -219,7 +219,8 @@ class _Builder:
         self, path: KeyPath, values: Mapping[str, Any], kind: str, given: Mapping[str, Any]
     ) -> params.Written:
         """The parameters for `language`, `vocabulary` and `speakers`; those that cannot be sent are told."""
-        model = str(given.get("model") or given.get("model_id") or "")
+        names = ("model", "model_id", "transcription_config.model")
+        model = next((str(given[name]) for name in names if given.get(name)), "")
         hints = SpeechHints(values.get("language"), values.get("vocabulary", ()), values.get("speakers"))
         for name in ignored_hints(kind, model, hints):
             message = f"a provider of type {kind} takes no '{name}'" + (f" with {model}" if model else "")

@@ -32,12 +32,16 @@ HAS_DETAIL_LIST = "has:detail[]"
 """FastAPI's list of what is wrong with the request."""
 HAS_DETAILS = "has:details"
 """Pulse's list of missing or wrong query parameters."""
+HAS_VALIDATION_ERRORS = "has:validation_errors"
+"""Gladia's and Soniox's list of what is wrong with the request."""
 HAS_ERRORS = "has:errors"
 """Pulse's shape for audio that it cannot take."""
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message", "err_msg")
+_DETAIL_KEYS = ("detail", "validation_errors")
+"""What may say more beside the first of those."""
 _CODE_KEYS = ("code", "error_code", "err_code", "type", "status")
 
 
@@ -135,6 +139,8 @@ def _layers(parsed: Any) -> list[Mapping[str, Any]]:
 
 def _codes(layer: Mapping[str, Any], keys: tuple[str, ...] = _CODE_KEYS) -> list[str]:
     values = [layer.get(key) for key in keys]
+    if isinstance(layer.get("code"), int) and isinstance(layer.get("error"), str):
+        values.append(layer["error"].replace(" ", "_"))  # Speechmatics: its fixed texts are its codes
     return [value for value in values if isinstance(value, str) and _WORD.fullmatch(value)]
 
 
@@ -146,6 +152,8 @@ def _shapes(layer: Mapping[str, Any]) -> Iterator[str]:
         yield HAS_DETAIL_LIST
     if isinstance(layer.get("details"), list):
         yield HAS_DETAILS
+    if isinstance(layer.get("validation_errors"), list) and layer["validation_errors"]:
+        yield HAS_VALIDATION_ERRORS
     if "errors" in layer:
         yield HAS_ERRORS
 
@@ -153,13 +161,16 @@ def _shapes(layer: Mapping[str, Any]) -> Iterator[str]:
 def _message(layer: Mapping[str, Any]) -> str:
     if isinstance(layer.get("errors"), str):
         return str(layer["errors"])  # Pulse: "message" beside it says only "Error handling audio data"
-    for key in _MESSAGE_KEYS:
-        value = layer.get(key)
-        if isinstance(value, str) and value.strip():
-            return value
-        if isinstance(value, list) and value:
-            return json.dumps(value)
-    return ""
+    found = [text for key in _MESSAGE_KEYS if (text := _told(layer.get(key)))][:1]
+    found += [text for key in _DETAIL_KEYS if (text := _told(layer.get(key))) and text not in found]
+    return ": ".join(found)
+
+
+def _told(value: Any) -> str:
+    """A text, or a list as JSON; "" for anything else."""
+    if isinstance(value, str):
+        return value if value.strip() else ""
+    return json.dumps(value) if isinstance(value, list) and value else ""
 
 
 def _plain(answer: Answer) -> str:

@@ -23,12 +23,14 @@ BUILDERS = {
     "azure": "dropscribe.providers.vendors.azure:build",
     "deepgram": "dropscribe.providers.vendors.deepgram:build",
     "elevenlabs": "dropscribe.providers.vendors.elevenlabs:build",
+    "gladia": "dropscribe.providers.vendors.gladia:build",
     "http": "dropscribe.providers.described.api:build",
     "local": "dropscribe.providers.local:LocalProvider",
     "openai": "dropscribe.providers.vendors.openai:build",
     "pulse": "dropscribe.providers.vendors.pulse:build",
     "reson8": "dropscribe.providers.vendors.reson8:build",
     "soniox": "dropscribe.providers.vendors.soniox:build",
+    "speechmatics": "dropscribe.providers.vendors.speechmatics:build",
     "whisper-asr": "dropscribe.providers.vendors.whisper_asr:build",
 }
 """By type, as in an entry point: the module, and its function from a ProviderConfig to a Provider."""

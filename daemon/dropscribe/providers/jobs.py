@@ -7,25 +7,25 @@ polling never sends audio; a poll that fails says nothing about the job, unless 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import re
 import time
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import (
     AmbiguousFailure,
     ProviderError,
     ProviderUnusable,
-    RuleRejected,
     TemporaryFailure,
 )
 from dropscribe.files.crashpoint import reached
-from dropscribe.providers.answers import ErrorBody, TooLarge, error_of, is_html, parse_json
+from dropscribe.providers.answers import TooLarge, is_html, parse_json
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.cleaning import cleaned
+from dropscribe.providers.job_vendor import Progress
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, Vendor, VendorDefaults
+from dropscribe.providers.vendor import HttpProvider
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.job_vendor import JobVendor
     from dropscribe.providers.transport.http import Answer
     from dropscribe.providers.vendor import Params
     from dropscribe.transcripts.model import Transcript
@@ -45,62 +46,6 @@ JOB_SECONDS = 86400.0
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 _GONE = frozenset({404, 410})
-
-
-class Progress(Enum):
-    """State of a job at the vendor."""
-
-    WORKING = auto()
-    DONE = auto()
-    FAILED = auto()
-
-
-class JobVendor(Vendor, Protocol):
-    """A vendor with jobs. ``upload`` sends the audio; ``transcript`` reads the document with the result."""
-
-    @property
-    def creates_in_upload(self) -> bool:
-        """Whether the upload creates the job, so that it may be paid for."""
-
-    @property
-    def poll_every_seconds(self) -> float:
-        """The least time between two polls of a job; 0 where the vendor asks for none."""
-
-    def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:
-        """The request for a job on what was uploaded; None where the upload has created the job."""
-
-    def job_id(self, created: Mapping[str, Any]) -> str | None:
-        """The job's id in the answer that created it; None where it has none."""
-
-    def poll_url(self, job_id: str) -> str:
-        """URL of the job's state."""
-
-    def progress(self, polled: Mapping[str, Any]) -> Progress | None:
-        """State in a poll's answer; None if it is not a documented one."""
-
-    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
-        """Error of a failed job."""
-
-    def result_url(self, job_id: str) -> str | None:
-        """URL of the result; None if the poll's answer holds the result."""
-
-    def deletions(self, job_id: str) -> tuple[str, ...]:
-        """URLs to delete: the job, and what was uploaded for it."""
-
-
-class JobVendorDefaults(VendorDefaults):
-    """The parts that most vendors with jobs share."""
-
-    creates_in_upload = False
-    poll_every_seconds = 0.0
-
-    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
-        """As in the body of an error."""
-        return error_of(polled)
-
-    def result_url(self, job_id: str) -> str | None:  # noqa: ARG002 - see JobVendor
-        """In the poll's answer."""
-        return None
 
 
 class JobProvider(HttpProvider):
@@ -118,8 +63,7 @@ class JobProvider(HttpProvider):
         reached("uploaded")
         request = self._jobs.create(created, sent)
         if request is not None:
-            answer = await self._accepted("POST", request)
-            created = self._object(answer)
+            answer, created = await self._created(request, created)
         if words := self._jobs.failure(created):
             raise self._classifier.failure_in_success(answer, words)
         job_id = self._jobs.job_id(created)
@@ -143,16 +87,21 @@ class JobProvider(HttpProvider):
                 return Unfinished()
             case Progress.FAILED:
                 raise self._classifier.failed_job(answer, self._jobs.job_failure(polled))
+            case Progress.LOST:
+                raise _lost(answer)
             case None:
                 return Unfinished(TemporaryFailure("bad_answer", "a job in no documented state"))
-        url = self._jobs.result_url(job_id)
-        if url is not None:
-            found = await self._fetched(url)
+        parsed = polled
+        if url := self._jobs.result_url(job_id):
+            # The job is there: a result that is not found is not there yet.
+            found = await self._fetched(url, gone=frozenset({410}))
             if isinstance(found, Unfinished):
                 return found
-            answer, polled = found
-        sent = self._jobs.params(params)
-        return await asyncio.to_thread(self._result, answer, polled, sent, job_id)
+            answer, parsed = found
+        transcript = await asyncio.to_thread(self._result, answer, parsed, self._jobs.params(params), job_id)
+        if transcript.duration is None:
+            return dataclasses.replace(transcript, duration=self._jobs.seconds(polled))
+        return transcript
 
     async def delete_job(self, job_id: str) -> None:
         """See :class:`dropscribe.providers.base.JobProvider`."""
@@ -164,19 +113,28 @@ class JobProvider(HttpProvider):
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Start a job and wait for it here: for commands, and for the pieces of a recording."""
         job_id = await self.start_job(audio, params)
+        try:
+            transcript = await self._finished(job_id, params)
+        except ProviderError:
+            with contextlib.suppress(ProviderError):
+                await self.delete_job(job_id)
+            raise
+        try:
+            await self.delete_job(job_id)
+        except ProviderError as error:
+            warning = f"not_deleted: {error.code}"
+            return dataclasses.replace(transcript, warnings=(*transcript.warnings, warning))
+        return transcript
+
+    async def _finished(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript:
         began = time.monotonic()
         while True:
             await asyncio.sleep(self.poll_seconds(time.monotonic() - began))
             found = await self.poll_job(job_id, params)
             if not isinstance(found, Unfinished):
-                break
+                return found
             if isinstance(found.error, ProviderUnusable) or time.monotonic() - began > JOB_SECONDS:
                 raise AmbiguousFailure("job_unfinished", str(found.error or "the provider has not finished"))
-        try:
-            await self.delete_job(job_id)
-        except ProviderError as error:
-            return dataclasses.replace(found, warnings=(*found.warnings, f"not_deleted: {error.code}"))
-        return found
 
     async def _uploaded(self, audio: AudioFile, params: Params) -> tuple[Answer, dict[str, Any]]:
         upload = self._jobs.upload(audio, params)
@@ -191,30 +149,41 @@ class JobProvider(HttpProvider):
                 error.code, error.reason, status=error.status, request_id=error.request_id
             ) from error
 
+    async def _created(self, request: Upload, uploaded: Mapping[str, Any]) -> tuple[Answer, dict[str, Any]]:
+        try:
+            answer = await self._accepted("POST", request)
+        except AmbiguousFailure:
+            raise  # there may be a job on the upload
+        except ProviderError:
+            if url := self._jobs.unused_upload(uploaded):
+                with contextlib.suppress(ProviderError):
+                    await self._request("DELETE", Upload(url, {}), self._timeout_seconds)
+            raise
+        return answer, self._object(answer)
+
     async def _accepted(self, method: str, request: Upload) -> Answer:
         answer = await self._request(method, request, self._timeout_seconds)
         if answer.status // 100 != 2:
             raise self._classifier.error(answer)
         return answer
 
-    async def _fetched(self, url: str) -> tuple[Answer, dict[str, Any]] | Unfinished:
+    async def _fetched(
+        self, url: str, gone: frozenset[int] = _GONE
+    ) -> tuple[Answer, dict[str, Any]] | Unfinished:
         """A document about a job, or why it could not be had now.
 
         Raises:
-            AmbiguousFailure: The vendor knows no such job (any more).
+            AmbiguousFailure: The status is one of *gone*: the vendor does not have it any more.
         """
         try:
             answer = await self._request("GET", Upload(url, {}), self._timeout_seconds)
-            if answer.status in _GONE and not is_html(answer):
-                lost = "the provider knows no such job any more"
-                raise AmbiguousFailure("job_lost", lost, status=answer.status)
-            if answer.status // 100 != 2:
-                return Unfinished(self._classifier.error(answer))
-            return answer, self._object(answer)
+            if answer.status // 100 == 2:
+                return answer, self._object(answer)
         except ProviderError as error:
-            if error.code == "job_lost":
-                raise
             return Unfinished(error)
+        if answer.status in gone and not is_html(answer):
+            raise _lost(answer)
+        return Unfinished(self._classifier.error(answer))
 
     def _object(self, answer: Answer) -> dict[str, Any]:
         try:
@@ -234,39 +203,10 @@ class JobProvider(HttpProvider):
         return cleaned(transcript, self._redactor)
 
 
+def _lost(answer: Answer) -> AmbiguousFailure:
+    return AmbiguousFailure("job_lost", "the provider knows no such job any more", status=answer.status)
+
+
 def poll_seconds(age_seconds: float) -> float:
     """The wait before the next poll of a job that is *age_seconds* old: a tenth of its age."""
     return min(max(FIRST_POLL_SECONDS, age_seconds / 10), LONGEST_POLL_SECONDS)
-
-
-def uploaded_as(uploaded: Mapping[str, Any], name: str) -> str:
-    """The file's name from an upload's answer; without it there is no job, and nothing is paid for.
-
-    Raises:
-        TemporaryFailure: It is missing.
-    """
-    found = uploaded.get(name)
-    if not isinstance(found, str) or not found:
-        raise TemporaryFailure("bad_answer", f"an upload without {name}")
-    return found
-
-
-def nested(params: Params) -> dict[str, Any]:
-    """*params* as a JSON object: names with dots as nested objects, an empty list left out.
-
-    Raises:
-        RuleRejected: One name is both a value and an object.
-    """
-    found: dict[str, Any] = {}
-    for name, value in params.items():
-        if value == []:
-            continue
-        *outer, last = name.split(".")
-        place = found
-        for part in outer:
-            inner = place.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise RuleRejected("bad_parameter", f"{name}: {part} has a value of its own already")
-            place = inner
-        place[last] = value
-    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.core.requests.params import FIXED_PARAMS
+from dropscribe.core.requests.params import FIXED_PARAMS, SPEECHMATICS_DETECTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,10 @@ def default_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict
     if provider_type == "assemblyai" and not params.get("language_code"):
         # Without either, AssemblyAI hears English.
         return {**FIXED_PARAMS["assemblyai"], "language_detection": True}
+    if provider_type == "speechmatics" and not params.get("transcription_config.language"):
+        # Without a language, Speechmatics refuses the job; Melia is multilingual and knows no "auto".
+        is_melia = str(params.get("transcription_config.model", "")).startswith("melia")
+        return {"transcription_config.language": "multi"} if is_melia else dict(SPEECHMATICS_DETECTION)
     return dict(FIXED_PARAMS.get(provider_type, {}))
 
 

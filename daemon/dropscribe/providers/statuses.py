@@ -25,6 +25,7 @@ from dropscribe.core.errors import (
 )
 from dropscribe.providers.answers import (
     HAS_DETAIL_LIST,
+    HAS_VALIDATION_ERRORS,
     ErrorBody,
     error_body,
     error_of,
@@ -105,6 +106,7 @@ _WORDS_COUNT_IN = frozenset({400, 403, 422, 429})
 _COMMON: Table = {
     **{(None, code): Kind.UNUSABLE for code in ACCOUNT_CODES},
     (400, None): Kind.REJECTED_OR_RULE,
+    (400, HAS_VALIDATION_ERRORS): Kind.RULE,
     (401, None): Kind.UNUSABLE,
     (402, None): Kind.UNUSABLE,
     (403, None): Kind.UNUSABLE,
@@ -118,6 +120,7 @@ _COMMON: Table = {
     (414, None): Kind.RULE,
     (415, None): Kind.REJECTED,
     (422, HAS_DETAIL_LIST): Kind.RULE,
+    (422, HAS_VALIDATION_ERRORS): Kind.RULE,
     (425, None): Kind.TEMPORARY,
     (429, None): Kind.SLOW_DOWN,
     (498, None): Kind.TEMPORARY,

@@ -16,15 +16,15 @@ PAUSE_SECONDS = 1.0
 _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001 - of other scripts
 
 
-def segments_of(words: Iterable[Word]) -> tuple[Segment, ...]:
-    """The segments of *words*, which are in order."""
+def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
+    """The segments of *words*, which are in order; *joint* stands between two words."""
     found: list[list[Word]] = []
     for word in words:
         if found and _continues(found[-1][-1], word):
             found[-1].append(word)
         else:
             found.append([word])
-    return tuple(map(_segment, found))
+    return tuple(_segment(each, joint) for each in found)
 
 
 def by_time(words: Iterable[Word]) -> tuple[Word, ...]:
@@ -38,7 +38,7 @@ def _continues(last: Word, word: Word) -> bool:
     return last.end is None or word.start is None or word.start - last.end < PAUSE_SECONDS
 
 
-def _segment(words: Sequence[Word]) -> Segment:
-    text = " ".join(word.word.strip() for word in words)
+def _segment(words: Sequence[Word], joint: str) -> Segment:
+    text = joint.join(word.word.strip() for word in words)
     confidence = values.mean([word.confidence for word in words])
     return Segment(text, words[0].start, words[-1].end, words[0].speaker, confidence)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _MOST_SPEAKERS = 1_000_000
+_LONGEST_SPEAKER_DIGITS = 7
 
 
 def number(value: Any) -> float | None:
@@ -59,6 +60,22 @@ def speaker_label(value: Any) -> str | None:
     if isinstance(value, int | float):
         return f"speaker_{value:g}" if abs(value) < _MOST_SPEAKERS else None
     return value.strip() or None if isinstance(value, str) else None
+
+
+def counted_speaker(value: Any, first: str) -> str | None:
+    """A label that counts from *first* ("A", "1", "S1") as "speaker_0" and so on; a name as it is."""
+    name = word_or_none(value)
+    prefix, base = first[:-1], first[-1]
+    if name is None or not name.startswith(prefix):
+        return speaker_label(value)
+    place = name[len(prefix) :]
+    if place.isdecimal() and base.isdecimal() and len(place) < _LONGEST_SPEAKER_DIGITS:
+        count = int(place) - int(base)
+    elif len(place) == 1 and place.isupper() and base.isupper():
+        count = ord(place) - ord(base)
+    else:
+        return name
+    return f"speaker_{count}" if count >= 0 else name
 
 
 def text_of(value: Any) -> str:

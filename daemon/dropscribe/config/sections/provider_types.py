@@ -150,10 +150,26 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
         "soniox": ProviderFacts(
             "Soniox, async, in jobs. In the EU: `url: https://api.eu.soniox.com`.",
             _REMOTE,
-            {"concurrency": 4, "timeout_seconds": 300.0},
+            {"concurrency": 4, "timeout_seconds": 300.0, "max_upload_bytes": 1_073_741_824},
             FIXED_PARAMS["soniox"],
             "SONIOX_API_KEY",
             "soniox.com",
+            is_key_needed=True,
+        ),
+        "speechmatics": ProviderFacts(
+            "Speechmatics, batch, in jobs; in the EU. Elsewhere: `url: https://us1.asr.api.speechmatics.com`.",
+            _REMOTE,
+            {"concurrency": 4, "timeout_seconds": 300.0, "max_upload_bytes": 1_000_000_000},
+            key_variable="SPEECHMATICS_API_KEY",
+            key_domain="speechmatics.com",
+            is_key_needed=True,
+        ),
+        "gladia": ProviderFacts(
+            "Gladia, pre-recorded, in jobs.",
+            _REMOTE,
+            {"concurrency": 3, "timeout_seconds": 300.0, "max_upload_bytes": 1_000_000_000},
+            key_variable="GLADIA_API_KEY",
+            key_domain="gladia.io",
             is_key_needed=True,
         ),
         "local": ProviderFacts(

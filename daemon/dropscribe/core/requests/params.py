@@ -17,6 +17,13 @@ FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
 }
 """Defaults that depend on nothing else, by provider type."""
 
+SPEECHMATICS_DETECTION: dict[str, ParamValue] = {
+    "transcription_config.language": "auto",
+    "language_identification_config.low_confidence_action": "allow",
+    "language_identification_config.default_language": "en",
+}
+"""Detects the language. Without the last two, a short or silent recording is refused, not transcribed."""
+
 WHISPER_MODELS = frozenset(
     [
         "tiny.en",

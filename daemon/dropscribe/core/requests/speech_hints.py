@@ -39,12 +39,12 @@ def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
     """The parameters that carry *hints* to a provider of type *kind*, which uses *model*."""
     found: Found = {}
     if hints.language is not None and kind != "http":
-        name, spell = _language(kind)
+        name, spell = _language(kind, model)
         found[name] = spell(hints.language)
     if hints.vocabulary and (send_words := _vocabulary(kind, model)) is not None:
         found |= send_words(hints.vocabulary)
     if hints.speakers is not None and (name := _speakers(kind, model)):
-        found[name] = hints.speakers
+        found[name] = _SPEAKER_WORDS.get(kind, {}).get(hints.speakers, hints.speakers)
     return found
 
 
@@ -58,18 +58,28 @@ def ignored_hints(kind: str, model: str, hints: SpeechHints) -> list[str]:
     return ignored
 
 
-def _language(kind: str) -> tuple[str, Callable[[str], ParamValue | None]]:
+def _language(kind: str, model: str) -> tuple[str, Callable[[str], ParamValue | None]]:
     if kind == "azure":
         return "locales", _as_list
-    if kind == "soniox":
-        return "language_hints", _as_base_list
+    if kind in {"soniox", "gladia"}:
+        name = "language_hints" if kind == "soniox" else "language_config.languages"
+        return name, lambda language: _as_base_list(kind, language)
     if kind == "deepgram":
         return "language", language_tag  # it tells en-GB from en-US
+    if kind == "speechmatics" and model.startswith("melia"):  # its language is always "multi"
+        return "transcription_config.language_hints", lambda language: _as_base_list(kind, language)
+    if kind == "speechmatics":
+        return "transcription_config.language", lambda language: _base(kind, language)
     return ("language_code" if kind in {"elevenlabs", "assemblyai"} else "language"), base_language
 
 
-def _as_base_list(language: str) -> list[str] | None:
+def _base(kind: str, language: str) -> str | None:
     base = base_language(language)
+    return None if base is None else _LANGUAGE_WORDS.get(kind, {}).get(base, base)
+
+
+def _as_base_list(kind: str, language: str) -> list[str] | None:
+    base = _base(kind, language)
     return None if base is None else [base]
 
 
@@ -83,6 +93,8 @@ def _vocabulary(kind: str, model: str) -> Callable[[tuple[str, ...]], Found] | N
         return None
     if kind == "openai" and "voxtral" in model.lower():
         return _repeated("context_bias[]")
+    if kind == "speechmatics" and model.startswith("melia"):
+        return None
     if kind == "deepgram" and not model.startswith(("nova-3", "flux")) and model:
         return _repeated("keywords")  # keyterm came with nova-3
     return _VOCABULARY.get(kind)  # Pulse takes keywords over its WebSocket alone, Reson8 in custom models
@@ -96,6 +108,18 @@ def _joined(name: str) -> Callable[[tuple[str, ...]], Found]:
     return lambda words: {name: ", ".join(words)}
 
 
+def _custom_vocabulary(words: tuple[str, ...]) -> Found:
+    return {"custom_vocabulary": True, "custom_vocabulary_config.vocabulary": list(words)}
+
+
+_LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "speechmatics": {"zh": "cmn", "nb": "no", "nn": "no"},
+        "gladia": {"nb": "no", "jv": "jw"},
+    }
+)
+"""What some types call a language otherwise."""
+
 _VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = MappingProxyType(
     {
         "local": _joined("hotwords"),
@@ -106,6 +130,8 @@ _VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = MappingProxyType
         "whisper-asr": _joined("initial_prompt"),
         "assemblyai": _repeated("keyterms_prompt"),
         "soniox": _repeated("context.terms"),
+        "speechmatics": _repeated("transcription_config.additional_vocab"),
+        "gladia": _custom_vocabulary,
     }
 )
 _SPEAKERS: Mapping[str, str] = MappingProxyType(
@@ -114,7 +140,12 @@ _SPEAKERS: Mapping[str, str] = MappingProxyType(
         "azure": "diarization.enabled",
         "assemblyai": "speaker_labels",
         "soniox": "enable_speaker_diarization",
+        "speechmatics": "transcription_config.diarization",
+        "gladia": "diarization",
     }
+)
+_SPEAKER_WORDS: Mapping[str, Mapping[bool, str]] = MappingProxyType(
+    {"speechmatics": {True: "speaker", False: "none"}}
 )
 
 

@@ -10,7 +10,7 @@ from dropscribe.config.sections.http_api import AnswerKeys
 from dropscribe.providers.answers import parse_json
 from dropscribe.providers.described.answer import AnswerReader, mapped
 from dropscribe.providers.formats import media_type, upload_name
-from dropscribe.providers.jobs import nested
+from dropscribe.providers.job_vendor import nested
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import fields_of, multipart, with_query
 from dropscribe.providers.transport.http import Upload

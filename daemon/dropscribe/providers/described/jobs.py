@@ -12,7 +12,8 @@ from dropscribe.core.errors import TemporaryFailure
 from dropscribe.providers.answers import error_of
 from dropscribe.providers.described.answer import found
 from dropscribe.providers.described.api import DescribedApi
-from dropscribe.providers.jobs import JobProvider, JobVendorDefaults, Progress, nested
+from dropscribe.providers.job_vendor import JobVendorDefaults, Progress, nested
+from dropscribe.providers.jobs import JobProvider
 from dropscribe.providers.transport.http import Upload
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def build_with_jobs(config: ProviderConfig, poll: PollKeys) -> Provider:
 
 
 class DescribedJobs(DescribedApi, JobVendorDefaults):
-    """The API of *config*; see :class:`dropscribe.providers.jobs.JobVendor`."""
+    """The API of *config*; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
 
     def __init__(self, config: ProviderConfig, poll: PollKeys) -> None:
         super().__init__(config)

@@ -1,0 +1,214 @@
+"""The promises of :class:`dropscribe.providers.base.Provider`, each as one check."""
+
+from __future__ import annotations
+
+import os
+from itertools import cycle, product
+from typing import TYPE_CHECKING
+
+from dropscribe.config.notation.secret import Secret
+from dropscribe.core.errors import (
+    AmbiguousFailure,
+    AudioChanged,
+    AudioRejected,
+    ProviderError,
+    ProviderUnusable,
+    TemporaryFailure,
+)
+from dropscribe.providers.base import JobProvider
+from dropscribe.providers.conformance.bench import AUDIO, SPOKEN, Broken, Fault, attempt, expect, failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.conformance.bench import Bench
+    from dropscribe.transcripts.model import Segment, Word
+
+    Check = Callable[[Bench], Awaitable[None]]
+
+KINDS_OF_STATUS: dict[int, type[ProviderError]] = {
+    **dict.fromkeys((301, 307, 401, 402, 403, 404), ProviderUnusable),
+    **dict.fromkeys((413, 415), AudioRejected),
+    **dict.fromkeys((408, 409, 425, 429, 498, 500, 502, 503), TemporaryFailure),
+    **dict.fromkeys((504, 522, 524), AmbiguousFailure),
+}
+BODIES = ("", "<html>no</html>", {"error": "some words"})
+
+_WRONG_KEY = "sk_wrong_and_secret"
+_LARGE_BYTES = 4 * 1024 * 1024
+
+
+async def audio_arrives_once_and_whole(bench: Bench) -> None:
+    """The transcript is of exactly the file's bytes, which are sent once."""
+    content = b"RIFF\x24\0\0\0WAVEfmt " + os.urandom(5000)
+    bench.hear(SPOKEN)
+    transcript = await attempt(bench.provider(), bench.audio(content))
+    expect(transcript.text == SPOKEN, f"the text is what the vendor heard, not {transcript.text!r}")
+    expect(bench.times_received(content) == 1, "the audio is received once, whole and unchanged")
+    expect(transcript.raw, "the vendor's answer is kept as it is")
+
+
+async def words_and_segments_are_seconds(bench: Bench) -> None:
+    """Words and segments say all that the text says, in seconds and probabilities."""
+    bench.hear(SPOKEN)
+    transcript = await attempt(bench.provider(), bench.audio())
+    words = [word.word for word in transcript.words]
+    expect(words in ([], SPOKEN.split()), f"the words are those of the text, not {words}")
+    said = " ".join(segment.text for segment in transcript.segments)
+    expect(said in ("", SPOKEN), f"the segments hold the text, not {said!r}")
+    parts: tuple[Word | Segment, ...] = (*transcript.words, *transcript.segments)
+    for part in parts:
+        if part.start is not None and part.end is not None:
+            expect(0 <= part.start <= part.end < len(words) + 1, f"times are seconds: {part}")
+        expect(part.confidence is None or 0 <= part.confidence <= 1, f"confidences are probabilities: {part}")
+
+
+async def silence_is_a_result(bench: Bench) -> None:
+    """An empty text is a transcript, not a failure."""
+    bench.hear("")
+    transcript = await attempt(bench.provider(), bench.audio())
+    expect((transcript.text, transcript.words) == ("", ()), "silence has neither text nor words")
+
+
+async def a_status_decides_whatever_the_body_is(bench: Bench) -> None:
+    """A plain, an HTML and an empty body change nothing of what a status means."""
+    provider, audio = bench.provider(), bench.audio()
+    for status, body in (*zip(KINDS_OF_STATUS, cycle(BODIES)), *product((401, 429, 504), BODIES)):
+        bench.fail(Fault(status, body))
+        error = await failure_of(provider, audio)
+        kind = KINDS_OF_STATUS[status]
+        expect(_is_of_kind(provider, error, kind), f"HTTP {status} {body!r} is a {kind.__name__}: {error!r}")
+        expect(error.status == status, f"the error has the status {status}")
+        slows = getattr(error, "slows_provider", False)
+        expect(slows is (status in {429, 503}), f"HTTP {status}: slows_provider is {slows}")
+
+
+def _is_of_kind(provider: Provider, error: ProviderError, kind: type[ProviderError]) -> bool:
+    if kind is AmbiguousFailure and isinstance(provider, JobProvider):
+        return isinstance(
+            error, AmbiguousFailure | TemporaryFailure
+        )  # an upload that is no job costs nothing
+    return type(error) is kind
+
+
+async def an_unexplained_4xx_may_be_the_rule(bench: Bench) -> None:
+    """What could be the file's or the rule's fault says so."""
+    provider, audio = bench.provider(), bench.audio()
+    for status in (400, 418, 424, 451):
+        bench.fail(Fault(status, "no"))
+        error = await failure_of(provider, audio)
+        expect(isinstance(error, AudioRejected) and error.maybe_rule, f"HTTP {status}: {error!r}")
+
+
+async def a_lost_answer_may_have_been_paid_for(bench: Bench) -> None:
+    """The last request sends the audio or makes a job of it: without an answer it counts as sent whole."""
+    provider = bench.provider()
+    before = bench.request_count()
+    if isinstance(provider, JobProvider):
+        await provider.start_job(bench.audio(), {})
+    else:
+        await provider.transcribe(bench.audio(), {})
+    last = bench.request_count() - before - 1
+    bench.fail(*[None] * last, Fault(close=True))
+    error = await failure_of(provider, bench.audio())
+    expect(type(error) is AmbiguousFailure, f"an answer that is lost is an AmbiguousFailure: {error!r}")
+
+
+async def a_page_of_html_is_no_answer(bench: Bench) -> None:
+    """A login page or a proxy's comes from something in between: no provider has seen the file."""
+    bench.fail(Fault(200, "<!DOCTYPE html><html><body>Log in</body></html>"))
+    error = await failure_of(bench.provider(), bench.audio())
+    expect(type(error) is TemporaryFailure, f"an HTML page with status 200 is temporary: {error!r}")
+
+
+async def a_wrong_key_holds_the_provider(bench: Bench) -> None:
+    """The vendor's own answer to a wrong key is about the account; the key is in no error."""
+    error = await failure_of(bench.provider(api_key=Secret(_WRONG_KEY, "test")), bench.audio())
+    expect(isinstance(error, ProviderUnusable), f"a wrong key is the account's trouble: {error!r}")
+    shown = f"{error!r} {error} {error.reason} {error.__cause__!r} {error.__context__!r}"
+    expect(_WRONG_KEY not in shown, "the key is not in the error")
+
+
+async def an_echoed_key_is_masked(bench: Bench) -> None:
+    """A vendor that echoes the key, with control characters around it, gets it masked."""
+    echo = f"bad key {bench.key}\r\n\x1b[31m{bench.key}!" + "x" * 2000
+    bench.fail(Fault(401, {"error": {"message": echo, "code": bench.key}}))
+    error = await failure_of(bench.provider(), bench.audio())
+    expect(bench.key not in f"{error!r} {error.reason} {error.code}", "the key is not in the error")
+    expect(error.reason.isprintable() and len(error.reason) <= 500, "the reason is fit for a log")
+    expect(bench.key not in repr(bench.provider()), "the key is not in the provider's repr")
+
+
+async def a_key_that_no_header_can_carry_holds_the_provider(bench: Bench) -> None:
+    """A key with a newline or an umlaut is the account's trouble, and is not shown."""
+    error = await failure_of(bench.provider(api_key=Secret("ü\nkey-x", "test")), bench.audio())
+    expect(isinstance(error, ProviderUnusable), f"such a key is the account's trouble: {error!r}")
+    expect("key-x" not in repr(error), "the key is not in the error")
+
+
+async def retry_after_is_honoured(bench: Bench) -> None:
+    """Seconds, and never more than an hour; what is no time asks for nothing."""
+    provider, audio = bench.provider(), bench.audio()
+    for text, seconds in (("7", 7.0), ("9" * 30, 3600.0), ("soon", None), ("nan", None)):
+        bench.fail(Fault(429, "{}", {"Retry-After": text}))
+        error = await failure_of(provider, audio)
+        told = getattr(error, "retry_after_seconds", None)
+        expect(told == seconds, f"Retry-After: {text} is {seconds} s, not {told}")
+
+
+async def a_file_above_max_upload_is_not_sent(bench: Bench) -> None:
+    """The user's limit is looked at before a byte goes out."""
+    error = await failure_of(bench.provider(max_upload_bytes=10), bench.audio())
+    expect((type(error), error.code) == (AudioRejected, "too_large"), f"it is refused: {error!r}")
+    expect(bench.request_count() == 0, "nothing is sent")
+
+
+async def a_file_that_shrinks_is_a_changed_file(bench: Bench) -> None:
+    """A file that is cut while it goes up is AudioChanged, and no provider's fault."""
+    audio = bench.audio(bytes(_LARGE_BYTES))
+    bench.shrink(audio)
+    try:
+        await attempt(bench.provider(), audio)
+    except AudioChanged:
+        return
+    raise Broken("a file that has shrunk is AudioChanged")
+
+
+async def a_probe_pays_for_nothing(bench: Bench) -> None:
+    """It says what it learnt and sends no audio; a wrong key fails it."""
+    expect(await bench.provider().probe(), "a probe says what it learnt")
+    expect(bench.times_received(AUDIO) == 0, "a probe sends no audio")
+    try:
+        await bench.provider(api_key=Secret(_WRONG_KEY, "test")).probe()
+    except ProviderUnusable:
+        return
+    raise Broken("a probe with a wrong key is ProviderUnusable")
+
+
+async def a_provider_can_be_closed_twice(bench: Bench) -> None:
+    """After a use, and without one."""
+    used, unused = bench.provider(), bench.provider()
+    await attempt(used, bench.audio())
+    for provider in (used, used, unused, unused):
+        await provider.close()
+
+
+CHECKS: tuple[Check, ...] = (
+    audio_arrives_once_and_whole,
+    words_and_segments_are_seconds,
+    silence_is_a_result,
+    a_status_decides_whatever_the_body_is,
+    an_unexplained_4xx_may_be_the_rule,
+    a_lost_answer_may_have_been_paid_for,
+    a_page_of_html_is_no_answer,
+    a_wrong_key_holds_the_provider,
+    an_echoed_key_is_masked,
+    a_key_that_no_header_can_carry_holds_the_provider,
+    retry_after_is_honoured,
+    a_file_above_max_upload_is_not_sent,
+    a_file_that_shrinks_is_a_changed_file,
+    a_probe_pays_for_nothing,
+    a_provider_can_be_closed_twice,
+)
+"""For every provider."""

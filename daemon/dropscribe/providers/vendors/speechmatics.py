@@ -1,0 +1,141 @@
+"""Speechmatics, batch: a form that creates the job, its transcript fetched (docs/design/providers.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.providers import values
+from dropscribe.providers.answers import error_of
+from dropscribe.providers.job_vendor import JobApi, JobApiVendor, nested
+from dropscribe.providers.jobs import JobProvider
+from dropscribe.providers.statuses import Kind
+from dropscribe.providers.turns import segments_of
+from dropscribe.transcripts.model import Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.providers.answers import ErrorBody
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.job_vendor import Progress
+    from dropscribe.providers.statuses import Table
+    from dropscribe.providers.transport.http import Upload
+    from dropscribe.providers.vendor import Params
+
+URL = "https://eu1.asr.api.speechmatics.com"
+
+ERRORS: Table = {
+    (None, "format_not_supported"): Kind.REJECTED,
+    (None, "job_rejected_due_to_invalid_audio"): Kind.REJECTED,
+    (None, "malformed_request"): Kind.RULE,
+    (None, "no_language_selected"): Kind.RULE,
+    (None, "requested_product_not_available"): Kind.UNUSABLE,
+}
+
+_UNKNOWN_SPEAKER = "UU"
+
+
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*."""
+    return JobProvider(config, Speechmatics(config.url or URL))
+
+
+class Speechmatics(JobApiVendor):
+    """Speechmatics' API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
+
+    api = JobApi(
+        type="speechmatics",
+        upload="/v2/jobs/",
+        form_field="data_file",
+        jobs="/v2/jobs",
+        working=frozenset({"running"}),
+        done="done",
+        failed=frozenset({"rejected"}),
+        lost=frozenset({"deleted", "expired"}),
+    )
+    errors = ERRORS
+    creates_in_upload = True
+
+    def form_fields(self, params: Params) -> Iterable[tuple[str, str]]:
+        """The job's config as JSON; each word of a custom dictionary is an object there."""
+        config: dict[str, Any] = {"type": "transcription", **nested(params)}
+        words = config.get("transcription_config", {}).get("additional_vocab")
+        if isinstance(words, list):
+            config["transcription_config"]["additional_vocab"] = [{"content": word} for word in words]
+        return [("config", json.dumps(config))]
+
+    def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:  # noqa: ARG002
+        """The upload has created it."""
+        return None
+
+    def progress(self, polled: Mapping[str, Any]) -> Progress | None:
+        """The job is an object in the answer."""
+        return super().progress(values.mapping(polled.get("job")))
+
+    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+        """The last of the job's errors: words alone."""
+        errors = values.objects(values.mapping(polled.get("job")).get("errors"))
+        return error_of(errors[-1] if errors else {})
+
+    def result_url(self, job_id: str) -> str | None:
+        """The text has a document of its own."""
+        return f"{self.poll_url(job_id)}/transcript?format=json-v2"
+
+    def deletions(self, job_id: str) -> tuple[str, ...]:
+        """The job, even where it is still in work: nobody waits for it any more."""
+        return (f"{self.poll_url(job_id)}?force=true",)
+
+    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+        """A flat list of words and punctuation marks. Times are seconds."""
+        if not isinstance(parsed.get("results"), list):
+            return None
+        results = values.objects(parsed["results"])
+        metadata = values.mapping(parsed.get("metadata"))
+        config = values.mapping(metadata.get("transcription_config"))
+        delimiter = values.mapping(metadata.get("language_pack_info")).get("word_delimiter")
+        joint = delimiter if isinstance(delimiter, str) else " "
+        words = _words(results)
+        told = [_alternative(item).get("language") for item in results[:1]]
+        return Transcript(
+            text=joint.join(word.word for word in words),
+            language=values.language(*told, config.get("language")),
+            duration=values.seconds(values.mapping(parsed.get("job")).get("duration")),
+            segments=segments_of(words, joint),
+            words=words,
+            model=values.word_or_none(config.get("model", params.get("transcription_config.model"))),
+            request_id=request_id,
+            raw=parsed,
+        )
+
+
+def _words(results: list[Mapping[str, Any]]) -> tuple[Word, ...]:
+    """The words with the punctuation marks that belong to each; other things that are told are left out."""
+    words: list[Word] = []
+    before = ""
+    for item in results:
+        content = values.text_of(_alternative(item).get("content"))
+        if item.get("type") in {"word", "entity"}:
+            words.append(_word(item, before + content))
+            before = ""
+        elif item.get("type") == "punctuation" and item.get("attaches_to") == "next":
+            before += content
+        elif item.get("type") == "punctuation" and words:
+            words[-1] = replace(words[-1], word=words[-1].word + content)
+    return tuple(words)
+
+
+def _word(item: Mapping[str, Any], text: str) -> Word:
+    alternative = _alternative(item)
+    start, end = values.span(item.get("start_time"), item.get("end_time"))
+    told = alternative.get("speaker")
+    speaker = None if told == _UNKNOWN_SPEAKER else values.counted_speaker(told, "S1")
+    channel = values.speaker_label(item.get("channel"))
+    return Word(text, start, end, values.probability(alternative.get("confidence")), speaker or channel)
+
+
+def _alternative(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The most likely of an item's alternatives."""
+    return next(iter(values.objects(item.get("alternatives"))), {})

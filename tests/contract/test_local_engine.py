@@ -120,6 +120,15 @@ async def test_raw_samples_are_read_as_the_rule_says(shared, tmp_path):
     )
 
 
+@pytest.mark.slow
+async def test_a_recording_that_is_named_as_samples_is_heard_by_its_header(shared, tmp_path):
+    """A header is no sound: the name does not decide where the content does."""
+    shutil.copy(SPEECH / "formats" / "clip_24bit_stereo22k.wav", tmp_path / "call.raw")
+    transcript = await heard(shared, tmp_path / "call.raw")
+    assert transcript.duration == pytest.approx(7.1, abs=0.1)
+    assert likeness(SENSE_AND_SENSIBILITY, transcript.text) > 0.9
+
+
 async def test_silence_is_an_empty_text(shared, tmp_path):
     """Nothing said is a result, and nothing is made up."""
     transcript = await heard(shared, write_wav(tmp_path / "a.wav", silence(30)))
@@ -199,8 +208,8 @@ async def test_no_language_with_the_english_model_is_warned_of(shared):
 
 
 @pytest.mark.slow
-async def test_two_recordings_share_one_model():
-    """Side by side, each gets its own words."""
+async def test_two_recordings_are_heard_at_a_time():
+    """Each in a process of its own, and each gets its own words."""
     engine = provider(concurrency=2, cpu_threads=1)
     names = ["jfk.wav", "sas_0870.wav", "sas_0930.wav"]
     texts = await asyncio.gather(*(heard(engine, SPEECH / "clips" / name) for name in names))

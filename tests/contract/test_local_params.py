@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import dropscribe.config.build as build_module
+from dropscribe.config.load import parse_config
 from dropscribe.core.errors import RuleRejected
 from dropscribe.native.recording import RawForm
 from dropscribe.providers.local_params import parse_params
@@ -33,6 +37,33 @@ def test_engine_parameters_pass_and_override():
 def test_language_is_reduced_to_its_code(given, code):
     """Regions and case are the user's; the model knows languages."""
     assert parse_params({"language": given}).language == code
+
+
+@pytest.mark.parametrize(
+    ("provider", "rule", "language", "hotwords"),
+    [
+        ("language: de, vocabulary: [Dashwood]", "outputs: [txt]", "de", "Dashwood"),
+        (
+            "language: de, vocabulary: [Dashwood]",
+            "language: en, vocabulary: [Ada, Reson8]",
+            "en",
+            "Ada, Reson8",
+        ),
+        ("language: de", "language: auto", None, None),
+        ("vocabulary: [Dashwood]", "params: {language: fr, hotwords: own}", "fr", "own"),
+        ("params: {language: de}", "language: pt-BR", "pt", None),
+    ],
+)
+def test_a_rules_language_and_vocabulary_reach_the_engine(monkeypatch, provider, rule, language, hotwords):
+    """The rule's win over the provider's, `auto` among them; `params` over both of the same place."""
+    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    text = (
+        f"providers: {{here: {{type: local, model: base, {provider}}}}}\n"
+        f"folders: {{f: {{inbox: in, provider: here, {rule}}}}}\n"
+    )
+    config, _ = parse_config(text, folder=Path("/srv"), environ={})
+    request = parse_params(config.folders["f"].params_for("here"))
+    assert (request.language, request.options.get("hotwords")) == (language, hotwords)
 
 
 def test_raw_format_is_ours():

@@ -272,6 +272,7 @@ def test_openai_urls(url, endpoint, models):
         (".mp4", b"RIFF\0\0\0\0WAVE", "auto"),
         (".pcm", b"\0\1\0\1", "pcm_s16le"),
         (".raw", b"RIFF\0\0\0\0WAVE", "auto"),
+        (".pcm", b"\xff\xff\xfe\xff", "pcm_s16le"),  # quiet samples, which look like a frame of MPEG
         (".mp3", b"ID3\3", "auto"),
     ],
 )

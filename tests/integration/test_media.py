@@ -206,6 +206,17 @@ async def test_a_format_that_the_provider_does_not_take(house_of, kind, name, ex
     assert heard is None or heard.seconds == pytest.approx(7.1, abs=0.3)
 
 
+@pytest.mark.parametrize(("content", "expected"), [("clip.mp3", "piece-1.flac"), ("clip.wav", "call.raw")])
+async def test_a_recording_that_is_named_as_samples_is_taken_for_what_it_is(house_of, content, expected):
+    """Its header tells its format, whatever the name; it is sent anew only where the provider needs that."""
+    provider = Listening()
+    async with house_of(provider, "reson8", prepare="when_needed") as house:
+        await house.drop("call.raw", clip(f"formats/{content}"))
+        await house.rest()
+    ((sent, _, _),) = provider.heard
+    assert sent == expected
+
+
 async def test_a_long_recording_is_cut_at_its_pauses(house_of, tmp_path):
     """Pieces end in pauses; the joined times count from the start of the recording."""
     provider = Listening()

@@ -15,7 +15,7 @@ from dropscribe.core.errors import AudioRejected
 from dropscribe.media.decoding import Decoding
 from dropscribe.media.fitting import Source, decide_fit, is_too_large, is_too_long, too_large
 from dropscribe.media.sending import PieceByPiece
-from dropscribe.native.recording import RAW_SUFFIXES
+from dropscribe.native.recording import is_raw
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class FittedProvider:
 
 async def _described(decoding: Decoding) -> Recording | None:
     """None for a file that only the provider may be able to read."""
-    if decoding.audio.suffix in RAW_SUFFIXES:  # what FFmpeg would see in samples without a header is chance
+    if is_raw(decoding.audio.suffix, decoding.audio.head):  # what FFmpeg would see in there is chance
         return None
     try:
         return await decoding.run(decoding.decoder.describe)

@@ -51,18 +51,29 @@ _TELEPHONY = {
 }
 """Formats of telephone systems that have no header but only one form (Asterisk's file formats; Dialogic)."""
 
+
+def is_raw(suffix: str, head: bytes) -> bool:
+    """Whether a file that begins with *head* is samples without a header, as *suffix* says."""
+    return suffix in RAW_SUFFIXES and not _has_header(head)
+
+
 _SIGNED_LINEAR = re.compile(r"\.sln(\d{0,3})")
 _HEADERS = (b"RIFF", b"RF64", b"OggS", b"fLaC", b"ID3", b"FORM", b"caff", b".snd", b"\x1aE\xdf\xa3", b"#!AMR")
 
 
 def raw_form(suffix: str, head: bytes) -> RawForm | None:
     """The form that *suffix* stands for with Asterisk and Dialogic; None for a file with a header."""
-    if head.startswith(_HEADERS) or head[4:8] == b"ftyp":
+    if _has_header(head):
         return None
     if found := _SIGNED_LINEAR.fullmatch(suffix):
         rate = int(found[1] or 8) * 1000
         return RawForm("pcm_s16le", 44_100 if rate == 44_000 else rate) if rate >= MIN_RATE_HZ else None
     return _TELEPHONY.get(suffix)
+
+
+def _has_header(head: bytes) -> bool:
+    # No sync word of MPEG audio: quiet samples begin like one.
+    return head.startswith(_HEADERS) or head[4:8] == b"ftyp"
 
 
 @dataclass(frozen=True, slots=True)

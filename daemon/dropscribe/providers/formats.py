@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from dropscribe.native.recording import RAW_SUFFIXES, is_raw
+
 OCTETS = "application/octet-stream"
 
 MEDIA_TYPES = {
@@ -79,7 +81,6 @@ _MARKS = {
     b"#!AM": ".amr",
     b"\x30\x26\xb2\x75": ".wma",
 }
-_RAW_SUFFIXES = {".pcm", ".raw"}
 _SAFE_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
@@ -100,6 +101,8 @@ def sniffed_suffix(head: bytes) -> str:
 
 def container_suffix(suffix: str, head: bytes) -> str:
     """The suffix of the audio's container: by content where it can be told, else by name; "" if neither."""
+    if is_raw(suffix, head):
+        return suffix
     named = _SAME_AS.get(suffix, suffix)
     found = sniffed_suffix(head)
     if not found:
@@ -125,7 +128,7 @@ def reson8_encoding(suffix: str, head: bytes) -> str:
     found = container_suffix(suffix, head)
     if found in _MP4_FAMILY:
         return found.removeprefix(".")
-    return "pcm_s16le" if found in _RAW_SUFFIXES else "auto"
+    return "pcm_s16le" if found in RAW_SUFFIXES else "auto"
 
 
 def _mpeg_suffix(head: bytes) -> str:

@@ -21,12 +21,12 @@ from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, Te
 from dropscribe.native import speech_model
 from dropscribe.native.decoder import error_of
 from dropscribe.native.process import Worker, WorkerDied, WorkerPool
-from dropscribe.native.recording import RAW_SUFFIXES, raw_form
+from dropscribe.native.recording import is_raw, raw_form
 from dropscribe.providers.local_params import SpeechRequest, parse_params
 from dropscribe.transcripts.stored import parse_transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
@@ -71,14 +71,6 @@ class LocalSettings(Protocol):
     def compute_type(self) -> str:
         """CTranslate2's number format, or "auto"."""
 
-    @property
-    def language(self) -> str | None:
-        """Spoken language, where the parameters do not name one."""
-
-    @property
-    def vocabulary(self) -> Sequence[str]:
-        """Likely words and names."""
-
 
 class LocalProvider:
     """The embedded engine."""
@@ -97,7 +89,7 @@ class LocalProvider:
 
         A cancelled job ends its worker process at once; the next job starts another one.
         """
-        attempt = _Attempt(self._config, parse_params(params, self._config))
+        attempt = _Attempt(self._config, parse_params(params))
         self._running.add(attempt)
         loop = asyncio.get_running_loop()
         try:
@@ -236,7 +228,7 @@ class _Attempt:
             raise TemporaryFailure("bad_answer", "the engine gave no usable answer") from error
 
     def _arguments(self, model: str, folder: str, audio: AudioFile) -> Mapping[str, Any]:
-        form = self._request.raw if audio.suffix in RAW_SUFFIXES else raw_form(audio.suffix, audio.head)
+        form = self._request.raw if is_raw(audio.suffix, audio.head) else raw_form(audio.suffix, audio.head)
         return {
             "model": {
                 "folder": folder,

@@ -7,14 +7,14 @@ names it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import RuleRejected
 from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS
 from dropscribe.native.recording import RawForm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from dropscribe.core.requests.params import ParamValue
 
@@ -50,34 +50,18 @@ class SpeechRequest:
     raw: RawForm = field(default_factory=RawForm)
 
 
-class Defaults(Protocol):
-    """Defaults from a provider's config for all its rules."""
-
-    @property
-    def language(self) -> str | None:
-        """Spoken language."""
-
-    @property
-    def vocabulary(self) -> Sequence[str]:
-        """Likely words and names."""
-
-
-def parse_params(params: Mapping[str, ParamValue], defaults: Defaults | None = None) -> SpeechRequest:
+def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
     """Check *params* and split them into what the engine takes and what is ours.
 
-    Args:
-        defaults: For what *params* do not name.
+    `language` and `vocabulary` of rule and provider are in them already (core.requests.speech_hints).
 
     Raises:
         RuleRejected: Code "unknown_parameter" or "bad_parameter"; the reason names the parameter.
     """
     checked = {name: _checked(name, value) for name, value in params.items()}
     asked = {name: value for name, value in checked.items() if name in ENGINE_PARAMS}
-    if defaults is not None and defaults.vocabulary:
-        asked.setdefault("hotwords", ", ".join(defaults.vocabulary))
-    language = checked.get("language", (defaults and defaults.language) or "")
     return SpeechRequest(
-        language=_parse_language(language),
+        language=_parse_language(checked.get("language", "")),
         options={**ENGINE_DEFAULTS, **asked},
         raw=RawForm(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
     )

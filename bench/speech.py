@@ -98,6 +98,12 @@ def worker_mb():
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
 
 
+def worker_cpu_seconds():
+    """As worker_mb."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 async def measure(folder, model, params):
     """Each clip once, and once delayed; the worker, its model loaded, is not counted in the times."""
     engine = LocalProvider(ProviderConfig(name="bench", type="local", model=model))
@@ -139,15 +145,17 @@ async def measure_long(folder, model, params, seconds):
     with tempfile.TemporaryDirectory() as room:
         made, count = in_a_row([path for path, _ in spoken], seconds, Path(room))
         texts = itertools.islice(itertools.cycle(text for _, text in spoken), count)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), worker_cpu_seconds()
         transcript = await heard_in(engine, made, **params)
         wall = time.perf_counter() - began
     await engine.close()
+    cpu = worker_cpu_seconds() - used
     expected = words_of(" ".join(texts))
     wrong = edits(expected, words_of(transcript.text))
     print(f"{transcript.duration / 60:.1f} minutes in one recording:")
     print(f"word error rate      {100 * wrong / len(expected):.1f} % ({wrong} of {len(expected)} words)")
     print(f"real-time factor     {wall / transcript.duration:.3f}, start and load included")
+    print(f"CPU                  {cpu / transcript.duration:.3f} s a second of audio")
     print(f"peak memory          {worker_mb()} MB")
 
 

@@ -83,8 +83,9 @@ def test_a_packaged_model_can_be_asked_for_by_name(base):
 
 def test_another_name_is_left_to_the_hub(site):
     """A name of no package is fetched, for the user asked for it."""
-    choice = speech_model.choose_model("small")
-    assert (choice.name, choice.directory, choice.parts) == ("small", None, ())
+    for name in ("small", "Owner/faster-whisper-nl"):
+        choice = speech_model.choose_model(name)
+        assert (choice.name, choice.directory, choice.parts) == (name, None, ())
 
 
 def test_a_directory_is_taken_as_it_is(site, tmp_path):

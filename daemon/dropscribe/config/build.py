@@ -6,6 +6,7 @@ Guarantees: every problem is reported to the document; the answer is whole only 
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
     from dropscribe.config.yaml.document import Document
     from dropscribe.config.yaml.document import Path as KeyPath
 
+_PATHS = (".", "/", "~")
+"""What a model's directory begins with; "OWNER/NAME" is a model of the hub."""
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
 """api.openai.com takes 25 MiB of the whole form; the file may have what the form's other parts leave."""
 
@@ -132,7 +137,7 @@ class _Builder:
         model = str(values.get("model", "auto"))
         if kind == "local":
             self._check_local(path, written, model)
-            if model.startswith((".", "/", "~")):
+            if model.startswith(_PATHS):
                 values["model"] = str(self.reader.around.absolute(model))
         else:
             url = values.get("url")
@@ -165,7 +170,8 @@ class _Builder:
         if not has_local_engine():
             hint = install_hint("local")
             self.reader.document.report((*path, "type"), "the embedded engine is not installed", hint)
-        if "/" not in model and model not in {"auto", *WHISPER_MODELS}:
+        is_known = model in {"auto", *WHISPER_MODELS} or _HUB_NAME.fullmatch(model) is not None
+        if not is_known and not model.startswith(_PATHS):
             hint = did_you_mean(model, WHISPER_MODELS)
             hint = hint if hint.startswith("did") else f"write ./{model} for a directory"
             self.reader.refuse((*path, "model"), model, "is not a Whisper model", hint)

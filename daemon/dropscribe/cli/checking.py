@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.rules import taking_of
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import Move, capabilities_of
-from dropscribe.files.mounts import Mount, MountKind, mount_of
+from dropscribe.files.mounts import Mount, MountKind, mount_of, require_proc
 from dropscribe.queue.embedded.store import is_running
 from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
@@ -206,6 +206,10 @@ def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     room = os.statvfs(place)
     free_bytes = room.f_bavail * room.f_frsize
     running = _is_running(path)
+    try:
+        require_proc()
+    except OSError as error:
+        findings.errors.append(f"{error.filename} {error.strerror}")
     if mount.kind is MountKind.REMOTE:
         findings.errors.append(
             f"state_dir {path} is on a network file system ({mount.name}); use a local disk"

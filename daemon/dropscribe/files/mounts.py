@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import errno
 import os
 from dataclasses import dataclass
 
@@ -167,6 +168,17 @@ def _magic_of(file: bytes | int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), file if isinstance(file, int) else os.fsdecode(file))
     return ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF
+
+
+def require_proc(place: str = "/proc/self/fd") -> None:
+    """Make sure that open files can be named by their descriptors (proc_pid_fd(5)), as a bare chroot cannot.
+
+    Raises:
+        OSError: It cannot; the reason has the remedy.
+    """
+    if not os.path.isdir(place):
+        reason = "is not there, and files are reached through it; mount it: mount -t proc proc /proc"
+        raise OSError(errno.ENOENT, reason, place)
 
 
 def _described(device: int) -> tuple[str, frozenset[str]]:

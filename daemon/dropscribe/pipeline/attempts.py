@@ -60,7 +60,8 @@ log = structlog.get_logger()
 LOOK_AGAIN_SECONDS = 2.0
 """Wait before a job whose file cannot be read is tried again; the intake lists the inbox meanwhile."""
 
-LONGEST_LOOK_SECONDS = 60.0
+LONGEST_LOOK_SECONDS = 300.0
+"""Longer than the minute that ``run --once`` waits for retries, so that a disk that stays broken ends it."""
 
 
 @dataclass(slots=True)

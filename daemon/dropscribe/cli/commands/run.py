@@ -12,6 +12,7 @@ from dropscribe.cli.messages import say
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
+from dropscribe.files.mounts import require_proc
 from dropscribe.service.signals import prepare_process
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def execute(options: argparse.Namespace) -> int:
     """Run until a signal; with --once until nothing more can be done now."""
     prepare_process()
+    require_proc()
     path = find_config(options.config)
     config, warnings = load_config(path)
     with loading_for_good():

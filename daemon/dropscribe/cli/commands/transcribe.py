@@ -33,6 +33,7 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.naming import free_name, split_name
 from dropscribe.files.audio import AudioFile
+from dropscribe.files.mounts import require_proc
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.wording import show_path
@@ -51,6 +52,7 @@ _LOCAL_ALONE = "providers: {local: {type: local}}\n"
 
 def execute(options: argparse.Namespace) -> int:
     """Transcribe each file; 3 where a file was refused or its transcript cannot be written in that format."""
+    require_proc()
     provider = _provider(options)
     log_to_stderr([provider])
     output = os.fsencode(options.output) if options.output else None

@@ -33,7 +33,7 @@ from dropscribe.queue.sql import outbox
 from dropscribe.queue.sql.outbox import Notification
 from dropscribe.service import apprise_notifier as people_module
 from dropscribe.service import notifications as module
-from dropscribe.service.apprise_notifier import People
+from dropscribe.service.apprise_notifier import AppriseNotifier
 from dropscribe.service.messages import compose
 from dropscribe.service.notifications import Courier, Notifications
 from dropscribe.service.webhook import Webhook
@@ -100,7 +100,7 @@ async def test_the_webhook_is_signed(store, receiver):
     """HMAC-SHA256 over timestamp, dot and body; the body names event, id and time."""
     notifications = Notifications(store, [Webhook(receiver.url, SECRET)])
     async with running(notifications):
-        notifications.tell("failed", FAILED)
+        notifications.notify("failed", FAILED)
         await until(lambda: receiver.told)
         await emptied(store)
     (told,) = receiver.told
@@ -125,7 +125,7 @@ async def test_what_is_refused_is_told_again(store, receiver, status):
     notifications = Notifications(store, [Webhook(receiver.url, SECRET)])
     with capture_logs() as lines:
         async with running(notifications):
-            notifications.tell("failed", FAILED)
+            notifications.notify("failed", FAILED)
             await until(lambda: len(receiver.told) == 3)
             await emptied(store)
     assert len({(told.path, told.headers["x-dropscribe-event-id"], told.body) for told in receiver.told}) == 1
@@ -138,7 +138,7 @@ async def test_a_letter_survives_the_daemon(tmp_path, receiver):
     """Told while nobody listens and the daemon ends at once: the next start delivers it, under its id."""
     store = Store(tmp_path / "state")
     gone = Notifications(store, [Webhook(receiver.url, SECRET)])
-    gone.tell("failed", FAILED)
+    gone.notify("failed", FAILED)
     store.close()
     for file in (tmp_path / "state").iterdir():
         assert SECRET.encode() not in file.read_bytes()
@@ -192,7 +192,7 @@ async def test_a_full_box_takes_no_more(store, monkeypatch):
     notifications = Notifications(store, [Webhook("http://127.0.0.1:9/", SECRET)])
     with capture_logs() as lines:
         for _ in range(3):
-            notifications.tell("failed", FAILED)
+            notifications.notify("failed", FAILED)
         await until(lambda: lines)
     assert [line["event"] for line in lines] == ["notification.lost"]
     assert await waiting(store) == 2
@@ -203,14 +203,14 @@ async def test_the_end_delivers_what_it_can(store, receiver):
     people = Recorder()
     notifications = Notifications(store, [Webhook(receiver.url, SECRET), people])
     receiver.statuses.append(500)
-    notifications.tell("failed", FAILED)
+    notifications.notify("failed", FAILED)
     await notifications.close(10.0)
     assert receiver.events == ["failed"]
     assert len(people.sent) == 1
     assert await waiting(store) == 1
 
 
-class Recorder(People):
+class Recorder(AppriseNotifier):
     """Somebody whose messages are kept here; all else as it is."""
 
     def __init__(self, batch_seconds: float = 60.0, quiet_hours: tuple[int, int] | None = None) -> None:
@@ -228,11 +228,11 @@ async def test_what_happens_together_is_one_message(store, monkeypatch):
     people = Recorder(batch_seconds=1.0)
     notifications = Notifications(store, [people])
     async with running(notifications):
-        notifications.tell("failed", {**FAILED, "path": "1.wav"})
-        notifications.tell("failed", {**FAILED, "path": "2.wav"})
+        notifications.notify("failed", {**FAILED, "path": "1.wav"})
+        notifications.notify("failed", {**FAILED, "path": "2.wav"})
         await until(lambda: len(people.sent) == 1)
-        notifications.tell("failed", {**FAILED, "path": "3.wav"})
-        notifications.tell("failed", {**FAILED, "path": "4.wav"})
+        notifications.notify("failed", {**FAILED, "path": "3.wav"})
+        notifications.notify("failed", {**FAILED, "path": "4.wav"})
         await until(lambda: len(people.sent) == 2)
     (first_at, first), (second_at, second) = people.sent
     assert "1.wav" in first
@@ -252,7 +252,7 @@ async def test_a_letter_that_cannot_be_told_ends_nothing(store, receiver):
     broken = Broken()
     broken._batch_seconds = 0.0
     notifications = Notifications(store, [broken, Webhook(receiver.url, SECRET)])
-    notifications.tell("failed", FAILED)
+    notifications.notify("failed", FAILED)
     with capture_logs() as lines:
         await notifications.close(20.0)
     assert [(line["event"], line["reason"]) for line in lines] == [("notification.undelivered", "KeyError")]
@@ -274,7 +274,7 @@ async def test_the_end_does_not_say_it_twice(store, monkeypatch):
     people = Slow()
     notifications = Notifications(store, [people])
     async with running(notifications):
-        notifications.tell("failed", FAILED)
+        notifications.notify("failed", FAILED)
         await until(begun.is_set)
     closing = asyncio.create_task(notifications.close(20.0))
     await asyncio.sleep(0)
@@ -297,10 +297,10 @@ def test_the_quiet_hours_wait_for_the_morning():
 async def test_apprise_brings_it(store, receiver, monkeypatch):
     """A real apprise url: one message with title and text."""
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.01)
-    people = People(f"json://127.0.0.1:{receiver.port}/people?+token=URLSECRET", 60.0, None, None)
+    people = AppriseNotifier(f"json://127.0.0.1:{receiver.port}/people?+token=URLSECRET", 60.0, None, None)
     notifications = Notifications(store, [people])
     async with running(notifications):
-        notifications.tell("failed", FAILED)
+        notifications.notify("failed", FAILED)
         await until(lambda: receiver.told)
         await emptied(store)
     (told,) = receiver.told
@@ -314,11 +314,11 @@ async def test_apprise_that_fails_is_tried_again(store, receiver, monkeypatch):
     """Once the batch's time is over, with one line of log and no url in it."""
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.01)
     receiver.statuses.append(500)
-    people = People(f"json://127.0.0.1:{receiver.port}/?+token=URLSECRET", 0.1, None, None)
+    people = AppriseNotifier(f"json://127.0.0.1:{receiver.port}/?+token=URLSECRET", 0.1, None, None)
     notifications = Notifications(store, [people])
     with capture_logs() as lines:
         async with running(notifications):
-            notifications.tell("failed", FAILED)
+            notifications.notify("failed", FAILED)
             await until(lambda: len(receiver.told) == 2)
             await emptied(store)
     assert [line["event"] for line in lines] == ["notification.undelivered"]

@@ -33,7 +33,7 @@ async def test_the_event_is_json_on_standard_input(tmp_path):
     """The command gets one object: which event, and what is known of the file."""
     out = tmp_path / "out.json"
     hooks = Hooks({"done": python(COPY, out)}, 20)
-    hooks.tell("done", {"folder": "calls", "file": "a\udcff.wav"})
+    hooks.notify("done", {"folder": "calls", "file": "a\udcff.wav"})
     assert await finish(hooks) == []
     assert json.loads(out.read_text())[0] == {
         "schema": "dropscribe.event/1",
@@ -48,7 +48,7 @@ async def test_no_key_in_the_environment(tmp_path):
     out = tmp_path / "out.json"
     environment = {**os.environ, "MY_API_KEY": "one", "PLAIN": "x two y", "KEEP": "me", "NOTIFY_SOCKET": "/n"}
     hooks = Hooks({"done": python(COPY, out)}, 20, environment, secrets=["two"])
-    hooks.tell("done", {})
+    hooks.notify("done", {})
     assert await finish(hooks) == []
     seen = json.loads(out.read_text())[1]
     assert seen["KEEP"] == "me"
@@ -64,7 +64,7 @@ async def test_no_shell(tmp_path):
     """An argument is an argument, whatever stands in it."""
     out = tmp_path / "$(echo x); touch y"
     hooks = Hooks({"done": python(COPY, out)}, 20)
-    hooks.tell("done", {})
+    hooks.notify("done", {})
     await finish(hooks)
     assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
 
@@ -83,7 +83,7 @@ async def test_no_shell(tmp_path):
 async def test_a_failure_is_a_log_line(command, reason):
     """Whatever goes wrong with a command is said once, by its name, and ends there."""
     hooks = Hooks({"failed": command}, 20)
-    hooks.tell("failed", {"x": "y" * 200_000})
+    hooks.notify("failed", {"x": "y" * 200_000})
     (line,) = await finish(hooks)
     assert (line["event"], line["hook"], line["command"]) == ("hook.failed", "failed", command[0])
     assert reason in line["reason"]
@@ -103,7 +103,7 @@ async def test_the_time_limit_kills_the_whole_group(tmp_path):
     """A command that hangs is killed with all that it started."""
     out = tmp_path / "pids"
     hooks = Hooks({"held": python(SPAWN, out)}, 2)
-    hooks.tell("held", {})
+    hooks.notify("held", {})
     (line,) = await finish(hooks)
     assert line["reason"] == "killed after 2 s"
     await until(lambda: not any(is_running(int(pid)) for pid in out.read_text().split()))
@@ -124,7 +124,7 @@ async def test_only_a_few_at_once(tmp_path, monkeypatch):
     code = "import sys, time; f = open(sys.argv[1], 'ab', 0); f.write(b'<'); time.sleep(0.05); f.write(b'>')"
     hooks = Hooks({"done": python(code, log)}, 20)
     for _ in range(4):
-        hooks.tell("done", {})
+        hooks.notify("done", {})
     await finish(hooks)
     assert log.read_bytes() == b"<>" * 4
 
@@ -135,7 +135,7 @@ async def test_what_waits_is_bounded(monkeypatch):
     hooks = Hooks({"done": python("pass")}, 20)
     with capture_logs() as lines:
         for _ in range(3):
-            hooks.tell("done", {})
+            hooks.notify("done", {})
     assert [line["event"] for line in lines] == ["hook.dropped"]
     await finish(hooks)
 
@@ -144,7 +144,7 @@ async def test_close_kills_what_still_runs(tmp_path):
     """The daemon's end does not wait for a hook beyond the grace that it is given."""
     out = tmp_path / "pids"
     hooks = Hooks({"done": python(SPAWN, out)}, 600)
-    hooks.tell("done", {})
+    hooks.notify("done", {})
     await until(out.exists)
     await hooks.close()
     await until(lambda: not any(is_running(int(pid)) for pid in out.read_text().split()))
@@ -153,6 +153,6 @@ async def test_close_kills_what_still_runs(tmp_path):
 async def test_an_event_without_command_is_nothing():
     """No hook, no process."""
     hooks = Hooks({"done": None}, 20)
-    hooks.tell("done", {})
-    hooks.tell("failed", {})
+    hooks.notify("done", {})
+    hooks.notify("failed", {})
     assert await finish(hooks) == []

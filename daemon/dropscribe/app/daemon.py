@@ -26,7 +26,7 @@ from dropscribe.app.queue import open_when_there
 from dropscribe.app.reload import Reloader, keep_running_config, mark_first_starts, watched_rules
 from dropscribe.app.remote_deletions import delete_due, delete_remote_jobs
 from dropscribe.app.reporter import Reporter
-from dropscribe.app.status_publisher import SelfReport
+from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError
 from dropscribe.media.build import sweep_spool
 from dropscribe.pipeline.plan import build_plan
@@ -137,7 +137,9 @@ class Daemon:
         queue = InboxQueue(self.engine, asyncio.get_running_loop(), self._failed_root)
         token = engine.store.token if config.queue is None else None
         self.inboxes = Inboxes(self.engine, queue, self._news.set, token)
-        self.report = SelfReport(lambda: self.config, self.engine, self.inboxes, self.notifier, self._news)
+        self.report = StatusPublisher(
+            lambda: self.config, self.engine, self.inboxes, self.notifier, self._news
+        )
         used = dict.fromkeys(name for rule in config.folders.values() for name in rule.providers)
         providers = {name: self.make_provider(config.providers[name]) for name in used}
         self.pipeline = Pipeline(

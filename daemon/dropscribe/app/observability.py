@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe.core.errors import ListenError
-from dropscribe.service.apprise_notifier import People
+from dropscribe.service.apprise_notifier import AppriseNotifier
 from dropscribe.service.heartbeat import Heartbeat
 from dropscribe.service.hooks import Hooks, RetriedHook
 from dropscribe.service.notifications import Notifications
@@ -245,7 +245,7 @@ def _build_notifications(config: Config, store: Store) -> Notifications | None:
     recipients: list[Recipient] = [*_build_retried_hooks(config)]
     if notify is not None:
         recipients += [
-            People(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)
+            AppriseNotifier(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)
             for url in dict.fromkeys(notify.urls)
         ]
     if notify is not None and notify.webhook:

@@ -99,34 +99,34 @@ class Reporter:
             )
         event = "done" if filed.is_done else "failed"
         if self.hooks:
-            self.hooks.tell(event, _filed_payload(filed))
+            self.hooks.notify(event, _filed_payload(filed))
         if self.notifications:
-            self.notifications.tell(event, _filed_payload(filed))
+            self.notifications.notify(event, _filed_payload(filed))
 
     def held(self, hold: Hold) -> None:
         """Said once, when it begins."""
         log.error(_HELD[hold.scope.kind], **_hold_fields(hold))
         payload = {**_hold_fields(hold), "since": utc_text(hold.since)}
         if self.hooks:
-            self.hooks.tell("held", payload)
+            self.hooks.notify("held", payload)
         if self.notifications:
-            self.notifications.tell("held", payload)
+            self.notifications.notify("held", payload)
 
     def released(self, hold: Hold) -> None:
         """Said once, when it ends."""
         held_seconds = round(time.time() - hold.since, 1)
         log.info(_RELEASED[hold.scope.kind], **_scope_field(hold), held_seconds=held_seconds)
         if self.notifications:
-            self.notifications.tell("released", {**_scope_field(hold), "held_seconds": held_seconds})
+            self.notifications.notify("released", {**_scope_field(hold), "held_seconds": held_seconds})
 
     def budget_low(self, account: Account) -> None:
         """Most of a budget is spent; said once in its day or month."""
         log.warning("budget.low", **_account_fields(account))
         payload = {**_account_fields(account), "turns_at": utc_text(account.turns_at)}
         if self.hooks:
-            self.hooks.tell("budget", payload)
+            self.hooks.notify("budget", payload)
         if self.notifications:
-            self.notifications.tell("budget", payload)
+            self.notifications.notify("budget", payload)
 
 
 def _account_fields(account: Account) -> dict[str, object]:

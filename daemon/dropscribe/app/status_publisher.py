@@ -27,7 +27,7 @@ _STATS_SECONDS = 4.0
 """Longest wait for a cluster's database; after it the last answer is shown."""
 
 
-class SelfReport:
+class StatusPublisher:
     """Reads the engine and the inboxes for whoever asks.
 
     Args:

@@ -31,7 +31,7 @@ _CHATTY = ("apprise", "urllib3", "requests")
 """Loggers that would write messages and urls; apprise itself answers only yes or no."""
 
 
-class People:
+class AppriseNotifier:
     """A recipient behind one apprise url; see :class:`dropscribe.service.notifications.Recipient`.
 
     Args:

@@ -65,7 +65,7 @@ class Hooks:
         self._free = asyncio.Semaphore(MOST_AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
 
-    def tell(self, event: str, payload: Mapping[str, Any]) -> None:
+    def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Start the command of *event*, where there is one; returns at once.
 
         *payload* must be what JSON can hold; the command reads it as one object with ``event`` first.

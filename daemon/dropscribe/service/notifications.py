@@ -82,7 +82,7 @@ class Notifications:
         self._recipients = recipients
         self._names = [recipient.name for recipient in recipients]
 
-    def tell(self, event: str, payload: Mapping[str, Any]) -> None:
+    def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Put *event* into the outbox for every recipient that wants it; returns at once.
 
         *payload* must be what JSON can hold, without any transcript or secret.

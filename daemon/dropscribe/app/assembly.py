@@ -8,7 +8,7 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.media.build import add_fitted_providers
 from dropscribe.pipeline.attempts import Attempts
 from dropscribe.pipeline.budgets import Budgets
-from dropscribe.pipeline.deduplication import Reuse, settings_digest
+from dropscribe.pipeline.deduplication import Deduplication, settings_digest
 from dropscribe.pipeline.disk_threads import DiskThreads
 from dropscribe.pipeline.failures import Failures
 from dropscribe.pipeline.fallback import Fallback
@@ -81,8 +81,10 @@ class Pipeline:
         holds, fallback, results = Holds(queue, observer), Fallback(queue), Results(queue, disks)
         failures = Failures(queue, holds, fallback, results, jitter)
         self.budgets = Budgets(queue, observer, disks)
-        reuse = Reuse(queue)
-        attempts = Attempts(holds, intake, observer, disks, results, reuse, fallback, self.budgets, failures)
+        deduplication = Deduplication(queue)
+        attempts = Attempts(
+            holds, intake, observer, disks, results, deduplication, fallback, self.budgets, failures
+        )
         publisher = Publisher(queue, intake, observer, disks, results, token)
         self.handler = Handler(runtime, attempts, failures, publisher)
 

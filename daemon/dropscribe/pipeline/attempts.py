@@ -44,7 +44,7 @@ from dropscribe.publish.free_names import check_destination
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
     from dropscribe.pipeline.budgets import Budgets
-    from dropscribe.pipeline.deduplication import Reuse
+    from dropscribe.pipeline.deduplication import Deduplication
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.failures import Failures
     from dropscribe.pipeline.fallback import Fallback
@@ -73,7 +73,7 @@ class Attempts:
     observer: Observer
     disks: DiskThreads
     results: Results
-    reuse: Reuse
+    deduplication: Deduplication
     fallback: Fallback
     budgets: Budgets
     failures: Failures
@@ -108,7 +108,7 @@ class Attempts:
             return await self._send(job, runtime, audio)
         if unsent := _unsendable(job, runtime, audio):
             return await self.failures.reject_unsent(job, runtime, unsent)
-        if known := await self.reuse.find(job, runtime, audio):
+        if known := await self.deduplication.find(job, runtime, audio):
             return await self._answer_known(job, runtime, audio, known)
         return await self._send(job, runtime, audio)
 

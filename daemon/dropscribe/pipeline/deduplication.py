@@ -32,7 +32,7 @@ _SHAPING = ("prepare", "silence", "silence_threshold_dbfs", "channels", "tracks"
 """Settings of a rule that change the answer when recordings are prepared."""
 
 
-class Reuse:
+class Deduplication:
     """Finds stored answers in the result cache."""
 
     def __init__(self, queue: Engine) -> None:

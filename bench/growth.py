@@ -14,7 +14,7 @@ from pathlib import Path
 from place import Scene, Watched, folder
 from results import Curve, Row, at_most
 
-from dropscribe.core.model import AttemptEnd, FileSnapshot, Group, JobState, NewJob, StoredResult
+from dropscribe.core.model import AttemptEnd, FileSnapshot, JobState, NewJob, OutputNames, StoredResult
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.sql import intake_queries, result_rows, rows
@@ -125,7 +125,7 @@ def _new_job(batch: int, number: int) -> NewJob:
 
 
 def _kept(path: bytes) -> StoredResult:
-    return StoredResult(b"{}" * 300, "0" * 64, Group(b"/done", b"", path, (("json", path + b".json"),)))
+    return StoredResult(b"{}" * 300, "0" * 64, OutputNames(b"/done", b"", path, (("json", path + b".json"),)))
 
 
 def _history(count: int) -> list[Row]:

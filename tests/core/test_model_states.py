@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.core.model import LIVE_STATES, TRANSITIONS, FileSnapshot, Group, JobState, identity
+from dropscribe.core.model import LIVE_STATES, TRANSITIONS, FileSnapshot, JobState, OutputNames, identity
 
 SNAPSHOT = FileSnapshot(device=1, inode=22, size_bytes=333, mtime_ns=4444, ctime_ns=5555)
 
@@ -76,7 +76,7 @@ def test_two_identities_are_equal_only_for_one_file(path, one, other_path, other
 
 def test_a_group_stands_in_one_folder():
     """Names are the audio's first; a path never has a double or a trailing slash."""
-    group = Group(b"/done", b"", b"a.wav", (("json", b"a.json"),))
-    deep = replace(group, directory=b"x/y")
-    assert group.names == (b"a.wav", b"a.json")
-    assert (group.path(b"a.wav"), deep.path(b"a.json")) == (b"/done/a.wav", b"/done/x/y/a.json")
+    names = OutputNames(b"/done", b"", b"a.wav", (("json", b"a.json"),))
+    deep = replace(names, directory=b"x/y")
+    assert names.all_names == (b"a.wav", b"a.json")
+    assert (names.path(b"a.wav"), deep.path(b"a.json")) == (b"/done/a.wav", b"/done/x/y/a.json")

@@ -13,7 +13,7 @@ from dropscribe.core.naming import (
     companion_name,
     first_free,
     free_name,
-    number_group,
+    number_names,
     sidecar_names,
     split_name,
 )
@@ -29,31 +29,31 @@ def companion(pattern: str) -> Companion:
 
 def test_the_group_shares_stem_and_folder():
     """Sidecars stand beside the audio, in the folder that it had in the inbox."""
-    group = number_group(GroupPlan(b"/done", b"2026/call.wav", ("json", "txt")))
+    names = number_names(GroupPlan(b"/done", b"2026/call.wav", ("json", "txt")))
 
-    assert group.folder == b"/done/2026"
-    assert group.names == (b"call.wav", b"call.json", b"call.txt")
+    assert names.folder == b"/done/2026"
+    assert names.all_names == (b"call.wav", b"call.json", b"call.txt")
 
 
 def test_a_number_is_part_of_every_name():
     """call-2.wav never stands beside call.json."""
-    group = number_group(GroupPlan(b"/done", b"call.wav", ("json", "error")), number=2)
+    names = number_names(GroupPlan(b"/done", b"call.wav", ("json", "error")), number=2)
 
-    assert group.names == (b"call-2.wav", b"call-2.json", b"call-2.error.json")
+    assert names.all_names == (b"call-2.wav", b"call-2.json", b"call-2.error.json")
 
 
 def test_full_names_keep_the_suffix():
     """sidecar_name: full puts the format behind the whole name."""
-    group = number_group(GroupPlan(b"/done", b"call.wav", ("json", "error"), "full"), number=3)
+    names = number_names(GroupPlan(b"/done", b"call.wav", ("json", "error"), "full"), number=3)
 
-    assert group.names == (b"call-3.wav", b"call-3.wav.json", b"call-3.wav.error.json")
+    assert names.all_names == (b"call-3.wav", b"call-3.wav.json", b"call-3.wav.error.json")
 
 
 def test_a_sidecar_never_has_the_audios_own_name():
     """A rule may take what ends in .txt: its transcript goes beside it, not into it."""
-    group = number_group(GroupPlan(b"/done", b"call.txt", ("json", "txt")))
+    names = number_names(GroupPlan(b"/done", b"call.txt", ("json", "txt")))
 
-    assert group.names == (b"call.txt", b"call.txt.json", b"call.txt.txt")
+    assert names.all_names == (b"call.txt", b"call.txt.json", b"call.txt.txt")
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_a_sidecar_never_has_the_audios_own_name():
 def test_a_companion_keeps_its_name_beside_the_sidecars(sidecar_name, patterns, expected):
     """A radio's call.json beside call.wav is not our call.json: the sidecars get other names."""
     companions = tuple(map(companion, patterns))
-    group = number_group(GroupPlan(b"/done", b"a.wav", ("json", "txt"), sidecar_name, companions))
-    assert group.names == expected
-    for form, sidecar in group.sidecars:
+    names = number_names(GroupPlan(b"/done", b"a.wav", ("json", "txt"), sidecar_name, companions))
+    assert names.all_names == expected
+    for form, sidecar in names.sidecars:
         candidates = sidecar_names(b"a.wav", b"." + form.encode(), patterns)
-        assert sidecar == next(name for name in candidates if name in group.names)
+        assert sidecar == next(name for name in candidates if name in names.all_names)
 
 
 @given(NAMES, st.integers(1, 10**6), st.sampled_from(["stem", "full"]), st.integers(64, 255), PATTERNS)
@@ -88,19 +88,19 @@ def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_nam
         return
     companions = {companion_name(pattern.encode(), name): companion(pattern) for pattern in patterns}
     plan = GroupPlan(b"/d", name, (*FORMATS, "error"), sidecar_name, tuple(companions.values()))
-    group = number_group(plan, number, limit)
+    names = number_names(plan, number, limit)
 
-    assert max(map(len, group.names)) <= limit
-    assert len(set(group.names)) == len(group.names)
-    assert group.audio.endswith(suffix)
+    assert max(map(len, names.all_names)) <= limit
+    assert len(set(names.all_names)) == len(names.all_names)
+    assert names.audio.endswith(suffix)
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
 def test_a_cut_stem_stays_utf8(stem):
     """A stem is not cut within a character."""
-    group = number_group(GroupPlan(b"/d", stem.encode() + b".wav", ("json",)), name_max_bytes=100)
+    names = number_names(GroupPlan(b"/d", stem.encode() + b".wav", ("json",)), name_max_bytes=100)
 
-    assert group.audio.decode()
+    assert names.audio.decode()
 
 
 @given(st.sets(st.integers(1, 200)))

@@ -13,7 +13,7 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 from structlog.testing import capture_logs
 
 from dropscribe.core.errors import StoreError
-from dropscribe.core.model import AttemptEnd, Group, JobState, StoredResult
+from dropscribe.core.model import AttemptEnd, JobState, OutputNames, StoredResult
 from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.cluster import dispatch, orphan_recovery, slot_limiter
 from dropscribe.queue.cluster.mount_map import MountMap
@@ -246,9 +246,9 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
 
 
 def kept_as(tmp_path, name):
-    """An answer with the names of its group."""
-    group = Group(bytes(tmp_path) + b"/done", b"", name + b".wav", (("json", name + b".json"),))
-    return StoredResult(b"{}", "digest", group)
+    """An answer with the names of its files."""
+    names = OutputNames(bytes(tmp_path) + b"/done", b"", name + b".wav", (("json", name + b".json"),))
+    return StoredResult(b"{}", "digest", names)
 
 
 def keep(store, job, kept):

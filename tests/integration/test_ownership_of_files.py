@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dropscribe.core.companions import Companion
 from dropscribe.core.errors import AudioMissing
-from dropscribe.core.naming import GroupPlan, first_free, number_group
+from dropscribe.core.naming import GroupPlan, first_free, number_names
 from dropscribe.files import beneath
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.capabilities import capabilities_of
@@ -76,12 +76,12 @@ async def test_silent_recordings_of_two_rules_with_one_done_keep_their_own_trans
         assert (tmp_path / "done" / f"{stem}.txt").read_text() == "\n"
 
 
-def group_of(root, audio, number):
+def names_of(root, audio, number):
     """The names for *audio*, which has a companion, with a collision number."""
     companion = audio.with_suffix(".xml")
     found = Companion(b"{stem}.xml", os.fsencode(companion.name), snapshot_of(companion.stat()))
     plan = GroupPlan(os.fsencode(root / "done"), audio.name.encode(), ("json", "txt"), companions=(found,))
-    return number_group(plan, number)
+    return number_names(plan, number)
 
 
 class PowerCut(BaseException):
@@ -121,9 +121,9 @@ class Filing:
         audio.write_bytes(content)
         audio.with_suffix(".xml").write_bytes(b"companion of " + content)
         request = replace(publication_of(audio, self.root / "done"), token=f"token-{len(self.requests)}")
-        names = group_of(self.root, audio, 1).sidecars
+        names = names_of(self.root, audio, 1).sidecars
         files = tuple((name, words) for _, name in names)
-        self.requests.append(replace(request, group=group_of(self.root, audio, 1), files=files))
+        self.requests.append(replace(request, group=names_of(self.root, audio, 1), files=files))
 
     def rename(self, index):
         """The next names that nothing has, as the queue would choose them."""
@@ -132,10 +132,10 @@ class Filing:
         reserved = {name for other in self.unfinished() if other != index for name in self.names(other)}
 
         def is_free(number):
-            names = [os.fsdecode(name) for name in group_of(self.root, audio, number).names]
+            names = [os.fsdecode(name) for name in names_of(self.root, audio, number).names]
             return not any(name in reserved or (self.root / "done" / name).exists() for name in names)
 
-        group = group_of(self.root, audio, first_free(is_free))
+        group = names_of(self.root, audio, first_free(is_free))
         files = tuple((name, request.files[0][1]) for _, name in group.sidecars)
         self.requests[index] = replace(request, group=group, files=files)
 

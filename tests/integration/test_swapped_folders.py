@@ -13,7 +13,7 @@ import pytest
 from dropscribe.cli.failed_files import FailedFiles
 from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import DropscribeError
-from dropscribe.core.model import Group
+from dropscribe.core.model import OutputNames
 from dropscribe.core.naming import GroupPlan
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing
@@ -129,7 +129,9 @@ def _request(inbox, done, status, number):
         snapshot=snapshot_of(status),
         stable_inodes=True,
         sha256="",
-        group=Group(os.fsencode(done), b"sub", b"call.wav", (("json", b"call.json"), ("txt", b"call.txt"))),
+        output_names=OutputNames(
+            os.fsencode(done), b"sub", b"call.wav", (("json", b"call.json"), ("txt", b"call.txt"))
+        ),
         files=((b"call.json", b"{}"), (b"call.txt", b"text")),
         token=f"token-{number}",
     )

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import Group
+from dropscribe.core.model import OutputNames
 from dropscribe.files.audio import snapshot_of
 from dropscribe.publish.publication import PublishRequest
 
@@ -25,7 +25,7 @@ def publication_of(audio: Path, done: Path) -> PublishRequest:
         snapshot=snapshot_of(audio.stat()),
         stable_inodes=True,
         sha256=hashlib.sha256(audio.read_bytes()).hexdigest(),
-        group=Group(os.fsencode(done), b"", os.fsencode(audio.name), names),
+        output_names=OutputNames(os.fsencode(done), b"", os.fsencode(audio.name), names),
         files=tuple((name, SIDECARS[form]) for form, name in names),
         token="token-1",
     )

@@ -115,7 +115,7 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class OutputNames:
     """The names under which one job's files will stand, chosen before any is written.
 
     Attributes:
@@ -134,16 +134,16 @@ class Group:
 
     @property
     def folder(self) -> bytes:
-        """Absolute path of the folder that the group stands in."""
+        """Absolute path of the folder of the files."""
         return self.root + b"/" + self.directory if self.directory else self.root
 
     @property
-    def names(self) -> tuple[bytes, ...]:
-        """Every name of the group, the audio's first."""
+    def all_names(self) -> tuple[bytes, ...]:
+        """Every name, the audio's first."""
         return (self.audio, *(name for _, name in self.sidecars), *(each.name for each in self.companions))
 
     def path(self, name: bytes) -> bytes:
-        """Absolute path of one of the group's names."""
+        """Absolute path of one of the names."""
         return self.folder + b"/" + name
 
 
@@ -154,14 +154,14 @@ class StoredResult:
     Attributes:
         document: The transcript's or the error's whole JSON, from which all sidecars can be rendered.
         sha256: Hex digest of the audio as it was uploaded; "" for a rejection before the upload.
-        group: The reserved names.
+        output_names: The reserved names.
         files: (file name, content) of the sidecars; None after a restart, when they are rendered again.
         content: The document as built; None after a restart, when it is parsed from ``document``.
     """
 
     document: bytes
     sha256: str
-    group: Group
+    output_names: OutputNames
     files: tuple[tuple[bytes, bytes], ...] | None = field(default=None, compare=False, repr=False)
     content: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 

@@ -1,6 +1,6 @@
 """Names of a job's files in ``done`` or ``failed``: groups, collision numbers, name limits.
 
-The whole group shares one stem and one number: ``call-2.wav`` never stands beside
+All files of a job share one stem and one number: ``call-2.wav`` never stands beside
 ``call.json``.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.companions import split_pattern
-from dropscribe.core.model import Group
+from dropscribe.core.model import OutputNames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -52,7 +52,7 @@ class GroupPlan:
     companions: tuple[Companion, ...] = ()
 
 
-def number_group(plan: GroupPlan, number: int = 1, name_max_bytes: int = 255) -> Group:
+def number_names(plan: GroupPlan, number: int = 1, name_max_bytes: int = 255) -> OutputNames:
     """The names of *plan* with one collision number.
 
     Args:
@@ -68,7 +68,7 @@ def number_group(plan: GroupPlan, number: int = 1, name_max_bytes: int = 255) ->
     longest = max([len(suffix), *(len(ending) for _, ending in endings), *added])
     stem = _cut(stem, name_max_bytes - longest - len(mark)) + mark
     audio = stem + suffix
-    return Group(
+    return OutputNames(
         root=plan.root,
         directory=directory,
         audio=audio,

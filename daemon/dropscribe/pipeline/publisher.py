@@ -170,7 +170,7 @@ class Publisher:
             snapshot=job.snapshot,
             stable_inodes=job.stable_inodes,
             sha256=result.sha256,
-            group=result.group,
+            output_names=result.output_names,
             files=files_of(result),
             token=f"{self._token}-{job.id}",
             ignores_writers=runtime.rule(job.folder).settle_ignores_writers,
@@ -205,7 +205,7 @@ class Publisher:
     def _filed(self, job: Job, filed: bytes) -> Outcome:
         self._unstuck(job)
         result = _result(job)
-        document, group = content_of(result), result.group
+        document, names = content_of(result), result.output_names
         failed = is_error(document)
         self._observer.filed(
             Filed(
@@ -221,8 +221,8 @@ class Publisher:
                 code=document["code"] if failed else "",
                 reason=document["reason"] if failed else "",
                 is_reused=bool(document.get("reused")),
-                outputs=tuple((form, group.path(name)) for form, name in group.sidecars),
-                companions=tuple(group.path(companion.name) for companion in group.companions),
+                outputs=tuple((form, names.path(name)) for form, name in names.sidecars),
+                companions=tuple(names.path(companion.name) for companion in names.companions),
                 recorded_at=document.get("recorded_at"),
             )
         )

@@ -16,7 +16,7 @@ import structlog
 from dropscribe.config.sections.templates import template_output
 from dropscribe.core.errors import AudioError, DropscribeError
 from dropscribe.core.model import Attempt, StoredResult
-from dropscribe.core.naming import TEMPLATE, GroupPlan, number_group
+from dropscribe.core.naming import TEMPLATE, GroupPlan, number_names
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing
 from dropscribe.files.companions import find_companions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule
     from dropscribe.core.bookings import Booking
-    from dropscribe.core.model import AttemptEnd, Group, Job
+    from dropscribe.core.model import AttemptEnd, Job, OutputNames
     from dropscribe.files.companions import FoundCompanion
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.runtime_config import RuntimeConfig
@@ -172,9 +172,9 @@ class Results:
         plan = GroupPlan(root, job.path, tuple(rendered), rule.sidecar_name, files_to_name)
         refused: set[int] = set()
         while True:
-            number, group = await self._free_names(job, plan, refused)
-            files = tuple((name, rendered[form]) for form, name in group.sidecars)
-            result = StoredResult(packed, sha256, group, files, document)
+            number, names = await self._free_names(job, plan, refused)
+            files = tuple((name, rendered[form]) for form, name in names.sidecars)
+            result = StoredResult(packed, sha256, names, files, document)
             if job.result is None:
                 moved = await self._queue.store_result(job, result, ended, rejected=rejected, booking=booking)
             elif rejected and not is_error(content_of(job.result)):
@@ -230,7 +230,9 @@ class Results:
         except (AudioError, OSError, FolderHangs):
             return []
 
-    async def _free_names(self, job: Job, plan: GroupPlan, refused: Collection[int]) -> tuple[int, Group]:
+    async def _free_names(
+        self, job: Job, plan: GroupPlan, refused: Collection[int]
+    ) -> tuple[int, OutputNames]:
         """The first free number with its names; *refused* numbers were reserved by other live jobs."""
         search = partial(find_free_names, plan, frozenset(refused))
         try:
@@ -238,7 +240,7 @@ class Results:
         except FolderHangs:
             # The answer is paid for and is stored now; publishing finds out whether the names are free.
             number = max(refused, default=0) + 1
-            return number, number_group(plan, number, SHORTEST_NAME_MAX_BYTES)
+            return number, number_names(plan, number, SHORTEST_NAME_MAX_BYTES)
 
 
 def _with_companions(
@@ -297,8 +299,8 @@ def files_of(result: StoredResult) -> tuple[tuple[bytes, bytes], ...]:
         return result.files
     try:
         document, layout = _unpacked(result.document)
-        rendered = render(document, [form for form, _ in result.group.sidecars], layout)
-        return tuple((name, rendered[form]) for form, name in result.group.sidecars)
+        rendered = render(document, [form for form, _ in result.output_names.sidecars], layout)
+        return tuple((name, rendered[form]) for form, name in result.output_names.sidecars)
     except Exception as error:
         raise RenderError(type(error).__name__) from error
 

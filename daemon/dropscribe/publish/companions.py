@@ -66,7 +66,7 @@ def _copy(request: PublishRequest, companion: Companion, copy: OwnFile, source: 
     try:
         copy.place()
     except FileExistsError:
-        raise NameTaken(request.group.path(companion.name)) from None
+        raise NameTaken(request.output_names.path(companion.name)) from None
     reached("companion_linked")
 
 

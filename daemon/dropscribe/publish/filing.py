@@ -5,7 +5,7 @@ Order: sidecars and copies of companions, each whole from its first instant → 
 after a power cut. The jobs of a batch take each step together, and a folder is synced once for all of them.
 
 Guarantees: safe to repeat from any point. A file is ours only if this job made it, which its hidden name
-proves; a name that anybody else has is NameTaken, after our own files of the group were withdrawn. A call
+proves; a name that anybody else has is NameTaken, after the files of this job were withdrawn. A call
 that failed over a network may have been carried out: the next try looks at what stands there.
 """
 
@@ -43,7 +43,7 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def publish(request: PublishRequest) -> bytes:
-    """Put the group's files in place; returns the audio's absolute path.
+    """Put the job's files in place; returns the audio's absolute path.
 
     Raises:
         NameTaken, CompanionChanged: Choose another group.
@@ -116,12 +116,12 @@ class _Folders:
             return None
 
     def target(self, request: PublishRequest, *, make: bool) -> int:
-        """The folder that the group goes to.
+        """The folder that the files go to.
 
         Raises:
             FileNotFoundError: It is not there, and not to be made.
         """
-        root, directory = request.group.root, request.group.directory
+        root, directory = request.output_names.root, request.output_names.directory
         if (root, b"") not in self._open:
             self._open[root, b""] = make_root(root) if make else open_root(root)
         if (root, directory) not in self._open:
@@ -193,7 +193,7 @@ class PublishOperation:
     def _write_missing(self, target: int, can: Capabilities) -> None:
         """Write again what was withdrawn while the audio did not show where it stands."""
         try:
-            permissions = Permissions.of_sidecar(target, self._request.group.audio)
+            permissions = Permissions.of_sidecar(target, self._request.output_names.audio)
         except FileNotFoundError:
             return  # its reader was quick
         write_sidecars(self._request, target, can, permissions, missing_alone=True)
@@ -217,7 +217,7 @@ class PublishOperation:
     @property
     def folders_before_removal(self) -> tuple[int | None, ...]:
         """The folders to be synced before originals of companions are removed."""
-        return (self.target, self.source) if self._request.group.companions else ()
+        return (self.target, self.source) if self._request.output_names.companions else ()
 
     def remove_originals(self) -> None:
         """Remove the companions from the inbox: the audio and their copies are durable."""
@@ -225,7 +225,7 @@ class PublishOperation:
             remove_originals(self._request, self.source, self.target, self._can)
 
     def finish(self) -> None:
-        """Remove the hidden names: the group stands."""
+        """Remove the hidden names: all files are in place."""
         if self.target is not None:
             for own_file in self._request.own_files(self.target, self._can):
                 own_file.finish()
@@ -237,13 +237,15 @@ class PublishOperation:
         if self._capabilities is None or self.target is None:
             return
         if no_room:
-            # Half a group takes room where there is none.
+            # A full disk must not keep half of the files.
             with contextlib.suppress(OSError):
                 _withdraw(self._request, self.source, self.target, self._can)
         elif isinstance(error, (AudioError, NameTaken, CompanionChanged, WriterCameBack)):
             try:
                 if self._can.move is Move.PLACEHOLDER:
-                    free_placeholder(FileName(self.target, self._request.group.audio), self._request.aside)
+                    free_placeholder(
+                        FileName(self.target, self._request.output_names.audio), self._request.aside
+                    )
                 _withdraw(self._request, self.source, self.target, self._can)
             except OSError as trouble:
                 self._error = trouble
@@ -300,7 +302,7 @@ def _publish_error(request: PublishRequest, error: OSError) -> PublishError:
     # A call by descriptor names "." or a bare name: the folder says more.
     named = os.fsencode(error.filename) if error.filename else b""
     is_place = named.startswith(b"/") and not named.startswith(b"/proc/self/")
-    place = named if is_place else request.group.folder
+    place = named if is_place else request.output_names.folder
     published = PublishError(place, error.strerror or str(error), code)
     published.__cause__ = error
     return published

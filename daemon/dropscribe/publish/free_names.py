@@ -1,4 +1,4 @@
-"""Finds the first group of names that nothing in ``done`` or ``failed`` has."""
+"""Finds the first names for a job that are all free in ``done`` or ``failed``."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from dropscribe.core.naming import first_free, number_group
+from dropscribe.core.naming import first_free, number_names
 from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from dropscribe.core.model import Group
+    from dropscribe.core.model import OutputNames
     from dropscribe.core.naming import GroupPlan
 
 _NAME_MAX_BYTES = 255
 
 
-def find_free_names(plan: GroupPlan, refused: Collection[int]) -> tuple[int, Group]:
-    """The first free collision number and its group.
+def find_free_names(plan: GroupPlan, refused: Collection[int]) -> tuple[int, OutputNames]:
+    """The first free collision number and its names.
 
     Where the folder cannot be looked at all names count as free: publishing finds out.
 
@@ -29,20 +29,20 @@ def find_free_names(plan: GroupPlan, refused: Collection[int]) -> tuple[int, Gro
     """
     folder, name_max_bytes = _open_target(plan.root, plan.path.rpartition(b"/")[0])
 
-    def group_of(number: int) -> Group:
-        return number_group(plan, number, name_max_bytes)
+    def names_of(number: int) -> OutputNames:
+        return number_names(plan, number, name_max_bytes)
 
     def is_free(number: int) -> bool:
         if number in refused:
             return False
-        return folder is None or not any(_is_taken(folder, name) for name in group_of(number).names)
+        return folder is None or not any(_is_taken(folder, name) for name in names_of(number).all_names)
 
     try:
         number = first_free(is_free)
     finally:
         if folder is not None:
             os.close(folder)
-    return number, group_of(number)
+    return number, names_of(number)
 
 
 def _open_target(root: bytes, directory: bytes) -> tuple[int | None, int]:

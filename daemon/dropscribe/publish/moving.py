@@ -53,7 +53,7 @@ def is_moved(request: PublishRequest, source: int | None, target: int, can: Capa
     """
     if source is not None and request.is_audio_at(FileName(source, request.aside)):
         return True  # set aside only after it had arrived, and was durable there
-    place = FileName(target, request.group.audio)
+    place = FileName(target, request.output_names.audio)
     status = place.status()
     if status is None or status.st_size != request.snapshot.size_bytes:
         return False
@@ -79,7 +79,7 @@ def move_audio(
         AudioMissing, AudioChanged: It is no longer what settled.
         AcrossMounts: It would have to be copied, and not *may_copy*.
     """
-    old, new = FileName(source, request.source_name), FileName(target, request.group.audio)
+    old, new = FileName(source, request.source_name), FileName(target, request.output_names.audio)
     # Some FUSE file systems rename no open file; a lease says something on local ones alone.
     audio = _open_source(old) if trusts_leases(source) else None
     try:

@@ -13,12 +13,12 @@ from dropscribe.files.own_file import OwnFile, digest_at
 
 if TYPE_CHECKING:
     from dropscribe.core.companions import Companion
-    from dropscribe.core.model import FileSnapshot, Group
+    from dropscribe.core.model import FileSnapshot, OutputNames
     from dropscribe.files.capabilities import Capabilities
 
 
 class NameTaken(DropscribeError):
-    """Raised when a name of the group belongs to somebody else; nothing of ours stands any more."""
+    """Raised when one of the names belongs to somebody else; nothing of ours stands any more."""
 
     def __init__(self, path: bytes) -> None:
         super().__init__(repr(path))
@@ -51,7 +51,7 @@ class PublishRequest:
         snapshot: The audio as it settled; anything else at the path is not moved.
         stable_inodes: Whether inode numbers tell files apart there.
         sha256: The audio's digest, for checking a copy; "" where it was never read.
-        group: The reserved names.
+        output_names: The reserved names.
         files: (file name, content) of the sidecars, in order.
         token: Distinguishes hidden names of this store and job from all others.
         ignores_writers: The audio is moved even while a process has it open for writing.
@@ -62,7 +62,7 @@ class PublishRequest:
     snapshot: FileSnapshot
     stable_inodes: bool
     sha256: str
-    group: Group
+    output_names: OutputNames
     files: tuple[tuple[bytes, bytes], ...]
     token: str
     ignores_writers: bool = False
@@ -70,7 +70,7 @@ class PublishRequest:
     @property
     def audio(self) -> bytes:
         """Absolute path under which the audio will stand."""
-        return self.group.path(self.group.audio)
+        return self.output_names.path(self.output_names.audio)
 
     @property
     def source_name(self) -> bytes:
@@ -100,7 +100,7 @@ class PublishRequest:
 
     def copy(self, folder: int, sha256: str, can: Capabilities) -> OwnFile:
         """The copy of the audio, on its way to its name in the open *folder* on another mount."""
-        return self._own_file(folder, self.group.audio, len(self.files), sha256, can)
+        return self._own_file(folder, self.output_names.audio, len(self.files), sha256, can)
 
     def companions(
         self, source: int | None, target: int, can: Capabilities
@@ -112,7 +112,7 @@ class PublishRequest:
         """
         return [
             (companion, self._own_file(target, companion.name, self._companion_index(number), digest, can))
-            for number, companion in enumerate(self.group.companions)
+            for number, companion in enumerate(self.output_names.companions)
             # Without links it takes the content to know a copy.
             for digest in [
                 "" if can.links or source is None else digest_at(FileName(source, companion.source))

@@ -1,4 +1,4 @@
-"""The sidecars of one group: written, named, withdrawn."""
+"""Writes, names and withdraws the sidecars of one job."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_sidecars(
         try:
             sidecar.place()
         except FileExistsError:
-            raise NameTaken(request.group.path(name)) from None
+            raise NameTaken(request.output_names.path(name)) from None
         reached("sidecar_linked")
 
 

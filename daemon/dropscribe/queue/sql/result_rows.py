@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.companions import Companion
-from dropscribe.core.model import AttemptEnd, FileSnapshot, Group, Job, JobState, StoredResult, identity
+from dropscribe.core.model import AttemptEnd, FileSnapshot, Job, JobState, OutputNames, StoredResult, identity
 from dropscribe.queue.sql import attempt_rows
 from dropscribe.queue.sql.rows import (
     HAS_RESULT,
@@ -92,8 +92,8 @@ def refresh_snapshot(db: Connection, job: Job, snapshot: FileSnapshot) -> Job | 
 
 
 def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
-    group = result.group
-    if not _reserve(db, job_id, [group.path(name) for name in group.names]):
+    names = result.output_names
+    if not _reserve(db, job_id, [names.path(name) for name in names.all_names]):
         return False
     db.execute(
         "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
@@ -101,7 +101,7 @@ def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
         " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
         (
             *(job_id, result.document, result.sha256),
-            *(group.root, group.directory, group.audio, _pack(group)),
+            *(names.root, names.directory, names.audio, _pack(group)),
         ),
     )
     return True
@@ -123,10 +123,10 @@ def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
 _COMPANION = b"companion:"
 
 
-def _pack(group: Group) -> bytes:
+def _pack(group: OutputNames) -> bytes:
     """The column ``answers.sidecars``: no name of a file holds a slash or a zero byte."""
-    sidecars = [form.encode() + b"\0" + name for form, name in group.sidecars]
-    return b"/".join(sidecars + [_pack_companion(companion) for companion in group.companions])
+    sidecars = [form.encode() + b"\0" + name for form, name in names.sidecars]
+    return b"/".join(sidecars + [_pack_companion(companion) for companion in names.companions])
 
 
 def _pack_companion(companion: Companion) -> bytes:
@@ -135,13 +135,13 @@ def _pack_companion(companion: Companion) -> bytes:
     return b"\0".join((_COMPANION + facts, companion.name, companion.source))
 
 
-def unpack_group(root: bytes, directory: bytes, audio: bytes, packed: bytes) -> Group:
+def unpack_group(root: bytes, directory: bytes, audio: bytes, packed: bytes) -> OutputNames:
     """The group of a row in ``answers``."""
     entries = [entry for entry in packed.split(b"/") if entry]
     sidecars = (entry.partition(b"\0") for entry in entries if not entry.startswith(_COMPANION))
     companions = (_unpack_companion(entry) for entry in entries if entry.startswith(_COMPANION))
     named = tuple((form.decode(), name) for form, _, name in sidecars)
-    return Group(root, directory, audio, named, tuple(companions))
+    return OutputNames(root, directory, audio, named, tuple(companions))
 
 
 def _unpack_companion(entry: bytes) -> Companion:

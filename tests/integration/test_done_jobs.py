@@ -5,7 +5,7 @@ import time
 
 from dropscribe.core.model import JobState
 from dropscribe.queue.sql.file_list import Ended, FileFilter, count_ended, read_ended, read_files
-from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.web.views import file_row
@@ -60,8 +60,8 @@ async def test_an_attempt_under_way_has_its_progress(tmp_path):
         await house.until(lambda: provider.in_flight)
         ((job_id, audio),) = house.handler.attempts.sending.items()
         audio.progress.sent_bytes = 250
-        with look_at_queue(house.config) as look:
-            (job,) = read_files(look.db, FileFilter(states=[JobState.TRANSCRIBING]), 9)
+        with view_queue(house.config) as view:
+            (job,) = read_files(view.db, FileFilter(states=[JobState.TRANSCRIBING]), 9)
         row = file_row(job, time.time(), audio.progress)
         gate.set()
         await house.rest()

@@ -44,10 +44,10 @@ def test_why_names_who_refused_a_file_that_waits(tmp_path, capsys):
         add_attempt(store, job_id, time.time(), refusal)
         store.call(lambda db: db.execute("UPDATE attempts SET refused = 1")).result()
         scene.write_live()
-        tale = json_of(scene, capsys, "why", file)
-    assert tale["state"] == "queued"
-    assert "main refused it (too_large)" in tale["words"]
-    assert "it is the next in the queue" in tale["words"]
+        explanation = json_of(scene, capsys, "why", file)
+    assert explanation["state"] == "queued"
+    assert "main refused it (too_large)" in explanation["words"]
+    assert "it is the next in the queue" in explanation["words"]
 
 
 def test_plan_counts_with_the_provider_that_takes_the_file(tmp_path, capsys):
@@ -100,14 +100,14 @@ def test_a_spent_budget_is_told_by_status_and_why(tmp_path, capsys):
         scene.run("status")
         words = capsys.readouterr().out
         document = json_of(scene, capsys, "status")
-        tale = json_of(scene, capsys, "why", file)
+        explanation = json_of(scene, capsys, "why", file)
     assert "provider main is held: the budget of 3.00 a day is spent; goes on 20" in words
     assert "tried again" not in words
     assert document["folders"]["calls"]["held"] == 1
     assert document["providers"]["main"]["code"] == "budget"
-    assert tale["state"] == "held"
-    assert tale["words"][0].startswith("provider main waits: the budget of 3.00 a day is spent")
-    assert "budget" in tale["remedy"]
+    assert explanation["state"] == "held"
+    assert explanation["words"][0].startswith("provider main waits: the budget of 3.00 a day is spent")
+    assert "budget" in explanation["remedy"]
 
 
 def test_status_of_a_queue_that_an_older_daemon_made(tmp_path, capsys):
@@ -148,11 +148,11 @@ def test_a_backlog_is_told_and_released(tmp_path, capsys):
         scene.write_live()
         scene.run("status")
         assert "1 file from before the first start; 'dropscribe release" in capsys.readouterr().out
-        tale = json_of(scene, capsys, "why", file)
+        explanation = json_of(scene, capsys, "why", file)
         planned = json_of(scene, capsys, "plan")["folders"]["calls"]["files"][0]
         assert scene.run("release", "--folder", "calls") == 0
         pins = store.call(lambda db: db.execute("SELECT pin FROM jobs").fetchall()).result()
-    assert (tale["state"], tale["remedy"]) == ("held", "dropscribe release --folder calls")
+    assert (explanation["state"], explanation["remedy"]) == ("held", "dropscribe release --folder calls")
     assert planned["reason"].startswith("waits for")
     assert pins == [("",)]
     assert "calls: 1 file goes on\n" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from dropscribe.media.spool import Spool
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.queue.sql import backlog, result_cache
 from dropscribe.queue.sql.history import read_story
-from dropscribe.reports.queue_reader import look_at_queue, write_queue_once
+from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.transcripts.document import path_text
 from dropscribe.web.pages import PageSource
 from dropscribe.web.reading import place_of
@@ -66,8 +66,8 @@ def build_page_source(
 
 def _return_failed(config: Config, job_ids: Sequence[int]) -> tuple[int, int]:
     moved = refused = 0
-    with look_at_queue(config) as look:
-        stories = [read_story(look.db, job_id) for job_id in job_ids] if look.db else []
+    with view_queue(config) as view:
+        stories = [read_story(view.db, job_id) for job_id in job_ids] if view.db else []
     for story in stories:
         if story is None or story.state is not JobState.FAILED:
             continue

@@ -16,12 +16,12 @@ from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.file_reader import opened, unsettled_words
 from dropscribe.reports.inbox_reader import Found, is_file, unavailable_reason, walk_inbox
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
-from dropscribe.reports.queue_reader import BEYOND
+from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.wording import bytes_words, time_words
 
 if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.reports.queue_reader import QueueLook
+    from dropscribe.reports.queue_reader import QueueView
 
 MOST_OPENED = 2000
 MOST_SECONDS = 30.0
@@ -110,24 +110,24 @@ class Planned:
     """One folder's plan; *reason* says why its inbox cannot be listed.
 
     Attributes:
-        is_beyond: It is another node's to list.
+        is_not_mounted: It is another node's to list.
     """
 
     rule: FolderRule
     reason: str | None
     lines: list[Line]
     totals: Totals
-    is_beyond: bool = False
+    is_not_mounted: bool = False
 
 
-def plan_folder(config: Config, rule: FolderRule, look: QueueLook, prober: Prober) -> Planned:
+def plan_folder(config: Config, rule: FolderRule, view: QueueView, prober: Prober) -> Planned:
     """Judge every name in the inbox."""
-    if rule.name in look.beyond:
-        return Planned(rule, BEYOND, [], Totals(), is_beyond=True)
+    if rule.name in view.not_mounted:
+        return Planned(rule, NOT_MOUNTED, [], Totals(), is_not_mounted=True)
     reason = unavailable_reason(rule)
-    states = read_live_states(look.db, rule.name) if look.db else {}
-    lines = [] if reason else [_line(config, rule, found, states, look, prober) for found in walk_inbox(rule)]
-    if rule.backlog == "ask" and backlog.is_first_start(look.db, rule.name):
+    states = read_live_states(view.db, rule.name) if view.db else {}
+    lines = [] if reason else [_line(config, rule, found, states, view, prober) for found in walk_inbox(rule)]
+    if rule.backlog == "ask" and backlog.is_first_start(view.db, rule.name):
         lines = [_as_backlog(line) for line in lines]
     return Planned(rule, reason, lines, _totals(config, rule, lines))
 
@@ -141,7 +141,7 @@ def _line(
     rule: FolderRule,
     found: Found,
     states: dict[bytes, tuple[JobState, float, str]],
-    look: QueueLook,
+    view: QueueView,
     prober: Prober,
 ) -> Line:
     size_bytes = found.status.st_size if found.status and is_file(found) else None
@@ -150,12 +150,12 @@ def _line(
     provider = _provider_for(config, rule, size_bytes)
     state = next((states[key] for key in found.identities() if key in states), None)
     reason, seconds = prober.look(rule, found.path)
-    if forbidden := look.forbidden_words(rule.name, found.path):
+    if forbidden := view.forbidden_words(rule.name, found.path):
         reason = BLOCKED_WORDS + forbidden
     limit_bytes = config.providers[provider].max_upload_bytes
     if state is not None:
         is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
-        words = _live_words(state, look.now())
+        words = _live_words(state, view.now())
         return Line(found.path, state[0].value, words, provider, size_bytes, seconds, is_sent)
     if limit_bytes is not None and size_bytes > limit_bytes and not rule.reads_media:
         words = f"larger than max_upload ({bytes_words(limit_bytes)}): it goes to failed, unsent"

@@ -19,7 +19,7 @@ from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import sign_words
 from dropscribe.reports.patience import ask_disk, is_there
-from dropscribe.reports.queue_reader import BEYOND
+from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import path_text
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Attempt, Hold
     from dropscribe.queue.sql.history import Story
     from dropscribe.reports.locations import Place
-    from dropscribe.reports.queue_reader import QueueLook
+    from dropscribe.reports.queue_reader import QueueView
 
 
 _FIRST_LOOK = "to be looked at"
@@ -43,10 +43,10 @@ class Explanation:
     Attributes:
         state: Under what ``status`` counts it (queued, held, …, done, failed), or ``withdrawn``,
             ``not_taken``, ``unavailable``, ``unknown``.
-        words: Sentences, the most telling first.
+        words: Sentences, the most important first.
         remedy: What the user can do, or "".
         story: The job that they are about, or None.
-        tries: Its attempts, or those that an error file tells of.
+        tries: Its attempts, or those in an error file.
     """
 
     state: str
@@ -56,97 +56,97 @@ class Explanation:
     tries: tuple[Attempt, ...] = ()
 
 
-def tell_of_inbox(place: Place, look: QueueLook, now: float) -> Explanation:
-    """The tale of a path in an inbox, whether anything is there or not."""
-    stories = read_stories(look.db, place.rule.name, place.path) if look.db else []
-    if place.rule.name in look.beyond:
-        return _tell_of_beyond(stories, place, look, now)
+def explain_inbox(place: Place, view: QueueView, now: float) -> Explanation:
+    """Explain a path in an inbox, whether a file is there or not."""
+    stories = read_stories(view.db, place.rule.name, place.path) if view.db else []
+    if place.rule.name in view.not_mounted:
+        return _explain_not_mounted(stories, place, view, now)
     reason = inbox_reader.unavailable_reason(place.rule)
     live = next((story for story in stories if story.state.is_live), None)
     if live is not None:
-        tale = tell_of_story(live, place, look, now)
+        explanation = explain_story(live, place, view, now)
         if reason:
-            tale.words.insert(0, f"the inbox is unavailable: {reason}")
-        return tale
+            explanation.words.insert(0, f"the inbox is unavailable: {reason}")
+        return explanation
     if reason:
         return Explanation(
             "unavailable", [f"the inbox is unavailable: {reason}", "its files wait, and go on by themselves"]
         )
     found = inbox_reader.found_at(place.rule, place.path)
     if found.status is None:
-        return _tell_of_gone(stories, place, look, now)
+        return _explain_gone(stories, place, view, now)
     if found.reason:
         return Explanation(
             "not_taken", [f"the rule does not take it: {found.reason}", "it stays where it is"]
         )
-    tale = _tell_of_waiting(place, look)
+    explanation = _explain_waiting(place, view)
     if stories:
-        tale.words.append(f"a file of this name was here before: {_ended_words(stories[0], now)[0]}")
-    return tale
+        explanation.words.append(f"a file of this name was here before: {_ended_words(stories[0], now)[0]}")
+    return explanation
 
 
-def _tell_of_beyond(stories: list[Story], place: Place, look: QueueLook, now: float) -> Explanation:
+def _explain_not_mounted(stories: list[Story], place: Place, view: QueueView, now: float) -> Explanation:
     """Explain a file that this node does not have, from the cluster's queue."""
     if not stories:
         return Explanation(
-            "unknown", [BEYOND, "the queue has never heard of it"], "ask on a node that has it"
+            "unknown", [NOT_MOUNTED, "the queue has never heard of it"], "ask on a node that has it"
         )
-    tale = tell_of_story(stories[0], place, look, now)
-    tale.words.append(BEYOND)
-    return tale
+    explanation = explain_story(stories[0], place, view, now)
+    explanation.words.append(NOT_MOUNTED)
+    return explanation
 
 
-def _tell_of_gone(stories: list[Story], place: Place, look: QueueLook, now: float) -> Explanation:
+def _explain_gone(stories: list[Story], place: Place, view: QueueView, now: float) -> Explanation:
     if stories:
-        return tell_of_story(stories[0], place, look, now)
+        return explain_story(stories[0], place, view, now)
     return Explanation("unknown", ["nothing is there, and the queue has never heard of it"])
 
 
-def _tell_of_waiting(place: Place, look: QueueLook) -> Explanation:
-    """A file that no job has yet: it settles, or may not be read."""
-    words = look.forbidden_words(place.rule.name, place.path)
+def _explain_waiting(place: Place, view: QueueView) -> Explanation:
+    """Explain a file without a job: it settles, or cannot be read."""
+    words = view.forbidden_words(place.rule.name, place.path)
     if not words and not inbox_reader.may_read(place.rule, place.path):
         words = describe_forbidden(place.root, place.path)
     if words:
         return Explanation(
             "blocked", [f"it may not be read: {words.partition('; ')[0]}"], words.partition("; ")[2]
         )
-    said = look.live_of(place.rule.name).get("waiting", {}).get(path_text(place.path))
+    said = view.live_of(place.rule.name).get("waiting", {}).get(path_text(place.path))
     if said and said != _FIRST_LOOK:
         return Explanation("settling", [f"it is not taken yet: {said}"])
     signs = sign_words(place.rule, place.path)
-    if look.is_running:
+    if view.is_running:
         return Explanation("settling", ["it has just arrived, and is looked at", *signs])
     return Explanation(
         "settling", ["it is taken when dropscribe is started", *signs], "dropscribe run, or its service"
     )
 
 
-def tell_of_filed(place: Place, look: QueueLook, now: float) -> Explanation:
-    """The tale of a path in done or failed: the audio, or one of its sidecars."""
-    if place.rule.name in look.beyond:
-        return Explanation("unknown", [BEYOND], "ask on a node that has it")
-    for story in _stories_filed(place, look):
+def explain_filed(place: Place, view: QueueView, now: float) -> Explanation:
+    """Explain a path in done or failed: the audio, or one of its sidecars."""
+    if place.rule.name in view.not_mounted:
+        return Explanation("unknown", [NOT_MOUNTED], "ask on a node that has it")
+    for story in _stories_filed(place, view):
         if story.folder == place.rule.name:
-            return tell_of_story(story, place, look, now)
+            return explain_story(story, place, view, now)
     try:
         is_present = ask_disk(place.absolute, lambda: os.path.lexists(place.absolute))
     except OSError as error:
         return Explanation("unavailable", [f"{place.rule_folder}: {error.strerror}"])
     if not is_present:
         return Explanation("unknown", ["nothing is there, and the queue has never heard of it"])
-    told = _tell_by_error_file(place)
+    told = _explain_by_error_file(place)
     return told or Explanation(
         "unknown", [f"it is in {place.part}, but the queue knows nothing of it (any more)"]
     )
 
 
-def _stories_filed(place: Place, look: QueueLook) -> list[Story]:
-    if look.db is None:
+def _stories_filed(place: Place, view: QueueView) -> list[Story]:
+    if view.db is None:
         return []
-    found = read_filed(look.db, place.absolute)
+    found = read_filed(view.db, place.absolute)
     if not found and (base := _base_of_sidecar(place.absolute)):
-        found = read_filed(look.db, base) or read_filed_with_stem(look.db, base)
+        found = read_filed(view.db, base) or read_filed_with_stem(view.db, base)
     return found
 
 
@@ -155,7 +155,7 @@ def _base_of_sidecar(path: bytes) -> bytes | None:
     return next((path.removesuffix(ending) for ending in _ENDINGS if path.endswith(ending)), None)
 
 
-def _tell_by_error_file(place: Place) -> Explanation | None:
+def _explain_by_error_file(place: Place) -> Explanation | None:
     """Explain a failed file from its error file, if the queue has no row for it."""
     error = _error_beside(place.absolute)
     if error is None:
@@ -184,50 +184,50 @@ def _error_beside(audio: bytes) -> dict[str, object] | None:
         return None
 
 
-def tell_of_story(story: Story, place: Place, look: QueueLook, now: float) -> Explanation:
-    """The tale of a job."""
+def explain_story(story: Story, place: Place, view: QueueView, now: float) -> Explanation:
+    """Explain a job."""
     state = story.state.value
     match story.state:
         case JobState.QUEUED:
-            state, words = _queued_words(story, place, look, now)
+            state, words = _queued_words(story, place, view, now)
         case JobState.TRANSCRIBING if story.remote_id:
-            state, words = "at_provider", _at_provider_words(story, look, now)
+            state, words = "at_provider", _at_provider_words(story, view, now)
         case JobState.TRANSCRIBING:
-            words = [_transcribing_words(story, look, now)]
+            words = [_transcribing_words(story, view, now)]
         case JobState.TRANSCRIBED | JobState.REJECTED:
-            state, words = "publishing", _publishing_words(story, look, now)
+            state, words = "publishing", _publishing_words(story, view, now)
         case _:
             words = _ended_words(story, now)
-    remedy = _remedy(story, state, look)
+    remedy = _remedy(story, state, view)
     return Explanation(state, words + _paid_words(story), remedy, story, story.tries)
 
 
-def _queued_words(story: Story, place: Place, look: QueueLook, now: float) -> tuple[str, list[str]]:
+def _queued_words(story: Story, place: Place, view: QueueView, now: float) -> tuple[str, list[str]]:
     """The state of a queued job as status counts it, and the reasons that it waits."""
-    words = _hold_words(story, place, look, now)
+    words = _hold_words(story, place, view, now)
     state = "held" if words else "deferred" if story.due_at > now else "queued"
-    if look.is_running and look.live.get("trouble"):
-        words.append(f"nothing is sent now: {look.live['trouble']}")
-    if closed := look.live_of(story.folder).get("reason"):
+    if view.is_running and view.live.get("trouble"):
+        words.append(f"nothing is sent now: {view.live['trouble']}")
+    if closed := view.live_of(story.folder).get("reason"):
         words.append(f"its folder waits: {closed}")
     if story.due_at > now:
         words.append(f"it is tried again {time_words(story.due_at, now)}, because of {_why(story)}")
     words += [f"{tried.provider} refused it ({tried.code})" for tried in story.tries if tried.refused]
     if not words or (state == "queued" and words[-1].endswith(")")):
-        words.append(_turn_words(story, look))
+        words.append(_turn_words(story, view))
     if story.node:
         words.append(f"node {story.node} had it last")
     return state, words
 
 
-def _turn_words(story: Story, look: QueueLook) -> str:
-    if story.lane and look.is_running:
+def _turn_words(story: Story, view: QueueView) -> str:
+    if story.lane and view.is_running:
         return f"its turn has come: provider {story.lane} gets it as soon as a slot is free, on any node"
-    before = count_before(look.db, story) if look.db else 0
+    before = count_before(view.db, story) if view.db else 0
     where = (
         "it is the next in the queue" if before == 0 else f"{plural(before, 'file')} of its folder go first"
     )
-    return where if look.is_running else f"{where}, when dropscribe is started"
+    return where if view.is_running else f"{where}, when dropscribe is started"
 
 
 def _why(story: Story) -> str:
@@ -236,10 +236,10 @@ def _why(story: Story) -> str:
     return story.code or story.reason or "an earlier failure"
 
 
-def _hold_words(story: Story, place: Place, look: QueueLook, now: float) -> list[str]:
+def _hold_words(story: Story, place: Place, view: QueueView, now: float) -> list[str]:
     if story.pin == BACKLOG:
         return ["it was there before the rule's first start, and waits until it is released (backlog: ask)"]
-    found_holds = [*look.stops, *(read_holds(look.db) if look.db else ())]
+    found_holds = [*view.stops, *(read_holds(view.db) if view.db else ())]
     holds = {hold.scope: hold for hold in found_holds}
     found = []
     if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
@@ -263,49 +263,49 @@ def _one_hold_words(who: str, hold: Hold, now: float) -> list[str]:
     ]
 
 
-def _at_provider_words(story: Story, look: QueueLook, now: float) -> list[str]:
+def _at_provider_words(story: Story, view: QueueView, now: float) -> list[str]:
     since = time_words(story.remote_at or now, now)
     words = [f"it waits at the provider {story.provider} since {since}, as its job {story.remote_id}"]
     if story.code or story.reason:
         words.append(f"the last question about it failed: {_why(story)}")
-    if not look.is_running:
+    if not view.is_running:
         words.append("the next start of dropscribe asks for the result; nothing is sent again")
     elif story.due_at > now:
         words.append(f"its result is asked for again {time_words(story.due_at, now)}")
     return words
 
 
-def _transcribing_words(story: Story, look: QueueLook, now: float) -> str:
+def _transcribing_words(story: Story, view: QueueView, now: float) -> str:
     since = time_words(story.tries[-1].at, now) if story.tries else "now"
-    if look.is_running:
+    if view.is_running:
         at = f"it is with provider {story.provider} since {since}"
-        return at + _node_words(story, look, now)
+        return at + _node_words(story, view, now)
     was = f"it was with provider {story.provider} (since {since}) when the daemon ended"
     return f"{was}; the next start sends it again"
 
 
-def _node_words(story: Story, look: QueueLook, now: float) -> str:
+def _node_words(story: Story, view: QueueView, now: float) -> str:
     """The node that works on the file, and the consequence if that node is silent."""
     if not story.node:
         return ""
-    node = look.node(story.node)
-    if node is not None and not node.is_silent(look.now()):
+    node = view.node(story.node)
+    if node is not None and not node.is_silent(view.now()):
         return f", on node {story.node}"
     last = "has stopped" if node is None else f"was last heard of {time_words(node.beat_at, now)}"
     return f", on node {story.node}, which {last}: another node takes it over"
 
 
-def _publishing_words(story: Story, look: QueueLook, now: float) -> list[str]:
+def _publishing_words(story: Story, view: QueueView, now: float) -> list[str]:
     what = "its transcript is kept" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
     where = "done" if story.state is JobState.TRANSCRIBED else "failed"
-    if not look.is_running:
+    if not view.is_running:
         return [f"{what}; it goes to {where} when dropscribe is started"]
     if story.due_at > now:
         return [
             f"{what}, but could not be put into {where}: {_why(story)}",
             f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again",
         ]
-    return [f"{what}; it is being put into {where}{_node_words(story, look, now)}"]
+    return [f"{what}; it is being put into {where}{_node_words(story, view, now)}"]
 
 
 def _ended_words(story: Story, now: float) -> list[str]:
@@ -354,19 +354,19 @@ def _paid_words(story: Story) -> list[str]:
     return words
 
 
-def _remedy(story: Story, state: str, look: QueueLook) -> str:
+def _remedy(story: Story, state: str, view: QueueView) -> str:
     if story.state is JobState.FAILED and story.filed_here and is_there(story.filed_here):
         return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed_here))}"
     if not story.state.is_live:
         return ""
     steps = []
-    if not look.is_running:
+    if not view.is_running:
         steps.append("start dropscribe: dropscribe run, or its service")
     # A start alone releases neither a backlog nor a spent budget.
     if story.pin == BACKLOG:
         steps.insert(0, f"dropscribe release --folder {shlex.quote(story.folder)}")
-    elif state == "held" and any(BUDGET_CODE in stop.code for stop in look.stops):
+    elif state == "held" and any(BUDGET_CODE in stop.code for stop in view.stops):
         steps.append("raise the budget in the config, or wait: it goes on by itself")
-    elif state == "held" and look.is_running:
+    elif state == "held" and view.is_running:
         steps.append("dropscribe check --online asks the provider; nothing needs to be done for this file")
     return "\n".join(steps)

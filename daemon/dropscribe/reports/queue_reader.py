@@ -1,6 +1,6 @@
-"""The queue and its daemons as a command sees them: on this machine, or in the cluster that the config names.
+"""Reads the queue and the state of its daemons, on this machine or in the config's cluster.
 
-What belongs to a cluster is imported where a config asks for one: its extra may be missing.
+Modules of the cluster are imported only if the config has one: the extra may be missing.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BEYOND = "left to other nodes: it lies beneath none of this node's queue.roots"
-"""Of a rule whose folders this node does not have."""
+NOT_MOUNTED = "left to other nodes: it lies beneath none of this node's queue.roots"
+"""Reason shown for a rule whose folders are not mounted on this node."""
 
 
 @dataclass(frozen=True, slots=True)
-class QueueLook:
-    """One look at the queue, and at who works on it.
+class QueueView:
+    """Snapshot of the queue and of the daemons that work on it.
 
     Attributes:
         db: Read-only; None where no daemon has run yet.
-        is_running: Whether anybody works on the queue: in a cluster, any node.
+        is_running: Whether a daemon works on the queue; in a cluster, on any node.
         is_here: Whether a daemon has this config's state directory.
-        live: What this machine's daemon wrote last; {} where none has.
+        live: The status file of this machine's daemon; {} if there is none.
         stops: Budgets that are spent.
         nodes: Of the cluster; None for this machine's own queue.
         ahead_seconds: How far the queue's clock is ahead of this machine's.
-        beyond: Names of the rules whose folders this node of a cluster does not have.
+        not_mounted: Names of the rules whose folders this node of a cluster does not have.
     """
 
     db: Connection | None
@@ -59,7 +59,7 @@ class QueueLook:
     stops: Sequence[Hold] = ()
     nodes: Sequence[NodeStats] | None = None
     ahead_seconds: float = 0.0
-    beyond: frozenset[str] = frozenset()
+    not_mounted: frozenset[str] = frozenset()
 
     def now(self) -> float:
         """Unix seconds by the queue's clock."""
@@ -81,20 +81,20 @@ class QueueLook:
         return next((node for node in self.nodes or () if node.name == name), None)
 
     def freeze(self) -> None:
-        """Let all that is read from here on be of one instant."""
+        """Begin a transaction, so that all later reads see one snapshot."""
         if self.db is not None:
             self.db.execute("BEGIN" if self.nodes is None else _one_instant())
 
 
 @contextlib.contextmanager
-def look_at_queue(config: Config) -> Iterator[QueueLook]:
+def view_queue(config: Config) -> Iterator[QueueView]:
     """Open the queue for reading; nothing is created.
 
     Raises:
-        StoreError: It may not be read (the remedy says as whom to ask), or cannot be.
+        StoreError: It cannot be read; the remedy names the user to ask as, if that is the reason.
     """
-    with _cluster_look(config, config.queue) if config.queue else _own_look(config) as look:
-        yield look
+    with _cluster_view(config, config.queue) if config.queue else _own_view(config) as view:
+        yield view
 
 
 def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | None:
@@ -117,12 +117,12 @@ def is_anybody_running(config: Config) -> bool:
     Raises:
         StoreError: The queue cannot be read.
     """
-    with look_at_queue(config) as look:
-        return look.is_running
+    with view_queue(config) as view:
+        return view.is_running
 
 
 @contextlib.contextmanager
-def _own_look(config: Config) -> Iterator[QueueLook]:
+def _own_view(config: Config) -> Iterator[QueueView]:
     state_dir = config.state_dir
     try:
         running = is_running(state_dir)
@@ -135,14 +135,14 @@ def _own_look(config: Config) -> Iterator[QueueLook]:
         raise
     try:
         stops = _read_stops(db, config, time.time())
-        yield QueueLook(db, running, running, read_live(state_dir), stops)
+        yield QueueView(db, running, running, read_live(state_dir), stops)
     finally:
         if db is not None:
             db.close()
 
 
 @contextlib.contextmanager
-def _cluster_look(config: Config, queue: QueueConfig) -> Iterator[QueueLook]:
+def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
     from dropscribe.queue.cluster.mount_map import MountMap  # noqa: PLC0415
     from dropscribe.queue.cluster.postgres import read_ahead_seconds  # noqa: PLC0415
     from dropscribe.queue.cluster.reader import looking_at_cluster  # noqa: PLC0415 - see above
@@ -152,7 +152,7 @@ def _cluster_look(config: Config, queue: QueueConfig) -> Iterator[QueueLook]:
         ahead_seconds = read_ahead_seconds(db) if db else 0.0
         now = time.time() + ahead_seconds
         nodes = read_nodes(db) if db else []
-        yield QueueLook(
+        yield QueueView(
             db=db,
             is_running=is_here or any(not node.is_silent(now) for node in nodes),
             is_here=is_here,
@@ -160,7 +160,7 @@ def _cluster_look(config: Config, queue: QueueConfig) -> Iterator[QueueLook]:
             stops=_read_stops(db, config, now),
             nodes=nodes,
             ahead_seconds=ahead_seconds,
-            beyond=frozenset(name for name, rule in config.folders.items() if not queue.serves(rule)),
+            not_mounted=frozenset(name for name, rule in config.folders.items() if not queue.serves(rule)),
         )
 
 
@@ -184,7 +184,7 @@ def _read_stops(db: Connection | None, config: Config, now: float) -> Sequence[H
 
 
 def _remedy(state_dir: Path) -> str:
-    """As whom to ask again; transcripts wait in there, so its mode is no mistake."""
+    """The command to ask as the directory's owner; its mode is private because it holds transcripts."""
     try:
         owner = pwd.getpwuid(os.stat(state_dir).st_uid).pw_name
     except (OSError, KeyError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreError
 from dropscribe.queue.sql.history import read_done
-from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.index import INDEX_NAME, NEWEST
 from dropscribe.search.indexer import index_of
 from dropscribe.search.passages import unpack
@@ -78,11 +78,11 @@ def search(
     if not phrases or not config.search:
         return Found([])
     try:
-        with look_at_queue(config) as look:
-            if look.db is None:
+        with view_queue(config) as view:
+            if view.db is None:
                 return Found([])
-            with index_of(config, look.db) as index:
-                return _Search(config, look.db, index, phrases, folder).page(before_id, limit)
+            with index_of(config, view.db) as index:
+                return _Search(config, view.db, index, phrases, folder).page(before_id, limit)
     except sqlite3.Error as error:
         raise StoreError(str(config.state_dir / INDEX_NAME), str(error)) from error
 

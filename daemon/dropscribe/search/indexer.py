@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreFull
 from dropscribe.queue.sql.history import read_done_after, read_done_from
-from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.index import (
     INDEX_NAME,
     NEWEST,
@@ -64,11 +64,11 @@ class Indexer:
             delete_index(config.state_dir)
             return False
         _require_room(config)
-        with look_at_queue(config) as look:
-            if look.db is None:
+        with view_queue(config) as view:
+            if view.db is None:
                 return False
-            with index_of(config, look.db) as index:
-                batch = _Batch(config, look.db, index, look.now())
+            with index_of(config, view.db) as index:
+                batch = _Batch(config, view.db, index, view.now())
                 self._position, has_more = batch.index_after(self._position)
                 return has_more or (sweep and batch.sweep())
 

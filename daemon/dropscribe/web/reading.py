@@ -13,9 +13,9 @@ from dropscribe.core.naming import sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
 from dropscribe.queue.sql.history import read_story
-from dropscribe.reports.explain import tell_of_story
+from dropscribe.reports.explain import explain_story
 from dropscribe.reports.locations import Place, find_places
-from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import read_document
 from dropscribe.web import views
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.history import Story
     from dropscribe.reports.explain import Explanation
-    from dropscribe.reports.queue_reader import QueueLook
+    from dropscribe.reports.queue_reader import QueueView
     from dropscribe.web.views import FileRow
 
 LIST_ROWS = 8
@@ -50,18 +50,18 @@ class Lists:
 
 def read_lists(config: Config, progress: Callable[[int], Progress | None]) -> Lists:
     """The newest files by state, and how many ended on each of the last days."""
-    with look_at_queue(config) as look:
-        if look.db is None or not config.folders:
+    with view_queue(config) as view:
+        if view.db is None or not config.folders:
             return Lists([], [], [], [], [])
-        now, names = look.now(), list(config.folders)
+        now, names = view.now(), list(config.folders)
 
         def newest(*states: JobState) -> list[FileRow]:
             wanted = FileFilter(folders=names, states=states)
-            jobs = read_files(look.db, wanted, LIST_ROWS)  # type: ignore[arg-type]  # not None here
+            jobs = read_files(view.db, wanted, LIST_ROWS)  # type: ignore[arg-type]  # not None here
             return [views.file_row(job, now, progress(job.id)) for job in jobs]
 
         starts = _day_starts(now)
-        ended = read_ended(look.db, names, [start.timestamp() for start in starts])
+        ended = read_ended(view.db, names, [start.timestamp() for start in starts])
         days = [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
         return Lists(
             newest(*_IN_FLIGHT), newest(*_WAITING), newest(JobState.DONE), newest(JobState.FAILED), days
@@ -75,11 +75,11 @@ def _day_starts(now: float) -> list[datetime]:
 
 def read_page(config: Config, wanted: FileFilter) -> tuple[list[FileRow], int | None]:
     """One page of files, and the id after which the next page begins, or None."""
-    with look_at_queue(config) as look:
-        if look.db is None:
+    with view_queue(config) as view:
+        if view.db is None:
             return [], None
-        jobs = read_files(look.db, wanted, PAGE_ROWS + 1)
-        rows = [views.file_row(job, look.now()) for job in jobs[:PAGE_ROWS]]
+        jobs = read_files(view.db, wanted, PAGE_ROWS + 1)
+        rows = [views.file_row(job, view.now()) for job in jobs[:PAGE_ROWS]]
         return rows, jobs[PAGE_ROWS - 1].id if len(jobs) > PAGE_ROWS else None
 
 
@@ -104,15 +104,15 @@ class FileStory:
 
 def read_file(config: Config, job_id: int) -> FileStory | None:
     """The job with that id, of a rule that the config has; None where there is none."""
-    with look_at_queue(config) as look:
-        story = read_story(look.db, job_id) if look.db else None
+    with view_queue(config) as view:
+        story = read_story(view.db, job_id) if view.db else None
         if story is None or story.folder not in config.folders:
             return None
         place = place_of(config, story)
         sidecars = dict(_sidecars(config, story, place)) if place else {}
         return FileStory(
             story=story,
-            explanation=_explain(config, story, place, look),
+            explanation=_explain(config, story, place, view),
             place=place,
             document=_document(place, sidecars.get("json")),
             sidecars=sidecars,
@@ -132,9 +132,9 @@ def place_of(config: Config, story: Story) -> Place | None:
     return next((place for place in places if place.rule.name == story.folder), None)
 
 
-def _explain(config: Config, story: Story, place: Place | None, look: QueueLook) -> Explanation:
+def _explain(config: Config, story: Story, place: Place | None, view: QueueView) -> Explanation:
     shown = place or Place(config.folders[story.folder], "inbox", story.path)
-    return tell_of_story(story, shown, look, look.now())
+    return explain_story(story, shown, view, view.now())
 
 
 def _sidecars(config: Config, story: Story, place: Place) -> Iterator[tuple[str, bytes]]:

@@ -13,7 +13,7 @@ from dropscribe.core.model import JobState
 from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
-from dropscribe.reports.queue_reader import QueueLook, look_at_queue
+from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
 from dropscribe.reports.wording import moment_words, plural, render_table
 from dropscribe.transcripts.document import path_text, utc_text
@@ -61,8 +61,8 @@ def execute(options: argparse.Namespace) -> int:
     config = read_reporting_config(options)
     if options.folder:
         named(config.folders, "folder", options.folder, config)
-    with look_at_queue(config) as look:
-        rows = read_rows(config, look, options)
+    with view_queue(config) as view:
+        rows = read_rows(config, view, options)
     shown, more = rows[: options.limit], len(rows) > options.limit
     if options.json:
         document = {"schema": LIST_SCHEMA, "more": more, "files": [_row_object(row) for row in shown]}
@@ -72,29 +72,29 @@ def execute(options: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def read_rows(config: Config, look: QueueLook, options: argparse.Namespace) -> list[Row]:
+def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[Row]:
     """The files that *options* ask for, newest first; one more than the limit where there are more."""
     if options.suspect:
-        return _suspect_rows(config, look, options)
+        return _suspect_rows(config, view, options)
     folders = [options.folder] if options.folder else list(config.folders)
-    since = None if options.since is None else look.now() - options.since
+    since = None if options.since is None else view.now() - options.since
     wanted = FileFilter(folders=folders, states=_states(options), since=since)
-    jobs = read_files(look.db, wanted, options.limit + 1) if look.db and folders else []
+    jobs = read_files(view.db, wanted, options.limit + 1) if view.db and folders else []
     rows = [_job_row(config, job) for job in jobs]
     if options.waiting or not (options.failed or options.done):
         rules = [config.folders[name] for name in folders]
-        rows += [row for rule in rules for row in _not_queued(config, rule, look, since)]
+        rows += [row for rule in rules for row in _not_queued(config, rule, view, since)]
     rows.sort(key=lambda row: row.at, reverse=True)
     return rows
 
 
-def _suspect_rows(config: Config, look: QueueLook, options: argparse.Namespace) -> list[Row]:
+def _suspect_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[Row]:
     """Done files whose transcripts warn of something; looked for among the newest :data:`_MOST_READ`."""
     folders = [options.folder] if options.folder else list(config.folders)
-    since = None if options.since is None else look.now() - options.since
+    since = None if options.since is None else view.now() - options.since
     wanted = FileFilter(folders=folders, states=[JobState.DONE], since=since)
     rows: list[Row] = []
-    for job in read_files(look.db, wanted, _MOST_READ) if look.db and folders else []:
+    for job in read_files(view.db, wanted, _MOST_READ) if view.db and folders else []:
         if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed)):
             rows.append(replace(_job_row(config, job), code=", ".join(doubts)))
         if len(rows) > options.limit:
@@ -124,19 +124,19 @@ def _job_row(config: Config, job: ListedFile) -> Row:
     return Row(at, job.folder, state, place, job.provider, job.code, reason)
 
 
-def _not_queued(config: Config, rule: FolderRule, look: QueueLook, since: float | None) -> Iterator[Row]:
+def _not_queued(config: Config, rule: FolderRule, view: QueueView, since: float | None) -> Iterator[Row]:
     """Files of an inbox that have no job yet: they settle, or may not be read."""
     if not config.watches(rule) or unavailable_reason(rule):
         return
-    said = look.live_of(rule.name).get("waiting", {})
-    live = read_live_states(look.db, rule.name) if look.db else {}
+    said = view.live_of(rule.name).get("waiting", {})
+    live = read_live_states(view.db, rule.name) if view.db else {}
     for found in walk_inbox(rule):
         if found.reason or not is_file(found) or not live.keys().isdisjoint(found.identities()):
             continue
         at = found.status.st_ctime if found.status else 0.0
         if since is not None and at < since:
             continue
-        blocked = bool(look.forbidden_words(rule.name, found.path)) or not may_read(rule, found.path)
+        blocked = bool(view.forbidden_words(rule.name, found.path)) or not may_read(rule, found.path)
         reason = said.get(path_text(found.path), "") or ("may not be read" if blocked else "")
         place = f"{rule.inbox}/{path_text(found.path)}"
         yield Row(at, rule.name, "blocked" if blocked else "settling", place, "", "", reason)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_config
 from dropscribe.cli.planning import Line, Planned, Prober, plan_folder
-from dropscribe.reports.queue_reader import look_at_queue
+from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.wording import bytes_words, clock_words, one_line, plural, render_table
 from dropscribe.transcripts.document import path_text
 
@@ -24,8 +24,8 @@ def execute(options: argparse.Namespace) -> int:
     """Look at every inbox and say what a run would do."""
     config = read_config(options)
     prober = Prober()
-    with look_at_queue(config) as look:
-        plans = [plan_folder(config, rule, look, prober) for rule in config.folders.values()]
+    with view_queue(config) as view:
+        plans = [plan_folder(config, rule, view, prober) for rule in config.folders.values()]
     if options.json:
         sys.stdout.write(json.dumps(plan_document(plans, prober)) + "\n")
     else:
@@ -46,7 +46,7 @@ def plan_document(plans: Sequence[Planned], prober: Prober) -> dict[str, Any]:
 def _folder_object(planned: Planned) -> dict[str, Any]:
     totals = planned.totals
     return {
-        "available": planned.reason is None or planned.is_beyond,
+        "available": planned.reason is None or planned.is_not_mounted,
         "reason": planned.reason,
         "files": [_line_object(line) for line in planned.lines],
         "totals": {
@@ -77,7 +77,7 @@ def render_plan(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
     for planned in plans:
         yield f"{planned.rule.name}: {planned.rule.inbox}"
         if planned.reason:
-            yield f"  {'' if planned.is_beyond else 'unavailable: '}{one_line(planned.reason)}\n"
+            yield f"  {'' if planned.is_not_mounted else 'unavailable: '}{one_line(planned.reason)}\n"
         elif not planned.lines:
             yield "  the inbox is empty\n"
         else:

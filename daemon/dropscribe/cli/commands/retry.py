@@ -21,7 +21,7 @@ from dropscribe.cli.privileges import act_as_owner
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.reports.inbox_reader import unavailable_reason
-from dropscribe.reports.queue_reader import BEYOND, is_anybody_running, look_at_queue
+from dropscribe.reports.queue_reader import NOT_MOUNTED, is_anybody_running, view_queue
 from dropscribe.reports.wording import plural, show_path
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _queue_if_there(config: Config) -> Iterator[Connection | None]:
     with contextlib.ExitStack() as stack:
         db = None
         with contextlib.suppress(StoreAway):
-            db = stack.enter_context(look_at_queue(config)).db
+            db = stack.enter_context(view_queue(config)).db
         yield db
 
 
@@ -74,7 +74,7 @@ def _chosen(
     rules = [named(config.folders, "folder", name, config) for name in names]
     served = [rule for rule in rules if config.queue is None or config.queue.serves(rule)]
     if options.folder and not served:
-        _refuse(os.fsencode(rules[0].failed), BEYOND, count)
+        _refuse(os.fsencode(rules[0].failed), NOT_MOUNTED, count)
     return [failed for rule in served for failed in _failed_of(files, rule, count)]
 
 

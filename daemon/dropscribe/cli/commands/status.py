@@ -19,7 +19,7 @@ from dropscribe.queue.sql.history import read_live_states
 from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
 from dropscribe.reports.patience import ask_disk
-from dropscribe.reports.queue_reader import QueueLook, look_at_queue
+from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.wording import (
     duration_words,
     one_line,
@@ -55,24 +55,24 @@ _FILE_TROUBLES = (
 def execute(options: argparse.Namespace) -> int:
     """Say it as one JSON object, or in words with what is wrong first."""
     config = read_reporting_config(options)
-    with look_at_queue(config) as look:
-        now = look.now()
-        document = read_status(config, look, now)
+    with view_queue(config) as view:
+        now = view.now()
+        document = read_status(config, view, now)
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_status(document, now))
     return exit_codes.OK
 
 
-def read_status(config: Config, look: QueueLook, now: float) -> dict[str, Any]:
+def read_status(config: Config, view: QueueView, now: float) -> dict[str, Any]:
     """The object that ``status --json`` prints; while the daemon is down, this process reads the inboxes."""
-    look.freeze()
-    stats = read_stats(look.db, build_plan(config), now) if look.db else Stats({}, (), nodes=look.nodes)
-    live = _caught_up(config, look) if look.is_here else _own_look(config, look)
-    document = status_document(config, stats, live, running=look.is_running, now=now)
-    return document | {"newest_failed": _newest_failed(config, look)}
+    view.freeze()
+    stats = read_stats(view.db, build_plan(config), now) if view.db else Stats({}, (), nodes=view.nodes)
+    live = _caught_up(config, view) if view.is_here else _own_look(config, view)
+    document = status_document(config, stats, live, running=view.is_running, now=now)
+    return document | {"newest_failed": _newest_failed(config, view)}
 
 
-def _newest_failed(config: Config, look: QueueLook) -> list[dict[str, Any]]:
-    if look.db is None:
+def _newest_failed(config: Config, view: QueueView) -> list[dict[str, Any]]:
+    if view.db is None:
         return []
     wanted = FileFilter(folders=list(config.folders), states=[JobState.FAILED])
     return [
@@ -83,20 +83,20 @@ def _newest_failed(config: Config, look: QueueLook) -> list[dict[str, Any]]:
             "reason": job.reason or None,
             "at": utc_text(job.ended_at or job.received_at),
         }
-        for job in read_files(look.db, wanted, _NEWEST_FAILED)
+        for job in read_files(view.db, wanted, _NEWEST_FAILED)
     ]
 
 
-def _caught_up(config: Config, look: QueueLook) -> dict[str, Any]:
+def _caught_up(config: Config, view: QueueView) -> dict[str, Any]:
     """The daemon's status file, without the files that were queued since: each file counts once."""
-    if look.db is None:
-        return look.live
+    if view.db is None:
+        return view.live
     folders = {
-        name: _without_queued(look.db, rule, look.live_of(name), look.ahead_seconds)
+        name: _without_queued(view.db, rule, view.live_of(name), view.ahead_seconds)
         for name, rule in config.folders.items()
         if config.watches(rule)
     }
-    return {**look.live, "folders": folders}
+    return {**view.live, "folders": folders}
 
 
 def _without_queued(
@@ -122,11 +122,11 @@ def _missing(rule: FolderRule, paths: list[bytes]) -> set[bytes]:
         return set()
 
 
-def _own_look(config: Config, look: QueueLook) -> dict[str, Any]:
-    last = look.live.get("folders", {})
+def _own_look(config: Config, view: QueueView) -> dict[str, Any]:
+    last = view.live.get("folders", {})
     return {
         "folders": {
-            name: {"watch": _watch(rule, last.get(name, {})), **_look_at_inbox(rule, look)}
+            name: {"watch": _watch(rule, last.get(name, {})), **_look_at_inbox(rule, view)}
             for name, rule in config.folders.items()
             if config.watches(rule)
         }
@@ -137,12 +137,12 @@ def _watch(rule: FolderRule, last: dict[str, Any]) -> str:
     return rule.watch if rule.watch != "auto" else str(last.get("watch", "native"))
 
 
-def _look_at_inbox(rule: FolderRule, look: QueueLook) -> dict[str, Any]:
+def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
     """Files that a start would find new: they settle, or may not be read."""
     reason = unavailable_reason(rule)
     if reason:
         return {"available": False, "reason": reason}
-    live = read_live_states(look.db, rule.name) if look.db else {}
+    live = read_live_states(view.db, rule.name) if view.db else {}
     settling, blocked, oldest_at = 0, 0, None
     for found in walk_inbox(rule):
         if found.reason or not is_file(found) or not live.keys().isdisjoint(found.identities()):
@@ -152,7 +152,7 @@ def _look_at_inbox(rule: FolderRule, look: QueueLook) -> dict[str, Any]:
         else:
             blocked += 1
         if found.status is not None:
-            arrived_at = found.status.st_ctime + look.ahead_seconds
+            arrived_at = found.status.st_ctime + view.ahead_seconds
             oldest_at = min(oldest_at or arrived_at, arrived_at)
     return {"available": True, "settling": settling, "blocked": blocked, "oldest_settling_at": oldest_at}
 

@@ -11,10 +11,10 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.pipeline.deduplication import REUSED
-from dropscribe.reports.explain import Explanation, tell_of_filed, tell_of_inbox
+from dropscribe.reports.explain import Explanation, explain_filed, explain_inbox
 from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import is_there
-from dropscribe.reports.queue_reader import QueueLook, look_at_queue
+from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import WARNING_WORDS, doubts_about
 from dropscribe.reports.wording import moment_words, printable, render_facts, render_table
 from dropscribe.transcripts.document import path_text, utc_text
@@ -30,35 +30,37 @@ WHY_SCHEMA = "dropscribe.why/1"
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Tell it; 74 only where nothing is at the path and nobody knows it."""
+    """Print the explanation; 74 only if the path does not exist and no rule knows it."""
     config = read_reporting_config(options)
     file = os.fsencode(options.file)
-    with look_at_queue(config) as look:
-        place, tale = tell(config, file, look, look.now())
-    document = why_document(file, place, tale)
-    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_why(file, place, tale))
-    return exit_codes.IO_ERROR if tale.state == "unknown" and not is_there(file) else exit_codes.OK
+    with view_queue(config) as view:
+        place, explanation = explain(config, file, view, view.now())
+    document = why_document(file, place, explanation)
+    sys.stdout.write(
+        json.dumps(document, indent=2) + "\n" if options.json else render_why(file, place, explanation)
+    )
+    return exit_codes.IO_ERROR if explanation.state == "unknown" and not is_there(file) else exit_codes.OK
 
 
-def tell(config: Config, file: bytes, look: QueueLook, now: float) -> tuple[Place | None, Explanation]:
-    """The first of the rules that has something to tell of *file*; else the innermost one's tale."""
+def explain(config: Config, file: bytes, view: QueueView, now: float) -> tuple[Place | None, Explanation]:
+    """Explain *file* by the first rule that knows it, else by the innermost rule."""
     places = find_places(config, file)
     if not places:
         return None, Explanation(
             "unknown", ["it is in no inbox, done or failed folder of the config", _folders(config)]
         )
-    tales = [
-        (place, (tell_of_inbox if place.part == "inbox" else tell_of_filed)(place, look, now))
+    explanations = [
+        (place, (explain_inbox if place.part == "inbox" else explain_filed)(place, view, now))
         for place in places
     ]
-    found = next((pair for pair in tales if pair[1].state != "unknown"), tales[0])
+    found = next((pair for pair in explanations if pair[1].state != "unknown"), explanations[0])
     found[1].words += _doubt_words(*found)
     return found
 
 
-def _doubt_words(place: Place, tale: Explanation) -> list[str]:
+def _doubt_words(place: Place, explanation: Explanation) -> list[str]:
     """Warnings in the file's transcript, as sentences."""
-    story = tale.story
+    story = explanation.story
     if story is None or story.state is not JobState.DONE or not story.filed_here:
         return []
     return [WARNING_WORDS.get(doubt, doubt) for doubt in doubts_about(place.rule, story.filed_here)]
@@ -69,23 +71,23 @@ def _folders(config: Config) -> str:
     return f"the inboxes are: {inboxes}" if inboxes else "the config has no folders"
 
 
-def why_document(file: bytes, place: Place | None, tale: Explanation) -> dict[str, Any]:
+def why_document(file: bytes, place: Place | None, explanation: Explanation) -> dict[str, Any]:
     """The object of ``why --json``; every key is always there."""
-    story = tale.story
+    story = explanation.story
     return {
         "schema": WHY_SCHEMA,
         "file": path_text(os.path.abspath(file)),
         "folder": place.rule.name if place else None,
         "in": place.part if place else None,
-        "state": tale.state,
-        "words": tale.words,
-        "remedy": tale.remedy or None,
+        "state": explanation.state,
+        "words": explanation.words,
+        "remedy": explanation.remedy or None,
         "received_at": utc_text(story.received_at) if story else None,
         "due_at": utc_text(story.due_at) if story and story.state.is_live and story.due_at else None,
         "ended_at": utc_text(story.ended_at) if story and story.ended_at else None,
         "filed": path_text(story.filed) if story and story.filed else None,
         "node": (story.node or None) if story else None,
-        "attempts": [_attempt_object(attempt) for attempt in tale.tries],
+        "attempts": [_attempt_object(attempt) for attempt in explanation.tries],
     }
 
 
@@ -101,21 +103,21 @@ def _attempt_object(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def render_why(file: bytes, place: Place | None, tale: Explanation) -> str:
+def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:
     """The same for people."""
     facts = []
     if place:
         facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule_folder})"))
-    facts.append(("state", "\n".join([tale.state.replace("_", " "), *tale.words])))
-    if tale.story:
-        facts.append(("received", moment_words(tale.story.received_at)))
-    if tale.story and tale.story.node:
-        facts.append(("node", tale.story.node))
-    if tale.remedy:
-        facts.append(("to do", tale.remedy))
+    facts.append(("state", "\n".join([explanation.state.replace("_", " "), *explanation.words])))
+    if explanation.story:
+        facts.append(("received", moment_words(explanation.story.received_at)))
+    if explanation.story and explanation.story.node:
+        facts.append(("node", explanation.story.node))
+    if explanation.remedy:
+        facts.append(("to do", explanation.remedy))
     parts = [printable(path_text(os.path.abspath(file))) + "\n" + render_facts(facts)]
-    if tale.tries:
-        parts.append(_attempt_table(tale.tries))
+    if explanation.tries:
+        parts.append(_attempt_table(explanation.tries))
     return "\n\n".join(parts) + "\n"
 
 

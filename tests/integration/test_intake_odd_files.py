@@ -344,10 +344,10 @@ def test_another_user_cannot_take_the_lock(inbox_dir, stranger, kind, count):
     """Its socket is passed over, and two daemons still exclude each other."""
     stranger(count, kind)
     first, second = _root(inbox_dir), _root(inbox_dir)
-    assert first.look() == ""
-    assert second.look() == TAKEN
+    assert first.check() == ""
+    assert second.check() == TAKEN
     first.unlock()
-    assert second.look() == ""
+    assert second.check() == ""
     second.unlock()
 
 
@@ -356,7 +356,7 @@ def test_a_stranger_who_holds_all_names_does_not_stop_the_daemon(inbox_dir, stra
     stranger(4)
     root = _root(inbox_dir)
     with capture_logs() as logs:
-        assert root.look() == ""
+        assert root.check() == ""
     assert [line["event"] for line in logs] == ["inbox.unguarded"]
     root.unlock()
 
@@ -366,19 +366,19 @@ def test_a_stranger_who_leaves_changes_nothing(inbox_dir, stranger):
     held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     held.bind(_abstract_names(inbox_dir)[0])  # no listener: nobody of ours
     first, second = _root(inbox_dir), _root(inbox_dir)
-    assert first.look() == ""
+    assert first.check() == ""
     held.close()
-    assert second.look() == TAKEN
+    assert second.check() == TAKEN
     first.unlock()
 
 
 def test_a_thousand_probes_do_not_fill_the_lock(inbox_dir):
     """Each leaves a connection, which the holder's next look removes."""
     first, second = _root(inbox_dir), _root(inbox_dir)
-    assert first.look() == ""
+    assert first.check() == ""
     for _ in range(1000):
-        assert second.look() == TAKEN
-        assert first.look() == ""
+        assert second.check() == TAKEN
+        assert first.check() == ""
     first.unlock()
 
 

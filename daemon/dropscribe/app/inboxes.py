@@ -104,7 +104,7 @@ class Inboxes:
         ours = {inbox.rule.inbox for inbox in leaving | self._ending}
         for inbox in new.values():
             inbox.start()
-        await _until_all(new.values(), Inbox.has_looked, _FIRST_LOOK_SECONDS)
+        await _until_all(new.values(), Inbox.has_scanned, _FIRST_LOOK_SECONDS)
         for inbox in new.values():
             if inbox.is_taken() and inbox.rule.inbox not in ours:
                 self.discard(PreparedInboxes(kept, new))

@@ -95,7 +95,7 @@ class Inbox:
         self._may_take.set()
         self._wake_up()
 
-    def has_looked(self) -> bool:
+    def has_scanned(self) -> bool:
         """Whether the first look at the inbox has ended; false for as long as its mount hangs."""
         return self._has_looked.is_set()
 
@@ -184,7 +184,7 @@ class Inbox:
             self._close()
 
     def _look_first(self) -> None:
-        reason = self._scanner.root.look()
+        reason = self._scanner.root.check()
         self._step_began_at = None
         if reason:
             self._state = replace(self._state, reason=reason)

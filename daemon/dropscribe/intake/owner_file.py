@@ -118,14 +118,14 @@ class OwnerFile:
         content = _read(folder)
         if content is None or _token_of(content) == self._token:
             self._beat(folder)
-        elif content == self._silent or not self._is_believed(folder):
+        elif content == self._silent or not self._is_trusted(folder):
             self._replace(folder)
         else:
             return self._watch(folder, content, now)
         self._seen = None
         return ""
 
-    def _is_believed(self, folder: int) -> bool:
+    def _is_trusted(self, folder: int) -> bool:
         status = os.stat(_NAME, dir_fd=folder, follow_symlinks=False)
         return stat.S_ISREG(status.st_mode) and status.st_uid in {0, os.geteuid(), self._inbox_uid}
 

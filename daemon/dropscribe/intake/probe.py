@@ -33,7 +33,7 @@ _LONGEST_NAME = 255  # of every file system of Linux; a longer one cannot exist
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ProbeResult:
     """Result of one probe of a file."""
 
     snapshot: FileSnapshot
@@ -71,7 +71,7 @@ class OpenInbox:
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
-    def look(self, path: bytes, mounts: MountCache) -> Look:
+    def probe(self, path: bytes, mounts: MountCache) -> ProbeResult:
         """Look at the file *path*.
 
         Raises:
@@ -84,7 +84,7 @@ class OpenInbox:
             snapshot = snapshot_of(os.fstat(descriptor))
             mount = mounts.of(snapshot.device, descriptor)
             completeness = _completeness(descriptor, snapshot.size_bytes, name)
-            return Look(snapshot, probe_lease(descriptor), completeness, mount)
+            return ProbeResult(snapshot, probe_lease(descriptor), completeness, mount)
 
     def stat(self, path: bytes) -> os.stat_result | None:
         """The status of *path*; None if nothing can be reached there.

@@ -58,7 +58,7 @@ class InboxRoot:
             self._lock.close()
         self._lock, self.identity = None, None
 
-    def look(self) -> str:
+    def check(self) -> str:
         """Reason why the inbox is not available; "" if it is, and then it is locked."""
         try:
             status = self._status()

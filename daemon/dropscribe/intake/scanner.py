@@ -116,7 +116,7 @@ class Scanner:
             return self._look_for_at
         if not self._is_behind:
             self._take_hints(now)
-        has_more = self.settler.look_at_due(now)
+        has_more = self.settler.probe_due(now)
         # If it is behind, hints wait in the kernel and listings wait: both only add more to look at.
         self._is_behind = has_more and self.settler.pending.is_full
         if not has_more:
@@ -137,7 +137,7 @@ class Scanner:
 
     def _is_available(self, now: float) -> bool:
         if now >= self._look_for_at:
-            reason = self.root.look()
+            reason = self.root.check()
             self._look_for_at = now + (_TAKEN_SECONDS if reason == TAKEN else AVAILABLE_SECONDS)
             identity = self.root.identity
             if identity is None:
@@ -147,7 +147,7 @@ class Scanner:
             elif self._needs_owner_file:
                 reason = self.owner.check(now)
             if reason:
-                self._leave(reason)
+                self._set_unavailable(reason)
         return not self.reason
 
     @property
@@ -182,7 +182,7 @@ class Scanner:
         self.reason = ""
         return ""
 
-    def _leave(self, reason: str) -> None:
+    def _set_unavailable(self, reason: str) -> None:
         if reason != self.reason:
             log.warning("inbox.unavailable", folder=self._rule.name, reason=reason)
         self.reason = reason
@@ -281,7 +281,7 @@ class Scanner:
 
     def is_there(self) -> bool:
         """See :class:`~dropscribe.intake.listing.Finder`."""
-        return self.root.look() == "" and self.root.identity == self._armed
+        return self.root.check() == "" and self.root.identity == self._armed
 
     def _list(self, now: float) -> bool:
         """One slice of the due listings; whether more is due."""
@@ -300,7 +300,7 @@ class Scanner:
                 self._walk_on(self._walk, now)
         except OSError as error:
             self._look_for_at = now + AVAILABLE_SECONDS
-            self._leave(describe(error))
+            self._set_unavailable(describe(error))
             return False
         return bool(self._walk or self._walk_below or self._new_folders)
 

@@ -21,7 +21,7 @@ from dropscribe.core.settling import Cause, Lease, Seen, Settled, Signs, decide
 from dropscribe.intake.companions import CompanionsSeen
 from dropscribe.intake.hints import HintKind
 from dropscribe.intake.pending import Entry, Pending
-from dropscribe.intake.probe import Look, OpenInbox
+from dropscribe.intake.probe import OpenInbox, ProbeResult
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot, Submitted
@@ -101,8 +101,8 @@ class Settler:
             self.pending.add(path, entry)
         return entry
 
-    def look_at_due(self, now: float) -> bool:
-        """Look at files whose time has come and hand over the settled ones; whether more are due."""
+    def probe_due(self, now: float) -> bool:
+        """Probe the files that are due and hand over the settled ones; returns whether more are due."""
         if self.pending.is_full:
             self.pending.drop_blocked()
         due = self.pending.pop_due(now, BATCH)
@@ -110,7 +110,7 @@ class Settler:
             return False
         try:
             with OpenInbox(self._context.root, self._download_files_at(now)) as inbox:
-                self._hand_over(self._look_at_all(inbox, due, now), now)
+                self._hand_over(self._probe_all(inbox, due, now), now)
         except BaseException:
             for path, entry in due:
                 self.pending.plan(path, entry, now + _RETRY_SECONDS)
@@ -123,16 +123,16 @@ class Settler:
             self._download_files, self._read_at = {}, now
         return self._download_files
 
-    def _look_at_all(
+    def _probe_all(
         self, inbox: OpenInbox, due: list[tuple[bytes, Entry]], now: float
     ) -> list[tuple[NewJob, Entry]]:
-        looks = [(self._look_safely(inbox, path, entry, now), entry) for path, entry in due]
+        looks = [(self._probe_safely(inbox, path, entry, now), entry) for path, entry in due]
         return [(job, entry) for job, entry in looks if job is not None]
 
-    def _look_safely(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
+    def _probe_safely(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
         self.looks += 1
         try:
-            return self._look(inbox, path, entry, now)
+            return self._probe(inbox, path, entry, now)
         except AudioForbidden as error:
             if entry.cause is not Cause.BLOCKED:
                 log.warning("file.blocked", folder=self._context.folder, path=path, reason=error.reason)
@@ -149,16 +149,16 @@ class Settler:
             self._context.note_progress()
         return None
 
-    def _look(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
-        look = inbox.look(path, self._context.mounts)
-        self._note_changes(entry, look, now)
+    def _probe(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
+        result = inbox.probe(path, self._context.mounts)
+        self._note_changes(entry, result, now)
         signs = Signs(
-            look.snapshot.size_bytes,
-            look.lease,
-            look.completeness,
+            result.snapshot.size_bytes,
+            result.lease,
+            result.completeness,
             entry.seen,
-            look.mount.trusts_leases,
-            look.mount.caches_attributes,
+            result.mount.trusts_leases,
+            result.mount.caches_attributes,
         )
         verdict = decide(
             signs,
@@ -182,10 +182,10 @@ class Settler:
         return NewJob(
             self._context.folder,
             path,
-            look.snapshot,
+            result.snapshot,
             entry.first_seen_at,
             incomplete=verdict.incomplete,
-            stable_inodes=look.mount.stable_inodes,
+            stable_inodes=result.mount.stable_inodes,
         )
 
     def _waits_for_companion(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> bool:
@@ -198,14 +198,14 @@ class Settler:
             self._wait(path, entry, now + wait.look_seconds)
         return wait is not None
 
-    def _note_changes(self, entry: Entry, look: Look, now: float) -> None:
-        if look.signature != entry.signature:
+    def _note_changes(self, entry: Entry, result: ProbeResult, now: float) -> None:
+        if result.signature != entry.signature:
             if entry.signature is not None:
                 entry.changed_at = now
                 if not entry.is_fresh:
                     entry.seen = Seen.FOUND
-            entry.signature, entry.companions = look.signature, None
-        if look.lease is Lease.WRITER:
+            entry.signature, entry.companions = result.signature, None
+        if result.lease is Lease.WRITER:
             entry.seen = Seen.FOUND  # a rename or an early close means nothing while somebody is writing
         elif entry.cause is Cause.WRITER:
             entry.changed_at = now

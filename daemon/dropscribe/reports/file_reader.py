@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import FolderRule
-    from dropscribe.intake.probe import Look
+    from dropscribe.intake.probe import ProbeResult
 
 
 @contextlib.contextmanager
@@ -77,6 +77,6 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
     return None
 
 
-def _look(rule: FolderRule, path: bytes) -> tuple[Look, tuple[bytes, str] | None]:
+def _look(rule: FolderRule, path: bytes) -> tuple[ProbeResult, tuple[bytes, str] | None]:
     with OpenInbox(os.fsencode(rule.inbox)) as inbox:
-        return inbox.look(path, MountCache()), inbox.find_download_file(path)
+        return inbox.probe(path, MountCache()), inbox.find_download_file(path)

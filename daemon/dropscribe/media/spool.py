@@ -56,7 +56,7 @@ class Spool:
         """Remove the answers of recordings that are done with."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self._answers) as entries:
             for entry in entries:
-                if time.time() - entry.stat().st_mtime > _kept_seconds(entry.path):
+                if time.time() - entry.stat().st_mtime > _lifetime_seconds(entry.path):
                     shutil.rmtree(entry.path, ignore_errors=True)
 
     def new_piece(self, most_bytes: int) -> BinaryIO:
@@ -118,5 +118,5 @@ class Spool:
         return os.path.join(self._answers, sha256, f"{key}.json")
 
 
-def _kept_seconds(folder: str) -> float:
+def _lifetime_seconds(folder: str) -> float:
     return WHOLE_SECONDS if os.path.lexists(os.path.join(folder, _WHOLE)) else KEPT_SECONDS

@@ -100,7 +100,7 @@ def _open(descriptor: int, form: RawForm | None) -> Any:
     options = {"protocol_whitelist": "none", "max_size": _WAV_PACKET_BYTES}
     if form is None:
         file = RecordingFile(descriptor)
-        if _tells_of_too_little(file):
+        if _understates_length(file):
             options["ignore_length"] = "1"
         return av.open(io.BufferedReader(file, _READ_BYTES), options=options, **_LENIENT)
     if form.encoding == "adpcm_ima_oki":  # FFmpeg has the decoder, and reads it out of WAV alone
@@ -124,7 +124,7 @@ def _oki_header(form: RawForm, size_bytes: int) -> bytes:
     )
 
 
-def _tells_of_too_little(file: RecordingFile) -> bool:
+def _understates_length(file: RecordingFile) -> bool:
     """Whether a WAV goes on behind the end that its header states, as one past 4 GiB does.
 
     Behind the samples there may be further chunks: a name of four printable characters and a size.

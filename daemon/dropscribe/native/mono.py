@@ -25,14 +25,14 @@ _CANCELS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class MonoBlock:
     """Some sound, mono at 16 kHz, and when it begins on the file's clock."""
 
     at_seconds: float
     samples: Samples
 
 
-def mono(track: Track, channel: int | None) -> Iterator[Heard]:
+def mono(track: Track, channel: int | None) -> Iterator[MonoBlock]:
     """One channel of *track*, or with None the mix of all.
 
     Raises:
@@ -71,29 +71,29 @@ class _Resampler:
         if rate_hz != SAMPLE_RATE_HZ:
             self._filter = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
 
-    def feed(self, samples: Samples) -> Iterator[Heard]:
+    def feed(self, samples: Samples) -> Iterator[MonoBlock]:
         """Yield the resampled blocks that *samples* complete."""
         if self._filter is None:
-            yield self._heard(samples)
+            yield self._block(samples)
             return
         array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
         frame.sample_rate = self._rate_hz
         yield from self._filtered(frame)
 
-    def end(self) -> Iterator[Heard]:
+    def end(self) -> Iterator[MonoBlock]:
         """Yield the blocks that the filter still holds."""
         if self._filter is not None and self._count:
             yield from self._filtered(None)
 
-    def _filtered(self, frame: Any) -> Iterator[Heard]:
+    def _filtered(self, frame: Any) -> Iterator[MonoBlock]:
         for out in self._filter.resample(frame):
-            yield self._heard(out.to_ndarray().reshape(-1))
+            yield self._block(out.to_ndarray().reshape(-1))
 
-    def _heard(self, samples: Samples) -> Heard:
+    def _block(self, samples: Samples) -> MonoBlock:
         at_seconds = self._at_seconds + self._count / SAMPLE_RATE_HZ
         self._count += len(samples)
-        return Heard(at_seconds, samples)
+        return MonoBlock(at_seconds, samples)
 
 
 def loudness(samples: Samples, window: int) -> Samples:

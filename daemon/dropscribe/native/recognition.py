@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dropscribe.core.errors import RuleRejected, TemporaryFailure
-from dropscribe.native.mono import SILENCE_DBFS, WINDOW_SECONDS, Heard, dbfs, loudness, mono
+from dropscribe.native.mono import SILENCE_DBFS, WINDOW_SECONDS, MonoBlock, dbfs, loudness, mono
 from dropscribe.native.recording import SAMPLE_RATE_HZ
 from dropscribe.native.samples import Track
 from dropscribe.native.survey import sounding_tracks
@@ -62,7 +62,7 @@ class SpokenLanguage:
         self._changes = changes
         self._best: tuple[float, str] | None = None
 
-    def hear(self, info: Any) -> None:
+    def learn(self, info: Any) -> None:
         """Learn from one block in which words were heard."""
         guess = (float(info.language_probability), str(info.language))
         self._best = max(self._best or guess, guess)
@@ -135,7 +135,7 @@ class Recognition:
         track = Track(descriptor, form, tracks[0], lambda: self._progress("decoding"))
         end_seconds = 0.0
         for block in blocks(mono(track, None)):
-            self._hear(block)
+            self._recognise(block)
             end_seconds = block.at_seconds + len(block.samples) / SAMPLE_RATE_HZ
         others = OTHER_TRACKS if len(tracks) > 1 else ""
         warnings = (NOT_DETECTED if self._assumed_english else "", track.warning, others)
@@ -153,7 +153,7 @@ class Recognition:
             "raw": self._answer(),
         }
 
-    def _hear(self, block: Heard) -> None:
+    def _recognise(self, block: MonoBlock) -> None:
         self._progress("recognising")
         heard = False
         try:
@@ -167,7 +167,7 @@ class Recognition:
         except RuntimeError as error:
             raise TemporaryFailure("engine_failed", str(error)[:500]) from error
         if heard:
-            self._language.hear(info)
+            self._language.learn(info)
 
     def _raised(self, samples: Samples) -> Samples:
         """*samples*, louder where nothing so far was loud enough to be heard as speech."""
@@ -201,13 +201,13 @@ class Recognition:
         }
 
 
-def blocks(heard: Iterable[Heard]) -> Iterator[Heard]:
+def blocks(sound: Iterable[MonoBlock]) -> Iterator[MonoBlock]:
     """Sound in blocks of at most about 120 s, cut where it is quietest, and where the clock jumps."""
     pieces: list[Samples] = []
     began, count = 0.0, 0
-    for piece in heard:
+    for piece in sound:
         if pieces and abs(piece.at_seconds - began - count / SAMPLE_RATE_HZ) > _NEW_RUN_SECONDS:
-            yield Heard(began, np.concatenate(pieces))
+            yield MonoBlock(began, np.concatenate(pieces))
             pieces, count = [], 0
         if not pieces:
             began = piece.at_seconds
@@ -216,11 +216,11 @@ def blocks(heard: Iterable[Heard]) -> Iterator[Heard]:
         if count >= _BLOCK_SAMPLES:
             gathered = np.concatenate(pieces)
             cut = quietest_cut(gathered)
-            yield Heard(began, gathered[:cut])
+            yield MonoBlock(began, gathered[:cut])
             began += cut / SAMPLE_RATE_HZ
             pieces, count = [gathered[cut:]], count - cut
     if pieces:
-        yield Heard(began, np.concatenate(pieces))
+        yield MonoBlock(began, np.concatenate(pieces))
 
 
 def quietest_cut(samples: Samples) -> int:

@@ -60,12 +60,12 @@ def routes_for(
 
 
 def is_held(
-    pin: str, chain: Sequence[str], held_providers: Collection[str], *, is_firm: bool = False
+    assigned: str, chain: Sequence[str], held_providers: Collection[str], *, is_strict: bool = False
 ) -> bool:
     """Whether a waiting job waits for a held provider: its own, or all of its folder's."""
-    if pin:
-        return pin == BACKLOG or pin in held_providers
-    return _first_open(chain[:1] if is_firm else chain, held_providers) is None
+    if assigned:
+        return assigned == BACKLOG or assigned in held_providers
+    return _first_open(chain[:1] if is_strict else chain, held_providers) is None
 
 
 def next_after_refusal(

@@ -245,9 +245,9 @@ def _hold_words(story: Story, place: Place, view: QueueView, now: float) -> list
     if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
         found.append((f"rule {story.folder}", hold))
     held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
-    is_firm = place.rule.fallback == "refused"
-    if is_held(story.pin, place.rule.providers, held, is_firm=is_firm):
-        wanted = (story.pin,) if story.pin else place.rule.providers[: 1 if is_firm else None]
+    is_strict = place.rule.fallback == "refused"
+    if is_held(story.pin, place.rule.providers, held, is_strict=is_strict):
+        wanted = (story.pin,) if story.pin else place.rule.providers[: 1 if is_strict else None]
         found += [(f"provider {name}", holds[Scope(ScopeKind.PROVIDER, name)]) for name in wanted]
     return [words for who, hold in found for words in _one_hold_words(who, hold, now)]
 

@@ -99,13 +99,13 @@ def _waiting(db: Connection, folder: str, plan: Plan, held: set[Scope], now: flo
     """Queued rows by what they wait for: a slot, a time, or a hold."""
     held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folder_held = Scope(ScopeKind.FOLDER, folder) in held
-    chain, is_firm = plan.chains[folder], folder in plan.strict_order
+    chain, is_strict = plan.chains[folder], folder in plan.strict_order
     waiting = {"queued": 0, "deferred": 0, "held": 0, "backlog": 0}
     for pin, is_deferred, n in db.execute(
         "SELECT pin, due_at > ?, count(*) FROM jobs WHERE state = 'queued' AND folder = ? GROUP BY 1, 2",
         (now, folder),
     ):
-        if folder_held or is_held(pin, chain, held_providers, is_firm=is_firm):
+        if folder_held or is_held(pin, chain, held_providers, is_strict=is_strict):
             waiting["held"] += n
             waiting["backlog"] += n if pin == BACKLOG else 0
         else:

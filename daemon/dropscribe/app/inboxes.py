@@ -52,7 +52,7 @@ _INTAKE_KEYS = (
 class PreparedInboxes:
     """The inboxes of a new config, locked and ready, before any of the old ones is stopped."""
 
-    kept: Mapping[str, Inbox]
+    unchanged: Mapping[str, Inbox]
     new: Mapping[str, Inbox]
 
 
@@ -92,25 +92,25 @@ class Inboxes:
         Raises:
             StoreInUse: Another daemon has one of the new inboxes; nothing has changed then.
         """
-        kept = {
+        unchanged = {
             name: inbox
             for name, inbox in self._inboxes.items()
             if name in rules and _same_intake(inbox.rule, rules[name])
         }
-        new = {name: self._make(rules[name]) for name in rules if name not in kept}
+        new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
         # An inbox whose rule changes is still locked by the thread that will be stopped, and one whose rule
         # comes back may be by the thread that is still ending.
-        leaving = {inbox for name, inbox in self._inboxes.items() if name not in kept}
+        leaving = {inbox for name, inbox in self._inboxes.items() if name not in unchanged}
         ours = {inbox.rule.inbox for inbox in leaving | self._ending}
         for inbox in new.values():
             inbox.start()
         await _until_all(new.values(), Inbox.has_scanned, _FIRST_LOOK_SECONDS)
         for inbox in new.values():
             if inbox.is_taken() and inbox.rule.inbox not in ours:
-                self.discard(PreparedInboxes(kept, new))
+                self.discard(PreparedInboxes(unchanged, new))
                 remedy = "stop the other daemon, or give each its own inbox"
                 raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)
-        return PreparedInboxes(kept, new)
+        return PreparedInboxes(unchanged, new)
 
     def discard(self, prepared: PreparedInboxes) -> None:
         """Undo :meth:`prepare`."""
@@ -118,9 +118,9 @@ class Inboxes:
 
     def commit(self, prepared: PreparedInboxes) -> None:
         """Stop the inboxes that are not needed any more and let the new ones take files."""
-        leaving = {name: inbox for name, inbox in self._inboxes.items() if name not in prepared.kept}
+        leaving = {name: inbox for name, inbox in self._inboxes.items() if name not in prepared.unchanged}
         self._end(leaving.values())
-        self._inboxes = {**prepared.kept, **prepared.new}
+        self._inboxes = {**prepared.unchanged, **prepared.new}
         for name in leaving.keys() - self._inboxes.keys():
             self._engine.open_folder(name, AWAY)
         for name, inbox in prepared.new.items():

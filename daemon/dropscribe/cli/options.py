@@ -58,17 +58,17 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
     """
     path = _path_of(options)
     written, error = _written_config(path)
-    kept = load_running_config(path)
-    if kept is None or (kept.queue and not kept.queue.dsn.reveal()):
-        kept = written
-    is_up = kept is not None and _is_running(kept)
-    if written is not None and (kept is None or not is_up or not is_edited(written, kept)):
+    running = load_running_config(path)
+    if running is None or (running.queue and not running.queue.dsn.reveal()):
+        running = written
+    is_up = running is not None and _is_running(running)
+    if written is not None and (running is None or not is_up or not is_edited(written, running)):
         return written
-    if kept is None:
+    if running is None:
         raise error or ConfigError(())
     state = "was edited since" if written else "cannot be used as it is now ('dropscribe check' tells why)"
     say(f"{path} {state}; this is from the config that dropscribe {'runs' if is_up else 'last ran'} on")
-    return kept
+    return running
 
 
 def _path_of(options: argparse.Namespace) -> Path:

@@ -76,10 +76,10 @@ def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None)
 
 def _load_from(state_dir: Path, path: Path, environ: Mapping[str, str]) -> Config | None:
     try:
-        kept = json.loads(read_small_text(state_dir / RUNNING_NAME, _LONGEST_BYTES))
-        if kept["path"] != str(path):
+        stored = json.loads(read_small_text(state_dir / RUNNING_NAME, _LONGEST_BYTES))
+        if stored["path"] != str(path):
             return None
-        text = json.dumps(kept["config"], ensure_ascii=False)
+        text = json.dumps(stored["config"], ensure_ascii=False)
         config, _ = parse_config(
             text, folder=path.parent, environ=environ, file=str(path), keys_needed=False, queue_needed=False
         )

@@ -109,8 +109,8 @@ class PieceByPiece:
         self, source: Source, cuts: list[float], sha256: str, params: Mapping[str, ParamValue]
     ) -> None:
         keys = [self._key(params, source, cuts, number) for number in range(len(cuts) + 1)]
-        kept = [self.spool.read_answer(sha256, key) for key in keys]
-        known = {number for number, answer in enumerate(kept) if answer is not None}
+        stored = [self.spool.read_answer(sha256, key) for key in keys]
+        known = {number for number, answer in enumerate(stored) if answer is not None}
         form = self.fit.format
         order = PieceOrder(
             source.track, source.channel, cuts, known, form.container, form.codec, form.options
@@ -121,7 +121,7 @@ class PieceByPiece:
                 if piece.number >= len(keys):
                     raise AudioRejected("undecodable", "the decoder gave no usable answer")
                 if piece.file is None:
-                    self._add(piece, source, kept[piece.number])
+                    self._add(piece, source, stored[piece.number])
                 else:
                     await self._send(piece, source, sha256, keys[piece.number], params)
         finally:

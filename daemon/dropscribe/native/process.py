@@ -260,12 +260,14 @@ class WorkerPool:
 
 def _environment() -> dict[str, str]:
     """Without keys and tokens: nothing that the worker needs is secret."""
-    kept = {
+    inherited = {
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)
     }
-    if "PYTHONPATH" in kept:  # the worker's working directory is another one
-        kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
-    return {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **kept}
+    if "PYTHONPATH" in inherited:  # the worker's working directory is another one
+        inherited["PYTHONPATH"] = os.pathsep.join(
+            map(os.path.abspath, inherited["PYTHONPATH"].split(os.pathsep))
+        )
+    return {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **inherited}
 
 
 def _error(body: Mapping[str, Any]) -> Exception:

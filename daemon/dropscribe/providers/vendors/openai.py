@@ -138,5 +138,5 @@ def models_url(url: str) -> str:
 
 
 def _plain(params: Params) -> Params:
-    kept = {name: value for name, value in params.items() if name not in GRANULARITIES}
-    return {**kept, "response_format": "json"}
+    others = {name: value for name, value in params.items() if name not in GRANULARITIES}
+    return {**others, "response_format": "json"}

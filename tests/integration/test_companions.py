@@ -231,7 +231,7 @@ def request_with_companion(root, content=RADIO):
     audio, path = beside(root, "call.wav", b"audio"), beside(root, "call.xml", content)
     request = publication_of(audio, root / "done")
     companion = Companion(b"{stem}.xml", b"call.xml", snapshot_of(path.stat()), b"call.xml")
-    return replace(request, group=replace(request.output_names, companions=(companion,)))
+    return replace(request, output_names=replace(request.output_names, companions=(companion,)))
 
 
 WHOLE = {"call.wav", "call.json", "call.txt", "call.xml"}

@@ -123,7 +123,7 @@ class Filing:
         request = replace(publication_of(audio, self.root / "done"), token=f"token-{len(self.requests)}")
         names = names_of(self.root, audio, 1).sidecars
         files = tuple((name, words) for _, name in names)
-        self.requests.append(replace(request, group=names_of(self.root, audio, 1), files=files))
+        self.requests.append(replace(request, output_names=names_of(self.root, audio, 1), files=files))
 
     def rename(self, index):
         """The next names that nothing has, as the queue would choose them."""
@@ -135,12 +135,12 @@ class Filing:
             names = [os.fsdecode(name) for name in names_of(self.root, audio, number).names]
             return not any(name in reserved or (self.root / "done" / name).exists() for name in names)
 
-        group = names_of(self.root, audio, first_free(is_free))
-        files = tuple((name, request.files[0][1]) for _, name in group.sidecars)
-        self.requests[index] = replace(request, group=group, files=files)
+        names = names_of(self.root, audio, first_free(is_free))
+        files = tuple((name, request.files[0][1]) for _, name in names.sidecars)
+        self.requests[index] = replace(request, output_names=names, files=files)
 
     def names(self, index):
-        return [os.fsdecode(name) for name in self.requests[index].group.names]
+        return [os.fsdecode(name) for name in self.requests[index].output_names.all_names]
 
     def unfinished(self):
         return [index for index in range(len(self.requests)) if index not in self.finished]

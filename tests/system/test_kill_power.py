@@ -105,7 +105,7 @@ def test_a_companion_outlives_the_power_cut(inbox, tmp_path, other_file_system, 
     request = publication_of(inbox / "call.wav", done)
     companion = Companion(b"", os.fsencode(COMPANION), snapshot_of(original.stat()), os.fsencode(COMPANION))
     disk = WorstDisk(monkeypatch, inbox, done, (*SIDECARS, COMPANION))
-    publish(replace(request, group=replace(request.group, companions=(companion,))))
+    publish(replace(request, output_names=replace(request.output_names, companions=(companion,))))
     assert disk.broken == []
     assert all(disk.is_named(done / name) for name in ("call.wav", COMPANION))
     assert disk.is_whole(done / COMPANION)

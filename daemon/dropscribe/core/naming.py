@@ -41,7 +41,7 @@ class GroupPlan:
         path: The audio's path relative to its inbox; its folders are kept.
         formats: Sidecars to name, in writing order: json, txt, srt, vtt, md, error, "template:minutes.txt".
         sidecar_name: "stem" (call.json) or "full" (call.wav.json). Where the audio or a companion has a
-            sidecar's name, all sidecars of the group get the other one.
+            sidecar's name, all sidecars of the job get the other one.
         companions: The files that go with the audio.
     """
 

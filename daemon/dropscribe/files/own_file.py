@@ -1,7 +1,7 @@
 """New files that get their final name whole, and are known as ours afterwards by identity.
 
 A file is written under a hidden name in the same folder, and then named. The hidden name stays until the
-whole group stands: where hard links work, both names lead to one file, and that proves whose it is, also
+files of a job are all in place: where hard links work, both names lead to one file, and that proves whose it is, also
 after a crash. Where they do not, the hidden file is renamed, and a hidden mark that was made before tells
 that its name was given. Equal content proves nothing: two silent recordings have equal transcripts.
 
@@ -151,7 +151,7 @@ class OwnFile:
         return self._hidden.status() is not None and same_file(self._hidden, found, self._can)
 
     def finish(self) -> None:
-        """Remove what proves that the file is ours: the group stands, or nothing of it does."""
+        """Remove what proves that the file is ours: all files of the job are in place, or none is."""
         _placed.discard(self._key)
         self._hidden.unlink()
         if not self._can.links:

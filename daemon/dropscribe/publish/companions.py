@@ -1,4 +1,4 @@
-"""The companions of one group: copied before the audio is moved, removed from the inbox after it.
+"""The companions of one recording: copied before the audio is moved, removed from the inbox after it.
 
 Guarantees: a companion is never overwritten, and no other file is removed in its place. Its original stays
 in the inbox until the copy and the audio are durable; a copy whose original has gone is never withdrawn.

@@ -46,7 +46,7 @@ def publish(request: PublishRequest) -> bytes:
     """Put the job's files in place; returns the audio's absolute path.
 
     Raises:
-        NameTaken, CompanionChanged: Choose another group.
+        NameTaken, CompanionChanged: Choose other names.
         AudioMissing: The audio is neither in the inbox nor at its place.
         AudioChanged: The audio is not what was transcribed; our sidecars were withdrawn.
         WriterCameBack: Try again in a moment.
@@ -265,7 +265,7 @@ class PublishOperation:
 
 
 def _withdraw(request: PublishRequest, source: int | None, target: int, can: Capabilities) -> None:
-    """Remove the files of the group that are ours from the open *target* folder, durably."""
+    """Remove the files of this job from the open *target* folder, durably."""
     removed = [withdraw_sidecars(request, target, can), withdraw_companions(request, source, target, can)]
     if any(removed):
         sync(target)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NameTaken(DropscribeError):
-    """Raised when one of the names belongs to somebody else; nothing of ours stands any more."""
+    """Raised when another file has one of the names; no file of the job is left in place."""
 
     def __init__(self, path: bytes) -> None:
         super().__init__(repr(path))
@@ -26,7 +26,7 @@ class NameTaken(DropscribeError):
 
 
 class CompanionChanged(DropscribeError):
-    """Raised when a companion is not what it was: choose another group; nothing of ours stands any more."""
+    """Raised when a companion has changed: other names are needed; no file of the job is left in place."""
 
     def __init__(self, name: bytes) -> None:
         super().__init__(repr(name))

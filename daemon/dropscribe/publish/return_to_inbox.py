@@ -74,7 +74,7 @@ def return_to_inbox(failed: FailedFile) -> bytes:
 
 
 def _place(source: FileName, target: int, failed: FailedFile) -> bytes:
-    """Move the group under the first free name in the open *target* folder; returns the audio's name."""
+    """Move the files under the first free name in the open *target* folder; returns the audio's name."""
     while True:
         companions = [found for each in failed.rule.companions if (found := _spelling_of(source, each))]
 

@@ -101,7 +101,7 @@ def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
         " directory = excluded.directory, audio = excluded.audio, sidecars = excluded.sidecars",
         (
             *(job_id, result.document, result.sha256),
-            *(names.root, names.directory, names.audio, _pack(group)),
+            *(names.root, names.directory, names.audio, _pack(names)),
         ),
     )
     return True
@@ -123,7 +123,7 @@ def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
 _COMPANION = b"companion:"
 
 
-def _pack(group: OutputNames) -> bytes:
+def _pack(names: OutputNames) -> bytes:
     """The column ``answers.sidecars``: no name of a file holds a slash or a zero byte."""
     sidecars = [form.encode() + b"\0" + name for form, name in names.sidecars]
     return b"/".join(sidecars + [_pack_companion(companion) for companion in names.companions])
@@ -136,7 +136,7 @@ def _pack_companion(companion: Companion) -> bytes:
 
 
 def unpack_group(root: bytes, directory: bytes, audio: bytes, packed: bytes) -> OutputNames:
-    """The group of a row in ``answers``."""
+    """Output names of a row in ``answers``."""
     entries = [entry for entry in packed.split(b"/") if entry]
     sidecars = (entry.partition(b"\0") for entry in entries if not entry.startswith(_COMPANION))
     companions = (_unpack_companion(entry) for entry in entries if entry.startswith(_COMPANION))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dropscribe.core.companions import Companion
 from dropscribe.core.model import FileSnapshot
 from dropscribe.core.naming import (
-    GroupPlan,
+    OutputPlan,
     companion_name,
     first_free,
     free_name,
@@ -29,7 +29,7 @@ def companion(pattern: str) -> Companion:
 
 def test_the_group_shares_stem_and_folder():
     """Sidecars stand beside the audio, in the folder that it had in the inbox."""
-    names = number_names(GroupPlan(b"/done", b"2026/call.wav", ("json", "txt")))
+    names = number_names(OutputPlan(b"/done", b"2026/call.wav", ("json", "txt")))
 
     assert names.folder == b"/done/2026"
     assert names.all_names == (b"call.wav", b"call.json", b"call.txt")
@@ -37,21 +37,21 @@ def test_the_group_shares_stem_and_folder():
 
 def test_a_number_is_part_of_every_name():
     """call-2.wav never stands beside call.json."""
-    names = number_names(GroupPlan(b"/done", b"call.wav", ("json", "error")), number=2)
+    names = number_names(OutputPlan(b"/done", b"call.wav", ("json", "error")), number=2)
 
     assert names.all_names == (b"call-2.wav", b"call-2.json", b"call-2.error.json")
 
 
 def test_full_names_keep_the_suffix():
     """sidecar_name: full puts the format behind the whole name."""
-    names = number_names(GroupPlan(b"/done", b"call.wav", ("json", "error"), "full"), number=3)
+    names = number_names(OutputPlan(b"/done", b"call.wav", ("json", "error"), "full"), number=3)
 
     assert names.all_names == (b"call-3.wav", b"call-3.wav.json", b"call-3.wav.error.json")
 
 
 def test_a_sidecar_never_has_the_audios_own_name():
     """A rule may take what ends in .txt: its transcript goes beside it, not into it."""
-    names = number_names(GroupPlan(b"/done", b"call.txt", ("json", "txt")))
+    names = number_names(OutputPlan(b"/done", b"call.txt", ("json", "txt")))
 
     assert names.all_names == (b"call.txt", b"call.txt.json", b"call.txt.txt")
 
@@ -73,7 +73,7 @@ def test_a_sidecar_never_has_the_audios_own_name():
 def test_a_companion_keeps_its_name_beside_the_sidecars(sidecar_name, patterns, expected):
     """A radio's call.json beside call.wav is not our call.json: the sidecars get other names."""
     companions = tuple(map(companion, patterns))
-    names = number_names(GroupPlan(b"/done", b"a.wav", ("json", "txt"), sidecar_name, companions))
+    names = number_names(OutputPlan(b"/done", b"a.wav", ("json", "txt"), sidecar_name, companions))
     assert names.all_names == expected
     for form, sidecar in names.sidecars:
         candidates = sidecar_names(b"a.wav", b"." + form.encode(), patterns)
@@ -87,7 +87,7 @@ def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_nam
     if len(suffix) > 16:
         return
     companions = {companion_name(pattern.encode(), name): companion(pattern) for pattern in patterns}
-    plan = GroupPlan(b"/d", name, (*FORMATS, "error"), sidecar_name, tuple(companions.values()))
+    plan = OutputPlan(b"/d", name, (*FORMATS, "error"), sidecar_name, tuple(companions.values()))
     names = number_names(plan, number, limit)
 
     assert max(map(len, names.all_names)) <= limit
@@ -98,7 +98,7 @@ def test_no_name_is_longer_than_the_file_system_allows(name, number, sidecar_nam
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=200, max_size=255))
 def test_a_cut_stem_stays_utf8(stem):
     """A stem is not cut within a character."""
-    names = number_names(GroupPlan(b"/d", stem.encode() + b".wav", ("json",)), name_max_bytes=100)
+    names = number_names(OutputPlan(b"/d", stem.encode() + b".wav", ("json",)), name_max_bytes=100)
 
     assert names.audio.decode()
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dropscribe.core.companions import Companion
 from dropscribe.core.errors import AudioMissing
-from dropscribe.core.naming import GroupPlan, first_free, number_names
+from dropscribe.core.naming import OutputPlan, first_free, number_names
 from dropscribe.files import beneath
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.capabilities import capabilities_of
@@ -80,7 +80,7 @@ def names_of(root, audio, number):
     """The names for *audio*, which has a companion, with a collision number."""
     companion = audio.with_suffix(".xml")
     found = Companion(b"{stem}.xml", os.fsencode(companion.name), snapshot_of(companion.stat()))
-    plan = GroupPlan(os.fsencode(root / "done"), audio.name.encode(), ("json", "txt"), companions=(found,))
+    plan = OutputPlan(os.fsencode(root / "done"), audio.name.encode(), ("json", "txt"), companions=(found,))
     return number_names(plan, number)
 
 

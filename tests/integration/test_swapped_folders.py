@@ -14,7 +14,7 @@ from dropscribe.cli.failed_files import FailedFiles
 from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import OutputNames
-from dropscribe.core.naming import GroupPlan
+from dropscribe.core.naming import OutputPlan
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing
 from dropscribe.files.lease import ignore_sigio
@@ -105,7 +105,7 @@ def test_nothing_outside_is_touched_by_publishing(tmp_path, outside):
             put(real[0], "call.wav", b"ours")
             status = os.stat("call.wav", dir_fd=real[0])
             with contextlib.suppress(OSError, DropscribeError):
-                find_free_names(GroupPlan(os.fsencode(done), b"sub/call.wav", ("json", "txt")), ())
+                find_free_names(OutputPlan(os.fsencode(done), b"sub/call.wav", ("json", "txt")), ())
                 publish(_request(inbox, done, status, number))
                 published += 1
             for name in os.listdir(real[1]):

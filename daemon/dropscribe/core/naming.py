@@ -33,7 +33,7 @@ def split_name(name: bytes) -> tuple[bytes, bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupPlan:
+class OutputPlan:
     """One job's files before their names are chosen.
 
     Attributes:
@@ -52,7 +52,7 @@ class GroupPlan:
     companions: tuple[Companion, ...] = ()
 
 
-def number_names(plan: GroupPlan, number: int = 1, name_max_bytes: int = 255) -> OutputNames:
+def number_names(plan: OutputPlan, number: int = 1, name_max_bytes: int = 255) -> OutputNames:
     """The names of *plan* with one collision number.
 
     Args:
@@ -79,7 +79,7 @@ def number_names(plan: GroupPlan, number: int = 1, name_max_bytes: int = 255) ->
     )
 
 
-def _sidecar_base(plan: GroupPlan, audio: bytes) -> bytes:
+def _sidecar_base(plan: OutputPlan, audio: bytes) -> bytes:
     """The text between stem and ending in the names of the sidecars, which the other files do not have."""
     stem, suffix = split_name(audio)
     others = {audio.lower(), *(companion_name(each.pattern, audio).lower() for each in plan.companions)}

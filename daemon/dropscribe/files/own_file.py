@@ -1,9 +1,9 @@
 """New files that get their final name whole, and are known as ours afterwards by identity.
 
-A file is written under a hidden name in the same folder, and then named. The hidden name stays until the
-files of a job are all in place: where hard links work, both names lead to one file, and that proves whose it is, also
-after a crash. Where they do not, the hidden file is renamed, and a hidden mark that was made before tells
-that its name was given. Equal content proves nothing: two silent recordings have equal transcripts.
+A file is written under a hidden name in the same folder, and then named. The hidden name stays until all
+files of the job are in place: where hard links work, both names lead to one file, and that proves whose it
+is, also after a crash. Where they do not, the hidden file is renamed, and a hidden mark that was made before
+tells that its name was given. Equal content proves nothing: two silent recordings have equal transcripts.
 
 Guarantees: a name that somebody else has is never replaced or removed. Every step may be repeated.
 """

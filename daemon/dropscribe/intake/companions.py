@@ -14,7 +14,7 @@ from dropscribe.core.settling import Seen, Settled, Signs, decide
 if TYPE_CHECKING:
     from dropscribe.core.settling import QuietTimes
     from dropscribe.files.mounts import MountCache
-    from dropscribe.intake.probe import Look, OpenInbox
+    from dropscribe.intake.probe import OpenInbox, ProbeResult
 
 _LONGEST_LOOK_SECONDS = 5.0
 
@@ -81,7 +81,7 @@ class CompanionRule:
                 return CompanionWait(name, look_seconds, seen.since + self.wait_seconds)
         return None
 
-    def _is_settled(self, look: Look, quiet_seconds: float) -> bool:
+    def _is_settled(self, look: ProbeResult, quiet_seconds: float) -> bool:
         signs = Signs(
             look.snapshot.size_bytes,
             look.lease,
@@ -93,11 +93,11 @@ class CompanionRule:
         return isinstance(decide(signs, quiet_seconds, self.times), Settled)
 
 
-def _look_at(inbox: OpenInbox, mounts: MountCache, path: bytes, pattern: str) -> Look | None:
+def _look_at(inbox: OpenInbox, mounts: MountCache, path: bytes, pattern: str) -> ProbeResult | None:
     directory, _, audio = path.rpartition(b"/")
     for spelling in spellings(pattern):
         try:
-            return inbox.look(os.path.join(directory, companion_name(spelling, audio)), mounts)
+            return inbox.probe(os.path.join(directory, companion_name(spelling, audio)), mounts)
         except (AudioError, OSError):
             continue  # absent, no regular file, or not to be read
     return None

@@ -16,7 +16,7 @@ import structlog
 from dropscribe.config.sections.templates import template_output
 from dropscribe.core.errors import AudioError, DropscribeError
 from dropscribe.core.model import Attempt, StoredResult
-from dropscribe.core.naming import TEMPLATE, GroupPlan, number_names
+from dropscribe.core.naming import TEMPLATE, OutputPlan, number_names
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing
 from dropscribe.files.companions import find_companions
@@ -169,7 +169,7 @@ class Results:
         packed, rendered = await self._rendered(document, forms, layout)
         root = os.fsencode(rule.failed if rejected else rule.done)
         files_to_name = tuple(each.file for each in companions)
-        plan = GroupPlan(root, job.path, tuple(rendered), rule.sidecar_name, files_to_name)
+        plan = OutputPlan(root, job.path, tuple(rendered), rule.sidecar_name, files_to_name)
         refused: set[int] = set()
         while True:
             number, names = await self._free_names(job, plan, refused)
@@ -231,7 +231,7 @@ class Results:
             return []
 
     async def _free_names(
-        self, job: Job, plan: GroupPlan, refused: Collection[int]
+        self, job: Job, plan: OutputPlan, refused: Collection[int]
     ) -> tuple[int, OutputNames]:
         """The first free number with its names; *refused* numbers were reserved by other live jobs."""
         search = partial(find_free_names, plan, frozenset(refused))

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from dropscribe.core.model import OutputNames
-    from dropscribe.core.naming import GroupPlan
+    from dropscribe.core.naming import OutputPlan
 
 _NAME_MAX_BYTES = 255
 
 
-def find_free_names(plan: GroupPlan, refused: Collection[int]) -> tuple[int, OutputNames]:
+def find_free_names(plan: OutputPlan, refused: Collection[int]) -> tuple[int, OutputNames]:
     """The first free collision number and its names.
 
     Where the folder cannot be looked at all names count as free: publishing finds out.

@@ -1,4 +1,4 @@
-"""The configs in docs/providers.md are accepted as they stand."""
+"""The configs in docs/providers.md and docs/engine.md are accepted as they stand."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from pathlib import Path
 
 import pytest
 
+import dropscribe.config.build as build_module
 from dropscribe.config.load import parse_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "providers.md").read_text("utf-8")
-CONFIGS = re.findall(r"```yaml\n(providers:\n.*?)```", PAGE, re.DOTALL)
+ENGINE_PAGE = (ROOT / "docs" / "engine.md").read_text("utf-8")
+CONFIGS = re.findall(r"```yaml\n(providers:\n.*?)```", PAGE + ENGINE_PAGE, re.DOTALL)
 NAMED = re.compile(r"\$\{([A-Z0-9_]+)\}")
+
+
+@pytest.fixture(autouse=True)
+def _with_the_engine(monkeypatch):
+    """The extra counts as installed."""
+    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
 
 
 def parsed(text: str):

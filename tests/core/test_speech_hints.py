@@ -77,6 +77,26 @@ def test_a_setting_without_effect_is_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("provider", "rule", "warned"),
+    [
+        ("language: de", "", ["providers.p.language"]),
+        ("params: {language: fr}", "", ["providers.p.params"]),
+        ("", "language: pt-BR", ["folders.f.language"]),
+        ("", "language: en-GB", []),
+        ("language: auto", "", []),
+    ],
+)
+def test_an_english_model_and_another_language_are_warned_of(tmp_path, provider, rule, warned):
+    """Every file would be refused: that is known before the first one."""
+    text = (
+        f"providers: {{p: {{type: local, model: tiny.en, {provider}}}}}\n"
+        f"folders: {{f: {{inbox: in, provider: p, {rule}}}}}\n"
+    )
+    _, problems = parse_config(text, folder=tmp_path, environ={})
+    assert [problem.path for problem in problems if "knows only English" in problem.message] == warned
+
+
+@pytest.mark.parametrize(
     ("written", "sent"), [("English", "en"), ("EN", "en"), ("eng", "en"), ("pt_br", "pt"), ("deutsch", "de")]
 )
 def test_a_language_as_people_write_it(tmp_path, written, sent):

@@ -151,6 +151,7 @@ class _Builder:
             below["language"] = "en"
         hints = self._hints(path, values, kind, {**below, **written})
         merged = params.lay_over(kind, below, hints | written)
+        params.warn_of_language(kind, model, merged, path, document)
         made = ProviderConfig(name=str(path[-1]), **{**facts.defaults, **values, "params": merged})
         self.providers[made.name] = made
         return made
@@ -219,6 +220,9 @@ class _Builder:
             written = own.get(name, {})
             hints = self._hints(path, values, provider.type, {**provider.params, **written})
             found[name] = params.lay_over(provider.type, provider.params, hints | written)
+            if "language" in hints | written:
+                model = provider.model or ""
+                params.warn_of_language(provider.type, model, found[name], path, document)
         return found
 
     def _hints(

@@ -6,6 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.errors import did_you_mean
+from dropscribe.config.install_hints import install_hint
 from dropscribe.core.requests.params import LOCAL_PARAMS
 
 if TYPE_CHECKING:
@@ -71,6 +72,18 @@ def lay_over(
     if kind == "local":
         return {name: value for name, value in merged.items() if value is not None}
     return {name: [] if value is None else value for name, value in merged.items()}
+
+
+def warn_of_language(
+    kind: str, model: str, sent: Mapping[str, ParamValue], path: Path, document: Document
+) -> None:
+    """Report that the local engine's *model* knows only English, where the section at *path* has another."""
+    language = sent.get("language")
+    code = language.lower().replace("_", "-").partition("-")[0] if isinstance(language, str) else "en"
+    if kind == "local" and code not in {"", "auto", "en"} and is_english_model(model):
+        here = (*path, "language") if document.line_of((*path, "language")) else (*path, "params")
+        message = f"the model '{model}' knows only English, not '{language}': its files would be refused"
+        document.report(here, message, install_hint("local-multilingual"), on_key=True, warning=True)
 
 
 def is_english_model(model: str) -> bool:

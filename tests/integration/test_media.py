@@ -472,23 +472,24 @@ SECOND_SPEAKER = Transcript(
 
 
 async def test_a_stereo_call_becomes_two_speakers(house_of, tmp_path):
-    """Each channel is transcribed apart; turns are merged by time, in every output."""
+    """Each channel is transcribed apart; turns are merged by time, in every output, with the rule's names."""
     provider = ScriptedProvider([FIRST_SPEAKER, SECOND_SPEAKER])
     first = noise(2) + silence(5) + noise(3)
     second = silence(3) + noise(4, seed=2) + silence(3)
-    outputs = ("json", "txt", "srt", "vtt")
-    async with house_of(provider, channels="split", outputs=outputs) as house:
+    outputs, names = ("json", "txt", "srt", "vtt", "md"), {"channel_1": "Agent"}
+    async with house_of(provider, channels="split", outputs=outputs, speaker_names=names) as house:
         await house.drop("call.wav", write_wav(tmp_path / "x.wav", first, second))
         await house.rest()
         done = house.rule().done
         document = read_json(done / "call.json")
-        text, srt, vtt = ((done / f"call.{kind}").read_text() for kind in ("txt", "srt", "vtt"))
+        text, srt, vtt, md = ((done / f"call.{kind}").read_text() for kind in ("txt", "srt", "vtt", "md"))
     assert len(provider.calls) == 2
     assert document["duration"] == 10.0
-    assert document["speakers"] == ["channel_0", "channel_1"]
-    assert text == ("channel_0: Hello.\nchannel_1: Good morning, may I help?\nchannel_0: Yes, please.\n")
-    assert "\nchannel_1: Good morning, may I help?\n" in srt
-    assert "<v channel_1>Good morning, may I help?" in vtt
+    assert document["speakers"] == ["channel_0", "Agent"]
+    assert text == ("channel_0: Hello.\nAgent: Good morning, may I help?\nchannel_0: Yes, please.\n")
+    assert "\nAgent: Good morning, may I help?\n" in srt
+    assert "<v Agent>Good morning, may I help?" in vtt
+    assert "Agent:** Good morning, may I help?" in md
     assert [word["start"] for word in document["words"]] == sorted(
         word["start"] for word in document["words"]
     )

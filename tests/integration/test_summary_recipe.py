@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,8 @@ import pytest
 from dropscribe.transcripts.document import transcript_document
 from dropscribe.transcripts.model import Segment, Transcript
 from dropscribe.transcripts.render import RENDERERS
+from support.house import tree
+from support.speech import SPEECH, likeness, missing_words, needs_engine, needs_speech, references
 from support.transcripts import facts
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "summarize.py"
@@ -117,3 +120,55 @@ def test_nothing_to_sum_up(chat, tmp_path):
     assert summarize(chat, tmp_path / "gone.json").returncode == 0
     assert summarize(chat, written(tmp_path, Transcript(""))).returncode == 0
     assert chat.asked == []
+
+
+CONFIG = """
+providers: {{here: {{type: local, language: en}}}}
+folders:
+  talks:
+    inbox: inbox
+    provider: here
+    outputs: [json, txt, md, srt]
+    template: notes.md.j2
+    companions: ["{{stem}}.json"]
+hooks: {{on_done: {hook}, timeout: 60s}}
+state_dir: state
+"""
+
+
+@pytest.mark.slow
+@needs_speech
+class TestRealSpeech:
+    """The embedded engine, the outputs, a companion and the hook together."""
+
+    pytestmark = needs_engine
+
+    def test_a_talk_becomes_notes_with_its_call_data_and_a_summary(self, chat, tmp_path):
+        """What was said stands in every output, the date is the companion's, and the model is asked once."""
+        spoken = references()["jfk.flac"]
+        (tmp_path / "inbox").mkdir()
+        shutil.copy(SPEECH / "clips/jfk.flac", tmp_path / "inbox/talk.flac")
+        call = {"speaker": "J. F. Kennedy", "start_time": "2021-01-20T12:51:00-05:00"}
+        (tmp_path / "inbox/talk.json").write_text(json.dumps(call))
+        hook = [sys.executable, str(SCRIPT), f"http://127.0.0.1:{chat.server_port}/v1", "a-model"]
+        (tmp_path / "dropscribe.yaml").write_text(CONFIG.format(hook=json.dumps(hook)))
+        command = [sys.executable, "-m", "dropscribe", "run", "--once", "-c", "dropscribe.yaml"]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert ran.returncode == 0, ran.stderr
+
+        done = tmp_path / "done"
+        outputs = {f"talk.flac.{ending}" for ending in ("json", "txt", "md", "srt", "notes.md", "summary.md")}
+        assert tree(done) == {"talk.flac", "talk.json", *outputs}
+        assert json.loads((done / "talk.json").read_text()) == call
+        document = json.loads((done / "talk.flac.json").read_text())
+        assert document["companion"] == {"talk.json": call}
+        assert (document["recorded_at"], document["recorded_by"]) == ("2021-01-20T17:51:00Z", "companion")
+        for text in (document["text"], (done / "talk.flac.txt").read_text()):
+            assert likeness(spoken, text) > 0.9
+        for ending in ("md", "notes.md"):
+            note = (done / f"talk.flac.{ending}").read_text()
+            assert "date: 2021-01-20T17:51:00Z\n" in note
+            assert missing_words("ask not what your country can do for you", note) == []
+        ((_, _, body),) = chat.asked
+        assert body["messages"][-1]["content"] == document["text"].strip()
+        assert (done / "talk.flac.summary.md").read_text() == "Summary 1.\n"

@@ -6,7 +6,7 @@
     old_audio.py --days 30 --compress --do-it /srv/recordings/done     # WAV, FLAC, AIFF → Opus, by ffmpeg
 
 Only a recording in a done folder whose transcript (NAME.json) stands beside it, is whole, has text, no gap
-and no warning, and names exactly these bytes. Whatever else is there stays: transcripts, failed recordings,
+and no warning about it, and names exactly these bytes. Everything else stays: transcripts, failed recordings,
 links and what they lead to, files of others. Standard library only; ends with 1 where something went wrong.
 """
 
@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 COMPRESSIBLE = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf")
+HARMLESS = {"no_timestamps", "companion_missing"}
 LONGEST_DIFFERENCE_SECONDS = 1.0
 LARGEST_TRANSCRIPT_BYTES = 64 * 1024 * 1024
 
@@ -112,7 +113,8 @@ def read_transcript(folder: int, name: str) -> dict | None:
 
 def is_settled(transcript: dict, before: datetime) -> bool:
     """Whether the transcript is old, and nothing speaks for listening to the recording again."""
-    is_doubtful = transcript["warnings"] or transcript["missing"] or not transcript["text"].strip()
+    doubts = set(transcript["warnings"]) - HARMLESS
+    is_doubtful = doubts or transcript["missing"] or not transcript["text"].strip()
     return not is_doubtful and datetime.fromisoformat(transcript["job"]["transcribed_at"]) < before
 
 
@@ -145,7 +147,9 @@ def sha256_of(descriptor: int) -> str:
 
 def compress(folder: int, audio: str, original: int) -> None:
     """Write the recording as Opus beside itself, durably; nothing is overwritten."""
-    name, hidden = os.path.splitext(audio)[0] + ".opus", f".old-audio-{os.getpid()}.tmp"
+    name, hidden = os.path.splitext(audio)[0] + ".opus", ".old-audio.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(hidden, dir_fd=folder)  # of a run that was cut off
     new = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         ffmpeg("-y", "-i", fd(original), "-map", "0:a", "-c:a", "libopus", "-f", "ogg", fd(new))

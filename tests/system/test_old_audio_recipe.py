@@ -105,6 +105,7 @@ def test_a_folder_that_is_not_there_or_a_link_is_refused(tmp_path):
         assert "is no folder" in ran.stderr
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 async def test_a_recording_is_compressed_in_place(filled):
     """The new file plays as long, keeps time and mode, and overwrites nothing."""
@@ -124,6 +125,7 @@ async def test_a_recording_is_compressed_in_place(filled):
     assert (done / "b.opus").exists()
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 async def test_a_recording_that_cannot_be_decoded_whole_stays(filled):
     """Its bytes are all that there is."""

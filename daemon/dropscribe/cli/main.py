@@ -1,6 +1,6 @@
-"""The parser, and what every command shares: config look-up, errors into words, exit codes.
+"""Parses the command line, runs the command, and turns errors into messages and exit codes.
 
-Commands are imported when they are asked for, so that ``--help`` costs a bare argparse.
+Commands are imported on demand, so that ``--help`` loads argparse alone.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": "run the daemon in the foreground; --once: until nothing more can be done now",
-    "check": "read the config and look at every folder; --online: ask the providers too",
-    "plan": "a dry run: what would be taken, what it would cost, and what is left alone and why",
-    "status": "what waits, is in flight, is held, was done and failed",
-    "list": "the files themselves, newest first, with their place or the reason",
-    "search": "words in the transcripts of finished files, with the time of each hit",
-    "why": "the story of one file: its rule, its state, what it waits for, every attempt",
-    "retry": "take failed files back into their inbox",
-    "release": "let go on what was in an inbox on its rule's first start (backlog: ask)",
-    "forget": "let go of the answers that are kept of a recording, by its file or its SHA-256",
-    "transcribe": "files through one provider to standard output or into a folder; no folder rule involved",
+    "check": "check the config and every folder; --online: the providers too",
+    "plan": "dry run: list the files that would be taken, their cost, and the others with the reason",
+    "status": "show current problems, and the number of waiting, running, held, done and failed files",
+    "list": "list files, newest first, with their place or the reason",
+    "search": "find words in the transcripts of finished files, with the time of each hit",
+    "why": "explain one file: its rule, its state, the reason for its wait, every attempt",
+    "retry": "move failed files back into their inbox",
+    "release": "start the files that were in an inbox before its rule's first start (backlog: ask)",
+    "forget": "delete the stored answers of a recording, given by its file or its SHA-256",
+    "transcribe": "transcribe files with one provider, to standard output or into a folder, without a rule",
     "init": "write a commented config and make its folders, ready for run",
-    "schema": "the config's JSON Schema, for editors",
+    "schema": "print the config's JSON Schema, for editors",
 }
 
 EPILOG = """\
@@ -78,7 +78,7 @@ def _check_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
     _json_option(command)
     command.add_argument("--online", action="store_true", help="ask each provider, without paying for audio")
-    command.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
+    command.add_argument("-q", "--quiet", action="store_true", help="print problems only")
 
 
 def _json_arguments(command: argparse.ArgumentParser) -> None:
@@ -88,7 +88,7 @@ def _json_arguments(command: argparse.ArgumentParser) -> None:
 
 def _why_arguments(command: argparse.ArgumentParser) -> None:
     _json_arguments(command)
-    command.add_argument("file", metavar="FILE", help="in an inbox, in done or in failed")
+    command.add_argument("file", metavar="FILE", help="a file in an inbox, in done or in failed")
 
 
 def _list_arguments(command: argparse.ArgumentParser) -> None:
@@ -113,7 +113,10 @@ def _list_arguments(command: argparse.ArgumentParser) -> None:
 def _search_arguments(command: argparse.ArgumentParser) -> None:
     _json_arguments(command)
     command.add_argument(
-        "words", nargs="+", metavar="WORDS", help="all of them in one transcript; a quoted phrase as it is"
+        "words",
+        nargs="+",
+        metavar="WORDS",
+        help="words that a transcript must all contain, or a quoted phrase",
     )
     command.add_argument("--folder", metavar="NAME", help="files of this rule only")
     command.add_argument(
@@ -140,27 +143,27 @@ def _positive(text: str) -> int:
 
 def _retry_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
-    command.add_argument("files", nargs="*", metavar="FILE", help="audio in a failed folder")
+    command.add_argument("files", nargs="*", metavar="FILE", help="audio files in a failed folder")
     command.add_argument("--folder", metavar="NAME", help="every failed file of this rule")
     command.add_argument("--all", action="store_true", help="every failed file of every rule")
 
 
 def _release_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
-    command.add_argument("--folder", metavar="NAME", required=True, help="the rule whose files wait")
+    command.add_argument("--folder", metavar="NAME", required=True, help="the rule whose files are released")
 
 
 def _forget_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
     command.add_argument(
-        "recordings", nargs="+", metavar="FILE|SHA256", help="audio, wherever it is, or its digest"
+        "recordings", nargs="+", metavar="FILE|SHA256", help="an audio file in any folder, or its digest"
     )
 
 
 def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
     _config_option(command)
     command.add_argument(
-        "files", nargs="+", metavar="FILE", help="audio, which stays where it is; - is standard input"
+        "files", nargs="+", metavar="FILE", help="audio files, which are not moved; - is standard input"
     )
     command.add_argument(
         "--provider", metavar="NAME", help="default: the only one, or the first in the config"
@@ -168,15 +171,19 @@ def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--format", choices=("txt", "json", "srt", "vtt", "md"), default="txt", help="default: txt"
     )
-    command.add_argument("--output", metavar="DIR", help="write into DIR, not to standard output")
+    command.add_argument("--output", metavar="DIR", help="write into DIR instead of standard output")
 
 
 def _schema_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--transcript", action="store_true", help="that of a transcript's JSON instead")
+    command.add_argument(
+        "--transcript", action="store_true", help="print the schema of a transcript's JSON instead"
+    )
 
 
 def _init_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("directory", nargs="?", default=".", metavar="DIR", help="default: here")
+    command.add_argument(
+        "directory", nargs="?", default=".", metavar="DIR", help="default: the current folder"
+    )
 
 
 def _no_arguments(_command: argparse.ArgumentParser) -> None:
@@ -208,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
 
         take_on_identity(os.environ)
-        # Called with arguments, this is somebody else's process.
+        # A caller that passes arguments shares its process with us.
         with contextlib.nullcontext() if arguments is not None else loading_for_good():
             command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
         code = int(command.execute(options))

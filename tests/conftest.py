@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,7 +23,11 @@ SLOW_SECONDS = 600
 
 
 def pytest_collection_modifyitems(items):
-    """A slow test gets time for loaded cores, where it names no limit of its own."""
+    """No test fails because the cores are loaded: time for the slow ones, no time limits by hypothesis."""
+    if hypothesis := sys.modules.get("hypothesis"):  # imported by the tests that use it
+        calm = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+        hypothesis.settings.register_profile("loaded cores", **calm)
+        hypothesis.settings.load_profile("loaded cores")
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))

@@ -69,7 +69,7 @@ def run(root: Path, way: str, crash_at: str = "") -> int:
 
 @pytest.mark.parametrize("way", ["done", "failed"])
 @pytest.mark.parametrize("point", [*COMPANION_POINTS, *(each for each in POINTS if each[:3] != "cop")])
-@pytest.mark.parametrize("time", [1, 3])
+@pytest.mark.parametrize("time", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_kill_at_a_durable_step_loses_nothing(tmp_path, point, way, time):
     """Whatever step the kill hits, the next start ends every file once, with its sidecars and its companion.
 
@@ -103,6 +103,7 @@ def test_a_kill_at_a_durable_step_loses_nothing(tmp_path, point, way, time):
     assert 0 <= again <= in_flight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["kept", "sidecar_linked", "audio_moved", "ended"])
 def test_a_kill_after_the_answer_leaves_it_in_the_ledger(tmp_path, point):
     """What was answered before the kill is not paid for when the same recordings are dropped once more."""

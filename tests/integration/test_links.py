@@ -47,6 +47,7 @@ def test_link_files_become_transcripts(tmp_path, emulator):
     assert {"mac.webloc", "mac.json", "kde.desktop", "kde.json"} <= tree(house.done)
 
 
+@pytest.mark.slow
 def test_the_same_link_is_sent_again(tmp_path, emulator):
     """Its target may be another recording by now, so no answer is reused."""
     house = Installation(tmp_path, emulator.url, rule=LINKS)
@@ -57,6 +58,7 @@ def test_the_same_link_is_sent_again(tmp_path, emulator):
     assert [request.link for request in emulator.requests] == [URL, URL]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [
@@ -101,6 +103,7 @@ def test_a_failure_tells_the_url_without_its_query(tmp_path, emulator):
     assert "SECRET" not in kept
 
 
+@pytest.mark.slow
 def test_without_links_they_are_left_alone(tmp_path, emulator):
     """Off is the default: a link file is no audio."""
     house = Installation(tmp_path, emulator.url)

@@ -325,6 +325,7 @@ async def test_apprise_that_fails_is_tried_again(store, receiver, monkeypatch):
     assert "URLSECRET" not in repr(lines)
 
 
+@pytest.mark.slow
 def test_the_daemon_tells_of_failures_and_holds(tmp_path, receiver):
     """From the whole command: a refused file, a hold and its end, once each; a done file is no news."""
     hook = {"notify": {"webhook": {"url": receiver.url, "secret": SECRET}}}
@@ -376,6 +377,7 @@ async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeyp
     assert courier._recipient.not_before(now, now, is_last_chance=False) == now + 8.5 * 3600
 
 
+@pytest.mark.slow
 def test_a_reload_says_who_is_told(tmp_path, receiver):
     """The section comes with a SIGHUP; what fails from then on is told."""
     with Emulator() as emulator:
@@ -391,6 +393,7 @@ def test_a_reload_says_who_is_told(tmp_path, receiver):
     assert receiver.events == ["failed"]
 
 
+@pytest.mark.slow
 def test_a_killed_daemon_tells_after_its_restart(tmp_path, receiver):
     """Nobody takes the event, then kill -9: the next start brings it, and the file was filed all along."""
     hook = {"notify": {"webhook": {"url": receiver.url, "secret": SECRET}}}

@@ -147,6 +147,7 @@ class PowerCut(BaseException):
     """The process ends here."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["rename", "plain"])
 def test_a_crash_before_any_call_is_repaired_by_the_next_try(tmp_path, monkeypatch, way):
     """Before each system call in turn: then no audio stands without its sidecars, and the same three

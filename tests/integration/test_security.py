@@ -219,6 +219,7 @@ def canary_house(tmp_path):
         yield house, emulator
 
 
+@pytest.mark.slow
 def test_the_key_is_nowhere_but_in_its_file(canary_house):
     """Not in logs, sidecars, errors, status, why, metrics, the queue, live.json or the process's arguments,
     though 401 bodies, redirects and error pages say it; and no server but the provider's sees it.
@@ -278,6 +279,7 @@ def test_a_config_prints_without_its_key(tmp_path):
 ESCAPES = "\x1b[2J\x1b]0;owned\x07 line one\nline two\r\u202e \x9b31m"
 
 
+@pytest.mark.slow
 async def test_what_a_provider_says_cannot_repaint_a_terminal(tmp_path):
     """Escapes, newlines and direction marks in its reason and in names are shown as text by every command."""
     root = tmp_path / "house"
@@ -298,6 +300,7 @@ async def test_what_a_provider_says_cannot_repaint_a_terminal(tmp_path):
     assert any(b"line one" in text for text in told)
 
 
+@pytest.mark.slow
 def test_what_a_provider_says_cannot_forge_a_log_line(tmp_path):
     """In every format of the log one event is one line, and nothing in it moves the cursor."""
     with Emulator() as emulator:

@@ -103,6 +103,7 @@ def test_root_acts_with_the_rights_of_the_state_directorys_owner(scene, command,
     assert ran.stdout.splitlines()[-1].startswith(f"{nobody.pw_uid} "), ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [("retry", "--all"), ("release", "--folder", "calls"), ("forget", "0" * 64), ("run", "--once")],

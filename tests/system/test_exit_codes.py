@@ -55,6 +55,7 @@ def test_once_does_not_wait_for_a_retry_that_is_due_late(site, vendor):
     assert tree(site.inbox) == {"a.wav"}
 
 
+@pytest.mark.slow
 def test_once_says_that_a_file_failed(site, vendor):
     """3 in the run in which it failed; 0 in the next, which had nothing to do with it."""
     _emulator, till = vendor
@@ -78,6 +79,7 @@ def test_once_left_waiting_outranks_failed(site, vendor):
     assert tree(site.inbox) == {"open.wav"}
 
 
+@pytest.mark.slow
 def test_once_does_not_wait_for_a_held_provider(site):
     """A key that is not taken: 75, and every file is where it was."""
     site.provider = {"api_key": "sk_wrong"}
@@ -95,6 +97,7 @@ def test_once_with_an_inbox_that_is_away(site):
     assert not site.inbox.exists()
 
 
+@pytest.mark.slow
 def test_a_second_daemon_on_the_same_state_directory(site):
     """69 for the second, in words; the first one never notices."""
     with site.start_ready() as first:
@@ -106,6 +109,7 @@ def test_a_second_daemon_on_the_same_state_directory(site):
         assert first.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_second_daemon_on_the_same_inbox(site):
     """69 also with a state directory of its own: two daemons would pay twice for each file."""
     other = site.root / "other.yaml"
@@ -117,6 +121,7 @@ def test_a_second_daemon_on_the_same_inbox(site):
         assert first.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_killed_daemon_leaves_no_lock(site):
     """Locks end with their process: a start right after SIGKILL is no second daemon."""
     with site.start_ready() as first:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 
+import pytest
+
 from dropscribe.cli import exit_codes
 from support.daemon_process import COMMAND, Installation
 from support.daemon_process import _environment as environment
 from support.house import digest, read_json
+
+pytestmark = pytest.mark.slow
 
 
 def command(site: Installation, *words: str) -> str:

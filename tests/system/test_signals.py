@@ -10,6 +10,8 @@ from support.daemon_process import Installation, Process, wait_until
 from support.emulator import Emulator, Fault
 from support.house import digest, tree
 
+pytestmark = pytest.mark.slow
+
 SLOW = Fault(delay_seconds=1.0)
 NEVER = Fault(delay_seconds=600.0)
 

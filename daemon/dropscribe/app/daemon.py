@@ -276,7 +276,7 @@ class Daemon:
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the run: what is ours first, whatever else fell over because of it."""
+    """The error that ended the run; dropscribe's own errors come before those that follow from them."""
     flat: list[BaseException] = []
 
     def flatten(error: BaseException) -> None:

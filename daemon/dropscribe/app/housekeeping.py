@@ -1,4 +1,4 @@
-"""Recurring work on the queue: deleting what is too old, noticing what a command released, indexing."""
+"""Recurring work on the queue: deletes old files, notices releases by a command, indexes transcripts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _mark_of(path: os.PathLike[str]) -> tuple[int, int] | None:
 
 
 async def keep_search_index(engine: RowsEngine, config: Callable[[], Config]) -> None:
-    """Index what is done, batch by batch in a thread of its own, until cancelled; publishing never waits."""
+    """Index finished files, batch by batch in a separate thread, until cancelled; publishing never waits."""
     threads, indexer = DaemonThreads(1, "search"), Indexer()
     seen: object = None
     trouble, sweep_at = "", 0.0

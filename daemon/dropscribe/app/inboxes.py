@@ -1,4 +1,4 @@
-"""The inboxes of one config: their threads, and what they mean to the queue."""
+"""The inboxes of one config, with their threads."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PreparedInboxes:
 
 
 class Inboxes:
-    """Runs one :class:`Inbox` per rule, and passes on what the pipeline tells the intake.
+    """Runs one :class:`Inbox` per rule, and forwards the pipeline's requests to it.
 
     Args:
         on_news: Called in the event loop when an inbox has news.
@@ -87,7 +87,7 @@ class Inboxes:
         self.commit(await self.prepare(rules))
 
     async def prepare(self, rules: Mapping[str, FolderRule]) -> PreparedInboxes:
-        """Start and lock what *rules* need; an inbox whose file system hangs is not waited for.
+        """Start and lock the inboxes of *rules*; does not wait for a file system that hangs.
 
         Raises:
             StoreInUse: Another daemon has one of the new inboxes; nothing has changed then.

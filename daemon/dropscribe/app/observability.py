@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 class Health:
-    """Runs what the config asks for of these; nothing where it asks for nothing."""
+    """Runs those of these services that the config enables."""
 
     def __init__(self, config: Config, version: str, store: Store) -> None:
         self._config = config
@@ -82,7 +82,7 @@ class Health:
         self._listener = await self._listen(self._config)
 
     async def swap(self, config: Config) -> None:
-        """Take a new config; the old listener goes only when the new one stands.
+        """Take a new config; the old listener is closed only when the new one is open.
 
         Raises:
             ListenError: The new address cannot be had; nothing has changed then.
@@ -156,7 +156,7 @@ class Health:
         except ListenError:
             if old is None or not _shares_port(config, self._config):
                 raise
-            # The old socket may be what stands in the way: 0.0.0.0:P cannot be had beside 127.0.0.1:P.
+            # The old socket may block the new one: 0.0.0.0:P cannot be bound beside 127.0.0.1:P.
             await old.close()
             try:
                 return await self._listen(config)
@@ -181,7 +181,7 @@ class Health:
 
     async def _render(self) -> bytes:
         assert self._status is not None  # noqa: S101  # start() has set it
-        assert self.metrics is not None  # noqa: S101  # whoever renders has asked for them in the config
+        assert self.metrics is not None  # noqa: S101  # callers render only where the config has metrics
         return self.metrics.render(await self._status())
 
     async def _write_metrics(self) -> None:
@@ -212,7 +212,7 @@ def _shares_port(one: Config, other: Config) -> bool:
 
 
 def _told(config: Config) -> object:
-    """The parts of *config* that say who gets events through the outbox."""
+    """The parts of *config* that name the recipients of notifications."""
     return config.notify, config.time_zone, config.hooks
 
 

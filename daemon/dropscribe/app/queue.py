@@ -25,7 +25,7 @@ _AGAIN_SECONDS = 2.0
 
 
 def open_engine(config: Config, own: Store, limits: RetryLimits) -> RowsEngine:
-    """The engine, its store open: *own* or a cluster's; whoever opened it closes ``engine.store``.
+    """The engine with an open store: *own* or a cluster's; the caller closes ``engine.store``.
 
     Raises:
         StoreAway: The cluster's database cannot be had now.

@@ -104,7 +104,7 @@ class Reloader:
         await self._after(old, new)
 
     def _providers(self, config: Config, old: RuntimeConfig) -> dict[str, Provider]:
-        """One whose section did not change is kept, with its connections."""
+        """The providers of *config*; one with an unchanged section is reused, with its connections."""
         used = dict.fromkeys(name for rule in config.folders.values() for name in rule.providers)
         return {
             name: old.providers[name]

@@ -33,7 +33,7 @@ LONGEST_WAIT_SECONDS = 6 * 3600.0
 
 
 async def delete_remote_jobs(engine: RowsEngine, providers: Callable[[], Mapping[str, Provider]]) -> None:
-    """Delete what is due, until cancelled; looks only while some provider has jobs."""
+    """Delete remote jobs that are due, until cancelled; idle while no provider has jobs."""
     while True:
         if any(isinstance(provider, JobProvider) for provider in providers().values()):
             try:

@@ -51,7 +51,7 @@ class Reporter:
         return len(self._failed)
 
     def attempt_ended(self, report: AttemptReport) -> None:
-        """A metric for each; a line only for what went wrong."""
+        """Count each in a metric; log failures only."""
         if self.metrics:
             self.metrics.observe_attempt(report.provider, report.seconds, report.audio_bytes)
         if report.code:

@@ -28,7 +28,7 @@ _STATS_SECONDS = 4.0
 
 
 class StatusPublisher:
-    """Reads the engine and the inboxes for whoever asks.
+    """Reads the state of the engine and the inboxes, for status, metrics and health.
 
     Args:
         config: The one that holds now.

@@ -42,7 +42,7 @@ class Findings:
 
 
 def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
-    """The three folders of a rule, by name: ``path``, ``exists``, and what each promises."""
+    """The three folders of a rule, by name: ``path``, ``exists``, and the results of their checks."""
     inbox = _in_time(rule, "inbox", findings, lambda found: _check_inbox(rule, found))
     inbox = inbox or _no_answer(rule.inbox, "readable", "writable", "watch", "file_system")
     parts = {"inbox": inbox}
@@ -135,7 +135,7 @@ def _check_target(
 
 
 def _check_moves(rule: FolderRule, name: str, place: Path, findings: Findings) -> None:
-    """Try on the mount what publishing will do there."""
+    """Try on the mount the system calls that publishing needs."""
     try:
         with closing(open_root(os.fsencode(place))) as folder:
             can = capabilities_of(folder)
@@ -238,7 +238,7 @@ def _is_running(state_dir: Path) -> bool | None:
 
 
 def warn_of_root(config: Config, findings: Findings) -> None:
-    """Root may do everything, so what root finds says little about the daemon's own user."""
+    """Warn that root can do everything, so that this check proves little for the daemon's user."""
     try:
         owner = pwd.getpwuid(os.stat(config.state_dir).st_uid).pw_name
     except (OSError, KeyError):

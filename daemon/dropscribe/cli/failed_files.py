@@ -77,12 +77,12 @@ class FailedFiles:
                 yield FailedFile(rule, path, told[1])
 
     def _known(self, rule: FolderRule, path: bytes) -> FailedFile | None:
-        """The audio, where the queue or an error file that is believed says that it is this rule's."""
+        """The audio, if the queue or an error file with a trusted owner assigns it to this rule."""
         told = self._told(rule, path)
         return FailedFile(rule, path, told[1]) if told and told[0] == rule.name else None
 
     def _told(self, rule: FolderRule, path: bytes) -> tuple[str, bytes] | None:
-        """(folder rule, name in its inbox) of the failed audio *path*; None where nothing tells."""
+        """(folder rule, name in its inbox) of the failed audio *path*; None if they are unknown."""
         root = os.fsencode(rule.failed)
         stories = [] if self._db is None else read_filed(self._db, root + b"/" + path)
         if stories and stories[0].state is JobState.FAILED:
@@ -134,7 +134,7 @@ def _exists(root: bytes, path: bytes) -> bool:
 
 
 def _original_name(error: dict[str, object]) -> bytes | None:
-    """The name that an error file tells, where it is one: nothing that leads elsewhere, nothing hidden."""
+    """The audio's name in an error file; None for a path or a hidden name."""
     written = error.get("file")
     if not isinstance(written, str) or not written or "/" in written or "\0" in written:
         return None

@@ -1,4 +1,4 @@
-"""Tables of the expressions of `type: http`: what they are, and what they found in an answer."""
+"""Tables of the expressions of `type: http`, and of the values that they found in an answer."""
 
 from __future__ import annotations
 

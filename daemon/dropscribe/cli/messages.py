@@ -1,4 +1,4 @@
-"""Errors into words: what happened, to which file, what to do; and the exit code."""
+"""Turns errors into messages (problem, file, remedy) and exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def say(text: str) -> None:
 
 
 def explain(error: Exception) -> int:
-    """Say what *error* means and return the exit code; a traceback only for a bug of ours."""
+    """Print the message of *error* and return the exit code; a traceback only for a bug."""
     if isinstance(error, ConfigError):
         for problem in error.problems:
             say(format_problem(problem))
@@ -39,7 +39,7 @@ def explain(error: Exception) -> int:
 
 
 def explain_file(file: bytes, error: Exception) -> int:
-    """Say what *error* means for one of several files and return its exit code."""
+    """Print the message of *error* for one of several files and return its exit code."""
     text, code = (
         (error.reason, exit_codes.IO_ERROR) if isinstance(error, AudioError) else _words_and_code(error)
     )

@@ -33,7 +33,7 @@ _WAITS = "waits for 'dropscribe release' (backlog: ask)"
 
 @dataclass(slots=True)
 class Prober:
-    """Opens files within bounds: whether somebody writes, whether all is there, how long it is."""
+    """Probes files within bounds: writers, completeness, duration."""
 
     opened: int = 0
     skipped: int = 0
@@ -95,7 +95,7 @@ class Line:
 
 @dataclass(slots=True)
 class Totals:
-    """Of what would be sent; *cost* is None without a price, *unknown* counts files of unknown length."""
+    """Sums over the files to send; *cost* is None without a price, *unknown* counts unknown lengths."""
 
     files: int = 0
     size_bytes: int = 0

@@ -1,4 +1,4 @@
-"""Commands run as root act with the rights of the daemon's user, who owns the state directory."""
+"""Makes commands run by root act with the rights of the state directory's owner."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _TICK_SECONDS = 0.5
 
 
 class Progress:
-    """``with Progress("call.wav"):`` shows the words and the time; nothing where nobody looks on."""
+    """``with Progress("call.wav"):`` shows the text and the time, on a terminal only."""
 
     def __init__(self, words: str, stream: TextIO | None = None) -> None:
         self._words = words

@@ -1,4 +1,4 @@
-"""Standard output and standard error, whatever the caller left of them."""
+"""Prepares standard output and standard error, also if the caller closed them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file's data → :class:`Config`: what takes more than reading each key by itself.
+"""Builds :class:`Config` from the file's data, with the steps that need several keys.
 
 Guarantees: every problem is reported to the document; the answer is whole only if there was no error.
 """
@@ -57,7 +57,7 @@ OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
 
 
 def build_config(document: Document, around: Surroundings, path: Path | None) -> Config:
-    """The config in *document*; what is wrong is reported there and left out."""
+    """The config in *document*; problems are reported there, and their keys left out."""
     builder = _Builder(Reader(document, around))
     data = {name: value for name, value in document.data.items() if value is not None}
     values = builder.reader.section((), data, Config) or {}
@@ -228,7 +228,7 @@ class _Builder:
     def _hints(
         self, path: KeyPath, values: Mapping[str, Any], kind: str, given: Mapping[str, Any]
     ) -> params.Written:
-        """The parameters for `language`, `vocabulary` and `speakers`; those that cannot be sent are told."""
+        """Parameters for `language`, `vocabulary` and `speakers`; reports settings that cannot be sent."""
         names = ("model", "model_id", "transcription_config.model")
         model = next((str(given[name]) for name in names if given.get(name)), "")
         hints = SpeechHints(values.get("language"), values.get("vocabulary", ()), values.get("speakers"))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check_config(config: Config, document: Document) -> None:
-    """Report to *document* what is wrong between the parts of *config*."""
+    """Report to *document* the contradictions between parts of *config*."""
     _check_sections(document)
     _check_provider_names(document)
     _check_waits(config, document)

@@ -1,4 +1,4 @@
-"""Problems as people read them, and the guess at what was meant."""
+"""Formats problems of a config, with a guess at the intended name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def format_problem(problem: Problem) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint such as "did you mean 'language'?", or what is known where nothing is near."""
+    """A hint such as "did you mean 'language'?", or the known names if none is similar."""
     import difflib  # noqa: PLC0415  # for mistakes alone
 
     names = sorted(known)

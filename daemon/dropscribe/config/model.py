@@ -74,7 +74,7 @@ class SubtitleLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderRule:
-    """One inbox, and what becomes of the audio in it.
+    """One inbox and the treatment of the audio in it.
 
     Attributes:
         providers: At least one; the first that is not held is asked.

@@ -88,7 +88,7 @@ class Reader:
         return self.around.absolute(parsed) if kind.is_path else parsed
 
     def refuse(self, path: Path, value: object, said: str, hint: str = "") -> None:
-        """Report what is wrong with the value at *path*, unless something was reported there already."""
+        """Report a problem of the value at *path*, unless one was reported there already."""
         if not self.document.has_problem(path):
             self.document.report(path, f"{self.document.shown(path, value)} {said}", hint)
 

@@ -1,4 +1,4 @@
-"""Budgets spent: what is left of a day or month, when that turns, and what is stopped until then.
+"""Usage of budgets: the rest of a day or month, its end, and the scopes stopped until then.
 
 Guarantees: pure; the clock and the time zone come in as arguments. None as a zone is the system's.
 """

@@ -1,4 +1,4 @@
-"""Every error of dropscribe, and what it says about whom.
+"""All errors of dropscribe, by what is at fault: file, rule, provider or machine.
 
 The tree::
 
@@ -120,7 +120,7 @@ class AudioMissing(AudioError):
 
 
 class AudioChanged(AudioError):
-    """Raised when what is at the path is not the file that settled."""
+    """Raised when the path no longer leads to the file that settled."""
 
 
 class AudioForbidden(AudioError):
@@ -128,11 +128,11 @@ class AudioForbidden(AudioError):
 
 
 class AudioUnsafe(AudioError):
-    """Raised for symlinks, devices, pipes and sockets, wherever on the path they stand."""
+    """Raised for symlinks, devices, pipes and sockets anywhere on the path."""
 
 
 class PublishError(DropscribeError):
-    """Raised when files could not be written or moved; the kept answer is safe.
+    """Raised when files could not be written or moved; the stored answer is safe.
 
     Attributes:
         path: The file or folder concerned.
@@ -231,7 +231,7 @@ class AudioRejected(ProviderError):
 
 
 class RuleRejected(ProviderError):
-    """Raised when the rule's parameters are wrong for this provider, whatever the file."""
+    """Raised when the rule's parameters are wrong for this provider, for every file."""
 
 
 class ProviderUnusable(ProviderError):

@@ -112,5 +112,5 @@ def reason_temporary(name: bytes, *, is_folder: bool = False) -> str | None:
 
 
 def owner_of_folder(name: bytes) -> str | None:
-    """The system or program to which a folder with this name belongs; None if it is nobody's."""
+    """The system or program to which a folder with this name belongs; None if there is none."""
     return _FOLDERS.get(name.lower())

@@ -1,4 +1,4 @@
-"""Budgets as they are written: what may be spent in a day or month. What was spent is ``budget.py``. Pure."""
+"""Budgets as limits of a day or month; their usage is in ``budget.py``. Pure."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class OutputNames:
-    """The names under which one job's files will stand, chosen before any is written.
+    """The names of one job's output files, chosen before any is written.
 
     Attributes:
         root: Absolute path of ``done`` or ``failed``, bytes.
@@ -168,7 +168,7 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True)
 class RemoteJob:
-    """The job that a provider runs for one of ours, stored before it is polled for the first time.
+    """A provider's own job for one of our jobs, stored before its first poll.
 
     Attributes:
         id: The provider's; never "".
@@ -181,7 +181,7 @@ class RemoteJob:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file's way through the house, as its row says.
+    """One recording in the queue: the fields of its row.
 
     Attributes:
         id: Row id; grows with time.
@@ -297,7 +297,7 @@ class AttemptEnd:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Files stand at *path* (the audio's, absolute); a suspect transcript warns of its own text."""
+    """A recording was filed at *path* (absolute); *suspect* if its transcript has a warning."""
 
     path: bytes
     is_suspect: bool = False

@@ -1,4 +1,4 @@
-"""Decides what follows a failed attempt: a retry and its time, the end, or a hold.
+"""Decides the consequence of a failed attempt: a retry at some time, failure, or a hold.
 
 The decision depends on the kind of the error, never on its wording. Pure: jitter comes in as an argument.
 """

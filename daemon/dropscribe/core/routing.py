@@ -71,7 +71,7 @@ def is_held(
 def next_after_refusal(
     chain: Sequence[str], refused: Collection[str], held_providers: Collection[str]
 ) -> str | None:
-    """Whom to ask after *refused* would not take a file: the first that is not held, else the first.
+    """The provider to try after *refused* refused a file: the first that is not held, else the first.
 
     None where everybody has refused.
     """

@@ -41,11 +41,11 @@ class TakingRule(Protocol):
 
     @property
     def include(self) -> tuple[str, ...]:
-        """Patterns of what is taken; empty for the known audio and video suffixes."""
+        """Patterns of files to take; empty for the known audio and video suffixes."""
 
     @property
     def exclude(self) -> tuple[str, ...]:
-        """Patterns of what is never taken."""
+        """Patterns of files that are never taken."""
 
     @property
     def recursive(self) -> bool:

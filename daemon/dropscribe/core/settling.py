@@ -1,4 +1,4 @@
-"""Decides when a file is settled: a pure function of what one look at the file showed and of its quiet time.
+"""Decides when a file is settled: a pure function of one probe and of the quiet time.
 
 No single sign is enough. A lease shows local writers but not remote ones. A container's header shows a
 broken-off upload, but not every format states its length. Quiet time works everywhere, but a buffered encoder

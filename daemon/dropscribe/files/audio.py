@@ -64,7 +64,7 @@ def open_beneath(root: bytes, path: bytes) -> int:
 
 
 def open_folder_of(root: bytes, path: bytes) -> int:
-    """Open the folder that the file *path* below *root* stands in.
+    """Open the folder of the file *path* below *root*.
 
     Raises:
         AudioMissing, AudioForbidden, AudioUnsafe, OSError: As :func:`open_beneath`.
@@ -75,7 +75,7 @@ def open_folder_of(root: bytes, path: bytes) -> int:
 
 @contextlib.contextmanager
 def audio_errors(root: bytes, path: bytes) -> Iterator[None]:
-    """Turn what the system says about the file *path* below *root* into the errors of audio files."""
+    """Turn the system's errors on the file *path* below *root* into those of audio files."""
     try:
         yield
     except UnsafePathError as error:
@@ -176,7 +176,7 @@ class AudioFile:
 
     @property
     def head(self) -> bytes:
-        """The first bytes, at most BLOCK_BYTES: enough to tell a container."""
+        """The first bytes, at most BLOCK_BYTES: enough to identify a container."""
         return self._first
 
     @property
@@ -191,7 +191,7 @@ class AudioFile:
         """
         digest = hashlib.sha256()
         sent = 0
-        import asyncio  # noqa: PLC0415  # whoever awaits this has it; commands that look do not pay for it
+        import asyncio  # noqa: PLC0415  # an awaiting caller has it; commands that only probe do not load it
 
         loop = asyncio.get_running_loop()
 

@@ -127,7 +127,7 @@ def open_folder(root: int, path: bytes) -> int:
 
 
 def make_folder(root: int, path: bytes) -> int:
-    """As :func:`open_folder`, making what is missing with *root*'s own mode, each name durable.
+    """As :func:`open_folder`, making missing folders with *root*'s mode, each name durable.
 
     Raises:
         UnsafePathError, OSError: As :func:`open_folder`.

@@ -145,7 +145,7 @@ def _try_out(folder: int) -> Capabilities:
 
 
 def _remove_old(trials: int, now_ns: int) -> None:
-    """Remove what trials have left that were killed; another process may be at one just now."""
+    """Remove the files of killed trials; another process may be running one."""
     for name in os.listdir(trials):
         status = stat_at(trials, os.fsencode(name))
         if status is not None and now_ns - status.st_mtime_ns > _OLD_NS:
@@ -225,7 +225,7 @@ def _works(call: Callable[[], None], folder: int, made: bytes) -> bool:
 
 
 def _create(folder: int, name: bytes) -> None:
-    """A small file whose size tells it from the others."""
+    """A small file that its size distinguishes from the others."""
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with closing(os.open(name, flags, 0o600, dir_fd=folder)) as descriptor:
         os.write(descriptor, name)

@@ -33,7 +33,7 @@ UNSEEN_WRITER_SECONDS = 5.0
 
 
 class FoundCompanion(NamedTuple):
-    """A companion and what it says.
+    """A companion file with its content, if that is JSON.
 
     Attributes:
         content: Its JSON value, alone in a tuple; None where it is no JSON within the limits.

@@ -66,7 +66,7 @@ IsExpected = Callable[[FileName], bool]
 
 
 def rename(source: FileName, target: FileName) -> None:
-    """Rename, replacing what stands at *target*: for hidden names of our own alone."""
+    """Rename, replacing any file at *target*: only for our own hidden names."""
     os.rename(source.name, target.name, src_dir_fd=source.folder, dst_dir_fd=target.folder)
 
 
@@ -160,7 +160,7 @@ def move_new(
             raise
     if can.move is Move.LINK and source.status() is not None:
         sync(target.folder)
-        # The link is proven; what stands at the old name by now may be another file.
+        # The link is proven; the old name may be another file's by now.
         if not remove_if(source, aside, is_expected, can):
             raise OSError(errno.ESTALE, "another file stands at its old name by now")
 
@@ -200,7 +200,7 @@ def _move_checked(source: FileName, target: FileName, _aside: bytes) -> None:
 
 
 def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> None:
-    """Take the name by a symbolic link whose text is the caller's alone, then rename over it.
+    """Reserve the name by a symbolic link with unique text, then rename over it.
 
     An empty file would do as well, but for file systems that write an opened file back long after its
     close, under the name that it had: they would truncate what has replaced it.
@@ -229,7 +229,7 @@ def _is_placeholder(target: FileName, aside: bytes) -> bool:
 
 
 def free_placeholder(target: FileName, aside: bytes) -> None:
-    """Remove the link by which :func:`move_new` took the name of *target*, if it stands there."""
+    """Remove the link by which :func:`move_new` reserved the name *target*, if it is still there."""
     if _is_placeholder(target, aside):
         target.unlink()
 
@@ -278,7 +278,7 @@ def remove_if(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabi
 
 
 def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabilities) -> bool:
-    """End what :func:`remove_if` began, maybe before a crash; whether the expected file was removed."""
+    """Finish an interrupted :func:`remove_if`; whether the expected file was removed."""
     hidden = name.beside(aside)
     status = hidden.status()
     if status is None:
@@ -292,7 +292,7 @@ def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected, can: Cap
 
 
 def _put_back(hidden: FileName, name: FileName, can: Capabilities) -> None:
-    """Move *hidden*, a name that nobody else uses, to *name* where that is free."""
+    """Move *hidden*, a unique name, to *name* if that is free."""
     if can.links:
         _move_by_link(hidden, name, b"")
         hidden.unlink()

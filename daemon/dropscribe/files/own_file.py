@@ -1,4 +1,4 @@
-"""New files that get their final name whole, and are known as ours afterwards by identity.
+"""New files that get their final name whole, and are recognised as ours by identity.
 
 A file is written under a hidden name in the same folder, and then named. The hidden name stays until all
 files of the job are in place: where hard links work, both names lead to one file, and that proves whose it
@@ -43,7 +43,7 @@ _placed: set[tuple[bytes, bytes]] = set()
 
 
 class OwnFile:
-    """One file of ours on its way to a name.
+    """One new file from its hidden name to its final one.
 
     Args:
         place: The final name.
@@ -151,7 +151,7 @@ class OwnFile:
         return self._hidden.status() is not None and same_file(self._hidden, found, self._can)
 
     def finish(self) -> None:
-        """Remove what proves that the file is ours: all files of the job are in place, or none is."""
+        """Remove the proof of ownership: all files of the job are in place, or none is."""
         _placed.discard(self._key)
         self._hidden.unlink()
         if not self._can.links:
@@ -159,7 +159,7 @@ class OwnFile:
 
 
 def digest_at(name: FileName) -> str:
-    """Hex SHA-256 of the regular file at *name*; "" where something else, or nothing, stands there."""
+    """Hex SHA-256 of the regular file *name*; "" if there is none."""
     status = name.status()
     if status is None or not stat.S_ISREG(status.st_mode):
         return ""

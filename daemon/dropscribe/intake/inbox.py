@@ -1,4 +1,4 @@
-"""One inbox's thread, and what other parts of the daemon may ask of it.
+"""One inbox's thread, with its interface for other parts of the daemon.
 
 Guarantees: nothing here blocks the event loop, and a mount that hangs stops this inbox alone and is reported.
 No error of a disk or of the queue ends the thread. Other threads only ever see immutable snapshots.
@@ -141,7 +141,7 @@ class Inbox:
                     os.eventfd_write(self._wake, 1)
 
     def _note_progress(self) -> None:
-        """The file system has answered: what comes next in this step has time of its own."""
+        """Note that the file system has answered; the time limit of this step begins anew."""
         if self._step_began_at is not None:
             self._step_began_at = self._clock()
 
@@ -162,7 +162,7 @@ class Inbox:
         return 0.0 if began_at is None else self._clock() - began_at
 
     def describe_waiting(self) -> dict[bytes, str]:
-        """Path → what the file waits for, for up to 200 files."""
+        """Reasons of up to 200 waiting files, by path."""
         return dict(self._state.describe_waiting(self._clock()))
 
     def idle_writers(self) -> tuple[bytes, ...]:
@@ -234,7 +234,7 @@ class Inbox:
             os.eventfd_read(wake)
 
     def step(self, now: float) -> float:
-        """Do what is due at the monotonic time *now*; returns the time of the next step."""
+        """Run the steps that are due at the monotonic time *now*; returns the time of the next one."""
         if self._is_resting.is_set():
             self._has_rested.set()
             return self._scanner.rest(now)

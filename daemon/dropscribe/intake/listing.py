@@ -1,4 +1,4 @@
-"""Listings: what is in the inbox, compared with what the queue knows, folder by folder.
+"""Lists an inbox folder by folder and compares it with the queue.
 
 A walk is a generator that does little work between two yields, so that a fresh file does not wait until a
 hundred thousand old ones have been listed. A folder is watched before it is listed, so that no file falls
@@ -63,7 +63,7 @@ class _Folder:
 
 
 class Lister:
-    """Walks over one inbox, and what they remember of its folders.
+    """Walks one inbox, and remembers the state of its folders.
 
     Attributes:
         unlistable: Folders that may not be listed, and why.

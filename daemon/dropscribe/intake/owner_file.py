@@ -77,7 +77,7 @@ class OwnerFile:
         self.forget()
 
     def forget(self) -> None:
-        """The inbox is away; whose it is will be found out when it is back."""
+        """Forget the owner while the inbox is away; it is read again when the inbox is back."""
         self._seen: bytes | None = None
         self._silent: bytes | None = None
         self._silent_seconds = 0.0
@@ -86,7 +86,7 @@ class OwnerFile:
         self._reason = ""
 
     def check(self, now: float) -> str:
-        """Claim the inbox, beat, or watch another owner; whatever is due at the monotonic time *now*.
+        """Claim the inbox, write a heartbeat, or watch another owner, as due at the monotonic time *now*.
 
         Returns:
             Why the inbox is not ours, or "" if it is, or if it cannot be guarded at all.

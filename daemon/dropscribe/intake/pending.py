@@ -113,7 +113,7 @@ class Pending:
         heapq.heappush(self._heap, (deadline, path))
 
     def pop_due(self, now: float, most: int) -> list[tuple[bytes, Entry]]:
-        """At most *most* entries whose deadline has come; their deadlines are cleared."""
+        """At most *most* entries that are due; their deadlines are cleared."""
         due: list[tuple[bytes, Entry]] = []
         while self._heap and self._heap[0][0] <= now and len(due) < most:
             deadline, path = heapq.heappop(self._heap)

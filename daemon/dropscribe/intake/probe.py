@@ -1,4 +1,4 @@
-"""One look at one file: its status, whether it has a writer, what its container says about its length.
+"""Probes one file: its status, its writers, and its completeness by the container.
 
 Guarantees: a look opens the file once, follows no link below the inbox, never blocks on a pipe, and leaves no
 descriptor and no lease behind.

@@ -153,7 +153,7 @@ def _listen(name: bytes) -> socket.socket | None:
 
 
 def _holder(name: bytes) -> int | None:
-    """The user who listens on *name*; None if nobody does."""
+    """The user that listens on *name*; None if there is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(name)

@@ -189,7 +189,7 @@ class Scanner:
         self.disarm()
 
     def rest(self, now: float) -> float:
-        """Take nothing more, but keep the inbox ours; returns when to be called again."""
+        """Stop taking files but keep owning the inbox; returns the time of the next call."""
         if self.hints is not None:
             self.hints.close()
             self.hints = None

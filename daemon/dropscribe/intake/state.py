@@ -119,7 +119,7 @@ class InboxState:
     oldest_settling_at: float | None = None
 
     def describe_waiting(self, now: float) -> Mapping[bytes, str]:
-        """Path → what the file waits for; *now* is monotonic."""
+        """Reasons of the waiting files, by path; *now* is monotonic."""
         return {file.path: file.describe(now) for file in self.waiting}
 
     def idle_writers(self, now: float) -> tuple[bytes, ...]:

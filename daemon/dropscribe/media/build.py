@@ -36,5 +36,5 @@ def add_fitted_providers(
 
 
 def sweep_spool(config: Config) -> None:
-    """Remove what an earlier daemon left in the spool; called at the start."""
+    """Remove the files of an earlier daemon from the spool; called at the start."""
     Spool(config.state_dir).sweep()

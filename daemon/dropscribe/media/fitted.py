@@ -1,4 +1,4 @@
-"""A provider with what one rule wants done with its recordings before they are sent.
+"""A provider wrapped with one rule's preparation of recordings.
 
 Guarantees: the file itself is never changed; a recording that needs nothing goes to the provider as it is.
 """
@@ -95,7 +95,7 @@ class FittedProvider:
         return await self.inner.transcribe(audio, params)
 
     async def _surveys(self, recording: Recording, decoding: Decoding) -> dict[int, Survey]:
-        """A look through each track to be transcribed, where the rule asks for what no header tells."""
+        """Survey each track to be transcribed, if the rule needs facts that no header has."""
         decoder = decoding.decoder
         until_dbfs: float | None = None
         if not self._may_split(recording) and not self._may_be_cut(recording):

@@ -164,7 +164,7 @@ def decide_fit(
 
 
 def too_large(provider: ProviderConfig, size_bytes: int) -> AudioRejected:
-    """The refusal of what does not fit."""
+    """The refusal of a recording that does not fit."""
     reason = f"{size_bytes} bytes; {provider.name} takes {provider.max_upload_bytes} at most"
     return AudioRejected("too_large", reason)
 

@@ -147,7 +147,7 @@ def _speaker(told: str | None, part: Answered, number: int, *, numbered: bool) -
 
 
 def _whole_turn(answer: Transcript, part: Answered) -> tuple[Segment, ...]:
-    """For a provider that tells no segments: one turn a piece, so that the channels still take turns."""
+    """For a provider without segments: one turn a piece, so that the channels still alternate."""
     if not answer.text.strip():
         return ()
     return (Segment(answer.text.strip(), part.start, part.end, part.source.speaker),)

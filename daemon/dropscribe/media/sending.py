@@ -163,7 +163,7 @@ class PieceByPiece:
             return AudioFile(os.dup(file.fileno()), name, self.decoding.audio.executor)
 
     def _new_file_for(self, cuts: list[float]) -> Callable[[], BinaryIO]:
-        """Makes files with room for the longest piece; the last one's end is not known, only its limit."""
+        """Factory of files with room for the longest piece; of the last one only the limit is known."""
         ends = [*cuts, (cuts[-1] if cuts else 0.0) + min(self.fit.longest_seconds, LAST_PIECE_SECONDS)]
         longest = max(end - start for start, end in itertools.pairwise([0.0, *ends]))
         return lambda: self.spool.new_piece(self.fit.format.most_bytes(longest))

@@ -45,7 +45,7 @@ class Spool:
         self._answers = os.path.join(self._folder, "answers")
 
     def sweep(self) -> None:
-        """Remove what an earlier daemon left, and answers that nobody will ask for any more."""
+        """Remove the files of an earlier daemon, and answers that are no longer needed."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
@@ -69,7 +69,7 @@ class Spool:
         room = os.statvfs(self._folder)
         if room.f_bavail * room.f_frsize < most_bytes + SPARE_BYTES:
             raise OSError(errno.ENOSPC, f"no room in {self._folder} for {most_bytes} bytes")
-        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - whoever sends it closes it
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - the sender closes it
         os.fchmod(file.fileno(), stat.S_IRUSR | stat.S_IWUSR)
         return cast("BinaryIO", file)
 

@@ -152,7 +152,7 @@ def _is_chunk(file: RecordingFile, position: int) -> bool:
 
 
 def check_shape(rate_hz: int, channels: int) -> None:
-    """Refuse what no recorder makes and no decoder should be made to unfold.
+    """Refuse sample rates and channels that no recorder makes and that would exhaust a decoder.
 
     Raises:
         AudioRejected: "undecodable".
@@ -164,7 +164,7 @@ def check_shape(rate_hz: int, channels: int) -> None:
 
 
 def check_stream(stream: Any) -> None:
-    """As :func:`check_shape`, for what a stream's header claims.
+    """As :func:`check_shape`, for the values in a stream's header.
 
     Raises:
         AudioRejected: "undecodable"; also where FFmpeg has no decoder for it.

@@ -170,7 +170,7 @@ class Decoder:
                 file.close()
 
     def cancel(self) -> None:
-        """End what runs, from any thread; the recording is not decoded any more."""
+        """End running requests, from any thread; the recording is not decoded any more."""
         with self._lock:
             self._is_cancelled = True
             for worker in self._workers:

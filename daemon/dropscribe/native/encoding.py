@@ -126,7 +126,7 @@ class _Encoder:
         self._mux(frame)
 
     def finish(self) -> None:
-        """Write what is left, and the header anew where the container wants it."""
+        """Write the rest, and the header again if the container needs it."""
         self._mux(None)
         self._container.close()
 

@@ -90,5 +90,5 @@ def _missing(name: str, why: str) -> ProviderUnusable:
 
 
 def _size_of(cache: Path) -> int:
-    """Bytes in the hub's part of the cache, what is only begun included."""
+    """Bytes in the hub's part of the cache, incomplete downloads included."""
     return sum(file.lstat().st_size for file in cache.glob("models--*/blobs/*"))

@@ -63,7 +63,7 @@ class SpokenLanguage:
         self._best: tuple[float, str] | None = None
 
     def learn(self, info: Any) -> None:
-        """Learn from one block in which words were heard."""
+        """Update the language from one block with words."""
         guess = (float(info.language_probability), str(info.language))
         self._best = max(self._best or guess, guess)
         sure = guess[0] >= _SETTLING_PROBABILITY and info.duration_after_vad >= _SETTLING_SPEECH_SECONDS
@@ -72,7 +72,7 @@ class SpokenLanguage:
 
     @property
     def code(self) -> str | None:
-        """The language given or the surest one heard; None when no words were."""
+        """The given language or the most probable detected one; None if there were no words."""
         return self.settled or (self._best[1] if self._best else None)
 
     @property

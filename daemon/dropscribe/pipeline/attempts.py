@@ -127,7 +127,7 @@ class Attempts:
         return audio
 
     def _not_readable(self, job: Job, error: AudioError) -> Outcome:
-        """Not a failure of the audio: the intake finds out what is there now."""
+        """Outcome for audio that cannot be read: a retry if it is missing, else withdrawn."""
         self.intake.look_again(job.folder)
         if isinstance(error, AudioMissing):
             return self._retry_unsent(job, "missing", "not at its place; the inbox is being listed")
@@ -188,7 +188,7 @@ class Attempts:
     async def _ask(
         self, job: Job, runtime: RuntimeConfig, audio: AudioFile
     ) -> Transcript | AtProvider | Retry:
-        """The transcript, or what the job waits for while the provider works on it by itself."""
+        """The transcript, or the state of the wait while the provider works on its job."""
         params = runtime.rule(job.folder).params_for(job.provider)
         if job.remote is not None:
             found = await poll(job, runtime, job.remote, params)
@@ -212,7 +212,7 @@ class Attempts:
         try:
             sha256 = await audio.ensure_sha256()
         except (AudioChanged, OSError) as error:
-            # What was sent cannot be told any more: its answer belongs to no file.
+            # The file changed during the upload: the bytes that were sent are not known.
             self.intake.distrust(job.folder, job.path)
             self.intake.look_again(job.folder)
             return Withdrawn(str(error) or "changed while it was being transcribed", ended, spending)

@@ -73,7 +73,7 @@ class BatchExecutor(Generic[T, R]):
             self._another = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._go_beside)
 
     def _go_beside(self) -> None:
-        """The visits under way are long ones, and somebody waits."""
+        """Start another visit beside the running ones, which take long while others wait."""
         self._another = None
         if len(self._visits) < MOST_VISITS:
             self._go()

@@ -60,7 +60,7 @@ class Budgets:
         return tuple(Spending(scope, day, money, seconds) for scope in scopes)
 
     async def audit(self) -> None:
-        """Stop what is spent, let go on what has turned, and tell what is new."""
+        """Stop scopes whose budget is spent, release those with a new period, and notify changes."""
         accounts = await self._queue.check_budgets()
         self._turns_at = min((account.turns_at for account in accounts), default=None)
         stops = {stop.scope: stop for stop in stops_of(accounts)}
@@ -112,6 +112,6 @@ def _spent(accounts: Sequence[Account], scope: Scope) -> Iterable[Account]:
 
 
 def _mark(account: Account, what: str) -> str:
-    """A limit that was raised meanwhile is a new one to tell of."""
+    """Key of a notification that is sent once; a raised limit has a new key."""
     parts = (account.scope.kind, account.scope.name, account.period, account.begins_on.isoformat())
     return ":".join((*parts, str(account.limit), what))

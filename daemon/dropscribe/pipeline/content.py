@@ -1,4 +1,4 @@
-"""Tells a recording by its content, where its metadata has changed."""
+"""Identifies a recording by its content, after its metadata has changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FoundContent:
 
 
 def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> FoundContent:
-    """Compare the file at *path* with what was sent; blocking, for it may read the whole file.
+    """Compare the file at *path* with the bytes that were sent; blocking: it may read the whole file.
 
     SFTP and rclone clients set a file's times after its last byte, and others rename a second copy of the
     same bytes over the first: neither is another recording.

@@ -20,7 +20,7 @@ _OURS = frozenset({"empty_file", "crashed_daemon", "link_refused", "duplicate", 
 
 
 class Fallback:
-    """Knows who has refused a file, and who is left."""
+    """Finds the next provider for a file that others have refused."""
 
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
@@ -43,7 +43,7 @@ class Fallback:
         return Retry(0.0, error.code, error.reason, told, ended.seconds, following)
 
     async def refusals(self, job: Job, runtime: RuntimeConfig) -> list[tuple[str, str]]:
-        """(provider, code) of those who refused the file before, in order."""
+        """(provider, code) of the refusals so far, in order."""
         if not _falls_back(job, runtime):
             return []
         return [(tried.provider, tried.code) for tried in await self._queue.attempts(job) if tried.refused]

@@ -1,4 +1,4 @@
-"""Holds a provider or a rule whose trouble is not its files' trouble, and releases it.
+"""Holds a provider or rule whose failures are not the files' fault, and releases it.
 
 While a hold lasts, its files stay in the inbox. One file at a time probes it, first after ``hold.first`` and
 then less and less often, down to every ``hold.max``; the first good answer releases it.
@@ -30,7 +30,7 @@ parameters that stopped working, but a provider that stops taking them must not 
 
 
 class Streaks:
-    """Different files that failed alike in a row; the key says what is alike."""
+    """Different files in a row with the same failure, which the key identifies."""
 
     def __init__(self) -> None:
         self._jobs: dict[tuple[str, ...], set[int]] = {}
@@ -48,7 +48,7 @@ class Streaks:
 
 
 class Holds:
-    """Counts what fails in a row, holds, probes and releases.
+    """Counts failures in a row; holds, probes and releases.
 
     The config's ``hold`` section comes with each call, so that a job keeps the config that it began with.
     """
@@ -138,7 +138,7 @@ class Holds:
 
 
 def _words_of(job: Job, error: ProviderError) -> str:
-    """The reason less what differs from file to file: the file's name, numbers and ids."""
+    """The reason without parts that differ from file to file: the file's name, numbers and ids."""
     name = os.path.splitext(os.fsdecode(os.path.basename(job.path)))[0]
     words = re.findall(r"\w+", error.reason.replace(name, " ").lower())
     return " ".join(word for word in words if not any(letter.isdigit() for letter in word))

@@ -1,4 +1,4 @@
-"""Link files on their way: what is not sent on, and the provider that fetches what a link points to.
+"""Link files: their refusals, and the provider that fetches the target of a link.
 
 Guarantees: the daemon itself fetches nothing. A link that the rule refuses is never told to anybody. Where
 a url is kept or told of, it is without its query.

@@ -62,18 +62,18 @@ class AttemptReport:
 
 
 class Observer(Protocol):
-    """Told after the fact; must not raise and must not take long."""
+    """Observer of events; its methods must not raise and must be quick."""
 
     def attempt_ended(self, report: AttemptReport) -> None:
         """An attempt ended, well or not."""
         ...
 
     def filed(self, filed: Filed) -> None:
-        """A file stands in done or failed."""
+        """A file was moved to done or failed."""
         ...
 
     def held(self, hold: Hold) -> None:
-        """A provider or folder was held; not told again at its probes."""
+        """A provider or folder was held; not called again at its probes."""
         ...
 
     def released(self, hold: Hold) -> None:
@@ -81,5 +81,5 @@ class Observer(Protocol):
         ...
 
     def budget_low(self, account: Account) -> None:
-        """Most of a budget is spent; told once in its day or month."""
+        """Most of a budget is spent; called once in its day or month."""
         ...

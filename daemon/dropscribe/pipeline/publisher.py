@@ -1,4 +1,4 @@
-"""Publishes stored results as files, whatever the disk says on the way."""
+"""Publishes stored results as files, with retries on errors of the disk."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Publisher:
         return await self._results.store(job, runtime, document, _result(job).sha256, ended)
 
     def _not_there(self, job: Job, reason: str) -> Outcome:
-        """It was renamed, of which the intake will hear, or taken away, or the mount does not show it now."""
+        """The audio is missing: it was renamed, which the intake notices, removed, or the mount hides it."""
         self._absences[job.id] += 1
         if self._absences[job.id] >= MOST_ABSENCES:
             return self._withdrawn(job, reason)
@@ -150,14 +150,14 @@ class Publisher:
         return Retry(wait_seconds, "missing", f"{reason}; the inbox is being listed")
 
     def _withdrawn(self, job: Job, reason: str) -> Outcome:
-        """Another recording stands there: its transcript is not this one, and the intake takes it anew."""
+        """Another recording has the path: discard the transcript; the intake takes the new file."""
         self._intake.distrust(job.folder, job.path)
         self._intake.look_again(job.folder)
         self._unstuck(job)
         return Withdrawn(reason)
 
     async def _withdraw(self, job: Job, runtime: RuntimeConfig, old_path: str) -> None:
-        """Remove the files that stand under the job's old names."""
+        """Remove the files with the job's old names."""
         request = replace(self._request(job, runtime), path=old_path.encode("utf-8", "surrogateescape"))
         with self._disks.watch(job.folder):
             await asyncio.get_running_loop().run_in_executor(self._disks.of(job.folder), withdraw, request)

@@ -1,4 +1,4 @@
-"""Jobs that a provider works on by itself: which files become one, and what a poll comes to."""
+"""Jobs at a provider: selects the files for them, and evaluates polls."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def is_error(document: Mapping[str, Any]) -> bool:
 
 
 class RenderError(DropscribeError):
-    """Raised when a document cannot be written as text: a bug of ours, or an absurd answer."""
+    """Raised when a document cannot be written as text: a bug, or an absurd answer."""
 
 
 class Results:

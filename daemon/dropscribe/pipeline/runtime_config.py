@@ -1,4 +1,4 @@
-"""One config and what was built from it: an immutable value that a reload swaps whole."""
+"""One config with the objects built from it: an immutable value that a reload replaces."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class RuntimeConfig:
         return self.config.folders[folder]
 
     def provider(self, job: Job) -> Provider:
-        """Whom *job* goes to, with what its rule wants done around it."""
+        """The provider of *job*, wrapped with its rule's preparation."""
         return self.decorated.get((job.folder, job.provider)) or self.providers[job.provider]
 
     def settings(self, job: Job) -> str:
-        """The digest of what shapes an answer to *job*."""
+        """The digest of all settings that affect an answer to *job*."""
         return self.digests[job.folder, job.provider]
 
     def inbox(self, folder: str) -> bytes:

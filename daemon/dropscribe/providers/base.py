@@ -1,4 +1,4 @@
-"""The seam: what every provider promises."""
+"""The interface of all providers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Provider(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of connections and models. Safe to call twice."""
+        """Close connections and unload models. Safe to call twice."""
         ...
 
 

@@ -85,7 +85,7 @@ _SAFE_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
 def sniffed_suffix(head: bytes) -> str:
-    """The suffix that the first bytes stand for, or "" where they tell nothing."""
+    """The suffix by the first bytes, or "" if they are unknown."""
     if head[:4] in {b"RIFF", b"RF64", b"BW64"} and head[8:12] == b"WAVE":
         return ".wav"
     if head[:4] == b"FORM" and head[8:12] in {b"AIFF", b"AIFC"}:
@@ -118,7 +118,7 @@ def media_type(suffix: str, head: bytes) -> str:
 
 
 def upload_name(suffix: str, head: bytes) -> str:
-    """An ASCII file name whose suffix tells the decoder; never the user's own name."""
+    """An ASCII file name with the suffix of its format; never the user's own name."""
     found = container_suffix(suffix, head)
     return f"audio{_OPENAI_NAMES.get(found, found)}"
 

@@ -120,7 +120,7 @@ class LocalProvider:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._describe)
 
     async def close(self) -> None:
-        """End the workers; what runs fails as a TemporaryFailure. Safe to call twice."""
+        """End the workers; running requests fail as TemporaryFailure. Safe to call twice."""
         self._is_closed = True
         for attempt in tuple(self._running):
             attempt.stop()

@@ -51,7 +51,7 @@ class SpeechRequest:
 
 
 def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
-    """Check *params* and split them into what the engine takes and what is ours.
+    """Check *params* and split them into the engine's and dropscribe's own.
 
     `language` and `vocabulary` of rule and provider are in them already (core.requests.speech_hints).
 

@@ -29,10 +29,10 @@ def default_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict
     if provider_type == "openai":
         return _openai_defaults(params)
     if provider_type == "deepgram" and not params.get("language") and "detect_language" not in params:
-        # Without either, Deepgram hears English.
+        # Without either, Deepgram assumes English.
         return {**FIXED_PARAMS["deepgram"], "detect_language": True}
     if provider_type == "assemblyai" and not params.get("language_code"):
-        # Without either, AssemblyAI hears English.
+        # Without either, AssemblyAI assumes English.
         return {**FIXED_PARAMS["assemblyai"], "language_detection": True}
     if provider_type == "speechmatics" and not params.get("transcription_config.language"):
         # Without a language, Speechmatics refuses the job; Melia is multilingual and knows no "auto".

@@ -157,7 +157,7 @@ class Classifier:
     clock: Callable[[], float] = time.time
 
     def error(self, answer: Answer) -> ProviderError:
-        """The error that *answer*, whose status is not 2xx, stands for."""
+        """The error for *answer*, whose status is not 2xx."""
         said = error_body(answer)
         kind, sign = self._kind(answer.status, said)
         if answer.status // 100 == 3:
@@ -184,7 +184,7 @@ class Classifier:
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code, answer, said)
 
     def failed_job(self, answer: Answer, said: ErrorBody) -> ProviderError:
-        """The error of a job that failed at the vendor, which an answer with status 200 tells of."""
+        """The error of a job that failed at the vendor, from an answer with status 200."""
         kind = next((found for sign in said.signs if (found := self._row(None, sign))), None)
         kind = kind or self._kind_of_words(said.message)
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "job_failed", answer, said)

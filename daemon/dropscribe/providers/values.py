@@ -1,4 +1,4 @@
-"""Single values out of a provider's JSON, checked: what is not what it should be is unknown.
+"""Checked values from a provider's JSON; a value of another type or range is unknown.
 
 Guarantees: pure; nothing here raises, whatever it is given.
 """
@@ -89,7 +89,7 @@ def word_or_none(value: Any) -> str | None:
 
 
 def language(*told: Any) -> str | None:
-    """The first of *told* that names one language, as a BCP 47 tag.
+    """The first of *told* that is one language, as a BCP 47 tag.
 
     "multi-eu" and a list of candidates ("nl,en") are a question, not an answer.
     """
@@ -111,6 +111,6 @@ def objects(value: Any) -> list[Mapping[str, Any]]:
 
 
 def mean(values: list[float | None]) -> float | None:
-    """The mean of what is known; None where nothing is."""
+    """The mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -87,7 +87,7 @@ class Vendor(Protocol):
         """Parameters that avoid *error* and are worth one more request; else None."""
 
     def probe(self) -> tuple[str, str]:
-        """Method and URL of a request that costs nothing and tells whether the key is taken."""
+        """Method and URL of a request that costs nothing and proves the key."""
 
     def probed(self, answer: Answer) -> str | None:
         """Result of the answer to :meth:`probe`; None for an error that the table classifies."""
@@ -105,7 +105,7 @@ class VendorDefaults:
         return False
 
     def failure(self, parsed: dict[str, Any]) -> str | None:  # noqa: ARG002 - see Vendor
-        """Only what all vendors call a failure."""
+        """None: the common table classifies all failures."""
         return None
 
     def no_text(self, parsed: dict[str, Any]) -> str:  # noqa: ARG002 - see Vendor
@@ -168,7 +168,7 @@ class HttpProvider:
         return dataclasses.replace(transcript, warnings=(*transcript.warnings, "simpler_format"))
 
     def check_size(self, audio: AudioFile) -> None:
-        """Refuse what is larger than ``max_upload``.
+        """Refuse recordings larger than ``max_upload``.
 
         Raises:
             AudioRejected: It is.

@@ -25,12 +25,12 @@ def error_names(audio: bytes) -> tuple[bytes, bytes]:
 
 
 def own_uids() -> frozenset[int]:
-    """Users whose error files are believed without the queue's word: this process's and root."""
+    """Users whose error files are accepted without the queue: this process's and root."""
     return frozenset({0, os.geteuid()})
 
 
 def read_error(folder: int, name: bytes, believed: Collection[int] | None = None) -> dict[str, object] | None:
-    """The error document *name* in the open *folder*; None where there is none, or none of ours.
+    """The error document *name* in the open *folder*; None if there is none of dropscribe's.
 
     Args:
         believed: User ids that may have written it; None for anybody.

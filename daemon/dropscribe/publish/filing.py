@@ -191,7 +191,7 @@ class PublishOperation:
             raise missing
 
     def _write_missing(self, target: int, can: Capabilities) -> None:
-        """Write again what was withdrawn while the audio did not show where it stands."""
+        """Write the sidecars again that were withdrawn while the audio was not visible."""
         try:
             permissions = Permissions.of_sidecar(target, self._request.output_names.audio)
         except FileNotFoundError:
@@ -231,7 +231,7 @@ class PublishOperation:
                 own_file.finish()
 
     def fail(self, error: Exception) -> None:
-        """End the publication; withdraw the sidecars where no audio will come to stand beside them."""
+        """End the publication; withdraw the sidecars if the audio will not follow."""
         self.is_over, self._error = True, error
         no_room = isinstance(error, OSError) and error.errno in _NO_ROOM and self._is_writing
         if self._capabilities is None or self.target is None:
@@ -251,7 +251,7 @@ class PublishOperation:
                 self._error = trouble
 
     def outcome(self) -> bytes | BaseException:
-        """The audio's place, or the error that its publisher knows."""
+        """The audio's place, or the error of its publication."""
         match self._error:
             case None:
                 reached("published")
@@ -285,7 +285,7 @@ def _sync(
     operations: Sequence[PublishOperation],
     folders_of: Callable[[PublishOperation], tuple[int | None, ...]],
 ) -> None:
-    """Sync each folder once; where that fails, it fails for all who needed it."""
+    """Sync each folder once; a failure is raised for every publication in it."""
     left = [operation for operation in operations if not operation.is_over]
     for folder in dict.fromkeys(folder for operation in left for folder in folders_of(operation)):
         try:

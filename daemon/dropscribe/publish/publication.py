@@ -34,7 +34,7 @@ class CompanionChanged(DropscribeError):
 
 
 class WriterCameBack(DropscribeError):
-    """Raised when somebody has the audio open for writing again: wait, it may change."""
+    """Raised when the audio is open for writing again: it may change."""
 
 
 class AcrossMounts(DropscribeError):
@@ -69,7 +69,7 @@ class PublishRequest:
 
     @property
     def audio(self) -> bytes:
-        """Absolute path under which the audio will stand."""
+        """Absolute path of the audio after publication."""
         return self.output_names.path(self.output_names.audio)
 
     @property

@@ -1,4 +1,4 @@
-"""An inbox as a command sees it that runs without the daemon: what is in it, and what is taken.
+"""Reads an inbox for a command: its files, and those that the rule takes.
 
 Guarantees: nothing is changed; no symlink is followed below the inbox; a folder that cannot be listed
 is told, never read as empty; a file system that does not answer is waited for a bounded time.

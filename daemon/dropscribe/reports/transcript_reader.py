@@ -1,4 +1,4 @@
-"""Transcripts as they were filed, and what is doubtful about them."""
+"""Reads published transcripts and their warnings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WARNING_WORDS = {
 
 
 def read_document(root: bytes, path: bytes) -> dict[str, Any] | None:
-    """The transcript at *path* below *root*; None where there is none of ours."""
+    """The transcript at *path* below *root*; None if there is none of dropscribe's."""
     try:
         descriptor = open_beneath(root, path)
         with os.fdopen(descriptor, "rb") as file:

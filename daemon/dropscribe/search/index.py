@@ -73,7 +73,7 @@ class TranscriptIndex:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what the block writes, or nothing of it."""
+        """Transaction: commit the block's writes, or none of them."""
         self._db.execute(self.begin)
         try:
             yield
@@ -126,7 +126,7 @@ class TranscriptIndex:
             row = self._db.execute(
                 "DELETE FROM search_transcripts WHERE job_id = ? RETURNING passages", (job_id,)
             ).fetchone()
-            if row:  # a table without content is told what it had
+            if row:  # a contentless table needs the old text for a deletion
                 words = " ".join(_distinct_words(unpack(row[0])))
                 self._db.execute(
                     "INSERT INTO search_words (search_words, rowid, words) VALUES ('delete', ?, ?)",

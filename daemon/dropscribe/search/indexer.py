@@ -137,7 +137,7 @@ def _require_room(config: Config) -> None:
 
 
 def catch_up(config: Config, seconds: float) -> bool:
-    """Index what a command would miss, for so long at most; returns whether all is indexed.
+    """Index new transcripts for at most *seconds*; returns whether all are indexed.
 
     Raises:
         StoreError, sqlite3.Error: As :meth:`Indexer.step`.

@@ -114,5 +114,5 @@ def pack(passages: Sequence[Passage]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[Passage]:
-    """What :func:`pack` packed."""
+    """Inverse of :func:`pack`."""
     return [Passage(text, starts) for text, starts in json.loads(zlib.decompress(packed))]

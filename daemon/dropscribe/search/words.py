@@ -38,7 +38,7 @@ def words_in(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def parse_query(query: str) -> list[Phrase]:
-    """What *query* asks for: its words, and phrases in double quotes; all other signs mean nothing."""
+    """Words and quoted phrases of *query*; all other signs are ignored."""
     phrases: list[Phrase] = []
     left = MOST_QUERY_WORDS
     for match in _QUERY_PART.finditer(unicodedata.normalize("NFC", query)):

@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 def scrub_environment(environment: Mapping[str, str], secrets: Iterable[str]) -> dict[str, str]:
-    """*environment* without what is secret by name or by value, and without what is systemd's to us."""
+    """*environment* without variables that are secret by name or value, and without systemd's."""
     known = [secret for secret in secrets if secret]
     return {
         name: value

@@ -24,7 +24,7 @@ _HIGHEST_UMASK = 0o777
 
 
 def take_on_identity(environ: Mapping[str, str]) -> None:
-    """Become who PUID and PGID name, with UMASK; call it before any file is opened and any thread starts.
+    """Switch to the user PUID and group PGID, with UMASK; before any file is opened or thread started.
 
     A PUID without PGID is a group of the same number. Groups that the container was given (``group_add``)
     stay, root's own does not. Started as anybody but root, PUID and PGID are not asked: ``user:`` has won.

@@ -52,7 +52,7 @@ _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class Metrics:
-    """Counts what happens, and renders it together with a snapshot of the queue."""
+    """Counts events, and renders them with a snapshot of the queue."""
 
     def __init__(self, version: str) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left it bare

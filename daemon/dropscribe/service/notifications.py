@@ -74,7 +74,7 @@ class Recipient(Protocol):
 
 
 class Notifications:
-    """Everybody who is told, each with a loop of its own."""
+    """All recipients, each with its own loop."""
 
     def __init__(self, store: Store, recipients: Sequence[Recipient]) -> None:
         self._store = store
@@ -111,7 +111,7 @@ class Notifications:
                 group.create_task(courier.run())
 
     async def close(self, grace_seconds: float) -> None:
-        """Deliver what may be delivered now, for *grace_seconds* at most; the rest stays in the outbox."""
+        """Deliver due notifications for at most *grace_seconds*; the rest stays in the outbox."""
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(grace_seconds):
                 await asyncio.gather(*(courier.deliver_all() for courier in self._couriers))
@@ -208,7 +208,7 @@ class Courier:
     async def _deliver(self, letters: list[Notification]) -> str:
         try:
             return await self._recipient.deliver(letters)
-        except Exception as error:  # noqa: BLE001 - a letter that cannot be told must not end the daemon
+        except Exception as error:  # noqa: BLE001 - a notification that fails must not end the daemon
             return type(error).__name__
 
     async def _settle(self, letters: list[Notification], reason: str) -> None:

@@ -50,7 +50,7 @@ class Notifier:
         return self._send("RELOADING=1", f"MONOTONIC_USEC={now_microseconds}")
 
     def stopping(self, status: str = "") -> bool:
-        """No new work is begun; what is in flight is being finished."""
+        """Report STOPPING: running uploads are finished, no new ones begun."""
         return self._send("STOPPING=1", *_status(status))
 
     def status(self, text: str) -> bool:
@@ -62,7 +62,7 @@ class Notifier:
         return self._send("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> bool:
-        """Start, reload or stop needs *seconds* from now, whatever the unit's timeout says."""
+        """Extend the unit's timeout: start, reload or stop needs *seconds* from now."""
         return self._send(f"EXTEND_TIMEOUT_USEC={max(1, int(seconds * 1_000_000))}")
 
     async def feed_watchdog(self, is_alive: Callable[[], bool]) -> None:

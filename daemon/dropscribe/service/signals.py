@@ -44,7 +44,7 @@ def prepare_process() -> None:
 
 
 def _keep_freed_memory() -> None:
-    # One arena: what each of them keeps adds up, and the interpreter's lock stands before them anyhow.
+    # One arena: the memory of several adds up, and the interpreter's lock serialises allocations anyhow.
     with contextlib.suppress(AttributeError):  # musl has no mallopt
         mallopt = ctypes.CDLL(None).mallopt
         for what, value in (

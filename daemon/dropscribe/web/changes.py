@@ -1,4 +1,4 @@
-"""Tells open pages that something changed: one look a second for all of them, none while nobody listens."""
+"""Notifies open pages of changes: one check a second for all of them, none without a page."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """Serves what *http* asks for, between :meth:`start` and :meth:`close`."""
+    """Serves the endpoints and pages of *http*, between :meth:`start` and :meth:`close`."""
 
     def __init__(self, http: HttpConfig, endpoints: Endpoints, source: PageSource | None = None) -> None:
         """Prepare the listener; nothing is bound yet.

@@ -85,7 +85,7 @@ def read_page(config: Config, wanted: FileFilter) -> tuple[list[FileRow], int | 
 
 @dataclass(frozen=True, slots=True)
 class FileStory:
-    """One job and what is on disk of it.
+    """One job with its files on disk.
 
     Attributes:
         place: Where the audio is; None where no rule's folder has it.

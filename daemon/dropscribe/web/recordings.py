@@ -94,7 +94,7 @@ def send_file(
 
 
 class _DescriptorResponse(StreamingResponse):
-    """Streams a part of an open file, and closes it whatever happens."""
+    """Streams a part of an open file, and closes it in every case."""
 
     def __init__(
         self,

@@ -124,7 +124,7 @@ class _Form:
         return names
 
     def close(self) -> None:
-        """Remove what did not become whole."""
+        """Remove incomplete uploads."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

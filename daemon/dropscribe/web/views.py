@@ -103,7 +103,7 @@ def progress_of(progress: Progress) -> tuple[str, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One thing that is wrong, and what can be done about it on this page."""
+    """One problem, with the actions that this page offers against it."""
 
     words: str
     since: Moment | None = None
@@ -295,7 +295,7 @@ class Hit:
 
 
 def hit_of(found: FoundFile) -> Hit:
-    """What the page shows of a found file."""
+    """A found file as the page shows it."""
     sentences = [
         HitSentence(
             parts=list(_parts(sentence)),

@@ -41,7 +41,7 @@ CHECK_SCHEMA = "dropscribe.check/1"
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Tables to standard output, what is wrong to standard error; 74 where ``run`` could not start."""
+    """Print tables to standard output and problems to standard error; 74 if ``run`` could not start."""
     try:
         # Under systemd's ExecReload= a check has no credentials; only the daemon can tell there.
         keys_needed = options.online or "CREDENTIALS_DIRECTORY" not in os.environ
@@ -95,7 +95,7 @@ def _problem_object(problem: Problem) -> dict[str, Any]:
 
 
 def check_document(config: Config, findings: Findings) -> dict[str, Any]:
-    """The object of ``check --json``, before the verdict; what is wrong goes into *findings*."""
+    """The object of ``check --json``, before the verdict; problems are added to *findings*."""
     state_dir = check_state_dir(config, findings)
     check_listener(config, findings)
     served = [rule for rule in config.folders.values() if config.queue is None or config.queue.serves(rule)]

@@ -32,7 +32,7 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Forget what was named; 74 where the ledger has nothing of it."""
+    """Delete the answers of each recording; 74 if the cache has none for one of them."""
     config = read_config_to_act(options)
     digests = [_digest(recording) for recording in options.recordings]
     act_as_owner(config.state_dir)
@@ -60,7 +60,7 @@ def _is_digest(recording: str) -> bool:
 
 
 def _digest_of(file: str) -> str:
-    """Given on the command line, a symlink is what the user means."""
+    """SHA-256 of *file*; a symlink is followed, because the user named it."""
     path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
     descriptor = ask_disk(path, lambda: open_beneath(os.path.dirname(path), os.path.basename(path)))
     try:

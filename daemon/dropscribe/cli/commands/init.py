@@ -29,7 +29,7 @@ _EXAMPLE_FOLDERS = ("inbox", "done", "failed")
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Write what is missing and say what to type next."""
+    """Write the missing files and print the next commands."""
     directory = Path(options.directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / CONFIG_NAME

@@ -89,7 +89,7 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
 
 
 def _suspect_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[Row]:
-    """Done files whose transcripts warn of something; looked for among the newest :data:`_MOST_READ`."""
+    """Done files whose transcripts have a warning, among the newest :data:`_MOST_READ`."""
     folders = [options.folder] if options.folder else list(config.folders)
     since = None if options.since is None else view.now() - options.since
     wanted = FileFilter(folders=folders, states=[JobState.DONE], since=since)

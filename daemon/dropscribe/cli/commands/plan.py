@@ -21,7 +21,7 @@ PLAN_SCHEMA = "dropscribe.plan/1"
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Look at every inbox and say what a run would do."""
+    """Print for each inbox the effect of a run."""
     config = read_config(options)
     prober = Prober()
     with view_queue(config) as view:
@@ -35,7 +35,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def plan_document(plans: Sequence[Planned], prober: Prober) -> dict[str, Any]:
-    """The object of ``plan --json``; every key is always there, what is not known is null."""
+    """The object of ``plan --json``; every key is always there, unknown values are null."""
     return {
         "schema": PLAN_SCHEMA,
         "opened": prober.opened,

@@ -1,4 +1,4 @@
-"""``dropscribe release``: what waited since the first start of its rule goes on (``backlog: ask``)."""
+"""``dropscribe release``: starts the files from before the first start of a rule (``backlog: ask``)."""
 
 from __future__ import annotations
 

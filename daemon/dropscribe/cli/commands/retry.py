@@ -41,7 +41,7 @@ class _Count:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Take back what was named; 74 where some of it could not be."""
+    """Move the named files back; 74 if one of them cannot be moved."""
     if sum((bool(options.files), bool(options.folder), options.all)) != 1:
         say(_USAGE)
         return exit_codes.USAGE
@@ -57,7 +57,7 @@ def execute(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _queue_if_there(config: Config) -> Iterator[Connection | None]:
-    """The queue to read; None while the database of a cluster is away, when error files tell enough."""
+    """The queue to read; None while the database of a cluster is away: error files suffice then."""
     with contextlib.ExitStack() as stack:
         db = None
         with contextlib.suppress(StoreAway):

@@ -1,4 +1,4 @@
-"""``dropscribe schema``: the JSON Schema of the config, or of what is written."""
+"""``dropscribe schema``: prints the JSON Schema of the config or of a transcript."""
 
 from __future__ import annotations
 

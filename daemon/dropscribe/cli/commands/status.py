@@ -1,4 +1,4 @@
-"""``dropscribe status``: what waits, is in flight, is held, was done and failed."""
+"""``dropscribe status``: counts of waiting, running, held, done and failed files, and problems."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _FILE_TROUBLES = (
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Say it as one JSON object, or in words with what is wrong first."""
+    """Print the status as one JSON object, or as text with the problems first."""
     config = read_reporting_config(options)
     with view_queue(config) as view:
         now = view.now()

@@ -1,4 +1,4 @@
-"""``dropscribe why FILE``: the story of one file in plain words."""
+"""``dropscribe why FILE``: explains one file in plain words."""
 
 from __future__ import annotations
 

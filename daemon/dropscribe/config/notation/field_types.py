@@ -204,7 +204,7 @@ def _positive(parse: Callable[[object], Any]) -> Callable[[object], Any]:
 
 
 def _or(word: str, of: FieldType[Any]) -> FieldType[Any]:
-    """None for *word* and for null; else what *of* makes of it."""
+    """None for *word* and for null; else the value by *of*."""
 
     def parse_or_none(value: object) -> Any:
         return None if value is None or value == word else of.parse(value)

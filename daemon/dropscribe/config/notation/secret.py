@@ -1,4 +1,4 @@
-"""A secret in memory: it can be used, and told where it came from, but not printed by accident."""
+"""A secret in memory with its origin, which cannot be printed by accident."""
 
 from __future__ import annotations
 

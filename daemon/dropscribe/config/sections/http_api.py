@@ -1,4 +1,4 @@
-"""The keys of `type: http`: where an API that is described in the config has what, and how its jobs go."""
+"""The keys of `type: http`: expressions for the answer and jobs of an API that the config describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services with OpenAI's transcription API: what `preset` sets. Whatever the user writes wins over it."""
+"""Values of `preset` for services with OpenAI's transcription API; keys in the config override them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Preset:
     key_domain: str = ""
 
     def applied_to(self, facts: ProviderFacts) -> ProviderFacts:
-        """*facts* with what is different at this service."""
+        """*facts* with this service's differences."""
         return dataclasses.replace(
             facts,
             defaults={**facts.defaults, **self.defaults},
@@ -79,7 +79,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "localai": Preset("http://127.0.0.1:8080/v1", {"max_upload_bytes": 15_000_000}),
         # VLLM_MAX_AUDIO_CLIP_FILESIZE_MB is 25.
         "vllm": Preset("http://127.0.0.1:8000/v1", {"max_upload_bytes": 25_000_000}),
-        # It hears English unless a language or "auto" is given, and transcribes one file at a time.
+        # It assumes English unless a language or "auto" is given, and transcribes one file at a time.
         "whisper.cpp": Preset("http://127.0.0.1:8080/inference", {"concurrency": 1}, {"language": "auto"}),
     }
 )

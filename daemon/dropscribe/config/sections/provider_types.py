@@ -1,4 +1,4 @@
-"""In what the types of providers differ: one entry each."""
+"""Differences between the types of providers: one entry each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProviderFacts:
-    """In what one type of provider differs from the others.
+    """Differences of one type of provider from the others.
 
     Attributes:
         words: What it is, for the reference.
@@ -185,5 +185,5 @@ _OF_OTHER_PACKAGES = ProviderFacts("A type of another package.", _REMOTE)
 
 
 def facts_of(kind: str) -> ProviderFacts:
-    """In what the type *kind* differs; those of other packages are all alike."""
+    """Differences of the type *kind*; types from other packages share one entry."""
     return PROVIDER_TYPES.get(kind, _OF_OTHER_PACKAGES)

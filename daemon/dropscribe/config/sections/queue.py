@@ -104,7 +104,7 @@ class QueueConfig:
 
 
 def make_queue(reader: Reader, path: KeyPath, data: Any) -> Any:
-    """The section `queue`; None is the embedded engine. What is wrong is reported."""
+    """The section `queue`; None is the embedded engine. Problems are reported."""
     document = reader.document
     values = reader.section(path, data, QueueConfig)
     if values is None:

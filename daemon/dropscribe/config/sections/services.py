@@ -1,4 +1,4 @@
-"""The sections about what dropscribe tells others: log, HTTP, metrics, hooks, notifications."""
+"""The sections about output: log, HTTP, metrics, hooks, notifications."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class HooksConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookConfig:
-    """A program elsewhere that is told of each event.
+    """A webhook that receives each event.
 
     Attributes:
         url: Kept out of repr: such urls are often keys in themselves.

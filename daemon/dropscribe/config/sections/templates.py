@@ -39,7 +39,7 @@ def template_output(path: Path) -> str:
 
 
 def problem_of(path: Path) -> tuple[str, str] | None:
-    """(message, hint) of what is wrong with a template; None where nothing is."""
+    """(message, hint) of a problem in a template; None if there is none."""
     from jinja2 import TemplateSyntaxError  # noqa: PLC0415  # for rules with a template alone
     from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
 

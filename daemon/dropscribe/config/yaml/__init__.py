@@ -1,1 +1,1 @@
-"""YAML 1.2 text → plain data that knows where each value was written."""
+"""Parses YAML 1.2 into plain data with the position of each value."""

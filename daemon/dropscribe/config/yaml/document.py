@@ -1,4 +1,4 @@
-"""The config file as plain data, which knows for every key and value where it was written.
+"""The config file as plain data, with the position of every key and value.
 
 Guarantees: `data` holds what the file means, variables put in, and no more of it than
 :data:`MAX_NODES` values, whatever its aliases unfold to; no problem made here shows a secret.
@@ -144,7 +144,7 @@ class Document:
         return (place.key or place.value).line if place else 0
 
     def shown(self, path: Path, value: object) -> str:
-        """*value* as a message may quote it: never a secret, never what a variable put in."""
+        """*value* as a message may quote it: never a secret or the value of a variable."""
         if is_secret_path(path, str(value)):
             return "the value"
         if path in self.variables:
@@ -255,12 +255,12 @@ class Document:
 
 
 def _without_passwords(text: str) -> str:
-    """*text* at its length, with what looks like a password hidden."""
+    """*text* with likely passwords masked, at its original length."""
     return _PASSWORD.sub(lambda found: "*" * len(found[0]), text)
 
 
 def _masked_by_guess(lines: list[str], number: int) -> str:
-    """A line of a text that is no YAML: what may be the value of a secret's key is hidden.
+    """A line of a text that is not YAML, with values that may be secret masked.
 
     That is all behind such a key, and a line that is indented below one.
     """

@@ -73,7 +73,7 @@ class BrokenYaml(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """A value and where it stands; of an alias also where its anchor's value stands.
+    """A value and its position; for an alias also the position of its anchor's value.
 
     `value` of a mapping: key → (the key's place, the value).
     """
@@ -275,7 +275,7 @@ _SYNTAX = (
 
 
 def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
-    """Our own words, because libyaml's and PyYAML's differ, and may quote what must not be shown."""
+    """Message for a syntax error: those of libyaml and PyYAML differ, and may quote secrets."""
     mark = error.problem_mark or error.context_mark
     context = error.context or ""
     if context == "while scanning a simple key":

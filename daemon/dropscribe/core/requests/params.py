@@ -1,4 +1,4 @@
-"""Request parameters: their type, and what each type of provider is sent where the user says nothing."""
+"""Request parameters: their type, and the defaults of each type of provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes secrets out of text: for log lines, for reasons, and for what a provider answers. Pure."""
+"""Masks secrets in text: log lines, reasons and providers' answers. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every provider promises, as checks that the tests of any package can run.
+"""Conformance checks for providers, for the tests of any package.
 
 A test needs a :class:`StandIn`, a real HTTP server that answers as the vendor documents, and runs each of
 :data:`CHECKS` against it, and each of :data:`JOB_CHECKS` for a provider with jobs::

@@ -29,7 +29,7 @@ class Broken(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What one request is answered in place of what the vendor documents.
+    """Answer to one request in place of the vendor's documented one.
 
     Attributes:
         body: A text, or what is sent as JSON.
@@ -59,10 +59,10 @@ class Bench(Protocol):
         """Cut the content of *audio* to a byte."""
 
     def hear(self, text: str) -> None:
-        """Let the vendor hear *text* in all audio."""
+        """Make the vendor transcribe all audio as *text*."""
 
     def fail(self, *faults: Fault | None) -> None:
-        """Set what the next requests are answered; None is what is documented."""
+        """Set the answer to the next requests; None is the documented one."""
 
     def request_count(self) -> int:
         """How many requests the server has received."""

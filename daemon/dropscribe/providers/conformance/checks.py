@@ -72,7 +72,7 @@ async def silence_is_a_result(bench: Bench) -> None:
 
 
 async def a_status_decides_whatever_the_body_is(bench: Bench) -> None:
-    """A plain, an HTML and an empty body change nothing of what a status means."""
+    """A plain, an HTML and an empty body do not change the meaning of a status."""
     provider, audio = bench.provider(), bench.audio()
     for status, body in (*zip(KINDS_OF_STATUS, cycle(BODIES)), *product((401, 429, 504), BODIES)):
         bench.fail(Fault(status, body))
@@ -93,7 +93,7 @@ def _is_of_kind(provider: Provider, error: ProviderError, kind: type[ProviderErr
 
 
 async def an_unexplained_4xx_may_be_the_rule(bench: Bench) -> None:
-    """What could be the file's or the rule's fault says so."""
+    """A failure that may be the file's or the rule's fault is reported as such."""
     provider, audio = bench.provider(), bench.audio()
     for status in (400, 418, 424, 451):
         bench.fail(Fault(status, "no"))
@@ -176,7 +176,7 @@ async def a_file_that_shrinks_is_a_changed_file(bench: Bench) -> None:
 
 
 async def a_probe_pays_for_nothing(bench: Bench) -> None:
-    """It says what it learnt and sends no audio; a wrong key fails it."""
+    """A probe reports its result and sends no audio; it fails on a wrong key."""
     expect(await bench.provider().probe(), "a probe says what it learnt")
     expect(bench.times_received(AUDIO) == 0, "a probe sends no audio")
     try:

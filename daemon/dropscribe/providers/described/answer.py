@@ -1,4 +1,4 @@
-"""Reads an answer by the JMESPath expressions of a config: the transcript in it, and what each one found."""
+"""Reads the transcript in an answer by the JMESPath expressions of a config."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def found(expression: Any, parsed: Mapping[str, Any]) -> Any:
 
 
 class AnswerReader:
-    """Compiled expressions, and what their values mean."""
+    """Compiled expressions with the units of their values."""
 
     def __init__(self, keys: AnswerKeys) -> None:
         self._keys = keys

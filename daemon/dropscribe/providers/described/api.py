@@ -1,4 +1,4 @@
-"""An API that the config describes: how audio goes up, and which expression finds what in the answer."""
+"""The vendor API of `type: http`, described in the config."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def build_with_jobs(config: ProviderConfig, poll: PollKeys) -> Provider:
-    """A provider for *config*, whose jobs go as *poll* says."""
+    """A provider for *config* with jobs described by *poll*."""
     return JobProvider(config, DescribedJobs(config, poll))
 
 

@@ -1,4 +1,4 @@
-"""One TCP connection: bytes in and out, what the other side has ended, and how much of a write is taken."""
+"""One TCP connection: received bytes, the end of the other side, and the progress of a write."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         return bool(poll.poll(0))
 
     def take(self) -> bytes:
-        """Remove and return what has arrived; b"" where nothing has."""
+        """Remove and return the received bytes; b"" if there are none."""
         data = bytes(self.unread)
         self.unread.clear()
         self.transport.resume_reading()
@@ -67,14 +67,14 @@ class Connection(asyncio.Protocol):
         self.transport.write(cast("bytes", data))  # asyncio takes any buffer
 
     async def let_arrive(self) -> None:
-        """Let the event loop read what waits in the socket."""
+        """Let the event loop read the bytes that wait in the socket."""
         for _ in range(_TURNS_TO_READ):
             if self.unread or self.is_over or not self.is_readable:
                 break
             await asyncio.sleep(0)
 
     async def changed(self, seconds: float | None = None) -> None:
-        """Wait until bytes arrive, the connection ends or the system has taken what was written.
+        """Wait until bytes arrive, the connection ends or the system has accepted the written bytes.
 
         Raises:
             TimeoutError: None of it happened within *seconds*.
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     async def close(self) -> None:
-        """Close at once, whatever is unsent. Safe to call twice."""
+        """Close at once and discard unsent bytes. Safe to call twice."""
         self.transport.abort()
         await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
 

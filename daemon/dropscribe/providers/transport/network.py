@@ -1,4 +1,4 @@
-"""A network backend for httpcore that hears an answer while the request is still being sent.
+"""A network backend for httpcore that reads an answer while the request is still being sent.
 
 A server may refuse an upload (401, 413) before it has read all of it, and close. httpcore reads the answer
 after a failed write, but asyncio's transport closes at the first failed write and drops what it had not read.
@@ -115,7 +115,7 @@ class Stream(httpcore.AsyncNetworkStream):
             await self._taken(timeout)
 
     async def aclose(self) -> None:
-        """Close at once, whatever is unsent. Safe to call twice."""
+        """Close at once and discard unsent bytes. Safe to call twice."""
         await self._connection.close()
 
     async def start_tls(
@@ -157,7 +157,7 @@ class Stream(httpcore.AsyncNetworkStream):
         return is_ended or (self._connection.is_over and not self._connection.unread)
 
     def _take_in(self) -> None:
-        """Decrypt and count what has arrived."""
+        """Decrypt and count the received bytes."""
         if not self._connection.unread or len(self._unread) > MOST_UNREAD_BYTES:
             return
         data = self._connection.take()
@@ -190,7 +190,7 @@ class Stream(httpcore.AsyncNetworkStream):
         self._layers.append(layer)
 
     async def _taken(self, seconds: float | None) -> None:
-        """Wait until the system has taken what was written."""
+        """Wait until the system has accepted the written bytes."""
         has_answered = False
         give_up_at = None if seconds is None else time.monotonic() + seconds
         while self._connection.is_full and not self._connection.has_failed:

@@ -85,7 +85,7 @@ class Speechmatics(JobApiVendor):
         return f"{self.poll_url(job_id)}/transcript?format=json-v2"
 
     def deletions(self, job_id: str) -> tuple[str, ...]:
-        """The job, even where it is still in work: nobody waits for it any more."""
+        """URL of the job, even if it is still running: its result is not needed."""
         return (f"{self.poll_url(job_id)}?force=true",)
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:

@@ -1,1 +1,1 @@
-"""The log: its lines, where they go, and what they must not show."""
+"""The log: its lines, their destination, and the masking of secrets."""

@@ -119,7 +119,7 @@ def _writer(form: str, stream: TextIO) -> _Writer:
 
 
 class _LibraryBridge(logging.Handler):
-    """Warnings of libraries (httpx, watchdog, asyncio) as events of ours."""
+    """Turns warnings of libraries (httpx, watchdog, asyncio) into log events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         name = next(name for name, level in reversed(LEVELS.items()) if record.levelno >= level)

@@ -29,7 +29,7 @@ Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 
 class Redactor:
-    """Makes values plain and takes secrets out; what it has once been told stays secret.
+    """Makes values plain and masks secrets; a registered secret stays masked.
 
     Old keys stay too, because an attempt may end after the reload that changed its key.
     """

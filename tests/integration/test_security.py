@@ -316,3 +316,19 @@ def test_what_a_provider_says_cannot_forge_a_log_line(tmp_path):
             assert b"\nname.wav" not in log
             error = next(house.failed.glob("*.error.json"))
             assert read_json(error)["code"]
+
+
+def test_an_owner_that_the_sandbox_hides_is_not_named(tmp_path):
+    """With PrivateUsers=yes every other owner looks like `nobody`, who has nothing to do with the file."""
+    if os.geteuid() != 0:
+        pytest.skip("giving a file to another user needs root")
+    (tmp_path / "call.wav").touch()
+    os.chown(tmp_path / "call.wav", 12345, 12345)
+    code = "import sys; from dropscribe.files.audio import describe_forbidden\n"
+    code += "print(describe_forbidden(sys.argv[1].encode(), b'call.wav'))"
+    program = [sys.executable, "-c", code, str(tmp_path)]
+    assert "owner 12345, " in subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    hidden = subprocess.run(["unshare", "-U", "-r", *program], capture_output=True, text=True, check=False)
+    if hidden.returncode != 0 and "unshare" in hidden.stderr:
+        pytest.skip(f"no user namespace here: {hidden.stderr.strip()}")
+    assert "owner not visible to the service (PrivateUsers=yes), " in hidden.stdout

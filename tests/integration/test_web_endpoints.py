@@ -174,17 +174,34 @@ async def test_a_slow_client_is_dropped(listener, monkeypatch):
         assert await send(listener.port, b"GET /status HT") == b""
 
 
-async def test_slow_clients_do_not_keep_others_out(listener):
-    """With 200 connections that send half a request each, a health check is answered."""
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"GET /status HT",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /status HT",
+        b"POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+        b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf",
+    ],
+    ids=["first-head", "second-head", "refused-body", "ignored-body"],
+)
+async def test_slow_clients_do_not_keep_others_out(listener, half):
+    """With more half requests than there may be connections, a health check is answered."""
     idle = []
-    for _ in range(200):
+    for _ in range(server.MOST_CONNECTIONS + 44):
         _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        writer.write(b"GET /status HT")
+        writer.write(half)
         idle.append(writer)
     status, _, body = await get(listener.port, "/healthz")
     assert (status, body) == (200, b"ok\n")
     for writer in idle:
         writer.close()
+
+
+async def test_a_client_that_stops_after_an_answer_is_dropped(listener, monkeypatch):
+    """The time limit holds for each request of a connection, not for the first alone."""
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.05)
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert (await send(listener.port, whole + b"GET /status HT")).endswith(b"ok\n")
 
 
 async def test_an_error_inside_tells_the_client_nothing(listener, daemon):

@@ -8,10 +8,11 @@ import re
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from dropscribe.core.model import AttemptEnd
 from dropscribe.files.audio import Progress
-from dropscribe.web import guard
+from dropscribe.web import guard, pages, server
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import safe_name
 from dropscribe.web.views import progress_of
@@ -313,6 +314,55 @@ async def test_wrong_tokens_are_slowed_down(scene, monkeypatch):
         statuses = {(await guess).status_code for guess in guesses}
     assert right.status_code == 200
     assert statuses == {401, 429}
+
+
+async def test_unfinished_forms_do_not_keep_programs_out(scene):
+    """The login form is open to everybody: forms that never end leave room for health checks."""
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken="
+    writers = []
+    async with serving(scene, token=TOKEN) as site, site.client() as client:
+        for _ in range(server.MOST_CONNECTIONS + 44):
+            _, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
+            writer.write(head)
+            writers.append(writer)
+        health = await client.get("/healthz", headers={"Authorization": f"Bearer {TOKEN}"})
+        for writer in writers:
+            writer.close()
+    assert health.status_code == 200
+
+
+async def test_a_form_that_never_ends_is_given_up(scene, monkeypatch):
+    """Its connection ends after a bounded time."""
+    monkeypatch.setattr(pages, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(server, "HEAD_SECONDS", 1.0)
+    async with serving(scene, token=TOKEN) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
+        writer.write(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=")
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+    assert b" 200 " not in answer.partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body"),
+    [
+        ("GET", "/", {"Cookie": 'dropscribe_session="1.\xe9"'.encode("latin-1")}, b""),
+        ("GET", "/files/" + "9" * 30, {}, b""),
+        ("GET", "/files/" + "9" * 5000, {}, b""),
+        ("POST", "/files/" + "9" * 30 + "/retry", {}, b""),
+        ("POST", "/folders/calls/retry", {}, b"ids=" + b"9" * 5000 + b"," + b"9" * 30),
+        ("POST", "/folders/calls/retry", {}, b"a=b&" * 100),
+        ("POST", "/login", {}, b"\xff=%ff&" * 100),
+    ],
+)
+@pytest.mark.parametrize("token", [None, TOKEN])
+async def test_no_request_is_a_bug(scene, method, path, headers, body, token):
+    """Odd cookies, ids and forms are refused; a page elsewhere cannot fill the log with tracebacks."""
+    async with serving(scene, token=token) as site, site.client() as client:
+        with capture_logs() as lines:
+            answer = await client.request(method, path, headers=headers, content=body)
+    assert answer.status_code < 500
+    assert [line for line in lines if line["event"] == "http.failed"] == []
 
 
 async def test_changes_are_told_to_open_pages(scene):

@@ -103,12 +103,9 @@ def describe_forbidden(root: bytes, path: bytes) -> str:
                 status = os.stat(name or b".", dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         return f"may not be looked at: {os.strerror(error.errno or 0)}"
-    try:
-        owner = pwd.getpwuid(status.st_uid).pw_name
-    except KeyError:
-        owner = str(status.st_uid)
     return (
-        f"owner {owner}, mode {stat.S_IMODE(status.st_mode):04o}: not readable by uid {os.geteuid()}; "
+        f"owner {_owner_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o}:"
+        f" not readable by uid {os.geteuid()}; "
         f"give it read access (chmod g+r, an ACL, or run the recorder with UMask=0027)"
     )
 
@@ -130,6 +127,25 @@ class Progress:
     heard_seconds: float | None = None
     piece: int = 0
     pieces: int = 0
+
+
+def _owner_name(uid: int) -> str:
+    if _is_substitute(uid):
+        return "not visible to the service (PrivateUsers=yes)"
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _is_substitute(uid: int) -> bool:
+    """Whether *uid* stands for all owners that this process's user namespace does not map."""
+    try:
+        with open("/proc/sys/kernel/overflowuid") as number, open("/proc/self/uid_map") as mapped:
+            is_whole = sum(int(line.split()[2]) for line in mapped) >= 2**32 - 1
+            return uid == int(number.read()) and not is_whole
+    except (OSError, ValueError):
+        return False
 
 
 class AudioFile:

@@ -33,12 +33,16 @@ SESSION_SECONDS = 30 * 86400
 WRONG_TOKEN_SECONDS = 1.0
 MOST_WRONG_AT_ONCE = 8
 """Wrong tokens that are being slowed down at once; more are refused without a wait."""
+MOST_REQUESTS = 192
+"""Requests for pages, forms and files at once; further connections are kept for the endpoints of programs."""
 SEND_SECONDS = 60.0
 """How long a client may take to accept one piece of an answer."""
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OPEN_PATHS = ("/login", "/static/")
 """What is served without a token: the login form and its style."""
+
+_PROGRAMS_PATHS = frozenset({"/healthz", "/readyz", "/status", "/metrics"})
 
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -96,13 +100,16 @@ class Access:
     def has_session(self, cookie: str, now: float) -> bool:
         """Whether *cookie* was made by :meth:`new_session` under the token of now, and has not expired."""
         expires, _, signature = cookie.partition(".")
-        if not expires.isdecimal() or not hmac.compare_digest(signature, self._sign(expires)):
+        signed = self._sign(expires).encode()
+        if not expires.isdecimal() or not hmac.compare_digest(signature.encode("utf-8", "replace"), signed):
             return False
         return now < int(expires)
 
     def _sign(self, expires: str) -> str:
         key = (self.token or "").encode()
-        return hmac.new(key, b"dropscribe session " + expires.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(
+            key, b"dropscribe session " + expires.encode("utf-8", "replace"), hashlib.sha256
+        ).hexdigest()
 
 
 class Guard:
@@ -113,6 +120,7 @@ class Guard:
         self._access = access
         self._clock = clock
         self._slowed = 0
+        self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass the request on and add the security headers to its answer."""
@@ -131,8 +139,11 @@ class Guard:
             async with asyncio.timeout(SEND_SECONDS):
                 await send(message)
 
+        counts = self._below_root(scope["path"]) not in _PROGRAMS_PATHS
+        self._requests += counts
         try:
-            refusal = await self._refuse(scope)
+            is_full = counts and self._requests > MOST_REQUESTS
+            refusal = _plain(HTTPStatus.SERVICE_UNAVAILABLE) if is_full else await self._refuse(scope)
             await (refusal or self._app)(scope, receive, send_safely)
         except (TimeoutError, ConnectionError):
             return  # the client went away, or does not take its answer
@@ -140,6 +151,8 @@ class Guard:
             log.exception("http.failed", path=scope["path"])
             if not started:
                 await _plain(HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, send_safely)
+        finally:
+            self._requests -= counts
 
     async def _refuse(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -157,8 +170,10 @@ class Guard:
         return await self._refuse_stranger(scope, headers)
 
     def _is_open(self, path: str) -> bool:
-        below = path.removeprefix(self._access.root_path)
-        return below.startswith(_OPEN_PATHS)
+        return self._below_root(path).startswith(_OPEN_PATHS)
+
+    def _below_root(self, path: str) -> str:
+        return path.removeprefix(self._access.root_path)
 
     def _is_same_site(self, headers: Headers, host: str) -> bool:
         """Whether a POST comes from one of our own pages, or from a program that is no browser."""

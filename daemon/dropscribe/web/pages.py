@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 READ_SECONDS = 10.0
 MOST_FORM_BYTES = 64 * 1024
+MOST_FORM_FIELDS = 20
 _NOT_KEPT = frozenset({"before", "did", "n"})
 """Parts of a query that the links to other pages leave out."""
 
@@ -126,11 +127,11 @@ class Pages:
             Route("/folders/{folder}/try", self._try_folder, methods=post),
             Route("/folders/{folder}/upload", self._upload, methods=post),
             Route("/providers/{provider}/try", self._try_provider, methods=post),
-            Route("/files/{id:int}", self._file),
-            Route("/files/{id:int}/audio", self._audio),
-            Route("/files/{id:int}/retry", self._retry_file, methods=post),
-            Route("/files/{id:int}/forget", self._forget, methods=post),
-            Route("/files/{id:int}/{form}", self._sidecar),
+            Route("/files/{id}", self._file),
+            Route("/files/{id}/audio", self._audio),
+            Route("/files/{id}/retry", self._retry_file, methods=post),
+            Route("/files/{id}/forget", self._forget, methods=post),
+            Route("/files/{id}/{form}", self._sidecar),
             Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
         ]
 
@@ -263,12 +264,16 @@ class Pages:
     # Actions ------------------------------------------------------------------------------------
 
     async def _retry_file(self, request: Request) -> Response:
-        moved, refused = await self._source.actions.retry([request.path_params["id"]])
-        return self._after_retry(f"/files/{request.path_params['id']}", moved, refused)
+        job_id = id_of(request.path_params["id"])
+        if job_id is None:
+            return self._no_file(request)
+        moved, refused = await self._source.actions.retry([job_id])
+        return self._after_retry(f"/files/{job_id}", moved, refused)
 
     async def _retry_shown(self, request: Request) -> Response:
         folder = request.path_params["folder"]
-        ids = [int(part) for part in (await _form_of(request)).get("ids", "").split(",") if part.isdecimal()]
+        given = (await _form_of(request)).get("ids", "").split(",")
+        ids = [number for part in given if (number := id_of(part)) is not None]
         moved, refused = await self._source.actions.retry(ids[: reading.PAGE_ROWS])
         return self._after_retry(f"/folders/{quote(folder, safe='')}", moved, refused)
 
@@ -302,7 +307,7 @@ class Pages:
         if not digest:
             return self._no_file(request)
         forgotten = await self._source.actions.forget(digest)
-        return self._go(f"/files/{request.path_params['id']}", "forgotten", forgotten)
+        return self._go(f"/files/{id_of(request.path_params['id'])}", "forgotten", forgotten)
 
     async def _upload(self, request: Request) -> Response:
         from dropscribe.web.uploads import UploadRefused, take_upload  # noqa: PLC0415  # where it is used alone
@@ -329,7 +334,8 @@ class Pages:
             return await loop.run_in_executor(self._source.executor, lambda: work(*arguments))
 
     async def _find(self, request: Request) -> reading.FileStory | None:
-        return await self._read(reading.read_file, self._source.config(), request.path_params["id"])
+        job_id = id_of(request.path_params["id"])
+        return None if job_id is None else await self._read(reading.read_file, self._source.config(), job_id)
 
     async def _send(self, request: Request, root: bytes, path: bytes, *, download: bool) -> Response:
         try:
@@ -380,11 +386,15 @@ def _sha256_of(document: Mapping[str, Any]) -> str:
 
 
 async def _form_of(request: Request) -> dict[str, str]:
-    """The fields of a small urlencoded form; {} for one that is too large."""
+    """The fields of a small urlencoded form; {} for one that is too large or has too many fields."""
     body = b""
-    async for block in request.stream():
-        body += block
-        if len(body) > MOST_FORM_BYTES:
-            return {}
-    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=20)
+    async with asyncio.timeout(READ_SECONDS):
+        async for block in request.stream():
+            body += block
+            if len(body) > MOST_FORM_BYTES:
+                return {}
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=MOST_FORM_FIELDS)
+    except ValueError:
+        return {}
     return {name: values[0] for name, values in fields.items()}

@@ -31,7 +31,8 @@ MOST_UNFINISHED = 32
 """Connections whose request headers have not arrived; beyond this the oldest is cut off."""
 MOST_HEAD_BYTES = 8192
 HEAD_SECONDS = 5.0
-"""From the connection to the end of the first request's headers."""
+"""From the connection, or from the end of an answer, to the end of the next request's headers."""
+LAST_BYTES_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 5
 CLOSE_SECONDS = 1.0
 """How long requests that are being answered get when the listener closes."""
@@ -129,10 +130,10 @@ class WebServer:
 
 
 class _Connections:
-    """All connections of a server; those whose request headers have not arrived, oldest first."""
+    """Connections that are not being cut off; those whose request headers have not arrived, oldest first."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.alive: set[_BoundedProtocol] = set()
         self.unfinished: dict[_BoundedProtocol, None] = {}
 
 
@@ -146,30 +147,47 @@ class _BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self._all.number += 1
-        if self._all.number > MOST_CONNECTIONS:
-            transport.abort()
+        self._all.alive.add(self)
+        if len(self._all.alive) > MOST_CONNECTIONS:
+            self.cut()
             return
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, transport.abort)
-        self._all.unfinished[self] = None
-        if len(self._all.unfinished) > MOST_UNFINISHED:
-            next(iter(self._all.unfinished)).cut()
+        self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived; the first complete request headers end the time limit."""
+        """Parse what arrived; complete request headers end the time limit."""
         super().data_received(data)
-        if self._head_timer is not None and self.cycle is not None:
+        self._watch_head()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, also where the client has not sent all of the last one."""
+        super().on_response_complete()
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        """Limit the time to the next request's headers while no request is being answered."""
+        if self.cycle is not None and not self.cycle.response_complete:
             self._finish_head()
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close)
+            self._all.unfinished[self] = None
+            if len(self._all.unfinished) > MOST_UNFINISHED:
+                next(iter(self._all.unfinished)).cut()
+
+    def _close(self) -> None:
+        """Close once the client has taken the rest of its answer, for which it has a bounded time too."""
+        self.transport.close()
+        self._head_timer = self.loop.call_later(LAST_BYTES_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._finish_head()
-        self._all.number -= 1
+        self._all.alive.discard(self)
         super().connection_lost(exc)
 
     def cut(self) -> None:
         """Drop the connection to make room for another."""
         self._finish_head()
+        self._all.alive.discard(self)
         self.transport.abort()
 
     def _finish_head(self) -> None:

@@ -32,6 +32,8 @@ MOST_UPLOAD_BYTES = 8 * 1024**3
 MOST_FILES = 100
 IDLE_SECONDS = 60.0
 MOST_NAME_BYTES = 200
+MOST_HEADER_BYTES = 8192
+"""Of one header of a part."""
 _MODE = 0o660
 
 
@@ -57,9 +59,9 @@ async def take_upload(request: Request, rule: FolderRule, executor: Executor) ->
         raise UploadRefused(400, "not a form with files")
     loop = asyncio.get_running_loop()
     form = _Form(rule)
-    parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict of callables
     number_bytes = 0
     try:
+        parser = _parser(boundary, form)
         stream = request.stream()
         while True:
             try:
@@ -78,6 +80,13 @@ async def take_upload(request: Request, rule: FolderRule, executor: Executor) ->
         raise UploadRefused(507, f"the inbox cannot be written: {error.strerror or error}") from error
     finally:
         await loop.run_in_executor(executor, form.close)
+
+
+def _parser(boundary: bytes, form: _Form) -> MultipartParser:
+    try:
+        return MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict of callables
+    except ValueError as error:  # a boundary that is too long
+        raise UploadRefused(400, "the form is malformed") from error
 
 
 def _write(parser: MultipartParser, block: bytes) -> None:
@@ -141,9 +150,15 @@ class _Form:
 
     def _add_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
+        self._check_header()
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._field) + len(self._value) > MOST_HEADER_BYTES:
+            raise UploadRefused(400, "the form is malformed")
 
     def _end_header(self) -> None:
         if self._field.lower() == b"content-disposition":

@@ -36,6 +36,14 @@ async def test_a_text_is_taken_under_any_type(bench_of, body, kind):
     assert (await bench.provider().transcribe(bench.audio(), TEXT)).text == "hello there"
 
 
+@pytest.mark.parametrize("status", [{"code": 1}, ["processing"], 7])
+async def test_a_status_that_is_no_word_says_nothing(bench_of, status):
+    """An answer with a text is one, whatever else it holds: it is not paid for again."""
+    bench = bench_of("openai")
+    bench.emulator.fail(Fault(body=any_answer("hello there") | {"status": status}))
+    assert (await bench.provider().transcribe(bench.audio(), {})).text == "hello there"
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [("<!DOCTYPE html><p>Log in", "html_page"), (" <html>", "html_page"), ("a\0b", "bad_answer")],

@@ -106,6 +106,7 @@ def test_listed_hosts_are_let_through(url, sent):
         ("https://media.example.com.evil.example/x", "does not list"),
         ("https://127.0.0.1/x", "does not list 127.0.0.1"),
         ("https://localhost/x", "does not list"),
+        ("https://media.example.com/\u202e3pm.exe", "control character"),
         ("https://evil.example%2f.media.example.com/x", "not a host name"),
         ("https://evil.example%23.media.example.com/x", "not a host name"),
         ("https://a;b.media.example.com/x", "not a host name"),

@@ -10,7 +10,17 @@ from dropscribe.core.errors import StoreError
 from dropscribe.queue.cluster.mount_map import MountMap
 
 
-@pytest.mark.parametrize("stored", [b"//share/../etc/passwd", b"//share/done/../../etc", b"//share/.."])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"//share/../etc/passwd",
+        b"//share/done/../../etc",
+        b"//share/..",
+        b"/etc/passwd",
+        b"//",
+        b"//share/a\0b",
+    ],
+)
 def test_a_row_cannot_name_a_place_outside_its_root(stored: bytes) -> None:
     """Who can write the rows of a cluster cannot make a node write elsewhere."""
     with pytest.raises(StoreError, match="leads out of its root"):

@@ -81,7 +81,7 @@ def check_link(url: str, hosts: Collection[str]) -> str:
     Raises:
         LinkRefused: The reason names the host, never the query.
     """
-    if len(url) > _LONGEST_URL or _AMBIGUOUS.search(url):
+    if len(url) > _LONGEST_URL or _AMBIGUOUS.search(url) or not url.isprintable():
         raise LinkRefused("the url is too long, or holds a space, a backslash or a control character")
     try:
         parts = urlsplit(url)

@@ -32,6 +32,20 @@ def split_name(name: bytes) -> tuple[bytes, bytes]:
     return (stem, dot + suffix) if dot and stem else (name, b"")
 
 
+def leads_below(path: bytes) -> bool:
+    """Whether *path* names a place below the folder that it counts from, whatever stands there."""
+    return b"\0" not in path and {b"", b".", b".."}.isdisjoint(path.split(b"/"))
+
+
+def is_within(names: OutputNames, roots: Collection[bytes]) -> bool:
+    """Whether all files of *names* stand below one of *roots*, and its companions beside their recording."""
+    folder = names.directory + b"/" if names.directory else b""
+    sources = [companion.source for companion in names.companions]
+    paths = [*(folder + name for name in names.all_names), *sources]
+    is_plain = not any(b"/" in name for name in [*names.all_names, *sources])
+    return names.root in roots and is_plain and all(map(leads_below, paths))
+
+
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
     """One job's files before their names are chosen.

@@ -6,6 +6,7 @@ not paid for again; a piece that the provider refuses is named as missing, unles
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import itertools
@@ -93,7 +94,7 @@ class PieceByPiece:
         self.spool.mark_whole(sha256)
         length = max(part.end for part in self._parts)
         warning = self.decoding.decoder.warning
-        return join(self._parts, length, [warning] if warning else [])
+        return await asyncio.to_thread(join, self._parts, length, [warning] if warning else [])
 
     async def _cuts(self, track: int, seconds: float | None, found: Survey | None) -> list[float]:
         longest = self.fit.longest_seconds

@@ -7,6 +7,7 @@ looked at when its result is published.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -157,7 +158,7 @@ class Attempts:
         ended = AttemptEnd(0.0, code=REUSED, reason=origin_words(known), counted=False)
         refusals = await self.fallback.refusals(job, runtime)
         try:
-            document = self.results.reused(job, runtime, known.document, audio.sha256, refusals)
+            document = await self.results.reused(job, runtime, known.document, audio.sha256, refusals)
             return ResultStored(await self.results.store(job, runtime, document, audio.sha256, ended))
         except RenderError as error:
             return await self._reject_unrendered(job, runtime, error, audio.sha256, ended)
@@ -221,10 +222,12 @@ class Attempts:
         refusals = await self.fallback.refusals(job, runtime)
         document: dict[str, object] | None = None
         try:
-            document = self.results.transcript(job, runtime, transcript, sha256, ended.seconds, refusals)
+            document = await self.results.transcript(
+                job, runtime, transcript, sha256, ended.seconds, refusals
+            )
             stored = await self.results.store(job, runtime, document, sha256, ended, booking)
         except RenderError as error:
-            booking = _booking_of_unrendered(booking, document)
+            booking = await asyncio.to_thread(_booking_of_unrendered, booking, document)
             return await self._reject_unrendered(job, runtime, error, sha256, ended, booking)
         if spending:
             await self.budgets.audit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from dataclasses import replace
@@ -13,11 +14,12 @@ import structlog
 from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, PublishError
 from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retry, Withdrawn
+from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.pipeline.batching import BatchExecutor
 from dropscribe.pipeline.content import find_content
 from dropscribe.pipeline.observer import Filed
-from dropscribe.pipeline.results import RenderError, content_of, files_of, is_error
+from dropscribe.pipeline.results import RenderError, content_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
 from dropscribe.publish.publication import (
     AcrossMounts,
@@ -80,8 +82,12 @@ class Publisher:
     async def publish(self, job: Job, runtime: RuntimeConfig) -> Outcome:
         """One try to put *job*'s files in place."""
         for _ in range(MOST_TURNS):
-            document = content_of(_result(job))
             try:
+                job = await self._results.loaded(job)
+                document = content_of(_result(job))
+                if self._is_misplaced(job, runtime):
+                    log.warning("file.place_refused", folder=job.folder, path=job.path)
+                    job = await self._renamed(job, runtime, document)
                 if (old_path := _path_in(document)) not in {None, path_text(job.path)}:
                     # Renamed in flight: it is filed under the name that it has now.
                     await self._withdraw(job, runtime, old_path)
@@ -133,6 +139,12 @@ class Publisher:
             return self._not_there(job, str(error))
         return self._withdrawn(job, str(error))
 
+    def _is_misplaced(self, job: Job, runtime: RuntimeConfig) -> bool:
+        """Whether a row of a shared database names a place outside ``done`` and ``failed`` of its rule."""
+        rule = runtime.rule(job.folder)
+        own = (os.fsencode(rule.done), os.fsencode(rule.failed))
+        return runtime.config.queue is not None and not is_within(_result(job).output_names, own)
+
     async def reject(self, job: Job, runtime: RuntimeConfig) -> Job:
         """Fail a job whose stored answer cannot be published: sending it again would cost again."""
         ended = AttemptEnd(0.0, code=INTERNAL_ERROR, reason=INTERNAL_ERROR_WORDS, counted=False)
@@ -171,7 +183,7 @@ class Publisher:
             stable_inodes=job.stable_inodes,
             sha256=result.sha256,
             output_names=result.output_names,
-            files=files_of(result),
+            files=result.files or (),
             token=f"{self._token}-{job.id}",
             ignores_writers=runtime.rule(job.folder).settle_ignores_writers,
         )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -38,7 +38,7 @@ from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
 from dropscribe.transcripts.render import RENDERERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from dropscribe.config.model import FolderRule
@@ -52,11 +52,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 Refusals = Sequence[tuple[str, str]]
 """(provider, code) of those who refused a file before, in order."""
-
-INLINE_WORDS = 5000
-"""A longer transcript is rendered in a thread: the event loop does not have the time."""
 
 SHORTEST_NAME_MAX_BYTES = 143
 """The longest name that every file system here takes (eCryptfs has the least)."""
@@ -78,14 +77,19 @@ class RenderError(DropscribeError):
 
 
 class Results:
-    """Builds documents and stores them under free names."""
+    """Builds documents and stores them under free names.
+
+    Guarantees: building, parsing and rendering, which take seconds for an answer of megabytes, never run on
+    the event loop.
+    """
 
     def __init__(self, queue: Engine, disks: DiskThreads) -> None:
         self._queue = queue
         self._disks = disks
         self._threads = DaemonThreads(1, "render")
+        self._template_threads = DaemonThreads(1, "template")
 
-    def transcript(
+    async def transcript(
         self,
         job: Job,
         runtime: RuntimeConfig,
@@ -101,12 +105,11 @@ class Results:
         """
         facts = _facts(job, runtime, sha256, job.attempts, seconds, refusals)
         outputs = runtime.rule(job.folder).outputs
-        try:
-            return transcript_document(transcript, facts, outputs=outputs, warnings=_warnings(job))
-        except Exception as error:
-            raise RenderError(type(error).__name__) from error
+        return await self._rendering(
+            partial(transcript_document, transcript, facts, outputs=outputs, warnings=_warnings(job))
+        )
 
-    def reused(
+    async def reused(
         self, job: Job, runtime: RuntimeConfig, cached: bytes, sha256: str, refusals: Refusals
     ) -> dict[str, Any]:
         """The document of a file whose content was answered before; nothing was sent.
@@ -119,10 +122,20 @@ class Results:
         """
         facts = _facts(job, runtime, sha256, job.attempts - 1, 0.0, refusals)
         outputs = runtime.rule(job.folder).outputs
-        try:
-            return reused_document(_unpacked(cached)[0], facts, outputs=outputs, warnings=_warnings(job))
-        except Exception as error:
-            raise RenderError(type(error).__name__) from error
+        return await self._rendering(
+            lambda: reused_document(_unpacked(cached)[0], facts, outputs=outputs, warnings=_warnings(job))
+        )
+
+    async def loaded(self, job: Job) -> Job:
+        """*job* with the content of its stored result, which after a restart is parsed and rendered anew.
+
+        Raises:
+            RenderError: This version cannot render it.
+        """
+        result = job.result
+        if result is None or (result.content is not None and result.files is not None):
+            return job
+        return replace(job, result=await self._rendering(partial(_loaded, result)))
 
     async def error(self, job: Job, code: str, reason: str, ended: AttemptEnd) -> dict[str, Any]:
         """The error document of *job*, with every attempt."""
@@ -166,7 +179,7 @@ class Results:
         if rule.template is not None and not rejected:
             document, texts = await self._by_template(rule.template, job, document)
             forms, layout = (*forms, *texts), replace(layout, texts=texts)
-        packed, rendered = await self._rendered(document, forms, layout)
+        packed, rendered = await self._rendering(partial(_packed_and_rendered, document, forms, layout))
         root = os.fsencode(rule.failed if rejected else rule.done)
         files_to_name = tuple(each.file for each in companions)
         plan = OutputPlan(root, job.path, tuple(rendered), rule.sidecar_name, files_to_name)
@@ -185,16 +198,14 @@ class Results:
                 return moved
             refused.add(number)
 
-    async def _rendered(
-        self, document: Mapping[str, Any], forms: Collection[str], layout: Layout
-    ) -> tuple[bytes, dict[str, bytes]]:
-        """The document as JSON, and its sidecars by form."""
-        call = partial(_packed_and_rendered, document, forms, layout)
-        is_long = len(document.get("words") or ()) > INLINE_WORDS
+    async def _rendering(self, work: Callable[[], T]) -> T:
+        """*work* in a thread of its own.
+
+        Raises:
+            RenderError: It failed.
+        """
         try:
-            if not is_long:
-                return call()
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except Exception as error:
             raise RenderError(type(error).__name__) from error
 
@@ -208,7 +219,7 @@ class Results:
         }
         call = partial(render_by_template, template, document)
         try:
-            text = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            text = await asyncio.get_running_loop().run_in_executor(self._template_threads, call)
         except TemplateFailed as error:
             log.warning("template.failed", folder=job.folder, path=job.path, reason=str(error))
             return {**document, "warnings": [*document["warnings"], TEMPLATE_FAILED]}, {}
@@ -289,20 +300,11 @@ def _unpacked(packed: bytes) -> tuple[dict[str, Any], Layout]:
     return document, Layout.from_json(layout) if layout else DEFAULT_LAYOUT
 
 
-def files_of(result: StoredResult) -> tuple[tuple[bytes, bytes], ...]:
-    """(file name, content) of the sidecars: at hand, or rendered again from the document.
-
-    Raises:
-        RenderError: It cannot be rendered by this version.
-    """
-    if result.files is not None:
-        return result.files
-    try:
-        document, layout = _unpacked(result.document)
-        rendered = render(document, [form for form, _ in result.output_names.sidecars], layout)
-        return tuple((name, rendered[form]) for form, name in result.output_names.sidecars)
-    except Exception as error:
-        raise RenderError(type(error).__name__) from error
+def _loaded(result: StoredResult) -> StoredResult:
+    document, layout = _unpacked(result.document)
+    rendered = render(document, [form for form, _ in result.output_names.sidecars], layout)
+    files = tuple((name, rendered[form]) for form, name in result.output_names.sidecars)
+    return replace(result, content=document, files=files)
 
 
 def layout_of(rule: FolderRule) -> Layout:

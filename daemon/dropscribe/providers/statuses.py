@@ -23,6 +23,7 @@ from dropscribe.core.errors import (
     RuleRejected,
     TemporaryFailure,
 )
+from dropscribe.providers import values
 from dropscribe.providers.answers import (
     HAS_DETAIL_LIST,
     HAS_VALIDATION_ERRORS,
@@ -167,7 +168,7 @@ class Classifier:
 
     def error_in_success(self, answer: Answer, parsed: Mapping[str, object]) -> ProviderError | None:
         """The error that a 2xx body holds in place of a transcript, or None."""
-        status = parsed.get("status")
+        status = values.text_of(parsed.get("status"))
         if status in {"processing", "queued", "pending"}:
             return self._made(Kind.RULE, "asynchronous", answer, error_of(parsed))
         is_error = parsed.get("error") or status in {"error", "failed"} or parsed.get("object") == "error"

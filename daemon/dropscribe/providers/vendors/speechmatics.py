@@ -117,7 +117,7 @@ def _words(results: list[Mapping[str, Any]]) -> tuple[Word, ...]:
     before = ""
     for item in results:
         content = values.text_of(_alternative(item).get("content"))
-        if item.get("type") in {"word", "entity"}:
+        if values.text_of(item.get("type")) in {"word", "entity"}:
             words.append(_word(item, before + content))
             before = ""
         elif item.get("type") == "punctuation" and item.get("attaches_to") == "next":

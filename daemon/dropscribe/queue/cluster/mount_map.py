@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreError
+from dropscribe.core.naming import leads_below
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,10 +43,10 @@ class MountMap:
         """A row's path as this node has it; as it stands where the node lacks its root.
 
         Raises:
-            StoreError: It leads out of its root: somebody else has written the row.
+            StoreError: It has no root, or leads out of it: somebody else has written the row.
         """
         name, slash, rest = stored[2:].partition(b"/")
-        if b".." in rest.split(b"/"):
+        if not stored.startswith(b"//") or not leads_below(stored[2:]):
             raise StoreError(os.fsdecode(stored), "leads out of its root", "see who else writes to the queue")
         mount = self._mounts.get(name)
         return stored if mount is None else mount + slash + rest

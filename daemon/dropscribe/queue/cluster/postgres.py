@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dropscribe.core.errors import StoreAway, StoreError, StoreUnusable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from dropscribe.queue.cluster.mount_map import MountMap
     from dropscribe.queue.sql.database import Connection
+
+log = structlog.get_logger()
 
 SCHEMA = "dropscribe"
 """Where all tables are, procrastinate's too."""
@@ -170,9 +173,16 @@ class _Cursor:
 
     def _local(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(
-            self._roots.local(value) if isinstance(value, bytes) and value[:2] == b"//" else value
-            for value in row
+            self._place(value) if isinstance(value, bytes) and value[:1] == b"/" else value for value in row
         )
+
+    def _place(self, stored: bytes) -> bytes:
+        """*stored* on this node; b"" for a place outside its root, which must not stop the other rows."""
+        try:
+            return self._roots.local(stored)
+        except StoreError as error:
+            log.warning("queue.place_refused", place=error.path, reason=error.reason)
+            return b""
 
 
 def read_ahead_seconds(db: Connection) -> float:

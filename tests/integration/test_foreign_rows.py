@@ -1,0 +1,92 @@
+"""A cluster's database that somebody else writes to, or that is not made for file names."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+import pytest
+
+pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`)")
+
+from dropscribe.core.errors import StoreUnusable
+from dropscribe.core.model import Retry
+from dropscribe.pipeline.publisher import Publisher
+from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.queue.cluster.store import ClusterStore
+from support import house
+from support.house import House, make_config, tree
+
+
+@pytest.fixture
+def cluster_dsn(postgres_dsn):
+    house.CLUSTER_DSN.append(postgres_dsn)
+    return postgres_dsn
+
+
+async def test_rows_cannot_lead_a_node_outside_the_rules_folders(
+    tmp_path, postgres, cluster_dsn, monkeypatch
+):
+    """Whatever folder or name a row is given: its files go to the rule's own `done`, its neighbours' too."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    changes = {
+        "root.wav": ("root", b"//here/outside"),
+        "unknown.wav": ("root", b"/" + bytes(outside)),
+        "absolute.wav": ("root", bytes(outside)),
+        "above.wav": ("root", b"//here/done/../outside"),
+        "folder.wav": ("directory", b"../outside"),
+        "name.wav": ("audio", b"../outside/name.wav"),
+        "absolute-name.wav": ("audio", bytes(outside) + b"/name.wav"),
+        "dots.wav": ("sidecars", b"json\0.."),
+        "untouched.wav": ("audio", b"untouched.wav"),
+    }
+    (tmp_path / "done").mkdir()
+
+    async def later(*_):
+        return Retry(3600.0, "test", "the files are not written yet")
+
+    with monkeypatch.context() as held:
+        held.setattr(Publisher, "publish", later)
+        async with House(make_config(tmp_path)) as first:
+            for name in changes:
+                await first.drop(name, name.encode())
+            await first.until(lambda: _count(postgres, cluster_dsn, "transcribed") == len(changes))
+            await first.until(
+                lambda: _count(postgres, cluster_dsn, "transcribed", "due_at > 1") == len(changes)
+            )
+    for name, (column, value) in changes.items():
+        postgres.execute(
+            f"UPDATE dropscribe.answers SET {column} = '\\x{value.hex()}' WHERE job_id ="
+            f" (SELECT id FROM dropscribe.jobs WHERE name = '\\x{name.encode().hex()}')",
+            cluster_dsn,
+        )
+    postgres.execute("UPDATE dropscribe.jobs SET due_at = 0", cluster_dsn)
+
+    async with House(make_config(tmp_path)) as second:
+        await second.until(lambda: _count(postgres, cluster_dsn, "done") == len(changes))
+
+    names = {os.path.splitext(name)[0] for name in changes}
+    assert tree(outside) == set()
+    assert tree(tmp_path / "done") == {
+        f"{name}.{suffix}" for name in names for suffix in ("wav", "json", "txt")
+    }
+
+
+def _count(postgres, dsn, state, which="TRUE"):
+    found = postgres.execute(f"SELECT count(*) FROM dropscribe.jobs WHERE state = '{state}' AND {which}", dsn)
+    return found[0][0]
+
+
+def test_a_database_without_utf8_is_refused_at_the_start(tmp_path, postgres):
+    """SQL_ASCII would mix up names of files: the node says what to make instead, and changes nothing."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    postgres.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0")
+    dsn = postgres.dsn.rpartition("/")[0] + "/" + name
+    try:
+        with pytest.raises(StoreUnusable, match="SQL_ASCII") as refused:
+            ClusterStore(dsn, MountMap({"share": tmp_path}), "n0")
+        assert "ENCODING 'UTF8'" in refused.value.remedy
+        assert postgres.execute("SELECT to_regnamespace('dropscribe')", dsn) == [(None,)]
+    finally:
+        postgres.drop_database(dsn)

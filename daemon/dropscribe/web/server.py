@@ -165,7 +165,8 @@ class _BoundedProtocol(H11Protocol):
 
     def _watch_head(self) -> None:
         """Limit the time to the next request's headers while no request is being answered."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        # uvicorn declares no None, which it has before the first request.
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
             self._finish_head()
         elif self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close)

@@ -49,7 +49,7 @@ async def prune_queue(engine: RowsEngine, config: Callable[[], Config]) -> None:
 async def notice_releases(engine: RowsEngine, does_ask: Callable[[], bool]) -> None:
     """Feed anew soon after a command has written into the database, until cancelled.
 
-    Only while some rule asks before it takes a backlog: nobody else waits for a command.
+    Runs only while some rule has ``backlog: ask``: other rules need no release.
     """
     seen: int | None = None
     while True:

@@ -1,8 +1,8 @@
 """Takes a new config while the daemon runs.
 
-Guarantees: what may fail comes first; then everything that the config decides changes in one step, without a
-pause in which a job could see half of it. A config that is refused leaves everything as it was. What is under
-way ends with the config that it began with.
+Guarantees: steps that can fail come first; then everything that the config decides changes in one step,
+without a pause in which a job could see half of it. A refused config changes nothing. Attempts under way end
+with the config that they began with.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Deletes jobs at their providers once they are over here.
 
-Guarantees: a result is stored before its job is deleted; what cannot be deleted is tried again, less and less
+Guarantees: a result is stored before its job is deleted; a failed deletion is tried again, less and less
 often, also after a restart, MOST_TRIES times.
 """
 

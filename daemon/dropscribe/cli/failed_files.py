@@ -61,7 +61,7 @@ class FailedFiles:
     def of_rule(self, rule: FolderRule) -> Iterator[FailedFile]:
         """Every failed audio of *rule*, in the order of paths.
 
-        A file that neither the queue nor an error file tells of counts where it can only be this rule's,
+        A file that neither the queue nor an error file names counts where it can only be this rule's,
         and is audio to it.
         """
         _require_answer(os.fsencode(rule.failed))

@@ -15,7 +15,7 @@ def loading_for_good() -> Iterator[None]:
     """Keep the modules imported inside out of all later garbage collections.
 
     To look again and again while it grows, and once more at the end, is a tenth of a short command's time.
-    Only for a process that is ours: what else lives in it by then is frozen too.
+    Only for a process of our own: all its other objects are frozen too.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -100,7 +100,7 @@ def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
     """The provider or folder called *name*.
 
     Raises:
-        ConfigError: There is none; the hint says what was probably meant.
+        ConfigError: There is none; the hint has the likely path.
     """
     if name not in parts:
         place = str(config.path) if config.path else ""

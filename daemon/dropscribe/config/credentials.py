@@ -85,7 +85,7 @@ def find_named(
     """The secret *name* of the section at *path*, in the one way in which it is given.
 
     Args:
-        given: What the section has of *name*, *name*_file and *name*_credential.
+        given: The section's values of *name*, *name*_file and *name*_credential.
 
     Returns:
         None where it is given in none, and where something is wrong with it, which is reported.

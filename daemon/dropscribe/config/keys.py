@@ -28,11 +28,11 @@ class Key:
     Attributes:
         name: As the file has it.
         attribute: The field's name, with its unit.
-        description: Full sentences; the first one alone stands in the example.
+        description: Full sentences; the example has the first one only.
         default: REQUIRED where the file must have the key.
         also: Keys that give the same value in another way, by the ending of their name ("_file"), with
             their description.
-        example: What the example shows; None for the default.
+        example: The value in the example; None for the default.
         is_special: Whether only the provider types that list it have the key.
     """
 

@@ -43,7 +43,7 @@ def load_config(
             empty where it cannot be had.
 
     Returns:
-        The config, and what is worth a warning.
+        The config and its warnings.
 
     Raises:
         ConfigError: With every problem that could be found; warnings among them where there are errors.

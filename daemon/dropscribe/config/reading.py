@@ -51,7 +51,7 @@ class Reader:
         """The values of *section* at *path* that are given and right, by attribute.
 
         Args:
-            data: What the file has there.
+            data: The value in the file.
             keys: Those that count here; default: all of the section's.
 
         Returns:

@@ -1,4 +1,4 @@
 """Decisions, pure: no I/O, no clock, no asyncio, no logging.
 
-Time, jitter and what was seen on disk come in as arguments; what to do comes out as data.
+Time, jitter and observations of the disk are arguments; decisions are returned as data.
 """

@@ -7,7 +7,7 @@ The tree::
     ├── StoreError             the state directory cannot be used
     │   ├── StoreInUse             another daemon has it (or one of the inboxes)
     │   ├── StoreFull              its disk is full; nothing may be paid for until there is room
-    │   ├── StoreBusy              another process has locked the database; it may let go of it
+    │   ├── StoreBusy              another process has locked the database, maybe briefly
     │   └── StoreUnusable          corrupt, too new, or on a network file system
     ├── AudioError             the file at hand cannot be read now
     │   ├── AudioMissing           there is nothing at its path
@@ -40,7 +40,7 @@ class Problem:
     """One thing wrong in a config, with its place.
 
     Attributes:
-        message: What is wrong, without the place.
+        message: The problem, without the place.
         file: The config's path as the user gave it.
         line: 1-based; 0 when the problem has no place.
         column: 1-based, in characters; 0 when the problem has no place.
@@ -48,7 +48,7 @@ class Problem:
         hint: What would be right ("did you mean 'language'?"), or "".
         source_line: The line itself, for the caret; never one that may hold a secret.
         path: Dotted path of the key ("folders.calls.provider"), or "".
-        warning: True for what is worth saying but no reason to refuse.
+        warning: True for a problem that is reported but not refused.
     """
 
     message: str
@@ -75,8 +75,8 @@ class StoreError(DropscribeError):
 
     Attributes:
         path: The state directory, database or inbox concerned.
-        reason: What the system said.
-        remedy: What the admin can do.
+        reason: The system's message.
+        remedy: A step for the admin.
     """
 
     def __init__(self, path: str, reason: str, remedy: str = "") -> None:
@@ -136,8 +136,8 @@ class PublishError(DropscribeError):
 
     Attributes:
         path: The file or folder concerned.
-        reason: What the system said.
-        code: The errno's name ("ENOSPC"), or a word of ours.
+        reason: The system's message.
+        code: The errno's name ("ENOSPC"), or dropscribe's own code.
     """
 
     def __init__(self, path: bytes, reason: str, code: str) -> None:
@@ -152,7 +152,7 @@ class ListenError(DropscribeError):
 
     Attributes:
         address: host:port, as the config has it.
-        reason: What the system said, or what is missing.
+        reason: The system's message, or the missing part.
     """
 
     def __init__(self, address: str, reason: str) -> None:
@@ -186,7 +186,7 @@ class TemporaryFailure(ProviderError):
     """Raised when the same request may succeed later: network, 408, 409, 429, 5xx.
 
     Attributes:
-        retry_after_seconds: What the provider asked for, or None.
+        retry_after_seconds: The wait that the provider asked for, or None.
         slows_provider: True when the whole provider must slow down (429, 503), not only this file.
     """
 

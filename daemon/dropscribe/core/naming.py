@@ -1,6 +1,6 @@
 """Names of a job's files in ``done`` or ``failed``: groups, collision numbers, name limits.
 
-All files of a job share one stem and one number: ``call-2.wav`` never stands beside
+All files of a job share one stem and one number: ``call-2.wav`` is never beside
 ``call.json``.
 """
 

@@ -112,11 +112,11 @@ def describe_forbidden(root: bytes, path: bytes) -> str:
 
 @dataclass(slots=True)
 class Progress:
-    """How far the attempt at a recording is; written by its provider, read by the page.
+    """Progress of the attempt at a recording; written by its provider, read by the page.
 
     Attributes:
         total_bytes: Size of the recording.
-        sent_bytes: How much of it is sent.
+        sent_bytes: Bytes sent so far.
         heard_seconds: The engine on this machine has recognised the recording up to here.
         piece: Number of the piece that is being sent, from 1; 0 where it is sent as it is.
         pieces: Of a recording that is sent in pieces, their number.

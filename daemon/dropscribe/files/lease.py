@@ -1,6 +1,6 @@
 """Read leases: ask the kernel whether any process on this machine has a file open for writing.
 
-A read lease (``F_SETLEASE``, fcntl(2)) is granted only if nobody has the file open or mapped for writing,
+A read lease (``F_SETLEASE``, fcntl(2)) is granted only if no process has the file open or mapped for writing,
 under any of its names. Asking takes about 10 µs; searching every process's descriptors takes 50 ms and shows
 one user's processes only.
 

@@ -3,7 +3,7 @@
 Over a network a call that failed may have been carried out. So no step is undone or repeated because of
 an errno: after an error the names are looked at, and the move goes on from what stands there.
 
-Guarantees: a name that somebody else has is never replaced or removed; a file that is not the expected one
+Guarantees: another file's name is never replaced or removed; a file that is not the expected one
 keeps its name, or goes back to it.
 """
 
@@ -77,7 +77,7 @@ def same_file(one: FileName, other: FileName, can: Capabilities) -> bool:
     file has, and *other* is asked for its own.
 
     Raises:
-        FileNotFoundError: *one* does not exist: a look at it before told of a cache.
+        FileNotFoundError: *one* does not exist: an earlier check saw a cached name.
     """
     if not can.same_inode:
         return _shares_access_time(one, other)

@@ -5,7 +5,7 @@ files of the job are in place: where hard links work, both names lead to one fil
 is, also after a crash. Where they do not, the hidden file is renamed, and a hidden mark that was made before
 tells that its name was given. Equal content proves nothing: two silent recordings have equal transcripts.
 
-Guarantees: a name that somebody else has is never replaced or removed. Every step may be repeated.
+Guarantees: another file's name is never replaced or removed. Every step may be repeated.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Permissions:
     def apply(self, descriptor: int) -> None:
         """Give an open new file its owner, where allowed, and its mode.
 
-        A file that keeps our own owner never becomes set-user-ID: a program that somebody dropped under an
+        A file that keeps our own owner never becomes set-user-ID: a program dropped under an
         audio's name would run as us.
         """
         mode = self.mode

@@ -21,11 +21,11 @@ _LONGEST_LOOK_SECONDS = 5.0
 
 @dataclass(slots=True)
 class CompanionsSeen:
-    """What one recording's companions looked like.
+    """State of one recording's companions at the last probe.
 
     Attributes:
         since: Monotonic time from which the recording waits for them.
-        signatures: At the last look; None for a companion that was not there.
+        signatures: At the last probe; None for a companion that was not there.
         changed_at: Monotonic time of their last observed change.
     """
 

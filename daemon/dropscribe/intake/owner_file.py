@@ -8,7 +8,7 @@ Guarantees: this is a guard, not a distributed lock. An owner that was frozen or
 newcomer waits is replaced; it notices at its next beat and stops, and what it had in flight by then may be
 paid for twice. The record has a fixed length and is rewritten in place, so that on NFS it stays the same
 file; a reader that catches half of a write sees a change, which is what a beat looks like. Only a file of our
-own user, of root or of the inbox's owner is believed. Nothing is followed but a plain file in a plain folder.
+own user, of root or of the inbox's owner counts. Nothing is followed but a plain file in a plain folder.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _lock(identity: tuple[int, int], trusted_uids: set[int]) -> socket.socket | 
 
     The kernel releases it when the process ends, however that happens. Any local user may bind such a name,
     so the listener's credentials decide: a daemon of ours, of root or of the folder's owner has the inbox;
-    anybody else's socket is passed over for the next name. flock(2) on the folder would work across network
+    other users' sockets are skipped for the next name. flock(2) on the folder would work across network
     namespaces, but its open descriptor keeps the file system from being unmounted.
 
     Raises:

@@ -19,7 +19,7 @@ class Schedule:
 
     Attributes:
         next_at: Monotonic time of the next listing.
-        last_work_seconds: What the last one took, waits between its slices not counted.
+        last_work_seconds: Duration of the last one, without the waits between its slices.
     """
 
     def __init__(self, rescan_seconds: float | None) -> None:

@@ -1,7 +1,7 @@
 """Finds cuts for a long recording: between words, in pieces of about the same length.
 
 Guarantees: pure; the same loudness gives the same cuts, so that what was paid for a piece is found again;
-no piece is longer than what is asked.
+no piece is longer than the limit.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Source:
 
     Attributes:
         track: Number of the audio track.
-        channel: None stands for the mix of all.
+        channel: None is the mix of all.
         speaker: Label of its words; None if it is the only source.
     """
 

@@ -1,6 +1,6 @@
 """One transcript of the answers to a recording's pieces and channels.
 
-Guarantees: pure; every time counts from the start of the recording; what no answer covers is named.
+Guarantees: pure; every time counts from the start of the recording; parts that no answer covers are named.
 """
 
 from __future__ import annotations

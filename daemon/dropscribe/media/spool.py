@@ -1,6 +1,6 @@
 """The spool below the state directory: pieces on their way, and answers to pieces that are paid for.
 
-Guarantees: what is written is its owner's alone (0600); pieces have no names, so none outlives the daemon;
+Guarantees: only the owner can read the files (0600); pieces have no names, so none outlives the daemon;
 an answer that was written survives a crash.
 """
 

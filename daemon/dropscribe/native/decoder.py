@@ -1,6 +1,6 @@
 """Requests to worker processes about one open recording.
 
-Guarantees: whatever decoding does to the worker is an error of this recording or of the machine, never a
+Guarantees: a failure of the worker is an error of this recording or of the machine, never a
 crash here; numbers that come back are checked before anything is decided by them.
 """
 
@@ -38,7 +38,7 @@ class Survey:
     """Measurements of one audio track, as the worker reports them.
 
     Attributes:
-        sound_seconds: Length of what is decoded, gaps of the file's clock left out.
+        sound_seconds: Length of the decoded sound, gaps of the file's clock left out.
         end_seconds: When it ends on the file's clock.
         loudness: Mean square of each window of 0.1 s, in its loudest channel; 1.0 is full scale.
         channels_differ: A second channel holds something else than the first.

@@ -15,7 +15,7 @@ from dropscribe.native.recording import MAX_RATE_HZ, MIN_RATE_HZ, plausible_seco
 def probe_seconds(descriptor: int) -> float | None:
     """Length of the open file's audio.
 
-    None where its header does not tell, tells what a file of its size cannot hold, or cannot be read here.
+    None if its header has none, has one that a file of its size cannot hold, or cannot be read here.
     """
     seconds = _probe_wav(descriptor)
     if seconds is None and find_spec("av") is not None and find_spec("numpy") is not None:

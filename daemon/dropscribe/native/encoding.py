@@ -1,6 +1,6 @@
 """Encodes a track, or one of its channels, anew in pieces: mono, 16 kHz, FLAC or Opus.
 
-Runs in a worker process only, which cannot write to any file: what the encoder writes is sent to the daemon.
+Runs in a worker process only, which cannot write to any file: the encoder's output is sent to the daemon.
 """
 
 from __future__ import annotations

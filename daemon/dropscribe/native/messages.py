@@ -31,7 +31,7 @@ class Message:
     """One message.
 
     Attributes:
-        kind: What it is: the name of an operation, or "result", "error", "phase", "write", "piece".
+        kind: The name of an operation, or "result", "error", "phase", "write", "piece".
         body: Plain JSON values.
         payload: Binary data.
         descriptor: An open file that belongs to the receiver, or None.

@@ -42,7 +42,7 @@ def fetch(name: str, progress: Callable[[int], None]) -> Path:
 
     Args:
         name: Of a Whisper model, or OWNER/NAME on the hub.
-        progress: Called twice a second with the bytes that have come; what it raises ends the download.
+        progress: Called twice a second with the received bytes; an exception in it ends the download.
 
     Raises:
         ProviderUnusable: Code "model_missing", or "model_altered" for a file that is not the hub's.

@@ -1,7 +1,7 @@
 """Worker processes as the daemon sees them: started on demand, one request at a time, ended when idle.
 
-Guarantees: whatever a worker does (crash, hang, nonsense), the caller gets an exception in bounded time and
-the worker is gone; no worker outlives the daemon; what a worker sends is data, never code.
+Guarantees: if a worker crashes, hangs or sends nonsense, the caller gets an exception in bounded time and
+the worker is gone; no worker outlives the daemon; a worker's messages are data, never code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class WorkerDied(Exception):
     """Raised when a worker ends, or is ended, before it has answered.
 
     Attributes:
-        phase: What it said last that it was doing: "starting", "loading", "decoding", "recognising".
+        phase: The last phase that it reported: "starting", "loading", "decoding", "recognising".
         cause: "SIGSEGV", "exit status 1", "no progress for 600 s".
         is_stalled: It made no progress and was killed for it.
     """

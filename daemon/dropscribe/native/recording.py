@@ -84,7 +84,7 @@ class Recording:
         container: wav, mp3, flac, ogg, webm, mp4 (m4a too), mov, 3gp, matroska, or FFmpeg's own name.
         codec: FFmpeg's name of the audio's codec ("pcm_s16le", "opus").
         channels: 1 for mono.
-        seconds: Of the audio track, or None where no header tells, or tells what cannot be.
+        seconds: Of the audio track, or None if no header has it, or an impossible one.
         has_video: A picture that moves, no cover.
         recorded_at: ISO 8601, with a zone only where the file says which; None where it says nothing.
         tracks: Numbers of the audio tracks to transcribe, the default track first: those that are not

@@ -90,7 +90,7 @@ def enter(folders: Iterable[str], *, has_gpu: bool) -> None:
 def end_with(life: int) -> None:
     """Have the kernel end this process as soon as the other end of the pipe *life* is closed.
 
-    SIGIO's default action is to end the process, whatever native code is doing at that moment. Unlike
+    SIGIO's default action is to end the process, even within native code. Unlike
     PR_SET_PDEATHSIG this does not depend on which thread of the daemon started the worker.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)

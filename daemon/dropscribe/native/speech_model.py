@@ -49,7 +49,7 @@ class ModelChoice:
     """One speech model, not loaded.
 
     Attributes:
-        name: What the transcript names as its model.
+        name: The model's name in the transcript.
         origin: Where it comes from, in words for ``check``.
         directory: Where it lies; None for one that is joined or fetched at the first load.
         parts: Files that make up ``model.bin`` when joined; the model's other files lie beside the first.

@@ -30,7 +30,7 @@ class Survey:
     """Measurements of one audio track, collected in the worker.
 
     Attributes:
-        sound_seconds: Length of what is decoded, gaps of the clock left out.
+        sound_seconds: Length of the decoded sound, gaps of the clock left out.
         end_seconds: When it ends on the file's clock.
         loudness: Mean square of each 0.1 s, in its loudest channel; 1.0 is full scale.
         channels_differ: A second channel holds something else than the first.

@@ -157,7 +157,7 @@ def serve(requests: str, life: str, has_gpu: str, *folders: str) -> None:
         requests: Number of the descriptor of a connected Unix socket.
         life: Number of the read end of a pipe whose other end the daemon holds.
         has_gpu: "1" where a graphics card is used.
-        folders: Beside Python's own, what may be read.
+        folders: Readable folders beside Python's own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(requests))

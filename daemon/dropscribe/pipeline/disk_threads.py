@@ -86,7 +86,7 @@ class DiskThreads:
         """Let calls take as long as they need; while they take too long, their folder counts as hanging.
 
         Args:
-            size_bytes: What the calls read or copy.
+            size_bytes: The bytes that the calls read or copy.
         """
         is_late = False
 

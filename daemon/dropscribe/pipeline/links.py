@@ -1,7 +1,7 @@
 """Link files: their refusals, and the provider that fetches the target of a link.
 
-Guarantees: the daemon itself fetches nothing. A link that the rule refuses is never told to anybody. Where
-a url is kept or told of, it is without its query.
+Guarantees: the daemon itself fetches nothing. A link that the rule refuses is sent nowhere. Urls are
+stored and logged without their query.
 """
 
 from __future__ import annotations

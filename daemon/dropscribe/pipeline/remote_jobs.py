@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def job_provider_of(job: Job, runtime: RuntimeConfig, audio: AudioFile) -> JobProvider | None:
     """The provider that runs *job* by itself; None where the answer comes in the request.
 
-    A rule that makes recordings anew sends pieces, which one id in the row cannot stand for.
+    A rule that re-encodes recordings sends pieces, for which the row's single id is not enough.
     """
     rule, provider = runtime.rule(job.folder), runtime.providers[job.provider]
     if rule.reads_media or (rule.links and is_link(audio.suffix)):

@@ -22,7 +22,7 @@ class RuntimeConfig:
     A call for a job works with the value it began with, also when a reload swaps it meanwhile.
 
     Attributes:
-        decorated: (folder, provider) → the provider with what the rule wants done around it; only where
+        decorated: (folder, provider) → the provider wrapped with the rule's preparation; only where
             a rule wants something.
         digests: (folder, provider) → the digest of what shapes an answer.
     """

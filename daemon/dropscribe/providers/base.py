@@ -31,7 +31,7 @@ class Provider(Protocol):
             TemporaryFailure: Network, timeout before the body was sent whole, 5xx, 429.
             AmbiguousFailure: The body was sent whole and no usable answer came.
             AudioRejected: The provider will never take this file.
-            RuleRejected: The parameters are wrong, whatever the file.
+            RuleRejected: The parameters are wrong for every file.
             ProviderUnusable: Key, credit, endpoint, model; says nothing about the file.
             AudioChanged: The file shrank while it was being sent.
         """
@@ -41,7 +41,7 @@ class Provider(Protocol):
         """Ask whether the provider answers and takes the key, without paying for audio.
 
         Returns:
-            What was learnt, in a few words, for ``check --online``.
+            The result in a few words, for ``check --online``.
 
         Raises:
             ProviderError: As :meth:`transcribe`.

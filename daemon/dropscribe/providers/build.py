@@ -1,6 +1,6 @@
 """Builds the provider that a config describes.
 
-A vendor's module, and what it loads, is imported only when a provider of its type is built. Other packages
+A vendor's module, with its imports, is loaded only when a provider of its type is built. Other packages
 add types by an entry point in the group ``dropscribe.providers``: a function from a ProviderConfig to a
 Provider.
 """

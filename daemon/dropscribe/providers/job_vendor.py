@@ -88,9 +88,9 @@ class JobApi:
         type: The provider's type, by which ``core.params`` has the parameters that are sent by default.
         upload: The path that takes the audio.
         form_field: The field with the audio, where the upload is a form; "" where the body is the audio.
-        file_name: What the upload's answer calls the file, and what the request for a job calls it.
+        file_name: The file's field in the upload's answer, and in the request for a job.
         jobs: The path of the jobs: a POST creates one; a GET or DELETE with its id asks for or deletes one.
-        working, done, failed, lost: What a job's ``status`` means.
+        working, done, failed, lost: The values of a job's ``status``.
     """
 
     type: str

@@ -1,7 +1,7 @@
 """Transcribes on this machine: Whisper through faster-whisper, with no key and no network.
 
 Guarantees: the engine runs in worker processes, one for each of ``concurrency`` recordings, from the first
-recording on until ``idle_unload_seconds`` after the last; whatever happens to a worker, the daemon goes on.
+recording on until ``idle_unload_seconds`` after the last; the daemon survives any failure of a worker.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class LocalProvider:
         """Name and origin of the model that would be used, its hashes checked; loads nothing.
 
         Raises:
-            ProviderUnusable: Engine or model are missing, or the model is not what it should be.
+            ProviderUnusable: Engine or model are missing, or the model's files are altered.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._describe)
 

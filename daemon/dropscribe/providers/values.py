@@ -1,6 +1,6 @@
 """Checked values from a provider's JSON; a value of another type or range is unknown.
 
-Guarantees: pure; nothing here raises, whatever it is given.
+Guarantees: pure; nothing here raises, for any value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Interface of one vendor's HTTP API, and the provider that all vendors share.
 
 A vendor only builds requests and reads answers: no network, no key, no file system. HttpProvider adds the
-key, the limits, one upload, the table of errors, bounds on what the answer holds, and the masking of secrets.
+key, the limits, one upload, the table of errors, bounds on the answer, and the masking of secrets.
 """
 
 from __future__ import annotations

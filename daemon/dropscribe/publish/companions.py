@@ -35,8 +35,8 @@ def copy_companions(request: PublishRequest, source: int, target: int, can: Capa
     """Copy the companions that are not there yet into the open *target* folder; names are not synced.
 
     Raises:
-        CompanionChanged: One is not what it was, or is being written.
-        NameTaken: One of the names is somebody else's.
+        CompanionChanged: One has changed, or is being written.
+        NameTaken: Another file has one of the names.
     """
     for companion, copy in request.companions(source, target, can):
         if not copy.is_placed():

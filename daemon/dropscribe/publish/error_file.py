@@ -33,7 +33,7 @@ def read_error(folder: int, name: bytes, believed: Collection[int] | None = None
     """The error document *name* in the open *folder*; None if there is none of dropscribe's.
 
     Args:
-        believed: User ids that may have written it; None for anybody.
+        believed: User ids that may have written it; None for all.
     """
     try:
         with closing(open_file(folder, name)) as descriptor:

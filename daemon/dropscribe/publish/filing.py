@@ -5,8 +5,8 @@ Order: sidecars and copies of companions, each whole from its first instant → 
 after a power cut. The jobs of a batch take each step together, and a folder is synced once for all of them.
 
 Guarantees: safe to repeat from any point. A file is ours only if this job made it, which its hidden name
-proves; a name that anybody else has is NameTaken, after the files of this job were withdrawn. A call
-that failed over a network may have been carried out: the next try looks at what stands there.
+proves; a name of another file is NameTaken, after the files of this job were withdrawn. A call
+that failed over a network may have been carried out: the next try checks the names first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def publish(request: PublishRequest) -> bytes:
     Raises:
         NameTaken, CompanionChanged: Choose other names.
         AudioMissing: The audio is neither in the inbox nor at its place.
-        AudioChanged: The audio is not what was transcribed; our sidecars were withdrawn.
+        AudioChanged: The audio has changed since it was sent; the sidecars were withdrawn.
         WriterCameBack: Try again in a moment.
         PublishError: The disk said no; the same call may succeed later.
     """

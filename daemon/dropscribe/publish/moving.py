@@ -31,7 +31,7 @@ def check_source(request: PublishRequest, folder: int) -> None:
     """Check that the audio that settled stands in the open inbox *folder*.
 
     Raises:
-        AudioMissing: Nothing stands there.
+        AudioMissing: There is no file.
         AudioChanged: Something else does.
     """
     status = FileName(folder, request.source_name).status()
@@ -75,7 +75,7 @@ def move_audio(
 
     Raises:
         WriterCameBack: It is open for writing.
-        NameTaken: Its new name is somebody else's.
+        NameTaken: Another file has its new name.
         AudioMissing, AudioChanged: It is no longer what settled.
         AcrossMounts: It would have to be copied, and not *may_copy*.
     """

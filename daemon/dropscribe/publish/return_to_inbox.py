@@ -1,6 +1,6 @@
 """Takes one failed recording back into its inbox, where the daemon finds it like any other file.
 
-Guarantees: nothing is overwritten; its companions stand in the inbox, durably, before the audio does, and the
+Guarantees: nothing is overwritten; its companions are in the inbox, durably, before the audio, and the
 audio before its error file goes.
 """
 

@@ -27,10 +27,10 @@ def write_sidecars(
     """Write the sidecars that are not there yet into the open target *folder*; names are not synced.
 
     Args:
-        missing_alone: The audio stands there already: what has one of the names keeps it.
+        missing_alone: The audio is in place already: existing files keep their names.
 
     Raises:
-        NameTaken: One of the names is somebody else's.
+        NameTaken: Another file has one of the names.
     """
     for (sidecar, content), (name, _) in zip(request.sidecars(folder, can), request.files, strict=True):
         if sidecar.is_placed() or (missing_alone and FileName(folder, name).status() is not None):

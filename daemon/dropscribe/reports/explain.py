@@ -44,7 +44,7 @@ class Explanation:
         state: Under what ``status`` counts it (queued, held, …, done, failed), or ``withdrawn``,
             ``not_taken``, ``unavailable``, ``unknown``.
         words: Sentences, the most important first.
-        remedy: What the user can do, or "".
+        remedy: A step for the user, or "".
         story: The job that they are about, or None.
         tries: Its attempts, or those in an error file.
     """

@@ -31,7 +31,7 @@ def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | Non
 
     Raises:
         OSError: ETIMEDOUT where no answer came; the thread that waits for it does not keep the process.
-            Whatever *look* raises.
+            Any error that *look* raises.
     """
     thread = DaemonThreads(1, "look")
     answer = thread.submit(look)

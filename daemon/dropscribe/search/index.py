@@ -50,7 +50,7 @@ COMMIT;
 
 @dataclass(slots=True)
 class IndexProgress:
-    """How far a node's indexing has come.
+    """Progress of a node's indexing.
 
     Attributes:
         ended_at: Jobs that ended before this time (Unix seconds) are indexed.
@@ -83,7 +83,7 @@ class TranscriptIndex:
         self._db.execute("COMMIT")
 
     def read_progress(self, node: str) -> IndexProgress:
-        """How far *node* of a cluster has come; "" is a queue of this machine alone."""
+        """Progress of *node* of a cluster; "" is the queue of a single machine."""
         row = self._db.execute(
             "SELECT ended_at, swept_id, swept_at FROM search_progress WHERE node = ?", (node,)
         ).fetchone()

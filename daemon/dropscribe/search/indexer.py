@@ -1,7 +1,7 @@
 """Brings the index up to date, a small batch a step, after the jobs are done.
 
 Guarantees: reads the queue on a connection of its own and never writes to it. Where it is interrupted, the
-next step goes on. What is gone from the done folders leaves the index with the sweep, or with a hit.
+next step goes on. Files gone from the done folders leave the index with the sweep, or with a hit.
 """
 
 from __future__ import annotations

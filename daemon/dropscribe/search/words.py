@@ -50,7 +50,7 @@ def parse_query(query: str) -> list[Phrase]:
 
 
 def find_phrases(text: str, phrases: Sequence[Phrase]) -> dict[Phrase, list[tuple[int, int]]]:
-    """Where *text* has which of *phrases*: (first letter, past the last letter)."""
+    """Positions in *text* of each of *phrases* that it has: (first letter, past the last letter)."""
     found: dict[Phrase, list[tuple[int, int]]] = {}
     if text.isascii() and not any(phrase[0] in text.lower() for phrase in phrases):
         return found  # most passages, at a tenth of the cost

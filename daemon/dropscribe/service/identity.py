@@ -27,7 +27,7 @@ def take_on_identity(environ: Mapping[str, str]) -> None:
     """Switch to the user PUID and group PGID, with UMASK; before any file is opened or thread started.
 
     A PUID without PGID is a group of the same number. Groups that the container was given (``group_add``)
-    stay, root's own does not. Started as anybody but root, PUID and PGID are not asked: ``user:`` has won.
+    stay, root's own does not. Without root, PUID and PGID are ignored in favour of ``user:``.
 
     Args:
         environ: The process's environment.

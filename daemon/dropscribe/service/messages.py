@@ -1,6 +1,6 @@
 """Composes messages to people: many events in one message, many failures as counts.
 
-Guarantees: pure; a message holds names, codes and reasons, and nothing else of what it tells about.
+Guarantees: pure; a message holds names, codes and reasons only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metrics for Prometheus and for node_exporter's textfile collector.
 
-Only imported where somebody looks at them: with its library it takes 3 MiB.
+Imported only where metrics are enabled: with its library it takes 3 MiB.
 
 Guarantees: a registry of its own, so that nothing else of the process leaks in; labels are names from the
 config or short codes, never paths, and their number is bounded; :meth:`Metrics.render` never raises for a
@@ -108,7 +108,7 @@ class Metrics:
             folder: The rule's name.
             result: done, failed or withdrawn.
             at: Unix seconds.
-            provider: Who transcribed it, where somebody did.
+            provider: The provider that transcribed it, if any.
             audio_seconds: The audio's own length, where it is known.
         """
         self._files.labels(folder, result).inc()

@@ -64,7 +64,7 @@ class Recipient(Protocol):
 
         Args:
             due_at: When the first of them was due.
-            is_last_chance: The daemon is about to end; what waits to be sent together need not wait.
+            is_last_chance: The daemon is about to end; batches are sent without waiting.
         """
         ...
 
@@ -179,7 +179,7 @@ class Courier:
     async def _round(self, *, is_last_chance: bool = False) -> float | None:
         """One delivery at most; seconds until the next look, None for until there is news.
 
-        A reload or the end does not cut it off: what a thread is sending would be sent once more.
+        A reload or the end does not cut it off, because a message in a thread would be sent twice.
         """
         task = asyncio.create_task(self._look(is_last_chance=is_last_chance))
         self._under_way.add(task)

@@ -14,7 +14,7 @@ def write_metrics_file(path: Path, content: bytes) -> None:
     The temporary name does not end in ``.prom``, so that the collector never reads half a file.
 
     Raises:
-        OSError: The folder is missing or full; what was at *path* is still there.
+        OSError: The folder is missing or full; the old file at *path* is unchanged.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:

@@ -61,7 +61,7 @@ def recording_date(
     A time has a zone only where its source says which; an mtime is UTC.
 
     Args:
-        container: What the audio file's own metadata says, as the decoder gives it.
+        container: The date in the audio file's own metadata, from the decoder.
         companion: The content of the JSON files that belong to the recording.
         name: The audio's file name.
         pattern: For ``datetime.strptime``, looked for anywhere in the name.

@@ -1,6 +1,6 @@
 """The JSON document of one finished file: its transcript or its error.
 
-Guarantees: pure; every key is always there and what is unknown is null; the same facts give the same
+Guarantees: pure; every key is always there, unknown values are null; the same facts give the same
 document, so publishing again after a crash writes the same bytes.
 """
 
@@ -79,8 +79,8 @@ class ErrorFacts:
         code: Why, as a stable word.
         reason: Why, in the provider's or the system's words; holds no secret.
         failed_at: Unix seconds.
-        provider: The provider that had the last word; None when none was asked.
-        attempts: Every attempt, oldest first; empty for what was never sent.
+        provider: The last provider; None if none was asked.
+        attempts: Every attempt, oldest first; empty for a file that was never sent.
     """
 
     path: bytes

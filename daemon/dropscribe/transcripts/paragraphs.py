@@ -31,7 +31,7 @@ class Paragraph:
     Attributes:
         text: One line of printable characters.
         start: Seconds from the start of the audio, or None where nothing is timed.
-        speaker: None where nobody is named.
+        speaker: None if no speaker is named.
     """
 
     text: str

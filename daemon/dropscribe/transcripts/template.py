@@ -1,7 +1,7 @@
 """Renders one template with one transcript, in a process of its own.
 
 ``python -m dropscribe.transcripts.template`` reads ``{"template": …, "document": …}`` from standard input and
-writes the text to standard output; what is wrong with the template goes to standard error.
+writes the text to standard output; mistakes in the template are written to standard error.
 
 Guarantees: the template sees the transcript and nothing else: no file, no environment, no include, and no
 attribute that Jinja's sandbox calls unsafe. Its work, memory and output are bounded by the system, so that no

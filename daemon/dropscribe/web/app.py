@@ -22,7 +22,7 @@ def create_app(endpoints: Endpoints, access: Access, source: PageSource | None =
     Args:
         endpoints: What programs ask for.
         access: Who may ask.
-        source: What the pages show; None leaves the pages out.
+        source: Data and actions of the pages; None leaves the pages out.
     """
     if source is None:
         app = Starlette(routes=endpoints.routes())

@@ -27,8 +27,8 @@ class Endpoints:
     Attributes:
         metrics: The body of /metrics.
         status: The object of /status and of ``status --json``.
-        find_stuck: "" while the loop and intake live, else what is stuck: /healthz is 503 then.
-        find_unready: "" once everything is watched and served, else what is not: /readyz is 503 then.
+        find_stuck: "" while the loop and intake live, else the stuck part: /healthz is 503 then.
+        find_unready: "" once everything is watched and served, else the missing part: /readyz is 503 then.
     """
 
     metrics: Callable[[], Awaitable[bytes]]

@@ -23,9 +23,9 @@ class Listener:
         """Prepare the listener; nothing is bound yet.
 
         Args:
-            http: What the config says.
+            http: The section of the config.
             endpoints: What programs ask for.
-            source: What the pages show; None leaves them out, as ``http.pages: false`` does.
+            source: Data and actions of the pages; None leaves them out, as ``http.pages: false`` does.
 
         Raises:
             ListenError: The address is reached from other machines, and there is no token.

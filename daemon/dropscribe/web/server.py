@@ -202,7 +202,7 @@ def _bind_unix(path: Path) -> socket.socket:
     """A bound socket at *path*; one that a dead process left there is replaced.
 
     Raises:
-        OSError: Somebody listens there (EADDRINUSE), something else stands there, or the folder is closed.
+        OSError: The address is in use (EADDRINUSE), the path is not a socket, or the folder is not writable.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -88,7 +88,7 @@ def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> F
 
 
 def progress_of(progress: Progress) -> tuple[str, int | None]:
-    """How far an attempt is in words, and in percent where that can be told."""
+    """Progress of an attempt in words, and in percent if that is known."""
     if progress.heard_seconds is not None:
         return f"heard up to {clock_words(progress.heard_seconds)}", None
     if progress.pieces > 1:
@@ -378,6 +378,6 @@ def chart_of(days: Sequence[tuple[str, Ended]]) -> Chart:
 
 
 def day_words(day: Ended) -> str:
-    """How much ended, for people."""
+    """Counts of a day's files and minutes, as text."""
     minutes = f", {round(day.seconds / 60)} min of audio" if day.seconds else ""
     return f"{day.done} done, {day.failed} failed{minutes}"

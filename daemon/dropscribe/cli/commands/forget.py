@@ -1,7 +1,7 @@
-"""``dropscribe forget``: the answers that are kept of a recording go, with the daemon up or down.
+"""``dropscribe forget``: deletes the stored answers of a recording, with the daemon up or down.
 
-What was filed in done stays: this is about the ledger, from which the same recording would be answered, and
-about the spool, where the answers to its pieces may still be.
+Files in done stay. The answers are deleted from the deduplication cache, which would answer the same
+recording again, and from the spool, which may still have the answers to its pieces.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``dropscribe retry``: failed audio back into its inbox, where the daemon finds it like any other file.
 
-Guarantees: nothing is overwritten; the audio stands in the inbox, durably, before its error file goes;
+Guarantees: nothing is overwritten; the audio is in the inbox, durably, before its error file is removed;
 the queue is only read, so that it works with the daemon up or down. Run by root it acts with the rights
 of the daemon's user.
 """

@@ -1,6 +1,6 @@
 """Durations, sizes and the other small notations of the config → numbers.
 
-Guarantees: pure; what is refused raises ValueError with the words that follow the value in the message
+Guarantees: pure; a refused value raises ValueError with the words that follow the value in the message
 ("is not a duration") and, as a second argument, what to write in its place.
 """
 

@@ -19,7 +19,7 @@ class ProviderFacts:
     """Differences of one type of provider from the others.
 
     Attributes:
-        words: What it is, for the reference.
+        words: Its description, for the reference.
         own: The special keys that it has.
         defaults: Of keys, by attribute, where they are not the common ones.
         params: The request parameters that are sent where the user gives none.

@@ -84,7 +84,7 @@ class Document:
 
     Attributes:
         data: Its values, without the top-level ``x-…`` keys; {} where it could not be read.
-        problems: What the text itself has wrong with it.
+        problems: The mistakes in the text itself.
         variables: For each value with ``${…}`` in it, the variables that were put in.
     """
 

@@ -1,11 +1,11 @@
 """Detects from a file's own container whether the file is complete.
 
-Most containers state how long they are, so a whole file can be taken at once and a broken-off upload is told
-from a finished one, which no other sign can do.
+Most containers state their length, so a complete file can be taken at once, and an interrupted upload is
+recognised, which no other sign allows.
 
 Guarantees: a few kilobytes are read, whatever the file's size (FLAC and Ogg: 256 KiB); no content raises an
-exception. COMPLETE is said only if the stated length is there. Whatever cannot be judged is UNKNOWN, so that
-text named .wav does not wait for a rest that never comes.
+exception. COMPLETE is returned only if the stated length is there. A file that cannot be judged is UNKNOWN,
+so that text named .wav does not wait for a rest that never comes.
 """
 
 from __future__ import annotations

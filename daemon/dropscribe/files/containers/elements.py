@@ -16,7 +16,7 @@ _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 def examine_mp4(read_at: ReadAt, size_bytes: int) -> Completeness:
     """The boxes must tile the file, and the index must be among them (ISO 14496-12 §4.2).
 
-    Phones append data of their own after the last box: whatever does not begin as a box does not count.
+    Phones append data after the last box: bytes that do not begin a box do not count.
     """
     position = 0
     names: set[bytes] = set()

@@ -32,7 +32,7 @@ class Fault:
     """Answer to one request in place of the vendor's documented one.
 
     Attributes:
-        body: A text, or what is sent as JSON.
+        body: A text, or a value that is sent as JSON.
         close: Close the connection after the request, without an answer.
     """
 
@@ -65,10 +65,10 @@ class Bench(Protocol):
         """Set the answer to the next requests; None is the documented one."""
 
     def request_count(self) -> int:
-        """How many requests the server has received."""
+        """Number of requests that the server has received."""
 
     def times_received(self, content: bytes) -> int:
-        """How many requests had the audio *content*, whole and unchanged."""
+        """Number of requests with the audio *content*, whole and unchanged."""
 
 
 def expect(is_kept: object, promise: str) -> None:

@@ -33,7 +33,7 @@ class Mapped:
     Attributes:
         field: The key of `answer`.
         expression: As written.
-        value: What it found; None for nothing.
+        value: The value found; None for nothing.
     """
 
     field: str

@@ -1,7 +1,7 @@
 """Log events as native fields of the systemd journal, over its datagram socket.
 
 Guarantees: never raises; a field of any size and content arrives whole (big ones by a sealed memfd, as
-the journal's native protocol describes); what cannot be sent is written to the fallback stream.
+the journal's native protocol describes); lines that cannot be sent are written to the fallback stream.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ async def submit(house, *names):
 async def release(house):
     """As the command does it; the engine looks again."""
     count = await house.store.do(lambda db: backlog.release(db, "calls"))
-    house.engine._wake.set()
+    house.engine.signals.wake.set()
     await house.rest()
     return count
 
@@ -107,7 +107,7 @@ async def test_a_rule_that_asks_no_more_lets_all_go(tmp_path):
         await submit(house, "old.wav")
     async with House(config) as house:
         await begin(house, asks=False)
-        house.engine._wake.set()
+        house.engine.signals.wake.set()
         await house.until(lambda: house.listener.files)
 
 

@@ -79,7 +79,7 @@ class Gated(House):
         if self.moment == "answered":
             done.write_text("in the way")
             self.script.gate.set()
-            await self.until(lambda: self.engine.closed_reason("calls"))
+            await self.until(lambda: self.engine.folders.closed_reason("calls"))
         return path
 
     async def go_on(self):
@@ -304,7 +304,7 @@ async def test_half_a_group_does_not_wait_in_done_for_a_full_disk(tmp_path, monk
             link=lambda: faults.always.update(link=errno.ENOSPC)
         )
         house.script.gate.set()
-        await house.until(lambda: house.engine.closed_reason("calls"))
+        await house.until(lambda: house.engine.folders.closed_reason("calls"))
         assert tree(tmp_path / "done") == set()
         faults.lift()
         await house.until(house._is_idle)

@@ -5,8 +5,8 @@ import contextlib
 import pytest
 
 from dropscribe.core.errors import StoreAway
-from dropscribe.queue import rows_engine
-from dropscribe.queue.cluster import engine
+from dropscribe.queue import patient_database
+from dropscribe.queue.cluster import dispatcher
 from dropscribe.queue.cluster.store import ClusterStore
 from support.house import CLUSTER_DSN, House, make_config, tree
 
@@ -15,9 +15,8 @@ from support.house import CLUSTER_DSN, House, make_config, tree
 def lost(monkeypatch, postgres_dsn):
     """Lose the confirmation of the commits from *first* on, *count* of them; the list of what was lost."""
     CLUSTER_DSN.append(postgres_dsn)
-    for module in (engine, rows_engine):
-        monkeypatch.setattr(module, "FULL_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(engine, "FEED_SECONDS", 60.0)  # what is lost is the file's own, not a look's
+    monkeypatch.setattr(patient_database, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(dispatcher, "LOOK_SECONDS", 60.0)  # what is lost is the file's own, not a look's
     commit, made, gone = ClusterStore._commit, [], []
 
     def lose(first, count):

@@ -15,11 +15,13 @@ from structlog.testing import capture_logs
 from dropscribe.core.errors import StoreError
 from dropscribe.core.model import AttemptEnd, JobState, OutputNames, StoredResult
 from dropscribe.core.retry import RetryLimits
-from dropscribe.queue.cluster import dispatch, orphan_recovery, slot_limiter
+from dropscribe.queue.cluster import orphan_recovery, slot_limiter, ticket_rows
 from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.nodes import Node, beat
 from dropscribe.queue.cluster.store import ClusterStore
-from dropscribe.queue.engine import Plan, ProviderLimits
+from dropscribe.queue.model import Plan, ProviderLimits
+from dropscribe.queue.patient_database import PatientDatabase
+from dropscribe.queue.signals import Signals
 from dropscribe.queue.sql import result_rows, rows
 
 LANE = ProviderLimits("pulse", 8)
@@ -51,7 +53,7 @@ def free_slots(store):
     def look(db):
         count = sum(slots.take(db, LANE, ticket) for ticket in range(LANE.slots + 1))
         for ticket in range(LANE.slots + 1):
-            slots.let_go(db, LANE.provider, ticket)
+            slots.release(db, LANE.provider, ticket)
         return count
 
     return store.call(look).result()
@@ -64,11 +66,11 @@ def test_slots_that_were_let_go_of_are_everybodys(store, other):
         assert store.call(lambda db, ticket=ticket: slots.take(db, LANE, ticket)).result()
     assert free_slots(other) == 0
     for ticket in range(30):
-        store.call(lambda db, ticket=ticket: slots.let_go(db, LANE.provider, ticket)).result()
+        store.call(lambda db, ticket=ticket: slots.release(db, LANE.provider, ticket)).result()
         new = LANE.slots + ticket
         assert store.call(lambda db, new=new: slots.take(db, LANE, new)).result()
     for ticket in range(30, 30 + LANE.slots):
-        store.call(lambda db, ticket=ticket: slots.let_go(db, LANE.provider, ticket)).result()
+        store.call(lambda db, ticket=ticket: slots.release(db, LANE.provider, ticket)).result()
     assert free_slots(other) == LANE.slots
 
 
@@ -97,7 +99,7 @@ def test_a_slot_taken_in_a_batch_that_failed_is_not_lost(store, other):
     assert len(slots_taken) > 3  # else nothing was begun anew
     assert free_slots(other) == LANE.slots - 3
     for ticket in range(3):
-        store.call(lambda db, ticket=ticket: slots.let_go(db, LANE.provider, ticket)).result()
+        store.call(lambda db, ticket=ticket: slots.release(db, LANE.provider, ticket)).result()
     assert free_slots(other) == LANE.slots
 
 
@@ -108,7 +110,7 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
     def prepare(db):
         beat(db, Node("n0", "here", "all", "1"), now, 0, now)
         job_id = db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0")).fetchone()[0]
-        dispatch.feed(db, PLAN, lambda new: [77 for _ in new], now)
+        ticket_rows.issue_tickets(db, PLAN, lambda new: [77 for _ in new], now)
         return job_id
 
     job_id = store.call(prepare).result()
@@ -149,18 +151,19 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
 
     def prepare(db):
         job_id = db.execute(JOB, (b"a.wav", b"a", "queued", "")).fetchone()[0]
-        dispatch.feed(db, PLAN, lambda new: [77 for _ in new], store.now())
+        ticket_rows.issue_tickets(db, PLAN, lambda new: [77 for _ in new], store.now())
         return job_id
 
     drawn = (store.call(prepare).result(), 77)
     asked = asyncio.Event()
 
-    async def durably(work):
-        result = await store.do(work)
-        asked.set()
-        return result
+    class AskedDatabase(PatientDatabase):
+        async def do(self, work):
+            result = await super().do(work)
+            asked.set()
+            return result
 
-    limiter = slot_limiter.SlotLimiter(store, durably, "n0")
+    limiter = slot_limiter.SlotLimiter(AskedDatabase(store, Signals()), store, "n0")
 
     async def begin():
         async with limiter.begun(drawn, LANE) as job:
@@ -177,8 +180,8 @@ async def test_a_closed_store_answers(postgres_dsn, tmp_path):
     store = ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n0")
     store.close()
     with pytest.raises(StoreError, match="closed"):
-        await asyncio.wait_for(store.do(dispatch.is_anything_in_flight), 30)
-    store.post(dispatch.is_anything_in_flight)
+        await asyncio.wait_for(store.do(ticket_rows.is_anything_in_flight), 30)
+    PatientDatabase(store, Signals()).post(ticket_rows.is_anything_in_flight)
 
 
 def test_what_a_living_node_has_begun_is_left_to_it(store):
@@ -240,7 +243,7 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
         job_id = db.execute(JOB, (b"a.wav", b"a", row["state"], "n1")).fetchone()[0]
         changes = "UPDATE jobs SET received_at = ?, code = ?, ticket = ? WHERE id = ?"
         db.execute(changes, (now + row["received_at"], row["code"], row["ticket"], job_id))
-        return dispatch.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
+        return ticket_rows.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
 
     assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])
 

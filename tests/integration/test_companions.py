@@ -214,7 +214,7 @@ async def test_a_full_done_for_real(tmp_path):
         async with House(make_config(tmp_path, companions=("{stem}.xml",))) as house:
             with filled(tmp_path / "done", leave_bytes=40_000):
                 await house.drop("call.wav")
-                await house.until(lambda: house.engine.closed_reason("calls"))
+                await house.until(lambda: house.engine.folders.closed_reason("calls"))
                 await house.rest()
                 assert tree(tmp_path / "inbox") == {"call.wav", "call.xml"}
                 assert tree(tmp_path / "done") == {".ballast"}

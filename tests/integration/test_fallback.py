@@ -139,7 +139,7 @@ async def test_the_way_survives_a_new_start(tmp_path):
         await house.rest()
     async with House(config, scripts()) as house:
         await house.store.do(lambda db: db.execute("UPDATE jobs SET due_at = 0"))
-        house.engine._wake.set()
+        house.engine.signals.wake.set()
         await house.until(lambda: house.listener.files)
 
     assert house.providers["first"].calls == []
@@ -159,7 +159,7 @@ async def test_a_provider_that_left_the_list_keeps_no_file(tmp_path):
     rule = dataclasses.replace(config.folders["calls"], providers=("first", "third"))
     async with House(dataclasses.replace(config, folders={"calls": rule}), scripts()) as house:
         await house.store.do(lambda db: db.execute("UPDATE jobs SET due_at = 0"))
-        house.engine._wake.set()
+        house.engine.signals.wake.set()
         await house.until(lambda: house.listener.files)
 
     assert tree(tmp_path / "done") >= {"call.wav", "call.json"}

@@ -56,11 +56,11 @@ async def test_a_folder_that_hangs_gives_its_slots_back(tmp_path, hang):
     async with House(config) as house:
         for number in range(3):
             await house.drop(f"stuck {number}.wav", b"%d" % number, folder="share")
-        await house.until(lambda: house.engine.closed_reason("share"))
+        await house.until(lambda: house.engine.folders.closed_reason("share"))
         for number in range(3):
             await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
         await house.until(lambda: len(house.listener.files) == 3)
-        assert house.engine.closed_reason("share") == "its disk does not answer"
+        assert house.engine.folders.closed_reason("share") == "its disk does not answer"
         assert tree(tmp_path / "share-done") == set()
         hang.set()
         await house.until(lambda: len(house.listener.files) == 6)
@@ -104,7 +104,7 @@ async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypa
             assert answers.wait(60)
         return publish(requests)
 
-    engine = "cluster.worker_pool" if queue_kind == "postgres" else "embedded.engine"
+    engine = "cluster.worker_pool" if queue_kind == "postgres" else "embedded.dispatcher"
     monkeypatch.setattr(f"dropscribe.queue.{engine}.PUBLISHING_SLOTS", 2)
     monkeypatch.setattr(publisher, "publish_together", slow_publish)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)
@@ -112,12 +112,12 @@ async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypa
         try:
             for number in range(4):
                 await house.drop(f"{number}.wav", b"%d" % number, folder="share")
-            await house.until(lambda: house.engine.closed_reason("share"))
+            await house.until(lambda: house.engine.folders.closed_reason("share"))
             for number in range(4):
                 await house.drop(f"{number}.wav", b"1%d" % number, folder="local")
             await house.until(lambda: len(house.listener.files) == 4)
             await house.rest()
-            assert house.engine.in_flight > 0
+            assert len(house.engine.in_flight) > 0
         finally:
             answers.set()
         await house.until(lambda: len(house.listener.files) == 8)
@@ -129,7 +129,7 @@ async def test_the_end_waits_for_no_call_that_hangs(tmp_path, hang):
     """The queue is stopped while a call into the folder has not come back."""
     async with House(make_config(tmp_path)) as house:
         await house.drop("stuck.wav")
-        await house.until(lambda: house.engine.closed_reason("calls"))
+        await house.until(lambda: house.engine.folders.closed_reason("calls"))
         began = time.monotonic()
     assert time.monotonic() - began < 30
     assert not hang.is_set()

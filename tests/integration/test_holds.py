@@ -118,13 +118,13 @@ async def test_a_hold_survives_a_restart(tmp_path):
     async with House(config, {"main": script}) as house:
         await house.drop("call.wav")
         await house.until(lambda: house.listener.holds)
-        before = house.engine.hold_of(MAIN)
+        before = house.engine.holds.get(MAIN)
     again = Moody()
     async with House(config, {"main": again}) as house:
         await house.rest()
-        assert house.engine.hold_of(MAIN) == before
+        assert house.engine.holds.get(MAIN) == before
         assert (await house.stats()).held == 1
-        house.engine.probe_now(MAIN)
+        house.engine.holds.probe_now(MAIN)
         await house.until(lambda: house.listener.files)
 
     assert len(again.calls) == 1
@@ -217,7 +217,7 @@ async def test_a_rule_whose_parameters_are_wrong_does_not_fail_its_backlog(tmp_p
             await house.drop(f"{number}.wav", b"%d" % number)
         await house.until(lambda: len(script.calls) >= 4)
         script.trouble = None
-        house.engine.probe_now(Scope(ScopeKind.FOLDER, "calls"))
+        house.engine.holds.probe_now(Scope(ScopeKind.FOLDER, "calls"))
         await house.until(lambda: len(house.listener.files) == 20)
 
     assert len(list((tmp_path / "failed").glob("*.error.json"))) in {3, 4}

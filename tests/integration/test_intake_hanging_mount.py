@@ -24,10 +24,10 @@ class Folders:
     def __init__(self):
         self.closed = {}
 
-    def open_folder(self, name, why):
+    def open(self, name, why):
         self.closed.pop(name, None)
 
-    def close_folder(self, name, why, reason):
+    def close(self, name, why, reason):
         self.closed[name] = reason
 
 

@@ -109,7 +109,7 @@ async def test_a_stored_answer_that_cannot_be_rendered_after_a_restart_ends(tmp_
         await house.until(lambda: script.in_flight)
         (tmp_path / "done").write_text("in the way")
         script.gate.set()
-        await house.until(lambda: house.engine.closed_reason("calls"))
+        await house.until(lambda: house.engine.folders.closed_reason("calls"))
     (tmp_path / "done").unlink()
     monkeypatch.setitem(results.RENDERERS, "txt", lambda document, _: document["no such key"])
     async with House(config, {"main": script}) as house:

@@ -357,7 +357,7 @@ async def test_the_rate_of_a_provider_holds_for_the_pieces_of_all_recordings(tmp
             )  # of the same recording an answer is sent for once
             await house.drop(name, write_wav(tmp_path / "x.wav", different))
         await house.until(lambda: len(provider.heard) == 5, 60.0)
-        assert house.engine._gate.start_in("main") > 1
+        assert house.engine._admission.rates.start_in("main") > 1
         assert len(provider.heard) == 5
 
 

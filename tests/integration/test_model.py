@@ -26,8 +26,9 @@ from dropscribe.files import moves
 from dropscribe.intake.inbox import Inbox
 from dropscribe.pipeline import attempts, publisher
 from dropscribe.publish import filing, moving, sidecars
-from dropscribe.queue import rows_engine
-from dropscribe.queue.embedded import engine, publish_schedule
+from dropscribe.queue import hold_store, job_runner, patient_database, result_store
+from dropscribe.queue.embedded import dispatcher, publish_schedule
+from dropscribe.queue.embedded import intake as queue_intake
 from support.house import House, digest, make_config, read_json
 from support.inboxes import wav
 from support.scripted import ScriptedProvider
@@ -43,8 +44,7 @@ ANSWERS = {
 _WAITS = {
     publisher: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS", "WRITER_WAIT_SECONDS"),
     attempts: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
-    engine: ("FULL_LOOK_SECONDS",),
-    rows_engine: ("FULL_LOOK_SECONDS",),
+    patient_database: ("RETRY_SECONDS",),
     publish_schedule: ("_GAP_SECONDS",),
 }
 names = st.sampled_from(NAMES)
@@ -63,7 +63,8 @@ class Life:
         self.now = now
         self.has_crashed = False
         self.steps_left = None
-        for module in (engine, rows_engine, attempts, moves, filing, moving, sidecars, inbox_queue):
+        queue_parts = (dispatcher, hold_store, job_runner, queue_intake, result_store)
+        for module in (*queue_parts, attempts, moves, filing, moving, sidecars, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 
     def _reached(self, _name):

@@ -11,8 +11,8 @@ import pytest
 
 from dropscribe.core.errors import StoreBusy, StoreUnusable
 from dropscribe.pipeline import attempts, publisher
-from dropscribe.queue import rows_engine
-from dropscribe.queue.embedded import engine, store
+from dropscribe.queue import patient_database
+from dropscribe.queue.embedded import store
 from support.faults import WAYS, Faults, filled, tmpfs
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
@@ -27,8 +27,7 @@ def _soon(monkeypatch):
     monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LONGEST_LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(rows_engine, "FULL_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(engine, "FULL_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(patient_database, "RETRY_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -243,7 +242,7 @@ async def test_a_queue_that_is_damaged_while_it_runs_ends_the_daemon_and_loses_n
             (tmp_path / "inbox/call.wav").write_bytes(b"audio")
             with pytest.raises(StoreUnusable):
                 await house.submit("call.wav")
-            house.engine._wake.set()
+            house.engine.signals.wake.set()
             await asyncio.wait([house.feeding], timeout=10)
 
     assert raised.group_contains(StoreUnusable)
@@ -278,7 +277,7 @@ async def test_a_full_done_for_real(tmp_path):
             early = tree(tmp_path / "done")
             with filled(tmp_path / "done"):
                 await house.drop("first.wav", b"RIFF" * 20_000)
-                await house.until(lambda: house.engine.closed_reason("calls"))
+                await house.until(lambda: house.engine.folders.closed_reason("calls"))
                 await house.drop("second.wav", b"RIFF" * 20_000)
                 await house.rest()
                 stats = await house.stats()

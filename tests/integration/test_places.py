@@ -87,8 +87,8 @@ async def test_a_done_that_becomes_read_only(tmp_path):
             await house.until(lambda: house.providers["main"].in_flight == 1)
             mount("-o", "remount,ro", tmp_path / "done")
             house.providers["main"].gate.set()
-            await house.until(lambda: house.engine.closed_reason("calls"))
-            assert "ead-only" in house.engine.closed_reason("calls")
+            await house.until(lambda: house.engine.folders.closed_reason("calls"))
+            assert "ead-only" in house.engine.folders.closed_reason("calls")
             await house.drop("next.wav")
             await house.rest()
             assert (await house.stats()).queued == 1
@@ -109,7 +109,7 @@ def test_a_done_that_another_user_may_not_write(tmp_path):
     async def story():
         async with House(make_config(tmp_path)) as house:
             await house.drop("call.wav")
-            await house.until(lambda: house.engine.closed_reason("calls"))
+            await house.until(lambda: house.engine.folders.closed_reason("calls"))
             (tmp_path / "done").chmod(0o755)
             await house.until(lambda: house.listener.files)
 

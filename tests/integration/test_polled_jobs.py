@@ -133,7 +133,7 @@ async def test_a_job_that_is_never_finished_counts_as_sent_without_an_answer(tmp
 
             await house.until(is_at_provider)
             await house.store.do(lambda db: db.execute(AGED))
-            house.engine._wake.set()
+            house.engine.signals.wake.set()
         await house.until(lambda: house.listener.files)
     assert read_json(tmp_path / "failed/call.error.json")["code"] == "job_unfinished"
     assert len(desk.created) == 2

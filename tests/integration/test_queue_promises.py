@@ -13,8 +13,8 @@ from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core.errors import AmbiguousFailure
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.plan import build_plan
-from dropscribe.queue.admission import Admission
-from dropscribe.queue.engine import LONGEST_PAUSE_SECONDS
+from dropscribe.queue.model import LONGEST_PAUSE_SECONDS
+from dropscribe.queue.provider_rates import ProviderRates
 from dropscribe.queue.sql import intake_queries
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
@@ -95,7 +95,7 @@ async def test_a_folder_with_many_files_does_not_starve_its_neighbour(tmp_path, 
 
 async def test_large_uploads_leave_a_slot_to_small_files(tmp_path, monkeypatch):
     """Two huge files of two slots: the small one goes while a huge one is under way."""
-    for module in ("sql.rows", "admission"):
+    for module in ("sql.rows", "in_flight"):
         monkeypatch.setattr(f"dropscribe.queue.{module}.LARGE_BYTES", 1000)
     script = ScriptedProvider(gate=asyncio.Event())
     async with House(one_provider(tmp_path, 2), {"main": script}) as house:
@@ -126,8 +126,8 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
         assert "main" in (await house.engine.stats()).pauses
         assert script.calls == []
         await house.store.do(lambda db: db.execute("UPDATE pauses SET until = 2.0"))
-        house.engine._gate.pauses = {"main": replace(pause, until=2.0)}
-        house.engine._wake.set()
+        house.engine._admission.rates.pauses = {"main": replace(pause, until=2.0)}
+        house.engine.signals.wake.set()
         await house.until(lambda: script.in_flight)
         assert script.in_flight == 1
         script.gate.set()
@@ -240,15 +240,14 @@ async def test_doubtful_transcripts_are_counted(tmp_path):
 def test_the_limit_of_a_removed_provider_wakes_nobody(tmp_path):
     """A provider whose minute was full when a reload removed it costs no empty turns."""
     plan = build_plan(make_config(tmp_path))
-    admission = Admission()
-    limited = replace(plan.providers["main"], requests_per_minute=1.0)
-    admission.replan(replace(plan, providers={"main": limited}))
-    admission._rates["main"].started(time.monotonic())
-    assert len(admission.waits()) == 1
+    rates = ProviderRates(time.time)
+    rates.replan([replace(plan.providers["main"], requests_per_minute=1.0)])
+    rates.started("main")
+    assert len(rates.waits()) == 1
 
-    admission.replan(replace(plan, providers={}, chains={}))
+    rates.replan([])
 
-    assert admission.waits() == []
+    assert rates.waits() == []
 
 
 async def test_a_rename_moves_the_job_of_that_file_alone(tmp_path, queue_kind):

@@ -40,7 +40,7 @@ def vendor(monkeypatch):
 
 async def _make_due(house):
     await house.store.do(lambda db: db.execute("UPDATE jobs SET due_at = 1.0"))
-    house.engine._wake.set()
+    house.engine.signals.wake.set()
 
 
 async def test_a_remote_job_survives_a_restart_and_is_not_uploaded_again(tmp_path, vendor):
@@ -56,7 +56,7 @@ async def test_a_remote_job_survives_a_restart_and_is_not_uploaded_again(tmp_pat
             return (stats.at_provider, stats.transcribing) == (1, 0)
 
         await house.until(is_at_provider)
-        assert house.engine.in_flight_at("main") == 0
+        assert house.engine.in_flight.at("main") == 0
     async with House(config, {"main": ScriptedProvider()}) as house:
         await _make_due(house)
         await house.until(lambda: house.listener.files)

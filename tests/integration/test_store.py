@@ -11,12 +11,11 @@ from importlib import resources
 
 import pytest
 
-from dropscribe.app.queue import open_engine
 from dropscribe.config.model import QueueConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
-from dropscribe.core.retry import RetryLimits
 from dropscribe.core.routing import Route
+from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
 from dropscribe.queue.sql.rows import ClaimRequest, claim
 from support.house import make_config
@@ -191,7 +190,7 @@ def test_a_node_does_not_leave_paid_answers_behind(tmp_path):
     config = replace(make_config(tmp_path), queue=queue)
 
     with pytest.raises(StoreUnusable, match="1 transcripts") as refused:
-        open_engine(config, own, RetryLimits())
+        open_engine(config.queue, own)
 
     assert "run --once" in refused.value.remedy
     own.close()

@@ -257,13 +257,13 @@ async def test_a_hold_that_a_success_ends_at_once_is_not_begun_again(tmp_path):
     """A success between the beginning of a hold and its record ends it: the same failure begins no second."""
     script = ScriptedProvider([TemporaryFailure("connect_failed", "refused")] * 3)
     async with House(make_config(tmp_path, hold=(0.05, 0.1)), {"main": script}) as house:
-        pause = house.engine.pause
+        hold = house.engine.holds.hold
 
-        async def pause_and_release(hold):
-            await pause(hold)
-            await house.engine.resume(hold.scope)
+        async def hold_and_release(new):
+            await hold(new)
+            await house.engine.holds.release(new.scope)
 
-        house.engine.pause = pause_and_release
+        house.engine.holds.hold = hold_and_release
         for number in range(3):
             await house.drop(f"{number}.wav", b"%d" % number)
         await house.until(lambda: len(house.listener.files) == 3)
@@ -331,7 +331,7 @@ async def test_a_done_that_cannot_be_written_keeps_the_answer_and_pays_once(tmp_
         await house.until(lambda: script.in_flight == 1)
         (tmp_path / "done").write_text("a file where the folder should be")
         script.gate.set()
-        await house.until(lambda: house.engine.closed_reason("calls"))
+        await house.until(lambda: house.engine.folders.closed_reason("calls"))
         stats = await house.stats()
         assert stats.publishing == 1
         (tmp_path / "done").unlink()
@@ -395,6 +395,6 @@ async def test_an_inode_of_all_64_bits_is_as_good_as_another(tmp_path):
     inode = (1 << 64) - 5
     async with House(make_config(tmp_path)) as house:
         new = NewJob("calls", b"a.wav", FileSnapshot(1, inode, 10, 20), 0.0)
-        assert (await house.engine.submit([new]))[0].is_new
+        assert (await house.engine.intake.submit([new]))[0].is_new
         row = await house.store.do(lambda db: db.execute("SELECT inode FROM jobs").fetchone())
         assert inode_of_row(row[0]) == inode

@@ -10,8 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from dropscribe.app.assembly import Pipeline, build_runtime, retry_limits
-from dropscribe.app.queue import open_engine
+from dropscribe.app.assembly import Pipeline, build_runtime
 from dropscribe.config.model import (
     Config,
     FolderRule,
@@ -25,6 +24,7 @@ from dropscribe.config.notation.secret import Secret
 from dropscribe.core.model import NewJob
 from dropscribe.files.audio import snapshot_of
 from dropscribe.pipeline.plan import build_plan
+from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.sql import intake_queries
 from support.scripted import ScriptedProvider
@@ -136,7 +136,7 @@ class House:
 
     async def __aenter__(self):
         self.own_store = Store(self.config.state_dir)
-        self.engine = open_engine(self.config, self.own_store, retry_limits(self.config))
+        self.engine = open_engine(self.config.queue, self.own_store)
         self.store = self.engine.store
         self.pipeline = Pipeline(
             build_runtime(self.config, self.providers, self.engine),
@@ -174,7 +174,7 @@ class House:
         return path
 
     async def submit(self, name, folder="calls", **job_keys):
-        (submitted,) = await self.engine.submit([self.new_job(name, folder, **job_keys)])
+        (submitted,) = await self.engine.intake.submit([self.new_job(name, folder, **job_keys)])
         return submitted
 
     def new_job(self, name, folder="calls", **job_keys) -> NewJob:

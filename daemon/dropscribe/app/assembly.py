@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.core.retry import RetryLimits
 from dropscribe.media.build import add_fitted_providers
 from dropscribe.pipeline.attempts import Attempts
 from dropscribe.pipeline.budgets import Budgets
@@ -15,6 +14,7 @@ from dropscribe.pipeline.fallback import Fallback
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.holds import Holds
 from dropscribe.pipeline.links import add_link_providers
+from dropscribe.pipeline.plan import retry_limits
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.pipeline.results import Results
 from dropscribe.pipeline.runtime_config import RuntimeConfig
@@ -27,18 +27,6 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.runtime_config import IntakeSide
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
-
-
-def retry_limits(config: Config) -> RetryLimits:
-    """The limits of the config's ``retry`` section."""
-    retry = config.retry
-    return RetryLimits(
-        first_seconds=retry.first_seconds,
-        max_seconds=retry.max_seconds,
-        give_up_after_seconds=retry.give_up_after_seconds,
-        max_ambiguous=retry.max_ambiguous,
-        max_crashes=retry.max_crashes,
-    )
 
 
 def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engine) -> RuntimeConfig:

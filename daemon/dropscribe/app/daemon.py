@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe import __version__
-from dropscribe.app.assembly import Pipeline, build_runtime, retry_limits
+from dropscribe.app.assembly import Pipeline, build_runtime
 from dropscribe.app.housekeeping import keep_search_index, notice_releases, prune_queue
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, ProviderConfig
     from dropscribe.providers.base import Provider
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.engine import Engine
     from dropscribe.service.sd_notify import Notifier
     from dropscribe.web.pages import PageSource
 
@@ -112,7 +112,7 @@ class Daemon:
         config = self.first_config
         store = Store(config.state_dir)
         try:
-            engine = await open_when_there(config, store, retry_limits(config), self.notifier, self.stop)
+            engine = await open_when_there(config, store, self.notifier, self.stop)
             if engine is None:
                 return RunResult(0, 0)
             try:
@@ -128,7 +128,7 @@ class Daemon:
         rule = self.config.folders.get(folder)
         return None if rule is None else os.fsencode(rule.failed)
 
-    def _build(self, store: Store, engine: RowsEngine) -> None:
+    def _build(self, store: Store, engine: Engine) -> None:
         config = self.first_config
         sweep_spool(config)
         self.engine = engine
@@ -136,7 +136,7 @@ class Daemon:
         self.reporter = Reporter(self.health.metrics, self.health.hooks, self.health.notifications)
         queue = InboxQueue(self.engine, asyncio.get_running_loop(), self._failed_root)
         token = engine.store.token if config.queue is None else None
-        self.inboxes = Inboxes(self.engine, queue, self._news.set, token)
+        self.inboxes = Inboxes(self.engine.folders, queue, self._news.set, token)
         self.report = StatusPublisher(
             lambda: self.config, self.engine, self.inboxes, self.notifier, self._news
         )
@@ -199,8 +199,8 @@ class Daemon:
 
     async def _wind_up(self, feeding: asyncio.Task[None], side: list[asyncio.Task[Any]]) -> RunResult:
         grace_seconds = self.config.shutdown_grace_seconds
-        log.info("daemon.stopping", in_flight=self.engine.in_flight)
-        self.notifier.stopping(f"finishing {self.engine.in_flight} files")
+        log.info("daemon.stopping", in_flight=len(self.engine.in_flight))
+        self.notifier.stopping(f"finishing {len(self.engine.in_flight)} files")
         self.notifier.extend_timeout(grace_seconds + 15)
         # A stopped inbox knows of nothing, not even how it was watched.
         left = RunResult(0, self.inboxes.left_waiting(), len(self.inboxes.unavailable()))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dropscribe.config.model import Config
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.engine import Engine
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ CLUSTER_LOOK_SECONDS = 5
 """How often a cluster's node, which is not told of other nodes' changes, assumes one."""
 
 
-async def prune_queue(engine: RowsEngine, config: Callable[[], Config]) -> None:
+async def prune_queue(engine: Engine, config: Callable[[], Config]) -> None:
     """Delete cached answers and ended jobs that are too old, a small batch a transaction, until cancelled."""
     while True:
         has_more = False
@@ -46,7 +46,7 @@ async def prune_queue(engine: RowsEngine, config: Callable[[], Config]) -> None:
         await asyncio.sleep(PRUNE_GAP_SECONDS if has_more else PRUNE_LOOK_SECONDS)
 
 
-async def notice_releases(engine: RowsEngine, does_ask: Callable[[], bool]) -> None:
+async def notice_releases(engine: Engine, does_ask: Callable[[], bool]) -> None:
     """Feed anew soon after a command has written into the database, until cancelled.
 
     Runs only while some rule has ``backlog: ask``: other rules need no release.
@@ -57,12 +57,12 @@ async def notice_releases(engine: RowsEngine, does_ask: Callable[[], bool]) -> N
         if not does_ask():
             continue
         try:
-            version = await engine.data_version()
+            version = await engine.store.data_version()
         except StoreError as error:
             log.debug("release.not_noticed", reason=error.reason)
             continue
         if version != seen:
-            engine.wake_from_thread(asyncio.get_running_loop())
+            engine.signals.wake.set()
         seen = version
 
 
@@ -82,7 +82,7 @@ def _mark_of(path: os.PathLike[str]) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-async def keep_search_index(engine: RowsEngine, config: Callable[[], Config]) -> None:
+async def keep_search_index(engine: Engine, config: Callable[[], Config]) -> None:
     """Index finished files, batch by batch in a separate thread, until cancelled; publishing never waits."""
     threads, indexer = DaemonThreads(1, "search"), Indexer()
     seen: object = None

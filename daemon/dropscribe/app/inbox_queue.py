@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.engine import Engine
     from dropscribe.queue.sql.database import Connection
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ class InboxQueue:
 
     def __init__(
         self,
-        engine: RowsEngine,
+        engine: Engine,
         loop: asyncio.AbstractEventLoop,
         failed_root: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
@@ -55,7 +55,7 @@ class InboxQueue:
         """
         for job in jobs if intake_queries.has_failed(self._reader()) else ():
             self._take_back(job)
-        submitted = asyncio.run_coroutine_threadsafe(self._engine.submit(jobs), self._loop).result()
+        submitted = asyncio.run_coroutine_threadsafe(self._engine.intake.submit(jobs), self._loop).result()
         for job, result in zip(jobs, submitted, strict=True):
             if result.is_new:
                 log.info("job.queued", folder=job.folder, path=job.path, audio_bytes=job.snapshot.size_bytes)
@@ -65,11 +65,11 @@ class InboxQueue:
         """The file of a live job was renamed inside the inbox."""
         self._store.call(lambda db: intake_queries.relocate(db, job, old_path)).result()
         log.info("job.renamed", folder=job.folder, path=job.path, old_path=old_path)
-        self._engine.wake_from_thread(self._loop)
+        self._engine.signals.wake_from_thread(self._loop)
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """Live jobs' rows of one directory."""
-        return self._engine.live(self._reader(), folder, directory)
+        return self._engine.intake.live(self._reader(), folder, directory)
 
     def directories(self, folder: str) -> Iterable[bytes]:
         """Distinct directories of live rows."""
@@ -78,17 +78,17 @@ class InboxQueue:
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
         """The files are gone; jobs in flight are left to their handler."""
         places = [rows.split_path(path) for path in paths]
-        ended = self._store.call(lambda db: self._engine.withdraw(db, folder, places, reason)).result()
+        ended = self._store.call(lambda db: self._engine.intake.withdraw(db, folder, places, reason)).result()
         for place in ended:
             log.info("job.withdrawn", folder=folder, path=rows.join_path(*place), reason=reason)
-        self._engine.wake_from_thread(self._loop)
+        self._engine.signals.wake_from_thread(self._loop)
         # It may have been the one that tried whether done can be written again.
         with contextlib.suppress(RuntimeError):  # the loop has closed
-            self._loop.call_soon_threadsafe(self._engine.open_folder, folder, STUCK)
+            self._loop.call_soon_threadsafe(self._engine.folders.open, folder, STUCK)
 
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
         """The rows' files were seen again under another device number."""
-        self._store.call(lambda db: self._engine.moved_device(db, folder, directory, device)).result()
+        self._store.call(lambda db: self._engine.intake.moved_device(db, folder, directory, device)).result()
 
     def _take_back(self, job: NewJob) -> None:
         for folder, filed in intake_queries.read_failed_of(self._reader(), job):

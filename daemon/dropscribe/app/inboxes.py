@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dropscribe.app.inbox_queue import InboxQueue
     from dropscribe.config.model import FolderRule
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.folder_gate import FolderGate
 
 log = structlog.get_logger()
 
@@ -66,12 +66,12 @@ class Inboxes:
 
     def __init__(
         self,
-        engine: RowsEngine,
+        folders: FolderGate,
         queue: InboxQueue,
         on_news: Callable[[], None],
         owner_token: str | None,
     ) -> None:
-        self._engine = engine
+        self._folders = folders
         self._queue = queue
         self._on_news = on_news
         self._owner_token = owner_token
@@ -122,9 +122,9 @@ class Inboxes:
         self._end(leaving.values())
         self._inboxes = {**prepared.unchanged, **prepared.new}
         for name in leaving.keys() - self._inboxes.keys():
-            self._engine.open_folder(name, AWAY)
+            self._folders.open(name, AWAY)
         for name, inbox in prepared.new.items():
-            self._engine.close_folder(name, AWAY, "its inbox is being looked at")
+            self._folders.close(name, AWAY, "its inbox is being looked at")
             inbox.begin()
         if self._next_check is None:
             self._check_for_hangs()
@@ -151,9 +151,9 @@ class Inboxes:
             self._reported.add(inbox)
             state = inbox.state()
             if state.available:
-                self._engine.open_folder(name, AWAY)
+                self._folders.open(name, AWAY)
             else:
-                self._engine.close_folder(name, AWAY, state.reason or "its inbox is not there")
+                self._folders.close(name, AWAY, state.reason or "its inbox is not there")
         self._on_news()
 
     def _check_for_hangs(self) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config
     from dropscribe.files.audio import AudioFile, Progress
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.engine import Engine
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ THREADS = 4
 def build_page_source(
     config: Callable[[], Config],
     status: Callable[[], Awaitable[dict[str, Any]]],
-    engine: RowsEngine,
+    engine: Engine,
     sending: Mapping[int, AudioFile],
 ) -> PageSource:
     """The pages' source for a running daemon.
@@ -87,7 +87,7 @@ def _return_failed(config: Config, job_ids: Sequence[int]) -> tuple[int, int]:
 class PageActions:
     """See :class:`dropscribe.web.pages.Actions`."""
 
-    def __init__(self, config: Callable[[], Config], engine: RowsEngine, executor: Executor) -> None:
+    def __init__(self, config: Callable[[], Config], engine: Engine, executor: Executor) -> None:
         self._config = config
         self._engine = engine
         self._executor = executor
@@ -101,7 +101,7 @@ class PageActions:
         """Start the backlog of a folder; the number of files."""
         config = self._config()
         count = await self._run(lambda: write_queue_once(config, lambda db: backlog.release(db, folder)))
-        self._engine.wake_from_thread(asyncio.get_running_loop())
+        self._engine.signals.wake.set()
         return count or 0
 
     async def forget(self, sha256: str) -> int:
@@ -117,7 +117,7 @@ class PageActions:
     def try_now(self, *, provider: str = "", folder: str = "") -> None:
         """Try a held provider or folder with the next file."""
         kind = ScopeKind.PROVIDER if provider else ScopeKind.FOLDER
-        self._engine.probe_now(Scope(kind, provider or folder))
+        self._engine.holds.probe_now(Scope(kind, provider or folder))
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -1,4 +1,4 @@
-"""The queue that a config asks for: this machine's own, or a cluster's."""
+"""Opens the queue, waiting for a cluster's database."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.errors import StoreAway, StoreUnusable
-from dropscribe.queue.embedded.engine import EmbeddedEngine
-from dropscribe.queue.sql import result_rows
+from dropscribe.core.errors import StoreAway
+from dropscribe.queue.build import open_engine
 
 if TYPE_CHECKING:
     from dropscribe.config.model import Config
-    from dropscribe.core.retry import RetryLimits
     from dropscribe.queue.embedded.store import Store
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.engine import Engine
     from dropscribe.service.sd_notify import Notifier
 
 log = structlog.get_logger()
@@ -24,45 +22,18 @@ log = structlog.get_logger()
 _AGAIN_SECONDS = 2.0
 
 
-def open_engine(config: Config, own: Store, limits: RetryLimits) -> RowsEngine:
-    """The engine with an open store: *own* or a cluster's; the caller closes ``engine.store``.
-
-    Raises:
-        StoreAway: The cluster's database cannot be had now.
-        StoreUnusable: *own* holds answers that were paid for and not yet published, or the server refuses us.
-    """
-    if config.queue is None:
-        return EmbeddedEngine(own, limits)
-    # The extra is installed where a config asks for it, and costs memory.
-    from dropscribe.app.cluster_node import open_node  # noqa: PLC0415
-
-    _refuse_unpublished(own)
-    return open_node(config.queue, limits)
-
-
-def _refuse_unpublished(own: Store) -> None:
-    """An answer that was paid for stays in the queue that holds it, where a cluster would not find it."""
-    count = own.call(result_rows.count_stored_results).result()
-    if count:
-        raise StoreUnusable(
-            str(own.path),
-            f"holds {count} transcripts that are not published yet",
-            "remove `queue:` from the config, run `dropscribe run --once`, then add it again",
-        )
-
-
 async def open_when_there(
-    config: Config, own: Store, limits: RetryLimits, notifier: Notifier, stop: asyncio.Event
-) -> RowsEngine | None:
-    """The same, waiting while a cluster's database is away; None when *stop* is set first.
+    config: Config, own: Store, notifier: Notifier, stop: asyncio.Event
+) -> Engine | None:
+    """The engine, waiting while a cluster's database is away; None when *stop* is set first.
 
     Raises:
-        StoreError: It refuses us.
+        StoreError: The database cannot be used.
     """
     told = False
     while not stop.is_set():
         try:
-            return await asyncio.to_thread(open_engine, config, own, limits)
+            return await asyncio.to_thread(open_engine, config.queue, own)
         except StoreAway as error:
             if not told:
                 log.warning("queue.away", reason=error.reason, server=error.path)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.providers.base import Provider
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.engine import Engine
 
 log = structlog.get_logger()
 
@@ -118,7 +118,6 @@ class Reloader:
         daemon = self._daemon
         daemon.inboxes.commit(inboxes)
         daemon.pipeline.handler.runtime = new
-        daemon.engine.limits = new.limits
         daemon.engine.replan(build_plan(new.config))
         daemon.health.equip(daemon.reporter)
         if self._on_reload is not None:
@@ -128,11 +127,11 @@ class Reloader:
         daemon = self._daemon
         for name, provider in old.providers.items():
             if new.providers.get(name) is not provider:
-                daemon.engine.probe_now(Scope(ScopeKind.PROVIDER, name))
+                daemon.engine.holds.probe_now(Scope(ScopeKind.PROVIDER, name))
                 self._close_when_idle(name, provider)
         for name, rule in new.config.folders.items():
             if rule != old.config.folders.get(name):
-                daemon.engine.probe_now(Scope(ScopeKind.FOLDER, name))
+                daemon.engine.holds.probe_now(Scope(ScopeKind.FOLDER, name))
         keep_running_config(new.config)
         daemon.health.observe_config(is_taken=True)
         changes = [str(change) for change in diff_configs(old.config, new.config)]
@@ -146,7 +145,7 @@ class Reloader:
 
     def _close_when_idle(self, name: str, provider: Provider) -> None:
         """An attempt that began with the old provider ends with it."""
-        closing = asyncio.create_task(_close_after(self._daemon.engine.tasks_at(name), provider))
+        closing = asyncio.create_task(_close_after(self._daemon.engine.in_flight.tasks_at(name), provider))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -159,7 +158,7 @@ def keep_running_config(config: Config) -> None:
         log.warning("config.not_kept", error=str(error))
 
 
-async def mark_first_starts(engine: RowsEngine, config: Config) -> None:
+async def mark_first_starts(engine: Engine, config: Config) -> None:
     """Before any inbox is listed: what is in it now may be backlog."""
     await engine.begin_folders({name: rule.backlog == "ask" for name, rule in config.folders.items()})
 

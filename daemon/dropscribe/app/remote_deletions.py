@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dropscribe.providers.base import Provider
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.engine import Engine
     from dropscribe.queue.sql.remote_deletions import RemoteDeletion
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ FIRST_WAIT_SECONDS = 30.0
 LONGEST_WAIT_SECONDS = 6 * 3600.0
 
 
-async def delete_remote_jobs(engine: RowsEngine, providers: Callable[[], Mapping[str, Provider]]) -> None:
+async def delete_remote_jobs(engine: Engine, providers: Callable[[], Mapping[str, Provider]]) -> None:
     """Delete remote jobs that are due, until cancelled; idle while no provider has jobs."""
     while True:
         if any(isinstance(provider, JobProvider) for provider in providers().values()):
@@ -43,7 +43,7 @@ async def delete_remote_jobs(engine: RowsEngine, providers: Callable[[], Mapping
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def delete_due(engine: RowsEngine, providers: Mapping[str, Provider]) -> None:
+async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
     """One try at each deletion that is due.
 
     They are taken one by one: a crash leaves one of them with a lease to wait for, not its neighbours too.
@@ -53,7 +53,7 @@ async def delete_due(engine: RowsEngine, providers: Mapping[str, Provider]) -> N
         await _delete(engine, providers.get(due[0].provider), due[0])
 
 
-async def _delete(engine: RowsEngine, provider: Provider | None, deletion: RemoteDeletion) -> None:
+async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDeletion) -> None:
     failure = "the config has no such provider any more"
     if isinstance(provider, JobProvider):
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe.core.errors import StoreError
-from dropscribe.queue.engine import Stats
+from dropscribe.queue.model import Stats
 from dropscribe.service.live import write_live
 from dropscribe.service.status import status_document
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dropscribe.app.inboxes import Inboxes
     from dropscribe.config.model import Config
-    from dropscribe.queue.rows_engine import RowsEngine
+    from dropscribe.queue.engine import Engine
     from dropscribe.service.sd_notify import Notifier
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ class StatusPublisher:
     def __init__(
         self,
         config: Callable[[], Config],
-        engine: RowsEngine,
+        engine: Engine,
         inboxes: Inboxes,
         notifier: Notifier,
         news: asyncio.Event,
@@ -74,10 +74,10 @@ class StatusPublisher:
     def _live(self) -> dict[str, Any]:
         return {
             "folders": {
-                name: {**live, "reason": live["reason"] or self._engine.closed_reason(name)}
+                name: {**live, "reason": live["reason"] or self._engine.folders.closed_reason(name)}
                 for name, live in self._inboxes.live().items()
             },
-            "providers": {name: self._engine.in_flight_at(name) for name in self._config().providers},
+            "providers": {name: self._engine.in_flight.at(name) for name in self._config().providers},
             "trouble": self._engine.trouble,
         }
 
@@ -87,7 +87,7 @@ class StatusPublisher:
 
     async def write_when_new(self) -> None:
         """At most five times a second, and only when something may have changed."""
-        self._engine.on_news = self._news.set
+        self._engine.signals.on_news = self._news.set
         last: dict[str, Any] = {}
         while True:
             self._news.clear()

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.observer import Observer
     from dropscribe.pipeline.results import Results
     from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
-    from dropscribe.queue.engine import CachedResult
+    from dropscribe.queue.model import CachedResult
     from dropscribe.transcripts.model import Transcript
 
 log = structlog.get_logger()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.runtime_config import RuntimeConfig
-    from dropscribe.queue.engine import CachedResult, Engine
+    from dropscribe.queue.engine import Engine
+    from dropscribe.queue.model import CachedResult
     from dropscribe.transcripts.model import Transcript
 
 REUSED = "reused"
@@ -47,7 +48,7 @@ class Deduplication:
             sha256 = await audio.ensure_sha256()
         except (AudioError, OSError):
             return None  # sending it meets the same trouble, and knows what to do
-        return await self._queue.find_result(AnswerKey(sha256, runtime.settings(job)), keep_seconds)
+        return await self._queue.results.find_result(AnswerKey(sha256, runtime.settings(job)), keep_seconds)
 
 
 def answer_key(job: Job, runtime: RuntimeConfig, transcript: Transcript, sha256: str) -> AnswerKey | None:

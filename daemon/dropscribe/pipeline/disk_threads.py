@@ -15,7 +15,7 @@ import structlog
 
 from dropscribe.core.errors import DropscribeError
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.queue.engine import HANGS
+from dropscribe.queue.model import HANGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,13 +116,13 @@ class DiskThreads:
         self._hanging[folder] += 1
         if self._hanging[folder] == 1:
             log.warning("folder.hangs", folder=folder, seconds=HANG_SECONDS)
-            self._queue.close_folder(folder, HANGS, "its disk does not answer")
+            self._queue.folders.close(folder, HANGS, "its disk does not answer")
 
     def _stopped_hanging(self, folder: str) -> None:
         self._hanging[folder] -= 1
         if not self._hanging[folder]:
             log.info("folder.answers", folder=folder)
-            self._queue.open_folder(folder, HANGS)
+            self._queue.folders.open(folder, HANGS)
 
 
 def _discard(future: asyncio.Future[T], discard: Callable[[T], object] | None) -> None:

@@ -46,11 +46,13 @@ class Fallback:
         """(provider, code) of the refusals so far, in order."""
         if not _falls_back(job, runtime):
             return []
-        return [(tried.provider, tried.code) for tried in await self._queue.attempts(job) if tried.refused]
+        return [
+            (tried.provider, tried.code) for tried in await self._queue.results.attempts(job) if tried.refused
+        ]
 
     def _is_held(self, provider: str) -> bool:
         scope = Scope(ScopeKind.PROVIDER, provider)
-        return self._queue.hold_of(scope) is not None or self._queue.is_stopped(scope)
+        return self._queue.holds.get(scope) is not None or self._queue.holds.is_stopped(scope)
 
 
 def _falls_back(job: Job, runtime: RuntimeConfig) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Handler:
-    """See :data:`dropscribe.queue.engine.AttemptJob` and :data:`~dropscribe.queue.engine.PublishJob`.
+    """See :data:`dropscribe.queue.model.AttemptJob` and :data:`~dropscribe.queue.model.PublishJob`.
 
     Attributes:
         runtime: Replaced whole at a reload; a call keeps the value that it began with.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Scope, ScopeKind
@@ -63,8 +62,8 @@ class Holds:
     async def hold(self, kind: ScopeKind, name: str, error: ProviderError, times: HoldConfig) -> None:
         """Hold *name*, or lengthen its hold after a failed probe."""
         scope = Scope(kind, name)
-        now = time.time()
-        held = self._queue.hold_of(scope)
+        now = self._queue.now()
+        held = self._queue.holds.get(scope)
         if held and now < held.next_probe_at:
             return  # it was in flight when the hold began: no probe, no news
         wait_seconds = next_hold_seconds(
@@ -78,7 +77,7 @@ class Holds:
             now + wait_seconds,
             wait_seconds,
         )
-        await self._queue.pause(hold)
+        await self._queue.holds.hold(hold)
         if held is None:
             self._observer.held(hold)
 
@@ -101,7 +100,7 @@ class Holds:
     async def out_of_order(self, job: Job, error: ProviderError, times: HoldConfig) -> bool:
         """No connection, 5xx, 429: whether the provider is held (now or already)."""
         scope = Scope(ScopeKind.PROVIDER, job.provider)
-        if self._queue.hold_of(scope) or self._outages.add((job.provider,), job.id):
+        if self._queue.holds.get(scope) or self._outages.add((job.provider,), job.id):
             await self.hold(scope.kind, scope.name, error, times)
             return True
         return False
@@ -118,8 +117,8 @@ class Holds:
             loses no more files.
         """
         scope = Scope(ScopeKind.FOLDER, job.folder)
-        if hold := self._queue.hold_of(scope):
-            is_early_probe = hold.wait_seconds < times.max_seconds and time.time() >= hold.next_probe_at
+        if hold := self._queue.holds.get(scope):
+            is_early_probe = hold.wait_seconds < times.max_seconds and self._queue.now() >= hold.next_probe_at
             await self.hold(scope.kind, scope.name, error, times)
             return not is_early_probe
         limit = FILES_IN_A_ROW_AFTER_SUCCESS if (job.folder, settings) in self._proven else FILES_IN_A_ROW
@@ -130,9 +129,9 @@ class Holds:
         return False
 
     async def _release(self, scope: Scope) -> None:
-        if self._queue.hold_of(scope) is None:
+        if self._queue.holds.get(scope) is None:
             return
-        hold = await self._queue.resume(scope)
+        hold = await self._queue.holds.release(scope)
         if hold is not None:
             self._observer.released(hold)
 

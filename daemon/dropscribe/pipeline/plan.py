@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.queue.engine import Plan, ProviderLimits
+from dropscribe.core.retry import RetryLimits
+from dropscribe.queue.model import Plan, ProviderLimits
 
 if TYPE_CHECKING:
     from dropscribe.config.model import Config
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def build_plan(config: Config) -> Plan:
     """The folders, providers and budgets that the engine works with."""
-    lanes = {
+    limits = {
         name: ProviderLimits(name, provider.concurrency, provider.requests_per_minute)
         for name, provider in config.providers.items()
     }
@@ -30,4 +31,16 @@ def build_plan(config: Config) -> Plan:
     served = None
     if queue is not None:
         served = frozenset(name for name, rule in config.folders.items() if queue.serves(rule))
-    return Plan(lanes, chains, strict_order, budgets, config.time_zone, served)
+    return Plan(limits, chains, strict_order, budgets, config.time_zone, served, retry_limits(config))
+
+
+def retry_limits(config: Config) -> RetryLimits:
+    """The limits of the config's ``retry`` section."""
+    retry = config.retry
+    return RetryLimits(
+        first_seconds=retry.first_seconds,
+        max_seconds=retry.max_seconds,
+        give_up_after_seconds=retry.give_up_after_seconds,
+        max_ambiguous=retry.max_ambiguous,
+        max_crashes=retry.max_crashes,
+    )

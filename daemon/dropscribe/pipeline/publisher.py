@@ -133,7 +133,7 @@ class Publisher:
                 self._disks.of(job.folder), find_content, inbox, job.path, size_bytes, sha256
             )
         if found.snapshot is not None:
-            refreshed = await self._queue.refresh_snapshot(job, found.snapshot)
+            refreshed = await self._queue.results.refresh_snapshot(job, found.snapshot)
             return refreshed or self._withdrawn(job, str(error))
         if job.stable_inodes and found.inode != job.snapshot.inode:
             return self._not_there(job, str(error))
@@ -202,7 +202,7 @@ class Publisher:
     def _stuck(self, job: Job, error: PublishError) -> Outcome:
         self._refusals[job.id] += 1
         reason = f"{path_text(error.path)}: {error.reason}"
-        self._queue.close_folder(job.folder, STUCK, reason)
+        self._queue.folders.close(job.folder, STUCK, reason)
         if self._refusals[job.id] == 1:
             log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
         wait_seconds = backoff_seconds(1.0, self._refusals[job.id], LONGEST_WAIT_SECONDS)
@@ -212,7 +212,7 @@ class Publisher:
         """Reopen the folder: its trouble may be over, and the next job finds out whether it is."""
         self._refusals.pop(job.id, None)
         self._absences.pop(job.id, None)
-        self._queue.open_folder(job.folder, STUCK)
+        self._queue.folders.open(job.folder, STUCK)
 
     def _filed(self, job: Job, filed: bytes) -> Outcome:
         self._unstuck(job)

@@ -139,7 +139,7 @@ class Results:
 
     async def error(self, job: Job, code: str, reason: str, ended: AttemptEnd) -> dict[str, Any]:
         """The error document of *job*, with every attempt."""
-        attempts = await self._queue.attempts(job)
+        attempts = await self._queue.results.attempts(job)
         was_sent = ended.counted or any(attempt.refused for attempt in attempts)
         last = Attempt(time.time(), job.provider, ended.seconds, ended.status, ended.code, ended.reason)
         if attempts:
@@ -189,11 +189,13 @@ class Results:
             files = tuple((name, rendered[form]) for form, name in names.sidecars)
             result = StoredResult(packed, sha256, names, files, document)
             if job.result is None:
-                moved = await self._queue.store_result(job, result, ended, rejected=rejected, booking=booking)
+                moved = await self._queue.results.store_result(
+                    job, result, ended, rejected=rejected, booking=booking
+                )
             elif rejected and not is_error(content_of(job.result)):
-                moved = await self._queue.reject_result(job, result)
+                moved = await self._queue.results.reject_result(job, result)
             else:
-                moved = await self._queue.rename_outputs(job, result)
+                moved = await self._queue.results.rename_outputs(job, result)
             if moved is not None:
                 return moved
             refused.add(number)

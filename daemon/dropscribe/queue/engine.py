@@ -1,284 +1,180 @@
-"""The interface of the queue, which every engine implements.
+"""The queue: SQL operations, admission state and a dispatcher, joined.
 
-The engine owns claims, leases, holds and the state of every job. It calls :data:`AttemptJob` and
-:data:`PublishJob`, because distributed engines run a claim loop of their own. No code above this
-interface knows which engine runs.
+The engine owns claims, holds and the state of every job, and calls :data:`~dropscribe.queue.model.AttemptJob`
+and :data:`~dropscribe.queue.model.PublishJob`. No code above this package knows which database and which
+dispatcher it has (see :mod:`dropscribe.queue.backend`).
+Guarantees: a stored result is published after any crash; an attempt that the end of the daemon interrupted
+counts only towards ``max_crashes``; memory does not grow with the backlog.
+Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy are waited out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dropscribe.core.model import (
-    Attempt,
-    AttemptEnd,
-    FileSnapshot,
-    Hold,
-    Job,
-    NewJob,
-    Outcome,
-    Scope,
-    StoredResult,
-    Submitted,
+import structlog
+
+from dropscribe.queue.admission import Admission
+from dropscribe.queue.budget_store import BudgetStore
+from dropscribe.queue.folder_gate import FolderGate
+from dropscribe.queue.hold_store import HoldStore
+from dropscribe.queue.in_flight import InFlight
+from dropscribe.queue.job_runner import JobRunner
+from dropscribe.queue.patient_database import PatientDatabase
+from dropscribe.queue.provider_rates import ProviderRates
+from dropscribe.queue.result_store import ResultStore
+from dropscribe.queue.signals import Signals
+from dropscribe.queue.sql import (
+    backlog,
+    history,
+    pause_rows,
+    remote_rows,
+    result_cache,
+    result_rows,
+    rows,
+    stats,
+    transactions,
 )
 
 if TYPE_CHECKING:
-    from datetime import tzinfo
+    from collections.abc import Callable, Mapping
 
-    from dropscribe.core.bookings import AnswerKey, Booking
-    from dropscribe.core.budget import Account
-    from dropscribe.core.limits import Budget
-    from dropscribe.queue.cluster.nodes import NodeStats
+    from dropscribe.core.model import Job, Scope
+    from dropscribe.queue.backend import Dispatcher, JobIntake
+    from dropscribe.queue.model import AttemptJob, Plan, PublishJob, Stats
+    from dropscribe.queue.sql.database import Connection, Database
 
-AttemptJob = Callable[[Job], Awaitable[Outcome]]
-"""Makes one attempt to transcribe a claimed job, which holds a slot of its provider.
-
-Safe to call again from any point. It raises nothing but CancelledError on purpose; any other exception is
-a bug, and the attempt counts as failed.
-
-Polled jobs: where the provider takes the audio and works on it by itself, the call returns
-:class:`~dropscribe.core.model.AtProvider` with the provider's job id. The engine stores the id durably before
-the next call, frees the slot, and calls again at the time of the next poll with :attr:`Job.remote` set, also
-after a restart. Such a call holds no slot, must not upload, and returns AtProvider again while there is no
-answer; a Retry without an attempt polls later too. ResultStored, Withdrawn, or a Retry with an attempt end
-the remote job. At most ``POLLING_SLOTS`` polls run at once, and at most ``ProviderLimits.remote_jobs`` jobs
-are at one provider.
-"""
-
-POLLING_SLOTS = 16
-
-PublishJob = Callable[[Job], Awaitable[Outcome]]
-"""Writes the files of a job with a stored result, which holds no slot of a provider.
-
-Safe to call again from any point: it looks at what is on disk before each step. Exceptions as above.
-"""
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderLimits:
-    """One provider as the engine feeds it.
+class QueueState:
+    """The parts of a queue that its dispatcher and its intake work with."""
+
+    database: PatientDatabase
+    signals: Signals
+    admission: Admission
+
+
+class Engine:
+    """A queue that survives crashes.
+
+    Args:
+        store: The open database.
+        make_backend: Makes the dispatcher and the intake of this kind of queue.
 
     Attributes:
-        provider: Its name.
-        slots: Attempts in flight at most; at least 1.
-        requests_per_minute: Starts in any 60 seconds at most, or None.
-        remote_jobs: Jobs that the provider works on by itself at most; they hold no slot.
+        signals: Wake the dispatcher, and report news.
+        in_flight, folders, holds, budgets, results, intake: The parts of the queue.
     """
 
-    provider: str
-    slots: int
-    requests_per_minute: float | None = None
-    remote_jobs: int = 100
+    def __init__(
+        self, store: Database, make_backend: Callable[[QueueState], tuple[Dispatcher, JobIntake]]
+    ) -> None:
+        self.store = store
+        self.signals = signals = Signals()
+        self._database = database = PatientDatabase(store, signals)
+        self.in_flight = InFlight(signals)
+        self.folders = FolderGate(signals)
+        self.holds = HoldStore(database, signals, self._void_claims)
+        self._admission = Admission(self.in_flight, self.folders, self.holds, ProviderRates(database.now))
+        self.budgets = BudgetStore(database, signals, self._admission)
+        self.results = ResultStore(database)
+        self._dispatcher, self.intake = make_backend(QueueState(database, signals, self._admission))
 
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A provider asked to be left alone (Retry-After, 429, 503); afterwards one job probes it.
-
-    Attributes:
-        since: Unix seconds.
-        until: Unix seconds; at most ``LONGEST_PAUSE_SECONDS`` after it was asked for.
-    """
-
-    provider: str
-    since: float
-    until: float
-
-
-HANGS = "hangs"
-"""Cause of :meth:`Engine.close_folder` for a folder whose disk does not answer."""
-
-LONGEST_PAUSE_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The folders and providers that the engine may claim jobs for, replaced as a whole at a reload.
-
-    Attributes:
-        providers: Their limits, by name.
-        chains: Folder → its providers in order; folders not in here are left alone.
-        strict_order: Folders whose jobs wait for their first provider, held or not.
-        budgets: Of providers and folders that have one.
-        zone: In which days and months turn; None is the system's.
-        served: Folders whose mounts this node has; None is all.
-    """
-
-    providers: Mapping[str, ProviderLimits]
-    chains: Mapping[str, Sequence[str]]
-    strict_order: Collection[str] = ()
-    budgets: Mapping[Scope, Budget] = field(default_factory=dict)
-    zone: tzinfo | None = None
-    served: Collection[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CachedResult:
-    """An answer of the ledger.
-
-    Attributes:
-        document: The transcript's whole JSON document, of the file that was transcribed.
-        folder: That file's rule.
-        filed: Where its audio was put, absolute; None while that is not known (any more).
-        kept_at: Unix seconds when it arrived.
-    """
-
-    document: bytes
-    folder: str
-    filed: bytes | None
-    kept_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class FolderStats:
-    """One folder's jobs by what they wait for; each live job is counted once.
-
-    Attributes:
-        oldest_received_at: Unix seconds, of the oldest live job, or None.
-        maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
-        suspect: Done so far with a warning that speaks against the transcript's text.
-        backlog: Of the held ones, those that wait for ``dropscribe release``.
-        at_provider: Uploaded; the provider works on them and is polled.
-    """
-
-    queued: int = 0
-    transcribing: int = 0
-    deferred: int = 0
-    held: int = 0
-    publishing: int = 0
-    done: int = 0
-    failed: int = 0
-    oldest_received_at: float | None = None
-    maybe_paid_twice: int = 0
-    suspect: int = 0
-    backlog: int = 0
-    at_provider: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """The whole queue at one instant.
-
-    Attributes:
-        in_flight: Attempts under way by provider, on all nodes.
-        nodes: Who takes part in the cluster; None for the embedded engine.
-        pauses: By provider.
-    """
-
-    folders: Mapping[str, FolderStats]
-    holds: Sequence[Hold]
-    in_flight: Mapping[str, int] = field(default_factory=dict)
-    accounts: Sequence[Account] = ()
-    nodes: Sequence[NodeStats] | None = None
-    pauses: Mapping[str, Pause] = field(default_factory=dict)
-
-
-class Engine(Protocol):
-    """A queue that survives crashes."""
-
-    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """Take settled files in; idempotent while a file's job lives.
-
-        A file whose job has ended is a new generation. Durable when it returns.
-        """
-        ...
+    def _void_claims(self, db: Connection, scope: Scope) -> None:
+        self._dispatcher.void_claims(db, scope)
 
     async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
-        """Call *attempt* and *publish* for due jobs until cancelled; a free slot comes before a claim."""
-        ...
+        """Call *attempt* and *publish* for due jobs until cancelled; a free slot comes before a claim.
 
-    async def store_result(
-        self,
-        job: Job,
-        result: StoredResult,
-        ended: AttemptEnd,
-        *,
-        rejected: bool,
-        booking: Booking | None = None,
-    ) -> Job | None:
-        """Store the result of an attempt and reserve the names of its files, before any file is written.
-
-        Args:
-            rejected: The result is an error document: the file goes to ``failed``.
-            booking: Cache entry and budget usage, written in the same transaction.
-
-        Returns:
-            The job in its new state; None when another live job has reserved one of the names.
+        Cancelling hands back what is in flight.
         """
-        ...
+        self.replan(plan)
+        await self._dispatcher.run(JobRunner(self._database, self._admission, attempt, publish))
 
-    async def rename_outputs(self, job: Job, result: StoredResult) -> Job | None:
-        """Replace the reserved names of a stored result; returns as :meth:`store_result`."""
-        ...
+    async def drain(self, grace_seconds: float) -> None:
+        """Claim nothing more; wait until what is in flight has ended, *grace_seconds* at most."""
+        await self._dispatcher.drain(grace_seconds)
 
-    async def reject_result(self, job: Job, error: StoredResult) -> Job | None:
-        """Replace a transcript that cannot be published by an error document; returns as above."""
-        ...
+    def is_alive(self) -> bool:
+        """Whether the dispatcher has looked at the queue lately."""
+        return self._dispatcher.is_alive()
 
-    async def refresh_snapshot(self, job: Job, snapshot: FileSnapshot) -> Job | None:
-        """Let a job with a stored result stand for the same recording under a new inode or time.
+    def replan(self, plan: Plan) -> None:
+        """Swap the plan; what is in flight goes on as it began."""
+        self._admission.replan(plan)
+        self.signals.wake.set()
 
-        Returns:
-            The job; None where another job has begun with that state of the file.
-        """
-        ...
+    async def clear_stale_assignments(self) -> None:
+        """After :meth:`replan`: no job waits for a provider that its folder's list no longer has."""
+        plan, now = self._admission.plan, self.now()
 
-    async def find_result(self, key: AnswerKey, keep_seconds: float) -> CachedResult | None:
-        """An answer of the ledger that is no older than *keep_seconds*."""
-        ...
+        def clear(db: Connection) -> list[Job]:
+            self._dispatcher.void_stale_claims(db, plan)
+            return transactions.clear_stale_assignments(db, plan, now)
 
-    async def check_budgets(self) -> Sequence[Account]:
-        """Look at every budget; what is spent is fed nothing more until the day or month turns."""
-        ...
-
-    async def mark_once(self, mark: str) -> bool:
-        """Whether *mark* was never told before, in this run or an earlier one."""
-        ...
-
-    async def pause(self, hold: Hold) -> None:
-        """Hold a provider or folder; from ``next_probe_at`` on feed one job of it at a time."""
-        ...
-
-    async def resume(self, scope: Scope) -> Hold | None:
-        """Release a hold; returns it, or None where there was none."""
-        ...
-
-    def hold_of(self, scope: Scope) -> Hold | None:
-        """The hold of a provider or folder, if it is held."""
-        ...
-
-    def is_stopped(self, scope: Scope) -> bool:
-        """Whether its budget is spent, and the day or month has not turned."""
-        ...
+        for job in await self._database.do(clear):
+            self.in_flight.at_provider.pop(job.id, None)
+            log.warning("job.provider_removed", folder=job.folder, path=job.path, provider=job.provider)
+        self.signals.wake.set()
 
     def pause_provider(self, provider: str, seconds: float) -> None:
         """Start nothing more at *provider* for *seconds*, an hour at most: it asked for it (429, 503)."""
-        ...
+        pause = self._admission.rates.pause(provider, seconds)
+        self._database.post(lambda db: pause_rows.write_pause(db, pause))
+        self.signals.tell_news()
 
     async def wait_for_turn(self, provider: str) -> None:
-        """Wait until *provider*'s rate allows one more request of an attempt that runs, and count it."""
-        ...
-
-    def close_folder(self, folder: str, cause: str, reason: str) -> None:
-        """Feed nothing more of *folder* until every *cause* has opened it again (inbox away, done full).
-
-        Stored results are published all the same, because only trying shows whether the trouble is over;
-        not so while the cause is :data:`HANGS`.
-
-        On this node and in memory: it is found out anew after a start.
-        """
-        ...
-
-    def open_folder(self, folder: str, cause: str) -> None:
-        """The reverse of :meth:`close_folder`."""
-        ...
-
-    async def attempts(self, job: Job) -> list[Attempt]:
-        """Every attempt of one job, oldest first."""
-        ...
+        """Wait until *provider*'s rate allows one more request of a running attempt, and count it."""
+        await self._dispatcher.wait_for_turn(provider)
 
     async def stats(self) -> Stats:
         """Counts and holds."""
-        ...
+        plan, in_flight = self._admission.plan, dict(self.in_flight.providers)
+        return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
+
+    async def can_go_on(self, horizon_seconds: float) -> bool:
+        """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""
+        if not self._dispatcher.runs_jobs:
+            return False
+        latest = self.now() + horizon_seconds
+        routes_by_provider, folders = self._admission.open_routes(), self._admission.open_folders()
+
+        def look(db: Connection) -> bool:
+            due = [rows.next_due_at(db, name, routes) for name, routes in routes_by_provider]
+            due += [result_rows.oldest_publishing_at(db, folder) for folder in folders]
+            due += [0.0] if remote_rows.count_at_provider(db) else []
+            return any(at is not None and at <= latest for at in due)
+
+        is_due = await self._dispatcher.is_busy_elsewhere() or await self.store.do(look)
+        # Asked last: what was claimed before the look is neither due nor yet in flight at its begin.
+        return is_due or self._admission.is_busy()
+
+    async def begin_folders(self, asks: Mapping[str, bool]) -> None:
+        """Mark the first start of folders, before any inbox is listed: what is in it now may be backlog.
+
+        Args:
+            asks: Folder → whether its rule asks before it takes a backlog.
+        """
+        await self.store.do(lambda db: backlog.begin(db, asks, self.now()))
+
+    async def prune(self, cache_keep_seconds: float, history_keep_seconds: float) -> bool:
+        """Delete a few cached answers and ended jobs that are older; whether there may be more."""
+
+        def work(db: Connection) -> bool:
+            answers = result_cache.prune(db, self.now() - cache_keep_seconds)
+            jobs = history.prune(db, self.now() - history_keep_seconds)
+            return answers == result_cache.PRUNE_BATCH or jobs == history.PRUNE_BATCH
+
+        return await self.store.do(work)
+
+    def now(self) -> float:
+        """Unix seconds by the queue's clock."""
+        return self._database.now()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing may be paid for now, or None."""
+        return self._database.trouble

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.limits import Period
 from dropscribe.core.model import Hold, Scope, ScopeKind
-from dropscribe.queue.engine import FolderStats
+from dropscribe.queue.model import FolderStats
 from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
     from dropscribe.core.budget import Account
     from dropscribe.queue.cluster.nodes import NodeStats
-    from dropscribe.queue.engine import Pause, Stats
+    from dropscribe.queue.model import Pause, Stats
 
 STATUS_SCHEMA = "dropscribe.status/1"
 WATCHED_ELSEWHERE = "others"

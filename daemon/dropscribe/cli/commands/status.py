@@ -13,7 +13,7 @@ from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
 from dropscribe.pipeline.plan import build_plan
-from dropscribe.queue.engine import Stats
+from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.queue.sql.stats import has_live_job, read_stats

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 25.0
-"""A node that has not been heard of for so long is silent: what it had in flight goes on elsewhere."""
+"""A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere."""
 
 _FORGOTTEN_SECONDS = 7 * 86_400.0
 _NODE_LOCKS = 0x64726F72
@@ -19,7 +19,7 @@ _NODE_LOCKS = 0x64726F72
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node as it introduces itself.
+    """One node, as it registers itself.
 
     Attributes:
         name: Unique in the cluster.
@@ -34,7 +34,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class NodeStats:
-    """One node as its row tells it. Times are Unix seconds by the server's clock."""
+    """One node, as its row says. Times are Unix seconds by the server's clock."""
 
     name: str
     host: str
@@ -45,7 +45,7 @@ class NodeStats:
     in_flight: int
 
     def is_silent(self, now: float) -> bool:
-        """Whether it has not been heard of for long; *now* by the server's clock."""
+        """Whether its last heartbeat is too old; *now* by the server's clock."""
         return now - self.beat_at > SILENT_SECONDS
 
 
@@ -55,13 +55,13 @@ def is_shared(db: Connection) -> bool:
 
 
 def take_name(db: Connection, name: str) -> bool:
-    """Be the node called *name* while this session lasts; False where another process is."""
+    """Take the name for this session; False if another process has it."""
     row = db.execute("SELECT pg_try_advisory_lock(?, hashtext(?))", (_NODE_LOCKS, name)).fetchone()
     return bool(row[0])
 
 
 def beat(db: Connection, node: Node, started_at: float, in_flight: int, now: float) -> None:
-    """Write that *node* lives; rows of nodes that were last heard of a week ago go."""
+    """Write a heartbeat of *node*; delete nodes whose last one is a week old."""
     db.execute(
         "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
         " host = excluded.host, role = excluded.role, version = excluded.version,"
@@ -72,7 +72,7 @@ def beat(db: Connection, node: Node, started_at: float, in_flight: int, now: flo
 
 
 def expel(db: Connection, name: str) -> None:
-    """End the sessions of a silent node, and with them its locks; it connects anew if it ever thaws."""
+    """End the sessions of a silent node, and so its locks; it reconnects if it ever thaws."""
     db.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = ? AND usename = current_user AND pid <> pg_backend_pid()",
@@ -86,7 +86,7 @@ def session_name(node: str) -> str:
 
 
 def leave(db: Connection, name: str) -> None:
-    """The node has stopped as it should."""
+    """Remove a node that stops in order."""
     db.execute("DELETE FROM nodes WHERE name = ?", (name,))
 
 

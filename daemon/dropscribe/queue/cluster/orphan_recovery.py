@@ -1,35 +1,88 @@
 """Recovers the jobs of nodes that are gone.
 
-What is in flight belongs to its node for as long as that node beats: procrastinate's own heartbeat ends while
-a worker still finishes what it has, so it tells of tickets alone that nobody has begun.
+A job in flight belongs to its node while that node sends heartbeats: procrastinate's own heartbeat ends while
+a worker still finishes its jobs, so it only proves that tickets are stalled that no worker has begun.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.retry import crash_wait_seconds
-from dropscribe.queue.cluster import nodes
-from dropscribe.queue.sql import rows
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue.cluster import nodes, ticket_rows
+from dropscribe.queue.sql import rows, transactions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
+    from dropscribe.queue.cluster.node_registration import NodeRegistration
+    from dropscribe.queue.cluster.worker_pool import WorkerPool
+    from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
 
 LOOK_SECONDS = 5.0
 
 _RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AND remote_id <> '')"
-"""Publications and polls: another node goes on with them as they are."""
+"""Publications and polls: another node continues them as they are."""
 
 _BEGUN = f"(state = 'transcribing' AND remote_id = '' OR {_RESUMABLE} AND ticket IS NOT NULL)"
 _DRAWN = f"(state = 'queued' OR {_RESUMABLE} AND node = '')"
 
 log = structlog.get_logger()
+
+
+class OrphanRecovery:
+    """Requeues jobs whose node or worker is gone. Every node does it; none has to."""
+
+    def __init__(
+        self, state: QueueState, node: str, registration: NodeRegistration, workers: WorkerPool
+    ) -> None:
+        self._database, self._signals, self._admission = state.database, state.signals, state.admission
+        self._node = node
+        self._registration = registration
+        self._workers = workers
+
+    async def recover_own(self) -> None:
+        """At the start: requeue the jobs of an earlier process of this node."""
+
+        def work(db: Connection) -> list[Job]:
+            plan, now = self._admission.plan, self._database.now()
+            transactions.clear_stale_assignments(db, plan, now)
+            ticket_rows.void_removed_providers(db, plan)
+            void_ended_tickets(db)
+            return take_back_own(db, self._node, plan.retry, now)
+
+        tell_of_cut_off(await self._database.do(work))
+        reached("recovered")
+
+    async def run(self) -> None:
+        """Requeue the jobs of silent nodes and stalled workers, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self._registration.has_beaten_for(nodes.SILENT_SECONDS) and await self._recover_others():
+                self._signals.wake.set()
+
+    async def _recover_others(self) -> bool:
+        try:
+            stalled = await self._workers.find_stalled()
+        except OSError as error:
+            log.debug("rescue.postponed", reason=str(error))
+            return False
+
+        def work(db: Connection) -> tuple[dict[str, list[Job]], list[int]]:
+            void_ended_tickets(db)
+            return take_back_silent(db, stalled, self._admission.plan.retry, self._database.now())
+
+        cut_off, void = await self._database.do(work)
+        tell_of_silent(cut_off)
+        await self._workers.discard(void)
+        return bool(cut_off or void)
 
 
 def take_back_own(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
@@ -42,13 +95,13 @@ def take_back_silent(
 ) -> tuple[dict[str, list[Job]], list[int]]:
     """Requeue the jobs of silent nodes, and the tickets that stalled workers fetched and did not begin.
 
-    A silent node loses its sessions first: one that is frozen would keep its providers' slots for ever.
+    A silent node's sessions are ended first: a frozen node would keep its slots for ever.
 
     Args:
-        stalled: Tickets of workers that have not beaten for long.
+        stalled: Tickets of workers without a recent heartbeat.
 
     Returns:
-        The jobs whose attempts were cut off, by silent node, and the tickets of *stalled* that are void now.
+        The interrupted jobs by silent node, and the tickets of *stalled* that are void now.
     """
     cut_off: dict[str, list[Job]] = {}
     for name in _silent_nodes(db, now):
@@ -66,7 +119,7 @@ def take_back_silent(
 
 
 def void_ended_tickets(db: Connection) -> None:
-    """Waiting jobs lose tickets that procrastinate has deleted, so that they are fed again.
+    """Waiting jobs lose tickets that procrastinate has deleted, so that new ones are issued.
 
     A ticket that is cancelled while it waits for a slot ends without a change of its row.
     """
@@ -77,7 +130,7 @@ def void_ended_tickets(db: Connection) -> None:
 
 
 def _silent_nodes(db: Connection, now: float) -> list[str]:
-    """Nodes with something in flight that have not beaten for long, or are gone."""
+    """Nodes with jobs in flight and no recent heartbeat."""
     found = db.execute(
         f"SELECT DISTINCT node FROM jobs WHERE {_BEGUN} AND node <> '' AND node NOT IN"  # constant
         " (SELECT name FROM nodes WHERE beat_at > ?)",
@@ -99,13 +152,13 @@ def _take_back(
 
 
 def tell_of_silent(cut_off: Mapping[str, Sequence[Job]]) -> None:
-    """A line a node, once what it had is taken back, and one a file."""
+    """Log one line for each node whose jobs were requeued, and one for each of their files."""
     for name, jobs in cut_off.items():
         log.warning("node.silent", node=name, cut_off=len(jobs))
         tell_of_cut_off(jobs)
 
 
 def tell_of_cut_off(jobs: Sequence[Job]) -> None:
-    """A line a file: its attempt may have been paid for."""
+    """Log one line for each file: its attempt may have been paid for."""
     for job in jobs:
         log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)

@@ -1,8 +1,8 @@
 """A connection to PostgreSQL that the rows' functions can use: "?" for values, and roots for mounts.
 
-Guarantees: no absolute path of this node ever enters a row (a value that begins with "/" is one, and is
-written beneath its root's name); what a row holds of another node's is translated on the way out.
-Diagnostics: StoreAway while the server cannot be had; StoreUnusable where it refuses us.
+Guarantees: no absolute path of this node enters a row (a value that begins with "/" is one, and is written
+below its root's name); paths in rows are translated to this node's mounts when they are read.
+Diagnostics: StoreAway while the server is unavailable; StoreUnusable if it refuses us.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ SESSION = (
     " SET tcp_keepalives_idle TO 10; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 3;"
     " SET tcp_user_timeout TO '20s'"
 )
-"""A node that freezes within a transaction holds up the others for ten seconds at most. One whose machine
-loses its power leaves its sessions behind, its name and its slots with them, until the server misses it."""
+"""A node that freezes within a transaction blocks the others for ten seconds at most. The sessions of a
+machine that loses power, with its name and its slots, last until the server's keepalives fail."""
 
 _SAME_CLOCK_SECONDS = 0.5
-"""Kept clocks seem to differ by what the question takes, and that is no difference."""
+"""A smaller difference is the duration of the query; synchronized clocks count as equal."""
 
 
 def conninfo(dsn: str, session: str = "dropscribe") -> str:
-    """*dsn* with what it leaves open; what it says, TLS and certificates too, stands.
+    """*dsn* with defaults for the settings that it leaves out, TLS and certificates unchanged.
 
     Args:
-        session: What the session is called on the server.
+        session: The application name on the server.
     """
     parts: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(dsn), "application_name": session}
     return make_conninfo("", **parts)
 
 
 def server_of(dsn: str) -> str:
-    """Host, port and database of *dsn*, for people; no secret of it."""
+    """Host, port and database of *dsn*, for messages; no secret."""
     parts = conninfo_to_dict(dsn)
     host = parts.get("host") or parts.get("hostaddr") or "local socket"
     return f"postgresql://{host}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
@@ -72,8 +72,8 @@ class PostgresConnection:
     """See :class:`dropscribe.queue.sql.database.Connection`.
 
     Raises:
-        StoreAway: The server cannot be had now.
-        StoreUnusable: It is there and refuses us.
+        StoreAway: The server is unavailable now.
+        StoreUnusable: It refuses us.
     """
 
     def __init__(self, dsn: str, roots: MountMap, session: str = "dropscribe") -> None:
@@ -99,7 +99,7 @@ class PostgresConnection:
         return _Cursor(cursor, self._roots)
 
     def close(self) -> None:
-        """Let go of the server."""
+        """Disconnect."""
         self.raw.close()
 
     def _to_row(self, value: Any) -> Any:
@@ -111,11 +111,11 @@ class PostgresConnection:
 
 
 class PostgresReader:
-    """A thread's connection that only reads, made at the first question and anew where the server ended it.
+    """A thread's read-only connection, opened by the first query, and again after the server ended it.
 
     Raises:
-        StoreAway: The server cannot be had now; a later question may find it again.
-        StoreUnusable: It is there and refuses us.
+        StoreAway: The server is unavailable now; a later query may succeed.
+        StoreUnusable: It refuses us.
     """
 
     def __init__(self, dsn: str, roots: MountMap, session: str) -> None:
@@ -125,7 +125,7 @@ class PostgresReader:
         self._connection: PostgresConnection | None = None
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Cursor:
-        """Run one statement: twice where the connection turns out to have ended meanwhile."""
+        """Run one statement; again on a new connection if the old one has ended meanwhile."""
         was_open = self._connection is not None
         try:
             return self._connected().execute(sql, parameters)
@@ -141,7 +141,7 @@ class PostgresReader:
         return self._connected().executemany(sql, parameters)
 
     def close(self) -> None:
-        """Let go of the server."""
+        """Disconnect."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -195,7 +195,7 @@ def read_ahead_seconds(db: Connection) -> float:
 
 @cache
 def _translated(sql: str) -> bytes:
-    """The rows' SQL has no "?" and no "%" but for values."""
+    """The SQL functions use "?" and "%" for values only."""
     return sql.replace("?", "%s").encode()
 
 
@@ -216,7 +216,7 @@ def store_error(server: str, error: psycopg.Error) -> StoreError:
 
 
 def _is_refusal(said: str) -> bool:
-    """At the connection psycopg gives no SQLSTATE, only libpq's text."""
+    """Whether the server refuses the connection; psycopg has no SQLSTATE for it, only libpq's text."""
     marks = (
         "authentication failed",
         "certificate",

@@ -1,7 +1,7 @@
-"""Runs one provider's procrastinate worker and restarts it after an outage of the database ended it.
+"""Runs one provider's procrastinate worker, and restarts it after an outage of the database ended it.
 
-It is told to stop, never cancelled: a cancellation that meets a query, a connection or ``asyncio.wait_for``
-in just the wrong instant is lost on the way, and the worker would go on for ever.
+It is stopped, never cancelled: a cancellation during a query, a connection or ``asyncio.wait_for`` may be
+lost, and the worker would run for ever.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 5.0
 STALLED_SECONDS = 25.0
-"""A worker whose last beat is older is taken for dead: five beats missed."""
+"""A worker with an older heartbeat counts as dead: it has missed five."""
 
 POLL_SECONDS = 0.5
-"""procrastinate forgets a notification that comes while it looks for a job: then this is the wait."""
+"""A notification that arrives while procrastinate fetches is lost: then this is the wait."""
 
 AGAIN_SECONDS = 1.0
 _STOP_LOOK_SECONDS = 0.1
@@ -31,23 +31,23 @@ _STOP_LOOK_SECONDS = 0.1
 log = structlog.get_logger()
 
 
-class LaneWorker:
-    """Draws what comes to *queues*, *slots* tickets at once, from now until :meth:`stop`."""
+class ProviderWorker:
+    """Runs the tickets of *queues*, *slots* at once, from now until :meth:`stop`."""
 
-    def __init__(self, app: App, lane: str, queues: Sequence[str], slots: int) -> None:
+    def __init__(self, app: App, name: str, queues: Sequence[str], slots: int) -> None:
         self.served = (tuple(queues), slots)
         self._app = app
-        self._lane = lane
+        self._name = name
         self._worker: Worker | None = None
         self._stopping = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"worker {lane}")
+        self._task = asyncio.create_task(self._run(), name=f"worker {name}")
 
     async def stop(self) -> None:
-        """Draw nothing more; returns when what was drawn has ended."""
+        """Fetch nothing more; returns when the fetched tickets have ended."""
         self._stopping.set()
         while not self._task.done():
             if self._worker is not None:
-                # Again and again: a worker that just begins forgets what it was told before.
+                # Repeated, because a worker that just begins resets the flag.
                 self._worker.stop()  # type: ignore[no-untyped-call]  # procrastinate's own
             await asyncio.wait([self._task], timeout=_STOP_LOOK_SECONDS)
 
@@ -57,7 +57,7 @@ class LaneWorker:
             self._worker = Worker(
                 self._app,
                 queues=list(queues),
-                name=self._lane,
+                name=self._name,
                 concurrency=slots,
                 delete_jobs="always",
                 install_signal_handlers=False,
@@ -68,7 +68,7 @@ class LaneWorker:
             try:
                 await self._worker.run()  # type: ignore[no-untyped-call]  # as above
             except Exception as error:  # noqa: BLE001 - procrastinate and its pool name many
-                log.debug("worker.ended", lane=self._lane, reason=str(error.__cause__ or error))
+                log.debug("worker.ended", worker=self._name, reason=str(error.__cause__ or error))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN_SECONDS):
                     await self._stopping.wait()

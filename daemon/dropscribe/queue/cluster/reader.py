@@ -1,7 +1,7 @@
-"""Reads a cluster's rows for a command, and makes its one write.
+"""A command's connection to a cluster's rows: it reads, and makes its one write.
 
-Guarantees: reading takes no lock that a node waits for. Nothing that is said of the server holds a secret.
-Diagnostics: StoreError that names the server and what to do.
+Guarantees: reading takes no lock that a node waits for. No message about the server contains a secret.
+Diagnostics: StoreError with the server and what to do.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 
 from dropscribe.core.errors import StoreAway, StoreError
-from dropscribe.queue.cluster.postgres import server_of, store_error
-from dropscribe.queue.cluster.store import open_cluster_for_reading, write_cluster_once
+from dropscribe.queue.cluster.postgres import PostgresConnection, server_of, store_error
+from dropscribe.queue.cluster.store import BEGIN_WRITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dropscribe.queue.cluster.mount_map import MountMap
-    from dropscribe.queue.cluster.postgres import PostgresConnection
     from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")
@@ -28,7 +27,7 @@ ONE_INSTANT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 """Begins a transaction that sees the queue as it stood at its first statement."""
 
 _LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
-"""An inbox may be listed meanwhile; a node's transactions have ten seconds."""
+"""A command may list an inbox meanwhile; a node's transactions have ten seconds."""
 
 _AWAY_REMEDY = (
     "start it, or look at queue.dsn and the way there; files are safe in their inboxes, and nodes that run"
@@ -41,32 +40,35 @@ def looking_at_cluster(dsn: str, roots: MountMap) -> Iterator[PostgresConnection
     """A connection to read with; None where no node has ever run.
 
     Raises:
-        StoreError: The server cannot be had, refuses us, or went away meanwhile.
+        StoreError: The server is unavailable, refuses us, or went away meanwhile.
     """
-    with _in_words(dsn):
-        connection = open_cluster_for_reading(dsn, roots)
-        if connection is None:
-            yield None
-            return
-        with contextlib.closing(connection):
+    with _connected(dsn, roots) as connection:
+        if connection is not None:
             connection.execute(_LONGEST_LOOK)
-            yield connection
+        yield connection
 
 
 def write_cluster(dsn: str, roots: MountMap, work: Callable[[Connection], T]) -> T | None:
     """Run *work* in one transaction; None where no node has ever run.
 
     Raises:
-        StoreError: The server cannot be had, or refuses us.
+        StoreError: The server is unavailable, or refuses us.
     """
-    with _in_words(dsn):
-        return write_cluster_once(dsn, roots, work)
+    with _connected(dsn, roots) as connection:
+        if connection is None:
+            return None
+        connection.execute(BEGIN_WRITING)
+        result = work(connection)
+        connection.execute("COMMIT")
+        return result
 
 
 @contextlib.contextmanager
-def _in_words(dsn: str) -> Iterator[None]:
+def _connected(dsn: str, roots: MountMap) -> Iterator[PostgresConnection | None]:
     try:
-        yield
+        with contextlib.closing(PostgresConnection(dsn, roots)) as connection:
+            exists = connection.execute("SELECT to_regclass('jobs')").fetchone()[0] is not None
+            yield connection if exists else None
     except psycopg.Error as error:
         raise _for_commands(store_error(server_of(dsn), error)) from error
     except StoreAway as error:

@@ -1,7 +1,8 @@
-"""This node's procrastinate workers: they fetch tickets; stalled workers are detected by heartbeat.
+"""This node's procrastinate workers, which fetch tickets.
 
-A queue is a provider and a folder, or the publishing of a folder; this node listens to those whose mounts it
-has and that are open here. One worker a provider, so that a provider's waiting never holds up another's.
+A procrastinate queue is a provider (or publishing, or polling) and a folder. This node listens to the queues
+of folders whose mounts it has and that are open. Each provider has a worker of its own, so that waiting for
+one provider never holds up another.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from procrastinate.jobs import Job as ProcrastinateJob
 from procrastinate.jobs import Status
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
-from dropscribe.queue.cluster.dispatch import POLL, PUBLISH
 from dropscribe.queue.cluster.nodes import session_name
 from dropscribe.queue.cluster.postgres import SESSION, PostgresConnection, conninfo
-from dropscribe.queue.cluster.provider_worker import AGAIN_SECONDS, STALLED_SECONDS, LaneWorker
-from dropscribe.queue.engine import POLLING_SLOTS
+from dropscribe.queue.cluster.provider_worker import AGAIN_SECONDS, STALLED_SECONDS, ProviderWorker
+from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH
+from dropscribe.queue.model import POLLING_SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     import psycopg
 
-    from dropscribe.queue.cluster.dispatch import NewTicket
-    from dropscribe.queue.engine import Plan
+    from dropscribe.queue.cluster.ticket_rows import NewTicket
+    from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
 
 PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
 END_SECONDS = 5.0
-"""Workers that have nothing left to do are not waited for longer: their last words are to the database."""
+"""Idle workers are not waited for longer: their last writes go to the database, which may be away."""
 
 _RECONNECT_SECONDS = 5.0
 _TASK = "dropscribe.take"
@@ -64,75 +65,76 @@ class WorkerPool:
             min_size=1,
             max_size=POOL_CONNECTIONS,
             timeout=10.0,
-            # Its own tries grow ever rarer; whoever asks next begins them anew.
+            # Its own tries grow ever rarer; the next request starts them anew.
             reconnect_timeout=_RECONNECT_SECONDS,
             configure=configure,
             name="dropscribe",
         )
         self._app = App(connector=connector)
-        # Never opened: it defers on connections that are given to it.
-        self._issuing = App(connector=SyncPsycopgConnector()).job_manager
+        # Never opened: it defers jobs on connections that are passed to it.
+        self._deferring = App(connector=SyncPsycopgConnector()).job_manager
         self._wanted: dict[str, tuple[tuple[str, ...], int]] = {}
-        self._workers: dict[str, LaneWorker] = {}
+        self._workers: dict[str, ProviderWorker] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._drawn: set[asyncio.Task[Any]] = set()
+        self._tickets: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
         self._is_stopped = False
-        for library in ("procrastinate", "psycopg.pool"):  # an outage is told of once, by the engine
+        for library in ("procrastinate", "psycopg.pool"):  # the engine logs an outage once
             logging.getLogger(library).setLevel(logging.CRITICAL)
 
-    def issue(self, db: Connection, new: Sequence[NewTicket]) -> list[int]:
+    def defer(self, db: Connection, new: Sequence[NewTicket]) -> list[int]:
         """Defer tickets in *db*'s open transaction; returns their ids."""
         assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
         jobs = [
             ProcrastinateJob(
                 id=None,
-                queue=queue_of(each.lane, each.folder),
+                queue=queue_of(each.kind, each.folder),
                 lock=None,
                 queueing_lock=None,
                 task_name=_TASK,
-                task_kwargs={"job_id": each.job_id, "lane": each.lane},
+                task_kwargs={"job_id": each.job_id, "lane": each.kind},
                 priority=each.priority,
             )
             for each in new
         ]
-        return [job.id or 0 for job in self._issuing.batch_defer_jobs(jobs, connection=db.raw)]
+        return [job.id or 0 for job in self._deferring.batch_defer_jobs(jobs, connection=db.raw)]
 
-    def serve(self, plan: Plan, transcribing: Collection[str], publishing: Sequence[str]) -> None:
-        """Listen to what *plan* sends these folders, and to nothing else."""
-        wanted: dict[str, tuple[tuple[str, ...], int]] = {}
-        for name, lane in plan.providers.items():
-            folders = sorted(folder for folder in transcribing if name in plan.chains[folder])
-            if folders:
-                wanted[name] = (tuple(queue_of(name, folder) for folder in folders), lane.slots)
-        for kind, of_folders, slots in (
-            (PUBLISH, publishing, PUBLISHING_SLOTS),
-            (POLL, sorted(transcribing), POLLING_SLOTS),
-        ):
-            if of_folders:
-                wanted[kind] = (tuple(queue_of(kind, folder) for folder in of_folders), slots)
-        self._wanted = wanted
-        self._changed.set()
+    def serve(self, plan: Plan, transcribing: Sequence[str], publishing: Sequence[str]) -> None:
+        """Listen to the queues of *plan*'s providers and of these folders, and to no others."""
+        kinds = [
+            (name, [folder for folder in transcribing if name in plan.chains[folder]], limits.slots)
+            for name, limits in plan.providers.items()
+        ]
+        kinds += [(PUBLISH, list(publishing), PUBLISHING_SLOTS), (POLL, list(transcribing), POLLING_SLOTS)]
+        wanted = {
+            kind: (tuple(queue_of(kind, folder) for folder in folders), slots)
+            for kind, folders, slots in kinds
+            if folders
+        }
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._changed.set()
 
     async def run(
         self,
-        take: Callable[[int, int, str], Awaitable[None]],
-        take_due: Callable[[int, int], Awaitable[None]],
+        run_attempt: Callable[[int, int, str], Awaitable[None]],
+        run_due: Callable[[int, int], Awaitable[None]],
     ) -> None:
-        """Run workers for what is served, until cancelled; that cancels the drawn tickets too."""
+        """Run workers for the queues of :meth:`serve`, until cancelled; that cancels their tickets too."""
 
-        async def draw(context: JobContext, job_id: int, lane: str) -> None:
+        async def run_ticket(context: JobContext, job_id: int, lane: str) -> None:
             ticket = context.job.id or 0
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - a coroutine runs in a task
-            self._drawn.add(task)
+            self._tickets.add(task)
             try:
-                await (take_due(job_id, ticket) if lane in {PUBLISH, POLL} else take(job_id, ticket, lane))
+                is_due = lane in {PUBLISH, POLL}
+                await (run_due(job_id, ticket) if is_due else run_attempt(job_id, ticket, lane))
             finally:
-                self._drawn.discard(task)
+                self._tickets.discard(task)
 
-        asyncio.get_running_loop().set_exception_handler(_hear)
-        self._app.task(name=_TASK, pass_context=True)(draw)
+        asyncio.get_running_loop().set_exception_handler(_log_lost_write)
+        self._app.task(name=_TASK, pass_context=True)(run_ticket)
         try:
             await self._open()
             while True:
@@ -140,7 +142,7 @@ class WorkerPool:
                 self._swap()
                 await self._changed.wait()
         finally:
-            self.cancel_drawn()
+            self.cancel_tickets()
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(END_SECONDS):
                     await self.stop()
@@ -148,17 +150,17 @@ class WorkerPool:
                 await self._app.close_async()
 
     async def stop(self) -> None:
-        """Draw nothing more; returns when what was drawn has ended."""
+        """Fetch nothing more; returns when the fetched tickets have ended."""
         self._is_stopped = True
         await asyncio.gather(*(worker.stop() for worker in self._workers.values()), *self._leaving)
 
-    def cancel_drawn(self) -> None:
+    def cancel_tickets(self) -> None:
         """Cancel attempts, polls and publications under way, and tickets that wait for a slot."""
-        for task in self._drawn:
+        for task in self._tickets:
             task.cancel()
 
-    async def stalled(self) -> list[int]:
-        """Tickets that workers had which have not beaten for long.
+    async def find_stalled(self) -> list[int]:
+        """Tickets of workers without a recent heartbeat.
 
         Raises:
             OSError: The database is away.
@@ -170,7 +172,7 @@ class WorkerPool:
         return [job.id for job in found if job.id is not None]
 
     async def discard(self, tickets: Sequence[int]) -> None:
-        """Delete tickets whose rows have let go of them; what another node has deleted is no matter."""
+        """Delete void tickets; another node may have deleted them before."""
         for ticket in tickets:
             with contextlib.suppress(ConnectorException):
                 await self._app.job_manager.finish_job_by_id_async(ticket, Status.FAILED, delete_job=True)
@@ -190,22 +192,22 @@ class WorkerPool:
                 await asyncio.sleep(AGAIN_SECONDS)
 
     def _swap(self) -> None:
-        """A worker whose queues have changed finishes what it has; the next one begins beside it."""
+        """A worker whose queues have changed finishes its tickets; the next one begins beside it."""
         if self._is_stopped:
             return
-        for lane, worker in list(self._workers.items()):
-            if self._wanted.get(lane) != worker.served:
-                del self._workers[lane]
+        for kind, worker in list(self._workers.items()):
+            if self._wanted.get(kind) != worker.served:
+                del self._workers[kind]
                 stopping = asyncio.create_task(worker.stop())
                 self._leaving.add(stopping)
                 stopping.add_done_callback(self._leaving.discard)
-        for lane, served in self._wanted.items():
-            if lane not in self._workers:
-                self._workers[lane] = LaneWorker(self._app, lane, *served)
+        for kind, served in self._wanted.items():
+            if kind not in self._workers:
+                self._workers[kind] = ProviderWorker(self._app, kind, *served)
 
 
-def _hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Nobody awaits procrastinate's last write of a ticket; what it could not delete is discarded later."""
+def _log_lost_write(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The last write of a ticket is not awaited; a ticket that stays is discarded later."""
     error = context.get("exception")
     if isinstance(error, ConnectorException):
         log.debug("ticket.not_ended", reason=str(error.__cause__ or error))
@@ -213,9 +215,9 @@ def _hear(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
-def queue_of(lane: str, folder: str) -> str:
+def queue_of(kind: str, folder: str) -> str:
     """The queue's name: short, because PostgreSQL's channels are named after it."""
-    name = f"{lane}/{folder}"
+    name = f"{kind}/{folder}"
     if len(name.encode()) <= _MOST_NAME_BYTES:
         return name
     return hashlib.sha256(name.encode()).hexdigest()[:32]

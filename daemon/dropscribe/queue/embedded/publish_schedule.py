@@ -13,24 +13,24 @@ PUBLISHING_SLOTS = 64
 _GAP_SECONDS = 1.0
 
 
-class KeptLooks:
+class PublishSchedule:
     """The times of the searches, monotonic.
 
     Attributes:
-        next_at: No search before this; 0 asks for one now.
+        next_at: No search before this; 0 plans one now.
     """
 
     def __init__(self) -> None:
         self.next_at = 0.0
 
-    def ask(self, at: float = 0.0) -> None:
+    def search(self, at: float = 0.0) -> None:
         """Search at the time *at*, or sooner where that is planned."""
         self.next_at = min(self.next_at, at)
 
-    def most_to_read(self, now: float, in_flight: int) -> int:
+    def search_limit(self, now: float, in_flight: int) -> int:
         """The number of stored results to read now; 0 while it is too soon. Schedules the next search."""
         if now < self.next_at:
             return 0
         self.next_at = now + _GAP_SECONDS
-        # Over-read by what is in flight: a row may be kept while its attempt still ends in memory.
+        # The results in flight are read too: a row has its result before its attempt has ended in memory.
         return PUBLISHING_SLOTS + in_flight

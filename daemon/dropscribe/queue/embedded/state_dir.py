@@ -1,4 +1,4 @@
-"""The state directory: locked while a daemon runs, and readable only by its user."""
+"""The state directory: locked while a daemon runs, readable only by its user, with room for an answer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from dropscribe.core.errors import StoreError, StoreInUse, StoreUnusable
+from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+STATE_RESERVE_BYTES = 4 * 1024 * 1024
+"""Room that must be free on the state directory's disk before anything is paid for."""
 
 _LOCK_TRIES = 5
 _LOCK_GAP_SECONDS = 0.02
@@ -51,7 +54,7 @@ def lock_state_dir(state_dir: Path) -> int:
 
 
 def _take_lock(descriptor: int) -> None:
-    """Exclusively; a ``status`` that looks whether a daemon runs has it shared, for an instant."""
+    """Lock exclusively; a ``status`` that checks for a daemon holds a shared lock for an instant."""
     for _ in range(_LOCK_TRIES):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,7 +64,7 @@ def _take_lock(descriptor: int) -> None:
 
 
 def _make_private(state_dir: Path) -> None:
-    """Transcripts wait in here: nobody else may look (a directory of somebody else's stays as it is)."""
+    """Deny access to other users: transcripts wait in here. Another user's directory is left alone."""
     with contextlib.suppress(PermissionError):
         state_dir.chmod(0o700)
 
@@ -79,3 +82,11 @@ def make_private_file(path: Path) -> None:
             str(path), error.strerror or str(error), "give dropscribe a state_dir that it may write to"
         ) from error
     os.close(descriptor)
+
+
+def trouble_of_disk(state_dir: Path) -> StoreFull | None:
+    """Why nothing may be paid for now, or None."""
+    disk = os.statvfs(state_dir)
+    if disk.f_bavail * disk.f_frsize >= STATE_RESERVE_BYTES:
+        return None
+    return StoreFull(str(state_dir), "the disk of the state directory is full")

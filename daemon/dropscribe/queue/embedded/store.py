@@ -1,10 +1,9 @@
 """The SQLite file, and the one thread that writes it.
 
-Guarantees: when a call returns, its transaction is on disk (WAL, synchronous=FULL). Calls that wait
-while the disk syncs go into one transaction together, each in its own savepoint, so many in flight
-share a sync.
+Guarantees: when a call returns, its transaction is on disk (WAL, synchronous=FULL). Calls that wait while the
+disk syncs share the next transaction, each in its own savepoint, so one sync serves them all.
 Diagnostics: fatal: StoreUnusable (corrupt, newer version, network file system), StoreInUse. Passing:
-StoreFull, and whatever a call's own function raises.
+StoreFull, and the errors of a call's own function.
 """
 
 from __future__ import annotations
@@ -12,32 +11,28 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import queue
 import sqlite3
-import threading
 import time
 import uuid
-from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
 from dropscribe.queue.embedded.state_dir import lock_state_dir, make_private_file
 from dropscribe.queue.sql.database import valid_text
+from dropscribe.queue.writer import Writer
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from dropscribe.queue.sql.database import Connection
+    from dropscribe.queue.writer import Call, Result
 
 T = TypeVar("T")
 
 DATABASE_NAME = "queue.db"
-_BATCH_CALLS = 256
 _BUSY_SECONDS = 30.0
 _COMPANY_SECONDS = 0.002
 """A transaction whose predecessor was several calls' waits so long for company: pages and syncs are
@@ -49,7 +44,7 @@ MIGRATIONS = ("schema.sql", *(f"migration_{version}.sql" for version in range(2,
 
 
 class _Connection(sqlite3.Connection):
-    """Stores any text: what is no valid UTF-8 in it is replaced."""
+    """Stores any text; invalid UTF-8 in it is replaced."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """See :meth:`sqlite3.Connection.execute`."""
@@ -58,13 +53,6 @@ class _Connection(sqlite3.Connection):
         except UnicodeEncodeError:
             values = [valid_text(value) if isinstance(value, str) else value for value in parameters]
             return super().execute(sql, values)
-
-
-@dataclass(slots=True)
-class _Call:
-    work: Callable[[sqlite3.Connection], Any]
-    settle: Callable[[Any, BaseException | None], None]
-    loop: asyncio.AbstractEventLoop | None = None
 
 
 class Store:
@@ -80,8 +68,6 @@ class Store:
         self.path = state_dir / DATABASE_NAME
         self._state_dir = state_dir
         self._lock = lock_state_dir(state_dir)
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._asking, self._is_closed = threading.Lock(), False
         try:
             self._connection = _open_database(self.path)
         except BaseException:
@@ -93,49 +79,24 @@ class Store:
             self._connection.close()
             os.close(self._lock)
             raise _store_error(self.path, error) from error
-        self._thread = threading.Thread(target=self._write_loop, name="store", daemon=True)
-        self._thread.start()
+        closed = StoreError(str(self.path), "is closed: the daemon ends")
+        self._writer = Writer(self._commit, closed, _COMPANY_SECONDS)
+
+    def now(self) -> float:
+        """Unix seconds by this machine's clock."""
+        return time.time()
+
+    async def data_version(self) -> int:
+        """See the protocol."""
+        return await self.do(lambda db: int(db.execute("PRAGMA data_version").fetchone()[0]))
 
     def call(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Run *work* in a transaction; for threads other than the event loop's."""
-        future: Future[T] = Future()
-
-        def settle(result: Any, error: BaseException | None) -> None:
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self._ask(_Call(work, settle))
-        return future
+        """See :meth:`dropscribe.queue.writer.Writer.call`."""
+        return self._writer.call(work)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run *work* in a transaction and return its result once it is on disk.
-
-        Cancelling the caller does not undo a transaction that is under way.
-        """
-        import asyncio  # noqa: PLC0415  # whoever awaits this has it; commands that look do not pay for it
-
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self._ask(_Call(work, settle, loop))
-        return await future
-
-    def _ask(self, call: _Call) -> None:
-        with self._asking:
-            if self._is_closed:
-                call.settle(None, StoreError(str(self.path), "is closed: the daemon ends"))
-            else:
-                self._calls.put(call)
+        """See :meth:`dropscribe.queue.writer.Writer.do`."""
+        return await self._writer.do(work)
 
     def open_reader(self) -> sqlite3.Connection:
         """A read-only connection of the calling thread's own: its reads never stand in a claim's way."""
@@ -146,10 +107,7 @@ class Store:
 
     def close(self) -> None:
         """Finish the calls made so far, close the file, unlock the state directory; later calls fail."""
-        with self._asking:
-            self._is_closed = True
-            self._calls.put(None)
-        self._thread.join()
+        self._writer.close()
         self._connection.close()
         os.close(self._lock)
 
@@ -158,30 +116,7 @@ class Store:
         row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row[0])
 
-    def _write_loop(self) -> None:
-        open_ended, had_company = True, False
-        while open_ended:
-            batch, open_ended = self._next_batch(had_company=had_company)
-            had_company = len(batch) > 1
-            if batch:
-                self._settle(batch, self._commit(batch))
-
-    def _next_batch(self, *, had_company: bool) -> tuple[list[_Call], bool]:
-        calls: list[_Call] = []
-        first = self._calls.get()
-        if first is not None and had_company:
-            time.sleep(_COMPANY_SECONDS)
-        while first is not None:
-            calls.append(first)
-            if len(calls) >= _BATCH_CALLS:
-                return calls, True
-            try:
-                first = self._calls.get_nowait()
-            except queue.Empty:
-                return calls, True
-        return calls, False
-
-    def _commit(self, batch: list[_Call]) -> list[tuple[Any, BaseException | None]]:
+    def _commit(self, batch: Sequence[Call]) -> list[Result]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [self._run(call) for call in batch]
@@ -200,7 +135,7 @@ class Store:
             return [(None, failure) for _ in batch]
         return results
 
-    def _run_in_savepoint(self, call: _Call) -> tuple[Any, BaseException | None]:
+    def _run_in_savepoint(self, call: Call) -> Result:
         self._connection.execute("SAVEPOINT one")
         result, error = self._run(call)
         if error is not None:
@@ -208,31 +143,13 @@ class Store:
         self._connection.execute("RELEASE one")
         return result, error
 
-    def _run(self, call: _Call) -> tuple[Any, BaseException | None]:
+    def _run(self, call: Call) -> Result:
         try:
             return call.work(self._connection), None
         except Exception as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_FILE:
                 raise  # the disk or the file: the whole batch fails
             return None, error  # this call's own: the others are committed
-
-    @staticmethod
-    def _settle(batch: list[_Call], results: list[tuple[Any, BaseException | None]]) -> None:
-        """Hand out the results: one wake-up a loop, whatever the batch's size."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
-        for call, (result, error) in zip(batch, results, strict=True):
-            if call.loop is None:
-                call.settle(result, error)
-            else:
-                by_loop.setdefault(call.loop, []).append(partial(call.settle, result, error))
-        for loop, settles in by_loop.items():
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                loop.call_soon_threadsafe(_call_all, settles)
-
-
-def _call_all(settles: list[Callable[[], None]]) -> None:
-    for settle in settles:
-        settle()
 
 
 def is_running(state_dir: Path) -> bool:
@@ -287,7 +204,7 @@ def _closing_on_error(connection: sqlite3.Connection) -> Iterator[None]:
 def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | None:
     """Run *work* in one short transaction, for a command, whether a daemon runs or not.
 
-    What is deleted is overwritten, not only let go of. None where no daemon has ever run.
+    Deleted content is overwritten. None where no daemon has ever run.
 
     Raises:
         StoreError: The file cannot be written, or this version's daemon has not been started on it yet.
@@ -378,7 +295,7 @@ _OF_THE_FILE = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
-"""Result codes that tell of the database file or its disk, not of one statement's values."""
+"""Result codes about the database file or its disk, not about one statement's values."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}

@@ -62,7 +62,7 @@ def _account(
 
 
 def write_mark(db: Connection, mark: str, today: date) -> bool:
-    """Remember that *mark* was told; False where it was told before. Old marks go."""
+    """Write *mark*, and delete old ones; False if it was written before."""
     oldest = (today - timedelta(days=_MARK_DAYS)).isoformat()
     db.execute(
         "DELETE FROM facts WHERE substr(name, 1, ?) = ? AND value < ?",

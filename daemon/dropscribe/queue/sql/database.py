@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 def valid_text(value: str) -> str:
-    """*value* as both databases store it: valid UTF-8 without NUL.
+    """*value* as valid UTF-8 without NUL, which both databases store.
 
-    Names of files that are no UTF-8 and words of providers may hold anything.
+    Names of files and messages of providers may contain anything.
     """
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
@@ -56,18 +56,26 @@ class Connection(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Disconnect."""
         ...
 
 
 class Database(Protocol):
-    """Where the rows are: transactions, one at a time, and readers beside them.
+    """The rows: transactions, one at a time, and readers beside them.
 
     Attributes:
-        token: Tells this queue's temp names from any other's.
+        token: Distinguishes this queue's temp names from any other's.
     """
 
     token: str
+
+    def now(self) -> float:
+        """Unix seconds by the clock that dates the rows."""
+        ...
+
+    async def data_version(self) -> int:
+        """A number that changes when a command has written; 0 where the dispatcher finds out by itself."""
+        ...
 
     async def do(self, work: Callable[[Connection], T]) -> T:
         """Run *work* in a transaction and return its result once it is durable.
@@ -85,5 +93,5 @@ class Database(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish the calls made so far, and let go; later calls fail with a StoreError."""
+        """Finish the calls made so far, and disconnect; later calls fail with a StoreError."""
         ...

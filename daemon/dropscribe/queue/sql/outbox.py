@@ -72,15 +72,15 @@ def delete(db: sqlite3.Connection, letters: Iterable[Notification]) -> None:
 
 
 def defer(db: sqlite3.Connection, letters: Iterable[Notification], due_at: float) -> None:
-    """They did not arrive: try again at *due_at*."""
+    """Try notifications that did not arrive again at *due_at*."""
     rows = [(due_at, letter.id) for letter in letters]
     db.executemany("UPDATE outbox SET due_at = ?, tries = tries + 1 WHERE id = ?", rows)
 
 
 def begin(db: sqlite3.Connection, recipients: Collection[str], now: float, oldest_at: float) -> int:
-    """Forget what waits for anybody but *recipients*, and from before *oldest_at*; how much that was.
+    """Delete notifications to others than *recipients* or from before *oldest_at*; returns their number.
 
-    A clock that was set back must not make anybody wait for its old time.
+    After a clock was set back, none waits for a time by the old clock.
     """
     db.execute("UPDATE outbox SET due_at = min(due_at, ?), at = min(at, ?)", (now, now))
     marks = ", ".join("?" * len(recipients))

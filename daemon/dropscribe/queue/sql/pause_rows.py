@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.queue.engine import Pause
+from dropscribe.queue.model import Pause
 
 if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection

@@ -17,14 +17,14 @@ def newest_untried(db: Connection, queues: Iterable[tuple[str, str]], which: str
     likeliest to share its fault.
 
     Args:
-        queues: (folder, pin) of the jobs that may be taken.
+        queues: (folder, assigned provider) of the jobs that may be taken.
         which: A further condition; a constant of the caller's.
     """
     found: list[tuple[float, int]] = []
-    for folder, pin in queues:
+    for folder, assigned in queues:
         found += db.execute(
             "SELECT due_at, id FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND code = ''"
             f" AND crashes = 0 AND {which} ORDER BY due_at DESC, id DESC LIMIT 1",
-            (folder, pin),
+            (folder, assigned),
         ).fetchall()
     return max(found)[1] if found else None

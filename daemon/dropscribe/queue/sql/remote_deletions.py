@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.database import Connection
 
 LEASE_SECONDS = 600.0
-"""So long nobody else tries a deletion that was taken."""
+"""Lease of a deletion that was taken: it is not tried again for this long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
-from dropscribe.queue.engine import CachedResult
+from dropscribe.queue.model import CachedResult
 
 if TYPE_CHECKING:
     from dropscribe.core.bookings import AnswerKey

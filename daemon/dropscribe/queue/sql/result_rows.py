@@ -157,7 +157,7 @@ def due_for_publishing(db: Connection, now: float, limit: int, hanging: Collecti
 
 
 def jobs_with_result(db: Connection, which: str, values: tuple[object, ...]) -> list[Job]:
-    """Jobs with their kept answers; *which* is a constant of the caller's."""
+    """Jobs with their stored results; *which* is a constant of the caller's."""
     columns = ", ".join("jobs." + column for column in JOB_COLUMNS.split(", "))
     rows = db.execute(
         f"SELECT {columns}, document, sha256, root, answers.directory, audio, sidecars"  # constants
@@ -173,13 +173,13 @@ def _result_of(row: tuple) -> StoredResult:  # type: ignore[type-arg]  # sqlite 
 
 
 def next_publishing_at(db: Connection, now: float) -> float | None:
-    """When the next kept job that is not due yet will be, or None."""
+    """When the next stored result that is not due yet will be, or None."""
     row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {HAS_RESULT} AND due_at > ?", (now,)).fetchone()
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
 def oldest_publishing_at(db: Connection, folder: str) -> float | None:
-    """When the first kept job of *folder* is due, or None."""
+    """When the first stored result of *folder* is due, or None."""
     row = db.execute(f"SELECT min(due_at) FROM jobs WHERE {HAS_RESULT} AND folder = ?", (folder,)).fetchone()
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 

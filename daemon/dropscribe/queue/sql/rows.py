@@ -131,7 +131,7 @@ def claim(db: Connection, request: ClaimRequest, now: float, most_crashes: int) 
     that has waited longest for a slot, and there to the job that is due longest.
 
     Args:
-        most_crashes: Leave out jobs cut off this often in a row or more; 0 or less leaves out none.
+        most_crashes: Leave out jobs interrupted this often in a row or more; 0 or less leaves out none.
     """
     claimed: list[Job] = []
     in_flight, most_large = Counter(request.in_flight), request.most_large
@@ -160,25 +160,25 @@ def claim(db: Connection, request: ClaimRequest, now: float, most_crashes: int) 
 def _oldest(
     db: Connection, provider: str, route: Route, bounds: tuple[int, int, float]
 ) -> tuple[float, int] | None:
-    """(due_at, id) of the job of *route* that is due longest: one index look-up for each pin."""
+    """(due_at, id) of the job of *route* that is due longest: one index look-up for each assignment."""
     found = [
         db.execute(
             "SELECT due_at, id FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ?"
             " AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT 1",
-            (route.folder, pin, *bounds),
+            (route.folder, assigned, *bounds),
         ).fetchone()
-        for pin in _pins(provider, route)
+        for assigned in _assignments(provider, route)
     ]
     return min((row for row in found if row), default=None)
 
 
-def _pins(provider: str, route: Route) -> tuple[str, ...]:
+def _assignments(provider: str, route: Route) -> tuple[str, ...]:
     return ("", provider) if route.unpinned else (provider,)
 
 
 def queues_of(provider: str, routes: Sequence[Route]) -> list[tuple[str, str]]:
-    """(folder, pin) of the jobs that *provider* may take by *routes*."""
-    return [(route.folder, pin) for route in routes for pin in _pins(provider, route)]
+    """(folder, assigned provider) of the jobs that *provider* may take by *routes*."""
+    return [(route.folder, name) for route in routes for name in _assignments(provider, route)]
 
 
 def begin_attempt(
@@ -210,10 +210,10 @@ def next_due_at(db: Connection, provider: str, routes: tuple[Route, ...]) -> flo
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a transition leaves from.
+    """The state that a transition leaves.
 
     Attributes:
-        fence: The claim that asks, where one does: a later claim of the same job makes it late.
+        fence: The claim that makes the transition, if any: a later claim of the same job makes it late.
     """
 
     job_id: int
@@ -222,7 +222,7 @@ class Standing:
 
 
 def standing_of(job: Job) -> Standing:
-    """Where *job* stands, as far as who holds it knows."""
+    """The state and claim of *job* as its holder knows them."""
     return Standing(job.id, job.state, job.fence)
 
 
@@ -265,7 +265,7 @@ def defer(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
 
 
 def put_back(db: Connection, job: Job, due_at: float) -> None:
-    """A publication or a poll was cut off: it is due at *due_at*."""
+    """A publication or a poll was interrupted: it is due at *due_at*."""
     db.execute("UPDATE jobs SET due_at = ? WHERE id = ? AND fence = ?", (due_at, job.id, job.fence))
 
 
@@ -277,7 +277,7 @@ def end(
     filed: bytes | None = None,
     reason: str = "",
 ) -> None:
-    """A live state → an ended one; a trigger lets the kept answer and the reserved names go."""
+    """Move a live state → an ended one; a trigger deletes the stored result and the reserved names."""
     move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
 
 
@@ -302,9 +302,9 @@ def move(
 
 
 def interrupted(db: Connection, which: str = "TRUE", values: tuple[object, ...] = ()) -> list[Job]:
-    """Jobs whose attempt was cut off by the daemon's own end; *which* is a constant of the caller's.
+    """Jobs whose attempt the end of the daemon interrupted; *which* is a constant of the caller's.
 
-    What a provider works on by itself goes on there, and is polled again.
+    Jobs at a provider continue there, and are polled again.
     """
     rows = db.execute(
         f"SELECT {JOB_COLUMNS} FROM jobs WHERE {LIVE} AND state = 'transcribing' AND remote_id = ''"

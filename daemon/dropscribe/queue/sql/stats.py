@@ -9,14 +9,14 @@ from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.queue.cluster.nodes import is_shared, read_nodes
 from dropscribe.queue.embedded.store import is_migrated
-from dropscribe.queue.engine import FolderStats, Stats
+from dropscribe.queue.model import FolderStats, Stats
 from dropscribe.queue.sql import hold_rows, pause_rows, remote_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.queue.engine import Plan
+    from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
 
 

@@ -1,4 +1,4 @@
-"""Transactions of the embedded engine that are more than one row's: each is one function, all or nothing."""
+"""Transactions that change several rows or tables: one function each, all or nothing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.bookings import Booking
     from dropscribe.core.model import Job, Outcome, Scope
-    from dropscribe.core.retry import RetryLimits
-    from dropscribe.queue.engine import Plan
+    from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
 
 
@@ -94,30 +93,30 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
             chain = plan.chains.get(job.folder)
             if chain and not {job.provider, outcome.assigned_provider}.issubset((*chain, "")):
                 # A reload has removed the provider during the attempt: the rule's own ones take the job.
-                _unpin(db, job.folder, (*chain, BACKLOG))
+                _clear_assignments(db, job.folder, (*chain, BACKLOG))
 
 
-def recover(db: Connection, plan: Plan, limits: RetryLimits, now: float) -> list[Job]:
-    """Hand back what the daemon's end cut off; returns those jobs."""
+def recover(db: Connection, plan: Plan, now: float) -> list[Job]:
+    """Requeue the jobs that the end of the daemon interrupted; returns them."""
     clear_stale_assignments(db, plan, now)
     cut_off = rows.interrupted(db)
     for job in cut_off:
-        rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
-    # A clock that was set back must not make anybody wait for its old time.
-    rows.clamp_due(db, now + max(LONGEST_RETRY_AFTER_SECONDS, limits.max_seconds))
+        rows.hand_back(db, job, now + crash_wait_seconds(plan.retry, job.crashes + 1))
+    # After a clock was set back, no job waits for a time by the old clock.
+    rows.clamp_due(db, now + max(LONGEST_RETRY_AFTER_SECONDS, plan.retry.max_seconds))
     return cut_off
 
 
 def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]:
-    """No job waits for a provider that its folder's list no longer has; returns the jobs that were there."""
+    """No job waits for a provider that its folder's list no longer has; returns the jobs that were at one."""
     abandoned = remote_rows.abandon_remote_jobs(db, plan.providers.keys(), now)
     for folder, chain in plan.chains.items():
-        _unpin(db, folder, (*chain, BACKLOG))
+        _clear_assignments(db, folder, (*chain, BACKLOG))
     return abandoned
 
 
-def _unpin(db: Connection, folder: str, chain: Sequence[str]) -> None:
-    """Waiting jobs that are pinned to a provider which *folder* no longer has are free again."""
+def _clear_assignments(db: Connection, folder: str, chain: Sequence[str]) -> None:
+    """Waiting jobs that are assigned to a provider outside *chain* may go to any again."""
     marks = ", ".join("?" * len(chain))
     db.execute(
         "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin <> ''"
@@ -127,13 +126,13 @@ def _unpin(db: Connection, folder: str, chain: Sequence[str]) -> None:
 
 
 def release(db: Connection, scope: Scope, now: float) -> None:
-    """End a hold; what waited because of it is due at once."""
+    """End a hold; its jobs are due at once."""
     hold_rows.delete_hold(db, scope)
     hold_rows.make_due(db, str(scope.kind), scope.name, now)
 
 
 def book(db: Connection, job: Job, document: bytes, booking: Booking, now: float) -> None:
-    """Write into the books what *booking* says of *job*'s answer."""
+    """Write the cache entry and the budget usage of *job*'s answer."""
     if booking.answer is not None:
         result_cache.write_answer(db, booking.answer, job, booking.document or document, now)
         result_cache.prune_now_and_then(db, job.id, now - booking.keep_seconds)

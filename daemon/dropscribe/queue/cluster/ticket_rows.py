@@ -1,14 +1,15 @@
-"""Tickets: jobs fed to procrastinate, a bounded window of them, and what becomes of each.
+"""Tickets: procrastinate jobs that say which jobs may start.
 
-A row of ``jobs`` is the truth; a ticket only says whose turn it may be. Feeding writes both in one
-transaction. A ticket is void once its row no longer names it; a worker that fetches it does nothing.
-The number of tickets is bounded, because each fetch of procrastinate scans all waiting jobs: 100,000 jobs
-of a paused queue slow every other queue down (docs/design/queue.md).
+A row of ``jobs`` is the truth; issuing writes row and ticket in one transaction. A ticket is void once its
+row no longer names it; a worker that fetches it does nothing. The number of tickets is bounded, because each
+fetch of procrastinate scans all waiting jobs: 100,000 jobs of a paused queue slow every other queue down
+(docs/design/queue.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
@@ -30,76 +31,73 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Hold, Job
     from dropscribe.core.routing import Route
-    from dropscribe.queue.engine import Pause, Plan
+    from dropscribe.queue.model import Pause, Plan
     from dropscribe.queue.sql.database import Connection
 
 WINDOW = 10
 """Tickets a provider and folder, in multiples of the provider's slots."""
 
-PUBLISHING_WINDOW = 64
+DUE_WINDOW = 64
+"""Tickets for publications, and for polls, issued at once."""
 
 PUBLISH = "?publish"
-"""The lane of jobs with a stored result; no provider can have this name."""
+"""The kind of tickets for jobs with a stored result; no provider can have this name."""
 
 POLL = "?poll"
-"""The lane of jobs that a provider works on by itself."""
-
-_KEPT = "state IN ('transcribed', 'rejected')"
+"""The kind of tickets for jobs that a provider works on by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewTicket:
-    """One job to be fed.
+    """A ticket to be issued.
 
     Attributes:
-        lane: A provider, or :data:`PUBLISH` or :data:`POLL`.
-        priority: Higher ones are drawn first.
+        kind: A provider, or :data:`PUBLISH` or :data:`POLL`.
+        priority: Higher ones are fetched first.
     """
 
     job_id: int
-    lane: str
+    kind: str
     folder: str
     priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
-    """The result of one dispatch.
+class Issued:
+    """The rows' state as it was when tickets were issued.
 
     Attributes:
-        holds: Every hold there is.
+        holds: All holds.
         stops: Budgets that are spent.
         pauses: By provider.
     """
 
-    count: int
     holds: Sequence[Hold]
     stops: Sequence[Hold]
     pauses: Mapping[str, Pause]
 
 
-def feed(
-    db: Connection, plan: Plan, issue: Callable[[Sequence[NewTicket]], Sequence[int]], now: float
-) -> Fed:
-    """Fill the windows of whatever is not held; a held provider or folder gets its probe when that is due.
+def issue_tickets(
+    db: Connection, plan: Plan, defer: Callable[[Sequence[NewTicket]], Sequence[int]], now: float
+) -> Issued:
+    """Issue tickets up to each window; a held provider or folder gets one for its probe when that is due.
 
     Args:
-        issue: Defers tickets in the transaction that is open; returns procrastinate's ids.
+        defer: Defers procrastinate jobs in the open transaction; returns their ids.
     """
     holds = hold_rows.read_holds(db)
     stops = stops_of(budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
     new = [
         *_to_transcribe(db, plan, holds, stops, now),
-        *_to_poll(db, plan, now),
-        *_to_publish(db, plan, now),
+        *_due_now(db, plan, POLL, rows.AT_PROVIDER, now),
+        *_due_now(db, plan, PUBLISH, rows.HAS_RESULT, now),
     ]
     if new:
-        tickets = issue(new)
         db.executemany(
             "UPDATE jobs SET ticket = ?, lane = ?, node = '' WHERE id = ?",
-            [(ticket, each.lane, each.job_id) for ticket, each in zip(tickets, new, strict=True)],
+            [(ticket, each.kind, each.job_id) for ticket, each in zip(defer(new), new, strict=True)],
         )
-    return Fed(len(new), holds, stops, pause_rows.read_pauses(db))
+    return Issued(holds, stops, pause_rows.read_pauses(db))
 
 
 def _to_transcribe(
@@ -109,55 +107,55 @@ def _to_transcribe(
     held = {hold.scope for hold in holds} | stopped
     providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folders = {scope.name for scope in held if scope.kind is ScopeKind.FOLDER}
-    fed = _fed(db)
-    waiting = _waiting(db, fed)
+    issued = _count_issued(db)
+    waiting = _waiting(db, issued)
     remote = remote_rows.count_at_provider(db, "provider")
-    for name, lane in plan.providers.items():
+    for name, limits in plan.providers.items():
         if name not in providers:
             for route in routes_for(name, plan.chains, providers, folders, plan.strict_order):
-                waiting_there = fed.get((name, route.folder), 0)
-                room = min(WINDOW * lane.slots, lane.remote_jobs - remote.get(name, 0)) - waiting_there
+                issued_there = issued.get((name, route.folder), 0)
+                most = min(WINDOW * limits.slots, limits.remote_jobs - remote.get(name, 0))
+                room = most - issued_there
                 if room > 0 and route.folder in waiting:
                     # The more tickets of the folder are before it, the later: slots go round the folders.
-                    for place, ticket in enumerate(_due(db, name, route, now, room), waiting_there):
-                        yield replace(ticket, priority=-place)
+                    for place, (_, job_id) in enumerate(_due(db, name, route, now, room), issued_there):
+                        yield NewTicket(job_id, name, route.folder, priority=-place)
     for hold in holds:
         if hold.next_probe_at <= now and hold.scope not in stopped and not _is_probed(db, hold.scope):
             yield from _probe(db, plan, hold.scope, providers, {each.name for each in stopped})
 
 
-def _fed(db: Connection) -> Mapping[tuple[str, str], int]:
+def _count_issued(db: Connection) -> Mapping[tuple[str, str], int]:
     found = db.execute(
         "SELECT lane, folder, count(*) FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL GROUP BY 1, 2"
     )
-    return {(lane, folder): n for lane, folder, n in found}
+    return {(kind, folder): n for kind, folder, n in found}
 
 
-def _waiting(db: Connection, fed: Mapping[tuple[str, str], int]) -> set[str]:
+def _waiting(db: Connection, issued: Mapping[tuple[str, str], int]) -> set[str]:
     """Folders with queued jobs that have no ticket; no search is made in the others."""
     counts = db.execute("SELECT folder, n FROM counts WHERE state = 'queued'").fetchall()
     by_folder: dict[str, int] = {}
-    for (_, folder), n in fed.items():
+    for (_, folder), n in issued.items():
         by_folder[folder] = by_folder.get(folder, 0) + n
     return {folder for folder, n in counts if n > by_folder.get(folder, 0)}
 
 
-def _due(db: Connection, provider: str, route: Route, now: float, room: int) -> list[NewTicket]:
-    """Oldest due first; one walk along an index for each pin, never a sort over the backlog."""
-    pins = ("", provider) if route.unpinned else (provider,)
+def _due(db: Connection, provider: str, route: Route, now: float, limit: int) -> list[tuple[float, int]]:
+    """(due_at, id), oldest first, in two walks along an index at most, never a sort over the backlog."""
     part = (
         "(SELECT due_at, id FROM jobs WHERE state = 'queued' AND ticket IS NULL AND folder = ? AND pin = ?"
         " AND due_at <= ? ORDER BY due_at, id LIMIT ?)"
     )
-    found = db.execute(
-        f"SELECT due_at, id FROM ({' UNION ALL '.join(part for _ in pins)}) AS due ORDER BY 1, 2 LIMIT ?",
-        (*(value for pin in pins for value in (route.folder, pin, now, room)), room),
+    queues = rows.queues_of(provider, (route,))
+    return db.execute(
+        f"SELECT due_at, id FROM ({' UNION ALL '.join(part for _ in queues)}) AS due ORDER BY 1, 2 LIMIT ?",
+        (*(value for queue in queues for value in (*queue, now, limit)), limit),
     ).fetchall()
-    return [NewTicket(job_id, provider, route.folder) for _, job_id in found]
 
 
 def _is_probed(db: Connection, scope: Scope) -> bool:
-    """Whether a job of what is held is on its way; the hold's own ended when it began."""
+    """Whether a job of the held provider or folder has a ticket or an attempt."""
     column, lane = ("provider", "lane") if scope.kind is ScopeKind.PROVIDER else ("folder", "folder")
     return (
         db.execute(
@@ -183,48 +181,24 @@ def _probe(
             if scope.kind is ScopeKind.PROVIDER or route.folder == scope.name:
                 if untried := newest_untried(db, rows.queues_of(name, (route,)), "ticket IS NULL"):
                     return [NewTicket(untried, name, route.folder)]
-                candidates += [
-                    (due_at, job_id, name, route.folder) for due_at, job_id in _oldest(db, name, route)
-                ]
+                candidates += [(*found, name, route.folder) for found in _due(db, name, route, math.inf, 1)]
     return [NewTicket(job_id, name, folder) for _, job_id, name, folder in sorted(candidates)[:1]]
 
 
-def _oldest(db: Connection, provider: str, route: Route) -> list[tuple[float, int]]:
-    pins = ("", provider) if route.unpinned else (provider,)
-    found: list[tuple[float, int]] = []
-    for pin in pins:
-        found += db.execute(
-            "SELECT due_at, id FROM jobs WHERE state = 'queued' AND ticket IS NULL AND folder = ? AND pin = ?"
-            " ORDER BY due_at, id LIMIT 1",
-            (route.folder, pin),
-        ).fetchall()
-    return found
-
-
-def _to_poll(db: Connection, plan: Plan, now: float) -> list[NewTicket]:
-    """Jobs at providers whose next poll is due."""
+def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> list[NewTicket]:
+    """Jobs to poll, or results that no worker is publishing: their node died, or their disk put them off."""
     found = db.execute(
-        f"SELECT id, folder FROM jobs WHERE {rows.AT_PROVIDER} AND ticket IS NULL AND due_at <= ?"  # constant
+        f"SELECT id, folder FROM jobs WHERE {which} AND ticket IS NULL AND due_at <= ?"  # a constant
         " ORDER BY due_at, id LIMIT ?",
-        (now, PUBLISHING_WINDOW),
+        (now, DUE_WINDOW),
     ).fetchall()
-    return [NewTicket(job_id, POLL, folder) for job_id, folder in found if folder in plan.chains]
+    return [NewTicket(job_id, kind, folder) for job_id, folder in found if folder in plan.chains]
 
 
-def _to_publish(db: Connection, plan: Plan, now: float) -> list[NewTicket]:
-    """Kept answers that nobody is publishing: their node died, or their disk put them off."""
-    found = db.execute(
-        f"SELECT id, folder FROM jobs WHERE {_KEPT} AND ticket IS NULL AND due_at <= ?"
-        " ORDER BY due_at, id LIMIT ?",
-        (now, PUBLISHING_WINDOW),
-    ).fetchall()
-    return [NewTicket(job_id, PUBLISH, folder) for job_id, folder in found if folder in plan.chains]
-
-
-def draw_due(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
-    """The job to poll or to publish that a ticket stands for; None where it is void."""
+def begin_due(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
+    """The job to poll or to publish of a ticket; None where the ticket is void."""
     row = db.execute(
-        f"UPDATE jobs SET node = ? WHERE id = ? AND ticket = ? AND ({_KEPT} OR {rows.AT_PROVIDER})"
+        f"UPDATE jobs SET node = ? WHERE id = ? AND ticket = ? AND ({rows.HAS_RESULT} OR {rows.AT_PROVIDER})"
         f" RETURNING {rows.JOB_COLUMNS}",
         (node, job_id, ticket),
     ).fetchone()
@@ -237,7 +211,7 @@ def draw_due(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
 
 
 def void(db: Connection, scope: Scope) -> None:
-    """Queued jobs of what is held lose their tickets: they may go another way."""
+    """Queued jobs of a held provider or folder lose their tickets: another provider may take them."""
     column = "lane" if scope.kind is ScopeKind.PROVIDER else "folder"
     db.execute(
         f"UPDATE jobs SET ticket = NULL, lane = '' WHERE state = 'queued' AND ticket IS NOT NULL"  # constant
@@ -246,7 +220,7 @@ def void(db: Connection, scope: Scope) -> None:
     )
 
 
-def void_removed_lanes(db: Connection, plan: Plan) -> None:
+def void_removed_providers(db: Connection, plan: Plan) -> None:
     """Queued jobs lose their tickets for providers that their folder no longer has in *plan*."""
     for folder, chain in plan.chains.items():
         marks = ", ".join("?" * len(chain))
@@ -267,7 +241,7 @@ MISSED_SECONDS = 10.0
 def withdraw(
     db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str, now: float
 ) -> list[tuple[bytes, bytes]]:
-    """Waiting jobs whose files are gone end; what a node has drawn is left to its handler.
+    """End waiting jobs whose files are gone; jobs in flight are left to their handler.
 
     Returns:
         The places of those that ended.
@@ -282,7 +256,7 @@ def is_anything_in_flight(db: Connection, hanging: Collection[str]) -> bool:
     others = f"folder NOT IN ({', '.join('?' * len(hanging))})" if hanging else "TRUE"  # marks alone
     found = db.execute(
         "SELECT 1 FROM jobs WHERE state = 'transcribing'"
-        f" OR (ticket IS NOT NULL AND {_KEPT} AND {others}) LIMIT 1",
+        f" OR (ticket IS NOT NULL AND {rows.HAS_RESULT} AND {others}) LIMIT 1",
         tuple(hanging),
     )
     return found.fetchone() is not None

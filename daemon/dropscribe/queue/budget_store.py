@@ -1,0 +1,40 @@
+"""Usage of budgets, and marks of the warnings that were sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.budget import day_of, stops_of
+from dropscribe.queue.sql import budget_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dropscribe.core.budget import Account
+    from dropscribe.queue.admission import Admission
+    from dropscribe.queue.patient_database import PatientDatabase
+    from dropscribe.queue.signals import Signals
+
+
+class BudgetStore:
+    """Reads the accounts of all budgets, and stops what is spent."""
+
+    def __init__(self, database: PatientDatabase, signals: Signals, admission: Admission) -> None:
+        self._database = database
+        self._signals = signals
+        self._admission = admission
+
+    async def check(self) -> Sequence[Account]:
+        """Read every account; where one is spent, nothing is claimed until its day or month turns."""
+        now, plan = self._database.now(), self._admission.plan
+        found = await self._database.do(
+            lambda db: budget_usage.read_accounts(db, plan.budgets, plan.zone, now)
+        )
+        self._admission.holds.replace_stops(stops_of(found))
+        self._signals.wake.set()
+        return found
+
+    async def mark_once(self, mark: str) -> bool:
+        """Whether *mark* was never written before, in this run or an earlier one; writes it."""
+        today = day_of(self._database.now(), self._admission.plan.zone)
+        return await self._database.do(lambda db: budget_usage.write_mark(db, mark, today))

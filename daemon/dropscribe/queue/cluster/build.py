@@ -1,0 +1,39 @@
+"""Opens this machine's queue as a node of a cluster."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from dropscribe import __version__
+from dropscribe.queue.cluster.dispatcher import ClusterDispatcher
+from dropscribe.queue.cluster.intake import ClusterIntake
+from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.queue.cluster.node_registration import NodeRegistration
+from dropscribe.queue.cluster.nodes import Node
+from dropscribe.queue.cluster.store import ClusterStore
+from dropscribe.queue.cluster.worker_pool import WorkerPool
+from dropscribe.queue.engine import Engine
+
+if TYPE_CHECKING:
+    from dropscribe.config.model import QueueConfig
+    from dropscribe.queue.engine import QueueState
+
+
+def open_node(queue: QueueConfig) -> Engine:
+    """The engine under the node's name; raises as :func:`dropscribe.queue.build.open_engine`."""
+    dsn = queue.dsn.reveal()
+    store = ClusterStore(dsn, MountMap(queue.roots), queue.node)
+    node = Node(queue.node, socket.gethostname(), queue.role, __version__)
+    try:
+        registration = NodeRegistration(store, node)
+    except BaseException:
+        store.close()
+        raise
+
+    def make_backend(state: QueueState) -> tuple[ClusterDispatcher, ClusterIntake]:
+        workers = WorkerPool(dsn, queue.node)
+        dispatcher = ClusterDispatcher(state, store, node, registration, workers)
+        return dispatcher, ClusterIntake(state, store, dispatcher.issue_tickets)
+
+    return Engine(store, make_backend)

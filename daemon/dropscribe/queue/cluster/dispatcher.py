@@ -1,0 +1,162 @@
+"""Dispatches jobs on one node of a cluster: procrastinate distributes tickets, workers begin their jobs.
+
+Guarantees: jobs in flight on a node that dies continue on another; a node that was thought dead and thaws
+changes nothing, because the fence of its claims is past.
+Diagnostics: StoreUnusable ends the run; while the database is away the node waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from dropscribe.core.errors import StoreBusy
+from dropscribe.queue import patient_database
+from dropscribe.queue.cluster import nodes, slot_limiter, ticket_rows
+from dropscribe.queue.cluster.orphan_recovery import OrphanRecovery
+from dropscribe.queue.cluster.slot_limiter import SlotLimiter
+from dropscribe.queue.cluster.ticket_runner import LOOK_SECONDS, TicketRunner
+from dropscribe.queue.cluster.worker_pool import END_SECONDS
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import Scope
+    from dropscribe.queue.cluster.node_registration import NodeRegistration
+    from dropscribe.queue.cluster.nodes import Node
+    from dropscribe.queue.cluster.store import ClusterStore
+    from dropscribe.queue.cluster.worker_pool import WorkerPool
+    from dropscribe.queue.engine import QueueState
+    from dropscribe.queue.job_runner import JobRunner
+    from dropscribe.queue.model import Plan
+    from dropscribe.queue.sql.database import Connection
+
+_LONGEST_ROUND_SECONDS = 120.0
+_TOGETHER_SECONDS = 0.02
+
+
+class ClusterDispatcher:
+    """See :class:`dropscribe.queue.backend.Dispatcher`.
+
+    Args:
+        registration: This node's; it sends heartbeats while the dispatcher runs.
+        workers: This node's; a *node* of the role watch runs none.
+    """
+
+    def __init__(
+        self,
+        state: QueueState,
+        store: ClusterStore,
+        node: Node,
+        registration: NodeRegistration,
+        workers: WorkerPool,
+    ) -> None:
+        self.runs_jobs = node.role != "watch"
+        self._state = state
+        self._database, self._signals, self._admission = state.database, state.signals, state.admission
+        self._node = node
+        self._registration = registration
+        self._workers = workers
+        self._slots = SlotLimiter(state.database, store, node.name)
+        self._recovery = OrphanRecovery(state, node.name, registration, workers)
+        self._looked_at = time.monotonic()
+
+    async def run(self, runner: JobRunner) -> None:
+        """See the protocol."""
+        tickets = TicketRunner(self._state, runner, self._slots, self._node.name)
+        await self._recovery.recover_own()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_at_queue())
+            group.create_task(self._registration.send_heartbeats(self._database, self._count_in_flight))
+            if self.runs_jobs:
+                group.create_task(self._recovery.run())
+                group.create_task(self._workers.run(tickets.run_attempt, tickets.run_due))
+
+    async def drain(self, grace_seconds: float) -> None:
+        """See the protocol."""
+        self._slots.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._workers.stop()
+        self._workers.cancel_tickets()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self._workers.stop()
+        self._database.post(lambda db: nodes.leave(db, self._node.name))
+
+    def is_alive(self) -> bool:
+        """See the protocol; a database that is away is no reason to be restarted."""
+        is_recent = time.monotonic() - self._looked_at < _LONGEST_ROUND_SECONDS
+        return is_recent or self._database.trouble is not None
+
+    async def is_busy_elsewhere(self) -> bool:
+        """See the protocol."""
+        hanging = self._admission.folders.hanging
+        return await self._database.database.do(lambda db: ticket_rows.is_anything_in_flight(db, hanging))
+
+    async def wait_for_turn(self, provider: str) -> None:
+        """See the protocol: behind the requests of all nodes."""
+        limits = self._admission.plan.providers.get(provider)
+        if limits is not None and limits.requests_per_minute:
+            starts_at = await self._database.do(
+                lambda db: slot_limiter.reserve_start(db, limits, self._database.now())
+            )
+            await asyncio.sleep(max(0.0, starts_at - self._database.now()))
+
+    def void_claims(self, db: Connection, scope: Scope) -> None:
+        """See the protocol."""
+        ticket_rows.void(db, scope)
+
+    def void_stale_claims(self, db: Connection, plan: Plan) -> None:
+        """See the protocol. No worker listens to the queues of a removed provider."""
+        ticket_rows.void_removed_providers(db, plan)
+
+    def issue_tickets(self, db: Connection) -> ticket_rows.Issued:
+        """Issue tickets for jobs that may start, in *db*'s transaction."""
+        now = self._database.now()
+        return ticket_rows.issue_tickets(
+            db, self._admission.plan, lambda new: self._workers.defer(db, new), now
+        )
+
+    def _count_in_flight(self) -> int:
+        return len(self._admission.in_flight)
+
+    async def _look_at_queue(self) -> None:
+        """Issue tickets, and keep this node's memory of the holds fresh, until cancelled."""
+        while True:
+            self._signals.wake.clear()
+            self._serve()
+            changes = self._admission.holds.changes
+            with contextlib.suppress(StoreBusy):
+                issued = await self._issue()
+                if changes == self._admission.holds.changes:  # else a hold was made here after the look
+                    self._remember(issued)
+            self._looked_at = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min([LOOK_SECONDS, *self._admission.waits()])):
+                    await self._signals.wake.wait()
+            # Jobs that end at the same time share a look.
+            await asyncio.sleep(_TOGETHER_SECONDS)
+
+    def _serve(self) -> None:
+        plan, folders = self._admission.plan, self._admission.folders
+        ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
+        # Results are published into closed folders too: only trying shows whether the trouble is over.
+        # A change of the list starts new workers, so what hangs holds no slot of theirs.
+        publishing = [folder for folder in ours if folder not in folders.hanging]
+        self._workers.serve(plan, [folder for folder in ours if folder not in folders.closed], publishing)
+
+    async def _issue(self) -> ticket_rows.Issued:
+        try:
+            issued = await self._database.database.do(self.issue_tickets)
+        except StoreBusy as error:
+            self._database.note_trouble(error)
+            await asyncio.sleep(patient_database.RETRY_SECONDS)
+            raise
+        self._database.note_trouble(None)
+        return issued
+
+    def _remember(self, issued: ticket_rows.Issued) -> None:
+        self._admission.holds.replace_holds(issued.holds)
+        self._admission.holds.replace_stops(issued.stops)
+        self._admission.rates.pauses = dict(issued.pauses)

@@ -1,0 +1,72 @@
+"""Jobs' side of the inboxes, on a node of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import LiveRow
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue.cluster import ticket_rows
+from dropscribe.queue.sql import intake_queries
+from dropscribe.queue.sql.rows import split_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dropscribe.core.model import NewJob, Submitted
+    from dropscribe.queue.cluster.store import ClusterStore
+    from dropscribe.queue.engine import QueueState
+    from dropscribe.queue.sql.database import Connection
+
+
+class ClusterIntake:
+    """See :class:`dropscribe.queue.backend.JobIntake`. Inodes and devices differ from mount to mount.
+
+    Args:
+        issue_tickets: Issues tickets for jobs that may start, in an open transaction.
+    """
+
+    def __init__(
+        self, state: QueueState, store: ClusterStore, issue_tickets: Callable[[Connection], object]
+    ) -> None:
+        self._database = state.database
+        self._store = store
+        self._issue_tickets = issue_tickets
+        self._devices: dict[tuple[str, bytes], int] = {}
+
+    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """See the protocol. Waits while the database is away: the files are safe in their inbox."""
+        now, ahead_seconds = self._store.now(), self._store.clock_ahead_seconds
+        new = [
+            replace(job, stable_inodes=False, received_at=min(now, job.received_at + ahead_seconds))
+            for job in jobs
+        ]
+        for job in new:
+            self.moved_device(None, job.folder, split_path(job.path)[0], job.snapshot.device)
+
+        def write(db: Connection) -> list[Submitted]:
+            submitted = intake_queries.submit(db, new)
+            if any(each.is_new for each in submitted):
+                self._issue_tickets(db)
+            return submitted
+
+        submitted = await self._database.do(write)
+        reached("submitted")
+        return submitted
+
+    def withdraw(
+        self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
+    ) -> list[tuple[bytes, bytes]]:
+        """See the protocol. A file that another node is publishing has left the inbox, and is not lost."""
+        return ticket_rows.withdraw(db, folder, places, reason, self._store.now())
+
+    def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
+        """See the protocol. Device numbers are each node's own, and remembered here."""
+        device = self._devices.get((folder, directory), 0)
+        rows = intake_queries.read_live(db, folder, directory)
+        return [LiveRow(*row)._replace(device=device) for row in rows]
+
+    def moved_device(self, db: Connection | None, folder: str, directory: bytes, device: int) -> None:  # noqa: ARG002 - the protocol's
+        """See the protocol."""
+        self._devices[folder, directory] = device

@@ -1,0 +1,185 @@
+"""Dispatches jobs of the embedded engine: one loop claims what has a slot, and starts a task for each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.core.errors import StoreBusy, StoreFull
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue import patient_database
+from dropscribe.queue.embedded.publish_schedule import PUBLISHING_SLOTS, PublishSchedule
+from dropscribe.queue.embedded.state_dir import trouble_of_disk
+from dropscribe.queue.model import POLLING_SLOTS
+from dropscribe.queue.sql import hold_rows, pause_rows, remote_rows, transactions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dropscribe.core.model import Job, Scope
+    from dropscribe.queue.engine import QueueState
+    from dropscribe.queue.job_runner import JobRunner
+    from dropscribe.queue.model import Plan
+    from dropscribe.queue.sql.database import Connection
+
+log = structlog.get_logger()
+
+_LONGEST_SLEEP_SECONDS = 60.0
+
+
+class EmbeddedDispatcher:
+    """See :class:`dropscribe.queue.backend.Dispatcher`.
+
+    Args:
+        state_dir: Its disk must have room for an answer before anything is claimed.
+    """
+
+    runs_jobs = True
+
+    def __init__(self, state: QueueState, state_dir: Path) -> None:
+        self._database, self._signals, self._admission = state.database, state.signals, state.admission
+        self._state_dir = state_dir
+        self._looked_at = time.monotonic()
+        self._schedule = PublishSchedule()
+        self._seen: tuple[Plan, frozenset[str]] | None = None
+        self._draining = False
+        self._claimed_last = asyncio.Event()
+
+    async def run(self, runner: JobRunner) -> None:
+        """See the protocol."""
+        await self._recover()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._signals.wake.clear()
+                sleep_seconds = await self._dispatch(group, runner)
+                self._looked_at = time.monotonic()
+                try:
+                    async with asyncio.timeout(sleep_seconds):
+                        await self._signals.wake.wait()
+                except TimeoutError:
+                    self._schedule.search()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """See the protocol."""
+        self._draining = True
+        self._signals.wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._claimed_last.wait()  # a claim that is under way gets its task yet
+                while tasks := list(self._admission.in_flight.tasks.values()):
+                    await asyncio.wait(tasks)
+
+    def is_alive(self) -> bool:
+        """See the protocol."""
+        return time.monotonic() - self._looked_at < 2 * _LONGEST_SLEEP_SECONDS
+
+    async def is_busy_elsewhere(self) -> bool:
+        """See the protocol: there is one node."""
+        return False
+
+    async def wait_for_turn(self, provider: str) -> None:
+        """See the protocol."""
+        while wait_seconds := self._admission.rates.start_in(provider):  # noqa: ASYNC110  # for time itself
+            await asyncio.sleep(wait_seconds)
+
+    def void_claims(self, db: Connection, scope: Scope) -> None:
+        """See the protocol: nothing is claimed before it begins."""
+
+    def void_stale_claims(self, db: Connection, plan: Plan) -> None:
+        """See the protocol: as above."""
+
+    async def _recover(self) -> None:
+        admission = self._admission
+
+        def work(db: Connection) -> list[Job]:
+            cut_off = transactions.recover(db, admission.plan, self._database.now())
+            admission.holds.replace_holds(hold_rows.read_holds(db))
+            admission.rates.pauses = pause_rows.read_pauses(db)
+            admission.in_flight.at_provider = remote_rows.read_at_provider(db)
+            return cut_off
+
+        cut_off = await self._database.database.do(work)
+        reached("recovered")
+        for job in cut_off:
+            log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
+
+    async def _dispatch(self, group: asyncio.TaskGroup, runner: JobRunner) -> float:
+        """Start what has a slot; returns how long nothing more can happen by itself."""
+        if self._draining:
+            self._claimed_last.set()
+            return _LONGEST_SLEEP_SECONDS
+        self._note_changes()
+        # Asked before anything is weighed: what comes due while the queue is read must not be slept over.
+        waits_until = [time.monotonic() + seconds for seconds in self._admission.waits()]
+        # Uploads stop before they are paid for, if their answers could not be stored.
+        self._database.note_trouble(trouble_of_disk(self._state_dir))
+        requests = [] if self._database.trouble else self._admission.requests()
+        in_flight = self._admission.in_flight
+        most_due = self._schedule.search_limit(time.monotonic(), len(in_flight))
+        polls = POLLING_SLOTS if in_flight.at_provider and len(in_flight.polling) < POLLING_SLOTS else 0
+        limits = transactions.Limits(
+            len(in_flight.suspects), polls, most_due, self._admission.folders.hanging
+        )
+        waits_until += [] if most_due else [self._schedule.next_at]
+        if not requests and not most_due and not polls:
+            return self._sleep_seconds(None, waits_until)  # freeing a slot wakes the loop
+        try:
+            claimed, due, next_at = await self._database.database.do(
+                lambda db: transactions.claim(db, requests, limits, self._database.now())
+            )
+        except (StoreFull, StoreBusy) as error:
+            self._database.note_trouble(error)
+            return patient_database.RETRY_SECONDS
+        for job in claimed:
+            self._admission.started(job)
+            self._start(group, runner, job)
+        for job in due:
+            self._start_due(group, runner, job)
+        if most_due and len(due) >= most_due:
+            self._schedule.search()  # there may be more: the end of a publication wakes the loop
+        return self._sleep_seconds(next_at, waits_until)
+
+    def _note_changes(self) -> None:
+        """Look for stored results anew where the plan has changed, or a folder hangs no more."""
+        plan, hanging = self._admission.plan, self._admission.folders.hanging
+        if self._seen is None or self._seen[0] is not plan or self._seen[1] - hanging:
+            self._schedule.search()
+        self._seen = plan, hanging
+
+    def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
+        waits = self._admission.waits() + [at - time.monotonic() for at in waits_until]
+        if next_at is not None:
+            waits.append(next_at - self._database.now())
+        if self._database.trouble:
+            waits.append(patient_database.RETRY_SECONDS)
+        return max(0.001, min([_LONGEST_SLEEP_SECONDS, *waits]))
+
+    def _start(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:
+        task = group.create_task(self._run_job(group, runner, job), name=f"job {job.id}")
+        self._admission.in_flight.add(job, task)
+
+    def _start_due(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:
+        """Poll or publish *job*, unless it runs already, its folder is gone or hangs, or no slot is free."""
+        in_flight, hanging = self._admission.in_flight, self._admission.folders.hanging
+        if job.id in in_flight.tasks or job.folder not in self._admission.plan.chains:
+            return
+        if job.result is None:
+            if len(in_flight.polling) < POLLING_SLOTS:
+                self._start(group, runner, job)
+        elif in_flight.publications(hanging) >= PUBLISHING_SLOTS:
+            self._schedule.search()
+        elif job.folder not in hanging:
+            self._start(group, runner, job)
+
+    async def _run_job(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:
+        if job.result is None and job.remote is None:
+            reached("claimed")
+        end = await runner.run(job)
+        if end.again_in_seconds is not None and job.state.has_result:
+            self._schedule.search(time.monotonic() + end.again_in_seconds)
+        if end.to_publish:
+            self._start_due(group, runner, end.to_publish)

@@ -1,0 +1,44 @@
+"""Jobs' side of the inboxes, on the embedded engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import LiveRow
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue.sql import intake_queries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dropscribe.core.model import NewJob, Submitted
+    from dropscribe.queue.engine import QueueState
+    from dropscribe.queue.sql.database import Connection
+
+
+class EmbeddedIntake:
+    """See :class:`dropscribe.queue.backend.JobIntake`."""
+
+    def __init__(self, state: QueueState) -> None:
+        self._database, self._signals = state.database.database, state.signals
+
+    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """See the protocol."""
+        submitted = await self._database.do(lambda db: intake_queries.submit(db, jobs))
+        reached("submitted")
+        self._signals.wake.set()
+        return submitted
+
+    def withdraw(
+        self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
+    ) -> list[tuple[bytes, bytes]]:
+        """See the protocol."""
+        return intake_queries.withdraw(db, folder, places, reason)
+
+    def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
+        """See the protocol."""
+        return [LiveRow(*row) for row in intake_queries.read_live(db, folder, directory)]
+
+    def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:
+        """See the protocol."""
+        intake_queries.set_device(db, folder, directory, device)

@@ -1,0 +1,111 @@
+"""Holds of providers and folders, and their spent budgets, in memory and in the database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue.sql import hold_rows, transactions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dropscribe.core.model import Hold, Scope, ScopeKind
+    from dropscribe.queue.patient_database import PatientDatabase
+    from dropscribe.queue.signals import Signals
+    from dropscribe.queue.sql.database import Connection
+
+
+class HoldStore:
+    """What is held, and until when.
+
+    Args:
+        void_claims: Called in the transaction of a new hold: takes back what was dispatched of its scope.
+
+    Attributes:
+        changes: Grows before and after each change that is made here, so that a reader of the rows can tell
+            whether what it read is older.
+    """
+
+    def __init__(
+        self,
+        database: PatientDatabase,
+        signals: Signals,
+        void_claims: Callable[[Connection, Scope], None],
+    ) -> None:
+        self.changes = 0
+        self._database = database
+        self._signals = signals
+        self._void_claims = void_claims
+        self._holds: dict[Scope, Hold] = {}
+        self._stops: dict[Scope, Hold] = {}
+
+    async def hold(self, hold: Hold) -> None:
+        """Hold a provider or folder; from ``next_probe_at`` on one job of it at a time probes it."""
+
+        def write(db: Connection) -> None:
+            hold_rows.write_hold(db, hold)
+            self._void_claims(db, hold.scope)
+
+        self._holds[hold.scope] = hold
+        self.changes += 1
+        await self._database.do(write)
+        self.changes += 1
+        reached("held")
+        self._signals.wake.set()
+
+    async def release(self, scope: Scope) -> Hold | None:
+        """End a hold and make its jobs due at once; returns it, or None where there was none."""
+        hold = self._holds.pop(scope, None)
+        if hold is not None:
+            self.changes += 1
+            await self._database.do(lambda db: transactions.release(db, scope, self._database.now()))
+            self.changes += 1
+            self._signals.wake.set()
+        return hold
+
+    def probe_now(self, scope: Scope) -> None:
+        """Probe a held provider or folder at once: its config has changed, or a user asks."""
+        hold = self._holds.get(scope)
+        if hold is not None:
+            due = self._holds[scope] = replace(hold, next_probe_at=self._database.now())
+            self._database.post(lambda db: hold_rows.write_hold(db, due))
+            self._signals.wake.set()
+
+    def get(self, scope: Scope) -> Hold | None:
+        """The hold of a provider or folder, if it is held."""
+        return self._holds.get(scope)
+
+    def replace_holds(self, holds: Iterable[Hold]) -> None:
+        """Take over what the rows say."""
+        self._holds = {hold.scope: hold for hold in holds}
+
+    def replace_stops(self, stops: Iterable[Hold]) -> None:
+        """Take over the budgets that are spent, until ``next_probe_at``."""
+        self._stops = {stop.scope: stop for stop in stops}
+
+    def is_stopped(self, scope: Scope) -> bool:
+        """Whether its budget is spent, and the day or month has not turned."""
+        stop = self._stops.get(scope)
+        return stop is not None and stop.next_probe_at > self._database.now()
+
+    def names(self, kind: ScopeKind) -> set[str]:
+        """Names of the providers or folders that are held or whose budget is spent."""
+        scopes = self._holds.keys() | filter(self.is_stopped, self._stops)
+        return {scope.name for scope in scopes if scope.kind is kind}
+
+    def due_probes(self, kind: ScopeKind) -> set[str]:
+        """Names of the providers or folders that may be probed now."""
+        now = self._database.now()
+        return {
+            scope.name
+            for scope, hold in self._holds.items()
+            if scope.kind is kind and now >= hold.next_probe_at and not self.is_stopped(scope)
+        }
+
+    def waits(self) -> list[float]:
+        """Seconds until the next probes, and until budgets turn."""
+        now = self._database.now()
+        ends = [hold.next_probe_at for hold in (*self._holds.values(), *self._stops.values())]
+        return [at - now for at in ends if at > now]

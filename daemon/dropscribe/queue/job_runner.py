@@ -1,0 +1,104 @@
+"""Runs the callbacks of one job and records their outcomes; the same for both engines."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.errors import StoreError
+from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry
+from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
+from dropscribe.files.crashpoint import reached
+from dropscribe.queue.sql import pause_rows, rows, transactions
+
+if TYPE_CHECKING:
+    from dropscribe.core.model import Job, Outcome
+    from dropscribe.queue.admission import Admission
+    from dropscribe.queue.model import AttemptJob, PublishJob
+    from dropscribe.queue.patient_database import PatientDatabase
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """How one call of a job's callback ended.
+
+    Attributes:
+        to_publish: The job with its stored result, which is published next.
+        again_in_seconds: The wait before the same job is due again, where it is.
+    """
+
+    to_publish: Job | None = None
+    again_in_seconds: float | None = None
+
+
+class JobRunner:
+    """Runs jobs that a dispatcher has claimed and added to the jobs in flight."""
+
+    def __init__(
+        self, database: PatientDatabase, admission: Admission, attempt: AttemptJob, publish: PublishJob
+    ) -> None:
+        self._database = database
+        self._admission = admission
+        self._attempt = attempt
+        self._publish = publish
+
+    async def run(self, job: Job) -> TurnEnd:
+        """One call of the callback, recorded; the job is not in flight any more when it returns."""
+        try:
+            return await self._record(job, await self._call(job))
+        except rows.LateTransitionError as error:
+            # The intake has ended the row meanwhile (a slow disk published what a listing had missed), or
+            # another node has taken it over from this one, which was thought dead.
+            log.warning("job.late", folder=job.folder, path=job.path, reason=str(error))
+            return TurnEnd()
+        except asyncio.CancelledError:
+            await asyncio.shield(self._hand_back(job))
+            raise
+        finally:
+            self._admission.in_flight.remove(job)
+
+    async def _hand_back(self, job: Job) -> None:
+        """The daemon ends; publications and polls go on at the next start by themselves."""
+        is_cut_off = job.result is None and job.remote is None
+        write = rows.hand_back if is_cut_off else rows.put_back
+        try:
+            await self._database.database.do(lambda db: write(db, job, self._database.now()))
+        except (StoreError, rows.LateTransitionError) as error:
+            log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
+
+    async def _call(self, job: Job) -> Outcome:
+        try:
+            return await (self._attempt(job) if job.result is None else self._publish(job))
+        except (StoreError, rows.LateTransitionError):
+            raise
+        except Exception:
+            # A bug must not lose the file nor stop the others. Its count ends the job after a few times.
+            log.exception("job.bug", folder=job.folder, path=job.path)
+            ended = AttemptEnd(0.0, code=INTERNAL_ERROR, reason=INTERNAL_ERROR_WORDS, internal=True)
+            retry, count = self._admission.plan.retry, job.internal_errors + 1
+            wait_seconds = backoff_seconds(retry.first_seconds, count, retry.max_seconds)
+            return Retry(wait_seconds, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended, wait_seconds)
+
+    async def _record(self, job: Job, outcome: Outcome) -> TurnEnd:
+        at_provider = self._admission.in_flight.at_provider
+        if job.result is None and self._admission.rates.end_pause(job.provider):
+            now = self._database.now()
+            self._database.post(lambda db: pause_rows.end_pause(db, job.provider, now))
+        if isinstance(outcome, ResultStored):
+            at_provider.pop(job.id, None)
+            return TurnEnd(to_publish=outcome.job)
+        plan = self._admission.plan
+        await self._database.do(lambda db: transactions.record(db, plan, job, outcome, self._database.now()))
+        if isinstance(outcome, AtProvider):
+            at_provider[job.id] = job.provider
+            reached("job_stored")
+        elif not isinstance(outcome, Retry) or outcome.ends_attempt:
+            at_provider.pop(job.id, None)
+        reached("ended")
+        return TurnEnd(again_in_seconds=outcome.after_seconds if isinstance(outcome, Retry) else None)

@@ -1,0 +1,162 @@
+"""The values that the queue exchanges with the code above it: callbacks, plan, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dropscribe.core.model import Hold, Job, Outcome, Scope
+from dropscribe.core.retry import RetryLimits
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+    from dropscribe.core.budget import Account
+    from dropscribe.core.limits import Budget
+    from dropscribe.queue.cluster.nodes import NodeStats
+
+AttemptJob = Callable[[Job], Awaitable[Outcome]]
+"""Makes one attempt to transcribe a claimed job, which holds a slot of its provider.
+
+Safe to call again from any point. It raises nothing but CancelledError on purpose; any other exception is
+a bug, and the attempt counts as failed.
+
+Polled jobs: where the provider takes the audio and works on it by itself, the call returns
+:class:`~dropscribe.core.model.AtProvider` with the provider's job id. The engine stores the id durably before
+the next call, frees the slot, and calls again at the time of the next poll with :attr:`Job.remote` set, also
+after a restart. Such a call holds no slot, must not upload, and returns AtProvider again while there is no
+answer; a Retry without an attempt polls later too. ResultStored, Withdrawn, or a Retry with an attempt end
+the remote job. At most ``POLLING_SLOTS`` polls run at once, and at most ``ProviderLimits.remote_jobs`` jobs
+are at one provider.
+"""
+
+POLLING_SLOTS = 16
+
+PublishJob = Callable[[Job], Awaitable[Outcome]]
+"""Writes the files of a job with a stored result, which holds no slot of a provider.
+
+Safe to call again from any point: it looks at what is on disk before each step. Exceptions as above.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderLimits:
+    """The limits of one provider.
+
+    Attributes:
+        provider: Its name.
+        slots: Attempts in flight at most; at least 1.
+        requests_per_minute: Starts in any 60 seconds at most, or None.
+        remote_jobs: Jobs that the provider works on by itself at most; they hold no slot.
+    """
+
+    provider: str
+    slots: int
+    requests_per_minute: float | None = None
+    remote_jobs: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A provider asked for a break (Retry-After, 429, 503); afterwards one job probes it.
+
+    Attributes:
+        since: Unix seconds.
+        until: Unix seconds; at most ``LONGEST_PAUSE_SECONDS`` after it was asked for.
+    """
+
+    provider: str
+    since: float
+    until: float
+
+
+HANGS = "hangs"
+"""Cause of :meth:`FolderGate.close <dropscribe.queue.folder_gate.FolderGate.close>` for a folder whose disk
+does not answer."""
+
+LONGEST_PAUSE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The folders and providers that the engine may claim jobs for, replaced as a whole at a reload.
+
+    Attributes:
+        providers: Their limits, by name.
+        chains: Folder → its providers in order; folders not in here are left alone.
+        strict_order: Folders whose jobs wait for their first provider, held or not.
+        budgets: Of providers and folders that have one.
+        zone: Time zone of the days and months of budgets; None is the system's.
+        served: Folders whose mounts this node has; None is all.
+        retry: Retry limits, for jobs that a crash or a bug interrupted.
+    """
+
+    providers: Mapping[str, ProviderLimits]
+    chains: Mapping[str, Sequence[str]]
+    strict_order: Collection[str] = ()
+    budgets: Mapping[Scope, Budget] = field(default_factory=dict)
+    zone: tzinfo | None = None
+    served: Collection[str] | None = None
+    retry: RetryLimits = field(default_factory=RetryLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedResult:
+    """An answer of the result cache.
+
+    Attributes:
+        document: The transcript's whole JSON document, of the file that was transcribed.
+        folder: That file's rule.
+        filed: Where its audio was put, absolute; None while that is not known (any more).
+        kept_at: Unix seconds when it arrived.
+    """
+
+    document: bytes
+    folder: str
+    filed: bytes | None
+    kept_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStats:
+    """One folder's jobs by what they wait for; each live job is counted once.
+
+    Attributes:
+        oldest_received_at: Unix seconds, of the oldest live job, or None.
+        maybe_paid_twice: Attempts so far whose answer may have been paid for and was lost.
+        suspect: Done so far with a warning that speaks against the transcript's text.
+        backlog: Of the held ones, those that wait for ``dropscribe release``.
+        at_provider: Uploaded; the provider works on them and is polled.
+    """
+
+    queued: int = 0
+    transcribing: int = 0
+    deferred: int = 0
+    held: int = 0
+    publishing: int = 0
+    done: int = 0
+    failed: int = 0
+    oldest_received_at: float | None = None
+    maybe_paid_twice: int = 0
+    suspect: int = 0
+    backlog: int = 0
+    at_provider: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The whole queue at one instant.
+
+    Attributes:
+        in_flight: Attempts under way by provider, on all nodes.
+        nodes: The nodes of the cluster; None for the embedded engine.
+        pauses: By provider.
+    """
+
+    folders: Mapping[str, FolderStats]
+    holds: Sequence[Hold]
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    accounts: Sequence[Account] = ()
+    nodes: Sequence[NodeStats] | None = None
+    pauses: Mapping[str, Pause] = field(default_factory=dict)

@@ -1,0 +1,122 @@
+"""How soon one more request to a provider may start: its rate limit and the pause that it asked for."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dropscribe.queue.model import ProviderLimits
+
+
+_WINDOW_SECONDS = 60.0
+
+
+class RateLimiter:
+    """One provider's starts. Times are monotonic seconds, given by the caller."""
+
+    def __init__(self, requests_per_minute: float | None) -> None:
+        self.requests_per_minute = requests_per_minute
+        self._starts: deque[float] = deque()
+
+    def allowance(self, now: float) -> int:
+        """The number of requests that may start now; a large number if there is no limit."""
+        if self.requests_per_minute is None:
+            return 1 << 30
+        while self._starts and self._starts[0] <= now - self._window_seconds:
+            self._starts.popleft()
+        return max(0, self._most - len(self._starts))
+
+    def started(self, now: float) -> None:
+        """A request was started at *now*."""
+        if self.requests_per_minute is not None:
+            self._starts.append(now)
+
+    def next_at(self, now: float) -> float | None:
+        """The time at which :meth:`allowance` grows, or None if it does not depend on time."""
+        return None if self.allowance(now) else self._starts[0] + self._window_seconds
+
+    @property
+    def _most(self) -> int:
+        return max(1, int(self.requests_per_minute or 1))
+
+    @property
+    def _window_seconds(self) -> float:
+        # Fewer than one a minute: one in a longer window.
+        rate = self.requests_per_minute or 1.0
+        return _WINDOW_SECONDS if rate >= 1 else _WINDOW_SECONDS / rate
+
+
+class ProviderRates:
+    """Rate limits and pauses of all providers, in memory.
+
+    Args:
+        now: The queue's clock.
+
+    Attributes:
+        pauses: By provider; one that is over stays until the provider has answered once.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.pauses: dict[str, Pause] = {}
+        self._now = now
+        self._limiters: dict[str, RateLimiter] = {}
+
+    def replan(self, limits: Iterable[ProviderLimits]) -> None:
+        """Replace the limits; requests of the last minute still count."""
+        old = self._limiters
+        self._limiters = {each.provider: old.get(each.provider) or RateLimiter(None) for each in limits}
+        for each in limits:
+            self._limiters[each.provider].requests_per_minute = each.requests_per_minute
+
+    def pause(self, provider: str, seconds: float) -> Pause:
+        """Start nothing more at *provider* for *seconds*, an hour at most; a longer pause stays."""
+        now, old = self._now(), self.pauses.get(provider)
+        until = max(now + min(seconds, LONGEST_PAUSE_SECONDS), old.until if old else 0.0)
+        pause = self.pauses[provider] = Pause(provider, old.since if old else now, until)
+        return pause
+
+    def end_pause(self, provider: str) -> bool:
+        """Remove a pause that is over, because the provider was asked since; whether there was one."""
+        pause = self.pauses.get(provider)
+        if pause is None or self._now() < pause.until:
+            return False
+        del self.pauses[provider]
+        return True
+
+    def started(self, provider: str) -> None:
+        """Count one request that has started."""
+        if limiter := self._limiters.get(provider):
+            limiter.started(time.monotonic())
+
+    def start_in(self, provider: str) -> float:
+        """Seconds until one more request to *provider* may start; 0 counts it as started now."""
+        limiter, now = self._limiters.get(provider), time.monotonic()
+        if limiter is None:
+            return 0.0  # a reload has removed it: what runs goes on
+        pause = self.pauses.get(provider)
+        if pause is not None and (wait_seconds := pause.until - self._now()) > 0:
+            return wait_seconds
+        if limiter.allowance(now) > 0:
+            limiter.started(now)
+            return 0.0
+        return max(0.001, (limiter.next_at(now) or now) - now)
+
+    def allowance(self, provider: str, taken: int) -> int:
+        """Attempts that may start now, beside *taken* under way; one at a time after a pause."""
+        allowed = self._limiters[provider].allowance(time.monotonic())
+        if pause := self.pauses.get(provider):
+            return 0 if self._now() < pause.until else min(allowed, 1 - taken)
+        return allowed
+
+    def waits(self) -> list[float]:
+        """Seconds until rates and pauses allow more."""
+        now, monotonic = self._now(), time.monotonic()
+        pauses = [pause.until - now for pause in self.pauses.values() if pause.provider in self._limiters]
+        rates = [limiter.next_at(monotonic) for limiter in self._limiters.values()]
+        return [wait for wait in pauses if wait > 0] + [at - monotonic for at in rates if at]

@@ -89,16 +89,16 @@ class FolderRule:
     """
 
     name: str
-    inbox: Path = key(t.PATH, "Where audio is dropped.", example="inbox")
+    inbox: Path = key(t.PATH, "The folder into which audio is dropped.", example="inbox")
     done: Path = key(
         t.PATH,
-        "Where audio and transcripts go; default: `done` beside the inbox.",
+        "The folder for audio and transcripts; default: `done` beside the inbox.",
         default=Path(),
         example="done",
     )
     failed: Path = key(
         t.PATH,
-        "Where audio goes that can never be transcribed; default: `failed` beside the inbox.",
+        "The folder for audio that can never be transcribed; default: `failed` beside the inbox.",
         default=Path(),
         example="failed",
     )
@@ -129,10 +129,10 @@ class FolderRule:
         example='["*.wav", "*.mp3"]',
     )
     exclude: tuple[str, ...] = key(t.TEXTS, "Patterns of file names that are left alone.", default=())
-    recursive: bool = key(t.BOOLEAN, "Also sub-folders; they are kept in done and failed.", default=True)
+    recursive: bool = key(t.BOOLEAN, "Sub-folders too; done and failed get the same ones.", default=True)
     links: bool = key(
         t.BOOLEAN,
-        "Also `.url`, `.webloc` and `.desktop` files: the provider fetches what they point to.",
+        "Also `.url`, `.webloc` and `.desktop` files: the provider fetches the recordings behind them.",
         default=False,
     )
     link_hosts: tuple[str, ...] = key(
@@ -167,7 +167,7 @@ class FolderRule:
     )
     outputs: tuple[str, ...] = key(
         t.list_of(t.one_of("json", "txt", "srt", "vtt", "md"), least=1),
-        "Which transcript files are written: `json`, `txt`, `srt`, `vtt`, `md`.",
+        "Transcript files to write: `json`, `txt`, `srt`, `vtt`, `md`.",
         default=("json", "txt"),
     )
     template: Path | None = key(
@@ -265,14 +265,16 @@ class RetryConfig:
     max_seconds: float = key(t.DURATION, "The longest wait.", default=3600.0)
     give_up_after_seconds: float = key(
         t.DURATION,
-        "A file goes to failed so long after its first attempt; holds do not count.",
+        "A file goes to failed this long after its first attempt; holds do not count.",
         default=5 * DAY,
     )
     max_ambiguous: int = key(
-        t.POSITIVE_COUNT, "Attempts sent whole with no answer: each may have been paid for.", default=3
+        t.POSITIVE_COUNT,
+        "At most so many attempts that were sent whole without an answer: each may have been paid for.",
+        default=3,
     )
     max_crashes: int = key(
-        t.POSITIVE_COUNT, "Attempts in a row that the daemon's own end cut off.", default=10
+        t.POSITIVE_COUNT, "At most so many attempts in a row that the end of the daemon cut off.", default=10
     )
 
 
@@ -298,13 +300,13 @@ class Config:
     path: Path | None
     state_dir: Path = key(
         t.PATH,
-        "Where the queue is, on a local disk. Default: `$STATE_DIRECTORY`, `/var/lib/dropscribe` for a "
+        "The folder of the queue, on a local disk. Default: `$STATE_DIRECTORY`, `/var/lib/dropscribe` for a "
         "config in /etc/dropscribe, else `dropscribe` in the XDG state home.",
         default=Path(),
         example="state",
     )
     providers: Mapping[str, ProviderConfig] = key(
-        t.map_of(t.section(ProviderConfig), t.NAME), "Who transcribes, under names of your own.", default={}
+        t.map_of(t.section(ProviderConfig), t.NAME), "The providers, under names of your own.", default={}
     )
     folders: Mapping[str, FolderRule] = key(
         t.map_of(t.section(FolderRule), t.NAME), "Folder rules, under names of your own.", default={}
@@ -333,7 +335,9 @@ class Config:
         default=90 * DAY,
     )
     history_keep_seconds: float = key(
-        t.DURATION, "How long the queue remembers files that are done or failed.", default=365 * DAY
+        t.DURATION,
+        "How long the queue keeps the records of files that are done or failed.",
+        default=365 * DAY,
     )
     search: bool = key(
         t.BOOLEAN, "Finished transcripts are indexed, for `dropscribe search` and the pages.", default=True
@@ -343,7 +347,7 @@ class Config:
         "On shutdown, running uploads get this long; unfinished ones are requeued.",
         default=30.0,
     )
-    log: LogConfig = key(t.section(LogConfig), "What is logged, and in which form.", default=LogConfig())
+    log: LogConfig = key(t.section(LogConfig), "The level and format of the log.", default=LogConfig())
     http: HttpConfig | None = key(
         t.section(HttpConfig),
         "Web pages, metrics, health and status over HTTP; off when absent.",

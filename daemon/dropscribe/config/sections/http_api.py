@@ -142,7 +142,10 @@ class AnswerKeys:
     )
     request_id: str | None = key(EXPRESSION, "The id of the request.", default=None, example="id")
     error: str | None = key(
-        EXPRESSION, "In a success: what makes it a failure, if it is not null.", default=None, example="error"
+        EXPRESSION,
+        "The error in an answer with a success status; any value but null is a failure.",
+        default=None,
+        example="error",
     )
     unit: Literal["s", "ms"] = key(t.one_of("s", "ms"), "The unit of all times.", default="s")
     duration_unit: Literal["s", "ms"] | None = key(
@@ -152,7 +155,7 @@ class AnswerKeys:
         t.one_of("start_end", "start_duration"), "How a span of time is given.", default="start_end"
     )
     confidence: Literal["probability", "logprob"] = key(
-        t.one_of("probability", "logprob"), "What a confidence is.", default="probability"
+        t.one_of("probability", "logprob"), "The scale of confidences.", default="probability"
     )
 
     def expressions(self) -> dict[str, str]:
@@ -184,11 +187,11 @@ class CreateKeys:
 
     url: str = key(
         URL_OR_PATH,
-        "Where the job is created; a path is at the host of the provider's `url`.",
+        "The url that creates the job; a path is at the host of `url`.",
         example="/v1/jobs",
     )
-    audio: str = key(EXPRESSION, "In the answer to the upload: its id or its url.", example="upload_url")
-    field: str = key(t.TEXT, "The name under which the job's request has that.", example="audio_url")
+    audio: str = key(EXPRESSION, "The audio's id or url, in the answer to the upload.", example="upload_url")
+    field: str = key(t.TEXT, "The name of the audio's id or url in the job's request.", example="audio_url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,35 +201,35 @@ class PollKeys:
     id: str = key(EXPRESSION, "The id, in the answer that created the job.", default="id")
     create: CreateKeys | None = key(
         t.section(CreateKeys),
-        "How a job is made where the upload makes none.",
+        "The request that creates the job, if the upload does not.",
         default=None,
         example="{url: /v1/jobs, audio: upload_url, field: audio_url}",
     )
     url: str = key(
         JOB_URL,
-        "Where the job is asked for; a path is at the host of the provider's `url`.",
+        "The url of the job's state; a path is at the host of the provider's `url`.",
         example="/v1/jobs/{id}",
     )
     state: str = key(EXPRESSION, "The job's state.", default="status")
     done: tuple[str, ...] = key(t.NAMES, "States of a job that has its result.", example="[completed]")
     failed: tuple[str, ...] = key(
         t.TEXTS,
-        "States of a job that failed; `answer.error` has the reason. Any other state means that it goes on.",
+        "States of a job that failed; `answer.error` has the reason. In all other states it is running.",
         default=(),
         example="[error]",
     )
     every_seconds: float = key(
-        t.DURATION, "The least time between two questions; a long job is asked for less often.", default=2.0
+        t.DURATION, "The shortest time between two polls; a long job is polled less often.", default=2.0
     )
     result: str | None = key(
         JOB_URL,
-        "Where the result is, if the job's own answer does not hold it.",
+        "The url of the result, if the job's own answer does not hold it.",
         default=None,
         example="/v1/jobs/{id}/transcript",
     )
     delete: str | None = key(
         JOB_URL,
-        "What is deleted (`DELETE`) once the result is stored.",
+        "The url to delete (`DELETE`) once the result is stored.",
         default=None,
         example="/v1/jobs/{id}",
     )

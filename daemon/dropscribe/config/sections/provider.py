@@ -37,7 +37,7 @@ LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects 
 VOCABULARY = "Words and names that are likely to be said, for providers that take such a list."
 VOCABULARY_FILE = "A text file with more of them, one on each line; lines that begin with `#` are ignored."
 SPEAKERS = "`true`: the provider separates the speakers (diarization)."
-BUDGET_WORDS = "What may be spent: `{per_day: 5.00, per_month: 600min}`, money or minutes of audio."
+BUDGET_WORDS = "Limits of the cost: `{per_day: 5.00, per_month: 600min}`, money or minutes of audio."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,21 +151,21 @@ class ProviderConfig:
     )
     answer: AnswerKeys | None = key(
         ANSWER,
-        "Where the answer has what: [JMESPath](https://jmespath.org) expressions.",
+        "[JMESPath](https://jmespath.org) expressions that find the transcript in the answer.",
         default=None,
         example="{text: text}",
         is_special=True,
     )
     errors: ErrorKeys | None = key(
         ERRORS,
-        "Statuses and codes that mean something else than usual.",
+        "Statuses and codes with another meaning than usual.",
         default=None,
         example="{account: [no_credit], file: [415]}",
         is_special=True,
     )
     poll: PollKeys | None = key(
         POLL,
-        "Jobs: the answer to the request is not the transcript, but a job that is asked for.",
+        "The answer to the request is not the transcript but a job, which is polled.",
         default=None,
         example="{url: /v1/jobs/{id}, done: [completed], failed: [error]}",
         is_special=True,
@@ -189,7 +189,7 @@ class ProviderConfig:
     )
     device: Literal["auto", "cpu", "cuda"] = key(
         t.one_of("auto", "cpu", "cuda"),
-        "Where the model runs; `auto`: on a CUDA GPU if there is one.",
+        "The device of the model; `auto`: on a CUDA GPU if there is one.",
         default="auto",
         is_special=True,
     )
@@ -214,7 +214,7 @@ class ProviderConfig:
         default=None,
     )
     max_upload_bytes: int | None = key(
-        t.SIZE_OR_NONE, "Larger files are failed before they are sent; or `none`.", default=None
+        t.SIZE_OR_NONE, "Larger files fail without being sent; or `none`.", default=None
     )
     max_duration_seconds: float | None = key(
         t.DURATION_OR_NONE,
@@ -223,7 +223,7 @@ class ProviderConfig:
     )
     price_per_minute: float | None = key(
         t.NUMBER,
-        "What a minute of audio costs, for `plan`, `status` and budgets.",
+        "The price of a minute of audio, for `plan`, `status` and budgets.",
         default=None,
         example="0.005",
     )

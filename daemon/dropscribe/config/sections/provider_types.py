@@ -58,7 +58,7 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
             is_key_needed=True,
         ),
         "reson8": ProviderFacts(
-            "Reson8, prerecorded.",
+            "Reson8, pre-recorded.",
             (*_REMOTE, "auth"),
             {"timeout_seconds": 300.0, "auth": "apikey"},
             FIXED_PARAMS["reson8"],
@@ -75,7 +75,7 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
             key_domain="openai.com",
         ),
         "deepgram": ProviderFacts(
-            "Deepgram, prerecorded. In the EU: `url: https://api.eu.deepgram.com`.",
+            "Deepgram, pre-recorded. In the EU: `url: https://api.eu.deepgram.com`.",
             _REMOTE,
             {"concurrency": 4, "timeout_seconds": 660.0, "max_upload_bytes": 2_000_000_000},
             FIXED_PARAMS["deepgram"],

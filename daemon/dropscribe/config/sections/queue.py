@@ -65,7 +65,7 @@ class QueueConfig:
     )
     role: Literal["all", "watch", "work"] = key(
         t.one_of("all", "watch", "work"),
-        "What this node does: `watch` the inboxes, `work` on what is queued, or both.",
+        "The task of this node: `watch` the inboxes, `work` on queued files, or both.",
         default="all",
     )
     roots: Mapping[str, Path] = key(

@@ -105,11 +105,11 @@ class HeartbeatConfig:
 
     url: str = key(
         t.URL,
-        "Requested while all is well; with `/fail` appended when something is not.",
+        "Requested while all is well; with `/fail` appended while there is a problem.",
         example='"https://hc-ping.com/…"',
         is_shown=False,
     )
-    every_seconds: float = key(t.DURATION, "How often.", default=300.0)
+    every_seconds: float = key(t.DURATION, "The time between two requests.", default=300.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,16 +173,16 @@ class NotifyConfig:
         example="[]",
     )
     batch_seconds: float = key(
-        t.DURATION, "People get at most one message in this time, about all that happened.", default=300.0
+        t.DURATION, "People get at most one message in this time, with all events.", default=300.0
     )
     quiet_hours: tuple[int, int] | None = key(
         t.HOURS,
-        "No message to people in this time, such as `22:00-07:00` (`time_zone`); it comes after.",
+        "No messages to people in this time, such as `22:00-07:00` (`time_zone`); they are sent afterwards.",
         default=None,
         example='"22:00-07:00"',
     )
     webhook: WebhookConfig | None = key(
-        t.section(WebhookConfig), "A program that is told of each event.", default=None
+        t.section(WebhookConfig), "A webhook that receives each event.", default=None
     )
 
 

@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 with atheris.instrument_imports(include=["dropscribe", "plistlib", "yaml"]):
+    import plistlib  # noqa: F401  # the program imports it only where such a file comes
+
     from fuzz.targets import TARGETS
 
 name, seconds, *kept = sys.argv[1:]

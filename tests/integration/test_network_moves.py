@@ -16,6 +16,7 @@ from dropscribe.core.errors import AudioChanged, AudioMissing, PublishError
 from dropscribe.files import beneath, capabilities, moves, own_file
 from dropscribe.files.capabilities import Move
 from dropscribe.files.lease import ignore_sigio
+from dropscribe.files.mounts import mount_of
 from dropscribe.publish import moving
 from dropscribe.publish.filing import publish
 from dropscribe.publish.publication import NameTaken
@@ -154,6 +155,14 @@ def test_audio_that_was_replaced_or_taken_away_leaves_nothing_of_ours(tmp_path, 
             publish(request)
         assert not (root / "done").exists()
         assert tree(root / "inbox") == {"0.wav"}
+
+
+@pytest.mark.parametrize("name", ["cifs", "smb3"])
+def test_a_rename_of_the_kernels_smb_client_is_not_trusted(tmp_path, monkeypatch, name):
+    """It checks RENAME_NOREPLACE by itself and overwrites a name that was taken on the server meanwhile."""
+    monkeypatch.setattr(capabilities, "mount_of", lambda file: replace(mount_of(file), name=name))
+    with beneath.closing(beneath.open_root(os.fsencode(tmp_path))) as folder:
+        assert capabilities.capabilities_of(folder).move is Move.LINK
 
 
 @pytest.mark.parametrize(("options", "warned"), [(("--one-inode",), False), (KINDS["nothing"][0], True)])

@@ -6,11 +6,13 @@ import contextlib
 import importlib
 import json
 import os
+import threading
 import time
 
 import pytest
 
 from dropscribe.core.model import AttemptEnd
+from dropscribe.reports import patience
 from support.scene import Scene, add_attempt, add_job, wav_bytes
 
 FOLDER_KEYS = {
@@ -64,6 +66,19 @@ def test_before_the_first_run_all_is_zero_and_nothing_is_made(scene, capsys):
     assert document["providers"]["main"].keys() >= PROVIDER_KEYS
     assert document["folders"]["calls"]["queued"] == 0
     assert not (scene.root / "state").exists()
+
+
+def test_a_mount_that_dies_during_the_look_is_not_waited_for(scene, capsys, monkeypatch):
+    """It answered the listing, and then no more: status ends, and counts what it has seen."""
+    answers = threading.Event()
+    monkeypatch.setattr(patience, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(os, "access", lambda *_, **__: answers.wait(60))
+    scene.drop("new.wav")
+    began = time.monotonic()
+    calls = json_of(scene, capsys, "status")["folders"]["calls"]
+    assert time.monotonic() - began < 30
+    assert (calls["settling"], calls["blocked"]) == (0, 1)
+    answers.set()
 
 
 def test_a_file_dropped_while_the_daemon_is_down_is_counted_once(scene, capsys):

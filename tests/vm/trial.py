@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import hashlib
 import json
 import os
@@ -36,9 +37,11 @@ LOCAL = Path("/var/trial")
 NFS, SMB = "127.0.0.1:/srv/share", "//127.0.0.1/share"
 FILES_A_SIDE = 7  # beside three slow ones
 RACES = 60
-OUTAGE_AT_SECONDS, OUTAGE_SECONDS = 20.0, 10.0
-KILLS_WITHIN_SECONDS = 60.0
+WRITTEN = "written"
+OUTAGE_AFTER_SECONDS, OUTAGE_SECONDS = 15.0, 20.0
+KILLS_WITHIN_SECONDS = 90.0
 LONGEST_CASE_SECONDS = 480.0
+LOOK_SECONDS = 5.0
 AT_ONCE = 4
 
 
@@ -101,7 +104,7 @@ class Case:
 
     def prepare(self) -> None:
         """Make the folders, and mount."""
-        for part in ("inbox/server", "inbox/client", "done", "failed"):
+        for part in ("inbox/server", "inbox/client", "server", "client", "done", "failed"):
             (self.server / part).mkdir(parents=True)
         for part in ("done", "failed"):
             (self.filed if self.place == "done-local" else self.server).joinpath(part).mkdir(
@@ -159,7 +162,10 @@ def run_case(case: Case) -> dict[str, object]:
             path.unlink()
     report.files, report.starts = len(dropped), site.starts
     report.paid_again = paid_again(dropped, till)
-    report.interrupted = told(site, "status")["folders"]["calls"]["maybe_paid_twice"]
+    # An upload may also stop for longer than the provider waits, while the server is away.
+    report.interrupted = report.in_flight_at_kills = told(site, "status")["folders"]["calls"][
+        "maybe_paid_twice"
+    ]
     look_at_the_end(end, dropped, report, keeps=lambda *_: True)
     report.torn += sorted(till.paid.keys() - {file.sha256 for file in dropped.values()})
     if case.place == "there":
@@ -206,16 +212,21 @@ def _work(
     process = site.start()
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads) or not _is_over(site, end):
+    is_written = False
+    while not is_written or not _is_over(site, end):
+        if not is_written and not any(thread.is_alive() for thread in threads):
+            is_written = True
+            print(WRITTEN, flush=True)  # noqa: T201  # the servers may be stopped now
         if time.monotonic() - began > LONGEST_CASE_SECONDS:
             break  # what is left is told by the report
         if kills_at and time.monotonic() > kills_at[0]:
             kills_at.pop(0)
             process.kill()
             report.kills += 1
-            report.in_flight_at_kills += told(site, "status")["folders"]["calls"]["transcribing"]
             process = site.start()
-        time.sleep(0.5)
+        print(f"{case.name}: {time.monotonic() - began:.0f} s, {len(_left(end))} left", file=sys.stderr)  # noqa: T201
+        faulthandler.dump_traceback_later(60)  # of the trial itself, where it hangs
+        time.sleep(LOOK_SECONDS)
     process.stop(signal.SIGTERM)
     found = {name: {**droppers[name].dropped, **slow[name].dropped} for name in sides}
     return {
@@ -234,14 +245,19 @@ def _dropper(case: Case, side: str, root: Path, till: Till) -> Dropper:
         share_odd_names=0.4 if MOUNTS[case.mount].kind == "nfs" else 0.0,  # SMB has no such names
         share_odd_times=0.0,
     )
-    return Dropper(trial, Side(root, root / "inbox" / side), till)
+    return Dropper(trial, Side(root / side, root / "inbox" / side), till)
 
 
 def _is_over(site: Installation, end: End) -> bool:
-    if files_in(end.inbox):
+    if _left(end):
         return False
     folder = told(site, "status")["folders"]["calls"]
     return not any(folder[key] for key in ("queued", "deferred", "held", "transcribing", "publishing"))
+
+
+def _left(end: End) -> list[str]:
+    """Files in the inbox, other than the daemon's own."""
+    return [name for name in files_in(end.inbox) if not name.startswith(".dropscribe/")]
 
 
 class SlowWriters:
@@ -313,9 +329,12 @@ def _make(path: Path, made: set[Path]) -> None:
         made.add(path)
 
 
-def _outage() -> None:
-    """The servers are away for a while, as at a reboot of the machine that has them."""
-    time.sleep(OUTAGE_AT_SECONDS)
+def _outage(running: list[subprocess.Popen[bytes]]) -> None:
+    """The servers are away for a while, once all files are written, as at a reboot of their machine."""
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.readline()
+    time.sleep(OUTAGE_AFTER_SECONDS)
     subprocess.run(["rpc.nfsd", "0"], check=False)
     pids = [
         int(pid) for pid in subprocess.run(["pidof", "smbd"], capture_output=True, check=False).stdout.split()
@@ -335,8 +354,7 @@ def run_together(cases: list[Case]) -> list[dict[str, object]]:
         subprocess.Popen([sys.executable, __file__, "--case", case.mount, case.place], stdout=subprocess.PIPE)
         for case in cases
     ]
-    outage = threading.Thread(target=_outage)
-    outage.start()
+    _outage(running)
     found = []
     for case, process in zip(cases, running, strict=True):
         said = process.communicate()[0].decode()
@@ -345,7 +363,6 @@ def run_together(cases: list[Case]) -> list[dict[str, object]]:
         except (IndexError, ValueError):
             found.append({"case": case.name, "broken": f"exit code {process.returncode}: {said[-500:]}"})
         print(json.dumps(found[-1]), flush=True)  # noqa: T201  # its interface
-    outage.join()
     return found
 
 

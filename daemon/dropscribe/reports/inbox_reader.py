@@ -133,9 +133,13 @@ def _stat_names(rule: FolderRule, folder: bytes, names: list[bytes]) -> list[tup
 def found_at(rule: FolderRule, path: bytes) -> Found:
     """The file at *path* below the inbox."""
     folder, _, name = path.rpartition(b"/")
-    try:
+
+    def look() -> os.stat_result:
         with _opened(rule, folder) as opened:
-            status = os.stat(name, dir_fd=opened, follow_symlinks=False)
+            return os.stat(name, dir_fd=opened, follow_symlinks=False)
+
+    try:
+        status = ask_disk(rule.inbox, look)
     except OSError as error:
         return Found(path, None, error.strerror)
     return _found(rule, path, status)
@@ -147,11 +151,15 @@ def _found(rule: FolderRule, path: bytes, status: os.stat_result) -> Found:
 
 
 def may_read(rule: FolderRule, path: bytes) -> bool:
-    """Whether this process may open the file for reading."""
+    """Whether this process may open the file for reading; False where its file system does not answer."""
     folder, _, name = path.rpartition(b"/")
-    try:
+
+    def look() -> bool:
         with _opened(rule, folder) as opened:
             return os.access(name, os.R_OK, dir_fd=opened, effective_ids=True)
+
+    try:
+        return ask_disk(rule.inbox, look)
     except OSError:
         return False
 

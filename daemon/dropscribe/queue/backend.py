@@ -1,4 +1,4 @@
-"""What the two engines do differently: the protocols of their parts."""
+"""Protocols of the parts that differ between one machine and a cluster: dispatcher and intake."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class HoldStore:
-    """What is held, and until when.
+    """Holds and spent budgets by scope, each with the time of its next probe.
 
     Args:
         void_claims: Called in the transaction of a new hold: takes back what was dispatched of its scope.

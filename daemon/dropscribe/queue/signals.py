@@ -29,5 +29,5 @@ class Signals:
 
     def wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set :attr:`wake`, from a thread other than *loop*'s."""
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has closed, and its tasks with it
             loop.call_soon_threadsafe(self.wake.set)

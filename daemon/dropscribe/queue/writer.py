@@ -136,7 +136,7 @@ def _settle_all(batch: Sequence[Call], results: Sequence[Result]) -> None:
         else:
             by_loop.setdefault(call.loop, []).append(partial(call.settle, result, error))
     for loop, settles in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and its tasks with it
             loop.call_soon_threadsafe(_call_all, settles)
 
 

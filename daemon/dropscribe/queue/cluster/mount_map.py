@@ -1,6 +1,6 @@
-"""Names for mounts: a path in a cluster's rows is the root's name and what lies beneath it.
+"""Names for mounts: a path in a cluster's rows is a root's name and the path below it.
 
-Each node has the share where it likes; ``//share/done/a.wav`` in a row is ``/mnt/share/done/a.wav`` here.
+Each node may mount a share elsewhere; ``//share/done/a.wav`` in a row is ``/mnt/share/done/a.wav`` here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class MountMap:
-    """Translates absolute paths to and from what rows hold.
+    """Translates absolute paths to and from their form in rows.
 
     Args:
-        mounts: Root → where this node has it, absolute; none inside another.
+        mounts: Root → its absolute path on this node; none inside another.
     """
 
     def __init__(self, mounts: Mapping[str, Path]) -> None:
@@ -43,7 +43,7 @@ class MountMap:
         """A row's path as this node has it; as it stands where the node lacks its root.
 
         Raises:
-            StoreError: It has no root, or leads out of it: somebody else has written the row.
+            StoreError: It has no root, or leads out of it: another program has written the row.
         """
         name, slash, rest = stored[2:].partition(b"/")
         if not stored.startswith(b"//") or not leads_below(stored[2:]):

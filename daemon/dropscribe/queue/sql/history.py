@@ -39,7 +39,7 @@ class Story:
         tries: Every attempt, oldest first.
         remote_id: The provider's id of the job that it runs for this one, or "".
         remote_at: When that id was stored, Unix seconds.
-        node: Who has it, or had it last, in a cluster; "" where nobody had.
+        node: The node that has it, or had it last, in a cluster; "" if none had.
         lane: The provider whose next free slot it has a ticket for; "" without one.
     """
 

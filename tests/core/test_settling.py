@@ -118,5 +118,5 @@ def test_settle_incomplete_replaces_its_own_row_alone():
 def test_each_late_change_doubles_the_quiet_time():
     """A file that changed after its hand-over proves that its signs lie; the doubling is bounded."""
     signs = Signs(9, Lease.FREE, COMPLETE, Seen.MOVED)
-    needed = [decide(signs, 0, AUTO, distrust=times).needed_seconds for times in (1, 2, 3, 50)]
+    needed = [decide(signs, 0, AUTO, late_changes=times).needed_seconds for times in (1, 2, 3, 50)]
     assert needed == [10, 20, 40, 900]

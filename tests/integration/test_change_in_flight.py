@@ -108,7 +108,7 @@ async def test_changed_audio_is_not_filed_under_a_stale_transcript(tmp_path, mom
         await house.go_on()
         assert tree(tmp_path / "done") == set()
         assert path.read_bytes() == content
-        assert house.lookout.distrusted == [("calls", b"call.wav")]
+        assert house.lookout.late_changes == [("calls", b"call.wav")]
         await house.submit("call.wav")
         await house.until(house._is_idle)
 
@@ -219,7 +219,7 @@ async def test_the_same_bytes_are_the_same_recording(tmp_path, moment, change):
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
     assert (tmp_path / "done/call.wav").read_bytes() == OLD
     assert len(house.script.calls) == 1
-    assert house.lookout.distrusted == []
+    assert house.lookout.late_changes == []
 
 
 async def test_an_answer_counts_though_its_file_has_changed(tmp_path):

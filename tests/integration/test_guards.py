@@ -35,7 +35,7 @@ async def test_a_file_that_changed_while_it_waited_is_not_sent(tmp_path):
         script.gate.set()
         await house.rest()
         assert script.calls == [b"first.wav"]
-        assert house.lookout.distrusted == [("calls", b"second.wav")]
+        assert house.lookout.late_changes == [("calls", b"second.wav")]
         assert (await house.stats()).queued == 0
     assert tree(tmp_path / "inbox") == {"second.wav"}
 

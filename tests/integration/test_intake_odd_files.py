@@ -119,7 +119,7 @@ def test_a_bug_in_one_look_holds_up_no_other_file(station, monkeypatch):
 def test_no_number_of_looks_breaks_the_decision(lease, completeness, seen, looks):
     """After a writer of a year or a million late changes the wait still is a number of seconds."""
     verdict = decide(
-        Signs(10, lease, completeness, seen), 0.0, QuietTimes(), writer_looks=looks, distrust=looks
+        Signs(10, lease, completeness, seen), 0.0, QuietTimes(), writer_looks=looks, late_changes=looks
     )
     assert 0 <= getattr(verdict, "seconds", 0) <= 900
 

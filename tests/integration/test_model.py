@@ -97,7 +97,7 @@ class Life:
     def look_again(self, _folder):
         self.inbox.poke()
 
-    def distrust(self, _folder, path):
+    def note_late_change(self, _folder, path):
         self.inbox.changed(path)
 
     def _pass(self, seconds):

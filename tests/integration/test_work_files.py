@@ -297,7 +297,7 @@ async def test_a_file_changed_while_it_is_sent_is_taken_again(tmp_path):
     async with House(make_config(tmp_path), {"main": script}) as house:
         await house.drop("call.wav", b"first")
         await house.rest()
-        assert house.lookout.distrusted == [("calls", b"call.wav")]
+        assert house.lookout.late_changes == [("calls", b"call.wav")]
         await house.submit("call.wav")
         await house.rest()
 

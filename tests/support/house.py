@@ -59,13 +59,13 @@ class Lookout:
     """Records what the work tells the intake."""
 
     def __init__(self):
-        self.looked, self.distrusted = [], []
+        self.looked, self.late_changes = [], []
 
     def look_again(self, folder):
         self.looked.append(folder)
 
-    def distrust(self, folder, path):
-        self.distrusted.append((folder, path))
+    def note_late_change(self, folder, path):
+        self.late_changes.append((folder, path))
 
 
 def make_config(

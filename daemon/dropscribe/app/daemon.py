@@ -51,7 +51,7 @@ ONCE_HORIZON_SECONDS = 60.0
 _ONCE_LOOK_SECONDS = 0.1
 
 LAST_DELETIONS_SECONDS = 10.0
-"""What cannot be deleted at its provider within this time is left to the next start."""
+"""Limit of the last deletions at providers; the next start does the rest."""
 
 
 @dataclass(frozen=True, slots=True)

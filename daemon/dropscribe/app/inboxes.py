@@ -186,7 +186,7 @@ class Inboxes:
         if inbox := self._inboxes.get(folder):
             inbox.poke()
 
-    def distrust(self, folder: str, path: bytes) -> None:
+    def note_late_change(self, folder: str, path: bytes) -> None:
         """See :class:`dropscribe.pipeline.runtime_config.IntakeSide`."""
         if inbox := self._inboxes.get(folder):
             inbox.changed(path)

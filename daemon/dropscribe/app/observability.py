@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 METRICS_FILE_SECONDS = 15.0
 LAST_WORDS_SECONDS = 5.0
-"""At the end, people and programs are told so long; what is left over waits for the next start."""
+"""At the end notifications are sent for this long; the rest waits for the next start."""
 
 log = structlog.get_logger()
 

@@ -111,6 +111,6 @@ def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
 
 def log_to_stderr(providers: Iterable[ProviderConfig]) -> None:
     """Log lines of the *providers* from warnings up; standard output belongs to the command."""
-    from dropscribe.service.log.logs import configure_logging  # noqa: PLC0415  # not paid for by what never logs
+    from dropscribe.service.log.logs import configure_logging  # noqa: PLC0415  # commands without a log do not load it
 
     configure_logging("warning", secrets=[each.api_key.reveal() for each in providers if each.api_key])

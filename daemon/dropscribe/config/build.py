@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from dropscribe.config.yaml.document import Path as KeyPath
 
 _PATHS = (".", "/", "~")
-"""What a model's directory begins with; "OWNER/NAME" is a model of the hub."""
+"""Beginnings of a model's directory; "OWNER/NAME" is a model of the hub."""
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096

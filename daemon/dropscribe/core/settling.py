@@ -28,7 +28,7 @@ WRITER_FIRST_SECONDS = 5.0
 WRITER_MAX_SECONDS = 60.0
 IDLE_WRITER_SECONDS = 300.0
 """A file that a writer has open and has not changed for so long: reported; taken with ``ignore_writers``."""
-DISTRUST_MAX_SECONDS = 900.0
+LATE_CHANGE_MAX_SECONDS = 900.0
 
 
 class Lease(enum.Enum):
@@ -103,7 +103,7 @@ class Signs:
 
     Attributes:
         size_bytes: 0 is a row of its own: only its age says anything about an empty file.
-        trusts_leases: On this file system :attr:`Lease.FREE` excludes every writer.
+        has_reliable_leases: On this file system :attr:`Lease.FREE` excludes every writer.
         caches_attributes: Its stat may be up to a minute old (NFS).
     """
 
@@ -111,7 +111,7 @@ class Signs:
     lease: Lease
     completeness: Completeness
     seen: Seen
-    trusts_leases: bool = True
+    has_reliable_leases: bool = True
     caches_attributes: bool = False
 
 
@@ -140,7 +140,7 @@ def decide(
     times: QuietTimes,
     *,
     writer_looks: int = 0,
-    distrust: int = 0,
+    late_changes: int = 0,
 ) -> Settled | Wait:
     """Whether a file is settled, or when to look again.
 
@@ -149,7 +149,7 @@ def decide(
         quiet_for_seconds: Since the last observed change; 0 at the first look.
         times: The rule's quiet times.
         writer_looks: Looks in a row, before this one, that found a writer: each doubles the wait.
-        distrust: How often this path changed after it had been handed over: each doubles the quiet time.
+        late_changes: Changes of this path after it had been handed over: each doubles the quiet time.
     """
     has_writer = signs.lease is Lease.WRITER
     if has_writer and not times.ignores_writers:
@@ -158,8 +158,8 @@ def decide(
     needed = max(needed, times.min_age_seconds)
     if has_writer:
         needed, cause = max(needed, IDLE_WRITER_SECONDS), Cause.WRITER
-    if distrust:
-        doubled = backoff_seconds(2 * max(needed, FOUND_SECONDS), distrust, DISTRUST_MAX_SECONDS)
+    if late_changes:
+        doubled = backoff_seconds(2 * max(needed, FOUND_SECONDS), late_changes, LATE_CHANGE_MAX_SECONDS)
         needed = max(needed, doubled)
     if quiet_for_seconds < needed:
         # Looked at on the way as well: it may become whole, or change, without a hint.
@@ -169,7 +169,7 @@ def decide(
 
 
 def _quiet_needed(signs: Signs, times: QuietTimes) -> tuple[float, Cause]:
-    is_sure = signs.lease is Lease.FREE and signs.trusts_leases
+    is_sure = signs.lease is Lease.FREE and signs.has_reliable_leases
     if signs.size_bytes == 0:
         return _or(times.settle_seconds, EMPTY_SECONDS), Cause.EMPTY
     if signs.completeness is Completeness.INCOMPLETE:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 BLOCK_BYTES = 512 * 1024
-"""What one read takes: the memory of an upload, whatever its length."""
+"""Bytes of one read: the memory of an upload of any length."""
 
 READ_SECONDS = 30.0
 """A read that takes longer ends the attempt, so that a mount that hangs keeps no provider's slot."""

@@ -105,12 +105,12 @@ def forget_capabilities(folder: int) -> None:
         _known.pop(_mount_key(folder), None)
 
 
-def trusts_leases(folder: int) -> bool:
+def has_reliable_leases(folder: int) -> bool:
     """Whether a read lease on a file in the open *folder* excludes every writer."""
     key = _mount_key(folder)
     if key not in _mounts:
         _mounts[key] = mount_of(b"/proc/self/fd/%d" % folder)
-    return _mounts[key].trusts_leases
+    return _mounts[key].has_reliable_leases
 
 
 def rename_noreplace(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
@@ -241,4 +241,4 @@ def _size(folder: int, name: bytes) -> int:
 
 
 CAPABILITY_ERRORS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
-"""Answers of a mount that cannot do what it could when it was tried: another one stands there now."""
+"""Errors of a mount without the capabilities that were found: another one is mounted there now."""

@@ -18,7 +18,7 @@ from dropscribe.core.naming import companion_name
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_file
-from dropscribe.files.capabilities import trusts_leases
+from dropscribe.files.capabilities import has_reliable_leases
 from dropscribe.files.lease import held_lease
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _find(folder: int, audio: bytes, pattern: str, quiet_seconds: float) -> Foun
 
 def _read(folder: int, descriptor: int, file: Companion, quiet_seconds: float) -> FoundCompanion | None:
     with held_lease(descriptor) as lease:
-        is_seen = lease is Lease.FREE and trusts_leases(folder)
+        is_seen = lease is Lease.FREE and has_reliable_leases(folder)
         is_young = 0 <= time.time() - file.snapshot.mtime_ns / 1e9 < quiet_seconds
         if lease is Lease.WRITER or (is_young and not is_seen):
             return None

@@ -31,8 +31,8 @@ POINTS = (
 """Every point on one file's way, in order; those named ``cop…`` where done is another file system."""
 
 SIDE_POINTS = ("recovered", "held", "taken_back", "error_removed")
-"""Points that a file meets only in trouble: a start after a crash, a held provider, a name that somebody
-took in the last instant, a failed file that was put back, an answer that goes into a cluster."""
+"""Points that a file meets only in trouble: a start after a crash, a held provider, a name taken
+in the last instant, a failed file that was put back, an answer that goes into a cluster."""
 
 COMPANION_POINTS = ("companion_linked", "companion_removed")
 """Points on the way of a file with companions, beside those in POINTS."""

@@ -40,7 +40,7 @@ def probe_lease(descriptor: int) -> Lease:
 
     UNKNOWN if the file belongs to another user and CAP_LEASE is missing, or if the file system's leases say
     nothing about local writers. FREE excludes remote writers only where
-    :attr:`~dropscribe.files.mounts.Mount.trusts_leases` is true.
+    :attr:`~dropscribe.files.mounts.Mount.has_reliable_leases` is true.
 
     Raises:
         RuntimeError: :func:`ignore_sigio` was not called: probing could end the process.

@@ -37,7 +37,7 @@ class Mount:
     Attributes:
         device: st_dev of the folders on it.
         name: For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex.
-        trusts_leases: A granted lease excludes every writer.
+        has_reliable_leases: A granted lease excludes every writer.
         stable_inodes: An inode number names the same file for as long as it exists, remounts included.
         caches_attributes: stat may be a minute old (NFS without noac).
     """
@@ -45,7 +45,7 @@ class Mount:
     device: int
     kind: MountKind
     name: str
-    trusts_leases: bool = False
+    has_reliable_leases: bool = False
     stable_inodes: bool = False
     caches_attributes: bool = False
 
@@ -130,7 +130,7 @@ def mount_of(file: bytes | int) -> Mount:
             device,
             MountKind.LOCAL,
             name or _LEASES.get(magic) or _LOCAL[magic],
-            trusts_leases=magic in _LEASES,
+            has_reliable_leases=magic in _LEASES,
             stable_inodes=magic not in _UNSTABLE_INODES,
         )
     kind = MountKind.REMOTE if magic in _REMOTE else MountKind.UNKNOWN

@@ -87,7 +87,7 @@ class CompanionRule:
             look.lease,
             look.completeness,
             Seen.CLOSED,
-            look.mount.trusts_leases,
+            look.mount.has_reliable_leases,
             look.mount.caches_attributes,
         )
         return isinstance(decide(signs, quiet_seconds, self.times), Settled)

@@ -111,7 +111,7 @@ class Scanner:
         """
         self._now = now
         for path in changed:
-            self.settler.distrust(path, now)
+            self.settler.note_late_change(path, now)
         if not self._is_available(now):
             return self._look_for_at
         if not self._is_behind:

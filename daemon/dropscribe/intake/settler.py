@@ -38,7 +38,7 @@ _CREATED_SECONDS = 0.05  # a name that was just created is about to be written t
 _NAMES_HOLD_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 60.0
-_MOST_DISTRUSTED = 1_000
+_MOST_LATE_CHANGES = 1_000
 _SEEN = {HintKind.CLOSED: Seen.CLOSED, HintKind.MOVED: Seen.MOVED}
 
 
@@ -60,7 +60,7 @@ class Settler:
         self._context = context
         self._times = times
         self._companions = companions
-        self._distrusted: collections.OrderedDict[bytes, int] = collections.OrderedDict()
+        self._late_changes: collections.OrderedDict[bytes, int] = collections.OrderedDict()
         self._store_is_well = True
         self._download_files: dict[bytes, frozenset[bytes]] = {}
         self._read_at = float("-inf")
@@ -85,11 +85,11 @@ class Settler:
         self.pending.plan(path, self._entry(path, now), now)
         return True
 
-    def distrust(self, path: bytes, now: float) -> None:
+    def note_late_change(self, path: bytes, now: float) -> None:
         """The file changed after it had been handed over: its quiet time doubles each time."""
-        self._distrusted[path] = self._distrusted.pop(path, 0) + 1
-        if len(self._distrusted) > _MOST_DISTRUSTED:
-            self._distrusted.popitem(last=False)
+        self._late_changes[path] = self._late_changes.pop(path, 0) + 1
+        if len(self._late_changes) > _MOST_LATE_CHANGES:
+            self._late_changes.popitem(last=False)
         entry = self._entry(path, now)
         entry.changed_at = now
         self.pending.plan(path, entry, now)
@@ -157,7 +157,7 @@ class Settler:
             result.lease,
             result.completeness,
             entry.seen,
-            result.mount.trusts_leases,
+            result.mount.has_reliable_leases,
             result.mount.caches_attributes,
         )
         verdict = decide(
@@ -165,7 +165,7 @@ class Settler:
             now - entry.changed_at,
             self._times,
             writer_looks=entry.looks if entry.cause is Cause.WRITER else 0,
-            distrust=self._distrusted.get(path, 0),
+            late_changes=self._late_changes.get(path, 0),
         )
         if not isinstance(verdict, Settled):
             entry.note_cause(verdict.cause)

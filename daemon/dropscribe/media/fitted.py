@@ -146,7 +146,7 @@ class FittedProvider:
 
 async def _described(decoding: Decoding) -> Recording | None:
     """None for a file that only the provider may be able to read."""
-    if is_raw(decoding.audio.suffix, decoding.audio.head):  # what FFmpeg would see in there is chance
+    if is_raw(decoding.audio.suffix, decoding.audio.head):  # FFmpeg's guess would be arbitrary
         return None
     try:
         return await decoding.run(decoding.decoder.describe)

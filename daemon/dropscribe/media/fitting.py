@@ -32,8 +32,8 @@ _TAKEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "reson8": dict.fromkeys(("wav", "flac", "ogg", "webm", "mp4", "mov", "3gp"), ()),
     "openai": {"wav": _PCM, **dict.fromkeys(("mp3", "flac", "ogg", "mp4", "webm"), ())},
 }
-"""Type of provider → container → codecs; () stands for any. From the vendors' lists of formats.
-A type that is not here (the embedded engine) takes whatever can be decoded."""
+"""Type of provider → container → codecs; () is any. From the vendors' lists of formats.
+A type that is not here (the embedded engine) takes everything that can be decoded."""
 
 _MONO_ONLY = frozenset({"pulse"})
 _SOUND_ONLY = frozenset({"pulse"})

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dropscribe.native.samples import Samples
 
 NOT_DETECTED = "language_not_detected_english_only"
-"""Warning: the model knows only English and nobody said which language was spoken."""
+"""Warning: the model knows only English, and no language was given."""
 
 OTHER_TRACKS = "other_tracks"
 """Warning: the file has further audio tracks that are not silent, and they were not transcribed."""
@@ -45,8 +45,8 @@ _QUIET_SAMPLES = SAMPLE_RATE_HZ // 5
 _NEW_RUN_SECONDS = 0.05
 
 _QUIET_DBFS, _NOISE_DBFS, _RAISED_DBFS = -45.0, -95.0, -25.0
-"""A recording that is nowhere louder than the first is raised to the last: below it the voice detector hears
-nothing. What is not even above the second is the noise of the samples themselves."""
+"""A recording that is nowhere louder than the first is raised to the last: below it the voice detector finds
+nothing. Sound below the second is the noise of the samples themselves."""
 
 
 class SpokenLanguage:

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SAMPLE_RATE_HZ = 16_000
-"""What speech models work with; providers resample whatever is above it."""
+"""Sample rate of speech models; providers resample higher rates."""
 
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 MAX_CHANNELS = 64
 
 _MIN_BYTES_PER_SECOND = 10
-"""Silence in Opus or FLAC takes more. A header that claims a longer recording is not believed."""
+"""Silence in Opus or FLAC takes more. A header that claims a longer recording is ignored."""
 
 _HEAD_SECONDS = 60.0
 

@@ -28,7 +28,7 @@ GAP_SECONDS = 0.1
 """Smaller differences between the clock and the number of samples are rounding and drift."""
 
 FILLED_SECONDS = 5.0
-"""Longer gaps are not filled: nobody wants to pay for hours of silence that were never recorded."""
+"""Longer gaps are not filled: hours of silence that were never recorded would be paid for."""
 
 _PROGRESS_STRETCHES = 60
 MAX_FRAME_SAMPLES = 8 * 2**20

@@ -67,7 +67,7 @@ _READABLE = (
     "/sys/fs/cgroup",
     "/dev/urandom",
 )
-"""What the interpreter, the libraries and their thread pools read while they load and run."""
+"""Paths that the interpreter, the libraries and their thread pools read."""
 
 
 def enter(folders: Iterable[str], *, has_gpu: bool) -> None:

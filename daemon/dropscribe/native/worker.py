@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DECODING_BYTES = (1024 + 64 * (os.cpu_count() or 1)) * sandbox.MIB
 RECOGNISING_BYTES = 6 * 1024 * sandbox.MIB
-"""What one recording may take beside the libraries, and beside the loaded model.
+"""Memory of one recording beside the libraries and the loaded model.
 
 FFmpeg starts threads for each processor, and they reserve address space for their stacks.
 """

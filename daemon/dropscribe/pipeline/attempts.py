@@ -133,7 +133,7 @@ class Attempts:
         if isinstance(error, AudioMissing):
             return self._retry_unsent(job, "missing", "not at its place; the inbox is being listed")
         if isinstance(error, AudioChanged):
-            self.intake.distrust(job.folder, job.path)
+            self.intake.note_late_change(job.folder, job.path)
         code = "unreadable" if isinstance(error, AudioForbidden) else "changed"
         ended = AttemptEnd(0.0, code=code, reason=error.reason, counted=False)
         return Withdrawn(error.reason, ended)
@@ -214,7 +214,7 @@ class Attempts:
             sha256 = await audio.ensure_sha256()
         except (AudioChanged, OSError) as error:
             # The file changed during the upload: the bytes that were sent are not known.
-            self.intake.distrust(job.folder, job.path)
+            self.intake.note_late_change(job.folder, job.path)
             self.intake.look_again(job.folder)
             return Withdrawn(str(error) or "changed while it was being transcribed", ended, spending)
         key = answer_key(job, runtime, transcript, sha256)
@@ -273,7 +273,7 @@ def _booking_of_unrendered(booking: Booking, document: dict[str, object] | None)
     """*booking* with the answer itself, so that a later version can render it without paying again."""
     try:
         packed = json.dumps(document).encode() if document else b""
-    except Exception:  # noqa: BLE001  # what cannot be stored is not cached
+    except Exception:  # noqa: BLE001  # an answer that cannot be stored is not cached
         packed = b""
     return replace(booking, answer=booking.answer if packed else None, document=packed)
 

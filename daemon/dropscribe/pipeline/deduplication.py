@@ -47,7 +47,7 @@ class Deduplication:
         try:
             sha256 = await audio.ensure_sha256()
         except (AudioError, OSError):
-            return None  # sending it meets the same trouble, and knows what to do
+            return None  # sending it meets the same error, and handles it
         return await self._queue.results.find_result(AnswerKey(sha256, runtime.settings(job)), keep_seconds)
 
 

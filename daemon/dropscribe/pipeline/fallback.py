@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dropscribe.queue.engine import Engine
 
 _OURS = frozenset({"empty_file", "crashed_daemon", "link_refused", "duplicate", "internal_error"})
-"""Refusals that are dropscribe's own: no other provider would hear of the file either."""
+"""Refusals that are dropscribe's own: no other provider would get the file either."""
 
 
 class Fallback:

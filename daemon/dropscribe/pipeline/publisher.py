@@ -163,7 +163,7 @@ class Publisher:
 
     def _withdrawn(self, job: Job, reason: str) -> Outcome:
         """Another recording has the path: discard the transcript; the intake takes the new file."""
-        self._intake.distrust(job.folder, job.path)
+        self._intake.note_late_change(job.folder, job.path)
         self._intake.look_again(job.folder)
         self._unstuck(job)
         return Withdrawn(reason)

@@ -56,12 +56,12 @@ class RuntimeConfig:
 
 
 class IntakeSide(Protocol):
-    """The intake as the pipeline sees it: requests to list an inbox or to distrust a file."""
+    """The pipeline's requests to the intake: list an inbox, or wait longer for a file that changed."""
 
     def look_again(self, folder: str) -> None:
         """A file is not where its row says: list the inbox soon."""
         ...
 
-    def distrust(self, folder: str, path: bytes) -> None:
+    def note_late_change(self, folder: str, path: bytes) -> None:
         """The file changed after it had settled: give it twice the quiet time."""
         ...

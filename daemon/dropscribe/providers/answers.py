@@ -29,11 +29,11 @@ HAS_PARAM = "has:param"
 HAS_FILE_PARAM = "has:param=file"
 """``error.param`` names the file."""
 HAS_DETAIL_LIST = "has:detail[]"
-"""FastAPI's list of what is wrong with the request."""
+"""FastAPI's list of mistakes in the request."""
 HAS_DETAILS = "has:details"
 """Pulse's list of missing or wrong query parameters."""
 HAS_VALIDATION_ERRORS = "has:validation_errors"
-"""Gladia's and Soniox's list of what is wrong with the request."""
+"""Gladia's and Soniox's list of mistakes in the request."""
 HAS_ERRORS = "has:errors"
 """Pulse's shape for audio that it cannot take."""
 
@@ -41,7 +41,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message", "err_msg")
 _DETAIL_KEYS = ("detail", "validation_errors")
-"""What may say more beside the first of those."""
+"""Keys that may have details beside the first of those."""
 _CODE_KEYS = ("code", "error_code", "err_code", "type", "status")
 
 

@@ -85,7 +85,7 @@ ACCOUNT_CODES = (
     # Stripe's word, which several vendors pass on
     "payment_required",
 )
-"""Codes of an account or a model that serves no file at all, whatever the status."""
+"""Codes of an account or a model that serves no file at all, under any status."""
 
 ACCOUNT_WORDS = (
     "balance is negative",  # AssemblyAI, with a 400

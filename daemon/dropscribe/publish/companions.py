@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _NOT_TO_BE_READ = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO})
-"""Nothing is there, or a link, or what may not be read: another try will not find the companion."""
+"""There is nothing, a link, or an unreadable file: another try will not find the companion."""
 
 
 def copy_companions(request: PublishRequest, source: int, target: int, can: Capabilities) -> None:

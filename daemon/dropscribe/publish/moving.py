@@ -15,7 +15,7 @@ from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import READ, sync
-from dropscribe.files.capabilities import trusts_leases
+from dropscribe.files.capabilities import has_reliable_leases
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.lease import held_lease
 from dropscribe.files.moves import FileName, move_new, remove_aside, remove_if
@@ -81,7 +81,7 @@ def move_audio(
     """
     old, new = FileName(source, request.source_name), FileName(target, request.output_names.audio)
     # Some FUSE file systems rename no open file; a lease says something on local ones alone.
-    audio = _open_source(old) if trusts_leases(source) else None
+    audio = _open_source(old) if has_reliable_leases(source) else None
     try:
         # While the lease is held no writer can open the file: check and move are one.
         with held_lease(audio) as state:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MOST_PASSAGE_WORDS = 40
 LATEST_SECONDS = 1e7
-"""Later times are not believed."""
+"""Later times are ignored."""
 
 _SENTENCE_END = re.compile(rf"(?<=[{''.join(SENTENCE_ENDS)}])\s+")
 _CUE_TIMES = re.compile(r"(?:(\d+):)?(\d\d):(\d\d)[.,]\d+ -->.*")

@@ -147,7 +147,7 @@ _COUNTS = (
     ("suspect", "suspect", "Finished files whose transcripts have a warning that speaks against their text."),
     ("maybe_paid_twice", "maybe_paid_twice", "Attempts that may have been paid for and gave no answer."),
 )
-"""Series, key in the status' folders, and what it counts."""
+"""Series, key in the status' folders, and description."""
 
 
 class _Snapshot(Collector):

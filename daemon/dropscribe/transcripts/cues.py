@@ -257,7 +257,7 @@ def _laid_out(cues: Iterable[Cue], layout: Layout) -> list[Cue]:
         needed = max(SHORTEST_SECONDS, len(cue.spoken) / CHARACTERS_PER_SECOND)
         end = min(max(cue.end, start + needed), start + layout.cue_seconds)
         if number + 1 < len(ordered):
-            # Two who speak at once: the first keeps its shortest time, the other comes that much later.
+            # Two speakers at once: the first cue keeps its shortest time, the other comes that much later.
             end = min(end, max(ordered[number + 1].start, start + SHORTEST_SECONDS))
         laid.append(replace(cue, start=start, end=end))
     return laid

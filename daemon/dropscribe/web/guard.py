@@ -40,7 +40,7 @@ SEND_SECONDS = 60.0
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OPEN_PATHS = ("/login", "/static/")
-"""What is served without a token: the login form and its style."""
+"""Paths served without a token: the login form and its style."""
 
 _PROGRAMS_PATHS = frozenset({"/healthz", "/readyz", "/status", "/metrics"})
 

@@ -101,7 +101,7 @@ def _write(output: bytes, name: bytes, form: str, rendered: bytes) -> bytes:
 def _opened(file: str) -> Iterator[tuple[AudioFile, bytes]]:
     """The audio and its name; ``-`` is standard input, kept in a file without a name meanwhile."""
     if file != "-":
-        # Given on the command line, a symlink is what the user means.
+        # A symlink on the command line is followed: the user named it.
         path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
         with ask_disk(path, lambda: AudioFile.open(os.path.dirname(path), os.path.basename(path))) as audio:
             yield audio, audio.name

@@ -40,7 +40,7 @@ def examine_aiff(read_at: ReadAt, size_bytes: int) -> Completeness:
         name = read_at(position, 4)
         (count,) = unpack(">I", read_at, position + 4)
         if name == b"SSND":
-            # 8 bytes of it are offset and block size; no sound yet is what a recorder writes first.
+            # 8 bytes of it are offset and block size; a recorder writes it first, without any sound.
             return judge_end(position + 8 + count, size_bytes) if count > 8 else Completeness.INCOMPLETE
         position += 8 + count + (count & 1)
     return Completeness.UNKNOWN

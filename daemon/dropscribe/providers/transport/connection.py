@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is open."""
         self._transport = cast("asyncio.Transport", transport)
-        # "Full" then lasts until the system has taken everything, since what was sent may be paid for.
+        # "Full" then lasts until the system has taken everything, since sent bytes may be paid for.
         self._transport.set_write_buffer_limits(0)
 
     def data_received(self, data: bytes) -> None:

@@ -347,6 +347,17 @@ def test_a_companion_that_is_being_written_is_waited_for(station):
     assert station.paths == [b"call.wav"]
 
 
+def test_the_least_age_is_the_recordings_alone(tmp_path):
+    """A companion that is there does not have to age once more when the recording is old enough."""
+    (tmp_path / "inbox").mkdir()
+    made = Station(tmp_path / "inbox", companions=("{stem}.json",), min_age_seconds=30.0)
+    made.write("call.wav")
+    made.write("call.json", RADIO)
+    made.run(31)
+    assert made.paths == [b"call.wav"]
+    made.close()
+
+
 def test_a_companion_is_no_recording(tmp_path):
     """Also where the rule takes everything: it is neither taken nor counted."""
     (tmp_path / "inbox").mkdir()

@@ -56,7 +56,7 @@ class CompanionRule:
     Attributes:
         patterns: Of names, such as ``{stem}.json``.
         wait_seconds: How long a recording waits for them.
-        times: The rule's quiet times, which hold for companions too.
+        times: The quiet times of companions.
     """
 
     patterns: tuple[str, ...]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -81,7 +82,9 @@ class Scanner:
         self.root = InboxRoot(self._path, exclusive=owner_token is not None)
         self.owner = OwnerFile(rule.name, self._path, owner_token)
         times = _quiet_times(rule)
-        companions = CompanionRule(rule.companions, rule.companions_wait_seconds, times)
+        companions = CompanionRule(
+            rule.companions, rule.companions_wait_seconds, replace(times, min_age_seconds=0.0)
+        )
         self.settler = Settler(context, times, companions)
         self.lister = Lister(context, self._taking, self)
         self.schedule = Schedule(rule.rescan_seconds)

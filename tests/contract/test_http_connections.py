@@ -15,6 +15,7 @@ import tracemalloc
 import pytest
 
 from dropscribe.core.errors import ProviderUnusable, TemporaryFailure
+from dropscribe.files.audio import Progress
 from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport import http
 from dropscribe.providers.transport.http import HttpTransport, Upload
@@ -304,6 +305,7 @@ class Halting:
     def __init__(self, *blocks: bytes) -> None:
         self._blocks = blocks
         self.size_bytes = sum(map(len, blocks))
+        self.progress = Progress(self.size_bytes)
 
     async def blocks(self):
         for block in self._blocks[:-1]:

@@ -206,6 +206,7 @@ async def test_a_format_that_the_provider_does_not_take(house_of, kind, name, ex
     assert heard is None or heard.seconds == pytest.approx(7.1, abs=0.3)
 
 
+@needs_speech
 @pytest.mark.parametrize(("content", "expected"), [("clip.mp3", "piece-1.flac"), ("clip.wav", "call.raw")])
 async def test_a_recording_that_is_named_as_samples_is_taken_for_what_it_is(house_of, content, expected):
     """Its header tells its format, whatever the name; it is sent anew only where the provider needs that."""

@@ -132,7 +132,7 @@ class Filing:
         reserved = {name for other in self.unfinished() if other != index for name in self.names(other)}
 
         def is_free(number):
-            names = [os.fsdecode(name) for name in names_of(self.root, audio, number).names]
+            names = [os.fsdecode(name) for name in names_of(self.root, audio, number).all_names]
             return not any(name in reserved or (self.root / "done" / name).exists() for name in names)
 
         names = names_of(self.root, audio, first_free(is_free))

@@ -64,6 +64,7 @@ class StandIn:
 
     async def __aenter__(self) -> Self:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._stack.push_async_callback(server.wait_closed)
         self._stack.callback(server.close)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         return self

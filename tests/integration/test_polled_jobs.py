@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 
@@ -11,8 +12,13 @@ from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
+from dropscribe.reports.wording import moment_words
+from dropscribe.service.metrics import Metrics
+from dropscribe.transcripts.document import utc_text
 from support.emulator import Emulator, Fault
 from support.house import House, make_config, read_json, tree
+from support.pages import serving
+from support.scene import Scene, add_job
 from support.vendors import KEY
 
 AGED = "UPDATE jobs SET remote_at = remote_at - 90000, due_at = 1.0"
@@ -147,3 +153,33 @@ async def test_a_job_that_fails_ends_the_file(tmp_path, emulator, desk):
         await house.until(lambda: house.listener.files)
     assert "contain audio" in read_json(tmp_path / "failed/call.error.json")["reason"]
     assert len(desk.created) == 1
+
+
+@pytest.mark.parametrize(("failure", "told"), [("", ""), ("HTTP 500", " (HTTP 500)")])
+async def test_everything_says_since_when_a_file_waits_at_the_provider(tmp_path, capsys, failure, told):
+    """`status`, `list`, `why`, the page and the metrics; also where the last poll has failed."""
+    scene = Scene(tmp_path)
+    since = time.time() - 3600
+    remote = {"state": "transcribing", "provider": "main", "remote_id": "v-1", "remote_at": since}
+    path = scene.drop("call.wav")
+    with scene.queue() as store:
+        job_id = add_job(store, scene, "call.wav", reason=failure, due_at=since + 9000, **remote)
+        for command in (("status",), ("list",), ("why", path)):
+            scene.run(*command)
+            shown = " ".join(capsys.readouterr().out.split())
+            assert "at the provider" in shown
+            assert moment_words(since)[-5:] in shown
+        async with serving(scene) as site:
+            document = await site.status()
+            async with site.client() as client:
+                page = (await client.get("/", headers={"Accept": "text/html"})).text
+                story = (await client.get(f"/files/{job_id}", headers={"Accept": "text/html"})).text
+    assert document["folders"]["calls"]["at_provider"] == 1
+    assert document["folders"]["calls"]["at_provider_since"] == utc_text(since)
+    assert "1 file in flight" in page
+    assert f"waiting at the provider since {moment_words(since)}{told}" in page
+    assert "it waits at the provider main since" in story
+    metrics = Metrics("1")
+    rendered = metrics.render(document).decode()
+    (line,) = [each for each in rendered.splitlines() if each.startswith("dropscribe_at_provider_since")]
+    assert float(line.rpartition(" ")[2]) == pytest.approx(since, abs=1)

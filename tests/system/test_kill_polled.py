@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from dropscribe.files.crashpoint import REMOTE_POINTS
+from support.benches import JOB_PATHS
 from support.daemon_process import Installation
 from support.emulator import Emulator
 from support.house import tree
 
 pytestmark = pytest.mark.slow
 
-SENT_AGAIN = {"claimed": 0, "uploaded": 0, "job_created": 1}
-"""Jobs that a kill at this point makes twice: there is an instant between the creation and the row."""
+POINTS = [*REMOTE_POINTS, "claimed", "answered", "kept", "audio_moved", "published"]
+SENT_AGAIN = {("speechmatics", "uploaded"), *((kind, "job_created") for kind in (*JOB_PATHS, "http"))}
+"""Where a kill makes a job twice: in the instant between the creation and the row."""
 
 
 @pytest.fixture
@@ -41,14 +43,14 @@ DESCRIBED = {
 
 
 def installation(tmp_path, emulator, kind="assemblyai") -> Installation:
-    provider: dict[str, Any] = {"url": emulator.url, "concurrency": 1}
+    provider: dict[str, Any] = {"url": emulator.url + JOB_PATHS.get(kind, ""), "concurrency": 1}
     if kind == "http":
         provider |= DESCRIBED | {"url": f"{emulator.url}/v2/upload"}
     return Installation(tmp_path, emulator.url, provider={"type": kind, **provider})
 
 
-@pytest.mark.parametrize("point", [*REMOTE_POINTS, "claimed", "answered", "kept", "audio_moved", "published"])
-@pytest.mark.parametrize("kind", ["assemblyai", "http"])
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("kind", [*JOB_PATHS, "http"])
 def test_a_kill_at_any_step_of_a_polled_job_sends_nothing_twice(tmp_path, emulator, kind, point):
     """Once the provider's id is in the row, no kill makes a second job of the file."""
     site, desk = installation(tmp_path, emulator, kind), emulator.vendors.desk
@@ -58,7 +60,7 @@ def test_a_kill_at_any_step_of_a_polled_job_sends_nothing_twice(tmp_path, emulat
     assert site.run_once() == 0
     assert {"one.wav", "one.txt", "two.wav", "two.txt"} <= tree(site.done)
     assert tree(site.inbox) == set()
-    again = SENT_AGAIN.get(point, 0)
+    again = int((kind, point) in SENT_AGAIN)
     assert desk.paid_again() == again
     assert site.status()["maybe_paid_twice"] >= again
     assert len(desk.jobs) == again

@@ -128,6 +128,7 @@ class FolderStats:
         suspect: Done so far with a warning that speaks against the transcript's text.
         backlog: Of the held ones, those that wait for ``dropscribe release``.
         at_provider: Uploaded; the provider works on them and is polled.
+        at_provider_since: Unix seconds, since when the oldest of those is there, or None.
     """
 
     queued: int = 0
@@ -142,6 +143,7 @@ class FolderStats:
     suspect: int = 0
     backlog: int = 0
     at_provider: int = 0
+    at_provider_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

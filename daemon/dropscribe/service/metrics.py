@@ -170,16 +170,23 @@ class _Snapshot(Collector):
         folders = self.status.get("folders", {})
         queue = _family("queue_files", "Waiting files, by state.", "folder", "state")
         oldest = _family("oldest_waiting_seconds", "Age of the oldest waiting file, or 0.", "folder")
+        at_provider = _family(
+            "at_provider_since_timestamp_seconds",
+            "Since when the oldest file that a provider works on is there.",
+            "folder",
+        )
         watch = _family("watch_ok", "1 while the inbox is available.", "folder")
         folder_held = _family("folder_held", "1 while the folder's rule is held.", "folder")
         for name, folder in folders.items():
             for state in WAITING_STATES:
                 queue.add_metric((name, state), folder.get(state, 0))
             oldest.add_metric((name,), folder.get("oldest_waiting") or 0)
+            if since := folder.get("at_provider_since"):
+                at_provider.add_metric((name,), datetime.fromisoformat(since).timestamp())
             if folder.get("watch") != WATCHED_ELSEWHERE:
                 watch.add_metric((name,), int(bool(folder.get("available"))))
             folder_held.add_metric((name,), int(folder.get("hold") is not None))
-        return (queue, oldest, watch, folder_held)
+        return (queue, oldest, at_provider, watch, folder_held)
 
     def _providers(self) -> Iterable[Metric]:
         held = _family("provider_held", "1 while the provider is held.", "provider")

@@ -88,6 +88,7 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
         "queued": stats.queued,
         "transcribing": stats.transcribing,
         "at_provider": stats.at_provider,
+        "at_provider_since": utc_text(stats.at_provider_since) if stats.at_provider_since else None,
         "deferred": stats.deferred,
         "held": stats.held,
         "backlog": stats.backlog,

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from dropscribe.queue.sql.file_list import ListedFile
     from dropscribe.search.finding import FoundFile, Sentence
 
-_TONES = {"done": "good", "failed": "bad", "transcribing": "warn", "publishing": "warn"}
-_WAITING = ("settling", "queued", "at_provider", "deferred", "held", "publishing", "blocked")
+_TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(
+    ("transcribing", "at_provider", "publishing"), "warn"
+)
+_WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,14 @@ class FileRow:
 def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> FileRow:
     """The row of one job; *progress* is that of its attempt, where one is made now."""
     state = {JobState.TRANSCRIBED: "publishing", JobState.REJECTED: "publishing"}.get(job.state, job.state)
+    state = state if job.at_provider_since is None else "at_provider"
     words = ": ".join(part for part in (job.code, one_line(job.reason)) if part)
     if job.state is JobState.QUEUED and job.due_at > now:
         words = f"tried again in {duration_words(job.due_at - now)}" + (f" ({words})" if words else "")
     percent = None
     if job.at_provider_since is not None:
-        words = f"waiting at the provider since {moment_words(job.at_provider_since)}"
+        since = f"waiting at the provider since {moment_words(job.at_provider_since)}"
+        words = f"{since} ({words})" if words else since
     elif progress is not None:
         words, percent = progress_of(progress)
     return FileRow(
@@ -171,7 +175,7 @@ def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> Overvie
     """
     troubles = list(_troubles(document))
     waiting = sum(sum(folder[key] for key in _WAITING) for folder in document["folders"].values())
-    busy = sum(folder["transcribing"] for folder in document["folders"].values())
+    busy = sum(_in_flight(folder) for folder in document["folders"].values())
     if troubles:
         sentence, tone = "dropscribe is running, but something needs a look.", "bad"
     elif busy or waiting:
@@ -230,16 +234,24 @@ def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
         yield Trouble(words, action=f"/folders/{name}/release", label="Release them")
 
 
+def _in_flight(folder: Mapping[str, Any]) -> int:
+    """With the files that a provider works on by itself, as in the list of files in flight."""
+    return int(folder["transcribing"] + folder["at_provider"])
+
+
 def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> FolderPanel:
     waiting = {key: folder[key] for key in _WAITING if folder[key]}
-    words = ", ".join(f"{number} {key.replace('_', ' ')}" for key, number in waiting.items())
+    words = ", ".join(f"{number} {key}" for key, number in waiting.items())
     if folder["oldest_waiting"] is not None and waiting:
         words += f"; the oldest for {duration_words(folder['oldest_waiting'])}"
+    if since := Moment.of(folder["at_provider_since"]):
+        told = f"{folder['at_provider']} waiting at the provider since {since.text}"
+        words = f"{words}; {told}" if words else told
     return FolderPanel(
         name=name,
         inbox=inbox,
         waiting=sum(waiting.values()),
-        in_flight=folder["transcribing"],
+        in_flight=_in_flight(folder),
         done=folder["done"],
         failed=folder["failed"],
         words=words,

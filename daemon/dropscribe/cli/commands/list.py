@@ -120,7 +120,8 @@ def _job_row(config: Config, job: ListedFile) -> Row:
     at, reason = job.ended_at or job.received_at, job.reason
     if job.at_provider_since is not None:
         state = "at_provider"
-        reason = reason or f"waiting at the provider since {moment_words(job.at_provider_since)}"
+        since = f"waiting at the provider since {moment_words(job.at_provider_since)}"
+        reason = f"{since} ({reason})" if reason else since
     return Row(at, job.folder, state, place, job.provider, job.code, reason)
 
 

@@ -162,7 +162,7 @@ def render_status(document: dict[str, Any], now: float) -> str:
     parts = [
         "\n".join([_running_words(document), *(_trouble_line(line) for line in _troubles(document, now))]),
         _node_table(document, now),
-        _folder_table(document),
+        _folder_table(document, now),
         _suspect_words(document),
         _failed_table(document, now),
         _provider_table(document),
@@ -255,8 +255,8 @@ def _node_table(document: dict[str, Any], now: float) -> str:
     return render_table(head, rows, numbers=["IN FLIGHT"]) if rows else ""
 
 
-def _folder_table(document: dict[str, Any]) -> str:
-    rows = [_folder_row(name, folder) for name, folder in document["folders"].items()]
+def _folder_table(document: dict[str, Any], now: float) -> str:
+    rows = [_folder_row(name, folder, now) for name, folder in document["folders"].items()]
     numbers = ["WAITING", "IN FLIGHT", "DONE", "FAILED"]
     return render_table(["FOLDER", "INBOX", *numbers, "OLDEST", "WHAT WAITS"], rows, numbers=numbers)
 
@@ -278,7 +278,7 @@ def _failed_table(document: dict[str, Any], now: float) -> str:
     return render_table(["NEWEST FAILED", "CODE", "FILE"], rows) if rows else ""
 
 
-def _folder_row(name: str, folder: dict[str, Any]) -> list[str]:
+def _folder_row(name: str, folder: dict[str, Any], now: float) -> list[str]:
     waiting = {key: folder[key] for key in _WAITING}
     return [
         name,
@@ -288,13 +288,19 @@ def _folder_row(name: str, folder: dict[str, Any]) -> list[str]:
         str(folder["done"]),
         str(folder["failed"]),
         "-" if folder["oldest_waiting"] is None else duration_words(folder["oldest_waiting"]),
-        ", ".join(_waiting_words(waiting, folder["at_provider"])),
+        ", ".join([*_waiting_words(waiting), *_at_provider_words(folder, now)]),
     ]
 
 
-def _waiting_words(waiting: dict[str, int], at_provider: int) -> list[str]:
-    words = [f"{number} {key}" for key, number in waiting.items() if number]
-    return [*words, f"{at_provider} waiting at the provider"] if at_provider else words
+def _waiting_words(waiting: dict[str, int]) -> list[str]:
+    return [f"{number} {key}" for key, number in waiting.items() if number]
+
+
+def _at_provider_words(folder: dict[str, Any], now: float) -> list[str]:
+    if not folder["at_provider"]:
+        return []
+    since = time_words(_unix(folder["at_provider_since"]), now)
+    return [f"{folder['at_provider']} waiting at the provider since {since}"]
 
 
 def _inbox_words(folder: dict[str, Any]) -> str:

@@ -47,6 +47,12 @@ def count_at_provider(db: Connection, column: str = "folder") -> dict[str, int]:
     return dict(rows.fetchall())
 
 
+def oldest_at_provider(db: Connection) -> dict[str, float]:
+    """When the oldest job at a provider was taken there, by folder; Unix seconds."""
+    rows = db.execute(f"SELECT folder, min(remote_at) FROM jobs WHERE {AT_PROVIDER} GROUP BY 1")
+    return dict(rows.fetchall())
+
+
 def read_at_provider(db: Connection) -> dict[int, str]:
     """Job id → the provider that works on it."""
     return dict(db.execute(f"SELECT id, provider FROM jobs WHERE {AT_PROVIDER}").fetchall())

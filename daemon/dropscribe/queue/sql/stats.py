@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
@@ -42,9 +43,16 @@ def read_stats(
     pauses = pause_rows.read_pauses(db) if is_current else {}
     pauses = {name: pause for name, pause in pauses.items() if pause.until > now}
     counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
+    since: dict[str, float] = {}
     if is_current:
         counts |= {(folder, AT_PROVIDER): n for folder, n in remote_rows.count_at_provider(db).items()}
-    folders = {folder: _folder_stats(db, folder, plan, held, now, counts) for folder in plan.chains}
+        since = remote_rows.oldest_at_provider(db)
+    folders = {
+        folder: replace(
+            _folder_stats(db, folder, plan, held, now, counts), at_provider_since=since.get(folder)
+        )
+        for folder in plan.chains
+    }
     if is_shared(db):
         return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db), pauses)
     return Stats(folders, holds, in_flight or {}, found, None, pauses)

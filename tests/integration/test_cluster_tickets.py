@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 
 import pytest
@@ -173,6 +174,35 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
     await asked.wait()
     limiter.stop()
     assert await asyncio.wait_for(waiting, 30) is None
+
+
+async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_attempt(store):
+    """No coroutine would run the attempt: the row stays queued for another node."""
+
+    def prepare(db):
+        job_id = db.execute(JOB, (b"a.wav", b"a", "queued", "")).fetchone()[0]
+        ticket_rows.issue_tickets(db, PLAN, lambda new: [77 for _ in new], store.now())
+        return job_id
+
+    job_id = store.call(prepare).result()
+    database = PatientDatabase(store, Signals())
+    limiter = slot_limiter.SlotLimiter(database, store, "n0")
+    is_free = threading.Event()
+
+    async def begin():
+        async with limiter.begun((job_id, 77), LANE):
+            pass
+
+    held_up = store.call(lambda _: is_free.wait(30))
+    beginning = asyncio.create_task(begin())
+    await asyncio.sleep(0)  # its transaction waits behind the one that is held up
+    beginning.cancel()
+    is_free.set()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    held_up.result()
+    ask = "SELECT state, attempts FROM jobs"
+    assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0)]
 
 
 async def test_a_closed_store_answers(postgres_dsn, tmp_path):

@@ -373,8 +373,9 @@ def main() -> int:
     parser.add_argument("--case", nargs=2)
     given = parser.parse_args()
     if given.case:
-        print(json.dumps(run_case(Case(*given.case))))  # noqa: T201
-        return 0
+        case = run_case(Case(*given.case))
+        print(json.dumps(case))  # noqa: T201
+        return int(bool(case["broken"]))
     wanted = SHORT if given.short else [(mount, place) for place in PLACES for mount in MOUNTS]
     cases = [Case(*each) for each in wanted]
     found: list[dict[str, object]] = []

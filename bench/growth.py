@@ -26,7 +26,7 @@ ROUNDS = 5
 _FOLDER, _PROVIDER = "calls", "p"
 _ENDED = AttemptEnd(0.1)
 
-_FILL = """
+FILL = """
 WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
 INSERT INTO jobs (folder, directory, name, identity, stable_inodes, device, inode, size_bytes, mtime_ns, state,
                   provider, received_at, due_at, attempts, ended_at, filed)
@@ -74,7 +74,7 @@ def _filled(count: int, state: str) -> Iterator[Store]:
         store = Store(root / "state")
         ended_at = time.time() if state == "done" else None
         values = {"count": count, "state": state, "now": time.time() + 3600, "ended_at": ended_at}
-        store.call(lambda db: db.execute(_FILL, values)).result()
+        store.call(lambda db: db.execute(FILL, values)).result()
         store.call(lambda db: None).result()
         try:
             yield store

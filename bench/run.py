@@ -25,6 +25,7 @@ import growth
 import hints
 import idle
 import latency
+import page
 import throughput
 from results import Curve, Row
 
@@ -47,6 +48,7 @@ PROGRAMS: dict[str, Callable[[float], tuple[list[Row], list[Curve]]]] = {
     "growth": growth.measure,
     "cluster": _without_curves(cluster.measure),
     "hints": _without_curves(hints.measure),
+    "page": _without_curves(page.measure),
 }
 
 

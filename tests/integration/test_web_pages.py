@@ -454,3 +454,23 @@ async def test_a_page_works_below_a_root_path(scene):
 def test_progress_in_words(progress, words, percent):
     """Bytes, pieces, or how far the engine has heard."""
     assert progress_of(progress) == (words, percent)
+
+
+async def test_open_pages_share_their_answers(scene):
+    """After a change a page is made once for all that show it, and shows the change."""
+    with scene.queue() as store:
+        async with serving(scene) as site, site.client() as client, client.stream("GET", "/events") as events:
+            lines = events.aiter_lines()
+            await anext(lines)  # the stream is open
+            first = await asyncio.gather(*(client.get("/folders/calls") for _ in range(5)))
+            asked = site.asked
+            add_job(store, scene, "next.wav")
+            site.token += 1
+            async for line in lines:
+                if line == "event: change":
+                    break
+            later = await asyncio.gather(*(client.get("/folders/calls") for _ in range(5)))
+    assert asked == 1
+    assert site.asked == 2
+    assert all("No files." in answer.text for answer in first)
+    assert all("next.wav" in answer.text for answer in later)

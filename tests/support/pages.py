@@ -55,6 +55,7 @@ class Site:
         self.scene = scene
         self.actions = RecordedActions()
         self.token = 0
+        self.asked = 0
         secret = http.pop("token", None)
         host = http.pop("host", "127.0.0.1")
         listen = HttpConfig(
@@ -72,6 +73,7 @@ class Site:
 
     async def status(self) -> dict[str, Any]:
         """What ``status --json`` says of the scene."""
+        self.asked += 1
         import io
         from contextlib import redirect_stdout
 

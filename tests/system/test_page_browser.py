@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import subprocess
+import tarfile
 import urllib.request
 
 import pytest
@@ -171,3 +175,88 @@ def test_the_pages_work_without_scripts(site):
         assert b"call.wav" in answer.read()
     with urllib.request.urlopen(f"{address}/status", timeout=10) as answer:
         assert json.load(answer)["folders"]["calls"]["done"] == 1
+
+
+def test_a_word_is_searched_and_played(site, emulator):
+    """A hit leads to the file's page, where the player stands at that second."""
+    installation, _, address = site
+    emulator.vendors.text = "Good morning. The café opens at nine. Good bye."
+    installation.drop("call.wav", wav_bytes(12))
+    wait_until(lambda: installation.status()["done"] == 1, "the file")
+    with browsing() as driver:
+
+        def found() -> bool:
+            driver.get(address)
+            driver.find_element("name", "q").send_keys("cafe nine\n")
+            wait_until(lambda: "/search" in driver.current_url, "the search")
+            return "The café opens at nine." in text_of(driver)
+
+        wait_until(found, "the transcript to be indexed")
+        marked = [mark.text for mark in driver.find_elements("tag name", "mark")]
+        assert marked == ["café", "nine"]
+        hit = driver.find_element("css selector", ".hit a")
+        second = float(hit.get_attribute("href").partition("?t=")[2])
+        hit.click()
+        wait_until(lambda: "was transcribed" in text_of(driver), "the file's page")
+        audio = driver.find_element("tag name", "audio")
+        wait_until(lambda: abs(audio.get_property("currentTime") - second) < 0.1, "the player to jump")
+
+
+AXE = "axe-core@4.14.1"
+AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+"""Of its axe.min.js."""
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory) -> str:
+    """The accessibility checker axe-core, as npm has it."""
+    folder = tmp_path_factory.mktemp("axe")
+    if shutil.which("npm") is None:
+        pytest.skip(f"needs npm, to fetch {AXE}")
+    packed = subprocess.run(["npm", "pack", AXE], cwd=folder, capture_output=True, text=True, check=False)
+    if packed.returncode != 0:
+        pytest.skip(f"npm cannot fetch {AXE}: {packed.stderr[-200:]}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as package:
+        script = package.extractfile("package/axe.min.js").read()
+    assert hashlib.sha256(script).hexdigest() == AXE_SHA256
+    return script.decode()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_wrong(site, emulator, axe, scheme):
+    """On no page, full, empty or broken: contrast, names, roles, landmarks, headings."""
+    installation, _, address = site
+    with browsing(360) as driver:
+        show_in(driver, 360, 900, scheme)
+        empty = check_pages(driver, axe, [address, f"{address}/folders/calls", f"{address}/search"])
+        installation.drop("call.wav", wav_bytes(2))
+        wait_until(lambda: installation.status()["done"] == 1, "the file")
+        emulator.fail(Fault(status=415, body={"error": "Unsupported media type"}))
+        installation.drop("bad.wav", wav_bytes(1))
+        wait_until(lambda: installation.status()["failed"] == 1, "the failure")
+        emulator.fail(*[Fault(status=401, body={"error": "unauthorized"})] * 99)
+        installation.drop("held.wav", wav_bytes(3))
+        wait_until(lambda: installation.status()["held"] == 1, "the hold")
+        driver.get(f"{address}/folders/calls")
+        files = [link.get_attribute("href") for link in driver.find_elements("css selector", ".list a")]
+        pages = [
+            address,
+            f"{address}/folders/calls",
+            f"{address}/search?q=the",
+            f"{address}/files/999",
+            *files,
+        ]
+        full = check_pages(driver, axe, pages)
+    assert empty + full == []
+
+
+def check_pages(driver, axe: str, pages: list[str]) -> list[str]:
+    """What axe has against each page; each has to have something that it could judge."""
+    found = []
+    for page in pages:
+        driver.get(page)
+        driver.execute_script(axe)
+        result = driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+        assert len(result["passes"]) > 5
+        found += [f"{page}: {each['id']}: {each['nodes'][0]['html']}" for each in result["violations"]]
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -30,6 +30,7 @@ class Changes:
     def __init__(self, token: Callable[[], object]) -> None:
         self._token = token
         self._listeners: set[asyncio.Event] = set()
+        self._answers: dict[object, asyncio.Task[Response]] = {}
         self._looking: asyncio.Task[None] | None = None
 
     async def respond(self, request: Request) -> Response:
@@ -38,6 +39,17 @@ class Changes:
             return PlainTextResponse("too many pages are open\n", 503, {"Retry-After": "30"})
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._stream(request), media_type="text/event-stream", headers=headers)
+
+    async def share(self, key: object, make: Callable[[], Coroutine[None, None, Response]]) -> Response:
+        """The answer of *make*, made once for all pages of that *key* that ask after the same change."""
+        if self._looking is None:  # nobody would be told of what such an answer misses
+            return await make()
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = asyncio.create_task(make())
+            if len(self._answers) < MOST_LISTENERS:
+                self._answers[key] = answer
+        return await asyncio.shield(answer)
 
     async def _stream(self, request: Request) -> AsyncIterator[bytes]:
         changed = asyncio.Event()
@@ -60,6 +72,7 @@ class Changes:
             if not self._listeners and self._looking is not None:
                 self._looking.cancel()
                 self._looking = None
+                self._answers.clear()
 
     async def _look(self) -> None:
         last = self._token()
@@ -69,5 +82,6 @@ class Changes:
                 now = self._token()
                 if now != last:
                     last = now
+                    self._answers.clear()
                     for listener in self._listeners:
                         listener.set()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from urllib.parse import parse_qs, quote, urlencode
 
 import jinja2
@@ -27,7 +27,7 @@ from dropscribe.web.queries import STATES, chosen_from, filter_of, id_of
 from dropscribe.web.recordings import send_file
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from concurrent.futures import Executor
 
     from starlette.requests import Request
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dropscribe.web.guard import Access, Guard
 
 T = TypeVar("T")
+Handler: TypeAlias = "Callable[[Request], Coroutine[None, None, Response]]"
 
 READ_SECONDS = 10.0
 MOST_FORM_BYTES = 64 * 1024
@@ -116,12 +117,12 @@ class Pages:
         """Routes for a Starlette application."""
         post = ["POST"]
         return [
-            Route("/", self._overview),
+            Route("/", self._shared(self._overview)),
             Route("/events", self._changes.respond),
             Route("/search", self._search),
             Route("/login", self._login, methods=["GET", "POST"]),
             Route("/logout", self._logout, methods=post),
-            Route("/folders/{folder}", self._folder),
+            Route("/folders/{folder}", self._shared(self._folder)),
             Route("/folders/{folder}/retry", self._retry_shown, methods=post),
             Route("/folders/{folder}/release", self._release, methods=post),
             Route("/folders/{folder}/try", self._try_folder, methods=post),
@@ -328,6 +329,15 @@ class Pages:
 
     # Helpers ------------------------------------------------------------------------------------
 
+    def _shared(self, page: Handler) -> Handler:
+        """*page*, made once for many readers who are told of the same change."""
+
+        async def respond(request: Request) -> Response:
+            key = str(request.url), COOKIE in request.cookies
+            return await self._changes.share(key, lambda: page(request))
+
+        return respond
+
     async def _read(self, work: Callable[..., T], *arguments: object) -> T:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(READ_SECONDS):
@@ -358,7 +368,7 @@ class Pages:
             "query": "",
             "said": did.format(n=number if number.isdecimal() else "") if did else "",
             "has_search": self._source.config().search,
-            "has_session": COOKIE in request.cookies,
+            "has_session": self._access.token is not None and COOKIE in request.cookies,
             **context,
         }
         text = self._templates.get_template(template).render(context)

@@ -390,6 +390,6 @@ def chart_of(days: Sequence[tuple[str, Ended]]) -> Chart:
 
 
 def day_words(day: Ended) -> str:
-    """Counts of a day's files and minutes, as text."""
-    minutes = f", {round(day.seconds / 60)} min of audio" if day.seconds else ""
-    return f"{day.done} done, {day.failed} failed{minutes}"
+    """Counts of a day's files and the length of their audio, as text."""
+    length = f", {duration_words(day.seconds)} of audio" if day.seconds else ""
+    return f"{day.done} done, {day.failed} failed{length}"

@@ -74,7 +74,8 @@
     });
     const wanted = Number(new URLSearchParams(location.search).get("t"));
     if (wanted > 0) {
-      audio.addEventListener("loadedmetadata", () => { audio.currentTime = wanted; }, { once: true });
+      const stand = () => { audio.currentTime = wanted; };
+      if (audio.readyState >= 1) stand(); else audio.addEventListener("loadedmetadata", stand, { once: true });
       words[starts.findIndex((start) => start >= wanted - 0.05)]?.scrollIntoView({ block: "center" });
     }
   }

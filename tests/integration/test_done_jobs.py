@@ -4,7 +4,15 @@ import asyncio
 import time
 
 from dropscribe.core.model import JobState
-from dropscribe.queue.sql.file_list import Ended, FileFilter, count_ended, read_ended, read_files
+from dropscribe.queue.sql import file_list
+from dropscribe.queue.sql.file_list import (
+    Ended,
+    FileFilter,
+    count_ended,
+    read_ended,
+    read_files,
+    read_page,
+)
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import Indexer, catch_up
@@ -68,3 +76,32 @@ async def test_an_attempt_under_way_has_its_progress(tmp_path):
         assert house.handler.attempts.sending == {}
     assert job.id == job_id
     assert (row.words, row.percent) == ("250 B of 1.0 kB sent", 25)
+
+
+async def test_pages_of_files_are_bounded(tmp_path, monkeypatch):
+    """Filtered pages look at so many files at most, and the next ones go on until all were looked at."""
+    monkeypatch.setattr(file_list, "MOST_SCANNED", 4)
+    async with House(make_config(tmp_path)) as house:
+        for number in range(11):
+            await house.drop(f"{'odd' if number % 5 == 1 else 'even'}-{number}.wav", b"%d" % number)
+            await house.rest()
+
+        def pages(**wanted) -> list[list[str]]:
+            found, before_id = [], None
+            while True:
+                filters = FileFilter(["calls"], before_id=before_id, **wanted)
+                with view_queue(house.config) as view:
+                    jobs, before_id = read_page(view.db, filters, 3)
+                found.append([job.path.decode() for job in jobs])
+                if before_id is None:
+                    return found
+
+        odd = await asyncio.to_thread(pages, text="odd")
+        every = await asyncio.to_thread(pages)
+        none = await asyncio.to_thread(pages, states=[JobState.FAILED])
+    assert odd == [[], ["odd-6.wav"], ["odd-1.wav"]]
+    assert [name for page in every for name in page] == [
+        f"{'odd' if number % 5 == 1 else 'even'}-{number}.wav" for number in reversed(range(11))
+    ]
+    assert [len(page) for page in every] == [3, 3, 3, 2]
+    assert none == [[]]

@@ -12,6 +12,7 @@ from dropscribe.core.model import JobState
 from dropscribe.core.naming import sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
+from dropscribe.queue.sql.file_list import read_page as read_listed_page
 from dropscribe.queue.sql.history import read_story
 from dropscribe.reports.explain import explain_story
 from dropscribe.reports.locations import Place, find_places
@@ -78,9 +79,8 @@ def read_page(config: Config, wanted: FileFilter) -> tuple[list[FileRow], int | 
     with view_queue(config) as view:
         if view.db is None:
             return [], None
-        jobs = read_files(view.db, wanted, PAGE_ROWS + 1)
-        rows = [views.file_row(job, view.now()) for job in jobs[:PAGE_ROWS]]
-        return rows, jobs[PAGE_ROWS - 1].id if len(jobs) > PAGE_ROWS else None
+        jobs, older_than = read_listed_page(view.db, wanted, PAGE_ROWS)
+        return [views.file_row(job, view.now()) for job in jobs], older_than
 
 
 @dataclass(frozen=True, slots=True)

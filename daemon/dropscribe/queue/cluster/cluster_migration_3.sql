@@ -1,4 +1,7 @@
--- Version 2 → 3: the chart of the last days (../sql/migration_6.sql), and the index of finished transcripts.
+-- Version 2 → 3: lists of files and the chart of the last days (../sql/migration_6.sql), and the index of
+-- finished transcripts.
+CREATE INDEX jobs_listed ON jobs (folder, state, id);
+
 CREATE TABLE ended (
     quarter BIGINT NOT NULL,
     folder  TEXT   NOT NULL,

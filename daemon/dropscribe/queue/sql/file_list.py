@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import os
 import time
 from dataclasses import dataclass
@@ -34,6 +35,13 @@ _COLUMNS = (
     f" CASE state WHEN 'done' THEN '' ELSE {_CODE} END, CASE state WHEN 'done' THEN '' ELSE {_REASON} END,"
     " filed, CASE WHEN state = 'transcribing' AND remote_id <> '' THEN remote_at END"
 )
+
+_PART = "folder = ? AND state = ? AND id < ? ORDER BY id DESC"
+_NEWEST = 2**62
+"""More than any job's id."""
+
+MOST_SCANNED = 10_000
+"""Jobs of one folder and state among which one page looks for those that a filter wants."""
 
 _INSTR = "instr({}, ?) > 0"
 _POSITION = "position(? IN {}) > 0"
@@ -90,21 +98,48 @@ class ListedFile:
 
 def read_files(db: Connection, wanted: FileFilter, limit: int) -> list[ListedFile]:
     """At most *limit* jobs, the newest arrival first."""
-    conditions, values = _conditions(wanted, _POSITION if is_shared(db) else _INSTR)
-    rows = db.execute(
-        f"SELECT {_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",
-        (*values, limit),
-    )
-    return [_listed(row) for row in rows.fetchall()]
+    return _read(db, wanted, limit)[0]
 
 
-def _conditions(wanted: FileFilter, contains: str) -> tuple[list[str], list[object]]:
-    states = wanted.states or tuple(state for state in JobState if state is not JobState.WITHDRAWN)
-    conditions = [_among("state", states)]
-    values: list[object] = [state.value for state in states]
-    if wanted.folders:
-        conditions.append(_among("folder", wanted.folders))
-        values += wanted.folders
+def read_page(db: Connection, wanted: FileFilter, limit: int) -> tuple[list[ListedFile], int | None]:
+    """At most *limit* jobs in bounded time, and *before_id* of the next page; None on the last one.
+
+    Where few jobs match, a page may have fewer, or none, and there is still a next one.
+    """
+    return _read(db, wanted, limit, MOST_SCANNED)
+
+
+def _read(
+    db: Connection, wanted: FileFilter, limit: int, most_scanned: int | None = None
+) -> tuple[list[ListedFile], int | None]:
+    """The newest of each folder and state, found by its index, and of these the newest."""
+    found: list[ListedFile] = []
+    least_id = 0  # all jobs from here on were looked at
+    folders = wanted.folders or [row[0] for row in db.execute("SELECT DISTINCT folder FROM counts")]
+    states = wanted.states or [state for state in JobState if state is not JobState.WITHDRAWN]
+    filters, values = _filters(wanted, _POSITION if is_shared(db) else _INSTR)
+    for folder, state in itertools.product(folders, states):
+        part = (folder, state.value, _NEWEST if wanted.before_id is None else wanted.before_id)
+        if filters and most_scanned is not None:
+            count, first = db.execute(
+                f"SELECT count(*), min(id) FROM (SELECT id FROM jobs WHERE {_PART} LIMIT ?) AS scanned",
+                (*part, most_scanned),
+            ).fetchone()
+            least_id = max(least_id, first) if count == most_scanned else least_id
+        rows = db.execute(
+            f"SELECT {_COLUMNS} FROM jobs WHERE id >= ?{filters} AND {_PART} LIMIT ?",
+            (least_id, *values, *part, limit + 1),
+        )
+        found += [_listed(row) for row in rows.fetchall()]
+    found = sorted((job for job in found if job.id >= least_id), key=lambda job: -job.id)
+    if len(found) > limit:
+        return found[:limit], found[limit - 1].id
+    return found, least_id or None
+
+
+def _filters(wanted: FileFilter, contains: str) -> tuple[str, list[object]]:
+    conditions: list[str] = []
+    values: list[object] = []
     if wanted.since is not None:
         conditions.append("coalesce(ended_at, received_at) >= ?")
         values.append(wanted.since)
@@ -115,10 +150,7 @@ def _conditions(wanted: FileFilter, contains: str) -> tuple[list[str], list[obje
     if wanted.text:
         conditions.append(f"({contains.format('name')} OR {contains.format('directory')})")
         values += [os.fsencode(wanted.text)] * 2
-    if wanted.before_id is not None:
-        conditions.append("id < ?")
-        values.append(wanted.before_id)
-    return conditions, values
+    return "".join(f" AND {condition}" for condition in conditions), values
 
 
 def _among(column: str, values: Sequence[object]) -> str:

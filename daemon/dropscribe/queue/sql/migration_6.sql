@@ -1,4 +1,7 @@
--- Version 5 → 6: how many files ended and how long they were, for the chart of the last days.
+-- Version 5 → 6: lists of files that cost the same whatever else there is; how many files ended and how long
+-- they were, for the chart of the last days.
+CREATE INDEX jobs_listed ON jobs (folder, state, id);
+
 CREATE TABLE ended (
     quarter INTEGER NOT NULL,                   -- of an hour: Unix seconds / 900
     folder  TEXT    NOT NULL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.reports.transcript_reader import WARNING_WORDS
 from dropscribe.reports.wording import bytes_words, clock_words, one_line
 from dropscribe.web.views import Moment
 
@@ -158,3 +159,14 @@ def facts_of(document: Mapping[str, Any] | None, size_bytes: int) -> list[tuple[
         if value:
             facts.append((name, one_line(str(value))))
     return facts
+
+
+def warnings_of(document: Mapping[str, Any] | None) -> list[str]:
+    """What is doubtful about a transcript, as text."""
+    return [WARNING_WORDS.get(str(name), str(name)) for name in (document or {}).get("warnings") or ()]
+
+
+def sha256_of(document: Mapping[str, Any]) -> str:
+    """The digest of the recording; "" where its transcript does not name it."""
+    source = document.get("source")
+    return str(source.get("sha256") or "") if isinstance(source, dict) else ""

@@ -17,7 +17,6 @@ from starlette.staticfiles import StaticFiles
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.files.audio import open_beneath
-from dropscribe.reports.transcript_reader import WARNING_WORDS
 from dropscribe.search.finding import search
 from dropscribe.search.index import NEWEST
 from dropscribe.transcripts.document import path_text
@@ -27,7 +26,7 @@ from dropscribe.web.queries import STATES, chosen_from, filter_of, id_of
 from dropscribe.web.recordings import send_file
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from concurrent.futures import Executor
 
     from starlette.requests import Request
@@ -159,9 +158,7 @@ class Pages:
         chosen = chosen_from(request.query_params)
         wanted = filter_of(rule.name, chosen)
         rows, older = await self._read(reading.read_page, config, wanted)
-        query = {
-            key: value for key, value in request.query_params.items() if key not in {"before", "did", "n"}
-        }
+        query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
         here = f"{self._access.root_path}/folders/{quote(rule.name, safe='')}"
         document = await self._source.status()
         return self._page(
@@ -213,10 +210,10 @@ class Pages:
             "sentences": told.words,
             "remedy": told.remedy,
             "can_retry": story.state is JobState.FAILED and found.has_audio,
-            "can_forget": document is not None and bool(_sha256_of(document)),
+            "can_forget": document is not None and bool(file_views.sha256_of(document)),
             "downloads": [{"form": form, "label": form.upper()} for form in found.sidecars],
             "has_audio": found.has_audio,
-            "warnings": _warnings(document),
+            "warnings": file_views.warnings_of(document),
             "turns": file_views.turns_of(document) if document else None,
             "steps": file_views.steps_of(story.received_at, story.tries, story.ended_at, story.state.value),
             "facts": file_views.facts_of(document, story.size_bytes),
@@ -304,7 +301,7 @@ class Pages:
 
     async def _forget(self, request: Request) -> Response:
         found = await self._find(request)
-        digest = _sha256_of(found.document) if found and found.document else ""
+        digest = file_views.sha256_of(found.document) if found and found.document else ""
         if not digest:
             return self._no_file(request)
         forgotten = await self._source.actions.forget(digest)
@@ -384,15 +381,6 @@ class Pages:
     def _go(self, path: str, did: str = "", number: int = 0) -> Response:
         query = f"?{urlencode({'did': did, 'n': number})}" if did else ""
         return RedirectResponse(f"{self._access.root_path}{path}{query}", 303)
-
-
-def _warnings(document: Mapping[str, Any] | None) -> list[str]:
-    return [WARNING_WORDS.get(str(name), str(name)) for name in (document or {}).get("warnings") or ()]
-
-
-def _sha256_of(document: Mapping[str, Any]) -> str:
-    source = document.get("source")
-    return str(source.get("sha256") or "") if isinstance(source, dict) else ""
 
 
 async def _form_of(request: Request) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
-from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.core.model import LIVE_STATES, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.queue.cluster.nodes import is_shared, read_nodes
 from dropscribe.queue.embedded.store import is_migrated
@@ -15,7 +15,7 @@ from dropscribe.queue.sql import hold_rows, pause_rows, remote_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
@@ -85,7 +85,7 @@ def _folder_stats(
     now: float,
     counts: Mapping[tuple[str, str], int],
 ) -> FolderStats:
-    waiting = _waiting(db, folder, plan, held, now)
+    waiting = _waiting(db, folder, plan, held, now, counts.get((folder, "queued"), 0))
     at_provider = counts.get((folder, AT_PROVIDER), 0)
     return FolderStats(
         queued=waiting["queued"],
@@ -103,29 +103,55 @@ def _folder_stats(
     )
 
 
-def _waiting(db: Connection, folder: str, plan: Plan, held: set[Scope], now: float) -> dict[str, int]:
-    """Queued rows by what they wait for: a slot, a time, or a hold."""
+def _waiting(
+    db: Connection, folder: str, plan: Plan, held: set[Scope], now: float, queued: int
+) -> dict[str, int]:
+    """Queued rows by the reason for their wait: a slot, a time, or a hold.
+
+    Args:
+        queued: All of the folder. Rows without an assigned provider are not counted one by one: of 100,000
+            that would take longer than all the rest.
+    """
     held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folder_held = Scope(ScopeKind.FOLDER, folder) in held
     chain, is_strict = plan.chains[folder], folder in plan.strict_order
-    waiting = {"queued": 0, "deferred": 0, "held": 0, "backlog": 0}
-    for pin, is_deferred, n in db.execute(
-        "SELECT pin, due_at > ?, count(*) FROM jobs WHERE state = 'queued' AND folder = ? GROUP BY 1, 2",
-        (now, folder),
-    ):
+    totals = {pin: _count(db, folder, pin) for pin in _assignments(db, folder)}
+    totals[""] = max(0, queued - sum(totals.values()))
+    waiting = {"queued": 0, "deferred": 0, "held": 0, "backlog": totals.get(BACKLOG, 0)}
+    for pin, total in totals.items():
         if folder_held or is_held(pin, chain, held_providers, is_strict=is_strict):
-            waiting["held"] += n
-            waiting["backlog"] += n if pin == BACKLOG else 0
+            waiting["held"] += total
         else:
-            waiting["deferred" if is_deferred else "queued"] += n
+            deferred = min(total, _count(db, folder, pin, due_after=now))
+            waiting["deferred"] += deferred
+            waiting["queued"] += total - deferred
     return waiting
 
 
+def _assignments(db: Connection, folder: str) -> Iterator[str]:
+    """The values of ``pin`` but the empty one among the folder's queued rows, one index search each."""
+    pin = ""
+    while True:
+        (pin,) = db.execute(
+            "SELECT min(pin) FROM jobs WHERE state = 'queued' AND folder = ? AND pin > ?", (folder, pin)
+        ).fetchone()
+        if pin is None:
+            return
+        yield pin
+
+
+def _count(db: Connection, folder: str, pin: str, due_after: float = -1.0) -> int:
+    query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND due_at > ?"
+    return int(db.execute(query, (folder, pin, due_after)).fetchone()[0])
+
+
 def _oldest_received_at(db: Connection, folder: str) -> float | None:
-    """Rows are made in the order of arrival, so the least live id is the oldest."""
+    """Rows are made in the order of arrival, so the least live id is the oldest; one index search a state."""
+    states = sorted(LIVE_STATES)
+    search = "SELECT min(id) AS id FROM jobs WHERE folder = ? AND state = ?"
+    least = " UNION ALL ".join([search] * len(states))
+    values = [value for state in states for value in (folder, state)]
     row = db.execute(
-        "SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM jobs WHERE folder = ?"
-        " AND state IN ('queued', 'transcribing', 'transcribed', 'rejected'))",
-        (folder,),
+        f"SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM ({least}) AS oldest)", values
     ).fetchone()
     return row[0] if row else None

@@ -159,10 +159,12 @@ def relocate(db: Connection, new: NewJob, old_path: bytes) -> None:
     The job is found by the file's identity: at its old path another file may stand already. Only where
     inodes say nothing is it found by that path.
     """
+    live = f"SELECT id FROM jobs WHERE folder = ? AND {LIVE}"  # constant
+    # Two searches, for with OR between them SQLite reads every live row of the folder.
     db.execute(
-        f"UPDATE jobs SET directory = ?, name = ? WHERE folder = ? AND {LIVE}"  # constant
-        " AND (identity = ? OR stable_inodes = ? AND directory = ? AND name = ?)",
-        (*split_path(new.path), new.folder, new.identity, False, *split_path(old_path)),
+        f"UPDATE jobs SET directory = ?, name = ? WHERE id IN ({live} AND identity = ?"
+        f" UNION ALL {live} AND directory = ? AND name = ? AND stable_inodes = ?)",
+        (*split_path(new.path), new.folder, new.identity, new.folder, *split_path(old_path), False),
     )
 
 

@@ -185,13 +185,13 @@ async def test_a_plain_file_is_not_hashed_for_the_ledger(tmp_path):
     async with House(keeping(tmp_path)) as house:
         await drop_in_turn(house, "first.wav", content=b"one size")
         asked = []
-        recall = house.engine.find_result
+        recall = house.engine.results.find_result
 
         async def spy(key: AnswerKey, keep_seconds: float):
             asked.append(key.sha256)
             return await recall(key, keep_seconds)
 
-        house.engine.find_result = spy
+        house.engine.results.find_result = spy
         await drop_in_turn(house, "other.wav", content=b"quite another size")
         assert asked == []
         await drop_in_turn(house, "again.wav", content=b"one size")

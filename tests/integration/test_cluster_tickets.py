@@ -20,6 +20,7 @@ from dropscribe.queue.cluster import orphan_recovery, slot_limiter, ticket_rows
 from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.nodes import Node, beat
 from dropscribe.queue.cluster.store import ClusterStore
+from dropscribe.queue.folder_gate import FolderGate
 from dropscribe.queue.model import Plan, ProviderLimits
 from dropscribe.queue.patient_database import PatientDatabase
 from dropscribe.queue.signals import Signals
@@ -164,7 +165,7 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
             asked.set()
             return result
 
-    limiter = slot_limiter.SlotLimiter(AskedDatabase(store, Signals()), store, "n0")
+    limiter = slot_limiter.SlotLimiter(AskedDatabase(store, Signals()), store, "n0", FolderGate(Signals()))
 
     async def begin():
         async with limiter.begun(drawn, LANE) as job:
@@ -186,7 +187,7 @@ async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_
 
     job_id = store.call(prepare).result()
     database = PatientDatabase(store, Signals())
-    limiter = slot_limiter.SlotLimiter(database, store, "n0")
+    limiter = slot_limiter.SlotLimiter(database, store, "n0", FolderGate(Signals()))
     is_free = threading.Event()
 
     async def begin():

@@ -122,7 +122,7 @@ class Life:
             if self.house.feeding.done():
                 return
             provider = self.house.providers["main"]
-            seen = (self.house.engine.in_flight, len(provider.calls), len(self.house.listener.files))
+            seen = (len(self.house.engine.in_flight), len(provider.calls), len(self.house.listener.files))
             same = same + 1 if seen == last else 0
             last = seen
             if same >= 4 and seen[0] == provider.in_flight:

@@ -92,6 +92,7 @@ async def test_a_done_that_becomes_read_only(tmp_path):
             await house.drop("next.wav")
             await house.rest()
             assert (await house.stats()).queued == 1
+            assert house.providers["main"].calls == [b"call.wav"]
             mount("-o", "remount,rw", tmp_path / "done")
             await house.until(lambda: len(house.listener.files) == 2)
         assert tree(tmp_path / "done") >= GROUP

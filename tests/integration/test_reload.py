@@ -193,7 +193,7 @@ async def test_reloads_under_load_lose_and_double_nothing(tmp_path, monkeypatch,
         await house.until(
             lambda: not [path for name in RULES for path in (root / name / "inbox").glob("*.wav")]
         )
-        await house.until(lambda: house.daemon.engine.in_flight == 0)
+        await house.until(lambda: not house.daemon.engine.in_flight)
         assert _open_files() < open_before + 40
 
     assert all(vendor.is_closed for vendor in vendors)

@@ -57,7 +57,7 @@ class ClusterDispatcher:
         self._node = node
         self._registration = registration
         self._workers = workers
-        self._slots = SlotLimiter(state.database, store, node.name)
+        self._slots = SlotLimiter(state.database, store, node.name, state.admission.folders)
         self._recovery = OrphanRecovery(state, node.name, registration, workers)
         self._looked_at = time.monotonic()
 

@@ -11,6 +11,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dropscribe.queue.cluster import ticket_rows
 from dropscribe.queue.sql import pause_rows, rows
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Job
     from dropscribe.queue.cluster.store import ClusterStore
+    from dropscribe.queue.folder_gate import FolderGate
     from dropscribe.queue.model import ProviderLimits
     from dropscribe.queue.patient_database import PatientDatabase
     from dropscribe.queue.sql.database import Connection
@@ -177,11 +179,15 @@ class SlotLimiter:
 
     Args:
         node: This node's name.
+        folders: This node's; workers notice a little later that one is closed.
     """
 
-    def __init__(self, database: PatientDatabase, store: ClusterStore, node: str) -> None:
+    def __init__(
+        self, database: PatientDatabase, store: ClusterStore, node: str, folders: FolderGate
+    ) -> None:
         self._database = database
         self._node = node
+        self._folders = folders
         self._slots = Slots()
         self._first: dict[str, asyncio.Lock] = {}
         self._freed: dict[str, asyncio.Event] = {}
@@ -218,6 +224,9 @@ class SlotLimiter:
         def begin(db: Connection) -> Job | Wait | None:
             if task is not None and task.cancelling():
                 return None  # cancelled while this transaction waited: no coroutine would run the attempt
+            closed = self._folders.closed
+            if closed and ticket_rows.void_ticket(db, ticket, closed):
+                return None
             return begin_attempt(db, ticket, limits, self._slots, self._node, self._database.now())
 
         async with self._first.setdefault(limits.provider, asyncio.Lock()):

@@ -220,6 +220,20 @@ def void(db: Connection, scope: Scope) -> None:
     )
 
 
+def void_ticket(db: Connection, ticket: tuple[int, int], folders: Collection[str]) -> bool:
+    """Void a ticket (job id, ticket id) whose waiting job is of *folders*; returns whether it was.
+
+    The job gets another ticket, for a node that works on its folder.
+    """
+    marks = ", ".join("?" * len(folders))
+    changed = db.execute(
+        "UPDATE jobs SET ticket = NULL, lane = '' WHERE id = ? AND ticket = ? AND state = 'queued'"
+        f" AND folder IN ({marks})",  # question marks alone
+        (*ticket, *folders),
+    ).rowcount
+    return changed > 0
+
+
 def void_removed_providers(db: Connection, plan: Plan) -> None:
     """Queued jobs lose their tickets for providers that their folder no longer has in *plan*."""
     for folder, chain in plan.chains.items():

@@ -84,6 +84,7 @@ KEYS = dict.fromkeys(WRITTEN_KEYS | VENDORS_KEYS, "key-for-a-test") | {
     "AZURE_SPEECH_KEY": "key-for-a-test",
     "CLOUDFLARE_API_TOKEN": "key-for-a-test",
     "WEBHOOK_SECRET": "secret-for-a-test",
+    "PAGE_TOKEN": "a-token-for-a-test",
     "DROPSCRIBE_DSN": "postgresql://user:password@db/queue?sslmode=verify-full",
 }
 LOOPBACK = {"type": "openai", "url": "http://127.0.0.1:9/v1"}

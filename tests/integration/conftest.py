@@ -24,7 +24,8 @@ ON_BOTH_ENGINES = {
 
 def pytest_generate_tests(metafunc):
     if metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_ENGINES:
-        metafunc.parametrize("queue_kind", ["embedded", "postgres"], indirect=True)
+        postgres = pytest.param("postgres", marks=pytest.mark.slow)
+        metafunc.parametrize("queue_kind", ["embedded", postgres], indirect=True)
 
 
 @pytest.fixture(autouse=True)

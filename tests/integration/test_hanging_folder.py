@@ -93,7 +93,9 @@ async def test_a_read_that_hangs_in_mid_upload_gives_the_slot_back(tmp_path, mon
         await house.until((tmp_path / "share-done/long.wav").exists)
 
 
-@pytest.mark.parametrize("queue_kind", ["embedded", "postgres"], indirect=True)
+@pytest.mark.parametrize(
+    "queue_kind", ["embedded", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
+)
 async def test_publications_that_hang_hold_up_no_other_folder(tmp_path, monkeypatch, queue_kind):
     """Neither slots nor ``run --once`` wait for a ``done`` that does not answer; later all is filed."""
     answers = threading.Event()

@@ -1,4 +1,4 @@
-"""Notifies open pages of changes: one check a second for all of them, none without a page."""
+"""Notifies open pages of changes: one check for all of them, none without a page."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 MOST_LISTENERS = 64
 LOOK_SECONDS = 1.0
+PAGES_A_SECOND = 4.0
+"""Open pages that may load anew in a second: with more of them the checks are rarer, and files go first."""
+
 COMMENT_SECONDS = 20.0
 """How often a comment is sent: proxies keep the connection, and a client that went away is noticed."""
 
@@ -78,7 +81,7 @@ class Changes:
         last = self._token()
         with contextlib.suppress(asyncio.CancelledError):
             while True:
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(max(LOOK_SECONDS, len(self._listeners) / PAGES_A_SECOND))
                 now = self._token()
                 if now != last:
                     last = now

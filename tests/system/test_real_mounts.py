@@ -119,6 +119,10 @@ class Sftp:
     def close(self):
         self._server.terminate()
         self._server.wait(10)
+        for thread in self._threads:
+            thread.join(10)
+        for process in (self._server, self.process):
+            process.stdout.close()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.browser import browsing, show_in  # noqa: E402 - found by the path above
 
 IMAGES = ROOT / "docs" / "images"
-WORDS = "good morning"
+WORDS = "fellow americans"
 
 
 def main(url: str) -> None:

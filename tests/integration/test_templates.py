@@ -39,7 +39,7 @@ def written(folder: Path, text: str, name: str = "own.txt.j2") -> Path:
 def test_the_shipped_templates_show_the_transcript(tmp_path, name):
     """Each of them is found without a file beside the config, and shows every paragraph."""
     assert problem_of(tmp_path / name) is None
-    text = render_by_template(tmp_path / name, CALL)
+    text = render_by_template(tmp_path / name, CALL, "call-2.wav")
     assert "Hello." in text
     assert "Fine." in text
     assert ("Ann" in text) == (name != "plain.txt.j2")
@@ -49,11 +49,12 @@ def test_a_template_of_ones_own(tmp_path):
     """The transcript, its paragraphs, title and warnings, and the two filters."""
     template = written(
         tmp_path,
-        "{{ title }} {{ transcript.duration | clock }} {{ '#x' | markdown }}\n"
+        "{{ title }} {{ audio }} {{ transcript.duration | clock }} {{ '#x' | markdown }}\n"
         "{% for p in paragraphs %}{{ p.speaker }}={{ p.text }};{% endfor %}{{ warnings[0] }}",
     )
-    assert render_by_template(template, CALL) == (
-        "call 1:01 \\#x\nAnn=Hello.;speaker_1=Fine.;Parts of the recording are missing in this transcript.\n"
+    assert render_by_template(template, CALL, "call-2.wav") == (
+        "call call-2.wav 1:01 \\#x\n"
+        "Ann=Hello.;speaker_1=Fine.;Parts of the recording are missing in this transcript.\n"
     )
 
 
@@ -76,7 +77,7 @@ def test_a_template_of_ones_own(tmp_path):
 def test_a_template_sees_nothing_else_and_is_bounded(tmp_path, text):
     """Files, classes, the provider's answer, endless output and memory: refused, with a reason."""
     with pytest.raises(TemplateFailed) as failed:
-        render_by_template(written(tmp_path, text), CALL)
+        render_by_template(written(tmp_path, text), CALL, "call-2.wav")
     assert str(failed.value)
     assert "Traceback" not in str(failed.value)
 
@@ -86,7 +87,7 @@ def test_an_endless_loop_is_ended(tmp_path):
     """Loops within loops end with the time that the system gives the process."""
     loops = "".join(f"{{% for n{n} in range(90000) %}}" for n in range(4)) + "{% endfor %}" * 4
     with pytest.raises(TemplateFailed, match=r"too much work|not rendered within"):
-        render_by_template(written(tmp_path, loops), CALL)
+        render_by_template(written(tmp_path, loops), CALL, "call-2.wav")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,18 @@ async def test_a_rule_with_a_template_gets_one_more_file(tmp_path):
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt", "call.own.txt"}
     text = read_json(tmp_path / "done/call.json")["text"]
     assert (tmp_path / "done/call.own.txt").read_text() == f"{text}!\n"
+
+
+async def test_a_note_embeds_the_recording_beside_it(tmp_path):
+    """Where the name is taken in done, the note names the recording by the number that it got."""
+    config = make_config(tmp_path, template=tmp_path / "notes.md.j2")
+    async with House(config) as house:
+        for content in (b"RIFF some audio", b"RIFF other audio"):
+            await house.drop("call.wav", content)
+            await house.rest()
+
+    assert "![[call.wav]]" in (tmp_path / "done/call.notes.md").read_text()
+    assert "![[call-2.wav]]" in (tmp_path / "done/call-2.notes.md").read_text()
 
 
 async def test_a_template_that_fails_costs_no_transcript(tmp_path):

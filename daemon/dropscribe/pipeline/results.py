@@ -172,20 +172,22 @@ class Results:
         """
         rejected = is_error(document)
         rule = runtime.rule(job.folder)
-        forms, layout = (("error",), DEFAULT_LAYOUT) if rejected else (rule.outputs, layout_of(rule))
         companions = await self._companions(job, runtime)
         if rule.companions and not rejected:
             document = _with_companions(document, companions, rule)
-        if rule.template is not None and not rejected:
-            document, texts = await self._by_template(rule.template, job, document)
-            forms, layout = (*forms, *texts), replace(layout, texts=texts)
-        packed, rendered = await self._rendering(partial(_packed_and_rendered, document, forms, layout))
+        audio = job.path.rpartition(b"/")[2]
+        document, packed, rendered = await self._rendered(job, rule, document, audio)
         root = os.fsencode(rule.failed if rejected else rule.done)
         files_to_name = tuple(each.file for each in companions)
         plan = OutputPlan(root, job.path, tuple(rendered), rule.sidecar_name, files_to_name)
         refused: set[int] = set()
         while True:
             number, names = await self._free_names(job, plan, refused)
+            if rule.template is not None and not rejected and names.audio != audio:
+                audio = names.audio  # the template may name the recording
+                document, packed, rendered = await self._rendered(job, rule, document, audio)
+                plan = replace(plan, formats=tuple(rendered))
+                continue
             files = tuple((name, rendered[form]) for form, name in names.sidecars)
             result = StoredResult(packed, sha256, names, files, document)
             if job.result is None:
@@ -211,15 +213,32 @@ class Results:
         except Exception as error:
             raise RenderError(type(error).__name__) from error
 
+    async def _rendered(
+        self, job: Job, rule: FolderRule, document: Mapping[str, Any], audio: bytes
+    ) -> tuple[Mapping[str, Any], bytes, dict[str, bytes]]:
+        """(document, document to store, content by format) of a job whose recording gets the name *audio*.
+
+        Raises:
+            RenderError: It cannot be rendered.
+        """
+        forms, layout = (
+            (("error",), DEFAULT_LAYOUT) if is_error(document) else (rule.outputs, layout_of(rule))
+        )
+        if rule.template is not None and not is_error(document):
+            document, texts = await self._by_template(rule.template, job, document, audio)
+            forms, layout = (*forms, *texts), replace(layout, texts=texts)
+        packed, rendered = await self._rendering(partial(_packed_and_rendered, document, forms, layout))
+        return document, packed, rendered
+
     async def _by_template(
-        self, template: Path, job: Job, document: Mapping[str, Any]
+        self, template: Path, job: Job, document: Mapping[str, Any], audio: bytes
     ) -> tuple[Mapping[str, Any], dict[str, str]]:
         """(document, text by format): where the template fails, a warning in the document and no text."""
         document = {
             **document,
             "warnings": [word for word in document["warnings"] if word != TEMPLATE_FAILED],
         }
-        call = partial(render_by_template, template, document)
+        call = partial(render_by_template, template, document, name_text(audio))
         try:
             text = await asyncio.get_running_loop().run_in_executor(self._template_threads, call)
         except TemplateFailed as error:

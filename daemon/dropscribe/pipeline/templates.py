@@ -27,14 +27,17 @@ class TemplateFailed(DropscribeError):
     """Raised with the reason, in words for people, when a template gives no text."""
 
 
-def render_by_template(path: Path, document: Mapping[str, Any]) -> str:
+def render_by_template(path: Path, document: Mapping[str, Any], audio: str) -> str:
     """The text that the template at *path* makes of *document*.
+
+    Args:
+        audio: The name that the recording gets in ``done``.
 
     Raises:
         TemplateFailed: It cannot be read, is wrong, or takes too long.
     """
     try:
-        request = json.dumps({"template": read_template(path), "document": document}).encode()
+        request = json.dumps({"template": read_template(path), "document": document, "audio": audio}).encode()
         done = subprocess.run(
             [sys.executable, "-P", "-m", "dropscribe.transcripts.template"],
             input=request,

@@ -1,7 +1,7 @@
 """Renders one template with one transcript, in a process of its own.
 
-``python -m dropscribe.transcripts.template`` reads ``{"template": …, "document": …}`` from standard input and
-writes the text to standard output; mistakes in the template are written to standard error.
+``python -m dropscribe.transcripts.template`` reads ``{"template": …, "document": …, "audio": …}`` from
+standard input and writes the text to standard output; mistakes in the template are written to standard error.
 
 Guarantees: the template sees the transcript and nothing else: no file, no environment, no include, and no
 attribute that Jinja's sandbox calls unsafe. Its work, memory and output are bounded by the system, so that no
@@ -35,11 +35,12 @@ class TemplateOutputTooLong(Exception):
     """Raised when a template writes more than any transcript needs."""
 
 
-def render_template(source: str, document: Mapping[str, Any]) -> str:
+def render_template(source: str, document: Mapping[str, Any], audio: str) -> str:
     """The text that the template *source* makes of a ``dropscribe.transcript/1`` document.
 
-    A template has ``transcript`` (the document without ``raw``), ``title``, ``paragraphs`` (``text``,
-    ``start``, ``speaker``) and ``warnings`` (sentences), and the filters ``clock`` and ``markdown``.
+    A template has ``transcript`` (the document without ``raw``), ``audio`` (the recording's name in
+    ``done``), ``title``, ``paragraphs`` (``text``, ``start``, ``speaker``) and ``warnings`` (sentences), and
+    the filters ``clock`` and ``markdown``.
 
     Raises:
         TemplateError: It is wrong, or names something that is not there.
@@ -57,6 +58,7 @@ def render_template(source: str, document: Mapping[str, Any]) -> str:
     length = 0
     for part in environment.from_string(source).generate(
         transcript={key: value for key, value in document.items() if key != "raw"},
+        audio=audio,
         title=title_of(document),
         paragraphs=paragraphs_of(document),
         warnings=warning_lines(document),
@@ -74,7 +76,7 @@ def _main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     request = json.load(sys.stdin.buffer)
     try:
-        text = render_template(request["template"], request["document"])
+        text = render_template(request["template"], request["document"], request["audio"])
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         sys.stderr.write(f"line {line}: {error}" if line else str(error))

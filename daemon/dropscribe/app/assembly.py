@@ -1,4 +1,4 @@
-"""Builds the pipeline and the value that it works with: the daemon's only assembly, and the tests'."""
+"""Builds the pipeline and its runtime config, for the daemon and for the tests."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ class Pipeline:
         self.handler = Handler(runtime, attempts, failures, publisher)
 
     def close(self) -> None:
-        """Take no more calls into users' folders; never wait for those that hang."""
+        """Take no more calls into users' folders, without waiting for calls that hang."""
         self._disks.close()

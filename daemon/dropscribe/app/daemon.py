@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 ONCE_HORIZON_SECONDS = 60.0
-"""``run --once`` waits for retries due within this time."""
+"""``run --once`` waits for retries that are due within this time."""
 
 _ONCE_LOOK_SECONDS = 0.1
 
@@ -91,11 +91,11 @@ class Daemon:
 
     @property
     def config(self) -> Config:
-        """The config that holds now: a part of the value that a reload swaps."""
+        """The current config: a part of the value that a reload swaps."""
         return self.pipeline.handler.runtime.config
 
     def ask_reload(self) -> None:
-        """SIGHUP: read the config again when the loop comes to it."""
+        """Ask for a reload of the config (SIGHUP)."""
         self._reload_asked.set()
 
     def ask_for_report(self) -> None:

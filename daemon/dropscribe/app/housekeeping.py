@@ -26,13 +26,13 @@ log = structlog.get_logger()
 PRUNE_LOOK_SECONDS = 3600.0
 RELEASE_LOOK_SECONDS = 2.0
 PRUNE_GAP_SECONDS = 0.05
-"""Claims and results come first."""
+"""Pause between two batches, so that claims and results come first."""
 INDEX_LOOK_SECONDS = 2.0
 INDEX_SWEEP_SECONDS = 60.0
 INDEX_BUSY_SHARE = 0.05
-"""Of the time that indexing takes while files are in flight: it shares the interpreter with them."""
+"""Share of the time for indexing while files are in flight, because they share the interpreter."""
 CLUSTER_LOOK_SECONDS = 5
-"""How often a cluster's node, which is not told of other nodes' changes, assumes one."""
+"""Interval after which a cluster's node assumes a change, because other nodes do not announce theirs."""
 
 
 async def prune_queue(engine: Engine, config: Callable[[], Config]) -> None:
@@ -47,7 +47,7 @@ async def prune_queue(engine: Engine, config: Callable[[], Config]) -> None:
 
 
 async def notice_releases(engine: Engine, does_ask: Callable[[], bool]) -> None:
-    """Feed anew soon after a command has written into the database, until cancelled.
+    """Wake the dispatcher soon after a command has written to the database, until cancelled.
 
     Runs only while some rule has ``backlog: ask``: other rules need no release.
     """

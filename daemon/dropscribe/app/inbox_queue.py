@@ -1,4 +1,4 @@
-"""The queue as an inbox's thread sees it: blocking calls, from outside the event loop."""
+"""Blocking calls to the queue for the threads of inboxes, outside the event loop."""
 
 from __future__ import annotations
 

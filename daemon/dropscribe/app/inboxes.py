@@ -157,7 +157,7 @@ class Inboxes:
         self._on_news()
 
     def _check_for_hangs(self) -> None:
-        """A thread that hangs reports nothing itself."""
+        """Report inboxes whose threads hang, because such a thread reports nothing itself."""
         self._next_check = self._loop.call_later(_HANG_CHECK_SECONDS, self._check_for_hangs)
         hanging = {inbox for inbox in self._inboxes.values() if inbox.is_hanging()}
         for inbox in hanging - self._hanging:
@@ -167,7 +167,7 @@ class Inboxes:
         self._hanging = hanging
 
     async def stop(self) -> None:
-        """Take nothing more. The inboxes stay locked, because files in flight are in them."""
+        """Stop taking files. The inboxes stay locked, because files in flight are in them."""
         for inbox in self._inboxes.values():
             inbox.rest()
         for inbox in await _until_all(self._inboxes.values(), Inbox.has_rested, _STOP_SECONDS):
@@ -205,12 +205,12 @@ class Inboxes:
         )
 
     def unavailable(self) -> dict[str, str]:
-        """Inboxes that are not available, and why."""
+        """Inboxes that are not available, with the reason."""
         states = {name: inbox.state() for name, inbox in self._inboxes.items()}
         return {name: state.reason or "" for name, state in states.items() if not state.available}
 
     def left_waiting(self) -> int:
-        """Files that settle or may not be read."""
+        """Files of all inboxes that settle or may not be read."""
         states = [inbox.state() for inbox in self._inboxes.values()]
         return sum(state.settling + state.blocked for state in states)
 

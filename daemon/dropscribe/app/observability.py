@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 METRICS_FILE_SECONDS = 15.0
 LAST_WORDS_SECONDS = 5.0
-"""At the end notifications are sent for this long; the rest waits for the next start."""
+"""Limit for sending notifications at the end; the rest waits for the next start."""
 
 log = structlog.get_logger()
 
 
 class Health:
-    """Runs those of these services that the config enables."""
+    """Runs the monitoring services that the config enables."""
 
     def __init__(self, config: Config, version: str, store: Store) -> None:
         self._config = config
@@ -134,7 +134,7 @@ class Health:
         await self._write_metrics()
 
     def observe_config(self, *, is_taken: bool) -> None:
-        """A config was read now."""
+        """Count a reload of the config."""
         if self.metrics:
             self.metrics.observe_config(is_taken=is_taken, at=time.time())
 

@@ -114,7 +114,7 @@ class Reloader:
         }
 
     def _swap(self, new: RuntimeConfig, inboxes: PreparedInboxes) -> None:
-        """No await in here: no job may see one half of it."""
+        """Swap everything at once; there is no await in it, so that no job sees half of the change."""
         daemon = self._daemon
         daemon.inboxes.commit(inboxes)
         daemon.pipeline.handler.runtime = new
@@ -144,14 +144,14 @@ class Reloader:
             log.warning("config.reload_unfinished", reason=error.reason)
 
     def _close_when_idle(self, name: str, provider: Provider) -> None:
-        """An attempt that began with the old provider ends with it."""
+        """Close a replaced provider when the attempts that began with it have ended."""
         closing = asyncio.create_task(_close_after(self._daemon.engine.in_flight.tasks_at(name), provider))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
 
 def keep_running_config(config: Config) -> None:
-    """Keep *config* for the commands; without it they need the file as it is on disk."""
+    """Store *config* for the commands; without it they read the file on disk."""
     try:
         store_running_config(config)
     except OSError as error:
@@ -159,7 +159,7 @@ def keep_running_config(config: Config) -> None:
 
 
 async def mark_first_starts(engine: Engine, config: Config) -> None:
-    """Before any inbox is listed: what is in it now may be backlog."""
+    """Record the first start of each rule before its inbox is listed: files in it now may be backlog."""
     await engine.begin_folders({name: rule.backlog == "ask" for name, rule in config.folders.items()})
 
 

@@ -44,7 +44,7 @@ async def delete_remote_jobs(engine: Engine, providers: Callable[[], Mapping[str
 
 
 async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
-    """One try at each deletion that is due.
+    """Try each deletion that is due once.
 
     They are taken one by one: a crash leaves one of them with a lease to wait for, not its neighbours too.
     """

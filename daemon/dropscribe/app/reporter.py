@@ -68,7 +68,7 @@ class Reporter:
                 self.metrics.observe_retry(report.provider, report.code)
 
     def filed(self, filed: Filed) -> None:
-        """The closing line of a file, with its whole story."""
+        """Log the one line that sums a file up."""
         # A file that is retried and fails again is one file; a number each, for there may be many.
         file = hash((filed.folder, filed.path))
         if filed.is_done:
@@ -104,7 +104,7 @@ class Reporter:
             self.notifications.notify(event, _filed_payload(filed))
 
     def held(self, hold: Hold) -> None:
-        """Said once, when it begins."""
+        """Report the beginning of a hold, once."""
         log.error(_HELD[hold.scope.kind], **_hold_fields(hold))
         payload = {**_hold_fields(hold), "since": utc_text(hold.since)}
         if self.hooks:
@@ -113,14 +113,14 @@ class Reporter:
             self.notifications.notify("held", payload)
 
     def released(self, hold: Hold) -> None:
-        """Said once, when it ends."""
+        """Report the end of a hold, once."""
         held_seconds = round(time.time() - hold.since, 1)
         log.info(_RELEASED[hold.scope.kind], **_scope_field(hold), held_seconds=held_seconds)
         if self.notifications:
             self.notifications.notify("released", {**_scope_field(hold), "held_seconds": held_seconds})
 
     def budget_low(self, account: Account) -> None:
-        """Most of a budget is spent; said once in its day or month."""
+        """Report that most of a budget is spent, once in its day or month."""
         log.warning("budget.low", **_account_fields(account))
         payload = {**_account_fields(account), "turns_at": utc_text(account.turns_at)}
         if self.hooks:

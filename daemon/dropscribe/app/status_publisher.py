@@ -86,7 +86,7 @@ class StatusPublisher:
         write_live(self._config().state_dir, self._live())
 
     async def write_when_new(self) -> None:
-        """At most five times a second, and only when something may have changed."""
+        """Write live.json at most five times a second, and only when something may have changed."""
         self._engine.signals.on_news = self._news.set
         last: dict[str, Any] = {}
         while True:

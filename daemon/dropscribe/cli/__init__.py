@@ -1,1 +1,1 @@
-"""The command line: a file a command, and the only place where errors become words and exit codes."""
+"""The command line: one file for each command; only here errors become messages and exit codes."""

@@ -23,7 +23,7 @@ _HAS_TABLES_OR_MAY_MAKE_THEM = """
 
 
 def check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
-    """The object ``queue`` of ``check --json``, None for the embedded engine.
+    """The object ``queue`` of ``check --json``; None for the embedded engine.
 
     It tells where the dsn came from, never the dsn.
     """
@@ -56,7 +56,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def ask_queue(queue: QueueConfig) -> tuple[bool, str]:
-    """Whether the server lets this node in, and its version or what libpq says."""
+    """Whether this node can log in to the server, with the server's version or libpq's error."""
     import psycopg  # noqa: PLC0415 - the extra `cluster`, loaded only where it is asked for
 
     try:

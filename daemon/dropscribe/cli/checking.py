@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LITTLE_ROOM_BYTES = 100_000_000
 _CHECK_SECONDS = 10.0
-"""For all looks at one folder, with the trial of what publishing does there."""
+"""Limit in seconds for all checks of one folder, including the trial of publishing there."""
 
 _MOST_FOLDERS_COUNTED = 200_000
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
@@ -170,7 +170,7 @@ def _who() -> str:
 
 
 def _grant(path: Path) -> str:
-    """The remedy; under systemd's sandbox it is a drop-in, and modes do not help."""
+    """The command that gives access; in systemd's sandbox a drop-in, because modes do not help there."""
     if not os.access(path, os.W_OK, effective_ids=True) and os.statvfs(path).f_flag & os.ST_RDONLY:
         return "it is read-only here: remount it, or name it in ReadWritePaths= (systemctl edit dropscribe)"
     return f"give it access: setfacl -m u:{os.geteuid()}:rwx {path}, or a common group"
@@ -198,7 +198,7 @@ def mount_key(path: Path) -> tuple[int, int] | None:
 
 
 def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
-    """The state directory: local, writable, with room; and whether a daemon has it."""
+    """Check that the state directory is local, writable and has room; and whether a daemon uses it."""
     path = config.state_dir
     place = nearest(path)
     writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK, effective_ids=True)
@@ -250,7 +250,7 @@ def warn_of_root(config: Config, findings: Findings) -> None:
 
 
 def check_listener(config: Config, findings: Findings) -> None:
-    """Whether ``http.listen`` can be had; asked only while no daemon of ours would have it."""
+    """Check that ``http.listen`` is free, unless a running daemon of ours has it."""
     if config.http is None or config.http.port == 0 or _is_running(config.state_dir) is not False:
         return
     family = socket.AF_INET6 if ":" in config.http.host else socket.AF_INET
@@ -265,7 +265,7 @@ def check_listener(config: Config, findings: Findings) -> None:
 
 
 def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
-    """One inbox under two names, by bind mounts; and more folders than may be watched.
+    """Report one inbox under two names (bind mounts), and more folders than may be watched.
 
     Args:
         rules: Those whose inboxes can be listed.

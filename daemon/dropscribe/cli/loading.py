@@ -1,4 +1,4 @@
-"""Modules that stay as long as the process."""
+"""Imports modules that stay loaded as long as the process runs."""
 
 from __future__ import annotations
 

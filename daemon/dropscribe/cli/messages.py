@@ -21,7 +21,7 @@ from dropscribe.reports.wording import printable, show_path
 
 
 def say(text: str) -> None:
-    """One line, or more, to standard error; bytes that are no UTF-8 do not stop it."""
+    """Print *text* to standard error, also if it has bytes that are not UTF-8."""
     sys.stderr.write(printable(text) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The config as commands that do not run the daemon want it, and the names in it."""
+"""Loads the config for commands that do not run the daemon, and finds providers and folders in it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_config_to_act(options: argparse.Namespace, *, keys_needed: bool = False
 
 
 def read_reporting_config(options: argparse.Namespace) -> Config:
-    """The config that the daemon runs on; without a daemon, or without a copy of it, the file's.
+    """The config that the daemon runs on, from its copy in the state directory; without one, the file's.
 
     A file that cannot be used any more blinds no report: then the last config that a daemon ran on counts.
     Where another config than the file's is taken, standard error says so.
@@ -72,7 +72,7 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
 
 
 def _path_of(options: argparse.Namespace) -> Path:
-    """The config's path; that of a file which is gone too, where it was named."""
+    """The config's path, even if a file that was named is gone."""
     try:
         return find_config(options.config)
     except ConfigError:
@@ -110,7 +110,7 @@ def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
 
 
 def log_to_stderr(providers: Iterable[ProviderConfig]) -> None:
-    """Log lines of the *providers* from warnings up; standard output belongs to the command."""
+    """Send log lines of warnings and errors to standard error, because standard output is the command's."""
     from dropscribe.service.log.logs import configure_logging  # noqa: PLC0415  # commands without a log do not load it
 
     configure_logging("warning", secrets=[each.api_key.reveal() for each in providers if each.api_key])

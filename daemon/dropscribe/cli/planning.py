@@ -1,4 +1,4 @@
-"""The plan of one inbox: the fate of each file in it if ``run`` started now."""
+"""Plans one inbox: the fate of each file in it if ``run`` started now."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_OPENED = 2000
 MOST_SECONDS = 30.0
-"""So many files are opened, for so long, in one plan; of an inbox of 100,000 the rest is judged by name."""
+"""Limits of one plan: files that are opened, and seconds; all other files are judged by name."""
 
 
 _WAITS = "waits for 'dropscribe release' (backlog: ask)"
@@ -165,7 +165,7 @@ def _line(
 
 
 def _provider_for(config: Config, rule: FolderRule, size_bytes: int) -> str:
-    """The first, or where the rule falls back from refusals, the first that takes so much."""
+    """The rule's first provider; with a fallback from refusals, the first that takes so large a file."""
     limits = {name: config.providers[name].max_upload_bytes for name in rule.providers}
     taking = [name for name, most in limits.items() if most is None or size_bytes <= most]
     return taking[0] if taking and rule.fallback != "held" else rule.providers[0]

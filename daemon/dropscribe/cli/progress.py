@@ -1,4 +1,4 @@
-"""A line on a terminal that says that something goes on, and for how long."""
+"""Shows on a terminal that a task is running, and for how long."""
 
 from __future__ import annotations
 

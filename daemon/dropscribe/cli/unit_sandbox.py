@@ -29,7 +29,7 @@ _HOMES = ("/home", "/root", "/run/user")
 
 @dataclass(frozen=True, slots=True)
 class UnitSandbox:
-    """The part of a unit's settings that decides over users' folders (systemd.exec(5)).
+    """The settings of a unit that decide which folders it can use (systemd.exec(5)).
 
     Attributes:
         config: The config file that the unit's environment names, or "".

@@ -296,7 +296,7 @@ def _node_words(story: Story, view: QueueView, now: float) -> str:
 
 
 def _publishing_words(story: Story, view: QueueView, now: float) -> list[str]:
-    what = "its transcript is kept" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
+    what = "its answer is stored" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
     where = "done" if story.state is JobState.TRANSCRIBED else "failed"
     if not view.is_running:
         return [f"{what}; it goes to {where} when dropscribe is started"]
@@ -323,7 +323,7 @@ def _ended_words(story: Story, now: float) -> list[str]:
 
 
 def _failure_words(story: Story) -> str:
-    """The error file has the last word, and may be gone; the last attempt is the next best."""
+    """The failure's reason from the error file; if that is gone, from the last attempt."""
     error = _error_beside(story.filed_here) if story.filed_here else None
     if error:
         return f"{error.get('code')}: {error.get('reason')}"
@@ -333,7 +333,7 @@ def _failure_words(story: Story) -> str:
 
 def _filed_words(story: Story) -> str:
     if story.filed is None:
-        return "nobody knows where"
+        return "an unknown place"
     if story.filed_here is None:
         return f"{path_text(story.filed[2:])}, beneath a root of the queue that this node does not have"
     gone = "" if is_there(story.filed) else " (it is not there any more)"

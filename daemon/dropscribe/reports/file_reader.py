@@ -1,4 +1,4 @@
-"""One file of an inbox as a command sees it that runs without the daemon: whether it is complete.
+"""Checks without the daemon whether a file of an inbox is complete.
 
 Guarantees: nothing is changed; no symlink is followed below the inbox; a writer is not held up.
 """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE = 1000
-"""Entries of a folder that one thread looks at."""
+"""The number of entries that one thread inspects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Found:
     reason: str | None
 
     def identities(self) -> tuple[bytes, ...]:
-        """As the queue may know the file, with and without its inode."""
+        """Keys under which the queue may know the file: with and without its inode."""
         if self.status is None:
             return ()
         snapshot = snapshot_of(self.status)

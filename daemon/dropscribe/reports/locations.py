@@ -41,7 +41,7 @@ class Place:
 
     @property
     def absolute(self) -> bytes:
-        """As the queue writes it: the config's folder and the relative path."""
+        """The path as the queue writes it: the config's folder and the relative path."""
         return self.root + b"/" + self.path
 
 

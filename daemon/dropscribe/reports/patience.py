@@ -1,4 +1,4 @@
-"""Looks at users' folders that end in time although a file system may never answer."""
+"""Reads users' folders with a time limit, because a file system may never answer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ANSWER_SECONDS = 5.0
-"""For a few system calls; a slow share answers them in far less."""
+"""Limit for a few system calls; a slow share answers them in far less."""
 
 LISTING_SECONDS = 60.0
-"""For the names of one folder, or the status of a thousand files."""
+"""Limit for the names of one folder, or the status of a thousand files."""
 
 
 def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | None = None) -> T:

@@ -77,7 +77,7 @@ class QueueView:
         return said.removeprefix(BLOCKED_WORDS) if said.startswith(BLOCKED_WORDS) else ""
 
     def node(self, name: str) -> NodeStats | None:
-        """The node of that name; None where it has stopped, or never was."""
+        """The node of that name; None if it has stopped or never existed."""
         return next((node for node in self.nodes or () if node.name == name), None)
 
     def freeze(self) -> None:
@@ -184,7 +184,7 @@ def _read_stops(db: Connection | None, config: Config, now: float) -> Sequence[H
 
 
 def _remedy(state_dir: Path) -> str:
-    """The command to ask as the directory's owner; its mode is private because it holds transcripts."""
+    """Advice to run the command as the owner of the directory, which is private: it has transcripts."""
     try:
         owner = pwd.getpwuid(os.stat(state_dir).st_uid).pw_name
     except (OSError, KeyError):

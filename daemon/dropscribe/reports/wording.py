@@ -1,4 +1,4 @@
-"""Tables, times and amounts as people read them; all that is asked of outside is time zone and terminal."""
+"""Formats tables, times and amounts for people; depends only on the time zone and the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dropscribe check``: the config read, every folder looked at, and with --online each provider asked."""
+"""``dropscribe check``: checks the config and every folder, and with --online each provider."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def render_check(config: Config, document: dict[str, Any]) -> str:
     """The tables: the config, the state directory, the folders, the providers."""
     state_dir = document["state_dir"]
     rows = [
-        ["config", document["config"], "read, and whole"],
+        ["config", document["config"], "valid"],
         ["state_dir", state_dir["path"], _state_words(state_dir)],
     ]
     if document["queue"]:

@@ -41,7 +41,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _digest(recording: str) -> str:
-    """Of a file that the caller may read, whether the daemon's user may or not."""
+    """Digest of a recording, read with the caller's rights, before root's are given up."""
     return recording.lower() if _is_digest(recording) else _digest_of(recording)
 
 
@@ -51,7 +51,7 @@ def _forget(config: Config, recording: str, digest: str) -> int:
     if count:
         sys.stdout.write(f"{printable(recording)}: {plural(count, 'answer')} forgotten\n")
     else:
-        say(f"dropscribe: {recording}: no answer is kept of it")
+        say(f"dropscribe: {recording}: no answer of it is stored")
     return count
 
 

@@ -1,4 +1,4 @@
-"""``dropscribe init [DIR]``: a commented config and its folders, ready for ``run``.
+"""``dropscribe init [DIR]``: writes a commented config and makes its folders, ready for ``run``.
 
 Guarantees: nothing that is there is changed.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "dropscribe.yaml"
 _ONLINE_PROVIDER = "pulse"
-"""In the new config of an installation that neither has the embedded engine nor can get it by pip."""
+"""Provider type in the new config if the embedded engine is not installed and pip cannot install it."""
 _EXAMPLE_FOLDERS = ("inbox", "done", "failed")
 
 
@@ -49,7 +49,7 @@ def _tell(text: str) -> None:
 
 
 def _write_new(path: Path, text: str) -> bool:
-    """Readable by its owner alone, because a key may be written into it."""
+    """Write a config that only its owner can read, because it may hold a key."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -60,7 +60,7 @@ def _write_new(path: Path, text: str) -> bool:
 
 
 def _wanted_folders(path: Path, *, is_new: bool) -> list[Path]:
-    """The rules' folders; the example's by name, because it may lack its engine still.
+    """The rules' folders; the example's are listed by name, because its engine may not be installed yet.
 
     Raises:
         ConfigError: The config that is there cannot be used.

@@ -1,4 +1,4 @@
-"""``dropscribe list``: the files themselves, newest first, with their place or the reason."""
+"""``dropscribe list``: lists files, newest first, with their place or the reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LIST_SCHEMA = "dropscribe.list/1"
 
 _MOST_READ = 10_000
-"""Transcripts that --suspect reads at most."""
+"""The most transcripts that --suspect reads."""
 
 _STATE_WORDS = {
     JobState.QUEUED: "queued",
@@ -73,7 +73,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[Row]:
-    """The files that *options* ask for, newest first; one more than the limit where there are more."""
+    """The files that match *options*, newest first; one more than the limit if there are more."""
     if options.suspect:
         return _suspect_rows(config, view, options)
     folders = [options.folder] if options.folder else list(config.folders)
@@ -126,7 +126,7 @@ def _job_row(config: Config, job: ListedFile) -> Row:
 
 
 def _not_queued(config: Config, rule: FolderRule, view: QueueView, since: float | None) -> Iterator[Row]:
-    """Files of an inbox that have no job yet: they settle, or may not be read."""
+    """Files of an inbox without a job: those that settle, and those that may not be read."""
     if not config.watches(rule) or unavailable_reason(rule):
         return
     said = view.live_of(rule.name).get("waiting", {})

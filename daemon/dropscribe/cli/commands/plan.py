@@ -73,7 +73,7 @@ def _line_object(line: Line) -> dict[str, Any]:
 
 
 def render_plan(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
-    """The same for people: a table a folder, then the totals."""
+    """Print the plan for people: one table for each folder, then the totals."""
     for planned in plans:
         yield f"{planned.rule.name}: {planned.rule.inbox}"
         if planned.reason:

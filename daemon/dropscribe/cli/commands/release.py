@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Let it go, with the daemon up or down; 74 where no daemon has run yet, so that nothing can wait."""
+    """Start the backlog, with the daemon up or down; 74 if no daemon has run yet."""
     config = read_config_to_act(options)
     act_as_owner(config.state_dir)
     rule = named(config.folders, "folder", options.folder, config)

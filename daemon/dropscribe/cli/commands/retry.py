@@ -1,4 +1,4 @@
-"""``dropscribe retry``: failed audio back into its inbox, where the daemon finds it like any other file.
+"""``dropscribe retry``: moves failed audio back into its inbox, where the daemon finds it as any file.
 
 Guarantees: nothing is overwritten; the audio is in the inbox, durably, before its error file is removed;
 the queue is only read, so that it works with the daemon up or down. Run by root it acts with the rights
@@ -57,7 +57,7 @@ def execute(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _queue_if_there(config: Config) -> Iterator[Connection | None]:
-    """The queue to read; None while the database of a cluster is away: error files suffice then."""
+    """Open the queue for reading; None while a cluster's database is away: error files suffice then."""
     with contextlib.ExitStack() as stack:
         db = None
         with contextlib.suppress(StoreAway):
@@ -125,7 +125,7 @@ def _say_end(config: Config, count: _Count) -> None:
 
 
 def _when(config: Config) -> str:
-    """The files are back whether the queue can be asked or not."""
+    """A remark if no daemon runs; empty if the queue cannot be read, because the files are back anyway."""
     try:
         running = is_anybody_running(config)
     except StoreError:

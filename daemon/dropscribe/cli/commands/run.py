@@ -1,4 +1,4 @@
-"""``dropscribe run``: the daemon in the foreground, or once."""
+"""``dropscribe run``: runs the daemon in the foreground; with --once until nothing more can be done."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _welcome(config: Config) -> str:
-    """For a person at a terminal: where to drop files, where they go, how to stop."""
+    """Tell a person at a terminal where to drop files, where they go and how to stop."""
     lines = [f"dropscribe {__version__} with {config.path}"]
     for rule in config.folders.values():
         if config.watches(rule):

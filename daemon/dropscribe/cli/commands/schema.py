@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """To standard output."""
+    """Print the schema to standard output."""
     if options.transcript:
         schema = files("dropscribe.transcripts") / "schema" / "transcript.schema.json"
         sys.stdout.write(schema.read_text("utf-8"))

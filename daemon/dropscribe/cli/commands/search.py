@@ -1,4 +1,4 @@
-"""``dropscribe search``: words in the transcripts of finished files, each hit in its sentence."""
+"""``dropscribe search``: finds words in finished transcripts, and shows each hit in its sentence."""
 
 from __future__ import annotations
 

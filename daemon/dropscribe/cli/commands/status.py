@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 
 _NEWEST_FAILED = 3
-"""How many failed files are named."""
+"""The number of failed files that are named."""
 
 _FILE_TROUBLES = (
     ("blocked", "may not be read; 'why FILE' tells the remedy"),
@@ -112,7 +112,7 @@ def _without_queued(
 
 
 def _missing(rule: FolderRule, paths: list[bytes]) -> set[bytes]:
-    """Those of *paths* that are not in the inbox any more; none where its file system does not answer."""
+    """The *paths* that are no longer in the inbox; none if its file system does not answer."""
     inbox = os.fsencode(rule.inbox)
     try:
         return ask_disk(
@@ -138,7 +138,7 @@ def _watch(rule: FolderRule, last: dict[str, Any]) -> str:
 
 
 def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
-    """Files that a start would find new: they settle, or may not be read."""
+    """Files of an inbox without a job: those that settle, and those that may not be read."""
     reason = unavailable_reason(rule)
     if reason:
         return {"available": False, "reason": reason}
@@ -158,7 +158,7 @@ def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
 
 
 def render_status(document: dict[str, Any], now: float) -> str:
-    """The same for people."""
+    """The status as text for people."""
     parts = [
         "\n".join([_running_words(document), *(_trouble_line(line) for line in _troubles(document, now))]),
         _node_table(document, now),
@@ -238,7 +238,7 @@ def _unix(text: str) -> float:
 
 
 def _node_table(document: dict[str, Any], now: float) -> str:
-    """Nothing without a cluster."""
+    """Table of the nodes; empty without a cluster."""
     rows = [
         [
             node["name"],
@@ -262,7 +262,7 @@ def _folder_table(document: dict[str, Any], now: float) -> str:
 
 
 def _suspect_words(document: dict[str, Any]) -> str:
-    """Nothing wrong with the daemon, so it is said below the table."""
+    """The number of suspect transcripts, below the table because nothing is wrong with the daemon."""
     found = sum(folder["suspect"] for folder in document["folders"].values())
     if not found:
         return ""
@@ -318,7 +318,7 @@ def _provider_table(document: dict[str, Any]) -> str:
 
 
 def _budget_table(document: dict[str, Any]) -> str:
-    """Nothing where no budget is set."""
+    """Table of the budgets; empty if none is set."""
     rows = [
         [f"{kind} {name}", period.removeprefix("per_"), *_budget_cells(account)]
         for kind in ("provider", "folder")

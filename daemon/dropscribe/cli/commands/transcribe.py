@@ -1,4 +1,4 @@
-"""``dropscribe transcribe FILE…``: files through one provider; no folder rule involved.
+"""``dropscribe transcribe FILE…``: transcribes files with one provider, without a folder rule.
 
 The transcripts go to standard output, or into a folder. Nothing that is there is overwritten.
 """
@@ -99,7 +99,7 @@ def _write(output: bytes, name: bytes, form: str, rendered: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[tuple[AudioFile, bytes]]:
-    """The audio and its name; ``-`` is standard input, kept in a file without a name meanwhile."""
+    """The audio and its name; ``-`` is standard input, copied into a file without a name."""
     if file != "-":
         # A symlink on the command line is followed: the user named it.
         path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
@@ -115,7 +115,7 @@ def _opened(file: str) -> Iterator[tuple[AudioFile, bytes]]:
 
 
 def _provider(options: argparse.Namespace) -> ProviderConfig:
-    """The one that is named, else the first.
+    """The provider that the options name, else the first one.
 
     Raises:
         ConfigError: There is none of that name, or none at all.

@@ -104,7 +104,7 @@ def _attempt_object(attempt: Attempt) -> dict[str, Any]:
 
 
 def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:
-    """The same for people."""
+    """The explanation as text for people."""
     facts = []
     if place:
         facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule_folder})"))

@@ -38,7 +38,7 @@ ignored, so they can hold anchors. Relative paths begin at the config's folder, 
   default if it is unset or empty; `$${` is a plain `${`. Inside `{…}` and `[…]` write it in quotes.
 - a **key** (`api_key`) comes from the one of `api_key`, `api_key_file`, `api_key_credential` that is given;
   without them from the systemd credential `key_NAME` of the provider called NAME, and at the vendor's own
-  url from `SMALLEST_API_KEY`, `RESON8_API_KEY` or `OPENAI_API_KEY`. It is never shown.
+  url from the vendor's environment variable, which [providers.md](providers.md) names. It is never shown.
 - the queue's **dsn** comes from the one of `dsn`, `dsn_file`, `dsn_credential` that is given, and is never
   shown either. libpq reads it: `sslmode`, `sslrootcert`, `target_session_attrs`, … are its own words.
 """
@@ -53,8 +53,11 @@ def _pages() -> Iterator[str]:
     yield from ("## Top level\n", *_table(keys_of(Config)), "\n## providers.NAME")
     for kind, facts in PROVIDER_TYPES.items():
         yield f"\n### type: {kind}\n\n{facts.words}\n"
+        if facts.needs:
+            choices = [" or ".join(f"`{name}`" for name in names) for names in facts.needs]
+            yield f"Required: {', '.join(choices)}.\n"
         if facts.params:
-            yield f"Its own parameters: `{written_value(facts.params)}`.\n"
+            yield f"Sent unless `params` says otherwise: `{written_value(facts.params)}`.\n"
         yield from _table(keys_of_type(kind), facts.defaults)
     for name, about in keys_of(ProviderConfig).items():
         if about.is_special and about.type.section is not None:

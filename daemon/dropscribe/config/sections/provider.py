@@ -151,7 +151,7 @@ class ProviderConfig:
     )
     answer: AnswerKeys | None = key(
         ANSWER,
-        "[JMESPath](https://jmespath.org) expressions that find the transcript in the answer.",
+        "JMESPath expressions (https://jmespath.org) that find the transcript in the answer.",
         default=None,
         example="{text: text}",
         is_special=True,

@@ -63,7 +63,7 @@ class HttpConfig:
     socket: Path | None = None
     token: Secret | None = key(
         t.SECRET,
-        "Every request must have it as `Authorization: Bearer`; at least 16 characters.",
+        "At least 16 characters; programs send it as `Authorization: Bearer`, people log in with it.",
         default=None,
         also={"_file": "A file that holds the token."},
         example="${DROPSCRIBE_TOKEN}",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from support import nspawn
+from support.documents import blocks, commands
 from support.scene import wav_bytes
 
 README = nspawn.ROOT / "README.md"
@@ -58,12 +58,6 @@ def service_section() -> str:
     return text.partition("\n**systemd**")[2].partition("\n**Your own folders")[0]
 
 
-def commands(block: str) -> str:
-    """What an admin types of a console block: without prompts and without remarks."""
-    lines = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
-    return "\n".join(re.sub(r"\s{2,}# .*$", "", line) for line in lines)
-
-
 def boot(folder: Path) -> str:
     """Boot this machine's own /usr with an empty /etc, run the unit, power off; what was said."""
     unit = folder / "follow.service"
@@ -92,8 +86,8 @@ def boot(folder: Path) -> str:
 def test_the_service_section_leads_to_a_transcript(tmp_path):
     """Its commands and its config, in their order: a dropped file is transcribed, status says so."""
     section = service_section()
-    before, after = re.findall(r"^```console\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    [config] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    before, after = blocks(section, "console")
+    [config] = blocks(section, "yaml")
     (tmp_path / "config.yaml").write_text(config)
     (tmp_path / "call.wav").write_bytes(wav_bytes(2.0))
     tmp_path.chmod(0o755)

@@ -106,7 +106,7 @@ def test_reload_is_checked_before_the_signal(unit):
     reloads = [
         line.partition("=")[2] for line in unit.read_text().splitlines() if line.startswith("ExecReload=")
     ]
-    assert [" check " in reloads[0], reloads[1]] == [True, "/bin/kill -HUP $MAINPID"]
+    assert [" check " in reloads[0], reloads[1]] == [True, "/bin/sh -c 'kill -HUP $MAINPID'"]
 
 
 @pytest.mark.parametrize("unit", [UNIT, USER_UNIT, CONTAINER_UNIT], ids=["system", "user", "container"])

@@ -33,6 +33,7 @@ from dropscribe.pipeline.plan import build_plan
 from dropscribe.providers.base import JobProvider
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
+from dropscribe.reports.wording import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -180,7 +181,7 @@ class Daemon:
                 ]
                 keep_running_config(config)
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))
-                self.notifier.ready(f"watching {len(config.folders)} folders")
+                self.notifier.ready(f"watching {plural(len(config.folders), 'folder')}")
                 await (self._until_nothing_more() if once else self.stop.wait())
                 result = await self._wind_up(feeding, side)
                 await reloader.close()

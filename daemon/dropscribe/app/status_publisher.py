@@ -9,6 +9,7 @@ import structlog
 
 from dropscribe.core.errors import StoreError
 from dropscribe.queue.model import Stats
+from dropscribe.reports.wording import plural
 from dropscribe.service.live import write_live
 from dropscribe.service.status import status_document
 
@@ -106,8 +107,9 @@ class StatusPublisher:
         settling = sum(folder["settling"] for folder in live["folders"].values())
         uploading = sum(live["providers"].values())
         away = len(self._inboxes.unavailable())
-        words = f"watching {len(live['folders']) - away} folders, {uploading} uploading, {settling} settling"
-        words += f", {away} inboxes away" if away else ""
+        watched = plural(len(live["folders"]) - away, "folder")
+        words = f"watching {watched}, {uploading} uploading, {settling} settling"
+        words += f", {away} unavailable" if away else ""
         queue = self._config().queue
         if queue is None:
             return words

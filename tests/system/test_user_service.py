@@ -16,7 +16,7 @@ from support.scene import wav_bytes
 PAGE = (nspawn.ROOT / "docs/installation.md").read_text("utf-8")
 WANTED = os.environ.get("DROPSCRIBE_TEST_REGISTRY")  # read here: tests get a clean environment
 BOOT_SECONDS = 400
-PACKAGES = "systemd-sysv libpam-systemd dbus-user-session polkitd python3-venv"
+PACKAGES = "systemd-sysv libpam-systemd dbus-user-session polkitd login passwd python3-venv"
 
 # A login, as on the console or by ssh; then the machine is left for a while, with nobody logged in.
 LOGIN = """[Unit]

@@ -31,6 +31,8 @@ PROMPT = (
 
 def main() -> int:
     """0 also for events that there is nothing to do for; 1 to be run again."""
+    if len(sys.argv) not in {3, 4}:
+        sys.exit("usage: summarize.py BASE_URL MODEL [KEY_FILE]   (a hook: the event is on standard input)")
     base_url, model, *key_file = sys.argv[1:]
     event = json.load(sys.stdin)
     if not event.get("transcript"):

@@ -236,6 +236,15 @@ def test_other_forms_than_json_are_read(scene, config):
         assert names(config, "only") == ["a.wav"]
 
 
+def test_a_search_before_the_first_start_finds_nothing(scene, capsys):
+    """There is no state directory yet: no error, and none is made."""
+    state = scene.root / "state"
+    assert not state.exists()
+    assert scene.run("search", "hello") == 0
+    assert capsys.readouterr() == ("nothing found\n", "")
+    assert not state.exists()
+
+
 def test_the_command_prints_text_and_json(scene, capsys):
     """Each file with its place, each sentence with its time; the shell's quotes make a phrase."""
     with scene.queue() as store:

@@ -63,10 +63,10 @@ class Indexer:
         if not config.search:
             delete_index(config.state_dir)
             return False
-        _require_room(config)
         with view_queue(config) as view:
             if view.db is None:
                 return False
+            _require_room(config)
             with index_of(config, view.db) as index:
                 batch = _Batch(config, view.db, index, view.now())
                 self._position, has_more = batch.index_after(self._position)

@@ -53,11 +53,11 @@ _PATHS = (".", "/", "~")
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
-"""api.openai.com takes 25 MiB of the whole form; the file may have what the form's other parts leave."""
+"""Largest file at api.openai.com, whose limit of 25 MiB holds for the whole form."""
 
 
 def build_config(document: Document, around: Surroundings, path: Path | None) -> Config:
-    """The config in *document*; problems are reported there, and their keys left out."""
+    """The config in *document*; problems are reported to it, and their keys are left out."""
     builder = _Builder(Reader(document, around))
     data = {name: value for name, value in document.data.items() if value is not None}
     values = builder.reader.section((), data, Config) or {}
@@ -71,7 +71,7 @@ def has_local_engine() -> bool:
 
 
 def has_media() -> bool:
-    """Whether what the extra ``media`` brings is installed; nothing of it is loaded."""
+    """Whether the libraries of the extra ``media`` are installed; nothing of it is loaded."""
     return all(importlib.util.find_spec(name) is not None for name in ("av", "numpy"))
 
 
@@ -82,7 +82,7 @@ def keys_of_type(kind: str) -> dict[str, Key]:
 
 
 def default_state_dir(around: Surroundings) -> Path:
-    """Systemd's folder, the system's for a config in /etc/dropscribe, else the user's."""
+    """The default: systemd's folder, the system's for a config in /etc/dropscribe, else the user's."""
     given = around.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
@@ -193,7 +193,7 @@ class _Builder:
         return FolderRule(name=str(path[-1]), **values)
 
     def _check_media(self, path: KeyPath, values: Mapping[str, Any]) -> None:
-        """PyAV is looked for only where a rule asks for it."""
+        """Report keys that need PyAV if it is missing; it is looked for only if a rule has such a key."""
         plain = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}
         for name, value in plain.items():
             if values.get(name, value) != value and not has_media():

@@ -48,7 +48,7 @@ def check_config(config: Config, document: Document) -> None:
 
 
 def _is_inside(path: str, folder: str) -> bool:
-    """On real paths; texts, because every rule is compared with every other."""
+    """Whether *path* is *folder* or below it; both are real paths, as text because all rules are compared."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -64,7 +64,7 @@ def _check_sections(document: Document) -> None:
 
 
 def _check_provider_names(document: Document) -> None:
-    """On what is written, so that a provider with a mistake of its own is not also called missing."""
+    """Report unknown providers, by the written names: one with a mistake of its own is not called missing."""
     known = document.data.get("providers") or {}
     folders = document.data.get("folders") or {}
     for rule, body in folders.items() if isinstance(folders, dict) and isinstance(known, dict) else ():
@@ -89,7 +89,7 @@ def _check_waits(config: Config, document: Document) -> None:
 
 
 def _check_budgets(config: Config, document: Document) -> None:
-    """Money is counted by a price; the embedded engine alone may cost nothing."""
+    """Report budgets of money without a price; only the embedded engine may cost nothing."""
     for name, provider in config.providers.items():
         if provider.budget and provider.budget.is_money and provider.price_per_minute is None:
             _report_unpriced(("providers", name, "budget"), [name], document)

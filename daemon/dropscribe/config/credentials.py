@@ -110,17 +110,17 @@ def find_named(
 
 
 def is_key_path(path: str) -> bool:
-    """Whether the dotted *path* is that of a key, or of where one is to be had."""
+    """Whether the dotted *path* is a key, or names the file or credential that holds one."""
     return path.rpartition(".")[2] in _KEY_NAMES
 
 
 def is_dsn_path(path: str) -> bool:
-    """Whether the dotted *path* is that of the queue's dsn, or of where it is to be had."""
+    """Whether the dotted *path* is the queue's dsn, or names the file or credential that holds it."""
     return path.startswith("queue.") and path.rpartition(".")[2] in _DSN_NAMES
 
 
 def with_origin(secret: Secret, path: KeyPath, document: Document, around: Surroundings) -> Secret:
-    """*secret* from the config at *path*, with where it came from; a warning where others can read it."""
+    """*secret* from the config at *path* with its origin; a warning if others can read it."""
     variables = document.variables.get(path)
     if variables:
         return Secret(secret.reveal(), f"environment {', '.join(variables)}")
@@ -140,7 +140,7 @@ def _written(value: object, path: KeyPath, document: Document, around: Surroundi
 
 
 def _is_open(mode: int, *, is_owned_by_root: bool) -> bool:
-    """Whether others may read. A group that root chose does not count: it lets a service in."""
+    """Whether others may read it. A group that root chose does not count: it gives a service access."""
     readers = stat.S_IROTH if is_owned_by_root else stat.S_IROTH | stat.S_IRGRP
     return bool(mode & readers)
 

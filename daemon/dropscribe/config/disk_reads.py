@@ -1,4 +1,4 @@
-"""Looks at the disk that never wait long: small files read whole, and where paths lead to."""
+"""Reads small files and resolves paths, without waiting long for a disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _THREADS = 4
 WAIT_SECONDS = 2.0
-"""For all paths of a config together."""
+"""Limit for all paths of a config together."""
 
 
 def read_small_file(path: Path, longest_bytes: int) -> tuple[bytes, os.stat_result]:
@@ -40,7 +40,7 @@ def read_small_file(path: Path, longest_bytes: int) -> tuple[bytes, os.stat_resu
 
 
 def read_small_text(path: Path, longest_bytes: int) -> str:
-    """The same as text.
+    """The text of the small file at *path*; see :func:`read_small_file`.
 
     Raises:
         OSError: As :func:`read_small_file`, or it is not UTF-8.

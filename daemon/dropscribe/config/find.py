@@ -1,4 +1,4 @@
-"""Finds the config file; reads nothing of it, and imports nothing that reading needs."""
+"""Finds the config file without reading it, and without the imports that reading needs."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Key:
 
     @property
     def names(self) -> list[str]:
-        """Its own name and those of `also`."""
+        """The names of the key and of its variants in `also`."""
         return [self.name, *(self.name + ending for ending in self.also)]
 
 

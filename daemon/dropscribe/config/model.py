@@ -373,12 +373,12 @@ class Config:
     source: str = field(default="", repr=False, compare=False)
 
     def watches(self, rule: FolderRule) -> bool:
-        """Whether this machine looks after *rule*'s inbox; in a cluster other nodes may do it instead."""
+        """Whether this machine watches *rule*'s inbox; in a cluster other nodes may do it instead."""
         return self.queue is None or self.queue.watches(rule)
 
     @property
     def secrets(self) -> list[str]:
-        """All that no log line and no command's environment may hold."""
+        """The secrets that must not be in log lines and in the environment of commands."""
         found: list[Secret | None] = [provider.api_key for provider in self.providers.values()]
         found.append(self.http.token if self.http else None)
         found += [self.queue.dsn, self.queue.password] if self.queue else []

@@ -1,4 +1,4 @@
-"""The file's data → the values of a section, by the definitions of its keys; every problem at its place.
+"""Reads the values of a section by the definitions of its keys, and reports each problem at its place.
 
 Guarantees: one mistake hides no other: a refused value is reported and left out, and the rest is read on.
 """
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from dropscribe.config.yaml.document import Document, Path
 
 MISSING: Any = object()
-"""Instead of a value: there is none, or it was refused, which is reported."""
+"""In place of a value that is missing, or that was refused and reported."""
 
 _COMMON_PARAMS = ("language", "model", "diarize", "prompt", "temperature", "word_timestamps")
 """Request parameters that people look for one level too high."""
 
 _LONGEST_VOCABULARY_BYTES = 100_000
 _MOST_HINTS = 100
-"""A guess takes a millisecond, and a file may have thousands of unknown keys."""
+"""Limit of guesses: each takes a millisecond, and a file may have thousands of unknown keys."""
 
 
 class Reader:
@@ -159,7 +159,7 @@ class Reader:
         return found
 
     def _is_name(self, kind: FieldType[Any], path: Path) -> bool:
-        """Whether the last part of *path* is a name as the mapping *kind* takes it; else that is reported."""
+        """Whether the last part of *path* is a valid name in the mapping *kind*; reports it if not."""
         try:
             if kind.name is not None:
                 kind.name.parse(path[-1])

@@ -1,4 +1,4 @@
-"""The config that the daemon runs on, kept in its state directory.
+"""Stores the config that the daemon runs on in its state directory, for commands.
 
 ``status``, ``why`` and ``list`` need it after the file was edited and cannot be read any more.
 
@@ -35,7 +35,7 @@ _STATE_DIR = re.compile(r"^state_dir:[ \t]*[\"']?([^\"'#\n]+?)[\"']?[ \t]*(?:#.*
 
 
 def store_running_config(config: Config) -> None:
-    """Keep *config* in its state directory, readable by its owner alone.
+    """Store *config* in its state directory, readable by its owner alone.
 
     Raises:
         OSError: It cannot be written.
@@ -56,7 +56,7 @@ def _reported(config: Config) -> dict[str, object]:
 
 
 def is_edited(written: Config, running: Config) -> bool:
-    """Whether *written*, just read from the file, says other things than *running* about what is reported."""
+    """Whether *written*, just read from the file, differs from *running* in what commands report."""
     return _reported(written) != _reported(running)
 
 

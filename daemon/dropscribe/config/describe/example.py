@@ -29,7 +29,7 @@ _COMMENT_COLUMN = 34
 
 
 def example_text(provider: str = "local") -> str:
-    """The whole text; of the providers the one of type *provider* is not commented out."""
+    """The whole text; only the provider of type *provider* is not commented out."""
     head = _HEAD if provider == "local" else _HEAD.replace(*_HEAD_WITHOUT_ENGINE)
     return "\n".join([head, *_lines(provider)]) + "\n"
 
@@ -71,7 +71,7 @@ def _lines(provider: str) -> Iterator[str]:
 
 
 def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
-    """The first is on; of the online providers only pulse shows the keys that all have."""
+    """One provider; only the first is not commented out, only pulse shows the keys of all online types."""
     mark = "    " if is_first else "  #   "
     yield _line(mark[:-2], f"{kind}:", "A provider, with a name of your own.")
     yield _line(mark, f"type: {kind}", PROVIDER_TYPES[kind].words)
@@ -101,7 +101,7 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
 
 
 def _section(name: str, about: Key) -> Iterator[str]:
-    """A section that is off."""
+    """A section that is commented out."""
     yield _line("# ", f"{name}:", about.description)
     for inner, key in keys_of(about.type.section or type).items():
         is_needed = key.default is REQUIRED or (name, inner) in {("queue", "dsn"), ("queue", "roots")}

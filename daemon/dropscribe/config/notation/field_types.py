@@ -178,7 +178,7 @@ def _listen(value: object) -> str:
 
 
 def _settle(value: object) -> float | None:
-    """None is auto; infinity is ``ignore_writers``, which ``build.py`` takes apart."""
+    """Seconds; None is ``auto``, infinity is ``ignore_writers``, which ``build.py`` translates."""
     if value is None or value == "auto":
         return None
     return float("inf") if value == "ignore_writers" else q.parse_duration(value)
@@ -204,7 +204,7 @@ def _positive(parse: Callable[[object], Any]) -> Callable[[object], Any]:
 
 
 def _or(word: str, of: FieldType[Any]) -> FieldType[Any]:
-    """None for *word* and for null; else the value by *of*."""
+    """A type that is None for *word* and for null; other values are read as *of*."""
 
     def parse_or_none(value: object) -> Any:
         return None if value is None or value == word else of.parse(value)

@@ -159,7 +159,7 @@ class AnswerKeys:
     )
 
     def expressions(self) -> dict[str, str]:
-        """Those that are given, by key."""
+        """The expressions that are given, by key."""
         names = [name for name, about in keys_of(AnswerKeys).items() if about.type.word == EXPRESSION.word]
         return {name: text for name in names if (text := getattr(self, name))}
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dropscribe.core.requests.params import ParamValue
 
 Written = dict[str, "ParamValue | None"]
-"""As written; None removes a parameter."""
+"""Parameters as written; None removes one."""
 
 
 def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:

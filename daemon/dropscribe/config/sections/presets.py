@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One service.
+    """Values for one service.
 
     Attributes:
         defaults: Of the provider's keys, by attribute.

@@ -99,7 +99,7 @@ class QueueConfig:
         return all(self.root_of(path) is not None for path in (rule.inbox, rule.done, rule.failed))
 
     def watches(self, rule: FolderRule) -> bool:
-        """Whether this node looks after *rule*'s inbox; else other nodes do."""
+        """Whether this node watches *rule*'s inbox; if not, other nodes do."""
         return self.role != "work" and self.serves(rule)
 
 
@@ -183,7 +183,7 @@ def _check_dsn(dsn: Secret, path: KeyPath, document: Document, around: Surroundi
 
 
 def _is_safe_way(parts: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
-    """Whether TLS is demanded, or no other machine is meant. What a service file says is not looked at."""
+    """Whether TLS is required, or the server is on this machine. A service file is not read."""
     if parts.get("service") or (parts.get("sslmode") or environ.get("PGSSLMODE")) in _ENCRYPTED:
         return True
     hosts = parts.get("hostaddr") or parts.get("host") or environ.get("PGHOSTADDR") or environ.get("PGHOST")

@@ -266,7 +266,7 @@ def has_apprise() -> bool:
 
 
 def _check_length(secret: Secret | None, name: str, path: KeyPath, document: Document) -> None:
-    """A short one can be guessed by trying."""
+    """Report a secret that is so short that it can be guessed."""
     if secret is not None and len(secret.reveal()) < LEAST_TOKEN_CHARACTERS:
         message = f"the {name} is shorter than {LEAST_TOKEN_CHARACTERS} characters"
         known = (*path, name)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHIPPED = ("minutes.txt.j2", "notes.md.j2", "plain.txt.j2")
-"""Used where no file of such a name is beside the config."""
+"""Templates of the package, used if no file of that name is beside the config."""
 
 LARGEST_BYTES = 256 * 1024
 _SUFFIXES = (".j2", ".jinja", ".jinja2")

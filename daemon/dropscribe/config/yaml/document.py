@@ -23,7 +23,7 @@ Path = tuple[str | int, ...]
 """Where a value stands: ("folders", "calls", "outputs", 1)."""
 
 _SECRET: Any = object()
-"""In the place of a secret, until it is left out."""
+"""Takes the place of a secret until it is left out."""
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|conninfo|^urls$", re.IGNORECASE)
 _OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "secret_file", "auth"}) | {
@@ -32,7 +32,7 @@ _OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "se
 }
 _OPEN_IN_QUEUE = frozenset({"type", "role", "roots", "node", "dsn_file", "dsn_credential"})
 _PASSWORD = re.compile(r"(?<=://)\S*@|(?<=passw)\w*\s*=\s*(?:'[^']*'?|\S+)", re.IGNORECASE)
-"""In a url, and in a dsn of the form ``host=… password=…``; wherever they were written by mistake."""
+"""Finds a password in a url or in a dsn of the form ``host=… password=…``, wherever it is by mistake."""
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 

@@ -1,4 +1,4 @@
-"""YAML text → a tree of nodes that know their place, by the rules of YAML 1.2.
+"""Parses YAML text into a tree of nodes with their places, by the rules of YAML 1.2.
 
 PyYAML gives the events; what they mean is decided here, because its own resolvers are those of YAML 1.1:
 there `language: no` is False, `22:30` is 1350 and `0100` is 64.
@@ -46,7 +46,7 @@ _WORDS: dict[str, Scalar] = {
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From the first character to behind the last one; lines and columns count from 1."""
+    """A range of the text: first character, and the one behind the last; lines and columns count from 1."""
 
     line: int
     column: int

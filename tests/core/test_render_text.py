@@ -172,6 +172,43 @@ def test_long_segments_without_words_are_cut_by_their_text():
     assert cues[-1][1] <= 60_000
 
 
+JAPANESE = (
+    "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。何でも薄暗いじめじめした所で"
+    "ニャーニャー泣いていた事だけは記憶している。しかもあとで聞くとそれは「書生」という人間であったそうだ。"
+)
+CHINESE = "他說“你好”，然後用 Python 3.13 寫了一個程式。今天天氣很好，我們一起去公園散步吧！好不好？"  # noqa: RUF001 - full-width marks
+
+
+@pytest.mark.parametrize("text", [JAPANESE, CHINESE])
+def test_text_without_spaces_has_lines_of_the_layout(text):
+    """Chinese and Japanese are broken between characters; marks stay with what they belong to."""
+    cues = _cues(Segment(text, 0.0, 30.0), layout=Layout(line_characters=16))
+    lines = [line for cue in cues for line in cue.split("\n")]
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(len(line) <= 16 for line in lines)
+    assert all(len(cue.split("\n")) <= 2 for cue in cues)
+    assert not [line for line in lines if line[0] in "。，、！？」”ー" or line[-1] in "「“"]  # noqa: RUF001
+
+
+def test_text_without_spaces_has_the_times_of_its_words():
+    """A cue that begins within a word of the provider begins with its share of the word's time."""
+    words = tuple(Word(JAPANESE[at : at + 4], at * 0.2, at * 0.2 + 0.8) for at in range(0, len(JAPANESE), 4))
+    document = transcript_document(
+        Transcript("x", segments=(Segment(JAPANESE, 0.0, 60.0),), words=words), facts()
+    )
+    spoken = 0
+    for start, _, text in parsed_srt(RENDERERS["srt"](document, Layout(line_characters=16)).decode()):
+        assert start == pytest.approx(200 * spoken, abs=1)
+        spoken += len(text.replace("\n", ""))
+
+
+def test_words_without_spaces_are_joined_without():
+    """Words alone: Chinese ones are not set apart, others are."""
+    words = [("你好", 0.0), ("世界", 0.5), ("hello", 1.0), ("world", 1.5)]
+    transcript = Transcript("x", words=tuple(Word(word, start, start + 0.4) for word, start in words))
+    assert [text for *_, text in parsed_srt(_rendered("srt", transcript))] == ["你好世界 hello world"]
+
+
 def test_short_cues_stay_on_where_there_is_room():
     """0.8 s at least, and no more than 21 characters a second, up to the next cue."""
     segments = (

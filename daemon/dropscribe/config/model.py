@@ -179,7 +179,8 @@ class FolderRule:
     paragraphs: bool = key(t.BOOLEAN, "`txt` gets a blank line at long pauses.", default=False)
     subtitles: SubtitleLayout = key(
         t.section(SubtitleLayout),
-        "The largest cue of `srt` and `vtt`: `{line: 42, lines: 2, seconds: 7s}`.",
+        "The largest cue of `srt` and `vtt`: `{line: 42, lines: 2, seconds: 7s}`; "
+        "`line: 16` suits Chinese and Japanese.",
         default=SubtitleLayout(),
     )
     speaker_names: Mapping[str, str] = key(

@@ -1,8 +1,9 @@
 """Subtitle cues from a transcript document.
 
 Guarantees: pure; a cue's text is one line of printable characters and fits the lines of the layout (a word
-longer than a line stays whole); no two cues overlap, none is longer than the layout allows, and each stays on
-long enough to be read where the next one leaves room: 0.8 s at least, 21 characters a second at most.
+longer than a line stays whole; Chinese and Japanese are broken between characters); no two cues overlap, none
+is longer than the layout allows, and each stays on long enough to be read where the next one leaves room:
+0.8 s at least, 21 characters a second at most.
 
 Cues follow the segments. Segments that are too long are cut into cues of about equal length, rather at
 the end of a sentence, at a pause or at a comma than elsewhere, and rather not so that one word stands alone.
@@ -14,19 +15,20 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT
+from dropscribe.transcripts.line_breaks import pieces_of, wrapped
 from dropscribe.transcripts.paragraphs import SENTENCE_ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dropscribe.transcripts.layout import Layout
+    from dropscribe.transcripts.line_breaks import Piece
 
 PAUSE_SECONDS = 0.8
 LONG_PAUSE_SECONDS = 1.5
@@ -63,18 +65,24 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """One word of the text.
+    """One word of the text; in Chinese and Japanese one character.
 
     Attributes:
+        joint: What stands between it and the token before, in one cue.
         segment: The segment that it is part of; without text where there are only words.
         is_timed: Whether *start* and *end* are the word's own.
     """
 
+    joint: str
     text: str
     start: float
     end: float
     segment: Cue
     is_timed: bool
+
+    @property
+    def length(self) -> int:
+        return len(self.joint) + len(self.text)
 
     @property
     def ends_sentence(self) -> bool:
@@ -94,29 +102,25 @@ def cues_of(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> lis
     segments = sorted((_cue(item, "text") for item in document["segments"] if _has_times(item)), key=_start)
     if segments:
         starts = [word.start for word in words]
-        tokens = [_tokens(segment, words, starts) for segment in segments if segment.text]
+        spoken = [segment for segment in segments if segment.text]
+        tokens = [_tokens(after, before, words, starts) for before, after in _with_before(spoken)]
     else:
         voices = {word.speaker: Cue(0.0, 0.0, "", word.speaker) for word in words}
         tokens = [
-            [_Token(word.text, word.start, word.end, voices[word.speaker], is_timed=True)]
-            for word in words
-            if word.text
+            _spread([word], pieces_of(word.text, before.text), voices[word.speaker], is_timed=True)
+            for before, word in _with_before([word for word in words if word.text])
         ]
     return _laid_out([cue for run in _runs(tokens) for cue in _divided(run, layout)], layout)
 
 
 def lines_of(text: str, layout: Layout = DEFAULT_LAYOUT) -> list[str]:
     """*text* in lines of a cue, all about equally long; a word longer than a line stays whole."""
-    lines = _wrapped(text, layout.line_characters)
+    lines = wrapped(text, layout.line_characters) if text else []
     if not 1 < len(lines) <= layout.cue_lines:
         return lines
     # The narrowest width that still makes so many lines is the one that makes them equal.
-    narrow = (_wrapped(text, width) for width in range(len(text) // len(lines), layout.line_characters))
+    narrow = (wrapped(text, width) for width in range(len(text) // len(lines), layout.line_characters))
     return next((balanced for balanced in narrow if len(balanced) == len(lines)), lines)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(1, width), break_long_words=False, break_on_hyphens=False)
 
 
 def _prefix(speaker: str | None) -> str:
@@ -136,18 +140,43 @@ def _cue(item: Mapping[str, Any], key: str) -> Cue:
     return Cue(start, end if end > start else start + SHORTEST_SECONDS, one_line(item[key]), item["speaker"])
 
 
-def _tokens(segment: Cue, words: Sequence[Cue], starts: Sequence[float]) -> list[_Token]:
+def _with_before(cues: Sequence[Cue]) -> Iterator[tuple[Cue, Cue]]:
+    """Each of *cues* after the one before it; nothing is before the first."""
+    return itertools.pairwise([Cue(0.0, 0.0, ""), *cues])
+
+
+def _tokens(segment: Cue, before: Cue, words: Sequence[Cue], starts: Sequence[float]) -> list[_Token]:
     """The segment's own tokens, not the words: some providers' words lack the punctuation."""
-    texts = segment.text.split()
+    pieces = pieces_of(segment.text, before.text)
     own = words[bisect_left(starts, segment.start) : bisect_left(starts, segment.end)]
-    if len(own) == len(texts):
-        pairs = zip(texts, own, strict=True)
-        return [_Token(text, word.start, word.end, segment, True) for text, word in pairs]
-    share = (segment.end - segment.start) / sum(map(len, texts))
-    ends = [segment.start + share * length for length in itertools.accumulate(map(len, texts))]
-    begins = [segment.start, *ends]
-    times = zip(texts, begins, ends, strict=False)
-    return [_Token(text, start, end, segment, False) for text, start, end in times]
+    if len(own) == len(pieces):
+        pairs = zip(pieces, own, strict=True)
+        return [_Token(*piece, word.start, word.end, segment, True) for piece, word in pairs]
+    if _letters("".join(word.text for word in own)) == _letters(segment.text):
+        return _spread(own, pieces, segment, is_timed=True)
+    return _spread([segment], pieces, segment, is_timed=False)
+
+
+def _letters(text: str) -> str:
+    return text.replace(" ", "")
+
+
+def _spread(spans: Sequence[Cue], pieces: Sequence[Piece], segment: Cue, *, is_timed: bool) -> list[_Token]:
+    """Tokens of *pieces*, which are the text of *spans*, with as much of their time as of their letters."""
+    moments = [moment for span in spans for moment in _moments(span)]
+    ends = list(itertools.accumulate(len(piece.text) for piece in pieces))
+    bounds = zip(pieces, [0, *ends], ends, strict=False)
+    return [
+        _Token(*piece, moments[first][0], moments[end - 1][1], segment, is_timed)
+        for piece, first, end in bounds
+    ]
+
+
+def _moments(span: Cue) -> list[tuple[float, float]]:
+    """Start and end of each letter of *span*."""
+    count = len(_letters(span.text))
+    bounds = [span.start + (span.end - span.start) * number / count for number in range(count + 1)]
+    return list(itertools.pairwise(bounds))
 
 
 def _runs(parts: Iterable[Sequence[_Token]]) -> Iterator[list[_Token]]:
@@ -189,10 +218,10 @@ def _divided(run: Sequence[_Token], layout: Layout) -> Iterator[Cue]:
 
 def _fitting(run: Sequence[_Token], first: int, prefix: int, layout: Layout) -> int:
     """One more than the last token that a cue from *first* on has room and time for."""
-    lines, width = 1, prefix - 1
+    lines, width = 1, prefix - len(run[first].joint)
     for last in range(first, len(run)):
         token = run[last]
-        width += 1 + len(token.text)
+        width += token.length
         if width > layout.line_characters and last > first:
             lines, width = lines + 1, len(token.text)
         is_long = token.is_timed and token.end - run[first].start > layout.cue_seconds
@@ -203,7 +232,7 @@ def _fitting(run: Sequence[_Token], first: int, prefix: int, layout: Layout) -> 
 
 def _extended(run: Sequence[_Token], first: int, end: int) -> Iterator[tuple[int, int, float]]:
     """(last token, characters, cost of what the cue reaches across) of each cue from *first* on."""
-    length, crossed = -1, 0.0
+    length, crossed = -len(run[first].joint), 0.0
     for last in range(first, end):
         token = run[last]
         if last > first:
@@ -212,7 +241,7 @@ def _extended(run: Sequence[_Token], first: int, end: int) -> Iterator[tuple[int
                 crossed += _ACROSS_SEGMENTS
             elif token.start - before.end > PAUSE_SECONDS:
                 crossed += _ACROSS_PAUSE
-        length += 1 + len(token.text)
+        length += token.length
         yield last, length, crossed
 
 
@@ -241,7 +270,7 @@ def _is_sentence(run: Sequence[_Token], number: int) -> bool:
 def _joined(run: Sequence[_Token], first: int, end: int) -> Cue:
     tokens = run[first:end]
     segment = tokens[0].segment
-    text = " ".join(token.text for token in tokens)
+    text = "".join(token.joint + token.text for token in tokens).removeprefix(tokens[0].joint)
     if text == segment.text:
         return segment
     latest = max(token.end for token in tokens)

@@ -166,7 +166,7 @@ def test_status_loads_what_a_look_needs(tmp_path):
     loaded = loaded_by(program, "status", "-c", str(config))
 
     assert "dropscribe.cli" in loaded
-    unneeded = {"structlog", "asyncio", "httpx", "httpx2", "ctypes", "dropscribe.providers", "dropscribe.app"}
+    unneeded = {"structlog", "asyncio", "httpx", "httpx2", "dropscribe.providers", "dropscribe.app"}
     assert loaded.isdisjoint(unneeded)
 
 

@@ -9,7 +9,6 @@ import gzip
 import socket
 import struct
 import threading
-import time
 import tracemalloc
 
 import pytest
@@ -146,6 +145,36 @@ async def test_a_connection_that_is_not_to_be_trusted_is_not_used_again(answer):
         assert (await _posted(transport, url)).body == b"{}"
         assert (await _posted(transport, url)).body == b"{}"
     assert server.connections == 2
+
+
+@pytest.mark.parametrize("way", ["end", "reset"])
+async def test_a_connection_that_has_ended_unseen_costs_no_attempt(way):
+    """The server closes an idle connection, and the busy event loop has not heard of it yet."""
+    has_ended = threading.Semaphore(0)
+
+    def serve(listening):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    while b"RIFF" not in connection.recv(65536):
+                        pass
+                    connection.sendall(OK)
+                    if way == "reset":
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                has_ended.release()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        async with transporting() as transport:
+            for _ in range(5):
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+                answer = await _posted(transport, url, b"RIFF")
+                assert answer.body == b"{}"
+                assert has_ended.acquire(timeout=30)  # blocks the loop, as other files' work does
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 async def test_a_connection_that_failed_is_not_used_again():
@@ -299,10 +328,22 @@ async def test_what_went_out_while_the_server_was_slow_is_the_audio():
 # What a broken connection means -----------------------------------------------------------------------
 
 
-class Halting:
-    """Audio whose last block comes only after the loop was busy for a while, so that news waits unseen."""
+class Resets:
+    """Tells a server to reset its connection, and waits until it has."""
 
-    def __init__(self, *blocks: bytes) -> None:
+    def __init__(self) -> None:
+        self.are_due, self.are_done = threading.Semaphore(0), threading.Semaphore(0)
+
+    def one(self) -> None:
+        self.are_due.release()
+        assert self.are_done.acquire(timeout=30)
+
+
+class Halting:
+    """Audio before whose last block the connection is reset while the loop is busy: the news waits unseen."""
+
+    def __init__(self, resets: Resets, *blocks: bytes) -> None:
+        self._resets = resets
         self._blocks = blocks
         self.size_bytes = sum(map(len, blocks))
         self.progress = Progress(self.size_bytes)
@@ -310,7 +351,7 @@ class Halting:
     async def blocks(self):
         for block in self._blocks[:-1]:
             yield block
-        time.sleep(0.1)  # noqa: ASYNC251 - as other files' work does
+        self._resets.one()  # blocks the loop, as other files' work does
         yield self._blocks[-1]
 
 
@@ -319,7 +360,7 @@ async def test_a_reset_before_the_last_block_is_temporary(tmp_path, monkeypatch,
     """What the system did not take was not sent, though nobody has said so yet when it is handed over."""
     server_tls, client_tls = certified(tmp_path)
     monkeypatch.setattr(http, "trusted", lambda: client_tls)
-    with resetting(server_tls if is_tls else None) as port:
+    with resetting(server_tls if is_tls else None) as (port, resets):
         async with transporting() as transport:
             for _ in range(5):
                 with pytest.raises(TemporaryFailure) as raised:
@@ -328,7 +369,7 @@ async def test_a_reset_before_the_last_block_is_temporary(tmp_path, monkeypatch,
                         Upload(
                             f"http{'s' * is_tls}://localhost:{port}/",
                             {},
-                            audio=Halting(b"x" * 1_000, b"x" * 8_000),
+                            audio=Halting(resets, b"x" * 1_000, b"x" * 8_000),
                         ),
                     )
                 assert raised.value.code == "connection_lost"
@@ -336,19 +377,19 @@ async def test_a_reset_before_the_last_block_is_temporary(tmp_path, monkeypatch,
 
 async def test_a_reset_under_the_only_write_is_temporary():
     """On a connection that stood a moment ago, and whose end the system tells first to who writes."""
-    with resetting(None, answer=OK) as port:
+    with resetting(None, answer=OK) as (port, resets):
         async with transporting() as transport:
             url = f"http://127.0.0.1:{port}/"
             assert (await _posted(transport, url, b"RIFF")).body == b"{}"
             with pytest.raises(TemporaryFailure) as raised:
-                await _sent(transport, Upload(url, {}, audio=Halting(b"x" * 1_000)))
+                await _sent(transport, Upload(url, {}, audio=Halting(resets, b"x" * 1_000)))
     assert raised.value.code == "connection_lost"
 
 
 @contextlib.contextmanager
 def resetting(tls, answer=b""):
-    """The port of a server in a thread of its own that hears a request and resets the connection."""
-    stop = threading.Event()
+    """(port, Resets) of a server in a thread of its own that resets each connection when told to."""
+    stop, resets = threading.Event(), Resets()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.1)
 
@@ -364,15 +405,16 @@ def resetting(tls, answer=b""):
                             while b"RIFF" not in connection.recv(65536):
                                 pass
                             connection.sendall(answer)
-                            time.sleep(0.03)
-                        else:
-                            connection.recv(65536)
+                        while not resets.are_due.acquire(timeout=0.1):
+                            if stop.is_set():
+                                return
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    resets.are_done.release()
 
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield listening.getsockname()[1]
+            yield listening.getsockname()[1], resets
         finally:
             stop.set()
             thread.join()

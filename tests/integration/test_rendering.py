@@ -1,4 +1,4 @@
-"""Documents are built, parsed and rendered beside the event loop, whatever their size."""
+"""Documents are built, parsed and rendered beside the event loop, unless they are short."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ async def _goes_on(house, blocked):
 @pytest.mark.parametrize("step", ["transcript_document", "RENDERERS"])
 async def test_the_loop_goes_on_while_a_transcript_is_made(tmp_path, monkeypatch, step):
     """An answer that takes minutes to render holds up no other upload, no signal and no health check."""
+    monkeypatch.setattr(results, "_SHORT_VALUES", 0)
     if step == "RENDERERS":
         blocked = Blocked(results.RENDERERS["txt"])
         monkeypatch.setitem(results.RENDERERS, "txt", blocked)
@@ -82,3 +83,17 @@ async def test_the_loop_goes_on_while_a_stored_answer_is_read_after_a_restart(tm
 
 async def _is_publishing(house):
     return (await house.stats()).publishing == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "is_short"),
+    [
+        ({"text": "A sentence.", "words": [{"word": "A"}] * 20}, True),
+        ({"text": "word " * 10_000, "words": []}, False),
+        ({"text": "", "words": [{"word": "A"}] * 1_000}, False),
+        ({"text": "", "raw": {"a": {"b": [{"c": list(range(1_000))}]}}}, False),
+    ],
+)
+def test_a_short_document_is_told_by_all_its_values(document, is_short):
+    """What a provider sends along counts too: it is written into the sidecar."""
+    assert results._is_short(document) is is_short

@@ -48,7 +48,7 @@ def desk(monkeypatch, threads):
 
 
 async def _arrive(pending, *names):
-    tasks = [asyncio.create_task(pending.do(name)) for name in names]
+    tasks = [pending.submit(name) for name in names]
     await asyncio.sleep(0)
     return tasks
 
@@ -143,4 +143,4 @@ async def test_work_that_breaks_is_told_to_all_who_came(threads):
         raise RuntimeError("the desk is on fire")
 
     with pytest.raises(RuntimeError, match="on fire"):
-        await BatchExecutor(threads, broken).do("a")
+        await BatchExecutor(threads, broken).submit("a")

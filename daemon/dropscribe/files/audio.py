@@ -69,8 +69,13 @@ def open_folder_of(root: bytes, path: bytes) -> int:
     Raises:
         AudioMissing, AudioForbidden, AudioUnsafe, OSError: As :func:`open_beneath`.
     """
-    with audio_errors(root, path), closing(open_root(root)) as descriptor:
-        return open_folder(descriptor, path.rpartition(b"/")[0])
+    directory = path.rpartition(b"/")[0]
+    with audio_errors(root, path):
+        descriptor = open_root(root)
+        if not directory:
+            return descriptor
+        with closing(descriptor):
+            return open_folder(descriptor, directory)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,11 @@ root a link is followed only if root or this process's user owns it. Nothing but
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +29,16 @@ _MOST_LINKS = 40  # the kernel's own limit, path_resolution(7)
 _NO_FOLDER = frozenset({errno.ENOTDIR, errno.ELOOP})
 _NO_SYNC = frozenset({errno.EINVAL, errno.EBADF})
 
+_OPENAT2 = 437  # the same number on every architecture but alpha: unistd.h
+_NO_SYMLINKS, _BENEATH = 0x04, 0x08  # RESOLVE_…, openat2(2)
+_AT_ONCE = struct.pack("=QQQ", FOLDER, 0, _NO_SYMLINKS)
+_AT_ONCE_BENEATH = struct.pack("=QQQ", FOLDER, 0, _NO_SYMLINKS | _BENEATH)
+_ROOT = -1  # an absolute path is resolved from no descriptor
+
+_syscall = ctypes.CDLL(None).syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+
 
 class UnsafePathError(OSError):
     """Raised where a path leads through a link that is not followed, or names something not allowed."""
@@ -39,6 +51,23 @@ def open_root(path: bytes) -> int:
         UnsafePathError: A link on the way belongs to neither root nor this process's user.
         OSError: The system's answer.
     """
+    at_once = _open_at_once(_ROOT, path, _AT_ONCE)
+    return _walk(path) if at_once is None else at_once
+
+
+def _open_at_once(folder: int, path: bytes, how: bytes) -> int | None:
+    """Open the folder *path* in one call, where that is possible without following a link.
+
+    None where it is not, for whatever reason (a link, a kernel before 5.6, a container that forbids the call,
+    no right to list the folder): walking component by component then finds out.
+    """
+    if b"\0" in path:
+        return None
+    descriptor: int = _syscall(_OPENAT2, folder, path, how, len(how))
+    return None if descriptor < 0 else descriptor
+
+
+def _walk(path: bytes) -> int:
     descriptor = _start(path)
     waiting, links = _steps(path), 0
     try:
@@ -114,9 +143,12 @@ def open_folder(root: int, path: bytes) -> int:
         UnsafePathError: A component is a link, or no name.
         OSError: The system's answer.
     """
+    names = _components(path)
+    if names and (at_once := _open_at_once(root, path, _AT_ONCE_BENEATH)) is not None:
+        return at_once
     descriptor = os.dup(root)
     try:
-        for name in _components(path):
+        for name in names:
             below = _step(descriptor, name, path)
             os.close(descriptor)
             descriptor = below

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from dropscribe.files.beneath import stat_at, sync
+from dropscribe.files.beneath import sync
 from dropscribe.files.capabilities import (
     CAPABILITY_ERRORS,
     Move,
@@ -35,7 +35,8 @@ _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC = 0x7FF
 _STATX_BYTES = 256
-_STATX_SIZE_OFFSET, _STATX_ATIME_OFFSET = 40, 64  # struct statx, statx(2)
+# struct statx of statx(2), from stx_nlink to stx_dev_minor; a time is seconds, nanoseconds and padding.
+_STATX = struct.Struct("=16xIIIHxxQQ16xqI4xqI4xqI4xqI4x8xII")
 _FIRST_MARK, _MARKS = 600_000_000, 400_000_000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,8 +49,20 @@ class FileName(NamedTuple):
     name: bytes
 
     def status(self) -> os.stat_result | None:
-        """Status of the entry, past the kernel's cache, no link followed; None if there is none."""
-        return None if fresh_status(self) is None else stat_at(self.folder, self.name)
+        """Status of the entry from the file system itself, no link followed; None if there is none.
+
+        A plain stat on NFS or FUSE may be answered from the kernel's cache.
+        """
+        buffer = ctypes.create_string_buffer(_STATX_BYTES)
+        number = _statx(self, buffer)
+        if number == errno.EIO:
+            # What FUSE says where a name has become a file of another kind; its cache is empty by now.
+            number = _statx(self, buffer)
+        if number == errno.ENOENT:
+            return None
+        if number:
+            raise OSError(number, os.strerror(number), os.fsdecode(self.name))
+        return _stat_result(_STATX.unpack_from(buffer))
 
     def unlink(self) -> None:
         """Remove the name, if it is there."""
@@ -94,8 +107,8 @@ def _shares_access_time(one: FileName, other: FileName) -> bool:
     except PermissionError:
         return False
     try:
-        found = fresh_status(other)
-        return found is not None and found.access_seconds == mark
+        found = other.status()
+        return found is not None and int(found.st_atime) == mark
     finally:
         _set_times(one, status.st_atime_ns, status.st_mtime_ns)
 
@@ -110,27 +123,16 @@ def _statx(name: FileName, buffer: ctypes.Array[ctypes.c_char]) -> int:
     return ctypes.get_errno() if _libc.statx(name.folder, name.name, flags, _STATX_BASIC, buffer) else 0
 
 
-class FreshStatus(NamedTuple):
-    """Status of a name from the server itself, not from the kernel's cache."""
-
-    size_bytes: int
-    access_seconds: int
-
-
-def fresh_status(name: FileName) -> FreshStatus | None:
-    """Ask the file system itself, as a stat on NFS or FUSE may not; None where nothing is there."""
-    buffer = ctypes.create_string_buffer(_STATX_BYTES)
-    number = _statx(name, buffer)
-    if number == errno.EIO:
-        # What FUSE says where a name has become a file of another kind; its cache is empty by now.
-        number = _statx(name, buffer)
-    if number == errno.ENOENT:
-        return None
-    if number:
-        raise OSError(number, os.strerror(number), os.fsdecode(name.name))
-    (size_bytes,) = struct.unpack_from("<Q", buffer, _STATX_SIZE_OFFSET)
-    (access_seconds,) = struct.unpack_from("<q", buffer, _STATX_ATIME_OFFSET)
-    return FreshStatus(size_bytes, access_seconds)
+def _stat_result(fields: tuple[int, ...]) -> os.stat_result:
+    links, uid, gid, mode, inode, size_bytes, *times, major, minor = fields
+    accessed, _, changed, modified = zip(times[::2], times[1::2], strict=True)
+    seconds = (accessed[0], modified[0], changed[0])
+    nanoseconds = {
+        f"st_{name}_ns": at[0] * 10**9 + at[1]
+        for name, at in (("atime", accessed), ("mtime", modified), ("ctime", changed))
+    }
+    device = os.makedev(major, minor)
+    return os.stat_result((mode, inode, device, links, uid, gid, size_bytes, *seconds), nanoseconds)
 
 
 def move_new(
@@ -167,9 +169,9 @@ def move_new(
 
 def _is_there(source: FileName, target: FileName, can: Capabilities, is_expected: IsExpected) -> bool:
     """Whether the file of *source* stands at *target*, after a call that failed."""
-    if fresh_status(target) is None:
+    if target.status() is None:
         return False
-    if fresh_status(source) is None:
+    if source.status() is None:
         return is_expected(target)
     if can.same_inode and can.move is not Move.LINK:
         return False
@@ -194,7 +196,7 @@ def _move_by_link(source: FileName, target: FileName, _aside: bytes) -> None:
 
 
 def _move_checked(source: FileName, target: FileName, _aside: bytes) -> None:
-    if fresh_status(target) is not None:
+    if target.status() is not None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(target.name))
     rename(source, target)
 

@@ -84,12 +84,11 @@ class OwnFile:
         Args:
             fill: Writes content, owner, mode and times into the open file.
         """
-        remove_aside(self._place, self._aside, self._is_own, self._can)
-        if self._is_ready():
+        descriptor = self._open_new()
+        if descriptor is None:
             return
-        self.finish()
         try:
-            with closing(os.open(self._hidden.name, _NEW, 0o600, dir_fd=self._hidden.folder)) as descriptor:
+            with closing(descriptor):
                 fill(descriptor)
                 os.fsync(descriptor)
         except Exception:
@@ -99,6 +98,21 @@ class OwnFile:
         if not self._can.links:
             self._make_mark()
             sync(self._mark.folder)
+
+    def _open_new(self) -> int | None:
+        """Open a new hidden file; None if a whole one stands there from an earlier try."""
+        if self._can.links:
+            # Without a hidden file there is nothing of an earlier try: it is the last that is removed.
+            with contextlib.suppress(FileExistsError):
+                return self._create()
+        remove_aside(self._place, self._aside, self._is_own, self._can)
+        if self._is_ready():
+            return None
+        self.finish()
+        return self._create()
+
+    def _create(self) -> int:
+        return os.open(self._hidden.name, _NEW, 0o600, dir_fd=self._hidden.folder)
 
     def _make_mark(self) -> None:
         with closing(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder)):

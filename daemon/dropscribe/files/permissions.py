@@ -61,26 +61,26 @@ class Permissions:
         audio's name would run as us.
         """
         mode = self.mode
-        if not self._give_owner(descriptor):
-            mode &= 0o777
         if not self.is_audio:
             with contextlib.suppress(OSError):
                 os.removexattr(descriptor, _ACL)  # inherited from the folder, for people the audio is not for
-            if os.fstat(descriptor).st_gid != self.owner[1]:
-                mode &= ~0o070
+        found = self._give_owner(descriptor)
+        if (found.st_uid, found.st_gid) != self.owner:
+            mode &= 0o777
+        if not self.is_audio and found.st_gid != self.owner[1]:
+            mode &= ~0o070
         try:
-            # A change of owner may have taken bits away.
-            if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+            if stat.S_IMODE(found.st_mode) != mode:
                 os.fchmod(descriptor, mode)
         except OSError as error:
             if error.errno not in _NOT_ALLOWED:
                 raise
 
-    def _give_owner(self, descriptor: int) -> bool:
-        """Whether the file has the owner and the group that it should have."""
+    def _give_owner(self, descriptor: int) -> os.stat_result:
+        """Give the file its owner and its group as far as that is allowed; returns its status then."""
         found = os.fstat(descriptor)
         if (found.st_uid, found.st_gid) == self.owner:
-            return True
+            return found
         for owner in (self.owner, (-1, self.owner[1])):
             try:
                 os.fchown(descriptor, *owner)
@@ -89,8 +89,7 @@ class Permissions:
                     raise
             else:
                 break
-        found = os.fstat(descriptor)
-        return (found.st_uid, found.st_gid) == self.owner
+        return os.fstat(descriptor)
 
 
 def _group_rights(audio: int) -> int | None:

@@ -102,7 +102,7 @@ class Attempts:
         finally:
             self.sending.pop(job.id, None)
             # Closing a file of a mount that hangs blocks, as any other call into it.
-            self.disks.of(job.folder).submit(audio.close)
+            self.disks.post(job.folder, audio.close)
 
     async def _with_audio(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> Outcome:
         if job.remote is not None:
@@ -114,16 +114,16 @@ class Attempts:
         return await self._send(job, runtime, audio)
 
     async def _open(self, job: Job, runtime: RuntimeConfig) -> AudioFile:
-        threads, inbox = self.disks.of(job.folder), runtime.inbox(job.folder)
+        executor, inbox = self.disks.of(job.folder), runtime.inbox(job.folder)
         done = os.fsencode(runtime.rule(job.folder).done)
 
         def open_and_check() -> AudioFile:
             check_destination(done)
-            return AudioFile.open(inbox, job.path, threads)
+            return AudioFile.open(inbox, job.path, executor)
 
         audio = await self.disks.run(job.folder, open_and_check, AudioFile.close)
         if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
-            threads.submit(audio.close)
+            self.disks.post(job.folder, audio.close)
             raise AudioChanged(job.path, "changed since it settled")
         return audio
 

@@ -44,19 +44,18 @@ class BatchExecutor(Generic[T, R]):
         self._visits: set[_Visit[R]] = set()
         self._another: asyncio.TimerHandle | None = None
 
-    async def do(self, item: T) -> R:
-        """Run *work* on *item* in a batch; return its result or raise its exception.
+    def submit(self, item: T) -> asyncio.Future[R]:
+        """Run *work* on *item* in a batch; the future has its result or its exception.
 
-        Cancelling the caller does not undo work that is under way.
+        Cancelling the future does not undo work that is under way.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._visits) < VISITS_AT_ONCE:
             self._go()
         else:
             self._send_another_soon()
-        return await future
+        return future
 
     def _go(self) -> None:
         there = [(item, future) for item, future in self._waiting if not future.cancelled()]

@@ -102,7 +102,7 @@ class Budgets:
 
     async def _header_seconds(self, job: Job, audio: AudioFile) -> float | None:
         try:
-            return await self._disks.run(job.folder, lambda: probe_seconds(audio.fileno()))
+            return await self._disks.run_alone(job.folder, lambda: probe_seconds(audio.fileno()))
         except FolderHangs:
             return None
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from dropscribe.core.errors import DropscribeError
 from dropscribe.files.threads import DaemonThreads
+from dropscribe.pipeline.batching import BatchExecutor
 from dropscribe.queue.model import HANGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
 
     from dropscribe.queue.engine import Engine
@@ -45,6 +46,7 @@ class DiskThreads:
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
         self._pools: dict[str, DaemonThreads] = {}
+        self._batches: dict[str, BatchExecutor[Callable[[], Any], Any]] = {}
         self._hanging: Counter[str] = Counter()
 
     def of(self, folder: str) -> Executor:
@@ -56,7 +58,7 @@ class DiskThreads:
     async def run(
         self, folder: str, call: Callable[[], T], discard: Callable[[T], object] | None = None
     ) -> T:
-        """Make a short call in one of the folder's threads.
+        """Make a short call in one of the folder's threads, together with others that wait for one.
 
         Args:
             discard: What to do with a result that comes too late.
@@ -64,7 +66,25 @@ class DiskThreads:
         Raises:
             FolderHangs: It has not come back after ``HANG_SECONDS``.
         """
+        return await self._bounded(folder, self._batch(folder).submit(call), discard)
+
+    async def run_alone(self, folder: str, call: Callable[[], T]) -> T:
+        """As :meth:`run`, for a call that may take seconds: no other waits for it."""
         future = asyncio.get_running_loop().run_in_executor(self.of(folder), call)
+        return await self._bounded(folder, future, None)
+
+    def post(self, folder: str, call: Callable[[], object]) -> None:
+        """Make a short call that never fails; nobody waits for it."""
+        self._batch(folder).submit(call)
+
+    def _batch(self, folder: str) -> BatchExecutor[Callable[[], Any], Any]:
+        if folder not in self._batches:
+            self._batches[folder] = BatchExecutor(self.of(folder), _call_each)
+        return self._batches[folder]
+
+    async def _bounded(
+        self, folder: str, future: asyncio.Future[T], discard: Callable[[T], object] | None
+    ) -> T:
         try:
             done, _ = await asyncio.wait((future,), timeout=HANG_SECONDS)
         except asyncio.CancelledError:
@@ -123,6 +143,18 @@ class DiskThreads:
         if not self._hanging[folder]:
             log.info("folder.answers", folder=folder)
             self._queue.folders.open(folder, HANGS)
+
+
+def _call_each(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """For each of *calls*, in order, its result or its exception."""
+    return [_outcome(call) for call in calls]
+
+
+def _outcome(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001  # the caller's to know
+        return error
 
 
 def _discard(future: asyncio.Future[T], discard: Callable[[T], object] | None) -> None:

@@ -194,7 +194,7 @@ class Publisher:
         together = self._together.setdefault(job.folder, BatchExecutor(threads, publish_together))
         try:
             with self._disks.watch(job.folder):
-                return await together.do(publication)
+                return await together.submit(publication)
         except AcrossMounts:
             with self._disks.watch(job.folder, job.snapshot.size_bytes):
                 return await asyncio.get_running_loop().run_in_executor(threads, publish, publication)

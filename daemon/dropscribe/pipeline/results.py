@@ -60,6 +60,8 @@ Refusals = Sequence[tuple[str, str]]
 SHORTEST_NAME_MAX_BYTES = 143
 """The longest name that every file system here takes (eCryptfs has the least)."""
 
+_SHORT_VALUES, _CHARACTERS_OF_A_VALUE = 500, 40
+
 TEMPLATE_FAILED = "template_failed"
 LAYOUT = "layout"
 """Key of a stored document that no sidecar has: its layout, where it is not the default one."""
@@ -79,8 +81,8 @@ class RenderError(DropscribeError):
 class Results:
     """Builds documents and stores them under free names.
 
-    Guarantees: building, parsing and rendering, which take seconds for an answer of megabytes, never run on
-    the event loop.
+    Guarantees: building, parsing and rendering take seconds for an answer of megabytes. They run on the event
+    loop only for a short one, which takes less time than a thread takes to answer.
     """
 
     def __init__(self, queue: Engine, disks: DiskThreads) -> None:
@@ -105,9 +107,9 @@ class Results:
         """
         facts = _facts(job, runtime, sha256, job.attempts, seconds, refusals)
         outputs = runtime.rule(job.folder).outputs
-        return await self._rendering(
-            partial(transcript_document, transcript, facts, outputs=outputs, warnings=_warnings(job))
-        )
+        build = partial(transcript_document, transcript, facts, outputs=outputs, warnings=_warnings(job))
+        is_short = _is_short(transcript.text, transcript.segments, transcript.words, transcript.raw)
+        return await self._rendering(build, is_short=is_short)
 
     async def reused(
         self, job: Job, runtime: RuntimeConfig, cached: bytes, sha256: str, refusals: Refusals
@@ -202,13 +204,15 @@ class Results:
                 return moved
             refused.add(number)
 
-    async def _rendering(self, work: Callable[[], T]) -> T:
-        """*work* in a thread of its own.
+    async def _rendering(self, work: Callable[[], T], *, is_short: bool = False) -> T:
+        """*work* in a thread of its own, or at once if it *is_short*.
 
         Raises:
             RenderError: It failed.
         """
         try:
+            if is_short:
+                return work()
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except Exception as error:
             raise RenderError(type(error).__name__) from error
@@ -227,7 +231,9 @@ class Results:
         if rule.template is not None and not is_error(document):
             document, texts = await self._by_template(rule.template, job, document, audio)
             forms, layout = (*forms, *texts), replace(layout, texts=texts)
-        packed, rendered = await self._rendering(partial(_packed_and_rendered, document, forms, layout))
+        packed, rendered = await self._rendering(
+            partial(_packed_and_rendered, document, forms, layout), is_short=_is_short(document)
+        )
         return document, packed, rendered
 
     async def _by_template(
@@ -273,6 +279,21 @@ class Results:
             # The answer is paid for and is stored now; publishing finds out whether the names are free.
             number = max(refused, default=0) + 1
             return number, number_names(plan, number, SHORTEST_NAME_MAX_BYTES)
+
+
+def _is_short(*parts: object) -> bool:
+    """Whether a document of these JSON values is built and rendered within a millisecond or two."""
+    left, waiting = _SHORT_VALUES, list(parts)
+    while waiting and left > 0:
+        value = waiting.pop()
+        left -= 1
+        if isinstance(value, str):
+            left -= len(value) // _CHARACTERS_OF_A_VALUE
+        elif isinstance(value, (dict, list, tuple)):
+            if len(value) > left:
+                return False
+            waiting += value.values() if isinstance(value, dict) else value
+    return left > 0
 
 
 def _with_companions(

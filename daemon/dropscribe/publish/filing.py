@@ -100,6 +100,7 @@ class _Folders:
 
     def __init__(self) -> None:
         self._open: dict[tuple[bytes, bytes], int] = {}
+        self._capabilities: dict[int, Capabilities] = {}
 
     def source(self, request: PublishRequest) -> int:
         """The folder that the audio leaves; raises as open_folder_of."""
@@ -128,6 +129,12 @@ class _Folders:
             step = make_folder if make else open_folder
             self._open[root, directory] = step(self._open[root, b""], directory)
         return self._open[root, directory]
+
+    def capabilities(self, target: int) -> Capabilities:
+        """Capabilities of the mount of the open *target*; raises as capabilities_of."""
+        if target not in self._capabilities:
+            self._capabilities[target] = capabilities_of(target)
+        return self._capabilities[target]
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +183,7 @@ class PublishOperation:
             self.target = target = self._folders.target(request, make=missing is None)
         except FileNotFoundError as error:
             raise missing or error from None
-        self._capabilities = can = capabilities_of(target)
+        self._capabilities = can = self._folders.capabilities(target)
         if missing is None:
             permissions = Permissions.of_sidecar(self._source(), request.source_name)
             self._is_writing = True

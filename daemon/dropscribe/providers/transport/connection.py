@@ -11,11 +11,13 @@ from typing import cast
 MOST_UNREAD_BYTES = 256 * 1024
 """Bytes that arrive beyond this wait at the sender."""
 
+_READ_BYTES = 64 * 1024
+
 _TURNS_TO_READ = 3
 """Turns of the event loop until bytes in the socket are in :attr:`Connection.unread`."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """An asyncio protocol whose owner polls its attributes and waits with :meth:`changed`.
 
     Attributes:
@@ -27,6 +29,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.unread = bytearray()
+        self._received = bytearray(_READ_BYTES)
         self.is_over = False
         self.is_full = False
         self.error: Exception | None = None
@@ -99,9 +102,14 @@ class Connection(asyncio.Protocol):
         # "Full" then lasts until the system has taken everything, since sent bytes may be paid for.
         self._transport.set_write_buffer_limits(0)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's interface
+        """One for all reads: without it asyncio makes, and the system maps, 256 KiB for each."""
+        return self._received
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Bytes arrived."""
-        self.unread += data
+        with memoryview(self._received) as received:
+            self.unread += received[:nbytes]
         if len(self.unread) > MOST_UNREAD_BYTES:
             self.transport.pause_reading()
         self._wake()

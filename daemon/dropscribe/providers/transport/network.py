@@ -97,22 +97,40 @@ class Stream(httpcore.AsyncNetworkStream):
         """Hand *buffer* to the system; return once it has taken all of it.
 
         Raises:
-            httpcore.WriteError: An answer began before that, or the connection was lost.
+            httpcore.ConnectionNotAvailable: The connection has ended since its last answer: httpcore then
+                sends the request on another one.
+            httpcore.WriteError: An answer began before all was taken, or the connection was lost.
             httpcore.WriteTimeout: A piece made no progress within *timeout*.
         """
-        if self._is_answer_read:
-            self._answer, self._is_answer_read = _Answer(), False
-            self._answer.add(self._unread)
+        is_further = self._is_answer_read
+        if is_further:
+            await self._begin_request()
         rest = memoryview(buffer)
         while rest:
-            # An answer and the reset behind it may be in the socket together, and writing meets the reset.
-            await self._connection.let_arrive()
-            self._take_in()
-            if self._is_over or self._answer.has_begun or self._connection.has_failed:
-                raise httpcore.WriteError("the server answered or closed before the request was sent")
-            piece, rest = rest[:PIECE_BYTES], rest[PIECE_BYTES:]
+            if not is_further:
+                await self._look_for_answer()
+            piece, rest, is_further = rest[:PIECE_BYTES], rest[PIECE_BYTES:], False
             self._connection.send(self._encrypted(piece))
             await self._taken(timeout)
+
+    async def _begin_request(self) -> None:
+        """The connection is used again, if nothing has come on it since the last answer."""
+        await self._connection.let_arrive()
+        self._take_in()
+        if self._unread or self._is_over or self._connection.has_failed:
+            raise httpcore.ConnectionNotAvailable
+        self._expect_answer()
+
+    def _expect_answer(self) -> None:
+        self._answer, self._is_answer_read = _Answer(), False
+        self._answer.add(self._unread)
+
+    async def _look_for_answer(self) -> None:
+        # An answer and the reset behind it may be in the socket together, and writing meets the reset.
+        await self._connection.let_arrive()
+        self._take_in()
+        if self._is_over or self._answer.has_begun or self._connection.has_failed:
+            raise httpcore.WriteError("the server answered or closed before the request was sent")
 
     async def aclose(self) -> None:
         """Close at once and discard unsent bytes. Safe to call twice."""
@@ -136,14 +154,19 @@ class Stream(httpcore.AsyncNetworkStream):
                 case OSError() | ValueError() | httpcore.ReadError():  # ValueError: not a host name
                     raise httpcore.ConnectError(str(error)) from error
             raise
+        self._expect_answer()
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """The transport's information, ANSWER_BODY_BYTES, or ``is_readable``: must not be used again."""
+        """The transport's information, ANSWER_BODY_BYTES, or ``is_readable``: must not be used again.
+
+        httpcore asks that of each idle connection at each request, so the socket itself is not asked here:
+        :meth:`write` does it for the one connection that is used.
+        """
         match info:
             case "is_readable":
                 self._take_in()
-                return bool(self._unread) or self._is_over or self._connection.is_readable
+                return bool(self._unread) or self._is_over or self._connection.has_failed
             case "answer_body_bytes":
                 return self._answer.body_bytes
             case "ssl_object":

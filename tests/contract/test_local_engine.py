@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected, TemporaryFailure
 from dropscribe.files.audio import AudioFile

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint
 from dropscribe.core.errors import ProviderUnusable
 from dropscribe.native import speech_model
 

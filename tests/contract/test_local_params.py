@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import dropscribe.config.build as build_module
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.core.errors import RuleRejected
 from dropscribe.native.recording import RawForm
@@ -56,7 +56,7 @@ def test_language_is_reduced_to_its_code(given, code):
 )
 def test_a_rules_language_and_vocabulary_reach_the_engine(monkeypatch, provider, rule, language, hotwords):
     """The rule's win over the provider's, `auto` among them; `params` over both of the same place."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
     text = (
         f"providers: {{here: {{type: local, model: base, {provider}}}}}\n"
         f"folders: {{f: {{inbox: in, provider: here, {rule}}}}}\n"

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import dropscribe.config.build as build_module
-from dropscribe.config.install_hints import IMAGE
+from dropscribe.config.extras import IMAGE, LIBRARIES
 from dropscribe.config.load import parse_config
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +22,7 @@ POSTGRES = COMPOSE["services"]["postgres"]
 def test_the_config_of_the_nodes_is_valid_and_served(monkeypatch, tmp_path):
     """As the nodes read it, with its dsn in a file; every folder lies beneath the shared root."""
     pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`)")
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
     made = re.search(r'echo "(postgresql://.*)" > cluster/dsn', (ROOT / "compose.yaml").read_text("utf-8"))[1]
     dsn = made.replace("$(cat cluster/postgres_password)", "A-b_9")
     (tmp_path / "dsn").write_text(f"{dsn}\n")

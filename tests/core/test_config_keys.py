@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-import dropscribe.config.build as build_module
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.config.model import SubtitleLayout
 from dropscribe.core.errors import ConfigError
@@ -17,8 +17,8 @@ BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\
 @pytest.fixture(autouse=True)
 def _with_all_engines(monkeypatch):
     """The extras count as installed, so that the answers do not depend on the machine."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
-    monkeypatch.setattr(build_module, "has_media", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
+    monkeypatch.setitem(LIBRARIES, "media", ())
 
 
 def rule_of(folder, more):

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import dropscribe.config.build as build_module
-import dropscribe.config.sections.params as params_module
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -21,8 +19,8 @@ FOLDERS = "folders: {f: {inbox: in, provider: p}}\n"
 @pytest.fixture(autouse=True)
 def _with_local_engine(monkeypatch):
     """The extra counts as installed, with the English model alone."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
-    monkeypatch.setattr(params_module, "has_multilingual_model", lambda: False)
+    monkeypatch.setitem(LIBRARIES, "local", ())
+    monkeypatch.setitem(LIBRARIES, "local-multilingual", ("no_such_library",))
 
 
 def config_of(text, environ=None, folder=SRV):

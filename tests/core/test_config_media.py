@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import dropscribe.config.build as build_module
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -17,7 +16,7 @@ KEYS = [("prepare", "when_needed"), ("prepare", "always"), ("silence", "skip"), 
 @pytest.fixture(autouse=True)
 def _with_media(monkeypatch):
     """The extra counts as installed, so that the answers do not depend on the machine."""
-    monkeypatch.setattr(build_module, "has_media", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "media", ())
 
 
 def parsed(rule="", provider=""):
@@ -97,7 +96,7 @@ def test_a_limit_that_no_rule_heeds_is_a_warning():
 @pytest.mark.parametrize(("key", "value"), KEYS)
 def test_without_the_extra_the_config_says_what_to_install(monkeypatch, key, value):
     """An error at the key, which names the extra; a rule that asks for nothing is none of it."""
-    monkeypatch.setattr(build_module, "has_media", lambda: False)
+    monkeypatch.setitem(LIBRARIES, "media", ("no_such_library",))
     problem = problem_of(f"{key}: {value}")
     assert problem.path == f"folders.f.{key}"
     assert problem.hint == install_hint("media")

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-import dropscribe.config.build as build_module
 from dropscribe.config import disk_reads as disk_reads_module
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -18,7 +18,7 @@ BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\
 @pytest.fixture(autouse=True)
 def _with_local_engine(monkeypatch):
     """The extra counts as installed, so that the answers do not depend on the machine."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
 
 
 def said_of(text, folder, *, warnings=False, environ=None):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import dropscribe.config.build as build_module
 from dropscribe.config.diff import diff_configs
 from dropscribe.config.errors import format_problem
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import ConfigError, Problem
@@ -24,7 +24,7 @@ CANARY = "sk_canary_7f3a9c2"
 @pytest.fixture(autouse=True)
 def _with_local_engine(monkeypatch):
     """The extra counts as installed, so that the answers do not depend on the machine."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
 
 
 def problems_of(text, environ=None):

@@ -9,11 +9,10 @@ from pathlib import Path, PurePath
 
 import pytest
 
-import dropscribe.config.sections.queue as queue_module
 from dropscribe.cli.main import main
 from dropscribe.config.diff import diff_configs
 from dropscribe.config.errors import format_problem
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import load_config, parse_config
 from dropscribe.core.errors import ConfigError
 
@@ -152,7 +151,7 @@ def test_roots_are_compared_where_they_lead(tmp_path):
 
 def test_an_extra_that_is_not_installed_is_named(monkeypatch):
     """What to install is the hint; only where PostgreSQL is asked for."""
-    monkeypatch.setattr(queue_module, "_PACKAGES", ("json", "no_such_package_of_ours"))
+    monkeypatch.setitem(LIBRARIES, "cluster", ("json", "no_such_package_of_ours"))
     assert said_of(WHOLE) == [("queue.type", "PostgreSQL needs procrastinate and psycopg")]
     with pytest.raises(ConfigError) as caught:
         parsed(WHOLE)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-import dropscribe.config.build as build_module
 from dropscribe.config.describe.example import example_text
 from dropscribe.config.describe.reference import reference_text
 from dropscribe.config.describe.schema import json_schema
 from dropscribe.config.diff import diff_configs
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.config.yaml.document import Document
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _with_local_engine(monkeypatch):
     """The extra counts as installed, so that the answers do not depend on the machine."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
 
 
 def errors_of(text):

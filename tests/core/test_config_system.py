@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-import dropscribe.config.build as build_module
 from dropscribe.config import system_checks
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.config.system_checks import system_problems
 
@@ -15,7 +15,7 @@ from dropscribe.config.system_checks import system_problems
 @pytest.fixture(autouse=True)
 def _with_local_engine(monkeypatch):
     """The extra counts as installed, so that the answers do not depend on the machine."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
 
 
 def config_of(folder, more=""):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import dropscribe.config.build as build_module
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.core.errors import ConfigError
@@ -22,7 +22,7 @@ NAMED = re.compile(r"\$\{([A-Z0-9_]+)\}")
 @pytest.fixture(autouse=True)
 def _with_the_engine(monkeypatch):
     """The extra counts as installed."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
 
 
 def parsed(text: str):

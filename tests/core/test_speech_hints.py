@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import dropscribe.config.build as build_module
+from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.core.errors import ConfigError
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
@@ -15,7 +15,7 @@ ALL = SpeechHints("pt-BR", ("Dropscribe", "Reson8"), speakers=True)
 @pytest.fixture(autouse=True)
 def _with_all_engines(monkeypatch):
     """The extras count as installed, so that the answers do not depend on the machine."""
-    monkeypatch.setattr(build_module, "has_local_engine", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "local", ())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import dropscribe.config.sections.services as config_module
 from dropscribe.app.observability import _build_notifications
 from dropscribe.app.reporter import Reporter
 from dropscribe.config.errors import format_problem
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import parse_config
 from dropscribe.core.budget import Account
 from dropscribe.core.errors import ConfigError
@@ -369,7 +369,7 @@ async def test_quiet_hours_are_in_the_configs_time_zone(tmp_path, store, monkeyp
     """Half past nine in the evening in UTC is night in Berlin."""
     monkeypatch.setattr(people_module, "PROMPT_SECONDS", 0.0)
     text = BASE + "  urls: ['json://localhost/']\n  quiet_hours: 22:00-07:00\ntime_zone: Europe/Berlin\n"
-    monkeypatch.setattr(config_module, "has_apprise", lambda: True)
+    monkeypatch.setitem(LIBRARIES, "notify", ())
     monkeypatch.setattr(config_module, "_is_known", lambda _: True)
     config, _ = parse_config(text, folder=tmp_path, environ={})
     (courier,) = _build_notifications(config, store)._couriers
@@ -444,7 +444,7 @@ def test_bad_keys_are_refused_at_their_place(tmp_path, keys, place, message):
 
 def test_urls_without_the_library_are_refused(tmp_path, monkeypatch):
     """The message says which extra is missing."""
-    monkeypatch.setattr(config_module, "has_apprise", lambda: False)
+    monkeypatch.setitem(LIBRARIES, "notify", ("no_such_library",))
     (problem,) = problems_of(BASE + "  urls: ['json://localhost/CANARY']\n", tmp_path)
     assert problem.hint == install_hint("notify")
     assert "CANARY" not in format_problem(problem)

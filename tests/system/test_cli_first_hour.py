@@ -8,9 +8,8 @@ import stat
 
 import pytest
 
-from dropscribe.cli.commands import init
 from dropscribe.cli.main import main
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import LIBRARIES, install_hint
 from support.scene import CONFIG, Scene
 
 COMMANDS = ("check", "plan", "status", "why", "retry", "transcribe")
@@ -153,7 +152,7 @@ def test_init_changes_nothing_that_is_there(scene, capsys):
 
 def test_init_without_the_engine_names_the_command(tmp_path, monkeypatch, capsys):
     """The one thing that is missing is named."""
-    monkeypatch.setattr(init, "has_local_engine", lambda: False)
+    monkeypatch.setitem(LIBRARIES, "local", ("no_such_library",))
     assert main(["init", str(tmp_path)]) == 0
     assert install_hint("local") in capsys.readouterr().out
 
@@ -161,7 +160,7 @@ def test_init_without_the_engine_names_the_command(tmp_path, monkeypatch, capsys
 def test_init_in_an_image_without_the_engine_names_an_online_provider(tmp_path, monkeypatch, capsys):
     """Nothing can be installed into an image: the new config needs a key, and no engine."""
     monkeypatch.setenv("DROPSCRIBE_CONTAINER", "1")
-    monkeypatch.setattr(init, "has_local_engine", lambda: False)
+    monkeypatch.setitem(LIBRARIES, "local", ("no_such_library",))
     assert main(["init", str(tmp_path)]) == 0
     assert "SMALLEST_API_KEY" in capsys.readouterr().out
     monkeypatch.setenv("SMALLEST_API_KEY", "key-for-a-test")

@@ -5,38 +5,23 @@ Guarantees: every problem is reported to the document; the answer is whole only 
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import find_api_key
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.reading import MISSING, Reader
 from dropscribe.config.sections import params
 from dropscribe.config.sections.presets import PRESETS
 from dropscribe.config.sections.provider import ProviderConfig
-from dropscribe.config.sections.provider_types import PROVIDER_TYPES, facts_of
-from dropscribe.config.sections.queue import QueueConfig, make_queue
-from dropscribe.config.sections.services import (
-    HeartbeatConfig,
-    HooksConfig,
-    HttpConfig,
-    NotifyConfig,
-    WebhookConfig,
-    make_heartbeat,
-    make_hooks,
-    make_http,
-    make_notify,
-    make_webhook,
-    warn_of_plain_http,
-)
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS, facts_of
+from dropscribe.config.sections.services import is_unencrypted
 from dropscribe.core.requests.params import WHISPER_MODELS
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
 
@@ -45,6 +30,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.credentials import Surroundings
     from dropscribe.config.keys import Key
+    from dropscribe.config.sections.provider_types import ProviderFacts
     from dropscribe.config.yaml.document import Document
     from dropscribe.config.yaml.document import Path as KeyPath
 
@@ -65,20 +51,12 @@ def build_config(document: Document, around: Surroundings, path: Path | None) ->
     return Config(path=path, source=document.without_secrets(), **values)
 
 
-def has_local_engine() -> bool:
-    """Whether the extra ``local`` is installed; nothing of it is loaded."""
-    return importlib.util.find_spec("faster_whisper") is not None
-
-
-def has_media() -> bool:
-    """Whether the libraries of the extra ``media`` are installed; nothing of it is loaded."""
-    return all(importlib.util.find_spec(name) is not None for name in ("av", "numpy"))
-
-
 def keys_of_type(kind: str) -> dict[str, Key]:
     """The keys of a provider of this type, by name."""
     own = facts_of(kind).own
-    return {name: key for name, key in keys_of(ProviderConfig).items() if not key.is_special or name in own}
+    return {
+        name: key for name, key in keys_of(ProviderConfig).items() if name in own or name not in SPECIAL_KEYS
+    }
 
 
 def default_state_dir(around: Surroundings) -> Path:
@@ -106,16 +84,7 @@ class _Builder:
     providers: dict[str, ProviderConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.reader.makers |= {
-            ProviderConfig: self._provider,
-            FolderRule: self._folder,
-            QueueConfig: partial(make_queue, self.reader),
-            HttpConfig: partial(make_http, self.reader),
-            HooksConfig: partial(make_hooks, self.reader),
-            HeartbeatConfig: partial(make_heartbeat, self.reader),
-            WebhookConfig: partial(make_webhook, self.reader),
-            NotifyConfig: partial(make_notify, self.reader),
-        }
+        self.reader.makers |= {ProviderConfig: self._provider, FolderRule: self._folder}
 
     def _provider(self, path: KeyPath, data: Any) -> Any:
         data = {} if data is None else data
@@ -124,37 +93,43 @@ class _Builder:
         if not kind or not values:
             return MISSING
         facts = facts_of(kind)
-        document = self.reader.document
         if preset := PRESETS.get(values.get("preset", "")):
             values.setdefault("url", preset.url)
             facts = preset.applied_to(facts)
         for group in facts.needs:
-            if any(data.get(name) for name in group):
-                continue
-            one = " or ".join(f"'{name}'" for name in group)
-            document.report(path, f"a provider of type {kind} needs {one}", "write it", on_key=True)
+            if not any(data.get(name) for name in group):
+                message = f"a provider of type {kind} needs {' or '.join(map(repr, group))}"
+                self.reader.document.report(path, message, "write it", on_key=True)
+        document, model = self.reader.document, str(values.get("model", "auto"))
         written = params.check_params(values.get("params", {}), (*path, "params"), document)
-        model = str(values.get("model", "auto"))
+        below = dict(facts.params)
         if kind == "local":
             self._check_local(path, written, model)
             if model.startswith(_PATHS):
                 values["model"] = str(self.reader.around.absolute(model))
+            if params.is_english_model(model):
+                below["language"] = "en"
         else:
-            url = values.get("url")
-            if not any(data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
-                values["api_key"] = find_api_key(facts, url, path, document, self.reader.around)
-            warn_of_plain_http(document, (*path, "url"), url, "key and audio travel unencrypted")
-        if kind == "openai" and _is_openai_itself(values.get("url")):
-            values.setdefault("max_upload_bytes", OPENAI_UPLOAD_BYTES)
-        below = dict(facts.params)
-        if kind == "local" and params.is_english_model(model):
-            below["language"] = "en"
+            self._complete_remote(path, data, values, facts)
         hints = self._hints(path, values, kind, {**below, **written})
         merged = params.lay_over(kind, below, hints | written)
         params.warn_of_language(kind, model, merged, path, document)
         made = ProviderConfig(name=str(path[-1]), **{**facts.defaults, **values, "params": merged})
         self.providers[made.name] = made
         return made
+
+    def _complete_remote(
+        self, path: KeyPath, data: Any, values: dict[str, Any], facts: ProviderFacts
+    ) -> None:
+        """Find the key that the file does not give, and check how it travels."""
+        document, url = self.reader.document, values.get("url")
+        if not any(data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
+            values["api_key"] = find_api_key(facts, url, path, document, self.reader.around)
+        if is_unencrypted(url):
+            message = "key and audio travel unencrypted"
+            document.report((*path, "url"), message, "use https", warning=True)
+        if values["type"] == "openai" and _is_openai_itself(url):
+            values.setdefault("max_upload_bytes", OPENAI_UPLOAD_BYTES)
 
     def _type_of_provider(self, path: KeyPath, data: Any) -> str:
         if isinstance(data, dict) and "type" not in data:
@@ -168,7 +143,7 @@ class _Builder:
         return "" if found is MISSING else str(found)
 
     def _check_local(self, path: KeyPath, written: Mapping[str, Any], model: str) -> None:
-        if not has_local_engine():
+        if not is_installed("local"):
             hint = install_hint("local")
             self.reader.document.report((*path, "type"), "the embedded engine is not installed", hint)
         is_known = model in {"auto", *WHISPER_MODELS} or _HUB_NAME.fullmatch(model) is not None
@@ -196,7 +171,7 @@ class _Builder:
         """Report keys that need PyAV if it is missing; it is looked for only if a rule has such a key."""
         plain = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}
         for name, value in plain.items():
-            if values.get(name, value) != value and not has_media():
+            if values.get(name, value) != value and not is_installed("media"):
                 hint = install_hint("media")
                 self.reader.document.report(
                     (*path, name), f"'{name}' needs PyAV, which is not installed", hint

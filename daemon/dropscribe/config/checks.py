@@ -16,7 +16,6 @@ from dropscribe.core.links import why_no_links
 from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, reason_not_taken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from dropscribe.config.model import Config, FolderRule
@@ -29,7 +28,7 @@ def check_config(config: Config, document: Document) -> None:
     _check_sections(document)
     _check_provider_names(document)
     _check_waits(config, document)
-    folders = {path for rule in config.folders.values() for path in _paths_of(rule)}
+    folders = {path for rule in config.folders.values() for path in (rule.inbox, rule.done, rule.failed)}
     real = real_paths([*folders, config.state_dir])
     rules = list(config.folders.values())
     for number, rule in enumerate(rules):
@@ -50,10 +49,6 @@ def check_config(config: Config, document: Document) -> None:
 def _is_inside(path: str, folder: str) -> bool:
     """Whether *path* is *folder* or below it; both are real paths, as text because all rules are compared."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _paths_of(rule: FolderRule) -> tuple[Path, Path, Path]:
-    return rule.inbox, rule.done, rule.failed
 
 
 def _check_sections(document: Document) -> None:
@@ -231,7 +226,9 @@ def _check_links(rule: FolderRule, config: Config, document: Document) -> None:
 def _check_shared_defaults(rules: list[FolderRule], document: Document) -> None:
     for key in ("done", "failed"):
         users: dict[Path, str] = {}
-        for rule in _with_default(rules, key, document):
+        for rule in rules:
+            if document.line_of(("folders", rule.name, key)):
+                continue
             folder: Path = getattr(rule, key)
             first = users.setdefault(folder, rule.name)
             if first != rule.name:
@@ -239,10 +236,6 @@ def _check_shared_defaults(rules: list[FolderRule], document: Document) -> None:
                 document.report(
                     ("folders", rule.name, "inbox"), message, f"give each its own {key}:", warning=True
                 )
-
-
-def _with_default(rules: list[FolderRule], key: str, document: Document) -> Iterator[FolderRule]:
-    return (rule for rule in rules if not document.line_of(("folders", rule.name, key)))
 
 
 def _check_durations(config: Config, document: Document) -> None:

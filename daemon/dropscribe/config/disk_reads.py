@@ -5,11 +5,11 @@ from __future__ import annotations
 import codecs
 import errno
 import os
-import queue
 import stat
-import threading
-import time
+from concurrent.futures import wait
 from typing import TYPE_CHECKING
+
+from dropscribe.files.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,23 +57,11 @@ def real_paths(paths: Iterable[Path]) -> dict[Path, str]:
 
     Returns after at most :data:`WAIT_SECONDS`. A thread that waits for a dead mount is left behind.
     """
-    found = {path: os.path.normpath(path) for path in paths}
-    waiting: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[tuple[Path, str]] = queue.SimpleQueue()
-    for each in [*found, *[None] * _THREADS]:
-        waiting.put(each)
-
-    def resolve() -> None:
-        while (path := waiting.get()) is not None:
-            answers.put((path, os.path.realpath(path)))
-
-    for _ in range(min(_THREADS, len(found))):
-        threading.Thread(target=resolve, name="real-paths", daemon=True).start()
-    deadline = time.monotonic() + WAIT_SECONDS
-    for _ in range(len(found)):
-        try:
-            path, real = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            break
-        found[path] = real
-    return found
+    threads = DaemonThreads(_THREADS, "real-paths")
+    answers = {path: threads.submit(os.path.realpath, path) for path in paths}
+    threads.shutdown(cancel_futures=False)
+    done, _ = wait(answers.values(), WAIT_SECONDS)
+    return {
+        path: answer.result() if answer in done else os.path.normpath(path)
+        for path, answer in answers.items()
+    }

@@ -33,7 +33,6 @@ class Key:
         also: Keys that give the same value in another way, by the ending of their name ("_file"), with
             their description.
         example: The value in the example; None for the default.
-        is_special: Whether only the provider types that list it have the key.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Key:
     default: Any
     also: Mapping[str, str]
     example: str | None
-    is_special: bool
 
     @property
     def names(self) -> list[str]:
@@ -59,7 +57,6 @@ def key(  # noqa: PLR0913 - the facts of a key
     name: str = "",
     also: Mapping[str, str] | None = None,
     example: str | None = None,
-    is_special: bool = False,
     is_shown: bool = True,
 ) -> T:
     """A dataclass field that is a key of the file.
@@ -68,7 +65,7 @@ def key(  # noqa: PLR0913 - the facts of a key
         name: Default: the field's name without its unit.
         is_shown: False keeps the value out of the section's ``repr``.
     """
-    about = Key(name, "", type_, description, default, also or {}, example, is_special)
+    about = Key(name, "", type_, description, default, also or {}, example)
     made: Any
     if isinstance(default, dict):
         made = dataclasses.field(default_factory=lambda: default, repr=is_shown, metadata={"key": about})

@@ -85,7 +85,8 @@ def _parse(
     check_config(config, document)
     found = (
         replace(problem, warning=True)
-        if (not keys_needed and _is_about_key(problem)) or (not queue_needed and _is_about_dsn(problem))
+        if (not keys_needed and (is_key_path(problem.path) or problem.message == NO_KEY))
+        or (not queue_needed and is_dsn_path(problem.path))
         else problem
         for problem in document.problems
     )
@@ -93,14 +94,6 @@ def _parse(
     if any(not problem.warning for problem in problems):
         raise ConfigError(problems)
     return config, problems
-
-
-def _is_about_key(problem: Problem) -> bool:
-    return is_key_path(problem.path) or problem.message == NO_KEY
-
-
-def _is_about_dsn(problem: Problem) -> bool:
-    return is_dsn_path(problem.path)
 
 
 def _decoded(content: bytes, file: str) -> str:

@@ -21,7 +21,7 @@ from dropscribe.config.sections.provider import (
     VOCABULARY_FILE,
     ProviderConfig,
 )
-from dropscribe.config.sections.queue import QueueConfig
+from dropscribe.config.sections.queue import QueueConfig, make_queue
 from dropscribe.config.sections.services import (
     HeartbeatConfig,
     HooksConfig,
@@ -30,6 +30,10 @@ from dropscribe.config.sections.services import (
     MetricsConfig,
     NotifyConfig,
     WebhookConfig,
+    make_heartbeat,
+    make_hooks,
+    make_http,
+    make_notify,
 )
 from dropscribe.core.rules import DEFAULT_INCLUDE
 
@@ -313,7 +317,7 @@ class Config:
         t.map_of(t.section(FolderRule), t.NAME), "Folder rules, under names of your own.", default={}
     )
     queue: QueueConfig | None = key(
-        t.section(QueueConfig),
+        t.section(QueueConfig, make_queue),
         "Where the queue is: in the state directory when absent, or in a PostgreSQL that several machines "
         "share.",
         default=None,
@@ -350,7 +354,7 @@ class Config:
     )
     log: LogConfig = key(t.section(LogConfig), "The level and format of the log.", default=LogConfig())
     http: HttpConfig | None = key(
-        t.section(HttpConfig),
+        t.section(HttpConfig, make_http),
         "Web pages, metrics, health and status over HTTP; off when absent.",
         default=None,
     )
@@ -358,15 +362,17 @@ class Config:
         t.section(MetricsConfig), "Metrics as a file; off when absent.", default=None
     )
     heartbeat: HeartbeatConfig | None = key(
-        t.section(HeartbeatConfig), "A sign of life for a monitor elsewhere; off when absent.", default=None
+        t.section(HeartbeatConfig, make_heartbeat),
+        "A sign of life for a monitor elsewhere; off when absent.",
+        default=None,
     )
     hooks: HooksConfig | None = key(
-        t.section(HooksConfig),
+        t.section(HooksConfig, make_hooks),
         "Commands (no shell) that get events as JSON on standard input; off when absent.",
         default=None,
     )
     notify: NotifyConfig | None = key(
-        t.section(NotifyConfig),
+        t.section(NotifyConfig, make_notify),
         "People and programs that are told of failed files, of holds and their ends, and of budgets; "
         "off when absent.",
         default=None,

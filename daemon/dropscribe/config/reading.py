@@ -5,6 +5,7 @@ Guarantees: one mistake hides no other: a refused value is reported and left out
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.credentials import find_named
@@ -30,14 +31,45 @@ _MOST_HINTS = 100
 """Limit of guesses: each takes a millisecond, and a file may have thousands of unknown keys."""
 
 
+@dataclass(frozen=True, slots=True)
+class SectionRead:
+    """A section whose keys have been read.
+
+    Attributes:
+        path: Its place.
+        data: What the file has there.
+        values: Those of its keys that are given and right, by attribute.
+        reader: For paths, and the document.
+    """
+
+    path: Path
+    data: Any
+    values: dict[str, Any]
+    reader: Reader
+
+    def report(
+        self, name: str, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
+    ) -> None:
+        """Report a problem of the key *name*, or of the whole section for ""."""
+        path = (*self.path, name) if name else self.path
+        self.reader.document.report(path, message, hint, on_key=on_key, warning=warning)
+
+    def has_problem(self, *names: str) -> bool:
+        """Whether something was reported at one of the keys *names*; without names, anywhere inside."""
+        document = self.reader.document
+        if not names:
+            return document.has_problem_below(self.path)
+        return any(document.has_problem((*self.path, name)) for name in names)
+
+
 class Reader:
     """Reads the sections of one document.
 
     Attributes:
         document: Where problems are reported.
         around: Where relative paths begin, and the environment.
-        makers: How sections are made that take more than their keys: a function of the path and the data
-            there, whose answer may be :data:`MISSING`.
+        makers: How sections are made whose keys are not known before their data is looked at, or that refer
+            to others: a function of the path and the data there, whose answer may be :data:`MISSING`.
     """
 
     def __init__(self, document: Document, around: Surroundings) -> None:
@@ -77,7 +109,9 @@ class Reader:
             return self.makers[kind.section](path, value)
         if kind.section is not None:
             found = self.section(path, value, kind.section)
-            return MISSING if found is None else kind.parse(kind.section(**found))
+            if found is None:
+                return MISSING
+            return kind.make(SectionRead(path, value, found, self)) if kind.make else kind.section(**found)
         if kind.item is not None:
             return self._mapping(kind, path, value) if kind.name else self._list(kind, path, value)
         try:

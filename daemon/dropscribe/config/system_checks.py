@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import queue
 import shutil
-import threading
-import time
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.sections.templates import problem_of
 from dropscribe.core.errors import Problem
+from dropscribe.files.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,24 +26,20 @@ def system_problems(config: Config, *, environ: Mapping[str, str] | None = None)
     Returns after at most :data:`WAIT_SECONDS`: a file system that does not answer is a problem itself.
     """
     environ = os.environ if environ is None else environ
-    found: queue.SimpleQueue[Problem | None] = queue.SimpleQueue()
+    problems: list[Problem] = []
 
     def look() -> None:
         for path, message, hint in _looks(config, environ):
-            found.put(Problem(message, file=str(config.path or ""), path=path, hint=hint))
-        found.put(None)
+            problems.append(Problem(message, file=str(config.path or ""), path=path, hint=hint))
 
-    threading.Thread(target=look, name="system-checks", daemon=True).start()
-    problems: list[Problem] = []
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            problem = found.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            return (*problems, Problem("a file system that the config names does not answer", warning=True))
-        if problem is None:
-            return tuple(problems)
-        problems.append(problem)
+    thread = DaemonThreads(1, "system-checks")
+    answer = thread.submit(look)
+    thread.shutdown(cancel_futures=False)
+    done, _ = wait((answer,), WAIT_SECONDS)
+    if not done:
+        return (*problems, Problem("a file system that the config names does not answer", warning=True))
+    answer.result()
+    return tuple(problems)
 
 
 def _looks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

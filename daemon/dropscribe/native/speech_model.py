@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint
 from dropscribe.core.errors import ProviderUnusable
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint
 from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, TemporaryFailure
 from dropscribe.native import speech_model
 from dropscribe.native.decoder import error_of
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.transcripts.model import Transcript
@@ -45,42 +46,10 @@ PROGRESS_SECONDS = 10.0
 NOT_DETECTED = "language_not_detected_english_only"
 
 
-class LocalSettings(Protocol):
-    """Settings of the embedded engine in the config."""
-
-    @property
-    def name(self) -> str:
-        """The user's name for this provider."""
-
-    @property
-    def model(self) -> str | None:
-        """Model: "auto", a model's name, or a directory; None is "auto"."""
-
-    @property
-    def concurrency(self) -> int:
-        """Recordings transcribed at a time, each in a process of its own."""
-
-    @property
-    def cpu_threads(self) -> int:
-        """Threads of one recording; 0 lets the engine choose."""
-
-    @property
-    def idle_unload_seconds(self) -> float:
-        """After so long without a recording the model leaves memory."""
-
-    @property
-    def device(self) -> str:
-        """Device of the model: "cpu", "cuda" or "auto"."""
-
-    @property
-    def compute_type(self) -> str:
-        """CTranslate2's number format, or "auto"."""
-
-
 class LocalProvider:
     """The embedded engine."""
 
-    def __init__(self, config: LocalSettings) -> None:
+    def __init__(self, config: ProviderConfig) -> None:
         """Remember *config*; nothing is loaded or started."""
         self._config = config
         self._threads = ThreadPoolExecutor(config.concurrency, "local-engine")
@@ -127,11 +96,6 @@ class LocalProvider:
         self._threads.shutdown(wait=False)
         if self._pool is not None:
             self._pool.close()
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether an idle worker holds the model in memory."""
-        return self._pool is not None and self._pool.idle_count > 0
 
     def _describe(self) -> str:
         speech_model.require_engine()
@@ -213,7 +177,7 @@ class _Download:
 class _Attempt:
     """One recording on its way through a worker; may be stopped from another thread."""
 
-    def __init__(self, config: LocalSettings, request: SpeechRequest) -> None:
+    def __init__(self, config: ProviderConfig, request: SpeechRequest) -> None:
         self._config = config
         self._request = request
         self._worker: Worker | None = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from dropscribe.config.install_hints import CONTAINER_SIGN
+from dropscribe.config.extras import CONTAINER_SIGN
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.config.build import has_local_engine
 from dropscribe.config.describe.example import example_text
-from dropscribe.config.install_hints import can_install, install_hint
+from dropscribe.config.extras import can_install, install_hint, is_installed
 from dropscribe.config.load import load_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 from dropscribe.reports.wording import printable
@@ -33,7 +32,7 @@ def execute(options: argparse.Namespace) -> int:
     directory = Path(options.directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / CONFIG_NAME
-    provider = "local" if has_local_engine() or can_install() else _ONLINE_PROVIDER
+    provider = "local" if is_installed("local") or can_install() else _ONLINE_PROVIDER
     is_new = _write_new(path, example_text(provider))
     _tell(f"wrote {path}" if is_new else f"{path} is there already, and stays as it is")
     for folder in _wanted_folders(path, is_new=is_new):
@@ -73,7 +72,7 @@ def _wanted_folders(path: Path, *, is_new: bool) -> list[Path]:
 
 def _next_words(path: Path, *, is_new: bool) -> str:
     lines = []
-    if is_new and not has_local_engine():
+    if is_new and not is_installed("local"):
         lines += _words_without_engine()
     option = "" if path.parent.resolve() == Path.cwd() else f" -c {shlex.quote(str(path))}"
     return "\n".join([*lines, "\nNext:", f"  dropscribe check{option}", f"  dropscribe run{option}"])

@@ -20,7 +20,7 @@ from dropscribe.cli.mapping import found_table
 from dropscribe.cli.messages import explain_file, say
 from dropscribe.cli.options import log_to_stderr, named, read_config_to_act
 from dropscribe.cli.progress import Progress
-from dropscribe.config.build import has_local_engine
+from dropscribe.config.extras import is_installed
 from dropscribe.config.find import find_config
 from dropscribe.config.load import parse_config
 from dropscribe.core.errors import (
@@ -134,7 +134,7 @@ def _config(options: argparse.Namespace) -> Config:
     try:
         find_config(options.config)
     except ConfigError:
-        if options.config or os.environ.get("DROPSCRIBE_CONFIG") or not has_local_engine():
+        if options.config or os.environ.get("DROPSCRIBE_CONFIG") or not is_installed("local"):
             raise
         from pathlib import Path  # noqa: PLC0415  # for this case alone
 

@@ -11,7 +11,7 @@ from typing import Any
 from dropscribe.config.build import keys_of_type
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
-from dropscribe.config.sections.provider_types import PROVIDER_TYPES
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS
 
 _HEAD = """\
 # dropscribe's config. Valid as it stands: the embedded engine transcribes what is dropped into inbox/.
@@ -87,7 +87,7 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
         elif name in {"url", "params"} and kind == "openai":
             value = {"url": "http://127.0.0.1:8000/v1", "params": "{model: whisper-1}"}[name]
             yield _line(f"{mark}# " if name == "url" else mark, f"{name}: {value}", about.description)
-        elif about.is_special and about.type.section is not None:
+        elif name in SPECIAL_KEYS and about.type.section is not None:
             inside = mark if name in needed else f"{mark}# "
             yield _line(inside, f"{name}:", about.description)
             for inner, key in keys_of(about.type.section).items():
@@ -95,7 +95,11 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
         elif name in needed:
             value = {"url": "http://127.0.0.1:9000"}.get(name, str(about.example))
             yield _line(mark, f"{name}: {value}", about.description)
-        elif kind == "pulse" or (about.is_special and name != "url") or (is_first and name == "concurrency"):
+        elif (
+            kind == "pulse"
+            or (name in SPECIAL_KEYS and name != "url")
+            or (is_first and name == "concurrency")
+        ):
             default = facts.defaults.get(about.attribute, about.default)
             yield from _key(name, dataclasses.replace(about, default=default), f"{mark}# ")
 

@@ -14,7 +14,7 @@ from dropscribe.config.describe.example import example_text, written_value
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.sections.provider import ProviderConfig
-from dropscribe.config.sections.provider_types import PROVIDER_TYPES
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,7 +60,7 @@ def _pages() -> Iterator[str]:
             yield f"Sent unless `params` says otherwise: `{written_value(facts.params)}`.\n"
         yield from _table(keys_of_type(kind), facts.defaults)
     for name, about in keys_of(ProviderConfig).items():
-        if about.is_special and about.type.section is not None:
+        if name in SPECIAL_KEYS and about.type.section is not None:
             yield f"\n### providers.NAME.{name}\n\n{about.description}\n"
             yield from _table(keys_of(about.type.section))
             yield from _inner_pages(f"providers.NAME.{name}", about.type.section)

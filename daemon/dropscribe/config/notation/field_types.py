@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from zoneinfo import ZoneInfo
 
+    from dropscribe.config.reading import SectionRead
+
 T_co = TypeVar("T_co", covariant=True)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -45,7 +47,8 @@ class FieldType(Generic[T_co]):
         is_path: Whether the text is a path, which begins at the config's folder.
         item: For lists and mappings: the type of each value in it; *parse* is not used then.
         name: For mappings: the type of each name in it.
-        section: For sections: the dataclass with its keys; *parse* takes one of these.
+        section: For sections: the dataclass with its keys; *parse* is not used then.
+        make: For sections: makes the value if that takes more than the keys, of a ``reading.SectionRead``.
         least: For lists: how many values there must be.
         is_argv: For lists: a command's arguments, which are always a list and may repeat.
     """
@@ -57,6 +60,7 @@ class FieldType(Generic[T_co]):
     item: FieldType[Any] | None = None
     name: FieldType[str] | None = None
     section: type[Any] | None = None
+    make: Callable[[SectionRead], Any] | None = None
     least: int = 0
     is_argv: bool = False
 
@@ -255,9 +259,9 @@ def map_of(item: FieldType[Any], name: FieldType[str]) -> FieldType[Mapping[str,
     return FieldType(_never, schema, "mapping", item=item, name=name)
 
 
-def section(keys: type[Any], make: Callable[[Any], Any] = lambda keys: keys) -> FieldType[Any]:
+def section(keys: type[Any], make: Callable[[SectionRead], Any] | None = None) -> FieldType[Any]:
     """A mapping with the keys of the dataclass *keys*, of which *make* makes the value."""
-    return FieldType(make, {}, "section", section=keys)
+    return FieldType(_never, {}, "section", section=keys, make=make)
 
 
 _WORD_OF_BOOLEAN = {
@@ -301,11 +305,7 @@ NAME: FieldType[str] = _string(
 ROOT_NAME: FieldType[str] = _string(
     _full_match(_ROOT_NAME, "is not a name of a root", "use a-z, 0-9, '_' and '-', at most 64")
 )
-LANGUAGE: FieldType[str] = _string(
-    _language,
-    "language",
-    f"^{_LANGUAGE.pattern}$",
-)
+LANGUAGE: FieldType[str] = _string(_language, "language", f"^{_LANGUAGE.pattern}$")
 URL_PATH: FieldType[str] = _string(
     _full_match(_URL_PATH, "is not the path of a url", "write such as /dropscribe")
 )

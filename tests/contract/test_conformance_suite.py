@@ -48,7 +48,8 @@ class Mine(VendorDefaults):
 class MineWithJobs(JobApiVendor):
     """The smallest vendor with jobs."""
 
-    api = JobApi(type="mine", upload="/files", file_name=("id", "file"), jobs="/jobs")
+    type = "mine"
+    api = JobApi(upload="/files", file_name=("id", "file"), jobs="/jobs")
     transcript = Mine.transcript
 
 

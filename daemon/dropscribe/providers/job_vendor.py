@@ -6,7 +6,6 @@ alone, which is a :class:`JobApi`; a vendor overrides the methods for the rest.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -14,17 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from dropscribe.core.errors import RuleRejected, TemporaryFailure
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody, error_of
-from dropscribe.providers.formats import media_type, upload_name
-from dropscribe.providers.params import effective_params
 from dropscribe.providers.statuses import Kind, Table
-from dropscribe.providers.transport.forms import multipart
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import Vendor, VendorDefaults
+from dropscribe.providers.vendor import Vendor, VendorDefaults, form_upload, json_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.vendor import Params
 
@@ -85,7 +80,6 @@ class JobApi:
     """The parts of a vendor's API in which most vendors with jobs differ.
 
     Attributes:
-        type: The provider's type, by which ``core.params`` has the parameters that are sent by default.
         upload: The path that takes the audio.
         form_field: The field with the audio, where the upload is a form; "" where the body is the audio.
         file_name: The file's field in the upload's answer, and in the request for a job.
@@ -93,7 +87,6 @@ class JobApi:
         working, done, failed, lost: The values of a job's ``status``.
     """
 
-    type: str
     upload: str
     jobs: str
     form_field: str = ""
@@ -134,24 +127,14 @@ class JobApiVendor(JobVendorDefaults):
     errors: Table = {(None, SERVER_ERROR): Kind.TEMPORARY}  # noqa: RUF012 - never changed
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """The type's defaults with *given* laid over them."""
-        return effective_params(self.api.type, given)
+        super().__init__(url.rstrip("/"))
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The audio as it is, or in a form."""
         url = self.url + self.api.upload
         if not self.api.form_field:
             return Upload(url, {"Content-Type": "application/octet-stream"}, audio)
-        form = multipart(
-            self.form_fields(params),
-            field=self.api.form_field,
-            filename=upload_name(audio.suffix, audio.head),
-            content_type=media_type(audio.suffix, audio.head),
-        )
-        return Upload(url, {"Content-Type": form.content_type}, audio, form.before, form.after)
+        return form_upload(url, audio, self.form_fields(params), field=self.api.form_field)
 
     def form_fields(self, params: Params) -> Iterable[tuple[str, str]]:  # noqa: ARG002
         """No field beside the audio."""
@@ -161,8 +144,7 @@ class JobApiVendor(JobVendorDefaults):
         """The parameters as JSON; names with dots become nested objects."""
         answered, asked = self.api.file_name
         body = {asked: _uploaded_as(uploaded, answered), **nested(params)}
-        headers = {"Content-Type": "application/json"}
-        return Upload(self.url + self.api.jobs, headers, before=json.dumps(body).encode())
+        return json_request(self.url + self.api.jobs, body)
 
     def job_id(self, created: Mapping[str, Any]) -> str | None:
         """Called ``id``."""

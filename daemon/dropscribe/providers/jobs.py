@@ -13,16 +13,10 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.errors import (
-    AmbiguousFailure,
-    ProviderError,
-    ProviderUnusable,
-    TemporaryFailure,
-)
+from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
 from dropscribe.files.crashpoint import reached
 from dropscribe.providers.answers import TooLarge, is_html, parse_json
 from dropscribe.providers.base import Unfinished
-from dropscribe.providers.cleaning import cleaned
 from dropscribe.providers.job_vendor import Progress
 from dropscribe.providers.transport.http import Upload
 from dropscribe.providers.vendor import HttpProvider
@@ -98,7 +92,9 @@ class JobProvider(HttpProvider):
             if isinstance(found, Unfinished):
                 return found
             answer, parsed = found
-        transcript = await asyncio.to_thread(self._result, answer, parsed, self._jobs.params(params), job_id)
+        transcript = await asyncio.to_thread(
+            self._transcript, answer, parsed, self._jobs.params(params), job_id
+        )
         if transcript.duration is None:
             return dataclasses.replace(transcript, duration=self._jobs.seconds(polled))
         return transcript
@@ -139,7 +135,7 @@ class JobProvider(HttpProvider):
     async def _uploaded(self, audio: AudioFile, params: Params) -> tuple[Answer, dict[str, Any]]:
         upload = self._jobs.upload(audio, params)
         try:
-            answer = await self._accepted("POST", upload)
+            answer = await self._accepted(upload, self._timeout_seconds)
             return answer, self._object(answer)
         except AmbiguousFailure as error:
             if self._jobs.creates_in_upload:
@@ -151,7 +147,7 @@ class JobProvider(HttpProvider):
 
     async def _created(self, request: Upload, uploaded: Mapping[str, Any]) -> tuple[Answer, dict[str, Any]]:
         try:
-            answer = await self._accepted("POST", request)
+            answer = await self._accepted(request, self._timeout_seconds)
         except AmbiguousFailure:
             raise  # there may be a job on the upload
         except ProviderError:
@@ -160,12 +156,6 @@ class JobProvider(HttpProvider):
                     await self._request("DELETE", Upload(url, {}), self._timeout_seconds)
             raise
         return answer, self._object(answer)
-
-    async def _accepted(self, method: str, request: Upload) -> Answer:
-        answer = await self._request(method, request, self._timeout_seconds)
-        if answer.status // 100 != 2:
-            raise self._classifier.error(answer)
-        return answer
 
     async def _fetched(
         self, url: str, gone: frozenset[int] = _GONE
@@ -195,12 +185,6 @@ class JobProvider(HttpProvider):
         if not isinstance(parsed, dict):
             raise self._classifier.bad_answer(answer, f"{len(answer.body)} bytes in place of a JSON object")
         return parsed
-
-    def _result(self, answer: Answer, parsed: dict[str, Any], params: Params, job_id: str) -> Transcript:
-        transcript = self._jobs.transcript(parsed, params, job_id)
-        if transcript is None:
-            raise self._classifier.bad_answer(answer, self._jobs.no_text(parsed))
-        return cleaned(transcript, self._redactor)
 
 
 def _lost(answer: Answer) -> AmbiguousFailure:

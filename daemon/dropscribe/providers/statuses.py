@@ -200,10 +200,7 @@ class Classifier:
             page = "an HTML page in place of an answer: check the url, the proxy and the network's login"
             return TemporaryFailure("html_page", page, status=answer.status)
         return AmbiguousFailure(
-            "bad_answer",
-            self.redactor.reason(reason),
-            status=answer.status,
-            request_id=request_id_of(answer),
+            "bad_answer", self.redactor.reason(reason), status=answer.status, request_id=request_id_of(answer)
         )
 
     def _kind(self, status: int, said: ErrorBody) -> tuple[Kind, str]:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
 from dropscribe.native.durations import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.cleaning import cleaned
+from dropscribe.providers.formats import media_type, upload_name
+from dropscribe.providers.params import effective_params
 from dropscribe.providers.redaction import Redactor, credentials_of, secrets_of
 from dropscribe.providers.statuses import Classifier
+from dropscribe.providers.transport.forms import multipart
 from dropscribe.providers.transport.http import HttpTransport, Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.errors import ProviderError
@@ -96,6 +100,18 @@ class Vendor(Protocol):
 class VendorDefaults:
     """The parts of a vendor's API that most of them share."""
 
+    type: ClassVar[str]
+    """The provider's type, by which :mod:`dropscribe.providers.params` has the default parameters."""
+
+    errors: Table = {}  # noqa: RUF012 - never changed
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """The type's defaults with *given* laid over them."""
+        return effective_params(self.type, given)
+
     def authorization(self, key: str) -> dict[str, str]:
         """A bearer token."""
         return {"Authorization": f"Bearer {key}"}
@@ -136,6 +152,38 @@ class VendorDefaults:
         if answer.status in {400, 413, 415, 422}:
             return f"answers and takes the key (HTTP {answer.status} to a request without audio)"
         return None
+
+
+def raw_upload(url: str, audio: AudioFile) -> Upload:
+    """A request whose body is the audio."""
+    return Upload(url, {"Content-Type": media_type(audio.suffix, audio.head)}, audio)
+
+
+def form_upload(
+    url: str,
+    audio: AudioFile,
+    fields: Iterable[tuple[str, str]] = (),
+    *,
+    field: str = "file",
+    kind: str | None = None,
+) -> Upload:
+    """A form with *fields* and, at its end, the audio in *field*.
+
+    Args:
+        kind: The audio's media type; default: by its name and content.
+    """
+    form = multipart(
+        fields,
+        field=field,
+        filename=upload_name(audio.suffix, audio.head),
+        content_type=kind or media_type(audio.suffix, audio.head),
+    )
+    return Upload(url, {"Content-Type": form.content_type}, audio, form.before, form.after)
+
+
+def json_request(url: str, body: Mapping[str, Any]) -> Upload:
+    """A request with *body* as JSON, and without audio."""
+    return Upload(url, {"Content-Type": "application/json"}, before=json.dumps(body).encode())
 
 
 class HttpProvider:
@@ -199,12 +247,17 @@ class HttpProvider:
         await self._http.close()
 
     async def _sent(self, upload: Upload, params: Params, seconds: float | None) -> Transcript:
-        answer = await self._request("POST", upload, seconds)
-        if answer.status // 100 != 2:
-            raise self._classifier.error(answer)
+        answer = await self._accepted(upload, seconds)
         if len(answer.body) < _LARGE_ANSWER_BYTES:
             return self._read(answer, params)
         return await asyncio.to_thread(self._read, answer, params)
+
+    async def _accepted(self, upload: Upload, seconds: float | None) -> Answer:
+        """The answer to a POST, if it is a success."""
+        answer = await self._request("POST", upload, seconds)
+        if answer.status // 100 != 2:
+            raise self._classifier.error(answer)
+        return answer
 
     async def _request(self, method: str, upload: Upload, seconds: float | None) -> Answer:
         headers = {**upload.headers}
@@ -225,7 +278,12 @@ class HttpProvider:
 
     def _read(self, answer: Answer, params: Params) -> Transcript:
         parsed = self._parsed(answer, wants_text=self.vendor.wants_text(params))
-        transcript = self.vendor.transcript(parsed, params, request_id_of(answer, parsed))
+        return self._transcript(answer, parsed, params, request_id_of(answer, parsed))
+
+    def _transcript(
+        self, answer: Answer, parsed: dict[str, Any], params: Params, request_id: str | None
+    ) -> Transcript:
+        transcript = self.vendor.transcript(parsed, params, request_id)
         if transcript is None:
             raise self._classifier.bad_answer(answer, self.vendor.no_text(parsed))
         return cleaned(transcript, self._redactor)

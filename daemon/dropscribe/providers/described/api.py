@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.config.sections.http_api import AnswerKeys
 from dropscribe.providers.answers import parse_json
 from dropscribe.providers.described.answer import AnswerReader, mapped
-from dropscribe.providers.formats import media_type, upload_name
+from dropscribe.providers.formats import media_type
 from dropscribe.providers.job_vendor import nested
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import fields_of, multipart, with_query
+from dropscribe.providers.transport.forms import fields_of, with_query
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ class DescribedApi(VendorDefaults):
     """The API of *config*; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     def __init__(self, config: ProviderConfig) -> None:
-        self.url = config.url or ""
+        super().__init__(config.url or "")
         self.errors = _table(config.errors)
         self._body = config.body
         self._key_header = config.key_header
@@ -77,13 +77,7 @@ class DescribedApi(VendorDefaults):
             return Upload(url, {"Content-Type": "application/json"}, audio, before, after, is_base64=True)
         if self._body == "raw":
             return Upload(url, {"Content-Type": kind}, audio)
-        form = multipart(
-            fields_of(beside),
-            field=self._file_field,
-            filename=upload_name(audio.suffix, audio.head),
-            content_type=kind,
-        )
-        return Upload(url, {"Content-Type": form.content_type}, audio, form.before, form.after)
+        return form_upload(url, audio, fields_of(beside), field=self._file_field, kind=kind)
 
     def failure(self, parsed: dict[str, Any]) -> str | None:
         """Text that `answer.error` finds, if any."""

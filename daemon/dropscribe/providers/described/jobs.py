@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
@@ -14,7 +13,7 @@ from dropscribe.providers.described.answer import found
 from dropscribe.providers.described.api import DescribedApi
 from dropscribe.providers.job_vendor import JobVendorDefaults, Progress, nested
 from dropscribe.providers.jobs import JobProvider
-from dropscribe.providers.transport.http import Upload
+from dropscribe.providers.vendor import json_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.answers import ErrorBody
     from dropscribe.providers.base import Provider
+    from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
 
@@ -54,8 +54,8 @@ class DescribedJobs(DescribedApi, JobVendorDefaults):
         name = _word(found(self._uploaded, uploaded))
         if not name:
             raise TemporaryFailure("bad_answer", f"an upload without '{self._poll.create.audio}'")
-        body = json.dumps(nested({**params, self._poll.create.field: name})).encode()
-        return Upload(self._at(self._poll.create.url), {"Content-Type": "application/json"}, before=body)
+        body = nested({**params, self._poll.create.field: name})
+        return json_request(self._at(self._poll.create.url), body)
 
     def job_id(self, created: Mapping[str, Any]) -> str | None:
         """Id that `poll.id` finds, if any."""

@@ -34,12 +34,8 @@ def build(config: ProviderConfig) -> Provider:
 class AssemblyAI(JobApiVendor):
     """AssemblyAI's API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
 
-    api = JobApi(
-        type="assemblyai",
-        upload="/v2/upload",
-        file_name=("upload_url", "audio_url"),
-        jobs="/v2/transcript",
-    )
+    type = "assemblyai"
+    api = JobApi(upload="/v2/upload", file_name=("upload_url", "audio_url"), jobs="/v2/transcript")
 
     def authorization(self, key: str) -> dict[str, str]:
         """The key alone, without a scheme."""

@@ -6,12 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
-from dropscribe.providers.formats import media_type, upload_name
-from dropscribe.providers.params import effective_params
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import at_path, multipart, with_query
-from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.transport.forms import at_path, with_query
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -22,16 +19,14 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
+    from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
 HOST = "https://{region}.api.cognitive.microsoft.com"
 PATH = "/speechtotext/transcriptions:transcribe"
 API_VERSION = "api-version"
 
-ERRORS: Table = {
-    (400, "invalidlocale"): Kind.RULE,
-    (404, "resourcenotfound"): Kind.UNUSABLE,
-}
+ERRORS: Table = {(400, "invalidlocale"): Kind.RULE, (404, "resourcenotfound"): Kind.UNUSABLE}
 
 _MILLISECONDS = 0.001
 
@@ -47,29 +42,17 @@ class Azure(VendorDefaults):
     A parameter with dots in its name is a value in an object of the definition: `diarization.maxSpeakers`.
     """
 
+    type = "azure"
     errors = ERRORS
-
-    def __init__(self, url: str) -> None:
-        self.url = url
 
     def authorization(self, key: str) -> dict[str, str]:
         """The resource's key."""
         return {"Ocp-Apim-Subscription-Key": key}
 
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """With the version of the API; without `locales` the service finds the language."""
-        return effective_params("azure", given)
-
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file at its end."""
-        form = multipart(
-            [("definition", json.dumps(definition_of(params)))],
-            field="audio",
-            filename=upload_name(audio.suffix, audio.head),
-            content_type=media_type(audio.suffix, audio.head),
-        )
-        headers = {"Content-Type": form.content_type}
-        return Upload(self._at(params), headers, audio, form.before, form.after)
+        definition = json.dumps(definition_of(params))
+        return form_upload(self._at(params), audio, [("definition", definition)], field="audio")
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are milliseconds, as start and length; each channel has a combined phrase of its own."""

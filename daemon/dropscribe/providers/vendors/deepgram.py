@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
-from dropscribe.providers.formats import media_type
-from dropscribe.providers.params import effective_params
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import at_path, with_query
-from dropscribe.providers.transport.http import Upload
 from dropscribe.providers.turns import by_time, segments_of
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults, json_request, raw_upload
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
+    from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
 HOST = "https://api.deepgram.com"
@@ -42,28 +38,20 @@ def build(config: ProviderConfig) -> Provider:
 class Deepgram(VendorDefaults):
     """Deepgram's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
+    type = "deepgram"
     errors = ERRORS
-
-    def __init__(self, url: str) -> None:
-        self.url = url
 
     def authorization(self, key: str) -> dict[str, str]:
         """The scheme of API keys; `Bearer` is for short-lived tokens."""
         return {"Authorization": f"Token {key}"}
 
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """With utterances, which become segments; the language is detected if none is given."""
-        return effective_params("deepgram", given)
-
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The audio as it is."""
-        headers = {"Content-Type": media_type(audio.suffix, audio.head)}
-        return Upload(with_query(self.url, params), headers, audio)
+        return raw_upload(with_query(self.url, params), audio)
 
     def link(self, url: str, params: Params) -> Upload:
         """Deepgram fetches the audio itself."""
-        headers = {"Content-Type": "application/json"}
-        return Upload(with_query(self.url, params), headers, before=json.dumps({"url": url}).encode())
+        return json_request(with_query(self.url, params), {"url": url})
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are seconds, confidences probabilities; each channel has its alternatives."""

@@ -5,26 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
-from dropscribe.providers.formats import media_type, upload_name
-from dropscribe.providers.params import effective_params
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import (
-    at_path,
-    fields_of,
-    multipart,
-    multipart_of_fields,
-    with_query,
-)
+from dropscribe.providers.transport.forms import at_path, fields_of, multipart_of_fields, with_query
 from dropscribe.providers.transport.http import Upload
 from dropscribe.providers.turns import by_time, segments_of
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
 from dropscribe.transcripts.model import Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
@@ -54,27 +45,16 @@ def build(config: ProviderConfig) -> Provider:
 class ElevenLabs(VendorDefaults):
     """Scribe's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
+    type = "elevenlabs"
     errors = ERRORS
-
-    def __init__(self, url: str) -> None:
-        self.url = url
 
     def authorization(self, key: str) -> dict[str, str]:
         """A header of its own."""
         return {"xi-api-key": key}
 
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """With the current model and times for words."""
-        return effective_params("elevenlabs", given)
-
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file at its end."""
-        form = multipart(
-            fields_of(_fields(params)),
-            filename=upload_name(audio.suffix, audio.head),
-            content_type=media_type(audio.suffix, audio.head),
-        )
-        return Upload(self._at(params), {"Content-Type": form.content_type}, audio, form.before, form.after)
+        return form_upload(self._at(params), audio, fields_of(_fields(params)))
 
     def link(self, url: str, params: Params) -> Upload:
         """ElevenLabs fetches the audio itself."""

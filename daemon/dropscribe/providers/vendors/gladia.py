@@ -28,8 +28,8 @@ def build(config: ProviderConfig) -> Provider:
 class Gladia(JobApiVendor):
     """Gladia's API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
 
+    type = "gladia"
     api = JobApi(
-        type="gladia",
         upload="/v2/upload",
         form_field="audio",
         file_name=("audio_url", "audio_url"),

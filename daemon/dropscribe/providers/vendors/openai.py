@@ -8,12 +8,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.errors import AudioRejected
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
-from dropscribe.providers.formats import media_type, upload_name
-from dropscribe.providers.params import GRANULARITIES, effective_params
+from dropscribe.providers.params import GRANULARITIES
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import fields_of, multipart, multipart_of_fields
+from dropscribe.providers.transport.forms import fields_of, multipart_of_fields
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
 from dropscribe.providers.vendors.openai_answer import transcript_of
 
 if TYPE_CHECKING:
@@ -55,29 +54,25 @@ def build(config: ProviderConfig) -> Provider:
 class OpenAI(VendorDefaults):
     """OpenAI's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
+    type = "openai"
     errors = ERRORS
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        super().__init__(url)
         at_openai = urlsplit(url).hostname == "api.openai.com"
         self._max_body_bytes = OPENAI_BODY_BYTES if at_openai else None
         self._plain_models: set[str] = set()
 
     def params(self, given: Mapping[str, ParamValue]) -> Params:
         """With the richest format that the model takes."""
-        sent = effective_params("openai", given)
+        sent = super().params(given)
         if "response_format" not in given and str(sent["model"]) in self._plain_models:
             return _plain(sent)
         return sent
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file at its end."""
-        form = multipart(
-            fields_of(params),
-            filename=upload_name(audio.suffix, audio.head),
-            content_type=media_type(audio.suffix, audio.head),
-        )
-        upload = Upload(self.url, {"Content-Type": form.content_type}, audio, form.before, form.after)
+        upload = form_upload(self.url, audio, fields_of(params))
         if self._max_body_bytes is not None and upload.size_bytes > self._max_body_bytes:
             reason = f"{upload.size_bytes} bytes with the form; {self._max_body_bytes} are taken"
             raise AudioRejected("too_large", reason)

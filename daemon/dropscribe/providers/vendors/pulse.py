@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
-from dropscribe.providers.formats import media_type
-from dropscribe.providers.params import effective_params
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import with_query
-from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults, json_request, raw_upload
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -23,6 +19,7 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
+    from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
 URL = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
@@ -45,24 +42,16 @@ def build(config: ProviderConfig) -> Provider:
 class Pulse(VendorDefaults):
     """Pulse's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
+    type = "pulse"
     errors = ERRORS
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """With word times: without them there are no utterances and no speakers either."""
-        return effective_params("pulse", given)
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The audio as it is."""
-        headers = {"Content-Type": media_type(audio.suffix, audio.head)}
-        return Upload(with_query(self.url, params), headers, audio)
+        return raw_upload(with_query(self.url, params), audio)
 
     def link(self, url: str, params: Params) -> Upload:
         """Pulse fetches the audio itself."""
-        headers = {"Content-Type": "application/json"}
-        return Upload(with_query(self.url, params), headers, before=json.dumps({"url": url}).encode())
+        return json_request(with_query(self.url, params), {"url": url})
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.formats import OCTETS, reson8_encoding
-from dropscribe.providers.params import effective_params
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import with_query
 from dropscribe.providers.transport.http import Upload
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
@@ -42,19 +40,16 @@ def build(config: ProviderConfig) -> Provider:
 class Reson8(VendorDefaults):
     """Reson8's API, by a key or by an access token; see :class:`dropscribe.providers.vendor.Vendor`."""
 
+    type = "reson8"
     errors = ERRORS
 
     def __init__(self, url: str, scheme: str) -> None:
-        self.url = url
+        super().__init__(url)
         self._scheme = scheme
 
     def authorization(self, key: str) -> dict[str, str]:
         """`ApiKey` for keys, `Bearer` for tokens."""
         return {"Authorization": f"{self._scheme} {key}"}
-
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """With times, words and confidences."""
-        return effective_params("reson8", given)
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The audio as it is, with its encoding named."""
@@ -72,7 +67,7 @@ class Reson8(VendorDefaults):
         words, odd = _words(parsed, turns)
         return Transcript(
             text=parsed["text"],
-            language=_language(parsed, params),
+            language=values.language(parsed.get("language"), params.get("language")),
             segments=tuple(_turn(turn) for turn in turns) or _whole(parsed, words),
             words=words,
             warnings=("odd_confidence",) if odd else (),
@@ -84,10 +79,6 @@ class Reson8(VendorDefaults):
     def probe(self) -> tuple[str, str]:
         """A request without audio."""
         return "POST", self.url
-
-
-def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> str | None:
-    return values.language(parsed.get("language"), params.get("language"))
 
 
 def _words(parsed: Mapping[str, Any], turns: list[Mapping[str, Any]]) -> tuple[tuple[Word, ...], bool]:

@@ -38,12 +38,9 @@ def build(config: ProviderConfig) -> Provider:
 class Soniox(JobApiVendor):
     """Soniox's API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
 
+    type = "soniox"
     api = JobApi(
-        type="soniox",
-        upload="/v1/files",
-        form_field="file",
-        file_name=("id", "file_id"),
-        jobs="/v1/transcriptions",
+        upload="/v1/files", form_field="file", file_name=("id", "file_id"), jobs="/v1/transcriptions"
     )
     errors = ERRORS
 

@@ -46,8 +46,8 @@ def build(config: ProviderConfig) -> Provider:
 class Speechmatics(JobApiVendor):
     """Speechmatics' API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
 
+    type = "speechmatics"
     api = JobApi(
-        type="speechmatics",
         upload="/v2/jobs/",
         form_field="data_file",
         jobs="/v2/jobs",

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.providers import values
-from dropscribe.providers.formats import media_type, upload_name
-from dropscribe.providers.params import effective_params
-from dropscribe.providers.transport.forms import at_path, multipart, with_query
-from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.transport.forms import at_path, with_query
+from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.base import Provider
-    from dropscribe.providers.statuses import Table
-    from dropscribe.providers.transport.http import Answer
+    from dropscribe.providers.transport.http import Answer, Upload
     from dropscribe.providers.vendor import Params
 
 PATH = "/asr"
@@ -40,25 +35,11 @@ class WhisperAsr(VendorDefaults):
     It asks for no key; one that is given is sent as a bearer token, for a proxy in front of it.
     """
 
-    errors: ClassVar[Table] = {}
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """With JSON and times for words."""
-        return effective_params("whisper-asr", given)
+    type = "whisper-asr"
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file; the parameters are in the query."""
-        form = multipart(
-            (),
-            field="audio_file",
-            filename=upload_name(audio.suffix, audio.head),
-            content_type=media_type(audio.suffix, audio.head),
-        )
-        headers = {"Content-Type": form.content_type}
-        return Upload(with_query(self.url, params), headers, audio, form.before, form.after)
+        return form_upload(with_query(self.url, params), audio, field="audio_file")
 
     def wants_text(self, params: Params) -> bool:
         """Whether the user chose an output that is plain text."""

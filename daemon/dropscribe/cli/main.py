@@ -186,10 +186,6 @@ def _init_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _no_arguments(_command: argparse.ArgumentParser) -> None:
-    return
-
-
 _ARGUMENTS = {
     "run": _run_arguments,
     "check": _check_arguments,

@@ -19,12 +19,14 @@ from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file, taking_of
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
+from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import FolderRule
+    from dropscribe.queue.sql.database import Connection
 
 
 _AT_ONCE = 1000
@@ -73,12 +75,9 @@ def _unavailable_words(rule: FolderRule, error: OSError) -> str:
     if error.errno == errno.ENOTDIR:
         return f"{rule.inbox} is not a folder"
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"{rule.inbox} may not be listed by uid {os.geteuid()}; {_remedy_of_folder(rule)}"
+        remedy = f"give it access (setfacl -m u:{os.geteuid()}:rwx {rule.inbox}, or a common group)"
+        return f"{rule.inbox} may not be listed by uid {os.geteuid()}; {remedy}"
     return f"{rule.inbox}: {error.strerror or os.strerror(error.errno or 0)}"
-
-
-def _remedy_of_folder(rule: FolderRule) -> str:
-    return f"give it access (setfacl -m u:{os.geteuid()}:rwx {rule.inbox}, or a common group)"
 
 
 def walk_inbox(rule: FolderRule) -> Iterator[Found]:
@@ -162,6 +161,14 @@ def may_read(rule: FolderRule, path: bytes) -> bool:
         return ask_disk(rule.inbox, look)
     except OSError:
         return False
+
+
+def files_without_job(rule: FolderRule, db: Connection | None) -> Iterator[Found]:
+    """Files of the inbox that the rule takes and the queue does not know."""
+    live = read_live_states(db, rule.name) if db else {}
+    for found in walk_inbox(rule):
+        if found.reason is None and is_file(found) and live.keys().isdisjoint(found.identities()):
+            yield found
 
 
 def is_file(found: Found) -> bool:

@@ -8,11 +8,14 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING
 
+from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import escape_text
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from dropscribe.queue.sql.file_list import ListedFile
 
 _GAP = "  "
 _NARROWEST = 20
@@ -163,6 +166,21 @@ def time_words(unix_seconds: float, now: float) -> str:
 def moment_words(unix_seconds: float) -> str:
     """Local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
+
+
+def state_word(job: ListedFile) -> str:
+    """The state of *job* as ``status`` counts it."""
+    if job.at_provider_since is not None:
+        return "at_provider"
+    return "publishing" if job.state in {JobState.TRANSCRIBED, JobState.REJECTED} else job.state.value
+
+
+def reason_words(job: ListedFile, reason: str) -> str:
+    """*reason*, and since when *job* waits at the provider, where it does."""
+    if job.at_provider_since is None:
+        return reason
+    since = f"waiting at the provider since {moment_words(job.at_provider_since)}"
+    return f"{since} ({reason})" if reason else since
 
 
 def distance_words(seconds: float) -> str:

@@ -39,7 +39,7 @@ def _what(event: Mapping[str, Any]) -> str:
     """The event in a few words."""
     match event["event"]:
         case "failed":
-            return f"{_place(event)} failed"
+            return f"{event['folder']}: {escape_text(event['path'])} failed"
         case "held":
             return f"{_scope(event)} is held"
         case "released":
@@ -61,10 +61,6 @@ def _summary(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for (folder, code), count in kinds.most_common():
         example = next(event for event in failures if (event["folder"], event["code"]) == (folder, code))
         yield f"{folder}: {count} failed with {code}, such as {escape_text(example['path'])}"
-
-
-def _place(event: Mapping[str, Any]) -> str:
-    return f"{event['folder']}: {escape_text(event['path'])}"
 
 
 def _scope(event: Mapping[str, Any]) -> str:

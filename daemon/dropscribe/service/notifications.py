@@ -153,6 +153,7 @@ class Courier:
         self._recipient = recipient
         self._one_at_a_time = asyncio.Lock()
         self._under_way: set[asyncio.Task[float | None]] = set()
+        self._is_last_chance = False
         self.news = asyncio.Event()
 
     async def run(self) -> None:
@@ -172,38 +173,37 @@ class Courier:
                 )
 
     async def deliver_all(self) -> None:
-        """Deliver until nothing is due or something fails."""
-        while await self._round(is_last_chance=True) == 0:
+        """The daemon is about to end: deliver until nothing is due or something fails."""
+        self._is_last_chance = True
+        while await self._round() == 0:
             pass
 
-    async def _round(self, *, is_last_chance: bool = False) -> float | None:
+    async def _round(self) -> float | None:
         """One delivery at most; seconds until the next look, None for until there is news.
 
         A reload or the end does not cut it off, because a message in a thread would be sent twice.
         """
-        task = asyncio.create_task(self._look(is_last_chance=is_last_chance))
+        task = asyncio.create_task(self._deliver_due())
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
-    async def _look(self, *, is_last_chance: bool) -> float | None:
+    async def _deliver_due(self) -> float | None:
         async with self._one_at_a_time:
-            return await self._deliver_due(is_last_chance=is_last_chance)
-
-    async def _deliver_due(self, *, is_last_chance: bool) -> float | None:
-        name = self._recipient.name
-        due_at = await self._store.do(lambda db: outbox.first_due(db, name))
-        if due_at is None:
-            return None
-        now = time.time()
-        begin_at = max(due_at, self._recipient.not_before(due_at, now, is_last_chance=is_last_chance))
-        if begin_at > now:
-            return begin_at - now
-        most = self._recipient.most_at_once
-        letters = await self._store.do(lambda db: outbox.read_due(db, name, now, most))
-        reason = await self._deliver(letters)
-        await self._settle(letters, reason)
-        return None if reason and is_last_chance else 0.0
+            name = self._recipient.name
+            due_at = await self._store.do(lambda db: outbox.first_due(db, name))
+            if due_at is None:
+                return None
+            now = time.time()
+            not_before = self._recipient.not_before(due_at, now, is_last_chance=self._is_last_chance)
+            wait_seconds = max(due_at, not_before) - now
+            if wait_seconds > 0:
+                return wait_seconds
+            most = self._recipient.most_at_once
+            letters = await self._store.do(lambda db: outbox.read_due(db, name, now, most))
+            reason = await self._deliver(letters)
+            await self._settle(letters, reason)
+            return None if reason and self._is_last_chance else 0.0
 
     async def _deliver(self, letters: list[Notification]) -> str:
         try:

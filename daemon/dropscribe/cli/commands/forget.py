@@ -35,14 +35,9 @@ def execute(options: argparse.Namespace) -> int:
     """Delete the answers of each recording; 74 if the cache has none for one of them."""
     config = read_config_to_act(options)
     digests = [_digest(recording) for recording in options.recordings]
-    act_as_owner(config.state_dir)
+    act_as_owner(config.state_dir)  # after it: the caller may read files that the owner may not
     counts = [_forget(config, *named) for named in zip(options.recordings, digests, strict=True)]
     return exit_codes.OK if all(counts) else exit_codes.IO_ERROR
-
-
-def _digest(recording: str) -> str:
-    """Digest of a recording, read with the caller's rights, before root's are given up."""
-    return recording.lower() if _is_digest(recording) else _digest_of(recording)
 
 
 def _forget(config: Config, recording: str, digest: str) -> int:
@@ -55,13 +50,11 @@ def _forget(config: Config, recording: str, digest: str) -> int:
     return count
 
 
-def _is_digest(recording: str) -> bool:
-    return bool(_DIGEST.fullmatch(recording)) and not os.path.lexists(recording)
-
-
-def _digest_of(file: str) -> str:
-    """SHA-256 of *file*; a symlink is followed, because the user named it."""
-    path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
+def _digest(recording: str) -> str:
+    """*recording* if it is a digest, else that of the file; a symlink is followed: the user named it."""
+    if _DIGEST.fullmatch(recording) and not os.path.lexists(recording):
+        return recording.lower()
+    path = ask_disk(os.fsencode(recording), lambda: os.path.realpath(os.fsencode(recording)))
     descriptor = ask_disk(path, lambda: open_beneath(os.path.dirname(path), os.path.basename(path)))
     try:
         return sha256_of(descriptor)

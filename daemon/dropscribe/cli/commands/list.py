@@ -11,11 +11,10 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
-from dropscribe.queue.sql.history import read_live_states
-from dropscribe.reports.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
+from dropscribe.reports.inbox_reader import files_without_job, may_read, unavailable_reason
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
-from dropscribe.reports.wording import moment_words, plural, render_table
+from dropscribe.reports.wording import moment_words, plural, reason_words, render_table, state_word
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
@@ -28,13 +27,6 @@ LIST_SCHEMA = "dropscribe.list/1"
 
 _MOST_READ = 10_000
 """The most transcripts that --suspect reads."""
-
-_STATE_WORDS = {
-    JobState.QUEUED: "queued",
-    JobState.TRANSCRIBING: "transcribing",
-    JobState.TRANSCRIBED: "publishing",
-    JobState.REJECTED: "publishing",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +108,8 @@ def _states(options: argparse.Namespace) -> Sequence[JobState]:
 def _job_row(config: Config, job: ListedFile) -> Row:
     rule = config.folders[job.folder]
     place = path_text(job.filed) if job.filed else f"{rule.inbox}/{path_text(job.path)}"
-    state = _STATE_WORDS.get(job.state, job.state.value)
-    at, reason = job.ended_at or job.received_at, job.reason
-    if job.at_provider_since is not None:
-        state = "at_provider"
-        since = f"waiting at the provider since {moment_words(job.at_provider_since)}"
-        reason = f"{since} ({reason})" if reason else since
-    return Row(at, job.folder, state, place, job.provider, job.code, reason)
+    at, reason = job.ended_at or job.received_at, reason_words(job, job.reason)
+    return Row(at, job.folder, state_word(job), place, job.provider, job.code, reason)
 
 
 def _not_queued(config: Config, rule: FolderRule, view: QueueView, since: float | None) -> Iterator[Row]:
@@ -130,10 +117,7 @@ def _not_queued(config: Config, rule: FolderRule, view: QueueView, since: float 
     if not config.watches(rule) or unavailable_reason(rule):
         return
     said = view.live_of(rule.name).get("waiting", {})
-    live = read_live_states(view.db, rule.name) if view.db else {}
-    for found in walk_inbox(rule):
-        if found.reason or not is_file(found) or not live.keys().isdisjoint(found.identities()):
-            continue
+    for found in files_without_job(rule, view.db):
         at = found.status.st_ctime if found.status else 0.0
         if since is not None and at < since:
             continue

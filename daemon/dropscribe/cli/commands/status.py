@@ -15,9 +15,8 @@ from dropscribe.core.model import JobState
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
-from dropscribe.queue.sql.history import read_live_states
 from dropscribe.queue.sql.stats import has_live_job, read_stats
-from dropscribe.reports.inbox_reader import is_file, may_read, unavailable_reason, walk_inbox
+from dropscribe.reports.inbox_reader import files_without_job, may_read, unavailable_reason
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.wording import (
@@ -142,11 +141,8 @@ def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
     reason = unavailable_reason(rule)
     if reason:
         return {"available": False, "reason": reason}
-    live = read_live_states(view.db, rule.name) if view.db else {}
     settling, blocked, oldest_at = 0, 0, None
-    for found in walk_inbox(rule):
-        if found.reason or not is_file(found) or not live.keys().isdisjoint(found.identities()):
-            continue
+    for found in files_without_job(rule, view.db):
         if may_read(rule, found.path):
             settling += 1
         else:
@@ -280,6 +276,7 @@ def _failed_table(document: dict[str, Any], now: float) -> str:
 
 def _folder_row(name: str, folder: dict[str, Any], now: float) -> list[str]:
     waiting = {key: folder[key] for key in _WAITING}
+    waits = [f"{number} {key}" for key, number in waiting.items() if number]
     return [
         name,
         _inbox_words(folder),
@@ -288,12 +285,8 @@ def _folder_row(name: str, folder: dict[str, Any], now: float) -> list[str]:
         str(folder["done"]),
         str(folder["failed"]),
         "-" if folder["oldest_waiting"] is None else duration_words(folder["oldest_waiting"]),
-        ", ".join([*_waiting_words(waiting), *_at_provider_words(folder, now)]),
+        ", ".join([*waits, *_at_provider_words(folder, now)]),
     ]
-
-
-def _waiting_words(waiting: dict[str, int]) -> list[str]:
-    return [f"{number} {key}" for key, number in waiting.items() if number]
 
 
 def _at_provider_words(folder: dict[str, Any], now: float) -> list[str]:

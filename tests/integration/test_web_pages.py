@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from dropscribe.core.model import AttemptEnd
 from dropscribe.files.audio import Progress
-from dropscribe.web import guard, pages, server
+from dropscribe.web import actions, guard, server
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import safe_name
 from dropscribe.web.views import progress_of
@@ -333,7 +333,7 @@ async def test_unfinished_forms_do_not_keep_programs_out(scene):
 
 async def test_a_form_that_never_ends_is_given_up(scene, monkeypatch):
     """Its connection ends after a bounded time."""
-    monkeypatch.setattr(pages, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(actions, "READ_SECONDS", 0.05)
     monkeypatch.setattr(server, "HEAD_SECONDS", 1.0)
     async with serving(scene, token=TOKEN) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)

@@ -15,7 +15,7 @@ from dropscribe.config.model import HttpConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.web.endpoints import Endpoints
 from dropscribe.web.listener import Listener
-from dropscribe.web.pages import PageSource
+from dropscribe.web.site import PageSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

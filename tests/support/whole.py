@@ -53,7 +53,7 @@ class Whole:
 
     async def status(self, folder="calls"):
         """One folder's part of ``status --json``."""
-        return (await self.daemon.status())["folders"][folder]
+        return (await self.daemon.report.status())["folders"][folder]
 
     async def until_away(self, folder="calls"):
         """Wait until the rule's inbox is unavailable."""

@@ -8,11 +8,10 @@ ready. Order of the stop: nothing new is found → nothing new is claimed → wh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,14 +22,20 @@ from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
 from dropscribe.app.queue import open_when_there
-from dropscribe.app.reload import Reloader, keep_running_config, mark_first_starts, watched_rules
-from dropscribe.app.remote_deletions import delete_due, delete_remote_jobs
+from dropscribe.app.reload import (
+    Reloader,
+    keep_running_config,
+    make_providers,
+    mark_first_starts,
+    watched_rules,
+)
+from dropscribe.app.remote_deletions import delete_remote_jobs
 from dropscribe.app.reporter import Reporter
+from dropscribe.app.shutdown import RunResult, wind_up
 from dropscribe.app.status_publisher import StatusPublisher
-from dropscribe.core.errors import DropscribeError, StoreBusy, StoreError
+from dropscribe.core.errors import DropscribeError
 from dropscribe.media.build import sweep_spool
 from dropscribe.pipeline.plan import build_plan
-from dropscribe.providers.base import JobProvider
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
 from dropscribe.reports.wording import plural
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
     from dropscribe.service.sd_notify import Notifier
-    from dropscribe.web.pages import PageSource
+    from dropscribe.web.site import PageSource
 
 log = structlog.get_logger()
 
@@ -50,24 +55,6 @@ ONCE_HORIZON_SECONDS = 60.0
 """``run --once`` waits for retries that are due within this time."""
 
 _ONCE_LOOK_SECONDS = 0.1
-
-LAST_DELETIONS_SECONDS = 10.0
-"""Limit of the last deletions at providers; the next start does the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """The result of ``run --once``.
-
-    Attributes:
-        failed: Files that went to ``failed`` in this run.
-        left: Files that wait for something.
-        unavailable: Inboxes that are missing or cannot be read.
-    """
-
-    failed: int
-    left: int
-    unavailable: int = 0
 
 
 @dataclass
@@ -94,6 +81,11 @@ class Daemon:
     def config(self) -> Config:
         """The current config: a part of the value that a reload swaps."""
         return self.pipeline.handler.runtime.config
+
+    @property
+    def providers(self) -> Mapping[str, Provider]:
+        """The providers that rules name, by their names."""
+        return self.pipeline.handler.runtime.providers
 
     def ask_reload(self) -> None:
         """Ask for a reload of the config (SIGHUP)."""
@@ -125,26 +117,22 @@ class Daemon:
         finally:
             store.close()
 
-    def _failed_root(self, folder: str) -> bytes | None:
-        rule = self.config.folders.get(folder)
-        return None if rule is None else os.fsencode(rule.failed)
-
     def _build(self, store: Store, engine: Engine) -> None:
         config = self.first_config
         sweep_spool(config)
         self.engine = engine
         self.health = Health(config, __version__, store)
         self.reporter = Reporter(self.health.metrics, self.health.hooks, self.health.notifications)
-        queue = InboxQueue(self.engine, asyncio.get_running_loop(), self._failed_root)
+        queue = InboxQueue(
+            self.engine, asyncio.get_running_loop(), lambda folder: _failed_root(self.config, folder)
+        )
         token = engine.store.token if config.queue is None else None
         self.inboxes = Inboxes(self.engine.folders, queue, self._news.set, token)
         self.report = StatusPublisher(
             lambda: self.config, self.engine, self.inboxes, self.notifier, self._news
         )
-        used = dict.fromkeys(name for rule in config.folders.values() for name in rule.providers)
-        providers = {name: self.make_provider(config.providers[name]) for name in used}
         self.pipeline = Pipeline(
-            build_runtime(config, providers, self.engine),
+            build_runtime(config, make_providers(config, self.make_provider), self.engine),
             self.engine,
             self.inboxes,
             self.reporter,
@@ -166,24 +154,25 @@ class Daemon:
                 self.inboxes.commit(inboxes)  # before the first claim: it closes what is not available
                 report = self.report
                 await self.health.start(
-                    self.status, report.find_stuck, report.find_unready, self._page_source
+                    report.status, report.find_stuck, report.find_unready, self._page_source
                 )
-                side = [  # the first writes live.json: see _wind_up
-                    group.create_task(report.write_when_new()),
-                    group.create_task(self.notifier.feed_watchdog(lambda: not report.find_stuck())),
-                    group.create_task(self._reload_when_asked(reloader)),
-                    group.create_task(self.health.run()),
-                    group.create_task(self.pipeline.budgets.watch()),
-                    group.create_task(notice_releases(self.engine, self._asks)),
-                    group.create_task(prune_queue(self.engine, lambda: self.config)),
-                    group.create_task(delete_remote_jobs(self.engine, self._providers)),
-                    group.create_task(keep_search_index(self.engine, lambda: self.config)),
-                ]
+                parts = (  # the first writes live.json: see wind_up
+                    report.write_when_new(),
+                    self.notifier.feed_watchdog(lambda: not report.find_stuck()),
+                    self._reload_when_asked(reloader),
+                    self.health.run(),
+                    self.pipeline.budgets.watch(),
+                    notice_releases(self.engine, lambda: self.config),
+                    prune_queue(self.engine, lambda: self.config),
+                    delete_remote_jobs(self.engine, lambda: self.providers),
+                    keep_search_index(self.engine, lambda: self.config),
+                )
+                side = [group.create_task(part) for part in parts]
                 keep_running_config(config)
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))
                 self.notifier.ready(f"watching {plural(len(config.folders), 'folder')}")
                 await (self._until_nothing_more() if once else self.stop.wait())
-                result = await self._wind_up(feeding, side)
+                result = await wind_up(self, feeding, side)
                 await reloader.close()
         except BaseExceptionGroup as group_error:
             raise _first_error(group_error) from group_error
@@ -195,72 +184,19 @@ class Daemon:
         from dropscribe.app.page_source import build_page_source  # noqa: PLC0415  # with Jinja2: 4 MiB
 
         return build_page_source(
-            lambda: self.config, self.status, self.engine, self.pipeline.handler.attempts.sending
+            lambda: self.config, self.report.status, self.engine, self.pipeline.handler.attempts.sending
         )
-
-    async def _wind_up(self, feeding: asyncio.Task[None], side: list[asyncio.Task[Any]]) -> RunResult:
-        grace_seconds = self.config.shutdown_grace_seconds
-        log.info("daemon.stopping", in_flight=len(self.engine.in_flight))
-        self.notifier.stopping(f"finishing {len(self.engine.in_flight)} files")
-        self.notifier.extend_timeout(grace_seconds + 15)
-        # A stopped inbox knows of nothing, not even how it was watched.
-        left = RunResult(0, self.inboxes.left_waiting(), len(self.inboxes.unavailable()))
-        side[0].cancel()
-        self.report.write()
-        await self.inboxes.stop()
-        await self.engine.drain(grace_seconds)
-        feeding.cancel()
-        await asyncio.wait([feeding])
-        result = await self._result(left)
-        for task in side:
-            task.cancel()
-        await self.health.close()
-        await self._delete_last()
-        for provider in self._providers().values():
-            await provider.close()
-        self.pipeline.close()
-        log.info("daemon.stopped", **asdict(result))
-        return result
-
-    def _providers(self) -> Mapping[str, Provider]:
-        return self.pipeline.handler.runtime.providers
-
-    async def _delete_last(self) -> None:
-        """Delete the last files' recordings at their providers: ``run --once`` may have no next start."""
-        if any(isinstance(provider, JobProvider) for provider in self._providers().values()):
-            with contextlib.suppress(TimeoutError, StoreError):
-                async with asyncio.timeout(LAST_DELETIONS_SECONDS):
-                    await delete_due(self.engine, self._providers())
-
-    async def _result(self, left: RunResult) -> RunResult:
-        """Count the files left in the inboxes and the queue, and those in ``failed``."""
-        live = 0
-        with contextlib.suppress(StoreBusy):  # a cluster's database is away: the stop does not wait for it
-            stats = await self.engine.stats()
-            live = sum(
-                each.queued + each.transcribing + each.deferred + each.held + each.publishing
-                for each in stats.folders.values()
-            )
-            live += sum(each.at_provider for each in stats.folders.values())
-        return replace(left, failed=self.reporter.failed_count, left=left.left + live)
-
-    # Once ---------------------------------------------------------------------------------------
 
     async def _until_nothing_more(self) -> None:
         stopping = asyncio.create_task(self.stop.wait())
         try:
-            while not self.stop.is_set() and await self._can_go_on():
+            # Settling is asked first: a file that settles before the second look is in the queue by then.
+            while not self.stop.is_set() and (
+                self.inboxes.is_settling() or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
+            ):
                 await asyncio.wait([stopping], timeout=_ONCE_LOOK_SECONDS)
         finally:
             stopping.cancel()
-
-    async def _can_go_on(self) -> bool:
-        # Settling is asked first: a file that settles before the second look is in the queue by then.
-        return self.inboxes.is_settling() or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
-
-    async def status(self) -> dict[str, Any]:
-        """The object that ``status --json`` prints, as it is now."""
-        return await self.report.status()
 
     async def _reload_when_asked(self, reloader: Reloader) -> None:
         while True:
@@ -272,8 +208,10 @@ class Daemon:
             finally:
                 self.notifier.ready()
 
-    def _asks(self) -> bool:
-        return any(rule.backlog == "ask" for rule in self.config.folders.values())
+
+def _failed_root(config: Config, folder: str) -> bytes | None:
+    rule = config.folders.get(folder)
+    return None if rule is None else os.fsencode(rule.failed)
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

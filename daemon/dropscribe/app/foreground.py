@@ -13,7 +13,7 @@ from dropscribe.service.signals import route_signals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.app.daemon import RunResult
+    from dropscribe.app.shutdown import RunResult
     from dropscribe.config.model import Config
 
 

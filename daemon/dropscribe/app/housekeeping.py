@@ -46,7 +46,7 @@ async def prune_queue(engine: Engine, config: Callable[[], Config]) -> None:
         await asyncio.sleep(PRUNE_GAP_SECONDS if has_more else PRUNE_LOOK_SECONDS)
 
 
-async def notice_releases(engine: Engine, does_ask: Callable[[], bool]) -> None:
+async def notice_releases(engine: Engine, config: Callable[[], Config]) -> None:
     """Wake the dispatcher soon after a command has written to the database, until cancelled.
 
     Runs only while some rule has ``backlog: ask``: other rules need no release.
@@ -54,7 +54,7 @@ async def notice_releases(engine: Engine, does_ask: Callable[[], bool]) -> None:
     seen: int | None = None
     while True:
         await asyncio.sleep(RELEASE_LOOK_SECONDS)
-        if not does_ask():
+        if not any(rule.backlog == "ask" for rule in config().folders.values()):
             continue
         try:
             version = await engine.store.data_version()

@@ -65,11 +65,7 @@ class Inboxes:
     """
 
     def __init__(
-        self,
-        folders: FolderGate,
-        queue: InboxQueue,
-        on_news: Callable[[], None],
-        owner_token: str | None,
+        self, folders: FolderGate, queue: InboxQueue, on_news: Callable[[], None], owner_token: str | None
     ) -> None:
         self._folders = folders
         self._queue = queue
@@ -81,10 +77,6 @@ class Inboxes:
         self._reported: set[Inbox] = set()
         self._hanging: set[Inbox] = set()
         self._next_check: asyncio.TimerHandle | None = None
-
-    async def swap(self, rules: Mapping[str, FolderRule]) -> None:
-        """Run the inboxes of *rules*; see :meth:`prepare` and :meth:`commit`."""
-        self.commit(await self.prepare(rules))
 
     async def prepare(self, rules: Mapping[str, FolderRule]) -> PreparedInboxes:
         """Start and lock the inboxes of *rules*; does not wait for a file system that hangs.
@@ -208,11 +200,6 @@ class Inboxes:
         """Inboxes that are not available, with the reason."""
         states = {name: inbox.state() for name, inbox in self._inboxes.items()}
         return {name: state.reason or "" for name, state in states.items() if not state.available}
-
-    def left_waiting(self) -> int:
-        """Files of all inboxes that settle or may not be read."""
-        states = [inbox.state() for inbox in self._inboxes.values()]
-        return sum(state.settling + state.blocked for state in states)
 
     def live(self) -> dict[str, Any]:
         """Each inbox for ``live.json``."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Recipient
     from dropscribe.web.listener import Listener
-    from dropscribe.web.pages import PageSource
+    from dropscribe.web.site import PageSource
 
     Status = Callable[[], Awaitable[dict[str, Any]]]
     Answers = tuple[Callable[[], Awaitable[bytes]], Status, Callable[[], str], Callable[[], str]]

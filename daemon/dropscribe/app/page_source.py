@@ -19,8 +19,8 @@ from dropscribe.queue.sql import backlog, result_cache
 from dropscribe.queue.sql.history import read_story
 from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.transcripts.document import path_text
-from dropscribe.web.pages import PageSource
 from dropscribe.web.reading import place_of
+from dropscribe.web.site import PageSource
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -85,7 +85,7 @@ def _return_failed(config: Config, job_ids: Sequence[int]) -> tuple[int, int]:
 
 
 class PageActions:
-    """See :class:`dropscribe.web.pages.Actions`."""
+    """See :class:`dropscribe.web.site.Actions`."""
 
     def __init__(self, config: Callable[[], Config], engine: Engine, executor: Executor) -> None:
         self._config = config

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dropscribe.app.daemon import Daemon
     from dropscribe.app.inboxes import PreparedInboxes
-    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
@@ -47,10 +47,7 @@ class Reloader:
     """
 
     def __init__(
-        self,
-        daemon: Daemon,
-        read: Callable[[], Config] | None,
-        on_reload: Callable[[Config], None] | None,
+        self, daemon: Daemon, read: Callable[[], Config] | None, on_reload: Callable[[Config], None] | None
     ) -> None:
         self._daemon = daemon
         self._read = read
@@ -92,7 +89,7 @@ class Reloader:
             if getattr(config, name) != getattr(old.config, name):
                 message = f"{name} cannot change while the daemon runs: restart it"
                 raise ConfigError((Problem(message, file=str(config.path or ""), path=name),))
-        new = build_runtime(config, self._providers(config, old), daemon.engine)
+        new = build_runtime(config, make_providers(config, daemon.make_provider, old), daemon.engine)
         inboxes = await daemon.inboxes.prepare(watched_rules(config))
         try:
             await mark_first_starts(daemon.engine, config)
@@ -102,16 +99,6 @@ class Reloader:
             raise
         self._swap(new, inboxes)
         await self._after(old, new)
-
-    def _providers(self, config: Config, old: RuntimeConfig) -> dict[str, Provider]:
-        """The providers of *config*; one with an unchanged section is reused, with its connections."""
-        used = dict.fromkeys(name for rule in config.folders.values() for name in rule.providers)
-        return {
-            name: old.providers[name]
-            if name in old.providers and old.config.providers.get(name) == config.providers[name]
-            else self._daemon.make_provider(config.providers[name])
-            for name in used
-        }
 
     def _swap(self, new: RuntimeConfig, inboxes: PreparedInboxes) -> None:
         """Swap everything at once; there is no await in it, so that no job sees half of the change."""
@@ -148,6 +135,19 @@ class Reloader:
         closing = asyncio.create_task(_close_after(self._daemon.engine.in_flight.tasks_at(name), provider))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def make_providers(
+    config: Config, make: Callable[[ProviderConfig], Provider], old: RuntimeConfig | None = None
+) -> dict[str, Provider]:
+    """The providers that rules name; one of *old* with an unchanged section stays, with its connections."""
+    used = dict.fromkeys(name for rule in config.folders.values() for name in rule.providers)
+    return {
+        name: old.providers[name]
+        if old and name in old.providers and old.config.providers.get(name) == config.providers[name]
+        else make(config.providers[name])
+        for name in used
+    }
 
 
 def keep_running_config(config: Config) -> None:

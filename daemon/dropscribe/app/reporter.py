@@ -12,6 +12,8 @@ from dropscribe.core.naming import TEMPLATE
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dropscribe.core.budget import Account
     from dropscribe.core.model import Hold
     from dropscribe.pipeline.observer import AttemptReport, Filed
@@ -75,9 +77,10 @@ class Reporter:
             self._failed.discard(file)
         else:
             self._failed.add(file)
+        event = "done" if filed.is_done else "failed"
         say = log.info if filed.is_done else log.warning
         say(
-            "file.done" if filed.is_done else "file.failed",
+            f"file.{event}",
             folder=filed.folder,
             path=filed.path,
             filed=filed.filed,
@@ -90,27 +93,14 @@ class Reporter:
             **({"reused": True} if filed.is_reused else {}),
         )
         if self.metrics:
-            self.metrics.observe_filed(
-                filed.folder,
-                "done" if filed.is_done else "failed",
-                time.time(),
-                filed.provider,
-                filed.audio_seconds,
-            )
-        event = "done" if filed.is_done else "failed"
-        if self.hooks:
-            self.hooks.notify(event, _filed_payload(filed))
-        if self.notifications:
-            self.notifications.notify(event, _filed_payload(filed))
+            self.metrics.observe_filed(filed.folder, event, time.time(), filed.provider, filed.audio_seconds)
+        if self.hooks or self.notifications:
+            self._tell(event, _filed_payload(filed))
 
     def held(self, hold: Hold) -> None:
         """Report the beginning of a hold, once."""
         log.error(_HELD[hold.scope.kind], **_hold_fields(hold))
-        payload = {**_hold_fields(hold), "since": utc_text(hold.since)}
-        if self.hooks:
-            self.hooks.notify("held", payload)
-        if self.notifications:
-            self.notifications.notify("held", payload)
+        self._tell("held", {**_hold_fields(hold), "since": utc_text(hold.since)})
 
     def released(self, hold: Hold) -> None:
         """Report the end of a hold, once."""
@@ -122,11 +112,13 @@ class Reporter:
     def budget_low(self, account: Account) -> None:
         """Report that most of a budget is spent, once in its day or month."""
         log.warning("budget.low", **_account_fields(account))
-        payload = {**_account_fields(account), "turns_at": utc_text(account.turns_at)}
+        self._tell("budget", {**_account_fields(account), "turns_at": utc_text(account.turns_at)})
+
+    def _tell(self, event: str, payload: Mapping[str, object]) -> None:
         if self.hooks:
-            self.hooks.notify("budget", payload)
+            self.hooks.notify(event, payload)
         if self.notifications:
-            self.notifications.notify("budget", payload)
+            self.notifications.notify(event, payload)
 
 
 def _account_fields(account: Account) -> dict[str, object]:

@@ -166,7 +166,7 @@ def warnings_of(document: Mapping[str, Any] | None) -> list[str]:
     return [WARNING_WORDS.get(str(name), str(name)) for name in (document or {}).get("warnings") or ()]
 
 
-def sha256_of(document: Mapping[str, Any]) -> str:
+def sha256_of(document: Mapping[str, Any] | None) -> str:
     """The digest of the recording; "" where its transcript does not name it."""
-    source = document.get("source")
+    source = (document or {}).get("source")
     return str(source.get("sha256") or "") if isinstance(source, dict) else ""

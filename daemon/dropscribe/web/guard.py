@@ -13,7 +13,7 @@ import hmac
 import ipaddress
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Access:
-    """Settings of access control; a reload may change them in place.
+    """Settings of access control, and its checks of tokens; a reload may change them in place.
 
     Attributes:
         host: The address that the listener is bound to; "" for a unix socket.
@@ -73,6 +73,7 @@ class Access:
     token: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     root_path: str = ""
+    _slowed: int = field(default=0, init=False)
 
     def is_own_name(self, host: str) -> bool:
         """Whether a Host header names this listener; a rebound name of a web page does not."""
@@ -105,6 +106,17 @@ class Access:
             return False
         return now < int(expires)
 
+    async def slow_down(self) -> Response | None:
+        """Delay the answer to a wrong token; 429 where too many are being delayed already."""
+        if self._slowed >= MOST_WRONG_AT_ONCE:
+            return _plain(HTTPStatus.TOO_MANY_REQUESTS)
+        self._slowed += 1
+        try:
+            await asyncio.sleep(WRONG_TOKEN_SECONDS)
+        finally:
+            self._slowed -= 1
+        return None
+
     def _sign(self, expires: str) -> str:
         key = (self.token or "").encode()
         return hmac.new(
@@ -119,7 +131,6 @@ class Guard:
         self._app = app
         self._access = access
         self._clock = clock
-        self._slowed = 0
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,12 +176,9 @@ class Guard:
             return _plain(HTTPStatus.MISDIRECTED_REQUEST)
         if scope["method"] == "POST" and not self._is_same_site(headers, hosts[0]):
             return _plain(HTTPStatus.FORBIDDEN)
-        if self._access.token is None or self._is_open(scope["path"]):
+        if self._access.token is None or self._below_root(scope["path"]).startswith(_OPEN_PATHS):
             return None
         return await self._refuse_stranger(scope, headers)
-
-    def _is_open(self, path: str) -> bool:
-        return self._below_root(path).startswith(_OPEN_PATHS)
 
     def _below_root(self, path: str) -> str:
         return path.removeprefix(self._access.root_path)
@@ -192,22 +200,11 @@ class Guard:
         if given:
             if scheme.lower() == "bearer" and self._access.has_token(given.strip()):
                 return None
-            if refusal := await self.slow_down():
+            if refusal := await self._access.slow_down():
                 return refusal
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             return RedirectResponse(f"{self._access.root_path}/login", HTTPStatus.SEE_OTHER)
         return _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
-
-    async def slow_down(self) -> Response | None:
-        """Delay the answer to a wrong token; 429 where too many are being delayed already."""
-        if self._slowed >= MOST_WRONG_AT_ONCE:
-            return _plain(HTTPStatus.TOO_MANY_REQUESTS)
-        self._slowed += 1
-        try:
-            await asyncio.sleep(WRONG_TOKEN_SECONDS)
-        finally:
-            self._slowed -= 1
-        return None
 
 
 def _plain(status: HTTPStatus, headers: dict[str, str] | None = None) -> Response:

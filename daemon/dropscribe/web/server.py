@@ -77,10 +77,10 @@ class WebServer:
 
     @property
     def address(self) -> str:
-        """The address as it is written in the config."""
+        """The address: host and port, as soon as it is bound the real one; or the unix socket."""
         if self._unix_socket:
             return f"unix:{self._unix_socket}"
-        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
+        return f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
 
     async def start(self) -> None:
         """Bind and serve.

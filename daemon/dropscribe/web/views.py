@@ -16,6 +16,8 @@ from dropscribe.reports.wording import (
     moment_words,
     one_line,
     plural,
+    reason_words,
+    state_word,
 )
 from dropscribe.transcripts.document import path_text
 
@@ -67,23 +69,19 @@ class FileRow:
 
 def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> FileRow:
     """The row of one job; *progress* is that of its attempt, where one is made now."""
-    state = {JobState.TRANSCRIBED: "publishing", JobState.REJECTED: "publishing"}.get(job.state, job.state)
-    state = state if job.at_provider_since is None else "at_provider"
+    state = state_word(job)
     words = ": ".join(part for part in (job.code, one_line(job.reason)) if part)
     if job.state is JobState.QUEUED and job.due_at > now:
         words = f"tried again in {duration_words(job.due_at - now)}" + (f" ({words})" if words else "")
-    percent = None
-    if job.at_provider_since is not None:
-        since = f"waiting at the provider since {moment_words(job.at_provider_since)}"
-        words = f"{since} ({words})" if words else since
-    elif progress is not None:
+    words, percent = reason_words(job, words), None
+    if progress is not None and job.at_provider_since is None:
         words, percent = progress_of(progress)
     return FileRow(
         id=job.id,
         name=path_text(job.path),
         folder=job.folder,
-        state=str(state),
-        tone=_TONES.get(str(state), ""),
+        state=state,
+        tone=_TONES.get(state, ""),
         provider=job.provider,
         at=Moment.at(job.ended_at or job.received_at),
         words=words,

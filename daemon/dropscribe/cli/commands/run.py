@@ -18,7 +18,7 @@ from dropscribe.service.signals import prepare_process
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.app.daemon import RunResult
+    from dropscribe.app.shutdown import RunResult
     from dropscribe.config.model import Config
 
 

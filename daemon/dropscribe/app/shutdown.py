@@ -1,0 +1,92 @@
+"""Ends a run: uploads in flight get their grace, then everything is closed, and what is left is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from dropscribe.app.remote_deletions import delete_due
+from dropscribe.core.errors import StoreBusy, StoreError
+from dropscribe.providers.base import JobProvider
+
+if TYPE_CHECKING:
+    from dropscribe.app.daemon import Daemon
+    from dropscribe.queue.engine import Engine
+
+log = structlog.get_logger()
+
+LAST_DELETIONS_SECONDS = 10.0
+"""Limit of the last deletions at providers; the next start does the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The result of ``run --once``.
+
+    Attributes:
+        failed: Files that went to ``failed`` in this run.
+        left: Files that wait for something.
+        unavailable: Inboxes that are missing or cannot be read.
+    """
+
+    failed: int
+    left: int
+    unavailable: int = 0
+
+
+async def wind_up(daemon: Daemon, feeding: asyncio.Task[None], side: list[asyncio.Task[Any]]) -> RunResult:
+    """Stop *daemon*.
+
+    Args:
+        feeding: The task that claims files.
+        side: All others; the first writes live.json.
+    """
+    grace_seconds, uploads = daemon.config.shutdown_grace_seconds, len(daemon.engine.in_flight)
+    log.info("daemon.stopping", in_flight=uploads)
+    daemon.notifier.stopping(f"finishing {uploads} files")
+    daemon.notifier.extend_timeout(grace_seconds + 15)
+    # A stopped inbox knows of nothing, not even how it was watched.
+    inboxes = daemon.inboxes.live().values()
+    side[0].cancel()
+    daemon.report.write()
+    await daemon.inboxes.stop()
+    await daemon.engine.drain(grace_seconds)
+    feeding.cancel()
+    await asyncio.wait([feeding])
+    result = RunResult(
+        daemon.reporter.failed_count,
+        sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes) + await _count_live(daemon.engine),
+        sum(not inbox["available"] for inbox in inboxes),
+    )
+    for task in side:
+        task.cancel()
+    await daemon.health.close()
+    await _delete_last(daemon)
+    for provider in daemon.providers.values():
+        await provider.close()
+    daemon.pipeline.close()
+    log.info("daemon.stopped", **asdict(result))
+    return result
+
+
+async def _count_live(engine: Engine) -> int:
+    """Files in the queue; 0 if a cluster's database is away, because the stop does not wait for it."""
+    with contextlib.suppress(StoreBusy):
+        folders = (await engine.stats()).folders.values()
+        return sum(
+            each.queued + each.transcribing + each.at_provider + each.deferred + each.held + each.publishing
+            for each in folders
+        )
+    return 0
+
+
+async def _delete_last(daemon: Daemon) -> None:
+    """Delete the last files' recordings at their providers: ``run --once`` may have no next start."""
+    if any(isinstance(provider, JobProvider) for provider in daemon.providers.values()):
+        with contextlib.suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(LAST_DELETIONS_SECONDS):
+                await delete_due(daemon.engine, daemon.providers)

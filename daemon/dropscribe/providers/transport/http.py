@@ -13,6 +13,7 @@ import asyncio
 import binascii
 import socket
 import ssl
+import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -117,7 +118,9 @@ class _Progress:
 
 
 class HttpTransport:
-    """Sends requests to one provider; requests in flight have a connection each.
+    """Sends requests to one provider; each request in flight has a client, and so a connection, of its own.
+
+    In a shared client httpcore would look at all its connections twice a request.
 
     Args:
         redactor: For system messages that become part of errors.
@@ -125,7 +128,9 @@ class HttpTransport:
 
     def __init__(self, *, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._client: httpx.AsyncClient | None = None
+        self._is_closed = False
+        self._idle: list[tuple[httpx.AsyncClient, float]] = []
+        """With the time of their last request, in order."""
 
     async def send(self, method: str, upload: Upload, *, timeout_seconds: float | None) -> Answer:
         """Send *upload* once and read the answer, whatever its status.
@@ -142,11 +147,12 @@ class HttpTransport:
             AudioChanged: The file shrank while it was being sent.
         """
         progress = _Progress(timeout_seconds, is_whole=not upload.size_bytes)
+        client = self._idle.pop()[0] if self._idle else _opened()
         failure: ProviderError
         try:
             async with progress.limit, aclosing(_body(upload, progress)) as body:
                 request = _request(method, upload, body, progress)
-                return await _answer(self._opened(), request, progress)
+                return await _answer(client, request, progress)
         except TimeoutError as error:
             if not progress.limit.expired():
                 raise  # from the audio's file system
@@ -155,25 +161,22 @@ class HttpTransport:
             failure = ProviderUnusable("bad_request", "a header holds characters that cannot be sent")
         except (httpx.RequestError, EncodingError) as error:
             failure = self._failure(error, progress)
+        finally:
+            await self._rest(client)
         raise failure
 
-    async def close(self) -> None:
-        """Close the connections. Safe to call twice."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+    async def _rest(self, client: httpx.AsyncClient) -> None:
+        """Keep *client* for the next request; close the one that was not needed for longest."""
+        now = time.monotonic()
+        self._idle.append((client, now))
+        if self._is_closed or now - self._idle[0][1] > KEEPALIVE_SECONDS:
+            await self._idle.pop(0)[0].aclose()
 
-    def _opened(self) -> httpx.AsyncClient:
-        if self._client is None:
-            try:
-                self._client = open_client()
-            except (ValueError, httpx.InvalidURL, ImportError):
-                raise ProviderUnusable(
-                    "proxy_failed",
-                    "the environment's proxy is not a URL of an http, https or socks5 proxy "
-                    "(socks5 needs the extra 'socks')",
-                ) from None
-        return self._client
+    async def close(self) -> None:
+        """Close the connections, also those in use when their requests end. Safe to call twice."""
+        self._is_closed = True
+        while self._idle:
+            await self._idle.pop()[0].aclose()
 
     def _failure(self, error: Exception, progress: _Progress) -> ProviderError:
         code = _network_code(error, is_whole=progress.is_whole)
@@ -185,6 +188,17 @@ class HttpTransport:
             )
         kind = AmbiguousFailure if progress.is_whole else TemporaryFailure
         return kind(code, reason)
+
+
+def _opened() -> httpx.AsyncClient:
+    try:
+        return open_client()
+    except (ValueError, httpx.InvalidURL, ImportError):
+        raise ProviderUnusable(
+            "proxy_failed",
+            "the environment's proxy is not a URL of an http, https or socks5 proxy "
+            "(socks5 needs the extra 'socks')",
+        ) from None
 
 
 def open_client() -> httpx.AsyncClient:

@@ -11,6 +11,13 @@ from dropscribe.files import beneath
 from dropscribe.files.beneath import UnsafePathError
 
 
+@pytest.fixture(params=["in one call", "step by step"], autouse=True)
+def _way(request, monkeypatch):
+    """Both ways: the second is for kernels and containers without openat2."""
+    if request.param == "step by step":
+        monkeypatch.setattr(beneath, "_open_at_once", lambda *_: None)
+
+
 @pytest.fixture
 def root(tmp_path):
     """An open folder with a sub-folder, a file and links to what is outside."""

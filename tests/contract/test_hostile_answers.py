@@ -12,8 +12,9 @@ import pytest
 
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import AmbiguousFailure
+from dropscribe.core.text.printing import plain_text
 from dropscribe.providers import answers, cleaning
-from dropscribe.providers.cleaning import LABEL_CHARACTERS, plain_text
+from dropscribe.providers.cleaning import LABEL_CHARACTERS
 from dropscribe.providers.transport import http
 from dropscribe.providers.transport.content_encoding import STEP_BYTES, EncodingError, decoded
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
@@ -147,6 +148,7 @@ def test_text_keeps_what_is_text():
     assert plain_text("a\tb\nc\r\nd 👋🏽 שלום é") == "a\tb\nc\nd 👋🏽 שלום é"
     assert plain_text("a\ud800b") == "a b"
     assert plain_text("open \x1b") == "open "
+    assert plain_text("pay \u202e001\u202c € \u2066now\u2069") == "pay 001 € now"
 
 
 async def _unfolded(content, encoding):

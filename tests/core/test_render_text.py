@@ -270,3 +270,12 @@ def test_any_vtt_has_one_arrow_a_cue(some_segments, some_words):
         assert times_line.count("-->") == 1
         assert lines
         assert not any("-->" in line or "<" in line for line in lines)
+
+
+def test_letters_without_width_stay_in_every_output():
+    """Persian words, Hindi and emoji are read otherwise without them, and are not cut into words there."""
+    text = "می‌خواهم क्‍ष 👨‍👩‍👧"
+    segment = Segment(text, 0.0, 5.0, "speaker_0")
+    made = Transcript(text, segments=(segment,))
+    for kind in ("txt", "srt", "vtt", "md"):
+        assert text in (_rendered(kind, made) or "")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from dropscribe.core.errors import ConfigError, ProviderError
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.links import LinkRefused, check_link, parse_host_pattern, read_link
 from dropscribe.core.settling import Completeness
+from dropscribe.core.text.printing import JOINERS
 from dropscribe.files.containers import examine
 from dropscribe.intake.owner_file import OwnerFile
 from dropscribe.providers.build import build_provider
@@ -35,6 +37,7 @@ HOSTS = ("example.com", "*.media.example.org", "192.0.2.7", "::1")
 MOST_CONTAINER_BYTES = 1024 * 1024
 MOST_CONTAINER_READS = 20_000
 MOST_GROWTH = 64
+_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _FORMS = RENDERERS.keys() - {"error"}
 
 
@@ -105,7 +108,7 @@ def answers(data: bytes) -> None:
         if len(content) > MOST_GROWTH * len(data) + 4096:
             raise Broken(f"{len(data)} bytes become {len(content)} of {form}")
         if form != "json":
-            _check_text(content.decode(), "\n\t")
+            _check_output(content.decode())
     json.loads(rendered["json"])
 
 
@@ -184,7 +187,15 @@ def _facts(kind: str) -> TranscriptFacts:
     )  # fmt: skip
 
 
-def _check_text(text: str, also: str = "") -> None:
-    if not all(letter.isprintable() or letter in also for letter in text):
-        bad = next(letter for letter in text if not (letter.isprintable() or letter in also))
-        raise Broken(f"{bad!r} is in a text")
+def _check_text(text: str) -> None:
+    """One line of what prints."""
+    for letter in text:
+        if not (letter.isprintable() or letter in JOINERS):
+            raise Broken(f"{letter!r} is in a line")
+
+
+def _check_output(text: str) -> None:
+    """Any letters of any language, and no orders to a terminal."""
+    for letter in set(text) - {"\n", "\t"}:
+        if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} or letter in _DIRECTIONS:
+            raise Broken(f"{letter!r} is in a text")

@@ -45,6 +45,13 @@ def test_the_shipped_templates_show_the_transcript(tmp_path, name):
     assert ("Ann" in text) == (name != "plain.txt.j2")
 
 
+def test_a_template_writes_nothing_that_a_terminal_obeys(tmp_path):
+    """Whatever a file is named, and whatever its companion says."""
+    template = written(tmp_path, "{{ audio }} {{ transcript.companion.who }}\n\tend")
+    call = {**CALL, "companion": {"who": "\x1b]0;owned\x07Bob \u202eevil"}}
+    assert render_by_template(template, call, "a\x1b[31m.wav") == "a.wav Bob evil\n\tend\n"
+
+
 def test_a_template_of_ones_own(tmp_path):
     """The transcript, its paragraphs, title and warnings, and the two filters."""
     template = written(

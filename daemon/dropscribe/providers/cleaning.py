@@ -7,10 +7,9 @@ times that of the answer, which providers.http bounds.
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING
 
-from dropscribe.core.text.printing import one_line
+from dropscribe.core.text.printing import one_line, plain_text
 from dropscribe.transcripts.model import Segment, Word
 
 if TYPE_CHECKING:
@@ -28,20 +27,6 @@ MOST_SECONDS = 1e7
 
 TOO_MUCH = "answer_truncated"
 """The warning where words, segments or a text were cut."""
-
-_ESCAPE_SEQUENCE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|[ -/]*[0-~])?"
-    r"|\x9b[0-?]*[ -/]*[@-~]"
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def plain_text(text: str) -> str:
-    """*text* without terminal sequences, control characters (but tab and newline) and lone surrogates."""
-    if text.isprintable():
-        return text
-    text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n"))
-    return _CONTROL.sub(" ", text)
 
 
 def cleaned(transcript: Transcript, redactor: Redactor) -> Transcript:

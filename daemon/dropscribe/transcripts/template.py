@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from dropscribe.core.text.printing import plain_text
 from dropscribe.transcripts.markdown import clock, escape, title_of, warning_lines
 from dropscribe.transcripts.paragraphs import paragraphs_of
 
@@ -87,7 +88,8 @@ def _main() -> int:
     except Exception as error:  # noqa: BLE001 - a template can raise anything
         sys.stderr.write(f"{type(error).__name__}: {error}")
         return FAILED
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    # A file may be named, and a companion may say, what a terminal would obey.
+    sys.stdout.buffer.write(plain_text(text).encode("utf-8", "replace"))
     return 0
 
 

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+JOINERS = "\u00ad\u200b\u200c\u200d\u2060"
+"""Letters without width that join or part others: Persian words, Indic letters and emoji need them."""
+
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|[ -/]*[0-~])?"
+    r"|\x9b[0-?]*[ -/]*[@-~]"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_DIRECTION = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+"""Orders to show what follows from right to left, or the reverse, whatever its letters are."""
+
 
 def escape_text(text: str, keep: str = "") -> str:
     r"""*text* with everything that does not print escaped: ``\n``, ``\x1b``, ``\u202e``, ``\udcff``.
@@ -15,7 +28,19 @@ def escape_text(text: str, keep: str = "") -> str:
 
 def one_line(text: str) -> str:
     """*text* with control characters and runs of white space made single spaces."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    printable = (letter if letter.isprintable() or letter in JOINERS else " " for letter in text)
+    return " ".join("".join(printable).split())
+
+
+def plain_text(text: str) -> str:
+    """*text* without terminal sequences, control characters (but tab and newline) and lone surrogates.
+
+    Orders to turn the direction of letters go too: they make a text read otherwise than it is.
+    """
+    if text.isprintable():
+        return text
+    text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n"))
+    return _CONTROL.sub(" ", _DIRECTION.sub("", text))
 
 
 def _escape(letter: str) -> str:

@@ -108,6 +108,15 @@ async def test_an_answer_without_the_text_names_the_expression_and_what_is_there
     assert error.reason == "a success without a text at 'result.text'; it has results, id"
 
 
+async def test_an_expression_that_overflows_finds_nothing(bench_of):
+    """No number in an answer turns a paid answer into a bug."""
+    bench = bench_of("http")
+    provider = bench.provider(answer=AnswerKeys(text="text", duration="ceil(to_number(seconds))"))
+    bench.emulator.fail(Fault(body={"text": "hi", "seconds": "1e999"}))
+    transcript = await provider.transcribe(bench.audio(), {})
+    assert (transcript.text, transcript.duration) == ("hi", None)
+
+
 async def test_a_check_names_the_fields_of_the_answer(bench_of):
     """Where the server answers a request without audio."""
     bench = bench_of("http")

@@ -78,6 +78,20 @@ async def test_an_attempt_under_way_has_its_progress(tmp_path):
     assert (row.words, row.percent) == ("250 B of 1.0 kB sent", 25)
 
 
+async def test_a_text_to_look_for_may_begin_with_a_slash(tmp_path):
+    """It is a part of the folder's path, and no place of this machine's."""
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("2026/11/call.wav", b"x")
+        await house.rest()
+
+        def paths(text: str) -> list[bytes]:
+            with view_queue(house.config) as view:
+                return [job.path for job in read_files(view.db, FileFilter(text=text), 9)]
+
+        assert await asyncio.to_thread(paths, "/11") == [b"2026/11/call.wav"]
+        assert await asyncio.to_thread(paths, "/12") == []
+
+
 async def test_pages_of_files_are_bounded(tmp_path, monkeypatch):
     """Filtered pages look at so many files at most, and the next ones go on until all were looked at."""
     monkeypatch.setattr(file_list, "MOST_SCANNED", 4)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from dropscribe.core.model import AttemptEnd
 from dropscribe.files.audio import Progress
 from dropscribe.web import actions, guard, server
+from dropscribe.web.queries import chosen_from, filter_of
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import safe_name
 from dropscribe.web.views import progress_of
@@ -234,6 +235,7 @@ async def test_actions_are_forms(scene):
         ({"Origin": "http://localhost"}, 303),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, 303),
@@ -245,6 +247,12 @@ async def test_other_sites_cannot_post(scene, headers, status):
         answer = await client.post("/providers/main/try", headers={"Host": "localhost", **headers})
     assert answer.status_code == status
     assert bool(site.actions.calls) == (status == 303)
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "soon"])
+def test_a_time_that_no_calendar_knows_is_left_out(since):
+    """Of the filters in an address."""
+    assert filter_of("calls", chosen_from({"since": since})).since is None
 
 
 async def test_a_rebound_name_gets_nothing(scene):

@@ -190,7 +190,10 @@ class Guard:
         origin = headers.get("origin")
         if origin is None:
             return True
-        named = urlsplit(origin).netloc.lower()
+        try:
+            named = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False
         return bool(named) and named in {host.lower(), *(name.lower() for name in self._access.allowed_hosts)}
 
     async def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:

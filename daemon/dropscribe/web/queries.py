@@ -32,7 +32,7 @@ def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:
     """The jobs that the filters choose; what is malformed is left out."""
     try:
         since = datetime.fromisoformat(chosen["since"]).astimezone().timestamp() if chosen["since"] else None
-    except ValueError:
+    except (ValueError, OverflowError):
         since = None
     return FileFilter(
         folders=[folder],

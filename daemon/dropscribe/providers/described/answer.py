@@ -53,7 +53,7 @@ def found(expression: Any, parsed: Mapping[str, Any]) -> Any:
     """The value of a compiled expression; None where it does not fit the answer."""
     try:
         return expression.search(parsed)
-    except (JMESPathError, RecursionError, TypeError, ValueError):
+    except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError):
         return None
 
 

@@ -149,7 +149,8 @@ def _filters(wanted: FileFilter, contains: str) -> tuple[str, list[object]]:
             values.append(value)
     if wanted.text:
         conditions.append(f"({contains.format('name')} OR {contains.format('directory')})")
-        values += [os.fsencode(wanted.text)] * 2
+        # Not bytes, which would be a place of this machine's where they begin with "/".
+        values += [memoryview(os.fsencode(wanted.text))] * 2
     return "".join(f" AND {condition}" for condition in conditions), values
 
 

@@ -10,6 +10,7 @@ from support import house
 
 ON_BOTH_ENGINES = {
     "test_backlog",
+    "test_broken_rows",
     "test_budgets",
     "test_done_jobs",
     "test_fallback",

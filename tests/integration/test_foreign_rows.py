@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,6 +16,10 @@ from dropscribe.core.model import Retry
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
+from dropscribe.queue.sql.file_list import FileFilter, read_files
+from dropscribe.reports.queue_reader import view_queue
+from dropscribe.search.finding import search
+from dropscribe.search.indexer import catch_up
 from support import house
 from support.house import House, make_config, tree
 
@@ -76,6 +82,30 @@ async def test_rows_cannot_lead_a_node_outside_the_rules_folders(
 def _count(postgres, dsn, state, which="TRUE"):
     found = postgres.execute(f"SELECT count(*) FROM dropscribe.jobs WHERE state = '{state}' AND {which}", dsn)
     return found[0][0]
+
+
+async def test_times_and_passages_that_mean_nothing_cost_their_file_alone(tmp_path, postgres, cluster_dsn):
+    """Calendars can name each time that is read, and a search finds the other files."""
+    async with House(make_config(tmp_path)) as node:
+        for name in ("odd.wav", "good.wav"):
+            await node.drop(name, name.encode())
+        await node.rest()
+        assert await asyncio.to_thread(catch_up, node.config, 30)
+        odd = f"WHERE name = '\\x{b'odd.wav'.hex()}'"
+        postgres.execute(
+            "UPDATE dropscribe.search_transcripts SET passages = 'no zlib'"
+            f" WHERE job_id = (SELECT id FROM dropscribe.jobs {odd})",
+            cluster_dsn,
+        )
+        found = await asyncio.to_thread(search, node.config, "heard")
+        times = "received_at = 'Infinity', due_at = 'NaN', spent_seconds = '-Infinity'"
+        postgres.execute(f"UPDATE dropscribe.jobs SET {times} {odd}", cluster_dsn)
+        with view_queue(node.config) as view:
+            listed = {file.path: file for file in read_files(view.db, FileFilter(), 9)}
+
+    assert [file.job.path for file in found.files] == [b"good.wav"]
+    assert datetime.fromtimestamp(listed[b"odd.wav"].received_at, UTC).year == 5138
+    assert listed[b"odd.wav"].due_at == 0.0
 
 
 def test_a_database_without_utf8_is_refused_at_the_start(tmp_path, postgres):

@@ -6,12 +6,14 @@ import json
 import os
 import sqlite3
 import time
+import zlib
 
 import pytest
 
 from dropscribe.config.load import load_config
+from dropscribe.core.errors import StoreError
 from dropscribe.search import index as index_module
-from dropscribe.search import indexer
+from dropscribe.search import indexer, transcripts
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.search.passages import passages_of, passages_of_text
@@ -234,6 +236,50 @@ def test_other_forms_than_json_are_read(scene, config):
         (scene.root / "done" / "a.json").unlink()
         (scene.root / "done" / "a.txt").write_text("only a text\n")
         assert names(config, "only") == ["a.wav"]
+
+
+@pytest.mark.parametrize("line", ["9" * 5000 + ":00:00.0 --> x", "9" * 400 + ":00:00.0 --> x"])
+def test_a_transcript_made_to_harm_hides_no_other(scene, config, line):
+    """Whoever may write to done may write there what he likes."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "x")
+        (scene.root / "done" / "a.json").unlink()
+        (scene.root / "done" / "a.txt").write_text(line)
+        finish(scene, store, "b.wav", "hello")
+        assert names(config, "hello") == ["b.wav"]
+
+
+def test_a_bug_with_one_transcript_hides_no_other(scene, config, monkeypatch):
+    """It is logged, and that file is not found by its words."""
+
+    def broken(document):
+        if document["text"] == "x":
+            raise ZeroDivisionError
+        return passages_of(document)
+
+    monkeypatch.setattr(transcripts, "passages_of", broken)
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "x")
+        finish(scene, store, "b.wav", "hello")
+        assert names(config, "hello") == ["b.wav"]
+
+
+BROKEN = [b"no zlib", zlib.compress(b"{}"), zlib.compress(b"[[1, []]]"), zlib.compress(b"[" * 100_000)]
+
+
+@pytest.mark.parametrize("packed", BROKEN)
+def test_an_index_with_broken_passages_is_made_anew(scene, config, packed):
+    """One search fails and says so; the next one finds what is there."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", "hello")
+        assert names(config, "hello") == ["a.wav"]
+        db = sqlite3.connect(config.state_dir / "search.db")
+        db.execute("UPDATE search_transcripts SET passages = ?", (packed,))
+        db.commit()
+        db.close()
+        with pytest.raises(StoreError, match="made anew"):
+            search(config, "hello")
+        assert names(config, "hello") == ["a.wav"]
 
 
 def test_a_search_before_the_first_start_finds_nothing(scene, capsys):

@@ -96,8 +96,8 @@ class OpenInbox:
         try:
             with closing(open_folder(self.descriptor, directory)) as folder:
                 return stat_at(folder, name)
-        except (FileNotFoundError, NotADirectoryError, UnsafePathError):
-            return None
+        except (FileNotFoundError, NotADirectoryError, UnsafePathError, ValueError):
+            return None  # a ValueError: a row of another program's names what cannot be a path
 
     def find_download_file(self, path: bytes) -> tuple[bytes, str] | None:
         """A file beside *path*, or beside a folder that it is in, that marks a running download.

@@ -140,10 +140,10 @@ class Publisher:
         return self._withdrawn(job, str(error))
 
     def _is_misplaced(self, job: Job, runtime: RuntimeConfig) -> bool:
-        """Whether a row of a shared database names a place outside ``done`` and ``failed`` of its rule."""
-        rule = runtime.rule(job.folder)
+        """Whether the row has no names, or one of a shared database a place outside its rule's folders."""
+        rule, names = runtime.rule(job.folder), _result(job).output_names
         own = (os.fsencode(rule.done), os.fsencode(rule.failed))
-        return runtime.config.queue is not None and not is_within(_result(job).output_names, own)
+        return not names.audio or (runtime.config.queue is not None and not is_within(names, own))
 
     async def reject(self, job: Job, runtime: RuntimeConfig) -> Job:
         """Fail a job whose stored answer cannot be published: sending it again would cost again."""

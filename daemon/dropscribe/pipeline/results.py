@@ -15,7 +15,7 @@ import structlog
 
 from dropscribe.config.sections.templates import template_output
 from dropscribe.core.errors import AudioError, DropscribeError
-from dropscribe.core.model import Attempt, StoredResult
+from dropscribe.core.model import Attempt, JobState, StoredResult
 from dropscribe.core.naming import TEMPLATE, OutputPlan, number_names
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing
@@ -26,9 +26,11 @@ from dropscribe.pipeline.templates import TemplateFailed, render_by_template
 from dropscribe.providers.params import effective_params
 from dropscribe.publish.free_names import find_free_names
 from dropscribe.transcripts.document import (
+    ERROR_SCHEMA_PREFIX,
     ErrorFacts,
     TranscriptFacts,
     error_document,
+    is_document,
     name_text,
     reused_document,
     transcript_document,
@@ -65,8 +67,6 @@ _SHORT_VALUES, _CHARACTERS_OF_A_VALUE = 500, 40
 TEMPLATE_FAILED = "template_failed"
 LAYOUT = "layout"
 """Key of a stored document that no sidecar has: its layout, where it is not the default one."""
-
-ERROR_SCHEMA_PREFIX = "dropscribe.error/"
 
 
 def is_error(document: Mapping[str, Any]) -> bool:
@@ -196,7 +196,7 @@ class Results:
                 moved = await self._queue.results.store_result(
                     job, result, ended, rejected=rejected, booking=booking
                 )
-            elif rejected and not is_error(content_of(job.result)):
+            elif rejected and job.state is JobState.TRANSCRIBED:
                 moved = await self._queue.results.reject_result(job, result)
             else:
                 moved = await self._queue.results.rename_outputs(job, result)
@@ -338,6 +338,8 @@ def content_of(result: StoredResult) -> Mapping[str, Any]:
 
 def _unpacked(packed: bytes) -> tuple[dict[str, Any], Layout]:
     document = json.loads(packed)
+    if not is_document(document):
+        raise ValueError("it is no document of dropscribe's: another program has written it")
     layout = document.pop(LAYOUT, None)
     return document, Layout.from_json(layout) if layout else DEFAULT_LAYOUT
 

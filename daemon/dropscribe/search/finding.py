@@ -12,7 +12,7 @@ from dropscribe.queue.sql.history import read_done
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.index import INDEX_NAME, NEWEST
 from dropscribe.search.indexer import index_of
-from dropscribe.search.passages import unpack
+from dropscribe.search.passages import BrokenPassages, unpack
 from dropscribe.search.transcripts import DoneFolders
 from dropscribe.search.words import find_phrases, parse_query
 
@@ -125,7 +125,13 @@ class _Search:
             before_id = rows[-1][0]
 
     def _found(self, job: DoneJob, packed: bytes) -> FoundFile | None:
-        found = find_sentences(unpack(packed), self._phrases) if self._folder in {"", job.folder} else []
+        if self._folder not in {"", job.folder}:
+            return None
+        try:
+            found = find_sentences(unpack(packed), self._phrases)
+        except BrokenPassages:
+            self._gone.append(job.id)  # a sweep reads the transcript anew
+            return None
         if found and self._folders.has(job) is False:
             self._gone.append(job.id)
             return None

@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.embedded.state_dir import make_private_file
-from dropscribe.search.passages import pack, unpack
+from dropscribe.search.passages import BrokenPassages, pack, unpack
 from dropscribe.search.words import words_in
 
 if TYPE_CHECKING:
@@ -201,6 +201,9 @@ def open_index(state_dir: Path) -> Iterator[TranscriptIndex]:
             if _is_damage(error):
                 delete_index(state_dir)
             raise
+        except BrokenPassages as error:
+            delete_index(state_dir)
+            raise sqlite3.DatabaseError(f"{error}; it is made anew") from error
 
 
 def delete_index(state_dir: Path) -> None:

@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.compression import unpacked
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS
 
@@ -19,9 +20,16 @@ MOST_PASSAGE_WORDS = 40
 LATEST_SECONDS = 1e7
 """Later times are ignored."""
 
+MOST_PACKED_BYTES = 256 * 1024 * 1024
+"""Of one transcript's passages, uncompressed: more than any transcript has."""
+
 _SENTENCE_END = re.compile(rf"(?<=[{''.join(SENTENCE_ENDS)}])\s+")
-_CUE_TIMES = re.compile(r"(?:(\d+):)?(\d\d):(\d\d)[.,]\d+ -->.*")
+_CUE_TIMES = re.compile(r"(?:(\d{1,3}):)?(\d\d):(\d\d)[.,]\d+ -->.*")
 _CUE_SIGNS = re.compile(r"WEBVTT.*|\d+|")
+
+
+class BrokenPassages(Exception):
+    """Raised when the passages of an index cannot be read."""
 
 
 @dataclass(slots=True)
@@ -114,5 +122,23 @@ def pack(passages: Sequence[Passage]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[Passage]:
-    """Inverse of :func:`pack`."""
-    return [Passage(text, starts) for text, starts in json.loads(zlib.decompress(packed))]
+    """Inverse of :func:`pack`.
+
+    Raises:
+        BrokenPassages: It is damaged, or another program has written it.
+    """
+    try:
+        found = json.loads(unpacked(packed, MOST_PACKED_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise BrokenPassages(str(error)) from error
+    if not isinstance(found, list) or not all(map(_is_passage, found)):
+        raise BrokenPassages("it holds no passages")
+    return [Passage(text, starts) for text, starts in found]
+
+
+def _is_passage(value: object) -> bool:
+    match value:
+        case [str(), [*starts]]:
+            return all(map(_is_time, starts))
+        case _:
+            return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeVar
 
+import structlog
+
 from dropscribe.core.errors import AudioError
 from dropscribe.core.naming import split_name
 from dropscribe.files.audio import open_beneath
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from dropscribe.search.passages import Passage
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 MOST_TEXT_BYTES = 16 * 1024 * 1024
 """Of a longer plain transcript the beginning is indexed."""
@@ -39,7 +43,7 @@ class DoneFolders:
     def read(self, job: DoneJob) -> list[Passage] | None:
         """The transcript of *job*, empty where there is none; None where the audio is not there."""
         return self._ask(
-            job, lambda root, path: _read(root, path) if _is_there(root, path) else None, otherwise=None
+            job, lambda root, path: _passages(root, path) if _is_there(root, path) else None, otherwise=None
         )
 
     def _ask(self, job: DoneJob, look: Callable[[bytes, bytes], T | None], otherwise: T | None) -> T | None:
@@ -64,6 +68,16 @@ def _is_there(root: bytes, path: bytes) -> bool | None:
     except AudioError:
         return False
     return True
+
+
+def _passages(root: bytes, path: bytes) -> list[Passage]:
+    try:
+        return _read(root, path)
+    except OSError:
+        raise
+    except Exception:  # anybody may write there: a transcript that breaks this is not found, and others are
+        log.exception("search.bug", path=path)
+        return []
 
 
 def _read(root: bytes, path: bytes) -> list[Passage]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 
 TRANSCRIPT_SCHEMA = "dropscribe.transcript/1"
-ERROR_SCHEMA = "dropscribe.error/1"
+ERROR_SCHEMA_PREFIX = "dropscribe.error/"
+ERROR_SCHEMA = f"{ERROR_SCHEMA_PREFIX}1"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMED_OUTPUTS = frozenset({"srt", "vtt"})
@@ -226,6 +227,17 @@ def _date(document: Mapping[str, Any], pattern: str | None) -> dict[str, str | N
 def _warnings(document: Mapping[str, Any], found: Iterable[str], outputs: Iterable[str]) -> list[str]:
     untimed = not _TIMED_OUTPUTS.isdisjoint(outputs) and not is_timed(document)
     return list(dict.fromkeys([*found, *(["no_timestamps"] if untimed else [])]))
+
+
+def is_document(value: object) -> bool:
+    """Whether *value* has what the publishing of a transcript or of an error depends on."""
+    match value:
+        case {"schema": str(schema), "code": str(), "reason": str()}:
+            return schema.startswith(ERROR_SCHEMA_PREFIX)
+        case {"schema": str(), "source": {"path": str()}, "warnings": list(), "duration": duration}:
+            return duration is None or isinstance(duration, int | float)
+        case _:
+            return False
 
 
 def doubts_of(document: Mapping[str, Any]) -> list[str]:

@@ -47,6 +47,9 @@ SESSION = (
 """A node that freezes within a transaction blocks the others for ten seconds at most. The sessions of a
 machine that loses power, with its name and its slots, last until the server's keepalives fail."""
 
+_LATEST = 1e11
+"""Unix seconds in the year 5138; a row's times and sums are from 0 to here, and calendars can name them."""
+
 _SAME_CLOCK_SECONDS = 0.5
 """A smaller difference is the duration of the query; synchronized clocks count as equal."""
 
@@ -172,9 +175,14 @@ class _Cursor:
         return iter(self.fetchall())
 
     def _local(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(
-            self._place(value) if isinstance(value, bytes) and value[:1] == b"/" else value for value in row
-        )
+        return tuple(map(self._local_value, row))
+
+    def _local_value(self, value: Any) -> Any:
+        if isinstance(value, bytes) and value[:1] == b"/":
+            return self._place(value)
+        if isinstance(value, float) and not 0 <= value <= _LATEST:
+            return 0.0 if value != value or value < 0 else _LATEST  # noqa: PLR0124 - NaN
+        return value
 
     def _place(self, stored: bytes) -> bytes:
         """*stored* on this node; b"" for a place outside its root, which must not stop the other rows."""

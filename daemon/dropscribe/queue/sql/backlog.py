@@ -36,7 +36,10 @@ def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
 
 def is_before(mark: str | None, ctime: float) -> bool:
     """Whether a file that was changed last at *ctime* (Unix seconds) is backlog of a folder with *mark*."""
-    return mark not in {None, _RELEASED} and ctime < float(mark or 0)
+    try:
+        return ctime < float(mark or 0)
+    except ValueError:  # it is released, or the mark is no time
+        return False
 
 
 def is_first_start(db: Connection | None, folder: str) -> bool:

@@ -34,12 +34,13 @@ def delete_hold(db: Connection, scope: Scope) -> None:
 
 
 def read_holds(db: Connection) -> list[Hold]:
-    """Every hold."""
+    """Every hold; a row of a kind that there is not holds nothing."""
     return [
         Hold(Scope(ScopeKind(kind), name), *rest)
         for kind, name, *rest in db.execute(
             "SELECT kind, name, code, reason, since, next_probe_at, wait_seconds FROM holds"
-            " ORDER BY kind, name"
+            " WHERE kind IN (?, ?) ORDER BY kind, name",
+            tuple(ScopeKind),
         )
     ]
 

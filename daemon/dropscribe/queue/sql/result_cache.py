@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+from dropscribe.core.compression import unpacked
 from dropscribe.queue.model import CachedResult
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 LEDGER_BYTES = 256 * 1024 * 1024
 """Limit of the cache's total size, compressed: some 50,000 calls of ten minutes."""
+
+MOST_DOCUMENT_BYTES = 256 * 1024 * 1024
+"""Of one cached answer, uncompressed: more than any answer that a provider may give makes."""
 
 PRUNE_BATCH = 16
 """Most entries that one transaction deletes, so that no transaction gets long."""
@@ -40,13 +44,16 @@ def write_answer(db: Connection, key: AnswerKey, job: Job, document: bytes, now:
 
 
 def read_answer(db: Connection, key: AnswerKey, since: float) -> CachedResult | None:
-    """The answer under *key* that arrived at *since* (Unix seconds) or later."""
+    """The answer under *key* that arrived at *since* (Unix seconds) or later; a broken one is none."""
     row = db.execute(
         "SELECT document, ledger.folder, filed, kept_at FROM ledger LEFT JOIN jobs ON jobs.id = job_id"
         " WHERE sha256 = ? AND settings = ? AND kept_at >= ?",
         (key.sha256, key.settings, since),
     ).fetchone()
-    return CachedResult(zlib.decompress(row[0]), *row[1:]) if row else None
+    try:
+        return CachedResult(unpacked(row[0], MOST_DOCUMENT_BYTES), *row[1:]) if row else None
+    except ValueError:
+        return None  # the recording is transcribed, and its answer takes this one's place
 
 
 def prune_now_and_then(db: Connection, job_id: int, before: float) -> None:

@@ -136,17 +136,21 @@ def _pack_companion(companion: Companion) -> bytes:
 
 
 def unpack_group(root: bytes, directory: bytes, audio: bytes, packed: bytes) -> OutputNames:
-    """Output names of a row in ``answers``."""
+    """Output names of a row in ``answers``; no names where another program has written what it holds."""
     entries = [entry for entry in packed.split(b"/") if entry]
     sidecars = (entry.partition(b"\0") for entry in entries if not entry.startswith(_COMPANION))
     companions = (_unpack_companion(entry) for entry in entries if entry.startswith(_COMPANION))
-    named = tuple((form.decode(), name) for form, _, name in sidecars)
-    return OutputNames(root, directory, audio, named, tuple(companions))
+    try:
+        named = tuple((form.decode(), name) for form, _, name in sidecars)
+        return OutputNames(root, directory, audio, named, tuple(companions))
+    except ValueError:
+        return OutputNames(b"", b"", b"", ())
 
 
 def _unpack_companion(entry: bytes) -> Companion:
     facts, name, source = entry.removeprefix(_COMPANION).split(b"\0")
-    return Companion(b"", source, FileSnapshot(0, *map(int, facts.split(b":"))), name)
+    inode, size_bytes, mtime_ns = map(int, facts.split(b":"))
+    return Companion(b"", source, FileSnapshot(0, inode, size_bytes, mtime_ns), name)
 
 
 def due_for_publishing(db: Connection, now: float, limit: int, hanging: Collection[str] = ()) -> list[Job]:

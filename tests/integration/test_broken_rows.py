@@ -1,0 +1,109 @@
+"""Rows of the queue that another program has broken cost the file that they are about, and nothing else."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from dropscribe.core.model import Retry
+from dropscribe.intake.probe import OpenInbox
+from dropscribe.pipeline.publisher import Publisher
+from dropscribe.queue.sql import result_cache
+from dropscribe.queue.sql.hold_rows import read_holds
+from support.house import House, make_config, read_json, tree
+
+SIDECARS = {
+    "no-text": b"\xff\xfe\0a.json",
+    "no-companion": b"companion:x",
+    "half-a-companion": b"companion:1:2\0a\0b",
+    "long-number": b"companion:" + b"9" * 5000 + b":1:1\0a\0b",
+}
+"""Their names are chosen anew, and the answer is published."""
+
+DOCUMENTS = {
+    "no-json": b"\xff",
+    "deep": b"[" * 200_000,
+    "a-list": b"[]",
+    "no-schema": b'{"text": "hello"}',
+    "no-source": b'{"schema": "dropscribe.transcript/1"}',
+    "no-number": b'{"schema": "x", "source": {"path": "no-number.wav"}, "warnings": [], "duration": "x"}',
+}
+"""There is nothing to publish: these files fail."""
+
+
+async def test_a_stored_result_that_cannot_be_read_costs_its_file_alone(tmp_path, monkeypatch):
+    """Packed names that are not text, and documents of any form: the other results are published."""
+
+    async def later(*_):
+        return Retry(3600.0, "test", "the files are not written yet")
+
+    names = [*SIDECARS, *DOCUMENTS, "whole"]
+    with monkeypatch.context() as held:
+        held.setattr(Publisher, "publish", later)
+        async with House(make_config(tmp_path)) as house:
+            for name in names:
+                await house.drop(f"{name}.wav", name.encode())
+            await house.rest()
+            changes = [("sidecars", *change) for change in SIDECARS.items()]
+            changes += [("document", *change) for change in DOCUMENTS.items()]
+            for column, name, value in changes:
+                await _execute(
+                    house,
+                    f"UPDATE answers SET {column} = ? WHERE job_id = (SELECT id FROM jobs WHERE name = ?)",
+                    (value, f"{name}.wav".encode()),
+                )
+            await _execute(house, "UPDATE jobs SET due_at = 0")
+
+    async with House(make_config(tmp_path)) as house:
+        await house.rest()
+        await house.drop("new.wav", b"new")
+        await house.rest()
+
+    done = {f"{name}.wav" for name in (*SIDECARS, "whole", "new")}
+    assert {name for name in tree(tmp_path / "done") if name.endswith(".wav")} == done
+    for name in SIDECARS:
+        assert read_json(tmp_path / f"done/{name}.json")["text"].startswith("heard ")
+    failed = {f"{name}.{suffix}" for name in DOCUMENTS for suffix in ("wav", "error.json")}
+    assert tree(tmp_path / "failed") == failed
+
+
+@pytest.mark.parametrize("packed", [b"no zlib", zlib.compress(b"{}")[:-4], zlib.compress(bytes(200_000))])
+async def test_a_cached_answer_that_cannot_be_unpacked_is_none(tmp_path, monkeypatch, packed):
+    """The recording is transcribed as if it were new, and its answer takes the broken one's place."""
+    monkeypatch.setattr(result_cache, "MOST_DOCUMENT_BYTES", 100_000)
+    config = make_config(tmp_path, ledger_keep_seconds=86_400.0)
+    async with House(config) as house:
+        await house.drop("first.wav", b"the same")
+        await house.rest()
+        await _execute(house, "UPDATE ledger SET document = ?", (packed,))
+        for name in ("second.wav", "third.wav"):
+            await house.drop(name, b"the same")
+            await house.rest()
+
+    reused = [read_json(tmp_path / f"done/{name}.json")["reused"] for name in ("first", "second", "third")]
+    assert reused == [False, False, True]
+
+
+async def test_holds_and_marks_that_mean_nothing_stop_nothing(tmp_path):
+    """A hold of a kind that there is not, and a first start at no time."""
+    async with House(make_config(tmp_path)) as house:
+        await _execute(house, "INSERT INTO holds VALUES ('planet', 'calls', 'x', 'x', 0.0, 0.0, 1.0)")
+        await _execute(house, "INSERT INTO facts VALUES ('backlog:calls', 'yesterday')")
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("call.wav")
+        await house.rest()
+        assert await house.store.do(read_holds) == []
+
+    assert "call.wav" in tree(tmp_path / "done")
+
+
+def test_a_row_of_no_path_has_no_file(tmp_path):
+    """No file system has a name with a zero byte: the listing goes on."""
+    with OpenInbox(bytes(tmp_path)) as inbox:
+        assert inbox.stat(b"a\0b") is None
+        assert inbox.stat(b"a\0b/c.wav") is None
+
+
+async def _execute(house, sql, values=()):
+    await house.store.do(lambda db: db.execute(sql, values))

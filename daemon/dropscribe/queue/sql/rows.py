@@ -161,15 +161,20 @@ def _oldest(
     db: Connection, provider: str, route: Route, bounds: tuple[int, int, float]
 ) -> tuple[float, int] | None:
     """(due_at, id) of the job of *route* that is due longest: one index look-up for each assignment."""
-    found = [
-        db.execute(
-            "SELECT due_at, id FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ?"
-            " AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT 1",
-            (route.folder, assigned, *bounds),
-        ).fetchone()
-        for assigned in _assignments(provider, route)
-    ]
-    return min((row for row in found if row), default=None)
+    queues = _assignments(provider, route)
+    each = [f"SELECT due_at, id FROM ({_OLDEST}) AS queue_{number}" for number in range(len(queues))]
+    values = [value for assigned in queues for value in (route.folder, assigned, *bounds)]
+    found: tuple[float, int] | None = db.execute(
+        " UNION ALL ".join(each) + " ORDER BY due_at, id LIMIT 1",  # constants
+        values,
+    ).fetchone()
+    return found
+
+
+_OLDEST = (
+    "SELECT due_at, id FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND crashes < ?"
+    " AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT 1"
+)
 
 
 def _assignments(provider: str, route: Route) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from dropscribe.intake.hints import HintKind, HintsUnavailable
-from dropscribe.intake.inotify import InotifyHints
-from dropscribe.intake.sources import open_hints
-from dropscribe.intake.watchdog_hints import WatchdogHints
+from dropscribe.intake.watch.hints import HintKind, HintsUnavailable
+from dropscribe.intake.watch.inotify import InotifyHints
+from dropscribe.intake.watch.sources import open_hints
+from dropscribe.intake.watch.watchdog_hints import WatchdogHints
 from support.inboxes import Station, running, wait_until, wav
 
 CREATED, CLOSED, MOVED = HintKind.CREATED, HintKind.CLOSED, HintKind.MOVED
@@ -174,10 +174,10 @@ def test_no_exception_ends_the_librarys_threads(folder, monkeypatch):
     source = WatchdogHints(os.fsencode(folder))
     ear = Ear(source)
 
-    def broken(path):
+    def broken(_kind, path):
         raise RuntimeError(path)
 
-    monkeypatch.setattr(source, "relative", broken)
+    monkeypatch.setattr(source, "_put", broken)
     (folder / "a.wav").write_bytes(wav())
     ear.wait_for((HintKind.LOST, b""))
     monkeypatch.undo()
@@ -261,10 +261,10 @@ def test_where_inotify_is_missing_the_library_watches(folder, monkeypatch):
         def __init__(self, *_names, **_options):
             pass
 
-    monkeypatch.setattr("dropscribe.intake.inotify.ctypes.CDLL", NoInotify)
+    monkeypatch.setattr("dropscribe.intake.watch.inotify.ctypes.CDLL", NoInotify)
     station = Station(folder, watch="native")
     source = open_hints(station.rule, None)
-    assert source.name == "watchdog"
+    assert isinstance(source, WatchdogHints)
     source.close()
 
 

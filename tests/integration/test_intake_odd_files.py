@@ -171,9 +171,9 @@ def test_a_writer_that_never_writes_is_named(station):
     """After five minutes without a change the state says so, with the way out."""
     with open(station.write("open.wav"), "ab"):
         station.run(200)
-        assert station.inbox.idle_writers() == ()
+        assert not station.state.waiting[0].is_idle_writer(station.now)
         station.run(200)
-        assert station.inbox.idle_writers() == (b"open.wav",)
+        assert station.state.waiting[0].is_idle_writer(station.now)
         assert "settle: ignore_writers" in station.waiting[b"open.wav"]
 
 
@@ -413,8 +413,8 @@ def test_the_state_is_a_snapshot(inbox_dir):
     def read():
         while not is_over.is_set():
             try:
-                seen.append(inbox.state())
-                inbox.describe_waiting()
+                seen.append(state := inbox.state())
+                [file.describe(0.0) for file in state.waiting]
                 is_over.wait(0.001)
             except Exception as error:  # noqa: BLE001  # any at all is a failure
                 failures.append(error)

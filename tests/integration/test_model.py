@@ -131,8 +131,7 @@ class Life:
     async def close(self, *, crash):
         """End; by a crash nothing is handed back and nothing more gets into the store."""
         self.has_crashed = self.has_crashed or crash
-        self.inbox._scanner.disarm()
-        self.inbox._scanner.root.unlock()
+        self.inbox._scanner.availability.release()
         self.inbox.stop()
         self.house.feeding.cancel()
         try:

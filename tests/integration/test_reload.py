@@ -24,7 +24,7 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
-from dropscribe.intake import scanner
+from dropscribe.intake import availability
 from dropscribe.service.sd_notify import Notifier
 from support.house import digest, make_config, read_json
 from support.inboxes import wav
@@ -64,7 +64,7 @@ class Reloaded:
     """A daemon whose next config a test chooses; open with ``async with``."""
 
     def __init__(self, monkeypatch, config, make_provider):
-        monkeypatch.setattr(scanner, "AVAILABLE_SECONDS", 0.02)
+        monkeypatch.setattr(availability, "AVAILABLE_SECONDS", 0.02)
         self.next, self.taken = config, []
         self.daemon = daemon.Daemon(
             config,

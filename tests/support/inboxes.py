@@ -170,7 +170,7 @@ class Station:
     @property
     def waiting(self):
         """Path → what the file waits for."""
-        return self.inbox.describe_waiting()
+        return {file.path: file.describe(self.now) for file in self.state.waiting}
 
     @property
     def paths(self):
@@ -186,7 +186,7 @@ class Station:
         return path
 
     def close(self):
-        self.inbox._scanner.release()
+        self.inbox._scanner.availability.release()
         self.inbox.stop()
 
 

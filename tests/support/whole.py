@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from dropscribe.app import daemon
-from dropscribe.intake import scanner
+from dropscribe.intake import availability
 from dropscribe.service.sd_notify import Notifier
 from support.scripted import ScriptedProvider
 
@@ -22,7 +22,7 @@ class Whole:
     def __init__(self, monkeypatch, config, scripts=None):
         self.config = config
         self.providers = scripts or {name: ScriptedProvider() for name in config.providers}
-        monkeypatch.setattr(scanner, "AVAILABLE_SECONDS", 0.02)
+        monkeypatch.setattr(availability, "AVAILABLE_SECONDS", 0.02)
         self.daemon = daemon.Daemon(
             config, Notifier({}), make_provider=lambda provider: self.providers[provider.name]
         )

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class InboxQueue:
-    """See :class:`dropscribe.intake.job_sink.JobSink`.
+    """See :class:`dropscribe.intake.context.JobSink`.
 
     Reads go through a connection of the calling thread's own, so that listing a large inbox never
     stands in the way of a claim.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ class Inboxes:
             inbox.start()
         await _until_all(new.values(), Inbox.has_scanned, _FIRST_LOOK_SECONDS)
         for inbox in new.values():
-            if inbox.is_taken() and inbox.rule.inbox not in ours:
+            if inbox.state().reason == TAKEN and inbox.rule.inbox not in ours:
                 self.discard(PreparedInboxes(unchanged, new))
                 remedy = "stop the other daemon, or give each its own inbox"
                 raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)
@@ -220,7 +221,8 @@ async def _until_all(
 
 
 def _live_of(inbox: Inbox) -> dict[str, Any]:
-    state = inbox.state()
+    state, now = inbox.state(), time.monotonic()
+    idle_writers = [path_text(file.path) for file in state.waiting if file.is_idle_writer(now)]
     return {
         "available": state.available,
         "reason": state.reason or None,
@@ -231,8 +233,8 @@ def _live_of(inbox: Inbox) -> dict[str, Any]:
         "file_system": state.file_system,
         "found_without_hint": state.found_without_hint,
         "hint_overflows": state.overflows,
-        "waiting": {path_text(path): words for path, words in inbox.describe_waiting().items()},
-        "idle_writers": [path_text(path) for path in inbox.idle_writers()[:_MOST_NAMED]],
+        "waiting": {path_text(file.path): file.describe(now) for file in state.waiting},
+        "idle_writers": idle_writers[:_MOST_NAMED],
     }
 
 

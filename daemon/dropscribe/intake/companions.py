@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.companions import spellings
 from dropscribe.core.errors import AudioError
 from dropscribe.core.naming import companion_name
-from dropscribe.core.settling import Seen, Settled, Signs, decide
+from dropscribe.core.settling import Seen, Settled, decide
 
 if TYPE_CHECKING:
     from dropscribe.core.settling import QuietTimes
@@ -82,15 +82,7 @@ class CompanionRule:
         return None
 
     def _is_settled(self, look: ProbeResult, quiet_seconds: float) -> bool:
-        signs = Signs(
-            look.snapshot.size_bytes,
-            look.lease,
-            look.completeness,
-            Seen.CLOSED,
-            look.mount.has_reliable_leases,
-            look.mount.caches_attributes,
-        )
-        return isinstance(decide(signs, quiet_seconds, self.times), Settled)
+        return isinstance(decide(look.signs(Seen.CLOSED), quiet_seconds, self.times), Settled)
 
 
 def _look_at(inbox: OpenInbox, mounts: MountCache, path: bytes, pattern: str) -> ProbeResult | None:

@@ -1,16 +1,44 @@
-"""Context shared by the parts of one inbox."""
+"""Context shared by the parts of one inbox, and the queue as they see it."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.files.mounts import MountCache
-    from dropscribe.intake.job_sink import JobSink
+
+
+class JobSink(Protocol):
+    """The queue as an inbox's thread sees it; every call blocks. Paths are relative to the rule's inbox."""
+
+    def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """Hand over settled files; durable when it returns, idempotent while their jobs live.
+
+        Raises:
+            StoreError: Nothing was taken; the files are handed over again later.
+        """
+
+    def relocate(self, job: NewJob, old_path: bytes) -> None:
+        """The file of a live job was renamed inside the inbox; *job* has its identity and its new path."""
+
+    def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
+        """Live jobs whose files are directly in *directory*; b"" for the inbox itself."""
+
+    def directories(self, folder: str) -> Iterable[bytes]:
+        """The distinct directories of live jobs."""
+
+    def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
+        """The files are gone: end their jobs, except those in flight and those with a stored result."""
+
+    def moved_device(self, folder: str, directory: bytes, device: int) -> None:
+        """The files of *directory* were found under another device number: their mount was mounted anew."""
+
+    def close_thread(self) -> None:
+        """The calling thread ends: close its own database connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +49,7 @@ class InboxContext:
         folder: Name of the folder rule.
         root: The inbox, absolute.
         note_progress: Called when the file system has answered, so that a long step is told from one that
-        hangs.
+            hangs.
     """
 
     folder: str
@@ -29,8 +57,3 @@ class InboxContext:
     queue: JobSink
     mounts: MountCache
     note_progress: Callable[[], None]
-
-    @staticmethod
-    def wall() -> float:
-        """Unix seconds: for ``received_at``, and to tell whether a folder has just changed."""
-        return time.time()

@@ -18,19 +18,18 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreBusy
-from dropscribe.core.settling import Cause
-from dropscribe.intake.root import TAKEN
+from dropscribe.intake.report import Reporter
 from dropscribe.intake.scanner import Scanner
-from dropscribe.intake.sources import open_hints
-from dropscribe.intake.state import MOST_WAITING, InboxState, WaitingFile, summarize
+from dropscribe.intake.watch.sources import open_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
-    from dropscribe.intake.hints import HintSource
-    from dropscribe.intake.job_sink import JobSink
+    from dropscribe.intake.context import JobSink
+    from dropscribe.intake.state import InboxState
+    from dropscribe.intake.watch.hints import HintSource
 
 log = structlog.get_logger()
 
@@ -38,9 +37,7 @@ HANGS_SECONDS = 10.0
 """A step that has not ended after so long hangs in the inbox's file system, or waits for the queue."""
 
 _AFTER_ERROR_SECONDS = 1.0
-_REPORT_SECONDS = 0.1
 _LONGEST_SLEEP_SECONDS = 3600.0
-_FEW_FILES = 500  # so many are summarized at every step; more only now and then
 
 
 class Inbox:
@@ -66,10 +63,11 @@ class Inbox:
         owner_token: str | None = "",
     ) -> None:
         self.rule = rule
-        self._on_change = on_change
         self._clock = clock
         self._queue = queue
-        self._scanner = Scanner(rule, queue, self._note_progress, open_source, owner_token)
+        self._step_timer = _StepTimer(clock)
+        self._scanner = Scanner(rule, queue, self._step_timer.note_progress, open_source, owner_token)
+        self._reporter = Reporter(self._scanner, on_change)
         self._changed: collections.deque[bytes] = collections.deque()
         self._is_poked = threading.Event()
         self._may_take = threading.Event()
@@ -77,14 +75,9 @@ class Inbox:
         self._is_resting = threading.Event()
         self._has_rested = threading.Event()
         self._is_stopping = threading.Event()
-        self._wake_lock = threading.Lock()
-        self._wake: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake_up = _WakeUp()
         self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
-        self._state = InboxState(available=False, reason=self._scanner.reason)
-        self._step_began_at: float | None = None
-        self._reported: tuple[object, ...] = ()
-        self._reported_at = float("-inf")
-        self._queue_trouble = ""
+        self._is_queue_busy = False
 
     def start(self) -> None:
         """Start the thread. It locks the inbox if it is there, and takes no file before :meth:`begin`."""
@@ -93,20 +86,16 @@ class Inbox:
     def begin(self) -> None:
         """Start to take files."""
         self._may_take.set()
-        self._wake_up()
+        self._wake_up.set()
 
     def has_scanned(self) -> bool:
         """Whether the first look at the inbox has ended; false for as long as its mount hangs."""
         return self._has_looked.is_set()
 
-    def is_taken(self) -> bool:
-        """Whether another daemon on this machine has the inbox."""
-        return self._state.reason == TAKEN
-
     def rest(self) -> None:
         """Ask the thread to take nothing more, and to keep the inbox locked until :meth:`stop`."""
         self._is_resting.set()
-        self._wake_up()
+        self._wake_up.set()
 
     def has_rested(self) -> bool:
         """Whether nothing more is taken; false for as long as the thread hangs in a mount."""
@@ -116,9 +105,9 @@ class Inbox:
         """Ask the thread to end; returns at once."""
         self._is_stopping.set()
         self._may_take.set()
-        self._wake_up()
+        self._wake_up.set()
         if self._thread.ident is None:
-            self._close()
+            self._wake_up.close()
 
     def is_alive(self) -> bool:
         """Whether the thread has not ended yet."""
@@ -127,27 +116,16 @@ class Inbox:
     def poke(self) -> None:
         """List the inbox soon."""
         self._is_poked.set()
-        self._wake_up()
+        self._wake_up.set()
 
     def changed(self, path: bytes) -> None:
         """The file changed after it had been handed over: take it again, after a longer quiet time."""
         self._changed.append(path)
-        self._wake_up()
-
-    def _wake_up(self) -> None:
-        with self._wake_lock:
-            if self._wake is not None:
-                with contextlib.suppress(BlockingIOError):  # it will wake up anyway
-                    os.eventfd_write(self._wake, 1)
-
-    def _note_progress(self) -> None:
-        """Note that the file system has answered; the time limit of this step begins anew."""
-        if self._step_began_at is not None:
-            self._step_began_at = self._clock()
+        self._wake_up.set()
 
     def state(self) -> InboxState:
         """The newest snapshot; never blocked by a mount, and safe to call from any thread."""
-        state, seconds = self._state, self._waited_seconds()
+        state, seconds = self._reporter.state, self._step_timer.waited_seconds()
         if seconds < HANGS_SECONDS:
             return state
         reason = f"its file system has not answered for {seconds:.0f} s"
@@ -155,145 +133,119 @@ class Inbox:
 
     def is_hanging(self) -> bool:
         """Whether the thread has been waiting for the file system for too long."""
-        return self._waited_seconds() >= HANGS_SECONDS
-
-    def _waited_seconds(self) -> float:
-        began_at = self._step_began_at
-        return 0.0 if began_at is None else self._clock() - began_at
-
-    def describe_waiting(self) -> dict[bytes, str]:
-        """Reasons of up to 200 waiting files, by path."""
-        return dict(self._state.describe_waiting(self._clock()))
-
-    def idle_writers(self) -> tuple[bytes, ...]:
-        """Files that a process keeps open for writing without writing."""
-        return self._state.idle_writers(self._clock())
+        return self._step_timer.waited_seconds() >= HANGS_SECONDS
 
     def _run(self) -> None:
+        availability = self._scanner.availability
         try:
-            self._step_began_at = self._clock()
-            self._look_first()
+            with self._step_timer.step():
+                reason = availability.root.check()
+            if reason:
+                self._reporter.state = replace(self._reporter.state, reason=reason)
+            self._has_looked.set()
             self._may_take.wait()
             while not self._is_stopping.is_set():
-                self._wait_until(self._step_safely())
+                deadline = self._step_safely()
+                self._wake_up.wait(deadline - self._clock(), availability.hints)
         finally:
             self._has_looked.set()
             self._has_rested.set()
-            self._scanner.release()
+            availability.release()
             self._queue.close_thread()
-            self._close()
-
-    def _look_first(self) -> None:
-        reason = self._scanner.root.check()
-        self._step_began_at = None
-        if reason:
-            self._state = replace(self._state, reason=reason)
-        self._has_looked.set()
-
-    def _close(self) -> None:
-        with self._wake_lock:
-            if self._wake is not None:
-                os.close(self._wake)
-                self._wake = None
+            self._wake_up.close()
 
     def _step_safely(self) -> float:
         now = self._clock()
-        self._step_began_at = now
         try:
-            deadline = self.step(now)
+            with self._step_timer.step():
+                deadline = self.step(now)
         except StoreBusy as error:
-            self._note_queue(error.reason)
+            if not self._is_queue_busy:
+                log.warning("inbox.waiting", folder=self.rule.name, reason=error.reason)
+            self._is_queue_busy = True
         except Exception:
             log.exception("inbox.failed", folder=self.rule.name)
         else:
-            self._note_queue("")
+            self._is_queue_busy = False
             return deadline
-        finally:
-            self._step_began_at = None
         self._scanner.recover(now)
         self._is_stopping.wait(_AFTER_ERROR_SECONDS)
         return now
-
-    def _note_queue(self, trouble: str) -> None:
-        if trouble and not self._queue_trouble:
-            log.warning("inbox.waiting", folder=self.rule.name, reason=trouble)
-        self._queue_trouble = trouble
-
-    def _wait_until(self, deadline: float) -> None:
-        wake = self._wake
-        assert wake is not None  # noqa: S101  # closed only when this thread ends
-        seconds = deadline - self._clock()
-        if seconds > 0:
-            poll = select.poll()
-            poll.register(wake, select.POLLIN)
-            if self._scanner.hints is not None:
-                poll.register(self._scanner.hints.fileno(), select.POLLIN)
-            # Rounded up: a poll that ends a fraction early would spin.
-            poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1)
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(wake)
 
     def step(self, now: float) -> float:
         """Run the steps that are due at the monotonic time *now*; returns the time of the next one."""
         if self._is_resting.is_set():
             self._has_rested.set()
-            return self._scanner.rest(now)
+            return self._scanner.availability.rest(now)
         if self._is_poked.is_set():
             self._is_poked.clear()
-            self._scanner.schedule.ask(now, full=True)
+            self._scanner.schedule.ask(now)
         changed = [self._changed.popleft() for _ in range(len(self._changed))]
-        deadline = report_at = now
         try:
             deadline = self._scanner.step(now, changed)
         finally:
-            report_at = self._report(now)
+            report_at = self._reporter.publish(now)
         return min(deadline, report_at)
 
-    def _report(self, now: float) -> float:
-        """Publish a snapshot if there is news, in a burst only now and then; returns when to do so again."""
-        scanner = self._scanner
-        pending = scanner.settler.pending
-        turn = (scanner.reason, scanner.scanned_once, len(pending) == 0)
-        news = (
-            *turn,
-            *(len(pending), scanner.settler.looks, scanner.settler.files_seen, scanner.overflows),
-            *(len(scanner.lister.unlistable), scanner.owner.is_undecided, scanner.hints is None),
-        )
-        if news == self._reported:
-            return float("inf")
-        is_soon = now < self._reported_at + _REPORT_SECONDS
-        if turn == self._reported[:3] and is_soon and len(pending) > _FEW_FILES:
-            return self._reported_at + _REPORT_SECONDS
-        self._state = self._snapshot()
-        if turn != self._reported[:3] or not is_soon:
-            self._reported, self._reported_at = news, now
-            self._on_change()
-            return float("inf")
-        return self._reported_at + _REPORT_SECONDS
 
-    def _snapshot(self) -> InboxState:
-        scanner = self._scanner
-        unlistable = tuple(
-            WaitingFile(path, Cause.TROUBLE, f"may not be listed: {why}")
-            for path, why in list(scanner.lister.unlistable.items())[:MOST_WAITING]
-        )
-        stats = summarize(scanner.settler.pending.items())
-        mount = scanner.mount
-        return InboxState(
-            available=not scanner.reason,
-            reason=scanner.reason,
-            is_undecided=scanner.owner.is_undecided,
-            watch="native" if scanner.hints else "poll",
-            settling=stats.settling,
-            blocked=stats.blocked + len(scanner.lister.unlistable),
-            waiting=unlistable + stats.waiting,
-            scanned_once=scanner.scanned_once,
-            quiet_deadline=stats.quiet_deadline,
-            found_without_hint=scanner.found_without_hint,
-            overflows=scanner.overflows,
-            files_seen=scanner.settler.files_seen,
-            last_scan_seconds=scanner.schedule.last_work_seconds,
-            file_system=mount.name if mount else "",
-            device=mount.device if mount else 0,
-            oldest_settling_at=stats.oldest_at,
-        )
+class _StepTimer:
+    """How long the thread's step has waited for the file system; read from any thread."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: float | None = None
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """While a step runs."""
+        self._since = self._clock()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def note_progress(self) -> None:
+        """The file system has answered; the time limit of this step begins anew."""
+        if self._since is not None:
+            self._since = self._clock()
+
+    def waited_seconds(self) -> float:
+        """Since the step began, or the last answer; 0 between steps."""
+        since = self._since
+        return 0.0 if since is None else self._clock() - since
+
+
+class _WakeUp:
+    """Lets an inbox's thread sleep until hints come, time is over, or another thread wakes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._event: int | None = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def set(self) -> None:
+        """Wake the thread up; safe to call from any thread, and after :meth:`close`."""
+        with self._lock:
+            if self._event is not None:
+                with contextlib.suppress(BlockingIOError):  # it will wake up anyway
+                    os.eventfd_write(self._event, 1)
+
+    def wait(self, seconds: float, hints: HintSource | None) -> None:
+        """Sleep; called by the thread, which alone closes this."""
+        event = self._event
+        assert event is not None  # noqa: S101
+        if seconds > 0:
+            poll = select.poll()
+            poll.register(event, select.POLLIN)
+            if hints is not None:
+                poll.register(hints.fileno(), select.POLLIN)
+            # Rounded up: a poll that ends a fraction early would spin.
+            poll.poll(int(min(seconds, _LONGEST_SLEEP_SECONDS) * 1000) + 1)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(event)
+
+    def close(self) -> None:
+        """Free the descriptor; safe to call twice."""
+        with self._lock:
+            if self._event is not None:
+                os.close(self._event)
+                self._event = None

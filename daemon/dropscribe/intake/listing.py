@@ -13,43 +13,30 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import UnsafePathError, closing, open_folder, open_root
 from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from dropscribe.core.model import LiveRow
     from dropscribe.core.rules import Taking
+    from dropscribe.intake.availability import Availability
     from dropscribe.intake.context import InboxContext
+    from dropscribe.intake.pending import Pending
 
 _YIELD_EVERY = 128
 _YOUNG_NS = 2 * 10**9
 """A folder changed this short a time ago may change again within one tick of its mtime."""
 
 _MOST_MISSING = 20_000
-BATCH = 500
+_BATCH = 500
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
-
-
-class Finder(Protocol):
-    """Interface of the inbox to a walk."""
-
-    def found(self, path: bytes, *, is_whole: bool) -> None:
-        """A file without a live job is at *path*."""
-
-    def watch(self, directory: bytes, descriptor: int) -> bool:
-        """Watch *directory*, which is open as *descriptor*; whether hints will come from it."""
-
-    def pending_inodes(self) -> set[int]:
-        """Inodes of the files that wait to settle."""
-
-    def is_there(self) -> bool:
-        """Whether the inbox is still the one that the walk began in."""
 
 
 @dataclass(slots=True)
@@ -62,34 +49,53 @@ class _Folder:
     children: tuple[bytes, ...] = ()
 
 
+class _Walk(NamedTuple):
+    """One walk: whether it may skip folders that have not changed, and the folders with live jobs.
+
+    *with_rows* is None for a walk that is not through the whole inbox: it does not say which files are gone.
+    """
+
+    skips_unchanged: bool = False
+    with_rows: frozenset[bytes] | None = None
+
+
 class Lister:
     """Walks one inbox, and remembers the state of its folders.
+
+    Args:
+        context: The inbox.
+        taking: The names that are taken and entered.
+        availability: The source of its hints.
+        pending: The files that wait to settle.
+        found: Called with each file that has no live job.
 
     Attributes:
         unlistable: Folders that may not be listed, and why.
         unwatched: Folders of the last whole walk from which no hints come.
     """
 
-    def __init__(self, context: InboxContext, taking: Taking, finder: Finder) -> None:
+    def __init__(
+        self,
+        context: InboxContext,
+        taking: Taking,
+        availability: Availability,
+        pending: Pending,
+        found: Callable[[bytes], None],
+    ) -> None:
         self._context = context
         self._queue = context.queue
         self._taking = taking
-        self._finder = finder
+        self._availability = availability
+        self._found = found
         self._folders: dict[bytes, _Folder] = {}
-        self._missing: dict[bytes, int] = {}  # path → inode, of the last whole walk
-        self._missing_now: dict[bytes, int] = {}
+        self.missing = MissingFiles(context, availability, pending)
         self.unlistable: dict[bytes, str] = {}
         self.unwatched = 0
-
-    @property
-    def has_missing(self) -> bool:
-        """Whether another walk must confirm that files are gone."""
-        return bool(self._missing)
 
     def reset(self) -> None:
         """Forget everything: another folder may be there now, or none."""
         self._folders.clear()
-        self._missing.clear()
+        self.missing.reset()
         self.unlistable.clear()
 
     def forget(self, directory: bytes) -> None:
@@ -103,29 +109,29 @@ class Lister:
         if directory in self._folders:
             self._folders[directory].can_skip = False
 
-    def walk_whole(self, *, skip_unchanged: bool) -> Iterator[None]:
+    def walk_whole(self, *, skips_unchanged: bool) -> Iterator[None]:
         """List the whole inbox, and find out which live jobs have lost their files."""
-        self._missing_now = {}
         self._context.mounts.clear()
+        self.missing.begin()
         unvisited = set(self._queue.directories(self._context.folder))
-        with_rows = frozenset(unvisited)
+        walk = _Walk(skips_unchanged, frozenset(unvisited))
         unwatched = 0
         self.unlistable.clear()
         for directory in self._descend([b""]):
             unvisited.discard(directory)
-            yield from self._visit(directory, with_rows, skip_unchanged=skip_unchanged)
+            yield from self._visit(directory, walk)
             known = self._folders.get(directory)
             unwatched += known is not None and not known.is_watched
         for directory in unvisited:
-            self._note_lost_folder(directory)
+            self.missing.note_unvisited(directory)
             yield
-        yield from self._withdraw_missing()
+        yield from self.missing.withdraw()
         self.unwatched = unwatched
 
     def walk_below(self, directories: Iterable[bytes]) -> Iterator[None]:
         """List folders that have just appeared."""
         for directory in self._descend(list(directories)):
-            yield from self._visit(directory, None, skip_unchanged=False)
+            yield from self._visit(directory, _Walk())
 
     def _descend(self, stack: list[bytes]) -> Iterator[bytes]:
         while stack:
@@ -133,73 +139,57 @@ class Lister:
             yield directory
             known = self._folders.get(directory)
             if known is not None:
-                prefix = directory + b"/" if directory else b""
-                stack.extend(prefix + name for name in known.children)
+                stack.extend(os.path.join(directory, name) for name in known.children)
 
-    def _visit(
-        self, directory: bytes, with_rows: frozenset[bytes] | None, *, skip_unchanged: bool
-    ) -> Iterator[None]:
-        """One folder. *with_rows*: the folders with live jobs, if this is a whole walk."""
+    def _visit(self, directory: bytes, walk: _Walk) -> Iterator[None]:
         try:
-            with closing(self._open(directory)) as descriptor:
-                yield from self._visit_folder(directory, descriptor, with_rows, skip_unchanged=skip_unchanged)
+            with closing(open_root(self._context.root)) as root:
+                descriptor = open_folder(root, directory)
+            with closing(descriptor):
+                yield from self._list(directory, descriptor, walk)
         except OSError as error:
             self._folders.pop(directory, None)
             if not directory:
                 raise
-            if error.errno not in _GONE and not isinstance(error, UnsafePathError):
-                self.unlistable[directory] = self._why_unlistable(directory, error)
+            if error.errno == errno.EACCES:
+                self.unlistable[directory] = describe_forbidden(self._context.root, directory)
+            elif error.errno not in _GONE and not isinstance(error, UnsafePathError):
+                self.unlistable[directory] = error.strerror or str(error)
             yield
 
-    def _open(self, directory: bytes) -> int:
-        with closing(open_root(self._context.root)) as root:
-            return open_folder(root, directory)
-
-    def _why_unlistable(self, directory: bytes, error: OSError) -> str:
-        if error.errno == errno.EACCES:
-            return describe_forbidden(self._context.root, directory)
-        return error.strerror or str(error)
-
-    def _visit_folder(
-        self, directory: bytes, descriptor: int, with_rows: frozenset[bytes] | None, *, skip_unchanged: bool
-    ) -> Iterator[None]:
+    def _list(self, directory: bytes, descriptor: int, walk: _Walk) -> Iterator[None]:
         status = os.fstat(descriptor)
         is_local = self._context.mounts.of(status.st_dev, descriptor).gives_events
         known = self._known(directory, descriptor, status, is_local=is_local)
         stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        if skip_unchanged and is_local and known.can_skip and known.stamp == stamp:
+        if walk.skips_unchanged and is_local and known.can_skip and known.stamp == stamp:
             yield
             return
         known.stamp, known.can_skip = stamp, False
-        is_old = self._context.wall() * 1e9 - status.st_mtime_ns > _YOUNG_NS
+        is_old = time.time() * 1e9 - status.st_mtime_ns > _YOUNG_NS
         rows: dict[bytes, LiveRow] = {}
-        if with_rows is None or directory in with_rows:
+        if walk.with_rows is None or directory in walk.with_rows:
             rows = {row.name: row for row in self._queue.live(self._context.folder, directory)}
-        yield from self._compare(directory, descriptor, known, rows, is_whole=with_rows is not None)
-        if with_rows is not None:
-            self._note_missing(directory, rows.values(), status.st_dev)
-        known.can_skip = is_old and not (rows and with_rows is not None)
+        yield from self._compare(directory, descriptor, known, rows)
+        if walk.with_rows is not None:
+            self.missing.note(directory, rows.values(), status.st_dev)
+        known.can_skip = is_old and not (rows and walk.with_rows is not None)
 
     def _known(self, directory: bytes, descriptor: int, status: os.stat_result, *, is_local: bool) -> _Folder:
+        """The folder as it was last listed, or a new one; watched, if its hints can be had."""
         known = self._folders.get(directory)
         place = (status.st_dev, status.st_ino)
         if known is None or known.stamp[:2] != place:
             known = self._folders[directory] = _Folder((*place, 0, 0), is_watched=False)
         if not known.is_watched and is_local:
-            known.is_watched = self._finder.watch(directory, descriptor)
+            known.is_watched = self._availability.watch(directory, descriptor)
         return known
 
     def _compare(
-        self,
-        directory: bytes,
-        descriptor: int,
-        known: _Folder,
-        rows: dict[bytes, LiveRow],
-        *,
-        is_whole: bool,
+        self, directory: bytes, descriptor: int, known: _Folder, rows: dict[bytes, LiveRow]
     ) -> Iterator[None]:
         """Report files without a row, and remove from *rows* those that were found."""
-        prefix = directory + b"/" if directory else b""
+        prefix = os.path.join(directory, b"")
         device = known.stamp[0]
         children: list[bytes] = []
         has_moved = False
@@ -216,12 +206,43 @@ class Lister:
                     if row is not None and (not row.stable_inodes or row.inode == item.inode()):
                         has_moved = has_moved or row.device != device
                     elif self._taking.takes(prefix + name):
-                        self._finder.found(prefix + name, is_whole=is_whole)
+                        self._found(prefix + name)
         known.children = tuple(children)
         if has_moved:
             self._queue.moved_device(self._context.folder, directory, device)
 
-    def _note_lost_folder(self, directory: bytes) -> None:
+
+class MissingFiles:
+    """Live jobs whose files the walks miss; ends those that two walks in a row have missed."""
+
+    def __init__(self, context: InboxContext, availability: Availability, pending: Pending) -> None:
+        self._context = context
+        self._queue = context.queue
+        self._availability = availability
+        self._pending = pending
+        self._before: dict[bytes, int] = {}  # path → inode, of the last whole walk
+        self._now: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        """Files that another walk must confirm to be gone."""
+        return len(self._before)
+
+    def reset(self) -> None:
+        """Forget the last walk."""
+        self._before.clear()
+
+    def begin(self) -> None:
+        """A whole walk begins."""
+        self._now = {}
+
+    def note(self, directory: bytes, rows: Iterable[LiveRow], device: int) -> None:
+        """The walk has not found the files of *rows* in *directory*, which is on *device*."""
+        for row in rows:
+            # On another device nothing has vanished: the file system that had the file is not mounted.
+            if row.device == device and len(self._now) < _MOST_MISSING:
+                self._now[os.path.join(directory, row.name)] = row.inode
+
+    def note_unvisited(self, directory: bytes) -> None:
         """Live jobs are in a folder that the walk has not come to: is it gone?"""
         try:
             with OpenInbox(self._context.root) as inbox:
@@ -230,38 +251,29 @@ class Lister:
                 device = _device_above(inbox, directory)
         except OSError:
             return  # nothing is known about it
-        self._note_missing(directory, self._queue.live(self._context.folder, directory), device)
+        self.note(directory, self._queue.live(self._context.folder, directory), device)
 
-    def _note_missing(self, directory: bytes, rows: Iterable[LiveRow], device: int) -> None:
-        prefix = directory + b"/" if directory else b""
-        for row in rows:
-            # On another device nothing has vanished: the file system that had the file is not mounted.
-            if row.device == device and len(self._missing_now) < _MOST_MISSING:
-                self._missing_now[prefix + row.name] = row.inode
-
-    def _withdraw_missing(self) -> Iterator[None]:
-        """End the jobs of files that this walk and the one before it have missed."""
+    def withdraw(self) -> Iterator[None]:
+        """The walk ends: end the jobs of files that it and the one before it have missed."""
         yield  # the files that this walk has found are looked at first: one may be a missing one, renamed
-        waiting = self._finder.pending_inodes() if self._missing else set()
-        missed_twice = [
-            path
-            for path, inode in self._missing_now.items()
-            if self._missing.get(path) == inode and inode not in waiting
-        ]
-        gone = self._gone(missed_twice) if missed_twice else []
-        if gone and self._finder.is_there():
-            for start in range(0, len(gone), BATCH):
-                self._queue.withdraw(
-                    self._context.folder, gone[start : start + BATCH], "the file was taken away"
-                )
+        gone = self._gone() if self._before else []
+        if gone and self._availability.is_same_folder():
+            for start in range(0, len(gone), _BATCH):
+                batch = gone[start : start + _BATCH]
+                self._queue.withdraw(self._context.folder, batch, "the file was taken away")
                 yield
             for path in gone:
-                del self._missing_now[path]
-        self._missing = self._missing_now
+                del self._now[path]
+        self._before = self._now
 
-    def _gone(self, paths: list[bytes]) -> list[bytes]:
+    def _gone(self) -> list[bytes]:
         with OpenInbox(self._context.root) as inbox:
-            return [path for path in paths if _is_gone(inbox, path)]
+            waiting = {entry.inode or _inode_at(inbox, path) for path, entry in self._pending.items()}
+            return [
+                path
+                for path, inode in self._now.items()
+                if self._before.get(path) == inode and inode not in waiting and _is_gone(inbox, path)
+            ]
 
 
 def _is_gone(inbox: OpenInbox, path: bytes) -> bool:
@@ -269,6 +281,14 @@ def _is_gone(inbox: OpenInbox, path: bytes) -> bool:
         return inbox.stat(path) is None
     except OSError:
         return False
+
+
+def _inode_at(inbox: OpenInbox, path: bytes) -> int:
+    try:
+        status = inbox.stat(path)
+    except OSError:
+        return 0
+    return status.st_ino if status else 0
 
 
 def _device_above(inbox: OpenInbox, directory: bytes) -> int:

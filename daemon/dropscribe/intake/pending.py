@@ -8,27 +8,35 @@ number of waiting files.
 from __future__ import annotations
 
 import heapq
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dropscribe.core.settling import Cause, Seen
+from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.settling import Cause, Lease, Seen
 
 if TYPE_CHECKING:
     from collections.abc import ItemsView
 
     from dropscribe.intake.companions import CompanionsSeen
+    from dropscribe.intake.probe import ProbeResult
 
 MOST_ENTRIES = 20_000
 """Files beyond these are looked at once and, unless settled, found again by the next listing."""
 
+RETRY_SECONDS = 5.0
+_LONGEST_RETRY_SECONDS = 60.0
 
+
+@dataclass(slots=True, eq=False)
 class Entry:
     """One file that has been noticed.
 
     Attributes:
-        is_fresh: A hint came since the last look, so that a change is no news.
-        signature: (device, inode, size, mtime_ns, ctime_ns) of the last look, or None before the first.
         changed_at: Monotonic time of the last observed change.
+        signature: (device, inode, size, mtime_ns, ctime_ns) of the last look, or None before the first.
         deadline: Monotonic time of the next look; 0 while none is planned.
+        is_fresh: A hint came since the last look, so that a change is no news.
         first_seen_at: Unix seconds.
         needed_seconds: Quiet time that the file needs, where :attr:`cause` is a quiet time.
         looks: Looks in a row that ended with the same cause; each makes the next wait longer.
@@ -36,37 +44,36 @@ class Entry:
         companions: Since the file itself is complete; None before.
     """
 
-    __slots__ = (
-        "cause",
-        "changed_at",
-        "companions",
-        "deadline",
-        "first_seen_at",
-        "is_fresh",
-        "looks",
-        "needed_seconds",
-        "note",
-        "seen",
-        "signature",
-    )
+    changed_at: float
+    signature: tuple[int, int, int, int, int] | None = None
+    deadline: float = 0.0
+    is_fresh: bool = True
+    first_seen_at: float = field(default_factory=time.time)
+    seen: Seen = Seen.FOUND
+    cause: Cause = Cause.FIRST_LOOK
+    needed_seconds: float = 0.0
+    looks: int = 0
+    note: str = ""
+    companions: CompanionsSeen | None = None
 
-    def __init__(self, now: float, first_seen_at: float) -> None:
-        self.signature: tuple[int, int, int, int, int] | None = None
-        self.changed_at = now
-        self.deadline = 0.0
-        self.is_fresh = True
-        self.first_seen_at = first_seen_at
-        self.seen = Seen.FOUND
-        self.cause = Cause.FIRST_LOOK
-        self.needed_seconds = 0.0
-        self.looks = 0
-        self.note = ""
-        self.companions: CompanionsSeen | None = None
+    def note_probe(self, result: ProbeResult, now: float) -> None:
+        """The file was probed: note what has changed since the last look."""
+        if result.signature != self.signature:
+            if self.signature is not None:
+                self.changed_at = now
+                if not self.is_fresh:
+                    self.seen = Seen.FOUND
+            self.signature, self.companions = result.signature, None
+        if result.lease is Lease.WRITER:
+            self.seen = Seen.FOUND  # a rename or an early close means nothing while somebody is writing
+        elif self.cause is Cause.WRITER:
+            self.changed_at = now
+        self.is_fresh = False
 
-    def note_cause(self, cause: Cause, note: str = "") -> None:
+    def note_cause(self, cause: Cause, note: str = "", needed_seconds: float = 0.0) -> None:
         """A look ended: the file waits for *cause*."""
         self.looks = self.looks + 1 if cause is self.cause else 1
-        self.cause, self.note, self.needed_seconds = cause, note, 0.0
+        self.cause, self.note, self.needed_seconds = cause, note, needed_seconds
 
     @property
     def inode(self) -> int:
@@ -75,12 +82,16 @@ class Entry:
 
 
 class Pending:
-    """Entries by path, and a heap of deadlines that drops stale ones when they come up."""
+    """Entries by path, and a heap of deadlines that drops stale ones when they come up.
+
+    Attributes:
+        left_out: Directories of files for which there was no room.
+    """
 
     def __init__(self) -> None:
         self._entries: dict[bytes, Entry] = {}
         self._heap: list[tuple[float, bytes]] = []
-        self.most_entries = MOST_ENTRIES
+        self.left_out: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,15 +102,14 @@ class Pending:
     @property
     def is_full(self) -> bool:
         """Whether a new file must do without an entry."""
-        return len(self._entries) >= self.most_entries
+        return len(self._entries) >= MOST_ENTRIES
 
-    def get(self, path: bytes) -> Entry | None:
-        """The entry of *path*, if it has one."""
-        return self._entries.get(path)
-
-    def add(self, path: bytes, entry: Entry) -> None:
-        """Give *path* an entry; it is looked at once :meth:`plan` says when."""
-        self._entries[path] = entry
+    def entry(self, path: bytes, now: float) -> Entry:
+        """The entry of *path*; a new one is looked at once :meth:`plan` says when."""
+        entry = self._entries.get(path)
+        if entry is None:
+            entry = self._entries[path] = Entry(now)
+        return entry
 
     def drop(self, path: bytes) -> None:
         """Forget *path*."""
@@ -112,15 +122,27 @@ class Pending:
         entry.deadline = deadline
         heapq.heappush(self._heap, (deadline, path))
 
+    def wait(self, path: bytes, entry: Entry, deadline: float) -> None:
+        """As :meth:`plan`; a file for which there is no room is left to the next listing instead."""
+        if len(self._entries) > MOST_ENTRIES:
+            self.drop(path)
+            self.left_out.add(path.rpartition(b"/")[0])
+        else:
+            self.plan(path, entry, deadline)
+
+    def put_off(self, path: bytes, entry: Entry, cause: Cause, note: str, now: float) -> None:
+        """The file cannot be taken yet, for a reason that does not end with quiet time: look again later."""
+        entry.note_cause(cause, note)
+        self.wait(path, entry, now + backoff_seconds(RETRY_SECONDS, entry.looks, _LONGEST_RETRY_SECONDS))
+
     def pop_due(self, now: float, most: int) -> list[tuple[bytes, Entry]]:
         """At most *most* entries that are due; their deadlines are cleared."""
         due: list[tuple[bytes, Entry]] = []
-        while self._heap and self._heap[0][0] <= now and len(due) < most:
-            deadline, path = heapq.heappop(self._heap)
-            entry = self._entries.get(path)
-            if entry is not None and entry.deadline == deadline:
-                entry.deadline = 0.0
-                due.append((path, entry))
+        while len(due) < most and (deadline := self.next_deadline()) is not None and deadline <= now:
+            _, path = heapq.heappop(self._heap)
+            entry = self._entries[path]
+            entry.deadline = 0.0
+            due.append((path, entry))
         return due
 
     def next_deadline(self) -> float | None:
@@ -136,14 +158,13 @@ class Pending:
     def drop_below(self, directory: bytes) -> None:
         """Forget everything below *directory*."""
         below = directory + b"/"
-        for path in [path for path in self._entries if path.startswith(below)]:
-            del self._entries[path]
+        self._entries = {path: entry for path, entry in self._entries.items() if not path.startswith(below)}
 
     def drop_blocked(self) -> None:
         """Remove files that may not be read, to make room; a listing finds them again."""
-        blocked = [path for path, entry in self._entries.items() if entry.cause is Cause.BLOCKED]
-        for path in blocked:
-            del self._entries[path]
+        self._entries = {
+            path: entry for path, entry in self._entries.items() if entry.cause is not Cause.BLOCKED
+        }
 
     def clear(self) -> None:
         """Forget everything."""

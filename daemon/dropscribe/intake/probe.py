@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.ignored_names import DOWNLOAD_FILES, FOLDER_DOWNLOAD_FILES
-from dropscribe.core.settling import Completeness
+from dropscribe.core.settling import Completeness, Signs
 from dropscribe.files.audio import audio_errors, snapshot_of
 from dropscribe.files.beneath import UnsafePathError, closing, open_file, open_folder, open_root, stat_at
 from dropscribe.files.companions import read_json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from dropscribe.core.model import FileSnapshot
-    from dropscribe.core.settling import Lease
+    from dropscribe.core.settling import Lease, Seen
     from dropscribe.files.mounts import Mount, MountCache
 
 _HEAD_BYTES = 512
@@ -46,6 +46,17 @@ class ProbeResult:
         """Values that must not change while the file counts as quiet."""
         seen = self.snapshot
         return seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, seen.ctime_ns
+
+    def signs(self, seen: Seen) -> Signs:
+        """The evidence for :func:`~dropscribe.core.settling.decide`, of a file noticed as *seen*."""
+        return Signs(
+            self.snapshot.size_bytes,
+            self.lease,
+            self.completeness,
+            seen,
+            self.mount.has_reliable_leases,
+            self.mount.caches_attributes,
+        )
 
 
 class OpenInbox:

@@ -1,4 +1,4 @@
-"""The inbox's own folder: is it there, is it still the same one, and is it locked for this daemon?
+"""The inbox's own folder: checks that it is there and still the same one, and locks it for this daemon.
 
 Guarantees: two daemons of one machine never work on one inbox. A missing inbox is never created and never
 read as empty. No descriptor in the inbox stays open, so that a share or a stick can be unmounted while the
@@ -92,15 +92,6 @@ class InboxRoot:
             with contextlib.suppress(OSError):
                 while True:
                     self._lock.accept()[0].close()
-
-    @property
-    def is_mount_point(self) -> bool:
-        """Whether a file system of its own is mounted at the inbox."""
-        try:
-            with closing(open_root(self.path)) as root:
-                return os.fstat(root).st_dev != os.stat(b"..", dir_fd=root).st_dev
-        except OSError:
-            return False
 
 
 def describe(error: OSError) -> str:

@@ -36,9 +36,9 @@ class Schedule:
         self._is_full_asked = True
         self.next_at = now
 
-    def ask(self, now: float, *, full: bool) -> None:
-        """List soon, but not more often than once a second, nor more than a third of the time."""
-        self._is_full_asked = self._is_full_asked or full
+    def ask(self, now: float) -> None:
+        """List everything soon, but not more often than once a second, nor more than a third of the time."""
+        self._is_full_asked = True
         gap_seconds = max(_GAP_SECONDS, _GAP_STRETCH * self.last_work_seconds)
         self.next_at = min(self.next_at, max(now, self._began_at + gap_seconds))
 

@@ -6,14 +6,9 @@ The inbox's thread builds these objects and hands them out; they are immutable, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from dropscribe.core.settling import IDLE_WRITER_SECONDS, Cause
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dropscribe.intake.pending import Entry
 
 MOST_WAITING = 200
 
@@ -90,12 +85,10 @@ class InboxState:
         waiting: Up to :data:`MOST_WAITING` of both.
         scanned_once: The first listing since the inbox became available has ended.
         quiet_deadline: Monotonic time when the last of the files that only wait for quiet will have been
-        quiet
-            for long enough; None if there is none.
+            quiet for long enough; None if there is none.
         found_without_hint: Files found by a listing without a hint, after the first listing.
         overflows: How often hints were lost.
         files_seen: Files handed over since the start.
-        last_scan_seconds: Work that the last whole listing took.
         file_system: "ext4", "nfs4", …; "" until it is known.
         device: st_dev of the inbox; 0 while it is not available.
         oldest_settling_at: Unix seconds when the oldest waiting file was first seen.
@@ -113,49 +106,6 @@ class InboxState:
     found_without_hint: int = 0
     overflows: int = 0
     files_seen: int = 0
-    last_scan_seconds: float = 0.0
     file_system: str = ""
     device: int = 0
     oldest_settling_at: float | None = None
-
-    def describe_waiting(self, now: float) -> Mapping[bytes, str]:
-        """Reasons of the waiting files, by path; *now* is monotonic."""
-        return {file.path: file.describe(now) for file in self.waiting}
-
-    def idle_writers(self, now: float) -> tuple[bytes, ...]:
-        """Files that a process keeps open for writing without writing."""
-        return tuple(file.path for file in self.waiting if file.is_idle_writer(now))
-
-
-@dataclass(slots=True)
-class PendingStats:
-    """The entries of an inbox in numbers; see :class:`InboxState` for the attributes."""
-
-    settling: int = 0
-    blocked: int = 0
-    quiet_deadline: float | None = None
-    oldest_at: float | None = None
-    waiting: tuple[WaitingFile, ...] = ()
-
-
-def summarize(entries: Iterable[tuple[bytes, Entry]]) -> PendingStats:
-    """Everything that is reported about all entries, in one pass."""
-    stats = PendingStats()
-    latest, oldest = float("-inf"), float("inf")
-    waiting: list[WaitingFile] = []
-    for path, entry in entries:
-        oldest = min(oldest, entry.first_seen_at)
-        if len(waiting) < MOST_WAITING:
-            waiting.append(WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds))
-        if entry.cause is Cause.BLOCKED:
-            stats.blocked += 1
-            continue
-        stats.settling += 1
-        if entry.cause.is_quiet:
-            latest = max(latest, entry.changed_at + entry.needed_seconds)
-    if stats.settling or stats.blocked:
-        stats.oldest_at = oldest
-    if latest > float("-inf"):
-        stats.quiet_deadline = latest
-    stats.waiting = tuple(waiting)
-    return stats

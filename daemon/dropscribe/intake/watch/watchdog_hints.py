@@ -28,43 +28,55 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from dropscribe.intake.hints import Hint, HintKind, HintsUnavailable
+from dropscribe.intake.watch.hints import Hint, HintKind, HintsUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from watchdog.observers.api import BaseObserver
 
 _MAX_WAITING = 20_000
 _MAX_READ = 2_000
+_EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileClosedEvent,
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+]
+_FILE_KINDS = {"created": HintKind.CREATED, "closed": HintKind.CLOSED, "moved": HintKind.MOVED}
+_FOLDER_KINDS = {"created": HintKind.FOLDER, "moved": HintKind.FOLDER}
 
 
-class WatchdogHints:
-    """One observer for one inbox. See :class:`~dropscribe.intake.hints.HintSource`.
+class WatchdogHints(FileSystemEventHandler):
+    """One observer for one inbox. See :class:`~dropscribe.intake.watch.hints.HintSource`.
 
     Raises:
         HintsUnavailable: The library could not start its watch.
     """
 
-    name = "watchdog"
-
     def __init__(self, root: bytes, *, recursive: bool = True) -> None:
-        self.root = root
+        self._below = root.rstrip(b"/") + b"/"
         self._waiting: collections.deque[Hint] = collections.deque()
-        self._readable, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._is_closed = False
         self._was_lost = False
-        self._trouble = _TroubleListener(self)
+        self._trouble = _TroubleListener(self.lose)
         self._observer: BaseObserver | None = None
         # A reader of the library that finds no watch for an event prints its whole table as a warning.
         warnings.filterwarnings("ignore", module=r"watchdog\..*")
         logging.getLogger("watchdog").addHandler(self._trouble)
         try:
-            self._observer = _start(self, recursive=recursive)
+            observer = Observer()
+            observer.schedule(self, os.fsdecode(root), recursive=recursive, event_filter=_EVENTS)
+            observer.start()
         except OSError as error:
             self.close()
             raise HintsUnavailable(error.strerror or str(error)) from error
+        self._observer = observer
 
     def fileno(self) -> int:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         return self._readable
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
@@ -76,7 +88,7 @@ class WatchdogHints:
         """The library keeps watches below a folder that went; their stale names lead to nothing."""
 
     def read(self) -> list[Hint]:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         # Emptied before the deque is drained: the other order loses a wake-up.
         with contextlib.suppress(BlockingIOError):
             os.read(self._readable, 4096)
@@ -87,7 +99,7 @@ class WatchdogHints:
             self._was_lost = False
             hints.append(Hint(HintKind.LOST))
         if self._waiting:
-            self.wake()
+            self._wake()
         if not self._is_healthy():
             hints.append(Hint(HintKind.ROOT_GONE))
         return hints
@@ -98,32 +110,39 @@ class WatchdogHints:
         emitters = self._observer.emitters
         return bool(emitters) and all(one.is_alive() for one in emitters)
 
-    def put(self, hint: Hint) -> None:
-        """Called from the library's threads."""
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Called from the library's threads: turn its event into hints."""
+        try:
+            if event.event_type == "moved" and event.is_directory and event.src_path:
+                self._put(HintKind.FOLDER_GONE, event.src_path)
+            kind = (_FOLDER_KINDS if event.is_directory else _FILE_KINDS).get(event.event_type)
+            if kind is not None:
+                self._put(kind, event.dest_path or event.src_path)
+        except Exception:  # noqa: BLE001  # anything that got out would end the library's dispatcher for good
+            self.lose()
+
+    def _put(self, kind: HintKind, path: str | bytes) -> None:
+        whole = os.fsencode(path)
+        if not whole.startswith(self._below) or whole == self._below:
+            return
         if len(self._waiting) >= _MAX_WAITING:
             self._was_lost = True
         else:
-            self._waiting.append(hint)
-        self.wake()
+            self._waiting.append(Hint(kind, whole.removeprefix(self._below)))
+        self._wake()
 
     def lose(self) -> None:
         """Called from the library's threads: hints were lost."""
         self._was_lost = True
-        self.wake()
+        self._wake()
 
-    def wake(self) -> None:
+    def _wake(self) -> None:
         """Make the descriptor readable; a full pipe is readable already."""
         with contextlib.suppress(OSError):
-            os.write(self._wake, b"x")
-
-    def relative(self, path: str | bytes) -> bytes | None:
-        """*path* below the inbox, or None where it is not."""
-        whole = os.fsencode(path)
-        below = self.root.rstrip(b"/") + b"/"
-        return whole[len(below) :] if whole.startswith(below) else None
+            os.write(self._writable, b"x")
 
     def close(self) -> None:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -132,57 +151,16 @@ class WatchdogHints:
             self._observer.stop()
             self._observer.join(timeout=2.0)
         os.close(self._readable)
-        os.close(self._wake)
-
-
-def _start(hints: WatchdogHints, *, recursive: bool) -> BaseObserver:
-    wanted: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileMovedEvent]
-    wanted += [DirCreatedEvent, DirMovedEvent]
-    observer = Observer()
-    observer.schedule(_Forwarder(hints), os.fsdecode(hints.root), recursive=recursive, event_filter=wanted)
-    observer.start()
-    return observer
-
-
-class _Forwarder(FileSystemEventHandler):
-    """Turns the library's events into hints."""
-
-    def __init__(self, hints: WatchdogHints) -> None:
-        self._hints = hints
-
-    def dispatch(self, event: FileSystemEvent) -> None:
-        try:
-            self._forward(event)
-        except Exception:  # noqa: BLE001  # anything that got out would end the library's dispatcher for good
-            self._hints.lose()
-
-    def _forward(self, event: FileSystemEvent) -> None:
-        if event.event_type == "moved" and event.is_directory and event.src_path:
-            self._put(HintKind.FOLDER_GONE, event.src_path)
-        kind = _kind_of(event)
-        if kind is not None:
-            self._put(kind, event.dest_path or event.src_path)
-
-    def _put(self, kind: HintKind, path: str | bytes) -> None:
-        relative = self._hints.relative(path)
-        if relative:
-            self._hints.put(Hint(kind, relative))
-
-
-def _kind_of(event: FileSystemEvent) -> HintKind | None:
-    if event.is_directory:
-        return HintKind.FOLDER if event.event_type in {"created", "moved"} else None
-    kinds = {"created": HintKind.CREATED, "closed": HintKind.CLOSED, "moved": HintKind.MOVED}
-    return kinds.get(event.event_type)
+        os.close(self._writable)
 
 
 class _TroubleListener(logging.Handler):
     """The library says in its log alone that its queue overflowed or that a watch was lost."""
 
-    def __init__(self, hints: WatchdogHints) -> None:
+    def __init__(self, lose: Callable[[], None]) -> None:
         super().__init__(logging.WARNING)
-        self._hints = hints
+        self._lose = lose
 
     def emit(self, record: logging.LogRecord) -> None:
         del record
-        self._hints.lose()
+        self._lose()

@@ -17,7 +17,7 @@ import struct
 
 import structlog
 
-from dropscribe.intake.hints import Hint, HintKind, HintsUnavailable
+from dropscribe.intake.watch.hints import Hint, HintKind, HintsUnavailable
 
 log = structlog.get_logger()
 
@@ -33,13 +33,11 @@ _MAX_READS = 4
 
 
 class InotifyHints:
-    """One inotify instance for one inbox. See :class:`~dropscribe.intake.hints.HintSource`.
+    """One inotify instance for one inbox. See :class:`~dropscribe.intake.watch.hints.HintSource`.
 
     Raises:
         HintsUnavailable: inotify is missing, or the user's limit of instances is reached.
     """
-
-    name = "inotify"
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -49,11 +47,11 @@ class InotifyHints:
         self._limit_reached = False
 
     def fileno(self) -> int:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         return self._descriptor
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         path = b"/proc/self/fd/%d" % descriptor  # the open folder itself, whatever its name leads to by now
         watch: int = self._libc.inotify_add_watch(self._descriptor, path, ctypes.c_uint32(_MASK))
         if watch < 0:
@@ -76,7 +74,7 @@ class InotifyHints:
         return False
 
     def read(self) -> list[Hint]:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         hints: list[Hint] = []
         for _ in range(_MAX_READS):
             try:
@@ -130,7 +128,7 @@ class InotifyHints:
             hints.append(Hint(HintKind.FOLDER, directory))
 
     def forget(self, directory: bytes) -> None:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         below = directory + b"/"
         gone = [watch for path, watch in self._watches.items() if path == directory or path.startswith(below)]
         for watch in gone:
@@ -143,7 +141,7 @@ class InotifyHints:
             del self._watches[path]
 
     def close(self) -> None:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.intake.hints import HintSource, HintsUnavailable
-from dropscribe.intake.inotify import InotifyHints
+from dropscribe.intake.watch.hints import HintSource, HintsUnavailable
+from dropscribe.intake.watch.inotify import InotifyHints
 
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
@@ -35,6 +35,6 @@ def open_hints(rule: FolderRule, mount: Mount) -> HintSource | None:
 
 def _open_watchdog(root: bytes, *, recursive: bool) -> HintSource:
     # Loaded only here: where inotify works, its threads and tables are never needed.
-    from dropscribe.intake.watchdog_hints import WatchdogHints  # noqa: PLC0415
+    from dropscribe.intake.watch.watchdog_hints import WatchdogHints  # noqa: PLC0415
 
     return WatchdogHints(root, recursive=recursive)

@@ -36,10 +36,6 @@ class HintsUnavailable(Exception):
 class HintSource(Protocol):
     """A watch on one inbox, used by one thread."""
 
-    @property
-    def name(self) -> str:
-        """For the log: "inotify" or "watchdog"."""
-
     def fileno(self) -> int:
         """Readable when hints wait."""
 

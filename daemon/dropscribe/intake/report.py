@@ -1,0 +1,92 @@
+"""Publishes an inbox's state for other threads."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from dropscribe.core.settling import Cause
+from dropscribe.intake.state import MOST_WAITING, InboxState, WaitingFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.intake.scanner import Scanner
+
+_REPORT_SECONDS = 0.1
+_FEW_FILES = 500  # so many are summarized at every step; more only now and then
+
+
+class Reporter:
+    """Takes a snapshot when there is news; in a burst, with many files, only now and then.
+
+    Args:
+        scanner: The inbox.
+        on_change: Called when :attr:`state` has changed.
+
+    Attributes:
+        state: The newest snapshot.
+    """
+
+    def __init__(self, scanner: Scanner, on_change: Callable[[], None]) -> None:
+        self._scanner = scanner
+        self._on_change = on_change
+        self._reported: tuple[object, ...] = ()
+        self._reported_at = float("-inf")
+        self.state = InboxState(available=False, reason=scanner.availability.reason)
+
+    def publish(self, now: float) -> float:
+        """Publish what is new; returns when to do so again."""
+        scanner = self._scanner
+        availability, settler = scanner.availability, scanner.settler
+        waiting = len(settler.pending)
+        turn = (availability.reason, scanner.scanned_once, waiting == 0)
+        news = (
+            *turn,
+            *(waiting, settler.looks, settler.hand_over.files_seen, scanner.overflows),
+            *(len(scanner.lister.unlistable), availability.owner.is_undecided, availability.hints is None),
+        )
+        if news == self._reported:
+            return float("inf")
+        is_turn = turn != self._reported[:3]
+        is_soon = now < self._reported_at + _REPORT_SECONDS
+        if is_turn or not is_soon or waiting <= _FEW_FILES:
+            self.state = snapshot(scanner)
+        if not is_turn and is_soon:
+            return self._reported_at + _REPORT_SECONDS
+        self._reported, self._reported_at = news, now
+        self._on_change()
+        return float("inf")
+
+
+def snapshot(scanner: Scanner) -> InboxState:
+    """The state of an inbox, as it is now."""
+    availability, settler, mount = scanner.availability, scanner.settler, scanner.availability.mount
+    entries = settler.pending.items()
+    blocked = sum(entry.cause is Cause.BLOCKED for _, entry in entries)
+    quiet_at = (entry.changed_at + entry.needed_seconds for _, entry in entries if entry.cause.is_quiet)
+    unlistable = scanner.lister.unlistable
+    waiting = itertools.chain(
+        (WaitingFile(path, Cause.TROUBLE, f"may not be listed: {why}") for path, why in unlistable.items()),
+        (
+            WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds)
+            for path, entry in entries
+        ),
+    )
+    return InboxState(
+        available=not availability.reason,
+        reason=availability.reason,
+        is_undecided=availability.owner.is_undecided,
+        watch="native" if availability.hints else "poll",
+        settling=len(entries) - blocked,
+        blocked=blocked + len(unlistable),
+        waiting=tuple(itertools.islice(waiting, MOST_WAITING)),
+        scanned_once=scanner.scanned_once,
+        quiet_deadline=max(quiet_at, default=None),
+        found_without_hint=scanner.found_without_hint,
+        overflows=scanner.overflows,
+        files_seen=settler.hand_over.files_seen,
+        file_system=mount.name if mount else "",
+        device=mount.device if mount else 0,
+        oldest_settling_at=min((entry.first_seen_at for _, entry in entries), default=None),
+    )

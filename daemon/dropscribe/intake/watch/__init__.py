@@ -1,0 +1,1 @@
+"""Hints: the sources that report which path of an inbox to look at."""

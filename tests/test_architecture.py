@@ -107,18 +107,18 @@ def test_httpx_stays_at_the_edge():
 
 
 NATIVE_LIBRARIES = {"av", "numpy", "ctranslate2", "onnxruntime", "faster_whisper"}
-IN_WORKERS = {"container", "samples", "mono", "survey", "encoding", "recognition", "engine", "worker"}
-"""Modules of native/ that run in worker processes only."""
 
 
 def test_native_libraries_stay_in_worker_processes():
-    """Libraries that a file could crash are imported by the workers' modules alone, and those by no other."""
+    """Libraries that a file could crash are imported in native/worker/ alone, and that by no other folder."""
+    native = SOURCE / "native"
     for path in modules():
-        is_workers = path.parent.name == "native" and path.stem in IN_WORKERS | {"__main__"}
-        names = imports_of(path)
-        workers = {f"dropscribe.native.{name}" for name in IN_WORKERS}
-        imported = {name.split(".")[0] for name in names} & NATIVE_LIBRARIES
-        imported |= {name for name in names if ".".join(name.split(".")[:3]) in workers}
+        is_workers = path.parent == native / "worker" or path == native / "__main__.py"
+        imported = {
+            name
+            for name in imports_of(path)
+            if name.split(".")[0] in NATIVE_LIBRARIES or name.startswith("dropscribe.native.worker")
+        }
         assert is_workers or not imported, f"{path} imports {imported}"
 
 

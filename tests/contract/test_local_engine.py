@@ -62,8 +62,8 @@ async def heard(engine, path, **params):
 
 def frames_of(name):
     """A clip as 16 kHz mono 16-bit frames."""
-    from dropscribe.native.mono import mono
-    from dropscribe.native.samples import Track
+    from dropscribe.native.worker.mono import mono
+    from dropscribe.native.worker.samples import Track
 
     with (SPEECH / "clips" / name).open("rb") as file:
         heard = list(mono(Track(file.fileno()), None))
@@ -357,7 +357,7 @@ async def test_probe_names_the_model_without_loading_it():
 def test_the_engine_reports_to_nobody(tmp_path):
     """Its voice detector's telemetry would leave an identifier in the cache folder: there is none."""
     program = (
-        "from dropscribe.native import engine, speech_model as m;"
+        "from dropscribe.native import speech_model as m; from dropscribe.native.worker import engine;"
         "engine.load_model(str(m.choose_model('tiny.en').directory), 'cpu', 'auto', 1)"
     )
     quiet = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # what would silence it without us

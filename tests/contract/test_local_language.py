@@ -36,7 +36,7 @@ class ScriptedModel:
 @pytest.fixture
 def recognise(tmp_path):
     """Runs a silent recording of as many blocks as the model has lines."""
-    from dropscribe.native.recognition import Recognition
+    from dropscribe.native.worker.recognition import Recognition
     from dropscribe.providers.local_params import parse_params
 
     heard: list[float] = []

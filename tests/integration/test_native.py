@@ -65,7 +65,7 @@ def opened(tmp_path, content):
 FORBIDDEN = """
 import os, socket, sys
 sys.path[:0] = {path!r}
-from dropscribe.native import sandbox
+from dropscribe.native.worker import sandbox
 sandbox.enter([], has_gpu=False)
 def refused(call):
     try:

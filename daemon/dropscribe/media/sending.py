@@ -24,7 +24,8 @@ from dropscribe.files.audio import AudioFile
 from dropscribe.media.cuts import decide_cuts
 from dropscribe.media.fitting import is_too_large, too_large
 from dropscribe.media.joining import Answered, join
-from dropscribe.native.decoder import WINDOW_SECONDS, PieceOrder
+from dropscribe.native.decoder import PieceOrder
+from dropscribe.native.recording import WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

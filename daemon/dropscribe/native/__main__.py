@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from dropscribe.native.worker import serve
+from dropscribe.native.worker.server import serve
 
 serve(*sys.argv[1:])

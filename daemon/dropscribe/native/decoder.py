@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.native.process import WorkerDied, WorkerPool
-from dropscribe.native.recording import RawForm, Recording, parse_recording
+from dropscribe.native.recording import RawForm, Recording, dbfs, parse_recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
 """A decoder that does not say for so long that it is at work waits for a disk that does not answer."""
-
-WINDOW_SECONDS = 0.1
 
 _POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
 
@@ -54,8 +52,7 @@ class Survey:
     @property
     def loudest_dbfs(self) -> float:
         """Level of the loudest window; -200 for digital silence."""
-        loudest = max(self.loudness, default=0.0)
-        return max(-200.0, 10 * math.log10(loudest)) if loudest > 0 else -200.0
+        return dbfs(max(self.loudness, default=0.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 16_000
 """Sample rate of speech models; providers resample higher rates."""
 
+WINDOW_SECONDS = 0.1
+"""Loudness is measured in windows of this length."""
+
+SILENCE_DBFS = -200.0
+"""Stands for digital silence, whose logarithm is not finite."""
+
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 MAX_CHANNELS = 64
 
@@ -123,3 +129,8 @@ def plausible_seconds(claimed: object, size_bytes: int) -> float | None:
     if not isinstance(claimed, int | float) or not math.isfinite(claimed) or claimed < 0:
         return None
     return float(claimed) if claimed <= _HEAD_SECONDS + size_bytes / _MIN_BYTES_PER_SECOND else None
+
+
+def dbfs(mean_square: float) -> float:
+    """A mean square in decibels; 0 is the loudest there is."""
+    return 10 * math.log10(mean_square) if mean_square > 10 ** (SILENCE_DBFS / 10) else SILENCE_DBFS

@@ -15,9 +15,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import ProviderError
-from dropscribe.native import sandbox
 from dropscribe.native.messages import ConnectionLost, Message, receive, send
 from dropscribe.native.recording import RawForm
+from dropscribe.native.worker import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -74,12 +74,12 @@ class Server:
         """Send the daemon one message."""
         send(self._connection, Message(kind, dict(body), payload))
 
-    def write_at(self, offset: int, content: bytes) -> None:
+    def _write_at(self, offset: int, content: bytes) -> None:
         """Have the daemon write into the piece that is being encoded."""
         self.send("write", {"at": offset}, content)
 
     def _describe(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native import container, survey  # noqa: PLC0415 - loaded behind the sandbox
+        from dropscribe.native.worker import container, survey  # noqa: PLC0415 - loaded behind the sandbox
 
         self._decoding()
         form = _form(body)
@@ -89,7 +89,7 @@ class Server:
             return asdict(container.describe(found, head, tracks or (container.default_track(found),)))
 
     def _survey(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native.survey import survey  # noqa: PLC0415
+        from dropscribe.native.worker.survey import survey  # noqa: PLC0415
 
         self._decoding()
         found = survey(self._track(body, descriptor), until_dbfs=body["until_dbfs"])
@@ -102,18 +102,19 @@ class Server:
         }
 
     def _encode(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native.encoding import Encoding, encoded_pieces  # noqa: PLC0415
+        from dropscribe.native.worker.encoding import Encoding, encoded_pieces  # noqa: PLC0415
 
         self._decoding()
         track = self._track(body, descriptor)
         options = tuple((str(name), str(value)) for name, value in body["options"])
         encoding = Encoding(body["container"], body["codec"], options)
-        for piece in encoded_pieces(track, body["channel"], body["cuts"], body["skipped"], encoding, self):
+        cuts, skipped = body["cuts"], body["skipped"]
+        for piece in encoded_pieces(track, body["channel"], cuts, skipped, encoding, self._write_at):
             self.send("piece", asdict(piece))
         return {"warning": track.warning}
 
     def _transcribe(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native.recognition import Recognition  # noqa: PLC0415
+        from dropscribe.native.worker.recognition import Recognition  # noqa: PLC0415
 
         model = self._model(body["model"])
         recognition = Recognition(
@@ -123,7 +124,7 @@ class Server:
         return recognition.run(descriptor, _form(body))
 
     def _model(self, wanted: Mapping[str, Any]) -> Any:
-        from dropscribe.native.engine import load_model  # noqa: PLC0415
+        from dropscribe.native.worker.engine import load_model  # noqa: PLC0415
 
         if self._loaded is None or self._loaded[0] != wanted:
             self.send("phase", {"phase": "loading"})
@@ -145,7 +146,7 @@ class Server:
         self._progress("decoding")
 
     def _track(self, body: Mapping[str, Any], descriptor: int) -> Any:
-        from dropscribe.native.samples import Track  # noqa: PLC0415
+        from dropscribe.native.worker.samples import Track  # noqa: PLC0415
 
         return Track(descriptor, _form(body), body["track"], self._decoding)
 

@@ -1,6 +1,6 @@
 """Encodes a track, or one of its channels, anew in pieces: mono, 16 kHz, FLAC or Opus.
 
-Runs in a worker process only, which cannot write to any file: the encoder's output is sent to the daemon.
+A worker process cannot write to any file: the encoder's output is sent to the daemon.
 """
 
 from __future__ import annotations
@@ -8,28 +8,23 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.mono import mono
 from dropscribe.native.recording import SAMPLE_RATE_HZ
+from dropscribe.native.worker.mono import mono
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from dropscribe.native.samples import Samples, Track
+    from dropscribe.native.worker.samples import Samples, Track
+
+    WriteAt = Callable[[int, bytes], None]
 
 _NEW_RUN_SECONDS = 0.05
-
-
-class Output(Protocol):
-    """Destination of encoded pieces."""
-
-    def write_at(self, offset: int, content: bytes) -> None:
-        """Write *content* at *offset* of the current piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +60,14 @@ def encoded_pieces(
     cuts: Sequence[float],
     skipped: Collection[int],
     encoding: Encoding,
-    output: Output,
+    write_at: WriteAt,
 ) -> Iterator[EncodedPiece]:
     """The pieces between *cuts*, one after another.
 
     Args:
         cuts: Seconds of sound, gaps of the file's clock left out.
         skipped: Numbers of pieces that are not needed.
+        write_at: Writes content at an offset of the current piece.
 
     Raises:
         AudioRejected: As :meth:`Track.stretches`.
@@ -86,7 +82,7 @@ def encoded_pieces(
         while len(samples):
             if piece is None:
                 piece = EncodedPiece(number, at_seconds, at_seconds, is_written=number not in skipped)
-                encoder = _Encoder(encoding, output) if piece.is_written else None
+                encoder = _Encoder(encoding, write_at) if piece.is_written else None
                 begin = position
             elif at_seconds - piece.end > _NEW_RUN_SECONDS:
                 piece.jumps.append(((position - begin) / SAMPLE_RATE_HZ, at_seconds - piece.end))
@@ -112,8 +108,8 @@ def _finished(piece: EncodedPiece, encoder: _Encoder | None) -> EncodedPiece:
 class _Encoder:
     """Samples → one encoded piece."""
 
-    def __init__(self, encoding: Encoding, output: Output) -> None:
-        self._container: Any = av.open(_Writer(output), "w", format=encoding.container)
+    def __init__(self, encoding: Encoding, write_at: WriteAt) -> None:
+        self._container: Any = av.open(_Writer(write_at), "w", format=encoding.container)
         self._stream: Any = self._container.add_stream(
             encoding.codec, rate=SAMPLE_RATE_HZ, layout="mono", options=dict(encoding.options)
         )
@@ -141,15 +137,15 @@ class _Encoder:
 class _Writer:
     """A file for FFmpeg's muxer."""
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(self, write_at: WriteAt) -> None:
+        self._write_at = write_at
         self._position = 0
         self._end = 0
 
     def write(self, content: bytes) -> int:
         """As a file's."""
         content = bytes(content)
-        self._output.write_at(self._position, content)
+        self._write_at(self._position, content)
         self._position += len(content)
         self._end = max(self._end, self._position)
         return len(content)

@@ -1,4 +1,4 @@
-"""Decodes one audio track into stretches of samples on the file's own clock. Runs in a worker process only.
+"""Decodes one audio track into stretches of samples on the file's own clock.
 
 A stretch is about a second of sound: floats in ±1, one row a channel, at the track's own rate, with the time
 at which it begins. Short gaps in the track's clock are filled with silence; after a long one the next stretch
@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.container import check_shape, check_stream, opened
+from dropscribe.native.worker.container import check_shape, check_stream, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Opens a recording with FFmpeg's libraries, within bounds. Runs in a worker process only.
+"""Opens a recording with FFmpeg's libraries, within bounds.
 
 Guarantees: a file that names other files (a playlist) opens none of them; a rate or a number of channels
 outside the bounds ends in AudioRejected before a frame is decoded.

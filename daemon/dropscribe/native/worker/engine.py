@@ -1,4 +1,4 @@
-"""Loads the speech engine and proves that it works on this machine. Runs in a worker process only."""
+"""Loads the speech engine and proves that it works on this machine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One look through a whole track: its real length, how loud it is when, whether its channels differ.
 
-Runs in a worker process only. Guarantees: bounded memory: 40 bytes for a second of audio.
+Guarantees: bounded memory: 40 bytes for a second of audio.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.container import default_track, opened
-from dropscribe.native.mono import WINDOW_SECONDS, dbfs, loudness
-from dropscribe.native.samples import Track
+from dropscribe.native.recording import WINDOW_SECONDS, dbfs
+from dropscribe.native.worker.container import default_track, opened
+from dropscribe.native.worker.mono import loudness
+from dropscribe.native.worker.samples import Track
 
 if TYPE_CHECKING:
     from dropscribe.native.recording import RawForm
-    from dropscribe.native.samples import Samples, Stretch
+    from dropscribe.native.worker.samples import Samples, Stretch
 
 _SAME_WITHIN = 32 / 32768
 """Samples of two channels that a lossy codec has made of one differ by so little (-60 dBFS)."""
@@ -44,11 +45,6 @@ class Survey:
         self.channels_differ = False
         self.is_whole = True
         self._waiting: Samples | None = None
-
-    @property
-    def loudest_dbfs(self) -> float:
-        """Level of the loudest window."""
-        return dbfs(max(self.loudness, default=0.0))
 
     def add(self, stretch: Stretch) -> None:
         """Take one more stretch of the track."""

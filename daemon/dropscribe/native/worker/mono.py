@@ -1,8 +1,7 @@
-"""Mixes a track to mono and resamples it to 16 kHz. Runs in a worker process only."""
+"""Mixes a track to mono and resamples it to 16 kHz."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,7 @@ from dropscribe.native.recording import SAMPLE_RATE_HZ
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dropscribe.native.samples import Samples, Stretch, Track
-
-WINDOW_SECONDS = 0.1
-SILENCE_DBFS = -200.0
-"""Stands for digital silence, whose logarithm is not finite."""
+    from dropscribe.native.worker.samples import Samples, Stretch, Track
 
 _CANCELS = 0.05
 """A mix 13 dB below what independent channels would give: two of them are each other's inverse."""
@@ -105,8 +100,3 @@ def loudness(samples: Samples, window: int) -> Samples:
     windows = samples[:, : count * window].reshape(len(samples), count, window)
     found: Samples = windows.var(axis=2).max(axis=0)
     return found
-
-
-def dbfs(mean_square: float) -> float:
-    """A mean square in decibels; 0 is the loudest there is."""
-    return 10 * math.log10(mean_square) if mean_square > 10 ** (SILENCE_DBFS / 10) else SILENCE_DBFS

@@ -1,4 +1,4 @@
-"""Speech to text for one recording. Runs in a worker process only; the model comes in ready.
+"""Speech to text for one recording; the model comes in ready.
 
 Guarantees: memory does not grow with the recording, save for its words; everything handed out is plain
 Python, no numpy number among it.
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dropscribe.core.errors import RuleRejected, TemporaryFailure
-from dropscribe.native.mono import SILENCE_DBFS, WINDOW_SECONDS, MonoBlock, dbfs, loudness, mono
-from dropscribe.native.recording import SAMPLE_RATE_HZ
-from dropscribe.native.samples import Track
-from dropscribe.native.survey import sounding_tracks
+from dropscribe.native.recording import SAMPLE_RATE_HZ, SILENCE_DBFS, WINDOW_SECONDS, dbfs
+from dropscribe.native.worker.mono import MonoBlock, loudness, mono
+from dropscribe.native.worker.samples import Track
+from dropscribe.native.worker.survey import sounding_tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dropscribe.native.recording import RawForm
-    from dropscribe.native.samples import Samples
+    from dropscribe.native.worker.samples import Samples
 
 NOT_DETECTED = "language_not_detected_english_only"
 """Warning: the model knows only English, and no language was given."""

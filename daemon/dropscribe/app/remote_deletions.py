@@ -15,14 +15,14 @@ from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import ProviderError, StoreError
 from dropscribe.files.crashpoint import reached
 from dropscribe.providers.base import JobProvider
-from dropscribe.queue.sql import remote_deletions
+from dropscribe.queue.sql import remote_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
-    from dropscribe.queue.sql.remote_deletions import RemoteDeletion
+    from dropscribe.queue.sql.remote_rows import RemoteDeletion
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
     They are taken one by one: a crash leaves one of them with a lease to wait for, not its neighbours too.
     """
     now = engine.now()
-    while due := await engine.store.do(lambda db: remote_deletions.take_due(db, now, 1)):
+    while due := await engine.store.do(lambda db: remote_rows.take_due_deletions(db, now, 1)):
         await _delete(engine, providers.get(due[0].provider), due[0])
 
 
@@ -62,13 +62,13 @@ async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDel
             failure = error.reason
         else:
             reached("job_deleted")
-            await engine.store.do(lambda db: remote_deletions.finish(db, deletion))
+            await engine.store.do(lambda db: remote_rows.finish_deletion(db, deletion))
             return
     if deletion.tries >= MOST_TRIES:
         log.warning(
             "remote_job.left", provider=deletion.provider, remote_id=deletion.remote_id, reason=failure
         )
-        await engine.store.do(lambda db: remote_deletions.finish(db, deletion))
+        await engine.store.do(lambda db: remote_rows.finish_deletion(db, deletion))
         return
     due_at = engine.now() + backoff_seconds(FIRST_WAIT_SECONDS, deletion.tries, LONGEST_WAIT_SECONDS)
-    await engine.store.do(lambda db: remote_deletions.defer(db, deletion, due_at))
+    await engine.store.do(lambda db: remote_rows.defer_deletion(db, deletion, due_at))

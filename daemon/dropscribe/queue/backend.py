@@ -27,31 +27,24 @@ class Dispatcher(Protocol):
 
     async def run(self, runner: JobRunner) -> None:
         """Recover what a crash interrupted, then claim and run jobs until cancelled."""
-        ...
 
     async def drain(self, grace_seconds: float) -> None:
         """Claim nothing more; wait until what is in flight has ended, *grace_seconds* at most."""
-        ...
 
     def is_alive(self) -> bool:
         """Whether it has looked at the queue lately."""
-        ...
 
     async def is_busy_elsewhere(self) -> bool:
         """Whether jobs are in flight on other nodes."""
-        ...
 
     async def wait_for_turn(self, provider: str) -> None:
         """Wait until *provider*'s rate allows one more request, and count it."""
-        ...
 
     def void_claims(self, db: Connection, scope: Scope) -> None:
         """In the transaction of a hold: take back what was dispatched of *scope* and has not begun."""
-        ...
 
     def void_stale_claims(self, db: Connection, plan: Plan) -> None:
         """Take back what was dispatched to providers that *plan* does not have, and has not begun."""
-        ...
 
 
 class JobIntake(Protocol):
@@ -62,18 +55,14 @@ class JobIntake(Protocol):
 
         A file whose job has ended is a new generation. Durable when it returns.
         """
-        ...
 
     def withdraw(
         self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
     ) -> list[tuple[bytes, bytes]]:
         """End waiting jobs whose files are gone; returns the places of those that ended."""
-        ...
 
     def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
         """The live jobs of one directory."""
-        ...
 
     def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:
         """The directory has another device number since it was mounted anew."""
-        ...

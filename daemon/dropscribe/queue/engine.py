@@ -28,7 +28,7 @@ from dropscribe.queue.signals import Signals
 from dropscribe.queue.sql import (
     backlog,
     history,
-    pause_rows,
+    hold_rows,
     remote_rows,
     result_cache,
     result_rows,
@@ -123,7 +123,7 @@ class Engine:
     def pause_provider(self, provider: str, seconds: float) -> None:
         """Start nothing more at *provider* for *seconds*, an hour at most: it asked for it (429, 503)."""
         pause = self._admission.rates.pause(provider, seconds)
-        self._database.post(lambda db: pause_rows.write_pause(db, pause))
+        self._database.post(lambda db: hold_rows.write_pause(db, pause))
         self.signals.tell_news()
 
     async def wait_for_turn(self, provider: str) -> None:

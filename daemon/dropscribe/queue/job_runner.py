@@ -13,7 +13,7 @@ from dropscribe.core.errors import StoreError
 from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.sql import pause_rows, rows, transactions
+from dropscribe.queue.sql import hold_rows, rows, transactions
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
@@ -89,7 +89,7 @@ class JobRunner:
         at_provider = self._admission.in_flight.at_provider
         if job.result is None and self._admission.rates.end_pause(job.provider):
             now = self._database.now()
-            self._database.post(lambda db: pause_rows.end_pause(db, job.provider, now))
+            self._database.post(lambda db: hold_rows.end_pause(db, job.provider, now))
         if isinstance(outcome, ResultStored):
             at_provider.pop(job.id, None)
             return TurnEnd(to_publish=outcome.job)

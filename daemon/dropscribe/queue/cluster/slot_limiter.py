@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.cluster import ticket_rows
-from dropscribe.queue.sql import pause_rows, rows
+from dropscribe.queue.sql import hold_rows, rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from dropscribe.queue.patient_database import PatientDatabase
     from dropscribe.queue.sql.database import Connection
 
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """No slot or rate allowance yet: try again after *seconds*, or when a slot is released here."""
-
-    seconds: float
-
-
 LONGEST_WAIT_SECONDS = 1.0
 """A pause may be ended by another node's answer, and a ticket voided by a hold."""
 
 SLOT_LOOK_SECONDS = 0.1
 """Interval at which a node that waits for a slot tries again, in case another node has released one."""
 
+LARGE_WAIT_SECONDS = 5.0
 _SLOT_LOCKS = 0x64726F71
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No slot or rate allowance yet: try again after *seconds*, or when a slot is released here."""
+
+    seconds: float
 
 
 class Slots:
@@ -141,12 +141,9 @@ def _begun_already(
     return found[0] if found else None
 
 
-LARGE_WAIT_SECONDS = 5.0
-
-
 def _pause_seconds(db: Connection, provider: str, now: float) -> float:
     """Seconds left of the provider's pause; after it attempts run one at a time until an answer."""
-    pause = pause_rows.read_pauses(db).get(provider)
+    pause = hold_rows.read_pauses(db).get(provider)
     if pause is None:
         return 0.0
     if pause.until > now:

@@ -19,12 +19,10 @@ from dropscribe.queue.sql import (
     budget_usage,
     hold_rows,
     intake_queries,
-    pause_rows,
     remote_rows,
     result_rows,
     rows,
 )
-from dropscribe.queue.sql.probes import newest_untried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -97,7 +95,7 @@ def issue_tickets(
             "UPDATE jobs SET ticket = ?, lane = ?, node = '' WHERE id = ?",
             [(ticket, each.kind, each.job_id) for ticket, each in zip(defer(new), new, strict=True)],
         )
-    return Issued(holds, stops, pause_rows.read_pauses(db))
+    return Issued(holds, stops, hold_rows.read_pauses(db))
 
 
 def _to_transcribe(
@@ -179,7 +177,7 @@ def _probe(
             continue
         for route in routes_for(name, plan.chains, held_providers, stopped, plan.strict_order):
             if scope.kind is ScopeKind.PROVIDER or route.folder == scope.name:
-                if untried := newest_untried(db, rows.queues_of(name, (route,)), "ticket IS NULL"):
+                if untried := hold_rows.newest_untried(db, rows.queues_of(name, (route,)), "ticket IS NULL"):
                     return [NewTicket(untried, name, route.folder)]
                 candidates += [(*found, name, route.folder) for found in _due(db, name, route, math.inf, 1)]
     return [NewTicket(job_id, name, folder) for _, job_id, name, folder in sorted(candidates)[:1]]

@@ -15,7 +15,7 @@ from dropscribe.queue import patient_database
 from dropscribe.queue.embedded.publish_schedule import PUBLISHING_SLOTS, PublishSchedule
 from dropscribe.queue.embedded.state_dir import trouble_of_disk
 from dropscribe.queue.model import POLLING_SLOTS
-from dropscribe.queue.sql import hold_rows, pause_rows, remote_rows, transactions
+from dropscribe.queue.sql import hold_rows, remote_rows, transactions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +98,7 @@ class EmbeddedDispatcher:
         def work(db: Connection) -> list[Job]:
             cut_off = transactions.recover(db, admission.plan, self._database.now())
             admission.holds.replace_holds(hold_rows.read_holds(db))
-            admission.rates.pauses = pause_rows.read_pauses(db)
+            admission.rates.pauses = hold_rows.read_pauses(db)
             admission.in_flight.at_provider = remote_rows.read_at_provider(db)
             return cut_off
 

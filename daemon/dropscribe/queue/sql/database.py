@@ -29,19 +29,15 @@ class Cursor(Protocol):
     @property
     def rowcount(self) -> int:
         """Rows that the statement changed."""
-        ...
 
     def fetchone(self) -> Any:
         """The next row, or None."""
-        ...
 
     def fetchall(self) -> list[Any]:
         """Every row that is left."""
-        ...
 
     def __iter__(self) -> Iterator[Any]:
         """The rows, one by one."""
-        ...
 
 
 class Connection(Protocol):
@@ -49,15 +45,12 @@ class Connection(Protocol):
 
     def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Cursor:
         """Run one statement."""
-        ...
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
         """Run one statement for each of *parameters*."""
-        ...
 
     def close(self) -> None:
         """Disconnect."""
-        ...
 
 
 class Database(Protocol):
@@ -71,27 +64,21 @@ class Database(Protocol):
 
     def now(self) -> float:
         """Unix seconds by the clock that dates the rows."""
-        ...
 
     async def data_version(self) -> int:
         """A number that changes when a command has written; 0 where the dispatcher finds out by itself."""
-        ...
 
     async def do(self, work: Callable[[Connection], T]) -> T:
         """Run *work* in a transaction and return its result once it is durable.
 
         *work* may be called again where a batch of transactions had to be begun anew.
         """
-        ...
 
     def call(self, work: Callable[[Connection], T]) -> Future[T]:
         """The same for threads other than the event loop's."""
-        ...
 
     def open_reader(self) -> Connection:
         """A connection of the calling thread's own that only reads."""
-        ...
 
     def close(self) -> None:
         """Finish the calls made so far, and disconnect; later calls fail with a StoreError."""
-        ...

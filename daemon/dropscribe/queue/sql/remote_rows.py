@@ -1,8 +1,13 @@
-"""Rows of jobs that a provider works on by itself, between the upload and the last poll."""
+"""Rows of jobs that a provider works on by itself, and of those to delete there.
+
+The first are between their upload and their last poll; a trigger adds one of the others when a job leaves its
+provider.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import AttemptEnd, JobState
@@ -14,6 +19,24 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import AtProvider, Job
     from dropscribe.queue.sql.database import Connection
+
+DELETION_LEASE_SECONDS = 600.0
+"""Lease of a deletion that was taken: it is not tried again for this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteDeletion:
+    """One job to delete.
+
+    Attributes:
+        remote_id: The provider's id of the job.
+        tries: Begun so far, this one included.
+    """
+
+    id: int
+    provider: str
+    remote_id: str
+    tries: int
 
 
 def store_remote_job(db: Connection, job: Job, remote: AtProvider, now: float) -> None:
@@ -75,3 +98,24 @@ def abandon_remote_jobs(db: Connection, providers: Collection[str], now: float) 
         move(db, standing_of(job), JobState.QUEUED, changes, (now, ended.code, reason))
         end_attempt(db, job.id, ended)
     return jobs
+
+
+def take_due_deletions(db: Connection, now: float, most: int) -> list[RemoteDeletion]:
+    """Begin a try at each deletion that is due."""
+    rows = db.execute(
+        "UPDATE remote_deletions SET due_at = ?, tries = tries + 1 WHERE id IN"
+        " (SELECT id FROM remote_deletions WHERE due_at <= ? ORDER BY due_at, id LIMIT ?)"
+        " RETURNING id, provider, remote_id, tries",
+        (now + DELETION_LEASE_SECONDS, now, most),
+    ).fetchall()
+    return [RemoteDeletion(*row) for row in rows]
+
+
+def finish_deletion(db: Connection, deletion: RemoteDeletion) -> None:
+    """It is deleted, or given up."""
+    db.execute("DELETE FROM remote_deletions WHERE id = ?", (deletion.id,))
+
+
+def defer_deletion(db: Connection, deletion: RemoteDeletion, due_at: float) -> None:
+    """It could not be deleted: try again at *due_at*."""
+    db.execute("UPDATE remote_deletions SET due_at = ? WHERE id = ?", (due_at, deletion.id))

@@ -23,7 +23,7 @@ from dropscribe.core.model import (
     StoredResult,
 )
 from dropscribe.queue.sql import attempt_rows
-from dropscribe.queue.sql.probes import newest_untried
+from dropscribe.queue.sql.hold_rows import newest_untried
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

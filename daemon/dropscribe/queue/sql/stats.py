@@ -11,7 +11,7 @@ from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.queue.cluster.nodes import is_shared, read_nodes
 from dropscribe.queue.embedded.store import is_migrated
 from dropscribe.queue.model import FolderStats, Stats
-from dropscribe.queue.sql import hold_rows, pause_rows, remote_rows, rows
+from dropscribe.queue.sql import hold_rows, remote_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_stats(
     holds = [*stops_of(found), *hold_rows.read_holds(db)]
     held = {hold.scope for hold in holds}
     is_current = is_migrated(db)  # `status` may ask before the new daemon has started
-    pauses = pause_rows.read_pauses(db) if is_current else {}
+    pauses = hold_rows.read_pauses(db) if is_current else {}
     pauses = {name: pause for name, pause in pauses.items() if pause.until > now}
     counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
     since: dict[str, float] = {}

@@ -314,7 +314,7 @@ def test_an_unmounted_share_is_away_until_it_is_mounted(folder, tmp_path, mount)
     station = Station(folder).run()
     station.write("a.wav")
     station.run()
-    device = station.state.device
+    device = station.device
     mount.undo(folder)
     station.run(200)
     assert "is it mounted?" in station.state.reason
@@ -324,7 +324,7 @@ def test_an_unmounted_share_is_away_until_it_is_mounted(folder, tmp_path, mount)
     mount(folder)
     station.run(3)
     assert station.state.available
-    assert station.state.device != device
+    assert station.device != device
     station.write("b.wav")
     station.run(200)
     assert station.paths == [b"a.wav", b"b.wav"]
@@ -349,7 +349,7 @@ def test_a_share_mounted_within_the_inbox_is_treated_by_its_own_kind(folder, mou
     station.write("share/a.wav")
     station.run()
     assert station.paths == [b"share/a.wav"]
-    assert station.queue.taken[0].snapshot.device != station.state.device
+    assert station.queue.taken[0].snapshot.device != station.device
     mount.undo(folder / "share")
     station.inbox.poke()
     station.run(200)

@@ -273,7 +273,7 @@ def test_nothing_vanishes_on_another_device(station):
     os.unlink(gone)
     station.inbox.poke()
     station.run(3)
-    assert station.queue.moved == [(b"", station.state.device)]
+    assert station.queue.moved == [(b"", station.device)]
     station.run(130)
     assert station.paths == [b"keep.wav", b"sub/gone.wav"]
 

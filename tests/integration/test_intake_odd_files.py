@@ -428,7 +428,7 @@ def test_the_state_is_a_snapshot(inbox_dir):
             (inbox_dir / f"{number}.mp3").write_bytes(b"\xff\xfb\x90\0" * 8)
             if number % 3 == 0:
                 (inbox_dir / f"{number}.mp3").unlink()
-        wait_until(lambda: inbox.state().files_seen > 100)
+        wait_until(lambda: len(station.queue.taken) > 100)
         is_over.set()
         for reader in readers:
             reader.join()

@@ -168,6 +168,11 @@ class Station:
         return self.inbox.state()
 
     @property
+    def device(self):
+        """Device number of what is at the inbox now."""
+        return os.stat(self.root).st_dev
+
+    @property
     def waiting(self):
         """Path → what the file waits for."""
         return {file.path: file.describe(self.now) for file in self.state.waiting}

@@ -161,19 +161,21 @@ class AudioFile:
         snapshot: From ``fstat`` right after the open.
         size_bytes: Its size then; the Content-Length of the upload.
         progress: Of the attempt.
+        executor: For blocking calls on the file's folder; None is the event loop's default executor.
+        head: The first bytes, at most BLOCK_BYTES: enough to identify a container.
+        sha256: Hex digest of the whole content, known after a whole pass of :meth:`blocks`, else "".
     """
 
     def __init__(self, descriptor: int, name: bytes, executor: Executor | None = None) -> None:
         self._descriptor = descriptor
-        self._executor = executor
-        self._status = os.fstat(descriptor)
-        self._sha256 = ""
+        self.executor = executor
+        self.sha256 = ""
         self.name = name
-        self.snapshot = snapshot_of(self._status)
+        self.snapshot = snapshot_of(os.fstat(descriptor))
         self.size_bytes = self.snapshot.size_bytes
         self.progress = Progress(self.size_bytes)
         # A recording of one block costs no second hop to a thread.
-        self._first = os.pread(descriptor, min(BLOCK_BYTES, self.size_bytes), 0)
+        self.head = os.pread(descriptor, min(BLOCK_BYTES, self.size_bytes), 0)
 
     @classmethod
     def open(cls, root: bytes, path: bytes, executor: Executor | None = None) -> AudioFile:
@@ -189,21 +191,6 @@ class AudioFile:
     def suffix(self) -> str:
         """The name's last suffix in lower case with its dot (".wav"), or ""."""
         return os.path.splitext(os.fsdecode(self.name))[1].lower()
-
-    @property
-    def executor(self) -> Executor | None:
-        """Executor for blocking calls on the file's folder; None is the event loop's default executor."""
-        return self._executor
-
-    @property
-    def head(self) -> bytes:
-        """The first bytes, at most BLOCK_BYTES: enough to identify a container."""
-        return self._first
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of the whole content, known after a whole pass of :meth:`blocks`, else ""."""
-        return self._sha256
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """The content from its start in blocks, hashed as it passes.
@@ -222,28 +209,28 @@ class AudioFile:
             digest.update(block)
             return block
 
-        block = self._first[: self.size_bytes]
+        block = self.head[: self.size_bytes]
         digest.update(block)
         while block:
             sent += len(block)
             yield block
             if sent >= self.size_bytes:
                 break
-            reading = loop.run_in_executor(self._executor, read_next)
+            reading = loop.run_in_executor(self.executor, read_next)
             done, _ = await asyncio.wait((reading,), timeout=READ_SECONDS)
             if not done:
                 raise OSError(errno.ETIMEDOUT, "its disk does not answer")
             block = reading.result()
         if sent < self.size_bytes:
             raise AudioChanged(self.name, f"shrank from {self.size_bytes} to {sent} bytes while being read")
-        self._sha256 = digest.hexdigest()
+        self.sha256 = digest.hexdigest()
 
     async def ensure_sha256(self) -> str:
         """The digest, reading the file for it only if no upload has done so."""
-        if not self._sha256:
+        if not self.sha256:
             async for _ in self.blocks():
                 pass
-        return self._sha256
+        return self.sha256
 
     def fileno(self) -> int:
         """The descriptor, for a worker process to read from; valid while this AudioFile is open."""
@@ -252,11 +239,6 @@ class AudioFile:
     def recheck(self) -> bool:
         """Whether the open file still is what it was at the open (ctime aside: chmod, link)."""
         return self.snapshot.same_audio(snapshot_of(os.fstat(self._descriptor)))
-
-    @property
-    def mode(self) -> int:
-        """Permission bits, for the sidecars' mode."""
-        return stat.S_IMODE(self._status.st_mode)
 
     def close(self) -> None:
         """Close the descriptor; safe to call twice."""

@@ -25,17 +25,12 @@ log = structlog.get_logger()
 
 
 class HandOver:
-    """Submits the settled files of one inbox.
-
-    Attributes:
-        files_seen: Files handed over since the start.
-    """
+    """Submits the settled files of one inbox."""
 
     def __init__(self, context: InboxContext, pending: Pending) -> None:
         self._context = context
         self._pending = pending
         self._store_is_well = True
-        self.files_seen = 0
 
     def submit(self, settled: list[tuple[NewJob, Entry]], now: float) -> None:
         """Hand over files; those that the queue does not take wait for the next try."""
@@ -70,7 +65,6 @@ class HandOver:
         self._store_is_well = not reason
 
     def _note_result(self, job: NewJob, entry: Entry, result: Submitted, now: float) -> None:
-        self.files_seen += result.is_new
         other = result.live_path
         if result.is_in_flight:
             note = "an earlier state of it is being transcribed"

@@ -43,7 +43,7 @@ class Reporter:
         turn = (availability.reason, scanner.scanned_once, waiting == 0)
         news = (
             *turn,
-            *(waiting, settler.looks, settler.hand_over.files_seen, scanner.overflows),
+            *(waiting, settler.looks, scanner.overflows),
             *(len(scanner.lister.unlistable), availability.owner.is_undecided, availability.hints is None),
         )
         if news == self._reported:
@@ -85,8 +85,6 @@ def snapshot(scanner: Scanner) -> InboxState:
         quiet_deadline=max(quiet_at, default=None),
         found_without_hint=scanner.found_without_hint,
         overflows=scanner.overflows,
-        files_seen=settler.hand_over.files_seen,
         file_system=mount.name if mount else "",
-        device=mount.device if mount else 0,
         oldest_settling_at=min((entry.first_seen_at for _, entry in entries), default=None),
     )

@@ -56,7 +56,7 @@ class Settler:
         self._download_files: dict[bytes, frozenset[bytes]] = {}
         self._read_at = float("-inf")
         self.pending = Pending()
-        self.hand_over = HandOver(context, self.pending)
+        self._hand_over = HandOver(context, self.pending)
         self.found_count = 0
         self.looks = 0
 
@@ -95,7 +95,7 @@ class Settler:
             with OpenInbox(self._context.root, self._download_files_at(now)) as inbox:
                 looks = [(self._probe_safely(inbox, path, entry, now), entry) for path, entry in due]
                 if settled := [(job, entry) for job, entry in looks if job is not None]:
-                    self.hand_over.submit(settled, now)
+                    self._hand_over.submit(settled, now)
         except BaseException:
             for path, entry in due:
                 self.pending.plan(path, entry, now + RETRY_SECONDS)

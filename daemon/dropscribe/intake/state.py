@@ -88,9 +88,7 @@ class InboxState:
             quiet for long enough; None if there is none.
         found_without_hint: Files found by a listing without a hint, after the first listing.
         overflows: How often hints were lost.
-        files_seen: Files handed over since the start.
         file_system: "ext4", "nfs4", …; "" until it is known.
-        device: st_dev of the inbox; 0 while it is not available.
         oldest_settling_at: Unix seconds when the oldest waiting file was first seen.
     """
 
@@ -105,7 +103,5 @@ class InboxState:
     quiet_deadline: float | None = None
     found_without_hint: int = 0
     overflows: int = 0
-    files_seen: int = 0
     file_system: str = ""
-    device: int = 0
     oldest_settling_at: float | None = None

@@ -67,7 +67,7 @@ class ClusterDispatcher:
         await self._recovery.recover_own()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_queue())
-            group.create_task(self._registration.send_heartbeats(self._database, self._count_in_flight))
+            group.create_task(self._registration.send_heartbeats(self._database, self._admission.in_flight))
             if self.runs_jobs:
                 group.create_task(self._recovery.run())
                 group.create_task(self._workers.run(tickets.run_attempt, tickets.run_due))
@@ -117,9 +117,6 @@ class ClusterDispatcher:
         return ticket_rows.issue_tickets(
             db, self._admission.plan, lambda new: self._workers.defer(db, new), now
         )
-
-    def _count_in_flight(self) -> int:
-        return len(self._admission.in_flight)
 
     async def _look_at_queue(self) -> None:
         """Issue tickets, and keep this node's memory of the holds fresh, until cancelled."""

@@ -10,7 +10,7 @@ from dropscribe.core.errors import StoreInUse
 from dropscribe.queue.cluster import nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sized
 
     from dropscribe.queue.cluster.nodes import Node
     from dropscribe.queue.cluster.store import ClusterStore
@@ -49,10 +49,10 @@ class NodeRegistration:
             "stop it, or give each node a queue.node of its own",
         )
 
-    async def send_heartbeats(self, database: PatientDatabase, in_flight: Callable[[], int]) -> None:
+    async def send_heartbeats(self, database: PatientDatabase, in_flight: Sized) -> None:
         """Write a heartbeat every few seconds, until cancelled."""
         while True:
-            count = in_flight()
+            count = len(in_flight)
 
             def write(db: Connection, count: int = count) -> None:
                 self._store.compare_clocks(db)

@@ -123,11 +123,7 @@ def begin_attempt(
     if not slots.take(db, limits, ticket):
         return Wait(SLOT_LOOK_SECONDS)
     if limits.requests_per_minute:
-        db.execute(
-            "INSERT INTO paces (provider, next_at) VALUES (?, ?)"
-            " ON CONFLICT (provider) DO UPDATE SET next_at = excluded.next_at",
-            (limits.provider, now + 60.0 / limits.requests_per_minute),
-        )
+        reserve_start(db, limits, now)
     return rows.begin_attempt(db, job_id, limits.provider, now, ", node = ?", (node,))
 
 

@@ -9,7 +9,7 @@ from dropscribe.core.model import JobState
 from dropscribe.queue.cluster.nodes import is_shared
 from dropscribe.queue.sql.attempt_rows import read_attempts
 from dropscribe.queue.sql.file_list import QUARTER_SECONDS
-from dropscribe.queue.sql.rows import join_path, split_path
+from dropscribe.queue.sql.rows import LIVE, join_path, split_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Attempt
     from dropscribe.queue.sql.database import Connection
 
-_LIVE = "state IN ('queued', 'transcribing', 'transcribed', 'rejected')"
 _COLUMNS = (
     "id, folder, directory, name, size_bytes, mtime_ns, state, provider, pin, received_at, due_at, attempts,"
     " ambiguous, crashes, code, reason, ended_at, filed, remote_id, remote_at"
@@ -35,7 +34,7 @@ class Story:
         pin: The provider that it stays with after an ambiguous attempt, or "".
         code: Why the last attempt, or the last try to publish, failed; "" where none did.
         filed: Absolute path of the audio in done or failed; None while the job lives. Where this node lacks
-            its root it begins with "//" and the root's name (roots.py).
+            its root it begins with "//" and the root's name (cluster/mount_map.py).
         tries: Every attempt, oldest first.
         remote_id: The provider's id of the job that it runs for this one, or "".
         remote_at: When that id was stored, Unix seconds.
@@ -106,9 +105,7 @@ def read_filed_with_stem(db: Connection, stem: bytes) -> list[Story]:
 
 def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:
     """Identity → (state, due_at, pin) of the folder's live jobs."""
-    rows = db.execute(
-        f"SELECT identity, state, due_at, pin FROM jobs WHERE folder = ? AND {_LIVE}", (folder,)
-    )
+    rows = db.execute(f"SELECT identity, state, due_at, pin FROM jobs WHERE folder = ? AND {LIVE}", (folder,))
     return {identity: (JobState(state), due_at, pin) for identity, state, due_at, pin in rows}
 
 

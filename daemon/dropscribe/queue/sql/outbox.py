@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 MOST_WAITING = 10_000
-"""Newer letters to a recipient that does not take them are dropped: it must not fill the disk."""
+"""Newer notifications of a recipient that does not accept them are dropped: it must not fill the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,15 @@ class Notification:
     tries: int = 0
 
 
-def put(db: sqlite3.Connection, letter: Notification, recipients: Iterable[str]) -> list[str]:
-    """A row for each of *recipients*, due at once; returns those whose box is full."""
+def put(db: sqlite3.Connection, new: Notification, recipients: Iterable[str]) -> list[str]:
+    """A row for each of *recipients*, due at once; returns those with too many already."""
     full = []
     for recipient in recipients:
         (waiting,) = db.execute("SELECT count(*) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
         if waiting >= MOST_WAITING:
             full.append(recipient)
             continue
-        row = (recipient, letter.event_id, letter.at, letter.at, letter.content)
+        row = (recipient, new.event_id, new.at, new.at, new.content)
         db.execute(
             "INSERT INTO outbox (recipient, event_id, at, due_at, content) VALUES (?, ?, ?, ?, ?)", row
         )
@@ -51,7 +51,7 @@ def put(db: sqlite3.Connection, letter: Notification, recipients: Iterable[str])
 
 
 def read_due(db: sqlite3.Connection, recipient: str, now: float, most: int) -> list[Notification]:
-    """At most *most* letters that are due, in the order in which they happened."""
+    """At most *most* notifications that are due, in the order in which they happened."""
     sql = (
         "SELECT id, event_id, at, content, tries FROM outbox WHERE recipient = ? AND due_at <= ?"
         " ORDER BY id LIMIT ?"
@@ -60,20 +60,20 @@ def read_due(db: sqlite3.Connection, recipient: str, now: float, most: int) -> l
 
 
 def first_due(db: sqlite3.Connection, recipient: str) -> float | None:
-    """When the next letter is due; None where none waits."""
+    """When the next notification is due; None where none waits."""
     row = db.execute("SELECT min(due_at) FROM outbox WHERE recipient = ?", (recipient,)).fetchone()
     due_at: float | None = row[0]
     return due_at
 
 
-def delete(db: sqlite3.Connection, letters: Iterable[Notification]) -> None:
+def delete(db: sqlite3.Connection, notifications: Iterable[Notification]) -> None:
     """They have arrived, or are given up."""
-    db.executemany("DELETE FROM outbox WHERE id = ?", [(letter.id,) for letter in letters])
+    db.executemany("DELETE FROM outbox WHERE id = ?", [(each.id,) for each in notifications])
 
 
-def defer(db: sqlite3.Connection, letters: Iterable[Notification], due_at: float) -> None:
+def defer(db: sqlite3.Connection, notifications: Iterable[Notification], due_at: float) -> None:
     """Try notifications that did not arrive again at *due_at*."""
-    rows = [(due_at, letter.id) for letter in letters]
+    rows = [(due_at, each.id) for each in notifications]
     db.executemany("UPDATE outbox SET due_at = ?, tries = tries + 1 WHERE id = ?", rows)
 
 

@@ -63,10 +63,10 @@ def prune_now_and_then(db: Connection, job_id: int, before: float) -> None:
 
 
 def prune(db: Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
-    """Let go of the oldest while they are older than *before* or all take too much; a batch a call.
+    """Delete the oldest while they are older than *before* or all take too much; a batch a call.
 
     Returns:
-        How many went; fewer than ``PRUNE_BATCH`` when nothing more has to go.
+        How many were deleted; fewer than ``PRUNE_BATCH`` when no more have to be.
     """
     for gone in range(PRUNE_BATCH):
         row = db.execute("SELECT id, kept_at FROM ledger ORDER BY kept_at LIMIT 1").fetchone()
@@ -77,7 +77,7 @@ def prune(db: Connection, before: float, most_bytes: int = LEDGER_BYTES) -> int:
 
 
 def forget(db: Connection, sha256: str) -> int:
-    """Let go of every answer to the audio with this digest; returns how many there were."""
+    """Delete every answer to the audio with this digest; returns how many there were."""
     return db.execute("DELETE FROM ledger WHERE sha256 = ?", (sha256,)).rowcount
 
 

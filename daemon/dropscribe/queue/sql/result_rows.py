@@ -135,7 +135,7 @@ def _pack_companion(companion: Companion) -> bytes:
     return b"\0".join((_COMPANION + facts, companion.name, companion.source))
 
 
-def unpack_group(root: bytes, directory: bytes, audio: bytes, packed: bytes) -> OutputNames:
+def unpack_names(root: bytes, directory: bytes, audio: bytes, packed: bytes) -> OutputNames:
     """Output names of a row in ``answers``; no names where another program has written what it holds."""
     entries = [entry for entry in packed.split(b"/") if entry]
     sidecars = (entry.partition(b"\0") for entry in entries if not entry.startswith(_COMPANION))
@@ -173,7 +173,7 @@ def jobs_with_result(db: Connection, which: str, values: tuple[object, ...]) -> 
 
 def _result_of(row: tuple) -> StoredResult:  # type: ignore[type-arg]  # sqlite rows are untyped
     document, sha256, root, directory, audio, sidecars = row
-    return StoredResult(document, sha256, unpack_group(root, directory, audio, sidecars))
+    return StoredResult(document, sha256, unpack_names(root, directory, audio, sidecars))
 
 
 def next_publishing_at(db: Connection, now: float) -> float | None:

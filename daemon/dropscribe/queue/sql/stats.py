@@ -1,4 +1,4 @@
-"""Reading the queue: counts for ``status``, the story of one file for ``why``."""
+"""Counts of the queue, for ``status``."""
 
 from __future__ import annotations
 
@@ -70,8 +70,7 @@ def _read_in_flight(db: Connection) -> dict[str, int]:
 def has_live_job(db: Connection, folder: str, path: bytes) -> bool:
     """Whether the file at *path*, relative to the folder's inbox, is in the queue."""
     row = db.execute(
-        "SELECT 1 FROM jobs WHERE folder = ? AND directory = ? AND name = ?"
-        " AND state IN ('queued', 'transcribing', 'transcribed', 'rejected')",
+        f"SELECT 1 FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND {rows.LIVE}",
         (folder, *rows.split_path(path)),
     ).fetchone()
     return row is not None

@@ -124,7 +124,7 @@ class _Builder:
         """Find the key that the file does not give, and check how it travels."""
         document, url = self.reader.document, values.get("url")
         if not any(data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
-            values["api_key"] = find_api_key(facts, url, path, document, self.reader.around)
+            values["api_key"] = find_api_key(facts, url, path, self.reader)
         if is_unencrypted(url):
             message = "key and audio travel unencrypted"
             document.report((*path, "url"), message, "use https", warning=True)

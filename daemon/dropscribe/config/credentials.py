@@ -19,6 +19,7 @@ from dropscribe.config.notation.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.config.reading import Reader
     from dropscribe.config.sections.provider_types import ProviderFacts
     from dropscribe.config.yaml.document import Document
     from dropscribe.config.yaml.document import Path as KeyPath
@@ -51,21 +52,20 @@ class Surroundings:
         return self.folder / text
 
 
-def find_api_key(
-    facts: ProviderFacts, url: str | None, path: KeyPath, document: Document, around: Surroundings
-) -> Secret | None:
+def find_api_key(facts: ProviderFacts, url: str | None, path: KeyPath, reader: Reader) -> Secret | None:
     """The key of a provider for which the file gives none; its absence is reported where one is needed.
 
     *url* is None for the vendor's own endpoint. The key comes from the credential with the provider's name,
     else from the vendor's usual environment variable, and from that only for the vendor's own domain: a key
     is not shown to another server.
     """
-    where = Path(around.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
+    document, environ = reader.document, reader.around.environ
+    where = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
     if os.path.lexists(where):
         return _from_file(where, f"credential {where.name}", (*path, "api_key_credential"), document)
     host = facts.key_domain if url is None else urlsplit(url).hostname or ""
     is_vendor = bool(facts.key_domain) and f".{host}".endswith(f".{facts.key_domain}")
-    written = around.environ.get(facts.key_variable)
+    written = environ.get(facts.key_variable)
     if written and is_vendor:
         try:
             return Secret(parse_secret(written).reveal(), f"environment {facts.key_variable}")
@@ -79,9 +79,7 @@ def find_api_key(
     return None
 
 
-def find_named(
-    given: Mapping[str, Any], name: str, path: KeyPath, document: Document, around: Surroundings
-) -> Secret | None:
+def find_named(given: Mapping[str, Any], name: str, path: KeyPath, reader: Reader) -> Secret | None:
     """The secret *name* of the section at *path*, in the one way in which it is given.
 
     Args:
@@ -92,20 +90,22 @@ def find_named(
     """
     if len(given) > 1:
         first, second, *_ = given
-        document.report((*path, second), f"{first} is given too", "keep one of them", on_key=True)
+        reader.document.report((*path, second), f"{first} is given too", "keep one of them", on_key=True)
         return None
     for key, value in given.items():
         here = (*path, key)
         if key == name:
-            return _written(value, here, document, around)
-        if not isinstance(value, str) or not value:
-            if not document.has_problem(here):
-                document.report(here, f"{document.shown(here, value)} is not a name", "put it in quotes")
-            return None
-        if key == f"{name}_credential":
-            return _named_credential(value, here, document, around)
-        where = around.absolute(value)
-        return _from_file(where, f"file {where}", here, document)
+            try:
+                return with_origin(parse_secret(value), here, reader)
+            except ValueError as error:
+                reader.refuse(here, value, *error.args)
+        elif not isinstance(value, str) or not value:
+            reader.refuse(here, value, "is not a name", "put it in quotes")
+        elif key == f"{name}_credential":
+            return _named_credential(value, here, reader)
+        else:
+            where = reader.around.absolute(value)
+            return _from_file(where, f"file {where}", here, reader.document)
     return None
 
 
@@ -119,8 +119,9 @@ def is_dsn_path(path: str) -> bool:
     return path.startswith("queue.") and path.rpartition(".")[2] in _DSN_NAMES
 
 
-def with_origin(secret: Secret, path: KeyPath, document: Document, around: Surroundings) -> Secret:
+def with_origin(secret: Secret, path: KeyPath, reader: Reader) -> Secret:
     """*secret* from the config at *path* with its origin; a warning if others can read it."""
+    document, around = reader.document, reader.around
     variables = document.variables.get(path)
     if variables:
         return Secret(secret.reveal(), f"environment {', '.join(variables)}")
@@ -128,15 +129,6 @@ def with_origin(secret: Secret, path: KeyPath, document: Document, around: Surro
         message = f"others on this machine can read this key (mode {around.mode:04o})"
         document.report(path, message, f"chmod 600 {document.file}", warning=True)
     return Secret(secret.reveal(), "config")
-
-
-def _written(value: object, path: KeyPath, document: Document, around: Surroundings) -> Secret | None:
-    try:
-        return with_origin(parse_secret(value), path, document, around)
-    except ValueError as error:
-        if not document.has_problem(path):
-            document.report(path, f"{document.shown(path, value)} {error.args[0]}", error.args[1])
-        return None
 
 
 def _is_open(mode: int, *, is_owned_by_root: bool) -> bool:
@@ -171,8 +163,8 @@ def _remedy(error: OSError) -> str:
     return "it must be a file with the key and nothing else"
 
 
-def _named_credential(name: str, path: KeyPath, document: Document, around: Surroundings) -> Secret | None:
-    folder = around.environ.get("CREDENTIALS_DIRECTORY")
+def _named_credential(name: str, path: KeyPath, reader: Reader) -> Secret | None:
+    document, folder = reader.document, reader.around.environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         hint = f"systemd sets it where the unit says LoadCredential={name}:/path"
         document.report(path, "$CREDENTIALS_DIRECTORY is not set", hint)

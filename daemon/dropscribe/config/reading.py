@@ -113,7 +113,11 @@ class Reader:
                 return MISSING
             return kind.make(SectionRead(path, value, found, self)) if kind.make else kind.section(**found)
         if kind.item is not None:
-            return self._mapping(kind, path, value) if kind.name else self._list(kind, path, value)
+            return (
+                self._mapping(kind.name, kind.item, path, value)
+                if kind.name
+                else self._list(kind, kind.item, path, value)
+            )
         try:
             parsed = kind.parse(value)
         except ValueError as error:
@@ -129,7 +133,7 @@ class Reader:
     def _key(self, path: Path, data: Mapping[str, Any], about: Key) -> Any:
         if about.type is SECRET:
             given = {name: data[name] for name in about.names if data.get(name) is not None}
-            secret = find_named(given, about.name, path, self.document, self.around)
+            secret = find_named(given, about.name, path, self)
             return MISSING if secret is None else secret
         if about.also:
             return self._words_and_file(path, data, about)
@@ -166,7 +170,7 @@ class Reader:
         lines = (line.strip() for line in text.splitlines())
         return tuple(dict.fromkeys([*found, *(line for line in lines if line and not line.startswith("#"))]))
 
-    def _list(self, kind: FieldType[Any], path: Path, value: object) -> Any:
+    def _list(self, kind: FieldType[Any], of: FieldType[Any], path: Path, value: object) -> Any:
         if kind.is_argv and not isinstance(value, list):
             hint = "write [/usr/bin/program, argument]; no shell is used"
             self.refuse(path, value, "is not a list of arguments", hint)
@@ -176,35 +180,27 @@ class Reader:
             self.document.report(path, f"{self.document.shown(path, value)} must not be empty")
             return MISSING
         places = [(*path, index) if isinstance(value, list) else path for index in range(len(items))]
-        found = [self.value(_item(kind), place, item) for place, item in zip(places, items, strict=True)]
+        found = [self.value(of, place, item) for place, item in zip(places, items, strict=True)]
         if any(item is MISSING for item in found):
             return MISSING
         return tuple(found if kind.is_argv else dict.fromkeys(found))
 
-    def _mapping(self, kind: FieldType[Any], path: Path, value: object) -> Any:
+    def _mapping(self, names: FieldType[str], of: FieldType[Any], path: Path, value: object) -> Any:
         if not isinstance(value, dict):
             self.refuse(path, value, "must be a mapping", "write names with their values below it, indented")
             return MISSING
         found = {}
         for name, item in value.items():
-            read = self.value(_item(kind), (*path, name), item)
-            if self._is_name(kind, (*path, name)) and read is not MISSING:
+            here = (*path, name)
+            read = self.value(of, here, item)
+            try:
+                names.parse(name)
+            except ValueError as error:
+                self.document.report(here, f"'{name}' {error.args[0]}", error.args[1], on_key=True)
+                continue
+            if read is not MISSING:
                 found[name] = read
         return found
-
-    def _is_name(self, kind: FieldType[Any], path: Path) -> bool:
-        """Whether the last part of *path* is a valid name in the mapping *kind*; reports it if not."""
-        try:
-            if kind.name is not None:
-                kind.name.parse(path[-1])
-        except ValueError as error:
-            self.document.report(path, f"'{path[-1]}' {error.args[0]}", error.args[1], on_key=True)
-            return False
-        return True
-
-
-def _item(kind: FieldType[Any]) -> FieldType[Any]:
-    return kind if kind.item is None else kind.item
 
 
 def _is_required(about: Key) -> bool:

@@ -33,12 +33,15 @@ async def overview(site: Site, request: Request) -> Response:
         document = await site.source.status()
     lists = await site.read(reading.read_lists, config, site.source.progress)
     inboxes = {name: str(rule.inbox) for name, rule in config.folders.items()}
-    shown = views.overview(document, inboxes)
-    shown.in_flight, shown.waiting = lists.in_flight, lists.waiting
-    shown.done, shown.failed = lists.done, lists.failed
-    shown.today = views.day_words(lists.days[-1][1]) if lists.days else ""
-    chart = views.chart_of(lists.days)
-    return site.page(request, "overview.html", title="Overview", overview=shown, chart=chart)
+    return site.page(
+        request,
+        "overview.html",
+        title="Overview",
+        overview=views.overview(document, inboxes),
+        lists=lists,
+        today=views.day_words(lists.days[-1][1]) if lists.days else "",
+        chart=views.chart_of(lists.days),
+    )
 
 
 async def folder(site: Site, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,7 @@ class ProviderPanel:
     budgets: list[BudgetBar]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Overview:
     """The first page."""
 
@@ -157,11 +157,6 @@ class Overview:
     troubles: list[Trouble]
     folders: list[FolderPanel]
     providers: list[ProviderPanel]
-    in_flight: list[FileRow] = field(default_factory=list)
-    waiting: list[FileRow] = field(default_factory=list)
-    done: list[FileRow] = field(default_factory=list)
-    failed: list[FileRow] = field(default_factory=list)
-    today: str = ""
 
 
 def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> Overview:

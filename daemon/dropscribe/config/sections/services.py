@@ -265,7 +265,7 @@ def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:
         if not _is_known(url):
             hint = "each service has a form of its own: see apprise's documentation"
             document.report(place, "apprise cannot use this url", hint)
-        checked.append(with_origin(url, place, document, read.reader.around))
+        checked.append(with_origin(url, place, read.reader))
     return tuple(checked)
 
 

@@ -14,7 +14,7 @@ from dropscribe.service.apprise_notifier import AppriseNotifier
 from dropscribe.service.heartbeat import Heartbeat
 from dropscribe.service.hooks import Hooks, RetriedHook
 from dropscribe.service.notifications import Notifications
-from dropscribe.service.textfile import write_metrics_file
+from dropscribe.service.textfile import MetricsFile
 from dropscribe.service.webhook import Webhook
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Answers = tuple[Callable[[], Awaitable[bytes]], Status, Callable[[], str], Callable[[], str]]
     """Of :class:`dropscribe.web.endpoints.Endpoints`."""
 
-METRICS_FILE_SECONDS = 15.0
 LAST_WORDS_SECONDS = 5.0
 """Limit for sending notifications at the end; the rest waits for the next start."""
 
@@ -55,7 +54,7 @@ class Health:
         self._status: Status | None = None
         self._answers: Answers | None = None
         self._restart = asyncio.Event()
-        self._unwritten_reason = ""
+        self._file: MetricsFile | None = None
 
     async def start(
         self,
@@ -131,7 +130,8 @@ class Health:
             await self.hooks.close(grace_seconds=2.0)
         if self.notifications:
             await self.notifications.close(LAST_WORDS_SECONDS)
-        await self._write_metrics()
+        if self._file:
+            await self._file.write()
 
     def observe_config(self, *, is_taken: bool) -> None:
         """Count a reload of the config."""
@@ -142,8 +142,10 @@ class Health:
         parts: list[Any] = []
         if heartbeat := self._config.heartbeat:
             parts.append(Heartbeat(heartbeat.url, heartbeat.every_seconds, self._is_degraded).run())
-        if self._config.metrics:
-            parts.append(self._write_metrics_again_and_again())
+        metrics = self._config.metrics
+        self._file = MetricsFile(metrics.file, self._render) if metrics else None
+        if self._file:
+            parts.append(self._file.run())
         if self.notifications:
             parts.append(self.notifications.run())
         return parts
@@ -183,27 +185,6 @@ class Health:
         assert self._status is not None  # noqa: S101  # start() has set it
         assert self.metrics is not None  # noqa: S101  # callers render only where the config has metrics
         return self.metrics.render(await self._status())
-
-    async def _write_metrics(self) -> None:
-        if self._config.metrics and self._status:
-            content = await self._render()
-            try:
-                await asyncio.to_thread(write_metrics_file, self._config.metrics.file, content)
-            except OSError as error:
-                self._log_unwritten(error.strerror or str(error))
-            else:
-                self._unwritten_reason = ""
-
-    def _log_unwritten(self, reason: str) -> None:
-        # Once, not every few seconds; and a full disk must not end the daemon for its metrics' sake.
-        if reason != self._unwritten_reason:
-            self._unwritten_reason = reason
-            log.warning("metrics.unwritten", reason=reason)
-
-    async def _write_metrics_again_and_again(self) -> None:
-        while True:
-            await self._write_metrics()
-            await asyncio.sleep(METRICS_FILE_SECONDS)
 
 
 def _shares_port(one: Config, other: Config) -> bool:

@@ -26,21 +26,12 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dropscribe.service.status import WATCHED_ELSEWHERE
+from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-WAITING_STATES = (
-    "settling",
-    "queued",
-    "transcribing",
-    "at_provider",
-    "deferred",
-    "held",
-    "publishing",
-    "blocked",
-)
+QUEUE_STATES = (*WAITING_STATES, "transcribing", "at_provider")
 """The states of queue_files, as in ``status --json``."""
 
 MOST_REASONS = 100
@@ -178,7 +169,7 @@ class _Snapshot(Collector):
         watch = _family("watch_ok", "1 while the inbox is available.", "folder")
         folder_held = _family("folder_held", "1 while the folder's rule is held.", "folder")
         for name, folder in folders.items():
-            for state in WAITING_STATES:
+            for state in QUEUE_STATES:
                 queue.add_metric((name, state), folder.get(state, 0))
             oldest.add_metric((name,), folder.get("oldest_waiting") or 0)
             if since := folder.get("at_provider_since"):

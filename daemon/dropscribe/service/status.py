@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dropscribe.queue.model import Pause, Stats
 
 STATUS_SCHEMA = "dropscribe.status/1"
+WAITING_STATES = ("settling", "queued", "deferred", "held", "publishing", "blocked")
+"""Counts of a folder that together are the files that wait; each file is in one of them."""
+
 WATCHED_ELSEWHERE = "others"
 """The value of ``watch`` for an inbox that other nodes serve."""
 

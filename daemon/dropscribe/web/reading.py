@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
-from dropscribe.core.model import JobState
 from dropscribe.core.naming import sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
@@ -19,6 +18,7 @@ from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import read_document
 from dropscribe.web import views
+from dropscribe.web.queries import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 LIST_ROWS = 8
 PAGE_ROWS = 50
 CHART_DAYS = 14
-
-_IN_FLIGHT = (JobState.TRANSCRIBING,)
-_WAITING = (JobState.QUEUED, JobState.TRANSCRIBED, JobState.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +53,8 @@ def read_lists(config: Config, progress: Callable[[int], Progress | None]) -> Li
             return Lists([], [], [], [], [])
         now, names = view.now(), list(config.folders)
 
-        def newest(*states: JobState) -> list[FileRow]:
-            wanted = FileFilter(folders=names, states=states)
+        def newest(chosen: str) -> list[FileRow]:
+            wanted = FileFilter(folders=names, states=STATES[chosen][1])
             jobs = read_files(view.db, wanted, LIST_ROWS)  # type: ignore[arg-type]  # not None here
             return [views.file_row(job, now, progress(job.id)) for job in jobs]
 
@@ -65,7 +62,11 @@ def read_lists(config: Config, progress: Callable[[int], Progress | None]) -> Li
         ended = read_ended(view.db, names, [start.timestamp() for start in starts])
         days = [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
         return Lists(
-            newest(*_IN_FLIGHT), newest(*_WAITING), newest(JobState.DONE), newest(JobState.FAILED), days
+            in_flight=newest("transcribing"),
+            waiting=newest("waiting"),
+            done=newest("done"),
+            failed=newest("failed"),
+            days=days,
         )
 
 

@@ -19,6 +19,7 @@ from dropscribe.reports.wording import (
     reason_words,
     state_word,
 )
+from dropscribe.service.status import WAITING_STATES
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(
     ("transcribing", "at_provider", "publishing"), "warn"
 )
-_WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> Overvie
         inboxes: Folder → its inbox, for people.
     """
     troubles = list(_troubles(document))
-    waiting = sum(sum(folder[key] for key in _WAITING) for folder in document["folders"].values())
+    waiting = sum(sum(folder[key] for key in WAITING_STATES) for folder in document["folders"].values())
     busy = sum(_in_flight(folder) for folder in document["folders"].values())
     if troubles:
         sentence, tone = "dropscribe is running, but something needs a look.", "bad"
@@ -233,7 +233,7 @@ def _in_flight(folder: Mapping[str, Any]) -> int:
 
 
 def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> FolderPanel:
-    waiting = {key: folder[key] for key in _WAITING if folder[key]}
+    waiting = {key: folder[key] for key in WAITING_STATES if folder[key]}
     words = ", ".join(f"{number} {key}" for key, number in waiting.items())
     if folder["oldest_waiting"] is not None and waiting:
         words += f"; the oldest for {duration_words(folder['oldest_waiting'])}"

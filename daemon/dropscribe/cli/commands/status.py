@@ -28,7 +28,7 @@ from dropscribe.reports.wording import (
     time_words,
     wrap,
 )
-from dropscribe.service.status import WATCHED_ELSEWHERE, status_document
+from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE, status_document
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.queue.sql.database import Connection
-
-_WAITING = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 
 _NEWEST_FAILED = 3
 """The number of failed files that are named."""
@@ -275,7 +273,7 @@ def _failed_table(document: dict[str, Any], now: float) -> str:
 
 
 def _folder_row(name: str, folder: dict[str, Any], now: float) -> list[str]:
-    waiting = {key: folder[key] for key in _WAITING}
+    waiting = {key: folder[key] for key in WAITING_STATES}
     waits = [f"{number} {key}" for key, number in waiting.items() if number]
     return [
         name,

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dropscribe.service.log.logtext import Fields, Renderer
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-FORMATS = ("auto", "console", "logfmt", "json", "journal")
 
 
 def configure_logging(
@@ -39,8 +38,8 @@ def configure_logging(
 
     Args:
         level: One of LEVELS.
-        format: One of FORMATS. ``auto``: console on a terminal, native fields where *stream* is the
-            journal, else logfmt.
+        format: ``console``, ``logfmt``, ``json`` or ``journal``; or ``auto``: console on a terminal, native
+            fields where *stream* is the journal, else logfmt.
         stream: Where text goes.
         secrets: Every key that was loaded; taken out of every value of every line.
     """

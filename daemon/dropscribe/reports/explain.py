@@ -89,7 +89,7 @@ def _explain_not_mounted(stories: list[Story], place: Place, view: QueueView, no
     """Explain a file that this node does not have, from the cluster's queue."""
     if not stories:
         return Explanation(
-            "unknown", [NOT_MOUNTED, "the queue has never heard of it"], "ask on a node that has it"
+            "unknown", [NOT_MOUNTED, "the queue has no record of it"], "ask on a node that has it"
         )
     explanation = explain_story(stories[0], place, view, now)
     explanation.words.append(NOT_MOUNTED)
@@ -99,7 +99,7 @@ def _explain_not_mounted(stories: list[Story], place: Place, view: QueueView, no
 def _explain_gone(stories: list[Story], place: Place, view: QueueView, now: float) -> Explanation:
     if stories:
         return explain_story(stories[0], place, view, now)
-    return Explanation("unknown", ["nothing is there, and the queue has never heard of it"])
+    return Explanation("unknown", ["nothing is there, and the queue has no record of it"])
 
 
 def _explain_waiting(place: Place, view: QueueView) -> Explanation:
@@ -134,7 +134,7 @@ def explain_filed(place: Place, view: QueueView, now: float) -> Explanation:
     except OSError as error:
         return Explanation("unavailable", [f"{place.rule_folder}: {error.strerror}"])
     if not is_present:
-        return Explanation("unknown", ["nothing is there, and the queue has never heard of it"])
+        return Explanation("unknown", ["nothing is there, and the queue has no record of it"])
     told = _explain_by_error_file(place)
     return told or Explanation(
         "unknown", [f"it is in {place.part}, but the queue knows nothing of it (any more)"]
@@ -164,7 +164,7 @@ def _explain_by_error_file(place: Place) -> Explanation | None:
     audio_path = shlex.quote(path_text(place.absolute))
     return Explanation(
         "failed",
-        [words, "the queue has forgotten it"],
+        [words, "the queue has no record of it any more"],
         f"mend the reason, then: dropscribe retry {audio_path}",
     )
 
@@ -267,11 +267,11 @@ def _at_provider_words(story: Story, view: QueueView, now: float) -> list[str]:
     since = time_words(story.remote_at or now, now)
     words = [f"it waits at the provider {story.provider} since {since}, as its job {story.remote_id}"]
     if story.code or story.reason:
-        words.append(f"the last question about it failed: {_why(story)}")
+        words.append(f"the last poll of it failed: {_why(story)}")
     if not view.is_running:
         words.append("the next start of dropscribe asks for the result; nothing is sent again")
     elif story.due_at > now:
-        words.append(f"its result is asked for again {time_words(story.due_at, now)}")
+        words.append(f"its result is polled again {time_words(story.due_at, now)}")
     return words
 
 

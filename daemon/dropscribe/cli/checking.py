@@ -260,7 +260,7 @@ def check_listener(config: Config, findings: Findings) -> None:
             probe.bind((config.http.host, config.http.port))
         except OSError as error:
             findings.errors.append(
-                f"http.listen {config.http.listen}: {error.strerror}; choose another, or stop the program that has it"
+                f"http.listen {config.http.listen}: {error.strerror}; choose another port, or free it"
             )
 
 

@@ -88,5 +88,5 @@ def _words_without_engine() -> list[str]:
     variable = PROVIDER_TYPES[_ONLINE_PROVIDER].key_variable
     return [
         f"\nThe config names the provider {_ONLINE_PROVIDER}, whose key it takes from {variable}.",
-        f"The embedded engine is not here: {install_hint('local')}",
+        f"The embedded engine is not installed: {install_hint('local')}",
     ]

@@ -43,7 +43,7 @@ _NEWEST_FAILED = 3
 
 _FILE_TROUBLES = (
     ("blocked", "may not be read; 'why FILE' tells the remedy"),
-    ("backlog", "from before the first start; 'dropscribe release --folder NAME' lets them go"),
+    ("backlog", "from before the first start; 'dropscribe release --folder NAME' starts them"),
     ("failed", "failed; 'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back"),
     ("maybe_paid_twice", "may have been paid for twice: an answer was lost on the way"),
 )

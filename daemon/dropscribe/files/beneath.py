@@ -15,10 +15,6 @@ import errno
 import os
 import stat
 import struct
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -232,13 +228,17 @@ def stat_at(folder: int, name: bytes) -> os.stat_result | None:
         return None
 
 
-@contextlib.contextmanager
-def closing(descriptor: int) -> Iterator[int]:
+class closing:  # noqa: N801  # a context manager, named as contextlib names its own
     """The open *descriptor*, closed at the end of the block."""
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> int:
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
 
 def sync(folder: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 from dropscribe.core.naming import first_free, number_names
@@ -29,6 +30,7 @@ def find_free_names(plan: OutputPlan, refused: Collection[int]) -> tuple[int, Ou
     """
     folder, name_max_bytes = _open_target(plan.root, plan.path.rpartition(b"/")[0])
 
+    @cache
     def names_of(number: int) -> OutputNames:
         return number_names(plan, number, name_max_bytes)
 

@@ -56,8 +56,24 @@ async def test_no_key_in_the_environment(tmp_path):
 
 
 def test_scrubbing_leaves_what_is_harmless():
-    """An empty secret takes nothing away."""
-    assert scrub_environment({"PATH": "/bin", "HOME": "/"}, [""]) == {"PATH": "/bin", "HOME": "/"}
+    """An empty secret takes nothing away; a command needs the way to the network."""
+    harmless = {"PATH": "/bin", "PWD": "/", "https_proxy": "http://me:pw@proxy:3128", "SSH_AUTH_SOCK": "/s"}
+    assert scrub_environment(harmless, [""]) == harmless
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DROPSCRIBE_DSN", "host=db"),
+        ("DATABASE_URL", "postgresql://me:secret@db/jobs"),
+        ("PG_CONNINFO", "host=db"),
+        ("SETTINGS", "host=db password=secret"),
+        ("MYSQL_PWD", "secret"),
+    ],
+)
+def test_secrets_that_this_config_does_not_use_are_taken_away_too(name, value):
+    """The service's environment file may hold those of another config."""
+    assert scrub_environment({name: value}, []) == {}
 
 
 async def test_no_shell(tmp_path):

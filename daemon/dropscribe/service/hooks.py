@@ -29,7 +29,11 @@ MOST_WAITING = 1000
 
 _STANDARD_ERROR = 2  # where the daemon's own lines go: its standard output is for tables
 
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"key|token|secret|passw|pwd$|credential|dsn|conninfo", re.IGNORECASE)
+_NEEDED_NAME = re.compile(r"_proxy$|^(?:OLD)?PWD$", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@|\bpassword=", re.IGNORECASE)
+"""A url with a password, or libpq's words with one."""
+
 _SERVICE_NAMES = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID"}
 )
@@ -44,7 +48,7 @@ def scrub_environment(environment: Mapping[str, str], secrets: Iterable[str]) ->
         name: value
         for name, value in environment.items()
         if name not in _SERVICE_NAMES
-        and not _SECRET_NAME.search(name)
+        and (_NEEDED_NAME.search(name) or not (_SECRET_NAME.search(name) or _SECRET_VALUE.search(value)))
         and not any(secret in value for secret in known)
     }
 

@@ -145,6 +145,26 @@ def test_ranges(header, found):
     assert parse_range(header, 10) == found
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"words": [{"word": "hi", "start": 10**400}]},
+        {"words": [{"word": "hi", "start": 0, "end": "x"}, {"word": "there", "start": 1}]},
+        {"missing": [{"start": "x"}]},
+        {"duration": 10**400, "words": []},
+        {"speakers": 5},
+        {"warnings": 5},
+        {"language": "\ud800", "words": [{"word": "\ud800", "start": 0}]},
+    ],
+)
+async def test_a_transcript_made_to_harm_has_a_page(scene, broken):
+    """Whoever may write to done may write there what he likes: the file's story is shown all the same."""
+    with scene.queue() as store:
+        job_id = add_done(scene, store, **broken)
+        async with serving(scene) as site:
+            assert "call.wav" in await page_of(site, f"/files/{job_id}")
+
+
 async def test_names_and_transcripts_are_only_text(scene):
     """A name, a word, a speaker or an error that is a script is shown as text."""
     with scene.queue() as store:

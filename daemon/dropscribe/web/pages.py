@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from dropscribe.core.errors import AudioError
@@ -19,6 +19,8 @@ from dropscribe.web.recordings import send_file
 from dropscribe.web.site import READ_SECONDS, NotHere, Site
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -93,7 +95,7 @@ async def search_page(site: Site, request: Request) -> Response:
 async def file(site: Site, request: Request) -> Response:
     """The story of one file, its transcript and its recording."""
     found = await site.find_file(request)
-    story, told, document = found.story, found.explanation, found.document
+    story, told = found.story, found.explanation
     shown = {
         "id": story.id,
         "name": path_text(story.path),
@@ -103,15 +105,25 @@ async def file(site: Site, request: Request) -> Response:
         "sentences": told.words,
         "remedy": told.remedy,
         "can_retry": story.state is JobState.FAILED and found.has_audio,
-        "can_forget": bool(file_views.sha256_of(document)),
         "downloads": [{"form": form, "label": form.upper()} for form in found.sidecars],
         "has_audio": found.has_audio,
-        "warnings": file_views.warnings_of(document),
-        "turns": file_views.turns_of(document) if document else None,
         "steps": file_views.steps_of(story.received_at, story.tries, story.ended_at, story.state.value),
-        "facts": file_views.facts_of(document, story.size_bytes),
+        **_transcript(found.document, story.size_bytes),
     }
     return site.page(request, "file.html", title=shown["name"], folder=story.folder, file=shown)
+
+
+def _transcript(document: Mapping[str, Any] | None, size_bytes: int) -> dict[str, Any]:
+    """What the page tells of a transcript; nothing of one that another program has broken."""
+    try:
+        return {
+            "can_forget": bool(document and file_views.sha256_of(document)),
+            "warnings": file_views.warnings_of(document),
+            "turns": file_views.turns_of(document) if document else None,
+            "facts": file_views.facts_of(document, size_bytes),
+        }
+    except (ArithmeticError, AttributeError, TypeError, ValueError):
+        return _transcript(None, size_bytes)
 
 
 async def audio(site: Site, request: Request) -> Response:

@@ -68,6 +68,29 @@ async def test_a_stored_result_that_cannot_be_read_costs_its_file_alone(tmp_path
     assert tree(tmp_path / "failed") == failed
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("name", b"a" * 300), ("directory", b"a" * 300), ("directory", b"\0")]
+)
+async def test_a_path_that_no_file_can_have_costs_its_file_alone(tmp_path, monkeypatch, column, value):
+    """A stored result whose row names one: its folder goes on."""
+
+    async def later(*_):
+        return Retry(3600.0, "test", "the files are not written yet")
+
+    with monkeypatch.context() as held:
+        held.setattr(Publisher, "publish", later)
+        async with House(make_config(tmp_path)) as house:
+            for name in ("long.wav", "whole.wav"):
+                await house.drop(name, name.encode())
+            await house.rest()
+            await _execute(house, f"UPDATE jobs SET {column} = ? WHERE name = ?", (value, b"long.wav"))
+            await _execute(house, "UPDATE jobs SET due_at = 0")
+
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("new.wav", b"new")
+        await house.until(lambda: {"whole.wav", "new.wav"} <= tree(tmp_path / "done"))
+
+
 @pytest.mark.parametrize("packed", [b"no zlib", zlib.compress(b"{}")[:-4], zlib.compress(bytes(200_000))])
 async def test_a_cached_answer_that_cannot_be_unpacked_is_none(tmp_path, monkeypatch, packed):
     """The recording is transcribed as if it were new, and its answer takes the broken one's place."""

@@ -90,7 +90,7 @@ def audio_errors(root: bytes, path: bytes) -> Iterator[None]:
 
 
 def _audio_error(root: bytes, path: bytes, error: OSError) -> Exception:
-    if error.errno == errno.ENOENT:
+    if error.errno in {errno.ENOENT, errno.ENAMETOOLONG}:
         return AudioMissing(path, "nothing is there")
     if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.ENODEV}:
         return AudioUnsafe(path, os.strerror(error.errno))

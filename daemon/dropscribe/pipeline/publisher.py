@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections import Counter
 from dataclasses import replace
@@ -55,6 +56,9 @@ MOST_ABSENCES = 6
 MISSING_WAIT_SECONDS = 2.0
 WRITER_WAIT_SECONDS = 1.0
 STUCK = "publishing"
+
+_ODD = re.compile(rb'[\x00-\x1f<>:"|?*\\]|[. ](?:/|$)')
+"""Signs that file systems of Windows have in no name, and answer with EINVAL."""
 
 
 class Publisher:
@@ -202,7 +206,8 @@ class Publisher:
     def _stuck(self, job: Job, error: PublishError) -> Outcome:
         self._refusals[job.id] += 1
         reason = f"{path_text(error.path)}: {error.reason}"
-        self._queue.folders.close(job.folder, STUCK, reason)
+        if not _is_of_name(error, job.path):
+            self._queue.folders.close(job.folder, STUCK, reason)
         if self._refusals[job.id] == 1:
             log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
         wait_seconds = backoff_seconds(1.0, self._refusals[job.id], LONGEST_WAIT_SECONDS)
@@ -247,6 +252,11 @@ def _result(job: Job) -> StoredResult:
     if job.result is None:
         raise ValueError("a job without a result has nothing to publish")
     return job.result
+
+
+def _is_of_name(error: PublishError, path: bytes) -> bool:
+    """Whether ``done`` cannot have this name: whoever drops it must not stop the others."""
+    return error.code in {"ENAMETOOLONG", "EILSEQ"} or (error.code == "EINVAL" and bool(_ODD.search(path)))
 
 
 def _path_in(document: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.pipeline import attempts, results
+from dropscribe.pipeline import attempts, rendering
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
 
@@ -52,7 +52,7 @@ async def test_an_answer_that_one_version_cannot_render_is_not_paid_for_by_the_n
     """It is cached before it is rendered: put back after an update, the file is done without a request."""
     config = make_config(tmp_path, ledger_keep_seconds=9e6)
     with monkeypatch.context() as broken:
-        broken.setitem(results.RENDERERS, "txt", lambda document, _: document["no such key"])
+        broken.setitem(rendering.RENDERERS, "txt", lambda document, _: document["no such key"])
         script = ScriptedProvider()
         async with House(config, {"main": script}) as house:
             await house.drop("call.wav")
@@ -111,7 +111,7 @@ async def test_a_stored_answer_that_cannot_be_rendered_after_a_restart_ends(tmp_
         script.gate.set()
         await house.until(lambda: house.engine.folders.closed_reason("calls"))
     (tmp_path / "done").unlink()
-    monkeypatch.setitem(results.RENDERERS, "txt", lambda document, _: document["no such key"])
+    monkeypatch.setitem(rendering.RENDERERS, "txt", lambda document, _: document["no such key"])
     async with House(config, {"main": script}) as house:
         await house.until(lambda: house.listener.files)
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from dropscribe.core.model import Retry
-from dropscribe.pipeline import results
+from dropscribe.pipeline import rendering, results
 from dropscribe.pipeline.publisher import Publisher
 from support.house import House, make_config, tree
 
@@ -35,13 +35,19 @@ async def _goes_on(house, blocked):
     await house.rest(BOUND_SECONDS)
 
 
+@pytest.fixture
+def _long(monkeypatch):
+    """All documents are long."""
+    monkeypatch.setattr(rendering, "_SHORT_VALUES", 0)
+
+
+@pytest.mark.usefixtures("_long")
 @pytest.mark.parametrize("step", ["transcript_document", "RENDERERS"])
 async def test_the_loop_goes_on_while_a_transcript_is_made(tmp_path, monkeypatch, step):
     """An answer that takes minutes to render holds up no other upload, no signal and no health check."""
-    monkeypatch.setattr(results, "_SHORT_VALUES", 0)
     if step == "RENDERERS":
-        blocked = Blocked(results.RENDERERS["txt"])
-        monkeypatch.setitem(results.RENDERERS, "txt", blocked)
+        blocked = Blocked(rendering.RENDERERS["txt"])
+        monkeypatch.setitem(rendering.RENDERERS, "txt", blocked)
     else:
         blocked = Blocked(results.transcript_document)
         monkeypatch.setattr(results, step, blocked)
@@ -51,6 +57,7 @@ async def test_the_loop_goes_on_while_a_transcript_is_made(tmp_path, monkeypatch
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
 
 
+@pytest.mark.usefixtures("_long")
 async def test_the_loop_goes_on_while_an_earlier_answer_is_read(tmp_path, monkeypatch):
     """Also for a recording whose answer is known, which is parsed again."""
     async with House(make_config(tmp_path, ledger_keep_seconds=3600.0)) as house:
@@ -63,6 +70,7 @@ async def test_the_loop_goes_on_while_an_earlier_answer_is_read(tmp_path, monkey
     assert {"second.wav", "second.json", "second.txt"} < tree(tmp_path / "done")
 
 
+@pytest.mark.usefixtures("_long")
 async def test_the_loop_goes_on_while_a_stored_answer_is_read_after_a_restart(tmp_path, monkeypatch):
     """Thousands of answers may wait for a full disk when the daemon starts."""
 
@@ -74,8 +82,8 @@ async def test_the_loop_goes_on_while_a_stored_answer_is_read_after_a_restart(tm
         async with House(make_config(tmp_path)) as house:
             await house.drop("call.wav")
             await house.until(lambda: _is_publishing(house))
-    blocked = Blocked(results.render)
-    monkeypatch.setattr(results, "render", blocked)
+    blocked = Blocked(rendering.unpacked)
+    monkeypatch.setattr(rendering, "unpacked", blocked)
     async with House(make_config(tmp_path)) as house:
         await _goes_on(house, blocked)
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
@@ -96,4 +104,4 @@ async def _is_publishing(house):
 )
 def test_a_short_document_is_told_by_all_its_values(document, is_short):
     """What a provider sends along counts too: it is written into the sidecar."""
-    assert results._is_short(document) is is_short
+    assert rendering._is_short(document) is is_short

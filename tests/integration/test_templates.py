@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dropscribe.config.sections.templates import SHIPPED, problem_of
-from dropscribe.pipeline.templates import TemplateFailed, render_by_template
+from dropscribe.pipeline.rendering import TemplateFailed, render_by_template
 from dropscribe.transcripts.document import transcript_document
 from dropscribe.transcripts.model import Segment, Transcript
 from support.house import House, make_config, read_json, tree

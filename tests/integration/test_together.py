@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dropscribe.pipeline import batching
-from dropscribe.pipeline.batching import BatchExecutor
+from dropscribe.files import batching
+from dropscribe.files.batching import BatchExecutor
 
 
 class Desk:

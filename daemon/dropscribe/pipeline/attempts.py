@@ -38,7 +38,7 @@ from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.observer import AttemptReport
 from dropscribe.pipeline.remote_jobs import job_provider_of, poll
-from dropscribe.pipeline.results import RenderError
+from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.jobs import LONGEST_POLL_SECONDS
 from dropscribe.publish.free_names import check_destination
 

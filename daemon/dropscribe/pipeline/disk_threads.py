@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 
 from dropscribe.core.errors import DropscribeError
+from dropscribe.files.batching import BatchExecutor
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.pipeline.batching import BatchExecutor
 from dropscribe.queue.model import HANGS
 
 if TYPE_CHECKING:

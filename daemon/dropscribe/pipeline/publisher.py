@@ -17,10 +17,10 @@ from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, Publi
 from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retry, Withdrawn
 from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
-from dropscribe.pipeline.batching import BatchExecutor
-from dropscribe.pipeline.content import find_content
+from dropscribe.files.batching import BatchExecutor
+from dropscribe.files.content import find_content
 from dropscribe.pipeline.observer import Filed
-from dropscribe.pipeline.results import RenderError, content_of, is_error
+from dropscribe.pipeline.rendering import RenderError, content_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
 from dropscribe.publish.publication import (
     AcrossMounts,

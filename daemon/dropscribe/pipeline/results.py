@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -13,35 +11,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from dropscribe.config.sections.templates import template_output
-from dropscribe.core.errors import AudioError, DropscribeError
+from dropscribe.core.errors import AudioError
 from dropscribe.core.model import Attempt, JobState, StoredResult
-from dropscribe.core.naming import TEMPLATE, OutputPlan, number_names
+from dropscribe.core.naming import OutputPlan, number_names
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing
 from dropscribe.files.companions import find_companions
-from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.disk_threads import FolderHangs
-from dropscribe.pipeline.templates import TemplateFailed, render_by_template
+from dropscribe.pipeline.rendering import Renderer, content_of, is_error, unpacked
 from dropscribe.providers.params import effective_params
 from dropscribe.publish.free_names import find_free_names
 from dropscribe.transcripts.document import (
-    ERROR_SCHEMA_PREFIX,
     ErrorFacts,
     TranscriptFacts,
     error_document,
-    is_document,
     name_text,
     reused_document,
     transcript_document,
     with_companions,
 )
-from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
-from dropscribe.transcripts.render import RENDERERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from pathlib import Path
+    from collections.abc import Collection, Mapping
 
     from dropscribe.config.model import FolderRule
     from dropscribe.core.bookings import Booking
@@ -62,34 +53,14 @@ Refusals = Sequence[tuple[str, str]]
 SHORTEST_NAME_MAX_BYTES = 143
 """The longest name that every file system here takes (eCryptfs has the least)."""
 
-_SHORT_VALUES, _CHARACTERS_OF_A_VALUE = 500, 40
-
-TEMPLATE_FAILED = "template_failed"
-LAYOUT = "layout"
-"""Key of a stored document that no sidecar has: its layout, where it is not the default one."""
-
-
-def is_error(document: Mapping[str, Any]) -> bool:
-    """Whether a kept document tells of a failure."""
-    return str(document["schema"]).startswith(ERROR_SCHEMA_PREFIX)
-
-
-class RenderError(DropscribeError):
-    """Raised when a document cannot be written as text: a bug, or an absurd answer."""
-
 
 class Results:
-    """Builds documents and stores them under free names.
-
-    Guarantees: building, parsing and rendering take seconds for an answer of megabytes. They run on the event
-    loop only for a short one, which takes less time than a thread takes to answer.
-    """
+    """Builds documents and stores them under free names."""
 
     def __init__(self, queue: Engine, disks: DiskThreads) -> None:
         self._queue = queue
         self._disks = disks
-        self._threads = DaemonThreads(1, "render")
-        self._template_threads = DaemonThreads(1, "template")
+        self._renderer = Renderer()
 
     async def transcript(
         self,
@@ -108,8 +79,9 @@ class Results:
         facts = _facts(job, runtime, sha256, job.attempts, seconds, refusals)
         outputs = runtime.rule(job.folder).outputs
         build = partial(transcript_document, transcript, facts, outputs=outputs, warnings=_warnings(job))
-        is_short = _is_short(transcript.text, transcript.segments, transcript.words, transcript.raw)
-        return await self._rendering(build, is_short=is_short)
+        return await self._renderer.build(
+            build, transcript.text, transcript.segments, transcript.words, transcript.raw
+        )
 
     async def reused(
         self, job: Job, runtime: RuntimeConfig, cached: bytes, sha256: str, refusals: Refusals
@@ -124,8 +96,9 @@ class Results:
         """
         facts = _facts(job, runtime, sha256, job.attempts - 1, 0.0, refusals)
         outputs = runtime.rule(job.folder).outputs
-        return await self._rendering(
-            lambda: reused_document(_unpacked(cached)[0], facts, outputs=outputs, warnings=_warnings(job))
+        return await self._renderer.build(
+            lambda: reused_document(unpacked(cached)[0], facts, outputs=outputs, warnings=_warnings(job)),
+            cached,
         )
 
     async def loaded(self, job: Job) -> Job:
@@ -137,7 +110,7 @@ class Results:
         result = job.result
         if result is None or (result.content is not None and result.files is not None):
             return job
-        return replace(job, result=await self._rendering(partial(_loaded, result)))
+        return replace(job, result=await self._renderer.loaded(result))
 
     async def error(self, job: Job, code: str, reason: str, ended: AttemptEnd) -> dict[str, Any]:
         """The error document of *job*, with every attempt."""
@@ -178,79 +151,36 @@ class Results:
         if rule.companions and not rejected:
             document = _with_companions(document, companions, rule)
         audio = job.path.rpartition(b"/")[2]
-        document, packed, rendered = await self._rendered(job, rule, document, audio)
+        rendered = await self._renderer.render(rule, document, audio)
         root = os.fsencode(rule.failed if rejected else rule.done)
         files_to_name = tuple(each.file for each in companions)
-        plan = OutputPlan(root, job.path, tuple(rendered), rule.sidecar_name, files_to_name)
+        plan = OutputPlan(root, job.path, tuple(rendered.contents), rule.sidecar_name, files_to_name)
         refused: set[int] = set()
         while True:
             number, names = await self._free_names(job, plan, refused)
             if rule.template is not None and not rejected and names.audio != audio:
                 audio = names.audio  # the template may name the recording
-                document, packed, rendered = await self._rendered(job, rule, document, audio)
-                plan = replace(plan, formats=tuple(rendered))
+                rendered = await self._renderer.render(rule, document, audio)
+                plan = replace(plan, formats=tuple(rendered.contents))
                 continue
-            files = tuple((name, rendered[form]) for form, name in names.sidecars)
-            result = StoredResult(packed, sha256, names, files, document)
-            if job.result is None:
-                moved = await self._queue.results.store_result(
-                    job, result, ended, rejected=rejected, booking=booking
-                )
-            elif rejected and job.state is JobState.TRANSCRIBED:
-                moved = await self._queue.results.reject_result(job, result)
-            else:
-                moved = await self._queue.results.rename_outputs(job, result)
-            if moved is not None:
-                return moved
+            files = tuple((name, rendered.contents[form]) for form, name in names.sidecars)
+            result = StoredResult(rendered.packed, sha256, names, files, rendered.document)
+            if stored := await self._stored(job, result, ended, booking):
+                return stored
             refused.add(number)
 
-    async def _rendering(self, work: Callable[[], T], *, is_short: bool = False) -> T:
-        """*work* in a thread of its own, or at once if it *is_short*.
-
-        Raises:
-            RenderError: It failed.
-        """
-        try:
-            if is_short:
-                return work()
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except Exception as error:
-            raise RenderError(type(error).__name__) from error
-
-    async def _rendered(
-        self, job: Job, rule: FolderRule, document: Mapping[str, Any], audio: bytes
-    ) -> tuple[Mapping[str, Any], bytes, dict[str, bytes]]:
-        """(document, document to store, content by format) of a job whose recording gets the name *audio*.
-
-        Raises:
-            RenderError: It cannot be rendered.
-        """
-        forms, layout = (
-            (("error",), DEFAULT_LAYOUT) if is_error(document) else (rule.outputs, layout_of(rule))
-        )
-        if rule.template is not None and not is_error(document):
-            document, texts = await self._by_template(rule.template, job, document, audio)
-            forms, layout = (*forms, *texts), replace(layout, texts=texts)
-        packed, rendered = await self._rendering(
-            partial(_packed_and_rendered, document, forms, layout), is_short=_is_short(document)
-        )
-        return document, packed, rendered
-
-    async def _by_template(
-        self, template: Path, job: Job, document: Mapping[str, Any], audio: bytes
-    ) -> tuple[Mapping[str, Any], dict[str, str]]:
-        """(document, text by format): where the template fails, a warning in the document and no text."""
-        document = {
-            **document,
-            "warnings": [word for word in document["warnings"] if word != TEMPLATE_FAILED],
-        }
-        call = partial(render_by_template, template, document, name_text(audio))
-        try:
-            text = await asyncio.get_running_loop().run_in_executor(self._template_threads, call)
-        except TemplateFailed as error:
-            log.warning("template.failed", folder=job.folder, path=job.path, reason=str(error))
-            return {**document, "warnings": [*document["warnings"], TEMPLATE_FAILED]}, {}
-        return document, {TEMPLATE + template_output(template): text}
+    async def _stored(
+        self, job: Job, result: StoredResult, ended: AttemptEnd, booking: Booking | None
+    ) -> Job | None:
+        """The job with *result*; None where another live job has reserved one of the names."""
+        rejected = is_error(content_of(result))
+        if job.result is None:
+            return await self._queue.results.store_result(
+                job, result, ended, rejected=rejected, booking=booking
+            )
+        if rejected and job.state is JobState.TRANSCRIBED:
+            return await self._queue.results.reject_result(job, result)
+        return await self._queue.results.rename_outputs(job, result)
 
     async def _companions(self, job: Job, runtime: RuntimeConfig) -> list[FoundCompanion]:
         """The companions beside the recording; none where its folder does not answer."""
@@ -279,21 +209,6 @@ class Results:
             # The answer is paid for and is stored now; publishing finds out whether the names are free.
             number = max(refused, default=0) + 1
             return number, number_names(plan, number, SHORTEST_NAME_MAX_BYTES)
-
-
-def _is_short(*parts: object) -> bool:
-    """Whether a document of these JSON values is built and rendered within a millisecond or two."""
-    left, waiting = _SHORT_VALUES, list(parts)
-    while waiting and left > 0:
-        value = waiting.pop()
-        left -= 1
-        if isinstance(value, str):
-            left -= len(value) // _CHARACTERS_OF_A_VALUE
-        elif isinstance(value, (dict, list, tuple)):
-            if len(value) > left:
-                return False
-            waiting += value.values() if isinstance(value, dict) else value
-    return left > 0
 
 
 def _with_companions(
@@ -329,61 +244,3 @@ def _facts(
 
 def _warnings(job: Job) -> tuple[str, ...]:
     return ("incomplete_audio",) if job.incomplete else ()
-
-
-def content_of(result: StoredResult) -> Mapping[str, Any]:
-    """The document of a stored result: as built, or parsed after a restart."""
-    return result.content if result.content is not None else _unpacked(result.document)[0]
-
-
-def _unpacked(packed: bytes) -> tuple[dict[str, Any], Layout]:
-    document = json.loads(packed)
-    if not is_document(document):
-        raise ValueError("it is no document of dropscribe's: another program has written it")
-    layout = document.pop(LAYOUT, None)
-    return document, Layout.from_json(layout) if layout else DEFAULT_LAYOUT
-
-
-def _loaded(result: StoredResult) -> StoredResult:
-    document, layout = _unpacked(result.document)
-    rendered = render(document, [form for form, _ in result.output_names.sidecars], layout)
-    files = tuple((name, rendered[form]) for form, name in result.output_names.sidecars)
-    return replace(result, content=document, files=files)
-
-
-def layout_of(rule: FolderRule) -> Layout:
-    """The layout of the text outputs of *rule*."""
-    return Layout(
-        line_characters=rule.subtitles.line_characters,
-        cue_lines=rule.subtitles.lines,
-        cue_seconds=rule.subtitles.cue_seconds,
-        paragraphs=rule.paragraphs,
-    )
-
-
-def render(
-    document: Mapping[str, Any], formats: Collection[str], layout: Layout = DEFAULT_LAYOUT
-) -> dict[str, bytes]:
-    """Form → content, in writing order; forms with nothing to show (no times) are left out."""
-    rendered = {form: _rendered_form(form, document, layout) for form in formats}
-    return {form: content for form, content in rendered.items() if content is not None}
-
-
-def _rendered_form(form: str, document: Mapping[str, Any], layout: Layout) -> bytes | None:
-    if form in layout.texts:
-        return layout.texts[form].encode("utf-8", "replace")
-    return RENDERERS[form](document, layout)
-
-
-def _packed_and_rendered(
-    document: Mapping[str, Any], forms: Collection[str], layout: Layout
-) -> tuple[bytes, dict[str, bytes]]:
-    rendered = render(document, forms, layout)
-    return _packed(document, rendered, layout), rendered
-
-
-def _packed(document: Mapping[str, Any], rendered: Mapping[str, bytes], layout: Layout) -> bytes:
-    """The document to store, with the layout: a reload may change the rule before a crash."""
-    if layout != DEFAULT_LAYOUT:
-        return json.dumps({**document, LAYOUT: layout.as_json()}).encode()
-    return rendered.get("json") or rendered.get("error") or json.dumps(document).encode()

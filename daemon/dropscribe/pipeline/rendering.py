@@ -1,0 +1,248 @@
+"""Builds, parses and renders documents beside the event loop.
+
+Guarantees: this takes seconds for an answer of megabytes, and runs on the event loop only for a short one,
+which takes less time than a thread takes to answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import structlog
+
+from dropscribe.config.sections.templates import read_template, template_output
+from dropscribe.core.errors import DropscribeError
+from dropscribe.core.naming import TEMPLATE
+from dropscribe.core.text.printing import one_line
+from dropscribe.files.threads import DaemonThreads
+from dropscribe.transcripts.document import ERROR_SCHEMA_PREFIX, is_document, name_text
+from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
+from dropscribe.transcripts.render import RENDERERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
+
+    from dropscribe.config.model import FolderRule
+    from dropscribe.core.model import StoredResult
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_SHORT_VALUES, _CHARACTERS_OF_A_VALUE = 500, 40
+
+RENDER_SECONDS = 60.0
+"""Longest time for one render, on a machine that has much else to do."""
+
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
+
+TEMPLATE_FAILED = "template_failed"
+LAYOUT = "layout"
+"""Key of a stored document that no sidecar has: its layout, where it is not the default one."""
+
+
+class RenderError(DropscribeError):
+    """Raised when a document cannot be written as text: a bug, or an absurd answer."""
+
+
+class TemplateFailed(DropscribeError):
+    """Raised with the reason, in words for people, when a template gives no text."""
+
+
+class Rendered(NamedTuple):
+    """A document in every form.
+
+    Attributes:
+        document: With the warnings of its rendering.
+        packed: As it is stored, with its layout: a reload may change the rule before a crash.
+        contents: By sidecar format, in writing order.
+    """
+
+    document: Mapping[str, Any]
+    packed: bytes
+    contents: dict[str, bytes]
+
+
+class Renderer:
+    """Makes documents and their texts, one after the other."""
+
+    def __init__(self) -> None:
+        self._threads = DaemonThreads(1, "render")
+        self._template_threads = DaemonThreads(1, "template")
+
+    async def build(self, make: Callable[[], T], *parts: object) -> T:
+        """What *make* returns; it works on *parts*, JSON values that tell how long it takes.
+
+        Raises:
+            RenderError: It failed.
+        """
+        try:
+            if _is_short(*parts):
+                return make()
+            return await asyncio.get_running_loop().run_in_executor(self._threads, make)
+        except Exception as error:
+            raise RenderError(type(error).__name__) from error
+
+    async def loaded(self, result: StoredResult) -> StoredResult:
+        """*result*, parsed and rendered anew.
+
+        Raises:
+            RenderError: This version cannot render it.
+        """
+        return await self.build(partial(_loaded, result), result.document)
+
+    async def render(self, rule: FolderRule, document: Mapping[str, Any], audio: bytes) -> Rendered:
+        """*document* in the forms that *rule* asks for.
+
+        Args:
+            audio: The name that the recording gets; a template may tell it.
+
+        Raises:
+            RenderError: It cannot be rendered.
+        """
+        forms, layout = (
+            (("error",), DEFAULT_LAYOUT) if is_error(document) else (rule.outputs, _layout_of(rule))
+        )
+        if rule.template is not None and not is_error(document):
+            document, texts = await self._by_template(rule, rule.template, document, audio)
+            forms, layout = (*forms, *texts), replace(layout, texts=texts)
+        return await self.build(partial(_rendered, document, forms, layout), document)
+
+    async def _by_template(
+        self, rule: FolderRule, template: Path, document: Mapping[str, Any], audio: bytes
+    ) -> tuple[Mapping[str, Any], dict[str, str]]:
+        """(document, text by format): where the template fails, a warning in the document and no text."""
+        document = {
+            **document,
+            "warnings": [word for word in document["warnings"] if word != TEMPLATE_FAILED],
+        }
+        call = partial(render_by_template, template, document, name_text(audio))
+        try:
+            text = await asyncio.get_running_loop().run_in_executor(self._template_threads, call)
+        except TemplateFailed as error:
+            log.warning(
+                "template.failed", folder=rule.name, path=document["source"]["path"], reason=str(error)
+            )
+            return {**document, "warnings": [*document["warnings"], TEMPLATE_FAILED]}, {}
+        return document, {TEMPLATE + template_output(template): text}
+
+
+def render_by_template(path: Path, document: Mapping[str, Any], audio: str) -> str:
+    """The text that the template at *path* makes of *document*.
+
+    Args:
+        audio: The name that the recording gets in ``done``.
+
+    Raises:
+        TemplateFailed: It cannot be read, is wrong, or takes too long.
+    """
+    try:
+        request = json.dumps({"template": read_template(path), "document": document, "audio": audio}).encode()
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "dropscribe.transcripts.template"],
+            input=request,
+            capture_output=True,
+            timeout=RENDER_SECONDS,
+            check=False,
+            env={name: value for name, value in os.environ.items() if name in _PASSED_ON},
+            cwd="/",
+        )
+    except subprocess.TimeoutExpired:
+        raise TemplateFailed(f"it was not rendered within {RENDER_SECONDS:g} s") from None
+    except (OSError, ValueError) as error:
+        raise TemplateFailed(str(error)) from error
+    if done.returncode:
+        raise TemplateFailed(_reason(done.returncode, done.stderr))
+    return done.stdout.decode()
+
+
+def _reason(code: int, said: bytes) -> str:
+    if code in {-signal.SIGXCPU, -signal.SIGKILL}:
+        return "it takes too much work"
+    return one_line(said.decode(errors="replace"))[-500:] or f"exit status {code}"
+
+
+def _is_short(*parts: object) -> bool:
+    """Whether a document of these JSON values is built and rendered within a millisecond or two."""
+    left, waiting = _SHORT_VALUES, list(parts)
+    while waiting and left > 0:
+        value = waiting.pop()
+        left -= 1
+        if isinstance(value, (str, bytes)):
+            left -= len(value) // _CHARACTERS_OF_A_VALUE
+        elif isinstance(value, (dict, list, tuple)):
+            if len(value) > left:
+                return False
+            waiting += value.values() if isinstance(value, dict) else value
+    return left > 0
+
+
+def is_error(document: Mapping[str, Any]) -> bool:
+    """Whether a kept document tells of a failure."""
+    return str(document["schema"]).startswith(ERROR_SCHEMA_PREFIX)
+
+
+def content_of(result: StoredResult) -> Mapping[str, Any]:
+    """The document of a stored result: as built, or parsed after a restart."""
+    return result.content if result.content is not None else unpacked(result.document)[0]
+
+
+def unpacked(packed: bytes) -> tuple[dict[str, Any], Layout]:
+    """A stored document and its layout.
+
+    Raises:
+        ValueError: It is none of ours.
+    """
+    document = json.loads(packed)
+    if not is_document(document):
+        raise ValueError("it is no document of dropscribe's: another program has written it")
+    layout = document.pop(LAYOUT, None)
+    return document, Layout.from_json(layout) if layout else DEFAULT_LAYOUT
+
+
+def _loaded(result: StoredResult) -> StoredResult:
+    document, layout = unpacked(result.document)
+    rendered = _contents(document, [form for form, _ in result.output_names.sidecars], layout)
+    files = tuple((name, rendered[form]) for form, name in result.output_names.sidecars)
+    return replace(result, content=document, files=files)
+
+
+def _layout_of(rule: FolderRule) -> Layout:
+    return Layout(
+        line_characters=rule.subtitles.line_characters,
+        cue_lines=rule.subtitles.lines,
+        cue_seconds=rule.subtitles.cue_seconds,
+        paragraphs=rule.paragraphs,
+    )
+
+
+def _contents(document: Mapping[str, Any], formats: Collection[str], layout: Layout) -> dict[str, bytes]:
+    rendered = {form: _rendered_form(form, document, layout) for form in formats}
+    return {form: content for form, content in rendered.items() if content is not None}
+
+
+def _rendered_form(form: str, document: Mapping[str, Any], layout: Layout) -> bytes | None:
+    if form in layout.texts:
+        return layout.texts[form].encode("utf-8", "replace")
+    return RENDERERS[form](document, layout)
+
+
+def _rendered(document: Mapping[str, Any], formats: Collection[str], layout: Layout) -> Rendered:
+    contents = _contents(document, formats, layout)
+    return Rendered(document, _packed(document, contents, layout), contents)
+
+
+def _packed(document: Mapping[str, Any], rendered: Mapping[str, bytes], layout: Layout) -> bytes:
+    """The document to store, with the layout: a reload may change the rule before a crash."""
+    if layout != DEFAULT_LAYOUT:
+        return json.dumps({**document, LAYOUT: layout.as_json()}).encode()
+    return rendered.get("json") or rendered.get("error") or json.dumps(document).encode()

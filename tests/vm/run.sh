@@ -1,6 +1,6 @@
 #!/bin/bash
 # Files on real NFS and SMB mounts: boots a Debian under qemu and runs trial.py in it. Wants root, qemu and mmdebstrap.
-#   tests/vm/run.sh [--short] [--case MOUNT PLACE]
+#   tests/vm/run.sh [--short] [MOUNT.PLACE …]
 # $GUEST: the folder of the guest, made where it is missing; $ACCEL: qemu's accelerator; $SECONDS_AT_MOST.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,7 +18,7 @@ python=$repository/.venv/bin/python
 "$python" -m pip -qq install --root-user-action ignore --disable-pip-version-check --target "$work/disk/site" --no-deps --only-binary=:all: \
     --python-version 3.11 -r "$repository/locks/base.txt"
 cp -r "$repository/daemon/dropscribe" "$work/disk/site/"
-cp -r "$repository/tests/support" "$here/trial.py" "$work/disk/"
+cp -r "$repository/tests/support" "$here"/*.py "$work/disk/"
 printf 'PYTHONPATH=/trial/site:/trial python3 trial.py %s\n' "$*" >"$work/disk/command"
 tar cf "$work/disk.tar" -C "$work/disk" .
 

@@ -91,6 +91,27 @@ async def test_a_path_that_no_file_can_have_costs_its_file_alone(tmp_path, monke
         await house.until(lambda: {"whole.wav", "new.wav"} <= tree(tmp_path / "done"))
 
 
+@pytest.mark.parametrize(("column", "value"), [("crashes", 2**63 - 1), ("attempts", -(2**63))])
+async def test_a_count_at_its_end_ends_no_start(tmp_path, monkeypatch, column, value):
+    """An interrupted job whose next count no column can hold is handed back like any other."""
+
+    async def later(*_):
+        return Retry(3600.0, "test", "the files are not written yet")
+
+    with monkeypatch.context() as held:
+        held.setattr(Publisher, "publish", later)
+        async with House(make_config(tmp_path)) as house:
+            await house.drop("odd.wav", b"odd")
+            await house.rest()
+            for table in ("answers", "reservations"):
+                await _execute(house, f"DELETE FROM {table}")
+            await _execute(house, f"UPDATE jobs SET state = 'transcribing', {column} = ?", (value,))
+
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("new.wav", b"new")
+        await house.until(lambda: "new.wav" in tree(tmp_path / "done"))
+
+
 @pytest.mark.parametrize("packed", [b"no zlib", zlib.compress(b"{}")[:-4], zlib.compress(bytes(200_000))])
 async def test_a_cached_answer_that_cannot_be_unpacked_is_none(tmp_path, monkeypatch, packed):
     """The recording is transcribed as if it were new, and its answer takes the broken one's place."""

@@ -44,6 +44,8 @@ SUSPECT_CRASHES = 3
 """A job that was interrupted this often in a row by the end of the daemon runs only while no other such job
 runs: a file that crashes the daemon is found, and other files complete."""
 
+_MOST_CRASHES = 1 << 30
+
 MAYBE_PAID_TWICE = "maybe_paid_twice"
 SUSPECT = "suspect"
 """In ``counts`` beside the states: attempts whose answer may have been paid for and was lost."""
@@ -325,9 +327,10 @@ def hand_back(db: Connection, job: Job, due_at: float) -> None:
         db,
         standing_of(job),
         JobState.QUEUED,
-        "due_at = ?, attempts = attempts - 1, crashes = crashes + 1, code = 'interrupted',"
+        # Counted here: the database refuses a sum that it cannot hold, and one row would end each start.
+        "due_at = ?, attempts = ?, crashes = ?, code = 'interrupted',"
         " reason = 'the daemon ended during the attempt; it may have been paid for'",
-        (due_at,),
+        (due_at, max(0, job.attempts - 1), min(job.crashes + 1, _MOST_CRASHES)),
     )
     attempt_rows.end_attempt(
         db, job.id, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False)

@@ -98,10 +98,11 @@ async def test_times_and_passages_that_mean_nothing_cost_their_file_alone(tmp_pa
             cluster_dsn,
         )
         found = await asyncio.to_thread(search, node.config, "heard")
-        times = "received_at = 'Infinity', due_at = 'NaN', spent_seconds = '-Infinity'"
+        times = "received_at = 'Infinity', due_at = 'NaN', ended_at = 'Infinity'"
         postgres.execute(f"UPDATE dropscribe.jobs SET {times} {odd}", cluster_dsn)
         with view_queue(node.config) as view:
             listed = {file.path: file for file in read_files(view.db, FileFilter(), 9)}
+        assert await asyncio.to_thread(catch_up, node.config, 30)
 
     assert [file.job.path for file in found.files] == [b"good.wav"]
     assert datetime.fromtimestamp(listed[b"odd.wav"].received_at, UTC).year == 5138

@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dropscribe.core.errors import StoreAway, StoreError, StoreUnusable
 from dropscribe.queue.sql.database import valid_text
+from dropscribe.queue.sql.history import LATEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -46,9 +47,6 @@ SESSION = (
 )
 """A node that freezes within a transaction blocks the others for ten seconds at most. The sessions of a
 machine that loses power, with its name and its slots, last until the server's keepalives fail."""
-
-_LATEST = 1e11
-"""Unix seconds in the year 5138; a row's times and sums are from 0 to here, and calendars can name them."""
 
 _SAME_CLOCK_SECONDS = 0.5
 """A smaller difference is the duration of the query; synchronized clocks count as equal."""
@@ -180,8 +178,8 @@ class _Cursor:
     def _local_value(self, value: Any) -> Any:
         if isinstance(value, bytes) and value[:1] == b"/":
             return self._place(value)
-        if isinstance(value, float) and not 0 <= value <= _LATEST:
-            return 0.0 if value != value or value < 0 else _LATEST  # noqa: PLR0124 - NaN
+        if isinstance(value, float) and not 0 <= value <= LATEST:
+            return 0.0 if value != value or value < 0 else LATEST  # noqa: PLR0124 - NaN
         return value
 
     def _place(self, stored: bytes) -> bytes:

@@ -109,6 +109,9 @@ def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState,
     return {identity: (JobState(state), due_at, pin) for identity, state, due_at, pin in rows}
 
 
+LATEST = 1e11
+"""Unix seconds in the year 5138. Calendars can name the times before it; another program wrote later ones."""
+
 PRUNE_BATCH = 200
 """Jobs that one transaction deletes at most, so that none gets long."""
 
@@ -171,8 +174,8 @@ def read_done_after(db: Connection, ended_at: float, job_id: int, limit: int) ->
     """Done jobs that ended after *ended_at*, or then and with a greater id; in that order."""
     return _read_done(
         db,
-        "ended_at >= ? AND (ended_at > ? OR id > ?) ORDER BY ended_at, id LIMIT ?",
-        (ended_at, ended_at, job_id, limit),
+        "ended_at >= ? AND ended_at < ? AND (ended_at > ? OR id > ?) ORDER BY ended_at, id LIMIT ?",
+        (ended_at, LATEST, ended_at, job_id, limit),
     )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.app import daemon
 from dropscribe.config.model import FolderRule, HttpConfig, LogConfig, ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
@@ -24,10 +23,9 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
-from dropscribe.intake import availability
-from dropscribe.service.sd_notify import Notifier
 from support.house import digest, make_config, read_json
 from support.inboxes import wav
+from support.reloaded import Reloaded
 from support.scripted import ScriptedProvider, transcript_of
 
 RULES = tuple(f"rule{number}" for number in range(5))
@@ -58,54 +56,6 @@ class Vendor(ScriptedProvider):
 
     async def close(self):
         self.is_closed = True
-
-
-class Reloaded:
-    """A daemon whose next config a test chooses; open with ``async with``."""
-
-    def __init__(self, monkeypatch, config, make_provider):
-        monkeypatch.setattr(availability, "AVAILABLE_SECONDS", 0.02)
-        self.next, self.taken = config, []
-        self.daemon = daemon.Daemon(
-            config,
-            Notifier({}),
-            read_config=self._read,
-            on_reload=self.taken.append,
-            make_provider=make_provider,
-        )
-        self.reads = 0
-
-    def _read(self):
-        self.reads += 1
-        if isinstance(self.next, Exception):
-            raise self.next
-        return self.next
-
-    async def __aenter__(self):
-        self.running = asyncio.create_task(self.daemon.run())
-        await self.until(lambda: hasattr(self.daemon, "inboxes") and self.daemon.inboxes.live())
-        return self
-
-    async def __aexit__(self, *_):
-        self.daemon.stop.set()
-        await asyncio.wait_for(self.running, 60)
-
-    async def until(self, condition, timeout_seconds=60.0):
-        """Wait until *condition* holds, while the daemon runs."""
-        async with asyncio.timeout(timeout_seconds):
-            while not condition():
-                if self.running.done():
-                    self.running.result()
-                await asyncio.sleep(0.005)
-
-    async def reload(self, config):
-        """Ask for *config*; returns whether it was taken."""
-        self.next, reads, taken = config, self.reads, len(self.taken)
-        refusals = []
-        self.daemon.health.observe_config = lambda *, is_taken: refusals.append(is_taken)
-        self.daemon.ask_reload()
-        await self.until(lambda: self.reads > reads and refusals)
-        return len(self.taken) > taken
 
 
 def _rule(root, name, providers):

@@ -219,15 +219,19 @@ class Document:
             self.report(path, "a '${' without a variable's name and its '}'", "write $${ for a plain ${")
         return done.text
 
+    def _line(self, number: int) -> str:
+        """The line of that number; an empty value may stand behind the last one."""
+        return self._lines[number - 1] if number <= len(self._lines) else ""
+
     def _may_be_secret(self, path: Path, span: Span) -> bool:
-        line = self._lines[span.line - 1]
+        line = self._line(span.line)
         written = line[span.column - 1 : span.end_column - 1]
         return is_secret_path(path, line) and not _ONE_VARIABLE.fullmatch(written)
 
     def _at(
         self, span: Span, message: str, hint: str = "", path: str = "", *, warning: bool = False
     ) -> Problem:
-        line = self._lines[span.line - 1] if span.line <= len(self._lines) else ""
+        line = self._line(span.line)
         end = span.end_column if span.end_line == span.line else len(line) + 1
         return Problem(
             _without_passwords(message),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dropscribe.core.model import Attempt
@@ -168,6 +168,13 @@ confidence = st.none() | st.floats(0, 1)
             tuple
         ),
         words=st.lists(st.builds(Word, text, seconds, seconds, confidence, speaker), max_size=5).map(tuple),
+    )
+)
+@example(
+    Transcript(
+        "0",
+        segments=(Segment("", 0.0, 0.0), Segment("0", 0.0, 0.0)),
+        words=(Word("", 0.0), Word("0", 0.0, 0.0)),
     )
 )
 def test_any_transcript_fits_the_schema_and_renders(transcript):

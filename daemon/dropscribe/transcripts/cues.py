@@ -174,7 +174,8 @@ def _spread(spans: Sequence[Cue], pieces: Sequence[Piece], segment: Cue, *, is_t
 
 def _moments(span: Cue) -> list[tuple[float, float]]:
     """Start and end of each letter of *span*."""
-    count = len(_letters(span.text))
+    if not (count := len(_letters(span.text))):
+        return []
     bounds = [span.start + (span.end - span.start) * number / count for number in range(count + 1)]
     return list(itertools.pairwise(bounds))
 

@@ -172,9 +172,9 @@ confidence = st.none() | st.floats(0, 1)
 )
 @example(
     Transcript(
-        "0",
-        segments=(Segment("", 0.0, 0.0), Segment("0", 0.0, 0.0)),
-        words=(Word("", 0.0), Word("0", 0.0, 0.0)),
+        "",
+        segments=(*[Segment("")] * 4, Segment("0", 0.0, 0.0)),
+        words=(Word(""), Word("", 0.0, 0.0), Word("0", 0.0, 0.0)),
     )
 )
 def test_any_transcript_fits_the_schema_and_renders(transcript):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dropscribe.core.settling import IDLE_WRITER_SECONDS, Cause
+from dropscribe.core.text.printing import duration_words
 
 MOST_WAITING = 200
 
@@ -63,9 +64,8 @@ _BEFORE_QUIET = {
 def _describe_writer(unchanged_seconds: float, needed_seconds: float) -> str:
     words = "a writer has it open"
     if unchanged_seconds >= IDLE_WRITER_SECONDS:
-        words += (
-            f", but has not changed it for {unchanged_seconds / 60:.0f} min (`fuser FILE` names the process"
-        )
+        words += f", but has not changed it for {duration_words(unchanged_seconds)}"
+        words += " (`fuser FILE` names the process"
         words += ")" if needed_seconds else "; `settle: ignore_writers` takes such files)"
     if needed_seconds:
         words += f"; taken after {needed_seconds:.0f} s without a change"

@@ -9,7 +9,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState
-from dropscribe.core.text.printing import escape_text
+from dropscribe.core.text.printing import duration_words, escape_text
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _GAP = "  "
 _NARROWEST = 20
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def terminal_width() -> int | None:
@@ -126,18 +125,6 @@ def show_path(path: bytes) -> str:
 def plural(number: int, word: str) -> str:
     """``1 file``, ``2 files``."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
-def duration_words(seconds: float) -> str:
-    """The two largest units: ``3 s``, ``2 min``, ``1 h 5 min``, ``3 d 4 h``."""
-    rest = max(0, round(seconds))
-    parts: list[str] = []
-    for size, unit in _UNITS:
-        number, rest = divmod(rest, size)
-        if number or (unit == "s" and not parts):
-            parts.append(f"{number} {unit}")
-    # Seconds beside hours, or minutes beside days, are noise.
-    return " ".join(parts[:1] if len(parts) > 1 and parts[1].endswith(" s") and seconds >= 600 else parts[:2])
 
 
 def clock_words(seconds: float) -> str:

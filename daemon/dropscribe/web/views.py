@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
+from dropscribe.core.text.printing import duration_words
 from dropscribe.queue.sql.file_list import Ended
 from dropscribe.reports.wording import (
     bytes_words,
     clock_words,
-    duration_words,
     moment_words,
     one_line,
     plural,

@@ -28,8 +28,9 @@ from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.config.system_checks import system_problems
 from dropscribe.core.errors import ConfigError, Problem, ProviderError
+from dropscribe.core.text.printing import duration_words
 from dropscribe.providers.build import build_provider
-from dropscribe.reports.wording import bytes_words, duration_words, render_table
+from dropscribe.reports.wording import bytes_words, render_table
 
 if TYPE_CHECKING:
     import argparse

@@ -12,6 +12,7 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
+from dropscribe.core.text.printing import duration_words
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
@@ -20,7 +21,6 @@ from dropscribe.reports.inbox_reader import files_without_job, may_read, unavail
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.wording import (
-    duration_words,
     one_line,
     plural,
     render_table,

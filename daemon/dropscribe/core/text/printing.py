@@ -45,3 +45,18 @@ def plain_text(text: str) -> str:
 
 def _escape(letter: str) -> str:
     return ascii(letter)[1:-1]
+
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def duration_words(seconds: float) -> str:
+    """The two largest units: ``3 s``, ``2 min``, ``1 h 5 min``, ``3 d 4 h``."""
+    rest = max(0, round(seconds))
+    parts: list[str] = []
+    for size, unit in _UNITS:
+        number, rest = divmod(rest, size)
+        if number or (unit == "s" and not parts):
+            parts.append(f"{number} {unit}")
+    # Seconds beside hours, or minutes beside days, are noise.
+    return " ".join(parts[:1] if len(parts) > 1 and parts[1].endswith(" s") and seconds >= 600 else parts[:2])

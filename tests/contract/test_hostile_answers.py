@@ -79,6 +79,7 @@ async def test_a_long_speaker_label_is_cut(bench_of):
     assert all(len(_rendered(transcript, form) or b"") < 2_000_000 for form in ("txt", "srt", "vtt"))
 
 
+@pytest.mark.slow
 async def test_reading_a_large_answer_does_not_hold_up_the_daemon(bench_of):
     """100,000 words are read beside the event loop."""
     bench = bench_of("openai")

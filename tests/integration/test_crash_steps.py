@@ -67,7 +67,7 @@ def run(root: Path, way: str, crash_at: str = "") -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize("way", ["done", "failed"])
+@pytest.mark.parametrize("way", ["done", pytest.param("failed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("point", [*COMPANION_POINTS, *(each for each in POINTS if each[:3] != "cop")])
 @pytest.mark.parametrize("time", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_kill_at_a_durable_step_loses_nothing(tmp_path, point, way, time):

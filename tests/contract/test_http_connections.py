@@ -149,16 +149,20 @@ async def test_a_connection_that_is_not_to_be_trusted_is_not_used_again(answer):
 
 @pytest.mark.parametrize("way", ["end", "reset"])
 async def test_a_connection_that_has_ended_unseen_costs_no_attempt(way):
-    """The server closes an idle connection, and the busy event loop has not heard of it yet."""
-    has_ended = threading.Semaphore(0)
+    """The server closes an idle connection, and the busy event loop has not heard of it yet.
+
+    The request goes to another one, and the server gets it once.
+    """
+    has_ended, heard = threading.Semaphore(0), []
 
     def serve(listening):
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = listening.accept()
                 with connection:
-                    while b"RIFF" not in connection.recv(65536):
+                    while b"RIFF" not in (block := connection.recv(65536)):
                         pass
+                    heard.append(block)
                     connection.sendall(OK)
                     if way == "reset":
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -175,6 +179,7 @@ async def test_a_connection_that_has_ended_unseen_costs_no_attempt(way):
                 assert has_ended.acquire(timeout=30)  # blocks the loop, as other files' work does
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
+    assert len(heard) == 5
 
 
 async def test_a_connection_that_failed_is_not_used_again():

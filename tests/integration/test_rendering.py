@@ -99,6 +99,7 @@ async def _is_publishing(house):
         ({"text": "A sentence.", "words": [{"word": "A"}] * 20}, True),
         ({"text": "word " * 10_000, "words": []}, False),
         ({"text": "", "words": [{"word": "A"}] * 1_000}, False),
+        ({"text": "", "raw": {"k" * 100_000: 1}}, False),
         ({"text": "", "raw": {"a": {"b": [{"c": list(range(1_000))}]}}}, False),
     ],
 )

@@ -9,8 +9,7 @@ from dropscribe.pipeline.attempts import Attempts
 from dropscribe.pipeline.budgets import Budgets
 from dropscribe.pipeline.deduplication import Deduplication, settings_digest
 from dropscribe.pipeline.disk_threads import DiskThreads
-from dropscribe.pipeline.failures import Failures
-from dropscribe.pipeline.fallback import Fallback
+from dropscribe.pipeline.failures import Failures, Fallback
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.holds import Holds
 from dropscribe.pipeline.links import add_link_providers

@@ -47,8 +47,7 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.budgets import Budgets
     from dropscribe.pipeline.deduplication import Deduplication
     from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.failures import Failures
-    from dropscribe.pipeline.fallback import Fallback
+    from dropscribe.pipeline.failures import Failures, Fallback
     from dropscribe.pipeline.holds import Holds
     from dropscribe.pipeline.observer import Observer
     from dropscribe.pipeline.results import Results

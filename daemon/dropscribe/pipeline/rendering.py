@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_SHORT_VALUES, _CHARACTERS_OF_A_VALUE = 500, 40
+_SHORT_VALUES, _CHARACTERS_OF_A_VALUE = 1000, 40
 
 RENDER_SECONDS = 60.0
 """Longest time for one render, on a machine that has much else to do."""
@@ -182,7 +182,8 @@ def _is_short(*parts: object) -> bool:
         elif isinstance(value, (dict, list, tuple)):
             if len(value) > left:
                 return False
-            waiting += value.values() if isinstance(value, dict) else value
+            waiting += value  # of a mapping the keys, which may be long too
+            waiting += value.values() if isinstance(value, dict) else ()
     return left > 0
 
 

@@ -148,7 +148,7 @@ def test_a_file_that_waits_for_days_holds_up_no_other(station, inbox_dir, monkey
         station.run(1)
         os.link(path, inbox_dir / "b.wav")
     else:
-        monkeypatch.setattr("dropscribe.intake.probe.open_file", _refuse_open(b"a.wav"))
+        monkeypatch.setattr("dropscribe.intake.probe.open_with_status", _refuse_open(b"a.wav"))
     _pass_days(station, 3)
     station.write("late.wav")
     station.run(10)
@@ -159,12 +159,12 @@ def test_a_file_that_waits_for_days_holds_up_no_other(station, inbox_dir, monkey
 def _refuse_open(refused):
     from dropscribe.files import beneath
 
-    def open_file(folder, name, *flags):
+    def open_with_status(folder, name, *flags):
         if name == refused:
             raise PermissionError(13, "Permission denied")
-        return beneath.open_file(folder, name, *flags)
+        return beneath.open_with_status(folder, name, *flags)
 
-    return open_file
+    return open_with_status
 
 
 def test_a_writer_that_never_writes_is_named(station):

@@ -35,20 +35,19 @@ def threads():
 
 
 @pytest.fixture
-def desk(monkeypatch, threads):
-    """A desk whose first visit lasts until its door opens, and that sees one visit at once.
+def desk(threads):
+    """A desk whose first visit lasts until its door opens.
 
     Its doors open before the pool is waited for.
     """
-    monkeypatch.setattr(batching, "VISITS_AT_ONCE", 1)
     found = Desk()
     yield found
     for door in found.doors:
         door.set()
 
 
-async def _arrive(pending, *names):
-    tasks = [pending.submit(name) for name in names]
+async def _arrive(pending, desk, *names):
+    tasks = [pending.submit(desk, name) for name in names]
     await asyncio.sleep(0)
     return tasks
 
@@ -56,9 +55,9 @@ async def _arrive(pending, *names):
 async def test_nobody_waits_for_company_and_what_comes_meanwhile_goes_together(desk, threads, monkeypatch):
     """The first goes alone and at once; the others share the next visit, each with its own result."""
     monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
-    pending = BatchExecutor(threads, desk)
-    first = await _arrive(pending, "first")
-    rest = await _arrive(pending, "a", "bad b", "c")
+    pending = BatchExecutor(threads)
+    first = await _arrive(pending, desk, "first")
+    rest = await _arrive(pending, desk, "a", "bad b", "c")
     desk.doors[0].set()
 
     found = await asyncio.gather(*first, *rest, return_exceptions=True)
@@ -71,9 +70,9 @@ async def test_nobody_waits_for_company_and_what_comes_meanwhile_goes_together(d
 async def test_a_slow_visit_does_not_hold_up_those_behind_it(desk, threads, monkeypatch):
     """After a moment another thread takes what waits."""
     monkeypatch.setattr(batching, "SLOW_SECONDS", 0.001)
-    pending = BatchExecutor(threads, desk)
-    slow = await _arrive(pending, "slow")
-    behind = await _arrive(pending, "a", "b")
+    pending = BatchExecutor(threads)
+    slow = await _arrive(pending, desk, "slow")
+    behind = await _arrive(pending, desk, "a", "b")
 
     assert await asyncio.wait_for(asyncio.gather(*behind), 10) == ["A", "B"]
     assert not slow[0].done()
@@ -84,9 +83,9 @@ async def test_each_slow_visit_lets_another_go(desk, threads, monkeypatch):
     monkeypatch.setattr(batching, "SLOW_SECONDS", 0.001)
     monkeypatch.setattr(batching, "MOST_TOGETHER", 2)
     desk.doors.append(threading.Event())
-    pending = BatchExecutor(threads, desk)
-    slow = await _arrive(pending, "slow", "slower", "slowest")
-    behind = await _arrive(pending, "a", "b")
+    pending = BatchExecutor(threads)
+    slow = await _arrive(pending, desk, "slow", "slower", "slowest")
+    behind = await _arrive(pending, desk, "a", "b")
 
     assert await asyncio.wait_for(asyncio.gather(*behind), 10) == ["A", "B"]
     assert not any(task.done() for task in slow)
@@ -95,9 +94,9 @@ async def test_each_slow_visit_lets_another_go(desk, threads, monkeypatch):
 async def test_who_has_gone_before_his_turn_is_not_served(desk, threads, monkeypatch):
     """A cancelled caller's item is left out, those beside it are not."""
     monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
-    pending = BatchExecutor(threads, desk)
-    first = await _arrive(pending, "first")
-    gone, there = await _arrive(pending, "gone", "there")
+    pending = BatchExecutor(threads)
+    first = await _arrive(pending, desk, "first")
+    gone, there = await _arrive(pending, desk, "gone", "there")
     gone.cancel()
     await asyncio.sleep(0)
     desk.doors[0].set()
@@ -111,9 +110,9 @@ async def test_a_crowd_that_has_gone_holds_up_nobody_behind_it(desk, threads, mo
     """Who stands behind a whole visit of cancelled callers is served, though nobody new comes."""
     monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
     monkeypatch.setattr(batching, "MOST_TOGETHER", 2)
-    pending = BatchExecutor(threads, desk)
-    first = await _arrive(pending, "first")
-    *gone, there = await _arrive(pending, "gone", "gone too", "there")
+    pending = BatchExecutor(threads)
+    first = await _arrive(pending, desk, "first")
+    *gone, there = await _arrive(pending, desk, "gone", "gone too", "there")
     for task in gone:
         task.cancel()
     await asyncio.sleep(0)
@@ -128,8 +127,8 @@ async def test_no_visit_takes_more_than_its_share(desk, threads, monkeypatch):
     """A crowd is served in several visits, in order."""
     monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
     monkeypatch.setattr(batching, "MOST_TOGETHER", 2)
-    pending = BatchExecutor(threads, desk)
-    crowd = await _arrive(pending, *"abcde")
+    pending = BatchExecutor(threads)
+    crowd = await _arrive(pending, desk, *"abcde")
     desk.doors[0].set()
 
     assert await asyncio.gather(*crowd) == list("ABCDE")
@@ -143,4 +142,4 @@ async def test_work_that_breaks_is_told_to_all_who_came(threads):
         raise RuntimeError("the desk is on fire")
 
     with pytest.raises(RuntimeError, match="on fire"):
-        await BatchExecutor(threads, broken).submit("a")
+        await BatchExecutor(threads).submit(broken, "a")

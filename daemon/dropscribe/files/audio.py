@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing, AudioUnsafe
 from dropscribe.core.model import FileSnapshot
-from dropscribe.files.beneath import UnsafePathError, closing, open_file, open_folder, open_root
+from dropscribe.files.beneath import UnsafePathError, closing, open_folder, open_root, open_with_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -59,8 +59,12 @@ def open_beneath(root: bytes, path: bytes) -> int:
         AudioUnsafe: A link, device, pipe, socket or folder.
         OSError: Anything else (EIO, ESTALE, EMFILE, …): says nothing about the audio.
     """
+    return _open_with_status(root, path)[0]
+
+
+def _open_with_status(root: bytes, path: bytes) -> tuple[int, os.stat_result]:
     with audio_errors(root, path), closing(open_folder_of(root, path)) as folder:
-        return open_file(folder, path.rpartition(b"/")[2])
+        return open_with_status(folder, path.rpartition(b"/")[2])
 
 
 def open_folder_of(root: bytes, path: bytes) -> int:
@@ -166,12 +170,18 @@ class AudioFile:
         sha256: Hex digest of the whole content, known after a whole pass of :meth:`blocks`, else "".
     """
 
-    def __init__(self, descriptor: int, name: bytes, executor: Executor | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        name: bytes,
+        executor: Executor | None = None,
+        status: os.stat_result | None = None,
+    ) -> None:
         self._descriptor = descriptor
         self.executor = executor
         self.sha256 = ""
         self.name = name
-        self.snapshot = snapshot_of(os.fstat(descriptor))
+        self.snapshot = snapshot_of(status or os.fstat(descriptor))
         self.size_bytes = self.snapshot.size_bytes
         self.progress = Progress(self.size_bytes)
         # A recording of one block costs no second hop to a thread.
@@ -180,9 +190,9 @@ class AudioFile:
     @classmethod
     def open(cls, root: bytes, path: bytes, executor: Executor | None = None) -> AudioFile:
         """Open *path* below *root*; raises as :func:`open_beneath` does."""
-        descriptor = open_beneath(root, path)
+        descriptor, status = _open_with_status(root, path)
         try:
-            return cls(descriptor, path.rpartition(b"/")[2], executor)
+            return cls(descriptor, path.rpartition(b"/")[2], executor, status)
         except BaseException:
             os.close(descriptor)
             raise

@@ -1,71 +1,83 @@
-"""Runs blocking work in batches: items that wait at the same time share one call in a thread."""
+"""Runs blocking work in batches: items that wait at the same time share one visit of a thread to the disk."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_Visit = asyncio.Future["Sequence[R | BaseException]"]
+Work = Callable[[Sequence[T]], Sequence[R | BaseException]]
+"""Takes several items and returns for each a result or an exception; called in a thread."""
 
+_Visit = asyncio.Future[Sequence[Any]]
 
 MOST_TOGETHER = 16
-VISITS_AT_ONCE = 1
-"""Batches that start at once. While one runs, new items collect for the next one and share its syncs."""
-
 MOST_VISITS = 8
-SLOW_SECONDS = 0.02
-"""A batch that runs longer is on a slow disk, where several batches at once are faster. On a fast disk more
-threads only compete for the interpreter lock."""
+SLOW_SECONDS = 0.1
+"""A visit that takes longer is to a slow disk, where several at once are faster. On a fast disk a second
+thread only competes for the interpreter lock: with two, the same work took a third more CPU."""
 
 
-class BatchExecutor(Generic[T, R]):
-    """Collects items while a batch runs, and runs them as the next batch.
+class BatchExecutor:
+    """Collects items while a visit is under way, and runs those of one kind as the next visit.
 
-    No item waits for a batch to fill: if no batch runs, one starts at once.
+    No item waits for others to come: if no visit is under way, one starts at once.
 
     Args:
         executor: Its threads may be blocked.
-        work: Takes several items and returns for each a result or an exception; called in a thread.
     """
 
-    def __init__(
-        self, executor: Executor, work: Callable[[Sequence[T]], Sequence[R | BaseException]]
-    ) -> None:
+    def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self._work = work
-        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
-        self._visits: set[_Visit[R]] = set()
+        self._waiting: list[_Item] = []
+        self._visits: set[_Visit] = set()
         self._another: asyncio.TimerHandle | None = None
+        self._last: Work[Any, Any] | None = None
 
-    def submit(self, item: T) -> asyncio.Future[R]:
-        """Run *work* on *item* in a batch; the future has its result or its exception.
+    def submit(self, work: Work[T, R], item: T) -> asyncio.Future[R]:
+        """Run *work* on *item*, together with others of the same work; the future has its outcome.
 
         Cancelling the future does not undo work that is under way.
         """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if len(self._visits) < VISITS_AT_ONCE:
-            self._go()
-        else:
+        self._waiting.append(_Item(work, item, future))
+        if self._visits:
             self._send_another_soon()
+        else:
+            self._go()
         return future
 
+    def post(self, work: Work[T, R], item: T) -> None:
+        """Run *work* on *item* with the next visit, soon; nobody waits for it."""
+        self._waiting.append(_Item(work, item, None))
+        self._send_another_soon()
+
     def _go(self) -> None:
-        there = [(item, future) for item, future in self._waiting if not future.cancelled()]
-        batch, self._waiting = there[:MOST_TOGETHER], there[MOST_TOGETHER:]
-        if not batch:
+        self._waiting = [item for item in self._waiting if not item.is_cancelled]
+        if not self._waiting:
             return
-        items, futures = [item for item, _ in batch], [future for _, future in batch]
-        visit = asyncio.get_running_loop().run_in_executor(self._executor, self._work, items)
+        work = self._last = self._next_work()
+        batch: list[_Item] = []
+        rest: list[_Item] = []
+        for item in self._waiting:
+            (batch if item.work == work and len(batch) < MOST_TOGETHER else rest).append(item)
+        self._waiting = rest
+        visit = asyncio.get_running_loop().run_in_executor(
+            self._executor, work, [item.item for item in batch]
+        )
         self._visits.add(visit)
-        visit.add_done_callback(lambda visit: self._back(visit, futures))
+        visit.add_done_callback(lambda visit: self._back(visit, batch))
+
+    def _next_work(self) -> Work[Any, Any]:
+        """By turns, so that a short call waits for one long visit at most."""
+        awaited = [item.work for item in self._waiting if item.future] or [self._waiting[0].work]
+        return next((work for work in awaited if work != self._last), awaited[0])
 
     def _send_another_soon(self) -> None:
         if self._waiting and self._another is None and len(self._visits) < MOST_VISITS:
@@ -78,20 +90,34 @@ class BatchExecutor(Generic[T, R]):
             self._go()
             self._send_another_soon()
 
-    def _back(self, visit: _Visit[R], futures: Sequence[asyncio.Future[R]]) -> None:
+    def _back(self, visit: _Visit, batch: Sequence[_Item]) -> None:
         self._visits.discard(visit)
-        if self._waiting:
+        if any(item.future for item in self._waiting):
             self._go()
-        for future, outcome in zip(futures, _outcomes(visit, len(futures)), strict=True):
-            if future.done():
+        else:
+            self._send_another_soon()
+        for item, outcome in zip(batch, _outcomes(visit, len(batch)), strict=True):
+            if item.future is None or item.future.done():
                 continue
             if isinstance(outcome, BaseException):
-                future.set_exception(outcome)
+                item.future.set_exception(outcome)
             else:
-                future.set_result(outcome)
+                item.future.set_result(outcome)
 
 
-def _outcomes(visit: _Visit[R], count: int) -> Sequence[R | BaseException]:
+class _Item(NamedTuple):
+    """One piece of work that waits; *future* is None where nobody waits for it."""
+
+    work: Work[Any, Any]
+    item: Any
+    future: asyncio.Future[Any] | None
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.future is not None and self.future.cancelled()
+
+
+def _outcomes(visit: _Visit, count: int) -> Sequence[Any]:
     if visit.cancelled():
         return [asyncio.CancelledError()] * count
     error = visit.exception()

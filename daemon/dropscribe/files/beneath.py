@@ -15,6 +15,10 @@ import errno
 import os
 import stat
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -205,6 +209,16 @@ def _give_mode(folder: int, mode: int) -> None:
             os.fchmod(folder, mode)
 
 
+@contextlib.contextmanager
+def folder_below(root: int, path: bytes) -> Iterator[int]:
+    """As :func:`open_folder`, for the length of a block; *root* itself is not opened again."""
+    if not path:
+        yield root
+        return
+    with closing(open_folder(root, path)) as folder:
+        yield folder
+
+
 def open_file(folder: int, name: bytes, flags: int = READ) -> int:
     """Open the regular file *name* in the open *folder*.
 
@@ -212,12 +226,18 @@ def open_file(folder: int, name: bytes, flags: int = READ) -> int:
         UnsafePathError: It is a link, device, pipe, socket or folder.
         OSError: The system's answer.
     """
+    return open_with_status(folder, name, flags)[0]
+
+
+def open_with_status(folder: int, name: bytes, flags: int = READ) -> tuple[int, os.stat_result]:
+    """As :func:`open_file`, with the status of the open file."""
     _check_name(name, name)
     descriptor = os.open(name, flags, dir_fd=folder)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise UnsafePathError(errno.ENXIO, "not a regular file", os.fsdecode(name))
-    return descriptor
+    return descriptor, status
 
 
 def stat_at(folder: int, name: bytes) -> os.stat_result | None:

@@ -25,7 +25,7 @@ from dropscribe.files.mounts import mount_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.files.mounts import Mount
+    from dropscribe.files.mounts import LeaseSupport, Mount
 
 _RENAME_NOREPLACE = 1
 _SMB = frozenset({"cifs", "smb3", "smb2", "smb", "smbfs"})
@@ -105,12 +105,12 @@ def forget_capabilities(folder: int) -> None:
         _known.pop(_mount_key(folder), None)
 
 
-def has_reliable_leases(folder: int) -> bool:
-    """Whether a read lease on a file in the open *folder* excludes every writer."""
+def leases_in(folder: int) -> LeaseSupport:
+    """What a read lease on a file in the open *folder* says of writers."""
     key = _mount_key(folder)
     if key not in _mounts:
         _mounts[key] = mount_of(b"/proc/self/fd/%d" % folder)
-    return _mounts[key].has_reliable_leases
+    return _mounts[key].leases
 
 
 def rename_noreplace(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:

@@ -18,7 +18,6 @@ from dropscribe.core.naming import companion_name
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_file
-from dropscribe.files.capabilities import has_reliable_leases
 from dropscribe.files.lease import held_lease
 
 if TYPE_CHECKING:
@@ -62,15 +61,14 @@ def _find(folder: int, audio: bytes, pattern: str, quiet_seconds: float) -> Foun
         # Absent, no regular file, or not to be read.
         with contextlib.suppress(OSError), closing(open_file(folder, name)) as descriptor:
             file = Companion(spelling, name, snapshot_of(os.fstat(descriptor)))
-            return _read(folder, descriptor, file, quiet_seconds)
+            return _read(descriptor, file, quiet_seconds)
     return None
 
 
-def _read(folder: int, descriptor: int, file: Companion, quiet_seconds: float) -> FoundCompanion | None:
+def _read(descriptor: int, file: Companion, quiet_seconds: float) -> FoundCompanion | None:
     with held_lease(descriptor) as lease:
-        is_seen = lease is Lease.FREE and has_reliable_leases(folder)
         is_young = 0 <= time.time() - file.snapshot.mtime_ns / 1e9 < quiet_seconds
-        if lease is Lease.WRITER or (is_young and not is_seen):
+        if lease is Lease.WRITER or (is_young and lease is not Lease.FREE):
             return None
         found = FoundCompanion(file, read_json(descriptor))
         return found if file.snapshot == snapshot_of(os.fstat(descriptor)) else None

@@ -35,19 +35,22 @@ def ignore_sigio() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
-def probe_lease(descriptor: int) -> Lease:
+def probe_lease(descriptor: int, support: LeaseSupport | None = None) -> Lease:
     """Whether a local process has the open file open for writing; *descriptor* was opened read-only.
 
     UNKNOWN if the file belongs to another user and CAP_LEASE is missing, or if the file system's leases say
     nothing about local writers. FREE excludes remote writers only where
     :attr:`~dropscribe.files.mounts.Mount.has_reliable_leases` is true.
 
+    Args:
+        support: Of its file system; None: it is asked.
+
     Raises:
         RuntimeError: :func:`ignore_sigio` was not called: probing could end the process.
     """
     if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
         raise RuntimeError("ignore_sigio() must come before the first lease probe")
-    if lease_support(descriptor) is LeaseSupport.NONE:
+    if (support or lease_support(descriptor)) is LeaseSupport.NONE:
         return Lease.UNKNOWN
     state = _acquire(descriptor)
     if state is Lease.FREE:
@@ -56,11 +59,14 @@ def probe_lease(descriptor: int) -> Lease:
 
 
 @contextlib.contextmanager
-def held_lease(descriptor: int | None) -> Iterator[Lease]:
+def held_lease(descriptor: int | None, support: LeaseSupport | None = None) -> Iterator[Lease]:
     """Hold a read lease inside the block, so that no writer can open the file between check and rename.
 
     A writer's open waits for the end of the block, at most 45 s (/proc/sys/fs/lease-break-time). On a file
     system that is not local no lease is held.
+
+    Args:
+        support: Of its file system; None: it is asked.
 
     Yields:
         As :func:`probe_lease`; UNKNOWN for None, a file that may not be opened.
@@ -69,7 +75,7 @@ def held_lease(descriptor: int | None) -> Iterator[Lease]:
     if (
         descriptor is not None
         and signal.getsignal(signal.SIGIO) is signal.SIG_IGN
-        and lease_support(descriptor) is LeaseSupport.FULL
+        and (support or lease_support(descriptor)) is LeaseSupport.FULL
     ):
         state = _acquire(descriptor)
     try:

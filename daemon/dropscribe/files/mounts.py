@@ -37,7 +37,7 @@ class Mount:
     Attributes:
         device: st_dev of the folders on it.
         name: For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex.
-        has_reliable_leases: A granted lease excludes every writer.
+        leases: What read leases say of writers.
         stable_inodes: An inode number names the same file for as long as it exists, remounts included.
         caches_attributes: stat may be a minute old (NFS without noac).
     """
@@ -45,9 +45,14 @@ class Mount:
     device: int
     kind: MountKind
     name: str
-    has_reliable_leases: bool = False
+    leases: LeaseSupport = LeaseSupport.NONE
     stable_inodes: bool = False
     caches_attributes: bool = False
+
+    @property
+    def has_reliable_leases(self) -> bool:
+        """Whether a granted lease excludes every writer."""
+        return self.leases is LeaseSupport.FULL
 
     @property
     def gives_events(self) -> bool:
@@ -130,7 +135,7 @@ def mount_of(file: bytes | int) -> Mount:
             device,
             MountKind.LOCAL,
             name or _LEASES.get(magic) or _LOCAL[magic],
-            has_reliable_leases=magic in _LEASES,
+            leases=_lease_support(magic),
             stable_inodes=magic not in _UNSTABLE_INODES,
         )
     kind = MountKind.REMOTE if magic in _REMOTE else MountKind.UNKNOWN
@@ -139,6 +144,7 @@ def mount_of(file: bytes | int) -> Mount:
         device,
         kind,
         name or _REMOTE.get(magic) or hex(magic),
+        leases=_lease_support(magic),
         stable_inodes=magic == _NFS,
         caches_attributes=magic == _NFS and "noac" not in options,
     )
@@ -150,6 +156,10 @@ def lease_support(descriptor: int) -> LeaseSupport:
         magic = _magic_of(descriptor)
     except OSError:
         return LeaseSupport.NONE
+    return _lease_support(magic)
+
+
+def _lease_support(magic: int) -> LeaseSupport:
     if magic in _LEASES:
         return LeaseSupport.FULL
     # FUSE leaves leases to the kernel, which knows the writers that came through this mount.

@@ -60,6 +60,7 @@ class OwnFile:
         self._sha256 = sha256
         self._key = (hidden, place.name)
         self._can = can
+        self._is_named = False
 
     def is_placed(self) -> bool:
         """Whether the file at the final name is this one, named by this process or before a crash."""
@@ -79,7 +80,7 @@ class OwnFile:
         return digest_at(name) == self._sha256
 
     def write(self, fill: Callable[[int], None]) -> None:
-        """Write the content durably under the hidden name.
+        """Write the content durably under the hidden name, unless the file has its final name already.
 
         Args:
             fill: Writes content, owner, mode and times into the open file.
@@ -100,11 +101,14 @@ class OwnFile:
             sync(self._mark.folder)
 
     def _open_new(self) -> int | None:
-        """Open a new hidden file; None if a whole one stands there from an earlier try."""
+        """Open a new hidden file; None if an earlier try has written it whole."""
         if self._can.links:
             # Without a hidden file there is nothing of an earlier try: it is the last that is removed.
             with contextlib.suppress(FileExistsError):
                 return self._create()
+        self._is_named = self.is_placed()
+        if self._is_named:
+            return None
         remove_aside(self._place, self._aside, self._is_own, self._can)
         if self._is_ready():
             return None
@@ -124,6 +128,8 @@ class OwnFile:
         Raises:
             FileExistsError: The name is taken.
         """
+        if self._is_named:
+            return
         if not self._can.links:
             move_new(self._hidden, self._place, self._can, self._aside, self._is_at)
             return

@@ -14,8 +14,6 @@ import stat
 import struct
 from dataclasses import dataclass
 
-from dropscribe.files.beneath import closing
-
 _NOT_ALLOWED = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 _NO_ACL = frozenset({errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENOENT})
 _ACL = "system.posix_acl_access"
@@ -32,11 +30,13 @@ class Permissions:
         mode: Permission bits.
         owner: (uid, gid), taken where the system allows it.
         is_audio: A copy of audio keeps its mode as it is.
+        inherits_list: A new file may get an access control list from its folder.
     """
 
     mode: int
     owner: tuple[int, int]
     is_audio: bool = False
+    inherits_list: bool = True
 
     @classmethod
     def of_audio(cls, status: os.stat_result) -> Permissions:
@@ -44,15 +44,19 @@ class Permissions:
         return cls(stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid), is_audio=True)
 
     @classmethod
-    def of_sidecar(cls, folder: int, name: bytes) -> Permissions:
-        """A sidecar's, for the audio *name* in the open *folder*."""
-        with closing(os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)) as audio:
-            status = os.fstat(audio)
-            mode = stat.S_IMODE(status.st_mode) & 0o644
-            group = _group_rights(audio)
+    def of_sidecar(
+        cls, folder: int, name: bytes, status: os.stat_result, *, inherits_list: bool = True
+    ) -> Permissions:
+        """A sidecar's, for the audio *name* in the open *folder*, which has *status*.
+
+        Args:
+            inherits_list: Whether a new file may get an access control list from its folder.
+        """
+        mode = stat.S_IMODE(status.st_mode) & 0o644
+        group = _group_rights(folder, name) if mode & 0o070 else None
         if group is not None:
             mode &= ~0o070 | (group << 3)
-        return cls(mode, (status.st_uid, status.st_gid))
+        return cls(mode, (status.st_uid, status.st_gid), inherits_list=inherits_list)
 
     def apply(self, descriptor: int) -> None:
         """Give an open new file its owner, where allowed, and its mode.
@@ -61,9 +65,9 @@ class Permissions:
         audio's name would run as us.
         """
         mode = self.mode
-        if not self.is_audio:
+        if self.inherits_list and not self.is_audio:
             with contextlib.suppress(OSError):
-                os.removexattr(descriptor, _ACL)  # inherited from the folder, for people the audio is not for
+                os.removexattr(descriptor, _ACL)  # for people the audio is not for
         found = self._give_owner(descriptor)
         if (found.st_uid, found.st_gid) != self.owner:
             mode &= 0o777
@@ -92,10 +96,20 @@ class Permissions:
         return os.fstat(descriptor)
 
 
-def _group_rights(audio: int) -> int | None:
-    """Rights of the group by a file's access control list (0 to 7); None if it has no list."""
+def hands_down_list(folder: int) -> bool:
+    """Whether new files in the open *folder* get an access control list; True where it cannot be told."""
     try:
-        acl = os.getxattr(f"/proc/self/fd/{audio}", _ACL)
+        os.getxattr(b"/proc/self/fd/%d" % folder, "system.posix_acl_default")
+    except OSError as error:
+        return error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}
+    return True
+
+
+def _group_rights(folder: int, name: bytes) -> int | None:
+    """Rights of the group by the access control list of a file (0 to 7); None if it has no list."""
+    try:
+        # *name* is one component: no link is followed on the way.
+        acl = os.getxattr(b"/proc/self/fd/%d/%s" % (folder, name), _ACL, follow_symlinks=False)
     except OSError as error:
         # Where the list cannot be read (rclone answers EIO) it may forbid all.
         return None if error.errno in _NO_ACL else 0

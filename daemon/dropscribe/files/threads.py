@@ -44,6 +44,7 @@ class DaemonThreads(Executor):
             if len(self._calls) > self._idle and len(self._threads) < self._most:
                 name = f"{self._name}-{len(self._threads) + 1}"
                 self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
+                self._idle += 1
                 self._threads[-1].start()
             else:
                 self._wake.notify()
@@ -62,20 +63,27 @@ class DaemonThreads(Executor):
     def _work(self) -> None:
         while True:
             with self._wake:
-                self._idle += 1
                 while not self._calls and not self._is_shut:
                     self._wake.wait()
-                self._idle -= 1
                 if not self._calls:
                     return
                 future, call = self._calls.popleft()
-            if future.set_running_or_notify_cancel():
-                _run(future, call)
-            del future, call  # an idle thread keeps nothing alive
+                self._idle -= 1
+            result, error = _outcome(future, call)
+            with self._wake:
+                self._idle += 1  # before the caller hears of it: its next call then needs no further thread
+            if error is not None:
+                future.set_exception(error)
+            elif not future.cancelled():
+                future.set_result(result)
+            del future, call, result, error  # an idle thread keeps nothing alive
 
 
-def _run(future: Future[object], call: Callable[[], object]) -> None:
+def _outcome(future: Future[object], call: Callable[[], object]) -> tuple[object, BaseException | None]:
+    """The result of *call*, or its exception; nothing is done for a cancelled *future*."""
+    if not future.set_running_or_notify_cancel():
+        return None, None
     try:
-        future.set_result(call())
+        return call(), None
     except BaseException as error:  # noqa: BLE001  # the caller's to know
-        future.set_exception(error)
+        return None, error

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from dropscribe.core.ignored_names import DOWNLOAD_FILES, FOLDER_DOWNLOAD_FILES
 from dropscribe.core.settling import Completeness, Signs
 from dropscribe.files.audio import audio_errors, snapshot_of
-from dropscribe.files.beneath import UnsafePathError, closing, open_file, open_folder, open_root, stat_at
+from dropscribe.files.beneath import (
+    UnsafePathError,
+    closing,
+    folder_below,
+    open_root,
+    open_with_status,
+    stat_at,
+)
 from dropscribe.files.companions import read_json
 from dropscribe.files.containers import examine
 from dropscribe.files.lease import probe_lease
@@ -89,13 +96,13 @@ class OpenInbox:
             AudioMissing, AudioForbidden, AudioUnsafe, OSError: As ``open_beneath`` does.
         """
         directory, _, name = path.rpartition(b"/")
-        with audio_errors(self._root, path), closing(open_folder(self.descriptor, directory)) as folder:
-            descriptor = open_file(folder, name)
+        with audio_errors(self._root, path), folder_below(self.descriptor, directory) as folder:
+            descriptor, status = open_with_status(folder, name)
         with closing(descriptor):
-            snapshot = snapshot_of(os.fstat(descriptor))
+            snapshot = snapshot_of(status)
             mount = mounts.of(snapshot.device, descriptor)
             completeness = _completeness(descriptor, snapshot.size_bytes, name)
-            return ProbeResult(snapshot, probe_lease(descriptor), completeness, mount)
+            return ProbeResult(snapshot, probe_lease(descriptor, mount.leases), completeness, mount)
 
     def stat(self, path: bytes) -> os.stat_result | None:
         """The status of *path*; None if nothing can be reached there.
@@ -105,7 +112,7 @@ class OpenInbox:
         """
         directory, _, name = path.rpartition(b"/")
         try:
-            with closing(open_folder(self.descriptor, directory)) as folder:
+            with folder_below(self.descriptor, directory) as folder:
                 return stat_at(folder, name)
         except (FileNotFoundError, NotADirectoryError, UnsafePathError, ValueError):
             return None  # a ValueError: a row of another program's names what cannot be a path
@@ -132,7 +139,7 @@ class OpenInbox:
         self._lookups[directory] += 1
         known = self._download_files.get(directory)
         if known is None:
-            with closing(open_folder(self.descriptor, directory)) as folder:
+            with folder_below(self.descriptor, directory) as folder:
                 if self._lookups[directory] <= _MOST_LOOKUPS:
                     return next((one for one in _appended(name, suffixes) if stat_at(folder, one[0])), None)
                 known = self._download_files[directory] = _download_files_in(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -40,7 +39,6 @@ from dropscribe.pipeline.observer import AttemptReport
 from dropscribe.pipeline.remote_jobs import job_provider_of, poll
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.jobs import LONGEST_POLL_SECONDS
-from dropscribe.publish.free_names import check_destination
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
@@ -100,6 +98,7 @@ class Attempts:
             return await self._with_audio(job, runtime, audio)
         finally:
             self.sending.pop(job.id, None)
+            self.results.forget(job)
             # Closing a file of a mount that hangs blocks, as any other call into it.
             self.disks.post(job.folder, audio.close)
 
@@ -114,10 +113,9 @@ class Attempts:
 
     async def _open(self, job: Job, runtime: RuntimeConfig) -> AudioFile:
         executor, inbox = self.disks.of(job.folder), runtime.inbox(job.folder)
-        done = os.fsencode(runtime.rule(job.folder).done)
 
         def open_and_check() -> AudioFile:
-            check_destination(done)
+            self.results.prepare(job, runtime)
             return AudioFile.open(inbox, job.path, executor)
 
         audio = await self.disks.run(job.folder, open_and_check, AudioFile.close)

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
 
+    from dropscribe.files.batching import Work
     from dropscribe.queue.engine import Engine
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 log = structlog.get_logger()
 
@@ -46,7 +48,7 @@ class DiskThreads:
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
         self._pools: dict[str, DaemonThreads] = {}
-        self._batches: dict[str, BatchExecutor[Callable[[], Any], Any]] = {}
+        self._batches: dict[str, BatchExecutor] = {}
         self._hanging: Counter[str] = Counter()
 
     def of(self, folder: str) -> Executor:
@@ -66,7 +68,7 @@ class DiskThreads:
         Raises:
             FolderHangs: It has not come back after ``HANG_SECONDS``.
         """
-        return await self._bounded(folder, self._batch(folder).submit(call), discard)
+        return await self._bounded(folder, self._batch(folder).submit(_call_each, call), discard)
 
     async def run_alone(self, folder: str, call: Callable[[], T]) -> T:
         """As :meth:`run`, for a call that may take seconds: no other waits for it."""
@@ -74,12 +76,19 @@ class DiskThreads:
         return await self._bounded(folder, future, None)
 
     def post(self, folder: str, call: Callable[[], object]) -> None:
-        """Make a short call that never fails; nobody waits for it."""
-        self._batch(folder).submit(call)
+        """Make a short call that never fails, together with the next one; nobody waits for it."""
+        self._batch(folder).post(_call_each, call)
 
-    def _batch(self, folder: str) -> BatchExecutor[Callable[[], Any], Any]:
+    def together(self, folder: str, work: Work[T, R], item: T) -> asyncio.Future[R]:
+        """Run *work* on *item* in one of the folder's threads, together with items that wait for it too.
+
+        It may take long: :meth:`watch` it.
+        """
+        return self._batch(folder).submit(work, item)
+
+    def _batch(self, folder: str) -> BatchExecutor:
         if folder not in self._batches:
-            self._batches[folder] = BatchExecutor(self.of(folder), _call_each)
+            self._batches[folder] = BatchExecutor(self.of(folder))
         return self._batches[folder]
 
     async def _bounded(

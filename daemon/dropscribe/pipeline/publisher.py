@@ -17,7 +17,6 @@ from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, Publi
 from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retry, Withdrawn
 from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
-from dropscribe.files.batching import BatchExecutor
 from dropscribe.files.content import find_content
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.rendering import RenderError, content_of, is_error
@@ -81,7 +80,6 @@ class Publisher:
         self._token = token
         self._refusals: Counter[int] = Counter()
         self._absences: Counter[int] = Counter()
-        self._together: dict[str, BatchExecutor[PublishRequest, bytes]] = {}
 
     async def publish(self, job: Job, runtime: RuntimeConfig) -> Outcome:
         """One try to put *job*'s files in place."""
@@ -194,13 +192,12 @@ class Publisher:
 
     async def _put(self, job: Job, runtime: RuntimeConfig) -> bytes:
         publication = self._request(job, runtime)
-        threads = self._disks.of(job.folder)
-        together = self._together.setdefault(job.folder, BatchExecutor(threads, publish_together))
         try:
             with self._disks.watch(job.folder):
-                return await together.submit(publication)
+                return await self._disks.together(job.folder, publish_together, publication)
         except AcrossMounts:
             with self._disks.watch(job.folder, job.snapshot.size_bytes):
+                threads = self._disks.of(job.folder)
                 return await asyncio.get_running_loop().run_in_executor(threads, publish, publication)
 
     def _stuck(self, job: Job, error: PublishError) -> Outcome:

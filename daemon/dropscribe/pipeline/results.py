@@ -20,7 +20,7 @@ from dropscribe.files.companions import find_companions
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.rendering import Renderer, content_of, is_error, unpacked
 from dropscribe.providers.params import effective_params
-from dropscribe.publish.free_names import find_free_names
+from dropscribe.publish.free_names import FreeNames, check_destination, find_free_names
 from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule
     from dropscribe.core.bookings import Booking
-    from dropscribe.core.model import AttemptEnd, Job, OutputNames
+    from dropscribe.core.model import AttemptEnd, Job
     from dropscribe.files.companions import FoundCompanion
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.runtime_config import RuntimeConfig
@@ -61,6 +61,28 @@ class Results:
         self._queue = queue
         self._disks = disks
         self._renderer = Renderer()
+        self._free: dict[int, FreeNames] = {}
+        """By the job's id: found when its attempt began, so that an answer waits for no disk."""
+
+    def prepare(self, job: Job, runtime: RuntimeConfig) -> None:
+        """Before anything is paid for: make sure that ``done`` takes files, and look for names there.
+
+        Called in a thread of the folder. Publishing finds out where a name was taken since.
+
+        Raises:
+            OSError: No file can be put there.
+        """
+        rule = runtime.rule(job.folder)
+        done = os.fsencode(rule.done)
+        check_destination(done)
+        # Which names a rule's companions or template lead to is known with the answer.
+        if job.remote is None and not rule.companions and rule.template is None:
+            plan = OutputPlan(done, job.path, tuple(rule.outputs), rule.sidecar_name)
+            self._free[job.id] = find_free_names(plan)
+
+    def forget(self, job: Job) -> None:
+        """The attempt that :meth:`prepare` was called for is over."""
+        self._free.pop(job.id, None)
 
     async def transcript(
         self,
@@ -156,8 +178,11 @@ class Results:
         files_to_name = tuple(each.file for each in companions)
         plan = OutputPlan(root, job.path, tuple(rendered.contents), rule.sidecar_name, files_to_name)
         refused: set[int] = set()
+        free = self._free.pop(job.id, None)
         while True:
-            number, names = await self._free_names(job, plan, refused)
+            if free is None or free.plan != plan or free.number in refused:
+                free = await self._free_names(job, plan, refused)
+            number, names = free.number, free.names
             if rule.template is not None and not rejected and names.audio != audio:
                 audio = names.audio  # the template may name the recording
                 rendered = await self._renderer.render(rule, document, audio)
@@ -198,17 +223,15 @@ class Results:
         except (AudioError, OSError, FolderHangs):
             return []
 
-    async def _free_names(
-        self, job: Job, plan: OutputPlan, refused: Collection[int]
-    ) -> tuple[int, OutputNames]:
-        """The first free number with its names; *refused* numbers were reserved by other live jobs."""
+    async def _free_names(self, job: Job, plan: OutputPlan, refused: Collection[int]) -> FreeNames:
+        """The first free names of *plan*; *refused* numbers were reserved by other live jobs."""
         search = partial(find_free_names, plan, frozenset(refused))
         try:
             return await self._disks.run(job.folder, search)
         except FolderHangs:
             # The answer is paid for and is stored now; publishing finds out whether the names are free.
             number = max(refused, default=0) + 1
-            return number, number_names(plan, number, SHORTEST_NAME_MAX_BYTES)
+            return FreeNames(plan, number, number_names(plan, number, SHORTEST_NAME_MAX_BYTES))
 
 
 def _with_companions(

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Self
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import make_folder, make_root, open_folder, open_root, sync
-from dropscribe.files.capabilities import Move, capabilities_of
+from dropscribe.files.capabilities import Move, capabilities_of, leases_in
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.moves import FileName, free_placeholder
-from dropscribe.files.permissions import Permissions
+from dropscribe.files.permissions import Permissions, hands_down_list
 from dropscribe.publish.companions import (
     copy_companions,
     copy_missing_companions,
     remove_originals,
     withdraw_companions,
 )
-from dropscribe.publish.moving import check_source, finish_copy, is_moved, move_audio
+from dropscribe.publish.moving import check_source, check_target, finish_copy, is_moved, move_audio
 from dropscribe.publish.publication import CompanionChanged, NameTaken, WriterCameBack
 from dropscribe.publish.sidecars import withdraw_sidecars, write_sidecars
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dropscribe.files.capabilities import Capabilities
+    from dropscribe.files.mounts import LeaseSupport
     from dropscribe.publish.publication import PublishRequest
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -101,6 +102,8 @@ class _Folders:
     def __init__(self) -> None:
         self._open: dict[tuple[bytes, bytes], int] = {}
         self._capabilities: dict[int, Capabilities] = {}
+        self._leases: dict[int, LeaseSupport] = {}
+        self._lists: dict[int, bool] = {}
 
     def source(self, request: PublishRequest) -> int:
         """The folder that the audio leaves; raises as open_folder_of."""
@@ -135,6 +138,18 @@ class _Folders:
         if target not in self._capabilities:
             self._capabilities[target] = capabilities_of(target)
         return self._capabilities[target]
+
+    def leases(self, source: int) -> LeaseSupport:
+        """What read leases on files in the open *source* say of writers."""
+        if source not in self._leases:
+            self._leases[source] = leases_in(source)
+        return self._leases[source]
+
+    def permissions(self, target: int, folder: int, name: bytes, status: os.stat_result) -> Permissions:
+        """Those of sidecars in *target*, for the audio *name* in *folder*, which has *status*."""
+        if target not in self._lists:
+            self._lists[target] = hands_down_list(target)
+        return Permissions.of_sidecar(folder, name, status, inherits_list=self._lists[target])
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +191,7 @@ class PublishOperation:
         missing: AudioError | None = None
         try:
             self.source = self._folders.source(request)
-            check_source(request, self.source)
+            status = check_source(request, self.source)
         except AudioError as error:
             missing = error
         try:
@@ -185,7 +200,8 @@ class PublishOperation:
             raise missing or error from None
         self._capabilities = can = self._folders.capabilities(target)
         if missing is None:
-            permissions = Permissions.of_sidecar(self._source(), request.source_name)
+            check_target(request, self._source(), target, can, status)
+            permissions = self._folders.permissions(target, self._source(), request.source_name, status)
             self._is_writing = True
             write_sidecars(request, target, can, permissions)
             copy_companions(request, self._source(), target, can)
@@ -199,10 +215,11 @@ class PublishOperation:
 
     def _write_missing(self, target: int, can: Capabilities) -> None:
         """Write the sidecars again that were withdrawn while the audio was not visible."""
-        try:
-            permissions = Permissions.of_sidecar(target, self._request.output_names.audio)
-        except FileNotFoundError:
+        name = self._request.output_names.audio
+        status = FileName(target, name).status()
+        if status is None:
             return  # its reader was quick
+        permissions = self._folders.permissions(target, target, name, status)
         write_sidecars(self._request, target, can, permissions, missing_alone=True)
         if self.source is not None:
             copy_missing_companions(self._request, self.source, target, can)
@@ -219,7 +236,9 @@ class PublishOperation:
     def move_audio(self, *, may_copy: bool) -> None:
         """Move the audio to its destination."""
         if not self._is_moved and self.target is not None:
-            move_audio(self._request, self._source(), self.target, self._can, may_copy=may_copy)
+            source = self._source()
+            leases = self._folders.leases(source)
+            move_audio(self._request, source, self.target, self._can, leases, may_copy=may_copy)
 
     @property
     def folders_before_removal(self) -> tuple[int | None, ...]:

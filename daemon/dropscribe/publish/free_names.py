@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.naming import first_free, number_names
 from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
@@ -20,8 +20,20 @@ if TYPE_CHECKING:
 _NAME_MAX_BYTES = 255
 
 
-def find_free_names(plan: OutputPlan, refused: Collection[int]) -> tuple[int, OutputNames]:
-    """The first free collision number and its names.
+class FreeNames(NamedTuple):
+    """Names that were free in ``done`` or ``failed`` when they were looked for.
+
+    Attributes:
+        number: Their collision number.
+    """
+
+    plan: OutputPlan
+    number: int
+    names: OutputNames
+
+
+def find_free_names(plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
+    """The names of *plan* with the first free collision number.
 
     Where the folder cannot be looked at all names count as free: publishing finds out.
 
@@ -44,14 +56,17 @@ def find_free_names(plan: OutputPlan, refused: Collection[int]) -> tuple[int, Ou
     finally:
         if folder is not None:
             os.close(folder)
-    return number, names_of(number)
+    return FreeNames(plan, number, names_of(number))
 
 
 def _open_target(root: bytes, directory: bytes) -> tuple[int | None, int]:
     """(the open folder, or None where there is none; the longest name that fits there)."""
     try:
-        with closing(open_root(root)) as above:
-            name_max_bytes = _name_max(above)
+        above = open_root(root)
+        name_max_bytes = _name_max(above)
+        if not directory:
+            return above, name_max_bytes
+        with closing(above):
             try:
                 return open_folder(above, directory), name_max_bytes
             except OSError:

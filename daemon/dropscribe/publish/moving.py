@@ -15,10 +15,10 @@ from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import READ, sync
-from dropscribe.files.capabilities import has_reliable_leases
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.lease import held_lease
-from dropscribe.files.moves import FileName, move_new, remove_aside, remove_if
+from dropscribe.files.mounts import LeaseSupport
+from dropscribe.files.moves import FileName, move_new, remove_aside, remove_if, same_file
 from dropscribe.files.own_file import copy_audio, digest_at, sha256_of
 from dropscribe.publish.publication import AcrossMounts, NameTaken, WriterCameBack
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from dropscribe.publish.publication import PublishRequest
 
 
-def check_source(request: PublishRequest, folder: int) -> None:
-    """Check that the audio that settled stands in the open inbox *folder*.
+def check_source(request: PublishRequest, folder: int) -> os.stat_result:
+    """Check that the audio that settled stands in the open inbox *folder*; returns its status.
 
     Raises:
         AudioMissing: There is no file.
@@ -39,6 +39,26 @@ def check_source(request: PublishRequest, folder: int) -> None:
         raise AudioMissing(request.path, "nothing is there")
     if not request.is_audio(snapshot_of(status)):
         raise AudioChanged(request.path, "is not what was transcribed")
+    return status
+
+
+def check_target(
+    request: PublishRequest, source: int, target: int, can: Capabilities, audio: os.stat_result
+) -> None:
+    """Check, before sidecars stand beside it, that no other file has the audio's new name.
+
+    Args:
+        audio: Status of the audio in the open *source*.
+
+    Raises:
+        NameTaken: One has.
+    """
+    old, new = FileName(source, request.source_name), FileName(target, request.output_names.audio)
+    found = new.status()
+    if found is None or os.path.samestat(found, audio):
+        return
+    if not (_is_copied(request, old, target, can) or same_file(old, new, can)):
+        raise NameTaken(request.audio)
 
 
 def is_moved(request: PublishRequest, source: int | None, target: int, can: Capabilities) -> bool:
@@ -69,9 +89,18 @@ def is_moved(request: PublishRequest, source: int | None, target: int, can: Capa
 
 
 def move_audio(
-    request: PublishRequest, source: int, target: int, can: Capabilities, *, may_copy: bool
+    request: PublishRequest,
+    source: int,
+    target: int,
+    can: Capabilities,
+    leases: LeaseSupport,
+    *,
+    may_copy: bool,
 ) -> None:
     """Move the audio from the open inbox folder to the open target folder; the last names are not synced.
+
+    Args:
+        leases: Of the mount of *source*.
 
     Raises:
         WriterCameBack: It is open for writing.
@@ -81,10 +110,10 @@ def move_audio(
     """
     old, new = FileName(source, request.source_name), FileName(target, request.output_names.audio)
     # Some FUSE file systems rename no open file; a lease says something on local ones alone.
-    audio = _open_source(old) if has_reliable_leases(source) else None
+    audio = _open_source(old) if leases is LeaseSupport.FULL else None
     try:
         # While the lease is held no writer can open the file: check and move are one.
-        with held_lease(audio) as state:
+        with held_lease(audio, leases) as state:
             if state is Lease.WRITER and not request.ignores_writers:
                 raise WriterCameBack(repr(request.path))
             check_source(request, source)

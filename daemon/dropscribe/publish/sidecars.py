@@ -33,7 +33,7 @@ def write_sidecars(
         NameTaken: Another file has one of the names.
     """
     for (sidecar, content), (name, _) in zip(request.sidecars(folder, can), request.files, strict=True):
-        if sidecar.is_placed() or (missing_alone and FileName(folder, name).status() is not None):
+        if missing_alone and FileName(folder, name).status() is not None:
             continue
         _write_one(sidecar, content, permissions)
         try:

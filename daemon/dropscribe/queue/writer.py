@@ -44,19 +44,11 @@ class Writer:
     Args:
         commit: Makes the transactions of a batch, and returns a result or an error for each.
         closed: The error of calls after :meth:`close`.
-        company_seconds: After a batch of several calls, the next one waits this long for more. A call alone
-            never waits.
     """
 
-    def __init__(
-        self,
-        commit: Callable[[Sequence[Call]], Sequence[Result]],
-        closed: StoreError,
-        company_seconds: float = 0.0,
-    ) -> None:
+    def __init__(self, commit: Callable[[Sequence[Call]], Sequence[Result]], closed: StoreError) -> None:
         self._commit = commit
         self._closed = closed
-        self._company_seconds = company_seconds
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._asking, self._is_closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
@@ -95,18 +87,15 @@ class Writer:
                 self._calls.put(call)
 
     def _run(self) -> None:
-        is_open, had_company = True, False
+        is_open = True
         while is_open:
-            batch, is_open = self._next_batch(had_company=had_company)
-            had_company = len(batch) > 1
+            batch, is_open = self._next_batch()
             if batch:
                 _settle_all(batch, self._commit(batch))
 
-    def _next_batch(self, *, had_company: bool) -> tuple[list[Call], bool]:
+    def _next_batch(self) -> tuple[list[Call], bool]:
         calls: list[Call] = []
         first = self._calls.get()
-        if first is not None and had_company:
-            time.sleep(self._company_seconds)
         while first is not None:
             calls.append(first)
             if len(calls) >= _BATCH_CALLS:

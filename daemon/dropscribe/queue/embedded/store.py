@@ -34,10 +34,6 @@ T = TypeVar("T")
 
 DATABASE_NAME = "queue.db"
 _BUSY_SECONDS = 30.0
-_COMPANY_SECONDS = 0.002
-"""A transaction whose predecessor was several calls' waits so long for company: pages and syncs are
-shared, and the interpreter lock changes hands less often. One call alone never waits."""
-
 
 MIGRATIONS = ("schema.sql", *(f"migration_{version}.sql" for version in range(2, 7)))
 """Scripts that lead from version N to N+1; the file's version is PRAGMA user_version. Forward only."""
@@ -80,7 +76,7 @@ class Store:
             os.close(self._lock)
             raise _store_error(self.path, error) from error
         closed = StoreError(str(self.path), "is closed: the daemon ends")
-        self._writer = Writer(self._commit, closed, _COMPANY_SECONDS)
+        self._writer = Writer(self._commit, closed)
 
     def now(self) -> float:
         """Unix seconds by this machine's clock."""

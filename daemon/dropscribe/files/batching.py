@@ -92,10 +92,12 @@ class BatchExecutor:
 
     def _back(self, visit: _Visit, batch: Sequence[_Item]) -> None:
         self._visits.discard(visit)
+        if self._another is not None:
+            self._another.cancel()
+            self._another = None
         if any(item.future for item in self._waiting):
             self._go()
-        else:
-            self._send_another_soon()
+        self._send_another_soon()
         for item, outcome in zip(batch, _outcomes(visit, len(batch)), strict=True):
             if item.future is None or item.future.done():
                 continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, cast
 
 from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable
 from dropscribe.core.links import is_link
@@ -29,7 +30,13 @@ def job_provider_of(job: Job, runtime: RuntimeConfig, audio: AudioFile) -> JobPr
     rule, provider = runtime.rule(job.folder), runtime.providers[job.provider]
     if rule.reads_media or (rule.links and is_link(audio.suffix)):
         return None
-    return provider if isinstance(provider, JobProvider) else None
+    return cast("JobProvider", provider) if _runs_jobs(type(provider)) else None
+
+
+@cache
+def _runs_jobs(kind: type) -> bool:
+    """A protocol's own check takes some 50 µs, and each file asks."""
+    return issubclass(kind, JobProvider)
 
 
 async def poll(

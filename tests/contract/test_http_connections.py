@@ -225,6 +225,27 @@ async def test_a_name_and_password_in_the_url_go_before_a_key():
     assert b"Bearer" not in server.heads[0]
 
 
+async def test_a_header_of_the_config_replaces_our_own_in_any_case():
+    """Names of headers have no case: none is sent twice."""
+    server = Server()
+    given = {"user-agent": "recorder", "HOST": "elsewhere.example", "content-length": "5"}
+    async with serving(server) as port, transporting() as transport:
+        await _sent(transport, Upload(f"http://127.0.0.1:{port}/", given, before=b"audio"))
+    names = [line.partition(b":")[0].lower() for line in server.heads[0].split(b"\r\n")[1:] if line]
+    assert len(names) == len(set(names))
+    assert b"recorder" in server.heads[0]
+    assert b"elsewhere.example" in server.heads[0]
+
+
+async def test_a_header_that_cannot_be_sent_says_so():
+    """Letters outside ASCII in a key are the config's mistake, not a bug."""
+    async with serving(Server()) as port, transporting() as transport:
+        with pytest.raises(ProviderUnusable, match="characters that cannot be sent"):
+            await _sent(
+                transport, Upload(f"http://127.0.0.1:{port}/", {"X-Key": "schlüssel"}, before=b"audio")
+            )
+
+
 async def test_https_goes_through_a_proxys_tunnel(tmp_path, monkeypatch):
     """CONNECT with the proxy's password; the key and the audio are for the other end alone."""
     server_tls, client_tls = certified(tmp_path)

@@ -169,6 +169,15 @@ def test_a_pool_runs_calls_and_tells_of_errors():
         pool.submit(int)
 
 
+def test_calls_one_after_the_other_need_one_thread():
+    """Who has heard of a call's end finds its thread free."""
+    pool = DaemonThreads(8, "only one of these")
+    for number in range(200):
+        assert pool.submit(abs, -number).result(30) == number
+    assert sum(thread.name.startswith("only one of these") for thread in threading.enumerate()) == 1
+    pool.shutdown(wait=True)
+
+
 async def test_more_calls_than_threads_all_come_back():
     """Queued calls are made as threads become free."""
     pool = DaemonThreads(3, "x")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from dropscribe.core.errors import AudioChanged, AudioMissing, PublishError
-from dropscribe.files import beneath
+from dropscribe.files import beneath, own_file
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.publish import filing
 from dropscribe.publish.filing import publish, publish_together
@@ -95,6 +95,24 @@ def test_a_file_that_cannot_be_filed_leaves_its_neighbours_alone(tmp_path, publi
     assert tree(tmp_path / "other") == others | {f"{stem}.txt"}
     assert (tmp_path / "other" / f"{stem}.txt").read_bytes() == b"somebody else's"
     assert tree(tmp_path / "inbox") == {f"{stem}.wav"}
+
+
+def test_no_sidecar_ever_stands_beside_another_file_of_the_audios_name(tmp_path, publications, monkeypatch):
+    """A name that was free when it was chosen, hours ago, may have been taken since."""
+    named = []
+    real = os.link
+
+    def link(source, target, **folders):
+        named.append(target)
+        real(source, target, **folders)
+
+    monkeypatch.setattr(own_file.os, "link", link)
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "b.wav").write_bytes(b"somebody else's")
+    outcomes = publish_together(publications)
+    assert isinstance(outcomes[1], NameTaken)
+    assert (tmp_path / "done" / "b.wav").read_bytes() == b"somebody else's"
+    assert sorted(named) == [b"a.json", b"a.txt", b"c.json", b"c.txt"]
 
 
 def test_a_bug_in_one_files_way_is_told_to_it_alone(tmp_path, publications):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from dropscribe.files import batching
 from dropscribe.files.batching import BatchExecutor
+from support.waiting import until
 
 
 class Desk:
@@ -143,3 +145,55 @@ async def test_work_that_breaks_is_told_to_all_who_came(threads):
 
     with pytest.raises(RuntimeError, match="on fire"):
         await BatchExecutor(threads).submit(broken, "a")
+
+
+async def test_two_kinds_of_work_take_turns(desk, threads, monkeypatch):
+    """A short call waits for one visit of the other kind at most, however many of that kind came first."""
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 60.0)
+    monkeypatch.setattr(batching, "MOST_TOGETHER", 2)
+    visits = []
+
+    def short(items):
+        visits.append(("short", len(desk.visits)))
+        return items
+
+    pending = BatchExecutor(threads)
+    crowd = await _arrive(pending, desk, *"abcdef")
+    await asyncio.sleep(0)
+    call = pending.submit(short, "call")
+    desk.doors[0].set()
+
+    assert await asyncio.gather(call, *crowd) == ["call", *"ABCDEF"]
+    assert visits == [("short", 1)]
+
+
+async def test_work_that_nobody_waits_for_goes_with_the_next_visit(desk, threads, monkeypatch):
+    """It starts no visit of its own while others go, and is done soon where nobody comes."""
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 0.05)
+    desk.doors.clear()
+    pending = BatchExecutor(threads)
+    pending.post(desk, "posted")
+    assert await pending.submit(desk, "awaited") == "AWAITED"
+    assert desk.visits == [["posted", "awaited"]]
+
+    pending.post(desk, "posted")
+    await until(lambda: len(desk.visits) > 1)
+    assert desk.visits[1] == ["posted"]
+
+
+async def test_a_queue_that_moves_needs_no_second_thread(threads, monkeypatch):
+    """A visit counts as slow by its own time, not by how long somebody has waited behind several."""
+    monkeypatch.setattr(batching, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(batching, "MOST_TOGETHER", 1)
+    under_way, most = [], []
+
+    def work(items):
+        under_way.append(items)
+        most.append(len(under_way))
+        time.sleep(0.05)
+        under_way.remove(items)
+        return items
+
+    pending = BatchExecutor(threads)
+    await asyncio.gather(*(pending.submit(work, number) for number in range(12)))
+    assert max(most) == 1

@@ -79,13 +79,14 @@ class OwnFile:
     def _is_at(self, name: FileName) -> bool:
         return digest_at(name) == self._sha256
 
-    def write(self, fill: Callable[[int], None]) -> None:
+    def write(self, fill: Callable[[int], None], mode: int = 0o600) -> None:
         """Write the content durably under the hidden name, unless the file has its final name already.
 
         Args:
             fill: Writes content, owner, mode and times into the open file.
+            mode: Of the empty file, as far as the umask allows.
         """
-        descriptor = self._open_new()
+        descriptor = self._open_new(mode)
         if descriptor is None:
             return
         try:
@@ -100,12 +101,12 @@ class OwnFile:
             self._make_mark()
             sync(self._mark.folder)
 
-    def _open_new(self) -> int | None:
+    def _open_new(self, mode: int) -> int | None:
         """Open a new hidden file; None if an earlier try has written it whole."""
         if self._can.links:
             # Without a hidden file there is nothing of an earlier try: it is the last that is removed.
             with contextlib.suppress(FileExistsError):
-                return self._create()
+                return self._create(mode)
         self._is_named = self.is_placed()
         if self._is_named:
             return None
@@ -113,10 +114,10 @@ class OwnFile:
         if self._is_ready():
             return None
         self.finish()
-        return self._create()
+        return self._create(mode)
 
-    def _create(self) -> int:
-        return os.open(self._hidden.name, _NEW, 0o600, dir_fd=self._hidden.folder)
+    def _create(self, mode: int) -> int:
+        return os.open(self._hidden.name, _NEW, mode, dir_fd=self._hidden.folder)
 
     def _make_mark(self) -> None:
         with closing(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder)):

@@ -45,10 +45,10 @@ def write_sidecars(
 
 def _write_one(sidecar: OwnFile, content: bytes, permissions: Permissions) -> None:
     def fill(descriptor: int) -> None:
+        permissions.apply(descriptor)  # before there is anything to read
         write_all(descriptor, content)
-        permissions.apply(descriptor)
 
-    sidecar.write(fill)
+    sidecar.write(fill, permissions.mode & 0o666)
     reached("sidecar_written")
 
 

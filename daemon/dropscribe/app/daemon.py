@@ -156,8 +156,8 @@ class Daemon:
                 await self.health.start(
                     report.status, report.find_stuck, report.find_unready, self._page_source
                 )
-                parts = (  # the first writes live.json: see wind_up
-                    report.write_when_new(),
+                reporting = group.create_task(report.write_when_new())
+                parts = (
                     self.notifier.feed_watchdog(lambda: not report.find_stuck()),
                     self._reload_when_asked(reloader),
                     self.health.run(),
@@ -172,7 +172,7 @@ class Daemon:
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))
                 self.notifier.ready(f"watching {plural(len(config.folders), 'folder')}")
                 await (self._until_nothing_more() if once else self.stop.wait())
-                result = await wind_up(self, feeding, side)
+                result = await wind_up(self, feeding, reporting, side)
                 await reloader.close()
         except BaseExceptionGroup as group_error:
             raise _first_error(group_error) from group_error

@@ -38,12 +38,18 @@ class RunResult:
     unavailable: int = 0
 
 
-async def wind_up(daemon: Daemon, feeding: asyncio.Task[None], side: list[asyncio.Task[Any]]) -> RunResult:
+async def wind_up(
+    daemon: Daemon,
+    feeding: asyncio.Task[None],
+    reporting: asyncio.Task[None],
+    side: list[asyncio.Task[Any]],
+) -> RunResult:
     """Stop *daemon*.
 
     Args:
         feeding: The task that claims files.
-        side: All others; the first writes live.json.
+        reporting: The task that writes live.json.
+        side: All others.
     """
     grace_seconds, uploads = daemon.config.shutdown_grace_seconds, len(daemon.engine.in_flight)
     log.info("daemon.stopping", in_flight=uploads)
@@ -51,7 +57,7 @@ async def wind_up(daemon: Daemon, feeding: asyncio.Task[None], side: list[asynci
     daemon.notifier.extend_timeout(grace_seconds + 15)
     # A stopped inbox knows of nothing, not even how it was watched.
     inboxes = daemon.inboxes.live().values()
-    side[0].cancel()
+    reporting.cancel()
     daemon.report.write()
     await daemon.inboxes.stop()
     await daemon.engine.drain(grace_seconds)

@@ -210,7 +210,7 @@ def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> 
     try:
         os.symlink(aside, target.name, dir_fd=target.folder)
     except OSError:
-        if not _is_placeholder(target, aside):
+        if not is_placeholder(target, aside):
             raise
     try:
         rename(source, target)
@@ -221,7 +221,8 @@ def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> 
         raise
 
 
-def _is_placeholder(target: FileName, aside: bytes) -> bool:
+def is_placeholder(target: FileName, aside: bytes) -> bool:
+    """Whether *target* is the link by which :func:`move_new` with *aside* reserved the name."""
     try:
         return os.readlink(target.name, dir_fd=target.folder) == aside
     except OSError as error:
@@ -232,7 +233,7 @@ def _is_placeholder(target: FileName, aside: bytes) -> bool:
 
 def free_placeholder(target: FileName, aside: bytes) -> None:
     """Remove the link by which :func:`move_new` reserved the name *target*, if it is still there."""
-    if _is_placeholder(target, aside):
+    if is_placeholder(target, aside):
         target.unlink()
 
 

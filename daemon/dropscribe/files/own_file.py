@@ -30,7 +30,7 @@ from dropscribe.files.moves import (
 from dropscribe.files.permissions import Permissions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dropscribe.files.capabilities import Capabilities
 
@@ -61,6 +61,7 @@ class OwnFile:
         self._key = (hidden, place.name)
         self._can = can
         self._is_named = False
+        self._descriptor: int | None = None
 
     def is_placed(self) -> bool:
         """Whether the file at the final name is this one, named by this process or before a crash."""
@@ -86,20 +87,42 @@ class OwnFile:
             fill: Writes content, owner, mode and times into the open file.
             mode: Of the empty file, as far as the umask allows.
         """
-        descriptor = self._open_new(mode)
-        if descriptor is None:
+        self.begin(fill, mode)
+        self.make_durable()
+
+    def begin(self, fill: Callable[[int], None], mode: int = 0o600) -> None:
+        """As :meth:`write`, up to its sync: of several files that were begun, the first sync writes most."""
+        self._descriptor = self._open_new(mode)
+        if self._descriptor is not None:
+            with self._removed_on_error():
+                fill(self._descriptor)
+
+    def make_durable(self) -> None:
+        """Sync what was begun, and close it."""
+        if self._descriptor is None:
             return
-        try:
-            with closing(descriptor):
-                fill(descriptor)
-                os.fsync(descriptor)
-        except Exception:
-            with contextlib.suppress(OSError):
-                self._hidden.unlink()
-            raise
+        with self._removed_on_error():
+            os.fsync(self._descriptor)
+        self.close()
         if not self._can.links:
             self._make_mark()
             sync(self._mark.folder)
+
+    def close(self) -> None:
+        """Close the file where it was begun. Safe to call twice."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @contextlib.contextmanager
+    def _removed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self.close()
+            with contextlib.suppress(OSError):
+                self._hidden.unlink()
+            raise
 
     def _open_new(self, mode: int) -> int | None:
         """Open a new hidden file; None if an earlier try has written it whole."""
@@ -209,6 +232,12 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def start_writing(descriptor: int) -> None:
+    """Let the system begin to write an open file's data to the disk, without waiting for it."""
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def copy_audio(source: int, target: int) -> None:

@@ -31,16 +31,17 @@ from dropscribe.publish.companions import (
 )
 from dropscribe.publish.moving import check_source, check_target, finish_copy, is_moved, move_audio
 from dropscribe.publish.publication import CompanionChanged, NameTaken, WriterCameBack
-from dropscribe.publish.sidecars import withdraw_sidecars, write_sidecars
+from dropscribe.publish.sidecars import Sidecars, withdraw_sidecars
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dropscribe.files.capabilities import Capabilities
     from dropscribe.files.mounts import LeaseSupport
     from dropscribe.publish.publication import PublishRequest
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MOST_OPEN = 16
 
 
 def publish(request: PublishRequest) -> bytes:
@@ -68,7 +69,10 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
     """
     with _Folders() as folders:
         operations = [PublishOperation(request, folders) for request in requests]
-        _each(operations, PublishOperation.write_sidecars)
+        for group in _groups(operations):
+            _each(group, PublishOperation.write_sidecars)
+            # The data of all are on their way to the disk by now: the first sync writes most of them.
+            _each(group, PublishOperation.place_sidecars)
         _sync(operations, lambda operation: (operation.target,))
         _each(operations, PublishOperation.sidecars_are_synced)
         may_copy = len(operations) == 1
@@ -175,6 +179,7 @@ class PublishOperation:
         self._request = request
         self._folders = folders
         self._capabilities: Capabilities | None = None
+        self._sidecars: Sidecars | None = None
         self._is_moved = False
         self._is_writing = False
         self._error: Exception | None = None
@@ -185,8 +190,13 @@ class PublishOperation:
             raise ValueError("the target folder is not open yet")
         return self._capabilities
 
+    @property
+    def sidecar_count(self) -> int:
+        """Files that :meth:`write_sidecars` leaves open."""
+        return len(self._request.files)
+
     def write_sidecars(self) -> None:
-        """Write the sidecars under their final names."""
+        """Write the sidecars under hidden names."""
         request = self._request
         missing: AudioError | None = None
         try:
@@ -203,13 +213,11 @@ class PublishOperation:
             check_target(request, self._source(), target, can, status)
             permissions = self._folders.permissions(target, self._source(), request.source_name, status)
             self._is_writing = True
-            write_sidecars(request, target, can, permissions)
-            copy_companions(request, self._source(), target, can)
-            self._is_writing = False
+            self._sidecars = Sidecars(request, target, can)
+            self._sidecars.write(permissions)
         elif is_moved(request, self.source, target, can):
             self._is_moved = True
             self._write_missing(target, can)
-            finish_copy(request, self.source, target, can)
         else:
             raise missing
 
@@ -220,9 +228,23 @@ class PublishOperation:
         if status is None:
             return  # its reader was quick
         permissions = self._folders.permissions(target, target, name, status)
-        write_sidecars(self._request, target, can, permissions, missing_alone=True)
-        if self.source is not None:
-            copy_missing_companions(self._request, self.source, target, can)
+        self._sidecars = Sidecars(self._request, target, can)
+        self._sidecars.write(permissions, missing_alone=True)
+
+    def place_sidecars(self) -> None:
+        """Give the sidecars their names, and copy the companions."""
+        request, source, can = self._request, self.source, self._can
+        if self.target is None:
+            return
+        if self._sidecars is not None:
+            self._sidecars.place()
+        if not self._is_moved:
+            copy_companions(request, self._source(), self.target, can)
+        else:
+            if self._sidecars is not None and source is not None:
+                copy_missing_companions(request, source, self.target, can)
+            finish_copy(request, source, self.target, can)
+        self._is_writing = False
 
     def _source(self) -> int:
         if self.source is None:
@@ -259,6 +281,8 @@ class PublishOperation:
     def fail(self, error: Exception) -> None:
         """End the publication; withdraw the sidecars if the audio will not follow."""
         self.is_over, self._error = True, error
+        if self._sidecars is not None:
+            self._sidecars.close()
         no_room = isinstance(error, OSError) and error.errno in _NO_ROOM and self._is_writing
         if self._capabilities is None or self.target is None:
             return
@@ -305,6 +329,17 @@ def _each(operations: Sequence[PublishOperation], step: Callable[[PublishOperati
                 step(operation)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is this file's alone
                 operation.fail(error)
+
+
+def _groups(operations: Sequence[PublishOperation]) -> Iterator[list[PublishOperation]]:
+    """*operations* in groups whose sidecars may all be open at once."""
+    group: list[PublishOperation] = []
+    for operation in operations:
+        if group and sum(each.sidecar_count for each in [*group, operation]) > _MOST_OPEN:
+            yield group
+            group = []
+        group.append(operation)
+    yield group
 
 
 def _sync(

@@ -18,7 +18,7 @@ from dropscribe.files.beneath import READ, sync
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.lease import held_lease
 from dropscribe.files.mounts import LeaseSupport
-from dropscribe.files.moves import FileName, move_new, remove_aside, remove_if, same_file
+from dropscribe.files.moves import FileName, is_placeholder, move_new, remove_aside, remove_if, same_file
 from dropscribe.files.own_file import copy_audio, digest_at, sha256_of
 from dropscribe.publish.publication import AcrossMounts, NameTaken, WriterCameBack
 
@@ -56,6 +56,8 @@ def check_target(
     old, new = FileName(source, request.source_name), FileName(target, request.output_names.audio)
     found = new.status()
     if found is None or os.path.samestat(found, audio):
+        return
+    if is_placeholder(new, request.aside):
         return
     if not (_is_copied(request, old, target, can) or same_file(old, new, can)):
         raise NameTaken(request.audio)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.moves import FileName
-from dropscribe.files.own_file import write_all
+from dropscribe.files.own_file import start_writing, write_all
 from dropscribe.publish.publication import NameTaken
 
 if TYPE_CHECKING:
@@ -16,40 +17,58 @@ if TYPE_CHECKING:
     from dropscribe.publish.publication import PublishRequest
 
 
-def write_sidecars(
-    request: PublishRequest,
-    folder: int,
-    can: Capabilities,
-    permissions: Permissions,
-    *,
-    missing_alone: bool = False,
-) -> None:
-    """Write the sidecars that are not there yet into the open target *folder*; names are not synced.
+class Sidecars:
+    """The sidecars of one job on their way into an open folder.
 
     Args:
-        missing_alone: The audio is in place already: existing files keep their names.
-
-    Raises:
-        NameTaken: Another file has one of the names.
+        request: The job's.
+        folder: The open target folder.
+        can: Of its mount.
     """
-    for (sidecar, content), (name, _) in zip(request.sidecars(folder, can), request.files, strict=True):
-        if missing_alone and FileName(folder, name).status() is not None:
-            continue
-        _write_one(sidecar, content, permissions)
-        try:
-            sidecar.place()
-        except FileExistsError:
-            raise NameTaken(request.output_names.path(name)) from None
-        reached("sidecar_linked")
+
+    def __init__(self, request: PublishRequest, folder: int, can: Capabilities) -> None:
+        self._request = request
+        self._folder = folder
+        self._all = request.sidecars(folder, can)
+        self._begun: list[tuple[OwnFile, bytes]] = []
+
+    def write(self, permissions: Permissions, *, missing_alone: bool = False) -> None:
+        """Write those that are not there yet under their hidden names; nothing is synced.
+
+        Args:
+            missing_alone: The audio is in place already: existing files keep their names.
+        """
+        for (sidecar, content), (name, _) in zip(self._all, self._request.files, strict=True):
+            if missing_alone and FileName(self._folder, name).status() is not None:
+                continue
+            self._begun.append((sidecar, name))
+            sidecar.begin(partial(_fill, permissions, content), permissions.mode & 0o666)
+
+    def place(self) -> None:
+        """Make what was written durable and give it its names, which are not synced.
+
+        Raises:
+            NameTaken: Another file has one of the names.
+        """
+        for sidecar, name in self._begun:
+            sidecar.make_durable()
+            reached("sidecar_written")
+            try:
+                sidecar.place()
+            except FileExistsError:
+                raise NameTaken(self._request.output_names.path(name)) from None
+            reached("sidecar_linked")
+
+    def close(self) -> None:
+        """Close what is still open. Safe to call twice."""
+        for sidecar, _ in self._begun:
+            sidecar.close()
 
 
-def _write_one(sidecar: OwnFile, content: bytes, permissions: Permissions) -> None:
-    def fill(descriptor: int) -> None:
-        permissions.apply(descriptor)  # before there is anything to read
-        write_all(descriptor, content)
-
-    sidecar.write(fill, permissions.mode & 0o666)
-    reached("sidecar_written")
+def _fill(permissions: Permissions, content: bytes, descriptor: int) -> None:
+    permissions.apply(descriptor)  # before there is anything to read
+    write_all(descriptor, content)
+    start_writing(descriptor)
 
 
 def withdraw_sidecars(request: PublishRequest, folder: int, can: Capabilities) -> bool:

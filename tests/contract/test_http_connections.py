@@ -237,6 +237,13 @@ async def test_a_header_of_the_config_replaces_our_own_in_any_case():
     assert b"elsewhere.example" in server.heads[0]
 
 
+async def test_a_port_that_cannot_exist_says_so():
+    """It is the config's mistake."""
+    async with transporting() as transport:
+        with pytest.raises(ProviderUnusable, match="port above 65535"):
+            await _posted(transport, "http://127.0.0.1:99999/")
+
+
 async def test_a_header_that_cannot_be_sent_says_so():
     """Letters outside ASCII in a key are the config's mistake, not a bug."""
     async with serving(Server()) as port, transporting() as transport:

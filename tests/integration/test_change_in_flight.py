@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 
 import pytest
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.pipeline import publisher
+from dropscribe.core.errors import AudioForbidden
+from dropscribe.files.audio import AudioFile
+from dropscribe.pipeline import publisher, results
 from dropscribe.queue.sql import intake_queries
 from support.faults import Faults
 from support.house import House, digest, make_config, read_json, tree
@@ -342,3 +345,43 @@ def _code_of(house):
         lambda db: db.execute("SELECT code FROM jobs ORDER BY id DESC LIMIT 1").fetchone()
     ).result()
     return row[0]
+
+
+async def test_a_recording_is_closed_before_it_is_moved(tmp_path, monkeypatch):
+    """Some FUSE file systems rename no open file, and others keep it under a hidden name."""
+    real, still_open = publisher.publish_together, []
+
+    def publish(requests):
+        targets = []
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                targets.append(os.readlink(f"/proc/self/fd/{number}"))
+        still_open.extend(name for name in targets if name.endswith(".wav"))
+        return real(requests)
+
+    monkeypatch.setattr(publisher, "publish_together", publish)
+    async with House(make_config(tmp_path)) as house:
+        for number in range(10):
+            await house.drop(f"{number}.wav", b"%d" % number)
+            await house.until(lambda: len(house.listener.files) == number + 1)  # noqa: B023  # awaited here
+    assert still_open == []
+
+
+async def test_names_looked_for_in_vain_are_forgotten(tmp_path, monkeypatch):
+    """A file that cannot be opened leaves nothing of its attempt in memory."""
+    seen = []
+    prepare = results.Results.prepare
+
+    def watched(self, job, runtime):
+        seen.append(self)
+        return prepare(self, job, runtime)
+
+    def refuse(root, path, executor=None):
+        raise AudioForbidden(path, "not to be read")
+
+    monkeypatch.setattr(results.Results, "prepare", watched)
+    monkeypatch.setattr(AudioFile, "open", refuse)
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("a.wav", b"audio")
+        await house.until(lambda: seen)
+    assert not seen[0]._free

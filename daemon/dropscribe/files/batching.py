@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -63,14 +64,23 @@ class BatchExecutor:
         if not self._waiting:
             return
         work = self._last = self._next_work()
+        posted: list[_Item] = []
         batch: list[_Item] = []
         rest: list[_Item] = []
         for item in self._waiting:
-            (batch if item.work == work and len(batch) < MOST_TOGETHER else rest).append(item)
+            if item.future is None and item.work != work and len(posted) < MOST_TOGETHER:
+                posted.append(item)  # first, whatever the visit is for: audio is closed before it is moved
+            else:
+                (batch if item.work == work and len(batch) < MOST_TOGETHER else rest).append(item)
         self._waiting = rest
-        visit = asyncio.get_running_loop().run_in_executor(
-            self._executor, work, [item.item for item in batch]
-        )
+        items = [item.item for item in batch]
+        try:
+            visit = asyncio.get_running_loop().run_in_executor(self._executor, _visit, posted, work, items)
+        except RuntimeError as error:  # the pool is shut down, or no thread can be started
+            for item in batch:
+                if item.future is not None:
+                    item.future.set_exception(error)
+            return
         self._visits.add(visit)
         visit.add_done_callback(lambda visit: self._back(visit, batch))
 
@@ -117,6 +127,13 @@ class _Item(NamedTuple):
     @property
     def is_cancelled(self) -> bool:
         return self.future is not None and self.future.cancelled()
+
+
+def _visit(posted: Sequence[_Item], work: Work[Any, Any], items: Sequence[Any]) -> Sequence[Any]:
+    for item in posted:
+        with contextlib.suppress(Exception):
+            item.work((item.item,))
+    return work(items) if items else ()
 
 
 def _outcomes(visit: _Visit, count: int) -> Sequence[Any]:

@@ -58,6 +58,12 @@ class Permissions:
             mode &= ~0o070 | (group << 3)
         return cls(mode, (status.st_uid, status.st_gid), inherits_list=inherits_list)
 
+    @property
+    def mode_of_empty(self) -> int:
+        """To make the file with. Who opens it before :meth:`apply` reads what is written later."""
+        is_public = self.mode & 0o044 == 0o044
+        return self.mode & (0o666 if is_public else 0o600)
+
     def apply(self, descriptor: int) -> None:
         """Give an open new file its owner, where allowed, and its mode.
 

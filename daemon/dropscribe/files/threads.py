@@ -43,9 +43,16 @@ class DaemonThreads(Executor):
             self._calls.append((future, lambda: call(*args, **kwargs)))  # type: ignore[arg-type]  # Future is invariant
             if len(self._calls) > self._idle and len(self._threads) < self._most:
                 name = f"{self._name}-{len(self._threads) + 1}"
-                self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
-                self._idle += 1
-                self._threads[-1].start()
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more: one of those that run takes the call later
+                    if not self._threads:
+                        self._calls.pop()
+                        raise
+                else:
+                    self._threads.append(thread)
+                    self._idle += 1
             else:
                 self._wake.notify()
         return future

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.observer import Observer
     from dropscribe.pipeline.results import Results
     from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
+    from dropscribe.publish.free_names import FreeNames
     from dropscribe.queue.model import CachedResult
     from dropscribe.transcripts.model import Transcript
 
@@ -114,14 +115,14 @@ class Attempts:
     async def _open(self, job: Job, runtime: RuntimeConfig) -> AudioFile:
         executor, inbox = self.disks.of(job.folder), runtime.inbox(job.folder)
 
-        def open_and_check() -> AudioFile:
-            self.results.prepare(job, runtime)
-            return AudioFile.open(inbox, job.path, executor)
+        def open_and_check() -> tuple[FreeNames | None, AudioFile]:
+            return self.results.prepare(job, runtime), AudioFile.open(inbox, job.path, executor)
 
-        audio = await self.disks.run(job.folder, open_and_check, AudioFile.close)
+        free, audio = await self.disks.run(job.folder, open_and_check, lambda late: late[1].close())
         if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
             self.disks.post(job.folder, audio.close)
             raise AudioChanged(job.path, "changed since it settled")
+        self.results.keep(job, free)
         return audio
 
     def _not_readable(self, job: Job, error: AudioError) -> Outcome:

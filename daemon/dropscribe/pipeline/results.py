@@ -64,7 +64,7 @@ class Results:
         self._free: dict[int, FreeNames] = {}
         """By the job's id: found when its attempt began, so that an answer waits for no disk."""
 
-    def prepare(self, job: Job, runtime: RuntimeConfig) -> None:
+    def prepare(self, job: Job, runtime: RuntimeConfig) -> FreeNames | None:
         """Before anything is paid for: make sure that ``done`` takes files, and look for names there.
 
         Called in a thread of the folder. Publishing finds out where a name was taken since.
@@ -78,7 +78,13 @@ class Results:
         # Which names a rule's companions or template lead to is known with the answer.
         if job.remote is None and not rule.companions and rule.template is None:
             plan = OutputPlan(done, job.path, tuple(rule.outputs), rule.sidecar_name)
-            self._free[job.id] = find_free_names(plan)
+            return find_free_names(plan)
+        return None
+
+    def keep(self, job: Job, free: FreeNames | None) -> None:
+        """The attempt that :meth:`prepare` was called for goes on."""
+        if free is not None:
+            self._free[job.id] = free
 
     def forget(self, job: Job) -> None:
         """The attempt that :meth:`prepare` was called for is over."""

@@ -42,7 +42,7 @@ class Sidecars:
             if missing_alone and FileName(self._folder, name).status() is not None:
                 continue
             self._begun.append((sidecar, name))
-            sidecar.begin(partial(_fill, permissions, content), permissions.mode & 0o666)
+            sidecar.begin(partial(_fill, permissions, content), permissions.mode_of_empty)
 
     def place(self) -> None:
         """Make what was written durable and give it its names, which are not synced.

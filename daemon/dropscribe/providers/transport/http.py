@@ -49,6 +49,7 @@ NETWORK_ERRORS = (
     httpcore.UnsupportedProtocol,
 )
 
+_MOST_PORT = 65_535
 _SUCCESS = 2  # the class of a status, RFC 9110
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -253,6 +254,8 @@ def _target(address: str) -> _Target:
         url = httpx.URL(address)
     except httpx.InvalidURL:
         raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
+    if (url.port or 0) > _MOST_PORT:
+        raise ProviderUnusable("bad_url", f"the provider's url has a port above {_MOST_PORT}")
     if url.scheme not in {"http", "https"} or not url.host:
         raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
     at = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)

@@ -175,7 +175,7 @@ def _many_waiting(count: int) -> str:
     return (
         "INSERT INTO dropscribe.holds VALUES ('provider', 'h', 'unauthorized', 'refused',"
         " extract(epoch FROM now()), extract(epoch FROM now()) + 3600, 3600);"
-        " INSERT INTO dropscribe.queue (folder, directory, name, identity, stable_inodes, device, inode,"
+        " INSERT INTO dropscribe.jobs (folder, directory, name, identity, stable_inodes, device, inode,"
         " size_bytes, mtime_ns, state, received_at, due_at)"
         " SELECT 'held', ''::bytea, convert_to(n || '.wav', 'UTF8'), convert_to('p' || n, 'UTF8'), false, 0, n,"
         " 8000, n, 'queued', extract(epoch FROM now()), extract(epoch FROM now())"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dropscribe.files.mounts import Mount, MountCache
 
 _HEAD_BYTES = 512
+_DOWNLOAD_SUFFIXES = tuple(map(os.fsdecode, DOWNLOAD_FILES))
 _MOST_LOOKUPS = 20  # of one folder, before its names are read once instead
 _LONGEST_NAME = 255  # of every file system of Linux; a longer one cannot exist
 
@@ -153,9 +154,7 @@ def _appended(name: bytes, suffixes: Iterable[tuple[bytes, str]]) -> Iterator[tu
 
 
 def _download_files_in(folder: int) -> frozenset[bytes]:
-    return frozenset(
-        name for name in map(os.fsencode, os.listdir(folder)) if name.endswith(tuple(DOWNLOAD_FILES))
-    )
+    return frozenset(os.fsencode(name) for name in os.listdir(folder) if name.endswith(_DOWNLOAD_SUFFIXES))
 
 
 def _completeness(descriptor: int, size_bytes: int, name: bytes) -> Completeness:

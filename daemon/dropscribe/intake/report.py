@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Cause
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from dropscribe.intake.scanner import Scanner
 
 _REPORT_SECONDS = 0.1
+_PAUSE_PER_SECOND = 20.0
+"""A snapshot of very many files takes long: the next one waits so many times as long as it took."""
+
 _FEW_FILES = 500  # so many are summarized at every step; more only now and then
 
 
@@ -33,6 +37,7 @@ class Reporter:
         self._on_change = on_change
         self._reported: tuple[object, ...] = ()
         self._reported_at = float("-inf")
+        self._taking_seconds = 0.0
         self.state = InboxState(available=False, reason=scanner.availability.reason)
 
     def publish(self, now: float) -> float:
@@ -49,11 +54,14 @@ class Reporter:
         if news == self._reported:
             return float("inf")
         is_turn = turn != self._reported[:3]
-        is_soon = now < self._reported_at + _REPORT_SECONDS
+        again_at = self._reported_at + max(_REPORT_SECONDS, _PAUSE_PER_SECOND * self._taking_seconds)
+        is_soon = now < again_at
         if is_turn or not is_soon or waiting <= _FEW_FILES:
+            began = time.monotonic()
             self.state = snapshot(scanner)
+            self._taking_seconds = time.monotonic() - began
         if not is_turn and is_soon:
-            return self._reported_at + _REPORT_SECONDS
+            return again_at
         self._reported, self._reported_at = news, now
         self._on_change()
         return float("inf")
@@ -63,8 +71,14 @@ def snapshot(scanner: Scanner) -> InboxState:
     """The state of an inbox, as it is now."""
     availability, settler, mount = scanner.availability, scanner.settler, scanner.availability.mount
     entries = settler.pending.items()
-    blocked = sum(entry.cause is Cause.BLOCKED for _, entry in entries)
-    quiet_at = (entry.changed_at + entry.needed_seconds for _, entry in entries if entry.cause.is_quiet)
+    blocked, quiet_until, oldest = 0, float("-inf"), float("inf")
+    for _, entry in entries:
+        if entry.first_seen_at < oldest:
+            oldest = entry.first_seen_at
+        if entry.cause is Cause.BLOCKED:
+            blocked += 1
+        elif entry.cause.is_quiet:
+            quiet_until = max(quiet_until, entry.changed_at + entry.needed_seconds)
     unlistable = scanner.lister.unlistable
     waiting = itertools.chain(
         (WaitingFile(path, Cause.TROUBLE, f"may not be listed: {why}") for path, why in unlistable.items()),
@@ -82,9 +96,9 @@ def snapshot(scanner: Scanner) -> InboxState:
         blocked=blocked + len(unlistable),
         waiting=tuple(itertools.islice(waiting, MOST_WAITING)),
         scanned_once=scanner.scanned_once,
-        quiet_deadline=max(quiet_at, default=None),
+        quiet_deadline=None if quiet_until == float("-inf") else quiet_until,
         found_without_hint=scanner.found_without_hint,
         overflows=scanner.overflows,
         file_system=mount.name if mount else "",
-        oldest_settling_at=min((entry.first_seen_at for _, entry in entries), default=None),
+        oldest_settling_at=oldest if entries else None,
     )

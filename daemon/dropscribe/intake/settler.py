@@ -31,6 +31,7 @@ log = structlog.get_logger()
 _BATCH = 500  # most files in one call of the queue, and most looks before hints are read again
 _CREATED_SECONDS = 0.05  # a name that was just created is about to be written to
 _NAMES_HOLD_SECONDS = 1.0
+_ROOM_SECONDS = 1.0  # making room looks at all entries
 _MOST_LATE_CHANGES = 1_000
 _SEEN = {HintKind.CLOSED: Seen.CLOSED, HintKind.MOVED: Seen.MOVED}
 
@@ -55,6 +56,7 @@ class Settler:
         self._late_changes: collections.OrderedDict[bytes, int] = collections.OrderedDict()
         self._download_files: dict[bytes, frozenset[bytes]] = {}
         self._read_at = float("-inf")
+        self._made_room_at = float("-inf")
         self.pending = Pending()
         self._hand_over = HandOver(context, self.pending)
         self.found_count = 0
@@ -86,8 +88,9 @@ class Settler:
 
     def probe_due(self, now: float) -> bool:
         """Probe the files that are due and hand over the settled ones; returns whether more are due."""
-        if self.pending.is_full:
+        if self.pending.is_full and now > self._made_room_at + _ROOM_SECONDS:
             self.pending.drop_blocked()
+            self._made_room_at = now
         due = self.pending.pop_due(now, _BATCH)
         if not due:
             return False

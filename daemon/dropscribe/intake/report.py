@@ -73,8 +73,7 @@ def snapshot(scanner: Scanner) -> InboxState:
     entries = settler.pending.items()
     blocked, quiet_until, oldest = 0, float("-inf"), float("inf")
     for _, entry in entries:
-        if entry.first_seen_at < oldest:
-            oldest = entry.first_seen_at
+        oldest = min(oldest, entry.first_seen_at)
         if entry.cause is Cause.BLOCKED:
             blocked += 1
         elif entry.cause.is_quiet:

@@ -105,7 +105,8 @@ class OwnFile:
             os.fsync(self._descriptor)
         self.close()
         if not self._can.links:
-            self._make_mark()
+            with closing(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder)):
+                pass
             sync(self._mark.folder)
 
     def close(self) -> None:
@@ -134,17 +135,13 @@ class OwnFile:
         if self._is_named:
             return None
         remove_aside(self._place, self._aside, self._is_own, self._can)
-        if self._is_ready():
-            return None
+        if not self._can.links and self._mark.status() is not None and self._is_at(self._hidden):
+            return None  # whole, by its mark
         self.finish()
         return self._create(mode)
 
     def _create(self, mode: int) -> int:
         return os.open(self._hidden.name, _NEW, mode, dir_fd=self._hidden.folder)
-
-    def _make_mark(self) -> None:
-        with closing(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder)):
-            pass
 
     def place(self) -> None:
         """Give the file its final name; the name is not synced.
@@ -174,10 +171,6 @@ class OwnFile:
                 forget_capabilities(self._place.folder)
             raise
         _placed.add(self._key)
-
-    def _is_ready(self) -> bool:
-        """Whether the hidden file is whole, where that is on record."""
-        return not self._can.links and self._mark.status() is not None and self._is_at(self._hidden)
 
     def withdraw(self) -> bool:
         """Remove the file under all its names; whether its final name was removed."""

@@ -110,7 +110,7 @@ def move_audio(
         AudioMissing, AudioChanged: It is no longer what settled.
         AcrossMounts: It would have to be copied, and not *may_copy*.
     """
-    old, new = FileName(source, request.source_name), FileName(target, request.output_names.audio)
+    old = FileName(source, request.source_name)
     # Some FUSE file systems rename no open file; a lease says something on local ones alone.
     audio = _open_source(old) if leases is LeaseSupport.FULL else None
     try:
@@ -119,22 +119,29 @@ def move_audio(
             if state is Lease.WRITER and not request.ignores_writers:
                 raise WriterCameBack(repr(request.path))
             check_source(request, source)
-            try:
-                move_new(old, new, can, request.aside, request.is_audio_at)
-            except OSError as error:
-                if error.errno == errno.EEXIST and not _is_copied(request, old, target, can):
-                    raise NameTaken(request.audio) from None
-                if error.errno not in {errno.EXDEV, errno.EEXIST}:
-                    raise
-                if not may_copy:
-                    raise AcrossMounts(repr(request.path)) from None
-                _copy_audio(request, old, target, can)
-            else:
-                _check_moved(request, old, new, can)
+            _move_or_copy(request, old, target, can, may_copy=may_copy)
     finally:
         if audio is not None:
             os.close(audio)
     reached("audio_moved")
+
+
+def _move_or_copy(
+    request: PublishRequest, old: FileName, target: int, can: Capabilities, *, may_copy: bool
+) -> None:
+    new = FileName(target, request.output_names.audio)
+    try:
+        move_new(old, new, can, request.aside, request.is_audio_at)
+    except OSError as error:
+        if error.errno == errno.EEXIST and not _is_copied(request, old, target, can):
+            raise NameTaken(request.audio) from None
+        if error.errno not in {errno.EXDEV, errno.EEXIST}:
+            raise
+        if not may_copy:
+            raise AcrossMounts(repr(request.path)) from None
+        _copy_audio(request, old, target, can)
+    else:
+        _check_moved(request, old, new, can)
 
 
 def _is_copied(request: PublishRequest, old: FileName, target: int, can: Capabilities) -> bool:

@@ -356,7 +356,7 @@ async def test_a_recording_is_closed_before_it_is_moved(tmp_path, monkeypatch):
         for number in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 targets.append(os.readlink(f"/proc/self/fd/{number}"))
-        still_open.extend(name for name in targets if name.endswith(".wav"))
+        still_open.extend(name for name in targets if name.startswith(str(tmp_path)) and ".wav" in name)
         return real(requests)
 
     monkeypatch.setattr(publisher, "publish_together", publish)

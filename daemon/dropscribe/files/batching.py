@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -58,6 +59,18 @@ class BatchExecutor:
         """Run *work* on *item* with the next visit, soon; nobody waits for it."""
         self._waiting.append(_Item(work, item, None))
         self._send_another_soon()
+
+    def close(self) -> None:
+        """Start nothing more, but do what was posted, in a thread that nobody waits for."""
+        if self._another is not None:
+            self._another.cancel()
+        posted = [item for item in self._waiting if item.future is None]
+        for item in self._waiting:
+            if item.future is not None:
+                item.future.cancel()
+        self._waiting = []
+        if posted:
+            threading.Thread(target=_do, args=(posted,), daemon=True).start()
 
     def _go(self) -> None:
         self._waiting = [item for item in self._waiting if not item.is_cancelled]
@@ -130,10 +143,14 @@ class _Item(NamedTuple):
 
 
 def _visit(posted: Sequence[_Item], work: Work[Any, Any], items: Sequence[Any]) -> Sequence[Any]:
+    _do(posted)
+    return work(items) if items else ()
+
+
+def _do(posted: Sequence[_Item]) -> None:
     for item in posted:
         with contextlib.suppress(Exception):
             item.work((item.item,))
-    return work(items) if items else ()
 
 
 def _outcomes(visit: _Visit, count: int) -> Sequence[Any]:

@@ -103,26 +103,30 @@ class OwnFile:
             return
         with self._removed_on_error():
             os.fsync(self._descriptor)
-        self.close()
+        self._close()
         if not self._can.links:
             with closing(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder)):
                 pass
             sync(self._mark.folder)
 
-    def close(self) -> None:
-        """Close the file where it was begun. Safe to call twice."""
+    def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def abandon(self) -> None:
+        """Close and remove what was begun and is not durable. Safe to call twice."""
+        if self._descriptor is not None:
+            self._close()
+            with contextlib.suppress(OSError):
+                self._hidden.unlink()
 
     @contextlib.contextmanager
     def _removed_on_error(self) -> Iterator[None]:
         try:
             yield
         except Exception:
-            self.close()
-            with contextlib.suppress(OSError):
-                self._hidden.unlink()
+            self.abandon()
             raise
 
     def _open_new(self, mode: int) -> int | None:
@@ -141,7 +145,9 @@ class OwnFile:
         return self._create(mode)
 
     def _create(self, mode: int) -> int:
-        return os.open(self._hidden.name, _NEW, mode, dir_fd=self._hidden.folder)
+        descriptor = os.open(self._hidden.name, _NEW, mode, dir_fd=self._hidden.folder)
+        _placed.discard(self._key)
+        return descriptor
 
     def place(self) -> None:
         """Give the file its final name; the name is not synced.

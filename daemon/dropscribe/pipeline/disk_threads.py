@@ -138,6 +138,8 @@ class DiskThreads:
 
     def close(self) -> None:
         """Take no more calls; never wait for those that run."""
+        for batch in self._batches.values():
+            batch.close()
         for pool in self._pools.values():
             pool.shutdown()
 

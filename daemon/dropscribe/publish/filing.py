@@ -282,7 +282,7 @@ class PublishOperation:
         """End the publication; withdraw the sidecars if the audio will not follow."""
         self.is_over, self._error = True, error
         if self._sidecars is not None:
-            self._sidecars.close()
+            self._sidecars.abandon()
         no_room = isinstance(error, OSError) and error.errno in _NO_ROOM and self._is_writing
         if self._capabilities is None or self.target is None:
             return

@@ -59,10 +59,10 @@ class Sidecars:
                 raise NameTaken(self._request.output_names.path(name)) from None
             reached("sidecar_linked")
 
-    def close(self) -> None:
-        """Close what is still open. Safe to call twice."""
+    def abandon(self) -> None:
+        """Remove what is written and not durable yet. Safe to call twice."""
         for sidecar, _ in self._begun:
-            sidecar.close()
+            sidecar.abandon()
 
 
 def _fill(permissions: Permissions, content: bytes, descriptor: int) -> None:

@@ -16,21 +16,23 @@ import ssl
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dropscribe import __version__
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
 from dropscribe.providers.transport.content_encoding import EncodingError, decoded
 from dropscribe.providers.transport.http_library import httpcore, httpx
 from dropscribe.providers.transport.network import ANSWER_BODY_BYTES, EarlyAnswerBackend
+from dropscribe.providers.transport.target import target_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.redaction import Redactor
+    from dropscribe.providers.transport.target import Target
 
 CONNECT_SECONDS = 30.0
 SEND_STALL_SECONDS = 60.0
@@ -49,7 +51,6 @@ NETWORK_ERRORS = (
     httpcore.UnsupportedProtocol,
 )
 
-_MOST_PORT = 65_535
 _SUCCESS = 2  # the class of a status, RFC 9110
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -157,7 +158,7 @@ class HttpTransport:
             AudioChanged: The file shrank while it was being sent.
         """
         progress = _Progress(timeout_seconds, is_whole=not upload.size_bytes)
-        target = _target(upload.url)
+        target = target_of(upload.url)
         client = self._idle.pop()[0] if self._idle else _opened()
         failure: ProviderError
         try:
@@ -233,40 +234,7 @@ def open_client() -> httpx.AsyncClient:
     return client
 
 
-class _Target(NamedTuple):
-    """Where a request goes.
-
-    Attributes:
-        at: The same for httpcore.
-        host: The header of that name.
-        login: Header for a user and password that the URL has.
-    """
-
-    url: httpx.URL
-    at: httpcore.URL
-    host: str
-    login: Mapping[str, str]
-
-
-@lru_cache(maxsize=64)  # a provider is asked again and again at one URL
-def _target(address: str) -> _Target:
-    try:
-        url = httpx.URL(address)
-    except httpx.InvalidURL:
-        raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
-    if (url.port or 0) > _MOST_PORT:
-        raise ProviderUnusable("bad_url", f"the provider's url has a port above {_MOST_PORT}")
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
-    at = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-    login = {}
-    if url.username or url.password:
-        user = f"{url.username}:{url.password}".encode()
-        login["Authorization"] = "Basic " + binascii.b2a_base64(user, newline=False).decode()
-    return _Target(url, at, url.netloc.decode("ascii"), login)
-
-
-def _pool_for(client: httpx.AsyncClient, target: _Target) -> httpcore.AsyncConnectionPool:
+def _pool_for(client: httpx.AsyncClient, target: Target) -> httpcore.AsyncConnectionPool:
     """The connections of *client* to *target*, through a proxy where the environment names one.
 
     A request goes to them directly: what httpx would do with it (redirects, cookies, its own response) took a
@@ -282,7 +250,7 @@ def trusted() -> ssl.SSLContext:
 
 
 def _request(
-    method: str, target: _Target, upload: Upload, body: AsyncGenerator[bytes], progress: _Progress
+    method: str, target: Target, upload: Upload, body: AsyncGenerator[bytes], progress: _Progress
 ) -> httpcore.Request:
     headers = {"host": ("Host", target.host)}
     for given in (_HEADERS, upload.headers, target.login):

@@ -110,16 +110,18 @@ class OwnFile:
             sync(self._mark.folder)
 
     def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def abandon(self) -> None:
         """Close and remove what was begun and is not durable. Safe to call twice."""
-        if self._descriptor is not None:
+        if self._descriptor is None:
+            return
+        with contextlib.suppress(OSError):
             self._close()
-            with contextlib.suppress(OSError):
-                self._hidden.unlink()
+        with contextlib.suppress(OSError):
+            self._hidden.unlink()
 
     @contextlib.contextmanager
     def _removed_on_error(self) -> Iterator[None]:

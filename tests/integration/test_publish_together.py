@@ -97,6 +97,26 @@ def test_a_file_that_cannot_be_filed_leaves_its_neighbours_alone(tmp_path, publi
     assert tree(tmp_path / "inbox") == {f"{stem}.wav"}
 
 
+def test_each_sidecar_is_durable_before_it_has_its_name(tmp_path, publications, monkeypatch):
+    """A power cut must not leave a named sidecar without its words, nor audio beside one."""
+    synced = set()
+    fsync, link = os.fsync, os.link
+
+    def record(descriptor):
+        fsync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def check(source, target, *, src_dir_fd, **others):
+        inode = os.stat(source, dir_fd=src_dir_fd).st_ino
+        assert source == b"taken" or inode in synced  # "taken" is the trial of what the mount can do
+        link(source, target, src_dir_fd=src_dir_fd, **others)
+
+    monkeypatch.setattr(own_file.os, "fsync", record)
+    monkeypatch.setattr(own_file.os, "link", check)
+    assert publish_together(publications) == [publication.audio for publication in publications]
+    _assert_whole(tmp_path)
+
+
 def test_no_sidecar_ever_stands_beside_another_file_of_the_audios_name(tmp_path, publications, monkeypatch):
     """A name that was free when it was chosen, hours ago, may have been taken since."""
     named = []

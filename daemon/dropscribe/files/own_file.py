@@ -80,18 +80,21 @@ class OwnFile:
     def _is_at(self, name: FileName) -> bool:
         return digest_at(name) == self._sha256
 
-    def write(self, fill: Callable[[int], None], mode: int = 0o600) -> None:
+    def write(self, fill: Callable[[int], None]) -> None:
         """Write the content durably under the hidden name, unless the file has its final name already.
 
         Args:
             fill: Writes content, owner, mode and times into the open file.
-            mode: Of the empty file, as far as the umask allows.
         """
-        self.begin(fill, mode)
+        self.begin(fill)
         self.make_durable()
 
     def begin(self, fill: Callable[[int], None], mode: int = 0o600) -> None:
-        """As :meth:`write`, up to its sync: of several files that were begun, the first sync writes most."""
+        """As :meth:`write`, up to its sync: of several files that were begun, the first sync writes most.
+
+        Args:
+            mode: Of the empty file, as far as the umask allows.
+        """
         self._descriptor = self._open_new(mode)
         if self._descriptor is not None:
             with self._removed_on_error():

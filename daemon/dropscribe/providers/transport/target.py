@@ -19,7 +19,7 @@ class Target(NamedTuple):
     """Where a request goes.
 
     Attributes:
-        at: The same for httpcore.
+        at: The same URL for httpcore.
         host: The header of that name.
         login: Header for a user and password that the URL has.
     """

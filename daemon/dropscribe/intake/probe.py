@@ -144,6 +144,8 @@ class OpenInbox:
                 if self._lookups[directory] <= _MOST_LOOKUPS:
                     return next((one for one in _appended(name, suffixes) if stat_at(folder, one[0])), None)
                 known = self._download_files[directory] = _download_files_in(folder)
+        if not known:
+            return None
         return next((one for one in _appended(name, suffixes) if one[0] in known), None)
 
 

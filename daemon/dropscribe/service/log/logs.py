@@ -142,7 +142,6 @@ _TARGET = _Target()
 # One list for good: cached loggers keep it, and structlog.testing.capture_logs swaps what is in it.
 _PROCESSORS: list[Any] = [
     _TARGET.drop_below,
-    structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,

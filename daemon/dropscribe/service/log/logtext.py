@@ -28,15 +28,14 @@ TRACEBACK = "exception"
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", '"': '\\"'}
 _AMBIGUOUS = re.compile(r'[ ="\\]')
+_PLAIN_TEXT = frozenset({str, int, float})  # the same as json's, and several times faster
 _DONE = "file.done"
 _COLOURS = {"debug": "2", "done": "32", "warning": "33", "error": "31", "critical": "1;31"}
 
 
 def render_value(value: Plain) -> str:
     """One value of logfmt: bare where that is unambiguous, else in double quotes."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+    text = str(value) if type(value) in _PLAIN_TEXT else json.dumps(value)
     if text and text.isprintable() and not _AMBIGUOUS.search(text):
         return text
     return '"' + "".join(_ESCAPES.get(c) or escape_text(c) for c in text) + '"'

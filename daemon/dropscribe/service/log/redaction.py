@@ -10,7 +10,6 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from dropscribe.core.text.redaction import MASK, SecretMask
@@ -24,6 +23,8 @@ _MOST_KEYS = 512
 _SECRET_KEY = re.compile(r"(?:^|[^a-z])(api[_-]?key|authorization|token|password|secret)$", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{0,20}://)[^/\s@\"'<>]*@", re.IGNORECASE)
 _URL_QUERY = re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+
+_SEQUENCES = (list, tuple, set, frozenset)
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
@@ -70,19 +71,21 @@ class Redactor:
 
     def clean(self, value: object) -> Plain:
         """*value* as JSON knows values. Bytes are paths: what is not UTF-8 becomes lone surrogates."""
-        if value is None or isinstance(value, bool | int):
+        if isinstance(value, str | bytes):  # first: most of what is logged
+            return self.clean_text(_text_of(value))
+        if value is None or isinstance(value, int):
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else str(value)
         if isinstance(value, Mapping):
             return dict(self.clean_fields(value))
-        if isinstance(value, list | tuple | set | frozenset):
+        if isinstance(value, _SEQUENCES):
             return [self.clean(item) for item in value]
         return self.clean_text(_text_of(value))
 
 
 def _text_of(value: object) -> str:
-    if isinstance(value, bytes | PurePath):
+    if isinstance(value, bytes):
         return os.fsdecode(value)
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {value}"

@@ -29,7 +29,7 @@ from dropscribe.publish.companions import (
     remove_originals,
     withdraw_companions,
 )
-from dropscribe.publish.moving import check_source, check_target, finish_copy, is_moved, move_audio
+from dropscribe.publish.moving import AudioMove, check_source
 from dropscribe.publish.publication import CompanionChanged, NameTaken, WriterCameBack
 from dropscribe.publish.sidecars import Sidecars, withdraw_sidecars
 
@@ -180,6 +180,7 @@ class PublishOperation:
         self._folders = folders
         self._capabilities: Capabilities | None = None
         self._sidecars: Sidecars | None = None
+        self._move: AudioMove | None = None
         self._is_moved = False
         self._is_writing = False
         self._error: Exception | None = None
@@ -209,13 +210,14 @@ class PublishOperation:
         except FileNotFoundError as error:
             raise missing or error from None
         self._capabilities = can = self._folders.capabilities(target)
+        self._move = move = AudioMove(request, self.source, target, can)
         if missing is None:
-            check_target(request, self._source(), target, can, status)
+            move.check_target(status)
             permissions = self._folders.permissions(target, self._source(), request.source_name, status)
             self._is_writing = True
             self._sidecars = Sidecars(request, target, can)
             self._sidecars.write(permissions)
-        elif is_moved(request, self.source, target, can):
+        elif move.is_done():
             self._is_moved = True
             self._write_missing(target, can)
         else:
@@ -234,7 +236,7 @@ class PublishOperation:
     def place_sidecars(self) -> None:
         """Give the sidecars their names, and copy the companions."""
         request, source, can = self._request, self.source, self._can
-        if self.target is None:
+        if self.target is None or self._move is None:
             return
         if self._sidecars is not None:
             self._sidecars.place()
@@ -243,7 +245,7 @@ class PublishOperation:
         else:
             if self._sidecars is not None and source is not None:
                 copy_missing_companions(request, source, self.target, can)
-            finish_copy(request, source, self.target, can)
+            self._move.finish()
         self._is_writing = False
 
     def _source(self) -> int:
@@ -257,10 +259,8 @@ class PublishOperation:
 
     def move_audio(self, *, may_copy: bool) -> None:
         """Move the audio to its destination."""
-        if not self._is_moved and self.target is not None:
-            source = self._source()
-            leases = self._folders.leases(source)
-            move_audio(self._request, source, self.target, self._can, leases, may_copy=may_copy)
+        if self._move is not None and not self._is_moved:
+            self._move.move(self._folders.leases(self._source()), may_copy=may_copy)
 
     @property
     def folders_before_removal(self) -> tuple[int | None, ...]:

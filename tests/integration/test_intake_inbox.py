@@ -349,6 +349,17 @@ def test_a_full_store_puts_off_and_goes_on(station):
     assert station.run(61).paths == [b"a.wav"]
 
 
+def test_files_go_on_together_once_the_queue_is_well(native):
+    """The first that the queue takes again says that the others need not wait for their own next try."""
+    native.queue.is_full = True
+    for name in ("a.wav", "b.wav"):
+        native.write(name)
+    native.run(100)
+    native.queue.is_full = False
+    native.write("c.wav")
+    assert sorted(native.run(1).paths) == [b"a.wav", b"b.wav", b"c.wav"]
+
+
 def test_more_files_than_memory_are_all_taken(inbox_dir, monkeypatch):
     """Beyond the bound on entries nothing is kept, and nothing is lost."""
     monkeypatch.setattr(pending, "MOST_ENTRIES", 10)

@@ -21,6 +21,7 @@ from dropscribe.config.model import (
     RetryConfig,
 )
 from dropscribe.config.notation.secret import Secret
+from dropscribe.core.errors import StoreAway
 from dropscribe.core.model import NewJob
 from dropscribe.files.audio import snapshot_of
 from dropscribe.pipeline.plan import build_plan
@@ -174,8 +175,12 @@ class House:
         return path
 
     async def submit(self, name, folder="calls", **job_keys):
-        (submitted,) = await self.engine.intake.submit([self.new_job(name, folder, **job_keys)])
-        return submitted
+        job = self.new_job(name, folder, **job_keys)
+        while True:
+            with contextlib.suppress(StoreAway):  # the intake tries again, too
+                (submitted,) = await asyncio.to_thread(self.engine.intake.submit, [job])
+                self.engine.signals.wake.set()
+                return submitted
 
     def new_job(self, name, folder="calls", **job_keys) -> NewJob:
         """The file as the intake sees it once it has settled."""

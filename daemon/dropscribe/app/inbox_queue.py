@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -16,6 +15,7 @@ from dropscribe.publish.error_file import remove_error_file
 from dropscribe.queue.sql import intake_queries, rows
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterable, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
@@ -55,7 +55,8 @@ class InboxQueue:
         """
         for job in jobs if intake_queries.has_failed(self._reader()) else ():
             self._take_back(job)
-        submitted = asyncio.run_coroutine_threadsafe(self._engine.intake.submit(jobs), self._loop).result()
+        submitted = self._engine.intake.submit(jobs)
+        self._engine.signals.wake_from_thread(self._loop)
         for job, result in zip(jobs, submitted, strict=True):
             if result.is_new:
                 log.info("job.queued", folder=job.folder, path=job.path, audio_bytes=job.snapshot.size_bytes)

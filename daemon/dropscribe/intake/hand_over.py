@@ -6,7 +6,6 @@ somewhere at any time. A file that the queue refuses waits alone, with its reaso
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 from typing import TYPE_CHECKING
 
@@ -37,12 +36,10 @@ class HandOver:
         try:
             results = self._context.queue.submit([job for job, _ in settled])
         except StoreError as error:
-            self._note_store(error.reason)
+            self._note_store(error.reason, now)
             for job, entry in settled:
                 note = f"the queue cannot take it: {error.reason}"
                 self._pending.put_off(job.path, entry, Cause.TROUBLE, note, now)
-        except concurrent.futures.CancelledError:
-            raise  # the daemon is stopping
         except Exception as error:  # noqa: BLE001
             if len(settled) == 1:
                 self._refuse(*settled[0], error, now)
@@ -50,7 +47,7 @@ class HandOver:
             for item in settled:  # one of them may be at fault, and must not hold up the others
                 self.submit([item], now)
         else:
-            self._note_store("")
+            self._note_store("", now)
             for (job, entry), result in zip(settled, results, strict=True):
                 self._note_result(job, entry, result, now)
 
@@ -59,9 +56,11 @@ class HandOver:
             log.error("file.refused", folder=self._context.folder, path=job.path, exc_info=error)
         self._pending.put_off(job.path, entry, Cause.REFUSED, str(error), now)
 
-    def _note_store(self, reason: str) -> None:
+    def _note_store(self, reason: str, now: float) -> None:
         if reason and self._store_is_well:
             log.warning("inbox.handover_failed", folder=self._context.folder, reason=reason)
+        elif not reason and not self._store_is_well:
+            self._pending.look_again(Cause.TROUBLE, now)
         self._store_is_well = not reason
 
     def _note_result(self, job: NewJob, entry: Entry, result: Submitted, now: float) -> None:

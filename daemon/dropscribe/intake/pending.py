@@ -135,6 +135,12 @@ class Pending:
         entry.note_cause(cause, note)
         self.wait(path, entry, now + backoff_seconds(RETRY_SECONDS, entry.looks, _LONGEST_RETRY_SECONDS))
 
+    def look_again(self, cause: Cause, now: float) -> None:
+        """Look at once at all that wait for *cause*: it may be over."""
+        for path, entry in self._entries.items():
+            if entry.cause is cause:
+                self.plan(path, entry, now)
+
     def pop_due(self, now: float, most: int) -> list[tuple[bytes, Entry]]:
         """At most *most* entries that are due; their deadlines are cleared."""
         due: list[tuple[bytes, Entry]] = []

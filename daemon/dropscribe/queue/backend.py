@@ -50,10 +50,13 @@ class Dispatcher(Protocol):
 class JobIntake(Protocol):
     """The jobs' side of the inboxes."""
 
-    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """Add settled files; idempotent while a file's job lives.
+    def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """Add settled files; idempotent while a file's job lives. Blocks; not for the event loop.
 
         A file whose job has ended is a new generation. Durable when it returns.
+
+        Raises:
+            StoreError: Nothing was added.
         """
 
     def withdraw(

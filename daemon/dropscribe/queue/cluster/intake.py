@@ -30,13 +30,13 @@ class ClusterIntake:
     def __init__(
         self, state: QueueState, store: ClusterStore, issue_tickets: Callable[[Connection], object]
     ) -> None:
-        self._database = state.database
+        self._database = state.database.database
         self._store = store
         self._issue_tickets = issue_tickets
         self._devices: dict[tuple[str, bytes], int] = {}
 
-    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """See the protocol. Waits while the database is away: the files are safe in their inbox."""
+    def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+        """See the protocol."""
         now, ahead_seconds = self._store.now(), self._store.clock_ahead_seconds
         new = [
             replace(job, stable_inodes=False, received_at=min(now, job.received_at + ahead_seconds))
@@ -51,7 +51,7 @@ class ClusterIntake:
                 self._issue_tickets(db)
             return submitted
 
-        submitted = await self._database.do(write)
+        submitted = self._database.call(write).result()
         reached("submitted")
         return submitted
 

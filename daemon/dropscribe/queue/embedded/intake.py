@@ -20,13 +20,12 @@ class EmbeddedIntake:
     """See :class:`dropscribe.queue.backend.JobIntake`."""
 
     def __init__(self, state: QueueState) -> None:
-        self._database, self._signals = state.database.database, state.signals
+        self._database = state.database.database
 
-    async def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
+    def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """See the protocol."""
-        submitted = await self._database.do(lambda db: intake_queries.submit(db, jobs))
+        submitted = self._database.call(lambda db: intake_queries.submit(db, jobs)).result()
         reached("submitted")
-        self._signals.wake.set()
         return submitted
 
     def withdraw(

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "daemon"))
 
 from dropscribe.core.errors import ProviderError
 from dropscribe.providers.redaction import Redactor
-from dropscribe.providers.transport import http
+from dropscribe.providers.transport import connections
 from dropscribe.providers.transport.http import HttpTransport, Upload
 
 BODY = bytes(5 * 1024 * 1024)
@@ -167,7 +167,7 @@ def main() -> int:
     is_good = True
     with tempfile.TemporaryDirectory() as folder:
         server, client = certified(folder)
-        http.trusted = lambda: client
+        connections.trusted = lambda: client
         for way in WAYS:
             for tls in (None, server):
                 began = time.monotonic()

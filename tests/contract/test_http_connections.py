@@ -16,7 +16,7 @@ import pytest
 from dropscribe.core.errors import ProviderUnusable, TemporaryFailure
 from dropscribe.files.audio import Progress
 from dropscribe.providers.redaction import Redactor
-from dropscribe.providers.transport import http
+from dropscribe.providers.transport import connections, http
 from dropscribe.providers.transport.http import HttpTransport, Upload
 from support.certificates import certified
 from support.waiting import until
@@ -256,7 +256,7 @@ async def test_a_header_that_cannot_be_sent_says_so():
 async def test_https_goes_through_a_proxys_tunnel(tmp_path, monkeypatch):
     """CONNECT with the proxy's password; the key and the audio are for the other end alone."""
     server_tls, client_tls = certified(tmp_path)
-    monkeypatch.setattr(http, "trusted", lambda: client_tls)
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
     server = Server()
     async with serving(server, server_tls) as port, serving(proxy := Tunnel(port)) as proxy_port:
         monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy_port}")
@@ -392,7 +392,7 @@ class Halting:
 async def test_a_reset_before_the_last_block_is_temporary(tmp_path, monkeypatch, is_tls):
     """What the system did not take was not sent, though nobody has said so yet when it is handed over."""
     server_tls, client_tls = certified(tmp_path)
-    monkeypatch.setattr(http, "trusted", lambda: client_tls)
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
     with resetting(server_tls if is_tls else None) as (port, resets):
         async with transporting() as transport:
             for _ in range(5):
@@ -509,7 +509,7 @@ async def test_a_header_that_cannot_be_sent_holds_the_provider():
 async def test_a_tunnel_checks_the_name_that_it_asked_for(tmp_path, monkeypatch):
     """By today's rules for international names, as CONNECT and the direct way do: strasse.de is another."""
     server_tls, client_tls = certified(tmp_path, "xn--strae-oqa.de")
-    monkeypatch.setattr(http, "trusted", lambda: client_tls)
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
     async with serving(Server(), server_tls) as port, serving(proxy := Tunnel(port)) as proxy_port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy_port}")
         async with transporting() as transport:
@@ -524,7 +524,7 @@ async def test_a_tunnel_through_a_proxy_that_speaks_tls(tmp_path, monkeypatch, i
     (tmp_path / "other").mkdir()
     proxy_tls, client_tls = certified(tmp_path / "proxy")
     other_tls, _ = certified(tmp_path / "other")
-    monkeypatch.setattr(http, "trusted", lambda: client_tls)
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
     end_tls = proxy_tls if is_trusted else other_tls
     async with serving(Server(), end_tls) as port, serving(Tunnel(port), proxy_tls) as proxy_port:
         monkeypatch.setenv("https_proxy", f"https://localhost:{proxy_port}")

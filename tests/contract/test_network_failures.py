@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.providers.transport import http
+from dropscribe.providers.transport import connections, http
 from support.benches import PATHS, failure_of
 from support.emulator import Fault
 from support.vendors import KEY
@@ -191,7 +191,7 @@ async def test_the_environments_proxy_is_used(bench, monkeypatch):
 
 async def test_an_idle_connection_that_the_server_closed_is_not_used(bench, monkeypatch):
     """An expired connection is replaced before a body is risked on it."""
-    monkeypatch.setattr(http, "KEEPALIVE_SECONDS", 0.0)
+    monkeypatch.setattr(connections, "KEEPALIVE_SECONDS", 0.0)
     provider = bench.provider()
     for _ in range(3):
         await provider.transcribe(bench.audio(), {})

@@ -13,7 +13,7 @@ import pytest
 
 from dropscribe.core.errors import ProviderError
 from dropscribe.providers.redaction import Redactor
-from dropscribe.providers.transport import http
+from dropscribe.providers.transport import connections
 from dropscribe.providers.transport.http import HttpTransport, Upload
 from support.certificates import certified
 from support.emulator import Emulator
@@ -46,7 +46,7 @@ def server():
 def trusting(tmp_path, monkeypatch):
     """A certificate in tmp_path, which the client trusts."""
     server_tls, client_tls = certified(tmp_path)
-    monkeypatch.setattr(http, "trusted", lambda: client_tls)
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
     return server_tls
 
 

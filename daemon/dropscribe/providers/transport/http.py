@@ -13,18 +13,16 @@ import asyncio
 import binascii
 import socket
 import ssl
-import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, cast
 
 from dropscribe import __version__
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
+from dropscribe.providers.transport.connections import Connections
 from dropscribe.providers.transport.content_encoding import EncodingError, decoded
 from dropscribe.providers.transport.http_library import httpcore, httpx
-from dropscribe.providers.transport.network import ANSWER_BODY_BYTES, EarlyAnswerBackend
+from dropscribe.providers.transport.network import ANSWER_BODY_BYTES
 from dropscribe.providers.transport.target import target_of
 
 if TYPE_CHECKING:
@@ -36,9 +34,6 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 30.0
 SEND_STALL_SECONDS = 60.0
-KEEPALIVE_SECONDS = 2.0
-"""Shorter than common servers' 5 s: a connection that closes under an upload costs an attempt."""
-
 ANSWER_BYTES = 64 * 1024 * 1024
 ERROR_ANSWER_BYTES = 64 * 1024
 """Enough for any error's message; the rest is not read."""
@@ -129,9 +124,7 @@ class _Progress:
 
 
 class HttpTransport:
-    """Sends requests to one provider; each request in flight has a client, and so a connection, of its own.
-
-    In a shared client httpcore would look at all its connections twice a request.
+    """Sends requests to one provider.
 
     Args:
         redactor: For system messages that become part of errors.
@@ -139,9 +132,7 @@ class HttpTransport:
 
     def __init__(self, *, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._is_closed = False
-        self._idle: list[tuple[httpx.AsyncClient, float]] = []
-        """With the time of their last request, in order."""
+        self._connections = Connections()
 
     async def send(self, method: str, upload: Upload, *, timeout_seconds: float | None) -> Answer:
         """Send *upload* once and read the answer, whatever its status.
@@ -159,12 +150,12 @@ class HttpTransport:
         """
         progress = _Progress(timeout_seconds, is_whole=not upload.size_bytes)
         target = target_of(upload.url)
-        client = self._idle.pop()[0] if self._idle else _opened()
         failure: ProviderError
         try:
             async with progress.limit, aclosing(_body(upload, progress)) as body:
                 request = _request(method, target, upload, body, progress)
-                return await _answer(_pool_for(client, target), request, progress)
+                async with self._connections.response(target, request) as response:
+                    return await _answer(response, progress)
         except TimeoutError as error:
             if not progress.limit.expired():
                 raise  # from the audio's file system
@@ -173,22 +164,11 @@ class HttpTransport:
             failure = ProviderUnusable("bad_request", "a header holds characters that cannot be sent")
         except (*NETWORK_ERRORS, EncodingError) as error:
             failure = self._failure(error, progress)
-        finally:
-            await self._rest(client)
         raise failure
-
-    async def _rest(self, client: httpx.AsyncClient) -> None:
-        """Keep *client* for the next request; close the one that was not needed for longest."""
-        now = time.monotonic()
-        self._idle.append((client, now))
-        if self._is_closed or now - self._idle[0][1] > KEEPALIVE_SECONDS:
-            await self._idle.pop(0)[0].aclose()
 
     async def close(self) -> None:
         """Close the connections, also those in use when their requests end. Safe to call twice."""
-        self._is_closed = True
-        while self._idle:
-            await self._idle.pop()[0].aclose()
+        await self._connections.close()
 
     def _failure(self, error: Exception, progress: _Progress) -> ProviderError:
         code = _network_code(error, is_whole=progress.is_whole)
@@ -200,53 +180,6 @@ class HttpTransport:
             )
         kind = AmbiguousFailure if progress.is_whole else TemporaryFailure
         return kind(code, reason)
-
-
-def _opened() -> httpx.AsyncClient:
-    try:
-        return open_client()
-    except (ValueError, httpx.InvalidURL, ImportError):
-        raise ProviderUnusable(
-            "proxy_failed",
-            "the environment's proxy is not a URL of an http, https or socks5 proxy "
-            "(socks5 needs the extra 'socks')",
-        ) from None
-
-
-def open_client() -> httpx.AsyncClient:
-    """A client that verifies TLS, follows no redirect, keeps no cookie and honours the environment's proxies.
-
-    Raises:
-        ValueError, httpx.InvalidURL, ImportError: The environment names a proxy that cannot be used.
-    """
-    client = httpx.AsyncClient(
-        verify=trusted(),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
-        timeout=None,
-    )
-    # httpx has no parameter for these that keeps its own reading of the proxy variables.
-    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
-        if transport is not None:
-            pool = cast("Any", transport)._pool  # noqa: SLF001
-            pool._network_backend = EarlyAnswerBackend()  # noqa: SLF001
-            pool._proxy_ssl_context = trusted()  # noqa: SLF001
-    return client
-
-
-def _pool_for(client: httpx.AsyncClient, target: Target) -> httpcore.AsyncConnectionPool:
-    """The connections of *client* to *target*, through a proxy where the environment names one.
-
-    A request goes to them directly: what httpx would do with it (redirects, cookies, its own response) took
-    almost a fifth of a small upload's time on the event loop.
-    """
-    return cast("Any", client._transport_for_url(target.url))._pool  # type: ignore[no-any-return]  # noqa: SLF001
-
-
-@cache
-def trusted() -> ssl.SSLContext:
-    """The TLS context of all clients: loading the certificates takes about 20 ms."""
-    return httpx.create_ssl_context()
 
 
 def _request(
@@ -292,22 +225,18 @@ async def _in_base64(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield binascii.b2a_base64(rest, newline=False)
 
 
-async def _answer(
-    pool: httpcore.AsyncConnectionPool, request: httpcore.Request, progress: _Progress
-) -> Answer:
-    response = await pool.handle_async_request(request)
-    async with aclosing(response):
-        is_success = response.status // 100 == _SUCCESS
-        if is_success and not progress.is_whole:
-            raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
-        headers = {name.lower(): value for name, value in httpx.Headers(response.headers).items()}
-        blocks = cast("AsyncGenerator[bytes]", aiter(cast("AsyncIterable[bytes]", response.stream)))
-        encoding = headers.get("content-encoding", "")
-        async with aclosing(blocks), aclosing(decoded(blocks, encoding)) as body:
-            read = _read_whole if is_success else _read_beginning
-            answer = Answer(response.status, headers, await read(body, response.status))
-        await _close_unless_exact(response, headers)
-        return answer
+async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
+    is_success = response.status // 100 == _SUCCESS
+    if is_success and not progress.is_whole:
+        raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
+    headers = {name.lower(): value for name, value in httpx.Headers(response.headers).items()}
+    blocks = cast("AsyncGenerator[bytes]", aiter(cast("AsyncIterable[bytes]", response.stream)))
+    encoding = headers.get("content-encoding", "")
+    async with aclosing(blocks), aclosing(decoded(blocks, encoding)) as body:
+        read = _read_whole if is_success else _read_beginning
+        answer = Answer(response.status, headers, await read(body, response.status))
+    await _close_unless_exact(response, headers)
+    return answer
 
 
 async def _close_unless_exact(response: httpcore.Response, headers: Mapping[str, str]) -> None:

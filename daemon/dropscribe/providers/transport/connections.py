@@ -1,0 +1,132 @@
+"""The connections to one provider: each is used by one request at a time, and kept a moment for the next.
+
+httpcore's own pool would look at all its connections twice a request, for requests that may wait for each
+other's. Here none waits: as many connections are open as there are requests in flight.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import aclosing, asynccontextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from dropscribe.core.errors import ProviderUnusable
+from dropscribe.providers.transport.http_library import httpcore, httpx
+from dropscribe.providers.transport.network import EarlyAnswerBackend
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+    from dropscribe.providers.transport.target import Target
+
+KEEPALIVE_SECONDS = 2.0
+"""Shorter than common servers' 5 s: a connection that closes under an upload costs an attempt."""
+
+
+class _Idle(NamedTuple):
+    connection: httpcore.AsyncConnectionInterface
+    pool: httpcore.AsyncConnectionPool
+    origin: httpcore.Origin
+    since: float
+
+
+class Connections:
+    """Opens connections, through the environment's proxies, and keeps those that may be used again."""
+
+    def __init__(self) -> None:
+        self._client: httpx.AsyncClient | None = None
+        self._idle: list[_Idle] = []  # in the order of their last requests
+        self._is_closed = False
+
+    @asynccontextmanager
+    async def response(self, target: Target, request: httpcore.Request) -> AsyncIterator[httpcore.Response]:
+        """Send *request* to *target*; its answer, to be read within the block.
+
+        Raises:
+            ProviderUnusable: The environment names a proxy that cannot be used.
+        """
+        pool, origin = self._pool_for(target), target.at.origin
+        connection = await self._take(pool, origin) or pool.create_connection(origin)
+        try:
+            try:
+                response = await connection.handle_async_request(request)
+            except httpcore.ConnectionNotAvailable:  # it has ended while it was idle: nothing was sent
+                await connection.aclose()
+                connection = pool.create_connection(origin)
+                response = await connection.handle_async_request(request)
+            async with aclosing(response):
+                yield response
+        finally:
+            await self._rest(_Idle(connection, pool, origin, time.monotonic()))
+
+    async def _take(
+        self, pool: httpcore.AsyncConnectionPool, origin: httpcore.Origin
+    ) -> httpcore.AsyncConnectionInterface | None:
+        """The connection to *origin* that was used last, if one may be used again."""
+        for idle in reversed(self._idle):
+            if idle.pool is pool and idle.origin == origin:
+                self._idle.remove(idle)
+                if not idle.connection.has_expired():
+                    return idle.connection
+                await idle.connection.aclose()
+        return None
+
+    async def _rest(self, idle: _Idle) -> None:
+        """Keep the connection if it may be used again; close the one that was not needed for longest."""
+        may_stay = idle.connection.is_available() and not idle.connection.has_expired()
+        if may_stay and not self._is_closed:
+            self._idle.append(idle)
+        else:
+            await idle.connection.aclose()
+        if self._idle and idle.since - self._idle[0].since > KEEPALIVE_SECONDS:
+            await self._idle.pop(0).connection.aclose()
+
+    async def close(self) -> None:
+        """Close the connections, also those in use when their requests end. Safe to call twice."""
+        self._is_closed = True
+        while self._idle:
+            await self._idle.pop().connection.aclose()
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _pool_for(self, target: Target) -> httpcore.AsyncConnectionPool:
+        """What makes the connections to *target*: a pool that stays empty, of the proxy that it needs.
+
+        httpx reads the environment's proxies. What else it would do with a request (redirects, cookies, its
+        own response) took almost a fifth of a small upload's time on the event loop.
+        """
+        if self._client is None:
+            self._client = _open_client()
+        transport = self._client._transport_for_url(target.url)  # noqa: SLF001
+        return cast("Any", transport)._pool  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+def _open_client() -> httpx.AsyncClient:
+    """A client that verifies TLS and knows the environment's proxies."""
+    try:
+        client = httpx.AsyncClient(
+            verify=trusted(),
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
+            timeout=None,
+        )
+    except (ValueError, httpx.InvalidURL, ImportError):
+        raise ProviderUnusable(
+            "proxy_failed",
+            "the environment's proxy is not a URL of an http, https or socks5 proxy "
+            "(socks5 needs the extra 'socks')",
+        ) from None
+    # httpx has no parameter for these that keeps its own reading of the proxy variables.
+    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
+        if transport is not None:
+            pool = cast("Any", transport)._pool  # noqa: SLF001
+            pool._network_backend = EarlyAnswerBackend()  # noqa: SLF001
+            pool._proxy_ssl_context = trusted()  # noqa: SLF001
+    return client
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """The TLS context of all connections: loading the certificates takes about 20 ms."""
+    return httpx.create_ssl_context()

@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.loading import loading_for_good
-from dropscribe.cli.streams import discard_unwritten_output, prepare_standard_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,85 +45,6 @@ inbox, 70 a bug, 74 input/output, 75 something is left waiting, 78 config
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole parser, also for the man page and completion."""
-    parser = argparse.ArgumentParser(
-        prog="dropscribe",
-        description="Turns drop folders of audio into transcripts, and loses nothing.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"dropscribe {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        _ARGUMENTS[name](command)
-    return parser
-
-
-def _config_option(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-c", "--config", metavar="CONFIG", help="the config file")
-
-
-def _json_option(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="one JSON object with stable keys")
-
-
-def _run_arguments(command: argparse.ArgumentParser) -> None:
-    _config_option(command)
-    command.add_argument("--once", action="store_true", help="work until nothing more can be done, then exit")
-
-
-def _check_arguments(command: argparse.ArgumentParser) -> None:
-    _config_option(command)
-    _json_option(command)
-    command.add_argument("--online", action="store_true", help="ask each provider, without paying for audio")
-    command.add_argument("-q", "--quiet", action="store_true", help="print problems only")
-
-
-def _json_arguments(command: argparse.ArgumentParser) -> None:
-    _config_option(command)
-    _json_option(command)
-
-
-def _why_arguments(command: argparse.ArgumentParser) -> None:
-    _json_arguments(command)
-    command.add_argument("file", metavar="FILE", help="a file in an inbox, in done or in failed")
-
-
-def _list_arguments(command: argparse.ArgumentParser) -> None:
-    _json_arguments(command)
-    command.add_argument("--failed", action="store_true", help="files that failed")
-    command.add_argument("--waiting", action="store_true", help="files that are not finished")
-    command.add_argument("--done", action="store_true", help="files that were transcribed")
-    command.add_argument(
-        "--suspect",
-        action="store_true",
-        help="files that were transcribed with a warning in their .json: no words found, incomplete audio, …",
-    )
-    command.add_argument("--folder", metavar="NAME", help="files of this rule only")
-    command.add_argument(
-        "--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"
-    )
-    command.add_argument(
-        "--limit", metavar="N", type=_positive, default=100, help="at most N files; default: 100"
-    )
-
-
-def _search_arguments(command: argparse.ArgumentParser) -> None:
-    _json_arguments(command)
-    command.add_argument(
-        "words",
-        nargs="+",
-        metavar="WORDS",
-        help="words that a transcript must all contain, or a quoted phrase",
-    )
-    command.add_argument("--folder", metavar="NAME", help="files of this rule only")
-    command.add_argument(
-        "--limit", metavar="N", type=_positive, default=20, help="at most N files; default: 20"
-    )
-
-
 def _age_seconds(text: str) -> float:
     from dropscribe.config.notation.quantities import parse_duration  # noqa: PLC0415  # not paid for by --help
 
@@ -141,71 +62,117 @@ def _positive(text: str) -> int:
     return number
 
 
-def _retry_arguments(command: argparse.ArgumentParser) -> None:
-    _config_option(command)
-    command.add_argument("files", nargs="*", metavar="FILE", help="audio files in a failed folder")
-    command.add_argument("--folder", metavar="NAME", help="every failed file of this rule")
-    command.add_argument("--all", action="store_true", help="every failed file of every rule")
+def _argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """What ``add_argument`` is called with."""
+    return names, settings
 
 
-def _release_arguments(command: argparse.ArgumentParser) -> None:
-    _config_option(command)
-    command.add_argument("--folder", metavar="NAME", required=True, help="the rule whose files are released")
-
-
-def _forget_arguments(command: argparse.ArgumentParser) -> None:
-    _config_option(command)
-    command.add_argument(
-        "recordings", nargs="+", metavar="FILE|SHA256", help="an audio file in any folder, or its digest"
-    )
-
-
-def _transcribe_arguments(command: argparse.ArgumentParser) -> None:
-    _config_option(command)
-    command.add_argument(
-        "files", nargs="+", metavar="FILE", help="audio files, which are not moved; - is standard input"
-    )
-    command.add_argument(
-        "--provider", metavar="NAME", help="default: the only one, or the first in the config"
-    )
-    command.add_argument(
-        "--format", choices=("txt", "json", "srt", "vtt", "md"), default="txt", help="default: txt"
-    )
-    command.add_argument("--output", metavar="DIR", help="write into DIR instead of standard output")
-
-
-def _schema_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--transcript", action="store_true", help="print the schema of a transcript's JSON instead"
-    )
-
-
-def _init_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "directory", nargs="?", default=".", metavar="DIR", help="default: the current folder"
-    )
-
+_CONFIG = _argument("-c", "--config", metavar="CONFIG", help="the config file")
+_JSON = _argument("--json", action="store_true", help="one JSON object with stable keys")
+_FOLDER = _argument("--folder", metavar="NAME", help="files of this rule only")
 
 _ARGUMENTS = {
-    "run": _run_arguments,
-    "check": _check_arguments,
-    "plan": _json_arguments,
-    "status": _json_arguments,
-    "list": _list_arguments,
-    "search": _search_arguments,
-    "why": _why_arguments,
-    "retry": _retry_arguments,
-    "release": _release_arguments,
-    "forget": _forget_arguments,
-    "transcribe": _transcribe_arguments,
-    "init": _init_arguments,
-    "schema": _schema_arguments,
+    "run": [
+        _CONFIG,
+        _argument("--once", action="store_true", help="work until nothing more can be done, then exit"),
+    ],
+    "check": [
+        _CONFIG,
+        _JSON,
+        _argument("--online", action="store_true", help="ask each provider, without paying for audio"),
+        _argument("-q", "--quiet", action="store_true", help="print problems only"),
+    ],
+    "plan": [_CONFIG, _JSON],
+    "status": [_CONFIG, _JSON],
+    "list": [
+        _CONFIG,
+        _JSON,
+        _argument("--failed", action="store_true", help="files that failed"),
+        _argument("--waiting", action="store_true", help="files that are not finished"),
+        _argument("--done", action="store_true", help="files that were transcribed"),
+        _argument(
+            "--suspect",
+            action="store_true",
+            help="files that were transcribed with a warning in their .json: no words found, "
+            "incomplete audio, …",
+        ),
+        _FOLDER,
+        _argument("--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"),
+        _argument("--limit", metavar="N", type=_positive, default=100, help="at most N files; default: 100"),
+    ],
+    "search": [
+        _CONFIG,
+        _JSON,
+        _argument(
+            "words",
+            nargs="+",
+            metavar="WORDS",
+            help="words that a transcript must all contain, or a quoted phrase",
+        ),
+        _FOLDER,
+        _argument("--limit", metavar="N", type=_positive, default=20, help="at most N files; default: 20"),
+    ],
+    "why": [
+        _CONFIG,
+        _JSON,
+        _argument("file", metavar="FILE", help="a file in an inbox, in done or in failed"),
+    ],
+    "retry": [
+        _CONFIG,
+        _argument("files", nargs="*", metavar="FILE", help="audio files in a failed folder"),
+        _argument("--folder", metavar="NAME", help="every failed file of this rule"),
+        _argument("--all", action="store_true", help="every failed file of every rule"),
+    ],
+    "release": [
+        _CONFIG,
+        _argument("--folder", metavar="NAME", required=True, help="the rule whose files are released"),
+    ],
+    "forget": [
+        _CONFIG,
+        _argument(
+            "recordings", nargs="+", metavar="FILE|SHA256", help="an audio file in any folder, or its digest"
+        ),
+    ],
+    "transcribe": [
+        _CONFIG,
+        _argument(
+            "files", nargs="+", metavar="FILE", help="audio files, which are not moved; - is standard input"
+        ),
+        _argument("--provider", metavar="NAME", help="default: the only one, or the first in the config"),
+        _argument(
+            "--format", choices=("txt", "json", "srt", "vtt", "md"), default="txt", help="default: txt"
+        ),
+        _argument("--output", metavar="DIR", help="write into DIR instead of standard output"),
+    ],
+    "init": [
+        _argument("directory", nargs="?", default=".", metavar="DIR", help="default: the current folder")
+    ],
+    "schema": [
+        _argument("--transcript", action="store_true", help="print the schema of a transcript's JSON instead")
+    ],
 }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole parser, also for the man page and completion."""
+    parser = argparse.ArgumentParser(
+        prog="dropscribe",
+        description="Turns drop folders of audio into transcripts, and loses nothing.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dropscribe {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        for names, settings in _ARGUMENTS[name]:
+            command.add_argument(*names, **settings)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    prepare_standard_streams()
+    _prepare_standard_streams()
     options = build_parser().parse_args(arguments)
     try:
         from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
@@ -217,13 +184,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = int(command.execute(options))
         sys.stdout.flush()
     except BrokenPipeError:
-        discard_unwritten_output()  # the reader has gone: `| head`
+        _discard_unwritten_output()  # the reader has gone: `| head`
         return exit_codes.OK
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the outermost edge: every error becomes words
         from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
 
-        discard_unwritten_output()
+        _discard_unwritten_output()
         return explain(error)
     return code
+
+
+def _prepare_standard_streams() -> None:
+    """Make the standard streams usable.
+
+    A character that the terminal's encoding lacks is written as an escape. A stream that the caller closed
+    (``>&-``) is opened again, so that no other file gets its descriptor; writing to it is an OSError.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # takes the lowest free descriptor, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # stays open as long as we run
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_unwritten_output() -> None:
+    """Drop buffered output that cannot be written: Python would complain about it at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

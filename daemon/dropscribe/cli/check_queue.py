@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.reports.patience import ask_disk
+from dropscribe.reports.patience import ask_disk_or
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dropscribe.cli.checking import Findings
     from dropscribe.config.model import Config, QueueConfig
 
@@ -30,7 +28,10 @@ def check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
     queue = config.queue
     if queue is None:
         return None
-    roots = {name: {"path": str(path), "exists": _is_folder(path)} for name, path in queue.roots.items()}
+    roots = {
+        name: {"path": str(path), "exists": ask_disk_or(False, path, path.is_dir)}
+        for name, path in queue.roots.items()
+    }
     for name, root in roots.items():
         if not root["exists"]:
             findings.warnings.append(
@@ -46,13 +47,6 @@ def check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
         "online": None,
         "answer": None,
     }
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return ask_disk(path, path.is_dir)
-    except OSError:
-        return False
 
 
 def ask_queue(queue: QueueConfig) -> tuple[bool, str]:

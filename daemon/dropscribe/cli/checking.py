@@ -15,9 +15,9 @@ from dropscribe.core.rules import taking_of
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import Mount, MountKind, mount_of, require_proc
-from dropscribe.queue.embedded.store import is_running
 from dropscribe.reports.inbox_reader import unavailable_reason
-from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
+from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
+from dropscribe.reports.queue_reader import is_running_here
 from dropscribe.reports.wording import bytes_words
 
 if TYPE_CHECKING:
@@ -205,7 +205,6 @@ def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     mount = mount_of(os.fsencode(place))
     room = os.statvfs(place)
     free_bytes = room.f_bavail * room.f_frsize
-    running = _is_running(path)
     try:
         require_proc()
     except OSError as error:
@@ -226,15 +225,8 @@ def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
         "writable": writable,
         "file_system": mount.name,
         "free_bytes": free_bytes,
-        "running": running,
+        "running": is_running_here(config),
     }
-
-
-def _is_running(state_dir: Path) -> bool | None:
-    try:
-        return is_running(state_dir)
-    except OSError:
-        return None
 
 
 def warn_of_root(config: Config, findings: Findings) -> None:
@@ -251,7 +243,7 @@ def warn_of_root(config: Config, findings: Findings) -> None:
 
 def check_listener(config: Config, findings: Findings) -> None:
     """Check that ``http.listen`` is free, unless a running daemon of ours has it."""
-    if config.http is None or config.http.port == 0 or _is_running(config.state_dir) is not False:
+    if config.http is None or config.http.port == 0 or is_running_here(config) is not False:
         return
     family = socket.AF_INET6 if ":" in config.http.host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -286,11 +278,8 @@ def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
 
 
 def _place(rule: FolderRule) -> tuple[int, int] | None:
-    try:
-        status = ask_disk(rule.inbox, lambda: os.stat(rule.inbox))
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    status = ask_disk_or(None, rule.inbox, lambda: os.stat(rule.inbox))
+    return (status.st_dev, status.st_ino) if status else None
 
 
 def _watch_limit() -> int | None:
@@ -303,10 +292,7 @@ def _watch_limit() -> int | None:
 def _count_folders(rule: FolderRule) -> int:
     if not rule.recursive or rule.watch == "poll":
         return 1
-    try:
-        return ask_disk(rule.inbox, lambda: _count(rule), seconds=LISTING_SECONDS)
-    except OSError:
-        return 0
+    return ask_disk_or(0, rule.inbox, lambda: _count(rule), seconds=LISTING_SECONDS)
 
 
 def _count(rule: FolderRule) -> int:

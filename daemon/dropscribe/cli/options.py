@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.cli.messages import say
-from dropscribe.config.errors import did_you_mean, format_problem
+from dropscribe.config.errors import did_you_mean
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.config.running import is_edited, load_running_config
 from dropscribe.core.errors import ConfigError, Problem
-from dropscribe.queue.embedded.store import is_running
+from dropscribe.reports.queue_reader import is_running_here
 
 if TYPE_CHECKING:
     import argparse
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read_config(options: argparse.Namespace, *, warn: bool = False, keys_needed: bool = False) -> Config:
-    """The config that *options* name; with *warn* its warnings go to standard error.
+def read_config(options: argparse.Namespace, *, keys_needed: bool = False) -> Config:
+    """The config that *options* name.
 
     Args:
         keys_needed: Whether a key that cannot be had here is an error.
@@ -33,10 +34,7 @@ def read_config(options: argparse.Namespace, *, warn: bool = False, keys_needed:
     Raises:
         ConfigError: It cannot be used, or there is none.
     """
-    config, warnings = load_config(find_config(options.config), environ=os.environ, keys_needed=keys_needed)
-    for warning in warnings if warn else ():
-        say(format_problem(warning))
-    return config
+    return load_config(find_config(options.config), environ=os.environ, keys_needed=keys_needed)[0]
 
 
 def read_config_to_act(options: argparse.Namespace, *, keys_needed: bool = False) -> Config:
@@ -61,7 +59,7 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
     running = load_running_config(path)
     if running is None or (running.queue and not running.queue.dsn.reveal()):
         running = written
-    is_up = running is not None and _is_running(running)
+    is_up = running is not None and bool(is_running_here(running))
     if written is not None and (running is None or not is_up or not is_edited(written, running)):
         return written
     if running is None:
@@ -89,11 +87,30 @@ def _written_config(path: Path) -> tuple[Config | None, ConfigError | None]:
         return None, error
 
 
-def _is_running(config: Config) -> bool:
+def act_as_owner(config: Config) -> None:
+    """Give up root's rights for good, for those of the owner of the state directory.
+
+    Droppers may write in the folders that a command works in; with root's rights a race that they win
+    would reach any file of the machine. Nothing changes for other users, or where no daemon has run yet.
+    """
+    if os.geteuid() != 0:
+        return
     try:
-        return is_running(config.state_dir)
+        owner = os.stat(config.state_dir)
     except OSError:
-        return False
+        return
+    if owner.st_uid == 0:
+        return
+    try:
+        user = pwd.getpwuid(owner.st_uid)
+    except KeyError:
+        os.setgroups([])
+        group = owner.st_gid
+    else:
+        group = user.pw_gid
+        os.initgroups(user.pw_name, group)
+    os.setresgid(group, group, group)
+    os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
 
 
 def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:

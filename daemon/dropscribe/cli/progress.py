@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Self
 
 from dropscribe.reports.wording import clock_words
 
@@ -18,9 +18,9 @@ _TICK_SECONDS = 0.5
 class Progress:
     """``with Progress("call.wav"):`` shows the text and the time, on a terminal only."""
 
-    def __init__(self, words: str, stream: TextIO | None = None) -> None:
+    def __init__(self, words: str) -> None:
         self._words = words
-        self._stream = stream or sys.stderr
+        self._stream = sys.stderr
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
 

@@ -18,7 +18,7 @@ from dropscribe.queue.sql.history import count_before, read_filed, read_filed_wi
 from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import sign_words
-from dropscribe.reports.patience import ask_disk, is_there
+from dropscribe.reports.patience import ask_disk, ask_disk_or, is_there
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import path_text
@@ -178,10 +178,7 @@ def _error_beside(audio: bytes) -> dict[str, object] | None:
             found = (read_error(opened, each) for each in (name, *error_names(name)))
             return next((error for error in found if error is not None), None)
 
-    try:
-        return ask_disk(folder, read)
-    except OSError:
-        return None
+    return ask_disk_or(None, folder, read)
 
 
 def explain_story(story: Story, place: Place, view: QueueView, now: float) -> Explanation:

@@ -20,7 +20,7 @@ from dropscribe.core.rules import reason_not_a_file, taking_of
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
 from dropscribe.queue.sql.history import read_live_states
-from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
+from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,10 +157,7 @@ def may_read(rule: FolderRule, path: bytes) -> bool:
         with _opened(rule, folder) as opened:
             return os.access(name, os.R_OK, dir_fd=opened, effective_ids=True)
 
-    try:
-        return ask_disk(rule.inbox, look)
-    except OSError:
-        return False
+    return ask_disk_or(False, rule.inbox, look)
 
 
 def files_without_job(rule: FolderRule, db: Connection | None) -> Iterator[Found]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 ANSWER_SECONDS = 5.0
 """Limit for a few system calls; a slow share answers them in far less."""
@@ -42,9 +43,16 @@ def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | Non
     return answer.result()
 
 
+def ask_disk_or(
+    otherwise: U, place: Path | bytes, look: Callable[[], T], *, seconds: float | None = None
+) -> T | U:
+    """The result of :func:`ask_disk`; *otherwise* where that raises OSError."""
+    try:
+        return ask_disk(place, look, seconds=seconds)
+    except OSError:
+        return otherwise
+
+
 def is_there(path: bytes) -> bool:
     """Whether anything stands at *path*; False also where its file system does not answer."""
-    try:
-        return ask_disk(path, lambda: os.path.lexists(path))
-    except OSError:
-        return False
+    return ask_disk_or(False, path, lambda: os.path.lexists(path))

@@ -24,6 +24,7 @@ from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from dropscribe.config.model import Config, QueueConfig
@@ -82,19 +83,23 @@ class QueueView:
 
     def freeze(self) -> None:
         """Begin a transaction, so that all later reads see one snapshot."""
-        if self.db is not None:
-            self.db.execute("BEGIN" if self.nodes is None else _one_instant())
+        if self.db is None:
+            return
+        if self.nodes is None:
+            self.db.execute("BEGIN")
+        else:
+            from dropscribe.queue.cluster.reader import ONE_INSTANT  # noqa: PLC0415 - see above
+
+            self.db.execute(ONE_INSTANT)
 
 
-@contextlib.contextmanager
-def view_queue(config: Config) -> Iterator[QueueView]:
+def view_queue(config: Config) -> AbstractContextManager[QueueView]:
     """Open the queue for reading; nothing is created.
 
     Raises:
         StoreError: It cannot be read; the remedy names the user to ask as, if that is the reason.
     """
-    with _cluster_view(config, config.queue) if config.queue else _own_view(config) as view:
-        yield view
+    return _cluster_view(config, config.queue) if config.queue else _own_view(config)
 
 
 def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | None:
@@ -119,6 +124,14 @@ def is_anybody_running(config: Config) -> bool:
     """
     with view_queue(config) as view:
         return view.is_running
+
+
+def is_running_here(config: Config) -> bool | None:
+    """Whether a daemon has the state directory; None if it may not be read."""
+    try:
+        return is_running(config.state_dir)
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
@@ -147,7 +160,7 @@ def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
     from dropscribe.queue.cluster.postgres import read_ahead_seconds  # noqa: PLC0415
     from dropscribe.queue.cluster.reader import looking_at_cluster  # noqa: PLC0415 - see above
 
-    is_here = _is_running_here(config.state_dir)
+    is_here = bool(is_running_here(config))
     with looking_at_cluster(queue.dsn.reveal(), MountMap(queue.roots)) as db:
         ahead_seconds = read_ahead_seconds(db) if db else 0.0
         now = time.time() + ahead_seconds
@@ -162,20 +175,6 @@ def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
             ahead_seconds=ahead_seconds,
             not_mounted=frozenset(name for name, rule in config.folders.items() if not queue.serves(rule)),
         )
-
-
-def _one_instant() -> str:
-    from dropscribe.queue.cluster.reader import ONE_INSTANT  # noqa: PLC0415 - see above
-
-    return ONE_INSTANT
-
-
-def _is_running_here(state_dir: Path) -> bool:
-    """Whether a daemon runs here; False if the directory may not be read, so that the cluster is asked."""
-    try:
-        return is_running(state_dir)
-    except OSError:
-        return False
 
 
 def _read_stops(db: Connection | None, config: Config, now: float) -> Sequence[Hold]:

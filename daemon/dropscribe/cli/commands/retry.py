@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from dropscribe.cli import exit_codes
 from dropscribe.cli.failed_files import FailedFiles
 from dropscribe.cli.messages import say
-from dropscribe.cli.options import named, read_config_to_act
-from dropscribe.cli.privileges import act_as_owner
+from dropscribe.cli.options import act_as_owner, named, read_config_to_act
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.reports.inbox_reader import unavailable_reason
@@ -46,7 +45,7 @@ def execute(options: argparse.Namespace) -> int:
         say(_USAGE)
         return exit_codes.USAGE
     config = read_config_to_act(options)
-    act_as_owner(config.state_dir)
+    act_as_owner(config)
     count = _Count()
     with _queue_if_there(config) as db:
         for failed in _chosen(options, config, FailedFiles(config, db), count):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
-from dropscribe.cli.options import named, read_reporting_config
-from dropscribe.cli.privileges import act_as_owner
+from dropscribe.cli.options import act_as_owner, named, read_reporting_config
 from dropscribe.core.errors import StoreError
 from dropscribe.reports.wording import clock_words, moment_words, plural, printable, terminal_width, wrap
 from dropscribe.search.finding import search
@@ -37,7 +36,7 @@ def execute(options: argparse.Namespace) -> int:
     if not config.search:
         say("dropscribe: search is off in the config (search: false)")
         return exit_codes.CONFIG
-    act_as_owner(config.state_dir)
+    act_as_owner(config)
     _bring_up_to_date(config)
     # The shell takes the quotes of "two words" away.
     query = " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in options.words)

@@ -18,7 +18,7 @@ from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import files_without_job, may_read, unavailable_reason
-from dropscribe.reports.patience import ask_disk
+from dropscribe.reports.patience import ask_disk_or
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.wording import (
     one_line,
@@ -111,12 +111,11 @@ def _without_queued(
 def _missing(rule: FolderRule, paths: list[bytes]) -> set[bytes]:
     """The *paths* that are no longer in the inbox; none if its file system does not answer."""
     inbox = os.fsencode(rule.inbox)
-    try:
-        return ask_disk(
-            rule.inbox, lambda: {path for path in paths if not os.path.lexists(os.path.join(inbox, path))}
-        )
-    except OSError:
-        return set()
+
+    def look() -> set[bytes]:
+        return {path for path in paths if not os.path.lexists(os.path.join(inbox, path))}
+
+    return ask_disk_or(set(), rule.inbox, look)
 
 
 def _own_look(config: Config, view: QueueView) -> dict[str, Any]:

@@ -15,17 +15,15 @@ import re
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "dropscribe_session"
@@ -127,10 +125,9 @@ class Access:
 class Guard:
     """The middleware. See the module's text."""
 
-    def __init__(self, app: ASGIApp, access: Access, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
-        self._clock = clock
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -197,7 +194,7 @@ class Guard:
         return bool(named) and named in {host.lower(), *(name.lower() for name in self._access.allowed_hosts)}
 
     async def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
-        if self._access.has_session(_cookie(headers.get("cookie", "")), self._clock()):
+        if self._access.has_session(HTTPConnection(scope).cookies.get(COOKIE, ""), time.time()):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if given:
@@ -212,13 +209,6 @@ class Guard:
 
 def _plain(status: HTTPStatus, headers: dict[str, str] | None = None) -> Response:
     return PlainTextResponse(f"{status.phrase}\n", status, headers)
-
-
-def _cookie(header: str) -> str:
-    with contextlib.suppress(CookieError):
-        found = SimpleCookie(header).get(COOKIE)
-        return found.value if found else ""
-    return ""
 
 
 def _host_name(host: str) -> str:

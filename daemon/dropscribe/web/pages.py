@@ -33,7 +33,7 @@ async def overview(site: Site, request: Request) -> Response:
     config = site.source.config()
     async with asyncio.timeout(READ_SECONDS):
         document = await site.source.status()
-    lists = await site.read(reading.read_lists, config, site.source.progress)
+    lists, days = await site.read(reading.read_lists, config, site.source.progress)
     inboxes = {name: str(rule.inbox) for name, rule in config.folders.items()}
     return site.page(
         request,
@@ -41,8 +41,8 @@ async def overview(site: Site, request: Request) -> Response:
         title="Overview",
         overview=views.overview(document, inboxes),
         lists=lists,
-        today=views.day_words(lists.days[-1][1]) if lists.days else "",
-        chart=views.chart_of(lists.days),
+        today=views.day_words(days[-1][1]) if days else "",
+        chart=views.chart_of(days),
     )
 
 

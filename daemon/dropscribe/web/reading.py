@@ -35,39 +35,21 @@ PAGE_ROWS = 50
 CHART_DAYS = 14
 
 
-@dataclass(frozen=True, slots=True)
-class Lists:
-    """The lists of the first page."""
-
-    in_flight: list[FileRow]
-    waiting: list[FileRow]
-    done: list[FileRow]
-    failed: list[FileRow]
-    days: list[tuple[str, Ended]]
-
-
-def read_lists(config: Config, progress: Callable[[int], Progress | None]) -> Lists:
+def read_lists(
+    config: Config, progress: Callable[[int], Progress | None]
+) -> tuple[dict[str, list[FileRow]], list[tuple[str, Ended]]]:
     """The newest files by state, and how many ended on each of the last days."""
+    lists: dict[str, list[FileRow]] = {state: [] for state in STATES if state}
     with view_queue(config) as view:
         if view.db is None or not config.folders:
-            return Lists([], [], [], [], [])
+            return lists, []
         now, names = view.now(), list(config.folders)
-
-        def newest(chosen: str) -> list[FileRow]:
-            wanted = FileFilter(folders=names, states=STATES[chosen][1])
-            jobs = read_files(view.db, wanted, LIST_ROWS)  # type: ignore[arg-type]  # not None here
-            return [views.file_row(job, now, progress(job.id)) for job in jobs]
-
+        for state, rows in lists.items():
+            jobs = read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS)
+            rows += [views.file_row(job, now, progress(job.id)) for job in jobs]
         starts = _day_starts(now)
         ended = read_ended(view.db, names, [start.timestamp() for start in starts])
-        days = [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
-        return Lists(
-            in_flight=newest("transcribing"),
-            waiting=newest("waiting"),
-            done=newest("done"),
-            failed=newest("failed"),
-            days=days,
-        )
+        return lists, [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
 
 
 def _day_starts(now: float) -> list[datetime]:

@@ -35,6 +35,7 @@ MOST_NAME_BYTES = 200
 MOST_HEADER_BYTES = 8192
 """Of one header of a part."""
 _MODE = 0o660
+_MALFORMED = "the form is malformed"
 
 
 class UploadRefused(Exception):
@@ -61,7 +62,7 @@ async def take_upload(request: Request, rule: FolderRule, executor: Executor) ->
     form = _Form(rule)
     number_bytes = 0
     try:
-        parser = _parser(boundary, form)
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict
         stream = request.stream()
         while True:
             try:
@@ -74,26 +75,14 @@ async def take_upload(request: Request, rule: FolderRule, executor: Executor) ->
             number_bytes += len(block)
             if number_bytes > MOST_UPLOAD_BYTES:
                 raise UploadRefused(413, "larger than 8 GiB")
-            await loop.run_in_executor(executor, _write, parser, block)
+            await loop.run_in_executor(executor, parser.write, block)
         return await loop.run_in_executor(executor, form.finish)
+    except ValueError as error:  # python_multipart's errors are ValueErrors
+        raise UploadRefused(400, _MALFORMED) from error
     except OSError as error:
         raise UploadRefused(507, f"the inbox cannot be written: {error.strerror or error}") from error
     finally:
         await loop.run_in_executor(executor, form.close)
-
-
-def _parser(boundary: bytes, form: _Form) -> MultipartParser:
-    try:
-        return MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict of callables
-    except ValueError as error:  # a boundary that is too long
-        raise UploadRefused(400, "the form is malformed") from error
-
-
-def _write(parser: MultipartParser, block: bytes) -> None:
-    try:
-        parser.write(block)
-    except ValueError as error:  # python_multipart's errors are ValueErrors
-        raise UploadRefused(400, "the form is malformed") from error
 
 
 class _Form:
@@ -158,7 +147,7 @@ class _Form:
 
     def _check_header(self) -> None:
         if len(self._field) + len(self._value) > MOST_HEADER_BYTES:
-            raise UploadRefused(400, "the form is malformed")
+            raise UploadRefused(400, _MALFORMED)
 
     def _end_header(self) -> None:
         if self._field.lower() == b"content-disposition":

@@ -114,52 +114,7 @@ class Trouble:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetBar:
-    """Spent part of a budget, as a bar."""
-
-    words: str
-    percent: int
-    tone: str
-
-
-@dataclass(frozen=True, slots=True)
-class FolderPanel:
-    """One folder of the overview."""
-
-    name: str
-    inbox: str
-    waiting: int
-    in_flight: int
-    done: int
-    failed: int
-    words: str
-    budgets: list[BudgetBar]
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderPanel:
-    """One provider of the overview."""
-
-    name: str
-    state: str
-    tone: str
-    words: str
-    budgets: list[BudgetBar]
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """The first page."""
-
-    sentence: str
-    tone: str
-    troubles: list[Trouble]
-    folders: list[FolderPanel]
-    providers: list[ProviderPanel]
-
-
-def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> Overview:
+def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> dict[str, Any]:
     """The first page of the status *document*, without its lists of files.
 
     Args:
@@ -177,15 +132,15 @@ def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> Overvie
         sentence, tone = f"Working: {', '.join(parts)}.", "warn"
     else:
         sentence, tone = "All is done; nothing waits.", "good"
-    return Overview(
-        sentence=sentence,
-        tone=tone,
-        troubles=troubles,
-        folders=[
+    return {
+        "sentence": sentence,
+        "tone": tone,
+        "troubles": troubles,
+        "folders": [
             _folder(name, folder, inboxes.get(name, "")) for name, folder in document["folders"].items()
         ],
-        providers=[_provider(name, provider) for name, provider in document["providers"].items()],
-    )
+        "providers": [_provider(name, provider) for name, provider in document["providers"].items()],
+    }
 
 
 def _troubles(document: Mapping[str, Any]) -> Iterator[Trouble]:
@@ -193,14 +148,7 @@ def _troubles(document: Mapping[str, Any]) -> Iterator[Trouble]:
         yield Trouble(f"{one_line(document['trouble'])}: nothing is sent meanwhile")
     for name, provider in document["providers"].items():
         if provider["state"] == "held":
-            is_budget = provider["code"] == BUDGET_CODE
-            yield Trouble(
-                f"Provider {name} is held: {one_line(provider['reason'] or '')}",
-                since=Moment.of(provider["since"]),
-                next_try=Moment.of(provider["next_probe"]),
-                action="" if is_budget else f"/providers/{name}/try",
-                label="Try now",
-            )
+            yield _held(f"Provider {name}", provider, f"/providers/{name}/try")
     for name, folder in document["folders"].items():
         yield from _folder_troubles(name, folder)
 
@@ -212,14 +160,8 @@ def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
         )
     elif folder["reason"]:
         yield Trouble(f"Folder {name} takes nothing new: {one_line(folder['reason'])}")
-    if hold := folder["hold"]:
-        yield Trouble(
-            f"Folder {name} is held: {one_line(hold['reason'])}",
-            since=Moment.of(hold["since"]),
-            next_try=Moment.of(hold["next_probe"]),
-            action="" if hold["code"] == BUDGET_CODE else f"/folders/{name}/try",
-            label="Try now",
-        )
+    if folder["hold"]:
+        yield _held(f"Folder {name}", folder["hold"], f"/folders/{name}/try")
     if folder["blocked"]:
         yield Trouble(f"{plural(folder['blocked'], 'file')} of {name} may not be read")
     if folder["backlog"]:
@@ -227,12 +169,22 @@ def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
         yield Trouble(words, action=f"/folders/{name}/release", label="Release them")
 
 
+def _held(who: str, hold: Mapping[str, Any], action: str) -> Trouble:
+    return Trouble(
+        f"{who} is held: {one_line(hold['reason'] or '')}",
+        since=Moment.of(hold["since"]),
+        next_try=Moment.of(hold["next_probe"]),
+        action="" if hold["code"] == BUDGET_CODE else action,
+        label="Try now",
+    )
+
+
 def _in_flight(folder: Mapping[str, Any]) -> int:
     """With the files that a provider works on by itself, as in the list of files in flight."""
     return int(folder["transcribing"] + folder["at_provider"])
 
 
-def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> FolderPanel:
+def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> dict[str, Any]:
     waiting = {key: folder[key] for key in WAITING_STATES if folder[key]}
     words = ", ".join(f"{number} {key}" for key, number in waiting.items())
     if folder["oldest_waiting"] is not None and waiting:
@@ -240,27 +192,31 @@ def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> FolderPanel:
     if since := Moment.of(folder["at_provider_since"]):
         told = f"{folder['at_provider']} waiting at the provider since {since.text}"
         words = f"{words}; {told}" if words else told
-    return FolderPanel(
-        name=name,
-        inbox=inbox,
-        waiting=sum(waiting.values()),
-        in_flight=_in_flight(folder),
-        done=folder["done"],
-        failed=folder["failed"],
-        words=words,
-        budgets=_budgets(folder["budget"]),
-    )
+    return {
+        "name": name,
+        "inbox": inbox,
+        "waiting": sum(waiting.values()),
+        "in_flight": _in_flight(folder),
+        "done": folder["done"],
+        "failed": folder["failed"],
+        "words": words,
+        "budgets": _budgets(folder["budget"]),
+    }
 
 
-def _provider(name: str, provider: Mapping[str, Any]) -> ProviderPanel:
+def _provider(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
     held = provider["state"] == "held"
     words = one_line(provider["reason"] or "") if held else f"{provider['in_flight']} in flight"
-    return ProviderPanel(
-        name, provider["state"], "bad" if held else "good", words, _budgets(provider["budget"])
-    )
+    return {
+        "name": name,
+        "state": provider["state"],
+        "tone": "bad" if held else "good",
+        "words": words,
+        "budgets": _budgets(provider["budget"]),
+    }
 
 
-def _budgets(budget: Mapping[str, Any] | None) -> list[BudgetBar]:
+def _budgets(budget: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     bars = []
     for period, account in (budget or {}).items():
         if not account:
@@ -270,50 +226,32 @@ def _budgets(budget: Mapping[str, Any] | None) -> list[BudgetBar]:
         spent = f"{account['spent']:.2f} of {account['limit']:.2f}{unit}"
         words = f"{spent} spent {'today' if period == 'per_day' else 'this month'}"
         tone = "spent" if share >= 1 else "low" if share >= 0.8 else ""
-        bars.append(BudgetBar(words, min(100, round(100 * share)), tone))
+        bars.append({"words": words, "percent": min(100, round(100 * share)), "tone": tone})
     return bars
 
 
-@dataclass(frozen=True, slots=True)
-class HitSentence:
-    """A sentence of a hit.
-
-    Attributes:
-        parts: (text, whether it was searched for), in order.
-        query: Leads the file's page to the second; "" where nothing is timed.
-    """
-
-    parts: list[tuple[str, bool]]
-    clock: str
-    query: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One file that a search has found."""
-
-    id: int
-    name: str
-    folder: str
-    at: Moment
-    sentences: list[HitSentence]
-
-
-def hit_of(found: FoundFile) -> Hit:
-    """A found file as the page shows it."""
+def hit_of(found: FoundFile) -> dict[str, Any]:
+    """A found file as the page shows it; the ``query`` of a sentence leads the file's page to its time."""
+    job = found.job
     sentences = [
-        HitSentence(
-            parts=list(_parts(sentence)),
-            clock="" if sentence.start is None else clock_words(sentence.start),
-            query="" if sentence.start is None else f"?t={sentence.start:g}",
-        )
+        {
+            "parts": list(_parts(sentence)),
+            "clock": "" if sentence.start is None else clock_words(sentence.start),
+            "query": "" if sentence.start is None else f"?t={sentence.start:g}",
+        }
         for sentence in found.sentences
     ]
-    job = found.job
-    return Hit(job.id, path_text(job.path), job.folder, Moment.at(job.ended_at), sentences)
+    return {
+        "id": job.id,
+        "name": path_text(job.path),
+        "folder": job.folder,
+        "at": Moment.at(job.ended_at),
+        "sentences": sentences,
+    }
 
 
 def _parts(sentence: Sentence) -> Iterator[tuple[str, bool]]:
+    """The sentence in pieces, and whether each was searched for."""
     last = 0
     for begin, end in sentence.spans:
         yield sentence.text[last:begin], False
@@ -325,35 +263,11 @@ def _parts(sentence: Sentence) -> Iterator[tuple[str, bool]]:
 _BAR_STEP, _BAR_WIDTH, _BAR_HEIGHT = 40, 28, 80
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One day of the chart, in the units of its SVG."""
+def chart_of(days: Sequence[tuple[str, Ended]]) -> dict[str, Any]:
+    """The chart of (day as YYYY-MM-DD, how much ended on it), oldest first, in the units of its SVG.
 
-    label: str
-    x: int
-    done_y: float
-    done_height: float
-    failed_y: float
-    failed_height: float
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Files and minutes of audio a day.
-
-    Attributes:
-        line: Points of the minutes' line; "" where no length is known.
+    Its line, minutes of audio, is "" where no length is known.
     """
-
-    bars: list[Bar]
-    width: int
-    line: str
-    words: str
-
-
-def chart_of(days: Sequence[tuple[str, Ended]]) -> Chart:
-    """The chart of (day as YYYY-MM-DD, how much ended on it), oldest first."""
     most_files = max((day.done + day.failed for _, day in days), default=0) or 1
     most_seconds = max((day.seconds for _, day in days), default=0.0)
     bars, points = [], []
@@ -361,15 +275,15 @@ def chart_of(days: Sequence[tuple[str, Ended]]) -> Chart:
         done_height, failed_height = (round(_BAR_HEIGHT * n / most_files, 2) for n in (day.done, day.failed))
         x = number * _BAR_STEP + (_BAR_STEP - _BAR_WIDTH) // 2
         bars.append(
-            Bar(
-                label=name[8:],
-                x=x,
-                done_y=_BAR_HEIGHT - done_height,
-                done_height=done_height,
-                failed_y=_BAR_HEIGHT - done_height - failed_height,
-                failed_height=failed_height,
-                words=f"{name}: {day_words(day)}",
-            )
+            {
+                "label": name[8:],
+                "x": x,
+                "done_y": _BAR_HEIGHT - done_height,
+                "done_height": done_height,
+                "failed_y": _BAR_HEIGHT - done_height - failed_height,
+                "failed_height": failed_height,
+                "words": f"{name}: {day_words(day)}",
+            }
         )
         y = _BAR_HEIGHT - _BAR_HEIGHT * day.seconds / (most_seconds or 1)
         points.append(f"{x + _BAR_WIDTH // 2},{y:.1f}")
@@ -378,8 +292,12 @@ def chart_of(days: Sequence[tuple[str, Ended]]) -> Chart:
         sum(day.failed for _, day in days),
         sum(day.seconds for _, day in days),
     )
-    line = " ".join(points) if most_seconds else ""
-    return Chart(bars, max(1, len(days)) * _BAR_STEP, line, f"{len(days)} days: {day_words(total)}")
+    return {
+        "bars": bars,
+        "width": max(1, len(days)) * _BAR_STEP,
+        "line": " ".join(points) if most_seconds else "",
+        "words": f"{len(days)} days: {day_words(total)}",
+    }
 
 
 def day_words(day: Ended) -> str:

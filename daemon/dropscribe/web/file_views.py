@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.model import JobState
 from dropscribe.reports.transcript_reader import WARNING_WORDS
 from dropscribe.reports.wording import bytes_words, clock_words, one_line
 from dropscribe.web.views import Moment
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dropscribe.core.model import Attempt
+    from dropscribe.queue.sql.history import Story
 
 _UNSURE = 0.5
 """Words of less confidence are underlined."""
@@ -21,61 +22,37 @@ _PAUSE_SECONDS = 2.0
 _SENTENCE_ENDS = (".", "?", "!", "\u3002", "\uff1f", "\uff01")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a file's story."""
-
-    words: str
-    at: Moment
-    tone: str
+_ENDED_STEPS = {
+    JobState.DONE: ("It was filed with its transcripts.", "good"),
+    JobState.FAILED: ("It went to failed.", "bad"),
+}
 
 
-def steps_of(
-    received_at: float, attempts: Sequence[Attempt], ended_at: float | None, state: str
-) -> list[Step]:
+def steps_of(story: Story) -> Iterator[dict[str, Any]]:
     """The story of a job as a time line."""
-    steps = [Step("It was seen in the inbox and settled.", Moment.at(received_at), "")]
-    steps.extend(map(_attempt_step, attempts))
-    if ended_at is not None:
-        words = {"done": "It was filed with its transcripts.", "failed": "It went to failed."}
-        tone = {"done": "good", "failed": "bad"}.get(state, "")
-        steps.append(Step(words.get(state, "It was dropped from the queue."), Moment.at(ended_at), tone))
-    return steps
+    yield _step("It was seen in the inbox and settled.", story.received_at, "")
+    for attempt in story.tries:
+        yield _attempt_step(attempt)
+    if story.ended_at is not None:
+        words, tone = _ENDED_STEPS.get(story.state, ("It was dropped from the queue.", ""))
+        yield _step(words, story.ended_at, tone)
 
 
-def _attempt_step(attempt: Attempt) -> Step:
+def _step(words: str, at: float, tone: str) -> dict[str, Any]:
+    return {"words": words, "at": Moment.at(at), "tone": tone}
+
+
+def _attempt_step(attempt: Attempt) -> dict[str, Any]:
     took = "" if attempt.seconds is None else f" after {attempt.seconds:.1f} s"
     if not attempt.code:
         words = f"{attempt.provider} answered{took}." if took else f"It is with {attempt.provider}."
-        return Step(words, Moment.at(attempt.at), "good" if took else "warn")
+        return _step(words, attempt.at, "good" if took else "warn")
     reason = f": {one_line(attempt.reason)}" if attempt.reason not in {"", attempt.code} else ""
     status = f" (HTTP {attempt.status})" if attempt.status else ""
-    return Step(f"{attempt.provider}: {attempt.code}{reason}{status}{took}.", Moment.at(attempt.at), "bad")
+    return _step(f"{attempt.provider}: {attempt.code}{reason}{status}{took}.", attempt.at, "bad")
 
 
-@dataclass(frozen=True, slots=True)
-class WordView:
-    """One word with its time, in seconds."""
-
-    text: str
-    start: float
-    unsure: bool
-    percent: int
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One paragraph: a speaker's turn, or what is spoken between two pauses; or a gap that is missing."""
-
-    speaker: str
-    start: float | None
-    clock: str
-    text: str
-    words: list[WordView]
-    gap: str = ""
-
-
-def turns_of(document: Mapping[str, Any]) -> list[Turn]:
+def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The transcript as paragraphs, from words where they are timed, else from segments, else its text."""
     words = [word for word in _dicts(document.get("words")) if isinstance(word.get("start"), int | float)]
     if words:
@@ -84,9 +61,17 @@ def turns_of(document: Mapping[str, Any]) -> list[Turn]:
         turns = [_segment_turn(segment) for segment in segments]
     else:
         text = str(document.get("text") or "")
-        turns = [Turn("", None, "", text, [])] if text else []
+        turns = [_turn(None, text=text)] if text else []
     gaps = [_gap_turn(missing) for missing in _dicts(document.get("missing"))]
-    return sorted(turns + gaps, key=lambda turn: turn.start or 0.0) if gaps else turns
+    return sorted(turns + gaps, key=lambda turn: turn["start"] or 0.0) if gaps else turns
+
+
+def _turn(
+    start: float | None, *, speaker: str = "", text: str = "", words: Sequence[object] = (), gap: str = ""
+) -> dict[str, Any]:
+    """One paragraph: a speaker's turn, or what is spoken between two pauses; or a gap that is missing."""
+    clock = "" if start is None else clock_words(start)
+    return {"start": start, "clock": clock, "speaker": speaker, "text": text, "words": words, "gap": gap}
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:
@@ -113,31 +98,35 @@ def _begins_turn(group: list[dict[str, Any]], word: dict[str, Any]) -> bool:
     return bool(ends_sentence and (pause >= _PAUSE_SECONDS or len(group) >= _MOST_TURN_WORDS))
 
 
-def _word_turn(group: list[dict[str, Any]]) -> Turn:
+def _word_turn(group: list[dict[str, Any]]) -> dict[str, Any]:
     words = [_word(word) for word in group]
-    start = float(group[0]["start"])
-    return Turn(str(group[0].get("speaker") or ""), start, clock_words(start), "", words)
+    return _turn(words[0]["start"], speaker=str(group[0].get("speaker") or ""), words=words)
 
 
-def _word(word: Mapping[str, Any]) -> WordView:
+def _word(word: Mapping[str, Any]) -> dict[str, Any]:
     confidence = word.get("confidence")
     share = float(confidence) if isinstance(confidence, int | float) else 1.0
-    return WordView(str(word.get("word", "")), float(word["start"]), share < _UNSURE, round(100 * share))
+    return {
+        "text": str(word.get("word", "")),
+        "start": float(word["start"]),
+        "unsure": share < _UNSURE,
+        "percent": round(100 * share),
+    }
 
 
-def _segment_turn(segment: Mapping[str, Any]) -> Turn:
+def _segment_turn(segment: Mapping[str, Any]) -> dict[str, Any]:
     start = segment.get("start")
-    start = float(start) if isinstance(start, int | float) else None
-    clock = "" if start is None else clock_words(start)
-    return Turn(str(segment.get("speaker") or ""), start, clock, str(segment.get("text", "")).strip(), [])
-
-
-def _gap_turn(missing: Mapping[str, Any]) -> Turn:
-    start, end = float(missing.get("start") or 0.0), float(missing.get("end") or 0.0)
-    words = (
-        f"{clock_words(start)} to {clock_words(end)} is missing: {missing.get('reason') or 'not transcribed'}"
+    return _turn(
+        float(start) if isinstance(start, int | float) else None,
+        speaker=str(segment.get("speaker") or ""),
+        text=str(segment.get("text", "")).strip(),
     )
-    return Turn("", start, clock_words(start), "", [], gap=one_line(words))
+
+
+def _gap_turn(missing: Mapping[str, Any]) -> dict[str, Any]:
+    start, end = float(missing.get("start") or 0.0), float(missing.get("end") or 0.0)
+    reason = missing.get("reason") or "not transcribed"
+    return _turn(start, gap=one_line(f"{clock_words(start)} to {clock_words(end)} is missing: {reason}"))
 
 
 def facts_of(document: Mapping[str, Any] | None, size_bytes: int) -> list[tuple[str, str]]:

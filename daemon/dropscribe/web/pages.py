@@ -107,7 +107,7 @@ async def file(site: Site, request: Request) -> Response:
         "can_retry": story.state is JobState.FAILED and found.has_audio,
         "downloads": [{"form": form, "label": form.upper()} for form in found.sidecars],
         "has_audio": found.has_audio,
-        "steps": file_views.steps_of(story.received_at, story.tries, story.ended_at, story.state.value),
+        "steps": file_views.steps_of(story),
         **_transcript(found.document, story.size_bytes),
     }
     return site.page(request, "file.html", title=shown["name"], folder=story.folder, file=shown)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.history import Story
     from dropscribe.reports.explain import Explanation
-    from dropscribe.reports.queue_reader import QueueView
     from dropscribe.web.views import FileRow
 
 LIST_ROWS = 8
@@ -92,19 +91,19 @@ def read_file(config: Config, job_id: int) -> FileStory | None:
         if story is None or story.folder not in config.folders:
             return None
         place = place_of(config, story)
+        inbox = Place(config.folders[story.folder], "inbox", story.path)
         sidecars = dict(_sidecars(config, story, place)) if place else {}
+        document = None
+        if place and place.part == "done" and "json" in sidecars:
+            document = read_document(place.root, sidecars["json"])
         return FileStory(
             story=story,
-            explanation=_explain(config, story, place, view),
+            explanation=explain_story(story, place or inbox, view, view.now()),
             place=place,
-            document=_document(place, sidecars.get("json")),
+            document=document,
             sidecars=sidecars,
             has_audio=place is not None and _is_there(place.root, place.path),
         )
-
-
-def _document(place: Place | None, path: bytes | None) -> dict[str, Any] | None:
-    return read_document(place.root, path) if place and path and place.part == "done" else None
 
 
 def place_of(config: Config, story: Story) -> Place | None:
@@ -113,11 +112,6 @@ def place_of(config: Config, story: Story) -> Place | None:
         return None if story.filed else Place(config.folders[story.folder], "inbox", story.path)
     places = find_places(config, story.filed_here)
     return next((place for place in places if place.rule.name == story.folder), None)
-
-
-def _explain(config: Config, story: Story, place: Place | None, view: QueueView) -> Explanation:
-    shown = place or Place(config.folders[story.folder], "inbox", story.path)
-    return explain_story(story, shown, view, view.now())
 
 
 def _sidecars(config: Config, story: Story, place: Place) -> Iterator[tuple[str, bytes]]:

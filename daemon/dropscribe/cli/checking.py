@@ -55,16 +55,16 @@ def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, An
 def _in_time(
     rule: FolderRule, part: str, findings: Findings, look: Callable[[Findings], dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """Findings of *look*; None if the folder's file system does not answer."""
+    """The facts that *look* finds; None if the folder's file system does not answer."""
     found = Findings()
     path: Path = getattr(rule, part)
+    facts = None
     try:
         facts = ask_disk(path, lambda: look(found), seconds=_CHECK_SECONDS)
     except OSError as error:
-        findings.warnings.append(f"folder {rule.name}: {part} {path}: {error.strerror}; until then it waits")
-        return None
-    findings.errors += found.errors
-    findings.warnings += found.warnings
+        found = Findings(warnings=[f"{part} {path}: {error.strerror}; until then it waits"])
+    findings.errors += [f"folder {rule.name}: {error}" for error in found.errors]
+    findings.warnings += [f"folder {rule.name}: {warning}" for warning in found.warnings]
     return facts
 
 
@@ -83,15 +83,15 @@ def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
         "file_system": None,
     }
     if reason:
-        findings.warnings.append(f"folder {rule.name}: {reason}; until then it waits, the others do not")
+        findings.warnings.append(f"{reason}; until then it waits, the others do not")
         return facts
     mount = mount_of(os.fsencode(rule.inbox))
     facts["file_system"] = mount.name
     facts["watch"] = _watch(rule, mount, findings)
     if not facts["writable"]:
         findings.warnings.append(
-            f"folder {rule.name}: {rule.inbox} may not be written by {_who()}, so that audio could not be "
-            f"moved out of it; {_grant(rule.inbox)}"
+            f"{rule.inbox} may not be written by {_who()}, so that audio could not be moved out of it; "
+            f"{_grant(rule.inbox)}"
         )
     return facts
 
@@ -99,8 +99,7 @@ def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
 def _watch(rule: FolderRule, mount: Mount, findings: Findings) -> str:
     if rule.watch == "native" and not mount.gives_events:
         findings.warnings.append(
-            f"folder {rule.name}: watch: native on {mount.name} does not see what other machines write; "
-            "use auto or poll"
+            f"watch: native on {mount.name} does not see what other machines write; use auto or poll"
         )
     if rule.watch != "auto":
         return rule.watch
@@ -115,17 +114,16 @@ def _check_target(
     same_mount = has_inbox and mount_key(place) == mount_key(rule.inbox)
     if not writable:
         findings.warnings.append(
-            f"folder {rule.name}: {name} {_cannot(path, place)}; {_grant(place)}"
+            f"{name} {_cannot(path, place)}; {_grant(place)}"
             if os.path.isdir(place)
-            else f"folder {rule.name}: {name} cannot be made: {place} is not a folder"
+            else f"{name} cannot be made: {place} is not a folder"
         )
     elif has_inbox and not same_mount:
         findings.warnings.append(
-            f"folder {rule.name}: {name} is on another mount than the inbox: each file is copied and "
-            "verified there, not renamed"
+            f"{name} is on another mount than the inbox: each file is copied and verified there, not renamed"
         )
     if writable:
-        _check_moves(rule, name, place, findings)
+        _check_moves(name, place, findings)
     return {
         "path": str(path),
         "exists": place == path and os.path.isdir(path),
@@ -134,25 +132,23 @@ def _check_target(
     }
 
 
-def _check_moves(rule: FolderRule, name: str, place: Path, findings: Findings) -> None:
+def _check_moves(name: str, place: Path, findings: Findings) -> None:
     """Try on the mount the system calls that publishing needs."""
     try:
         with closing(open_root(os.fsencode(place))) as folder:
             can = capabilities_of(folder)
     except OSError as error:
-        findings.warnings.append(
-            f"folder {rule.name}: {name}: nothing can be made in {place}: {error.strerror or error}"
-        )
+        findings.warnings.append(f"{name}: nothing can be made in {place}: {error.strerror or error}")
         return
     if can.move is Move.NONE:
         findings.errors.append(
-            f"folder {rule.name}: {name}: files can be neither linked nor renamed on this {can.file_system}, "
-            "so nothing is sent; use another file system"
+            f"{name}: files can be neither linked nor renamed on this {can.file_system}, so nothing is sent; "
+            "use another file system"
         )
     elif not can.is_safe:
         findings.warnings.append(
-            f"folder {rule.name}: {name}: this {can.file_system} has no move that never overwrites (neither "
-            "links nor exclusive renames): another program should not write files there"
+            f"{name}: this {can.file_system} has no move that never overwrites (neither links nor exclusive "
+            "renames): another program should not write files there"
         )
 
 

@@ -7,7 +7,7 @@ the queue has none, and the file belongs to this process's user or to root. Drop
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
@@ -20,10 +20,12 @@ from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.patience import ask_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.queue.sql.database import Connection
+
+T = TypeVar("T")
 
 _ERROR_ENDING = b".error.json"
 
@@ -87,17 +89,22 @@ class FailedFiles:
         stories = [] if self._db is None else read_filed(self._db, root + b"/" + path)
         if stories and stories[0].state is JobState.FAILED:
             return stories[0].folder, os.path.basename(stories[0].path)
-        directory, _, audio = path.rpartition(b"/")
-        try:
-            with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:
-                return _told_by_error_file(folder, audio)
-        except OSError:
-            return None
+        return _look_beside(root, path, _told_by_error_file)
 
 
 def _require_answer(root: bytes) -> None:
     """Raise OSError where the file system of *root* does not answer."""
     ask_disk(root, lambda: os.path.lexists(root))
+
+
+def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T | None:
+    """The result of *look*, given the folder of *path* and its name there; None if that cannot be opened."""
+    directory, _, name = path.rpartition(b"/")
+    try:
+        with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:
+            return look(folder, name)
+    except OSError:
+        return None
 
 
 def _told_by_error_file(folder: int, audio: bytes) -> tuple[str, bytes] | None:
@@ -125,12 +132,7 @@ def _walk(root: bytes) -> Iterator[bytes]:
 
 
 def _exists(root: bytes, path: bytes) -> bool:
-    directory, _, name = path.rpartition(b"/")
-    try:
-        with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:
-            return stat_at(folder, name) is not None
-    except OSError:
-        return False
+    return _look_beside(root, path, stat_at) is not None
 
 
 def _original_name(error: dict[str, object]) -> bytes | None:
@@ -143,12 +145,7 @@ def _original_name(error: dict[str, object]) -> bytes | None:
 
 def _audio_of_error_file(place: Place) -> bytes | None:
     """The audio beside an error file: by its full name, else by its stem and the original's suffix."""
-    directory, _, name = place.path.rpartition(b"/")
-    try:
-        with closing(open_root(place.root)) as failed, closing(open_folder(failed, directory)) as folder:
-            error = read_error(folder, name)
-    except OSError:
-        return None
+    error = _look_beside(place.root, place.path, read_error)
     if error is None:
         return None
     base = place.path.removesuffix(_ERROR_ENDING)

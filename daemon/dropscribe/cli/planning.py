@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.routing import BACKLOG
+from dropscribe.files.audio import open_beneath
+from dropscribe.files.beneath import closing
 from dropscribe.intake.state import BLOCKED_WORDS
 from dropscribe.native.durations import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
-from dropscribe.reports.file_reader import opened, unsettled_words
+from dropscribe.reports.file_reader import unsettled_words
 from dropscribe.reports.inbox_reader import Found, is_file, unavailable_reason, walk_inbox
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import NOT_MOUNTED
@@ -55,7 +58,7 @@ class Prober:
 
 
 def _length(rule: FolderRule, path: bytes) -> float | None:
-    with opened(rule, path) as descriptor:
+    with closing(open_beneath(os.fsencode(rule.inbox), path)) as descriptor:
         return probe_seconds(descriptor)
 
 

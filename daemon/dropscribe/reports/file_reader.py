@@ -5,39 +5,20 @@ Guarantees: nothing is changed; no symlink is followed below the inbox; a writer
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.settling import EMPTY_SECONDS, INCOMPLETE_SECONDS, Completeness, Lease
-from dropscribe.files.audio import open_beneath
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.files.mounts import MountCache
 from dropscribe.intake.probe import OpenInbox
 from dropscribe.reports.patience import ask_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dropscribe.config.model import FolderRule
     from dropscribe.intake.probe import ProbeResult
-
-
-@contextlib.contextmanager
-def opened(rule: FolderRule, path: bytes) -> Iterator[int]:
-    """The file, open for reading, checked as the daemon checks it.
-
-    Raises:
-        AudioError: It may not be read, is gone, or is no regular file any more.
-        OSError: The disk's answer.
-    """
-    descriptor = open_beneath(os.fsencode(rule.inbox), path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def sign_words(rule: FolderRule, path: bytes) -> list[str]:

@@ -18,7 +18,6 @@ from dropscribe.cli.checking import (
     check_state_dir,
     warn_of_root,
 )
-from dropscribe.cli.mapping import expressions_table
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import log_to_stderr
 from dropscribe.cli.progress import Progress
@@ -116,14 +115,12 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
 
 def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
     """One provider of ``check --json``, with the origin of its key, never the key itself."""
+    limits = ("concurrency", "requests_per_minute", "timeout_seconds", "max_upload_bytes")
     return {
         "type": provider.type,
         "url": provider.url,
         "key_from": provider.api_key.origin if provider.api_key else None,
-        "concurrency": provider.concurrency,
-        "requests_per_minute": provider.requests_per_minute,
-        "timeout_seconds": provider.timeout_seconds,
-        "max_upload_bytes": provider.max_upload_bytes,
+        **{key: getattr(provider, key) for key in limits},
         "expressions": provider.answer and provider.answer.expressions(),
         "online": None,
         "answer": None,
@@ -194,7 +191,7 @@ def render_check(config: Config, document: dict[str, Any]) -> str:
         name: found for name, each in document["providers"].items() if (found := each["expressions"])
     }
     if described:
-        tables.append(expressions_table(described))
+        tables.append(_expressions_table(described))
     return "\n\n".join(tables) + "\n"
 
 
@@ -267,3 +264,13 @@ def _limit_words(provider: dict[str, Any]) -> str:
     if provider["max_upload_bytes"]:
         words.append(f"files up to {bytes_words(provider['max_upload_bytes'])}")
     return ", ".join(words)
+
+
+def _expressions_table(expressions: Mapping[str, Mapping[str, str]]) -> str:
+    """The expressions, by provider and field."""
+    rows = [
+        [name if number == 0 else "", field, text]
+        for name, fields in expressions.items()
+        for number, (field, text) in enumerate(fields.items())
+    ]
+    return render_table(["PROVIDER", "FIELD", "EXPRESSION"], rows)

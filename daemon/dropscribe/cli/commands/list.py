@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
@@ -66,12 +67,13 @@ def execute(options: argparse.Namespace) -> int:
 
 def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[Row]:
     """The files that match *options*, newest first; one more than the limit if there are more."""
-    if options.suspect:
-        return _suspect_rows(config, view, options)
     folders = [options.folder] if options.folder else list(config.folders)
     since = None if options.since is None else view.now() - options.since
     wanted = FileFilter(folders=folders, states=_states(options), since=since)
-    jobs = read_files(view.db, wanted, options.limit + 1) if view.db and folders else []
+    most = _MOST_READ if options.suspect else options.limit + 1
+    jobs = read_files(view.db, wanted, most) if view.db and folders else []
+    if options.suspect:
+        return list(islice(_suspect_rows(config, jobs), options.limit + 1))
     rows = [_job_row(config, job) for job in jobs]
     if options.waiting or not (options.failed or options.done):
         rules = [config.folders[name] for name in folders]
@@ -80,21 +82,16 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     return rows
 
 
-def _suspect_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[Row]:
-    """Done files whose transcripts have a warning, among the newest :data:`_MOST_READ`."""
-    folders = [options.folder] if options.folder else list(config.folders)
-    since = None if options.since is None else view.now() - options.since
-    wanted = FileFilter(folders=folders, states=[JobState.DONE], since=since)
-    rows: list[Row] = []
-    for job in read_files(view.db, wanted, _MOST_READ) if view.db and folders else []:
+def _suspect_rows(config: Config, jobs: Sequence[ListedFile]) -> Iterator[Row]:
+    """Done files whose transcripts have a warning."""
+    for job in jobs:
         if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed)):
-            rows.append(replace(_job_row(config, job), code=", ".join(doubts)))
-        if len(rows) > options.limit:
-            break
-    return rows
+            yield replace(_job_row(config, job), code=", ".join(doubts))
 
 
-def _states(options: argparse.Namespace) -> Sequence[JobState]:
+def _states(options: argparse.Namespace) -> list[JobState]:
+    if options.suspect:
+        return [JobState.DONE]
     states: list[JobState] = []
     if options.failed:
         states.append(JobState.FAILED)
@@ -128,15 +125,7 @@ def _not_queued(config: Config, rule: FolderRule, view: QueueView, since: float 
 
 
 def _row_object(row: Row) -> dict[str, Any]:
-    return {
-        "at": utc_text(row.at),
-        "folder": row.folder,
-        "state": row.state,
-        "place": row.place,
-        "provider": row.provider or None,
-        "code": row.code or None,
-        "reason": row.reason or None,
-    }
+    return {key: value or None for key, value in asdict(row).items()} | {"at": utc_text(row.at)}
 
 
 def _render(rows: Sequence[Row], cut_at: int | None) -> str:

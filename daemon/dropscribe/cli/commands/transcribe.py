@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import shutil
 import sys
@@ -16,7 +17,6 @@ import time
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.mapping import found_table
 from dropscribe.cli.messages import explain_file, say
 from dropscribe.cli.options import log_to_stderr, named, read_config_to_act
 from dropscribe.cli.progress import Progress
@@ -36,7 +36,7 @@ from dropscribe.files.audio import AudioFile
 from dropscribe.files.mounts import require_proc
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.patience import ask_disk
-from dropscribe.reports.wording import show_path
+from dropscribe.reports.wording import plural, render_table, show_path
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
 from dropscribe.transcripts.render import RENDERERS
 
@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dropscribe.config.model import Config, ProviderConfig
+    from dropscribe.config.sections.http_api import AnswerKeys
 
+_LONGEST_VALUE = 100
 _LOCAL_ALONE = "providers: {local: {type: local}}\n"
 
 
@@ -157,7 +159,7 @@ async def _transcribe(audio: AudioFile, config: ProviderConfig, form: str) -> Ma
         with Progress(f"{show_path(audio.name)}: with {config.name}"):
             transcript = await provider.transcribe(audio, config.params)
         if config.answer is not None:
-            say(found_table(config.answer, transcript.raw))
+            say(_found_table(config.answer, transcript.raw))
         sha256 = await audio.ensure_sha256()
     finally:
         await provider.close()
@@ -179,3 +181,26 @@ async def _transcribe(audio: AudioFile, config: ProviderConfig, form: str) -> Ma
         elapsed_seconds=answered_at - began_at,
     )
     return transcript_document(transcript, facts, outputs=(form,))
+
+
+def _found_table(keys: AnswerKeys, answer: Mapping[str, Any]) -> str:
+    """Table of the value that each expression of *keys* found in *answer*."""
+    from dropscribe.providers.described.answer import mapped  # noqa: PLC0415 - only configs that describe an API
+
+    rows = [[each.field, _found_words(each.value), each.expression] for each in mapped(keys, answer)]
+    return render_table(["FIELD", "FOUND", "BY"], rows)
+
+
+def _found_words(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return f"{plural(len(value), 'character')}: {_shortened(value)}"
+    if isinstance(value, list):
+        return f"{plural(len(value), 'item')}" + (f", the first: {_shortened(value[0])}" if value else "")
+    return _shortened(value)
+
+
+def _shortened(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

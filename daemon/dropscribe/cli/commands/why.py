@@ -92,15 +92,8 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
 
 
 def _attempt_object(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "at": utc_text(attempt.at),
-        "provider": attempt.provider,
-        "seconds": attempt.seconds,
-        "status": attempt.status,
-        "code": attempt.code,
-        "reason": attempt.reason,
-        "counted": attempt.counted,
-    }
+    keys = ("provider", "seconds", "status", "code", "reason", "counted")
+    return {"at": utc_text(attempt.at), **{key: getattr(attempt, key) for key in keys}}
 
 
 def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:

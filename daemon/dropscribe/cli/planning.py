@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
@@ -96,37 +96,27 @@ class Line:
         return f"{self.state}: {self.reason}" if self.reason else self.state
 
 
-@dataclass(slots=True)
-class Totals:
-    """Sums over the files to send; *cost* is None without a price, *unknown* counts unknown lengths."""
-
-    files: int = 0
-    size_bytes: int = 0
-    seconds: float = 0.0
-    unknown: int = 0
-    cost: float | None = None
-    not_taken: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Planned:
     """One folder's plan; *reason* says why its inbox cannot be listed.
 
     Attributes:
+        totals: Sums over the files to send, by the keys of ``plan --json``; the cost is None without a price.
         is_not_mounted: It is another node's to list.
     """
 
     rule: FolderRule
     reason: str | None
     lines: list[Line]
-    totals: Totals
+    totals: dict[str, Any]
     is_not_mounted: bool = False
 
 
 def plan_folder(config: Config, rule: FolderRule, view: QueueView, prober: Prober) -> Planned:
     """Judge every name in the inbox."""
     if rule.name in view.not_mounted:
-        return Planned(rule, NOT_MOUNTED, [], Totals(), is_not_mounted=True)
+        totals = {**_totals(config, rule, []), "cost": None}
+        return Planned(rule, NOT_MOUNTED, [], totals, is_not_mounted=True)
     reason = unavailable_reason(rule)
     states = read_live_states(view.db, rule.name) if view.db else {}
     lines = [] if reason else [_line(config, rule, found, states, view, prober) for found in walk_inbox(rule)]
@@ -188,20 +178,15 @@ def _live_words(state: tuple[JobState, float, str], now: float) -> str:
             return "it has its answer, and waits to be filed"
 
 
-def _totals(config: Config, rule: FolderRule, lines: list[Line]) -> Totals:
-    totals = Totals(cost=None if config.providers[rule.providers[0]].price_per_minute is None else 0.0)
-    for line in lines:
-        totals.not_taken += not line.is_taken
-        if line.is_sent:
-            _add(totals, line)
-            price = config.providers[line.provider].price_per_minute
-            if totals.cost is not None and price is not None:
-                totals.cost += (line.seconds or 0.0) / 60 * price
-    return totals
-
-
-def _add(totals: Totals, line: Line) -> None:
-    totals.files += 1
-    totals.size_bytes += line.size_bytes or 0
-    totals.seconds += line.seconds or 0.0
-    totals.unknown += line.seconds is None
+def _totals(config: Config, rule: FolderRule, lines: list[Line]) -> dict[str, Any]:
+    sent = [line for line in lines if line.is_sent]
+    prices = {name: config.providers[name].price_per_minute for name in rule.providers}
+    cost = sum(((line.seconds or 0.0) / 60 * (prices[line.provider] or 0.0) for line in sent), 0.0)
+    return {
+        "files": len(sent),
+        "bytes": sum(line.size_bytes or 0 for line in sent),
+        "seconds": sum((line.seconds or 0.0 for line in sent), 0.0),
+        "files_of_unknown_length": sum(line.seconds is None for line in sent),
+        "cost": None if prices[rule.providers[0]] is None else cost,
+        "not_taken": sum(not line.is_taken for line in lines),
+    }

@@ -33,12 +33,7 @@ class Listener(WebServer):
     """Serves the endpoints and pages of *http*."""
 
     def __init__(self, http: HttpConfig, endpoints: Endpoints, source: PageSource | None = None) -> None:
-        """Prepare the listener; nothing is bound yet.
-
-        Args:
-            http: The section of the config.
-            endpoints: What programs ask for.
-            source: Data and actions of the pages; None leaves them out, as ``http.pages: false`` does.
+        """Prepare the listener; nothing is bound yet. Without *source* it has no pages.
 
         Raises:
             ListenError: The address is reached from other machines, and there is no token.

@@ -22,10 +22,8 @@ STATES = {
 
 def chosen_from(query: Mapping[str, str]) -> dict[str, str]:
     """The filters that an address names; "" for those that it does not."""
-    keys = {"state": "state", "text": "q", "provider": "provider", "code": "code", "since": "since"}
-    return {name: query.get(key, "")[:200] for name, key in keys.items()} | {
-        "before": query.get("before", "")
-    }
+    names = ("state", "provider", "code", "since", "before")
+    return {name: query.get(name, "")[:200] for name in names} | {"text": query.get("q", "")[:200]}
 
 
 def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:

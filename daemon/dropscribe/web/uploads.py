@@ -17,7 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dropscribe.core.naming import free_name
 from dropscribe.core.rules import taking_of
-from dropscribe.files.beneath import open_root
+from dropscribe.files.beneath import open_root, stat_at
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName, move_new
 
@@ -191,17 +191,10 @@ class _Form:
 
         can = capabilities_of(self._inbox)
         while True:
-            free = free_name(name, self._is_free)
+            free = free_name(name, lambda other: stat_at(self._inbox, other) is None)
             with contextlib.suppress(FileExistsError):
                 move_new(source, FileName(self._inbox, free), can, _hidden_name(), is_upload)
                 return free
-
-    def _is_free(self, name: bytes) -> bool:
-        try:
-            os.stat(name, dir_fd=self._inbox, follow_symlinks=False)
-        except FileNotFoundError:
-            return True
-        return False
 
 
 def _hidden_name() -> bytes:

@@ -77,12 +77,12 @@ def _write_json(document: dict[str, Any]) -> None:
 
 def _refused_document(problems: Sequence[Problem]) -> dict[str, Any]:
     parts: dict[str, Any] = {"config": None, "state_dir": None, "queue": None, "folders": {}, "providers": {}}
-    return {"schema": CHECK_SCHEMA, **parts, **_verdict(problems, Findings(), ok=False)}
+    return {"schema": CHECK_SCHEMA, **parts, **_verdict(problems, Findings())}
 
 
-def _verdict(problems: Sequence[Problem], findings: Findings, *, ok: bool = True) -> dict[str, Any]:
+def _verdict(problems: Sequence[Problem], findings: Findings) -> dict[str, Any]:
     return {
-        "ok": ok and not findings.errors and all(problem.warning for problem in problems),
+        "ok": not findings.errors and all(problem.warning for problem in problems),
         "errors": findings.errors,
         "warnings": findings.warnings,
         "problems": [_problem_object(problem) for problem in problems],

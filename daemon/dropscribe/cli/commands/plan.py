@@ -50,12 +50,9 @@ def _folder_object(planned: Planned) -> dict[str, Any]:
         "reason": planned.reason,
         "files": [_line_object(line) for line in planned.lines],
         "totals": {
-            "files": totals.files,
-            "bytes": totals.size_bytes,
-            "seconds": round(totals.seconds, 3),
-            "files_of_unknown_length": totals.unknown,
-            "cost": None if totals.cost is None else round(totals.cost, 6),
-            "not_taken": totals.not_taken,
+            **totals,
+            "seconds": round(totals["seconds"], 3),
+            "cost": None if totals["cost"] is None else round(totals["cost"], 6),
         },
     }
 
@@ -107,11 +104,11 @@ def _totals_table(plans: Sequence[Planned]) -> str:
     rows = [
         [
             planned.rule.name,
-            str(planned.totals.files),
-            bytes_words(planned.totals.size_bytes),
-            _hours_words(planned),
-            _cost_words(planned),
-            str(planned.totals.not_taken),
+            str(planned.totals["files"]),
+            bytes_words(planned.totals["bytes"]),
+            _hours_words(planned.totals),
+            _cost_words(planned.totals),
+            str(planned.totals["not_taken"]),
         ]
         for planned in plans
     ]
@@ -119,25 +116,24 @@ def _totals_table(plans: Sequence[Planned]) -> str:
     return render_table(head, rows, numbers=head[1:])
 
 
-def _hours_words(planned: Planned) -> str:
-    totals = planned.totals
-    hours = f"{totals.seconds / 3600:.2f}"
-    if not totals.unknown:
-        return hours
-    return "not known" if totals.unknown == totals.files else f"at least {hours}"
+def _hours_words(totals: dict[str, Any]) -> str:
+    return _at_least(f"{totals['seconds'] / 3600:.2f}", totals)
 
 
-def _cost_words(planned: Planned) -> str:
-    totals = planned.totals
-    if totals.cost is None:
-        return "-"
-    if totals.unknown and totals.unknown == totals.files:
-        return "not known"
-    return f"at least {totals.cost:.2f}" if totals.unknown else f"{totals.cost:.2f}"
+def _cost_words(totals: dict[str, Any]) -> str:
+    return "-" if totals["cost"] is None else _at_least(f"{totals['cost']:.2f}", totals)
+
+
+def _at_least(amount: str, totals: dict[str, Any]) -> str:
+    """*amount*, which grows with the files of unknown length."""
+    unknown = totals["files_of_unknown_length"]
+    if not unknown:
+        return amount
+    return "not known" if unknown == totals["files"] else f"at least {amount}"
 
 
 def _notes(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
-    unknown = sum(planned.totals.unknown for planned in plans)
+    unknown = sum(planned.totals["files_of_unknown_length"] for planned in plans)
     if unknown:
         yield f"\nThe length of {plural(unknown, 'file')} is not known."
     if prober.skipped:

@@ -25,10 +25,8 @@ from dropscribe.reports.wording import plural, show_path
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.queue.sql.database import Connection
 
 _USAGE = "dropscribe retry: name FILEs, or --folder NAME, or --all (one of the three)"
 
@@ -47,21 +45,14 @@ def execute(options: argparse.Namespace) -> int:
     config = read_config_to_act(options)
     act_as_owner(config)
     count = _Count()
-    with _queue_if_there(config) as db:
+    with contextlib.ExitStack() as stack:
+        db = None
+        with contextlib.suppress(StoreAway):  # a cluster's database: the error files suffice then
+            db = stack.enter_context(view_queue(config)).db
         for failed in _chosen(options, config, FailedFiles(config, db), count):
             _take_back(failed, count)
     _say_end(config, count)
     return exit_codes.IO_ERROR if count.refused else exit_codes.OK
-
-
-@contextlib.contextmanager
-def _queue_if_there(config: Config) -> Iterator[Connection | None]:
-    """Open the queue for reading; None while a cluster's database is away: error files suffice then."""
-    with contextlib.ExitStack() as stack:
-        db = None
-        with contextlib.suppress(StoreAway):
-            db = stack.enter_context(view_queue(config)).db
-        yield db
 
 
 def _chosen(

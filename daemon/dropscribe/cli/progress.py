@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from dropscribe.reports.wording import clock_words
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator
 
 _TICK_SECONDS = 0.5
 
 
-class Progress:
-    """``with Progress("call.wav"):`` shows the text and the time, on a terminal only."""
+@contextlib.contextmanager
+def showing_progress(words: str) -> Iterator[None]:
+    """Show *words* and the time while the block runs, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_tick, args=(words, ended), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
-    def __init__(self, words: str) -> None:
-        self._words = words
-        self._stream = sys.stderr
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
 
-    def __enter__(self) -> Self:
-        if self._stream.isatty():
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _tick(self) -> None:
-        began = time.monotonic()
-        while not self._ended.wait(_TICK_SECONDS):
-            self._stream.write(f"\r{self._words}, {clock_words(time.monotonic() - began)} \x1b[K")
-            self._stream.flush()
-        self._stream.write("\r\x1b[K")
-        self._stream.flush()
+def _tick(words: str, ended: threading.Event) -> None:
+    began = time.monotonic()
+    while not ended.wait(_TICK_SECONDS):
+        sys.stderr.write(f"\r{words}, {clock_words(time.monotonic() - began)} \x1b[K")
+        sys.stderr.flush()
+    sys.stderr.write("\r\x1b[K")
+    sys.stderr.flush()

@@ -119,7 +119,7 @@ def printable(text: str) -> str:
 
 def show_path(path: bytes) -> str:
     """A path for people, on one line."""
-    return printable(path_text(path)).replace("\n", "\\n").replace("\t", "\\t")
+    return one_line(path_text(path))
 
 
 def plural(number: int, word: str) -> str:

@@ -20,7 +20,7 @@ from dropscribe.cli.checking import (
 )
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import log_to_stderr
-from dropscribe.cli.progress import Progress
+from dropscribe.cli.progress import showing_progress
 from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
@@ -129,7 +129,7 @@ def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
 
 def _ask_providers(config: Config, document: dict[str, Any], findings: Findings) -> None:
     log_to_stderr(config.providers.values())
-    with Progress("asking the providers"):
+    with showing_progress("asking the providers"):
         answers = asyncio.run(_probe_all(config.providers))
     for name, (answers_well, words) in answers.items():
         document["providers"][name] |= {"online": answers_well, "answer": words}
@@ -140,7 +140,7 @@ def _ask_providers(config: Config, document: dict[str, Any], findings: Findings)
 def _ask_queue(config: Config, document: dict[str, Any], findings: Findings) -> None:
     if config.queue is None:
         return
-    with Progress("asking the queue's server"):
+    with showing_progress("asking the queue's server"):
         answers_well, words = ask_queue(config.queue)
     document["queue"] |= {"online": answers_well, "answer": words}
     if not answers_well:

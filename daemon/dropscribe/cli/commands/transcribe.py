@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import explain_file, say
 from dropscribe.cli.options import log_to_stderr, named, read_config_to_act
-from dropscribe.cli.progress import Progress
+from dropscribe.cli.progress import showing_progress
 from dropscribe.config.extras import is_installed
 from dropscribe.config.find import find_config
 from dropscribe.config.load import parse_config
@@ -156,7 +156,7 @@ async def _transcribe(audio: AudioFile, config: ProviderConfig, form: str) -> Ma
     provider = build_provider(config)
     began_at = time.time()
     try:
-        with Progress(f"{show_path(audio.name)}: with {config.name}"):
+        with showing_progress(f"{show_path(audio.name)}: with {config.name}"):
             transcript = await provider.transcribe(audio, config.params)
         if config.answer is not None:
             say(_found_table(config.answer, transcript.raw))

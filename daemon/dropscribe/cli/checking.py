@@ -21,7 +21,7 @@ from dropscribe.reports.queue_reader import is_running_here
 from dropscribe.reports.wording import bytes_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from dropscribe.config.model import Config, FolderRule
 
@@ -76,7 +76,7 @@ def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
     reason = unavailable_reason(rule)
     facts: dict[str, Any] = {
         "path": str(rule.inbox),
-        "exists": rule.inbox.is_dir() if reason is None else os.path.isdir(rule.inbox),
+        "exists": os.path.isdir(rule.inbox),
         "readable": reason is None,
         "writable": reason is None and os.access(rule.inbox, os.W_OK | os.X_OK, effective_ids=True),
         "watch": None,
@@ -292,11 +292,11 @@ def _count_folders(rule: FolderRule) -> int:
 
 
 def _count(rule: FolderRule) -> int:
-    return sum(1 for _, _ in zip(_folders(rule), range(_MOST_FOLDERS_COUNTED), strict=False))
-
-
-def _folders(rule: FolderRule) -> Iterator[bytes]:
     taking = taking_of(rule)
-    for folder, below, _ in os.walk(os.fsencode(rule.inbox)):
+    count = 0
+    for _, below, _ in os.walk(os.fsencode(rule.inbox)):
         below[:] = [name for name in below if taking.enters(name)]
-        yield folder
+        count += 1
+        if count == _MOST_FOLDERS_COUNTED:
+            break
+    return count

@@ -120,17 +120,12 @@ def _missing(rule: FolderRule, paths: list[bytes]) -> set[bytes]:
 
 def _own_look(config: Config, view: QueueView) -> dict[str, Any]:
     last = view.live.get("folders", {})
-    return {
-        "folders": {
-            name: {"watch": _watch(rule, last.get(name, {})), **_look_at_inbox(rule, view)}
-            for name, rule in config.folders.items()
-            if config.watches(rule)
-        }
-    }
-
-
-def _watch(rule: FolderRule, last: dict[str, Any]) -> str:
-    return rule.watch if rule.watch != "auto" else str(last.get("watch", "native"))
+    folders = {}
+    for name, rule in config.folders.items():
+        if config.watches(rule):
+            watch = rule.watch if rule.watch != "auto" else last.get(name, {}).get("watch", "native")
+            folders[name] = {"watch": str(watch), **_look_at_inbox(rule, view)}
+    return {"folders": folders}
 
 
 def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:

@@ -72,18 +72,18 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _transcribe_one(file: str, provider: ProviderConfig, form: str, output: bytes | None) -> int:
-    with _opened(file) as (audio, shown):
+    with _opened(file) as audio:
         _refuse_unsendable(audio, provider)
         document = asyncio.run(_transcribe(audio, provider, form))
         rendered = RENDERERS[form](document)
     if rendered is None:
-        say(f"dropscribe: {show_path(shown)}: the answer has no times, which {form} needs")
+        say(f"dropscribe: {show_path(audio.name)}: the answer has no times, which {form} needs")
         return exit_codes.SOME_FAILED
     if output is None:
         sys.stdout.buffer.write(rendered)
         sys.stdout.buffer.flush()
     else:
-        sys.stdout.write(show_path(_write(output, shown, form, rendered)) + "\n")
+        sys.stdout.write(show_path(_write(output, audio.name, form, rendered)) + "\n")
     return exit_codes.OK
 
 
@@ -100,20 +100,18 @@ def _write(output: bytes, name: bytes, form: str, rendered: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(file: str) -> Iterator[tuple[AudioFile, bytes]]:
-    """The audio and its name; ``-`` is standard input, copied into a file without a name."""
-    if file != "-":
-        # A symlink on the command line is followed: the user named it.
-        path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
-        with ask_disk(path, lambda: AudioFile.open(os.path.dirname(path), os.path.basename(path))) as audio:
-            yield audio, audio.name
-        return
-    with tempfile.TemporaryDirectory(prefix="dropscribe-") as folder:
-        path = os.path.join(os.fsencode(folder), b"stdin")
-        with open(path, "wb") as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
-        with AudioFile.open(os.fsencode(folder), b"stdin") as audio:
-            yield audio, b"stdin"
+def _opened(file: str) -> Iterator[AudioFile]:
+    """The audio; ``-`` is standard input, which is copied into a file."""
+    with contextlib.ExitStack() as stack:
+        if file == "-":
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dropscribe-"))
+            path = os.path.join(os.fsencode(folder), b"stdin")
+            with open(path, "wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+        else:
+            # A symlink on the command line is followed: the user named it.
+            path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
+        yield stack.enter_context(ask_disk(path, lambda: AudioFile.open(*os.path.split(path))))
 
 
 def _provider(options: argparse.Namespace) -> ProviderConfig:

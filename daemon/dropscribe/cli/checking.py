@@ -258,9 +258,10 @@ def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
     Args:
         rules: Those whose inboxes can be listed.
     """
-    places = Counter(place for rule in rules if (place := _place(rule)))
+    places = {rule.name: _place(rule) for rule in rules}
+    counts = Counter(places.values())
     for rule in rules:
-        if places.get(_place(rule) or (0, 0), 0) > 1:
+        if places[rule.name] and counts[places[rule.name]] > 1:
             findings.warnings.append(
                 f"folder {rule.name}: another rule's inbox is the same folder ({rule.inbox})"
             )

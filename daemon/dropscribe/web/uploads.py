@@ -130,9 +130,7 @@ class _Form:
             if hidden:
                 with contextlib.suppress(OSError):
                     os.unlink(hidden, dir_fd=self._inbox)
-        if self._inbox >= 0:
-            os.close(self._inbox)
-            self._inbox = -1
+        os.close(self._inbox)
 
     def _begin(self) -> None:
         self._name = b""

@@ -244,15 +244,11 @@ def _providers_table(providers: dict[str, dict[str, Any]]) -> str:
             provider["url"] or ("-" if provider["type"] == "local" else "the documented one"),
             provider["key_from"] or "-",
             _limit_words(provider),
-            *([_online_words(provider)] if is_asked else []),
+            *([f"{'yes' if provider['online'] else 'NO'}: {provider['answer']}"] if is_asked else []),
         ]
         for name, provider in providers.items()
     ]
     return render_table([*head, "ONLINE"] if is_asked else head, rows)
-
-
-def _online_words(provider: dict[str, Any]) -> str:
-    return f"{'yes' if provider['online'] else 'NO'}: {provider['answer']}"
 
 
 def _limit_words(provider: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,15 @@ def _not_queued(config: Config, rule: FolderRule, view: QueueView, since: float 
 
 
 def _row_object(row: Row) -> dict[str, Any]:
-    return {key: value or None for key, value in asdict(row).items()} | {"at": utc_text(row.at)}
+    return {
+        "at": utc_text(row.at),
+        "folder": row.folder,
+        "state": row.state,
+        "place": row.place,
+        "provider": row.provider or None,
+        "code": row.code or None,
+        "reason": row.reason or None,
+    }
 
 
 def _render(rows: Sequence[Row], cut_at: int | None) -> str:

@@ -287,7 +287,7 @@ def _totals_table(plans: Sequence[Planned]) -> str:
             planned.rule.name,
             str(planned.totals["files"]),
             bytes_words(planned.totals["bytes"]),
-            _hours_words(planned.totals),
+            _at_least(f"{planned.totals['seconds'] / 3600:.2f}", planned.totals),
             _cost_words(planned.totals),
             str(planned.totals["not_taken"]),
         ]
@@ -295,10 +295,6 @@ def _totals_table(plans: Sequence[Planned]) -> str:
     ]
     head = ["FOLDER", "TO SEND", "SIZE", "HOURS", "COST", "LEFT ALONE"]
     return render_table(head, rows, numbers=head[1:])
-
-
-def _hours_words(totals: dict[str, Any]) -> str:
-    return _at_least(f"{totals['seconds'] / 3600:.2f}", totals)
 
 
 def _cost_words(totals: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.model import Config
-    from dropscribe.search.finding import Found, FoundFile, Sentence
+    from dropscribe.search.finding import Found, FoundFile
 
 SEARCH_SCHEMA = "dropscribe.search/1"
 
@@ -71,14 +71,14 @@ def _file_object(file: FoundFile) -> dict[str, Any]:
         "file": path_text(file.job.path),
         "place": path_text(file.job.filed),
         "sentences": [
-            {"start": sentence.start, "text": sentence.text, "words": _found_words(sentence)}
+            {
+                "start": sentence.start,
+                "text": sentence.text,
+                "words": [sentence.text[begin:end] for begin, end in sentence.spans],
+            }
             for sentence in file.sentences
         ],
     }
-
-
-def _found_words(sentence: Sentence) -> list[str]:
-    return [sentence.text[begin:end] for begin, end in sentence.spans]
 
 
 def _lines(found: Found, limit: int) -> Iterator[str]:

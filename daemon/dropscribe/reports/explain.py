@@ -24,7 +24,7 @@ from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import Attempt, Hold
+    from dropscribe.core.model import Hold
     from dropscribe.queue.sql.history import Story
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
@@ -46,14 +46,12 @@ class Explanation:
         words: Sentences, the most important first.
         remedy: A step for the user, or "".
         story: The job that they are about, or None.
-        tries: Its attempts, or those in an error file.
     """
 
     state: str
     words: list[str] = field(default_factory=list)
     remedy: str = ""
     story: Story | None = None
-    tries: tuple[Attempt, ...] = ()
 
 
 def explain_inbox(place: Place, view: QueueView, now: float) -> Explanation:
@@ -196,7 +194,7 @@ def explain_story(story: Story, place: Place, view: QueueView, now: float) -> Ex
         case _:
             words = _ended_words(story, now)
     remedy = _remedy(story, state, view)
-    return Explanation(state, words + _paid_words(story), remedy, story, story.tries)
+    return Explanation(state, words + _paid_words(story), remedy, story)
 
 
 def _queued_words(story: Story, place: Place, view: QueueView, now: float) -> tuple[str, list[str]]:

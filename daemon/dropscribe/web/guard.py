@@ -13,7 +13,6 @@ import hmac
 import ipaddress
 import re
 import time
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -25,6 +24,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from dropscribe.config.model import HttpConfig
 
 COOKIE = "dropscribe_session"
 SESSION_SECONDS = 30 * 86400
@@ -56,35 +57,35 @@ _SECURITY_HEADERS = {
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
 class Access:
-    """Settings of access control, and its checks of tokens; a reload may change them in place.
+    """Checks of host names, tokens and sessions by the section *http* of the config, which a reload swaps."""
 
-    Attributes:
-        host: The address that the listener is bound to; "" for a unix socket.
-        token: Asked of every request where set.
-        allowed_hosts: Further values of the Host header that are answered.
-        root_path: The path prefix under which a reverse proxy serves the application.
-    """
+    def __init__(self, http: HttpConfig) -> None:
+        self.http = http
+        self._slowed = 0
 
-    host: str
-    token: str | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    root_path: str = ""
-    _slowed: int = field(default=0, init=False)
+    @property
+    def token(self) -> str | None:
+        """Asked of every request where set."""
+        return self.http.token.reveal() if self.http.token else None
+
+    @property
+    def root_path(self) -> str:
+        """The path prefix under which a reverse proxy serves the application."""
+        return self.http.root_path
 
     def is_own_name(self, host: str) -> bool:
         """Whether a Host header names this listener; a rebound name of a web page does not."""
         name = _host_name(host).lower()
         if not name:
             return False
-        allowed = {value.lower() for value in self.allowed_hosts}
+        allowed = {value.lower() for value in self.http.allowed_hosts}
         if name in _LOOPBACK_NAMES or name in allowed or host.lower() in allowed:
             return True
-        if self.host and name == self.host.lower():
+        if self.http.host and name == self.http.host.lower():
             return True
         # Bound to every address, it is reached by any of them; rebinding needs a name.
-        return self.host in {"0.0.0.0", "::"} and _is_address(name)  # noqa: S104  # compared, not bound
+        return self.http.host in {"0.0.0.0", "::"} and _is_address(name)  # noqa: S104  # compared, not bound
 
     def has_token(self, given: str) -> bool:
         """Whether *given* is the token, compared in constant time."""
@@ -191,7 +192,10 @@ class Guard:
             named = urlsplit(origin).netloc.lower()
         except ValueError:
             return False
-        return bool(named) and named in {host.lower(), *(name.lower() for name in self._access.allowed_hosts)}
+        return bool(named) and named in {
+            host.lower(),
+            *(name.lower() for name in self._access.http.allowed_hosts),
+        }
 
     async def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
         if self._access.has_session(HTTPConnection(scope).cookies.get(COOKIE, ""), time.time()):

@@ -38,8 +38,7 @@ class Listener(WebServer):
         Raises:
             ListenError: The address is reached from other machines, and there is no token.
         """
-        self._http = http
-        self._access = _access_of(http)
+        self._access = Access(http)
         app = _create_app(endpoints, self._access, source if http.pages else None)
         super().__init__(app, http.host, http.port, http.socket)
         if not self._access.token and not http.socket and not is_loopback(http.host):
@@ -47,20 +46,12 @@ class Listener(WebServer):
 
     def can_become(self, http: HttpConfig) -> bool:
         """Whether *http* differs in nothing that needs a new socket."""
-        old = self._http
+        old = self._access.http
         return (http.listen, http.pages, http.uploads) == (old.listen, old.pages, old.uploads)
 
     def become(self, http: HttpConfig) -> None:
         """Take over token, allowed hosts and root path of a new config, without a new socket."""
-        fresh = _access_of(http)
-        self._access.token, self._access.allowed_hosts = fresh.token, fresh.allowed_hosts
-        self._access.root_path = fresh.root_path
-        self._http = http
-
-
-def _access_of(http: HttpConfig) -> Access:
-    token = http.token.reveal() if http.token else None
-    return Access(http.host, token, tuple(http.allowed_hosts), http.root_path)
+        self._access.http = http
 
 
 def _create_app(endpoints: Endpoints, access: Access, source: PageSource | None) -> ASGIApp:

@@ -87,7 +87,7 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
         "ended_at": utc_text(story.ended_at) if story and story.ended_at else None,
         "filed": path_text(story.filed) if story and story.filed else None,
         "node": (story.node or None) if story else None,
-        "attempts": [_attempt_object(attempt) for attempt in explanation.tries],
+        "attempts": [_attempt_object(attempt) for attempt in (story.tries if story else ())],
     }
 
 
@@ -98,19 +98,19 @@ def _attempt_object(attempt: Attempt) -> dict[str, Any]:
 
 def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:
     """The explanation as text for people."""
-    facts = []
+    facts, story = [], explanation.story
     if place:
         facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule_folder})"))
     facts.append(("state", "\n".join([explanation.state.replace("_", " "), *explanation.words])))
-    if explanation.story:
-        facts.append(("received", moment_words(explanation.story.received_at)))
-    if explanation.story and explanation.story.node:
-        facts.append(("node", explanation.story.node))
+    if story:
+        facts.append(("received", moment_words(story.received_at)))
+    if story and story.node:
+        facts.append(("node", story.node))
     if explanation.remedy:
         facts.append(("to do", explanation.remedy))
     parts = [printable(path_text(os.path.abspath(file))) + "\n" + render_facts(facts)]
-    if explanation.tries:
-        parts.append(_attempt_table(explanation.tries))
+    if story and story.tries:
+        parts.append(_attempt_table(story.tries))
     return "\n\n".join(parts) + "\n"
 
 

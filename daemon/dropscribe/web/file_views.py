@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.model import JobState
 from dropscribe.reports.transcript_reader import WARNING_WORDS
 from dropscribe.reports.wording import bytes_words, clock_words, one_line
-from dropscribe.web.views import Moment
+from dropscribe.web.views import moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ def steps_of(story: Story) -> Iterator[dict[str, Any]]:
 
 
 def _step(words: str, at: float, tone: str) -> dict[str, Any]:
-    return {"words": words, "at": Moment.at(at), "tone": tone}
+    return {"words": words, "at": moment(at), "tone": tone}
 
 
 def _attempt_step(attempt: Attempt) -> dict[str, Any]:

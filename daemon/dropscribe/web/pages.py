@@ -65,7 +65,7 @@ async def folder(site: Site, request: Request) -> Response:
         chosen=chosen,
         states=[(value, label) for value, (label, _) in STATES.items()],
         providers=list(config.providers),
-        failed_ids=",".join(str(row.id) for row in rows if row.state == "failed"),
+        failed_ids=",".join(str(row["id"]) for row in rows if row["state"] == "failed"),
         backlog=document["folders"].get(rule.name, {}).get("backlog", 0),
         uploads=bool(config.http and config.http.uploads),
         newest_href=f"{here}?{urlencode(query)}" if wanted.before_id else "",

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.history import Story
     from dropscribe.reports.explain import Explanation
-    from dropscribe.web.views import FileRow
 
 LIST_ROWS = 8
 PAGE_ROWS = 50
@@ -36,9 +35,9 @@ CHART_DAYS = 14
 
 def read_lists(
     config: Config, progress: Callable[[int], Progress | None]
-) -> tuple[dict[str, list[FileRow]], list[tuple[str, Ended]]]:
+) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, Ended]]]:
     """The newest files by state, and how many ended on each of the last days."""
-    lists: dict[str, list[FileRow]] = {state: [] for state in STATES if state}
+    lists: dict[str, list[dict[str, Any]]] = {state: [] for state in STATES if state}
     with view_queue(config) as view:
         if view.db is None or not config.folders:
             return lists, []
@@ -56,7 +55,7 @@ def _day_starts(now: float) -> list[datetime]:
     return [today - timedelta(days=days) for days in reversed(range(CHART_DAYS))]
 
 
-def read_page(config: Config, wanted: FileFilter) -> tuple[list[FileRow], int | None]:
+def read_page(config: Config, wanted: FileFilter) -> tuple[list[dict[str, Any]], int | None]:
     """One page of files, and the id after which the next page begins, or None."""
     with view_queue(config) as view:
         if view.db is None:

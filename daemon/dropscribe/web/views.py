@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,40 +33,17 @@ _TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+def moment(unix_seconds: float) -> dict[str, str]:
     """A time for a ``<time>`` element: the machine's form and words without the reader's zone."""
-
-    iso: str
-    text: str
-
-    @classmethod
-    def at(cls, unix_seconds: float) -> Moment:
-        """The moment at *unix_seconds*."""
-        return cls(datetime.fromtimestamp(unix_seconds, UTC).isoformat(), moment_words(unix_seconds))
-
-    @classmethod
-    def of(cls, text: str | None) -> Moment | None:
-        """The moment that an ISO 8601 text names, or None."""
-        return cls.at(datetime.fromisoformat(text).timestamp()) if text else None
+    iso = datetime.fromtimestamp(unix_seconds, UTC).isoformat()
+    return {"iso": iso, "text": moment_words(unix_seconds)}
 
 
-@dataclass(frozen=True, slots=True)
-class FileRow:
-    """One file in a list."""
-
-    id: int
-    name: str
-    folder: str
-    state: str
-    tone: str
-    provider: str
-    at: Moment
-    words: str
-    percent: int | None = None
+def _moment_of(text: str) -> dict[str, str]:
+    return moment(datetime.fromisoformat(text).timestamp())
 
 
-def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> FileRow:
+def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> dict[str, Any]:
     """The row of one job; *progress* is that of its attempt, where one is made now."""
     state = state_word(job)
     words = ": ".join(part for part in (job.code, one_line(job.reason)) if part)
@@ -76,17 +52,17 @@ def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> F
     words, percent = reason_words(job, words), None
     if progress is not None and job.at_provider_since is None:
         words, percent = progress_of(progress)
-    return FileRow(
-        id=job.id,
-        name=path_text(job.path),
-        folder=job.folder,
-        state=state,
-        tone=_TONES.get(state, ""),
-        provider=job.provider,
-        at=Moment.at(job.ended_at or job.received_at),
-        words=words,
-        percent=percent,
-    )
+    return {
+        "id": job.id,
+        "name": path_text(job.path),
+        "folder": job.folder,
+        "state": state,
+        "tone": _TONES.get(state, ""),
+        "provider": job.provider,
+        "at": moment(job.ended_at or job.received_at),
+        "words": words,
+        "percent": percent,
+    }
 
 
 def progress_of(progress: Progress) -> tuple[str, int | None]:
@@ -101,17 +77,6 @@ def progress_of(progress: Progress) -> tuple[str, int | None]:
         return "sent, waiting for the answer", 100
     share = f"{bytes_words(progress.sent_bytes)} of {bytes_words(progress.total_bytes)} sent"
     return share, 100 * progress.sent_bytes // progress.total_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """One problem, with the actions that this page offers against it."""
-
-    words: str
-    since: Moment | None = None
-    next_try: Moment | None = None
-    action: str = ""
-    label: str = ""
 
 
 def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> dict[str, Any]:
@@ -143,9 +108,18 @@ def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> dict[st
     }
 
 
-def _troubles(document: Mapping[str, Any]) -> Iterator[Trouble]:
+def _trouble(
+    words: str, *, action: str = "", label: str = "", hold: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """One problem, with the action that this page offers against it."""
+    since = _moment_of(hold["since"]) if hold else None
+    next_try = _moment_of(hold["next_probe"]) if hold else None
+    return {"words": words, "since": since, "next_try": next_try, "action": action, "label": label}
+
+
+def _troubles(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if document["trouble"]:
-        yield Trouble(f"{one_line(document['trouble'])}: nothing is sent meanwhile")
+        yield _trouble(f"{one_line(document['trouble'])}: nothing is sent meanwhile")
     for name, provider in document["providers"].items():
         if provider["state"] == "held":
             yield _held(f"Provider {name}", provider, f"/providers/{name}/try")
@@ -153,29 +127,28 @@ def _troubles(document: Mapping[str, Any]) -> Iterator[Trouble]:
         yield from _folder_troubles(name, folder)
 
 
-def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[Trouble]:
+def _folder_troubles(name: str, folder: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if not folder["available"]:
-        yield Trouble(
+        yield _trouble(
             f"The inbox of {name} is unavailable: {one_line(folder['reason'] or 'it is not there')}"
         )
     elif folder["reason"]:
-        yield Trouble(f"Folder {name} takes nothing new: {one_line(folder['reason'])}")
+        yield _trouble(f"Folder {name} takes nothing new: {one_line(folder['reason'])}")
     if folder["hold"]:
         yield _held(f"Folder {name}", folder["hold"], f"/folders/{name}/try")
     if folder["blocked"]:
-        yield Trouble(f"{plural(folder['blocked'], 'file')} of {name} may not be read")
+        yield _trouble(f"{plural(folder['blocked'], 'file')} of {name} may not be read")
     if folder["backlog"]:
         words = f"{plural(folder['backlog'], 'file')} of {name} wait from before the first start"
-        yield Trouble(words, action=f"/folders/{name}/release", label="Release them")
+        yield _trouble(words, action=f"/folders/{name}/release", label="Release them")
 
 
-def _held(who: str, hold: Mapping[str, Any], action: str) -> Trouble:
-    return Trouble(
+def _held(who: str, hold: Mapping[str, Any], action: str) -> dict[str, Any]:
+    return _trouble(
         f"{who} is held: {one_line(hold['reason'] or '')}",
-        since=Moment.of(hold["since"]),
-        next_try=Moment.of(hold["next_probe"]),
         action="" if hold["code"] == BUDGET_CODE else action,
         label="Try now",
+        hold=hold,
     )
 
 
@@ -189,8 +162,9 @@ def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> dict[str, Any]:
     words = ", ".join(f"{number} {key}" for key, number in waiting.items())
     if folder["oldest_waiting"] is not None and waiting:
         words += f"; the oldest for {duration_words(folder['oldest_waiting'])}"
-    if since := Moment.of(folder["at_provider_since"]):
-        told = f"{folder['at_provider']} waiting at the provider since {since.text}"
+    if folder["at_provider_since"]:
+        since = _moment_of(folder["at_provider_since"])["text"]
+        told = f"{folder['at_provider']} waiting at the provider since {since}"
         words = f"{words}; {told}" if words else told
     return {
         "name": name,
@@ -245,7 +219,7 @@ def hit_of(found: FoundFile) -> dict[str, Any]:
         "id": job.id,
         "name": path_text(job.path),
         "folder": job.folder,
-        "at": Moment.at(job.ended_at),
+        "at": moment(job.ended_at),
         "sentences": sentences,
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -30,25 +29,6 @@ _MOST_READ = 10_000
 """The most transcripts that --suspect reads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One file of the list.
-
-    Attributes:
-        at: Unix seconds: when it ended, or when it arrived.
-        place: Absolute path, as text: in done or failed once it is there, else in the inbox.
-        reason: Why it failed or waits; "" where there is nothing to say.
-    """
-
-    at: float
-    folder: str
-    state: str
-    place: str
-    provider: str
-    code: str
-    reason: str
-
-
 def execute(options: argparse.Namespace) -> int:
     """Print the files as a table or as one JSON object."""
     config = read_reporting_config(options)
@@ -58,15 +38,19 @@ def execute(options: argparse.Namespace) -> int:
         rows = read_rows(config, view, options)
     shown, more = rows[: options.limit], len(rows) > options.limit
     if options.json:
-        document = {"schema": LIST_SCHEMA, "more": more, "files": [_row_object(row) for row in shown]}
+        files = [{**row, "at": utc_text(row["at"])} for row in shown]
+        document = {"schema": LIST_SCHEMA, "more": more, "files": files}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         sys.stdout.write(_render(shown, options.limit if more else None))
     return exit_codes.OK
 
 
-def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[Row]:
-    """The files that match *options*, newest first; one more than the limit if there are more."""
+def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The files that match *options*, newest first; one more than the limit if there are more.
+
+    They have the keys of ``list --json``, but for ``at`` in Unix seconds: when a file ended, or arrived.
+    """
     folders = [options.folder] if options.folder else list(config.folders)
     since = None if options.since is None else view.now() - options.since
     wanted = FileFilter(folders=folders, states=_states(options), since=since)
@@ -78,15 +62,15 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     if options.waiting or not (options.failed or options.done):
         rules = [config.folders[name] for name in folders]
         rows += [row for rule in rules for row in _not_queued(config, rule, view, since)]
-    rows.sort(key=lambda row: row.at, reverse=True)
+    rows.sort(key=lambda row: row["at"], reverse=True)
     return rows
 
 
-def _suspect_rows(config: Config, jobs: Sequence[ListedFile]) -> Iterator[Row]:
+def _suspect_rows(config: Config, jobs: Sequence[ListedFile]) -> Iterator[dict[str, Any]]:
     """Done files whose transcripts have a warning."""
     for job in jobs:
         if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed)):
-            yield replace(_job_row(config, job), code=", ".join(doubts))
+            yield {**_job_row(config, job), "code": ", ".join(doubts)}
 
 
 def _states(options: argparse.Namespace) -> list[JobState]:
@@ -102,14 +86,23 @@ def _states(options: argparse.Namespace) -> list[JobState]:
     return states
 
 
-def _job_row(config: Config, job: ListedFile) -> Row:
+def _job_row(config: Config, job: ListedFile) -> dict[str, Any]:
     rule = config.folders[job.folder]
     place = path_text(job.filed) if job.filed else f"{rule.inbox}/{path_text(job.path)}"
-    at, reason = job.ended_at or job.received_at, reason_words(job, job.reason)
-    return Row(at, job.folder, state_word(job), place, job.provider, job.code, reason)
+    return {
+        "at": job.ended_at or job.received_at,
+        "folder": job.folder,
+        "state": state_word(job),
+        "place": place,
+        "provider": job.provider or None,
+        "code": job.code or None,
+        "reason": reason_words(job, job.reason) or None,
+    }
 
 
-def _not_queued(config: Config, rule: FolderRule, view: QueueView, since: float | None) -> Iterator[Row]:
+def _not_queued(
+    config: Config, rule: FolderRule, view: QueueView, since: float | None
+) -> Iterator[dict[str, Any]]:
     """Files of an inbox without a job: those that settle, and those that may not be read."""
     if not config.watches(rule) or unavailable_reason(rule):
         return
@@ -120,33 +113,28 @@ def _not_queued(config: Config, rule: FolderRule, view: QueueView, since: float 
             continue
         blocked = bool(view.forbidden_words(rule.name, found.path)) or not may_read(rule, found.path)
         reason = said.get(path_text(found.path), "") or ("may not be read" if blocked else "")
-        place = f"{rule.inbox}/{path_text(found.path)}"
-        yield Row(at, rule.name, "blocked" if blocked else "settling", place, "", "", reason)
+        yield {
+            "at": at,
+            "folder": rule.name,
+            "state": "blocked" if blocked else "settling",
+            "place": f"{rule.inbox}/{path_text(found.path)}",
+            "provider": None,
+            "code": None,
+            "reason": reason or None,
+        }
 
 
-def _row_object(row: Row) -> dict[str, Any]:
-    return {
-        "at": utc_text(row.at),
-        "folder": row.folder,
-        "state": row.state,
-        "place": row.place,
-        "provider": row.provider or None,
-        "code": row.code or None,
-        "reason": row.reason or None,
-    }
-
-
-def _render(rows: Sequence[Row], cut_at: int | None) -> str:
+def _render(rows: Sequence[dict[str, Any]], cut_at: int | None) -> str:
     if not rows:
         return "no files\n"
     table = render_table(
         ["WHEN", "FOLDER", "STATE", "FILE"],
-        [[moment_words(row.at), row.folder, row.state, _file_words(row)] for row in rows],
+        [[moment_words(row["at"]), row["folder"], row["state"], _file_words(row)] for row in rows],
     )
     more = f"\nThe newest {plural(cut_at, 'file')}; more with --limit.\n" if cut_at else "\n"
     return table + more
 
 
-def _file_words(row: Row) -> str:
-    words = ": ".join(part for part in (row.code, row.reason) if part)
-    return f"{row.place}  ({words})" if words else row.place
+def _file_words(row: dict[str, Any]) -> str:
+    words = ": ".join(part for part in (row["code"], row["reason"]) if part)
+    return f"{row['place']}  ({words})" if words else str(row["place"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dropscribe.config.load import parse_config
-from dropscribe.config.sections.presets import PRESETS
+from dropscribe.config.sections.provider_types import PRESETS
 from dropscribe.core.errors import ConfigError
 
 FOLDERS = "folders: {calls: {inbox: /srv/in, provider: mine}}\n"
@@ -26,7 +26,7 @@ def test_a_preset_is_enough(name):
     preset = PRESETS[name]
     environ = {preset.key_variable: "the-key"} if preset.key_variable else {}
     made = provider(f"preset: {name}", environ)
-    assert made.url == preset.url
+    assert made.url == preset.defaults["url"]
     assert (made.api_key is not None) is bool(preset.key_variable)
     assert preset.params.items() <= made.params.items()
 

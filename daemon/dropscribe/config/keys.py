@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.notation.field_types import FieldType
+    from dropscribe.config.reading import Reader, SectionRead
+    from dropscribe.config.yaml.document import Path
 
 T = TypeVar("T")
 
@@ -93,3 +95,19 @@ def key_name(attribute: str) -> str:
     for unit in _UNITS:
         attribute = attribute.removesuffix(unit)
     return attribute
+
+
+class Section:
+    """Base class of the dataclasses whose fields are the keys of a section."""
+
+    __slots__ = ()
+
+    @classmethod
+    def keys_for(cls, path: Path, data: object, reader: Reader) -> Mapping[str, Key] | None:  # noqa: ARG003
+        """The keys that count for the *data* at *path*; None if that is refused, and reported."""
+        return keys_of(cls)
+
+    @classmethod
+    def build(cls, read: SectionRead) -> Any:
+        """The value of the section, or MISSING if it is refused, and reported."""
+        return cls(**read.values)

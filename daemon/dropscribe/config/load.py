@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropscribe.config.build import build_config
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY, Surroundings, is_dsn_path, is_key_path
 from dropscribe.config.disk_reads import read_small_file
+from dropscribe.config.keys import keys_of
+from dropscribe.config.model import Config
+from dropscribe.config.reading import Reader
 from dropscribe.config.yaml.document import Document
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from dropscribe.config.model import Config
 
 LONGEST_BYTES = 1_000_000
 
@@ -81,7 +81,10 @@ def _parse(
 ) -> tuple[Config, tuple[Problem, ...]]:
     keys_needed, queue_needed = needed
     document = Document(text, file, around.environ)
-    config = build_config(document, around, path)
+    data = {name: value for name, value in document.data.items() if value is not None}
+    values = Reader(document, around).section((), data, keys_of(Config)) or {}
+    values.setdefault("state_dir", default_state_dir(around))
+    config = Config(path=path, source=document.without_secrets(), **values)
     check_config(config, document)
     found = (
         replace(problem, warning=True)
@@ -94,6 +97,18 @@ def _parse(
     if any(not problem.warning for problem in problems):
         raise ConfigError(problems)
     return config, problems
+
+
+def default_state_dir(around: Surroundings) -> Path:
+    """The default: systemd's folder, the system's for a config in /etc/dropscribe, else the user's."""
+    given = around.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    if around.folder == Path("/etc/dropscribe"):
+        return Path("/var/lib/dropscribe")
+    state_home = around.environ.get("XDG_STATE_HOME", "")
+    home = Path(state_home) if state_home.startswith("/") else around.absolute("~/.local/state")
+    return home / "dropscribe"
 
 
 def _decoded(content: bytes, file: str) -> str:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.config.credentials import find_named
 from dropscribe.config.disk_reads import read_small_text
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.keys import REQUIRED, Key, keys_of
+from dropscribe.config.keys import REQUIRED, Key
 from dropscribe.config.notation.field_types import PATH, SECRET, FieldType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dropscribe.config.credentials import Surroundings
+    from dropscribe.config.sections.provider import ProviderConfig
     from dropscribe.config.yaml.document import Document, Path
 
 MISSING: Any = object()
@@ -39,7 +40,7 @@ class SectionRead:
         path: Its place.
         data: What the file has there.
         values: Those of its keys that are given and right, by attribute.
-        reader: For paths, and the document.
+        reader: For paths.
     """
 
     path: Path
@@ -47,19 +48,23 @@ class SectionRead:
     values: dict[str, Any]
     reader: Reader
 
+    @property
+    def document(self) -> Document:
+        """The document, for problems at other places."""
+        return self.reader.document
+
     def report(
         self, name: str, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
     ) -> None:
         """Report a problem of the key *name*, or of the whole section for ""."""
         path = (*self.path, name) if name else self.path
-        self.reader.document.report(path, message, hint, on_key=on_key, warning=warning)
+        self.document.report(path, message, hint, on_key=on_key, warning=warning)
 
     def has_problem(self, *names: str) -> bool:
         """Whether something was reported at one of the keys *names*; without names, anywhere inside."""
-        document = self.reader.document
         if not names:
-            return document.has_problem_below(self.path)
-        return any(document.has_problem((*self.path, name)) for name in names)
+            return self.document.has_problem_below(self.path)
+        return any(self.document.has_problem((*self.path, name)) for name in names)
 
 
 class Reader:
@@ -68,28 +73,24 @@ class Reader:
     Attributes:
         document: Where problems are reported.
         around: Where relative paths begin, and the environment.
-        makers: How sections are made whose keys are not known before their data is looked at, or that refer
-            to others: a function of the path and the data there, whose answer may be :data:`MISSING`.
+        providers: Those that were read so far, by name; rules come after them, because sections are read in
+            the order of :class:`~dropscribe.config.model.Config`'s fields.
     """
 
     def __init__(self, document: Document, around: Surroundings) -> None:
         self.document = document
         self.around = around
-        self.makers: dict[type[Any], Callable[[Path, Any], Any]] = {}
+        self.providers: dict[str, ProviderConfig] = {}
 
-    def section(
-        self, path: Path, data: object, section: type[Any], keys: Mapping[str, Key] | None = None
-    ) -> dict[str, Any] | None:
-        """The values of *section* at *path* that are given and right, by attribute.
+    def section(self, path: Path, data: object, keys: Mapping[str, Key]) -> dict[str, Any] | None:
+        """The values of *keys* at *path* that are given and right, by attribute.
 
         Args:
             data: The value in the file.
-            keys: Those that count here; default: all of the section's.
 
         Returns:
             None where it is no mapping, or a key that it must have is missing or refused.
         """
-        keys = keys_of(section) if keys is None else keys
         if not isinstance(data, dict):
             self.refuse(path, data, "must be a mapping", "write its keys below it, indented")
             return None
@@ -105,13 +106,10 @@ class Reader:
 
     def value(self, kind: FieldType[Any], path: Path, value: object) -> Any:
         """*value* as *kind* reads it, or MISSING where it was refused."""
-        if kind.section in self.makers:
-            return self.makers[kind.section](path, value)
         if kind.section is not None:
-            found = self.section(path, value, kind.section)
-            if found is None:
-                return MISSING
-            return kind.make(SectionRead(path, value, found, self)) if kind.make else kind.section(**found)
+            keys = kind.section.keys_for(path, value, self)
+            found = None if keys is None else self.section(path, value, keys)
+            return MISSING if found is None else kind.section.build(SectionRead(path, value, found, self))
         if kind.item is not None:
             return (
                 self._mapping(kind.name, kind.item, path, value)
@@ -192,7 +190,7 @@ class Reader:
         found = {}
         for name, item in value.items():
             here = (*path, name)
-            read = self.value(of, here, item)
+            read = self.value(of, here, {} if item is None and of.section else item)
             try:
                 names.parse(name)
             except ValueError as error:

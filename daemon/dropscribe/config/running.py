@@ -13,10 +13,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from dropscribe.config.build import default_state_dir
 from dropscribe.config.credentials import Surroundings
 from dropscribe.config.disk_reads import read_small_text
-from dropscribe.config.load import parse_config
+from dropscribe.config.load import default_state_dir, parse_config
+from dropscribe.config.yaml.document import substitute
 from dropscribe.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,6 +95,4 @@ def _state_dirs(path: Path, around: Surroundings) -> list[Path]:
         found = None
     if found is None:
         return [default_state_dir(around), path.parent / "state"]
-    from dropscribe.config.yaml.variables import substitute  # noqa: PLC0415 - few need it
-
-    return [around.absolute(substitute(found[1], around.environ).text)]
+    return [around.absolute(substitute(found[1], around.environ)[0])]

@@ -8,9 +8,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dropscribe.config.build import keys_of_type
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
+from dropscribe.config.sections.provider import keys_of_type
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS
 
 _HEAD = """\

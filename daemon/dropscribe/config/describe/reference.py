@@ -9,11 +9,10 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.build import keys_of_type
 from dropscribe.config.describe.example import example_text, written_value
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config, FolderRule
-from dropscribe.config.sections.provider import ProviderConfig
+from dropscribe.config.sections.provider import ProviderConfig, keys_of_type
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS
 
 if TYPE_CHECKING:

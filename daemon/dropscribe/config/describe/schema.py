@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.build import keys_of_type
 from dropscribe.config.keys import REQUIRED, Key, keys_of
 from dropscribe.config.model import Config
-from dropscribe.config.sections.provider import ProviderConfig
+from dropscribe.config.sections.provider import ProviderConfig, keys_of_type
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from zoneinfo import ZoneInfo
 
-    from dropscribe.config.reading import SectionRead
+    from dropscribe.config.keys import Section
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -48,7 +48,6 @@ class FieldType(Generic[T_co]):
         item: For lists and mappings: the type of each value in it; *parse* is not used then.
         name: For mappings: the type of each name in it.
         section: For sections: the dataclass with its keys; *parse* is not used then.
-        make: For sections: makes the value if that takes more than the keys, of a ``reading.SectionRead``.
         least: For lists: how many values there must be.
         is_argv: For lists: a command's arguments, which are always a list and may repeat.
     """
@@ -59,8 +58,7 @@ class FieldType(Generic[T_co]):
     is_path: bool = False
     item: FieldType[Any] | None = None
     name: FieldType[str] | None = None
-    section: type[Any] | None = None
-    make: Callable[[SectionRead], Any] | None = None
+    section: type[Section] | None = None
     least: int = 0
     is_argv: bool = False
 
@@ -259,9 +257,9 @@ def map_of(item: FieldType[Any], name: FieldType[str]) -> FieldType[Mapping[str,
     return FieldType(_never, schema, "mapping", item=item, name=name)
 
 
-def section(keys: type[Any], make: Callable[[SectionRead], Any] | None = None) -> FieldType[Any]:
-    """A mapping with the keys of the dataclass *keys*, of which *make* makes the value."""
-    return FieldType(_never, {}, "section", section=keys, make=make)
+def section(keys: type[Section]) -> FieldType[Any]:
+    """A mapping with the keys of the dataclass *keys*."""
+    return FieldType(_never, {}, "section", section=keys)
 
 
 _WORD_OF_BOOLEAN = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.keys import key, keys_of
+from dropscribe.config.keys import Section, key, keys_of
 from dropscribe.config.notation import field_types as t
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ MARKS: t.FieldType[tuple[int | str, ...]] = t.FieldType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerKeys:
+class AnswerKeys(Section):
     """Expressions that find a transcript in an answer; a missing or ill-typed value is unknown."""
 
     text: str = key(EXPRESSION, "The whole text.", example="text")
@@ -162,7 +162,7 @@ class AnswerKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorKeys:
+class ErrorKeys(Section):
     """Statuses and codes of errors that mean something else than usual."""
 
     account: tuple[int | str, ...] = key(
@@ -179,7 +179,7 @@ class ErrorKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CreateKeys:
+class CreateKeys(Section):
     """The request that makes a job of an upload: JSON, with the `params`."""
 
     url: str = key(
@@ -190,7 +190,7 @@ class CreateKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PollKeys:
+class PollKeys(Section):
     """A job at the provider; `{id}` in a url stands for its id."""
 
     id: str = key(EXPRESSION, "The id, in the answer that created the job.", default="id")
@@ -228,8 +228,3 @@ class PollKeys:
         default=None,
         example="/v1/jobs/{id}",
     )
-
-
-POLL: t.FieldType[Any] = t.section(PollKeys)
-ANSWER: t.FieldType[Any] = t.section(AnswerKeys)
-ERRORS: t.FieldType[Any] = t.section(ErrorKeys)

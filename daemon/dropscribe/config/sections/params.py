@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.core.requests.params import LOCAL_PARAMS
+from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.config.reading import SectionRead
     from dropscribe.config.yaml.document import Document, Path
     from dropscribe.core.requests.params import ParamValue
 
@@ -57,6 +59,24 @@ def check_local_params(values: Mapping[str, Any], path: Path, document: Document
         if name not in LOCAL_PARAMS:
             message = f"the embedded engine has no parameter '{name}'"
             document.report((*path, name), message, did_you_mean(name, LOCAL_PARAMS), on_key=True)
+
+
+def check_hints(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Written:
+    """Parameters for `language`, `vocabulary` and `speakers`; reports settings that cannot be sent.
+
+    Args:
+        read: The section with the three keys, a provider or a rule.
+        kind: The provider's type.
+        given: The parameters that it gets anyway.
+    """
+    names = ("model", "model_id", "transcription_config.model")
+    model = next((str(given[name]) for name in names if given.get(name)), "")
+    values = read.values
+    hints = SpeechHints(values.get("language"), values.get("vocabulary", ()), values.get("speakers"))
+    for name in ignored_hints(kind, model, hints):
+        message = f"a provider of type {kind} takes no '{name}'" + (f" with {model}" if model else "")
+        read.report(name, message, "it is not sent", warning=True)
+    return hint_params(kind, model, hints)
 
 
 def lay_over(

@@ -7,31 +7,31 @@ A new type takes an entry in PROVIDER_TYPES (provider_types.py), and for each ke
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
-from dropscribe.config.keys import key
+from dropscribe.config.credentials import find_api_key
+from dropscribe.config.errors import did_you_mean
+from dropscribe.config.extras import install_hint, is_installed
+from dropscribe.config.keys import Key, Section, key, keys_of
 from dropscribe.config.notation import field_types as t
-from dropscribe.config.sections.http_api import (
-    ANSWER,
-    ERRORS,
-    KEY_HEADER,
-    MEDIA_TYPE,
-    POLL,
-    AnswerKeys,
-    ErrorKeys,
-    PollKeys,
-)
-from dropscribe.config.sections.presets import PRESETS
-from dropscribe.config.sections.provider_types import PROVIDER_TYPES
+from dropscribe.config.reading import MISSING
+from dropscribe.config.sections import params
+from dropscribe.config.sections.http_api import KEY_HEADER, MEDIA_TYPE, AnswerKeys, ErrorKeys, PollKeys
+from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, SPECIAL_KEYS, facts_of
+from dropscribe.config.sections.services import is_unencrypted
 from dropscribe.core.limits import Budget, Limit
+from dropscribe.core.requests.params import WHISPER_MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.notation.field_types import FieldType
     from dropscribe.config.notation.secret import Secret
-    from dropscribe.config.reading import SectionRead
+    from dropscribe.config.reading import Reader, SectionRead
+    from dropscribe.config.sections.provider_types import ProviderFacts
+    from dropscribe.config.yaml.document import Path
     from dropscribe.core.requests.params import ParamValue
 
 LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects it. `params` wins."
@@ -40,20 +40,26 @@ VOCABULARY_FILE = "A text file with more of them, one on each line; lines that b
 SPEAKERS = "`true`: the provider separates the speakers (diarization)."
 BUDGET_WORDS = "Limits of the cost: `{per_day: 5.00, per_month: 600min}`, money or minutes of audio."
 
+OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
+"""Largest file at api.openai.com, whose limit of 25 MiB holds for the whole form."""
+
+_PATHS = (".", "/", "~")
+"""Beginnings of a model's directory; "OWNER/NAME" is a model of the hub."""
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetKeys:
+class BudgetKeys(Section):
     """The keys of `budget`; the config has a :class:`~dropscribe.core.limits.Budget` instead."""
 
     per_day: Limit | None = key(t.LIMIT, "From midnight to midnight, in `time_zone`.", default=None)
     per_month: Limit | None = key(t.LIMIT, "From the first of a month to the next.", default=None)
 
-
-def _budget(read: SectionRead) -> Budget | None:
-    return Budget(**read.values) if any(read.values.values()) else None
-
-
-BUDGET: FieldType[Any] = t.section(BudgetKeys, _budget)
+    @classmethod
+    def build(cls, read: SectionRead) -> Budget | None:
+        """None if it has no limit."""
+        return Budget(**read.values) if any(read.values.values()) else None
 
 
 _BUILT_IN = t.one_of(*PROVIDER_TYPES)
@@ -70,7 +76,7 @@ def _type(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderConfig:
+class ProviderConfig(Section):
     """One account at one vendor, or the engine on this machine.
 
     Attributes:
@@ -140,19 +146,19 @@ class ProviderConfig:
         default="form",
     )
     answer: AnswerKeys | None = key(
-        ANSWER,
+        t.section(AnswerKeys),
         "JMESPath expressions (https://jmespath.org) that find the transcript in the answer.",
         default=None,
         example="{text: text}",
     )
     errors: ErrorKeys | None = key(
-        ERRORS,
+        t.section(ErrorKeys),
         "Statuses and codes with another meaning than usual.",
         default=None,
         example="{account: [no_credit], file: [415]}",
     )
     poll: PollKeys | None = key(
-        POLL,
+        t.section(PollKeys),
         "The answer to the request is not the transcript but a job, which is polled.",
         default=None,
         example="{url: /v1/jobs/{id}, done: [completed], failed: [error]}",
@@ -208,7 +214,7 @@ class ProviderConfig:
         example="0.005",
     )
     budget: Budget | None = key(
-        BUDGET, BUDGET_WORDS, default=None, example="{per_day: 5.00, per_month: 100.00}"
+        t.section(BudgetKeys), BUDGET_WORDS, default=None, example="{per_day: 5.00, per_month: 100.00}"
     )
     language: str | None = key(t.LANGUAGE, LANGUAGE, default=None, example="en")
     vocabulary: tuple[str, ...] = key(
@@ -221,3 +227,74 @@ class ProviderConfig:
         default={},
         example="{temperature: 0}",
     )
+
+    @classmethod
+    def keys_for(cls, path: Path, data: object, reader: Reader) -> Mapping[str, Key] | None:
+        """The keys of its type."""
+        if not isinstance(data, dict):
+            return {}
+        if "type" not in data:
+            hint = f"one of {', '.join(PROVIDER_TYPES)}"
+            reader.document.report(path, "the key 'type' is missing", hint, on_key=True)
+            return None
+        kind = reader.value(keys_of(cls)["type"].type, (*path, "type"), data["type"])
+        return None if kind is MISSING else keys_of_type(kind)
+
+    @classmethod
+    def build(cls, read: SectionRead) -> ProviderConfig:
+        """The provider with the defaults of its type, its key and all its parameters."""
+        kind: str = read.values["type"]
+        facts = facts_of(kind, read.values.get("preset", ""))
+        values = {**facts.defaults, **read.values}
+        for group in facts.needs:
+            if not any(read.data.get(name) for name in group):
+                message = f"a provider of type {kind} needs {' or '.join(map(repr, group))}"
+                read.report("", message, "write it", on_key=True)
+        written = params.check_params(values.get("params", {}), (*read.path, "params"), read.document)
+        model = values.get("model") or ""
+        below = dict(facts.params)
+        if kind == "local":
+            _check_local(read, written, model)
+            if model.startswith(_PATHS):
+                values["model"] = str(read.reader.around.absolute(model))
+            if params.is_english_model(model):
+                below["language"] = "en"
+        else:
+            _complete_remote(read, values, facts)
+        hints = params.check_hints(read, kind, {**below, **written})
+        merged = params.lay_over(kind, below, hints | written)
+        params.warn_of_language(kind, model, merged, read.path, read.document)
+        made = cls(name=str(read.path[-1]), **{**values, "params": merged})
+        read.reader.providers[made.name] = made
+        return made
+
+
+def keys_of_type(kind: str) -> dict[str, Key]:
+    """The keys of a provider of this type, by name."""
+    own = facts_of(kind).own
+    return {
+        name: key for name, key in keys_of(ProviderConfig).items() if name in own or name not in SPECIAL_KEYS
+    }
+
+
+def _check_local(read: SectionRead, written: Mapping[str, Any], model: str) -> None:
+    if not is_installed("local"):
+        read.report("type", "the embedded engine is not installed", install_hint("local"))
+    is_known = model in {"auto", *WHISPER_MODELS} or _HUB_NAME.fullmatch(model) is not None
+    if not is_known and not model.startswith(_PATHS):
+        hint = did_you_mean(model, WHISPER_MODELS)
+        hint = hint if hint.startswith("did") else f"write ./{model} for a directory"
+        read.reader.refuse((*read.path, "model"), model, "is not a Whisper model", hint)
+    params.check_local_params(written, (*read.path, "params"), read.document)
+
+
+def _complete_remote(read: SectionRead, values: dict[str, Any], facts: ProviderFacts) -> None:
+    """Find the key that the file does not give, check how it travels, and limit uploads to OpenAI itself."""
+    url: str | None = values.get("url")
+    if not any(read.data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
+        values["api_key"] = find_api_key(facts, url, read.path, read.reader)
+    if is_unencrypted(url):
+        read.report("url", "key and audio travel unencrypted", "use https", warning=True)
+    is_openai_itself = url is None or urlsplit(url).hostname == "api.openai.com"
+    if values["type"] == "openai" and is_openai_itself and "max_upload_bytes" not in read.values:
+        values["max_upload_bytes"] = OPENAI_UPLOAD_BYTES

@@ -1,7 +1,8 @@
-"""Differences between the types of providers: one entry each."""
+"""Differences between the types of providers, and the services that `preset` knows: one entry each."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -178,6 +179,62 @@ SPECIAL_KEYS = frozenset(name for facts in PROVIDER_TYPES.values() for name in f
 _OF_OTHER_PACKAGES = ProviderFacts("A type of another package.", _REMOTE)
 
 
-def facts_of(kind: str) -> ProviderFacts:
-    """Differences of the type *kind*; types from other packages share one entry."""
-    return PROVIDER_TYPES.get(kind, _OF_OTHER_PACKAGES)
+def _service(
+    url: str,
+    params: Mapping[str, ParamValue] = MappingProxyType({}),
+    key_variable: str = "",
+    key_domain: str = "",
+    **defaults: Any,
+) -> ProviderFacts:
+    """A service with OpenAI's transcription API, which asks for no key if *key_variable* is empty."""
+    openai = PROVIDER_TYPES["openai"]
+    return dataclasses.replace(
+        openai,
+        defaults={**openai.defaults, "url": url, **defaults},
+        params=params,
+        key_variable=key_variable,
+        key_domain=key_domain,
+    )
+
+
+PRESETS: Mapping[str, ProviderFacts] = MappingProxyType(
+    {
+        # https://console.groq.com/docs/speech-to-text: 25 MB on the free tier, 20 requests a minute
+        "groq": _service(
+            "https://api.groq.com/openai/v1",
+            {"model": "whisper-large-v3-turbo"},
+            "GROQ_API_KEY",
+            "groq.com",
+            requests_per_minute=20.0,
+            max_upload_bytes=25_000_000,
+        ),
+        # https://docs.mistral.ai/capabilities/audio_transcription
+        "mistral": _service(
+            "https://api.mistral.ai/v1", {"model": "voxtral-mini-latest"}, "MISTRAL_API_KEY", "mistral.ai"
+        ),
+        "deepinfra": _service(
+            "https://api.deepinfra.com/v1/openai",
+            {"model": "openai/whisper-large-v3-turbo"},
+            "DEEPINFRA_API_KEY",
+            "deepinfra.com",
+        ),
+        "fireworks": _service(
+            "https://audio-prod.us-virginia-1.direct.fireworks.ai/v1",
+            {"model": "whisper-v3"},
+            "FIREWORKS_API_KEY",
+            "fireworks.ai",
+        ),
+        "speaches": _service("http://127.0.0.1:8000/v1"),
+        # Its own default for uploads is 15 MB.
+        "localai": _service("http://127.0.0.1:8080/v1", max_upload_bytes=15_000_000),
+        # VLLM_MAX_AUDIO_CLIP_FILESIZE_MB is 25.
+        "vllm": _service("http://127.0.0.1:8000/v1", max_upload_bytes=25_000_000),
+        # It assumes English unless a language or "auto" is given, and transcribes one file at a time.
+        "whisper.cpp": _service("http://127.0.0.1:8080/inference", {"language": "auto"}, concurrency=1),
+    }
+)
+
+
+def facts_of(kind: str, preset: str = "") -> ProviderFacts:
+    """The facts of the service *preset*, else of *kind*; types from other packages share one entry."""
+    return PRESETS.get(preset) or PROVIDER_TYPES.get(kind, _OF_OTHER_PACKAGES)

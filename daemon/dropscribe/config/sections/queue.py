@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import key
+from dropscribe.config.keys import Section, key
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
 from dropscribe.config.reading import MISSING
@@ -32,7 +32,7 @@ _NOT_INSTALLED = "PostgreSQL needs procrastinate and psycopg"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueConfig:
+class QueueConfig(Section):
     """The queue in PostgreSQL, which several nodes share.
 
     Attributes:
@@ -98,27 +98,27 @@ class QueueConfig:
         """Whether this node watches *rule*'s inbox; if not, other nodes do."""
         return self.role != "work" and self.serves(rule)
 
-
-def make_queue(read: SectionRead) -> Any:
-    """The section `queue`; None is the embedded engine. Problems are reported."""
-    values, data = read.values, read.data
-    if values["type"] == "embedded":
-        for name in sorted(set(data) - {"type"}):
-            read.report(name, "has no effect with type: embedded", on_key=True, warning=True)
-        return MISSING
-    if not is_installed("cluster"):
-        read.report("type", _NOT_INSTALLED, install_hint("cluster"))
-    dsn: Secret | None = values.get("dsn")
-    if dsn is None and not read.has_problem():
-        read.report("", "there is no dsn", "write dsn: ${NAME}, or dsn_file: PATH", on_key=True)
-    return QueueConfig(
-        type="postgres",
-        dsn=dsn or Secret("", "nowhere"),
-        password=_check_dsn(read, dsn) if dsn and is_installed("cluster") else None,
-        roots=_roots(values.get("roots", {}), read.reader.document),
-        node=values.get("node") or os.uname().nodename,
-        role=values.get("role", "all"),
-    )
+    @classmethod
+    def build(cls, read: SectionRead) -> Any:
+        """MISSING for the embedded engine."""
+        values = read.values
+        if values["type"] == "embedded":
+            for name in sorted(set(read.data) - {"type"}):
+                read.report(name, "has no effect with type: embedded", on_key=True, warning=True)
+            return MISSING
+        if not is_installed("cluster"):
+            read.report("type", _NOT_INSTALLED, install_hint("cluster"))
+        dsn: Secret | None = values.get("dsn")
+        if dsn is None and not read.has_problem():
+            read.report("", "there is no dsn", "write dsn: ${NAME}, or dsn_file: PATH", on_key=True)
+        return cls(
+            type="postgres",
+            dsn=dsn or Secret("", "nowhere"),
+            password=_check_dsn(read, dsn) if dsn and is_installed("cluster") else None,
+            roots=_roots(values.get("roots", {}), read.document),
+            node=values.get("node") or os.uname().nodename,
+            role=values.get("role", "all"),
+        )
 
 
 def check_queue(config: Config, document: Document) -> None:

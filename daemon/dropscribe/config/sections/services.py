@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import with_origin
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import key
+from dropscribe.config.keys import Section, key
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.quantities import parse_listen
 from dropscribe.config.reading import MISSING
@@ -26,7 +26,7 @@ _RANDOM = "make a random one: openssl rand -hex 16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogConfig:
+class LogConfig(Section):
     """Level and format of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = key(
@@ -40,7 +40,7 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpConfig:
+class HttpConfig(Section):
     """The listener for pages, metrics, health and status.
 
     Attributes:
@@ -81,9 +81,20 @@ class HttpConfig:
         example="/dropscribe",
     )
 
+    @classmethod
+    def build(cls, read: SectionRead) -> HttpConfig:
+        """Beyond loopback there must be a token."""
+        host, port, socket = parse_listen(read.values.setdefault("listen", "127.0.0.1:8790"))
+        _check_length(read, "token")
+        if not (socket or is_loopback(host) or "token" in read.values or _is_refused(read, "token")):
+            message = f"a token is required to listen on {host}"
+            read.report("listen", message, "add token_file: PATH, or listen on 127.0.0.1")
+        place = read.reader.around.absolute(socket) if socket else None
+        return cls(host=host, port=port, socket=place, **read.values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MetricsConfig:
+class MetricsConfig(Section):
     """Metrics file for node_exporter's textfile collector."""
 
     file: Path = key(
@@ -94,7 +105,7 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatConfig:
+class HeartbeatConfig(Section):
     """A url that is requested at intervals, so that a monitor elsewhere notices silence.
 
     Attributes:
@@ -109,9 +120,15 @@ class HeartbeatConfig:
     )
     every_seconds: float = key(t.DURATION, "The time between two requests.", default=300.0)
 
+    @classmethod
+    def build(cls, read: SectionRead) -> HeartbeatConfig:
+        """A warning for plain http."""
+        _warn_of_plain_http(read, "the url, which is a key in itself, travels unencrypted")
+        return cls(**read.values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HooksConfig:
+class HooksConfig(Section):
     """Commands (argv, never a shell) for events; an empty one is off."""
 
     on_done: tuple[str, ...] = key(
@@ -132,9 +149,17 @@ class HooksConfig:
     timeout_seconds: float = key(t.DURATION, "A command that takes longer is ended.", default=30.0)
     retry: bool = key(t.BOOLEAN, "A command that failed is run again, also after a restart.", default=False)
 
+    @classmethod
+    def build(cls, read: SectionRead) -> HooksConfig:
+        """A program that is a path begins at the config's folder."""
+        for name, argv in read.values.items():
+            if isinstance(argv, tuple) and argv and "/" in argv[0]:
+                read.values[name] = (str(read.reader.around.absolute(argv[0])), *argv[1:])
+        return cls(**read.values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookConfig:
+class WebhookConfig(Section):
     """A webhook that receives each event.
 
     Attributes:
@@ -155,20 +180,20 @@ class WebhookConfig:
         example="${DROPSCRIBE_WEBHOOK_SECRET}",
     )
 
-
-def make_webhook(read: SectionRead) -> Any:
-    """The section `notify.webhook`; it must have a secret."""
-    _warn_of_plain_http(read, "the notifications travel unencrypted")
-    _check_length(read, "secret")
-    if "secret" in read.values:
-        return WebhookConfig(**read.values)
-    if not _is_refused(read, "secret"):
-        read.report("", "there is no secret", "add secret: ${NAME}, or secret_file: PATH", on_key=True)
-    return MISSING
+    @classmethod
+    def build(cls, read: SectionRead) -> Any:
+        """There must be a secret."""
+        _warn_of_plain_http(read, "the notifications travel unencrypted")
+        _check_length(read, "secret")
+        if "secret" in read.values:
+            return cls(**read.values)
+        if not _is_refused(read, "secret"):
+            read.report("", "there is no secret", "add secret: ${NAME}, or secret_file: PATH", on_key=True)
+        return MISSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotifyConfig:
+class NotifyConfig(Section):
     """Notifications of failures, holds and budgets, to people and programs.
 
     Attributes:
@@ -191,42 +216,17 @@ class NotifyConfig:
         example='"22:00-07:00"',
     )
     webhook: WebhookConfig | None = key(
-        t.section(WebhookConfig, make_webhook), "A webhook that receives each event.", default=None
+        t.section(WebhookConfig), "A webhook that receives each event.", default=None
     )
 
-
-def make_http(read: SectionRead) -> HttpConfig:
-    """The section `http`; beyond loopback it must have a token."""
-    host, port, socket = parse_listen(read.values.setdefault("listen", "127.0.0.1:8790"))
-    _check_length(read, "token")
-    if not (socket or is_loopback(host) or "token" in read.values or _is_refused(read, "token")):
-        message = f"a token is required to listen on {host}"
-        read.report("listen", message, "add token_file: PATH, or listen on 127.0.0.1")
-    place = read.reader.around.absolute(socket) if socket else None
-    return HttpConfig(host=host, port=port, socket=place, **read.values)
-
-
-def make_hooks(read: SectionRead) -> HooksConfig:
-    """The section `hooks`; a program that is a path begins at the config's folder."""
-    for name, argv in read.values.items():
-        if isinstance(argv, tuple) and argv and "/" in argv[0]:
-            read.values[name] = (str(read.reader.around.absolute(argv[0])), *argv[1:])
-    return HooksConfig(**read.values)
-
-
-def make_heartbeat(read: SectionRead) -> HeartbeatConfig:
-    """The section `heartbeat`."""
-    _warn_of_plain_http(read, "the url, which is a key in itself, travels unencrypted")
-    return HeartbeatConfig(**read.values)
-
-
-def make_notify(read: SectionRead) -> NotifyConfig:
-    """The section `notify`; apprise is loaded only where there are urls for it."""
-    if not (read.values.get("urls") or "webhook" in read.values or read.has_problem()):
-        message = "neither urls nor webhook is given"
-        read.report("", message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
-    read.values["urls"] = _checked_urls(read)
-    return NotifyConfig(**read.values)
+    @classmethod
+    def build(cls, read: SectionRead) -> NotifyConfig:
+        """The apprise library is loaded only where there are urls for it."""
+        if not (read.values.get("urls") or "webhook" in read.values or read.has_problem()):
+            message = "neither urls nor webhook is given"
+            read.report("", message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
+        read.values["urls"] = _checked_urls(read)
+        return cls(**read.values)
 
 
 def is_unencrypted(url: str | None) -> bool:
@@ -257,19 +257,17 @@ def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:
     if urls and not is_installed("notify"):
         read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
         return ()
-    path: KeyPath = (*read.path, "urls")
-    is_list = isinstance(read.data.get("urls"), list)
-    document, checked = read.reader.document, []
-    for index, url in enumerate(urls):
-        place = (*path, index) if is_list else path
-        if not _is_known(url):
-            hint = "each service has a form of its own: see apprise's documentation"
-            document.report(place, "apprise cannot use this url", hint)
-        checked.append(with_origin(url, place, read.reader))
-    return tuple(checked)
-
-
-def _is_known(url: Secret) -> bool:
+    if not urls:
+        return ()
     import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
 
-    return apprise.Apprise.instantiate(url.reveal()) is not None
+    path: KeyPath = (*read.path, "urls")
+    is_list = isinstance(read.data.get("urls"), list)
+    checked = []
+    for index, url in enumerate(urls):
+        place = (*path, index) if is_list else path
+        if apprise.Apprise.instantiate(url.reveal()) is None:
+            hint = "each service has a form of its own: see apprise's documentation"
+            read.document.report(place, "apprise cannot use this url", hint)
+        checked.append(with_origin(url, place, read.reader))
+    return tuple(checked)

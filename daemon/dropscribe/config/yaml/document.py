@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.yaml.parser import MAX_NODES, BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
-from dropscribe.config.yaml.variables import substitute
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -34,16 +33,9 @@ _OPEN_IN_QUEUE = frozenset({"type", "role", "roots", "node", "dsn_file", "dsn_cr
 _PASSWORD = re.compile(r"(?<=://)\S*@|(?<=passw)\w*\s*=\s*(?:'[^']*'?|\S+)", re.IGNORECASE)
 """Finds a password in a url or in a dsn of the form ``host=… password=…``, wherever it is by mistake."""
 _ONE_VARIABLE = re.compile(r"[\"']?\$\{[A-Za-z_][A-Za-z0-9_]*\}[\"']?")
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
+_INSIDE_REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A value's place, and its key's where it has one."""
-
-    key: Span | None
-    value: Span
-    is_scalar: bool
 
 
 def dotted(path: Path) -> str:
@@ -79,6 +71,39 @@ def is_secret_path(path: Path, text: str) -> bool:
     return any(map(is_secret_name, names))
 
 
+def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...], list[tuple[str, str]]]:
+    """Put the variables of *environ* into *text*, once; ``$${`` stands for a literal ``${``.
+
+    As in a shell, ``:-`` gives its default if the variable is unset or empty. Variables go into values that
+    have been parsed, never into the text of the file, so that they can add no key, line or type.
+
+    Returns:
+        The new text, the variables that *text* refers to, and (message, hint) of each mistake.
+    """
+    names: list[str] = []
+    unset: list[tuple[str, str]] = []
+    malformed: list[tuple[str, str]] = []
+
+    def value_of(found: re.Match[str]) -> str:
+        if found[1] is None:
+            return "${"
+        inside = _INSIDE_REFERENCE.fullmatch(found[1]) if found[2] else None
+        if inside is None:
+            malformed.append(("a '${' without a variable's name and its '}'", "write $${ for a plain ${"))
+            return found[0]
+        name, default = inside[1], inside[2]
+        names.append(name)
+        if default is not None:
+            return environ.get(name) or default
+        if name not in environ:
+            hint = f"set it, or give a default: ${{{name}:-…}}"
+            unset.append((f"the environment variable {name} is not set", hint))
+        return environ.get(name, "")
+
+    replaced = _REFERENCE.sub(value_of, text)
+    return replaced, tuple(names), [*unset, *malformed[:1]]
+
+
 class Document:
     """One parsed file.
 
@@ -101,7 +126,7 @@ class Document:
         self._flawed: set[Path] = set()
         self._flawed_below: set[Path] = set()
         self._lines = split_lines(text)
-        self._places: dict[Path, Place] = {}
+        self._places: dict[Path, tuple[Span | None, Node]] = {}
         self._secrets: set[Span] = set()
         self._secrets_by_line: dict[int, list[Span]] = {}
         self._references: dict[Path, str] = {}
@@ -121,13 +146,9 @@ class Document:
         known = path
         while known and known not in self._places:
             known = known[:-1]
-        place = self._places.get(known)
-        if place is None:
-            span = Span(1, 1, 1, 1)
-        elif place.key is not None and (on_key or known != path or not place.is_scalar):
-            span = place.key
-        else:
-            span = place.value
+        key, node = self._places.get(known, (None, Node(Span(1, 1, 1, 1), None)))
+        is_key_meant = on_key or known != path or isinstance(node.value, dict | list)
+        span = key if key is not None and is_key_meant else node.span
         self.problems.append(self._at(span, message, hint, dotted(path), warning=warning))
 
     def has_problem(self, path: Path) -> bool:
@@ -140,8 +161,10 @@ class Document:
 
     def line_of(self, path: Path) -> int:
         """The line of the key at *path*, or 0."""
-        place = self._places.get(path)
-        return (place.key or place.value).line if place else 0
+        if path not in self._places:
+            return 0
+        key, node = self._places[path]
+        return (key or node.span).line
 
     def shown(self, path: Path, value: object) -> str:
         """*value* as a message may quote it: never a secret or the value of a variable."""
@@ -192,7 +215,7 @@ class Document:
             where = key or node.span
             raise ConfigError((self._at(where, f"more than {MAX_NODES} values, counting aliases"),))
         value = node.value
-        self._places[path] = Place(key, node.span, is_scalar=not isinstance(value, dict | list))
+        self._places[path] = (key, node)
         if isinstance(value, dict):
             return {name: self._data_of((*path, name), *entry) for name, entry in value.items()}
         if isinstance(value, list):
@@ -205,19 +228,15 @@ class Document:
         return self._with_variables(path, value) if isinstance(value, str) else value
 
     def _with_variables(self, path: Path, text: str) -> str:
-        done = substitute(text, self._environ)
-        if done.names:
-            self.variables[path] = done.names
+        replaced, names, mistakes = substitute(text, self._environ)
+        if names:
+            self.variables[path] = names
             if is_secret_path(path, text) and _ONE_VARIABLE.fullmatch(text):
                 self._references[path] = text
-        if str(path[0]).startswith("x-"):
-            return done.text
-        for name in done.unset:
-            hint = f"set it, or give a default: ${{{name}:-…}}"
-            self.report(path, f"the environment variable {name} is not set", hint)
-        if done.is_malformed:
-            self.report(path, "a '${' without a variable's name and its '}'", "write $${ for a plain ${")
-        return done.text
+        if not str(path[0]).startswith("x-"):
+            for message, hint in mistakes:
+                self.report(path, message, hint)
+        return replaced
 
     def _line(self, number: int) -> str:
         """The line of that number; an empty value may stand behind the last one."""

@@ -1,0 +1,265 @@
+"""The rules for folders: their keys, and what a rule takes from its providers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dropscribe.config.extras import install_hint, is_installed
+from dropscribe.config.keys import Section, key
+from dropscribe.config.notation import field_types as t
+from dropscribe.config.sections import params as p
+from dropscribe.config.sections.provider import (
+    BUDGET_WORDS,
+    LANGUAGE,
+    SPEAKERS,
+    VOCABULARY,
+    VOCABULARY_FILE,
+    BudgetKeys,
+)
+from dropscribe.core.rules import DEFAULT_INCLUDE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.reading import SectionRead
+    from dropscribe.core.limits import Budget
+    from dropscribe.core.requests.params import ParamValue
+
+_WITHOUT_MEDIA = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}
+"""The keys that need the extra `media`, each with its value that does not."""
+
+Watch = Literal["auto", "native", "poll"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubtitleLayout(Section):
+    """The largest cue of `srt` and `vtt`."""
+
+    line_characters: int = key(t.POSITIVE_COUNT, "Characters in one line.", default=42, name="line")
+    lines: int = key(t.POSITIVE_COUNT, "Lines in one cue.", default=2)
+    cue_seconds: float = key(t.DURATION, "How long one cue is shown.", default=7.0, name="seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderRule(Section):
+    """One inbox and the treatment of the audio in it.
+
+    Attributes:
+        providers: At least one; the first that is not held is asked.
+        params: For each of `providers`, its parameters with the rule's laid over; see :meth:`params_for`.
+        include: At least one pattern.
+        link_hosts: At least one with `links`.
+        settle_seconds: None means auto.
+        settle_incomplete_seconds: None means auto.
+        settle_ignores_writers: From `settle: ignore_writers`.
+        rescan_seconds: None means auto: 60 native, 5 polled.
+        language, vocabulary, speakers: Empty or None means the provider's own setting.
+    """
+
+    name: str
+    inbox: Path = key(t.PATH, "The folder into which audio is dropped.", example="inbox")
+    done: Path = key(
+        t.PATH,
+        "The folder for audio and transcripts; default: `done` beside the inbox.",
+        default=Path(),
+        example="done",
+    )
+    failed: Path = key(
+        t.PATH,
+        "The folder for audio that can never be transcribed; default: `failed` beside the inbox.",
+        default=Path(),
+        example="failed",
+    )
+    providers: tuple[str, ...] = key(
+        t.NAMES, "A provider's name, or a list: the first that is not held.", name="provider", example="local"
+    )
+    fallback: Literal["held", "refused", "both"] = key(
+        t.one_of("held", "refused", "both"),
+        "When the next provider of a list is asked: the one before is held, or refused the file as such (too "
+        "large, format), or both. With `refused` a held provider is waited for.",
+        default="held",
+    )
+    language: str | None = key(t.LANGUAGE, LANGUAGE, default=None, example="en")
+    vocabulary: tuple[str, ...] = key(
+        t.TEXTS, VOCABULARY, default=(), also={"_file": VOCABULARY_FILE}, example="[Dropscribe]"
+    )
+    speakers: bool | None = key(t.BOOLEAN, SPEAKERS, default=None, example="true")
+    params: Mapping[str, Mapping[str, ParamValue]] = key(
+        t.RULE_PARAMS,
+        "Request parameters over the provider's; with a list of providers, keyed by provider name.",
+        default={},
+        example="{temperature: 0}",
+    )
+    include: tuple[str, ...] = key(
+        t.NAMES,
+        "Patterns of the names that are taken, in any case; default: the known audio and video suffixes.",
+        default=DEFAULT_INCLUDE,
+        example='["*.wav", "*.mp3"]',
+    )
+    exclude: tuple[str, ...] = key(t.TEXTS, "Patterns of file names that are left alone.", default=())
+    recursive: bool = key(t.BOOLEAN, "Sub-folders too; done and failed get the same ones.", default=True)
+    links: bool = key(
+        t.BOOLEAN,
+        "Also `.url`, `.webloc` and `.desktop` files: the provider fetches the recordings behind them.",
+        default=False,
+    )
+    link_hosts: tuple[str, ...] = key(
+        t.HOSTS,
+        "The hosts whose links are sent on: `example.com`, `*.example.com` for all below it.",
+        default=(),
+    )
+    prepare: Literal["never", "when_needed", "always"] = key(
+        t.one_of("never", "when_needed", "always"),
+        "Whether recordings are sent as small mono files: `when_needed` for max_upload, max_duration or the "
+        "provider's formats; `always` saves the uplink. Needs the extra `media`.",
+        default="never",
+    )
+    silence: Literal["send", "skip"] = key(
+        t.one_of("send", "skip"),
+        "With `skip`, a recording without any sound is done without being sent. Needs the extra `media`.",
+        default="send",
+    )
+    silence_threshold_dbfs: float = key(
+        t.DECIBELS, "With `silence: skip`: a tenth of a second above this is sound (dBFS).", default=-50.0
+    )
+    channels: Literal["mix", "split"] = key(
+        t.one_of("mix", "split"),
+        "With `split`, the two channels of a stereo call are transcribed as two speakers, and both are paid "
+        "for. Needs the extra `media`.",
+        default="mix",
+    )
+    tracks: Literal["default", "all"] = key(
+        t.one_of("default", "all"),
+        "The audio tracks that are transcribed: the `default` one, or `all`. Needs the extra `media`.",
+        default="default",
+    )
+    outputs: tuple[str, ...] = key(
+        t.list_of(t.one_of("json", "txt", "srt", "vtt", "md"), least=1),
+        "Transcript files to write: `json`, `txt`, `srt`, `vtt`, `md`.",
+        default=("json", "txt"),
+    )
+    template: Path | None = key(
+        t.PATH,
+        "A Jinja2 template for one more text output: `minutes.txt.j2` makes `NAME.minutes.txt`.",
+        default=None,
+        example="minutes.txt.j2",
+    )
+    paragraphs: bool = key(t.BOOLEAN, "`txt` gets a blank line at long pauses.", default=False)
+    subtitles: SubtitleLayout = key(
+        t.section(SubtitleLayout),
+        "The largest cue of `srt` and `vtt`: `{line: 42, lines: 2, seconds: 7s}`; "
+        "`line: 16` suits Chinese and Japanese.",
+        default=SubtitleLayout(),
+    )
+    speaker_names: Mapping[str, str] = key(
+        t.SPEAKER_NAMES,
+        "Names for speaker labels: `{speaker_0: Agent, channel_1: Caller}`.",
+        default={},
+        example="{speaker_0: Agent}",
+    )
+    sidecar_name: Literal["stem", "full"] = key(
+        t.one_of("stem", "full"), "`stem`: call.json; `full`: call.wav.json.", default="stem"
+    )
+    recorded_at: str | None = key(
+        t.TIME_PATTERN,
+        "When a recording was made, from its file name: `%Y%m%d-%H%M%S` (strptime).",
+        default=None,
+        example='"%Y%m%d-%H%M%S"',
+    )
+    companions: tuple[str, ...] = key(
+        t.COMPANIONS,
+        "Files that belong to a recording and go with it: `{stem}.json` is `call.json` beside `call.wav`, "
+        "`{name}.xml` is `call.wav.xml`.",
+        default=(),
+        example='["{stem}.json"]',
+    )
+    companions_wait_seconds: float = key(
+        t.DURATION_OR_ZERO,
+        "How long a complete recording waits for its companions; then it is taken without them.",
+        default=60.0,
+    )
+    backlog: Literal["take", "ask"] = key(
+        t.one_of("take", "ask"),
+        "Files that are in the inbox when the rule first starts: `take` them, or `ask`: they wait for "
+        "`dropscribe release --folder NAME`. Files dropped later are taken at once.",
+        default="take",
+    )
+    budget: Budget | None = key(
+        t.section(BudgetKeys), BUDGET_WORDS, default=None, example="{per_day: 600min}"
+    )
+    duplicates: Literal["reuse", "transcribe", "skip"] = key(
+        t.one_of("reuse", "transcribe", "skip"),
+        "A recording that was transcribed before, under any name: `reuse` its transcript, `transcribe` it "
+        "again, or `skip` it (it goes to failed).",
+        default="reuse",
+    )
+    settle_seconds: float | None = key(
+        t.SETTLE,
+        "How long a file must be unchanged if nothing else shows that it is complete. `ignore_writers`: as "
+        "`auto`, but a file that stays open is taken after a long quiet time.",
+        default=None,
+    )
+    settle_incomplete_seconds: float | None = key(
+        t.DURATION_OR_AUTO, "The same for a file whose own header says that more is to come.", default=None
+    )
+    settle_ignores_writers: bool = False
+    min_age_seconds: float = key(
+        t.DURATION_OR_ZERO,
+        "A file is not taken before this time has passed since its last change, even if it is complete.",
+        default=0.0,
+    )
+    watch: Watch = key(
+        t.one_of("auto", "native", "poll"),
+        "How changes are noticed; `auto` polls network file systems.",
+        default="auto",
+    )
+    rescan_seconds: float | None = key(
+        t.RESCAN, "The inbox is listed again this often; `auto`: 60s, polled: 5s.", default=None
+    )
+
+    @property
+    def reads_media(self) -> bool:
+        """Whether recordings are decoded here before they are sent."""
+        return any(getattr(self, name) != value for name, value in _WITHOUT_MEDIA.items())
+
+    def params_for(self, provider: str) -> dict[str, ParamValue]:
+        """The request parameters for *provider*: its own with this rule's laid over them."""
+        return dict(self.params.get(provider, {}))
+
+    @classmethod
+    def build(cls, read: SectionRead) -> FolderRule:
+        """The rule with its default folders, and the parameters for each of its providers."""
+        values = read.values
+        inbox: Path = values["inbox"]
+        values.setdefault("done", inbox.parent / "done")
+        values.setdefault("failed", inbox.parent / "failed")
+        if values.get("settle_seconds") == float("inf"):
+            values |= {"settle_seconds": None, "settle_ignores_writers": True}
+        for name, value in _WITHOUT_MEDIA.items():
+            if values.get(name, value) != value and not is_installed("media"):
+                read.report(name, f"'{name}' needs PyAV, which is not installed", install_hint("media"))
+        values["params"] = _params_by_provider(read)
+        return cls(name=str(read.path[-1]), **values)
+
+
+def _params_by_provider(read: SectionRead) -> dict[str, dict[str, Any]]:
+    document, values, here = read.document, read.values, (*read.path, "params")
+    is_keyed = isinstance(read.data["provider"], list)
+    own = p.check_rule_params(
+        values.get("params", {}), values["providers"], here, document, is_keyed=is_keyed
+    )
+    found = {}
+    for name in values["providers"]:
+        provider = read.reader.providers.get(name)
+        if provider is None:
+            continue
+        written = own.get(name, {})
+        if provider.type == "local":
+            p.check_local_params(written, (*here, name) if is_keyed else here, document)
+        hints = p.check_hints(read, provider.type, {**provider.params, **written})
+        found[name] = p.lay_over(provider.type, provider.params, hints | written)
+        if "language" in hints | written:
+            p.warn_of_language(provider.type, provider.model or "", found[name], read.path, document)
+    return found

@@ -120,12 +120,12 @@ def test_no_repr_shows_a_secret(tmp_path):
     assert secret.origin == "config"
     assert warnings
     changes = diff_configs(config, changed)
-    assert [str(change) for change in changes] == [
+    assert changes == [
         "providers.p changed: api_key",
         "http changed: token",
         "heartbeat changed: url",
     ]
-    assert diff_configs(config, other) == ()
+    assert diff_configs(config, other) == []
     said = f"{config!r} {config} {secret!r} {secret} {secret:>20} {warnings!r} {changes!r}"
     assert CANARY not in said + "".join(map(format_problem, warnings))
 

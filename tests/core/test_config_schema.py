@@ -89,7 +89,7 @@ def test_what_is_commented_out_is_valid_and_the_default():
     }
     full, _ = parse_config(text, folder=Path("/srv"), environ=environ)
     plain, _ = parse_config(example_text(), folder=Path("/srv"), environ={})
-    changes = {str(change) for change in diff_configs(plain, full)}
+    changes = set(diff_configs(plain, full))
     assert changes == {
         *(f"providers.{name} added" for name in PROVIDER_TYPES if name != "local"),
         (

@@ -11,7 +11,7 @@ from datetime import UTC
 
 import pytest
 
-from dropscribe.app import housekeeping, inboxes, remote_deletions
+from dropscribe.app import housekeeping, inboxes
 from dropscribe.cli.commands.why import explain
 from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core import settling
@@ -229,7 +229,7 @@ def _look_rarely(monkeypatch):
         (availability, "AVAILABLE_SECONDS"),
         (housekeeping, "RELEASE_LOOK_SECONDS"),
         (housekeeping, "INDEX_LOOK_SECONDS"),
-        (remote_deletions, "LOOK_SECONDS"),
+        (housekeeping, "DELETION_LOOK_SECONDS"),
         (owner_file, "BEAT_SECONDS"),
         (settling, "WRITER_MAX_SECONDS"),
         (pending, "_LONGEST_RETRY_SECONDS"),

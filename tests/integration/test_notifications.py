@@ -454,7 +454,7 @@ def test_without_urls_apprise_is_not_loaded(tmp_path):
     """Neither by the config nor by what a daemon with a webhook imports."""
     config = BASE + "  webhook: {url: 'https://h.example/', secret: 0123456789abcdef}\n"
     script = (
-        "import sys, pathlib, dropscribe.app.foreground\n"
+        "import sys, pathlib, dropscribe.app.daemon\n"
         "from dropscribe.config.load import parse_config\n"
         f"config, _ = parse_config({config!r}, folder=pathlib.Path('/srv'), environ={{}})\n"
         "assert config.notify.webhook\n"

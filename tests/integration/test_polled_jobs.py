@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dropscribe.app.remote_deletions import MOST_TRIES, delete_due
+from dropscribe.app.housekeeping import MOST_TRIES, delete_due
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.providers import jobs

@@ -8,6 +8,7 @@ ready. Order of the stop: nothing new is found → nothing new is claimed → wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from dataclasses import dataclass, field
@@ -17,11 +18,10 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.app.assembly import Pipeline, build_runtime
-from dropscribe.app.housekeeping import keep_search_index, notice_releases, prune_queue
+from dropscribe.app.housekeeping import delete_remote_jobs, keep_search_index, notice_releases, prune_queue
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
-from dropscribe.app.queue import open_when_there
 from dropscribe.app.reload import (
     Reloader,
     keep_running_config,
@@ -29,16 +29,18 @@ from dropscribe.app.reload import (
     mark_first_starts,
     watched_rules,
 )
-from dropscribe.app.remote_deletions import delete_remote_jobs
-from dropscribe.app.reporter import Reporter
 from dropscribe.app.shutdown import RunResult, wind_up
 from dropscribe.app.status_publisher import StatusPublisher
-from dropscribe.core.errors import DropscribeError
+from dropscribe.core.errors import DropscribeError, StoreAway
 from dropscribe.media.build import sweep_spool
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.providers.build import build_provider
+from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import Store
 from dropscribe.reports.wording import plural
+from dropscribe.service.log.logs import configure_logging
+from dropscribe.service.sd_notify import Notifier
+from dropscribe.service.signals import route_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, ProviderConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
-    from dropscribe.service.sd_notify import Notifier
     from dropscribe.web.site import PageSource
 
 log = structlog.get_logger()
@@ -55,6 +56,28 @@ ONCE_HORIZON_SECONDS = 60.0
 """``run --once`` waits for retries that are due within this time."""
 
 _ONCE_LOOK_SECONDS = 0.1
+_QUEUE_AWAY_SECONDS = 2.0
+"""Wait before a cluster's database that is away is tried again."""
+
+
+def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: bool) -> RunResult:
+    """Run the daemon as this process's only task, with its logging and signals.
+
+    Args:
+        reread: The config as it is by now, for a reload; raises ConfigError where it cannot be used.
+        once: Run until nothing more can be done now, and not until a signal.
+    """
+
+    def log_as(config: Config) -> None:
+        configure_logging(config.log.level, config.log.format, secrets=config.secrets)
+
+    async def run() -> RunResult:
+        with route_signals(asyncio.get_running_loop(), daemon.stop, daemon.ask_reload):
+            return await daemon.run(once=once)
+
+    log_as(config)
+    daemon = Daemon(config, Notifier(), read_config=reread, on_reload=log_as)
+    return asyncio.run(run())
 
 
 @dataclass
@@ -105,7 +128,7 @@ class Daemon:
         config = self.first_config
         store = Store(config.state_dir)
         try:
-            engine = await open_when_there(config, store, self.notifier, self.stop)
+            engine = await self._open_when_there(store)
             if engine is None:
                 return RunResult(0, 0)
             try:
@@ -117,28 +140,48 @@ class Daemon:
         finally:
             store.close()
 
+    async def _open_when_there(self, own: Store) -> Engine | None:
+        """The engine, waiting while a cluster's database is away; None when :attr:`stop` is set first.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        told = False
+        while not self.stop.is_set():
+            try:
+                return await asyncio.to_thread(open_engine, self.first_config.queue, own)
+            except StoreAway as error:
+                if not told:
+                    log.warning("queue.away", reason=error.reason, server=error.path)
+                told = True
+                self.notifier.status("waiting for the queue's database")
+                self.notifier.extend_timeout(_QUEUE_AWAY_SECONDS + 60)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_QUEUE_AWAY_SECONDS):
+                    await self.stop.wait()
+        return None
+
     def _build(self, store: Store, engine: Engine) -> None:
         config = self.first_config
         sweep_spool(config)
         self.engine = engine
-        self.health = Health(config, __version__, store)
-        self.reporter = Reporter(self.health.metrics, self.health.hooks, self.health.notifications)
-        queue = InboxQueue(
-            self.engine, asyncio.get_running_loop(), lambda folder: _failed_root(self.config, folder)
-        )
+        queue = InboxQueue(engine, asyncio.get_running_loop(), self._failed_root)
         token = engine.store.token if config.queue is None else None
-        self.inboxes = Inboxes(self.engine.folders, queue, self._news.set, token)
-        self.report = StatusPublisher(
-            lambda: self.config, self.engine, self.inboxes, self.notifier, self._news
-        )
+        self.inboxes = Inboxes(engine.folders, queue, self._news.set, token)
+        self.report = StatusPublisher(lambda: self.config, engine, self.inboxes, self.notifier, self._news)
+        self.health = Health(config, store, self.report, self._page_source)
         self.pipeline = Pipeline(
-            build_runtime(config, make_providers(config, self.make_provider), self.engine),
-            self.engine,
+            build_runtime(config, make_providers(config, self.make_provider), engine),
+            engine,
             self.inboxes,
-            self.reporter,
+            self.health.reporter,
             token=engine.store.token,
             jitter=random.random,
         )
+
+    def _failed_root(self, folder: str) -> bytes | None:
+        rule = self.config.folders.get(folder)
+        return None if rule is None else os.fsencode(rule.failed)
 
     async def _run_built(self, *, once: bool) -> RunResult:
         config, handler = self.config, self.pipeline.handler
@@ -152,13 +195,10 @@ class Daemon:
                 inboxes = await self.inboxes.prepare(watched_rules(config))
                 feeding = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
                 self.inboxes.commit(inboxes)  # before the first claim: it closes what is not available
-                report = self.report
-                await self.health.start(
-                    report.status, report.find_stuck, report.find_unready, self._page_source
-                )
-                reporting = group.create_task(report.write_when_new())
+                await self.health.start()
+                reporting = group.create_task(self.report.write_when_new())
                 parts = (
-                    self.notifier.feed_watchdog(lambda: not report.find_stuck()),
+                    self.notifier.feed_watchdog(lambda: not self.report.find_stuck()),
                     self._reload_when_asked(reloader),
                     self.health.run(),
                     self.pipeline.budgets.watch(),
@@ -207,11 +247,6 @@ class Daemon:
                 await reloader.reload()
             finally:
                 self.notifier.ready()
-
-
-def _failed_root(config: Config, folder: str) -> bytes | None:
-    rule = config.folders.get(folder)
-    return None if rule is None else os.fsencode(rule.failed)
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,4 +1,8 @@
-"""Recurring work on the queue: deletes old files, notices releases by a command, indexes transcripts."""
+"""Recurring work on the queue: old rows and remote jobs are deleted, releases noticed, transcripts indexed.
+
+Guarantees: a result is stored before its job at a provider is deleted; a failed deletion is tried again, less
+and less often, also after a restart, MOST_TRIES times.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,30 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.errors import StoreError
+from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.errors import ProviderError, StoreError
+from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
+from dropscribe.providers.base import JobProvider
+from dropscribe.queue.sql import remote_rows
 from dropscribe.search.indexer import Indexer
 from dropscribe.service.live import LIVE_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dropscribe.config.model import Config
+    from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
+    from dropscribe.queue.sql.remote_rows import RemoteDeletion
 
 log = structlog.get_logger()
 
 PRUNE_LOOK_SECONDS = 3600.0
+DELETION_LOOK_SECONDS = 5.0
+MOST_TRIES = 12
+_FIRST_WAIT_SECONDS = 30.0
+_LONGEST_WAIT_SECONDS = 6 * 3600.0
 RELEASE_LOOK_SECONDS = 2.0
 PRUNE_GAP_SECONDS = 0.05
 """Pause between two batches, so that claims and results come first."""
@@ -44,6 +58,48 @@ async def prune_queue(engine: Engine, config: Callable[[], Config]) -> None:
         except StoreError as error:
             log.debug("queue.not_pruned", reason=error.reason)
         await asyncio.sleep(PRUNE_GAP_SECONDS if has_more else PRUNE_LOOK_SECONDS)
+
+
+async def delete_remote_jobs(engine: Engine, providers: Callable[[], Mapping[str, Provider]]) -> None:
+    """Delete remote jobs that are due, until cancelled; idle while no provider has jobs."""
+    while True:
+        if any(isinstance(provider, JobProvider) for provider in providers().values()):
+            try:
+                await delete_due(engine, providers())
+            except StoreError as error:
+                log.debug("remote_jobs.not_deleted", reason=error.reason)
+        await asyncio.sleep(DELETION_LOOK_SECONDS)
+
+
+async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
+    """Try each deletion that is due once.
+
+    They are taken one by one: a crash leaves one of them with a lease to wait for, not its neighbours too.
+    """
+    now = engine.now()
+    while due := await engine.store.do(lambda db: remote_rows.take_due_deletions(db, now, 1)):
+        await _delete(engine, providers.get(due[0].provider), due[0])
+
+
+async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDeletion) -> None:
+    failure = "the config has no such provider any more"
+    if isinstance(provider, JobProvider):
+        try:
+            await provider.delete_job(deletion.remote_id)
+        except ProviderError as error:
+            failure = error.reason
+        else:
+            reached("job_deleted")
+            await engine.store.do(lambda db: remote_rows.finish_deletion(db, deletion))
+            return
+    if deletion.tries >= MOST_TRIES:
+        log.warning(
+            "remote_job.left", provider=deletion.provider, remote_id=deletion.remote_id, reason=failure
+        )
+        await engine.store.do(lambda db: remote_rows.finish_deletion(db, deletion))
+        return
+    due_at = engine.now() + backoff_seconds(_FIRST_WAIT_SECONDS, deletion.tries, _LONGEST_WAIT_SECONDS)
+    await engine.store.do(lambda db: remote_rows.defer_deletion(db, deletion, due_at))
 
 
 async def notice_releases(engine: Engine, config: Callable[[], Config]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from dropscribe import __version__
+from dropscribe.app.reporter import Reporter
 from dropscribe.core.errors import ListenError
 from dropscribe.service.apprise_notifier import AppriseNotifier
 from dropscribe.service.heartbeat import Heartbeat
@@ -18,19 +20,14 @@ from dropscribe.service.textfile import MetricsFile
 from dropscribe.service.webhook import Webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from dropscribe.app.reporter import Reporter
+    from dropscribe.app.status_publisher import StatusPublisher
     from dropscribe.config.model import Config, HooksConfig
     from dropscribe.queue.embedded.store import Store
-    from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Recipient
     from dropscribe.web.listener import Listener
     from dropscribe.web.site import PageSource
-
-    Status = Callable[[], Awaitable[dict[str, Any]]]
-    Answers = tuple[Callable[[], Awaitable[bytes]], Status, Callable[[], str], Callable[[], str]]
-    """Of :class:`dropscribe.web.endpoints.Endpoints`."""
 
 LAST_WORDS_SECONDS = 5.0
 """Limit for sending notifications at the end; the rest waits for the next start."""
@@ -39,45 +36,40 @@ log = structlog.get_logger()
 
 
 class Health:
-    """Runs the monitoring services that the config enables."""
+    """Runs the monitoring services that the config enables.
 
-    def __init__(self, config: Config, version: str, store: Store) -> None:
+    Attributes:
+        reporter: Reports events to the metrics, the hooks and the recipients of the config that holds now.
+
+    Args:
+        report: The source of the daemon's status.
+        make_page_source: Builds the data source of the pages; called only if pages are on.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        report: StatusPublisher,
+        make_page_source: Callable[[], PageSource],
+    ) -> None:
         self._config = config
         self._store = store
-        self._version = version
-        self.metrics: Metrics | None = None
+        self._report = report
+        self._make_page_source = make_page_source
+        self.reporter = Reporter(None, _build_hooks(config), _build_notifications(config, store))
         self._count(config)
         self.observe_config(is_taken=True)
-        self.hooks = _build_hooks(config)
-        self.notifications = _build_notifications(config, store)
         self._listener: Listener | None = None
-        self._status: Status | None = None
-        self._answers: Answers | None = None
         self._restart = asyncio.Event()
         self._file: MetricsFile | None = None
 
-    async def start(
-        self,
-        status: Status,
-        find_stuck: Callable[[], str],
-        find_unready: Callable[[], str],
-        make_page_source: Callable[[], PageSource],
-    ) -> None:
+    async def start(self) -> None:
         """Listen, if the config says so.
-
-        Args:
-            status: The object of ``status --json``.
-            find_stuck: Returns the reason to restart the process, or "".
-            find_unready: Returns the inboxes and services that are unavailable now, or "".
-            make_page_source: Builds the data source of the pages; called only if pages are on.
 
         Raises:
             ListenError: The address cannot be had.
         """
-        self._status = status
-        self._answers = (self._render, status, find_stuck, find_unready)
-        self._make_page_source = make_page_source
-        self._is_degraded = lambda: bool(find_stuck() or find_unready())
         self._listener = await self._listen(self._config)
 
     async def swap(self, config: Config) -> None:
@@ -92,25 +84,20 @@ class Health:
         elif config.http != self._config.http:
             self._listener = await self._moved_listener(config)
         if config.hooks != self._config.hooks:
-            self.hooks = _build_hooks(config)
+            self.reporter.hooks = _build_hooks(config)
         if _told(config) != _told(self._config):
-            self.notifications = _build_notifications(config, self._store)
+            self.reporter.notifications = _build_notifications(config, self._store)
         self._config = config
         self._restart.set()
 
     def _count(self, config: Config) -> None:
         """Start counting if the config exports metrics; counting is never switched off again."""
-        if self.metrics is None and (config.http or config.metrics):
+        if self.reporter.metrics is None and (config.http or config.metrics):
             from dropscribe.service.metrics import Metrics  # noqa: PLC0415  # 3 MiB
 
-            self.metrics = Metrics(self._version)
-        if self.metrics:
-            self.metrics.introduce(config.folders, config.providers)
-
-    def equip(self, reporter: Reporter) -> None:
-        """Give *reporter* the metrics, hooks and notifications of the current config."""
-        reporter.metrics, reporter.hooks = self.metrics, self.hooks
-        reporter.notifications = self.notifications
+            self.reporter.metrics = Metrics(__version__)
+        if self.reporter.metrics:
+            self.reporter.metrics.introduce(config.folders, config.providers)
 
     async def run(self) -> None:
         """The periodic parts, until cancelled."""
@@ -126,17 +113,17 @@ class Health:
         """Stop listening; commands that run get a moment."""
         if self._listener:
             await self._listener.close()
-        if self.hooks:
-            await self.hooks.close(grace_seconds=2.0)
-        if self.notifications:
-            await self.notifications.close(LAST_WORDS_SECONDS)
+        if self.reporter.hooks:
+            await self.reporter.hooks.close(grace_seconds=2.0)
+        if self.reporter.notifications:
+            await self.reporter.notifications.close(LAST_WORDS_SECONDS)
         if self._file:
             await self._file.write()
 
     def observe_config(self, *, is_taken: bool) -> None:
         """Count a reload of the config."""
-        if self.metrics:
-            self.metrics.observe_config(is_taken=is_taken, at=time.time())
+        if self.reporter.metrics:
+            self.reporter.metrics.observe_config(is_taken=is_taken, at=time.time())
 
     def _periodic(self) -> list[Any]:
         parts: list[Any] = []
@@ -146,9 +133,12 @@ class Health:
         self._file = MetricsFile(metrics.file, self._render) if metrics else None
         if self._file:
             parts.append(self._file.run())
-        if self.notifications:
-            parts.append(self.notifications.run())
+        if self.reporter.notifications:
+            parts.append(self.reporter.notifications.run())
         return parts
+
+    def _is_degraded(self) -> bool:
+        return bool(self._report.find_stuck() or self._report.find_unready())
 
     async def _moved_listener(self, config: Config) -> Listener | None:
         """Listen where *config* says, and close the old listener."""
@@ -170,21 +160,22 @@ class Health:
         return listener
 
     async def _listen(self, config: Config) -> Listener | None:
-        if config.http is None or self._answers is None:
+        if config.http is None:
             return None
         from dropscribe.web.endpoints import Endpoints  # noqa: PLC0415
         from dropscribe.web.listener import Listener  # noqa: PLC0415  # Starlette and uvicorn: 6 MiB
 
         source = self._make_page_source() if config.http.pages else None
-        listener = Listener(config.http, Endpoints(*self._answers), source)
+        report = self._report
+        endpoints = Endpoints(self._render, report.status, report.find_stuck, report.find_unready)
+        listener = Listener(config.http, endpoints, source)
         await listener.start()
         log.info("http.listening", address=listener.address, pages=config.http.pages)
         return listener
 
     async def _render(self) -> bytes:
-        assert self._status is not None  # noqa: S101  # start() has set it
-        assert self.metrics is not None  # noqa: S101  # callers render only where the config has metrics
-        return self.metrics.render(await self._status())
+        assert self.reporter.metrics is not None  # noqa: S101  # the config has metrics where this is called
+        return self.reporter.metrics.render(await self._report.status())
 
 
 def _shares_port(one: Config, other: Config) -> bool:
@@ -197,19 +188,12 @@ def _told(config: Config) -> object:
     return config.notify, config.time_zone, config.hooks
 
 
-def _build_hooks(config: Config) -> Hooks | None:
+def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:
     """Hooks that are run once; those that are run again are recipients of notifications."""
-    if config.hooks is None or config.hooks.retry:
+    hooks = config.hooks
+    if hooks is None or hooks.retry != are_retried:
         return None
-    return Hooks(_commands(config.hooks), config.hooks.timeout_seconds, os.environ, config.secrets)
-
-
-def _build_retried_hooks(config: Config) -> list[RetriedHook]:
-    if config.hooks is None or not config.hooks.retry:
-        return []
-    commands = _commands(config.hooks)
-    hooks = Hooks(commands, config.hooks.timeout_seconds, os.environ, config.secrets)
-    return [RetriedHook(hooks, event) for event, command in commands.items() if command]
+    return Hooks(_commands(hooks), hooks.timeout_seconds, os.environ, config.secrets)
 
 
 def _commands(hooks: HooksConfig) -> dict[str, tuple[str, ...] | None]:
@@ -222,13 +206,14 @@ def _commands(hooks: HooksConfig) -> dict[str, tuple[str, ...] | None]:
 
 
 def _build_notifications(config: Config, store: Store) -> Notifications | None:
-    notify = config.notify
-    recipients: list[Recipient] = [*_build_retried_hooks(config)]
-    if notify is not None:
+    recipients: list[Recipient] = []
+    if config.hooks and (hooks := _build_hooks(config, are_retried=True)):
+        recipients += [RetriedHook(hooks, event) for event, argv in _commands(config.hooks).items() if argv]
+    if notify := config.notify:
         recipients += [
             AppriseNotifier(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)
             for url in dict.fromkeys(notify.urls)
         ]
-    if notify is not None and notify.webhook:
-        recipients.append(Webhook(notify.webhook.url, notify.webhook.secret.reveal()))
+        if notify.webhook:
+            recipients.append(Webhook(notify.webhook.url, notify.webhook.secret.reveal()))
     return Notifications(store, recipients) if recipients else None

@@ -106,7 +106,6 @@ class Reloader:
         daemon.inboxes.commit(inboxes)
         daemon.pipeline.handler.runtime = new
         daemon.engine.replan(build_plan(new.config))
-        daemon.health.equip(daemon.reporter)
         if self._on_reload is not None:
             self._on_reload(new.config)
 
@@ -121,8 +120,7 @@ class Reloader:
                 daemon.engine.holds.probe_now(Scope(ScopeKind.FOLDER, name))
         keep_running_config(new.config)
         daemon.health.observe_config(is_taken=True)
-        changes = [str(change) for change in diff_configs(old.config, new.config)]
-        log.info("config.reloaded", changes=changes)
+        log.info("config.reloaded", changes=diff_configs(old.config, new.config))
         daemon.ask_for_report()
         try:
             await daemon.engine.clear_stale_assignments()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -27,30 +28,20 @@ _HELD = {ScopeKind.PROVIDER: "provider.held", ScopeKind.FOLDER: "folder.held"}
 _RELEASED = {ScopeKind.PROVIDER: "provider.released", ScopeKind.FOLDER: "folder.released"}
 
 
+@dataclass
 class Reporter:
     """See :class:`dropscribe.pipeline.observer.Observer`.
 
     Attributes:
-        hooks: Replaced at a reload; None where there are none.
-        notifications: The same.
-        failed_count: Files that failed since the start and have not been done after all.
+        metrics, hooks, notifications: Replaced at a reload; None where there are none.
+        failed: Files that failed since the start and have not been done after all; a number each, for there
+            may be many.
     """
 
-    def __init__(
-        self,
-        metrics: Metrics | None = None,
-        hooks: Hooks | None = None,
-        notifications: Notifications | None = None,
-    ) -> None:
-        self.metrics = metrics
-        self.hooks = hooks
-        self.notifications = notifications
-        self._failed: set[int] = set()
-
-    @property
-    def failed_count(self) -> int:
-        """See the class."""
-        return len(self._failed)
+    metrics: Metrics | None = None
+    hooks: Hooks | None = None
+    notifications: Notifications | None = None
+    failed: set[int] = field(default_factory=set)
 
     def attempt_ended(self, report: AttemptReport) -> None:
         """Count each in a metric; log failures only."""
@@ -71,12 +62,11 @@ class Reporter:
 
     def filed(self, filed: Filed) -> None:
         """Log the one line that sums a file up."""
-        # A file that is retried and fails again is one file; a number each, for there may be many.
-        file = hash((filed.folder, filed.path))
+        file = hash((filed.folder, filed.path))  # a file that is retried and fails again is one file
         if filed.is_done:
-            self._failed.discard(file)
+            self.failed.discard(file)
         else:
-            self._failed.add(file)
+            self.failed.add(file)
         event = "done" if filed.is_done else "failed"
         say = log.info if filed.is_done else log.warning
         say(

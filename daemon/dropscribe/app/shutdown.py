@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dropscribe.app.remote_deletions import delete_due
+from dropscribe.app.housekeeping import delete_due
 from dropscribe.core.errors import StoreBusy, StoreError
 from dropscribe.providers.base import JobProvider
 
@@ -64,7 +64,7 @@ async def wind_up(
     feeding.cancel()
     await asyncio.wait([feeding])
     result = RunResult(
-        daemon.reporter.failed_count,
+        len(daemon.health.reporter.failed),
         sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes) + await _count_live(daemon.engine),
         sum(not inbox["available"] for inbox in inboxes),
     )

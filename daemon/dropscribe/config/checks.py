@@ -28,7 +28,7 @@ def check_config(config: Config, document: Document) -> None:
     _check_sections(document)
     _check_provider_names(document)
     _check_waits(config, document)
-    folders = {path for rule in config.folders.values() for path in (rule.inbox, rule.done, rule.failed)}
+    folders = {path for rule in config.folders.values() for path in rule.paths.values()}
     real = real_paths([*folders, config.state_dir])
     rules = list(config.folders.values())
     for number, rule in enumerate(rules):

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _LONGEST_KEY_BYTES = 16_384
 NO_KEY = "there is no api_key"
-_KEY_NAMES = frozenset({"api_key", "api_key_file", "api_key_credential", "token", "token_file"})
-_DSN_NAMES = frozenset({"dsn", "dsn_file", "dsn_credential"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +105,6 @@ def find_named(given: Mapping[str, Any], name: str, path: KeyPath, reader: Reade
             where = reader.around.absolute(value)
             return _from_file(where, f"file {where}", here, reader.document)
     return None
-
-
-def is_key_path(path: str) -> bool:
-    """Whether the dotted *path* is a key, or names the file or credential that holds one."""
-    return path.rpartition(".")[2] in _KEY_NAMES
-
-
-def is_dsn_path(path: str) -> bool:
-    """Whether the dotted *path* is the queue's dsn, or names the file or credential that holds it."""
-    return path.startswith("queue.") and path.rpartition(".")[2] in _DSN_NAMES
 
 
 def with_origin(secret: Secret, path: KeyPath, reader: Reader) -> Secret:

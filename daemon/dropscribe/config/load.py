@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.checks import check_config
-from dropscribe.config.credentials import NO_KEY, Surroundings, is_dsn_path, is_key_path
+from dropscribe.config.credentials import NO_KEY, Surroundings
 from dropscribe.config.disk_reads import read_small_file
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LONGEST_BYTES = 1_000_000
+
+_KEY_NAMES = frozenset({"api_key", "api_key_file", "api_key_credential", "token", "token_file"})
+_DSN_PATHS = frozenset({"queue.dsn", "queue.dsn_file", "queue.dsn_credential"})
 
 
 def load_config(
@@ -88,8 +91,8 @@ def _parse(
     check_config(config, document)
     found = (
         replace(problem, warning=True)
-        if (not keys_needed and (is_key_path(problem.path) or problem.message == NO_KEY))
-        or (not queue_needed and is_dsn_path(problem.path))
+        if (not keys_needed and (problem.path.rpartition(".")[2] in _KEY_NAMES or problem.message == NO_KEY))
+        or (not queue_needed and problem.path in _DSN_PATHS)
         else problem
         for problem in document.problems
     )

@@ -100,7 +100,7 @@ class Reader:
                 hint = "" if len(self.document.problems) > _MOST_HINTS else _unknown_key_hint(name, names)
                 self.document.report((*path, name), f"unknown key '{name}'", hint, on_key=True)
         found = {each.attribute: self._key(path, data, each) for each in keys.values()}
-        if any(found[each.attribute] is MISSING for each in keys.values() if _is_required(each)):
+        if any(found[each.attribute] is MISSING for each in keys.values() if each.default is REQUIRED):
             return None
         return {name: value for name, value in found.items() if value is not MISSING}
 
@@ -137,12 +137,12 @@ class Reader:
             return self._words_and_file(path, data, about)
         here = (*path, about.name)
         if about.name not in data:
-            if _is_required(about) and not self.document.has_problem_below(here):
+            if about.default is REQUIRED and not self.document.has_problem_below(here):
                 message = f"the key '{about.name}' is missing"
                 self.document.report(path, message, about.description, on_key=True)
             return MISSING
         value = data[about.name]
-        if value is None and about.default in (None, (), {}) and not _takes_null(about.type):
+        if value is None and about.default in (None, (), {}) and not about.type.none_word:
             return MISSING
         return self.value(about.type, here, value)
 
@@ -199,14 +199,6 @@ class Reader:
             if read is not MISSING:
                 found[name] = read
         return found
-
-
-def _is_required(about: Key) -> bool:
-    return about.default is REQUIRED
-
-
-def _takes_null(kind: FieldType[Any]) -> bool:
-    return any(None in choice.get("enum", ()) for choice in kind.schema.get("anyOf", ()))
 
 
 def _unknown_key_hint(name: str, known: set[str]) -> str:

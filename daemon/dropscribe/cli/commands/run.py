@@ -29,7 +29,7 @@ def execute(options: argparse.Namespace) -> int:
     path = find_config(options.config)
     config, warnings = load_config(path)
     with loading_for_good():
-        from dropscribe.app.foreground import run_in_foreground  # noqa: PLC0415
+        from dropscribe.app.daemon import run_in_foreground  # noqa: PLC0415
 
     for warning in warnings:
         say(format_problem(warning))

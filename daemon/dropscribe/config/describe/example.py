@@ -125,7 +125,7 @@ def _key(name: str, about: Key, mark: str) -> Iterator[str]:
         inner = keys_of(about.type.section).items()
         value = f"{{{', '.join(f'{each}: {written_value(k.default, k.type.word)}' for each, k in inner)}}}"
     elif about.default is None:
-        value = str(about.type.schema["anyOf"][0]["enum"][0])
+        value = about.type.none_word
     else:
         value = written_value(about.default, about.type.word)
     yield _line(mark, f"{name}: {value}", about.description)

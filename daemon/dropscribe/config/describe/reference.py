@@ -92,8 +92,7 @@ def _default(about: Key, default: Any) -> str:
     if about.type.section is not None or about.type.is_path:
         return ""
     if default is None:
-        word = next(iter(about.type.schema.get("anyOf", [{}])[0].get("enum", [])), None)
-        return f"`{word}`" if word else ""
+        return f"`{about.type.none_word}`" if about.type.none_word else ""
     shown = json.dumps(default) if isinstance(default, tuple) else written_value(default, about.type.word)
     return f"`{shown}`" if default not in ((), {}, "") and len(shown) <= 60 else ""
 

@@ -44,6 +44,7 @@ class FieldType(Generic[T_co]):
         parse: The value itself from what YAML gives; raises ValueError(words, hint).
         schema: Its JSON Schema.
         word: Its name in the reference: "duration".
+        none_word: The word that stands for None, as null does.
         is_path: Whether the text is a path, which begins at the config's folder.
         item: For lists and mappings: the type of each value in it; *parse* is not used then.
         name: For mappings: the type of each name in it.
@@ -55,6 +56,7 @@ class FieldType(Generic[T_co]):
     parse: Callable[[object], T_co]
     schema: Mapping[str, Any] = field(default_factory=dict)
     word: str = ""
+    none_word: str = ""
     is_path: bool = False
     item: FieldType[Any] | None = None
     name: FieldType[str] | None = None
@@ -212,7 +214,7 @@ def _or(word: str, of: FieldType[Any]) -> FieldType[Any]:
         return None if value is None or value == word else of.parse(value)
 
     schema = {"anyOf": [{"enum": [word, None]}, of.schema]}
-    return FieldType(parse_or_none, schema, f"`{word}` or {of.word}")
+    return FieldType(parse_or_none, schema, f"`{word}` or {of.word}", none_word=word)
 
 
 def _number(parse: Callable[[object], Any], word: str, pattern: str, **more: Any) -> FieldType[Any]:
@@ -285,6 +287,7 @@ SETTLE: FieldType[float | None] = FieldType(
     _settle,
     {"anyOf": [{"enum": ["auto", "ignore_writers", None]}, DURATION.schema]},
     "`auto`, `ignore_writers` or duration",
+    none_word="auto",
 )
 SIZE_OR_NONE: FieldType[int | None] = _or("none", _number(_positive(q.parse_size), "size", q.SIZE_PATTERN))
 DECIBELS: FieldType[float] = _number(

@@ -51,8 +51,7 @@ class FolderRule(Section):
         params: For each of `providers`, its parameters with the rule's laid over; see :meth:`params_for`.
         include: At least one pattern.
         link_hosts: At least one with `links`.
-        settle_seconds: None means auto.
-        settle_incomplete_seconds: None means auto.
+        settle_seconds, settle_incomplete_seconds: None means auto.
         settle_ignores_writers: From `settle: ignore_writers`.
         rescan_seconds: None means auto: 60 native, 5 polled.
         language, vocabulary, speakers: Empty or None means the provider's own setting.
@@ -218,6 +217,11 @@ class FolderRule(Section):
     rescan_seconds: float | None = key(
         t.RESCAN, "The inbox is listed again this often; `auto`: 60s, polled: 5s.", default=None
     )
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The rule's folders, by key."""
+        return {"inbox": self.inbox, "done": self.done, "failed": self.failed}
 
     @property
     def reads_media(self) -> bool:

@@ -81,12 +81,8 @@ class ProviderConfig(Section):
 
     Attributes:
         name: The user's own name for it.
-        url: None means the provider's documented endpoint.
         api_key: None for `local`, and for `openai` if the server asks for none.
-        requests_per_minute: None means no limit.
-        timeout_seconds: None means no limit.
-        max_upload_bytes: None means no limit.
-        max_duration_seconds: None means no limit.
+        requests_per_minute, timeout_seconds, max_upload_bytes, max_duration_seconds: None means no limit.
         price_per_minute: In a currency of the user's choice; or None.
         params: The type's defaults included.
         auth: None for all types but reson8.

@@ -92,7 +92,7 @@ class QueueConfig(Section):
 
     def serves(self, rule: FolderRule) -> bool:
         """Whether this node can reach all of *rule*: each of its folders lies beneath a root."""
-        return all(self.root_of(path) is not None for path in (rule.inbox, rule.done, rule.failed))
+        return all(self.root_of(path) is not None for path in rule.paths.values())
 
     def watches(self, rule: FolderRule) -> bool:
         """Whether this node watches *rule*'s inbox; if not, other nodes do."""
@@ -132,14 +132,9 @@ def check_queue(config: Config, document: Document) -> None:
         document.report((*_PATH, "roots"), "no folder lies beneath a root", hint, on_key=True)
         return
     for rule in left:
-        key, path = _part_elsewhere(queue, rule)
+        key, path = next((key, path) for key, path in rule.paths.items() if queue.root_of(path) is None)
         message = f"left to other nodes: its {key} {path} lies beneath no root of the queue"
         document.report(("folders", rule.name, key), message, on_key=True, warning=True)
-
-
-def _part_elsewhere(queue: QueueConfig, rule: FolderRule) -> tuple[str, Path]:
-    parts = (("inbox", rule.inbox), ("done", rule.done), ("failed", rule.failed))
-    return next((key, path) for key, path in parts if queue.root_of(path) is None)
 
 
 def _check_dsn(read: SectionRead, dsn: Secret) -> Secret | None:

@@ -257,17 +257,19 @@ def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:
     if urls and not is_installed("notify"):
         read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
         return ()
-    if not urls:
-        return ()
-    import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
-
     path: KeyPath = (*read.path, "urls")
     is_list = isinstance(read.data.get("urls"), list)
     checked = []
     for index, url in enumerate(urls):
         place = (*path, index) if is_list else path
-        if apprise.Apprise.instantiate(url.reveal()) is None:
+        if not _is_known(url):
             hint = "each service has a form of its own: see apprise's documentation"
             read.document.report(place, "apprise cannot use this url", hint)
         checked.append(with_origin(url, place, read.reader))
     return tuple(checked)
+
+
+def _is_known(url: Secret) -> bool:
+    import apprise  # noqa: PLC0415 - the extra `notify`, loaded only where urls are given
+
+    return apprise.Apprise.instantiate(url.reveal()) is not None

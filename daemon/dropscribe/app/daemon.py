@@ -125,9 +125,7 @@ class Daemon:
             StoreError: The state directory or an inbox cannot be had, or broke on the way.
             ListenError: ``http.listen`` cannot be bound.
         """
-        config = self.first_config
-        store = Store(config.state_dir)
-        try:
+        with contextlib.closing(Store(self.first_config.state_dir)) as store:
             engine = await self._open_when_there(store)
             if engine is None:
                 return RunResult(0, 0)
@@ -137,8 +135,6 @@ class Daemon:
             finally:
                 if engine.store is not store:
                     engine.store.close()
-        finally:
-            store.close()
 
     async def _open_when_there(self, own: Store) -> Engine | None:
         """The engine, waiting while a cluster's database is away; None when :attr:`stop` is set first.
@@ -156,9 +152,7 @@ class Daemon:
                 told = True
                 self.notifier.status("waiting for the queue's database")
                 self.notifier.extend_timeout(_QUEUE_AWAY_SECONDS + 60)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_QUEUE_AWAY_SECONDS):
-                    await self.stop.wait()
+            await self._wait_for_stop(_QUEUE_AWAY_SECONDS)
         return None
 
     def _build(self, store: Store, engine: Engine) -> None:
@@ -228,15 +222,16 @@ class Daemon:
         )
 
     async def _until_nothing_more(self) -> None:
-        stopping = asyncio.create_task(self.stop.wait())
-        try:
-            # Settling is asked first: a file that settles before the second look is in the queue by then.
-            while not self.stop.is_set() and (
-                self.inboxes.is_settling() or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
-            ):
-                await asyncio.wait([stopping], timeout=_ONCE_LOOK_SECONDS)
-        finally:
-            stopping.cancel()
+        # Settling is asked first: a file that settles before the second look is in the queue by then.
+        while not self.stop.is_set() and (
+            self.inboxes.is_settling() or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
+        ):
+            await self._wait_for_stop(_ONCE_LOOK_SECONDS)
+
+    async def _wait_for_stop(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
 
     async def _reload_when_asked(self, reloader: Reloader) -> None:
         while True:
@@ -251,14 +246,7 @@ class Daemon:
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that ended the run; dropscribe's own errors come before those that follow from them."""
-    flat: list[BaseException] = []
-
-    def flatten(error: BaseException) -> None:
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                flatten(inner)
-        else:
-            flat.append(error)
-
-    flatten(group)
-    return next((error for error in flat if isinstance(error, DropscribeError)), flat[0])
+    error: BaseException = group.subgroup(DropscribeError) or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

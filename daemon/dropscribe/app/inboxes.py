@@ -88,7 +88,8 @@ class Inboxes:
         unchanged = {
             name: inbox
             for name, inbox in self._inboxes.items()
-            if name in rules and _same_intake(inbox.rule, rules[name])
+            if name in rules
+            and all(getattr(inbox.rule, key) == getattr(rules[name], key) for key in _INTAKE_KEYS)
         }
         new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
         # An inbox whose rule changes is still locked by the thread that will be stopped, and one whose rule
@@ -236,7 +237,3 @@ def _live_of(inbox: Inbox) -> dict[str, Any]:
         "waiting": {path_text(file.path): file.describe(now) for file in state.waiting},
         "idle_writers": idle_writers[:_MOST_NAMED],
     }
-
-
-def _same_intake(old: FolderRule, new: FolderRule) -> bool:
-    return all(getattr(old, key) == getattr(new, key) for key in _INTAKE_KEYS)

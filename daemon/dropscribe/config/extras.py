@@ -53,7 +53,10 @@ def install_hint(extra: str) -> str:
             "the Debian package comes without this part: install dropscribe into a virtual environment "
             '(README.md, "Run it as a service")'
         )
-    return f"{_pip_install()} {_requirements(extra)}"
+    python = shlex.quote(sys.executable or "python3")
+    has_pip = util.find_spec("pip") is not None  # not in uv's virtual environments
+    pip = f"{python} -m pip install" if has_pip else f"uv pip install --python {python}"
+    return f"{pip} {_requirements(extra)}"
 
 
 def can_install() -> bool:
@@ -71,20 +74,14 @@ def is_debian_package() -> bool:
     return __file__.startswith(_DEBIAN_FOLDER)
 
 
-def _pip_install() -> str:
-    """Pip of the interpreter that runs this; uv's where the virtual environment has none."""
-    python = shlex.quote(sys.executable or "python3")
-    return f"{python} -m pip install" if util.find_spec("pip") else f"uv pip install --python {python}"
-
-
 def _requirements(extra: str) -> str:
     """The extra's requirements, quoted for a shell; ``'.[EXTRA]'`` in a clone that is not installed."""
     try:
         lines = metadata.requires("dropscribe") or []
     except metadata.PackageNotFoundError:
         lines = []
-    names = _names_of(extra, lines)
-    return " ".join(map(_quoted, names)) if names else f"'.[{extra}]'"
+    names = _names_of(extra, lines) or [f".[{extra}]"]
+    return " ".join(f"'{name}'" if re.search(r"[<>\[ ]", name) else shlex.quote(name) for name in names)
 
 
 def _names_of(extra: str, lines: list[str]) -> list[str]:
@@ -99,7 +96,3 @@ def _names_of(extra: str, lines: list[str]) -> list[str]:
         else:
             found.append(requirement.strip())
     return found
-
-
-def _quoted(requirement: str) -> str:
-    return f"'{requirement}'" if re.search(r"[<>\[ ]", requirement) else shlex.quote(requirement)

@@ -59,22 +59,20 @@ def _pages() -> Iterator[str]:
             yield f"Sent unless `params` says otherwise: `{written_value(facts.params)}`.\n"
         yield from _table(keys_of_type(kind), facts.defaults)
     for name, about in keys_of(ProviderConfig).items():
-        if name in SPECIAL_KEYS and about.type.section is not None:
-            yield f"\n### providers.NAME.{name}\n\n{about.description}\n"
-            yield from _table(keys_of(about.type.section))
-            yield from _inner_pages(f"providers.NAME.{name}", about.type.section)
+        if name in SPECIAL_KEYS:
+            yield from _section_pages("###", f"providers.NAME.{name}", about)
     yield from ("\n## folders.NAME\n", *_table(keys_of(FolderRule)))
-    for name, section in keys_of(Config).items():
-        if section.type.section is not None:
-            yield from (f"\n## {name}\n\n{section.description}\n", *_table(keys_of(section.type.section)))
-            yield from _inner_pages(name, section.type.section)
+    for name, about in keys_of(Config).items():
+        yield from _section_pages("##", name, about)
 
 
-def _inner_pages(name: str, section: type[Any]) -> Iterator[str]:
-    for inner, about in keys_of(section).items():
-        if about.type.section is not None:
-            yield f"\n### {name}.{inner}\n\n{about.description}\n"
-            yield from _table(keys_of(about.type.section))
+def _section_pages(mark: str, name: str, about: Key) -> Iterator[str]:
+    """The page of a section, and those of the sections in it; nothing for another key."""
+    if about.type.section is not None:
+        keys = keys_of(about.type.section)
+        yield from (f"\n{mark} {name}\n\n{about.description}\n", *_table(keys))
+        for inner, about_inner in keys.items():
+            yield from _section_pages("###", f"{name}.{inner}", about_inner)
 
 
 def _table(keys: Mapping[str, Key], defaults: Mapping[str, Any] | None = None) -> Iterator[str]:

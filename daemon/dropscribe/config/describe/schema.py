@@ -38,11 +38,10 @@ def json_schema() -> dict[str, Any]:
 def _object(keys: Mapping[str, Key], definitions: dict[str, Any]) -> dict[str, Any]:
     properties = {}
     for name, about in keys.items():
-        properties[name] = {**_schema_of(about.type, definitions), "description": about.description}
+        schema = _schema_of(about.type, definitions)
         if about.type.section is not None:
-            properties[name] = {"anyOf": [_schema_of(about.type, definitions), {"type": "null"}]} | {
-                "description": about.description
-            }
+            schema = {"anyOf": [schema, {"type": "null"}]}
+        properties[name] = {**schema, "description": about.description}
         if about.default is not REQUIRED and about.default not in _NOTHING and _is_plain(about.default):
             value = about.default
             properties[name]["default"] = list(value) if isinstance(value, tuple) else value

@@ -24,7 +24,8 @@ def check_params(values: Mapping[str, Any], path: Path, document: Document) -> W
     """The parameters at *path* that can be sent; the others are reported."""
     sendable: Written = {}
     for name, value in values.items():
-        if isinstance(value, dict) or (isinstance(value, list) and not all(map(_is_simple, value))):
+        items = value if isinstance(value, list) else []
+        if isinstance(value, dict) or not all(isinstance(item, str | int | float) for item in items):
             hint = "a parameter is a string, a number, true, false or a list of strings"
             document.report((*path, name), f"{document.shown((*path, name), value)} cannot be sent", hint)
         else:
@@ -110,10 +111,6 @@ def is_english_model(model: str) -> bool:
     if model != "auto":
         return model.rstrip("/").endswith(".en")
     return not is_installed("local-multilingual")
-
-
-def _is_simple(value: object) -> bool:
-    return isinstance(value, str | int | float)
 
 
 def _as_text(value: str | float) -> str:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dropscribe.config.yaml.document import Path as KeyPath
 
 LEAST_TOKEN_CHARACTERS = 16
-_RANDOM = "make a random one: openssl rand -hex 16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +84,8 @@ class HttpConfig(Section):
     def build(cls, read: SectionRead) -> HttpConfig:
         """Beyond loopback there must be a token."""
         host, port, socket = parse_listen(read.values.setdefault("listen", "127.0.0.1:8790"))
-        _check_length(read, "token")
-        if not (socket or is_loopback(host) or "token" in read.values or _is_refused(read, "token")):
+        has_token = _has_secret(read, "token")
+        if not (has_token or socket or is_loopback(host)):
             message = f"a token is required to listen on {host}"
             read.report("listen", message, "add token_file: PATH, or listen on 127.0.0.1")
         place = read.reader.around.absolute(socket) if socket else None
@@ -184,12 +183,9 @@ class WebhookConfig(Section):
     def build(cls, read: SectionRead) -> Any:
         """There must be a secret."""
         _warn_of_plain_http(read, "the notifications travel unencrypted")
-        _check_length(read, "secret")
-        if "secret" in read.values:
-            return cls(**read.values)
-        if not _is_refused(read, "secret"):
+        if not _has_secret(read, "secret"):
             read.report("", "there is no secret", "add secret: ${NAME}, or secret_file: PATH", on_key=True)
-        return MISSING
+        return cls(**read.values) if "secret" in read.values else MISSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,17 +235,14 @@ def _warn_of_plain_http(read: SectionRead, said: str) -> None:
         read.report("url", said, "use https", warning=True)
 
 
-def _check_length(read: SectionRead, name: str) -> None:
-    """Report a secret that is so short that it can be guessed."""
+def _has_secret(read: SectionRead, name: str) -> bool:
+    """Whether the secret *name* is given, right or wrong; one so short that it can be guessed is reported."""
     secret: Secret | None = read.values.get(name)
     if secret is not None and len(secret.reveal()) < LEAST_TOKEN_CHARACTERS:
         message = f"the {name} is shorter than {LEAST_TOKEN_CHARACTERS} characters"
-        read.report(name if read.data.get(name) is not None else f"{name}_file", message, _RANDOM)
-
-
-def _is_refused(read: SectionRead, name: str) -> bool:
-    """Whether the secret *name* is given, and something is wrong with it."""
-    return read.has_problem(name, f"{name}_file")
+        hint = "make a random one: openssl rand -hex 16"
+        read.report(name if read.data.get(name) is not None else f"{name}_file", message, hint)
+    return secret is not None or read.has_problem(name, f"{name}_file")
 
 
 def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +128,7 @@ class Document:
         self._flawed_below: set[Path] = set()
         self._lines = split_lines(text)
         self._places: dict[Path, tuple[Span | None, Node]] = {}
-        self._secrets: set[Span] = set()
-        self._secrets_by_line: dict[int, list[Span]] = {}
+        self._secrets: defaultdict[int, set[Span]] = defaultdict(set)  # by line
         self._references: dict[Path, str] = {}
         try:
             root, flaws = parse_yaml(text)
@@ -221,10 +221,9 @@ class Document:
         if isinstance(value, list):
             return [self._data_of((*path, index), None, item) for index, item in enumerate(value)]
         written = node.anchored or node.span
-        if self._may_be_secret(path, written) and written not in self._secrets:
-            self._secrets.add(written)
+        if self._may_be_secret(path, written) and written not in self._secrets[written.line]:
             for number in range(written.line, written.end_line + 1):
-                self._secrets_by_line.setdefault(number, []).append(written)
+                self._secrets[number].add(written)
         return self._with_variables(path, value) if isinstance(value, str) else value
 
     def _with_variables(self, path: Path, text: str) -> str:
@@ -265,7 +264,7 @@ class Document:
         )
 
     def _masked(self, number: int, line: str) -> str:
-        for span in self._secrets_by_line.get(number, ()):
+        for span in self._secrets[number]:
             start = span.column - 1 if number == span.line else 0
             end = span.end_column - 1 if number == span.end_line else len(line)
             line = line[:start] + "*" * (end - start) + line[end:]

@@ -173,18 +173,15 @@ class _Builder:
         if tag in (None, "!", _TAG + "str"):
             text: str = event.value
             return resolve_plain(text) if event.implicit[0] and tag is None else text
-        if tag not in {_TAG + kind for kind in ("int", "float", "bool", "null")}:
-            self._refuse_tag(event)
+        self._check_tag(event, "int", "float", "bool", "null")
         return resolve_plain(event.value)
 
     def _sequence(self, event: Any, depth: int) -> list[Node]:
-        if event.tag not in (None, "!", _TAG + "seq"):
-            self._refuse_tag(event)
+        self._check_tag(event, "seq")
         return [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
 
     def _mapping(self, event: Any, depth: int) -> dict[str, tuple[Span, Node]]:
-        if event.tag not in (None, "!", _TAG + "map"):
-            self._refuse_tag(event)
+        self._check_tag(event, "map")
         own: dict[str, tuple[Span, Node]] = {}
         merged: dict[str, tuple[Span, Node]] = {}
         for key in self._until(yaml.MappingEndEvent):
@@ -223,8 +220,9 @@ class _Builder:
         while not isinstance(event := next(self._events), end):
             yield event
 
-    def _refuse_tag(self, event: Any) -> None:
-        self._flaw(event, "tags ('!…') have no meaning here", "a value that begins with '!' needs quotes")
+    def _check_tag(self, event: Any, *allowed: str) -> None:
+        if event.tag not in {None, "!", *(_TAG + kind for kind in allowed)}:
+            self._flaw(event, "tags ('!…') have no meaning here", "a value that begins with '!' needs quotes")
 
     def _flaw(self, event: Any, message: str, hint: str = "") -> None:
         self.flaws.append(Flaw(_span_of(event), message, hint))
@@ -236,17 +234,16 @@ def _span_of(event: Any) -> Span:
 
 
 def _first_character(event: Any) -> Span:
-    start = event.start_mark
-    return Span(start.line + 1, start.column + 1, start.line + 1, start.column + 2)
+    return _point(event.start_mark.line, event.start_mark.column)
 
 
 def _refuse_unprintable(text: str) -> None:
     found = _UNPRINTABLE.search(text)
     if found:
         lines = split_lines(text[: found.start()])
-        span = Span(len(lines), len(lines[-1]) + 1, len(lines), len(lines[-1]) + 2)
-        name = f"U+{ord(found[0]):04X}"
-        raise BrokenYaml(Flaw(span, f"an unprintable character ({name})", "delete it and type the line anew"))
+        message = f"an unprintable character (U+{ord(found[0]):04X})"
+        place = _point(len(lines) - 1, len(lines[-1]))
+        raise BrokenYaml(Flaw(place, message, "delete it and type the line anew"))
 
 
 _UNCLOSED = {

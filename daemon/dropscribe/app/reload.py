@@ -130,7 +130,16 @@ class Reloader:
 
     def _close_when_idle(self, name: str, provider: Provider) -> None:
         """Close a replaced provider when the attempts that began with it have ended."""
-        closing = asyncio.create_task(_close_after(self._daemon.engine.in_flight.tasks_at(name), provider))
+        tasks = self._daemon.engine.in_flight.tasks_at(name)
+
+        async def close() -> None:
+            try:
+                if tasks:
+                    await asyncio.wait(tasks)
+            finally:
+                await provider.close()
+
+        closing = asyncio.create_task(close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -173,14 +182,6 @@ async def _read_in_time(read: Callable[[], Config]) -> Config:
             return await asyncio.get_running_loop().run_in_executor(threads, read)
     finally:
         threads.shutdown()
-
-
-async def _close_after(tasks: list[asyncio.Task[None]], provider: Provider) -> None:
-    try:
-        if tasks:
-            await asyncio.wait(tasks)
-    finally:
-        await provider.close()
 
 
 def _place_of(problem: Problem) -> str:

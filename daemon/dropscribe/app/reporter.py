@@ -94,10 +94,10 @@ class Reporter:
 
     def released(self, hold: Hold) -> None:
         """Report the end of a hold, once."""
-        held_seconds = round(time.time() - hold.since, 1)
-        log.info(_RELEASED[hold.scope.kind], **_scope_field(hold), held_seconds=held_seconds)
+        fields = {str(hold.scope.kind): hold.scope.name, "held_seconds": round(time.time() - hold.since, 1)}
+        log.info(_RELEASED[hold.scope.kind], **fields)
         if self.notifications:
-            self.notifications.notify("released", {**_scope_field(hold), "held_seconds": held_seconds})
+            self.notifications.notify("released", fields)
 
     def budget_low(self, account: Account) -> None:
         """Report that most of a budget is spent, once in its day or month."""
@@ -123,13 +123,9 @@ def _account_fields(account: Account) -> dict[str, object]:
     }
 
 
-def _scope_field(hold: Hold) -> dict[str, str]:
-    return {"provider" if hold.scope.kind is ScopeKind.PROVIDER else "folder": hold.scope.name}
-
-
 def _hold_fields(hold: Hold) -> dict[str, object]:
     return {
-        **_scope_field(hold),
+        str(hold.scope.kind): hold.scope.name,
         "code": hold.code,
         "reason": hold.reason,
         "next_probe": utc_text(hold.next_probe_at),

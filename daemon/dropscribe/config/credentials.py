@@ -66,12 +66,13 @@ def find_api_key(facts: ProviderFacts, url: str | None, path: KeyPath, reader: R
     written = environ.get(facts.key_variable)
     if written and is_vendor:
         try:
-            return Secret(parse_secret(written).reveal(), f"environment {facts.key_variable}")
+            return parse_secret(written, f"environment {facts.key_variable}")
         except ValueError as error:
             message = f"the key in {facts.key_variable} {error.args[0]}"
             document.report(path, message, error.args[1], on_key=True)
             return None
-    if (facts.is_key_needed or is_vendor) and not document.has_problem_below(path):
+    is_needed = is_vendor or (bool(facts.key_variable) and not facts.is_key_optional)
+    if is_needed and not document.has_problem_below(path):
         hint = f"write api_key: ${{{facts.key_variable}}}, or api_key_file: PATH"
         document.report(path, NO_KEY, hint, on_key=True)
     return None
@@ -137,7 +138,7 @@ def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> S
         document.report(path, message, f"chmod 600 {where}", warning=True)
     text = content.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
     try:
-        return Secret(parse_secret(text).reveal(), origin)
+        return parse_secret(text, origin)
     except ValueError as error:
         document.report(path, f"the key in the file {error.args[0]}", error.args[1])
         return None

@@ -76,7 +76,7 @@ def parse_text(value: object) -> str:
     return value
 
 
-def parse_secret(value: object) -> Secret:
+def parse_secret(value: object, origin: str = "config") -> Secret:
     """A key that an HTTP header can carry; the refusal never shows it."""
     if not isinstance(value, str):
         raise ValueError("is not a string", "put it in quotes")  # noqa: TRY004 - one kind of refusal
@@ -86,7 +86,7 @@ def parse_secret(value: object) -> Secret:
         raise ValueError("has a line break in it", "a key is one line")
     if not value.isascii() or _CONTROL.search(value) or value != value.strip():
         raise ValueError("has a space at an end, or a character that no key has", "copy the key again")
-    return Secret(value, "config")
+    return Secret(value, origin)
 
 
 def _secret_url(value: object) -> Secret:
@@ -182,7 +182,7 @@ def _listen(value: object) -> str:
 
 
 def _settle(value: object) -> float | None:
-    """Seconds; None is ``auto``, infinity is ``ignore_writers``, which ``build.py`` translates."""
+    """Seconds; None is ``auto``, infinity is ``ignore_writers``, which the rule translates."""
     if value is None or value == "auto":
         return None
     return float("inf") if value == "ignore_writers" else q.parse_duration(value)

@@ -4,7 +4,7 @@ PyYAML gives the events; what they mean is decided here, because its own resolve
 there `language: no` is False, `22:30` is 1350 and `0100` is 64.
 
 Guarantees: the answer and the words of errors are the same with and without libyaml; no error quotes a
-value; depth, size and the work for merges are bounded (``yaml_document.py`` bounds what aliases unfold to).
+value; depth, size and the work for merges are bounded (``document.py`` bounds what aliases unfold to).
 """
 
 from __future__ import annotations

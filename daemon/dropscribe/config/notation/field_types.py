@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from dropscribe.config.errors import did_you_mean
 from dropscribe.config.notation import quantities as q
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core import limits
@@ -237,8 +238,6 @@ def one_of(*choices: str) -> FieldType[Any]:
     def parse(value: object) -> Any:
         if value in choices:
             return value
-        from dropscribe.config.errors import did_you_mean  # noqa: PLC0415 - for mistakes alone
-
         hint = did_you_mean(str(value), choices)
         raise ValueError(f"is not one of {', '.join(choices)}", hint if hint.startswith("did") else "")
 

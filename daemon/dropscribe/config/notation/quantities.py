@@ -27,8 +27,6 @@ SIZE_PATTERN = rf"^{_NUMBER} ?(?:(?:[KkMmGgTt][Ii]?)?[Bb])?$"
 DECIBELS_PATTERN = rf"^-{_NUMBER} ?(?:[dD][bB](?:[fF][sS])?)?$"
 QUIETEST_DBFS = -120.0
 
-_DURATION_HINT = "write 500ms, 30s, 5m, 1h30m, 3d or a number of seconds"
-_SIZE_HINT = "write 25MB, 25MiB or a number of bytes"
 _TRUE = frozenset({"true", "yes", "on"})
 _FALSE = frozenset({"false", "no", "off"})
 
@@ -52,19 +50,15 @@ def parse_count(value: object) -> int:
 
 def parse_duration(value: object) -> float:
     """Seconds from a number of seconds or ``500ms``, ``30s``, ``5m``, ``2h``, ``3d``, ``1h30m``."""
-    if isinstance(value, str) and _DURATION_PART.search(value):
-        text = value.strip()
-        if not re.fullmatch(DURATION_PATTERN, text, re.ASCII):
-            raise ValueError("is not a duration", _DURATION_HINT)
-        return _bounded(sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
-    try:
-        seconds = parse_number(value)
-    except ValueError as error:
-        raise ValueError("is not a duration", _DURATION_HINT) from error
-    return _bounded(seconds)
-
-
-def _bounded(seconds: float) -> float:
+    text = value.strip() if isinstance(value, str) else ""
+    if _DURATION_PART.search(text) and re.fullmatch(DURATION_PATTERN, text, re.ASCII):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    else:
+        try:
+            seconds = parse_number(value)
+        except ValueError:
+            hint = "write 500ms, 30s, 5m, 1h30m, 3d or a number of seconds"
+            raise ValueError("is not a duration", hint) from None
     if seconds > LONGEST_SECONDS:
         raise ValueError("is longer than ten years", "")
     return seconds
@@ -72,20 +66,12 @@ def _bounded(seconds: float) -> float:
 
 def parse_size(value: object) -> int:
     """Bytes from a number of bytes or ``25MB`` (10⁶), ``25MiB`` (2²⁰), ``KB``, ``KiB``, ``GB``, ``GiB``."""
-    found = (
-        re.fullmatch(rf"({_NUMBER}) ?([A-Za-z]*)", value.strip(), re.ASCII)
-        if isinstance(value, str)
-        else None
-    )
-    if found:
-        factor = _BYTES.get(found[2].lower())
-        if factor is None:
-            raise ValueError("is not a size", _SIZE_HINT)
-        return round(float(found[1]) * factor)
+    text = value.strip() if isinstance(value, str) else ""
+    found = re.fullmatch(rf"({_NUMBER}) ?([A-Za-z]*)", text, re.ASCII)
     try:
-        return round(parse_number(value))
-    except ValueError as error:
-        raise ValueError("is not a size", _SIZE_HINT) from error
+        return round(float(found[1]) * _BYTES[found[2].lower()] if found else parse_number(value))
+    except (KeyError, ValueError):
+        raise ValueError("is not a size", "write 25MB, 25MiB or a number of bytes") from None
 
 
 def parse_decibels(value: object) -> float:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SYSTEM_CONFIG = Path("/etc/dropscribe/config.yaml")
 LOCAL_CONFIG = Path("dropscribe.yaml")
 
+_ABSENT = "there is no such file"
 _OTHERS_MAY_WRITE = 0o022
 
 
@@ -32,8 +33,11 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
     """
     environ = os.environ if environ is None else environ
     for name, giver in ((explicit, "-c"), (environ.get("DROPSCRIBE_CONFIG"), "$DROPSCRIBE_CONFIG")):
+        if name and not os.path.lexists(name) and _why_not_readable(Path(name)) == _ABSENT:
+            hint = "'dropscribe init' writes one"
+            raise ConfigError((Problem(f"{giver} names {Path(name)}, and there is no such file", hint=hint),))
         if name:
-            return _named(Path(name), giver)
+            return Path(name)  # readable or not: reading it names the reason
     candidates = [LOCAL_CONFIG, _users_config(environ), SYSTEM_CONFIG]
     skipped = []
     for path in candidates:
@@ -45,17 +49,6 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
     names = ", ".join("./dropscribe.yaml" if path == LOCAL_CONFIG else str(path) for path in candidates)
     hint = "'dropscribe init' writes one; -c CONFIG names another"
     raise ConfigError((Problem(f"no config: looked for {names}", hint=hint), *skipped))
-
-
-_ABSENT = "there is no such file"
-
-
-def _named(path: Path, giver: str) -> Path:
-    """*path*, whether it can be read or not: reading it names the reason."""
-    if os.path.lexists(path) or _why_not_readable(path) != _ABSENT:
-        return path
-    hint = "'dropscribe init' writes one"
-    raise ConfigError((Problem(f"{giver} names {path}, and there is no such file", hint=hint),))
 
 
 def _users_config(environ: Mapping[str, str]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.keys import REQUIRED, Key, keys_of
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.notation.field_types import FieldType
 
-_NOTHING: tuple[object, ...] = (None, (), {}, "")
+_NOTHING: tuple[object, ...] = ((), "")
 _TEXT = {"type": "string", "minLength": 1}
 
 
@@ -35,16 +36,19 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _object(keys: Mapping[str, Key], definitions: dict[str, Any]) -> dict[str, Any]:
+def _object(
+    keys: Mapping[str, Key], definitions: dict[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The schema of a section; *defaults* are those that differ from the keys' own, by attribute."""
     properties = {}
     for name, about in keys.items():
         schema = _schema_of(about.type, definitions)
         if about.type.section is not None:
             schema = {"anyOf": [schema, {"type": "null"}]}
         properties[name] = {**schema, "description": about.description}
-        if about.default is not REQUIRED and about.default not in _NOTHING and _is_plain(about.default):
-            value = about.default
-            properties[name]["default"] = list(value) if isinstance(value, tuple) else value
+        default = defaults.get(about.attribute, about.default)
+        if isinstance(default, bool | int | float | str | tuple) and default not in _NOTHING:
+            properties[name]["default"] = list(default) if isinstance(default, tuple) else default
         for ending, words in about.also.items():
             properties[name + ending] = {**_TEXT, "description": words}
     required = [name for name, about in keys.items() if about.default is REQUIRED]
@@ -67,16 +71,7 @@ def _schema_of(kind: FieldType[Any], definitions: dict[str, Any]) -> dict[str, A
 
 
 def _provider(kind: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    found = _object(keys_of_type(kind), definitions)
     facts = PROVIDER_TYPES[kind]
+    found = _object(keys_of_type(kind), definitions, facts.defaults)
     found["properties"]["type"] = {"const": kind, "description": facts.words}
-    by_attribute = {about.attribute: name for name, about in keys_of_type(kind).items()}
-    for attribute, value in facts.defaults.items():
-        found["properties"][by_attribute[attribute]]["default"] = value
     return found
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, bool | int | float | str) or (
-        isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    )

@@ -34,13 +34,12 @@ class Surroundings:
 
     Attributes:
         folder: The config file's own; relative paths begin there.
-        mode: The file's permission bits, or None for text in memory.
+        status: The config file's, or None for text in memory.
     """
 
     folder: Path
     environ: Mapping[str, str]
-    mode: int | None = None
-    is_owned_by_root: bool = False
+    status: os.stat_result | None = None
 
     def absolute(self, text: str) -> Path:
         """*text* as an absolute path; ``~`` is the home of `environ`."""
@@ -110,20 +109,20 @@ def find_named(given: Mapping[str, Any], name: str, path: KeyPath, reader: Reade
 
 def with_origin(secret: Secret, path: KeyPath, reader: Reader) -> Secret:
     """*secret* from the config at *path* with its origin; a warning if others can read it."""
-    document, around = reader.document, reader.around
+    document, status = reader.document, reader.around.status
     variables = document.variables.get(path)
     if variables:
         return Secret(secret.reveal(), f"environment {', '.join(variables)}")
-    if around.mode is not None and _is_open(around.mode, is_owned_by_root=around.is_owned_by_root):
-        message = f"others on this machine can read this key (mode {around.mode:04o})"
+    if status is not None and _is_open(status):
+        message = f"others on this machine can read this key (mode {stat.S_IMODE(status.st_mode):04o})"
         document.report(path, message, f"chmod 600 {document.file}", warning=True)
     return Secret(secret.reveal(), "config")
 
 
-def _is_open(mode: int, *, is_owned_by_root: bool) -> bool:
+def _is_open(status: os.stat_result) -> bool:
     """Whether others may read it. A group that root chose does not count: it gives a service access."""
-    readers = stat.S_IROTH if is_owned_by_root else stat.S_IROTH | stat.S_IRGRP
-    return bool(mode & readers)
+    readers = stat.S_IROTH if status.st_uid == 0 else stat.S_IROTH | stat.S_IRGRP
+    return bool(status.st_mode & readers)
 
 
 def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> Secret | None:
@@ -132,8 +131,7 @@ def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> S
     except OSError as error:
         document.report(path, f"{where} cannot be read: {error.strerror}", _remedy(error))
         return None
-    is_open = _is_open(status.st_mode, is_owned_by_root=status.st_uid == 0)
-    if is_open and not str(path[-1]).endswith("_credential"):
+    if _is_open(status) and not str(path[-1]).endswith("_credential"):
         message = f"others on this machine can read {where} (mode {stat.S_IMODE(status.st_mode):04o})"
         document.report(path, message, f"chmod 600 {where}", warning=True)
     text = content.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")

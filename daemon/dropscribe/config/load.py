@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import errno
 import os
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,12 +55,7 @@ def load_config(
     except OSError as error:
         raise ConfigError((_unreadable(path, error),)) from None
     environ = environ if environ is not None else os.environ
-    around = Surroundings(
-        Path(os.path.abspath(path)).parent,
-        environ,
-        mode=stat.S_IMODE(status.st_mode),
-        is_owned_by_root=status.st_uid == 0,
-    )
+    around = Surroundings(Path(os.path.abspath(path)).parent, environ, status)
     text = _decoded(content, str(path))
     return _parse(text, str(path), around, around.folder / path.name, (keys_needed, queue_needed))
 

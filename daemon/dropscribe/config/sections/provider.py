@@ -21,7 +21,7 @@ from dropscribe.config.reading import MISSING
 from dropscribe.config.sections import params
 from dropscribe.config.sections.http_api import KEY_HEADER, MEDIA_TYPE, AnswerKeys, ErrorKeys, PollKeys
 from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, SPECIAL_KEYS, facts_of
-from dropscribe.config.sections.services import is_unencrypted
+from dropscribe.config.sections.services import warn_of_plain_http
 from dropscribe.core.limits import Budget, Limit
 from dropscribe.core.requests.params import WHISPER_MODELS
 
@@ -289,8 +289,7 @@ def _complete_remote(read: SectionRead, values: dict[str, Any], facts: ProviderF
     url: str | None = values.get("url")
     if not any(read.data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
         values["api_key"] = find_api_key(facts, url, read.path, read.reader)
-    if is_unencrypted(url):
-        read.report("url", "key and audio travel unencrypted", "use https", warning=True)
+    warn_of_plain_http(read, "key and audio travel unencrypted")
     is_openai_itself = url is None or urlsplit(url).hostname == "api.openai.com"
     if values["type"] == "openai" and is_openai_itself and "max_upload_bytes" not in read.values:
         values["max_upload_bytes"] = OPENAI_UPLOAD_BYTES

@@ -122,7 +122,7 @@ class HeartbeatConfig(Section):
     @classmethod
     def build(cls, read: SectionRead) -> HeartbeatConfig:
         """A warning for plain http."""
-        _warn_of_plain_http(read, "the url, which is a key in itself, travels unencrypted")
+        warn_of_plain_http(read, "the url, which is a key in itself, travels unencrypted")
         return cls(**read.values)
 
 
@@ -182,7 +182,7 @@ class WebhookConfig(Section):
     @classmethod
     def build(cls, read: SectionRead) -> Any:
         """There must be a secret."""
-        _warn_of_plain_http(read, "the notifications travel unencrypted")
+        warn_of_plain_http(read, "the notifications travel unencrypted")
         if not _has_secret(read, "secret"):
             read.report("", "there is no secret", "add secret: ${NAME}, or secret_file: PATH", on_key=True)
         return cls(**read.values) if "secret" in read.values else MISSING
@@ -225,13 +225,10 @@ class NotifyConfig(Section):
         return cls(**read.values)
 
 
-def is_unencrypted(url: str | None) -> bool:
-    """Whether *url* is http to another machine."""
-    return bool(url and url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""))
-
-
-def _warn_of_plain_http(read: SectionRead, said: str) -> None:
-    if is_unencrypted(read.values["url"]):
+def warn_of_plain_http(read: SectionRead, said: str) -> None:
+    """Report that the section's `url` is http to another machine."""
+    url: str = read.values.get("url") or ""
+    if url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
         read.report("url", said, "use https", warning=True)
 
 

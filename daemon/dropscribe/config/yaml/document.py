@@ -129,7 +129,6 @@ class Document:
         self._lines = split_lines(text)
         self._places: dict[Path, tuple[Span | None, Node]] = {}
         self._secrets: defaultdict[int, set[Span]] = defaultdict(set)  # by line
-        self._references: dict[Path, str] = {}
         try:
             root, flaws = parse_yaml(text)
         except BrokenYaml as error:
@@ -193,20 +192,19 @@ class Document:
         if isinstance(value, list):
             items = (self._plain((*path, index), item) for index, item in enumerate(value))
             return [item for item in items if item is not _SECRET]
-        if path in self._references:
-            return self._references[path]
+        written = self._places[path][1].value
+        if isinstance(written, str) and _ONE_VARIABLE.fullmatch(written) and is_secret_path(path, written):
+            return written
         if value is not None and is_secret_path(path, str(value)):
             return _SECRET
         return value.replace("${", "$${") if isinstance(value, str) else value
 
     def _top_level(self, root: Node) -> dict[str, Any]:
-        if root.value is None:
-            problem = self._at(root.span, "the file is empty", "'dropscribe init' writes one to begin with")
-            raise ConfigError((problem,))
         if not isinstance(root.value, dict):
-            raise ConfigError(
-                (self._at(root.span, "the top level must be a mapping of sections", "providers: …"),)
-            )
+            message, hint = "the top level must be a mapping of sections", "providers: …"
+            if root.value is None:
+                message, hint = "the file is empty", "'dropscribe init' writes one to begin with"
+            raise ConfigError((self._at(root.span, message, hint),))
         data: dict[str, Any] = self._data_of((), None, root)
         return {name: value for name, value in data.items() if not name.startswith("x-")}
 
@@ -220,18 +218,18 @@ class Document:
             return {name: self._data_of((*path, name), *entry) for name, entry in value.items()}
         if isinstance(value, list):
             return [self._data_of((*path, index), None, item) for index, item in enumerate(value)]
-        written = node.anchored or node.span
-        if self._may_be_secret(path, written) and written not in self._secrets[written.line]:
-            for number in range(written.line, written.end_line + 1):
-                self._secrets[number].add(written)
+        span = node.anchored or node.span
+        line = self._line(span.line)
+        is_reference = _ONE_VARIABLE.fullmatch(line[span.column - 1 : span.end_column - 1])
+        if is_secret_path(path, line) and not is_reference and span not in self._secrets[span.line]:
+            for number in range(span.line, span.end_line + 1):
+                self._secrets[number].add(span)
         return self._with_variables(path, value) if isinstance(value, str) else value
 
     def _with_variables(self, path: Path, text: str) -> str:
         replaced, names, mistakes = substitute(text, self._environ)
         if names:
             self.variables[path] = names
-            if is_secret_path(path, text) and _ONE_VARIABLE.fullmatch(text):
-                self._references[path] = text
         if not str(path[0]).startswith("x-"):
             for message, hint in mistakes:
                 self.report(path, message, hint)
@@ -240,11 +238,6 @@ class Document:
     def _line(self, number: int) -> str:
         """The line of that number; an empty value may stand behind the last one."""
         return self._lines[number - 1] if number <= len(self._lines) else ""
-
-    def _may_be_secret(self, path: Path, span: Span) -> bool:
-        line = self._line(span.line)
-        written = line[span.column - 1 : span.end_column - 1]
-        return is_secret_path(path, line) and not _ONE_VARIABLE.fullmatch(written)
 
     def _at(
         self, span: Span, message: str, hint: str = "", path: str = "", *, warning: bool = False

@@ -179,7 +179,7 @@ class Daemon:
 
     async def _run_built(self, *, once: bool) -> RunResult:
         config, handler = self.config, self.pipeline.handler
-        reloader = Reloader(self, self.read_config, self.on_reload)
+        reloader = Reloader(self)
         try:
             async with asyncio.TaskGroup() as group:
                 plan = build_plan(config)

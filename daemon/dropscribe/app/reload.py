@@ -39,27 +39,18 @@ _FIXED = ("state_dir", "queue")
 
 
 class Reloader:
-    """Reads, checks and takes configs.
+    """Reads, checks and takes the configs of *daemon*."""
 
-    Args:
-        read: Reads and checks the config again; raises ConfigError.
-        on_reload: Called with a config that has been taken.
-    """
-
-    def __init__(
-        self, daemon: Daemon, read: Callable[[], Config] | None, on_reload: Callable[[Config], None] | None
-    ) -> None:
+    def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._read = read
-        self._on_reload = on_reload
         self._closing: set[asyncio.Task[None]] = set()
 
     async def reload(self) -> None:
         """Take the config as it is on disk now, or log why it is refused."""
-        if self._read is None:
+        if self._daemon.read_config is None:
             return
         try:
-            await self._take(await _read_in_time(self._read))
+            await self._take(await _read_in_time(self._daemon.read_config))
         except ConfigError as error:
             for problem in error.problems:
                 if not problem.warning:
@@ -106,8 +97,8 @@ class Reloader:
         daemon.inboxes.commit(inboxes)
         daemon.pipeline.handler.runtime = new
         daemon.engine.replan(build_plan(new.config))
-        if self._on_reload is not None:
-            self._on_reload(new.config)
+        if daemon.on_reload is not None:
+            daemon.on_reload(new.config)
 
     async def _after(self, old: RuntimeConfig, new: RuntimeConfig) -> None:
         daemon = self._daemon

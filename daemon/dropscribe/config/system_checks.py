@@ -13,23 +13,22 @@ from dropscribe.core.errors import Problem
 from dropscribe.files.threads import DaemonThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from dropscribe.config.model import Config
 
 WAIT_SECONDS = 5.0
 
 
-def system_problems(config: Config, *, environ: Mapping[str, str] | None = None) -> tuple[Problem, ...]:
+def system_problems(config: Config) -> tuple[Problem, ...]:
     """Programs, files and folders that *config* names and that are not as they must be.
 
     Returns after at most :data:`WAIT_SECONDS`: a file system that does not answer is a problem itself.
     """
-    environ = os.environ if environ is None else environ
     problems: list[Problem] = []
 
     def look() -> None:
-        for path, message, hint in _looks(config, environ):
+        for path, message, hint in _looks(config):
             problems.append(Problem(message, file=str(config.path or ""), path=path, hint=hint))
 
     thread = DaemonThreads(1, "system-checks")
@@ -42,9 +41,9 @@ def system_problems(config: Config, *, environ: Mapping[str, str] | None = None)
     return tuple(problems)
 
 
-def _looks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+def _looks(config: Config) -> Iterator[tuple[str, str, str]]:
     """(path, message, hint) of each problem."""
-    yield from _hooks(config, environ)
+    yield from _hooks(config)
     if config.metrics and not config.metrics.file.parent.is_dir():
         yield "metrics.file", f"{config.metrics.file.parent} is not a folder", "make it, or name another"
     for name, provider in config.providers.items():
@@ -57,10 +56,10 @@ def _looks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, st
             yield f"folders.{name}.template", *problem
 
 
-def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+def _hooks(config: Config) -> Iterator[tuple[str, str, str]]:
     for key in ("on_done", "on_failed", "on_held", "on_budget"):
         argv: tuple[str, ...] = getattr(config.hooks, key, ())
-        if argv and shutil.which(argv[0], path=environ.get("PATH", os.defpath)) is None:
+        if argv and shutil.which(argv[0], path=os.environ.get("PATH", os.defpath)) is None:
             is_there = "/" in argv[0] and os.path.exists(argv[0])
             hint = f"chmod +x {argv[0]}" if is_there else "name a program that is there, with its whole path"
             yield f"hooks.{key}", f"'{argv[0]}' cannot be run", hint

@@ -249,21 +249,19 @@ class FolderRule(Section):
 
 
 def _params_by_provider(read: SectionRead) -> dict[str, dict[str, Any]]:
-    document, values, here = read.document, read.values, (*read.path, "params")
+    own = p.check_rule_params(read)
     is_keyed = isinstance(read.data["provider"], list)
-    own = p.check_rule_params(
-        values.get("params", {}), values["providers"], here, document, is_keyed=is_keyed
-    )
     found = {}
-    for name in values["providers"]:
+    for name in read.values["providers"]:
         provider = read.reader.providers.get(name)
         if provider is None:
             continue
         written = own.get(name, {})
         if provider.type == "local":
-            p.check_local_params(written, (*here, name) if is_keyed else here, document)
+            path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
+            p.check_local_params(written, path, read.document)
         hints = p.check_hints(read, provider.type, {**provider.params, **written})
         found[name] = p.lay_over(provider.type, provider.params, hints | written)
         if "language" in hints | written:
-            p.warn_of_language(provider.type, provider.model or "", found[name], read.path, document)
+            p.warn_of_language(read, provider.type, provider.model or "", found[name])
     return found

@@ -33,11 +33,11 @@ def check_params(values: Mapping[str, Any], path: Path, document: Document) -> W
     return sendable
 
 
-def check_rule_params(
-    values: Mapping[str, Any], providers: tuple[str, ...], path: Path, document: Document, *, is_keyed: bool
-) -> dict[str, Written]:
-    """The rule's parameters by provider; *is_keyed* if the file lists its providers."""
-    if not is_keyed:
+def check_rule_params(read: SectionRead) -> dict[str, Written]:
+    """The rule's own parameters by provider; they are keyed by provider if the file lists its providers."""
+    document, path, providers = read.document, (*read.path, "params"), read.values["providers"]
+    values = read.values.get("params", {})
+    if not isinstance(read.data["provider"], list):
         return {providers[0]: check_params(values, path, document)}
     checked: dict[str, Written] = {}
     for name, body in values.items():
@@ -94,16 +94,14 @@ def lay_over(
     return {name: [] if value is None else value for name, value in merged.items()}
 
 
-def warn_of_language(
-    kind: str, model: str, sent: Mapping[str, ParamValue], path: Path, document: Document
-) -> None:
-    """Report that the local engine's *model* knows only English, where the section at *path* has another."""
+def warn_of_language(read: SectionRead, kind: str, model: str, sent: Mapping[str, ParamValue]) -> None:
+    """Report that the local engine's *model* knows only English, where the section has another."""
     language = sent.get("language")
     code = language.lower().replace("_", "-").partition("-")[0] if isinstance(language, str) else "en"
     if kind == "local" and code not in {"", "auto", "en"} and is_english_model(model):
-        here = (*path, "language") if document.line_of((*path, "language")) else (*path, "params")
+        name = "language" if read.document.line_of((*read.path, "language")) else "params"
         message = f"the model '{model}' knows only English, not '{language}': its files would be refused"
-        document.report(here, message, install_hint("local-multilingual"), on_key=True, warning=True)
+        read.report(name, message, install_hint("local-multilingual"), on_key=True, warning=True)
 
 
 def is_english_model(model: str) -> bool:

@@ -259,7 +259,7 @@ class ProviderConfig(Section):
             _complete_remote(read, values, facts)
         hints = params.check_hints(read, kind, {**below, **written})
         merged = params.lay_over(kind, below, hints | written)
-        params.warn_of_language(kind, model, merged, read.path, read.document)
+        params.warn_of_language(read, kind, model, merged)
         made = cls(name=str(read.path[-1]), **{**values, "params": merged})
         read.reader.providers[made.name] = made
         return made

@@ -19,7 +19,7 @@ from dropscribe.config.notation.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.reading import Reader
+    from dropscribe.config.reading import Reader, SectionRead
     from dropscribe.config.sections.provider_types import ProviderFacts
     from dropscribe.config.yaml.document import Document
     from dropscribe.config.yaml.document import Path as KeyPath
@@ -49,17 +49,17 @@ class Surroundings:
         return self.folder / text
 
 
-def find_api_key(facts: ProviderFacts, url: str | None, path: KeyPath, reader: Reader) -> Secret | None:
+def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Secret | None:
     """The key of a provider for which the file gives none; its absence is reported where one is needed.
 
     *url* is None for the vendor's own endpoint. The key comes from the credential with the provider's name,
     else from the vendor's usual environment variable, and from that only for the vendor's own domain: a key
     is not shown to another server.
     """
-    document, environ = reader.document, reader.around.environ
+    path, environ = read.path, read.reader.around.environ
     where = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
     if os.path.lexists(where):
-        return _from_file(where, f"credential {where.name}", (*path, "api_key_credential"), document)
+        return _from_file(where, f"credential {where.name}", (*path, "api_key_credential"), read.document)
     host = facts.key_domain if url is None else urlsplit(url).hostname or ""
     is_vendor = bool(facts.key_domain) and f".{host}".endswith(f".{facts.key_domain}")
     written = environ.get(facts.key_variable)
@@ -68,12 +68,12 @@ def find_api_key(facts: ProviderFacts, url: str | None, path: KeyPath, reader: R
             return parse_secret(written, f"environment {facts.key_variable}")
         except ValueError as error:
             message = f"the key in {facts.key_variable} {error.args[0]}"
-            document.report(path, message, error.args[1], on_key=True)
+            read.report("", message, error.args[1], on_key=True)
             return None
     is_needed = is_vendor or (bool(facts.key_variable) and not facts.is_key_optional)
-    if is_needed and not document.has_problem_below(path):
+    if is_needed and not read.has_problem():
         hint = f"write api_key: ${{{facts.key_variable}}}, or api_key_file: PATH"
-        document.report(path, NO_KEY, hint, on_key=True)
+        read.report("", NO_KEY, hint, on_key=True)
     return None
 
 

@@ -113,15 +113,14 @@ def _decoded(content: bytes, file: str) -> str:
         return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         before = content[: error.start]
-        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
         problem = Problem(
             f"not UTF-8 (byte 0x{content[error.start]:02x})",
             file=file,
             line=before.count(b"\n") + 1,
-            column=column,
+            column=len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1,
             hint="save the file as UTF-8",
         )
-    raise ConfigError((problem,))
+        raise ConfigError((problem,)) from None
 
 
 def _unreadable(path: Path, error: OSError) -> Problem:

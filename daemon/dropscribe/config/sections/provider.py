@@ -288,7 +288,7 @@ def _complete_remote(read: SectionRead, values: dict[str, Any], facts: ProviderF
     """Find the key that the file does not give, check how it travels, and limit uploads to OpenAI itself."""
     url: str | None = values.get("url")
     if not any(read.data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
-        values["api_key"] = find_api_key(facts, url, read.path, read.reader)
+        values["api_key"] = find_api_key(read, facts, url)
     warn_of_plain_http(read, "key and audio travel unencrypted")
     is_openai_itself = url is None or urlsplit(url).hostname == "api.openai.com"
     if values["type"] == "openai" and is_openai_itself and "max_upload_bytes" not in read.values:

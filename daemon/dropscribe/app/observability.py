@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dropscribe.app.status_publisher import StatusPublisher
-    from dropscribe.config.model import Config, HooksConfig
+    from dropscribe.config.model import Config
     from dropscribe.queue.embedded.store import Store
     from dropscribe.service.notifications import Recipient
     from dropscribe.web.listener import Listener
@@ -193,22 +193,13 @@ def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:
     hooks = config.hooks
     if hooks is None or hooks.retry != are_retried:
         return None
-    return Hooks(_commands(hooks), hooks.timeout_seconds, os.environ, config.secrets)
-
-
-def _commands(hooks: HooksConfig) -> dict[str, tuple[str, ...] | None]:
-    return {
-        "done": hooks.on_done,
-        "failed": hooks.on_failed,
-        "held": hooks.on_held,
-        "budget": hooks.on_budget,
-    }
+    return Hooks(hooks.commands, hooks.timeout_seconds, os.environ, config.secrets)
 
 
 def _build_notifications(config: Config, store: Store) -> Notifications | None:
     recipients: list[Recipient] = []
     if config.hooks and (hooks := _build_hooks(config, are_retried=True)):
-        recipients += [RetriedHook(hooks, event) for event, argv in _commands(config.hooks).items() if argv]
+        recipients += [RetriedHook(hooks, event) for event in config.hooks.commands]
     if notify := config.notify:
         recipients += [
             AppriseNotifier(url.reveal(), notify.batch_seconds, notify.quiet_hours, config.time_zone)

@@ -57,9 +57,8 @@ def _looks(config: Config) -> Iterator[tuple[str, str, str]]:
 
 
 def _hooks(config: Config) -> Iterator[tuple[str, str, str]]:
-    for key in ("on_done", "on_failed", "on_held", "on_budget"):
-        argv: tuple[str, ...] = getattr(config.hooks, key, ())
-        if argv and shutil.which(argv[0], path=os.environ.get("PATH", os.defpath)) is None:
+    for event, argv in config.hooks.commands.items() if config.hooks else ():
+        if shutil.which(argv[0], path=os.environ.get("PATH", os.defpath)) is None:
             is_there = "/" in argv[0] and os.path.exists(argv[0])
             hint = f"chmod +x {argv[0]}" if is_there else "name a program that is there, with its whole path"
-            yield f"hooks.{key}", f"'{argv[0]}' cannot be run", hint
+            yield f"hooks.on_{event}", f"'{argv[0]}' cannot be run", hint

@@ -148,6 +148,12 @@ class HooksConfig(Section):
     timeout_seconds: float = key(t.DURATION, "A command that takes longer is ended.", default=30.0)
     retry: bool = key(t.BOOLEAN, "A command that failed is run again, also after a restart.", default=False)
 
+    @property
+    def commands(self) -> dict[str, tuple[str, ...]]:
+        """The commands that are given, by event."""
+        events = ("done", "failed", "held", "budget")
+        return {event: argv for event in events if (argv := getattr(self, f"on_{event}"))}
+
     @classmethod
     def build(cls, read: SectionRead) -> HooksConfig:
         """A program that is a path begins at the config's folder."""

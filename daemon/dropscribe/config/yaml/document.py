@@ -109,7 +109,7 @@ class Document:
     """One parsed file.
 
     Attributes:
-        data: Its values, without the top-level ``x-…`` keys; {} where it could not be read.
+        data: Its values, without the top-level ``x-…`` keys.
         problems: The mistakes in the text itself.
         variables: For each value with ``${…}`` in it, the variables that were put in.
     """

@@ -41,6 +41,11 @@ MISTAKES = [
         "folders.f.include",
         "'*.{wav,mp3}' has braces in it, which are not expanded",
     ),
+    (
+        "exclude: ['[z-a]*.wav']",
+        "folders.f.exclude[0]",
+        "'[z-a]*.wav' has a range of characters that runs backwards",
+    ),
     ("include: '*.part'", "folders.f.include", "'*.part' matches only names that are never taken"),
     ("include: ['*.wav', '.*']", "folders.f.include[1]", "'.*' matches only names that are never taken"),
     ("exclude: '*'", "folders.f.exclude", "everything is excluded: no file would ever be taken"),

@@ -141,10 +141,20 @@ def test_temporary_names_are_not_taken_even_if_included(suffix):
         ("a+(b).wav", b"a+(b).wav", True),
         ("a[.wav", b"a[.wav", True),
         ("*", b"line\nbreak", True),
+        ("[z-a].wav", b"b.wav", False),
+        ("?.wav", "é".encode(), False),
+        ("?.wav", "é.wav".encode(), True),
+        ("[äé].wav", "é.wav".encode(), True),
+        ("[a-z].wav", "é.wav".encode(), False),
+        ("É.wav", "é.wav".encode(), True),
+        ("a?.wav", b"a\xff.wav", True),
     ],
 )
 def test_patterns(pattern, path, matches):
-    """Without "/" a pattern is for the name, with one for the path; ** crosses folders, * does not."""
+    """Without "/" a pattern is for the name, with one for the path; ** crosses folders, * does not.
+
+    A ``?`` and a class match one character, of however many bytes.
+    """
     assert Taking((pattern,), (), recursive=True).takes(path) is matches
     assert Taking(("*",), (pattern,), recursive=True).takes(path) is not matches
 

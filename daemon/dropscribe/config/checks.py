@@ -13,7 +13,7 @@ from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
-from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, reason_not_taken
+from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, has_empty_class, reason_not_taken
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,6 +175,8 @@ def _why_no_match(pattern: str) -> tuple[str, str] | None:
         return "has braces in it, which are not expanded", 'write a list: ["*.wav", "*.mp3"]'
     if re.search(r"[,;|] ?\*\.", pattern):
         return "is one pattern, not several", 'write a list: ["*.wav", "*.mp3"]'
+    if has_empty_class(pattern):
+        return "has a range of characters that runs backwards", "write it as [a-z]"
     if pattern.startswith("/") or "//" in pattern:
         return "is an absolute path, and names are relative to the inbox", "leave out the inbox's own path"
     return None

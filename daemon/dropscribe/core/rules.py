@@ -175,32 +175,43 @@ class _Pattern:
     def __init__(self, source: str) -> None:
         self.source = source
         self._on_path = "/" in source
-        pattern = source.removeprefix("/").encode("utf-8", "surrogateescape")
-        self._regex = re.compile(_translate(pattern), re.DOTALL | re.IGNORECASE)
+        self._regex = re.compile(_translate(source.removeprefix("/")), re.DOTALL | re.IGNORECASE)
 
     def matches(self, path: bytes, name: bytes) -> bool:
-        return self._regex.fullmatch(path if self._on_path else name) is not None
+        return self._regex.fullmatch(_text(path if self._on_path else name)) is not None
 
 
-_GLOB_TOKEN = re.compile(rb"(?:^|(?<=/))\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_GLOB_TOKEN = re.compile(r"(?:^|(?<=/))\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
-def _translate(glob: bytes) -> bytes:
-    return b"".join(_translate_token(token) for token in _GLOB_TOKEN.findall(glob))
+def has_empty_class(glob: str) -> bool:
+    """Whether *glob* has a range of characters that runs backwards, such as ``[z-a]``: it matches nothing."""
+    return _NOTHING in map(_translate_token, _GLOB_TOKEN.findall(glob))
 
 
-def _translate_token(token: bytes) -> bytes:
-    simple = {b"**/": b"(?:.*/)?", b"**": b".*", b"*": b"[^/]*", b"?": b"[^/]"}
+def _translate(glob: str) -> str:
+    return "".join(_translate_token(token) for token in _GLOB_TOKEN.findall(glob))
+
+
+def _translate_token(token: str) -> str:
+    simple = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     if token in simple:
         return simple[token]
     if len(token) == 1:
         return re.escape(token)
-    negated = token[1:2] == b"!"
-    inside = token[2 if negated else 1 : -1].replace(b"\\", b"\\\\").replace(b"[", b"\\[")
-    inside = (
-        inside.replace(b"]", b"\\]").replace(b"^", b"\\^").replace(b"&&", b"&\\&").replace(b"~~", b"~\\~")
-    )
-    return b"(?!/)[" + (b"^" if negated else b"") + inside + b"]"
+    negated = token[1:2] == "!"
+    inside = token[2 if negated else 1 : -1].replace("\\", "\\\\").replace("[", "\\[")
+    inside = inside.replace("]", "\\]").replace("^", "\\^")
+    inside = inside.replace("&&", "&\\&").replace("~~", "~\\~").replace("||", "|\\|")
+    translated = "(?!/)[" + ("^" if negated else "") + inside + "]"
+    try:
+        re.compile(translated)
+    except re.error:  # a range that runs backwards
+        return _NOTHING
+    return translated
+
+
+_NOTHING = "(?!)"
 
 
 def _text(name: bytes) -> str:

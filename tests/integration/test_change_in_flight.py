@@ -8,6 +8,7 @@ import errno
 import os
 
 import pytest
+from structlog.testing import capture_logs
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioForbidden
@@ -123,17 +124,19 @@ async def test_changed_audio_is_not_filed_under_a_stale_transcript(tmp_path, mom
 
 @moments
 async def test_a_deleted_file_is_dropped(tmp_path, moment, monkeypatch):
-    """Nothing is filed for it; its job ends once it was looked for a few times."""
+    """Nothing is filed for it; its job ends, with a line of the log, once it was looked for a few times."""
     monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
     async with Gated(tmp_path, moment) as house:
         path = await house.drop_and_wait()
         path.unlink()
         if moment == "answered":
             (tmp_path / "done").unlink()
-        house.script.gate.set()
-        await house.until(lambda: house.lookout.looked)
-        await house.until(house._is_idle)
+        with capture_logs() as lines:
+            house.script.gate.set()
+            await house.until(lambda: house.lookout.looked)
+            await house.until(house._is_idle)
         assert (await house.stats()).done == 0
+        assert [line["path"] for line in lines if line["event"] == "job.withdrawn"] == [b"call.wav"]
 
     assert tree(tmp_path) & {"done/call.json", "done/call.txt", "done/call.wav"} == set()
     assert len(house.script.calls) == 1

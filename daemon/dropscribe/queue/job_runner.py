@@ -10,7 +10,7 @@ import structlog
 
 from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import StoreError
-from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry
+from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, Withdrawn
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.sql import hold_rows, rows, transactions
@@ -100,5 +100,7 @@ class JobRunner:
             reached("job_stored")
         elif not isinstance(outcome, Retry) or outcome.ends_attempt:
             at_provider.pop(job.id, None)
+        if isinstance(outcome, Withdrawn):
+            log.info("job.withdrawn", folder=job.folder, path=job.path, reason=outcome.reason)
         reached("ended")
         return TurnEnd(again_in_seconds=outcome.after_seconds if isinstance(outcome, Retry) else None)

@@ -217,9 +217,12 @@ def test_why_a_file_is_not_filed(scene, capsys):
         )
         scene.write_live()
         state, words = state_of(scene, capsys, file)
-    assert state == "publishing"
+    state_when_down, words_when_down = state_of(scene, capsys, file)
+    assert state == state_when_down == "publishing"
     assert "No space left on device" in words
     assert "nothing is sent or paid for again" in words
+    assert "could not be put into done: ENOSPC: done: No space left on device" in words_when_down
+    assert "when dropscribe is started" in words_when_down
 
 
 @pytest.mark.parametrize(

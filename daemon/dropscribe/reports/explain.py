@@ -294,7 +294,11 @@ def _publishing_words(story: Story, view: QueueView, now: float) -> list[str]:
     what = "its answer is stored" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
     where = "done" if story.state is JobState.TRANSCRIBED else "failed"
     if not view.is_running:
-        return [f"{what}; it goes to {where} when dropscribe is started"]
+        # The row may still have the code of an attempt that failed before the answer came.
+        old_codes = {tried.code for tried in story.tries}
+        is_stuck = bool(story.due_at and story.code) and story.code not in old_codes
+        failure = f", but could not be put into {where}: {_why(story)}" if is_stuck else ""
+        return [what + failure, f"it goes to {where} when dropscribe is started"]
     if story.due_at > now:
         return [
             f"{what}, but could not be put into {where}: {_why(story)}",

@@ -9,6 +9,7 @@ import socket
 import threading
 
 import pytest
+from structlog.testing import capture_logs
 
 from dropscribe.intake import pending
 from dropscribe.intake.inbox import Inbox
@@ -394,6 +395,29 @@ def test_a_file_is_no_inbox(tmp_path):
     """Something else at its place is said."""
     (tmp_path / "inbox").write_text("")
     assert Station(tmp_path / "inbox").run().state.reason == "it is not a folder"
+
+
+def test_an_inbox_that_may_not_be_listed_is_unavailable(inbox_dir):
+    """It says so once, and is available once it may be listed."""
+    if os.geteuid() == 0:
+        _as_nobody(inbox_dir, _check_not_listable)
+    else:
+        _check_not_listable(inbox_dir)
+
+
+def _check_not_listable(inbox_dir):
+    inbox = inbox_dir / "a"
+    inbox.mkdir()
+    (inbox / "a.wav").write_bytes(wav())
+    inbox.chmod(0o300)
+    station = Station(inbox)
+    with capture_logs() as lines:
+        station.run(9)
+    assert (station.state.available, station.state.reason) == (False, "it may not be listed")
+    assert [line["event"] for line in lines] == ["inbox.unavailable"]
+    inbox.chmod(0o700)
+    assert station.run(5).paths == [b"a.wav"]
+    station.close()
 
 
 def test_while_the_inbox_is_away_nothing_vanishes(station):

@@ -94,6 +94,25 @@ def test_an_inbox_that_is_a_file(scene, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize("mode", [0o733, 0o700])
+def test_an_inbox_that_may_not_be_listed(scene, capsys, mode):
+    """A folder into which others may only drop files: check names it as one that cannot be read."""
+    for folder in (scene.root, *scene.root.parents[:-2]):
+        folder.chmod(0o755)
+    scene.config.chmod(0o644)
+    scene.run("check", "--quiet")
+    capsys.readouterr()
+    inbox = scene.root / "inbox"
+    inbox.chmod(mode)
+    os.seteuid(65534)
+    try:
+        scene.run("check", "--quiet")
+    finally:
+        os.seteuid(0)
+    assert f"{inbox} may not be listed by uid 65534" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_a_wrong_owner(scene, capsys):
     """Folders of root's, asked by another user: what may not be done, and the command that mends it."""
     for folder in (scene.root, *scene.root.parents[:-2]):

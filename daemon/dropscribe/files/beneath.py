@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 import struct
@@ -122,6 +123,19 @@ def _reopened(descriptor: int) -> int:
         return os.open(b".", FOLDER, dir_fd=descriptor)
     except PermissionError:
         return os.dup(descriptor)
+
+
+def open_listable_root(path: bytes) -> int:
+    """As :func:`open_root`, for a folder that is to be listed.
+
+    Raises:
+        PermissionError: This process may pass through the folder but not list it.
+    """
+    descriptor = open_root(path)
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_PATH:
+        os.close(descriptor)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(path))
+    return descriptor
 
 
 def make_root(path: bytes) -> int:

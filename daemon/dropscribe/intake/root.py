@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.files.beneath import UnsafePathError, closing, open_root
+from dropscribe.files.beneath import UnsafePathError, closing, open_listable_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ class InboxRoot:
         return ""
 
     def _status(self) -> os.stat_result:
-        with closing(open_root(self.path)) as descriptor:
+        with closing(open_listable_root(self.path)) as descriptor:
             return os.fstat(descriptor)
 
     def _answer_probes(self) -> None:

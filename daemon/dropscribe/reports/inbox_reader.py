@@ -18,7 +18,7 @@ from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file, taking_of
 from dropscribe.files.audio import snapshot_of
-from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
+from dropscribe.files.beneath import closing, open_folder, open_listable_root, open_root, stat_at
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
 
@@ -65,7 +65,7 @@ def unavailable_reason(rule: FolderRule) -> str | None:
 
 
 def _try_listing(rule: FolderRule) -> None:
-    with closing(open_root(os.fsencode(rule.inbox))) as inbox, os.scandir(inbox):
+    with closing(open_listable_root(os.fsencode(rule.inbox))) as inbox, os.scandir(inbox):
         pass
 
 

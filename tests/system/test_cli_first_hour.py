@@ -93,6 +93,17 @@ def test_an_inbox_that_is_a_file(scene, capsys):
     assert "is not a folder" in capsys.readouterr().err
 
 
+def test_what_is_missing_on_this_system_has_its_place_too(scene, capsys):
+    """A hook and a folder that are not there: file, line and column, as any mistake has them."""
+    text = CONFIG + "hooks: {on_done: [/no/such/hook]}\nmetrics:\n  file: nowhere/x.prom\n"
+    line = CONFIG.count("\n") + 1
+    scene.config.write_text(text)
+    assert scene.run("check") == 78
+    said = capsys.readouterr().err
+    assert f"{scene.config}:{line}:9: hooks.on_done: '/no/such/hook' cannot be run" in said
+    assert f"{scene.config}:{line + 2}:9: metrics.file: " in said
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 @pytest.mark.parametrize("mode", [0o733, 0o700])
 def test_an_inbox_that_may_not_be_listed(scene, capsys, mode):

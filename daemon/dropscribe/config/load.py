@@ -60,6 +60,18 @@ def load_config(
     return _parse(text, str(path), around, around.folder / path.name, (keys_needed, queue_needed))
 
 
+def locate_problems(
+    problems: tuple[Problem, ...], path: Path, environ: Mapping[str, str]
+) -> tuple[Problem, ...]:
+    """Give *problems*, which were found after loading, the places of their keys in the config at *path*."""
+    try:
+        content, _ = read_small_file(path, LONGEST_BYTES)
+        document = Document(_decoded(content, str(path)), str(path), environ)
+    except (OSError, ConfigError):
+        return problems  # the file has been changed since it was loaded
+    return tuple(map(document.located, problems))
+
+
 def parse_config(
     text: str,
     *,

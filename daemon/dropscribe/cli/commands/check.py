@@ -24,7 +24,7 @@ from dropscribe.cli.progress import showing_progress
 from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
-from dropscribe.config.load import load_config
+from dropscribe.config.load import load_config, locate_problems
 from dropscribe.config.system_checks import system_problems
 from dropscribe.core.errors import ConfigError, Problem, ProviderError
 from dropscribe.core.text.printing import duration_words
@@ -45,15 +45,16 @@ def execute(options: argparse.Namespace) -> int:
     try:
         # Under systemd's ExecReload= a check has no credentials; only the daemon can tell there.
         keys_needed = options.online or "CREDENTIALS_DIRECTORY" not in os.environ
+        path = find_config(options.config)
         config, problems = load_config(
-            find_config(options.config), environ=os.environ, keys_needed=keys_needed, queue_needed=keys_needed
+            path, environ=os.environ, keys_needed=keys_needed, queue_needed=keys_needed
         )
     except ConfigError as error:
         if options.json:
             _write_json(_refused_document(error.problems))
             return exit_codes.CONFIG
         raise
-    problems = (*problems, *system_problems(config))
+    problems = (*problems, *locate_problems(system_problems(config), path, os.environ))
     findings = Findings()
     document = check_document(config, findings)
     if options.online:

@@ -150,6 +150,14 @@ class Document:
         span = key if key is not None and is_key_meant else node.span
         self.problems.append(self._at(span, message, hint, dotted(path), warning=warning))
 
+    def located(self, problem: Problem) -> Problem:
+        """*problem*, which names its key, with the place of that key."""
+        path = next((path for path in self._places if dotted(path) == problem.path), ())
+        if path:
+            self.report(path, problem.message, problem.hint, warning=problem.warning)
+            return self.problems.pop()
+        return problem
+
     def has_problem(self, path: Path) -> bool:
         """Whether something was reported at exactly *path*."""
         return path in self._flawed

@@ -37,6 +37,14 @@ def test_once_waits_for_quiet_times(site):
     assert tree(site.done) == {"a.wav", "a.json", "a.txt"}
 
 
+def test_once_waits_for_the_second_name_of_a_file(site):
+    """A hard link waits until the job of the first name has ended, and is done then: 0."""
+    site.drop("a.wav")
+    (site.inbox / "b.wav").hardlink_to(site.inbox / "a.wav")
+    assert site.run_once() == 0
+    assert tree(site.done) == {f"{stem}.{end}" for stem in "ab" for end in ("wav", "json", "txt")}
+
+
 def test_once_waits_for_a_retry_that_is_due_soon(site, vendor):
     """A 503 with a retry after a second: done, 0."""
     emulator, _till = vendor

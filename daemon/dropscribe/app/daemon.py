@@ -29,7 +29,7 @@ from dropscribe.app.reload import (
     mark_first_starts,
     watched_rules,
 )
-from dropscribe.app.shutdown import RunResult, wind_up
+from dropscribe.app.shutdown import RunResult, count_live, wind_up
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.core.errors import DropscribeError, StoreAway
 from dropscribe.media.build import sweep_spool
@@ -224,7 +224,10 @@ class Daemon:
     async def _until_nothing_more(self) -> None:
         # Settling is asked first: a file that settles before the second look is in the queue by then.
         while not self.stop.is_set() and (
-            self.inboxes.is_settling() or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
+            self.inboxes.is_settling()
+            or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
+            # A second name of a file is taken soon after the job of the first has ended.
+            or (self.inboxes.has_twin() and await count_live(self.engine) == 0)
         ):
             await self._wait_for_stop(_ONCE_LOOK_SECONDS)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from dropscribe.core.errors import StoreInUse
+from dropscribe.core.settling import Cause
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.root import TAKEN
 from dropscribe.transcripts.document import path_text
@@ -196,6 +197,13 @@ class Inboxes:
             or state.is_undecided
             or (state.available and (not state.scanned_once or state.quiet_deadline is not None))
             for is_known, state in states
+        )
+
+    def has_twin(self) -> bool:
+        """Whether a file waits for the job of another name of the same file."""
+        states = [inbox.state() for inbox in self._inboxes.values()]
+        return any(
+            state.available and any(file.cause is Cause.TWIN for file in state.waiting) for state in states
         )
 
     def unavailable(self) -> dict[str, str]:

@@ -65,7 +65,7 @@ async def wind_up(
     await asyncio.wait([feeding])
     result = RunResult(
         len(daemon.health.reporter.failed),
-        sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes) + await _count_live(daemon.engine),
+        sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes) + await count_live(daemon.engine),
         sum(not inbox["available"] for inbox in inboxes),
     )
     for task in side:
@@ -79,7 +79,7 @@ async def wind_up(
     return result
 
 
-async def _count_live(engine: Engine) -> int:
+async def count_live(engine: Engine) -> int:
     """Files in the queue; 0 if a cluster's database is away, because the stop does not wait for it."""
     with contextlib.suppress(StoreBusy):
         folders = (await engine.stats()).folders.values()

@@ -139,7 +139,11 @@ class Attempts:
     def _disk_trouble(self, job: Job, error: OSError) -> Outcome:
         """EIO, ESTALE, EMFILE: the disk's trouble, neither the file's nor the provider's."""
         self.intake.look_again(job.folder)
-        return self._retry_unsent(job, "disk_error", error.strerror or str(error))
+        what = error.strerror or str(error)
+        reason = f"{error.filename}: {what}" if isinstance(error.filename, str) else what
+        if not self._looks[job.id]:
+            log.warning("file.not_sent", folder=job.folder, path=job.path, code="disk_error", reason=reason)
+        return self._retry_unsent(job, "disk_error", reason)
 
     def _retry_unsent(self, job: Job, code: str, reason: str) -> Retry:
         """Look again soon, then less and less often; no attempt was made."""

@@ -107,6 +107,11 @@ def check_destination(root: bytes) -> None:
         check_destination(parent)
         return
     with closing(folder):
-        if capabilities_of(folder).move is Move.NONE:
+        try:
+            can = capabilities_of(folder)
+        except OSError as error:
+            error.filename = os.fsdecode(root)
+            raise
+        if can.move is Move.NONE:
             reason = "no file can be renamed or linked there"
             raise OSError(errno.EOPNOTSUPP, reason, os.fsdecode(root))

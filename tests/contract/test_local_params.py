@@ -32,10 +32,14 @@ def test_engine_parameters_pass_and_override():
 
 
 @pytest.mark.parametrize(
-    ("given", "code"), [("en", "en"), ("en-GB", "en"), ("PT_br", "pt"), ("auto", None), ("", None)]
+    ("given", "code"),
+    [
+        *(("en", "en"), ("en-GB", "en"), ("PT_br", "pt"), ("jw", "jw"), ("auto", None), ("", None)),
+        *(("english", "en"), ("eng", "en"), ("yue", "yue"), ("multi", None), ("unknown", None)),
+    ],
 )
 def test_language_is_reduced_to_its_code(given, code):
-    """Regions and case are the user's; the model knows languages."""
+    """Regions, case and names are the user's; the model knows codes."""
     assert parse_params({"language": given}).language == code
 
 

@@ -83,6 +83,7 @@ def test_a_setting_without_effect_is_a_warning(tmp_path):
         ("params: {language: fr}", "", ["providers.p.params"]),
         ("", "language: pt-BR", ["folders.f.language"]),
         ("", "language: en-GB", []),
+        ("params: {language: english}", "", []),
         ("language: auto", "", []),
     ],
 )

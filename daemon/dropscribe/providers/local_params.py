@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import RuleRejected
+from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS
 from dropscribe.native.recording import RawForm
 
@@ -88,4 +89,5 @@ def _article(wanted: type) -> str:
 
 def _parse_language(language: str) -> str | None:
     code = language.strip().lower().replace("_", "-").partition("-")[0]
-    return None if code in {"", "auto"} else code
+    # A code of two letters is the engine's own (jw); "english", "eng" and "unknown" are other people's words.
+    return code if len(code) == 2 else base_language(language)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.extras import install_hint, is_installed
+from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import LOCAL_PARAMS
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
 
@@ -97,8 +98,8 @@ def lay_over(
 def warn_of_language(read: SectionRead, kind: str, model: str, sent: Mapping[str, ParamValue]) -> None:
     """Report that the local engine's *model* knows only English, where the section has another."""
     language = sent.get("language")
-    code = language.lower().replace("_", "-").partition("-")[0] if isinstance(language, str) else "en"
-    if kind == "local" and code not in {"", "auto", "en"} and is_english_model(model):
+    code = base_language(language) if isinstance(language, str) else None
+    if kind == "local" and code not in {None, "en"} and is_english_model(model):
         name = "language" if read.document.line_of((*read.path, "language")) else "params"
         message = f"the model '{model}' knows only English, not '{language}': its files would be refused"
         read.report(name, message, install_hint("local-multilingual"), on_key=True, warning=True)

@@ -168,3 +168,11 @@ async def test_an_error_inside_a_200_is_an_error(bench, body, kind):
     """2xx is not success until the body says so."""
     bench.emulator.fail(Fault(body=body))
     assert type(await failure_of(bench.provider(), bench.audio())) is kind
+
+
+async def test_an_answer_that_comes_later_says_so(bench):
+    """The body has no message of its own, and its status 200 says nothing."""
+    bench.emulator.fail(Fault(body={"status": "processing", "request_id": "r1"}))
+    error = await failure_of(bench.provider(), bench.audio())
+    assert error.code == "asynchronous"
+    assert error.reason == "it answered 'processing' in place of a transcript; params must not have a webhook"

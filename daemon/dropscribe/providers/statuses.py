@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -170,7 +170,9 @@ class Classifier:
         """The error that a 2xx body holds in place of a transcript, or None."""
         status = values.text_of(parsed.get("status"))
         if status in {"processing", "queued", "pending"}:
-            return self._made(Kind.RULE, "asynchronous", answer, error_of(parsed))
+            said = error_of(parsed)
+            words = f"it answered '{status}' in place of a transcript; params must not have a webhook"
+            return self._made(Kind.RULE, "asynchronous", answer, replace(said, message=said.message or words))
         is_error = parsed.get("error") or status in {"error", "failed"} or parsed.get("object") == "error"
         if not is_error:
             return None

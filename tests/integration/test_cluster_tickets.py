@@ -14,13 +14,14 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 from structlog.testing import capture_logs
 
 from dropscribe.core.errors import StoreError
-from dropscribe.core.model import AttemptEnd, JobState, OutputNames, StoredResult
+from dropscribe.core.model import AttemptEnd, JobState, OutputNames, Retry, StoredResult
 from dropscribe.core.retry import RetryLimits
-from dropscribe.queue.cluster import orphan_recovery, slot_limiter, ticket_rows
+from dropscribe.queue.cluster import intake, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.mount_map import MountMap
-from dropscribe.queue.cluster.nodes import Node, beat
+from dropscribe.queue.cluster.nodes import NodeStats, beat, take_name
 from dropscribe.queue.cluster.store import ClusterStore
-from dropscribe.queue.folder_gate import FolderGate
+from dropscribe.queue.cluster.ticket_runner import TicketRunner
+from dropscribe.queue.engine import Engine, QueueState
 from dropscribe.queue.model import Plan, ProviderLimits
 from dropscribe.queue.patient_database import PatientDatabase
 from dropscribe.queue.signals import Signals
@@ -48,38 +49,63 @@ def other(postgres_dsn, tmp_path, store):
         yield made
 
 
-def free_slots(store):
-    """How many another node can have."""
-    slots = slot_limiter.Slots()
-
-    def look(db):
-        count = sum(slots.take(db, LANE, ticket) for ticket in range(LANE.slots + 1))
-        for ticket in range(LANE.slots + 1):
-            slots.release(db, LANE.provider, ticket)
-        return count
-
-    return store.call(look).result()
+def give_ticket(db, name, ticket):
+    """A queued job with a ticket; returns (job id, ticket)."""
+    job_id = db.execute(JOB, (name + b".wav", name, "queued", "")).fetchone()[0]
+    db.execute("UPDATE jobs SET ticket = ?, lane = 'pulse' WHERE id = ?", (ticket, job_id))
+    return job_id, ticket
 
 
-def test_slots_that_were_let_go_of_are_everybodys(store, other):
-    """However often this node took one beside its others: in time the server plans the question anew."""
-    slots = slot_limiter.Slots()
-    for ticket in range(LANE.slots):
-        assert store.call(lambda db, ticket=ticket: slots.take(db, LANE, ticket)).result()
-    assert free_slots(other) == 0
-    for ticket in range(30):
-        store.call(lambda db, ticket=ticket: slots.release(db, LANE.provider, ticket)).result()
-        new = LANE.slots + ticket
-        assert store.call(lambda db, new=new: slots.take(db, LANE, new)).result()
-    for ticket in range(30, 30 + LANE.slots):
-        store.call(lambda db, ticket=ticket: slots.release(db, LANE.provider, ticket)).result()
-    assert free_slots(other) == LANE.slots
+def begin(store, ticket, node):
+    """Begin the attempt of a ticket as *node*."""
+    return store.call(lambda db: ticket_rows.begin_attempt(db, ticket, LANE, node, store.now())).result()
 
 
-def test_a_slot_taken_in_a_batch_that_failed_is_not_lost(store, other):
-    """Session locks outlive the rollback: the same ticket has the same slot in the transaction begun anew."""
-    slots = slot_limiter.Slots()
-    slots_taken = []
+def fill_slots(store, node):
+    """Begin as many attempts as the provider has slots; returns their jobs."""
+    assert store.call(lambda db: take_name(db, node)).result()
+    tickets = [
+        store.call(lambda db, n=n: give_ticket(db, b"%s %d" % (node.encode(), n), 100 + n)).result()
+        for n in range(LANE.slots)
+    ]
+    jobs = [begin(store, ticket, node) for ticket in tickets]
+    assert [job.state for job in jobs] == [JobState.TRANSCRIBING] * LANE.slots
+    return jobs
+
+
+def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(store, other, tmp_path):
+    """Whether an answer is stored, the job goes to its provider's own queue, or it is tried again later."""
+    jobs = fill_slots(other, "n1")
+    waiting = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(4)]
+    assert isinstance(begin(store, waiting[0], "n0"), ticket_rows.Wait)
+
+    keep(other, jobs[0], kept_as(tmp_path, b"a"))
+    put_off = Retry(60.0, "busy", "it is busy", None)
+    other.call(lambda db: rows.requeue(db, jobs[1], other.now() + 60, put_off)).result()
+    other.call(lambda db: db.execute("UPDATE jobs SET remote_id = 'x' WHERE id = ?", (jobs[2].id,))).result()
+
+    begun = [begin(store, ticket, "n1") for ticket in waiting]
+    assert [isinstance(each, ticket_rows.Wait) for each in begun] == [False, False, False, True]
+
+
+def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
+    """Its name's lock ends with its session, long before its attempts are taken back."""
+    with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n1")) as dying:
+        fill_slots(dying, "n1")
+        ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
+        assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
+    deadline = time.monotonic() + 30
+    while isinstance(begun := begin(store, ticket, "n0"), ticket_rows.Wait):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert begun.state is JobState.TRANSCRIBING
+
+
+def test_a_batch_that_failed_takes_no_slot_twice(store):
+    """Its calls are made anew, each alone: the same ticket has one attempt and one slot."""
+    assert store.call(lambda db: take_name(db, "n0")).result()
+    tickets = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(9)]
+    begun = []
 
     def fail(db):
         raise KeyError
@@ -89,20 +115,30 @@ def test_a_slot_taken_in_a_batch_that_failed_is_not_lost(store, other):
         time.sleep(0.05)
 
     store.call(hold_up)
-    taking = [
-        store.call(lambda db, ticket=ticket: slots_taken.append(slots.take(db, LANE, ticket)))
-        for ticket in range(3)
+    beginning = [
+        store.call(
+            lambda db, ticket=ticket: begun.append(
+                ticket_rows.begin_attempt(db, ticket, LANE, "n0", store.now())
+            )
+        )
+        for ticket in tickets[:3]
     ]
     failing = store.call(fail)
     with pytest.raises(KeyError):
         failing.result()
-    for each in taking:
+    for each in beginning:
         each.result()
-    assert len(slots_taken) > 3  # else nothing was begun anew
-    assert free_slots(other) == LANE.slots - 3
-    for ticket in range(3):
-        store.call(lambda db, ticket=ticket: slots.release(db, LANE.provider, ticket)).result()
-    assert free_slots(other) == LANE.slots
+    assert len(begun) > 3  # else nothing was begun anew
+    ask = "SELECT count(*), sum(attempts) FROM jobs WHERE state = 'transcribing'"
+    assert store.call(lambda db: db.execute(ask).fetchone()).result() == (3, 3)
+    others = [begin(store, ticket, "n0") for ticket in tickets[3:]]
+    assert [isinstance(each, ticket_rows.Wait) for each in others] == [False] * 5 + [True]
+
+
+def test_a_begin_whose_confirmation_was_lost_finds_its_attempt(store):
+    """It is not counted twice, and needs no second slot."""
+    jobs = fill_slots(store, "n0")
+    assert begin(store, (jobs[0].id, 100), "n0").attempts == 1
 
 
 def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another(store):
@@ -110,7 +146,7 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
     now = store.now()
 
     def prepare(db):
-        beat(db, Node("n0", "here", "all", "1"), now, 0, now)
+        beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
         job_id = db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0")).fetchone()[0]
         ticket_rows.issue_tickets(db, PLAN, lambda new: [77 for _ in new], now)
         return job_id
@@ -145,18 +181,17 @@ def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
     assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None, ""), (waiting, "pulse")]
 
 
+def queue_state(store):
+    """The parts of a queue on *store*, without a dispatcher."""
+    states = []
+    Engine(store, lambda state: (states.append(state), None))
+    return states[0]
+
+
 async def test_a_node_that_stops_waits_for_no_slot(store, other):
     """Another node may have the slots for as long as an upload takes."""
-    theirs = slot_limiter.Slots()
-    for ticket in range(LANE.slots):
-        assert other.call(lambda db, ticket=ticket: theirs.take(db, LANE, ticket)).result()
-
-    def prepare(db):
-        job_id = db.execute(JOB, (b"a.wav", b"a", "queued", "")).fetchone()[0]
-        ticket_rows.issue_tickets(db, PLAN, lambda new: [77 for _ in new], store.now())
-        return job_id
-
-    drawn = (store.call(prepare).result(), 77)
+    fill_slots(other, "n1")
+    ticket = store.call(lambda db: give_ticket(db, b"a", 77)).result()
     asked = asyncio.Event()
 
     class AskedDatabase(PatientDatabase):
@@ -165,37 +200,21 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
             asked.set()
             return result
 
-    limiter = slot_limiter.SlotLimiter(AskedDatabase(store, Signals()), store, "n0", FolderGate(Signals()))
-
-    async def begin():
-        async with limiter.begun(drawn, LANE) as job:
-            return job
-
-    waiting = asyncio.create_task(begin())
+    state = queue_state(store)
+    tickets = TicketRunner(QueueState(AskedDatabase(store, Signals()), state.signals, state.admission), "n0")
+    waiting = asyncio.create_task(tickets.begin(ticket, LANE))
     await asked.wait()
-    limiter.stop()
+    tickets.stop()
     assert await asyncio.wait_for(waiting, 30) is None
 
 
 async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_attempt(store):
     """No coroutine would run the attempt: the row stays queued for another node."""
-
-    def prepare(db):
-        job_id = db.execute(JOB, (b"a.wav", b"a", "queued", "")).fetchone()[0]
-        ticket_rows.issue_tickets(db, PLAN, lambda new: [77 for _ in new], store.now())
-        return job_id
-
-    job_id = store.call(prepare).result()
-    database = PatientDatabase(store, Signals())
-    limiter = slot_limiter.SlotLimiter(database, store, "n0", FolderGate(Signals()))
+    ticket = store.call(lambda db: give_ticket(db, b"a", 77)).result()
+    tickets = TicketRunner(queue_state(store), "n0")
     is_free = threading.Event()
-
-    async def begin():
-        async with limiter.begun((job_id, 77), LANE):
-            pass
-
     held_up = store.call(lambda _: is_free.wait(30))
-    beginning = asyncio.create_task(begin())
+    beginning = asyncio.create_task(tickets.begin(ticket, LANE))
     await asyncio.sleep(0)  # its transaction waits behind the one that is held up
     beginning.cancel()
     is_free.set()
@@ -220,7 +239,7 @@ def test_what_a_living_node_has_begun_is_left_to_it(store):
     now = store.now()
 
     def prepare(db):
-        beat(db, Node("n0", "here", "all", "1"), now, 0, now)
+        beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
         job_id = db.execute(JOB, (b"a.wav", b"a", "transcribing", "n0")).fetchone()[0]
         db.execute("UPDATE jobs SET ticket = 77, lane = 'pulse' WHERE id = ?", (job_id,))
 
@@ -274,14 +293,14 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
         job_id = db.execute(JOB, (b"a.wav", b"a", row["state"], "n1")).fetchone()[0]
         changes = "UPDATE jobs SET received_at = ?, code = ?, ticket = ? WHERE id = ?"
         db.execute(changes, (now + row["received_at"], row["code"], row["ticket"], job_id))
-        return ticket_rows.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
+        return intake.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
 
     assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])
 
 
-def kept_as(tmp_path, name):
+def kept_as(folder, name):
     """An answer with the names of its files."""
-    names = OutputNames(bytes(tmp_path) + b"/done", b"", name + b".wav", (("json", name + b".json"),))
+    names = OutputNames(bytes(folder) + b"/done", b"", name + b".wav", (("json", name + b".json"),))
     return StoredResult(b"{}", "digest", names)
 
 

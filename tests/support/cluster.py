@@ -38,15 +38,14 @@ if ahead_seconds:
     time.time_ns = lambda: true_time_ns() + int(ahead_seconds * 1e9)
 quick = json.loads(os.environ.get("TEST_QUICK", "{}"))
 if quick:
-    from dropscribe.queue.cluster import provider_worker, nodes, orphan_recovery, ticket_rows
-    assert "dropscribe.queue.cluster.worker_pool" not in sys.modules  # it takes their names with it
+    from dropscribe.queue.cluster import intake, nodes, orphan_recovery, worker_pool
     for module, name, short in (
-        (provider_worker, "BEAT_SECONDS", "beat"),
-        (provider_worker, "STALLED_SECONDS", "silent"),
+        (worker_pool, "BEAT_SECONDS", "beat"),
+        (worker_pool, "STALLED_SECONDS", "silent"),
         (nodes, "BEAT_SECONDS", "beat"),
         (nodes, "SILENT_SECONDS", "silent"),
         (orphan_recovery, "LOOK_SECONDS", "look"),
-        (ticket_rows, "YOUNG_SECONDS", "young"),
+        (intake, "YOUNG_SECONDS", "young"),
     ):
         assert hasattr(module, name), name
         setattr(module, name, quick[short])

@@ -90,9 +90,9 @@ def two(tmp_path, postgres_dsn, share):
 def beat(node, *, ago_seconds=0.0, in_flight=0):
     """The node was heard of so long ago."""
     with node.store() as store:
-        told = nodes.Node(node.name, "host-of-" + node.name, "all", "1.2.3")
         at = time.time() - ago_seconds
-        store.call(lambda db: nodes.beat(db, told, at, in_flight, at)).result()
+        told = nodes.NodeStats(node.name, "host-of-" + node.name, "all", "1.2.3", at, at, in_flight)
+        store.call(lambda db: nodes.beat(db, told)).result()
 
 
 def add_job(asked, name, /, **columns):

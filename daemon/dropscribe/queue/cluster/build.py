@@ -9,8 +9,7 @@ from dropscribe import __version__
 from dropscribe.queue.cluster.dispatcher import ClusterDispatcher
 from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.mount_map import MountMap
-from dropscribe.queue.cluster.node_registration import NodeRegistration
-from dropscribe.queue.cluster.nodes import Node
+from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.worker_pool import WorkerPool
 from dropscribe.queue.engine import Engine
@@ -24,7 +23,8 @@ def open_node(queue: QueueConfig) -> Engine:
     """The engine under the node's name; raises as :func:`dropscribe.queue.build.open_engine`."""
     dsn = queue.dsn.reveal()
     store = ClusterStore(dsn, MountMap(queue.roots), queue.node)
-    node = Node(queue.node, socket.gethostname(), queue.role, __version__)
+    now = store.now()
+    node = NodeStats(queue.node, socket.gethostname(), queue.role, __version__, now, now, in_flight=0)
     try:
         registration = NodeRegistration(store, node)
     except BaseException:
@@ -32,8 +32,7 @@ def open_node(queue: QueueConfig) -> Engine:
         raise
 
     def make_backend(state: QueueState) -> tuple[ClusterDispatcher, ClusterIntake]:
-        workers = WorkerPool(dsn, queue.node)
-        dispatcher = ClusterDispatcher(state, store, node, registration, workers)
+        dispatcher = ClusterDispatcher(state, node, registration, WorkerPool(dsn, queue.node))
         return dispatcher, ClusterIntake(state, store, dispatcher.issue_tickets)
 
     return Engine(store, make_backend)

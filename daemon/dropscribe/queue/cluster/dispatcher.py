@@ -10,21 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dropscribe.core.errors import StoreBusy
-from dropscribe.queue import patient_database
-from dropscribe.queue.cluster import nodes, slot_limiter, ticket_rows
+from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.orphan_recovery import OrphanRecovery
-from dropscribe.queue.cluster.slot_limiter import SlotLimiter
 from dropscribe.queue.cluster.ticket_runner import LOOK_SECONDS, TicketRunner
 from dropscribe.queue.cluster.worker_pool import END_SECONDS
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Scope
-    from dropscribe.queue.cluster.node_registration import NodeRegistration
-    from dropscribe.queue.cluster.nodes import Node
-    from dropscribe.queue.cluster.store import ClusterStore
+    from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats
     from dropscribe.queue.cluster.worker_pool import WorkerPool
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.job_runner import JobRunner
@@ -44,37 +40,30 @@ class ClusterDispatcher:
     """
 
     def __init__(
-        self,
-        state: QueueState,
-        store: ClusterStore,
-        node: Node,
-        registration: NodeRegistration,
-        workers: WorkerPool,
+        self, state: QueueState, node: NodeStats, registration: NodeRegistration, workers: WorkerPool
     ) -> None:
         self.runs_jobs = node.role != "watch"
-        self._state = state
         self._database, self._signals, self._admission = state.database, state.signals, state.admission
-        self._node = node
+        self._node = node.name
         self._registration = registration
         self._workers = workers
-        self._slots = SlotLimiter(state.database, store, node.name, state.admission.folders)
+        self._tickets = TicketRunner(state, node.name)
         self._recovery = OrphanRecovery(state, node.name, registration, workers)
         self._looked_at = time.monotonic()
 
     async def run(self, runner: JobRunner) -> None:
         """See the protocol."""
-        tickets = TicketRunner(self._state, runner, self._slots, self._node.name)
         await self._recovery.recover_own()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_queue())
             group.create_task(self._registration.send_heartbeats(self._database, self._admission.in_flight))
             if self.runs_jobs:
                 group.create_task(self._recovery.run())
-                group.create_task(self._workers.run(tickets.run_attempt, tickets.run_due))
+                group.create_task(self._workers.run(partial(self._tickets.run, runner)))
 
     async def drain(self, grace_seconds: float) -> None:
         """See the protocol."""
-        self._slots.stop()
+        self._tickets.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await self._workers.stop()
@@ -82,7 +71,7 @@ class ClusterDispatcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await self._workers.stop()
-        self._database.post(lambda db: nodes.leave(db, self._node.name))
+        self._database.post(lambda db: nodes.leave(db, self._node))
 
     def is_alive(self) -> bool:
         """See the protocol; a database that is away is no reason to be restarted."""
@@ -99,13 +88,13 @@ class ClusterDispatcher:
         limits = self._admission.plan.providers.get(provider)
         if limits is not None and limits.requests_per_minute:
             starts_at = await self._database.do(
-                lambda db: slot_limiter.reserve_start(db, limits, self._database.now())
+                lambda db: ticket_rows.reserve_start(db, limits, self._database.now())
             )
             await asyncio.sleep(max(0.0, starts_at - self._database.now()))
 
     def void_claims(self, db: Connection, scope: Scope) -> None:
         """See the protocol."""
-        ticket_rows.void(db, scope)
+        ticket_rows.void_held(db, scope)
 
     def void_stale_claims(self, db: Connection, plan: Plan) -> None:
         """See the protocol. No worker listens to the queues of a removed provider."""
@@ -124,10 +113,10 @@ class ClusterDispatcher:
             self._signals.wake.clear()
             self._serve()
             changes = self._admission.holds.changes
-            with contextlib.suppress(StoreBusy):
-                issued = await self._issue()
-                if changes == self._admission.holds.changes:  # else a hold was made here after the look
-                    self._remember(issued)
+            issued = await self._database.do(self.issue_tickets)
+            self._database.note_trouble(None)
+            if changes == self._admission.holds.changes:  # else a hold was made here after the look
+                self._remember(issued)
             self._looked_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min([LOOK_SECONDS, *self._admission.waits()])):
@@ -142,16 +131,6 @@ class ClusterDispatcher:
         # A change of the list starts new workers, so what hangs holds no slot of theirs.
         publishing = [folder for folder in ours if folder not in folders.hanging]
         self._workers.serve(plan, [folder for folder in ours if folder not in folders.closed], publishing)
-
-    async def _issue(self) -> ticket_rows.Issued:
-        try:
-            issued = await self._database.database.do(self.issue_tickets)
-        except StoreBusy as error:
-            self._database.note_trouble(error)
-            await asyncio.sleep(patient_database.RETRY_SECONDS)
-            raise
-        self._database.note_trouble(None)
-        return issued
 
     def _remember(self, issued: ticket_rows.Issued) -> None:
         self._admission.holds.replace_holds(issued.holds)

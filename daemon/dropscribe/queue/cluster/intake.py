@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import LiveRow
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.cluster import ticket_rows
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.rows import split_path
 
@@ -18,6 +17,13 @@ if TYPE_CHECKING:
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
+
+
+YOUNG_SECONDS = 90.0
+"""A row this young is not withdrawn: a network file system may not show its file to every node yet."""
+
+MISSED_SECONDS = 10.0
+"""The same for one whose file an attempt has looked for in vain: another node filed it just before."""
 
 
 class ClusterIntake:
@@ -59,7 +65,7 @@ class ClusterIntake:
         self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
     ) -> list[tuple[bytes, bytes]]:
         """See the protocol. A file that another node is publishing has left the inbox, and is not lost."""
-        return ticket_rows.withdraw(db, folder, places, reason, self._store.now())
+        return withdraw(db, folder, places, reason, self._store.now())
 
     def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
         """See the protocol. Device numbers are each node's own, and remembered here."""
@@ -70,3 +76,16 @@ class ClusterIntake:
     def moved_device(self, db: Connection | None, folder: str, directory: bytes, device: int) -> None:  # noqa: ARG002 - the protocol's
         """See the protocol."""
         self._devices[folder, directory] = device
+
+
+def withdraw(
+    db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str, now: float
+) -> list[tuple[bytes, bytes]]:
+    """End waiting jobs whose files are gone; jobs in flight are left to their handler.
+
+    Returns:
+        The places of those that ended.
+    """
+    which = "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END AND state = 'queued'"
+    latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
+    return intake_queries.withdraw(db, folder, places, reason, which, latest)

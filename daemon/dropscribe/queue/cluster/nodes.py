@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dropscribe.core.errors import StoreInUse
+
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
+    from dropscribe.queue.cluster.store import ClusterStore
+    from dropscribe.queue.patient_database import PatientDatabase
     from dropscribe.queue.sql.database import Connection
 
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 25.0
 """A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere."""
 
+NODE_LOCKS = 0x64726F72
+"""First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""
+
 _FORGOTTEN_SECONDS = 7 * 86_400.0
-_NODE_LOCKS = 0x64726F72
+_NAME_TRIES = 10
+_NAME_GAP_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """One node, as it registers itself.
+class NodeStats:
+    """One node, as its row says. Times are Unix seconds by the server's clock.
 
     Attributes:
         name: Unique in the cluster.
         role: all, watch or work.
     """
-
-    name: str
-    host: str
-    role: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStats:
-    """One node, as its row says. Times are Unix seconds by the server's clock."""
 
     name: str
     host: str
@@ -49,6 +50,62 @@ class NodeStats:
         return now - self.beat_at > SILENT_SECONDS
 
 
+class NodeRegistration:
+    """Registers this process under its node's unique name, and sends heartbeats.
+
+    Blocks for a few seconds while the name is taken.
+
+    Raises:
+        StoreInUse: Another process of the cluster has the name.
+    """
+
+    def __init__(self, store: ClusterStore, node: NodeStats) -> None:
+        self._store = store
+        self._node = node
+        self._beating_since: float | None = None
+        self._last_beat = 0.0
+        self._take_name()
+        store.on_connect.append(lambda db: take_name(db, node.name))
+
+    def _take_name(self) -> None:
+        for _ in range(_NAME_TRIES):
+            if self._store.call(lambda db: take_name(db, self._node.name)).result():
+                return
+            # A process that was just killed: the server notices its end in an instant.
+            time.sleep(_NAME_GAP_SECONDS)
+        raise StoreInUse(
+            self._node.name,
+            "another dropscribe of this cluster has this node name",
+            "stop it, or give each node a queue.node of its own",
+        )
+
+    async def send_heartbeats(self, database: PatientDatabase, in_flight: Sized) -> None:
+        """Write a heartbeat every few seconds, until cancelled."""
+        import asyncio  # noqa: PLC0415 - commands that only read nodes do not pay for it
+
+        def write(db: Connection) -> None:
+            self._store.compare_clocks(db)
+            beat(db, replace(self._node, beat_at=self._store.now(), in_flight=len(in_flight)))
+
+        while True:
+            await database.do(write)
+            now = time.monotonic()
+            if not self.has_beaten_for(0):
+                self._beating_since = now
+            self._last_beat = now
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def has_beaten_for(self, seconds: float) -> bool:
+        """Whether it has sent heartbeats without a gap for *seconds*.
+
+        After a database's absence every node looks silent, until each has sent one again.
+        """
+        now = time.monotonic()
+        if self._beating_since is None or now - self._last_beat > 2 * BEAT_SECONDS:
+            return False
+        return now - self._beating_since >= seconds
+
+
 def is_shared(db: Connection) -> bool:
     """Whether *db* is a cluster's, which alone has the table of nodes."""
     return not isinstance(db, sqlite3.Connection)
@@ -56,19 +113,19 @@ def is_shared(db: Connection) -> bool:
 
 def take_name(db: Connection, name: str) -> bool:
     """Take the name for this session; False if another process has it."""
-    row = db.execute("SELECT pg_try_advisory_lock(?, hashtext(?))", (_NODE_LOCKS, name)).fetchone()
+    row = db.execute("SELECT pg_try_advisory_lock(?, hashtext(?))", (NODE_LOCKS, name)).fetchone()
     return bool(row[0])
 
 
-def beat(db: Connection, node: Node, started_at: float, in_flight: int, now: float) -> None:
+def beat(db: Connection, node: NodeStats) -> None:
     """Write a heartbeat of *node*; delete nodes whose last one is a week old."""
     db.execute(
         "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
         " host = excluded.host, role = excluded.role, version = excluded.version,"
         " started_at = excluded.started_at, beat_at = excluded.beat_at, in_flight = excluded.in_flight",
-        (node.name, node.host, node.role, node.version, started_at, now, in_flight),
+        (node.name, node.host, node.role, node.version, node.started_at, node.beat_at, node.in_flight),
     )
-    db.execute("DELETE FROM nodes WHERE beat_at < ?", (now - _FORGOTTEN_SECONDS,))
+    db.execute("DELETE FROM nodes WHERE beat_at < ?", (node.beat_at - _FORGOTTEN_SECONDS,))
 
 
 def expel(db: Connection, name: str) -> None:

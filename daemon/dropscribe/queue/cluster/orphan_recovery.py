@@ -7,6 +7,7 @@ a worker still finishes its jobs, so it only proves that tickets are stalled tha
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
-    from dropscribe.queue.cluster.node_registration import NodeRegistration
+    from dropscribe.queue.cluster.nodes import NodeRegistration
     from dropscribe.queue.cluster.worker_pool import WorkerPool
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
@@ -56,7 +57,7 @@ class OrphanRecovery:
             transactions.clear_stale_assignments(db, plan, now)
             ticket_rows.void_removed_providers(db, plan)
             void_ended_tickets(db)
-            return take_back_own(db, self._node, plan.retry, now)
+            return _take_back(db, self._node, plan.retry, now)
 
         tell_of_cut_off(await self._database.do(work))
         reached("recovered")
@@ -65,29 +66,25 @@ class OrphanRecovery:
         """Requeue the jobs of silent nodes and stalled workers, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if self._registration.has_beaten_for(nodes.SILENT_SECONDS) and await self._recover_others():
+            try:
+                stalled = await self._workers.find_stalled()
+            except OSError as error:
+                log.debug("rescue.postponed", reason=str(error))
+                continue
+            cut_off, void = await self._database.do(partial(self._take_back_silent, stalled))
+            tell_of_silent(cut_off)
+            await self._workers.discard(void)
+            if cut_off or void:
                 self._signals.wake.set()
 
-    async def _recover_others(self) -> bool:
-        try:
-            stalled = await self._workers.find_stalled()
-        except OSError as error:
-            log.debug("rescue.postponed", reason=str(error))
-            return False
-
-        def work(db: Connection) -> tuple[dict[str, list[Job]], list[int]]:
-            void_ended_tickets(db)
-            return take_back_silent(db, stalled, self._admission.plan.retry, self._database.now())
-
-        cut_off, void = await self._database.do(work)
-        tell_of_silent(cut_off)
-        await self._workers.discard(void)
-        return bool(cut_off or void)
-
-
-def take_back_own(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
-    """Requeue the jobs of an earlier process of this node; returns those whose attempts were interrupted."""
-    return _take_back(db, f"node = ? AND {_BEGUN}", (node,), limits, now)
+    def _take_back_silent(
+        self, stalled: Sequence[int], db: Connection
+    ) -> tuple[dict[str, list[Job]], list[int]]:
+        # Asked in the transaction, which may have waited for the database to come back.
+        if not self._registration.has_beaten_for(nodes.SILENT_SECONDS):
+            return {}, []
+        void_ended_tickets(db)
+        return take_back_silent(db, stalled, self._admission.plan.retry, self._database.now())
 
 
 def take_back_silent(
@@ -106,11 +103,8 @@ def take_back_silent(
     cut_off: dict[str, list[Job]] = {}
     for name in _silent_nodes(db, now):
         nodes.expel(db, name)
-        cut_off[name] = _take_back(db, f"node = ? AND {_BEGUN}", (name,), limits, now)
-    db.execute(
-        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE {_DRAWN} AND ticket = ANY(?::bigint[])",  # constant
-        (list(stalled),),
-    )
+        cut_off[name] = _take_back(db, name, limits, now)
+    ticket_rows.void(db, f"{_DRAWN} AND ticket = ANY(?::bigint[])", (list(stalled),))
     named = db.execute(
         "SELECT ticket FROM jobs WHERE ticket = ANY(?::bigint[]) AND ended_at IS NULL", (list(stalled),)
     )
@@ -123,10 +117,8 @@ def void_ended_tickets(db: Connection) -> None:
 
     A ticket that is cancelled while it waits for a slot ends without a change of its row.
     """
-    db.execute(
-        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE {_DRAWN} AND ticket IS NOT NULL"  # constant
-        " AND NOT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE procrastinate_jobs.id = jobs.ticket)"
-    )
+    ended = "NOT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE procrastinate_jobs.id = jobs.ticket)"
+    ticket_rows.void(db, f"{_DRAWN} AND {ended}")
 
 
 def _silent_nodes(db: Connection, now: float) -> list[str]:
@@ -139,13 +131,11 @@ def _silent_nodes(db: Connection, now: float) -> list[str]:
     return [name for (name,) in found]
 
 
-def _take_back(
-    db: Connection, which: str, values: tuple[object, ...], limits: RetryLimits, now: float
-) -> list[Job]:
-    cut_off = rows.interrupted(db, which, values)
-    db.execute(
-        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE {which} AND {_RESUMABLE}", values
-    )  # constants
+def _take_back(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
+    """Requeue the jobs of *node*; returns those whose attempts were interrupted."""
+    which = f"node = ? AND {_BEGUN}"
+    cut_off = rows.interrupted(db, which, (node,))
+    ticket_rows.void(db, f"{which} AND {_RESUMABLE}", (node,))
     for job in cut_off:
         rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
     return cut_off

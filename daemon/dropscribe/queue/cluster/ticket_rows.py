@@ -15,21 +15,15 @@ from typing import TYPE_CHECKING
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import routes_for
-from dropscribe.queue.sql import (
-    budget_usage,
-    hold_rows,
-    intake_queries,
-    remote_rows,
-    result_rows,
-    rows,
-)
+from dropscribe.queue.cluster.nodes import NODE_LOCKS
+from dropscribe.queue.sql import budget_usage, hold_rows, remote_rows, result_rows, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from dropscribe.core.model import Hold, Job
     from dropscribe.core.routing import Route
-    from dropscribe.queue.model import Pause, Plan
+    from dropscribe.queue.model import Pause, Plan, ProviderLimits
     from dropscribe.queue.sql.database import Connection
 
 WINDOW = 10
@@ -43,6 +37,11 @@ PUBLISH = "?publish"
 
 POLL = "?poll"
 """The kind of tickets for jobs that a provider works on by itself."""
+
+SLOT_LOOK_SECONDS = 0.1
+"""Interval at which a node that waits for a slot tries again, in case another node has released one."""
+
+LARGE_WAIT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,79 +192,140 @@ def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> l
     return [NewTicket(job_id, kind, folder) for job_id, folder in found if folder in plan.chains]
 
 
-def begin_due(db: Connection, job_id: int, ticket: int, node: str) -> Job | None:
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No slot or rate allowance yet: try again after *seconds*, or when a slot is released here."""
+
+    seconds: float
+
+
+def begin_attempt(
+    db: Connection, ticket: tuple[int, int], limits: ProviderLimits, node: str, now: float
+) -> Job | Wait | None:
+    """Begin the attempt of a ticket, once its provider has a slot and its rate allows it.
+
+    Args:
+        ticket: (job id, ticket id).
+
+    Returns:
+        The job, which has a slot while it is ``transcribing``; None where the ticket is void.
+    """
+    row = db.execute(
+        "SELECT (SELECT next_at FROM paces WHERE provider = ?), size_bytes FROM jobs"
+        " WHERE id = ? AND ticket = ? AND state = 'queued'",
+        (limits.provider, *ticket),
+    ).fetchone()
+    if row is None:
+        # An earlier try may have begun it: its commit was made and the confirmation was lost.
+        begun = rows.interrupted(db, "id = ? AND ticket = ? AND node = ?", (*ticket, node))
+        return begun[0] if begun else None
+    next_at, size_bytes = row
+    uploads, large_uploads = _count_uploads(db, limits.provider)
+    # Starts are evenly spaced over all nodes.
+    wait_seconds = max((next_at or 0.0) - now, _pause_seconds(db, limits.provider, uploads, now))
+    if wait_seconds > 0:
+        return Wait(wait_seconds)
+    if size_bytes >= rows.LARGE_BYTES and large_uploads >= max(limits.slots - 1, 1):
+        # Smaller files go first: large ones never hold every slot.
+        db.execute("UPDATE jobs SET due_at = ? WHERE id = ?", (now + LARGE_WAIT_SECONDS, ticket[0]))
+        return None
+    if uploads >= limits.slots:
+        return Wait(SLOT_LOOK_SECONDS)
+    if limits.requests_per_minute:
+        reserve_start(db, limits, now)
+    return rows.begin_attempt(db, ticket[0], limits.provider, now, ", node = ?", (node,))
+
+
+def _pause_seconds(db: Connection, provider: str, uploads: int, now: float) -> float:
+    """Seconds left of the provider's pause; after it attempts run one at a time until an answer."""
+    pause = hold_rows.read_pauses(db).get(provider)
+    if pause is None:
+        return 0.0
+    if pause.until > now:
+        return pause.until - now
+    return SLOT_LOOK_SECONDS if uploads else 0.0
+
+
+def _count_uploads(db: Connection, provider: str) -> tuple[int, int]:
+    """Uploads to *provider* that hold its slots, and the large ones among them.
+
+    A node's uploads count as long as its session holds its name, so a dead node frees its slots at once.
+    """
+    row = db.execute(
+        "SELECT count(*), count(*) FILTER (WHERE size_bytes >= ?) FROM jobs"
+        " WHERE state = 'transcribing' AND remote_id = '' AND provider = ? AND hashtext(node)::oid IN"
+        " (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database()))",
+        (rows.LARGE_BYTES, provider, NODE_LOCKS),
+    ).fetchone()
+    return row[0], row[1]
+
+
+def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
+    """When one more request of a running attempt may start, behind those of all nodes."""
+    gap_seconds = 60.0 / limits.requests_per_minute if limits.requests_per_minute else 0.0
+    row = db.execute(
+        "INSERT INTO paces (provider, next_at) VALUES (?, ?) ON CONFLICT (provider) DO UPDATE"
+        " SET next_at = greatest(paces.next_at, ?) + ? RETURNING next_at",
+        (limits.provider, now + gap_seconds, now, gap_seconds),
+    ).fetchone()
+    return float(row[0]) - gap_seconds
+
+
+def begin_due(db: Connection, ticket: tuple[int, int], node: str) -> Job | None:
     """The job to poll or to publish of a ticket; None where the ticket is void."""
     row = db.execute(
         f"UPDATE jobs SET node = ? WHERE id = ? AND ticket = ? AND ({rows.HAS_RESULT} OR {rows.AT_PROVIDER})"
         f" RETURNING {rows.JOB_COLUMNS}",
-        (node, job_id, ticket),
+        (node, *ticket),
     ).fetchone()
     if row is None:
         return None
     job = rows.job_of(row)
     if job.remote is not None:
         return job
-    return result_rows.jobs_with_result(db, "jobs.id = ?", (job_id,))[0]
+    return result_rows.jobs_with_result(db, "jobs.id = ?", (job.id,))[0]
 
 
-def void(db: Connection, scope: Scope) -> None:
+def void(db: Connection, which: str, values: Sequence[object] = ()) -> int:
+    """Void the tickets of jobs that have not begun; returns how many.
+
+    Args:
+        which: A condition on the jobs; a constant of the caller's.
+    """
+    return db.execute(
+        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND {which}", values
+    ).rowcount
+
+
+def void_held(db: Connection, scope: Scope) -> None:
     """Queued jobs of a held provider or folder lose their tickets: another provider may take them."""
     column = "lane" if scope.kind is ScopeKind.PROVIDER else "folder"
-    db.execute(
-        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE state = 'queued' AND ticket IS NOT NULL"  # constant
-        f" AND {column} = ?",
-        (scope.name,),
-    )
+    void(db, f"state = 'queued' AND {column} = ?", (scope.name,))
 
 
-def void_ticket(db: Connection, ticket: tuple[int, int], folders: Collection[str]) -> bool:
+def void_in_folders(db: Connection, ticket: tuple[int, int], folders: Collection[str]) -> bool:
     """Void a ticket (job id, ticket id) whose waiting job is of *folders*; returns whether it was.
 
     The job gets another ticket, for a node that works on its folder.
     """
-    marks = ", ".join("?" * len(folders))
-    changed = db.execute(
-        "UPDATE jobs SET ticket = NULL, lane = '' WHERE id = ? AND ticket = ? AND state = 'queued'"
-        f" AND folder IN ({marks})",  # question marks alone
-        (*ticket, *folders),
-    ).rowcount
-    return changed > 0
+    which = f"state = 'queued' AND id = ? AND ticket = ? AND folder IN ({_marks(folders)})"
+    return void(db, which, (*ticket, *folders)) > 0
 
 
 def void_removed_providers(db: Connection, plan: Plan) -> None:
     """Queued jobs lose their tickets for providers that their folder no longer has in *plan*."""
     for folder, chain in plan.chains.items():
-        marks = ", ".join("?" * len(chain))
-        db.execute(
-            "UPDATE jobs SET ticket = NULL, lane = '' WHERE state = 'queued' AND ticket IS NOT NULL"
-            f" AND folder = ? AND lane NOT IN ({marks})",  # question marks alone
-            (folder, *chain),
-        )
+        void(db, f"state = 'queued' AND folder = ? AND lane NOT IN ({_marks(chain)})", (folder, *chain))
 
 
-YOUNG_SECONDS = 90.0
-"""A row this young is not withdrawn: a network file system may not show its file to every node yet."""
-
-MISSED_SECONDS = 10.0
-"""The same for one whose file an attempt has looked for in vain: another node filed it just before."""
-
-
-def withdraw(
-    db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str, now: float
-) -> list[tuple[bytes, bytes]]:
-    """End waiting jobs whose files are gone; jobs in flight are left to their handler.
-
-    Returns:
-        The places of those that ended.
-    """
-    which = "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END AND state = 'queued'"
-    latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
-    return intake_queries.withdraw(db, folder, places, reason, which, latest)
+def _marks(values: Collection[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def is_anything_in_flight(db: Connection, hanging: Collection[str]) -> bool:
     """Whether any node has an attempt under way, or a publication in another folder than *hanging*."""
-    others = f"folder NOT IN ({', '.join('?' * len(hanging))})" if hanging else "TRUE"  # marks alone
+    others = f"folder NOT IN ({_marks(hanging)})" if hanging else "TRUE"
     found = db.execute(
         "SELECT 1 FROM jobs WHERE state = 'transcribing'"
         f" OR (ticket IS NOT NULL AND {rows.HAS_RESULT} AND {others}) LIMIT 1",

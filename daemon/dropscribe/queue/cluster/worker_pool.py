@@ -19,10 +19,10 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job as ProcrastinateJob
 from procrastinate.jobs import Status
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
+from procrastinate.worker import Worker
 
 from dropscribe.queue.cluster.nodes import session_name
 from dropscribe.queue.cluster.postgres import SESSION, PostgresConnection, conninfo
-from dropscribe.queue.cluster.provider_worker import AGAIN_SECONDS, STALLED_SECONDS, ProviderWorker
 from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH
 from dropscribe.queue.model import POLLING_SLOTS
 
@@ -40,6 +40,15 @@ POOL_CONNECTIONS = 4
 END_SECONDS = 5.0
 """Idle workers are not waited for longer: their last writes go to the database, which may be away."""
 
+BEAT_SECONDS = 5.0
+STALLED_SECONDS = 25.0
+"""A worker with an older heartbeat counts as dead: it has missed five."""
+
+POLL_SECONDS = 0.5
+"""A notification that arrives while procrastinate fetches is lost: then this is the wait."""
+
+AGAIN_SECONDS = 1.0
+_STOP_LOOK_SECONDS = 0.1
 _RECONNECT_SECONDS = 5.0
 _TASK = "dropscribe.take"
 _MOST_NAME_BYTES = 63 - len("procrastinate_queue_v1#")
@@ -115,21 +124,19 @@ class WorkerPool:
             self._wanted = wanted
             self._changed.set()
 
-    async def run(
-        self,
-        run_attempt: Callable[[int, int, str], Awaitable[None]],
-        run_due: Callable[[int, int], Awaitable[None]],
-    ) -> None:
-        """Run workers for the queues of :meth:`serve`, until cancelled; that cancels their tickets too."""
+    async def run(self, run_one: Callable[[tuple[int, int], str], Awaitable[None]]) -> None:
+        """Run workers for the queues of :meth:`serve`, until cancelled; that cancels their tickets too.
+
+        Args:
+            run_one: Called with (job id, ticket id) and the kind of each fetched ticket.
+        """
 
         async def run_ticket(context: JobContext, job_id: int, lane: str) -> None:
-            ticket = context.job.id or 0
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - a coroutine runs in a task
             self._tickets.add(task)
             try:
-                is_due = lane in {PUBLISH, POLL}
-                await (run_due(job_id, ticket) if is_due else run_attempt(job_id, ticket, lane))
+                await run_one((job_id, context.job.id or 0), lane)
             finally:
                 self._tickets.discard(task)
 
@@ -187,7 +194,7 @@ class WorkerPool:
             except Exception as error:  # noqa: BLE001 - procrastinate and its pool name many
                 log.debug("workers.not_open", reason=str(error))
             if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # it was lost on the way (provider_worker.py)
+                raise asyncio.CancelledError  # it was lost on the way, see ProviderWorker
             if not is_open:
                 await asyncio.sleep(AGAIN_SECONDS)
 
@@ -204,6 +211,54 @@ class WorkerPool:
         for kind, served in self._wanted.items():
             if kind not in self._workers:
                 self._workers[kind] = ProviderWorker(self._app, kind, *served)
+
+
+class ProviderWorker:
+    """Runs the tickets of *queues*, *slots* at once, from now until :meth:`stop`.
+
+    An outage of the database ends procrastinate's worker, and a new one takes its place. It is stopped, never
+    cancelled: a cancellation during a query, a connection or ``asyncio.wait_for`` may be lost, and the worker
+    would run for ever.
+    """
+
+    def __init__(self, app: App, name: str, queues: Sequence[str], slots: int) -> None:
+        self.served = (tuple(queues), slots)
+        self._app = app
+        self._name = name
+        self._worker: Worker | None = None
+        self._stopping = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"worker {name}")
+
+    async def stop(self) -> None:
+        """Fetch nothing more; returns when the fetched tickets have ended."""
+        self._stopping.set()
+        while not self._task.done():
+            if self._worker is not None:
+                # Repeated, because a worker that just begins resets the flag.
+                self._worker.stop()  # type: ignore[no-untyped-call]  # procrastinate's own
+            await asyncio.wait([self._task], timeout=_STOP_LOOK_SECONDS)
+
+    async def _run(self) -> None:
+        queues, slots = self.served
+        while not self._stopping.is_set():
+            self._worker = Worker(
+                self._app,
+                queues=list(queues),
+                name=self._name,
+                concurrency=slots,
+                delete_jobs="always",
+                install_signal_handlers=False,
+                fetch_job_polling_interval=POLL_SECONDS,
+                update_heartbeat_interval=BEAT_SECONDS,
+                stalled_worker_timeout=STALLED_SECONDS,
+            )
+            try:
+                await self._worker.run()  # type: ignore[no-untyped-call]  # as above
+            except Exception as error:  # noqa: BLE001 - procrastinate and its pool name many
+                log.debug("worker.ended", worker=self._name, reason=str(error.__cause__ or error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_SECONDS):
+                    await self._stopping.wait()
 
 
 def _log_lost_write(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

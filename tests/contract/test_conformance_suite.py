@@ -14,22 +14,18 @@ import pytest
 from dropscribe.core.errors import AudioRejected, ProviderError, TemporaryFailure
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.conformance import CHECKS, JOB_CHECKS, KEY, Broken, StandIn, checks, job_checks
-from dropscribe.providers.job_vendor import JobApi, JobApiVendor
-from dropscribe.providers.jobs import JobProvider
+from dropscribe.providers.jobs import JobApi, JobProvider, JobVendor
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.vendor import HttpProvider, Vendor
 from dropscribe.transcripts.model import Transcript
 
 PAGE = (Path(__file__).parents[2] / "docs" / "design" / "adding-a-provider.md").read_text("utf-8")
 
 
-class Mine(VendorDefaults):
+class Mine(Vendor):
     """The smallest vendor: a raw body, an answer with a text."""
 
     errors = MappingProxyType({})
-
-    def __init__(self, url):
-        self.url = url
 
     def params(self, given):
         return dict(given)
@@ -45,7 +41,7 @@ class Mine(VendorDefaults):
         return "GET", self.url
 
 
-class MineWithJobs(JobApiVendor):
+class MineWithJobs(JobVendor):
     """The smallest vendor with jobs."""
 
     type = "mine"
@@ -53,12 +49,8 @@ class MineWithJobs(JobApiVendor):
     transcript = Mine.transcript
 
 
-def build(config):
-    return HttpProvider(config, Mine(config.url))
-
-
-def build_with_jobs(config):
-    return JobProvider(config, MineWithJobs(config.url))
+build = Mine.build
+build_with_jobs = MineWithJobs.build
 
 
 def documented_by_the_page():
@@ -114,7 +106,7 @@ class Faulty(HttpProvider):
     """Turns an error into another, and knows no limits."""
 
     def __init__(self, config):
-        super().__init__(config, Mine(config.url))
+        super().__init__(config, Mine(config))
 
     def check_size(self, audio):
         """No limit."""
@@ -135,7 +127,7 @@ class LosesJobs(JobProvider):
     """Takes every poll that fails for the job's end, and every deletion for done."""
 
     def __init__(self, config):
-        super().__init__(config, MineWithJobs(config.url))
+        super().__init__(config, MineWithJobs(config))
 
     async def poll_job(self, job_id, params):
         found = await super().poll_job(job_id, params)

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "dropscribe.providers"
 
 BUILDERS = {
-    "assemblyai": "dropscribe.providers.vendors.assemblyai:build",
-    "azure": "dropscribe.providers.vendors.azure:build",
-    "deepgram": "dropscribe.providers.vendors.deepgram:build",
-    "elevenlabs": "dropscribe.providers.vendors.elevenlabs:build",
-    "gladia": "dropscribe.providers.vendors.gladia:build",
+    "assemblyai": "dropscribe.providers.vendors.assemblyai:AssemblyAI.build",
+    "azure": "dropscribe.providers.vendors.azure:Azure.build",
+    "deepgram": "dropscribe.providers.vendors.deepgram:Deepgram.build",
+    "elevenlabs": "dropscribe.providers.vendors.elevenlabs:ElevenLabs.build",
+    "gladia": "dropscribe.providers.vendors.gladia:Gladia.build",
     "http": "dropscribe.providers.described.api:build",
     "local": "dropscribe.providers.local:LocalProvider",
-    "openai": "dropscribe.providers.vendors.openai:build",
-    "pulse": "dropscribe.providers.vendors.pulse:build",
-    "reson8": "dropscribe.providers.vendors.reson8:build",
-    "soniox": "dropscribe.providers.vendors.soniox:build",
-    "speechmatics": "dropscribe.providers.vendors.speechmatics:build",
-    "whisper-asr": "dropscribe.providers.vendors.whisper_asr:build",
+    "openai": "dropscribe.providers.vendors.openai:OpenAI.build",
+    "pulse": "dropscribe.providers.vendors.pulse:Pulse.build",
+    "reson8": "dropscribe.providers.vendors.reson8:Reson8.build",
+    "soniox": "dropscribe.providers.vendors.soniox:Soniox.build",
+    "speechmatics": "dropscribe.providers.vendors.speechmatics:Speechmatics.build",
+    "whisper-asr": "dropscribe.providers.vendors.whisper_asr:WhisperAsr.build",
 }
 """By type, as in an entry point: the module, and its function from a ProviderConfig to a Provider."""
 

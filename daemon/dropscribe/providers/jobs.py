@@ -1,5 +1,7 @@
 """Vendors that work on audio in jobs: an upload, a job, polls, the result, and its deletion at the vendor.
 
+As in :mod:`dropscribe.providers.vendor`, a vendor only builds requests and reads answers.
+
 Guarantees: a job's id is handed over as soon as the vendor has told it, before anything waits for the result;
 polling never sends audio; a poll that fails says nothing about the job, unless the vendor knows no such job.
 """
@@ -11,23 +13,27 @@ import contextlib
 import dataclasses
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
 from dropscribe.files.crashpoint import reached
-from dropscribe.providers.answers import TooLarge, is_html, parse_json
+from dropscribe.providers import values
+from dropscribe.providers.answers import TooLarge, error_of, is_html, parse_json
 from dropscribe.providers.base import Unfinished
-from dropscribe.providers.job_vendor import Progress
+from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider
+from dropscribe.providers.vendor import HttpProvider, Vendor, form_upload, json_request, nested
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.job_vendor import JobVendor
+    from dropscribe.providers.answers import ErrorBody
+    from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Answer
     from dropscribe.providers.vendor import Params
     from dropscribe.transcripts.model import Transcript
@@ -38,8 +44,140 @@ LONGEST_POLL_SECONDS = 60.0
 JOB_SECONDS = 86400.0
 """A job that the vendor has not finished after a day counts as an attempt without an answer."""
 
+SERVER_ERROR = "server_error"
+"""The code for a job that failed by the vendor's own fault; the file is sent again."""
+
 _JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 _GONE = frozenset({404, 410})
+
+
+class Progress(Enum):
+    """State of a job at the vendor."""
+
+    WORKING = auto()
+    DONE = auto()
+    FAILED = auto()
+    LOST = auto()  # deleted or expired: there will be no result, though it may have been paid for
+
+
+@dataclass(frozen=True, slots=True)
+class JobApi:
+    """The parts of a vendor's API in which most vendors with jobs differ.
+
+    Attributes:
+        upload: The path that takes the audio.
+        form_field: The field with the audio, where the upload is a form; "" where the body is the audio.
+        file_name: The file's field in the upload's answer, and in the request for a job.
+        jobs: The path of the jobs: a POST creates one; a GET or DELETE with its id asks for or deletes one.
+        working, done, failed, lost: The values of a job's ``status``.
+    """
+
+    upload: str
+    jobs: str
+    form_field: str = ""
+    file_name: tuple[str, str] = ("", "")
+    working: frozenset[str] = frozenset({"queued", "processing"})
+    done: str = "completed"
+    failed: frozenset[str] = frozenset({"error"})
+    lost: frozenset[str] = frozenset()
+
+
+class JobVendor(Vendor):
+    """A vendor with jobs; it differs from others in its :class:`JobApi` and in the methods that it overrides.
+
+    ``upload`` sends the audio; ``transcript`` reads the document with the result.
+
+    Attributes:
+        creates_in_upload: Whether the upload creates the job, so that it may be paid for.
+        poll_every_seconds: The least time between two polls of a job; 0 where the vendor asks for none.
+    """
+
+    api: ClassVar[JobApi]
+    errors: Table = {(None, SERVER_ERROR): Kind.TEMPORARY}  # noqa: RUF012 - never changed
+    creates_in_upload = False
+    poll_every_seconds = 0.0
+
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        self.url = self.url.rstrip("/")
+
+    @classmethod
+    def build(cls, config: ProviderConfig) -> JobProvider:
+        """The provider of *config* at this vendor."""
+        return JobProvider(config, cls(config))
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio as it is, or in a form."""
+        url = self.url + self.api.upload
+        if not self.api.form_field:
+            return Upload(url, {"Content-Type": "application/octet-stream"}, audio)
+        return form_upload(url, audio, self.form_fields(params), field=self.api.form_field)
+
+    def form_fields(self, params: Params) -> Iterable[tuple[str, str]]:  # noqa: ARG002
+        """Fields of the upload's form beside the audio."""
+        return ()
+
+    def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:
+        """The request for a job on what was uploaded; None where the upload has created the job."""
+        answered, asked = self.api.file_name
+        body = {asked: _uploaded_as(uploaded, answered), **nested(params)}
+        return json_request(self.url + self.api.jobs, body)
+
+    def job_id(self, created: Mapping[str, Any]) -> str | None:
+        """The job's id in the answer that created it; None where it has none."""
+        return values.word_or_none(created.get("id"))
+
+    def poll_url(self, job_id: str) -> str:
+        """URL of the job's state."""
+        return f"{self.url}{self.api.jobs}/{job_id}"
+
+    def progress(self, polled: Mapping[str, Any]) -> Progress | None:
+        """State in a poll's answer; None if it is not a documented one."""
+        status = values.text_of(polled.get("status"))
+        if status == self.api.done:
+            return Progress.DONE
+        meanings = {
+            Progress.WORKING: self.api.working,
+            Progress.FAILED: self.api.failed,
+            Progress.LOST: self.api.lost,
+        }
+        return next((progress for progress, words in meanings.items() if status in words), None)
+
+    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+        """Error of a failed job."""
+        return error_of(polled)
+
+    def seconds(self, polled: Mapping[str, Any]) -> float | None:  # noqa: ARG002
+        """The recording's length, where a poll's answer tells it and the result does not."""
+        return None
+
+    def result_url(self, job_id: str) -> str | None:  # noqa: ARG002
+        """URL of the result; None if the poll's answer holds the result."""
+        return None
+
+    def deletions(self, job_id: str) -> tuple[str, ...]:
+        """URLs to delete: the job, and what was uploaded for it if that does not go with it."""
+        return (self.poll_url(job_id),)
+
+    def unused_upload(self, uploaded: Mapping[str, Any]) -> str | None:  # noqa: ARG002
+        """The URL to delete where no job was created on an upload; None where the vendor has none."""
+        return None
+
+    def probe(self) -> tuple[str, str]:
+        """The list of jobs, of which one is asked for."""
+        return "GET", f"{self.url}{self.api.jobs}?limit=1"
+
+
+def _uploaded_as(uploaded: Mapping[str, Any], name: str) -> str:
+    """The file's name from an upload's answer; without it there is no job, and nothing is paid for.
+
+    Raises:
+        TemporaryFailure: It is missing.
+    """
+    found = uploaded.get(name)
+    if not isinstance(found, str) or not found:
+        raise TemporaryFailure("bad_answer", f"an upload without {name}")
+    return found
 
 
 class JobProvider(HttpProvider):

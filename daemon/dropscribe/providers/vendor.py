@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
 from dropscribe.native.durations import probe_seconds
@@ -19,7 +20,7 @@ from dropscribe.providers.formats import media_type, upload_name
 from dropscribe.providers.params import effective_params
 from dropscribe.providers.redaction import Redactor, credentials_of, secrets_of
 from dropscribe.providers.statuses import Classifier
-from dropscribe.providers.transport.forms import multipart
+from dropscribe.providers.transport.forms import at_path, multipart
 from dropscribe.providers.transport.http import HttpTransport, Upload
 
 if TYPE_CHECKING:
@@ -45,23 +46,42 @@ _LARGE_ANSWER_BYTES = 128 * 1024
 """Reading a larger answer would hold up the event loop for milliseconds."""
 
 
-class Vendor(Protocol):
-    """One vendor's API. Methods are pure, so that a test needs no server."""
+class Vendor(ABC):
+    """One vendor's API, with the parts that most vendors share.
 
-    @property
-    def url(self) -> str:
-        """URL to which audio is sent, without parameters."""
+    Methods are pure, so that a test needs no server.
 
-    @property
-    def errors(self) -> Table:
-        """The vendor's own rows for :class:`Classifier`."""
+    Attributes:
+        type: The provider's type, by which :mod:`dropscribe.providers.params` has the default parameters.
+        host: The URL where the config has none, with ``{region}`` for the config's.
+        path: Added to a URL without a path.
+        url: URL to which audio is sent, without parameters.
+        errors: The vendor's own rows for :class:`Classifier`.
+    """
+
+    type: ClassVar[str]
+    host: ClassVar[str] = ""
+    path: ClassVar[str] = ""
+    errors: Table = {}  # noqa: RUF012 - never changed
+
+    def __init__(self, config: ProviderConfig) -> None:
+        url = config.url or self.host.format(region=config.region)
+        self.url = at_path(url, self.path) if self.path else url
+
+    @classmethod
+    def build(cls, config: ProviderConfig) -> HttpProvider:
+        """The provider of *config* at this vendor."""
+        return HttpProvider(config, cls(config))
 
     def authorization(self, key: str) -> dict[str, str]:
-        """The header that carries *key*."""
+        """The header that carries *key*: a bearer token."""
+        return {"Authorization": f"Bearer {key}"}
 
     def params(self, given: Mapping[str, ParamValue]) -> Params:
         """The parameters to be sent: the type's defaults with *given* laid over them."""
+        return effective_params(self.type, given)
 
+    @abstractmethod
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The request for *audio*, without the key.
 
@@ -69,63 +89,28 @@ class Vendor(Protocol):
             AudioRejected: The vendor takes no such file.
         """
 
-    def link(self, url: str, params: Params) -> Upload:
+    def link(self, url: str, params: Params) -> Upload:  # noqa: ARG002
         """The request for the audio at *url*; called only for the types that core.links names."""
+        raise AudioRejected("links_not_supported", "this provider fetches no links")
 
     def link_error(self, error: ProviderError) -> ProviderError:
         """The error to report for *error*, the answer to :meth:`link`."""
+        return error
 
-    def wants_text(self, params: Params) -> bool:
+    def wants_text(self, params: Params) -> bool:  # noqa: ARG002
         """Whether *params* ask for a plain text in place of JSON."""
+        return False
 
-    def failure(self, parsed: dict[str, Any]) -> str | None:
-        """Error in the JSON object of a success status, in the vendor's words; None if there is none."""
+    def failure(self, parsed: dict[str, Any]) -> str | None:  # noqa: ARG002
+        """Error in the JSON object of a success status that only this vendor has, in its words; else None."""
+        return None
 
+    @abstractmethod
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """The transcript in an answer's JSON object; None where it holds none."""
 
-    def no_text(self, parsed: dict[str, Any]) -> str:
+    def no_text(self, parsed: dict[str, Any]) -> str:  # noqa: ARG002
         """Message for an answer in which :meth:`transcript` finds no text."""
-
-    def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:
-        """Parameters that avoid *error* and are worth one more request; else None."""
-
-    def probe(self) -> tuple[str, str]:
-        """Method and URL of a request that costs nothing and proves the key."""
-
-    def probed(self, answer: Answer) -> str | None:
-        """Result of the answer to :meth:`probe`; None for an error that the table classifies."""
-
-
-class VendorDefaults:
-    """The parts of a vendor's API that most of them share."""
-
-    type: ClassVar[str]
-    """The provider's type, by which :mod:`dropscribe.providers.params` has the default parameters."""
-
-    errors: Table = {}  # noqa: RUF012 - never changed
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """The type's defaults with *given* laid over them."""
-        return effective_params(self.type, given)
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """A bearer token."""
-        return {"Authorization": f"Bearer {key}"}
-
-    def wants_text(self, params: Params) -> bool:  # noqa: ARG002 - see Vendor
-        """JSON."""
-        return False
-
-    def failure(self, parsed: dict[str, Any]) -> str | None:  # noqa: ARG002 - see Vendor
-        """None: the common table classifies all failures."""
-        return None
-
-    def no_text(self, parsed: dict[str, Any]) -> str:  # noqa: ARG002 - see Vendor
-        """The same message for every answer."""
         return "a success without a text"
 
     def simpler(
@@ -134,19 +119,18 @@ class VendorDefaults:
         params: Params,  # noqa: ARG002
         error: ProviderError,  # noqa: ARG002
     ) -> Params | None:
-        """Every refusal is final."""
+        """Parameters that avoid *error* and are worth one more request; else None."""
         return None
 
-    def link(self, url: str, params: Params) -> Upload:  # noqa: ARG002
-        """No links."""
-        raise AudioRejected("links_not_supported", "this provider fetches no links")
-
-    def link_error(self, error: ProviderError) -> ProviderError:
-        """As for audio."""
-        return error
+    @abstractmethod
+    def probe(self) -> tuple[str, str]:
+        """Method and URL of a request that costs nothing and proves the key."""
 
     def probed(self, answer: Answer) -> str | None:
-        """A refusal of the missing audio shows that the key was taken."""
+        """Result of the answer to :meth:`probe`; None for an error that the table classifies.
+
+        A refusal of the missing audio shows that the key was taken.
+        """
         if answer.status // 100 == 2:
             return f"answers and takes the key (HTTP {answer.status})"
         if answer.status in {400, 413, 415, 422}:
@@ -184,6 +168,27 @@ def form_upload(
 def json_request(url: str, body: Mapping[str, Any]) -> Upload:
     """A request with *body* as JSON, and without audio."""
     return Upload(url, {"Content-Type": "application/json"}, before=json.dumps(body).encode())
+
+
+def nested(params: Params) -> dict[str, Any]:
+    """*params* as a JSON object: names with dots as nested objects, an empty list left out.
+
+    Raises:
+        RuleRejected: One name is both a value and an object.
+    """
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        if value == []:
+            continue
+        *outer, last = name.split(".")
+        place = found
+        for part in outer:
+            inner = place.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise RuleRejected("bad_parameter", f"{name}: {part} has a value of its own already")
+            place = inner
+        place[last] = value
+    return found
 
 
 class HttpProvider:

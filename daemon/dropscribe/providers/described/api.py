@@ -10,11 +10,10 @@ from dropscribe.config.sections.http_api import AnswerKeys
 from dropscribe.providers.answers import parse_json
 from dropscribe.providers.described.answer import AnswerReader, mapped
 from dropscribe.providers.formats import media_type
-from dropscribe.providers.job_vendor import nested
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import fields_of, with_query
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
+from dropscribe.providers.vendor import Vendor, form_upload, nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,17 +34,18 @@ _KINDS = {"account": Kind.UNUSABLE, "file": Kind.REJECTED, "rule": Kind.RULE, "l
 def build(config: ProviderConfig) -> Provider:
     """A provider for *config*, whose url and answer the config requires."""
     if config.poll is None:
-        return HttpProvider(config, DescribedApi(config))
-    from dropscribe.providers.described.jobs import build_with_jobs  # noqa: PLC0415 - only with `poll`
+        return DescribedApi.build(config)
+    from dropscribe.providers.described.jobs import DescribedJobs  # noqa: PLC0415 - only with `poll`
 
-    return build_with_jobs(config, config.poll)
+    return DescribedJobs.build(config)
 
 
-class DescribedApi(VendorDefaults):
+class DescribedApi(Vendor):
     """The API of *config*; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     def __init__(self, config: ProviderConfig) -> None:
-        super().__init__(config.url or "")
+        super().__init__(config)
+        self.url = config.url or ""
         self.errors = _table(config.errors)
         self._body = config.body
         self._key_header = config.key_header

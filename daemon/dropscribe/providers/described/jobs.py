@@ -11,32 +11,26 @@ from dropscribe.core.errors import TemporaryFailure
 from dropscribe.providers.answers import error_of
 from dropscribe.providers.described.answer import found
 from dropscribe.providers.described.api import DescribedApi
-from dropscribe.providers.job_vendor import JobVendorDefaults, Progress, nested
-from dropscribe.providers.jobs import JobProvider
-from dropscribe.providers.vendor import json_request
+from dropscribe.providers.jobs import JobVendor, Progress
+from dropscribe.providers.vendor import json_request, nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
-    from dropscribe.config.sections.http_api import PollKeys
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.answers import ErrorBody
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
 
-def build_with_jobs(config: ProviderConfig, poll: PollKeys) -> Provider:
-    """A provider for *config* with jobs described by *poll*."""
-    return JobProvider(config, DescribedJobs(config, poll))
+class DescribedJobs(DescribedApi, JobVendor):
+    """The API of *config*; see :class:`dropscribe.providers.jobs.JobVendor`."""
 
-
-class DescribedJobs(DescribedApi, JobVendorDefaults):
-    """The API of *config*; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
-
-    def __init__(self, config: ProviderConfig, poll: PollKeys) -> None:
+    def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)
+        poll = config.poll
+        assert poll is not None  # noqa: S101 - described.api.build
         self._poll = poll
         self._id, self._state = jmespath.compile(poll.id), jmespath.compile(poll.state)
         self._uploaded = jmespath.compile(poll.create.audio) if poll.create else None

@@ -7,34 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import error_of
-from dropscribe.providers.job_vendor import SERVER_ERROR, JobApi, JobApiVendor
-from dropscribe.providers.jobs import JobProvider
+from dropscribe.providers.jobs import SERVER_ERROR, JobApi, JobVendor
 from dropscribe.providers.turns import segments_of
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import ProviderConfig
     from dropscribe.providers.answers import ErrorBody
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.vendor import Params
 
-URL = "https://api.assemblyai.com"
 
 _MILLISECONDS = 0.001
 _SERVER_WORDS = ("internal server error", "server error", "please try again", "resubmit")
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    return JobProvider(config, AssemblyAI(config.url or URL))
-
-
-class AssemblyAI(JobApiVendor):
-    """AssemblyAI's API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
+class AssemblyAI(JobVendor):
+    """AssemblyAI's API; see :class:`dropscribe.providers.jobs.JobVendor`."""
 
     type = "assemblyai"
+    host = "https://api.assemblyai.com"
     api = JobApi(upload="/v2/upload", file_name=("upload_url", "audio_url"), jobs="/v2/transcript")
 
     def authorization(self, key: str) -> dict[str, str]:

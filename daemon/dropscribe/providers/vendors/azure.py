@@ -7,23 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import at_path, with_query
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
+from dropscribe.providers.transport.forms import with_query
+from dropscribe.providers.vendor import Vendor, form_upload, nested
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
-HOST = "https://{region}.api.cognitive.microsoft.com"
-PATH = "/speechtotext/transcriptions:transcribe"
 API_VERSION = "api-version"
 
 ERRORS: Table = {(400, "invalidlocale"): Kind.RULE, (404, "resourcenotfound"): Kind.UNUSABLE}
@@ -31,18 +27,15 @@ ERRORS: Table = {(400, "invalidlocale"): Kind.RULE, (404, "resourcenotfound"): K
 _MILLISECONDS = 0.001
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*, whose url or region the config requires."""
-    return HttpProvider(config, Azure(at_path(config.url or HOST.format(region=config.region), PATH)))
-
-
-class Azure(VendorDefaults):
+class Azure(Vendor):
     """The fast transcription API; see :class:`dropscribe.providers.vendor.Vendor`.
 
     A parameter with dots in its name is a value in an object of the definition: `diarization.maxSpeakers`.
     """
 
     type = "azure"
+    host = "https://{region}.api.cognitive.microsoft.com"
+    path = "/speechtotext/transcriptions:transcribe"
     errors = ERRORS
 
     def authorization(self, key: str) -> dict[str, str]:
@@ -84,17 +77,7 @@ class Azure(VendorDefaults):
 
 def definition_of(params: Params) -> dict[str, Any]:
     """The `definition`: names with dots as nested objects, an empty list left out."""
-    found: dict[str, Any] = {}
-    for name, value in params.items():
-        if name == API_VERSION or value == []:
-            continue
-        *outer, last = name.split(".")
-        place = found
-        for part in outer:
-            inner = place.setdefault(part, {})
-            place = inner if isinstance(inner, dict) else {}
-        place[last] = _number_list(value)
-    return found
+    return nested({name: _number_list(value) for name, value in params.items() if name != API_VERSION})
 
 
 def _number_list(value: ParamValue) -> Any:

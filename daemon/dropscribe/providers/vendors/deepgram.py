@@ -6,23 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import at_path, with_query
+from dropscribe.providers.transport.forms import with_query
 from dropscribe.providers.turns import by_time, segments_of
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults, json_request, raw_upload
+from dropscribe.providers.vendor import Vendor, json_request, raw_upload
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dropscribe.config.model import ProviderConfig
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
-HOST = "https://api.deepgram.com"
-PATH = "/v1/listen"
 
 ERRORS: Table = {
     (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
@@ -30,15 +26,12 @@ ERRORS: Table = {
 }
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    return HttpProvider(config, Deepgram(at_path(config.url or HOST, PATH)))
-
-
-class Deepgram(VendorDefaults):
+class Deepgram(Vendor):
     """Deepgram's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "deepgram"
+    host = "https://api.deepgram.com"
+    path = "/v1/listen"
     errors = ERRORS
 
     def authorization(self, key: str) -> dict[str, str]:

@@ -6,23 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import at_path, fields_of, multipart_of_fields, with_query
+from dropscribe.providers.transport.forms import fields_of, multipart_of_fields, with_query
 from dropscribe.providers.transport.http import Upload
 from dropscribe.providers.turns import by_time, segments_of
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
+from dropscribe.providers.vendor import Vendor, form_upload
 from dropscribe.transcripts.model import Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dropscribe.config.model import ProviderConfig
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.vendor import Params
 
-HOST = "https://api.elevenlabs.io"
-PATH = "/v1/speech-to-text"
 
 ERRORS: Table = {
     (401, "quota_exceeded"): Kind.UNUSABLE,
@@ -37,15 +33,12 @@ _QUERY = ("enable_logging",)
 """Parameters that the API takes in the query; all others are fields of the form."""
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    return HttpProvider(config, ElevenLabs(at_path(config.url or HOST, PATH)))
-
-
-class ElevenLabs(VendorDefaults):
+class ElevenLabs(Vendor):
     """Scribe's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "elevenlabs"
+    host = "https://api.elevenlabs.io"
+    path = "/v1/speech-to-text"
     errors = ERRORS
 
     def authorization(self, key: str) -> dict[str, str]:

@@ -6,29 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import ErrorBody
-from dropscribe.providers.job_vendor import SERVER_ERROR, JobApi, JobApiVendor
-from dropscribe.providers.jobs import JobProvider
+from dropscribe.providers.jobs import SERVER_ERROR, JobApi, JobVendor
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import ProviderConfig
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.vendor import Params
 
-URL = "https://api.gladia.io"
 
-
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    return JobProvider(config, Gladia(config.url or URL))
-
-
-class Gladia(JobApiVendor):
-    """Gladia's API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
+class Gladia(JobVendor):
+    """Gladia's API; see :class:`dropscribe.providers.jobs.JobVendor`."""
 
     type = "gladia"
+    host = "https://api.gladia.io"
     api = JobApi(
         upload="/v2/upload",
         form_field="audio",

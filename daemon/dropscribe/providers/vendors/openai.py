@@ -12,7 +12,7 @@ from dropscribe.providers.params import GRANULARITIES
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import fields_of, multipart_of_fields
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
+from dropscribe.providers.vendor import Vendor, form_upload
 from dropscribe.providers.vendors.openai_answer import transcript_of
 
 if TYPE_CHECKING:
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
     from dropscribe.core.errors import ProviderError
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Answer
     from dropscribe.providers.vendor import Params
     from dropscribe.transcripts.model import Transcript
 
-URL = "https://api.openai.com/v1"
 OPENAI_BODY_BYTES = 26_214_400
 """OpenAI's limit on the whole form, not on the file."""
 
@@ -46,20 +44,17 @@ _NO_FILE = re.compile(
 _TEXT_FORMATS = {"text", "srt", "vtt"}
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    return HttpProvider(config, OpenAI(endpoint_url(config.url or URL)))
-
-
-class OpenAI(VendorDefaults):
+class OpenAI(Vendor):
     """OpenAI's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "openai"
+    host = "https://api.openai.com/v1"
     errors = ERRORS
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        at_openai = urlsplit(url).hostname == "api.openai.com"
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        self.url = endpoint_url(self.url)
+        at_openai = urlsplit(self.url).hostname == "api.openai.com"
         self._max_body_bytes = OPENAI_BODY_BYTES if at_openai else None
         self._plain_models: set[str] = set()
 

@@ -8,21 +8,18 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import with_query
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults, json_request, raw_upload
+from dropscribe.providers.vendor import Vendor, json_request, raw_upload
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
-URL = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
 
 ERRORS: Table = {
     (400, "language_not_enabled_in_region"): Kind.RULE,
@@ -34,15 +31,11 @@ ERRORS: Table = {
 _ATTRIBUTES = ("gender", "emotions", "age")
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    return HttpProvider(config, Pulse(config.url or URL))
-
-
-class Pulse(VendorDefaults):
+class Pulse(Vendor):
     """Pulse's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "pulse"
+    host = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
     errors = ERRORS
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:

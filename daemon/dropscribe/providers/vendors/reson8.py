@@ -9,7 +9,7 @@ from dropscribe.providers.formats import OCTETS, reson8_encoding
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import with_query
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults
+from dropscribe.providers.vendor import Vendor
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.vendor import Params
 
-URL = "https://api.reson8.dev/v1/speech-to-text/prerecorded"
 
 ERRORS: Table = {
     (400, "invalid_request"): Kind.REJECTED_OR_RULE,
@@ -31,21 +29,16 @@ ERRORS: Table = {
 _MILLISECONDS = 0.001
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    scheme = "Bearer" if config.auth == "bearer" else "ApiKey"
-    return HttpProvider(config, Reson8(config.url or URL, scheme))
-
-
-class Reson8(VendorDefaults):
+class Reson8(Vendor):
     """Reson8's API, by a key or by an access token; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "reson8"
+    host = "https://api.reson8.dev/v1/speech-to-text/prerecorded"
     errors = ERRORS
 
-    def __init__(self, url: str, scheme: str) -> None:
-        super().__init__(url)
-        self._scheme = scheme
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        self._scheme = "Bearer" if config.auth == "bearer" else "ApiKey"
 
     def authorization(self, key: str) -> dict[str, str]:
         """`ApiKey` for keys, `Bearer` for tokens."""

@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import error_of
-from dropscribe.providers.job_vendor import JobApi, JobApiVendor
-from dropscribe.providers.jobs import JobProvider
+from dropscribe.providers.jobs import JobApi, JobVendor
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.turns import segments_of
 from dropscribe.transcripts.model import Transcript, Word
@@ -17,28 +16,21 @@ from dropscribe.transcripts.model import Transcript, Word
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import ProviderConfig
     from dropscribe.providers.answers import ErrorBody
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.vendor import Params
 
-URL = "https://api.soniox.com"
 
 ERRORS: Table = {(None, "internal_error"): Kind.TEMPORARY}
 
 _MILLISECONDS = 0.001
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    return JobProvider(config, Soniox(config.url or URL))
-
-
-class Soniox(JobApiVendor):
-    """Soniox's API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
+class Soniox(JobVendor):
+    """Soniox's API; see :class:`dropscribe.providers.jobs.JobVendor`."""
 
     type = "soniox"
+    host = "https://api.soniox.com"
     api = JobApi(
         upload="/v1/files", form_field="file", file_name=("id", "file_id"), jobs="/v1/transcriptions"
     )

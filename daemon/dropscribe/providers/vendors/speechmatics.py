@@ -8,24 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.answers import error_of
-from dropscribe.providers.job_vendor import JobApi, JobApiVendor, nested
-from dropscribe.providers.jobs import JobProvider
+from dropscribe.providers.jobs import JobApi, JobVendor
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.turns import segments_of
+from dropscribe.providers.vendor import nested
 from dropscribe.transcripts.model import Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dropscribe.config.model import ProviderConfig
     from dropscribe.providers.answers import ErrorBody
-    from dropscribe.providers.base import Provider
-    from dropscribe.providers.job_vendor import Progress
+    from dropscribe.providers.jobs import Progress
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
-URL = "https://eu1.asr.api.speechmatics.com"
 
 ERRORS: Table = {
     (None, "format_not_supported"): Kind.REJECTED,
@@ -38,15 +35,11 @@ ERRORS: Table = {
 _UNKNOWN_SPEAKER = "UU"
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*."""
-    return JobProvider(config, Speechmatics(config.url or URL))
-
-
-class Speechmatics(JobApiVendor):
-    """Speechmatics' API; see :class:`dropscribe.providers.job_vendor.JobVendor`."""
+class Speechmatics(JobVendor):
+    """Speechmatics' API; see :class:`dropscribe.providers.jobs.JobVendor`."""
 
     type = "speechmatics"
+    host = "https://eu1.asr.api.speechmatics.com"
     api = JobApi(
         upload="/v2/jobs/",
         form_field="data_file",

@@ -6,36 +6,29 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.providers import values
-from dropscribe.providers.transport.forms import at_path, with_query
-from dropscribe.providers.vendor import HttpProvider, VendorDefaults, form_upload
+from dropscribe.providers.transport.forms import with_query
+from dropscribe.providers.vendor import Vendor, form_upload
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import ProviderConfig
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import Provider
     from dropscribe.providers.transport.http import Answer, Upload
     from dropscribe.providers.vendor import Params
 
-PATH = "/asr"
 
 _TEXT_OUTPUTS = {"txt", "vtt", "srt", "tsv"}
 
 
-def build(config: ProviderConfig) -> Provider:
-    """A provider for *config*, whose url the config requires."""
-    return HttpProvider(config, WhisperAsr(at_path(config.url or "", PATH)))
-
-
-class WhisperAsr(VendorDefaults):
+class WhisperAsr(Vendor):
     """The service's API; see :class:`dropscribe.providers.vendor.Vendor`.
 
     It asks for no key; one that is given is sent as a bearer token, for a proxy in front of it.
     """
 
     type = "whisper-asr"
+    path = "/asr"
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file; the parameters are in the query."""
@@ -65,7 +58,7 @@ class WhisperAsr(VendorDefaults):
     def probe(self) -> tuple[str, str]:
         """The description of its API."""
         parts = urlsplit(self.url)
-        return "GET", urlunsplit(parts._replace(path=f"{parts.path.removesuffix(PATH)}/openapi.json"))
+        return "GET", urlunsplit(parts._replace(path=f"{parts.path.removesuffix(self.path)}/openapi.json"))
 
     def probed(self, answer: Answer) -> str | None:
         """A key is only asked for by a proxy in front of it."""

@@ -124,7 +124,7 @@ def test_native_libraries_stay_in_worker_processes():
 
 def test_the_daemon_loads_no_native_library():
     """Neither the daemon nor the embedded engine's provider has them in its process."""
-    loaded = loaded_by("import dropscribe.app.daemon, dropscribe.providers.local, dropscribe.media.build")
+    loaded = loaded_by("import dropscribe.app.daemon, dropscribe.providers.local, dropscribe.media.fitted")
 
     assert loaded.isdisjoint(NATIVE_LIBRARIES)
 

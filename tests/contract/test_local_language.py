@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dropscribe.transcripts.stored import parse_transcript
+from dropscribe.transcripts.model import parse_transcript
 from support.speech import needs_engine, silence, write_wav
 
 pytestmark = needs_engine

@@ -10,7 +10,7 @@ import pytest
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.build import add_fitted_providers
+from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.providers.local import LocalProvider
 from support.house import make_config
 from support.recordings import clip, needs_media

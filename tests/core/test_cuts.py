@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.media.cuts import decide_cuts
+from dropscribe.media.fitting import decide_cuts
 
 WINDOW_SECONDS = 0.1
 

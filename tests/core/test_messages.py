@@ -7,8 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dropscribe.service.apprise_notifier import quiet_until
-from dropscribe.service.messages import compose
+from dropscribe.service.apprise_notifier import compose, quiet_until
 from dropscribe.service.notifications import retry_seconds
 
 AT = "2026-11-21T05:00:00Z"

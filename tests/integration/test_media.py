@@ -20,7 +20,7 @@ import dropscribe
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.build import add_fitted_providers, sweep_spool
+from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.media.spool import Spool
 from dropscribe.native.decoder import Decoder
 from dropscribe.transcripts.model import Segment, Transcript, Word
@@ -336,7 +336,7 @@ async def test_paid_pieces_outlive_a_crash(tmp_path):
     assert len(kept) == 2
     assert {stat.S_IMODE(each.stat().st_mode) for each in kept} == {0o600}
     assert stat.S_IMODE((config.state_dir / "spool").stat().st_mode) == 0o700
-    sweep_spool(config)
+    Spool(config.state_dir).sweep()
 
     second = Listening()
     transcript = await attempt(second)
@@ -400,7 +400,7 @@ async def test_the_spool_is_swept_at_the_start(tmp_path):
         (answers / name / "x.json").write_text("{}")
     (config.state_dir / "spool" / "tmpabc").write_bytes(b"stray")
     os.utime(answers / "old", (0, 0))
-    sweep_spool(config)
+    Spool(config.state_dir).sweep()
     assert tree(config.state_dir / "spool") == {"answers/new/x.json"}
 
 
@@ -600,7 +600,7 @@ from pathlib import Path
 sys.path[:0] = [{source!r}, {tests!r}]
 from dropscribe.config.model import ProviderConfig
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.build import add_fitted_providers
+from dropscribe.media.fitted import add_fitted_providers
 from support.house import make_config
 from support.scripted import ScriptedProvider
 

@@ -9,7 +9,7 @@ import pytest
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.build import add_fitted_providers
+from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from recordings.gallery import two_tracks, with_a_gap
 from support.house import make_config

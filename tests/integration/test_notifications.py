@@ -33,8 +33,7 @@ from dropscribe.queue.sql import outbox
 from dropscribe.queue.sql.outbox import Notification
 from dropscribe.service import apprise_notifier as people_module
 from dropscribe.service import notifications as module
-from dropscribe.service.apprise_notifier import AppriseNotifier
-from dropscribe.service.messages import compose
+from dropscribe.service.apprise_notifier import AppriseNotifier, compose
 from dropscribe.service.notifications import Courier, Notifications
 from dropscribe.service.webhook import Webhook
 from support.daemon_process import Installation, wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.media.build import add_fitted_providers
+from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.pipeline.attempts import Attempts
 from dropscribe.pipeline.budgets import Budgets
 from dropscribe.pipeline.deduplication import Deduplication, settings_digest

@@ -32,7 +32,7 @@ from dropscribe.app.reload import (
 from dropscribe.app.shutdown import RunResult, count_live, wind_up
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.core.errors import DropscribeError, StoreAway
-from dropscribe.media.build import sweep_spool
+from dropscribe.media.spool import Spool
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.build import open_engine
@@ -157,7 +157,7 @@ class Daemon:
 
     def _build(self, store: Store, engine: Engine) -> None:
         config = self.first_config
-        sweep_spool(config)
+        Spool(config.state_dir).sweep()
         self.engine = engine
         queue = InboxQueue(engine, asyncio.get_running_loop(), self._failed_root)
         token = engine.store.token if config.queue is None else None

@@ -15,17 +15,17 @@ from dropscribe.core.errors import AudioRejected
 from dropscribe.media.decoding import Decoding
 from dropscribe.media.fitting import Source, decide_fit, is_too_large, is_too_long, too_large
 from dropscribe.media.sending import PieceByPiece
-from dropscribe.native.recording import is_raw
+from dropscribe.media.spool import Spool
+from dropscribe.native.recording import OTHER_TRACKS, is_raw
 from dropscribe.transcripts.model import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import FolderRule, ProviderConfig
+    from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.media.sending import WaitForTurn
-    from dropscribe.media.spool import Spool
     from dropscribe.native.decoder import Survey
     from dropscribe.native.recording import Recording
     from dropscribe.providers.base import Provider
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 NO_SPEECH = "no_speech"
-OTHER_TRACKS = "other_tracks"
-"""The file has further audio tracks that are not silent, and they were not transcribed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +140,26 @@ class FittedProvider:
         if self.rule.tracks == "default" and len(recording.tracks) > 1 and OTHER_TRACKS not in warnings:
             warnings = (*warnings, OTHER_TRACKS)
         return replace(transcript, attributes={**told, **transcript.attributes}, warnings=warnings)
+
+
+def add_fitted_providers(
+    config: Config,
+    providers: Mapping[str, Provider],
+    decorated: dict[tuple[str, str], Provider],
+    wait_for_turn: WaitForTurn | None = None,
+) -> None:
+    """Wrap the provider in *decorated*, else the plain one, for each rule of *config* that asks for it.
+
+    Args:
+        wait_for_turn: Waits until a provider's rate allows another request: for all pieces but the first.
+    """
+    spool = Spool(config.state_dir)
+    for rule in config.folders.values():
+        for name in rule.providers if rule.reads_media else ():
+            inner = decorated.get((rule.name, name)) or providers[name]
+            decorated[rule.name, name] = FittedProvider(
+                inner, config.providers[name], rule, spool, wait_for_turn
+            )
 
 
 async def _described(decoding: Decoding) -> Recording | None:

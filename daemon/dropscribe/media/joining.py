@@ -6,7 +6,7 @@ Guarantees: pure; every time counts from the start of the recording; parts that 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dropscribe.media.fitting import Source
+
+Item = TypeVar("Item", Segment, Word)
 
 MISSING_AUDIO = "missing_audio"
 SPEAKERS_APART = "speakers_per_piece"
@@ -111,24 +113,12 @@ def _has_speakers(part: Answered) -> bool:
 def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
     """The part's answer with times from the recording's start, and speakers that mean one voice each."""
     answer = part.answer or Transcript("")
-    words = tuple(
-        replace(
-            word,
-            start=_later(word.start, part),
-            end=_later(word.end, part),
-            speaker=_speaker(word.speaker, part, number, numbered=numbered),
-        )
-        for word in answer.words
-    )
-    segments = tuple(
-        replace(
-            segment,
-            start=_later(segment.start, part),
-            end=_later(segment.end, part),
-            speaker=_speaker(segment.speaker, part, number, numbered=numbered),
-        )
-        for segment in answer.segments
-    )
+
+    def moved(item: Item) -> Item:
+        speaker = _speaker(item.speaker, part, number, numbered=numbered)
+        return replace(item, start=_later(item.start, part), end=_later(item.end, part), speaker=speaker)
+
+    words, segments = tuple(map(moved, answer.words)), tuple(map(moved, answer.segments))
     if part.source.speaker is not None:
         segments = tuple(_turns(segments, words)) or _whole_turn(answer, part)
     return replace(answer, words=words, segments=segments)

@@ -21,8 +21,7 @@ import structlog
 
 from dropscribe.core.errors import AudioChanged, AudioRejected
 from dropscribe.files.audio import AudioFile
-from dropscribe.media.cuts import decide_cuts
-from dropscribe.media.fitting import is_too_large, too_large
+from dropscribe.media.fitting import decide_cuts, is_too_large, too_large
 from dropscribe.media.joining import Answered, join
 from dropscribe.native.decoder import PieceOrder
 from dropscribe.native.recording import WINDOW_SECONDS

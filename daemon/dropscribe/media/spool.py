@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from dropscribe.files.beneath import sync_folder
-from dropscribe.transcripts.stored import parse_transcript
+from dropscribe.transcripts.model import parse_transcript
 
 if TYPE_CHECKING:
     from pathlib import Path

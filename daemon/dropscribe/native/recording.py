@@ -19,6 +19,12 @@ WINDOW_SECONDS = 0.1
 SILENCE_DBFS = -200.0
 """Stands for digital silence, whose logarithm is not finite."""
 
+NOT_DETECTED = "language_not_detected_english_only"
+"""Warning: the model knows only English, and no language was given."""
+
+OTHER_TRACKS = "other_tracks"
+"""Warning: the file has further audio tracks that are not silent, and they were not transcribed."""
+
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 MAX_CHANNELS = 64
 

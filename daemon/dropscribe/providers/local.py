@@ -22,9 +22,9 @@ from dropscribe.native import speech_model
 from dropscribe.native.decoder import error_of
 from dropscribe.native.model_fetch import fetch
 from dropscribe.native.process import Worker, WorkerDied, WorkerPool
-from dropscribe.native.recording import is_raw, raw_form
+from dropscribe.native.recording import NOT_DETECTED, is_raw, raw_form
 from dropscribe.providers.local_params import SpeechRequest, parse_params
-from dropscribe.transcripts.stored import parse_transcript
+from dropscribe.transcripts.model import parse_transcript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +42,6 @@ SILENCE_SECONDS = 3600.0
 
 PROGRESS_SECONDS = 10.0
 """Between two lines of the log about a download."""
-
-NOT_DETECTED = "language_not_detected_english_only"
 
 
 class LocalProvider:

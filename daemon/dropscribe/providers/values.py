@@ -41,6 +41,12 @@ def span(start: Any, end: Any, scale: float = 1.0) -> tuple[float | None, float 
     return first, last if first is None or last is None else max(first, last)
 
 
+def span_of_length(start: Any, length: Any, scale: float = 1.0) -> tuple[float | None, float | None]:
+    """Start and end in seconds of what is told as start and length."""
+    first, duration = number(start), number(length)
+    return span(first, None if first is None or duration is None else first + duration, scale)
+
+
 def probability(value: Any) -> float | None:
     """A number in 0..1; else None."""
     found = number(value)
@@ -60,6 +66,13 @@ def speaker_label(value: Any) -> str | None:
     if isinstance(value, int | float):
         return f"speaker_{value:g}" if abs(value) < _MOST_SPEAKERS else None
     return value.strip() or None if isinstance(value, str) else None
+
+
+def speaker_or_channel(item: Mapping[str, Any], *, is_split: bool) -> str | None:
+    """The label of an item's ``speaker``; else, of several channels, its ``channel``."""
+    channel = number(item.get("channel"))
+    label = speaker_label(item.get("speaker"))
+    return f"channel_{channel:g}" if label is None and is_split and channel is not None else label
 
 
 def counted_speaker(value: Any, first: str) -> str | None:

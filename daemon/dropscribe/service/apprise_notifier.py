@@ -12,13 +12,15 @@ import json
 import logging
 import socket
 import time
+from collections import Counter
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dropscribe.service.messages import compose
+from dropscribe.core.text.printing import escape_text
+from dropscribe.service.notifications import Recipient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import tzinfo
 
     from dropscribe.queue.sql.outbox import Notification
@@ -31,8 +33,14 @@ _CHATTY = ("apprise", "urllib3", "requests")
 """Loggers that would write messages and urls; apprise itself answers only yes or no."""
 
 
-class AppriseNotifier:
-    """A recipient behind one apprise url; see :class:`dropscribe.service.notifications.Recipient`.
+MOST_FAILURES = 10
+"""So many failures of one message are told each by itself; of more only how many there are of a kind."""
+
+MOST_LINES = 60
+
+
+class AppriseNotifier(Recipient):
+    """A recipient behind one apprise url.
 
     Args:
         url: As apprise takes it: a secret.
@@ -53,10 +61,6 @@ class AppriseNotifier:
         self._zone = zone
         self._spoken_at = 0.0
         self.name = f"apprise:{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-
-    def wants(self, event: str) -> bool:
-        """Everything but files that are done."""
-        return event != "done"
 
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
         """After the batch, and in the morning."""
@@ -103,3 +107,52 @@ def quiet_until(now: float, hours: tuple[int, int], zone: tzinfo | None) -> floa
     day = here if minute < end else here + timedelta(days=1)
     morning = day.replace(hour=end // 60, minute=end % 60, second=0, microsecond=0)
     return morning.timestamp()
+
+
+def compose(events: Sequence[Mapping[str, Any]], host: str) -> tuple[str, str]:
+    """(title, text) about *events*, oldest first."""
+    failures = [event for event in events if event["event"] == "failed"]
+    lines = [_line(event) for event in events if event["event"] != "failed"]
+    lines += map(_line, failures) if len(failures) <= MOST_FAILURES else _summary(failures)
+    if len(lines) > MOST_LINES:
+        lines = [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES} more lines"]
+    return f"dropscribe on {host}: {_headline(events, len(failures))}", "\n".join(lines)
+
+
+def _headline(events: Sequence[Mapping[str, Any]], failed: int) -> str:
+    parts = [f"{failed} {'file' if failed == 1 else 'files'} failed"] if failed else []
+    parts += dict.fromkeys(_what(event) for event in events if event["event"] != "failed")
+    return "; ".join(parts[:3]) + ("; …" if len(parts) > 3 else "")
+
+
+def _what(event: Mapping[str, Any]) -> str:
+    """The event in a few words."""
+    match event["event"]:
+        case "failed":
+            return f"{event['folder']}: {escape_text(event['path'])} failed"
+        case "held":
+            return f"{_scope(event)} is held"
+        case "released":
+            return f"{_scope(event)} goes on"
+        case "budget":
+            return f"the budget of {_scope(event)}"
+        case other:
+            return f"{other}"
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    said = [_what(event), *(str(event[key]) for key in ("code", "reason") if event.get(key))]
+    line = ": ".join(dict.fromkeys(said))
+    return f"{event['at']}  {line}"
+
+
+def _summary(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    kinds = Counter((event["folder"], event["code"]) for event in failures)
+    for (folder, code), count in kinds.most_common():
+        example = next(event for event in failures if (event["folder"], event["code"]) == (folder, code))
+        yield f"{folder}: {count} failed with {code}, such as {escape_text(example['path'])}"
+
+
+def _scope(event: Mapping[str, Any]) -> str:
+    kind = "provider" if "provider" in event else "folder"
+    return f"{kind} {event.get(kind, '?')}"

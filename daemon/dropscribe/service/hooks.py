@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from dropscribe.service.notifications import Recipient
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -136,14 +138,10 @@ class Hooks:
         return f"exit {code}" if code else ""
 
 
-class RetriedHook:
-    """The command of one event as a recipient: it is run again until it ends well.
-
-    See :class:`dropscribe.service.notifications.Recipient`.
-    """
+class RetriedHook(Recipient):
+    """The command of one event as a recipient: it is run again until it ends well."""
 
     kind = "hook"
-    most_at_once = 1
 
     def __init__(self, hooks: Hooks, event: str) -> None:
         self._hooks = hooks
@@ -153,10 +151,6 @@ class RetriedHook:
     def wants(self, event: str) -> bool:
         """Its own event alone."""
         return event == self._event
-
-    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002 - the protocol's
-        """At once."""
-        return due_at
 
     async def deliver(self, letters: Sequence[Notification]) -> str:
         """Run the command with the one event."""

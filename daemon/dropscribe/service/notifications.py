@@ -12,7 +12,8 @@ import json
 import random
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -39,7 +40,7 @@ _LOOK_SECONDS = 600.0
 log = structlog.get_logger()
 
 
-class Recipient(Protocol):
+class Recipient(ABC):
     """A receiver of notifications.
 
     Attributes:
@@ -48,29 +49,26 @@ class Recipient(Protocol):
         most_at_once: Letters in one delivery.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102 - see the class
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def most_at_once(self) -> int: ...  # noqa: D102
+    name: str
+    kind: str
+    most_at_once = 1
 
     def wants(self, event: str) -> bool:
         """Whether it is told of events of this name: done, failed, held, released, budget."""
-        ...
+        return event != "done"
 
-    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
+    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002
         """When letters may be delivered, at *now* or later; all in Unix seconds.
 
         Args:
             due_at: When the first of them was due.
             is_last_chance: The daemon is about to end; batches are sent without waiting.
         """
-        ...
+        return due_at
 
+    @abstractmethod
     async def deliver(self, letters: Sequence[Notification]) -> str:
         """Deliver *letters* as one; "" or why it failed. Must come to an end by itself."""
-        ...
 
 
 class Notifications:

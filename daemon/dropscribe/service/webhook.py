@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe import __version__
 from dropscribe.providers.transport.http_library import httpx
+from dropscribe.service.notifications import Recipient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,24 +24,15 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 15.0
 
 
-class Webhook:
-    """See :class:`dropscribe.service.notifications.Recipient`."""
+class Webhook(Recipient):
+    """A recipient behind one url; it gets each letter at once and by itself."""
 
     kind = "webhook"
-    most_at_once = 1
 
     def __init__(self, url: str, secret: str) -> None:
         self._url = url
         self._secret = secret
         self.name = f"webhook:{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-
-    def wants(self, event: str) -> bool:
-        """Everything but files that are done."""
-        return event != "done"
-
-    def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002 - the protocol's
-        """At once: programs need no rest."""
-        return due_at
 
     async def deliver(self, letters: Sequence[Notification]) -> str:
         """POST the one letter; any 2xx is an arrival."""

@@ -7,7 +7,10 @@ values are None.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +86,19 @@ class Transcript:
     model: str | None = None
     request_id: str | None = None
     raw: Any = None
+
+
+def parse_transcript(fields: Mapping[str, Any]) -> Transcript:
+    """The transcript whose ``dataclasses.asdict`` is *fields*; fields with defaults may be left out.
+
+    Raises:
+        KeyError, TypeError: *fields* is something else.
+    """
+    parsed = {
+        **fields,
+        "segments": tuple(Segment(**item) for item in fields["segments"]),
+        "words": tuple(Word(**item) for item in fields["words"]),
+        "warnings": tuple(fields["warnings"]),
+        "missing": tuple(Missing(**item) for item in fields.get("missing", ())),
+    }
+    return Transcript(**parsed)

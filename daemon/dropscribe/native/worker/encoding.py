@@ -18,22 +18,13 @@ from dropscribe.native.recording import SAMPLE_RATE_HZ
 from dropscribe.native.worker.mono import mono
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from dropscribe.native.worker.samples import Samples, Track
 
     WriteAt = Callable[[int, bytes], None]
 
 _NEW_RUN_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """Container, codec and the codec's options, in FFmpeg's names."""
-
-    container: str
-    codec: str
-    options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,15 +50,14 @@ def encoded_pieces(
     channel: int | None,
     cuts: Sequence[float],
     skipped: Collection[int],
-    encoding: Encoding,
-    write_at: WriteAt,
+    make_encoder: Callable[[], Encoder],
 ) -> Iterator[EncodedPiece]:
     """The pieces between *cuts*, one after another.
 
     Args:
         cuts: Seconds of sound, gaps of the file's clock left out.
         skipped: Numbers of pieces that are not needed.
-        write_at: Writes content at an offset of the current piece.
+        make_encoder: Makes the encoder of one piece.
 
     Raises:
         AudioRejected: As :meth:`Track.stretches`.
@@ -76,13 +66,13 @@ def encoded_pieces(
     position = 0
     piece: EncodedPiece | None = None
     number = 0
-    encoder: _Encoder | None = None
+    encoder: Encoder | None = None
     for heard in mono(track, channel):
         samples, at_seconds = heard.samples, heard.at_seconds
         while len(samples):
             if piece is None:
                 piece = EncodedPiece(number, at_seconds, at_seconds, is_written=number not in skipped)
-                encoder = _Encoder(encoding, write_at) if piece.is_written else None
+                encoder = make_encoder() if piece.is_written else None
                 begin = position
             elif at_seconds - piece.end > _NEW_RUN_SECONDS:
                 piece.jumps.append(((position - begin) / SAMPLE_RATE_HZ, at_seconds - piece.end))
@@ -99,19 +89,25 @@ def encoded_pieces(
         yield _finished(piece, encoder)
 
 
-def _finished(piece: EncodedPiece, encoder: _Encoder | None) -> EncodedPiece:
+def _finished(piece: EncodedPiece, encoder: Encoder | None) -> EncodedPiece:
     if encoder is not None:
         encoder.finish()
     return piece
 
 
-class _Encoder:
-    """Samples → one encoded piece."""
+class Encoder:
+    """Samples → one encoded piece.
 
-    def __init__(self, encoding: Encoding, write_at: WriteAt) -> None:
-        self._container: Any = av.open(_Writer(write_at), "w", format=encoding.container)
+    Args:
+        container: FFmpeg's name, as *codec*.
+        options: The codec's.
+        write_at: Writes content at an offset of the piece.
+    """
+
+    def __init__(self, container: str, codec: str, options: Mapping[str, str], write_at: WriteAt) -> None:
+        self._container: Any = av.open(_Writer(write_at), "w", format=container)
         self._stream: Any = self._container.add_stream(
-            encoding.codec, rate=SAMPLE_RATE_HZ, layout="mono", options=dict(encoding.options)
+            codec, rate=SAMPLE_RATE_HZ, layout="mono", options=dict(options)
         )
 
     def write(self, samples: Samples) -> None:

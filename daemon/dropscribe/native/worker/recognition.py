@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dropscribe.core.errors import RuleRejected, TemporaryFailure
-from dropscribe.native.recording import SAMPLE_RATE_HZ, SILENCE_DBFS, WINDOW_SECONDS, dbfs
+from dropscribe.native.recording import (
+    NOT_DETECTED,
+    OTHER_TRACKS,
+    SAMPLE_RATE_HZ,
+    SILENCE_DBFS,
+    WINDOW_SECONDS,
+    dbfs,
+)
 from dropscribe.native.worker.mono import MonoBlock, loudness, mono
 from dropscribe.native.worker.samples import Track
 from dropscribe.native.worker.survey import sounding_tracks
@@ -23,12 +30,6 @@ if TYPE_CHECKING:
 
     from dropscribe.native.recording import RawForm
     from dropscribe.native.worker.samples import Samples
-
-NOT_DETECTED = "language_not_detected_english_only"
-"""Warning: the model knows only English, and no language was given."""
-
-OTHER_TRACKS = "other_tracks"
-"""Warning: the file has further audio tracks that are not silent, and they were not transcribed."""
 
 # A language is settled by a block only if the model was more sure than not, over enough speech, and
 # heard words in it: of silence and of noise it says "en".

@@ -12,6 +12,7 @@ import signal
 import socket
 import traceback
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import ProviderError
@@ -102,14 +103,13 @@ class Server:
         }
 
     def _encode(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native.worker.encoding import Encoding, encoded_pieces  # noqa: PLC0415
+        from dropscribe.native.worker.encoding import Encoder, encoded_pieces  # noqa: PLC0415
 
         self._decoding()
         track = self._track(body, descriptor)
-        options = tuple((str(name), str(value)) for name, value in body["options"])
-        encoding = Encoding(body["container"], body["codec"], options)
-        cuts, skipped = body["cuts"], body["skipped"]
-        for piece in encoded_pieces(track, body["channel"], cuts, skipped, encoding, self._write_at):
+        options = {str(name): str(value) for name, value in body["options"]}
+        make_encoder = partial(Encoder, body["container"], body["codec"], options, self._write_at)
+        for piece in encoded_pieces(track, body["channel"], body["cuts"], body["skipped"], make_encoder):
             self.send("piece", asdict(piece))
         return {"warning": track.warning}
 

@@ -115,11 +115,9 @@ class AnswerReader:
         return Segment(values.text_of(item.get("text")).strip(), *self._span(item), speaker, confidence)
 
     def _span(self, item: Mapping[str, Any]) -> tuple[float | None, float | None]:
-        start, end = item.get("start"), item.get("end")
         if self._keys.times == "start_duration":
-            first, length = values.number(start), values.number(item.get("duration"))
-            end = None if first is None or length is None else first + length
-        return values.span(start, end, self._scale)
+            return values.span_of_length(item.get("start"), item.get("duration"), self._scale)
+        return values.span(item.get("start"), item.get("end"), self._scale)
 
     def _rest(self, item: Mapping[str, Any]) -> tuple[float | None, str | None]:
         return self._confidence(item.get("confidence")), values.speaker_label(item.get("speaker"))

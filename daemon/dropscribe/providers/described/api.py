@@ -1,19 +1,24 @@
-"""The vendor API of `type: http`, described in the config."""
+"""The vendor API of `type: http`, described in the config; by `poll`, one with jobs."""
 
 from __future__ import annotations
 
 import json
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import jmespath
 
 from dropscribe.config.sections.http_api import AnswerKeys
-from dropscribe.providers.answers import parse_json
-from dropscribe.providers.described.answer import AnswerReader, mapped
+from dropscribe.core.errors import TemporaryFailure
+from dropscribe.providers.answers import error_of, parse_json
+from dropscribe.providers.described.answer import AnswerReader, found, mapped
 from dropscribe.providers.formats import media_type
+from dropscribe.providers.jobs import JobVendor, Progress
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.transport.forms import fields_of, with_query
 from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import Vendor, form_upload, nested
+from dropscribe.providers.vendor import Vendor, form_upload, json_request, nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.config.sections.http_api import ErrorKeys
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.answers import ErrorBody
     from dropscribe.providers.base import Provider
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Answer
@@ -33,11 +39,7 @@ _KINDS = {"account": Kind.UNUSABLE, "file": Kind.REJECTED, "rule": Kind.RULE, "l
 
 def build(config: ProviderConfig) -> Provider:
     """A provider for *config*, whose url and answer the config requires."""
-    if config.poll is None:
-        return DescribedApi.build(config)
-    from dropscribe.providers.described.jobs import DescribedJobs  # noqa: PLC0415 - only with `poll`
-
-    return DescribedJobs.build(config)
+    return DescribedApi.build(config) if config.poll is None else DescribedJobs.build(config)
 
 
 class DescribedApi(Vendor):
@@ -107,9 +109,77 @@ class DescribedApi(Vendor):
         return f"{learned}; its answer has {', '.join(fields)}" if learned and fields else learned
 
 
+class DescribedJobs(DescribedApi, JobVendor):
+    """The API of *config* with jobs, as its `poll` describes them."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        poll = config.poll
+        assert poll is not None  # noqa: S101 - see build
+        self._poll = poll
+        self._id, self._state = jmespath.compile(poll.id), jmespath.compile(poll.state)
+        self._uploaded = jmespath.compile(poll.create.audio) if poll.create else None
+        self.creates_in_upload = poll.create is None
+        self.poll_every_seconds = poll.every_seconds
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """As in one request; `params` go with the request that creates the job."""
+        return super().upload(audio, params if self._poll.create is None else {})
+
+    def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:
+        """The parameters and the upload's name as JSON."""
+        if self._poll.create is None or self._uploaded is None:
+            return None
+        name = _word(found(self._uploaded, uploaded))
+        if not name:
+            raise TemporaryFailure("bad_answer", f"an upload without '{self._poll.create.audio}'")
+        body = nested({**params, self._poll.create.field: name})
+        return json_request(self._at(self._poll.create.url), body)
+
+    def job_id(self, created: Mapping[str, Any]) -> str | None:
+        """Id that `poll.id` finds, if any."""
+        return _word(found(self._id, created))
+
+    def poll_url(self, job_id: str) -> str:
+        """The job."""
+        return self._at(self._poll.url, job_id)
+
+    def progress(self, polled: Mapping[str, Any]) -> Progress | None:
+        """A state that the config does not name is one of a job that goes on."""
+        state = _word(found(self._state, polled))
+        if state in self._poll.done:
+            return Progress.DONE
+        if state in self._poll.failed:
+            return Progress.FAILED
+        return Progress.WORKING if state else None
+
+    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+        """Error of the text that `answer.error` finds, else of the body."""
+        said = self._reader.error(polled)
+        return error_of({"message": said} if said else polled)
+
+    def result_url(self, job_id: str) -> str | None:
+        """URL of the result by the config; None if the poll's answer holds the result."""
+        return self._at(self._poll.result, job_id) if self._poll.result else None
+
+    def deletions(self, job_id: str) -> tuple[str, ...]:
+        """The job, if the config says where."""
+        return (self._at(self._poll.delete, job_id),) if self._poll.delete else ()
+
+    def _at(self, place: str, job_id: str = "") -> str:
+        return urljoin(self.url, place.replace("{id}", job_id))
+
+
 def _table(keys: ErrorKeys | None) -> Table:
     rows: Table = {}
     for name, kind in _KINDS.items():
         for mark in getattr(keys, name, ()):
             rows[(mark, None) if isinstance(mark, int) else (None, mark.lower())] = kind
     return rows
+
+
+def _word(value: Any) -> str | None:
+    """A text, a number or a truth value as the config would write it; None for anything else."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int) and str(value) else None

@@ -88,28 +88,20 @@ def _number_list(value: ParamValue) -> Any:
 
 def _segment(item: Mapping[str, Any], *, is_split: bool) -> Segment:
     start, end = _span(item)
+    speaker = values.speaker_or_channel(item, is_split=is_split)
     confidence = values.probability(item.get("confidence"))
-    return Segment(
-        values.text_of(item.get("text")), start, end, _speaker(item, is_split=is_split), confidence or None
-    )
+    return Segment(values.text_of(item.get("text")), start, end, speaker, confidence or None)
 
 
 def _words(item: Mapping[str, Any], *, is_split: bool) -> list[Word]:
-    speaker = _speaker(item, is_split=is_split)
+    speaker = values.speaker_or_channel(item, is_split=is_split)
     return [
         Word(values.text_of(word.get("text")), *_span(word), speaker=speaker)
         for word in values.objects(item.get("words"))
     ]
 
 
-def _speaker(item: Mapping[str, Any], *, is_split: bool) -> str | None:
-    channel = values.number(item.get("channel"))
-    label = values.speaker_label(item.get("speaker"))
-    return f"channel_{channel:g}" if label is None and is_split and channel is not None else label
-
-
 def _span(item: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    start = values.number(item.get("offsetMilliseconds"))
-    length = values.number(item.get("durationMilliseconds"))
-    end = None if start is None or length is None else start + length
-    return values.span(start, end, _MILLISECONDS)
+    return values.span_of_length(
+        item.get("offsetMilliseconds"), item.get("durationMilliseconds"), _MILLISECONDS
+    )

@@ -90,9 +90,6 @@ def _words(alternatives: list[Mapping[str, Any]]) -> Iterator[Word]:
 
 def _segment(item: Mapping[str, Any], *, is_split: bool) -> Segment:
     start, end = values.span(item.get("start"), item.get("end"))
-    speaker = values.speaker_label(item.get("speaker"))
-    channel = values.number(item.get("channel"))
-    if speaker is None and is_split and channel is not None:
-        speaker = f"channel_{channel:g}"
+    speaker = values.speaker_or_channel(item, is_split=is_split)
     confidence = values.probability(item.get("confidence"))
     return Segment(values.text_of(item.get("transcript")), start, end, speaker, confidence)

@@ -114,6 +114,4 @@ def _mean(words: list[Word] | tuple[Word, ...]) -> float | None:
 
 
 def _span(item: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    start, length = values.number(item.get("start_ms")), values.number(item.get("duration_ms"))
-    end = None if start is None or length is None else start + length
-    return values.span(start, end, _MILLISECONDS)
+    return values.span_of_length(item.get("start_ms"), item.get("duration_ms"), _MILLISECONDS)

@@ -13,7 +13,7 @@ import pytest
 
 from dropscribe.core.errors import AudioRejected, ProviderError, TemporaryFailure
 from dropscribe.providers.base import Unfinished
-from dropscribe.providers.conformance import CHECKS, JOB_CHECKS, KEY, Broken, StandIn, checks, job_checks
+from dropscribe.providers.conformance import CHECKS, JOB_CHECKS, KEY, Broken, StandIn, checks
 from dropscribe.providers.jobs import JobApi, JobProvider, JobVendor
 from dropscribe.providers.transport.http import Upload
 from dropscribe.providers.vendor import HttpProvider, Vendor
@@ -162,10 +162,10 @@ async def test_a_promise_that_is_not_kept_is_found(tmp_path, check):
 @pytest.mark.parametrize(
     ("check", "error"),
     [
-        (job_checks.a_poll_that_fails_says_nothing_about_the_job, ProviderError),
-        (job_checks.a_key_that_is_refused_while_polling_keeps_the_job, ProviderError),
-        (job_checks.a_job_that_the_vendor_does_not_know_is_over, Broken),
-        (job_checks.a_deletion_that_fails_says_so, Broken),
+        (checks.a_poll_that_fails_says_nothing_about_the_job, ProviderError),
+        (checks.a_key_that_is_refused_while_polling_keeps_the_job, ProviderError),
+        (checks.a_job_that_the_vendor_does_not_know_is_over, Broken),
+        (checks.a_deletion_that_fails_says_so, Broken),
     ],
     ids=lambda check: getattr(check, "__name__", ""),
 )

@@ -13,8 +13,8 @@ import pytest
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import AmbiguousFailure
 from dropscribe.core.text.printing import plain_text
-from dropscribe.providers import answers, cleaning
-from dropscribe.providers.cleaning import LABEL_CHARACTERS
+from dropscribe.providers import answers, redaction
+from dropscribe.providers.redaction import LABEL_CHARACTERS
 from dropscribe.providers.transport import http
 from dropscribe.providers.transport.content_encoding import STEP_BYTES, EncodingError, decoded
 from dropscribe.transcripts.document import TranscriptFacts, transcript_document
@@ -62,7 +62,7 @@ async def test_no_number_is_too_large(bench, digits):
     body = json.dumps(any_answer("hi", words=("ITEMS",)) | {"metadata": {"duration": "DIGITS"}})
     body = body.replace('["ITEMS"]', items).replace('"DIGITS"', digits)
     transcript = await _heard(bench, body)
-    assert transcript.duration is None or transcript.duration <= cleaning.MOST_SECONDS
+    assert transcript.duration is None or transcript.duration <= redaction.MOST_SECONDS
     assert not any(word.speaker for word in transcript.words)
     for form in RENDERERS.keys() - {"error"}:
         _rendered(transcript, form)

@@ -37,7 +37,7 @@ class ScriptedModel:
 def recognise(tmp_path):
     """Runs a silent recording of as many blocks as the model has lines."""
     from dropscribe.native.worker.recognition import Recognition
-    from dropscribe.providers.local_params import parse_params
+    from dropscribe.providers.local import parse_params
 
     heard: list[float] = []
 

@@ -10,7 +10,7 @@ from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
 from dropscribe.core.errors import RuleRejected
 from dropscribe.native.recording import RawForm
-from dropscribe.providers.local_params import parse_params
+from dropscribe.providers.local import parse_params
 
 
 def test_defaults_are_the_measured_ones():

@@ -227,8 +227,8 @@ def test_a_recording_cannot_take_more_than_its_cpu_time(tmp_path):
 
 def tighten(decoder):
     """Lower the limit of the decoder's worker to what it has used."""
-    until_true(lambda: decoder._workers)
-    (worker,) = decoder._workers
+    until_true(lambda: decoder._cancellation._workers)
+    (worker,) = decoder._cancellation._workers
     _, hard = resource.prlimit(worker.pid, resource.RLIMIT_CPU)
     while is_running(worker.pid):
         with contextlib.suppress(ProcessLookupError):
@@ -361,7 +361,9 @@ def test_a_cancelled_recording_is_left_at_once(tmp_path):
     write_wav(tmp_path / "long.wav", noise(7200))
     with (tmp_path / "long.wav").open("rb") as file:
         decoder = Decoder(file.fileno())
-        threading.Thread(target=lambda: (until_true(lambda: decoder._workers), decoder.cancel())).start()
+        threading.Thread(
+            target=lambda: (until_true(lambda: decoder._cancellation._workers), decoder.cancel())
+        ).start()
         with pytest.raises(TemporaryFailure):
             decoder.survey(0)
         with pytest.raises(TemporaryFailure):

@@ -9,20 +9,18 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import threading
 from array import array
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.native.process import WorkerDied, WorkerPool
+from dropscribe.native.process import Cancellation, WorkerDied, WorkerPool
 from dropscribe.native.recording import RawForm, Recording, dbfs, parse_recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
     from dropscribe.native.messages import Message
-    from dropscribe.native.process import Worker
 
 IDLE_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
@@ -101,9 +99,7 @@ class Decoder:
     descriptor: int
     form: RawForm | None = None
     warning: str = ""
-    _workers: set[Worker] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _is_cancelled: bool = False
+    _cancellation: Cancellation = field(default_factory=Cancellation)
 
     def describe(self, *, listen: bool = True) -> Recording:
         """Describe the recording by its headers.
@@ -168,32 +164,17 @@ class Decoder:
 
     def cancel(self) -> None:
         """End running requests, from any thread; the recording is not decoded any more."""
-        with self._lock:
-            self._is_cancelled = True
-            for worker in self._workers:
-                worker.kill()
+        self._cancellation.request()
 
     def _call(self, operation: str, arguments: Mapping[str, Any]) -> Iterator[Message]:
         body = {"form": self.form and asdict(self.form), **arguments}
         try:
-            with _POOL.worker() as worker, self._cancellable(worker):
+            with _POOL.worker() as worker, self._cancellation.covers(worker):
                 yield from worker.request(operation, body, self.descriptor, silence_seconds=SILENCE_SECONDS)
         except WorkerDied as death:
             raise error_of(death) from death
         except MemoryError as error:
             raise AudioRejected("undecodable", "it takes more memory than a recording may") from error
-
-    @contextlib.contextmanager
-    def _cancellable(self, worker: Worker) -> Iterator[None]:
-        with self._lock:
-            if self._is_cancelled:
-                raise TemporaryFailure("interrupted", "the recording is not wanted any more")
-            self._workers.add(worker)
-        try:
-            yield
-        finally:
-            with self._lock:  # from now on the worker may be another recording's
-                self._workers.discard(worker)
 
 
 def error_of(death: WorkerDied) -> AudioRejected | TemporaryFailure | ProviderUnusable:

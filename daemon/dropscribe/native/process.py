@@ -175,6 +175,48 @@ class Worker:
         return WorkerDied(self._phase, cause)
 
 
+class Cancellation:
+    """Ends the work on one recording, from any thread.
+
+    Attributes:
+        is_requested: Whether the work was cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._workers: set[Worker] = set()
+        self._lock = threading.Lock()
+        self.is_requested = False
+
+    def request(self) -> None:
+        """End the workers that are at work on the recording, and begin nothing more with it."""
+        with self._lock:
+            self.is_requested = True
+            for worker in self._workers:
+                worker.kill()
+
+    @contextlib.contextmanager
+    def covers(self, worker: Worker) -> Iterator[None]:
+        """While inside, *worker* works on the recording.
+
+        Raises:
+            TemporaryFailure: It was cancelled before.
+        """
+        with self._lock:
+            if self.is_requested:
+                raise interrupted()
+            self._workers.add(worker)
+        try:
+            yield
+        finally:
+            with self._lock:  # from now on the worker may be another recording's
+                self._workers.discard(worker)
+
+
+def interrupted() -> errors.TemporaryFailure:
+    """The error of work that was cancelled."""
+    return errors.TemporaryFailure("interrupted", "the attempt was ended")
+
+
 class WorkerPool:
     """Workers of one kind, kept for a while after their last request."""
 

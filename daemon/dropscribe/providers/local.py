@@ -1,14 +1,14 @@
 """Transcribes on this machine: Whisper through faster-whisper, with no key and no network.
 
 Guarantees: the engine runs in worker processes, one for each of ``concurrency`` recordings, from the first
-recording on until ``idle_unload_seconds`` after the last; the daemon survives any failure of a worker.
+recording on until ``idle_unload_seconds`` after the last; the daemon survives any failure of a worker. An
+unknown or ill-typed parameter is refused before any audio is decoded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -18,12 +18,13 @@ import structlog
 
 from dropscribe.config.extras import install_hint
 from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, TemporaryFailure
+from dropscribe.core.requests.languages import base_language
+from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS
 from dropscribe.native import speech_model
 from dropscribe.native.decoder import error_of
 from dropscribe.native.model_fetch import fetch
-from dropscribe.native.process import Worker, WorkerDied, WorkerPool
-from dropscribe.native.recording import NOT_DETECTED, is_raw, raw_form
-from dropscribe.providers.local_params import SpeechRequest, parse_params
+from dropscribe.native.process import Cancellation, Worker, WorkerDied, WorkerPool, interrupted
+from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, raw_form
 from dropscribe.transcripts.model import parse_transcript
 
 if TYPE_CHECKING:
@@ -43,6 +44,37 @@ SILENCE_SECONDS = 3600.0
 PROGRESS_SECONDS = 10.0
 """Between two lines of the log about a download."""
 
+RAW_ENCODINGS = frozenset(
+    f"pcm_{coding}"
+    for coding in ("s8", "u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")
+) | {"pcm_alaw", "pcm_mulaw"}
+
+ENGINE_DEFAULTS: dict[str, Any] = {
+    "beam_size": 5,
+    "vad_filter": True,  # without it Whisper writes "You" into digital silence
+    "word_timestamps": True,
+    "condition_on_previous_text": False,  # one wrong window must not talk the next into repeating it
+}
+
+_RAW_FIELDS = {"encoding": "encoding", "sample_rate": "sample_rate_hz", "channels": "channels"}
+_AT_LEAST_ONE = frozenset({"beam_size", "best_of", "channels", "max_new_tokens", "sample_rate"})
+_CHOICES = {"task": frozenset({"transcribe", "translate"}), "encoding": RAW_ENCODINGS}
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """One rule's parameters, ready for the engine.
+
+    Attributes:
+        language: Lower-case code without a region ("en" for "en-GB"); None to detect it.
+        options: Keyword arguments of ``WhisperModel.transcribe``, our defaults included.
+        raw: Set by any of encoding, sample_rate and channels; applies to files without a header.
+    """
+
+    language: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    raw: RawForm = field(default_factory=RawForm)
+
 
 class LocalProvider:
     """The embedded engine."""
@@ -53,7 +85,7 @@ class LocalProvider:
         self._threads = ThreadPoolExecutor(config.concurrency, "local-engine")
         self._pool: WorkerPool | None = None
         self._fetched: Path | None = None
-        self._running: set[_Attempt] = set()
+        self._running: set[Cancellation] = set()
         self._has_warned = False
         self._is_closed = False
 
@@ -62,18 +94,20 @@ class LocalProvider:
 
         A cancelled job ends its worker process at once; the next job starts another one.
         """
-        attempt = _Attempt(self._config, parse_params(params))
-        self._running.add(attempt)
+        request, cancellation = parse_params(params), Cancellation()
+        self._running.add(cancellation)
         loop = asyncio.get_running_loop()
         try:
-            transcript = await loop.run_in_executor(self._threads, self._recognise, attempt, audio)
+            transcript = await loop.run_in_executor(
+                self._threads, self._recognise, request, audio, cancellation
+            )
         except AudioRejected:
             if not audio.recheck():  # cut short or rewritten meanwhile: that says nothing about the audio
                 raise AudioChanged(audio.name, "changed while it was decoded") from None
             raise
         finally:
-            self._running.discard(attempt)
-            attempt.stop()
+            self._running.discard(cancellation)
+            cancellation.request()
         await audio.ensure_sha256()
         self._warn_once(transcript)
         return transcript
@@ -89,8 +123,8 @@ class LocalProvider:
     async def close(self) -> None:
         """End the workers; running requests fail as TemporaryFailure. Safe to call twice."""
         self._is_closed = True
-        for attempt in tuple(self._running):
-            attempt.stop()
+        for cancellation in tuple(self._running):
+            cancellation.request()
         self._threads.shutdown(wait=False)
         if self._pool is not None:
             self._pool.close()
@@ -102,20 +136,21 @@ class LocalProvider:
         verdict = "hashes verified" if choice.sha256 else "taken as it is"
         return f"{choice.name} ({choice.origin}, {verdict})"
 
-    def _recognise(self, attempt: _Attempt, audio: AudioFile) -> Transcript:
+    def _recognise(self, request: SpeechRequest, audio: AudioFile, cancellation: Cancellation) -> Transcript:
         try:
-            if self._is_closed or attempt.is_stopped:
-                raise TemporaryFailure("interrupted", "the engine was closed")
+            if self._is_closed or cancellation.is_requested:
+                raise interrupted()
             speech_model.require_engine()
             choice = speech_model.choose_model(self._config.model or "auto")
             folder = os.fspath(
-                speech_model.ready_folder(choice) or self._fetched_folder(choice.name, attempt)
+                speech_model.ready_folder(choice) or self._fetched_folder(choice.name, cancellation)
             )
-            with self._pool_for(folder).worker() as worker:
-                return attempt.run(worker, choice.name, folder, audio)
+            arguments = self._arguments(request, choice.name, folder, audio)
+            with self._pool_for(folder).worker() as worker, cancellation.covers(worker):
+                return _answer(worker, arguments, audio)
         except WorkerDied as death:
-            if attempt.is_stopped:
-                raise TemporaryFailure("interrupted", "the engine was closed") from death
+            if cancellation.is_requested:
+                raise interrupted() from death
             raise error_of(death) from death
         except RuleRejected as error:
             if error.code != "language_not_supported" or not choice.name.endswith(".en"):
@@ -125,10 +160,10 @@ class LocalProvider:
         except MemoryError as error:
             raise TemporaryFailure("out_of_memory", "no memory for model and recording") from error
 
-    def _fetched_folder(self, name: str, attempt: _Attempt) -> Path:
+    def _fetched_folder(self, name: str, cancellation: Cancellation) -> Path:
         """The model *name* of the hub, checked once in this provider's life."""
         if self._fetched is None or not (self._fetched / "model.bin").exists():
-            self._fetched = fetch(name, _Download(name, attempt).went_on)
+            self._fetched = fetch(name, _Download(name, cancellation).went_on)
         return self._fetched
 
     def _pool_for(self, folder: str) -> WorkerPool:
@@ -139,6 +174,23 @@ class LocalProvider:
             folders = (folder, os.fspath(speech_model.cache_folder()))
             self._pool = WorkerPool(folders, idle_seconds=self._config.idle_unload_seconds, has_gpu=has_gpu)
         return self._pool
+
+    def _arguments(
+        self, request: SpeechRequest, model: str, folder: str, audio: AudioFile
+    ) -> Mapping[str, Any]:
+        form = request.raw if is_raw(audio.suffix, audio.head) else raw_form(audio.suffix, audio.head)
+        return {
+            "model": {
+                "folder": folder,
+                "device": self._config.device,
+                "compute_type": self._config.compute_type,
+                "cpu_threads": self._config.cpu_threads,
+            },
+            "name": model,
+            "language": request.language,
+            "options": request.options,
+            "form": form and asdict(form),
+        }
 
     def _warn_once(self, transcript: Transcript) -> None:
         if NOT_DETECTED in transcript.warnings and not self._has_warned:
@@ -156,85 +208,75 @@ class _Download:
     """Says in the log how far a download is, and ends it with its attempt."""
 
     model: str
-    attempt: _Attempt
+    cancellation: Cancellation
     told_at: float = field(default_factory=time.monotonic)
 
     def went_on(self, size_bytes: int) -> None:
         """So many bytes have come.
 
         Raises:
-            TemporaryFailure: The attempt was stopped.
+            TemporaryFailure: The attempt was cancelled.
         """
-        if self.attempt.is_stopped:
-            raise TemporaryFailure("interrupted", "the engine was closed")
+        if self.cancellation.is_requested:
+            raise interrupted()
         if time.monotonic() - self.told_at >= PROGRESS_SECONDS:
             self.told_at = time.monotonic()
             log.info("model.fetching", model=self.model, megabytes=round(size_bytes / 1e6))
 
 
-class _Attempt:
-    """One recording on its way through a worker; may be stopped from another thread."""
+def _answer(worker: Worker, arguments: Mapping[str, Any], audio: AudioFile) -> Transcript:
+    began = time.monotonic()
+    body: Mapping[str, Any] = {}
+    for message in worker.request("transcribe", arguments, audio.fileno(), silence_seconds=SILENCE_SECONDS):
+        if message.kind == "loaded":
+            seconds = round(time.monotonic() - began, 2)
+            log.info("model.loaded", model=arguments["name"], seconds=seconds)
+        elif isinstance(heard := message.body.get("heard_seconds"), int | float):
+            audio.progress.heard_seconds = heard
+        body = message.body
+    try:
+        return parse_transcript(body)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TemporaryFailure("bad_answer", "the engine gave no usable answer") from error
 
-    def __init__(self, config: ProviderConfig, request: SpeechRequest) -> None:
-        self._config = config
-        self._request = request
-        self._worker: Worker | None = None
-        self._lock = threading.Lock()
-        self.is_stopped = False
 
-    def run(self, worker: Worker, model: str, folder: str, audio: AudioFile) -> Transcript:
-        """Transcribe *audio* by *worker*.
+def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
+    """Check *params* and split them into the engine's and dropscribe's own.
 
-        Raises:
-            ProviderError, WorkerDied: No transcript.
-        """
-        with self._lock:
-            if self.is_stopped:
-                raise TemporaryFailure("interrupted", "the engine was closed")
-            self._worker = worker
-        try:
-            return self._answer(worker, model, folder, audio)
-        finally:
-            with self._lock:  # from now on the worker may be another recording's
-                self._worker = None
+    `language` and `vocabulary` of rule and provider are in them already (core.requests.speech_hints).
 
-    def stop(self) -> None:
-        """End the worker if it is still at work on this recording."""
-        with self._lock:
-            self.is_stopped = True
-            if self._worker is not None:
-                self._worker.kill()
+    Raises:
+        RuleRejected: Code "unknown_parameter" or "bad_parameter"; the reason names the parameter.
+    """
+    checked = {name: _checked(name, value) for name, value in params.items()}
+    asked = {name: value for name, value in checked.items() if name in ENGINE_PARAMS}
+    return SpeechRequest(
+        language=_parse_language(checked.get("language", "")),
+        options={**ENGINE_DEFAULTS, **asked},
+        raw=RawForm(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
+    )
 
-    def _answer(self, worker: Worker, model: str, folder: str, audio: AudioFile) -> Transcript:
-        began = time.monotonic()
-        body: Mapping[str, Any] = {}
-        for message in worker.request(
-            "transcribe",
-            self._arguments(model, folder, audio),
-            audio.fileno(),
-            silence_seconds=SILENCE_SECONDS,
-        ):
-            if message.kind == "loaded":
-                log.info("model.loaded", model=model, seconds=round(time.monotonic() - began, 2))
-            elif isinstance(seconds := message.body.get("heard_seconds"), int | float):
-                audio.progress.heard_seconds = seconds
-            body = message.body
-        try:
-            return parse_transcript(body)
-        except (KeyError, TypeError, ValueError) as error:
-            raise TemporaryFailure("bad_answer", "the engine gave no usable answer") from error
 
-    def _arguments(self, model: str, folder: str, audio: AudioFile) -> Mapping[str, Any]:
-        form = self._request.raw if is_raw(audio.suffix, audio.head) else raw_form(audio.suffix, audio.head)
-        return {
-            "model": {
-                "folder": folder,
-                "device": self._config.device,
-                "compute_type": self._config.compute_type,
-                "cpu_threads": self._config.cpu_threads,
-            },
-            "name": model,
-            "language": self._request.language,
-            "options": self._request.options,
-            "form": form and asdict(form),
-        }
+def _checked(name: str, value: ParamValue) -> Any:
+    wanted = LOCAL_PARAMS.get(name)
+    if wanted is None:
+        raise RuleRejected("unknown_parameter", f"the embedded engine has no parameter {name!r}")
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:  # type(), for True is an int to isinstance
+        raise RuleRejected("bad_parameter", f"{name} must be {_article(wanted)}, not {value!r}")
+    if name in _AT_LEAST_ONE and isinstance(value, int) and value < 1:
+        raise RuleRejected("bad_parameter", f"{name} must be at least 1, not {value!r}")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise RuleRejected("bad_parameter", f"{name} must be one of {', '.join(sorted(_CHOICES[name]))}")
+    return value
+
+
+def _article(wanted: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[wanted]
+
+
+def _parse_language(language: str) -> str | None:
+    code = language.strip().lower().replace("_", "-").partition("-")[0]
+    # A code of two letters is the engine's own (jw); "english", "eng" and "unknown" are other people's words.
+    return code if len(code) == 2 else base_language(language)

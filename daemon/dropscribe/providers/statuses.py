@@ -12,6 +12,7 @@ import math
 import time
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -134,8 +135,11 @@ _COMMON: Table = {
 }
 
 _CLASS_KINDS = {3: Kind.UNUSABLE, 4: Kind.REJECTED_OR_RULE, 5: Kind.TEMPORARY}
-_PLAIN_ERRORS: dict[Kind, Callable[..., ProviderError]] = {
+_ERRORS: dict[Kind, Callable[..., ProviderError]] = {
+    Kind.TEMPORARY: TemporaryFailure,
+    Kind.SLOW_DOWN: TemporaryFailure,
     Kind.REJECTED: AudioRejected,
+    Kind.REJECTED_OR_RULE: AudioRejected,
     Kind.RULE: RuleRejected,
     Kind.UNUSABLE: ProviderUnusable,
     Kind.AMBIGUOUS: AmbiguousFailure,
@@ -177,7 +181,7 @@ class Classifier:
         if not is_error:
             return None
         said = error_of(parsed)
-        kind = next((self._row(None, sign) for sign in said.signs if self._row(None, sign)), None)
+        kind = self._kind_of_signs(said)
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "error_in_success", answer, said)
 
     def failure_in_success(self, answer: Answer, words: str) -> ProviderError:
@@ -188,8 +192,7 @@ class Classifier:
 
     def failed_job(self, answer: Answer, said: ErrorBody) -> ProviderError:
         """The error of a job that failed at the vendor, from an answer with status 200."""
-        kind = next((found for sign in said.signs if (found := self._row(None, sign))), None)
-        kind = kind or self._kind_of_words(said.message)
+        kind = self._kind_of_signs(said) or self._kind_of_words(said.message)
         return self._made(kind or Kind.REJECTED_OR_RULE, said.code or "job_failed", answer, said)
 
     def bad_answer(self, answer: Answer, reason: str) -> ProviderError:
@@ -214,6 +217,9 @@ class Classifier:
             return found, ""
         return self._row(status, None) or _CLASS_KINDS.get(status // 100, Kind.AMBIGUOUS), ""
 
+    def _kind_of_signs(self, said: ErrorBody) -> Kind | None:
+        return next((found for sign in said.signs if (found := self._row(None, sign))), None)
+
     def _kind_of_words(self, message: str, *, with_common: bool = True) -> Kind | None:
         """By the vendor's own rows whose sign is several words; *with_common*, by ACCOUNT_WORDS too."""
         text = message.lower()
@@ -228,23 +234,17 @@ class Classifier:
         return self.table.get(row) or _COMMON.get(row)
 
     def _made(self, kind: Kind, code: str, answer: Answer, said: ErrorBody) -> ProviderError:
-        status, request_id = answer.status, _request_id(answer)
-        reason = self.redactor.reason(said.message or f"HTTP {answer.status}")
-        code = self.redactor.reason(code)
+        make = partial(
+            _ERRORS[kind],
+            self.redactor.reason(code),
+            self.redactor.reason(said.message or f"HTTP {answer.status}"),
+            status=answer.status,
+            request_id=_request_id(answer),
+        )
         if kind in {Kind.TEMPORARY, Kind.SLOW_DOWN}:
-            wait = retry_after_seconds(answer.headers, self.clock())
-            slows = kind is Kind.SLOW_DOWN
-            return TemporaryFailure(
-                code,
-                reason,
-                status=status,
-                request_id=request_id,
-                retry_after_seconds=wait,
-                slows_provider=slows,
-            )
-        if kind is Kind.REJECTED_OR_RULE:
-            return AudioRejected(code, reason, status=status, request_id=request_id, maybe_rule=True)
-        return _PLAIN_ERRORS[kind](code, reason, status=status, request_id=request_id)
+            wait_seconds = retry_after_seconds(answer.headers, self.clock())
+            return make(retry_after_seconds=wait_seconds, slows_provider=kind is Kind.SLOW_DOWN)
+        return make(maybe_rule=True) if kind is Kind.REJECTED_OR_RULE else make()
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
 from dropscribe.native.durations import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
-from dropscribe.providers.cleaning import cleaned
 from dropscribe.providers.formats import media_type, upload_name
 from dropscribe.providers.params import effective_params
-from dropscribe.providers.redaction import Redactor, credentials_of, secrets_of
+from dropscribe.providers.redaction import Redactor, cleaned, credentials_of, secrets_of
 from dropscribe.providers.statuses import Classifier
-from dropscribe.providers.transport.forms import at_path, multipart
+from dropscribe.providers.transport.forms import at_path, multipart, with_query
 from dropscribe.providers.transport.http import HttpTransport, Upload
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ class Vendor(ABC):
         type: The provider's type, by which :mod:`dropscribe.providers.params` has the default parameters.
         host: The URL where the config has none, with ``{region}`` for the config's.
         path: Added to a URL without a path.
+        key_header: The header with the key, as ``key_header`` in the config.
         url: URL to which audio is sent, without parameters.
         errors: The vendor's own rows for :class:`Classifier`.
     """
@@ -62,6 +62,7 @@ class Vendor(ABC):
     type: ClassVar[str]
     host: ClassVar[str] = ""
     path: ClassVar[str] = ""
+    key_header = "Authorization: Bearer {key}"
     errors: Table = {}  # noqa: RUF012 - never changed
 
     def __init__(self, config: ProviderConfig) -> None:
@@ -72,10 +73,6 @@ class Vendor(ABC):
     def build(cls, config: ProviderConfig) -> HttpProvider:
         """The provider of *config* at this vendor."""
         return HttpProvider(config, cls(config))
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """The header that carries *key*: a bearer token."""
-        return {"Authorization": f"Bearer {key}"}
 
     def params(self, given: Mapping[str, ParamValue]) -> Params:
         """The parameters to be sent: the type's defaults with *given* laid over them."""
@@ -122,9 +119,9 @@ class Vendor(ABC):
         """Parameters that avoid *error* and are worth one more request; else None."""
         return None
 
-    @abstractmethod
     def probe(self) -> tuple[str, str]:
-        """Method and URL of a request that costs nothing and proves the key."""
+        """Method and URL of a request that costs nothing and proves the key: by default one without audio."""
+        return "POST", self.url
 
     def probed(self, answer: Answer) -> str | None:
         """Result of the answer to :meth:`probe`; None for an error that the table classifies.
@@ -138,9 +135,21 @@ class Vendor(ABC):
         return None
 
 
-def raw_upload(url: str, audio: AudioFile) -> Upload:
-    """A request whose body is the audio."""
-    return Upload(url, {"Content-Type": media_type(audio.suffix, audio.head)}, audio)
+class QueryVendor(Vendor):
+    """A vendor that takes the audio as the body or fetches it, with the parameters in the query."""
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio as it is."""
+        headers = {"Content-Type": media_type(audio.suffix, audio.head)}
+        return Upload(with_query(self.url, params), headers, audio)
+
+    def link(self, url: str, params: Params) -> Upload:
+        """The vendor fetches the audio itself."""
+        return json_request(with_query(self.url, params), {"url": url})
+
+    def probe(self) -> tuple[str, str]:
+        """A request without audio."""
+        return "POST", with_query(self.url, self.params({}))
 
 
 def form_upload(
@@ -269,7 +278,8 @@ class HttpProvider:
         if self._key is not None:
             if not (self._key.isascii() and self._key.isprintable()):
                 raise ProviderUnusable("bad_key", "the key holds characters that no header can carry")
-            headers |= self.vendor.authorization(self._key)
+            name, _, value = self.vendor.key_header.partition(": ")
+            headers[name] = value.replace("{key}", self._key)
         request = dataclasses.replace(upload, headers=headers)
         return await self._http.send(method, request, timeout_seconds=seconds)
 

@@ -133,12 +133,12 @@ class Metrics:
 
 
 _COUNTS = (
-    ("found_without_hint", "found_without_hint", "Files that only a listing found."),
-    ("hint_overflows", "hint_overflows", "Times that hints were lost."),
-    ("suspect", "suspect", "Finished files whose transcripts have a warning that speaks against their text."),
-    ("maybe_paid_twice", "maybe_paid_twice", "Attempts that may have been paid for and gave no answer."),
+    ("found_without_hint", "Files that only a listing found."),
+    ("hint_overflows", "Times that hints were lost."),
+    ("suspect", "Finished files whose transcripts have a warning that speaks against their text."),
+    ("maybe_paid_twice", "Attempts that may have been paid for and gave no answer."),
 )
-"""Series, key in the status' folders, and description."""
+"""Series, which is the key in the status' folders, and description."""
 
 
 class _Snapshot(Collector):
@@ -151,8 +151,8 @@ class _Snapshot(Collector):
         return (*self._queues(), *self._counts(), *self._providers(), *self._nodes())
 
     def _counts(self) -> Iterable[Metric]:
-        for name, key, text in _COUNTS:
-            family = CounterMetricFamily(f"dropscribe_{name}", text, labels=("folder",))
+        for key, text in _COUNTS:
+            family = CounterMetricFamily(f"dropscribe_{key}", text, labels=("folder",))
             for folder, state in self.status.get("folders", {}).items():
                 family.add_metric((folder,), state.get(key, 0))
             yield family

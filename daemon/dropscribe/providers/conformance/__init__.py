@@ -12,8 +12,7 @@ Nothing here needs pytest, and the daemon imports none of it. A promise that is 
 """
 
 from dropscribe.providers.conformance.bench import KEY, Bench, Broken, Fault
-from dropscribe.providers.conformance.checks import CHECKS
-from dropscribe.providers.conformance.job_checks import JOB_CHECKS
+from dropscribe.providers.conformance.checks import CHECKS, JOB_CHECKS
 from dropscribe.providers.conformance.stand_in import Request, StandIn
 
 __all__ = ["CHECKS", "JOB_CHECKS", "KEY", "Bench", "Broken", "Fault", "Request", "StandIn"]

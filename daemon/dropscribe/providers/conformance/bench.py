@@ -9,7 +9,7 @@ from dropscribe.core.errors import ProviderError
 from dropscribe.providers.base import JobProvider, Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
@@ -94,10 +94,10 @@ async def attempt(
     raise Broken(f"a job has no result after {MOST_POLLS} polls")
 
 
-async def failure_of(provider: Provider, audio: AudioFile) -> ProviderError:
-    """The error of one attempt, which must fail."""
+async def failure_of(awaited: Awaitable[object]) -> ProviderError:
+    """The error of an attempt or another request, which must fail."""
     try:
-        await attempt(provider, audio)
+        await awaited
     except ProviderError as error:
         return error
-    raise Broken("an attempt that must fail has a transcript")
+    raise Broken("a request that must fail does not fail with a ProviderError")

@@ -1,10 +1,10 @@
-"""The promises of :class:`dropscribe.providers.base.Provider`, each as one check."""
+"""The promises of Provider and JobProvider (:mod:`dropscribe.providers.base`), each as one check."""
 
 from __future__ import annotations
 
 import os
 from itertools import cycle, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
@@ -15,7 +15,7 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
-from dropscribe.providers.base import JobProvider
+from dropscribe.providers.base import JobProvider, Unfinished
 from dropscribe.providers.conformance.bench import AUDIO, SPOKEN, Broken, Fault, attempt, expect, failure_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,18 @@ KINDS_OF_STATUS: dict[int, type[ProviderError]] = {
     **dict.fromkeys((504, 522, 524), AmbiguousFailure),
 }
 BODIES = ("", "<html>no</html>", {"error": "some words"})
+
+FAULTS = (
+    Fault(500),
+    Fault(429),
+    Fault(504),
+    Fault(400, {"error": "no"}),
+    Fault(close=True),
+    Fault(body="no JSON"),
+    Fault(404, "<html><body>a proxy</body></html>"),
+)
+"""Answers to a poll that say nothing about the job."""
+UNKNOWN_STATE = Fault(body={"status": "of no document"})
 
 _WRONG_KEY = "sk_wrong_and_secret"
 _LARGE_BYTES = 4 * 1024 * 1024
@@ -76,7 +88,7 @@ async def a_status_decides_whatever_the_body_is(bench: Bench) -> None:
     provider, audio = bench.provider(), bench.audio()
     for status, body in (*zip(KINDS_OF_STATUS, cycle(BODIES)), *product((401, 429, 504), BODIES)):
         bench.fail(Fault(status, body))
-        error = await failure_of(provider, audio)
+        error = await failure_of(attempt(provider, audio))
         kind = KINDS_OF_STATUS[status]
         expect(_is_of_kind(provider, error, kind), f"HTTP {status} {body!r} is a {kind.__name__}: {error!r}")
         expect(error.status == status, f"the error has the status {status}")
@@ -97,7 +109,7 @@ async def an_unexplained_4xx_may_be_the_rule(bench: Bench) -> None:
     provider, audio = bench.provider(), bench.audio()
     for status in (400, 418, 424, 451):
         bench.fail(Fault(status, "no"))
-        error = await failure_of(provider, audio)
+        error = await failure_of(attempt(provider, audio))
         expect(isinstance(error, AudioRejected) and error.maybe_rule, f"HTTP {status}: {error!r}")
 
 
@@ -111,20 +123,20 @@ async def a_lost_answer_may_have_been_paid_for(bench: Bench) -> None:
         await provider.transcribe(bench.audio(), {})
     last = bench.request_count() - before - 1
     bench.fail(*[None] * last, Fault(close=True))
-    error = await failure_of(provider, bench.audio())
+    error = await failure_of(attempt(provider, bench.audio()))
     expect(type(error) is AmbiguousFailure, f"an answer that is lost is an AmbiguousFailure: {error!r}")
 
 
 async def a_page_of_html_is_no_answer(bench: Bench) -> None:
     """A login page or a proxy's comes from something in between: no provider has seen the file."""
     bench.fail(Fault(200, "<!DOCTYPE html><html><body>Log in</body></html>"))
-    error = await failure_of(bench.provider(), bench.audio())
+    error = await failure_of(attempt(bench.provider(), bench.audio()))
     expect(type(error) is TemporaryFailure, f"an HTML page with status 200 is temporary: {error!r}")
 
 
 async def a_wrong_key_holds_the_provider(bench: Bench) -> None:
     """The vendor's own answer to a wrong key is about the account; the key is in no error."""
-    error = await failure_of(bench.provider(api_key=Secret(_WRONG_KEY, "test")), bench.audio())
+    error = await failure_of(attempt(bench.provider(api_key=Secret(_WRONG_KEY, "test")), bench.audio()))
     expect(isinstance(error, ProviderUnusable), f"a wrong key is the account's trouble: {error!r}")
     shown = f"{error!r} {error} {error.reason} {error.__cause__!r} {error.__context__!r}"
     expect(_WRONG_KEY not in shown, "the key is not in the error")
@@ -134,7 +146,7 @@ async def an_echoed_key_is_masked(bench: Bench) -> None:
     """A vendor that echoes the key, with control characters around it, gets it masked."""
     echo = f"bad key {bench.key}\r\n\x1b[31m{bench.key}!" + "x" * 2000
     bench.fail(Fault(401, {"error": {"message": echo, "code": bench.key}}))
-    error = await failure_of(bench.provider(), bench.audio())
+    error = await failure_of(attempt(bench.provider(), bench.audio()))
     expect(bench.key not in f"{error!r} {error.reason} {error.code}", "the key is not in the error")
     expect(error.reason.isprintable() and len(error.reason) <= 500, "the reason is fit for a log")
     expect(bench.key not in repr(bench.provider()), "the key is not in the provider's repr")
@@ -142,7 +154,7 @@ async def an_echoed_key_is_masked(bench: Bench) -> None:
 
 async def a_key_that_no_header_can_carry_holds_the_provider(bench: Bench) -> None:
     """A key with a newline or an umlaut is the account's trouble, and is not shown."""
-    error = await failure_of(bench.provider(api_key=Secret("ü\nkey-x", "test")), bench.audio())
+    error = await failure_of(attempt(bench.provider(api_key=Secret("ü\nkey-x", "test")), bench.audio()))
     expect(isinstance(error, ProviderUnusable), f"such a key is the account's trouble: {error!r}")
     expect("key-x" not in repr(error), "the key is not in the error")
 
@@ -152,14 +164,14 @@ async def retry_after_is_honoured(bench: Bench) -> None:
     provider, audio = bench.provider(), bench.audio()
     for text, seconds in (("7", 7.0), ("9" * 30, 3600.0), ("soon", None), ("nan", None)):
         bench.fail(Fault(429, "{}", {"Retry-After": text}))
-        error = await failure_of(provider, audio)
+        error = await failure_of(attempt(provider, audio))
         told = getattr(error, "retry_after_seconds", None)
         expect(told == seconds, f"Retry-After: {text} is {seconds} s, not {told}")
 
 
 async def a_file_above_max_upload_is_not_sent(bench: Bench) -> None:
     """The user's limit is looked at before a byte goes out."""
-    error = await failure_of(bench.provider(max_upload_bytes=10), bench.audio())
+    error = await failure_of(attempt(bench.provider(max_upload_bytes=10), bench.audio()))
     expect((type(error), error.code) == (AudioRejected, "too_large"), f"it is refused: {error!r}")
     expect(bench.request_count() == 0, "nothing is sent")
 
@@ -212,3 +224,75 @@ CHECKS: tuple[Check, ...] = (
     a_provider_can_be_closed_twice,
 )
 """For every provider."""
+
+
+async def polling_sends_no_audio(bench: Bench) -> None:
+    """The audio goes up once, however often the job is asked for."""
+    await attempt(_jobs(bench), bench.audio())
+    expect(bench.times_received(AUDIO) == 1, "the audio is sent once")
+
+
+async def a_poll_that_fails_says_nothing_about_the_job(bench: Bench) -> None:
+    """The job goes on at the vendor, and is asked for again."""
+    bench.hear(SPOKEN)
+    for fault in (*FAULTS, UNKNOWN_STATE):
+        provider = _jobs(bench)
+        job_id = await provider.start_job(bench.audio(), {})
+        bench.fail(fault)
+        found = await provider.poll_job(job_id, {})
+        is_told = isinstance(found, Unfinished) and (found.error or fault is UNKNOWN_STATE)
+        expect(is_told, f"{fault} in a poll is told, and no verdict")
+        while isinstance(found, Unfinished):
+            found = await provider.poll_job(job_id, {})
+        expect(found.text == SPOKEN, f"after {fault} the job has its result")
+
+
+async def a_key_that_is_refused_while_polling_keeps_the_job(bench: Bench) -> None:
+    """The account's trouble holds the provider; the job is still there with the next key."""
+    job_id = await _jobs(bench).start_job(bench.audio(), {})
+    found = await _jobs(bench, api_key=Secret("sk_another_key", "test")).poll_job(job_id, {})
+    is_held = isinstance(found, Unfinished) and isinstance(found.error, ProviderUnusable)
+    expect(is_held, f"a key that is refused holds the provider, and the job is unfinished: {found!r}")
+
+
+async def a_job_that_the_vendor_does_not_know_is_over(bench: Bench) -> None:
+    """It may have been paid for."""
+    job_id = await _jobs(bench).start_job(bench.audio(), {})
+    provider = _jobs(bench)
+    await provider.delete_job(job_id)
+    error = await failure_of(provider.poll_job(job_id, {}))
+    expect(type(error) is AmbiguousFailure, f"a job that is lost may have been paid for: {error!r}")
+
+
+async def a_deleted_job_can_be_deleted_again(bench: Bench) -> None:
+    """A crash after the deletion repeats it."""
+    provider = _jobs(bench)
+    job_id = await provider.start_job(bench.audio(), {})
+    await provider.delete_job(job_id)
+    await provider.delete_job(job_id)
+
+
+async def a_deletion_that_fails_says_so(bench: Bench) -> None:
+    """It is tried again later."""
+    provider = _jobs(bench)
+    job_id = await provider.start_job(bench.audio(), {})
+    bench.fail(Fault(500, "no"))
+    await failure_of(provider.delete_job(job_id))
+
+
+def _jobs(bench: Bench, **settings: Any) -> JobProvider:
+    provider = bench.provider(**settings)
+    if isinstance(provider, JobProvider):
+        return provider
+    raise Broken("the provider has start_job, poll_job and delete_job")
+
+
+JOB_CHECKS: tuple[Check, ...] = (
+    polling_sends_no_audio,
+    a_poll_that_fails_says_nothing_about_the_job,
+    a_key_that_is_refused_while_polling_keeps_the_job,
+    a_job_that_the_vendor_does_not_know_is_over,
+    a_deleted_job_can_be_deleted_again,
+    a_deletion_that_fails_says_so,
+)
+"""For a provider with jobs, beside the others."""

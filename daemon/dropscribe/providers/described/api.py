@@ -50,17 +50,12 @@ class DescribedApi(Vendor):
         self.url = config.url or ""
         self.errors = _table(config.errors)
         self._body = config.body
-        self._key_header = config.key_header
+        self.key_header = config.key_header
         self._media_type = config.media_type
         self._file_field = config.file_field
         self._is_beside = config.body != "raw" and config.params_in == "form"
         self._keys = config.answer or AnswerKeys(text="text")
         self._reader = AnswerReader(self._keys)
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """The header of the config."""
-        name, _, value = self._key_header.partition(": ")
-        return {name: value.replace("{key}", key)}
 
     def params(self, given: Mapping[str, ParamValue]) -> Params:
         """The user's alone."""
@@ -95,7 +90,7 @@ class DescribedApi(Vendor):
         return self._reader.no_text(parsed)
 
     def probe(self) -> tuple[str, str]:
-        """A request without audio."""
+        """A request without audio, also where there are jobs."""
         return "POST", self.url
 
     def probed(self, answer: Answer) -> str | None:

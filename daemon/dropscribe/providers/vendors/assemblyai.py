@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from dropscribe.providers.answers import ErrorBody
     from dropscribe.providers.vendor import Params
 
-
 _MILLISECONDS = 0.001
 _SERVER_WORDS = ("internal server error", "server error", "please try again", "resubmit")
 
@@ -27,11 +26,8 @@ class AssemblyAI(JobVendor):
 
     type = "assemblyai"
     host = "https://api.assemblyai.com"
+    key_header = "Authorization: {key}"
     api = JobApi(upload="/v2/upload", file_name=("upload_url", "audio_url"), jobs="/v2/transcript")
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """The key alone, without a scheme."""
-        return {"Authorization": key}
 
     def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
         """Words alone: AssemblyAI asks for the same file again where its own servers failed."""

@@ -36,11 +36,8 @@ class Azure(Vendor):
     type = "azure"
     host = "https://{region}.api.cognitive.microsoft.com"
     path = "/speechtotext/transcriptions:transcribe"
+    key_header = "Ocp-Apim-Subscription-Key: {key}"
     errors = ERRORS
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """The resource's key."""
-        return {"Ocp-Apim-Subscription-Key": key}
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file at its end."""

@@ -6,19 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import with_query
 from dropscribe.providers.turns import by_time, segments_of
-from dropscribe.providers.vendor import Vendor, json_request, raw_upload
+from dropscribe.providers.vendor import QueryVendor
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.statuses import Table
-    from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
-
 
 ERRORS: Table = {
     (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
@@ -26,25 +22,14 @@ ERRORS: Table = {
 }
 
 
-class Deepgram(Vendor):
+class Deepgram(QueryVendor):
     """Deepgram's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "deepgram"
     host = "https://api.deepgram.com"
     path = "/v1/listen"
+    key_header = "Authorization: Token {key}"  # `Bearer` is for short-lived tokens
     errors = ERRORS
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """The scheme of API keys; `Bearer` is for short-lived tokens."""
-        return {"Authorization": f"Token {key}"}
-
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
-        """The audio as it is."""
-        return raw_upload(with_query(self.url, params), audio)
-
-    def link(self, url: str, params: Params) -> Upload:
-        """Deepgram fetches the audio itself."""
-        return json_request(with_query(self.url, params), {"url": url})
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are seconds, confidences probabilities; each channel has its alternatives."""
@@ -68,10 +53,6 @@ class Deepgram(Vendor):
             request_id=values.word_or_none(metadata.get("request_id")) or request_id,
             raw=parsed,
         )
-
-    def probe(self) -> tuple[str, str]:
-        """A request without audio."""
-        return "POST", with_query(self.url, self.params({}))
 
 
 def _words(alternatives: list[Mapping[str, Any]]) -> Iterator[Word]:

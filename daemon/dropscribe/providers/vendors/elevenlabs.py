@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.vendor import Params
 
-
 ERRORS: Table = {
     (401, "quota_exceeded"): Kind.UNUSABLE,
     (400, "quota_exceeded"): Kind.UNUSABLE,
@@ -39,11 +38,8 @@ class ElevenLabs(Vendor):
     type = "elevenlabs"
     host = "https://api.elevenlabs.io"
     path = "/v1/speech-to-text"
+    key_header = "xi-api-key: {key}"
     errors = ERRORS
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """A header of its own."""
-        return {"xi-api-key": key}
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file at its end."""
@@ -73,10 +69,6 @@ class ElevenLabs(Vendor):
             request_id=values.word_or_none(parsed.get("transcription_id")) or request_id,
             raw=parsed,
         )
-
-    def probe(self) -> tuple[str, str]:
-        """A request without audio."""
-        return "POST", self.url
 
     def _at(self, params: Params) -> str:
         return with_query(self.url, {name: params[name] for name in _QUERY if name in params})

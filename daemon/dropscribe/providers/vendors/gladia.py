@@ -20,6 +20,7 @@ class Gladia(JobVendor):
 
     type = "gladia"
     host = "https://api.gladia.io"
+    key_header = "x-gladia-key: {key}"
     api = JobApi(
         upload="/v2/upload",
         form_field="audio",
@@ -27,10 +28,6 @@ class Gladia(JobVendor):
         jobs="/v2/pre-recorded",
         done="done",
     )
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """A header of its own."""
-        return {"x-gladia-key": key}
 
     def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
         """A number alone: the HTTP status that the failure would have as an answer."""

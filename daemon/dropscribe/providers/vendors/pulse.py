@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_DETAILS, HAS_ERRORS
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import with_query
-from dropscribe.providers.vendor import Vendor, json_request, raw_upload
+from dropscribe.providers.vendor import QueryVendor
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.core.requests.params import ParamValue
-    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.statuses import Table
-    from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
-
 
 ERRORS: Table = {
     (400, "language_not_enabled_in_region"): Kind.RULE,
@@ -31,20 +27,12 @@ ERRORS: Table = {
 _ATTRIBUTES = ("gender", "emotions", "age")
 
 
-class Pulse(Vendor):
+class Pulse(QueryVendor):
     """Pulse's API; see :class:`dropscribe.providers.vendor.Vendor`."""
 
     type = "pulse"
     host = "https://waves-api.smallest.ai/api/v1/pulse/get_text"
     errors = ERRORS
-
-    def upload(self, audio: AudioFile, params: Params) -> Upload:
-        """The audio as it is."""
-        return raw_upload(with_query(self.url, params), audio)
-
-    def link(self, url: str, params: Params) -> Upload:
-        """Pulse fetches the audio itself."""
-        return json_request(with_query(self.url, params), {"url": url})
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""
@@ -63,10 +51,6 @@ class Pulse(Vendor):
             request_id=request_id,
             raw=parsed,
         )
-
-    def probe(self) -> tuple[str, str]:
-        """A request without audio."""
-        return "POST", with_query(self.url, self.params({}))
 
 
 def _duration(parsed: Mapping[str, Any]) -> float | None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.vendor import Params
 
-
 ERRORS: Table = {
     (400, "invalid_request"): Kind.REJECTED_OR_RULE,
     (404, "not_found"): Kind.RULE,  # an unknown custom_model_id
@@ -38,11 +37,8 @@ class Reson8(Vendor):
 
     def __init__(self, config: ProviderConfig) -> None:
         super().__init__(config)
-        self._scheme = "Bearer" if config.auth == "bearer" else "ApiKey"
-
-    def authorization(self, key: str) -> dict[str, str]:
-        """`ApiKey` for keys, `Bearer` for tokens."""
-        return {"Authorization": f"{self._scheme} {key}"}
+        if config.auth != "bearer":
+            self.key_header = "Authorization: ApiKey {key}"
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The audio as it is, with its encoding named."""
@@ -68,10 +64,6 @@ class Reson8(Vendor):
             request_id=request_id,
             raw=parsed,
         )
-
-    def probe(self) -> tuple[str, str]:
-        """A request without audio."""
-        return "POST", self.url
 
 
 def _words(parsed: Mapping[str, Any], turns: list[Mapping[str, Any]]) -> tuple[tuple[Word, ...], bool]:

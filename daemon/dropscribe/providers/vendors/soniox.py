@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.vendor import Params
 
-
 ERRORS: Table = {(None, "internal_error"): Kind.TEMPORARY}
 
 _MILLISECONDS = 0.001

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
-
 ERRORS: Table = {
     (None, "format_not_supported"): Kind.REJECTED,
     (None, "job_rejected_due_to_invalid_audio"): Kind.REJECTED,

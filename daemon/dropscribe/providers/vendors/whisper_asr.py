@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from dropscribe.providers.transport.http import Answer, Upload
     from dropscribe.providers.vendor import Params
 
-
 _TEXT_OUTPUTS = {"txt", "vtt", "srt", "tsv"}
 
 

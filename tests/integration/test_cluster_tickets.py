@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from dropscribe.core.errors import StoreError
 from dropscribe.core.model import AttemptEnd, JobState, OutputNames, Retry, StoredResult
 from dropscribe.core.retry import RetryLimits
-from dropscribe.queue.cluster import intake, orphan_recovery, ticket_rows
+from dropscribe.queue.cluster import orphan_recovery, ticket_rows
+from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.nodes import NodeStats, beat, take_name
 from dropscribe.queue.cluster.store import ClusterStore
@@ -286,14 +287,14 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 )
 def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
     """Unless it is so young that a share may not show its file yet, or a node has drawn it."""
-    now = store.now()
+    inbox, now = ClusterIntake(queue_state(store), store, lambda _: None), store.now()
     row = {"state": "queued", "code": "", "received_at": -100.0, "ticket": None} | row
 
     def look(db):
         job_id = db.execute(JOB, (b"a.wav", b"a", row["state"], "n1")).fetchone()[0]
         changes = "UPDATE jobs SET received_at = ?, code = ?, ticket = ? WHERE id = ?"
         db.execute(changes, (now + row["received_at"], row["code"], row["ticket"], job_id))
-        return intake.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone", now)
+        return inbox.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone")
 
     assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])
 

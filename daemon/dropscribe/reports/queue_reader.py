@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ONE_INSTANT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+"""Begins a transaction in a cluster that sees the queue as it stood at its first statement."""
+
 NOT_MOUNTED = "left to other nodes: it lies beneath none of this node's queue.roots"
 """Reason shown for a rule whose folders are not mounted on this node."""
 
@@ -83,14 +86,8 @@ class QueueView:
 
     def freeze(self) -> None:
         """Begin a transaction, so that all later reads see one snapshot."""
-        if self.db is None:
-            return
-        if self.nodes is None:
-            self.db.execute("BEGIN")
-        else:
-            from dropscribe.queue.cluster.reader import ONE_INSTANT  # noqa: PLC0415 - see above
-
-            self.db.execute(ONE_INSTANT)
+        if self.db is not None:
+            self.db.execute("BEGIN" if self.nodes is None else _ONE_INSTANT)
 
 
 def view_queue(config: Config) -> AbstractContextManager[QueueView]:
@@ -110,10 +107,9 @@ def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | Non
     """
     if config.queue is None:
         return write_once(config.state_dir, work)
-    from dropscribe.queue.cluster.mount_map import MountMap  # noqa: PLC0415
     from dropscribe.queue.cluster.reader import write_cluster  # noqa: PLC0415 - see above
 
-    return write_cluster(config.queue.dsn.reveal(), MountMap(config.queue.roots), work)
+    return write_cluster(config.queue, work)
 
 
 def is_anybody_running(config: Config) -> bool:
@@ -156,12 +152,11 @@ def _own_view(config: Config) -> Iterator[QueueView]:
 
 @contextlib.contextmanager
 def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
-    from dropscribe.queue.cluster.mount_map import MountMap  # noqa: PLC0415
     from dropscribe.queue.cluster.postgres import read_ahead_seconds  # noqa: PLC0415
     from dropscribe.queue.cluster.reader import looking_at_cluster  # noqa: PLC0415 - see above
 
     is_here = bool(is_running_here(config))
-    with looking_at_cluster(queue.dsn.reveal(), MountMap(queue.roots)) as db:
+    with looking_at_cluster(queue) as db:
         ahead_seconds = read_ahead_seconds(db) if db else 0.0
         now = time.time() + ahead_seconds
         nodes = read_nodes(db) if db else []

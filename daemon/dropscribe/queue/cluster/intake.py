@@ -65,7 +65,10 @@ class ClusterIntake:
         self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
     ) -> list[tuple[bytes, bytes]]:
         """See the protocol. A file that another node is publishing has left the inbox, and is not lost."""
-        return withdraw(db, folder, places, reason, self._store.now())
+        which = "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END AND state = 'queued'"
+        now = self._store.now()
+        latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
+        return intake_queries.withdraw(db, folder, places, reason, which, latest)
 
     def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
         """See the protocol. Device numbers are each node's own, and remembered here."""
@@ -76,16 +79,3 @@ class ClusterIntake:
     def moved_device(self, db: Connection | None, folder: str, directory: bytes, device: int) -> None:  # noqa: ARG002 - the protocol's
         """See the protocol."""
         self._devices[folder, directory] = device
-
-
-def withdraw(
-    db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str, now: float
-) -> list[tuple[bytes, bytes]]:
-    """End waiting jobs whose files are gone; jobs in flight are left to their handler.
-
-    Returns:
-        The places of those that ended.
-    """
-    which = "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END AND state = 'queued'"
-    latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
-    return intake_queries.withdraw(db, folder, places, reason, which, latest)

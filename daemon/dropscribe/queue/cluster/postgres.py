@@ -8,7 +8,7 @@ Diagnostics: StoreAway while the server is unavailable; StoreUnusable if it refu
 from __future__ import annotations
 
 import time
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -20,10 +20,10 @@ from dropscribe.queue.sql.database import valid_text
 from dropscribe.queue.sql.history import LATEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dropscribe.queue.cluster.mount_map import MountMap
-    from dropscribe.queue.sql.database import Connection
+    from dropscribe.queue.sql.database import Connection, Cursor
 
 log = structlog.get_logger()
 
@@ -79,25 +79,25 @@ class PostgresConnection:
 
     def __init__(self, dsn: str, roots: MountMap, session: str = "dropscribe") -> None:
         self._roots = roots
-        self._server = server_of(dsn)
         try:
-            self.raw = psycopg.connect(conninfo(dsn, session), autocommit=True)
+            self.raw = psycopg.connect(
+                conninfo(dsn, session), autocommit=True, row_factory=partial(_local_rows, roots)
+            )
             self.raw.execute(SESSION)
         except psycopg.Error as error:
-            raise store_error(self._server, error) from error
+            raise store_error(server_of(dsn), error) from error
 
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Cursor:
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
         """Run one statement; with no parameters it may be several."""
         if not parameters:
-            return _Cursor(self.raw.execute(sql.encode()), self._roots)
-        values = [self._to_row(value) for value in parameters]
-        return _Cursor(self.raw.execute(_translated(sql), values), self._roots)
+            return self.raw.execute(sql.encode())
+        return self.raw.execute(_translated(sql), [self._to_row(value) for value in parameters])
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> _Cursor:
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
         """Run one statement for each of *parameters*."""
         cursor = self.raw.cursor()
         cursor.executemany(_translated(sql), [[self._to_row(value) for value in row] for row in parameters])
-        return _Cursor(cursor, self._roots)
+        return cursor
 
     def close(self) -> None:
         """Disconnect."""
@@ -125,7 +125,7 @@ class PostgresReader:
         self._session = session
         self._connection: PostgresConnection | None = None
 
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Cursor:
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
         """Run one statement; again on a new connection if the old one has ended meanwhile."""
         was_open = self._connection is not None
         try:
@@ -137,7 +137,7 @@ class PostgresReader:
                 raise store_error(server_of(self._dsn), error) from error
         return self.execute(sql, parameters)
 
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> _Cursor:
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
         """Run one statement for each of *parameters*."""
         return self._connected().executemany(sql, parameters)
 
@@ -153,42 +153,26 @@ class PostgresReader:
         return self._connection
 
 
-class _Cursor:
-    def __init__(self, raw: psycopg.Cursor[Any], roots: MountMap) -> None:
-        self._raw = raw
-        self._roots = roots
+def _local_rows(roots: MountMap, _: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """A row factory of psycopg: rows with this node's paths, and with times that a calendar holds."""
+    return lambda row: tuple(_local_value(roots, value) for value in row)
 
-    @property
-    def rowcount(self) -> int:
-        return self._raw.rowcount
 
-    def fetchone(self) -> Any:
-        row = self._raw.fetchone()
-        return row and self._local(row)
+def _local_value(roots: MountMap, value: Any) -> Any:
+    if isinstance(value, bytes) and value[:1] == b"/":
+        return _place(roots, value)
+    if isinstance(value, float) and not 0 <= value <= LATEST:
+        return 0.0 if value != value or value < 0 else LATEST  # noqa: PLR0124 - NaN
+    return value
 
-    def fetchall(self) -> list[Any]:
-        return [self._local(row) for row in self._raw.fetchall()]
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.fetchall())
-
-    def _local(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(map(self._local_value, row))
-
-    def _local_value(self, value: Any) -> Any:
-        if isinstance(value, bytes) and value[:1] == b"/":
-            return self._place(value)
-        if isinstance(value, float) and not 0 <= value <= LATEST:
-            return 0.0 if value != value or value < 0 else LATEST  # noqa: PLR0124 - NaN
-        return value
-
-    def _place(self, stored: bytes) -> bytes:
-        """*stored* on this node; b"" for a place outside its root, which must not stop the other rows."""
-        try:
-            return self._roots.local(stored)
-        except StoreError as error:
-            log.warning("queue.place_refused", place=error.path, reason=error.reason)
-            return b""
+def _place(roots: MountMap, stored: bytes) -> bytes:
+    """*stored* on this node; b"" for a place outside its root, which must not stop the other rows."""
+    try:
+        return roots.local(stored)
+    except StoreError as error:
+        log.warning("queue.place_refused", place=error.path, reason=error.reason)
+        return b""
 
 
 def read_ahead_seconds(db: Connection) -> float:

@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg
 
 from dropscribe.core.errors import StoreAway, StoreError
+from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.postgres import PostgresConnection, server_of, store_error
 from dropscribe.queue.cluster.store import BEGIN_WRITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dropscribe.queue.cluster.mount_map import MountMap
+    from dropscribe.config.model import QueueConfig
     from dropscribe.queue.sql.database import Connection
 
 T = TypeVar("T")
-
-ONE_INSTANT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-"""Begins a transaction that sees the queue as it stood at its first statement."""
 
 _LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
 """A command may list an inbox meanwhile; a node's transactions have ten seconds."""
@@ -36,25 +34,25 @@ _AWAY_REMEDY = (
 
 
 @contextlib.contextmanager
-def looking_at_cluster(dsn: str, roots: MountMap) -> Iterator[PostgresConnection | None]:
+def looking_at_cluster(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
     """A connection to read with; None where no node has ever run.
 
     Raises:
         StoreError: The server is unavailable, refuses us, or went away meanwhile.
     """
-    with _connected(dsn, roots) as connection:
+    with _connected(queue) as connection:
         if connection is not None:
             connection.execute(_LONGEST_LOOK)
         yield connection
 
 
-def write_cluster(dsn: str, roots: MountMap, work: Callable[[Connection], T]) -> T | None:
+def write_cluster(queue: QueueConfig, work: Callable[[Connection], T]) -> T | None:
     """Run *work* in one transaction; None where no node has ever run.
 
     Raises:
         StoreError: The server is unavailable, or refuses us.
     """
-    with _connected(dsn, roots) as connection:
+    with _connected(queue) as connection:
         if connection is None:
             return None
         connection.execute(BEGIN_WRITING)
@@ -64,9 +62,10 @@ def write_cluster(dsn: str, roots: MountMap, work: Callable[[Connection], T]) ->
 
 
 @contextlib.contextmanager
-def _connected(dsn: str, roots: MountMap) -> Iterator[PostgresConnection | None]:
+def _connected(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
+    dsn = queue.dsn.reveal()
     try:
-        with contextlib.closing(PostgresConnection(dsn, roots)) as connection:
+        with contextlib.closing(PostgresConnection(dsn, MountMap(queue.roots))) as connection:
             exists = connection.execute("SELECT to_regclass('jobs')").fetchone()[0] is not None
             yield connection if exists else None
     except psycopg.Error as error:

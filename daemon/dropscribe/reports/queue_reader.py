@@ -107,7 +107,7 @@ def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | Non
     """
     if config.queue is None:
         return write_once(config.state_dir, work)
-    from dropscribe.queue.cluster.reader import write_cluster  # noqa: PLC0415 - see above
+    from dropscribe.queue.cluster.postgres import write_cluster  # noqa: PLC0415 - see above
 
     return write_cluster(config.queue, work)
 
@@ -152,8 +152,7 @@ def _own_view(config: Config) -> Iterator[QueueView]:
 
 @contextlib.contextmanager
 def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
-    from dropscribe.queue.cluster.postgres import read_ahead_seconds  # noqa: PLC0415
-    from dropscribe.queue.cluster.reader import looking_at_cluster  # noqa: PLC0415 - see above
+    from dropscribe.queue.cluster.postgres import looking_at_cluster, read_ahead_seconds  # noqa: PLC0415
 
     is_here = bool(is_running_here(config))
     with looking_at_cluster(queue) as db:

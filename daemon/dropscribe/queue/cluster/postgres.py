@@ -1,29 +1,34 @@
-"""A connection to PostgreSQL that the rows' functions can use: "?" for values, and roots for mounts.
+"""Connections to PostgreSQL that the rows' functions can use: "?" for values, and roots for mounts.
 
 Guarantees: no absolute path of this node enters a row (a value that begins with "/" is one, and is written
-below its root's name); paths in rows are translated to this node's mounts when they are read.
+below its root's name); paths in rows are translated to this node's mounts when they are read. A command that
+reads takes no lock that a node waits for. No message about the server contains a secret.
 Diagnostics: StoreAway while the server is unavailable; StoreUnusable if it refuses us.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dropscribe.core.errors import StoreAway, StoreError, StoreUnusable
+from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.sql.database import valid_text
 from dropscribe.queue.sql.history import LATEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from dropscribe.queue.cluster.mount_map import MountMap
+    from dropscribe.config.model import QueueConfig
     from dropscribe.queue.sql.database import Connection, Cursor
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -47,6 +52,19 @@ SESSION = (
 )
 """A node that freezes within a transaction blocks the others for ten seconds at most. The sessions of a
 machine that loses power, with its name and its slots, last until the server's keepalives fail."""
+
+_WRITER_LOCK = 0x64726F70
+"""Advisory lock of the one writer."""
+
+BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER_LOCK})"
+
+_LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
+"""A command may list an inbox meanwhile; a node's transactions have ten seconds."""
+
+_AWAY_REMEDY = (
+    "start it, or look at queue.dsn and the way there; files are safe in their inboxes, and nodes that run"
+    " wait until it is back"
+)
 
 _SAME_CLOCK_SECONDS = 0.5
 """A smaller difference is the duration of the query; synchronized clocks count as equal."""
@@ -151,6 +169,53 @@ class PostgresReader:
         if self._connection is None:
             self._connection = PostgresConnection(self._dsn, self._roots, self._session)
         return self._connection
+
+
+@contextlib.contextmanager
+def looking_at_cluster(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
+    """A connection to read with; None where no node has ever run.
+
+    Raises:
+        StoreError: The server is unavailable, refuses us, or went away meanwhile.
+    """
+    with _connected(queue) as connection:
+        if connection is not None:
+            connection.execute(_LONGEST_LOOK)
+        yield connection
+
+
+def write_cluster(queue: QueueConfig, work: Callable[[Connection], T]) -> T | None:
+    """Run *work* in one transaction; None where no node has ever run.
+
+    Raises:
+        StoreError: The server is unavailable, or refuses us.
+    """
+    with _connected(queue) as connection:
+        if connection is None:
+            return None
+        connection.execute(BEGIN_WRITING)
+        result = work(connection)
+        connection.execute("COMMIT")
+        return result
+
+
+@contextlib.contextmanager
+def _connected(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
+    dsn = queue.dsn.reveal()
+    try:
+        with contextlib.closing(PostgresConnection(dsn, MountMap(queue.roots))) as connection:
+            exists = connection.execute("SELECT to_regclass('jobs')").fetchone()[0] is not None
+            yield connection if exists else None
+    except psycopg.Error as error:
+        raise _for_commands(store_error(server_of(dsn), error)) from error
+    except StoreAway as error:
+        raise _for_commands(error) from error
+
+
+def _for_commands(error: StoreError) -> StoreError:
+    if not isinstance(error, StoreAway):
+        return error
+    return StoreAway(error.path, f"the queue's database cannot be had: {error.reason}", _AWAY_REMEDY)
 
 
 def _local_rows(roots: MountMap, _: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:

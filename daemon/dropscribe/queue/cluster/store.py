@@ -21,6 +21,7 @@ from procrastinate.schema import SchemaManager
 from dropscribe.core.errors import StoreError, StoreUnusable
 from dropscribe.queue.cluster.nodes import session_name
 from dropscribe.queue.cluster.postgres import (
+    BEGIN_WRITING,
     SCHEMA,
     PostgresConnection,
     PostgresReader,
@@ -44,11 +45,6 @@ log = structlog.get_logger()
 
 MIGRATIONS = ("cluster_schema.sql", "cluster_migration_2.sql", "cluster_migration_3.sql")
 """Scripts that lead from version N to N+1. Each must leave what the version before it reads and writes."""
-
-_WRITER_LOCK = 0x64726F70
-"""Advisory lock of the one writer."""
-
-BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER_LOCK})"
 
 
 class ClusterStore:

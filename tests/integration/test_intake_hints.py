@@ -319,8 +319,12 @@ def test_an_unmounted_share_is_away_until_it_is_mounted(folder, tmp_path, mount)
     station.run(200)
     assert "is it mounted?" in station.state.reason
     assert station.queue.withdrawn == []
-    (tmp_path / "other").mkdir()
-    mount(tmp_path / "other")  # takes the device number that has become free
+    for number in range(20):  # until one takes the device number that has become free, or another process has
+        other = tmp_path / f"other-{number}"
+        other.mkdir()
+        mount(other)
+        if other.stat().st_dev == device:
+            break
     mount(folder)
     station.run(3)
     assert station.state.available

@@ -181,7 +181,7 @@ class _Pattern:
         return self._regex.fullmatch(_text(path if self._on_path else name)) is not None
 
 
-_GLOB_TOKEN = re.compile(r"(?:^|(?<=/))\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_GLOB_TOKEN = re.compile(r"(?:^|(?<=/))\*\*/|\*\*|\*|\?|\[!?+\]?+[^\]]*\]|.", re.DOTALL)
 
 
 def has_empty_class(glob: str) -> bool:

@@ -140,6 +140,15 @@ def test_sizes(written, size):
     assert provider_of(f"type: local, max_upload: {written}").max_upload_bytes == size
 
 
+@pytest.mark.parametrize(
+    "written", ["25 apples", "-1", "0", "[1]", "''", "'" + "9" * 400 + "'", "9" * 309 + "MB"]
+)
+def test_what_is_no_size(written):
+    """Anything else is refused at its place, a number beyond all bounds too."""
+    text = f"providers: {{p: {{type: local, max_upload: {written}}}}}\n{FOLDERS}"
+    assert [path for path, _ in said_of(text)] == ["providers.p.max_upload"]
+
+
 def test_a_rules_params_lie_over_the_providers():
     """The type's, the provider's, the rule's: the later wins; null takes one away."""
     text = """

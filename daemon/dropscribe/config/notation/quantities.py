@@ -70,7 +70,7 @@ def parse_size(value: object) -> int:
     found = re.fullmatch(rf"({_NUMBER}) ?([A-Za-z]*)", text, re.ASCII)
     try:
         return round(float(found[1]) * _BYTES[found[2].lower()] if found else parse_number(value))
-    except (KeyError, ValueError):
+    except (KeyError, OverflowError, ValueError):
         raise ValueError("is not a size", "write 25MB, 25MiB or a number of bytes") from None
 
 

@@ -63,7 +63,7 @@ def _positive(text: str) -> int:
 
 
 def _argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """What ``add_argument`` is called with."""
+    """The arguments of one call of ``add_argument``."""
     return names, settings
 
 

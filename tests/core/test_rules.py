@@ -143,6 +143,8 @@ def test_temporary_names_are_not_taken_even_if_included(suffix):
         ("*", b"line\nbreak", True),
         ("a[].wav", b"a[].wav", True),
         ("a[!].wav", b"a[!].wav", True),
+        ("[+--].wav", b",.wav", True),
+        ("[a~~&&||].wav", b"&.wav", True),
         ("[z-a].wav", b"b.wav", False),
         ("?.wav", "é".encode(), False),
         ("?.wav", "é.wav".encode(), True),

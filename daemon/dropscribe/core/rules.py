@@ -200,9 +200,7 @@ def _translate_token(token: str) -> str:
     if len(token) == 1:
         return re.escape(token)
     negated = token[1:2] == "!"
-    inside = token[2 if negated else 1 : -1].replace("\\", "\\\\").replace("[", "\\[")
-    inside = inside.replace("]", "\\]").replace("^", "\\^")
-    inside = inside.replace("&&", "&\\&").replace("~~", "~\\~").replace("||", "|\\|")
+    inside = _IN_CLASS.sub(_escape_in_class, token[2 if negated else 1 : -1])
     translated = "(?!/)[" + ("^" if negated else "") + inside + "]"
     try:
         re.compile(translated)
@@ -212,6 +210,12 @@ def _translate_token(token: str) -> str:
 
 
 _NOTHING = "(?!)"
+_IN_CLASS = re.compile(r"(.)-(.)|.", re.DOTALL)
+
+
+def _escape_in_class(found: re.Match[str]) -> str:
+    """A range, or one character, as it stands in a class of a regular expression."""
+    return "-".join(map(re.escape, found.groups() if found[1] else found[0]))
 
 
 def _text(name: bytes) -> str:

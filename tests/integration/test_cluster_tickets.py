@@ -16,10 +16,10 @@ from structlog.testing import capture_logs
 from dropscribe.core.errors import StoreError
 from dropscribe.core.model import AttemptEnd, JobState, OutputNames, Retry, StoredResult
 from dropscribe.core.retry import RetryLimits
-from dropscribe.queue.cluster import orphan_recovery, ticket_rows
+from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.mount_map import MountMap
-from dropscribe.queue.cluster.nodes import NodeStats, beat, take_name
+from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats, beat, take_name
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.ticket_runner import TicketRunner
 from dropscribe.queue.engine import Engine, QueueState
@@ -100,6 +100,26 @@ def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert begun.state is JobState.TRANSCRIBING
+
+
+async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, monkeypatch):
+    """It connects anew before the server has missed the old session, which has the lock on its name."""
+    monkeypatch.setattr(nodes, "BEAT_SECONDS", 0.05)
+    ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
+    node = NodeStats("n1", "here", "all", "1", other.now(), other.now(), 0)
+    registration = NodeRegistration(other, node)
+    fill_slots(other, "n1")
+    with contextlib.closing(other._connection):
+        other._connection = None
+        beating = asyncio.create_task(registration.send_heartbeats(PatientDatabase(other, Signals()), ()))
+        await other.do(lambda _: None)
+        assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
+    ask = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND classid = ?"
+    async with asyncio.timeout(30):
+        while await other.do(lambda db: db.execute(ask, (nodes.NODE_LOCKS,)).fetchone()) == (0,):  # noqa: ASYNC110 - a server has no Event
+            await asyncio.sleep(0.05)
+    beating.cancel()
+    assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
 
 
 def test_a_batch_that_failed_takes_no_slot_twice(store):

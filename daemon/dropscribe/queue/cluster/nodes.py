@@ -64,12 +64,14 @@ class NodeRegistration:
         self._node = node
         self._beating_since: float | None = None
         self._last_beat = 0.0
-        self._take_name()
-        store.on_connect.append(lambda db: take_name(db, node.name))
+        self._has_name = False
+        self._wait_for_name()
+        store.on_connect.append(self._take_name)
 
-    def _take_name(self) -> None:
+    def _wait_for_name(self) -> None:
         for _ in range(_NAME_TRIES):
-            if self._store.call(lambda db: take_name(db, self._node.name)).result():
+            self._store.call(self._take_name).result()
+            if self._has_name:
                 return
             # A process that was just killed: the server notices its end in an instant.
             time.sleep(_NAME_GAP_SECONDS)
@@ -79,12 +81,17 @@ class NodeRegistration:
             "stop it, or give each node a queue.node of its own",
         )
 
+    def _take_name(self, db: Connection) -> None:
+        self._has_name = take_name(db, self._node.name)
+
     async def send_heartbeats(self, database: PatientDatabase, in_flight: Sized) -> None:
         """Write a heartbeat every few seconds, until cancelled."""
         import asyncio  # noqa: PLC0415 - commands that only read nodes do not pay for it
 
         def write(db: Connection) -> None:
             self._store.compare_clocks(db)
+            if not self._has_name:  # this node's session before has only now ended on the server
+                self._take_name(db)
             beat(db, replace(self._node, beat_at=self._store.now(), in_flight=len(in_flight)))
 
         while True:

@@ -18,6 +18,8 @@ from dropscribe.files.audio import Progress
 from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport import connections, http
 from dropscribe.providers.transport.http import HttpTransport, Upload
+from dropscribe.providers.transport.http_library import httpcore
+from dropscribe.providers.transport.network import Stream
 from support.certificates import certified
 from support.waiting import until
 
@@ -273,6 +275,33 @@ async def test_https_goes_through_a_proxys_tunnel(tmp_path, monkeypatch):
     assert b"Bearer" not in proxy.heads[0]
     assert [head.split(b" ")[1] for head in server.heads] == [b"/a", b"/a"]
     assert b"Proxy-Authorization" not in server.heads[0]
+
+
+async def test_a_proxy_that_falls_silent_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    """Its tunnel has ended unseen while it was idle, and the next is never opened."""
+    server_tls, client_tls = certified(tmp_path)
+    monkeypatch.setattr(connections, "trusted", lambda: client_tls)
+
+    async def ended_unseen(_):
+        raise httpcore.ConnectionNotAvailable
+
+    async def proxy(reader, writer):
+        await (reader.read() if tunnel.heads else tunnel(reader, writer))
+
+    async with (
+        serving(Server(), server_tls) as port,
+        serving(proxy) as proxy_port,
+        transporting() as transport,
+    ):
+        tunnel = Tunnel(port)
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy_port}")
+        url = f"https://localhost:{port}/"
+        assert (await _posted(transport, url)).body == b"{}"
+        monkeypatch.setattr(http, "CONNECT_SECONDS", 0.1)
+        monkeypatch.setattr(Stream, "_begin_request", ended_unseen)
+        with pytest.raises(TemporaryFailure) as raised:
+            await asyncio.wait_for(_posted(transport, url), 10)
+    assert raised.value.code == "timeout"
 
 
 async def test_a_proxy_that_refuses_is_temporary(monkeypatch):

@@ -111,6 +111,9 @@ class _Progress:
 
     async def trace(self, event: str, details: Mapping[str, Any]) -> None:
         """Httpcore's trace extension."""
+        if event.endswith(".connect_tcp.started"):  # again where a connection that was kept has ended
+            self.limit.reschedule(asyncio.get_running_loop().time() + CONNECT_SECONDS)
+            return
         is_sending = event == "http11.send_request_headers.started"
         is_answering = event == "http11.receive_response_headers.started"
         if not (is_sending or is_answering) or details["request"].method == b"CONNECT":

@@ -246,6 +246,24 @@ async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_
     assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0)]
 
 
+async def test_an_attempt_that_cannot_be_recorded_gives_its_slot_back(store):
+    """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""
+    assert await store.do(lambda db: take_name(db, "n0"))
+    ticket = await store.do(lambda db: give_ticket(db, b"a", 77))
+    state = queue_state(store)
+    state.admission.plan = PLAN
+
+    class Runner:
+        async def run(self, job):
+            await store.do(lambda db: db.execute("SELECT 1 / 0"))
+
+    with capture_logs() as told:
+        await TicketRunner(state, "n0").run(Runner(), ticket, "pulse")
+    assert [(line["event"], line["path"]) for line in told] == [("job.bug", b"a.wav")]
+    ask = "SELECT state, attempts, crashes FROM jobs"
+    assert await store.do(lambda db: db.execute(ask).fetchall()) == [("queued", 0, 1)]
+
+
 async def test_a_closed_store_answers(postgres_dsn, tmp_path):
     """Whoever writes after the end is told, and does not wait for ever."""
     store = ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n0")

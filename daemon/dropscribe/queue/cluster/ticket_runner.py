@@ -11,9 +11,13 @@ import contextlib
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+import structlog
+
+from dropscribe.core.errors import StoreError
+from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.cluster import ticket_rows
-from dropscribe.queue.sql.rows import SUSPECT_CRASHES
+from dropscribe.queue.sql import rows
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from dropscribe.queue.job_runner import JobRunner
     from dropscribe.queue.model import ProviderLimits
     from dropscribe.queue.sql.database import Connection
+
+log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
 """Interval at which a node looks for changes by other nodes and for jobs that have come due."""
@@ -74,6 +80,12 @@ class TicketRunner:
         reached("claimed")
         try:
             return await self._run_one(runner, job)
+        except StoreError:
+            # A statement that the database refuses is a bug; the row must not keep its slot for it.
+            log.exception("job.bug", folder=job.folder, path=job.path)
+            wait_seconds = crash_wait_seconds(self._admission.plan.retry, job.crashes + 1)
+            self._database.post(lambda db: rows.hand_back(db, job, self._database.now() + wait_seconds))
+            return None
         finally:
             self._freed[provider].set()
 
@@ -106,7 +118,7 @@ class TicketRunner:
         """One call of the job's callback; returns the job if its result is published next."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
-        is_suspect = job.crashes >= SUSPECT_CRASHES and job.result is None and job.remote is None
+        is_suspect = job.crashes >= rows.SUSPECT_CRASHES and job.result is None and job.remote is None
         async with self._suspect if is_suspect else contextlib.nullcontext():
             self._admission.in_flight.add(job, task)
             end = await runner.run(job)

@@ -52,6 +52,22 @@ def test_what_is_missing_is_named(tmp_path):
     ]
 
 
+def test_the_arguments_of_a_hook_are_not_shown(tmp_path):
+    """A key may be among them; the program's name is in the message."""
+    text = (
+        "providers: {p: {type: openai, url: http://localhost/v1}}\n"
+        "folders: {f: {inbox: in, provider: p}}\n"
+        "hooks: {on_done: [no-such-program, --key, k3y-of-ours], on_held: [no-such-program, k3y-of-ours]}\n"
+    )
+    config, warnings = parse_config(text, folder=tmp_path, environ={})
+    problems = [*system_problems(config), *warnings]
+    assert [problem.path for problem in problems if "cannot be run" in problem.message] == [
+        "hooks.on_done",
+        "hooks.on_held",
+    ]
+    assert "k3y-of-ours" not in repr(problems)
+
+
 def test_what_is_there_is_not_named(tmp_path):
     """Nothing is said about a config whose parts are all there."""
     (tmp_path / "done.sh").write_text("#!/bin/sh\n")

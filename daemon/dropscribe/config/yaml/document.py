@@ -229,7 +229,9 @@ class Document:
         span = node.anchored or node.span
         line = self._line(span.line)
         is_reference = _ONE_VARIABLE.fullmatch(line[span.column - 1 : span.end_column - 1])
-        if is_secret_path(path, line) and not is_reference and span not in self._secrets[span.line]:
+        # A hook's command may have a key among its arguments.
+        is_secret = is_secret_path(path, line) or path[:1] == ("hooks",)
+        if is_secret and not is_reference and span not in self._secrets[span.line]:
             for number in range(span.line, span.end_line + 1):
                 self._secrets[number].add(span)
         return self._with_variables(path, value) if isinstance(value, str) else value

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import gzip
 import socket
 import struct
 import threading
 import tracemalloc
+import warnings
 
 import pytest
 
@@ -19,7 +21,7 @@ from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport import connections, http
 from dropscribe.providers.transport.http import HttpTransport, Upload
 from dropscribe.providers.transport.http_library import httpcore
-from dropscribe.providers.transport.network import Stream
+from dropscribe.providers.transport.network import EarlyAnswerBackend, Stream
 from support.certificates import certified
 from support.waiting import until
 
@@ -565,3 +567,26 @@ async def test_a_tunnel_through_a_proxy_that_speaks_tls(tmp_path, monkeypatch, i
             with pytest.raises(TemporaryFailure) as raised:
                 await _posted(transport, url)
     assert raised.value.code == "tls_failed"
+
+
+async def test_cancelling_while_it_connects_leaves_no_socket():
+    """In whichever turn of the event loop that is."""
+
+    async def close_at_once(_, writer):
+        writer.close()
+
+    server = await asyncio.start_server(close_at_once, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", ResourceWarning)
+        for turns in range(20):
+            connecting = asyncio.create_task(EarlyAnswerBackend().connect_tcp("127.0.0.1", port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await (await connecting).aclose()
+            await asyncio.sleep(0)
+            gc.collect()
+    server.close()
+    assert [str(warning.message) for warning in found] == []

@@ -9,6 +9,7 @@ answer has begun: httpcore then reads it.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ ANSWER_BODY_BYTES = "answer_body_bytes"
 """Name for get_extra_info: how many bytes arrived after the head of the last answer."""
 
 _NEXT_ADDRESS_SECONDS = 0.25
-"""RFC 8305's delay before a name's next address is tried beside the first."""
+"""Delay before a name's next address is tried beside the first."""
 
 _STATUS_CLASS_AT = len("HTTP/1.1 ")
 _INFORMATIONAL = ord("1")
@@ -55,7 +56,7 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
         try:
             async with asyncio.timeout(timeout):
                 transport, connection = await loop.create_connection(
-                    Connection, host, port, local_addr=local, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS
+                    Connection, host, port, local_addr=local, happy_eyeballs_delay=_race_delay_seconds(host)
                 )
         except TimeoutError as error:
             raise httpcore.ConnectTimeout("no connection in time") from error
@@ -68,6 +69,18 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Sleep, between httpcore's own retries (which are off)."""
         await asyncio.sleep(seconds)
+
+
+def _race_delay_seconds(host: str) -> float | None:
+    """RFC 8305's delay for a name; None for an address, which has no other to try.
+
+    asyncio loses the socket of a race that is cancelled in the instant of its end.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _NEXT_ADDRESS_SECONDS
+    return None
 
 
 class Stream(httpcore.AsyncNetworkStream):

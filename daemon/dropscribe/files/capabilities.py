@@ -106,7 +106,7 @@ def forget_capabilities(folder: int) -> None:
 
 
 def leases_in(folder: int) -> LeaseSupport:
-    """What a read lease on a file in the open *folder* says of writers."""
+    """The meaning of read leases on files in the open *folder*."""
     key = _mount_key(folder)
     if key not in _mounts:
         _mounts[key] = mount_of(b"/proc/self/fd/%d" % folder)

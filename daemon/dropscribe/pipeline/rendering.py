@@ -80,7 +80,7 @@ class Renderer:
         self._template_threads = DaemonThreads(1, "template")
 
     async def build(self, make: Callable[[], T], *parts: object) -> T:
-        """What *make* returns; it works on *parts*, JSON values that tell how long it takes.
+        """The result of *make*; it works on *parts*, JSON values that tell how long it takes.
 
         Raises:
             RenderError: It failed.

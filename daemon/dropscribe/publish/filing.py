@@ -144,7 +144,7 @@ class _Folders:
         return self._capabilities[target]
 
     def leases(self, source: int) -> LeaseSupport:
-        """What read leases on files in the open *source* say of writers."""
+        """The meaning of read leases on files in the open *source*."""
         if source not in self._leases:
             self._leases[source] = leases_in(source)
         return self._leases[source]

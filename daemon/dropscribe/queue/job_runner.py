@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
-    """How one call of a job's callback ended.
+    """The end of one call of a job's callback.
 
     Attributes:
         to_publish: The job with its stored result, which is published next.

@@ -151,7 +151,7 @@ def facts_of(document: Mapping[str, Any] | None, size_bytes: int) -> list[tuple[
 
 
 def warnings_of(document: Mapping[str, Any] | None) -> list[str]:
-    """What is doubtful about a transcript, as text."""
+    """The doubts about a transcript, as text."""
     return [WARNING_WORDS.get(str(name), str(name)) for name in (document or {}).get("warnings") or ()]
 
 

@@ -114,7 +114,7 @@ async def file(site: Site, request: Request) -> Response:
 
 
 def _transcript(document: Mapping[str, Any] | None, size_bytes: int) -> dict[str, Any]:
-    """What the page tells of a transcript; nothing of one that another program has broken."""
+    """The parts of a transcript that the page shows; none of one that another program has broken."""
     try:
         return {
             "can_forget": bool(document and file_views.sha256_of(document)),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _OKI_TAG = 0x10
 _EPOCH_YEARS = frozenset({1904, 1970})
-"""What recorders without a clock write: zero in QuickTime's time, or in Unix's."""
+"""Times that recorders without a clock write: zero in QuickTime's time, or in Unix's."""
 
 _SPARE_BYTES = 65_536
 """Chunks after the samples (titles, cue points) are not taken for samples below this size."""

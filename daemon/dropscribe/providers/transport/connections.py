@@ -92,7 +92,7 @@ class Connections:
             await self._client.aclose()
 
     def _pool_for(self, target: Target) -> httpcore.AsyncConnectionPool:
-        """What makes the connections to *target*: a pool that stays empty, of the proxy that it needs.
+        """The pool that makes connections to *target*, through its proxy; it keeps none of them.
 
         httpx reads the environment's proxies. What else it would do with a request (redirects, cookies, its
         own response) took almost a fifth of a small upload's time on the event loop.

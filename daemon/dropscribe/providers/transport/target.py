@@ -1,4 +1,4 @@
-"""Where a request goes: a URL as the HTTP library and its connections want it."""
+"""The target of a request: a URL in the forms of the HTTP library and of its connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_PORT = 65_535
 
 
 class Target(NamedTuple):
-    """Where a request goes.
+    """The target of a request.
 
     Attributes:
         at: The same URL for httpcore.

@@ -67,7 +67,7 @@ class Story:
 
     @property
     def filed_here(self) -> bytes | None:
-        """Where this node has the audio in done or failed; None where it has not."""
+        """The audio's path on this node, in done or failed; None where it has none."""
         return None if self.filed is None or self.filed.startswith(b"//") else self.filed
 
 

@@ -1,8 +1,8 @@
-"""One attempt at one job: open the file, look for a known answer, send it, store what came back.
+"""One attempt at one job: open the file, look for a known answer, send it, store the answer.
 
 Guarantees: nothing on disk changes before the answer and its names are stored. An answer that has arrived is
-stored, cached and charged before anything may discard it: whether the file is still the one that was sent is
-looked at when its result is published.
+stored, cached and charged before anything may discard it: a file that changed since it was sent is detected
+when its result is published.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Attempts:
     budgets: Budgets
     failures: Failures
     sending: dict[int, AudioFile] = field(default_factory=dict)
-    """Recordings by their jobs' ids, while an attempt at them is made: for their progress."""
+    """Recordings with an attempt under way, by job id; their progress is read here."""
     _looks: Counter[int] = field(default_factory=Counter)
 
     async def make(self, job: Job, runtime: RuntimeConfig) -> Outcome:
@@ -137,7 +137,7 @@ class Attempts:
         return Withdrawn(error.reason, ended)
 
     def _disk_trouble(self, job: Job, error: OSError) -> Outcome:
-        """EIO, ESTALE, EMFILE: the disk's trouble, neither the file's nor the provider's."""
+        """EIO, ESTALE, EMFILE: an error of the disk, not of the file or the provider."""
         self.intake.look_again(job.folder)
         what = error.strerror or str(error)
         reason = f"{error.filename}: {what}" if isinstance(error.filename, str) else what
@@ -146,7 +146,7 @@ class Attempts:
         return self._retry_unsent(job, "disk_error", reason)
 
     def _retry_unsent(self, job: Job, code: str, reason: str) -> Retry:
-        """Look again soon, then less and less often; no attempt was made."""
+        """Retry soon, then less and less often; no attempt was made."""
         self._looks[job.id] += 1
         wait_seconds = backoff_seconds(LOOK_AGAIN_SECONDS, self._looks[job.id], LONGEST_LOOK_SECONDS)
         return Retry(wait_seconds, code, reason)
@@ -175,7 +175,7 @@ class Attempts:
             return self._disk_trouble(job, error)
         except Exception as error:  # a bug while sending is a failure of the attempt
             if job.remote is not None and not isinstance(error, ProviderError):
-                raise  # a bug while polling is none of the job's, which is polled again
+                raise  # a bug while polling does not fail the job, which is polled again
             reached("answered")
             failure = _failure_of(job, error)
             ended = AttemptEnd(_seconds_of(job, began), failure.status, failure.code, failure.reason)
@@ -244,7 +244,7 @@ class Attempts:
         ended: AttemptEnd,
         booking: Booking | None = None,
     ) -> Outcome:
-        """There is an answer that cannot be written as text: sending the file again would cost again."""
+        """An answer exists that cannot be written as text; sending the file again would cost again."""
         log.error("job.bug", folder=job.folder, path=job.path, exc_info=error)
         document = await self.results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
         return ResultStored(await self.results.store(job, runtime, document, sha256, ended, booking))
@@ -289,7 +289,7 @@ def _failure_of(job: Job, error: Exception) -> ProviderError:
 
 
 def _spent_limit(job: Job, runtime: RuntimeConfig) -> tuple[str, str] | None:
-    """(code, reason) of a limit that allows no further attempt, whatever ended the earlier ones."""
+    """(code, reason) of a reached limit on crashes, internal errors or ambiguous failures, if any."""
     limits = runtime.limits
     if job.crashes >= limits.max_crashes:
         return "crashed_daemon", f"the daemon ended {job.crashes} times in a row during it"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dropscribe.transcripts.model import Transcript
 
 LONGEST_SLEEP_SECONDS = 60.0
-"""A clock that is set forward over a midnight is noticed so soon."""
+"""Longest delay before a clock that was set forward over midnight is noticed."""
 
 
 class Budgets:
@@ -108,7 +108,7 @@ class Budgets:
 
 
 def _was_not_sent(transcript: Transcript) -> bool:
-    """A recording without any sound, with ``silence: skip``."""
+    """Whether nothing was sent: a recording without any sound, with ``silence: skip``."""
     return transcript.raw is None and "no_speech" in transcript.warnings
 
 

@@ -1,6 +1,6 @@
 """Recordings that were answered before: found by content and settings, never by name.
 
-Only a file of exactly the size of a known one is hashed, so that a plain file's way gets no longer.
+Only a file of exactly the size of a known one is hashed, so that other files are not read an extra time.
 """
 
 from __future__ import annotations

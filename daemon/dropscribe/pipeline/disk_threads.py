@@ -60,27 +60,27 @@ class DiskThreads:
     async def run(
         self, folder: str, call: Callable[[], T], discard: Callable[[T], object] | None = None
     ) -> T:
-        """Make a short call in one of the folder's threads, together with others that wait for one.
+        """Make a short call in one of the folder's threads, batched with other waiting calls.
 
         Args:
-            discard: What to do with a result that comes too late.
+            discard: Called with a result that comes too late.
 
         Raises:
-            FolderHangs: It has not come back after ``HANG_SECONDS``.
+            FolderHangs: The call has not returned after ``HANG_SECONDS``.
         """
         return await self._bounded(folder, self._batch(folder).submit(_call_each, call), discard)
 
     async def run_alone(self, folder: str, call: Callable[[], T]) -> T:
-        """As :meth:`run`, for a call that may take seconds: no other waits for it."""
+        """As :meth:`run`, for a call that may take seconds: it is not batched with others."""
         future = asyncio.get_running_loop().run_in_executor(self.of(folder), call)
         return await self._bounded(folder, future, None)
 
     def post(self, folder: str, call: Callable[[], object]) -> None:
-        """Make a short call that never fails, together with the next one; nobody waits for it."""
+        """Make a short call that never fails, batched with the next one; its result is not awaited."""
         self._batch(folder).post(_call_each, call)
 
     def together(self, folder: str, work: Work[T, R], item: T) -> asyncio.Future[R]:
-        """Run *work* on *item* in one of the folder's threads, together with items that wait for it too.
+        """Run *work* on *item* in one of the folder's threads, batched with items that wait for *work* too.
 
         It may take long: :meth:`watch` it.
         """
@@ -164,7 +164,7 @@ def _call_each(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 def _outcome(call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except Exception as error:  # noqa: BLE001  # the caller's to know
+    except Exception as error:  # noqa: BLE001  # returned to the caller
         return error
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _OURS = frozenset({"empty_file", "crashed_daemon", "link_refused", "duplicate", "internal_error"})
-"""Refusals that are dropscribe's own: no other provider would get the file either."""
+"""Refusals by dropscribe itself: they hold for every provider."""
 
 
 class Fallback:
@@ -35,7 +35,7 @@ class Fallback:
     async def onward(
         self, job: Job, runtime: RuntimeConfig, error: ProviderError, ended: AttemptEnd
     ) -> Retry | None:
-        """The way to the next provider; None where there is none, or *error* is no refusal of the file."""
+        """A retry at the next provider; None if there is none, or if *error* does not refuse the file."""
         if not isinstance(error, AudioRejected) or error.maybe_rule or error.code in _OURS:
             return None
         if not _falls_back(job, runtime):

@@ -37,7 +37,7 @@ class Handler:
         runtime = self.runtime
         if not runtime.serves(job):
             reason = "its rule or its provider has left the config"
-            # Nobody asks for a job at such a provider any more.
+            # Jobs at such a provider are no longer polled.
             ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
             return Retry(0.0, "reloaded", reason, ended if job.remote else None)
         return await self.attempts.make(job, runtime)

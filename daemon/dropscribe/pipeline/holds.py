@@ -65,7 +65,7 @@ class Holds:
         now = self._queue.now()
         held = self._queue.holds.get(scope)
         if held and now < held.next_probe_at:
-            return  # it was in flight when the hold began: no probe, no news
+            return  # it was in flight when the hold began, so it is no probe
         wait_seconds = next_hold_seconds(
             held.wait_seconds if held else None, times.first_seconds, times.max_seconds
         )
@@ -93,12 +93,12 @@ class Holds:
         await self._release(Scope(ScopeKind.FOLDER, job.folder))
 
     async def answered(self, job: Job) -> None:
-        """The provider gave a verdict on a file, so it is there and takes the key."""
+        """The provider gave a verdict on a file, so it is reachable and accepts the key."""
         self._outages.clear(job.provider)
         await self._release(Scope(ScopeKind.PROVIDER, job.provider))
 
     async def out_of_order(self, job: Job, error: ProviderError, times: HoldConfig) -> bool:
-        """No connection, 5xx, 429: whether the provider is held (now or already)."""
+        """Count a failure of the provider (no connection, 5xx, 429); returns whether it is held."""
         scope = Scope(ScopeKind.PROVIDER, job.provider)
         if self._queue.holds.get(scope) or self._outages.add((job.provider,), job.id):
             await self.hold(scope.kind, scope.name, error, times)
@@ -113,8 +113,8 @@ class Holds:
 
         Returns:
             Whether the file waits for its rule. An early probe does not: the refusal may be its own, and the
-            next probe is another file. Once probes have become as rare as they get, the rule is at fault: it
-            loses no more files.
+            next probe is another file. At the longest interval between probes the rule is at fault, and no
+            more of its files fail.
         """
         scope = Scope(ScopeKind.FOLDER, job.folder)
         if hold := self._queue.holds.get(scope):

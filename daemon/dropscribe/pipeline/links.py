@@ -41,7 +41,7 @@ def add_link_providers(
 
     Args:
         providers: As they were built: they get the links.
-        decorated: (folder, provider) → what gets the rule's audio; changed here.
+        decorated: (folder, provider) → the provider that gets the rule's audio; changed here.
     """
     for folder, rule in config.folders.items():
         for name in rule.providers if rule.links else ():
@@ -50,7 +50,7 @@ def add_link_providers(
 
 
 class WithLinks:
-    """A provider as one rule sees it: link files go to its other door, all else through *inner*."""
+    """A provider of one rule: *fetching* fetches the targets of link files, *inner* gets all other files."""
 
     def __init__(self, inner: Provider, fetching: Provider, rule: FolderRule) -> None:
         self._inner = inner

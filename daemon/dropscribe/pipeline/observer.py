@@ -77,7 +77,7 @@ class Observer(Protocol):
         ...
 
     def released(self, hold: Hold) -> None:
-        """It goes on."""
+        """The hold has ended."""
         ...
 
     def budget_low(self, account: Account) -> None:

@@ -50,14 +50,14 @@ MOST_TURNS = 100
 """Rounds of taken names and changed times before the file waits again."""
 
 MOST_ABSENCES = 6
-"""A recording that was looked for so often, for a minute, is neither in its inbox nor at its new place."""
+"""After this many searches, over a minute, a recording is neither in its inbox nor at its destination."""
 
 MISSING_WAIT_SECONDS = 2.0
 WRITER_WAIT_SECONDS = 1.0
 STUCK = "publishing"
 
 _ODD = re.compile(rb'[\x00-\x1f<>:"|?*\\]|[. ](?:/|$)')
-"""Signs that file systems of Windows have in no name, and answer with EINVAL."""
+"""Characters that Windows file systems allow in no name and refuse with EINVAL."""
 
 
 class Publisher:
@@ -142,7 +142,7 @@ class Publisher:
         return self._withdrawn(job, str(error))
 
     def _is_misplaced(self, job: Job, runtime: RuntimeConfig) -> bool:
-        """Whether the row has no names, or one of a shared database a place outside its rule's folders."""
+        """Whether the row has no names or, in a shared database, a place outside its rule's folders."""
         rule, names = runtime.rule(job.folder), _result(job).output_names
         own = (os.fsencode(rule.done), os.fsencode(rule.failed))
         return not names.audio or (runtime.config.queue is not None and not is_within(names, own))
@@ -154,7 +154,7 @@ class Publisher:
         return await self._results.store(job, runtime, document, _result(job).sha256, ended)
 
     def _not_there(self, job: Job, reason: str) -> Outcome:
-        """The audio is missing: it was renamed, which the intake notices, removed, or the mount hides it."""
+        """The audio is missing: renamed (which the intake notices), removed, or hidden by its mount."""
         self._absences[job.id] += 1
         if self._absences[job.id] >= MOST_ABSENCES:
             return self._withdrawn(job, reason)
@@ -211,7 +211,7 @@ class Publisher:
         return Retry(wait_seconds, error.code, reason)
 
     def _unstuck(self, job: Job) -> None:
-        """Reopen the folder: its trouble may be over, and the next job finds out whether it is."""
+        """Reopen the folder, because its trouble may be over; the next job tests that."""
         self._refusals.pop(job.id, None)
         self._absences.pop(job.id, None)
         self._queue.folders.open(job.folder, STUCK)
@@ -252,7 +252,7 @@ def _result(job: Job) -> StoredResult:
 
 
 def _is_of_name(error: PublishError, path: bytes) -> bool:
-    """Whether ``done`` cannot have this name: whoever drops it must not stop the others."""
+    """Whether ``done`` cannot store this name: such a file must not stop the others."""
     return error.code in {"ENAMETOOLONG", "EILSEQ"} or (error.code == "EINVAL" and bool(_ODD.search(path)))
 
 

@@ -35,14 +35,14 @@ def job_provider_of(job: Job, runtime: RuntimeConfig, audio: AudioFile) -> JobPr
 
 @cache
 def _runs_jobs(kind: type) -> bool:
-    """A protocol's own check takes some 50 µs, and each file asks."""
+    """Cached: a check against a protocol takes some 50 µs and is made for each file."""
     return issubclass(kind, JobProvider)
 
 
 async def poll(
     job: Job, runtime: RuntimeConfig, remote: RemoteJob, params: Mapping[str, ParamValue]
 ) -> Transcript | AtProvider | Retry | ProviderUnusable:
-    """Ask for the result once; a poll that fails is tried again, for as long as the provider cannot be asked.
+    """Ask for the result once; a failed poll is repeated until the provider can be asked.
 
     Raises:
         ProviderError: The job is over without a result, or the provider does not finish it.

@@ -80,7 +80,7 @@ class Renderer:
         self._template_threads = DaemonThreads(1, "template")
 
     async def build(self, make: Callable[[], T], *parts: object) -> T:
-        """The result of *make*; it works on *parts*, JSON values that tell how long it takes.
+        """The result of *make*, which works on *parts*: JSON values whose size predicts its duration.
 
         Raises:
             RenderError: It failed.

@@ -48,10 +48,10 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 Refusals = Sequence[tuple[str, str]]
-"""(provider, code) of those who refused a file before, in order."""
+"""(provider, code) of the earlier refusals of a file, in order."""
 
 SHORTEST_NAME_MAX_BYTES = 143
-"""The longest name that every file system here takes (eCryptfs has the least)."""
+"""The longest name that every supported file system stores (eCryptfs has the lowest limit)."""
 
 
 class Results:
@@ -62,12 +62,12 @@ class Results:
         self._disks = disks
         self._renderer = Renderer()
         self._free: dict[int, FreeNames] = {}
-        """By the job's id: found when its attempt began, so that an answer waits for no disk."""
+        """By job id: names found when the attempt began, so that storing an answer waits for no disk."""
 
     def prepare(self, job: Job, runtime: RuntimeConfig) -> FreeNames | None:
-        """Before anything is paid for: make sure that ``done`` takes files, and look for names there.
+        """Check, before anything is paid for, that ``done`` accepts files, and find free names there.
 
-        Called in a thread of the folder. Publishing finds out where a name was taken since.
+        Called in a thread of the folder. Publishing detects a name that was taken since.
 
         Raises:
             OSError: No file can be put there.
@@ -75,19 +75,19 @@ class Results:
         rule = runtime.rule(job.folder)
         done = os.fsencode(rule.done)
         check_destination(done)
-        # Which names a rule's companions or template lead to is known with the answer.
+        # Names that depend on companions or on a template are known only with the answer.
         if job.remote is None and not rule.companions and rule.template is None:
             plan = OutputPlan(done, job.path, tuple(rule.outputs), rule.sidecar_name)
             return find_free_names(plan)
         return None
 
     def keep(self, job: Job, free: FreeNames | None) -> None:
-        """The attempt that :meth:`prepare` was called for goes on."""
+        """Keep the names of :meth:`prepare`, because the attempt goes on."""
         if free is not None:
             self._free[job.id] = free
 
     def forget(self, job: Job) -> None:
-        """The attempt that :meth:`prepare` was called for is over."""
+        """Drop the names of :meth:`prepare`, because the attempt is over."""
         self._free.pop(job.id, None)
 
     async def transcript(
@@ -235,7 +235,7 @@ class Results:
         try:
             return await self._disks.run(job.folder, search)
         except FolderHangs:
-            # The answer is paid for and is stored now; publishing finds out whether the names are free.
+            # The answer is paid for and is stored now; publishing checks whether the names are free.
             number = max(refused, default=0) + 1
             return FreeNames(plan, number, number_names(plan, number, SHORTEST_NAME_MAX_BYTES))
 

@@ -24,7 +24,7 @@ class RuntimeConfig:
     Attributes:
         decorated: (folder, provider) → the provider wrapped with the rule's preparation; only where
             a rule wants something.
-        digests: (folder, provider) → the digest of what shapes an answer.
+        digests: (folder, provider) → the digest of all settings that affect an answer.
     """
 
     config: Config
@@ -39,7 +39,7 @@ class RuntimeConfig:
         return rule is not None and (job.result is not None or job.provider in rule.providers)
 
     def rule(self, folder: str) -> FolderRule:
-        """The rule by name; KeyError is a bug: the engine feeds no folder that has none."""
+        """The rule by name; KeyError is a bug: the engine dispatches no folder without a rule."""
         return self.config.folders[folder]
 
     def provider(self, job: Job) -> Provider:

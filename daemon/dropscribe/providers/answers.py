@@ -47,11 +47,11 @@ _CODE_KEYS = ("code", "error_code", "err_code", "type", "status")
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """An error's body, whichever of the shapes in docs/design/providers.md it has.
+    """An error's body, read from any of the shapes in docs/design/providers.md.
 
     Attributes:
         code: The provider's own word for it, or "".
-        signs: The ``has:…`` signs of its shape, then codes and types in lower case; what tables ask for.
+        signs: The ``has:…`` signs of its shape, then codes and types in lower case; tables match these.
         message: In the provider's words, not yet fit for a log.
     """
 
@@ -180,7 +180,7 @@ def _plain(answer: Answer) -> str:
 
 
 def is_html(answer: Answer) -> bool:
-    """Whether the body is an HTML page, whatever its declared type."""
+    """Whether the body is an HTML page; its declared type is ignored."""
     beginning = answer.body.lstrip()[:1024].lower()
     return beginning.startswith(b"<") and (b"<html" in beginning or b"<!doctype html" in beginning)
 

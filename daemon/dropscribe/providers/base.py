@@ -54,7 +54,7 @@ class Provider(Protocol):
 
 
 class LinkProvider(Protocol):
-    """A provider that fetches audio itself; which ones do is ``core.links.why_no_links``'s to say."""
+    """A provider that fetches audio itself; ``core.links.why_no_links`` rules out the others."""
 
     async def transcribe_link(self, url: str, params: Mapping[str, ParamValue]) -> Transcript:
         """Have the audio at *url* fetched and transcribed, once; raises as :meth:`Provider.transcribe`."""

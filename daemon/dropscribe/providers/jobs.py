@@ -118,7 +118,7 @@ class JobVendor(Vendor):
         return ()
 
     def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:
-        """The request for a job on what was uploaded; None where the upload has created the job."""
+        """The request for a job on the upload; None where the upload has created the job."""
         answered, asked = self.api.file_name
         body = {asked: _uploaded_as(uploaded, answered), **nested(params)}
         return json_request(self.url + self.api.jobs, body)
@@ -156,7 +156,7 @@ class JobVendor(Vendor):
         return None
 
     def deletions(self, job_id: str) -> tuple[str, ...]:
-        """URLs to delete: the job, and what was uploaded for it if that does not go with it."""
+        """URLs to delete: the job, and its upload where that is not deleted with it."""
         return (self.poll_url(job_id),)
 
     def unused_upload(self, uploaded: Mapping[str, Any]) -> str | None:  # noqa: ARG002
@@ -164,7 +164,7 @@ class JobVendor(Vendor):
         return None
 
     def probe(self) -> tuple[str, str]:
-        """The list of jobs, of which one is asked for."""
+        """The list of jobs, limited to one."""
         return "GET", f"{self.url}{self.api.jobs}?limit=1"
 
 
@@ -278,7 +278,7 @@ class JobProvider(HttpProvider):
         except AmbiguousFailure as error:
             if self._jobs.creates_in_upload:
                 raise
-            # What is only uploaded costs nothing.
+            # An upload without a job costs nothing.
             raise TemporaryFailure(
                 error.code, error.reason, status=error.status, request_id=error.request_id
             ) from error
@@ -298,7 +298,7 @@ class JobProvider(HttpProvider):
     async def _fetched(
         self, url: str, gone: frozenset[int] = _GONE
     ) -> tuple[Answer, dict[str, Any]] | Unfinished:
-        """A document about a job, or why it could not be had now.
+        """A document about a job, or the error that prevents reading it now.
 
         Raises:
             AmbiguousFailure: The status is one of *gone*: the vendor does not have it any more.

@@ -42,7 +42,7 @@ SILENCE_SECONDS = 3600.0
 """The longest that a worker may be silent: large models on small machines take long for a window of 30 s."""
 
 PROGRESS_SECONDS = 10.0
-"""Between two lines of the log about a download."""
+"""Time between two log lines about a download."""
 
 RAW_ENCODINGS = frozenset(
     f"pcm_{coding}"
@@ -278,5 +278,5 @@ def _article(wanted: type) -> str:
 
 def _parse_language(language: str) -> str | None:
     code = language.strip().lower().replace("_", "-").partition("-")[0]
-    # A code of two letters is the engine's own (jw); "english", "eng" and "unknown" are other people's words.
+    # A two-letter code is the engine's own (jw); "english", "eng" and "unknown" come from other programs.
     return code if len(code) == 2 else base_language(language)

@@ -1,4 +1,4 @@
-"""The request parameters that each type of provider gets where the user says nothing.
+"""The default request parameters of each type of provider.
 
 Guarantees: pure, and imports no vendor: the config and ``plan`` can ask it.
 """
@@ -25,7 +25,7 @@ def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> di
 
 
 def default_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-    """The type's defaults, as far as they depend on what the user has set in *params*."""
+    """The type's defaults; some depend on the parameters that the user has set in *params*."""
     if provider_type == "openai":
         return _openai_defaults(params)
     if provider_type == "deepgram" and not params.get("language") and "detect_language" not in params:

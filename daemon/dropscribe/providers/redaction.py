@@ -27,7 +27,7 @@ MOST_WORDS = 500_000
 MOST_SEGMENTS = 100_000
 WORD_CHARACTERS = 1_000
 LABEL_CHARACTERS = 100
-"""Of a speaker's label, a language, a model's name: each label is repeated with every word and cue."""
+"""Limit for a speaker's label, a language or a model's name: a label is repeated with every word and cue."""
 MOST_SECONDS = 1e7
 """Four months; a later time is not one."""
 
@@ -88,7 +88,7 @@ def credentials_of(url: str, api_key: str | None) -> list[str]:
 
 
 def _is_no_word(secret: str) -> bool:
-    """Whether nobody would say *secret*: masking a word of speech would falsify the transcript."""
+    """Whether *secret* cannot be a spoken word: masking a word of speech would falsify the transcript."""
     return len(secret) >= 8 or (len(secret) >= 6 and not secret.isalpha() and not secret.isdigit())
 
 

@@ -221,7 +221,7 @@ class Classifier:
         return next((found for sign in said.signs if (found := self._row(None, sign))), None)
 
     def _kind_of_words(self, message: str, *, with_common: bool = True) -> Kind | None:
-        """By the vendor's own rows whose sign is several words; *with_common*, by ACCOUNT_WORDS too."""
+        """Kind by the vendor's rows with a sign of several words and, *with_common*, by ACCOUNT_WORDS."""
         text = message.lower()
         for (status, sign), kind in self.table.items():
             if status is None and sign and " " in sign and sign in text:

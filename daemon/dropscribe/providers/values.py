@@ -42,7 +42,7 @@ def span(start: Any, end: Any, scale: float = 1.0) -> tuple[float | None, float 
 
 
 def span_of_length(start: Any, length: Any, scale: float = 1.0) -> tuple[float | None, float | None]:
-    """Start and end in seconds of what is told as start and length."""
+    """Start and end in seconds, from a start and a length."""
     first, duration = number(start), number(length)
     return span(first, None if first is None or duration is None else first + duration, scale)
 
@@ -104,7 +104,7 @@ def word_or_none(value: Any) -> str | None:
 def language(*told: Any) -> str | None:
     """The first of *told* that is one language, as a BCP 47 tag.
 
-    "multi-eu" and a list of candidates ("nl,en") are a question, not an answer.
+    "multi-eu" and a list of candidates ("nl,en") are requests, not a detected language.
     """
     for value in told:
         word = word_or_none(value)
@@ -119,7 +119,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def objects(value: Any) -> list[Mapping[str, Any]]:
-    """The objects in a list; [] for null, for anything else, and less what is no object."""
+    """The objects in a list, without its other items; [] for null and for anything else."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 

@@ -99,7 +99,7 @@ class Vendor(ABC):
         return False
 
     def failure(self, parsed: dict[str, Any]) -> str | None:  # noqa: ARG002
-        """Error in the JSON object of a success status that only this vendor has, in its words; else None."""
+        """This vendor's own form of an error in a success's JSON object, in its words; else None."""
         return None
 
     @abstractmethod
@@ -327,7 +327,7 @@ class HttpProvider:
 
 
 def _text_of(answer: Answer) -> str | None:
-    """A plain text, whatever its declared type; None for a page of HTML or for bytes."""
+    """A plain text of any declared type; None for a page of HTML or for bytes."""
     try:
         text = answer.body.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _NOT_TO_BE_READ = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO})
-"""There is nothing, a link, or an unreadable file: another try will not find the companion."""
+"""Errors for a missing file, a link and an unreadable file: a retry will not find the companion."""
 
 
 def copy_companions(request: PublishRequest, source: int, target: int, can: Capabilities) -> None:
@@ -44,7 +44,7 @@ def copy_companions(request: PublishRequest, source: int, target: int, can: Capa
 
 
 def copy_missing_companions(request: PublishRequest, source: int, target: int, can: Capabilities) -> None:
-    """As :func:`copy_companions`, where the audio stands in *target* already: what is there stays."""
+    """As :func:`copy_companions`, where the audio is in *target* already: existing files stay."""
     for companion, copy in request.companions(source, target, can):
         is_needed = FileName(target, companion.name).status() is None
         if is_needed and _is_original(request, companion, FileName(source, companion.source)):

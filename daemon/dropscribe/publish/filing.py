@@ -1,8 +1,9 @@
 """Publishes a batch of jobs with shared fsyncs; each job can fail on its own.
 
 Order: sidecars and copies of companions, each whole from its first instant → their folder synced → the audio
-→ both folders synced → the companions' originals removed. So an audio's arrival says that all is there, also
-after a power cut. The jobs of a batch take each step together, and a folder is synced once for all of them.
+→ both folders synced → the companions' originals removed. An audio at its place therefore has all
+its files, also after a power cut. The jobs of a batch take each step together, and a folder is synced once
+for all of them.
 
 Guarantees: safe to repeat from any point. A file is ours only if this job made it, which its hidden name
 proves; a name of another file is NameTaken, after the files of this job were withdrawn. A call
@@ -52,7 +53,7 @@ def publish(request: PublishRequest) -> bytes:
         AudioMissing: The audio is neither in the inbox nor at its place.
         AudioChanged: The audio has changed since it was sent; the sidecars were withdrawn.
         WriterCameBack: Try again in a moment.
-        PublishError: The disk said no; the same call may succeed later.
+        PublishError: The file system refused; the same call may succeed later.
     """
     (outcome,) = publish_together((request,))
     if isinstance(outcome, BaseException):
@@ -64,8 +65,8 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
     """Publish several jobs of any folders.
 
     Returns:
-        For each, in order, what :func:`publish` returns or raises; also AcrossMounts, where there are
-        several, for an audio that has to be copied.
+        For each, in order, the result or the exception of :func:`publish`; also AcrossMounts, where
+        there are several, for an audio that has to be copied.
     """
     with _Folders() as folders:
         operations = [PublishOperation(request, folders) for request in requests]
@@ -88,7 +89,7 @@ def withdraw(request: PublishRequest) -> None:
     """Remove the files of this job that stand under the names of *request*, before it gets others.
 
     Raises:
-        PublishError: The disk said no; the same call may succeed later.
+        PublishError: The file system refused; the same call may succeed later.
     """
     with _Folders() as folders:
         try:
@@ -127,7 +128,7 @@ class _Folders:
         """The folder that the files go to.
 
         Raises:
-            FileNotFoundError: It is not there, and not to be made.
+            FileNotFoundError: It does not exist, and *make* is false.
         """
         root, directory = request.output_names.root, request.output_names.directory
         if (root, b"") not in self._open:
@@ -150,7 +151,7 @@ class _Folders:
         return self._leases[source]
 
     def permissions(self, target: int, folder: int, name: bytes, status: os.stat_result) -> Permissions:
-        """Those of sidecars in *target*, for the audio *name* in *folder*, which has *status*."""
+        """The permissions of sidecars in *target*, for the audio *name* in *folder*, which has *status*."""
         if target not in self._lists:
             self._lists[target] = hands_down_list(target)
         return Permissions.of_sidecar(folder, name, status, inherits_list=self._lists[target])
@@ -228,7 +229,7 @@ class PublishOperation:
         name = self._request.output_names.audio
         status = FileName(target, name).status()
         if status is None:
-            return  # its reader was quick
+            return  # another program has taken it already
         permissions = self._folders.permissions(target, target, name, status)
         self._sidecars = Sidecars(self._request, target, can)
         self._sidecars.write(permissions, missing_alone=True)
@@ -327,7 +328,7 @@ def _each(operations: Sequence[PublishOperation], step: Callable[[PublishOperati
         if not operation.is_over:
             try:
                 step(operation)
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is this file's alone
+            except Exception as error:  # noqa: BLE001  # it fails this job alone
                 operation.fail(error)
 
 

@@ -35,7 +35,7 @@ class FreeNames(NamedTuple):
 def find_free_names(plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
     """The names of *plan* with the first free collision number.
 
-    Where the folder cannot be looked at all names count as free: publishing finds out.
+    Where the folder cannot be read, all names count as free: publishing detects a taken one.
 
     Args:
         refused: Numbers not to be used: other live jobs have reserved names of theirs.

@@ -33,7 +33,7 @@ def check_source(request: PublishRequest, folder: int) -> os.stat_result:
 
     Raises:
         AudioMissing: There is no file.
-        AudioChanged: Something else does.
+        AudioChanged: Another file has its name.
     """
     status = FileName(folder, request.source_name).status()
     if status is None:
@@ -81,10 +81,10 @@ class AudioMove:
             raise NameTaken(self._request.audio)
 
     def is_done(self) -> bool:
-        """Whether the audio stands at its place already, from before a crash or a lost answer.
+        """Whether the audio is at its destination already, from before a crash or a lost reply.
 
-        To be asked only when it does not stand at its source, where another file may stand by now. Nothing is
-        removed because of the answer, so content is proof enough where the hidden names have gone.
+        To be called only when the audio is not at its source, where another file may be by now. No file is
+        removed because of the result, so equal content is proof enough where the hidden names have gone.
         """
         request, old = self._request, self._old
         if old is not None and request.is_audio_at(FileName(old.folder, request.aside)):
@@ -98,7 +98,7 @@ class AudioMove:
             return False
         if request.sha256 and (old is None or old.status() is None):
             return True
-        # Sidecars that are ours say whose the audio beside them is.
+        # If the sidecars are this job's, so is the audio beside them.
         sidecars = request.sidecars(self._new.folder, self._can)
         return all(sidecar.is_placed() or sidecar.is_like() for sidecar, _ in sidecars)
 
@@ -112,14 +112,14 @@ class AudioMove:
         Raises:
             WriterCameBack: It is open for writing.
             NameTaken: Another file has its new name.
-            AudioMissing, AudioChanged: It is no longer what settled.
+            AudioMissing, AudioChanged: It is no longer the file that settled.
             AcrossMounts: It would have to be copied, and not *may_copy*.
         """
         request = self._request
-        # Some FUSE file systems rename no open file; a lease says something on local ones alone.
+        # Some FUSE file systems cannot rename an open file; leases are meaningful on local ones alone.
         audio = _open_source(self._source) if leases is LeaseSupport.FULL else None
         try:
-            # While the lease is held no writer can open the file: check and move are one.
+            # While the lease is held no writer can open the file, so check and move are atomic.
             with held_lease(audio, leases) as state:
                 if state is Lease.WRITER and not request.ignores_writers:
                     raise WriterCameBack(repr(request.path))
@@ -148,7 +148,7 @@ class AudioMove:
     def _is_copied(self) -> bool:
         """Whether the name is taken by our own copy, from before a crash or a lost answer.
 
-        Of a link, and of a rename that looks first, a taken name is said before two mounts are.
+        link() and a rename that checks first report a taken name before they report two mounts.
         """
         return self._copy_of(self._request.sha256 or digest_at(self._source)).is_placed()
 
@@ -156,10 +156,10 @@ class AudioMove:
         return self._request.copy(self._new.folder, sha256, self._can)
 
     def _check_moved(self) -> None:
-        """Another file may have been renamed over the source between the check and the move: it goes back."""
+        """Move a file back that was renamed over the source between the check and the move."""
         request, status = self._request, self._new.status()
         if status is None:
-            return  # its reader was quick
+            return  # another program has taken it already
         found = snapshot_of(status)
         is_same = found.inode == request.snapshot.inode or not request.stable_inodes
         if is_same and found.size_bytes == request.snapshot.size_bytes:

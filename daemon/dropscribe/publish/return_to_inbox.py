@@ -83,7 +83,7 @@ def _place(source: FileName, target: int, failed: FailedFile) -> bytes:
             return all(stat_at(target, name) is None for name in names)
 
         free = free_name(failed.name, is_free)
-        # Somebody else may take the name meanwhile: then the next one is looked for.
+        # The name may be taken meanwhile; then the next one is tried.
         with contextlib.suppress(FileExistsError):
             for pattern in companions:
                 old = source.beside(companion_name(pattern, source.name))

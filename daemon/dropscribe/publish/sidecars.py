@@ -45,7 +45,7 @@ class Sidecars:
             sidecar.begin(partial(_fill, permissions, content), permissions.mode_of_empty)
 
     def place(self) -> None:
-        """Make what was written durable and give it its names, which are not synced.
+        """Make the sidecars durable and give them their names, which are not synced.
 
         Raises:
             NameTaken: Another file has one of the names.
@@ -60,7 +60,7 @@ class Sidecars:
             reached("sidecar_linked")
 
     def abandon(self) -> None:
-        """Remove what is written and not durable yet. Safe to call twice."""
+        """Remove the sidecars that are written and not durable yet. Safe to call twice."""
         for sidecar, _ in self._begun:
             sidecar.abandon()
 
@@ -72,6 +72,6 @@ def _fill(permissions: Permissions, content: bytes, descriptor: int) -> None:
 
 
 def withdraw_sidecars(request: PublishRequest, folder: int, can: Capabilities) -> bool:
-    """Remove the sidecars of this job that stand in the open *folder*; whether any was removed."""
+    """Remove the sidecars of this job that are in the open *folder*; returns whether any was removed."""
     removed = [sidecar.withdraw() for sidecar, _ in request.sidecars(folder, can)]
     return any(removed)

@@ -1,4 +1,4 @@
-"""Decides in memory what may start now, by slots, rates, pauses, holds and closed folders."""
+"""Admission control in memory, by slots, rates, pauses, holds and closed folders."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """Weighs the plan against the state that its parts remember.
+    """Selects the jobs that may start now, from the plan and the state in memory.
 
     Attributes:
-        plan: What the config allows; swapped by :meth:`replan`.
+        plan: Folders, providers and limits of the config; swapped by :meth:`replan`.
         in_flight: The jobs in flight.
         folders: The closed folders.
         holds: Holds and spent budgets.
@@ -44,12 +44,12 @@ class Admission:
         self._turns: dict[tuple[str, str], int] = {}
 
     def replan(self, plan: Plan) -> None:
-        """Swap the plan; what is in flight goes on as it began."""
+        """Swap the plan; jobs in flight continue as they began."""
         self.plan = plan
         self.rates.replan(plan.providers.values())
 
     def started(self, job: Job) -> None:
-        """A request of *job* counts towards its provider's rate, and its folder has had its turn."""
+        """Count a request of *job* towards its provider's rate, and note its folder's turn."""
         self.rates.started(job.provider)
         self._turns[job.provider, job.folder] = next(self._turn)
 
@@ -58,7 +58,7 @@ class Admission:
         return [request for limits in self.plan.providers.values() for request in self._requests_of(limits)]
 
     def open_routes(self) -> list[tuple[str, tuple[Route, ...]]]:
-        """(provider, routes) of what neither a hold nor a closed folder stops."""
+        """(provider, routes) of the jobs that neither a hold nor a closed folder stops."""
         held = self.holds.names(ScopeKind.PROVIDER)
         closed = self.folders.closed | self.holds.names(ScopeKind.FOLDER)
         return [(name, self._routes(name, closed)) for name in self.plan.providers if name not in held]

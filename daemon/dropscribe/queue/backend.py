@@ -26,10 +26,10 @@ class Dispatcher(Protocol):
     runs_jobs: bool
 
     async def run(self, runner: JobRunner) -> None:
-        """Recover what a crash interrupted, then claim and run jobs until cancelled."""
+        """Recover interrupted jobs, then claim and run jobs until cancelled."""
 
     async def drain(self, grace_seconds: float) -> None:
-        """Claim nothing more; wait until what is in flight has ended, *grace_seconds* at most."""
+        """Claim nothing more; wait until the jobs in flight have ended, *grace_seconds* at most."""
 
     def is_alive(self) -> bool:
         """Whether it has looked at the queue lately."""
@@ -41,10 +41,10 @@ class Dispatcher(Protocol):
         """Wait until *provider*'s rate allows one more request, and count it."""
 
     def void_claims(self, db: Connection, scope: Scope) -> None:
-        """In the transaction of a hold: take back what was dispatched of *scope* and has not begun."""
+        """In the transaction of a hold: revoke dispatched jobs of *scope* that have not begun."""
 
     def void_stale_claims(self, db: Connection, plan: Plan) -> None:
-        """Take back what was dispatched to providers that *plan* does not have, and has not begun."""
+        """Revoke dispatched jobs that have not begun and whose providers *plan* does not have."""
 
 
 class JobIntake(Protocol):
@@ -68,4 +68,4 @@ class JobIntake(Protocol):
         """The live jobs of one directory."""
 
     def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:
-        """The directory has another device number since it was mounted anew."""
+        """Update the device number of a directory that was mounted anew."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BudgetStore:
-    """Reads the accounts of all budgets, and stops what is spent."""
+    """Reads the accounts of all budgets, and stops providers and folders whose budget is spent."""
 
     def __init__(self, database: PatientDatabase, signals: Signals, admission: Admission) -> None:
         self._database = database

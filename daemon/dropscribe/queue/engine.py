@@ -89,13 +89,13 @@ class Engine:
     async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
         """Call *attempt* and *publish* for due jobs until cancelled; a free slot comes before a claim.
 
-        Cancelling hands back what is in flight.
+        Cancelling returns the jobs in flight to the queue.
         """
         self.replan(plan)
         await self._dispatcher.run(JobRunner(self._database, self._admission, attempt, publish))
 
     async def drain(self, grace_seconds: float) -> None:
-        """Claim nothing more; wait until what is in flight has ended, *grace_seconds* at most."""
+        """Claim nothing more; wait until the jobs in flight have ended, *grace_seconds* at most."""
         await self._dispatcher.drain(grace_seconds)
 
     def is_alive(self) -> bool:
@@ -103,7 +103,7 @@ class Engine:
         return self._dispatcher.is_alive()
 
     def replan(self, plan: Plan) -> None:
-        """Swap the plan; what is in flight goes on as it began."""
+        """Swap the plan; jobs in flight continue as they began."""
         self._admission.replan(plan)
         self.signals.wake.set()
 
@@ -149,11 +149,11 @@ class Engine:
             return any(at is not None and at <= latest for at in due)
 
         is_due = await self._dispatcher.is_busy_elsewhere() or await self.store.do(look)
-        # Asked last: what was claimed before the look is neither due nor yet in flight at its begin.
+        # Checked last: a job that was claimed just before the query is not due, and is in flight only later.
         return is_due or self._admission.is_busy()
 
     async def begin_folders(self, asks: Mapping[str, bool]) -> None:
-        """Mark the first start of folders, before any inbox is listed: what is in it now may be backlog.
+        """Mark the first start of folders, before any inbox is listed: files in it now may be backlog.
 
         Args:
             asks: Folder → whether its rule asks before it takes a backlog.

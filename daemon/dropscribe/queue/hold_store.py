@@ -21,11 +21,11 @@ class HoldStore:
     """Holds and spent budgets by scope, each with the time of its next probe.
 
     Args:
-        void_claims: Called in the transaction of a new hold: takes back what was dispatched of its scope.
+        void_claims: Called in the transaction of a new hold: revokes dispatched jobs of its scope.
 
     Attributes:
         changes: Grows before and after each change that is made here, so that a reader of the rows can tell
-            whether what it read is older.
+            whether its copy is older.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class HoldStore:
         return self._holds.get(scope)
 
     def replace_holds(self, holds: Iterable[Hold]) -> None:
-        """Take over what the rows say."""
+        """Replace the holds in memory by those of the rows."""
         self._holds = {hold.scope: hold for hold in holds}
 
     def replace_stops(self, stops: Iterable[Hold]) -> None:

@@ -25,7 +25,7 @@ class InFlight:
         folders: Jobs in flight by folder, publications among them.
         polling: Jobs at a provider that are being polled.
         publishing: Folders of jobs with a stored result, by job.
-        suspects: Jobs that may be what kills the daemon.
+        suspects: Jobs that may be the cause of daemon crashes.
         at_provider: Jobs that providers work on by themselves, polled now or later: id → provider.
     """
 
@@ -44,7 +44,7 @@ class InFlight:
         return len(self.tasks)
 
     def add(self, job: Job, task: asyncio.Task[None]) -> None:
-        """An attempt, a poll or a publication of *job* has begun."""
+        """Register an attempt, a poll or a publication of *job* that has begun."""
         self.tasks[job.id] = task
         self.folders[job.folder] += 1
         if job.result is not None:

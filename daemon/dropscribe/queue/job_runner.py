@@ -53,7 +53,7 @@ class JobRunner:
         try:
             return await self._record(job, await self._call(job))
         except rows.LateTransitionError as error:
-            # The intake has ended the row meanwhile (a slow disk published what a listing had missed), or
+            # The intake has ended the row meanwhile (a slow disk published a file missing in a listing), or
             # another node has taken it over from this one, which was thought dead.
             log.warning("job.late", folder=job.folder, path=job.path, reason=str(error))
             return TurnEnd()
@@ -64,7 +64,7 @@ class JobRunner:
             self._admission.in_flight.remove(job)
 
     async def _hand_back(self, job: Job) -> None:
-        """The daemon ends; publications and polls go on at the next start by themselves."""
+        """Requeue an attempt that the daemon's end interrupted; make a publication or a poll due again."""
         is_cut_off = job.result is None and job.remote is None
         write = rows.hand_back if is_cut_off else rows.put_back
         try:

@@ -36,7 +36,7 @@ POLLING_SLOTS = 16
 PublishJob = Callable[[Job], Awaitable[Outcome]]
 """Writes the files of a job with a stored result, which holds no slot of a provider.
 
-Safe to call again from any point: it looks at what is on disk before each step. Exceptions as above.
+Safe to call again from any point: it checks the files on disk before each step. Exceptions as above.
 """
 
 
@@ -120,7 +120,7 @@ class CachedResult:
 
 @dataclass(frozen=True, slots=True)
 class FolderStats:
-    """One folder's jobs by what they wait for; each live job is counted once.
+    """Counts of one folder's jobs by state and cause of waiting; each live job is counted once.
 
     Attributes:
         oldest_received_at: Unix seconds, of the oldest live job, or None.

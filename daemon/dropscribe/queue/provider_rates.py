@@ -98,7 +98,7 @@ class ProviderRates:
         """Seconds until one more request to *provider* may start; 0 counts it as started now."""
         limiter, now = self._limiters.get(provider), time.monotonic()
         if limiter is None:
-            return 0.0  # a reload has removed it: what runs goes on
+            return 0.0  # a reload has removed it: running attempts continue
         pause = self.pauses.get(provider)
         if pause is not None and (wait_seconds := pause.until - self._now()) > 0:
             return wait_seconds

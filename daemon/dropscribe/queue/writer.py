@@ -116,7 +116,7 @@ def _settle(future: Future[Any] | asyncio.Future[Any], result: Any, error: BaseE
 
 
 def _settle_all(batch: Sequence[Call], results: Sequence[Result]) -> None:
-    """Hand out the results: one wake-up for each loop, whatever the batch's size."""
+    """Deliver the results with one wake-up of each loop, for a batch of any size."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
     for call, (result, error) in zip(batch, results, strict=True):
         if call.loop is None:

@@ -41,7 +41,7 @@ class Explanation:
     """The answer to ``why``.
 
     Attributes:
-        state: Under what ``status`` counts it (queued, held, …, done, failed), or ``withdrawn``,
+        state: The state in the counts of ``status`` (queued, held, …, done, failed), or ``withdrawn``,
             ``not_taken``, ``unavailable``, ``unknown``.
         words: Sentences, the most important first.
         remedy: A step for the user, or "".

@@ -37,7 +37,7 @@ def unsettled_words(rule: FolderRule, path: bytes) -> str | None:
 
     Raises:
         AudioError: It may not be read, is gone, or is no regular file any more.
-        OSError: The disk's answer.
+        OSError: The file system's error.
     """
     if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
         ignore_sigio()

@@ -1,7 +1,7 @@
 """Reads an inbox for a command: its files, and those that the rule takes.
 
 Guarantees: nothing is changed; no symlink is followed below the inbox; a folder that cannot be listed
-is told, never read as empty; a file system that does not answer is waited for a bounded time.
+is reported, never read as empty; a file system that does not answer is waited for a bounded time.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _unavailable_words(rule: FolderRule, error: OSError) -> str:
 
 
 def walk_inbox(rule: FolderRule) -> Iterator[Found]:
-    """Every name in the inbox, folder by folder in the order of names; folders not entered are told once."""
+    """Every name in the inbox, ordered by folder and name; folders not entered are reported once."""
     taking = taking_of(rule)
     waiting = [b""]
     while waiting:

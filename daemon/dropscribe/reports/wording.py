@@ -22,7 +22,7 @@ _NARROWEST = 20
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that standard output is; None where it is none, and nothing is wrapped."""
+    """Width in columns of the terminal on standard output; None if it is no terminal: nothing is wrapped."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

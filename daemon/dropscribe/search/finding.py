@@ -139,7 +139,7 @@ class _Search:
 
 
 def find_sentences(passages: Sequence[Passage], phrases: Sequence[Phrase]) -> list[Sentence]:
-    """The passages that have the most of *phrases*, in order; none where one of these is in no passage."""
+    """The passages with the most of *phrases*, in order; none if one phrase is in no passage."""
     missing = set(phrases)
     hits: list[tuple[int, int, Sentence]] = []
     for number, passage in enumerate(passages):

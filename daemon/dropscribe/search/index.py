@@ -1,4 +1,4 @@
-"""The index: which words each finished transcript has, and its passages.
+"""The search index: the words of each finished transcript, and its passages.
 
 Guarantees: it can be thrown away at any time and is built anew from the files in the done folders. On SQLite
 it is a file of its own in the state directory, in a cluster it is tables beside the queue's. It holds each
@@ -98,7 +98,7 @@ class TranscriptIndex:
         )
 
     def has(self, job_id: int, ended_at: float) -> bool:
-        """Whether the job that ended then is indexed: a queue that is made anew gives its id to another."""
+        """Whether the job with this id and end is indexed: a queue that is made anew reuses ids."""
         row = self._db.execute(
             "SELECT 1 FROM search_transcripts WHERE job_id = ? AND ended_at = ?", (job_id, ended_at)
         ).fetchone()
@@ -112,7 +112,7 @@ class TranscriptIndex:
         return {row[0] for row in rows.fetchall()}
 
     def add(self, job_id: int, ended_at: float, passages: Sequence[Passage]) -> None:
-        """Index a transcript; the job's older one goes."""
+        """Index a transcript in place of the job's older one."""
         self.remove([job_id])
         self._db.execute(
             "INSERT INTO search_transcripts VALUES (?, ?, ?)", (job_id, ended_at, pack(passages))
@@ -227,7 +227,7 @@ def _connect(state_dir: Path) -> sqlite3.Connection:
             connection.close()
             delete_index(state_dir)
             return _connect(state_dir)
-        # What a power cut loses is read again from the transcripts: nothing here waits for a sync.
+        # Writes that a power cut loses are read again from the transcripts: nothing here waits for a sync.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = ON")
@@ -246,4 +246,4 @@ def _make_schema(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-            raise  # no other process was first
+            raise  # no other process has made the schema meanwhile

@@ -38,7 +38,7 @@ SWEEP_SECONDS = 86_400.0
 """From the end of one sweep over the history to the begin of the next."""
 
 LATE_SECONDS = 5.0
-"""A job that ended so long ago is in the history: its transaction is not still under way."""
+"""A job that ended this long ago is in the history: its transaction is no longer under way."""
 
 FREE_BYTES = 256 * 1024 * 1024
 """Room that the index leaves on the state directory's disk: the queue's answers need it more."""
@@ -83,7 +83,7 @@ class _Batch:
         self._progress: IndexProgress = index.read_progress(self._node)
 
     def index_after(self, position: tuple[float, int] | None) -> tuple[tuple[float, int] | None, bool]:
-        """Index what ended after *position*: the new position, and whether there may be more."""
+        """Index jobs that ended after *position*; returns the new one, and whether there may be more."""
         begin = position or (min(self._progress.ended_at, self._now), 0)
         jobs = read_done_after(self._db, *begin, BATCH_JOBS)
         if not jobs:
@@ -93,7 +93,7 @@ class _Batch:
         return (jobs[-1].ended_at, jobs[-1].id), True
 
     def sweep(self) -> bool:
-        """Compare a stretch of the history with the index and the done folders; whether there is more."""
+        """Compare a part of the history with the index and the done folders; returns whether more is left."""
         progress = self._progress
         if self._now - progress.swept_at < SWEEP_SECONDS:
             return False
@@ -109,7 +109,7 @@ class _Batch:
         return bool(jobs)
 
     def _write(self, jobs: Sequence[DoneJob], gone: set[int] | None = None) -> None:
-        """Index those of *jobs* that are not yet, take *gone* out, and remember how far this has come."""
+        """Index those of *jobs* that are not indexed yet, remove *gone*, and store the progress."""
         new = [job for job in jobs if not self._index.has(job.id, job.ended_at)]
         read = [(job, passages) for job in new if (passages := self._folders.read(job)) is not None]
         with self._index.transaction():

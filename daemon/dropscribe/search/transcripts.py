@@ -75,7 +75,7 @@ def _passages(root: bytes, path: bytes) -> list[Passage]:
         return _read(root, path)
     except OSError:
         raise
-    except Exception:  # anybody may write there: a transcript that breaks this is not found, and others are
+    except Exception:  # anybody may write there; only the malformed transcript is not found
         log.exception("search.bug", path=path)
         return []
 

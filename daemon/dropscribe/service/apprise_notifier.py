@@ -34,7 +34,7 @@ _CHATTY = ("apprise", "urllib3", "requests")
 
 
 MOST_FAILURES = 10
-"""So many failures of one message are told each by itself; of more only how many there are of a kind."""
+"""A message lists up to this many failures one by one, and more of them as counts by kind."""
 
 MOST_LINES = 60
 
@@ -63,7 +63,7 @@ class AppriseNotifier(Recipient):
         self.name = f"apprise:{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:
-        """After the batch, and in the morning."""
+        """After the batch interval and outside the quiet hours."""
         together_at = max(due_at + PROMPT_SECONDS, self._spoken_at + self._batch_seconds)
         begin_at = due_at if is_last_chance else together_at
         if self._quiet_hours is None:

@@ -38,7 +38,7 @@ class Heartbeat:
                 await asyncio.sleep(self._every_seconds)
 
     async def ping(self, client: httpx.AsyncClient) -> bool:
-        """One ping; whether the monitor took it."""
+        """Send one ping; returns whether the monitor accepted it."""
         url = self._fail_url() if self._is_degraded() else self._url
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS), client.stream("GET", url) as answer:

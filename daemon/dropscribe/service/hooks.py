@@ -1,9 +1,9 @@
 """Runs the admin's commands for each file that is done, failed or held.
 
 Guarantees: argv, never a shell; the event as JSON on standard input; a few at a time, each with a time
-limit after which its whole process group is killed; no key in its environment; whatever becomes of a
-command, no file is touched by it and nothing waits for it. With ``retry: true`` an event is stored until its
-command has ended well, also over a restart, for a day at most.
+limit after which its whole process group is killed; no key in its environment; no result of a command
+affects a file, and nothing waits for a command. With ``retry: true`` an event is stored until its command
+has ended well, also over a restart, for a day at most.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Hooks:
     def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Start the command of *event*, where there is one; returns at once.
 
-        *payload* must be what JSON can hold; the command reads it as one object with ``event`` first.
+        *payload* must be JSON values; the command reads it as one object with ``event`` first.
         """
         command = self._commands.get(event)
         if not command:
@@ -96,7 +96,7 @@ class Hooks:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def run(self, event: str, message: bytes) -> str:
-        """Run the command of *event* to its end; "" or why it failed."""
+        """Run the command of *event* to its end; returns "" or the reason of its failure."""
         command = self._commands.get(event)
         if not command:
             return ""
@@ -149,7 +149,7 @@ class RetriedHook(Recipient):
         self.name = f"hook:{event}"
 
     def wants(self, event: str) -> bool:
-        """Its own event alone."""
+        """True for its own event alone."""
         return event == self._event
 
     async def deliver(self, letters: Sequence[Notification]) -> str:

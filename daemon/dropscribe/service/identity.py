@@ -4,7 +4,7 @@ Their shares belong to a user that the image cannot know. Where the container st
 becomes that user before it touches anything; a numeric ``user:`` does the same from outside.
 
 Guarantees: does nothing outside our own image, whose environment has :data:`CONTAINER_SIGN`: a PUID that an
-admin exports for other people's containers means nothing to a daemon on the host. There is no way back to
+admin exports for other containers is ignored by a daemon on the host. There is no way back to
 root, and no state between.
 """
 

@@ -54,7 +54,7 @@ class Recipient(ABC):
     most_at_once = 1
 
     def wants(self, event: str) -> bool:
-        """Whether it is told of events of this name: done, failed, held, released, budget."""
+        """Whether it receives events of this name: done, failed, held, released, budget."""
         return event != "done"
 
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002
@@ -68,7 +68,7 @@ class Recipient(ABC):
 
     @abstractmethod
     async def deliver(self, letters: Sequence[Notification]) -> str:
-        """Deliver *letters* as one; "" or why it failed. Must come to an end by itself."""
+        """Deliver *letters* as one; returns "" or the reason of a failure. Must end by itself."""
 
 
 class Notifications:
@@ -83,7 +83,7 @@ class Notifications:
     def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Put *event* into the outbox for every recipient that wants it; returns at once.
 
-        *payload* must be what JSON can hold, without any transcript or secret.
+        *payload* must be JSON values, without any transcript or secret.
         """
         names = [recipient.name for recipient in self._recipients if recipient.wants(event)]
         if not names:
@@ -177,7 +177,7 @@ class Courier:
             pass
 
     async def _round(self) -> float | None:
-        """One delivery at most; seconds until the next look, None for until there is news.
+        """Make one delivery at most; returns the seconds until the next look, or None to wait for news.
 
         A reload or the end does not cut it off, because a message in a thread would be sent twice.
         """

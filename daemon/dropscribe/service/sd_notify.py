@@ -30,7 +30,7 @@ class Notifier:
     """The line to the service manager; every call is harmless where there is none.
 
     Attributes:
-        watchdog_seconds: How often to send WATCHDOG=1: half of what the manager allows
+        watchdog_seconds: The interval for WATCHDOG=1: half of the time that the manager allows
             (sd_watchdog_enabled(3)). None when no watchdog waits for this process.
     """
 
@@ -58,7 +58,7 @@ class Notifier:
         return self._send(*_status(text or " "))
 
     def watchdog(self) -> bool:
-        """The loop that does the work has turned."""
+        """Send WATCHDOG=1: the loop that does the work is alive."""
         return self._send("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> bool:

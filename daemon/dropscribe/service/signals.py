@@ -24,7 +24,7 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 
 KEPT_BYTES = 4 * 1024 * 1024
-"""Of freed memory the allocator keeps so much for the next block of audio. Left alone it gives each block
+"""Freed memory that the allocator keeps for the next block of audio. By default it gives each block
 back to the kernel, whose fresh, cleared pages then cost an upload as much as its hash."""
 
 

@@ -34,8 +34,8 @@ def status_document(
 
     Args:
         stats: The queue's counts and holds.
-        live: As :func:`dropscribe.service.live.read_live`; what it says of a daemon that is down is
-            left out, but for what was last seen of the inboxes.
+        live: As :func:`dropscribe.service.live.read_live`; of a daemon that is down only the last state
+            of the inboxes is used.
         running: Whether a daemon has the state directory, or any node of the cluster beats.
         now: Unix seconds by the queue's clock.
     """

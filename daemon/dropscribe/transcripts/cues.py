@@ -40,7 +40,7 @@ CHARACTERS_PER_SECOND = 21.0
 
 _CLAUSE_ENDS = (",", ";", ":", "，", "、", "；")  # noqa: RUF001 - these are the full-width marks
 
-# What a division into cues costs; one cue more or less is 1.
+# The costs of a division into cues; one cue more or less is 1.
 _CUT_IN_CLAUSE = 0.6
 _CUT_AT_CLAUSE = 0.3
 _ACROSS_PAUSE = 0.8
@@ -68,7 +68,7 @@ class _Token:
     """One word of the text; in Chinese and Japanese one character.
 
     Attributes:
-        joint: What stands between it and the token before, in one cue.
+        joint: The text between it and the token before, in one cue.
         segment: The segment that it is part of; without text where there are only words.
         is_timed: Whether *start* and *end* are the word's own.
     """
@@ -232,7 +232,7 @@ def _fitting(run: Sequence[_Token], first: int, prefix: int, layout: Layout) -> 
 
 
 def _extended(run: Sequence[_Token], first: int, end: int) -> Iterator[tuple[int, int, float]]:
-    """(last token, characters, cost of what the cue reaches across) of each cue from *first* on."""
+    """(last token, characters, cost of crossed segments and pauses) of each cue from *first* on."""
     length, crossed = -len(run[first].joint), 0.0
     for last in range(first, end):
         token = run[last]

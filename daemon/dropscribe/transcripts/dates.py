@@ -1,4 +1,4 @@
-"""When a recording was made, and how that is known. Pure."""
+"""The date of a recording, and the source of that date. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DIRECTIVES = {
     "%": "%",
 }
 _FIXED_WIDTHS = {"m": 2, "d": 2, "H": 2, "I": 2, "M": 2, "S": 2, "j": 3}
-"""Digits of what stands between other digits: `20260102` is not the 20th of month 10."""
+"""Fixed widths of directives beside other digits: `20260102` is not the 20th of month 10."""
 
 _COMPANION_KEYS = (
     "recorded_at",
@@ -45,7 +45,7 @@ _COMPANION_KEYS = (
     "datetime",
     "time",
 )
-"""Where recorders and phone systems write the time of a call, in this order."""
+"""Keys under which recorders and phone systems write the time of a call, by precedence."""
 
 
 def recording_date(
@@ -56,9 +56,9 @@ def recording_date(
     pattern: str | None,
     modified_at: str | None,
 ) -> tuple[str | None, str | None]:
-    """(ISO 8601 or None, "container", "companion", "name", "mtime" or None): the first that tells.
+    """(ISO 8601 or None, "container", "companion", "name", "mtime" or None) of the first source with a date.
 
-    A time has a zone only where its source says which; an mtime is UTC.
+    A time has a zone only where its source gives one; an mtime is UTC.
 
     Args:
         container: The date in the audio file's own metadata, from the decoder.

@@ -48,7 +48,7 @@ class TranscriptFacts:
         received_at: When intake first saw the file, Unix seconds.
         transcribed_at: When the answer was whole, Unix seconds.
         elapsed_seconds: From the first byte sent to the whole answer.
-        refusals: (provider, code) of those who refused the file before, in order.
+        refusals: (provider, code) of the earlier refusals of the file, in order.
         speaker_names: The rule's names by the provider's labels.
         date_pattern: The rule's pattern of the date in file names, or None.
     """
@@ -146,7 +146,7 @@ def reused_document(
 ) -> dict[str, Any]:
     """The document of another file with the same content: *known*'s answer, this file's own facts.
 
-    The provider stays the one that answered; warnings that were about the other job's file or outputs go.
+    The provider stays the one that answered; warnings about the other job's file or outputs are dropped.
     """
     found = [word for word in known["warnings"] if word not in _WARNINGS_OF_A_JOB]
     document = {
@@ -230,7 +230,7 @@ def _warnings(document: Mapping[str, Any], found: Iterable[str], outputs: Iterab
 
 
 def is_document(value: object) -> bool:
-    """Whether *value* has what the publishing of a transcript or of an error depends on."""
+    """Whether *value* has the keys that publishing a transcript or an error needs."""
     match value:
         case {"schema": str(schema), "code": str(), "reason": str()}:
             return schema.startswith(ERROR_SCHEMA_PREFIX)
@@ -276,7 +276,7 @@ def path_text(path: bytes) -> str:
 
 
 def utc_text(unix_seconds: float) -> str | None:
-    """ISO 8601 in UTC to the millisecond; None for what no calendar holds (a broken mtime)."""
+    """ISO 8601 in UTC to the millisecond; None for times that no calendar holds (a broken mtime)."""
     try:
         moment = _EPOCH + timedelta(seconds=unix_seconds)
     except (OverflowError, ValueError):

@@ -29,7 +29,7 @@ class Piece(NamedTuple):
     """A part of a text that stays on one line.
 
     Attributes:
-        joint: What stands before it where it does not begin a line: a space or nothing.
+        joint: The text before it where it does not begin a line: a space or nothing.
     """
 
     joint: str

@@ -66,7 +66,7 @@ class Transcript:
         language: As the provider names it, ISO 639-1 where it can be told, or None.
         duration: Length of the audio in seconds, or None.
         sent_seconds: How much was sent and answered, where that is not *duration*: two channels, or not all.
-        attributes: What else the provider said of the recording (gender, emotions).
+        attributes: Other facts from the provider about the recording (gender, emotions).
         warnings: Stable words ("empty_transcript"); the caller may add its own.
         missing: Parts of a recording in pieces that the provider refused; with the warning "missing_audio".
         model: The model that answered, or None.

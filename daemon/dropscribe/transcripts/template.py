@@ -88,7 +88,7 @@ def _main() -> int:
     except Exception as error:  # noqa: BLE001 - a template can raise anything
         sys.stderr.write(f"{type(error).__name__}: {error}")
         return FAILED
-    # A file may be named, and a companion may say, what a terminal would obey.
+    # File names and companions may contain terminal control sequences.
     sys.stdout.buffer.write(plain_text(text).encode("utf-8", "replace"))
     return 0
 

@@ -1,4 +1,4 @@
-"""The pages' forms: what people can do, and logging in."""
+"""Handlers of the pages' forms: user actions and login."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Changes:
 
     async def share(self, key: object, make: Callable[[], Coroutine[None, None, Response]]) -> Response:
         """The answer of *make*, made once for all pages of that *key* that ask after the same change."""
-        if self._looking is None:  # nobody would be told of what such an answer misses
+        if self._looking is None:  # without open streams no check renews a shared answer
             return await make()
         answer = self._answers.get(key)
         if answer is None:

@@ -69,7 +69,7 @@ def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _turn(
     start: float | None, *, speaker: str = "", text: str = "", words: Sequence[object] = (), gap: str = ""
 ) -> dict[str, Any]:
-    """One paragraph: a speaker's turn, or what is spoken between two pauses; or a gap that is missing."""
+    """One paragraph: a speaker's turn, the words between two pauses, or a missing part."""
     clock = "" if start is None else clock_words(start)
     return {"start": start, "clock": clock, "speaker": speaker, "text": text, "words": words, "gap": gap}
 

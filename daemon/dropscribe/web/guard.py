@@ -66,7 +66,7 @@ class Access:
 
     @property
     def token(self) -> str | None:
-        """Asked of every request where set."""
+        """Required of every request where set."""
         return self.http.token.reveal() if self.http.token else None
 
     @property
@@ -156,7 +156,7 @@ class Guard:
             await (refusal or self._app)(scope, receive, send_safely)
         except (TimeoutError, ConnectionError):
             return  # the client went away, or does not take its answer
-        except Exception:  # whatever it is: the daemon goes on, and the client learns nothing
+        except Exception:  # any error: the daemon goes on, and the client learns nothing
             log.exception("http.failed", path=scope["path"])
             if not started:
                 await _plain(HTTPStatus.INTERNAL_SERVER_ERROR)(scope, receive, send_safely)

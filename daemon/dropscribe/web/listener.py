@@ -96,6 +96,6 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
 
 
 async def _shared(site: Site, changes: Changes, page: Handler, request: Request) -> Response:
-    """*page*, made once for many readers who are told of the same change."""
+    """*page*, made once for all readers that are notified of the same change."""
     key = str(request.url), COOKIE in request.cookies
     return await changes.share(key, lambda: page(site, request))

@@ -27,7 +27,7 @@ def chosen_from(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:
-    """The jobs that the filters choose; what is malformed is left out."""
+    """The jobs that the filters choose; malformed filters are left out."""
     try:
         since = datetime.fromisoformat(chosen["since"]).astimezone().timestamp() if chosen["since"] else None
     except (ValueError, OverflowError):

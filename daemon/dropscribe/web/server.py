@@ -31,7 +31,7 @@ MOST_UNFINISHED = 32
 """Connections whose request headers have not arrived; beyond this the oldest is cut off."""
 MOST_HEAD_BYTES = 8192
 HEAD_SECONDS = 5.0
-"""From the connection, or from the end of an answer, to the end of the next request's headers."""
+"""Limit from the connection, or the end of an answer, to the end of the next request's headers."""
 LAST_BYTES_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 5
 CLOSE_SECONDS = 1.0
@@ -154,7 +154,7 @@ class _BoundedProtocol(H11Protocol):
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived; complete request headers end the time limit."""
+        """Parse *data*; complete request headers end the time limit."""
         super().data_received(data)
         self._watch_head()
 

@@ -79,7 +79,7 @@ class PageSource:
 
 
 class NotHere(Exception):
-    """The address names nothing that is here; the words are for people."""
+    """Raised when the address names nothing; the message is for people."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Site:
         return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
 
     def message(self, request: Request, status: int, title: str, words: str) -> Response:
-        """A page that says one thing."""
+        """A page with one message."""
         return self.page(request, "message.html", status=status, title=title, words=words)
 
     async def not_here(self, request: Request, error: Exception) -> Response:
@@ -162,6 +162,6 @@ class Site:
         return self.message(request, 404, error.title, error.words)
 
     def go(self, path: str, did: str = "", number: int = 0) -> Response:
-        """Send the browser to *path*, which then says what was done, and with how many files."""
+        """Redirect the browser to *path*, which reports the action and its number of files."""
         query = f"?{urlencode({'did': did, 'n': number})}" if did else ""
         return RedirectResponse(f"{self.access.root_path}{path}{query}", 303)

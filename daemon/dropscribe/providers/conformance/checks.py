@@ -160,7 +160,7 @@ async def a_key_that_no_header_can_carry_holds_the_provider(bench: Bench) -> Non
 
 
 async def retry_after_is_honoured(bench: Bench) -> None:
-    """Seconds, and never more than an hour; what is no time asks for nothing."""
+    """Seconds, and never more than an hour; a value that is not a time is ignored."""
     provider, audio = bench.provider(), bench.audio()
     for text, seconds in (("7", 7.0), ("9" * 30, 3600.0), ("soon", None), ("nan", None)):
         bench.fail(Fault(429, "{}", {"Retry-After": text}))

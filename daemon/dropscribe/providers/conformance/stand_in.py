@@ -37,7 +37,7 @@ class StandIn:
 
     Args:
         build: Makes the provider, as the entry point does.
-        documented: Status and body (a text, or what becomes JSON) that the vendor documents for a request.
+        documented: Status and body (a text, or JSON values) that the vendor documents for a request.
             The second argument is the text that the vendor transcribes. It refuses all keys but :data:`KEY`.
         folder: An empty folder for the audio.
         settings: Of ProviderConfig, for every provider.

@@ -58,7 +58,7 @@ class DescribedApi(Vendor):
         self._reader = AnswerReader(self._keys)
 
     def params(self, given: Mapping[str, ParamValue]) -> Params:
-        """The user's alone."""
+        """The user's parameters, without defaults."""
         return dict(given)
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
@@ -86,7 +86,7 @@ class DescribedApi(Vendor):
         return self._reader.transcript(parsed, language=language, model=model, request_id=request_id)
 
     def no_text(self, parsed: dict[str, Any]) -> str:
-        """With the expression that found none."""
+        """A message that names the expression for the text."""
         return self._reader.no_text(parsed)
 
     def probe(self) -> tuple[str, str]:
@@ -94,7 +94,7 @@ class DescribedApi(Vendor):
         return "POST", self.url
 
     def probed(self, answer: Answer) -> str | None:
-        """With the fields that are in the answer already."""
+        """Result of the probe, and the fields that the answer has already."""
         learned = super().probed(answer)
         try:
             parsed = parse_json(answer.body)
@@ -118,7 +118,7 @@ class DescribedJobs(DescribedApi, JobVendor):
         self.poll_every_seconds = poll.every_seconds
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
-        """As in one request; `params` go with the request that creates the job."""
+        """The audio; `params` are in the request that creates the job, if that is another one."""
         return super().upload(audio, params if self._poll.create is None else {})
 
     def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:
@@ -136,11 +136,11 @@ class DescribedJobs(DescribedApi, JobVendor):
         return _word(found(self._id, created))
 
     def poll_url(self, job_id: str) -> str:
-        """The job."""
+        """URL of the job's state, from the config."""
         return self._at(self._poll.url, job_id)
 
     def progress(self, polled: Mapping[str, Any]) -> Progress | None:
-        """A state that the config does not name is one of a job that goes on."""
+        """State of the job; one that the config does not name counts as working."""
         state = _word(found(self._state, polled))
         if state in self._poll.done:
             return Progress.DONE

@@ -74,7 +74,7 @@ class Connections:
         return None
 
     async def _rest(self, idle: _Idle) -> None:
-        """Keep the connection if it may be used again; close the one that was not needed for longest."""
+        """Keep the connection if it may be used again; close the oldest idle one if it has expired."""
         may_stay = idle.connection.is_available() and not idle.connection.has_expired()
         if may_stay and not self._is_closed:
             self._idle.append(idle)
@@ -94,7 +94,7 @@ class Connections:
     def _pool_for(self, target: Target) -> httpcore.AsyncConnectionPool:
         """The pool that makes connections to *target*, through its proxy; it keeps none of them.
 
-        httpx reads the environment's proxies. What else it would do with a request (redirects, cookies, its
+        httpx reads the environment's proxies. The rest of its work on a request (redirects, cookies, its
         own response) took almost a fifth of a small upload's time on the event loop.
         """
         if self._client is None:

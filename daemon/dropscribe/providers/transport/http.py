@@ -138,7 +138,7 @@ class HttpTransport:
         self._connections = Connections()
 
     async def send(self, method: str, upload: Upload, *, timeout_seconds: float | None) -> Answer:
-        """Send *upload* once and read the answer, whatever its status.
+        """Send *upload* once and read the answer, with any status.
 
         Args:
             method: POST, or GET for an upload without a body.

@@ -1,7 +1,7 @@
 """A network backend for httpcore that reads an answer while the request is still being sent.
 
 A server may refuse an upload (401, 413) before it has read all of it, and close. httpcore reads the answer
-after a failed write, but asyncio's transport closes at the first failed write and drops what it had not read.
+after a failed write, but asyncio's transport closes at the first failed write and drops unread bytes.
 This backend looks for bytes from the server before each piece of the body, and stops writing once a final
 answer has begun: httpcore then reads it.
 """
@@ -127,7 +127,7 @@ class Stream(httpcore.AsyncNetworkStream):
             await self._taken(timeout)
 
     async def _begin_request(self) -> None:
-        """The connection is used again, if nothing has come on it since the last answer."""
+        """Begin another request, unless bytes have arrived since the last answer."""
         await self._connection.let_arrive()
         self._take_in()
         if self._unread or self._is_over or self._connection.has_failed:
@@ -171,7 +171,7 @@ class Stream(httpcore.AsyncNetworkStream):
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """The transport's information, ANSWER_BODY_BYTES, or ``is_readable``: must not be used again.
+        """The transport's information, ANSWER_BODY_BYTES, or ``is_readable``: not to be used again.
 
         httpcore asks that of each idle connection at each request, so the socket itself is not asked here:
         :meth:`write` does it for the one connection that is used.
@@ -255,7 +255,7 @@ class _Answer:
 
     Attributes:
         has_begun: A status line other than an informational one has arrived.
-        body_bytes: What arrived after the final head.
+        body_bytes: Number of bytes that arrived after the final head.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """TLS as a translation of bytes, on OpenSSL's memory buffers.
 
-asyncio's TLS transport hides two things that uploads need to know: what arrived before a connection broke,
+asyncio's TLS transport hides two facts that uploads need: the bytes that arrived before a connection broke,
 and whether the system has taken everything that was written.
 """
 
@@ -25,7 +25,7 @@ class TlsLayer:
         self.is_over = False
 
     def handshake(self, received: bytes) -> bool:
-        """Continue the handshake with *received*; whether it is complete. :meth:`records` must be sent.
+        """Continue the handshake; returns whether it is complete. :meth:`records` must be sent.
 
         Raises:
             ssl.SSLError: It failed.
@@ -49,7 +49,7 @@ class TlsLayer:
         return self.records()
 
     def decrypted(self, received: bytes) -> bytes:
-        """The plain bytes in *received*; what is incomplete is kept for the next call.
+        """The plain bytes in *received*; an incomplete record is kept for the next call.
 
         Raises:
             ssl.SSLError: A record is broken.

@@ -30,7 +30,7 @@ class AssemblyAI(JobVendor):
     api = JobApi(upload="/v2/upload", file_name=("upload_url", "audio_url"), jobs="/v2/transcript")
 
     def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
-        """Words alone: AssemblyAI asks for the same file again where its own servers failed."""
+        """The error's text; after failures of its own servers AssemblyAI asks for the same file again."""
         said = error_of({"error": polled.get("error")})
         if any(words in said.message.lower() for words in _SERVER_WORDS):
             return replace(said, code=SERVER_ERROR, signs=(SERVER_ERROR,))

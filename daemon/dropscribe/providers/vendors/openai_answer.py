@@ -1,6 +1,6 @@
 """The answers of OpenAI and of the servers that resemble it, normalised (docs/design/providers.md).
 
-Guarantees: pure; whatever is not as OpenAI documents it is taken as its server is known to mean it, or
+Guarantees: pure; a value that differs from OpenAI's documentation is read in its server's known sense, or
 is unknown.
 """
 

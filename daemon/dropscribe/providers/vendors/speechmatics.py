@@ -104,7 +104,7 @@ class Speechmatics(JobVendor):
 
 
 def _words(results: list[Mapping[str, Any]]) -> tuple[Word, ...]:
-    """The words with the punctuation marks that belong to each; other things that are told are left out."""
+    """The words, each with its punctuation marks; other items are left out."""
     words: list[Word] = []
     before = ""
     for item in results:

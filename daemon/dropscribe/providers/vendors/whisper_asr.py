@@ -23,7 +23,7 @@ _TEXT_OUTPUTS = {"txt", "vtt", "srt", "tsv"}
 class WhisperAsr(Vendor):
     """The service's API; see :class:`dropscribe.providers.vendor.Vendor`.
 
-    It asks for no key; one that is given is sent as a bearer token, for a proxy in front of it.
+    It needs no key; a configured one is sent as a bearer token, for a proxy in front of it.
     """
 
     type = "whisper-asr"

@@ -1,7 +1,7 @@
 """Dispatches jobs on one node of a cluster: procrastinate distributes tickets, workers begin their jobs.
 
-Guarantees: jobs in flight on a node that dies continue on another; a node that was thought dead and thaws
-changes nothing, because the fence of its claims is past.
+Guarantees: jobs in flight on a node that dies continue on another; a node that was thought dead and resumes
+changes nothing, because the fences of its claims are outdated.
 Diagnostics: StoreUnusable ends the run; while the database is away the node waits.
 """
 
@@ -74,7 +74,7 @@ class ClusterDispatcher:
         self._database.post(lambda db: nodes.leave(db, self._node))
 
     def is_alive(self) -> bool:
-        """See the protocol; a database that is away is no reason to be restarted."""
+        """See the protocol; true also while the database is away, since a restart would not help."""
         is_recent = time.monotonic() - self._looked_at < _LONGEST_ROUND_SECONDS
         return is_recent or self._database.trouble is not None
 
@@ -108,7 +108,7 @@ class ClusterDispatcher:
         )
 
     async def _look_at_queue(self) -> None:
-        """Issue tickets, and keep this node's memory of the holds fresh, until cancelled."""
+        """Issue tickets, and refresh this node's copy of the holds, until cancelled."""
         while True:
             self._signals.wake.clear()
             self._serve()
@@ -128,7 +128,7 @@ class ClusterDispatcher:
         plan, folders = self._admission.plan, self._admission.folders
         ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
         # Results are published into closed folders too: only trying shows whether the trouble is over.
-        # A change of the list starts new workers, so what hangs holds no slot of theirs.
+        # A change of the list starts new workers, so hanging publications hold none of their slots.
         publishing = [folder for folder in ours if folder not in folders.hanging]
         self._workers.serve(plan, [folder for folder in ours if folder not in folders.closed], publishing)
 

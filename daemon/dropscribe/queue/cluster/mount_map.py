@@ -30,7 +30,7 @@ class MountMap:
         """*path* as a row holds it.
 
         Raises:
-            StoreError: It lies beneath no root; the config's checks let no such folder pass.
+            StoreError: It lies beneath no root; the config's checks refuse such a folder.
         """
         for name, mount in self._mounts.items():
             if path == mount or path.startswith(mount + b"/"):

@@ -1,7 +1,7 @@
 """Recovers the jobs of nodes that are gone.
 
 A job in flight belongs to its node while that node sends heartbeats: procrastinate's own heartbeat ends while
-a worker still finishes its jobs, so it only proves that tickets are stalled that no worker has begun.
+a worker still finishes its jobs, so it only reveals stalled tickets that no worker has begun.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 
 class OrphanRecovery:
-    """Requeues jobs whose node or worker is gone. Every node does it; none has to."""
+    """Requeues jobs whose node or worker is gone. Every node does this; no particular one is needed."""
 
     def __init__(
         self, state: QueueState, node: str, registration: NodeRegistration, workers: WorkerPool

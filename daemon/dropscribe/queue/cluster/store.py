@@ -3,8 +3,8 @@
 Guarantees: one writer at a time over all nodes, by an advisory lock that each transaction takes first, so the
 SQL functions see the same states as on SQLite. When a call returns, its transaction is durable on the
 server. Calls that wait while another transaction runs share the next one.
-Diagnostics: StoreAway while the server is unavailable, passing; a commit may have been made all the same, so
-a repeated call may find its own changes. StoreUnusable: the server refuses us.
+Diagnostics: StoreAway (transient) while the server is unavailable; a commit may have been made all the same,
+so a repeated call may find its own changes. StoreUnusable: the server refuses us.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 MIGRATIONS = ("cluster_schema.sql", "cluster_migration_2.sql", "cluster_migration_3.sql")
-"""Scripts that lead from version N to N+1. Each must leave what the version before it reads and writes."""
+"""Migrations from version N to N+1. Each must leave everything that the version before reads and writes."""
 
 
 class ClusterStore:
     """See :class:`dropscribe.queue.sql.database.Database`.
 
     Args:
-        dsn: libpq's; what it says of TLS stands.
+        dsn: libpq's; its TLS settings are used unchanged.
         roots: This node's mounts.
         node: Its name.
 
@@ -111,7 +111,7 @@ class ClusterStore:
             self._connection.close()
 
     def _commit_or_split(self, batch: Sequence[Call]) -> list[Result]:
-        """Run *batch* as one transaction; where one of its calls fails, each as its own."""
+        """Run *batch* as one transaction or, where one of its calls fails, each call as its own."""
         try:
             return [(result, None) for result in self._commit(batch)]
         except Exception as error:  # noqa: BLE001 - returned to its caller
@@ -163,7 +163,7 @@ class ClusterStore:
 
 
 def _migrate(db: PostgresConnection) -> None:
-    """Bring the schema up to this version, one node at a time; a newer one is used where it lets us."""
+    """Bring the schema up to this version, one node at a time; a newer one is used where it permits that."""
     (encoding,) = db.execute("SHOW server_encoding").fetchone()
     if encoding != "UTF8":
         raise StoreUnusable(

@@ -1,8 +1,8 @@
-"""Tickets: procrastinate jobs that say which jobs may start.
+"""Tickets: procrastinate jobs, each for one job that may start.
 
-A row of ``jobs`` is the truth; issuing writes row and ticket in one transaction. A ticket is void once its
-row no longer names it; a worker that fetches it does nothing. The number of tickets is bounded, because each
-fetch of procrastinate scans all waiting jobs: 100,000 jobs of a paused queue slow every other queue down
+A row of ``jobs`` is authoritative; issuing writes row and ticket in one transaction. A ticket is void once
+its row no longer names it; a worker that fetches it does nothing. The number of tickets is bounded, because
+each fetch of procrastinate scans all waiting jobs: 100,000 jobs of a paused queue slow every other queue down
 (docs/design/queue.md).
 """
 
@@ -114,7 +114,7 @@ def _to_transcribe(
                 most = min(WINDOW * limits.slots, limits.remote_jobs - remote.get(name, 0))
                 room = most - issued_there
                 if room > 0 and route.folder in waiting:
-                    # The more tickets of the folder are before it, the later: slots go round the folders.
+                    # Later, the more tickets of its folder are before it: slots go round the folders.
                     for place, (_, job_id) in enumerate(_due(db, name, route, now, room), issued_there):
                         yield NewTicket(job_id, name, route.folder, priority=-place)
     for hold in holds:
@@ -183,7 +183,7 @@ def _probe(
 
 
 def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> list[NewTicket]:
-    """Jobs to poll, or results that no worker is publishing: their node died, or their disk put them off."""
+    """Jobs to poll, or results that no worker is publishing: their node died, or their disk failed."""
     found = db.execute(
         f"SELECT id, folder FROM jobs WHERE {which} AND ticket IS NULL AND due_at <= ?"  # a constant
         " ORDER BY due_at, id LIMIT ?",

@@ -45,7 +45,7 @@ STALLED_SECONDS = 25.0
 """A worker with an older heartbeat counts as dead: it has missed five."""
 
 POLL_SECONDS = 0.5
-"""A notification that arrives while procrastinate fetches is lost: then this is the wait."""
+"""Polling interval: a notification that arrives while procrastinate fetches is lost."""
 
 AGAIN_SECONDS = 1.0
 _STOP_LOOK_SECONDS = 0.1

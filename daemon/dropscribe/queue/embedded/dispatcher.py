@@ -1,4 +1,4 @@
-"""Dispatches jobs of the embedded engine: one loop claims what has a slot, and starts a task for each."""
+"""Dispatches jobs of the embedded engine: one loop claims jobs for free slots, and starts a task for each."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class EmbeddedDispatcher:
         self._signals.wake.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
-                await self._claimed_last.wait()  # a claim that is under way gets its task yet
+                await self._claimed_last.wait()  # a claim under way still gets its task
                 while tasks := list(self._admission.in_flight.tasks.values()):
                     await asyncio.wait(tasks)
 
@@ -108,12 +108,12 @@ class EmbeddedDispatcher:
             log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
 
     async def _dispatch(self, group: asyncio.TaskGroup, runner: JobRunner) -> float:
-        """Start what has a slot; returns how long nothing more can happen by itself."""
+        """Start jobs in free slots; returns the seconds until something can change by itself."""
         if self._draining:
             self._claimed_last.set()
             return _LONGEST_SLEEP_SECONDS
         self._note_changes()
-        # Asked before anything is weighed: what comes due while the queue is read must not be slept over.
+        # Computed first: a wait that ends while the queue is read must not be slept over.
         waits_until = [time.monotonic() + seconds for seconds in self._admission.waits()]
         # Uploads stop before they are paid for, if their answers could not be stored.
         self._database.note_trouble(trouble_of_disk(self._state_dir))

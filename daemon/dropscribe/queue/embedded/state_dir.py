@@ -28,7 +28,7 @@ def lock_state_dir(state_dir: Path) -> int:
         StoreUnusable: It is on a network file system.
         StoreError: It cannot be made or opened.
     """
-    from dropscribe.files.mounts import MountKind, mount_of  # noqa: PLC0415  # commands that look lock nothing
+    from dropscribe.files.mounts import MountKind, mount_of  # noqa: PLC0415  # readers lock nothing
 
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

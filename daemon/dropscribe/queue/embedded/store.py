@@ -56,7 +56,7 @@ class Store:
 
     Raises:
         StoreInUse: Another daemon has the state directory.
-        StoreUnusable: The database cannot be used; the remedy says what to do. Nothing is deleted.
+        StoreUnusable: The database cannot be used; the error names a remedy. Nothing is deleted.
         StoreError: The directory cannot be made or opened.
     """
 
@@ -95,7 +95,7 @@ class Store:
         return await self._writer.do(work)
 
     def open_reader(self) -> sqlite3.Connection:
-        """A read-only connection of the calling thread's own: its reads never stand in a claim's way."""
+        """A read-only connection of the calling thread's own: its reads never block a claim."""
         connection = open_for_reading(self._state_dir)
         if connection is None:
             raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")
@@ -117,11 +117,11 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [self._run(call) for call in batch]
             if len(batch) > 1 and any(error is not None for _, error in results):
-                # Rare, and every call may be made again: two statements a call less where all goes well.
+                # Rare, and every call may be repeated: without errors no call needs savepoint statements.
                 self._connection.execute("ROLLBACK")
                 self._connection.execute("BEGIN IMMEDIATE")
                 results = [self._run_in_savepoint(call) for call in batch]
-            # What a single call has begun before it failed is undone as a whole.
+            # The changes of a single failed call are rolled back as a whole.
             self._connection.execute("COMMIT" if len(batch) > 1 or results[0][1] is None else "ROLLBACK")
         except sqlite3.Error as error:
             # A full disk may have rolled everything back by itself; nothing of this batch counts.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def begin_attempt(db: Connection, job_id: int, provider: str, now: float) -> None:
-    """An attempt runs from *now* (Unix seconds)."""
+    """Insert an attempt that runs from *now* (Unix seconds)."""
     db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
 
 

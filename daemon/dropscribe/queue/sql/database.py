@@ -1,6 +1,6 @@
 """The database interface of the SQL functions: the part that SQLite and PostgreSQL share.
 
-Their SQL keeps to what both understand, with "?" for values; each function is called within a
+Their SQL is limited to common constructs, with "?" for values; each function is called within a
 transaction that its store has opened, and sees no other writer in it.
 """
 

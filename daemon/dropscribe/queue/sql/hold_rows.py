@@ -37,7 +37,7 @@ def delete_hold(db: Connection, scope: Scope) -> None:
 
 
 def read_holds(db: Connection) -> list[Hold]:
-    """Every hold; a row of a kind that there is not holds nothing."""
+    """Every hold; rows of an unknown kind are ignored."""
     return [
         Hold(Scope(ScopeKind(kind), name), *rest)
         for kind, name, *rest in db.execute(
@@ -49,7 +49,7 @@ def read_holds(db: Connection) -> list[Hold]:
 
 
 def make_due(db: Connection, column: str, name: str, now: float) -> None:
-    """Deferred jobs whose provider or folder has just shown that it works need not wait longer."""
+    """Make deferred jobs due whose provider or folder has just shown that it works."""
     if column not in {"provider", "folder"}:
         raise ValueError(column)
     db.execute(

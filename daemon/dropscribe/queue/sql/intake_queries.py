@@ -35,7 +35,7 @@ def submit(db: Connection, jobs: Sequence[NewJob]) -> list[Submitted]:
 def _submit_some(
     db: Connection, jobs: Sequence[NewJob], marks: Mapping[str, str | None]
 ) -> Iterator[Submitted]:
-    """Two statements for all: with them alone a hundred thousand files come in."""
+    """Insert jobs with two statements; a large intake of new files needs no others."""
     identities = [(job.folder, job.identity) for job in jobs]
     rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"] * len(jobs))
     made = db.execute(
@@ -96,11 +96,11 @@ def _earlier_at_places(
 def _beside_others(
     db: Connection, new: NewJob, job_id: int, earlier: Sequence[tuple[int, str, int]]
 ) -> Submitted:
-    """Settle what the new job means to the *earlier* ones of its place.
+    """Resolve the conflict of the new job with the *earlier* ones at its path.
 
     A queued one has lost its audio. One that is being transcribed or filed and has the same size may be of
-    the same recording, with other times or under another inode: it finds out by the content, and no second
-    one is begun before it has ended.
+    the same recording, with other times or under another inode: it compares the content, and no second job
+    begins before it has ended.
     """
     for old_id, state, size_bytes in earlier:
         if state == JobState.QUEUED:
@@ -119,7 +119,7 @@ def has_failed(db: Connection) -> bool:
 
 
 def read_failed_of(db: Connection, new: NewJob) -> list[tuple[str, bytes]]:
-    """Failed jobs of what may be the same audio, of any folder: (folder, where it was filed, absolute).
+    """Failed jobs of any folder that may be of the same audio: (folder, absolute path in ``failed``).
 
     Matched by size and mtime, which every kind of move keeps; the caller checks that the audio is
     really gone from ``failed``.
@@ -157,7 +157,7 @@ def withdraw(
     been moved to its place already.
 
     Args:
-        which: The same, where an engine knows better; a constant of the caller's.
+        which: The condition for a waiting job, where an engine has its own; a constant of the caller's.
 
     Returns:
         The places of those that ended.
@@ -206,7 +206,7 @@ def read_directories(db: Connection, folder: str) -> list[bytes]:
 
 
 def set_device(db: Connection, folder: str, directory: bytes, device: int) -> None:
-    """The directory's live files are on *device* now: it was mounted anew."""
+    """Update the device of the directory's live files: it was mounted anew."""
     db.execute(
         f"UPDATE jobs SET device = ? WHERE folder = ? AND directory = ? AND {LIVE}",
         (device, folder, directory),

@@ -1,7 +1,7 @@
 """Rows of the outbox: one for each notification that its recipient has not accepted yet.
 
-Guarantees: what was put stays until it is delivered, given up, or its recipient is gone from the config; at
-most MOST_WAITING rows wait for one recipient.
+Guarantees: a notification stays until it is delivered, given up, or its recipient is gone from the config;
+at most MOST_WAITING rows wait for one recipient.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def first_due(db: sqlite3.Connection, recipient: str) -> float | None:
 
 
 def delete(db: sqlite3.Connection, notifications: Iterable[Notification]) -> None:
-    """They have arrived, or are given up."""
+    """Delete notifications that have arrived or are given up."""
     db.executemany("DELETE FROM outbox WHERE id = ?", [(each.id,) for each in notifications])
 
 

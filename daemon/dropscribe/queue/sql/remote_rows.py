@@ -112,10 +112,10 @@ def take_due_deletions(db: Connection, now: float, most: int) -> list[RemoteDele
 
 
 def finish_deletion(db: Connection, deletion: RemoteDeletion) -> None:
-    """It is deleted, or given up."""
+    """Remove the row of a deletion that is done or given up."""
     db.execute("DELETE FROM remote_deletions WHERE id = ?", (deletion.id,))
 
 
 def defer_deletion(db: Connection, deletion: RemoteDeletion, due_at: float) -> None:
-    """It could not be deleted: try again at *due_at*."""
+    """Retry a failed deletion at *due_at*."""
     db.execute("UPDATE remote_deletions SET due_at = ? WHERE id = ?", (due_at, deletion.id))

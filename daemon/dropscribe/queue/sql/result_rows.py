@@ -108,7 +108,7 @@ def _write_result(db: Connection, job_id: int, result: StoredResult) -> bool:
 
 
 def _reserve(db: Connection, job_id: int, paths: list[bytes]) -> bool:
-    """Have the names, unless another live job has one of them."""
+    """Reserve the names, unless another live job has one of them."""
     pairs = ", ".join(["(?, ?)"] * len(paths))
     values = [value for path in paths for value in (path, job_id)]
     added = db.execute(
@@ -124,7 +124,7 @@ _COMPANION = b"companion:"
 
 
 def _pack(names: OutputNames) -> bytes:
-    """The column ``answers.sidecars``: no name of a file holds a slash or a zero byte."""
+    """The value of ``answers.sidecars``; its separators, slash and zero byte, are in no file name."""
     sidecars = [form.encode() + b"\0" + name for form, name in names.sidecars]
     return b"/".join(sidecars + [_pack_companion(companion) for companion in names.companions])
 
@@ -136,7 +136,7 @@ def _pack_companion(companion: Companion) -> bytes:
 
 
 def unpack_names(root: bytes, directory: bytes, audio: bytes, packed: bytes) -> OutputNames:
-    """Output names of a row in ``answers``; no names where another program has written what it holds."""
+    """Output names of a row in ``answers``; no names where another program has written its content."""
     entries = [entry for entry in packed.split(b"/") if entry]
     sidecars = (entry.partition(b"\0") for entry in entries if not entry.startswith(_COMPANION))
     companions = (_unpack_companion(entry) for entry in entries if entry.startswith(_COMPANION))

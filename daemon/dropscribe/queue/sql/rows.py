@@ -234,7 +234,7 @@ def standing_of(job: Job) -> Standing:
 
 
 def clamp_due(db: Connection, latest: float) -> None:
-    """Nothing is due later than *latest*."""
+    """Cap the due times of live jobs at *latest*."""
     db.execute(f"UPDATE jobs SET due_at = ? WHERE {LIVE} AND due_at > ?", (latest, latest))
 
 

@@ -65,7 +65,7 @@ def claim(
     if limits.publications:
         due += result_rows.due_for_publishing(db, now, limits.publications, limits.hanging)
         times.append(result_rows.next_publishing_at(db, now))
-    # What is due already waits for something else, which will wake the loop.
+    # A job that is due already waits for something else, which will wake the loop.
     return claimed, due, min((at for at in times if at is not None and at > now), default=None)
 
 

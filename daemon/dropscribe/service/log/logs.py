@@ -139,7 +139,7 @@ def _bridge_libraries() -> None:
 
 _REDACTOR = Redactor()
 _TARGET = _Target()
-# One list for good: cached loggers keep it, and structlog.testing.capture_logs swaps what is in it.
+# Never replaced: cached loggers keep this list, and structlog.testing.capture_logs swaps its items.
 _PROCESSORS: list[Any] = [
     _TARGET.drop_below,
     structlog.processors.add_log_level,

@@ -60,8 +60,8 @@ class Redactor:
         return plain
 
     def _key(self, name: str) -> tuple[str, bool]:
-        """The clean name, and whether it says that its value is secret; remembered, for keys come back."""
-        keys = self._keys  # another thread that learns puts a new one in its place
+        """The clean name, and whether it marks its value as secret; cached, because keys recur."""
+        keys = self._keys  # another thread that learns secrets replaces the cache
         known = keys.get(name)
         if known is None:
             known = (self.clean_text(name), _SECRET_KEY.search(name) is not None)
@@ -70,8 +70,8 @@ class Redactor:
         return known
 
     def clean(self, value: object) -> Plain:
-        """*value* as JSON knows values. Bytes are paths: what is not UTF-8 becomes lone surrogates."""
-        if isinstance(value, str | bytes):  # first: most of what is logged
+        """*value* as JSON values. Bytes are paths: bytes that are not UTF-8 become lone surrogates."""
+        if isinstance(value, str | bytes):  # first: most logged values
             return self.clean_text(_text_of(value))
         if value is None or isinstance(value, int):
             return value

@@ -37,7 +37,7 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
     """
     decorated: dict[tuple[str, str], Provider] = {}
     add_fitted_providers(config, providers, decorated, queue.wait_for_turn)
-    add_link_providers(config, providers, decorated)  # last: a link passes by what is done to recordings
+    add_link_providers(config, providers, decorated)  # last: links are not prepared as recordings are
     digests = {
         (rule.name, name): settings_digest(rule, config.providers[name])
         for rule in config.folders.values()
@@ -51,7 +51,7 @@ class Pipeline:
 
     Attributes:
         handler: The queue's callbacks; its ``runtime`` is swapped at a reload.
-        budgets: To be audited at the start, at each reload and when a day turns.
+        budgets: The caller audits them at the start, at each reload and when a day begins.
     """
 
     def __init__(
@@ -76,5 +76,5 @@ class Pipeline:
         self.handler = Handler(runtime, attempts, failures, publisher)
 
     def close(self) -> None:
-        """Take no more calls into users' folders, without waiting for calls that hang."""
+        """Stop accepting calls on users' folders, without waiting for hanging ones."""
         self._disks.close()

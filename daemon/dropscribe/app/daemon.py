@@ -1,8 +1,8 @@
 """The daemon: built from a config, run until it is told to stop, or once.
 
 Order of the start: the state directory and the inboxes locked → the queue recovered → inboxes watched →
-ready. Order of the stop: nothing new is found → nothing new is claimed → what is in flight gets
-``shutdown_grace`` → the rest is handed back.
+ready. Order of the stop: inboxes stop taking files → claims stop → running uploads get
+``shutdown_grace`` → unfinished jobs are requeued.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ ONCE_HORIZON_SECONDS = 60.0
 
 _ONCE_LOOK_SECONDS = 0.1
 _QUEUE_AWAY_SECONDS = 2.0
-"""Wait before a cluster's database that is away is tried again."""
+"""Wait between two attempts to reach a cluster's unavailable database."""
 
 
 def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: bool) -> RunResult:
@@ -85,9 +85,9 @@ class Daemon:
     """One run of dropscribe.
 
     Attributes:
-        first_config: The one that it starts with; :attr:`config` is the one that holds now.
+        first_config: The config at the start; :attr:`config` is the current one.
         read_config: Reads and checks the config again for a reload; raises ConfigError.
-        on_reload: Called with a config that has been taken.
+        on_reload: Called with the new config after a successful reload.
         make_provider: Builds one provider; nothing is connected yet.
     """
 
@@ -122,7 +122,7 @@ class Daemon:
         """Run until :attr:`stop` is set; with *once* until nothing more can be done now.
 
         Raises:
-            StoreError: The state directory or an inbox cannot be had, or broke on the way.
+            StoreError: The state directory or an inbox cannot be used, or failed during the run.
             ListenError: ``http.listen`` cannot be bound.
         """
         with contextlib.closing(Store(self.first_config.state_dir)) as store:
@@ -137,7 +137,7 @@ class Daemon:
                     engine.store.close()
 
     async def _open_when_there(self, own: Store) -> Engine | None:
-        """The engine, waiting while a cluster's database is away; None when :attr:`stop` is set first.
+        """Open the engine; wait while a cluster's database is unavailable. None if :attr:`stop` is set first.
 
         Raises:
             StoreError: The database cannot be used.
@@ -188,7 +188,7 @@ class Daemon:
                 await mark_first_starts(self.engine, config)
                 inboxes = await self.inboxes.prepare(watched_rules(config))
                 feeding = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
-                self.inboxes.commit(inboxes)  # before the first claim: it closes what is not available
+                self.inboxes.commit(inboxes)  # before the first claim: it blocks unavailable folders
                 await self.health.start()
                 reporting = group.create_task(self.report.write_when_new())
                 parts = (
@@ -226,7 +226,7 @@ class Daemon:
         while not self.stop.is_set() and (
             self.inboxes.is_settling()
             or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
-            # A second name of a file is taken soon after the job of the first has ended.
+            # A hard link waits for the job of the same file, and is queued soon after that job has ended.
             or (self.inboxes.has_twin() and await count_live(self.engine) == 0)
         ):
             await self._wait_for_stop(_ONCE_LOOK_SECONDS)
@@ -248,7 +248,7 @@ class Daemon:
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the run; dropscribe's own errors come before those that follow from them."""
+    """The error that ended the run: one of dropscribe's own, because others may only follow from it."""
     error: BaseException = group.subgroup(DropscribeError) or group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

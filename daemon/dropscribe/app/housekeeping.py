@@ -1,7 +1,7 @@
 """Recurring work on the queue: old rows and remote jobs are deleted, releases noticed, transcripts indexed.
 
-Guarantees: a result is stored before its job at a provider is deleted; a failed deletion is tried again, less
-and less often, also after a restart, MOST_TRIES times.
+Guarantees: a result is stored before its job at a provider is deleted; a failed deletion is retried up to
+MOST_TRIES times with growing waits, also after a restart.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CLUSTER_LOOK_SECONDS = 5
 
 
 async def prune_queue(engine: Engine, config: Callable[[], Config]) -> None:
-    """Delete cached answers and ended jobs that are too old, a small batch a transaction, until cancelled."""
+    """Delete old cached answers and ended jobs until cancelled, one small batch per transaction."""
     while True:
         has_more = False
         try:
@@ -74,7 +74,7 @@ async def delete_remote_jobs(engine: Engine, providers: Callable[[], Mapping[str
 async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
     """Try each deletion that is due once.
 
-    They are taken one by one: a crash leaves one of them with a lease to wait for, not its neighbours too.
+    They are claimed one by one: after a crash only one of them has to wait for its lease to expire.
     """
     now = engine.now()
     while due := await engine.store.do(lambda db: remote_rows.take_due_deletions(db, now, 1)):

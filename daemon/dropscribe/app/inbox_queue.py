@@ -28,8 +28,7 @@ log = structlog.get_logger()
 class InboxQueue:
     """See :class:`dropscribe.intake.context.JobSink`.
 
-    Reads go through a connection of the calling thread's own, so that listing a large inbox never
-    stands in the way of a claim.
+    Each calling thread reads through its own connection, so that listing a large inbox never delays a claim.
 
     Args:
         failed_root: Folder name → absolute path of its failed folder; None where it has no rule.
@@ -48,9 +47,9 @@ class InboxQueue:
         self._of_thread = threading.local()
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """Durable when it returns; error files of audio that was taken back are gone by then.
+        """Queue the files durably; error files of audio that was moved back into the inbox are removed first.
 
-        They go first: a crash after the submit would leave them for ever, for a file whose job lives is not
+        In the other order a crash would leave the error files for ever, because a file with a live job is not
         submitted again.
         """
         for job in jobs if intake_queries.has_failed(self._reader()) else ():
@@ -63,7 +62,7 @@ class InboxQueue:
         return submitted
 
     def relocate(self, job: NewJob, old_path: bytes) -> None:
-        """The file of a live job was renamed inside the inbox."""
+        """Store the new path of a live job after its file was renamed inside the inbox."""
         self._store.call(lambda db: intake_queries.relocate(db, job, old_path)).result()
         log.info("job.renamed", folder=job.folder, path=job.path, old_path=old_path)
         self._engine.signals.wake_from_thread(self._loop)
@@ -77,18 +76,18 @@ class InboxQueue:
         return intake_queries.read_directories(self._reader(), folder)
 
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
-        """The files are gone; jobs in flight are left to their handler."""
+        """End the jobs of files that are gone; jobs in flight are left to their handler."""
         places = [rows.split_path(path) for path in paths]
         ended = self._store.call(lambda db: self._engine.intake.withdraw(db, folder, places, reason)).result()
         for place in ended:
             log.info("job.withdrawn", folder=folder, path=rows.join_path(*place), reason=reason)
         self._engine.signals.wake_from_thread(self._loop)
-        # It may have been the one that tried whether done can be written again.
+        # A withdrawn job may have been the probe of an output folder that could not be written.
         with contextlib.suppress(RuntimeError):  # the loop has closed
             self._loop.call_soon_threadsafe(self._engine.folders.open, folder, STUCK)
 
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
-        """The rows' files were seen again under another device number."""
+        """Store the new device number under which the rows' files were found."""
         self._store.call(lambda db: self._engine.intake.moved_device(db, folder, directory, device)).result()
 
     def _take_back(self, job: NewJob) -> None:

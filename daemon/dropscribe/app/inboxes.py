@@ -93,8 +93,8 @@ class Inboxes:
             and all(getattr(inbox.rule, key) == getattr(rules[name], key) for key in _INTAKE_KEYS)
         }
         new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
-        # An inbox whose rule changes is still locked by the thread that will be stopped, and one whose rule
-        # comes back may be by the thread that is still ending.
+        # Our own old threads may still hold locks: the thread of a changed rule until commit, the thread of
+        # a rule that was removed and is now back until it has ended.
         leaving = {inbox for name, inbox in self._inboxes.items() if name not in unchanged}
         ours = {inbox.rule.inbox for inbox in leaving | self._ending}
         for inbox in new.values():
@@ -152,7 +152,7 @@ class Inboxes:
         self._on_news()
 
     def _check_for_hangs(self) -> None:
-        """Report inboxes whose threads hang, because such a thread reports nothing itself."""
+        """Report inboxes with hanging threads, because such a thread cannot report anything itself."""
         self._next_check = self._loop.call_later(_HANG_CHECK_SECONDS, self._check_for_hangs)
         hanging = {inbox for inbox in self._inboxes.values() if inbox.is_hanging()}
         for inbox in hanging - self._hanging:
@@ -187,7 +187,7 @@ class Inboxes:
             inbox.changed(path)
 
     def is_settling(self) -> bool:
-        """Whether a first listing has not ended yet, or a file waits for nothing but quiet."""
+        """Whether a first listing has not ended yet, or a file waits only for its quiet time."""
         states = [
             (inbox in self._reported or inbox in self._hanging, inbox.state())
             for inbox in self._inboxes.values()
@@ -200,7 +200,7 @@ class Inboxes:
         )
 
     def has_twin(self) -> bool:
-        """Whether a file waits for the job of another name of the same file."""
+        """Whether a hard link waits for the job of another name of the same file."""
         states = [inbox.state() for inbox in self._inboxes.values()]
         return any(
             state.available and any(file.cause is Cause.TWIN for file in state.waiting) for state in states

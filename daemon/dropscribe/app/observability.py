@@ -39,7 +39,7 @@ class Health:
     """Runs the monitoring services that the config enables.
 
     Attributes:
-        reporter: Reports events to the metrics, the hooks and the recipients of the config that holds now.
+        reporter: Reports events to the metrics, the hooks and the recipients of the current config.
 
     Args:
         report: The source of the daemon's status.
@@ -68,7 +68,7 @@ class Health:
         """Listen, if the config says so.
 
         Raises:
-            ListenError: The address cannot be had.
+            ListenError: The address cannot be bound.
         """
         self._listener = await self._listen(self._config)
 
@@ -76,7 +76,7 @@ class Health:
         """Take a new config; the old listener is closed only when the new one is open.
 
         Raises:
-            ListenError: The new address cannot be had; nothing has changed then.
+            ListenError: The new address cannot be bound; nothing has changed then.
         """
         self._count(config)  # before anybody can ask
         if self._listener and config.http and self._listener.can_become(config.http):
@@ -110,7 +110,7 @@ class Health:
                     part.cancel()
 
     async def close(self) -> None:
-        """Stop listening; commands that run get a moment."""
+        """Stop listening; running commands get a short grace period."""
         if self._listener:
             await self._listener.close()
         if self.reporter.hooks:
@@ -189,7 +189,7 @@ def _told(config: Config) -> object:
 
 
 def _build_hooks(config: Config, *, are_retried: bool = False) -> Hooks | None:
-    """Hooks that are run once; those that are run again are recipients of notifications."""
+    """Hooks that are not retried; hooks that are retried are recipients of notifications."""
     hooks = config.hooks
     if hooks is None or hooks.retry != are_retried:
         return None

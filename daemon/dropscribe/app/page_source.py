@@ -49,7 +49,7 @@ def build_page_source(
         config: The config that the daemon runs on now.
         status: The object of ``status --json``.
         engine: The queue.
-        sending: Recordings with an attempt under way, by their jobs' ids.
+        sending: Recordings with a running attempt, by job id.
     """
 
     def progress(job_id: int) -> Progress | None:
@@ -93,19 +93,19 @@ class PageActions:
         self._executor = executor
 
     async def retry(self, job_ids: Sequence[int]) -> tuple[int, int]:
-        """Take failed files back into their inboxes: (moved, refused)."""
+        """Move failed files back into their inboxes; returns (moved, refused)."""
         config = self._config()
         return await self._run(lambda: _return_failed(config, job_ids))
 
     async def release(self, folder: str) -> int:
-        """Start the backlog of a folder; the number of files."""
+        """Start the backlog of a folder; returns the number of files."""
         config = self._config()
         count = await self._run(lambda: write_queue_once(config, lambda db: backlog.release(db, folder)))
         self._engine.signals.wake.set()
         return count or 0
 
     async def forget(self, sha256: str) -> int:
-        """Drop the stored answers of a recording, pieces of it among them; their number."""
+        """Delete the stored answers of a recording and of its pieces; returns their number."""
         config = self._config()
 
         def forget() -> int:

@@ -60,7 +60,7 @@ class Reloader:
         except DropscribeError as error:
             self._refuse(reason=str(error))
         except Exception as error:
-            # A bug, or a disk: the daemon that works goes on as it is.
+            # A bug or a disk error: the daemon goes on with its old config.
             log.exception("config.reload_failed")
             self._refuse(reason=str(error))
 
@@ -92,7 +92,7 @@ class Reloader:
         await self._after(old, new)
 
     def _swap(self, new: RuntimeConfig, inboxes: PreparedInboxes) -> None:
-        """Swap everything at once; there is no await in it, so that no job sees half of the change."""
+        """Replace everything without an await in between, so that no job sees half of the change."""
         daemon = self._daemon
         daemon.inboxes.commit(inboxes)
         daemon.pipeline.handler.runtime = new
@@ -162,7 +162,7 @@ async def mark_first_starts(engine: Engine, config: Config) -> None:
 
 
 def watched_rules(config: Config) -> Mapping[str, FolderRule]:
-    """The rules whose inboxes this node watches: in a cluster, those whose mounts it has."""
+    """The rules with an inbox that this node watches: in a cluster, an inbox on one of the node's mounts."""
     return {name: rule for name, rule in config.folders.items() if config.watches(rule)}
 
 

@@ -34,8 +34,8 @@ class Reporter:
 
     Attributes:
         metrics, hooks, notifications: Replaced at a reload; None where there are none.
-        failed: Files that failed since the start and have not been done after all; a number each, for there
-            may be many.
+        failed: Hashes of the files that failed since the start and have not succeeded since; hashes, because
+            there may be many.
     """
 
     metrics: Metrics | None = None
@@ -61,7 +61,7 @@ class Reporter:
                 self.metrics.observe_retry(report.provider, report.code)
 
     def filed(self, filed: Filed) -> None:
-        """Log the one line that sums a file up."""
+        """Log one summary line for the file."""
         file = hash((filed.folder, filed.path))  # a file that is retried and fails again is one file
         if filed.is_done:
             self.failed.discard(file)

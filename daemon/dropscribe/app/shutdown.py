@@ -1,4 +1,4 @@
-"""Ends a run: uploads in flight get their grace, then everything is closed, and what is left is counted."""
+"""Ends a run: running uploads get their grace, everything is closed, and the remaining files are counted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def wind_up(
     log.info("daemon.stopping", in_flight=uploads)
     daemon.notifier.stopping(f"finishing {uploads} files")
     daemon.notifier.extend_timeout(grace_seconds + 15)
-    # A stopped inbox knows of nothing, not even how it was watched.
+    # Read before the stop: a stopped inbox no longer knows its files or its watch mode.
     inboxes = daemon.inboxes.live().values()
     reporting.cancel()
     daemon.report.write()

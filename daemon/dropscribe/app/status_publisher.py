@@ -32,7 +32,7 @@ class StatusPublisher:
     """Reads the state of the engine and the inboxes, for status, metrics and health.
 
     Args:
-        config: The one that holds now.
+        config: Returns the current config.
         news: Set when something may have changed.
     """
 

@@ -1,1 +1,1 @@
-"""The command line: one file for each command; only here errors become messages and exit codes."""
+"""The command line: one file per command; the only place that turns errors into messages and exit codes."""

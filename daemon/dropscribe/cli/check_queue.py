@@ -23,7 +23,7 @@ _HAS_TABLES_OR_MAY_MAKE_THEM = """
 def check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
     """The object ``queue`` of ``check --json``; None for the embedded engine.
 
-    It tells where the dsn came from, never the dsn.
+    It holds the origin of the dsn, never the dsn itself.
     """
     queue = config.queue
     if queue is None:

@@ -42,7 +42,7 @@ class Findings:
 
 
 def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
-    """The three folders of a rule, by name: ``path``, ``exists``, and the results of their checks."""
+    """The three folders of a rule, by name: ``path``, ``exists`` and the results of their checks."""
     inbox = _in_time(rule, "inbox", findings, lambda found: _check_inbox(rule, found))
     inbox = inbox or _no_answer(rule.inbox, "readable", "writable", "watch", "file_system")
     parts = {"inbox": inbox}
@@ -55,7 +55,7 @@ def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, An
 def _in_time(
     rule: FolderRule, part: str, findings: Findings, look: Callable[[Findings], dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """The facts that *look* finds; None if the folder's file system does not answer."""
+    """The result of *look*; None if the folder's file system does not answer."""
     found = Findings()
     path: Path = getattr(rule, part)
     facts = None
@@ -180,7 +180,7 @@ def nearest(path: Path) -> Path:
 
 
 def mount_key(path: Path) -> tuple[int, int] | None:
-    """(st_dev, mount id): renames work where both are equal; bind mounts share the first alone."""
+    """(st_dev, mount id): renames work between equal keys; bind mounts share only st_dev."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -256,7 +256,7 @@ def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
     """Report one inbox under two names (bind mounts), and more folders than may be watched.
 
     Args:
-        rules: Those whose inboxes can be listed.
+        rules: The rules with an inbox that can be listed.
     """
     places = {rule.name: _place(rule) for rule in rules}
     counts = Counter(places.values())

@@ -1,7 +1,7 @@
 """The files in the failed folders, and the names under which they were dropped.
 
-Guarantees: an audio's folder rule and old name are the queue's word; an error file's is taken only where
-the queue has none, and the file belongs to this process's user or to root. Droppers can write error files.
+Guarantees: an audio's folder rule and old name come from the queue. They come from an error file only if the
+queue has none and the file belongs to this process's user or to root, because droppers can write error files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FailedFiles:
         self._db = db
 
     def named(self, file: bytes) -> FailedFile | str:
-        """The failed audio that *file* names, by itself or by its error file; else why there is none."""
+        """The failed audio that *file* names, directly or by its error file; the reason if there is none."""
         places = [place for place in find_places(self._config, file) if place.part == "failed"]
         if not places:
             return "is in no failed folder of the config"
@@ -54,7 +54,7 @@ class FailedFiles:
         if not _exists(root, audio):
             return "its audio is not there any more"
         rules = [place.rule for place in places if place.root == root]
-        # Where rules share a failed folder, the queue or the error file tells whose file it is.
+        # If rules share a failed folder, the queue or the error file has the rule of the file.
         found = (self._known(rule, audio) for rule in rules)
         return next((failed for failed in found if failed), None) or FailedFile(
             rules[0], audio, os.path.basename(audio)
@@ -63,8 +63,8 @@ class FailedFiles:
     def of_rule(self, rule: FolderRule) -> Iterator[FailedFile]:
         """Every failed audio of *rule*, in the order of paths.
 
-        A file that neither the queue nor an error file names counts where it can only be this rule's,
-        and is audio to it.
+        A file that neither the queue nor an error file names is included only if the rule takes such names
+        and shares its failed folder with no other rule.
         """
         _require_answer(os.fsencode(rule.failed))
         others = (other for other in self._config.folders.values() if other is not rule)
@@ -98,7 +98,7 @@ def _require_answer(root: bytes) -> None:
 
 
 def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T | None:
-    """The result of *look*, given the folder of *path* and its name there; None if that cannot be opened."""
+    """The result of *look*, called with the folder and the name of *path*; None if it cannot be opened."""
     directory, _, name = path.rpartition(b"/")
     try:
         with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:

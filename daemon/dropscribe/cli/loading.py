@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def loading_for_good() -> Iterator[None]:
-    """Keep the modules imported inside out of all later garbage collections.
+    """Exempt the modules that are imported inside from all later garbage collections.
 
-    To look again and again while it grows, and once more at the end, is a tenth of a short command's time.
-    Only for a process of our own: all its other objects are frozen too.
+    Collections during the imports and at the exit take a tenth of a short command's time. Only for a process
+    of our own: all its other objects are frozen too.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
 
         take_on_identity(os.environ)
-        # A caller that passes arguments shares its process with us.
+        # A caller that passes arguments runs in this process: its identity and streams stay as they are.
         with contextlib.nullcontext() if arguments is not None else loading_for_good():
             command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
         code = int(command.execute(options))

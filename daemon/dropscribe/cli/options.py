@@ -29,7 +29,7 @@ def read_config(options: argparse.Namespace, *, keys_needed: bool = False) -> Co
     """The config that *options* name.
 
     Args:
-        keys_needed: Whether a key that cannot be had here is an error.
+        keys_needed: Whether a key that is unavailable here is an error.
 
     Raises:
         ConfigError: It cannot be used, or there is none.
@@ -48,8 +48,8 @@ def read_config_to_act(options: argparse.Namespace, *, keys_needed: bool = False
 def read_reporting_config(options: argparse.Namespace) -> Config:
     """The config that the daemon runs on, from its copy in the state directory; without one, the file's.
 
-    A file that cannot be used any more blinds no report: then the last config that a daemon ran on counts.
-    Where another config than the file's is taken, standard error says so.
+    If the file has become invalid, reports use the last config that a daemon ran on. If the result is not the
+    file's config, a message on standard error says so.
 
     Raises:
         ConfigError: The file cannot be used, and no daemon has run on it.
@@ -88,10 +88,10 @@ def _written_config(path: Path) -> tuple[Config | None, ConfigError | None]:
 
 
 def act_as_owner(config: Config) -> None:
-    """Give up root's rights for good, for those of the owner of the state directory.
+    """Change permanently from root to the owner of the state directory.
 
-    Droppers may write in the folders that a command works in; with root's rights a race that they win
-    would reach any file of the machine. Nothing changes for other users, or where no daemon has run yet.
+    Droppers can write in the folders that a command works in; if they won a race against root, it would give
+    them any file of the machine. Nothing changes for other users, or if no daemon has run yet.
     """
     if os.geteuid() != 0:
         return

@@ -37,7 +37,7 @@ class UnitSandbox:
         hides_homes: Whether /home, /root and /run/user are hidden or read-only.
         writable: Paths of ``ReadWritePaths=`` and ``BindPaths=``.
         bound: Paths of ``BindPaths=`` alone.
-        forbids_machine_code: ``MemoryDenyWriteExecute=``, which the embedded engine cannot live with.
+        forbids_machine_code: ``MemoryDenyWriteExecute=``, under which the embedded engine cannot run.
     """
 
     config: str
@@ -84,7 +84,7 @@ def read_sandbox() -> UnitSandbox | None:
     """The unit's settings as systemd has them; None where there is no unit, or no systemd."""
     try:
         shown = subprocess.run(  # noqa: S603 - a fixed command
-            ["systemctl", "show", UNIT, "--property", ",".join(_PROPERTIES)],  # noqa: S607 - wherever it is
+            ["systemctl", "show", UNIT, "--property", ",".join(_PROPERTIES)],  # noqa: S607 - found in PATH
             capture_output=True,
             timeout=_ASK_SECONDS,
             check=True,

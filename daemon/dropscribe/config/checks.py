@@ -59,7 +59,7 @@ def _check_sections(document: Document) -> None:
 
 
 def _check_provider_names(document: Document) -> None:
-    """Report unknown providers, by the written names: one with a mistake of its own is not called missing."""
+    """Report unknown providers by the names in the file: a provider with an invalid section is known."""
     known = document.data.get("providers") or {}
     folders = document.data.get("folders") or {}
     for rule, body in folders.items() if isinstance(folders, dict) and isinstance(known, dict) else ():
@@ -183,7 +183,7 @@ def _why_no_match(pattern: str) -> tuple[str, str] | None:
 
 
 def _why_never_taken(pattern: str) -> tuple[str, str] | None:
-    """The same for a pattern of names that no rule takes, tried on one name that it matches."""
+    """The same for a pattern that matches only names that no rule takes; one sample name is tried."""
     sample = re.sub(r"[*?]+", "a", pattern)
     reason = None if "[" in pattern else _ANY_NAME.reason_not_taken(sample.encode())
     return ("matches only names that are never taken", reason) if reason else None

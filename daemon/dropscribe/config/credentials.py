@@ -1,6 +1,6 @@
 """Reads secrets from the config, a file, a systemd credential or the environment.
 
-Guarantees: no problem reported here shows a secret; each :class:`Secret` says where it came from.
+Guarantees: no problem reported here shows a secret; each :class:`Secret` states its origin.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Surroundings:
 
 
 def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Secret | None:
-    """The key of a provider for which the file gives none; its absence is reported where one is needed.
+    """The key of a provider that has none in the file; a missing key is reported if one is needed.
 
     *url* is None for the vendor's own endpoint. The key comes from the credential with the provider's name,
-    else from the vendor's usual environment variable, and from that only for the vendor's own domain: a key
-    is not shown to another server.
+    else from the vendor's usual environment variable. The variable is used only for the vendor's own domain,
+    so that no other server gets the key.
     """
     path, environ = read.path, read.reader.around.environ
     where = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), f"key_{path[-1]}")
@@ -78,13 +78,13 @@ def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Se
 
 
 def find_named(given: Mapping[str, Any], name: str, path: KeyPath, reader: Reader) -> Secret | None:
-    """The secret *name* of the section at *path*, in the one way in which it is given.
+    """The secret *name* of the section at *path*: from the config, a file or a credential.
 
     Args:
         given: The section's values of *name*, *name*_file and *name*_credential.
 
     Returns:
-        None where it is given in none, and where something is wrong with it, which is reported.
+        None if it is not given, or if it is invalid, which is reported.
     """
     if len(given) > 1:
         first, second, *_ = given
@@ -120,7 +120,7 @@ def with_origin(secret: Secret, path: KeyPath, reader: Reader) -> Secret:
 
 
 def _is_open(status: os.stat_result) -> bool:
-    """Whether others may read it. A group that root chose does not count: it gives a service access."""
+    """Whether other users may read it. Group access to a file of root does not count: it is for a service."""
     readers = stat.S_IROTH if status.st_uid == 0 else stat.S_IROTH | stat.S_IRGRP
     return bool(status.st_mode & readers)
 

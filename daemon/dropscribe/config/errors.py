@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def format_problem(problem: Problem) -> str:
-    """Word *problem* as ``file:line:column: message``, then the line and a caret with the hint.
+    """Format *problem* as ``file:line:column: message``, then the line and a caret with the hint.
 
     A problem without a place is one line, with its hint behind it.
     """

@@ -13,7 +13,7 @@ import sys
 from importlib import metadata, util
 
 IMAGE = "ghcr.io/OWNER/dropscribe"
-"""The published images; OWNER is whose repository published them."""
+"""The published image; OWNER is the owner of the repository that publishes it."""
 
 CONTAINER_SIGN = "DROPSCRIBE_CONTAINER"
 """The environment variable that is set in dropscribe's own container image."""

@@ -21,8 +21,8 @@ _OTHERS_MAY_WRITE = 0o022
 def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = None) -> Path:
     """The config file: ``-c``, ``$DROPSCRIBE_CONFIG``, ./dropscribe.yaml, the user's, the system's.
 
-    A file that cannot be read on this way counts as absent, and so does a ./dropscribe.yaml that another
-    user could have put there: it would choose where recordings and keys are sent.
+    Without ``-c`` and the variable, a file that cannot be read counts as absent, and so does a
+    ./dropscribe.yaml that another user could have written: it could send recordings and keys anywhere.
 
     Args:
         explicit: The value of ``-c``, or None.

@@ -98,13 +98,13 @@ def key_name(attribute: str) -> str:
 
 
 class Section:
-    """Base class of the dataclasses whose fields are the keys of a section."""
+    """Base class of the sections: dataclasses with one field per key."""
 
     __slots__ = ()
 
     @classmethod
     def keys_for(cls, path: Path, data: object, reader: Reader) -> Mapping[str, Key] | None:  # noqa: ARG003
-        """The keys that count for the *data* at *path*; None if that is refused, and reported."""
+        """The keys that are valid for the *data* at *path*; None if the data is refused, and reported."""
         return keys_of(cls)
 
     @classmethod

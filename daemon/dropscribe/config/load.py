@@ -39,16 +39,16 @@ def load_config(
     Args:
         path: The file; problems name it as it is given here.
         environ: For ``${NAME}``, keys and default places; default: the process's own.
-        keys_needed: False for commands that send nothing. A service's keys are often out of reach of
-            the admin's shell (its environment file, its credentials): then that is a warning.
-        queue_needed: False for what only looks at the config: the same for the queue's dsn, which is
-            empty where it cannot be had.
+        keys_needed: False for commands that send nothing: a missing key is then a warning, because the
+            admin's shell often cannot read a service's keys (its environment file, its credentials).
+        queue_needed: False for commands that only read the config: the same for the queue's dsn, which is
+            empty if it is unavailable.
 
     Returns:
         The config and its warnings.
 
     Raises:
-        ConfigError: With every problem that could be found; warnings among them where there are errors.
+        ConfigError: There are errors; it carries all of them, and the warnings.
     """
     try:
         content, status = read_small_file(path, LONGEST_BYTES)
@@ -63,7 +63,7 @@ def load_config(
 def locate_problems(
     problems: tuple[Problem, ...], path: Path, environ: Mapping[str, str]
 ) -> tuple[Problem, ...]:
-    """Give *problems*, which were found after loading, the places of their keys in the config at *path*."""
+    """Add the places of their keys in the config at *path* to *problems* that were found after loading."""
     try:
         content, _ = read_small_file(path, LONGEST_BYTES)
         document = Document(_decoded(content, str(path)), str(path), environ)
@@ -81,7 +81,7 @@ def parse_config(
     keys_needed: bool = True,
     queue_needed: bool = True,
 ) -> tuple[Config, tuple[Problem, ...]]:
-    """As :func:`load_config`, for text in memory whose relative paths begin at *folder*."""
+    """As :func:`load_config`, for text in memory; its relative paths begin at *folder*."""
     return _parse(text, file, Surroundings(folder, environ), None, (keys_needed, queue_needed))
 
 

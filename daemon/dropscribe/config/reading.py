@@ -1,6 +1,6 @@
 """Reads the values of a section by the definitions of its keys, and reports each problem at its place.
 
-Guarantees: one mistake hides no other: a refused value is reported and left out, and the rest is read on.
+Guarantees: one mistake hides no other: a refused value is reported and left out, and reading goes on.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _MOST_HINTS = 100
 
 @dataclass(frozen=True, slots=True)
 class SectionRead:
-    """A section whose keys have been read.
+    """A section after its keys have been read.
 
     Attributes:
-        path: Its place.
-        data: What the file has there.
-        values: Those of its keys that are given and right, by attribute.
-        reader: For paths.
+        path: Its place in the document.
+        data: The section's raw value in the file.
+        values: The values of its keys that are present and valid, by attribute.
+        reader: The reader of the document.
     """
 
     path: Path

@@ -2,8 +2,8 @@
 
 ``status``, ``why`` and ``list`` need it after the file was edited and cannot be read any more.
 
-Guarantees: the copy holds no secret and nothing that only the daemon needs; a copy that is damaged, or that
-was made from another file, counts as absent.
+Guarantees: the copy holds no secret and no section that only the daemon needs; a copy that is damaged, or
+that was made from another file, counts as absent.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def _reported(config: Config) -> dict[str, object]:
 
 
 def is_edited(written: Config, running: Config) -> bool:
-    """Whether *written*, just read from the file, differs from *running* in what commands report."""
+    """Whether *written*, just read from the file, differs from *running* in a section that commands need."""
     return _reported(written) != _reported(running)
 
 
 def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config | None:
     """The config that a daemon made of the file at *path* when it last read it; None where there is none.
 
-    The file itself may be broken or gone: of it only the place of the state directory is needed, which is
-    taken from the line ``state_dir:`` if it can be found; else the default and ``state`` beside the file,
-    where ``init`` puts it, are looked at.
+    The file itself may be broken or gone: only the path of the state directory is needed. It is taken from
+    the line ``state_dir:`` if that can be found; else the default is tried, and ``state`` beside the file,
+    where ``init`` puts it.
     """
     environ = os.environ if environ is None else environ
     path = path.absolute()

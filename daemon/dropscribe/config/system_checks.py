@@ -21,7 +21,7 @@ WAIT_SECONDS = 5.0
 
 
 def system_problems(config: Config) -> tuple[Problem, ...]:
-    """Programs, files and folders that *config* names and that are not as they must be.
+    """Problems of programs, files and folders that *config* names.
 
     Returns after at most :data:`WAIT_SECONDS`: a file system that does not answer is a problem itself.
     """

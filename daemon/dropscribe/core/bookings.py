@@ -15,7 +15,7 @@ class AnswerKey:
 
     Attributes:
         sha256: Hex digest of the audio.
-        settings: Hex digest of all that shapes an answer (provider, parameters, what the rule does).
+        settings: Hex digest of all settings that affect an answer (provider, parameters, rule).
     """
 
     sha256: str

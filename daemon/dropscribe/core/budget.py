@@ -1,4 +1,4 @@
-"""Usage of budgets: the rest of a day or month, its end, and the scopes stopped until then.
+"""Usage of budgets: the rest of a day's or month's amount, its end, and the scopes stopped until then.
 
 Guarantees: pure; the clock and the time zone come in as arguments. None as a zone is the system's.
 """
@@ -24,10 +24,10 @@ BUDGET_CODE = "budget"
 
 
 LEAST_BYTES_PER_SECOND = 25
-"""Speech takes more in any format; only silence in FLAC or Opus comes near it."""
+"""Speech needs a higher rate in any format; only silence in FLAC or Opus comes near this one."""
 
 SMALL_FILE_SECONDS = 3600.0
-"""Longest plausible length of the smallest files, for which a rate in bytes says nothing."""
+"""Longest plausible length of the smallest files: their rate in bytes has no meaning."""
 
 
 def longest_plausible_seconds(size_bytes: int) -> float:
@@ -99,7 +99,7 @@ def turn_after(period: Period, today: date, zone: tzinfo | None) -> tuple[float,
 
 
 def stops_of(accounts: Iterable[Account]) -> list[Hold]:
-    """Holds for spent budgets: of two spent limits of one scope, the one that lasts longer."""
+    """Holds for spent budgets; if two limits of a scope are spent, the one that ends later."""
     longest: dict[Scope, Account] = {}
     for account in accounts:
         before = longest.get(account.scope)

@@ -1,4 +1,4 @@
-"""Unpacks zlib data that may be damaged, or that somebody has made to unfold without end. Pure."""
+"""Unpacks zlib data that may be damaged or a decompression bomb. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All errors of dropscribe, by what is at fault: file, rule, provider or machine.
+"""All errors of dropscribe, grouped by cause: file, rule, provider or machine.
 
 The tree::
 
@@ -45,7 +45,7 @@ class Problem:
         line: 1-based; 0 when the problem has no place.
         column: 1-based, in characters; 0 when the problem has no place.
         length: How many characters the caret underlines; at least 1 where there is a place.
-        hint: What would be right ("did you mean 'language'?"), or "".
+        hint: The suggested correction ("did you mean 'language'?"), or "".
         source_line: The line itself, for the caret; never one that may hold a secret.
         path: Dotted path of the key ("folders.calls.provider"), or "".
         warning: True for a problem that is reported but not refused.
@@ -87,7 +87,7 @@ class StoreError(DropscribeError):
 
 
 class StoreInUse(StoreError):
-    """Raised when another daemon has the state directory, or, from wherever it runs, an inbox."""
+    """Raised when another daemon has the state directory or, maybe on another machine, an inbox."""
 
 
 class StoreFull(StoreError):
@@ -95,11 +95,11 @@ class StoreFull(StoreError):
 
 
 class StoreBusy(StoreError):
-    """Raised when another process has the database locked, for longer than one waits for a lock."""
+    """Raised when another process has the database locked for longer than the lock timeout."""
 
 
 class StoreAway(StoreBusy):
-    """Raised while a cluster's database cannot be had; nodes wait for it."""
+    """Raised while a cluster's database is unavailable; nodes wait for it."""
 
 
 class StoreUnusable(StoreError):
@@ -107,7 +107,7 @@ class StoreUnusable(StoreError):
 
 
 class AudioError(DropscribeError):
-    """Raised when an audio file cannot be read now; says nothing about its content."""
+    """Raised when an audio file cannot be read now, for a reason other than its content."""
 
     def __init__(self, path: bytes, reason: str) -> None:
         super().__init__(reason)
@@ -213,8 +213,8 @@ class AudioRejected(ProviderError):
     """Raised when the provider will never take this file (format, size, length).
 
     Attributes:
-        maybe_rule: True for a 400 that could as well be the rule's fault; the same one for three
-            different files in a row holds the rule.
+        maybe_rule: True for a 400 that may be caused by the rule; the same error for three different files
+            in a row holds the rule.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ class Period(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So much money, or so many minutes of audio; more than 0."""
+    """A limit in money or in minutes of audio; more than 0."""
 
     amount: float
     is_money: bool
@@ -44,5 +44,5 @@ class Budget:
 
     @property
     def is_money(self) -> bool:
-        """Whether it takes a price to count it."""
+        """Whether a limit is in money, so that a price is needed."""
         return any(limit.is_money for _, limit in self.limits)

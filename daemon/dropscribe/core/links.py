@@ -1,7 +1,7 @@
-"""Link files (``.url``, ``.webloc``, ``.desktop``): the url in one, and whether a rule lets it through.
+"""Link files (``.url``, ``.webloc``, ``.desktop``): reads the url and checks that a rule allows it.
 
-Guarantees: pure; nothing is looked up or fetched. Whatever a file holds, the answer is a url that every
-reader of urls understands alike, to a host that the rule names, or :class:`LinkRefused`.
+Guarantees: pure; no host is looked up and nothing is fetched. For any content the result is a url that all
+url parsers read alike, to a host that the rule names, or :class:`LinkRefused`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
 _URL_QUERY = re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 _HOST_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 _HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
-"""Before matching: ``evil%2f.example.com`` ends like a listed host, and some readers of urls decode it."""
+"""Checked before the patterns: ``evil%2f.example.com`` ends like a listed host; some parsers decode it."""
 _HOST_PATTERN = re.compile(rf"(?:\*\.)?{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
 
 
@@ -39,7 +39,7 @@ def read_link(suffix: str, content: bytes) -> str:
     """The url that a link file holds, as it is written there.
 
     Args:
-        suffix: For which :func:`is_link` says yes.
+        suffix: One for which :func:`is_link` is true.
         content: The whole file, or more than MAX_LINK_BYTES of it.
 
     Raises:
@@ -71,12 +71,12 @@ def why_no_links(kind: str, url: str | None, model: object) -> str:
 
 
 def check_link(url: str, hosts: Collection[str]) -> str:
-    """*url* as it may be sent: without its fragment, which no server is meant to see.
+    """*url* as it may be sent: without its fragment, which is never sent to servers.
 
     Args:
         url: As the file has it.
         hosts: Patterns of :func:`parse_host_pattern`. An address or a name of the local network is
-            let through as any other host is: where it is listed.
+            allowed like any other host: if it is listed.
 
     Raises:
         LinkRefused: The reason names the host, never the query.
@@ -106,7 +106,7 @@ def parse_host_pattern(text: str) -> str:
     """A host for ``link_hosts`` in lower case: a name, an address, or ``*.`` before a name.
 
     Raises:
-        ValueError: It is none of these; with what to write as its second argument.
+        ValueError: It is none of these; the second argument is a hint.
     """
     pattern = text.lower().removesuffix(".")
     if _is_address(pattern.strip("[]")):
@@ -118,7 +118,7 @@ def parse_host_pattern(text: str) -> str:
 
 
 def without_query(text: str) -> str:
-    """*text* with every url in it cut before its query, where signatures and tokens stand."""
+    """*text* with every url in it cut before its query, because queries can hold signatures and tokens."""
     return _URL_QUERY.sub(r"\1", text)
 
 
@@ -154,7 +154,7 @@ def _apple(content: bytes) -> str:
     broken = (plistlib.InvalidFileException, ExpatError, ValueError, LookupError, TypeError, RecursionError)
     try:
         found = plistlib.loads(content)
-    except (*broken, AttributeError, ArithmeticError):  # the latter two for dates that are none
+    except (*broken, AttributeError, ArithmeticError):  # the latter two for invalid dates
         raise LinkRefused("the file is no property list") from None
     url = found.get("URL") if isinstance(found, dict) else None
     if not isinstance(url, str):
@@ -172,7 +172,7 @@ def _text_of(content: bytes) -> str:
 
 
 def _entry(text: str, section: str, key: str) -> str:
-    """The value of *key* in *section*, both in lower case and compared so; the first where there are two."""
+    """The value of *key* in *section*, compared in lower case; the first if there are two."""
     current = ""
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):

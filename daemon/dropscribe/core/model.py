@@ -60,7 +60,7 @@ class FileSnapshot:
         inode: st_ino.
         size_bytes: st_size.
         mtime_ns: st_mtime_ns.
-        ctime_ns: st_ctime_ns. Settling looks at it; identity does not (chmod and link change it).
+        ctime_ns: st_ctime_ns. Used for settling, not for the identity (chmod and link change it).
     """
 
     device: int
@@ -82,7 +82,7 @@ def identity(path: bytes, snapshot: FileSnapshot, *, stable_inodes: bool) -> byt
     """The key that is unique among a folder's live jobs.
 
     (inode, size, mtime) where inodes are stable, so that a rename is no new file; else
-    (path, size, mtime). Never the path alone: a recorder that uses one name again makes new files.
+    (path, size, mtime). Never the path alone: a recorder may reuse one name for new files.
     """
     who = b"i%d" % snapshot.inode if stable_inodes else b"p" + path
     return b"%s:%d:%d" % (who, snapshot.size_bytes, snapshot.mtime_ns)
@@ -97,7 +97,7 @@ class NewJob:
         path: Relative to the rule's inbox, bytes, "/"-separated.
         snapshot: As it was when it settled.
         received_at: Unix seconds: when intake first saw the file.
-        incomplete: Its own header says that more was to come (→ warning ``incomplete_audio``).
+        incomplete: Its own header says that data is missing (→ warning ``incomplete_audio``).
         stable_inodes: False on FUSE and network file systems, where inode numbers may change.
     """
 
@@ -188,14 +188,13 @@ class Job:
         attempts: Attempts that count, begun so far; 1-based while one runs.
         ambiguous: Of these, sent whole with no usable answer (limit: ``retry.max_ambiguous``).
         crashes: Attempts in a row cut off by the daemon's own end (limit: ``retry.max_crashes``).
-        spent_seconds: Attempts' durations and planned waits so far; what ``give_up_after`` limits.
-            Held, unavailable and down times never enter it.
-        provider: The provider this attempt goes to; for a job that waits, the one it is pinned to
-            after an ambiguous attempt, or "".
+        spent_seconds: Attempts' durations and planned waits so far; ``give_up_after`` limits it. Time in a
+            hold, with an unavailable folder or without a running daemon does not count.
+        provider: The provider of the running attempt; for a waiting job its assigned provider, or "".
         due_at: Unix seconds.
         result: Set in the states transcribed and rejected.
-        has_twin: At the claim, the ledger had an answer to audio of exactly this size.
-        fence: Claims of this job so far; what an earlier claim still says changes nothing.
+        has_twin: At the claim, the result cache had an answer to audio of exactly this size.
+        fence: Fencing token: the number of claims of this job so far; results of earlier claims are ignored.
         internal_errors: Attempts and publications that a bug of dropscribe ended.
         remote: Set while the provider works on the audio: an attempt polls and uploads nothing.
     """
@@ -231,7 +230,7 @@ class Attempt:
         status: HTTP status or None.
         code: "" for success; else the error's code; "interrupted" when the daemon ended first.
         counted: Whether it counts towards give_up_after and max_ambiguous.
-        refused: The provider refused the file as itself, and the next in the list was asked.
+        refused: The provider refused the file itself, and the next provider in the list was tried.
     """
 
     at: float
@@ -253,7 +252,7 @@ class ScopeKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A provider or a folder rule, as the thing that is held."""
+    """A provider or a folder rule that can be held."""
 
     kind: ScopeKind
     name: str
@@ -317,7 +316,7 @@ class Retry:
 
     Attributes:
         attempt: How the attempt ended; None when none was made (publishing, a missing file).
-        spent_seconds: What to add to the job's spent time.
+        spent_seconds: Seconds to add to the job's spent time.
         assigned_provider: Provider to stay with after an ambiguous attempt, or to ask after a refusal, or "".
     """
 
@@ -340,7 +339,7 @@ class Withdrawn:
 
     Attributes:
         attempt: How the attempt ended, if one was made.
-        spending: What an answer cost that cannot be used.
+        spending: The cost of an answer that cannot be used.
     """
 
     reason: str
@@ -367,12 +366,12 @@ Outcome = Published | ResultStored | Retry | Withdrawn | AtProvider
 
 
 class LiveRow(NamedTuple):
-    """A live job, as far as a listing of its directory has to know it.
+    """The fields of a live job that a listing of its directory needs.
 
     Attributes:
         name: The file's name within the directory.
-        device: st_dev where it was last seen. Another number for the directory means a remount, or that
-            something else stands there: then nothing in it has vanished.
+        device: st_dev at the last look. Another number for the directory means a remount or another folder
+            at its path: then a missing file does not count as gone.
         stable_inodes: False where only the name can be compared.
     """
 
@@ -390,7 +389,7 @@ class Submitted:
 
     Attributes:
         is_new: A row was made.
-        live_path: For a file whose job lives already: the path that its row has.
+        live_path: For a file that has a live job: the path in the row of that job.
         is_in_flight: An earlier state of the file is being transcribed or filed: submit it again later.
     """
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from dropscribe.core.companions import Companion
 
 TEMPLATE = "template:"
-"""Before the ending of an output's name, the format of an output by a template."""
+"""Prefix of the format of an output from a template; the ending of the output's name follows."""
 
 _LINEAR_NUMBERS = 16
-"""The lowest free number is looked for this far; beyond, the search doubles (a recorder that uses one
-name for years must not pay for each earlier recording)."""
+"""Numbers up to this one are tried one by one; then the search doubles, so that it stays short for a recorder
+that has used one name for years."""
 
 
 def split_name(name: bytes) -> tuple[bytes, bytes]:
@@ -33,7 +33,7 @@ def split_name(name: bytes) -> tuple[bytes, bytes]:
 
 
 def leads_below(path: bytes) -> bool:
-    """Whether *path* names a place below the folder that it counts from, whatever stands there."""
+    """Whether *path* can only lead below the folder that it is relative to; the file system is not asked."""
     return b"\0" not in path and {b"", b".", b".."}.isdisjoint(path.split(b"/"))
 
 
@@ -94,7 +94,7 @@ def number_names(plan: OutputPlan, number: int = 1, name_max_bytes: int = 255) -
 
 
 def _sidecar_base(plan: OutputPlan, audio: bytes) -> bytes:
-    """The text between stem and ending in the names of the sidecars, which the other files do not have."""
+    """The text before the endings of the sidecars' names: one that collides with no other file of the job."""
     stem, suffix = split_name(audio)
     others = {audio.lower(), *(companion_name(each.pattern, audio).lower() for each in plan.companions)}
     usual = (suffix, b"") if plan.sidecar_name == "full" else (b"", suffix)
@@ -144,7 +144,7 @@ def first_free(is_free: Callable[[int], bool]) -> int:
 
 
 def free_name(name: bytes, is_free: Callable[[bytes], bool]) -> bytes:
-    """*name*, or it with the next free number, for a file that goes back into an inbox."""
+    """*name*, numbered if it is taken, for a file that is moved back into an inbox."""
     stem, suffix = split_name(name)
 
     def numbered(number: int) -> bytes:

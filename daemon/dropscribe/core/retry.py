@@ -19,16 +19,16 @@ from dropscribe.core.errors import (
 from dropscribe.core.model import ScopeKind
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
-"""A provider that asks for a longer pause is asked again after an hour."""
+"""A provider that asks for a longer pause is tried again after this time."""
 
 
 INTERNAL_ERROR = "internal_error"
-"""The code of what failed by a bug of dropscribe."""
+"""The code of a failure that is caused by a bug in dropscribe."""
 
 INTERNAL_ERROR_WORDS = "a bug in dropscribe; its log has the details"
 
 MAX_INTERNAL_ERRORS = 3
-"""A file that meets a bug so often ends in ``failed``."""
+"""After this many internal errors a file goes to ``failed``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class History:
 def retry_wait_seconds(limits: RetryLimits, failures: int, jitter: float) -> float:
     """The wait after the *failures*-th failure in a row (1-based).
 
-    first · 2^(failures-1), capped at max, of which the last fifth is jitter in 0..1: spread enough to
-    part a herd, small enough that ``status`` can promise a time.
+    first · 2^(failures-1), capped at max; *jitter* (0 to 1) scales the last fifth of it. That is enough to
+    avoid a thundering herd, and little enough for ``status`` to show a time.
     """
     whole = backoff_seconds(limits.first_seconds, failures, limits.max_seconds)
     return whole * (0.8 + 0.2 * jitter)
@@ -116,7 +116,7 @@ def _again_or_give_up(error: ProviderError, history: History, limits: RetryLimit
         asked_seconds = min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)
         wait_seconds = max(wait_seconds, asked_seconds)
         return TryAgain(wait_seconds)
-    # The last try comes when time is up, not up to an hour before.
+    # The last attempt is made when the time is up, not up to an hour earlier.
     return TryAgain(min(wait_seconds, left_seconds), ambiguous=isinstance(error, AmbiguousFailure))
 
 

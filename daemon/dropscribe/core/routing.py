@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 BACKLOG = "?backlog"
-"""The pin of a job that waits for ``dropscribe release``; no provider can have this name."""
+"""The assigned provider of a job that waits for ``dropscribe release``; no provider can have this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Route:
     """One folder's jobs as one provider may see them.
 
     Attributes:
-        unpinned: Jobs that are free to go anywhere; else only those pinned to this provider.
+        unpinned: Whether jobs without an assigned provider are served, beside those assigned to this one.
     """
 
     folder: str
@@ -36,14 +36,14 @@ def routes_for(
     closed_folders: Collection[str],
     firm_folders: Collection[str] = (),
 ) -> list[Route]:
-    """The folders that *provider* serves now; while it is itself held, those that may probe it.
+    """The folders that *provider* serves now; while it is held, those with jobs that may probe it.
 
     Args:
         provider: Its name.
         chains: Folder → its providers in order.
         held_providers: Names of the held ones.
         closed_folders: Folders from which nothing may be claimed (unavailable, stuck, held).
-        firm_folders: Folders whose jobs wait for their first provider, held or not.
+        firm_folders: Folders in strict order: their jobs wait for the first provider, even if it is held.
     """
     probing = provider in held_providers
 
@@ -62,7 +62,7 @@ def routes_for(
 def is_held(
     assigned: str, chain: Sequence[str], held_providers: Collection[str], *, is_strict: bool = False
 ) -> bool:
-    """Whether a waiting job waits for a held provider: its own, or all of its folder's."""
+    """Whether a waiting job waits for a hold: of its assigned provider, or of all its folder's providers."""
     if assigned:
         return assigned == BACKLOG or assigned in held_providers
     return _first_open(chain[:1] if is_strict else chain, held_providers) is None
@@ -71,9 +71,9 @@ def is_held(
 def next_after_refusal(
     chain: Sequence[str], refused: Collection[str], held_providers: Collection[str]
 ) -> str | None:
-    """The provider to try after *refused* refused a file: the first that is not held, else the first.
+    """The next provider for a file that *refused* have refused: the first that is not held, else the first.
 
-    None where everybody has refused.
+    None if all have refused.
     """
     left = [name for name in chain if name not in refused]
     return _first_open(left, held_providers) or next(iter(left), None)

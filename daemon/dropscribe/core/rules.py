@@ -33,7 +33,7 @@ LINK_SUFFIXES = frozenset({b"url", b"webloc", b"desktop"})
 """Further suffixes that a rule with ``links`` takes (``links.py`` reads these files)."""
 
 DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))
-"""The same as patterns, for showing and for the config's schema."""
+"""The same suffixes as patterns, for messages and for the config's schema."""
 
 
 class TakingRule(Protocol):
@@ -53,7 +53,7 @@ class TakingRule(Protocol):
 
     @property
     def links(self) -> bool:
-        """Whether link files are taken beside what is included."""
+        """Whether link files are taken beside the included files."""
 
     @property
     def companions(self) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class TakingRule(Protocol):
 
 
 class Taking:
-    """One rule's patterns, compiled once: asked for every name of every listing."""
+    """One rule's patterns, compiled once because every name of every listing is matched."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ def _reason_not_entered(name: bytes) -> str | None:
 
 
 _PLAIN_SUFFIX = re.compile(r"\*\.[A-Za-z0-9]+")
-"""Patterns that are no more than a suffix, which one look into a set decides for all of them."""
+"""Patterns of a suffix alone: a single set lookup checks a name against all of them."""
 
 
 class _Pattern:
@@ -185,7 +185,7 @@ _GLOB_TOKEN = re.compile(r"(?:^|(?<=/))\*\*/|\*\*|\*|\?|\[!?+\]?+[^\]]*\]|.", re
 
 
 def has_empty_class(glob: str) -> bool:
-    """Whether *glob* has a range of characters that runs backwards, such as ``[z-a]``: it matches nothing."""
+    """Whether *glob* has a reversed range of characters, such as ``[z-a]``, which matches nothing."""
     return _NOTHING in map(_translate_token, _GLOB_TOKEN.findall(glob))
 
 

@@ -27,7 +27,7 @@ REMOTE_INCOMPLETE_SECONDS = 300.0
 WRITER_FIRST_SECONDS = 5.0
 WRITER_MAX_SECONDS = 60.0
 IDLE_WRITER_SECONDS = 300.0
-"""A file that a writer has open and has not changed for so long: reported; taken with ``ignore_writers``."""
+"""A file that has a writer but no change for this long is reported; with ``ignore_writers`` it is taken."""
 LATE_CHANGE_MAX_SECONDS = 900.0
 
 
@@ -35,8 +35,8 @@ class Lease(enum.Enum):
     """The answer to a request for a read lease."""
 
     WRITER = "writer"  # a process on this machine has it open for writing, or mapped
-    FREE = "free"  # no process on this machine has
-    UNKNOWN = "unknown"  # another user's file, or the file system's leases say nothing about writers
+    FREE = "free"  # no process on this machine has it open for writing, or mapped
+    UNKNOWN = "unknown"  # another user's file, or a file system with leases that do not show writers
 
 
 class Completeness(enum.Enum):
@@ -73,7 +73,7 @@ class Cause(enum.Enum):
 
     @property
     def is_quiet(self) -> bool:
-        """True if it ends with time, so that ``run --once`` may wait for it."""
+        """True if the wait ends by itself after some time, so that ``run --once`` may wait for it."""
         return self in _QUIET_CAUSES
 
 
@@ -86,7 +86,7 @@ class QuietTimes:
 
     Attributes:
         settle_seconds: How long a file must be unchanged if nothing else shows that it is complete.
-        incomplete_seconds: The same for a file whose own header says that data is missing.
+        incomplete_seconds: The same for a file with a header that says that data is missing.
         min_age_seconds: How long every file must be unchanged, even one that is proven complete.
         ignores_writers: A file that a writer has open is taken after :data:`IDLE_WRITER_SECONDS` unchanged.
     """
@@ -102,7 +102,7 @@ class Signs:
     """The evidence from one inspection of a file.
 
     Attributes:
-        size_bytes: 0 is a row of its own: only its age says anything about an empty file.
+        size_bytes: 0 is a row of its own: an empty file can only be judged by its age.
         has_reliable_leases: On this file system :attr:`Lease.FREE` excludes every writer.
         caches_attributes: Its stat may be up to a minute old (NFS).
     """
@@ -162,7 +162,7 @@ def decide(
         doubled = backoff_seconds(2 * max(needed, FOUND_SECONDS), late_changes, LATE_CHANGE_MAX_SECONDS)
         needed = max(needed, doubled)
     if quiet_for_seconds < needed:
-        # Looked at on the way as well: it may become whole, or change, without a hint.
+        # Looks before the end of the wait: the file may become complete, or change, without a hint.
         on_the_way = max(FOUND_SECONDS, quiet_for_seconds)
         return Wait(min(needed - quiet_for_seconds, on_the_way), cause, needed)
     return Settled(incomplete=signs.size_bytes > 0 and signs.completeness is Completeness.INCOMPLETE)

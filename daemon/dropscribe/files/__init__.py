@@ -1,5 +1,5 @@
 """The system calls on users' files, in one place: open, look, write durably, move without overwriting.
 
-Everything above works with bytes paths and these functions, so a fault (ENOSPC, EIO, EXDEV, …) has one
-place to happen, and a test one place to inject it.
+All other packages use these functions with bytes paths, so that a fault (ENOSPC, EIO, EXDEV, …) can only
+happen here, and tests inject faults here.
 """

@@ -1,7 +1,7 @@
 """The audio of one job: the file opened is the file checked, and is read in bounded pieces.
 
 Guarantees: no symlink is followed on any part of the path below the inbox; nothing but a regular file
-is opened; :meth:`AudioFile.recheck` tells whether what was read is what settled.
+is opened; :meth:`AudioFile.recheck` tells whether the file has changed since it was opened.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def open_beneath(root: bytes, path: bytes) -> int:
         AudioMissing: Nothing is there.
         AudioForbidden: May not be read; the reason names owner, mode and remedy.
         AudioUnsafe: A link, device, pipe, socket or folder.
-        OSError: Anything else (EIO, ESTALE, EMFILE, …): says nothing about the audio.
+        OSError: Anything else (EIO, ESTALE, EMFILE, …), which is no evidence about the audio.
     """
     return _open_with_status(root, path)[0]
 
@@ -148,7 +148,7 @@ def _owner_name(uid: int) -> str:
 
 
 def _is_substitute(uid: int) -> bool:
-    """Whether *uid* stands for all owners that this process's user namespace does not map."""
+    """Whether *uid* is the overflow uid, which stands for all owners that our user namespace does not map."""
     try:
         with open("/proc/sys/kernel/overflowuid") as number, open("/proc/self/uid_map") as mapped:
             is_whole = sum(int(line.split()[2]) for line in mapped) >= 2**32 - 1
@@ -214,7 +214,7 @@ class AudioFile:
         loop = asyncio.get_running_loop()
 
         def read_next() -> bytes:
-            # Hashed in the same thread: several long uploads then hash on several cores.
+            # Hashed in the same thread, so that several long uploads hash on several cores.
             block = os.pread(self._descriptor, min(BLOCK_BYTES, self.size_bytes - sent), sent)
             digest.update(block)
             return block
@@ -247,7 +247,7 @@ class AudioFile:
         return self._descriptor
 
     def recheck(self) -> bool:
-        """Whether the open file still is what it was at the open (ctime aside: chmod, link)."""
+        """Whether the file is unchanged since it was opened (ctime aside, which chmod and link change)."""
         return self.snapshot.same_audio(snapshot_of(os.fstat(self._descriptor)))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs blocking work in batches: items that wait at the same time share one visit of a thread to the disk."""
+"""Runs blocking work in batches: queued items of one kind share one call in a thread (a "visit")."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _Visit = asyncio.Future[Sequence[Any]]
 MOST_TOGETHER = 16
 MOST_VISITS = 8
 SLOW_SECONDS = 0.1
-"""A visit that takes longer is to a slow disk, where several at once are faster. On a fast disk a second
+"""A visit that takes longer shows a slow disk, where parallel visits are faster. On a fast disk a second
 thread only competes for the interpreter lock: with two, the same work took a third more CPU."""
 
 
 class BatchExecutor:
-    """Collects items while a visit is under way, and runs those of one kind as the next visit.
+    """Queues items while a visit runs, and runs the queued items of one kind as the next visit.
 
-    No item waits for others to come: if no visit is under way, one starts at once.
+    No item is delayed to fill a batch: if no visit runs, one starts at once.
 
     Args:
         executor: Its threads may be blocked.
@@ -56,12 +56,12 @@ class BatchExecutor:
         return future
 
     def post(self, work: Work[T, R], item: T) -> None:
-        """Run *work* on *item* with the next visit, soon; nobody waits for it."""
+        """Run *work* on *item* with the next visit, within :data:`SLOW_SECONDS`; its result is dropped."""
         self._waiting.append(_Item(work, item, None))
         self._send_another_soon()
 
     def close(self) -> None:
-        """Start nothing more, but do what was posted, in a thread that nobody waits for."""
+        """Cancel submitted items and run posted ones in a daemon thread, without waiting for it."""
         if self._another is not None:
             self._another.cancel()
         posted = [item for item in self._waiting if item.future is None]
@@ -82,7 +82,7 @@ class BatchExecutor:
         rest: list[_Item] = []
         for item in self._waiting:
             if item.future is None and item.work != work and len(posted) < MOST_TOGETHER:
-                posted.append(item)  # first, whatever the visit is for: audio is closed before it is moved
+                posted.append(item)  # runs before the batch: audio is closed before it is moved
             else:
                 (batch if item.work == work and len(batch) < MOST_TOGETHER else rest).append(item)
         self._waiting = rest
@@ -98,7 +98,7 @@ class BatchExecutor:
         visit.add_done_callback(lambda visit: self._back(visit, batch))
 
     def _next_work(self) -> Work[Any, Any]:
-        """By turns, so that a short call waits for one long visit at most."""
+        """Alternate between the kinds of work, so that a short call waits for one long visit at most."""
         awaited = [item.work for item in self._waiting if item.future] or [self._waiting[0].work]
         return next((work for work in awaited if work != self._last), awaited[0])
 
@@ -107,7 +107,7 @@ class BatchExecutor:
             self._another = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._go_beside)
 
     def _go_beside(self) -> None:
-        """Start another visit beside the running ones, which take long while others wait."""
+        """Start another visit in parallel, because the running ones take long and items are waiting."""
         self._another = None
         if len(self._visits) < MOST_VISITS:
             self._go()
@@ -131,7 +131,7 @@ class BatchExecutor:
 
 
 class _Item(NamedTuple):
-    """One piece of work that waits; *future* is None where nobody waits for it."""
+    """One queued piece of work; *future* is None for a posted one, which has no caller that waits."""
 
     work: Work[Any, Any]
     item: Any

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-"""Flags for a name that may be anything by now: no link is followed, and no pipe is waited for."""
+"""Flags for a name of unknown type: no link is followed, and opening a pipe does not block."""
 
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # the kernel's own limit, path_resolution(7)
@@ -59,8 +59,8 @@ def open_root(path: bytes) -> int:
 def _open_at_once(folder: int, path: bytes, how: bytes) -> int | None:
     """Open the folder *path* in one call, where that is possible without following a link.
 
-    None where it is not, for whatever reason (a link, a kernel before 5.6, a container that forbids the call,
-    no right to list the folder): walking component by component then finds out.
+    None on any failure (a link, a kernel before 5.6, a container that forbids the call, no right to list the
+    folder): the walk component by component then succeeds or raises the right error.
     """
     if b"\0" in path:
         return None
@@ -94,7 +94,7 @@ def _walk(path: bytes) -> int:
 
 
 def _start(path: bytes, folder: int | None = None, links: int = 0) -> int:
-    """The folder that *path* counts from: the root of all, or *folder*."""
+    """The folder to which *path* is relative: ``/`` for an absolute path, else *folder*."""
     if links > _MOST_LINKS:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     return os.open(b"/" if path.startswith(b"/") else b".", _PASS, dir_fd=folder)
@@ -118,7 +118,7 @@ def _link_target(folder: int, name: bytes, path: bytes) -> bytes | None:
 
 
 def _reopened(descriptor: int) -> int:
-    """The same folder opened for listing and syncing where that is allowed, else for passing through."""
+    """The same folder opened for listing and syncing if that is allowed, else for traversal only."""
     try:
         return os.open(b".", FOLDER, dir_fd=descriptor)
     except PermissionError:
@@ -154,7 +154,7 @@ def open_folder(root: int, path: bytes) -> int:
     """Open the folder *path* below the open *root*; b"" is *root* itself.
 
     Raises:
-        UnsafePathError: A component is a link, or no name.
+        UnsafePathError: A component is a link, or not a name.
         OSError: The system's answer.
     """
     names = _components(path)

@@ -1,10 +1,10 @@
 """Capabilities of a folder's file system, found by a trial once per mount.
 
-The kinds differ too much to be told by name or by errno: FUSE file systems lack hard links or
+Neither the type's name nor an errno shows the capabilities: FUSE file systems lack hard links or
 RENAME_NOREPLACE, give two names of one file two inode numbers, or answer EIO for "not supported".
 
-Guarantees: a trial leaves nothing behind and touches nothing but a hidden folder of its own; it judges by
-what stands there afterwards, because an answer that was lost on a network proves nothing.
+Guarantees: a trial leaves nothing behind and touches nothing but a hidden folder of its own; it judges by the
+files that exist afterwards, because the result of a call can be lost on a network.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ def capabilities_of(folder: int) -> Capabilities:
 
 
 def _mount_key(folder: int) -> _MountKey:
-    """Device numbers are given again after an unmount: most file systems add an id of their own."""
+    """Device and file system id, because device numbers are reused after an unmount."""
     return os.fstat(folder).st_dev, os.fstatvfs(folder).f_fsid
 
 
 def forget_capabilities(folder: int) -> None:
-    """Try the mount of the open *folder* again at the next use: it answered otherwise than expected."""
+    """Repeat the trial of *folder*'s mount at its next use, because a call failed unexpectedly there."""
     with contextlib.suppress(OSError):
         _known.pop(_mount_key(folder), None)
 
@@ -166,7 +166,7 @@ def _try_all(folder: int, mount: Mount) -> Capabilities:
         lambda: os.link(b"taken", b"second", src_dir_fd=folder, dst_dir_fd=folder), folder, b"second"
     )
     same_inode = links and _inode(folder, b"taken") == _inode(folder, b"second")
-    # The kernel's SMB client checks RENAME_NOREPLACE by itself: a name taken on the server is overwritten.
+    # The kernel's SMB client checks RENAME_NOREPLACE only locally: a name taken on the server is overwritten.
     is_trusted = mount.name not in _SMB
     if is_trusted and _renames_only_to_free_names(folder, b"flag", rename_noreplace):
         move = Move.NOREPLACE
@@ -215,7 +215,7 @@ def _replaces_links(folder: int) -> bool:
 
 
 def _works(call: Callable[[], None], folder: int, made: bytes) -> bool:
-    """Whether *call* makes the name *made*, whatever it answers; a failure is tried again."""
+    """Whether *call* makes the name *made*, even if it raises; a failure is retried."""
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):
             call()
@@ -225,7 +225,7 @@ def _works(call: Callable[[], None], folder: int, made: bytes) -> bool:
 
 
 def _create(folder: int, name: bytes) -> None:
-    """A small file that its size distinguishes from the others."""
+    """Create a small file with a size that no other file of the trial has."""
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with closing(os.open(name, flags, 0o600, dir_fd=folder)) as descriptor:
         os.write(descriptor, name)
@@ -241,4 +241,4 @@ def _size(folder: int, name: bytes) -> int:
 
 
 CAPABILITY_ERRORS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
-"""Errors of a mount without the capabilities that were found: another one is mounted there now."""
+"""Errors of a mount that lacks the cached capabilities: another one is mounted there now."""

@@ -1,7 +1,7 @@
 """Finds and reads the companions of one recording.
 
-Guarantees: no link is followed; a companion that a local process is writing is not there yet; JSON that is
-damaged, large or deep counts as no JSON.
+Guarantees: no link is followed; a companion counts as missing while a local process is writing it; JSON that
+is damaged, large or deep counts as no JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JSON_DEPTH = 50
 """Larger or deeper JSON is moved, but not read."""
 
 UNSEEN_WRITER_SECONDS = 5.0
-"""Where a writer cannot be seen, a file that was changed since may not be complete."""
+"""Where writers cannot be detected, a file that changed within this time may be incomplete."""
 
 
 class FoundCompanion(NamedTuple):

@@ -28,17 +28,17 @@ POINTS = (
     "published",
     "ended",
 )
-"""Every point on one file's way, in order; those named ``cop…`` where done is another file system."""
+"""All points of a file's usual path, in order; ``cop…`` are reached if done is on another file system."""
 
 SIDE_POINTS = ("recovered", "held", "taken_back", "error_removed")
-"""Points that a file meets only in trouble: a start after a crash, a held provider, a name taken
-in the last instant, a failed file that was put back, an answer that goes into a cluster."""
+"""Points that a file reaches only in special cases: a start after a crash, a held provider, a name taken
+at the last moment, a failed file that was moved back, an answer that is stored in a cluster."""
 
 COMPANION_POINTS = ("companion_linked", "companion_removed")
-"""Points on the way of a file with companions, beside those in POINTS."""
+"""Further points of a file with companions, beside those in POINTS."""
 
 REMOTE_POINTS = ("uploaded", "job_created", "job_stored", "job_deleted")
-"""Points on the way of a file whose provider works on it by itself, beside those in POINTS."""
+"""Further points of a file that a provider processes as a remote job, beside those in POINTS."""
 
 
 def reached(name: str) -> None:

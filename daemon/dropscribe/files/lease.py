@@ -5,7 +5,7 @@ under any of its names. Asking takes about 10 µs; searching every process's des
 one user's processes only.
 
 Leases are asked for only where this kernel itself decides them. On NFS a lease is a delegation of the server
-and on SMB an oplock: being refused says nothing about writers there, and a held one delays the daemon's own
+and on SMB an oplock: a refusal is no evidence of a writer there, and a held one delays the daemon's own
 rename until the server has recalled it.
 
 Guarantees: no lease is held when a call returns. Releasing a lease never raises. No lease is requested while

@@ -23,7 +23,7 @@ class LeaseSupport(enum.Enum):
 
 
 class MountKind(enum.Enum):
-    """Whether every writer of a file system is on this machine."""
+    """Whether all writers of a file system are on this machine."""
 
     LOCAL = "local"
     REMOTE = "remote"
@@ -37,7 +37,7 @@ class Mount:
     Attributes:
         device: st_dev of the folders on it.
         name: For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex.
-        leases: What read leases say of writers.
+        leases: Reliability of its read leases as a sign of writers.
         stable_inodes: An inode number names the same file for as long as it exists, remounts included.
         caches_attributes: stat may be a minute old (NFS without noac).
     """
@@ -80,7 +80,7 @@ class MountCache:
 
 
 # Magic numbers: linux/magic.h and the file systems' own sources. The second list has local file systems
-# whose inode numbers are made up at mount time (FAT) or whose leases have not been tested.
+# with inode numbers that are made up at mount time (FAT), or with leases that have not been tested.
 _LEASES = {
     0xEF53: "ext",
     0x58465342: "xfs",

@@ -1,7 +1,7 @@
 """Moves within one mount that never overwrite, and removals of nothing but the expected file.
 
 Over a network a call that failed may have been carried out. So no step is undone or repeated because of
-an errno: after an error the names are looked at, and the move goes on from what stands there.
+an errno: after an error the names are read again, and the move goes on from their actual state.
 
 Guarantees: another file's name is never replaced or removed; a file that is not the expected one
 keeps its name, or goes back to it.
@@ -56,7 +56,7 @@ class FileName(NamedTuple):
         buffer = ctypes.create_string_buffer(_STATX_BYTES)
         number = _statx(self, buffer)
         if number == errno.EIO:
-            # What FUSE says where a name has become a file of another kind; its cache is empty by now.
+            # FUSE's error if the cache has another type for the name; the cache is cleared by now.
             number = _statx(self, buffer)
         if number == errno.ENOENT:
             return None
@@ -162,7 +162,7 @@ def move_new(
             raise
     if can.move is Move.LINK and source.status() is not None:
         sync(target.folder)
-        # The link is proven; the old name may be another file's by now.
+        # The link exists for certain; the old name may be another file's by now.
         if not remove_if(source, aside, is_expected, can):
             raise OSError(errno.ESTALE, "another file stands at its old name by now")
 
@@ -177,7 +177,7 @@ def _is_there(source: FileName, target: FileName, can: Capabilities, is_expected
         return False
     try:
         return same_file(source, target, can)
-    except FileNotFoundError:  # the look at the source came from a cache
+    except FileNotFoundError:  # the status of the source came from a cache
         return is_expected(target)
 
 
@@ -204,8 +204,8 @@ def _move_checked(source: FileName, target: FileName, _aside: bytes) -> None:
 def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> None:
     """Reserve the name by a symbolic link with unique text, then rename over it.
 
-    An empty file would do as well, but for file systems that write an opened file back long after its
-    close, under the name that it had: they would truncate what has replaced it.
+    An empty file would not be safe: some file systems write an opened file back by its name long after its
+    close, which would truncate the file that has replaced it.
     """
     try:
         os.symlink(aside, target.name, dir_fd=target.folder)
@@ -259,16 +259,16 @@ _REFUSALS = frozenset(
 def remove_if(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabilities) -> bool:
     """Remove the file at *name* if it is the expected one.
 
-    Between a look at a name and its removal another file may be renamed over it. So the name is first
-    renamed to *aside*, and what stands there is judged. Safe to repeat after a crash at any point.
+    Between the check of a name and its removal another file may be renamed over it. So the name is first
+    renamed to *aside*, and the file there is checked. Safe to repeat after a crash at any point.
 
     Args:
         aside: Hidden name in the same folder, the caller's alone.
         can: Of the mount of *name*.
 
     Returns:
-        False where another file, or none, stood at the name; it stands there still, or under the hidden
-        name where somebody took the old one meanwhile.
+        False if another file, or none, was at the name. The other file is still there, or keeps the hidden
+        name if the old one was taken meanwhile.
     """
     if remove_aside(name, aside, is_expected, can):
         return True

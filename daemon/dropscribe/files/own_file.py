@@ -1,9 +1,9 @@
 """New files that get their final name whole, and are recognised as ours by identity.
 
 A file is written under a hidden name in the same folder, and then named. The hidden name stays until all
-files of the job are in place: where hard links work, both names lead to one file, and that proves whose it
-is, also after a crash. Where they do not, the hidden file is renamed, and a hidden mark that was made before
-tells that its name was given. Equal content proves nothing: two silent recordings have equal transcripts.
+files of the job are in place: where hard links work, both names lead to one file, which proves that it is
+ours, also after a crash. Where they do not, the hidden file is renamed, and a hidden mark from before that
+shows that it has been named. Equal content proves nothing: two silent recordings have equal transcripts.
 
 Guarantees: another file's name is never replaced or removed. Every step may be repeated.
 """
@@ -68,13 +68,13 @@ class OwnFile:
         if self._can.links:
             if self._hidden.status() is None:
                 return False
-            # Some file systems of two inode numbers cache for longer than a retry takes (sshfs: 20 s).
+            # Some file systems with one inode number per name cache longer than a retry takes (sshfs: 20 s).
             is_known = not self._can.same_inode and self._key in _placed
             return is_known or same_file(self._hidden, self._place, self._can)
         return self._mark.status() is not None and self._hidden.status() is None and self._is_at(self._place)
 
     def is_like(self) -> bool:
-        """Whether the file at the final name has the same content, whoever made it."""
+        """Whether the file at the final name has the same content, even if it is not ours."""
         return self._is_at(self._place)
 
     def _is_at(self, name: FileName) -> bool:
@@ -90,7 +90,7 @@ class OwnFile:
         self.make_durable()
 
     def begin(self, fill: Callable[[int], None], mode: int = 0o600) -> None:
-        """As :meth:`write`, up to its sync: of several files that were begun, the first sync writes most.
+        """As :meth:`write`, without the sync; if several files are begun, the first sync writes most data.
 
         Args:
             mode: Of the empty file, as far as the umask allows.
@@ -101,7 +101,7 @@ class OwnFile:
                 fill(self._descriptor)
 
     def make_durable(self) -> None:
-        """Sync what was begun, and close it."""
+        """Sync and close the file that was begun."""
         if self._descriptor is None:
             return
         with self._removed_on_error():
@@ -118,7 +118,7 @@ class OwnFile:
             os.close(descriptor)
 
     def abandon(self) -> None:
-        """Close and remove what was begun and is not durable. Safe to call twice."""
+        """Close and remove a file that was begun and is not durable. Safe to call twice."""
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):
@@ -137,7 +137,7 @@ class OwnFile:
     def _open_new(self, mode: int) -> int | None:
         """Open a new hidden file; None if an earlier try has written it whole."""
         if self._can.links:
-            # Without a hidden file there is nothing of an earlier try: it is the last that is removed.
+            # Without a hidden file nothing of an earlier try is left, because it is removed last.
             with contextlib.suppress(FileExistsError):
                 return self._create(mode)
         self._is_named = self.is_placed()
@@ -174,7 +174,7 @@ class OwnFile:
                 follow_symlinks=False,
             )
         except OSError as error:
-            # An answer that was lost, or a name that was given before a crash.
+            # The result of the call was lost, or the file was named before a crash.
             if same_file(self._hidden, self._place, self._can):
                 _placed.add(self._key)
                 return

@@ -1,8 +1,8 @@
 """Owner and mode of the files that dropscribe makes, taken over from the audio.
 
 Guarantees: a sidecar is never more open than its audio. It has no execute bits and no write bits but its
-owner's, and group bits only where it has the audio's own group; the mask of an access control list, which
-stat shows in their place, is not taken for them.
+owner's, and group bits only if it has the audio's own group. If the audio has an access control list, the
+group bits come from its entries, because stat shows the list's mask instead.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Permissions:
 
     @property
     def mode_of_empty(self) -> int:
-        """To make the file with. Who opens it before :meth:`apply` reads what is written later."""
+        """Mode at creation: a user who can open the file before :meth:`apply` can read all later content."""
         is_public = self.mode & 0o044 == 0o044
         return self.mode & (0o666 if is_public else 0o600)
 
@@ -73,7 +73,7 @@ class Permissions:
         mode = self.mode
         if self.inherits_list and not self.is_audio:
             with contextlib.suppress(OSError):
-                os.removexattr(descriptor, _ACL)  # for people the audio is not for
+                os.removexattr(descriptor, _ACL)  # it may grant access to users without access to the audio
         found = self._give_owner(descriptor)
         if (found.st_uid, found.st_gid) != self.owner:
             mode &= 0o777

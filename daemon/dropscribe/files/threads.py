@@ -17,8 +17,8 @@ T = TypeVar("T")
 class DaemonThreads(Executor):
     """A pool of daemon threads.
 
-    The interpreter joins the threads of a ``ThreadPoolExecutor`` when it exits, so one call into a mount that
-    hangs would keep the process from ending. It does not join daemon threads.
+    The interpreter joins the threads of a ``ThreadPoolExecutor`` at its exit, so that one call into a hanging
+    mount would keep the process from ending. It does not join daemon threads.
 
     Args:
         most: Threads at most; they are started when they are needed.
@@ -46,7 +46,7 @@ class DaemonThreads(Executor):
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
                 try:
                     thread.start()
-                except RuntimeError:  # the system has no more: one of those that run takes the call later
+                except RuntimeError:  # no thread can be started: a running one takes the call later
                     if not self._threads:
                         self._calls.pop()
                         raise
@@ -78,7 +78,7 @@ class DaemonThreads(Executor):
                 self._idle -= 1
             result, error = _outcome(future, call)
             with self._wake:
-                self._idle += 1  # before the caller hears of it: its next call then needs no further thread
+                self._idle += 1  # before the result is set: the caller's next call can then use this thread
             if error is not None:
                 future.set_exception(error)
             elif not future.cancelled():
@@ -92,5 +92,5 @@ def _outcome(future: Future[object], call: Callable[[], object]) -> tuple[object
         return None, None
     try:
         return call(), None
-    except BaseException as error:  # noqa: BLE001  # the caller's to know
+    except BaseException as error:  # noqa: BLE001  # the caller gets it
         return None, error

@@ -1,4 +1,4 @@
-"""Inboxes → jobs: hints say where to look, listings are the truth, settling decides when.
+"""Inboxes → jobs: hints trigger early looks, listings find all files, settling sets the time of hand-over.
 
-One thread an inbox, so that a mount that hangs disturbs neither the other rules nor the event loop.
+Each inbox has its own thread, so that a hanging mount disturbs neither other rules nor the event loop.
 """

@@ -1,7 +1,7 @@
 """Checks whether an inbox is available, locks it, and opens the source of its hints.
 
-Guarantees: an inbox that is away is looked for until it is back, and nothing is read from another folder in
-its place.
+Guarantees: a missing inbox is checked for until it is back, and nothing is read from another folder in its
+place.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 AVAILABLE_SECONDS = 2.0
-"""How often the inbox is looked for while it is away, and looked at while it is there."""
+"""Interval of the checks for the inbox, whether it is available or not."""
 
-_TAKEN_SECONDS = 0.25  # another thread of ours may be letting go of it (a reload)
+_TAKEN_SECONDS = 0.25  # another thread of ours may be about to release it (a reload)
 _ROOT_GONE_SECONDS = 0.1
 
 
@@ -73,7 +73,7 @@ class Availability:
         """Look whether the inbox is there, if that is due.
 
         Returns:
-            Whether everything known of its files is void: it is away, or another folder is in its place.
+            Whether all knowledge of its files is invalid: it is away, or another folder is in its place.
         """
         if now < self.next_check_at:
             return False
@@ -93,11 +93,11 @@ class Availability:
 
     @property
     def _needs_owner_file(self) -> bool:
-        """Whether daemons of other machines can reach the inbox, which its lock does not stop."""
+        """Whether daemons of other machines can reach the inbox: its lock does not exclude them."""
         return self.mount is not None and self.mount.kind is not MountKind.LOCAL
 
     def _arm(self, now: float, identity: tuple[int, int]) -> str:
-        """The inbox is there, or another folder is in its place: watch it. Returns why that cannot be."""
+        """Watch the inbox, which is new or replaced; returns the reason if that is impossible, else ""."""
         self._disarm()
         mounts = self._context.mounts
         mounts.clear()
@@ -131,12 +131,12 @@ class Availability:
         self._disarm()
 
     def note_error(self, error: OSError, now: float) -> None:
-        """The inbox cannot be listed: it is not available."""
+        """Mark the inbox as unavailable, because it could not be listed."""
         self.next_check_at = now + AVAILABLE_SECONDS
         self._leave(describe(error))
 
     def note_root_gone(self, now: float) -> None:
-        """The watched folder went: the one that is there then is watched anew."""
+        """Check again soon, because the watched folder is gone; its replacement is then watched."""
         self._watched = None
         self.next_check_at = now + _ROOT_GONE_SECONDS
 
@@ -167,10 +167,10 @@ class Availability:
 
 
 def _is_bare_mount_point(context: InboxContext, inbox: OpenInbox, device: int) -> bool:
-    """Whether this may be the empty folder over which a share with waiting files is usually mounted.
+    """Whether this may be a bare mount point: the share with the waiting files is usually mounted over it.
 
     Then nothing may be read from it: its emptiness would end the jobs of every waiting file. A remount gives
-    the device another number, so the number alone says nothing.
+    the device another number, so the number alone is no evidence.
     """
     if _is_mount_point(inbox.descriptor):
         return False

@@ -26,7 +26,7 @@ class JobSink(Protocol):
         """The file of a live job was renamed inside the inbox; *job* has its identity and its new path."""
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
-        """Live jobs whose files are directly in *directory*; b"" for the inbox itself."""
+        """Live jobs with a file directly in *directory*; b"" for the inbox itself."""
 
     def directories(self, folder: str) -> Iterable[bytes]:
         """The distinct directories of live jobs."""
@@ -48,8 +48,8 @@ class InboxContext:
     Attributes:
         folder: Name of the folder rule.
         root: The inbox, absolute.
-        note_progress: Called when the file system has answered, so that a long step is told from one that
-            hangs.
+        note_progress: Called when the file system has answered, so that a long step is distinguished from a
+            hanging one.
     """
 
     folder: str

@@ -44,7 +44,7 @@ class HandOver:
             if len(settled) == 1:
                 self._refuse(*settled[0], error, now)
                 return
-            for item in settled:  # one of them may be at fault, and must not hold up the others
+            for item in settled:  # one of them may be the cause and must not delay the others
                 self.submit([item], now)
         else:
             self._note_store("", now)

@@ -1,12 +1,12 @@
 """Lists an inbox folder by folder and compares it with the queue.
 
 A walk is a generator that does little work between two yields, so that a fresh file does not wait until a
-hundred thousand old ones have been listed. A folder is watched before it is listed, so that no file falls
-between. Nothing is kept in memory for a file whose job lives: its row is the memory.
+hundred thousand old ones have been listed. A folder is watched before it is listed, so that no file is
+missed in between. A file with a live job takes no memory here: the row in the queue is enough.
 
 Guarantees: each folder is opened below the inbox without following a link, and listed and watched by that
 descriptor. A file counts as gone only if two walks in a row have missed it, in a folder on the device it was
-on, and its inode is not in the inbox under another name. A folder that could not be listed says nothing.
+on, and its inode is not in the inbox under another name. A folder that could not be listed proves nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _YIELD_EVERY = 128
 _YOUNG_NS = 2 * 10**9
-"""A folder changed this short a time ago may change again within one tick of its mtime."""
+"""A folder that changed less than this time ago may change again within one tick of its mtime."""
 
 _MOST_MISSING = 20_000
 _BATCH = 500
@@ -52,7 +52,7 @@ class _Folder:
 class _Walk(NamedTuple):
     """One walk: whether it may skip folders that have not changed, and the folders with live jobs.
 
-    *with_rows* is None for a walk that is not through the whole inbox: it does not say which files are gone.
+    *with_rows* is None for a walk through a part of the inbox: such a walk does not look for missing files.
     """
 
     skips_unchanged: bool = False
@@ -110,7 +110,7 @@ class Lister:
             self._folders[directory].can_skip = False
 
     def walk_whole(self, *, skips_unchanged: bool) -> Iterator[None]:
-        """List the whole inbox, and find out which live jobs have lost their files."""
+        """List the whole inbox, and find the live jobs that have lost their files."""
         self._context.mounts.clear()
         self.missing.begin()
         unvisited = set(self._queue.directories(self._context.folder))
@@ -176,7 +176,7 @@ class Lister:
         known.can_skip = is_old and not (rows and walk.with_rows is not None)
 
     def _known(self, directory: bytes, descriptor: int, status: os.stat_result, *, is_local: bool) -> _Folder:
-        """The folder as it was last listed, or a new one; watched, if its hints can be had."""
+        """The folder's state at its last listing, or a new one; the folder is watched if that is possible."""
         known = self._folders.get(directory)
         place = (status.st_dev, status.st_ino)
         if known is None or known.stamp[:2] != place:
@@ -213,7 +213,7 @@ class Lister:
 
 
 class MissingFiles:
-    """Live jobs whose files the walks miss; ends those that two walks in a row have missed."""
+    """Tracks live jobs with missing files; ends those that two walks in a row have missed."""
 
     def __init__(self, context: InboxContext, availability: Availability, pending: Pending) -> None:
         self._context = context
@@ -224,7 +224,7 @@ class MissingFiles:
         self._now: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        """Files that another walk must confirm to be gone."""
+        """Number of missing files that another walk must confirm to be gone."""
         return len(self._before)
 
     def reset(self) -> None:
@@ -236,26 +236,26 @@ class MissingFiles:
         self._now = {}
 
     def note(self, directory: bytes, rows: Iterable[LiveRow], device: int) -> None:
-        """The walk has not found the files of *rows* in *directory*, which is on *device*."""
+        """Record that the walk has not found the files of *rows* in *directory*, which is on *device*."""
         for row in rows:
-            # On another device nothing has vanished: the file system that had the file is not mounted.
+            # On another device the file is not gone: its file system is not mounted.
             if row.device == device and len(self._now) < _MOST_MISSING:
                 self._now[os.path.join(directory, row.name)] = row.inode
 
     def note_unvisited(self, directory: bytes) -> None:
-        """Live jobs are in a folder that the walk has not come to: is it gone?"""
+        """Check whether a folder with live jobs that the walk has not reached is gone."""
         try:
             with OpenInbox(self._context.root) as inbox:
                 if inbox.stat(directory) is not None:
                     return
                 device = _device_above(inbox, directory)
         except OSError:
-            return  # nothing is known about it
+            return  # no evidence that it is gone
         self.note(directory, self._queue.live(self._context.folder, directory), device)
 
     def withdraw(self) -> Iterator[None]:
-        """The walk ends: end the jobs of files that it and the one before it have missed."""
-        yield  # the files that this walk has found are looked at first: one may be a missing one, renamed
+        """End the jobs of files that this finished walk and the one before it have missed."""
+        yield  # found files are probed first: one may be a missing file that was renamed
         gone = self._gone() if self._before else []
         if gone and self._availability.is_same_folder():
             for start in range(0, len(gone), _BATCH):

@@ -1,14 +1,14 @@
 """The owner file of an inbox on a network or FUSE file system: ``.dropscribe/owner``.
 
-A lock of this machine says nothing about other machines, and two queues on one inbox would pay for its files
-twice. The owner writes a counter into the file once a minute. A daemon that finds another's file compares no
+A local lock does not exclude other machines, and two queues on one inbox would pay for its files twice. The
+owner writes a heartbeat counter into the file once a minute. A daemon that finds another's file compares no
 clocks: it watches whether the counter changes, and takes over if it does not for :data:`STALE_SECONDS`.
 
-Guarantees: this is a guard, not a distributed lock. An owner that was frozen or cut off for as long as a
-newcomer waits is replaced; it notices at its next beat and stops, and what it had in flight by then may be
-paid for twice. The record has a fixed length and is rewritten in place, so that on NFS it stays the same
-file; a reader that catches half of a write sees a change, which is what a beat looks like. Only a file of our
-own user, of root or of the inbox's owner counts. Nothing is followed but a plain file in a plain folder.
+Guarantees: this is a guard, not a distributed lock. An owner that is frozen or cut off for STALE_SECONDS is
+replaced; it notices that at its next heartbeat and stops, and its files in flight may be paid for twice. The
+record has a fixed length and is rewritten in place, so that on NFS it stays the same file; a reader that sees
+half of a write sees a change, which counts as a heartbeat. Only a file of our own user, of root or of the
+inbox's owner counts. Links are not followed: the record must be a regular file in a real folder.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class OwnerFile:
         folder: Name of the folder rule, for the log.
         inbox: Its path.
         token: Identifies the queue: its state directory is locked, so a file with this token is our own. None
-            if several daemons share the queue: they write no file, and respect one of a daemon outside.
+            if several daemons share the queue: they write no file, but respect the file of any other daemon.
 
     Attributes:
         is_undecided: Another daemon's file is there, and it is not known yet whether that daemon lives.
@@ -96,7 +96,7 @@ class OwnerFile:
         try:
             with self._own_folder() as folder:
                 self._reason = self._check(folder, now)
-        except FileNotFoundError:  # this daemon writes none, and no other has
+        except FileNotFoundError:  # no owner file, and this daemon writes none
             self._reason = ""
         except OSError as error:
             self._complain(error)
@@ -138,14 +138,14 @@ class OwnerFile:
         elif content != self._seen:
             self._silent_seconds, self._is_alive = 0.0, True
         else:
-            # A gap in our own looks says nothing about the owner.
+            # Time in which this daemon did not look is not silence of the owner.
             self._silent_seconds += min(now - self._looked_at, 2 * WATCH_SECONDS)
         self._seen = content
         if self._silent_seconds >= STALE_SECONDS:
             log.warning("inbox.taken_over", folder=self._folder, owner=owner)
             self._silent, self._is_alive = content, False
             self._replace(folder)
-            # Another newcomer may have done the same: the next look tells whose record is there.
+            # Another newcomer may have done the same: the next look shows the record that won.
             return f"another dropscribe had it ({owner})" if self._writes else ""
         if self._is_alive:
             return f"another dropscribe has it ({owner}): {REMEDY}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dropscribe.intake.probe import ProbeResult
 
 MOST_ENTRIES = 20_000
-"""Files beyond these are looked at once and, unless settled, found again by the next listing."""
+"""Limit of the entries: further files are probed once and, unless settled, found again by a listing."""
 
 RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 60.0
@@ -36,7 +36,7 @@ class Entry:
         changed_at: Monotonic time of the last observed change.
         signature: (device, inode, size, mtime_ns, ctime_ns) of the last look, or None before the first.
         deadline: Monotonic time of the next look; 0 while none is planned.
-        is_fresh: A hint came since the last look, so that a change is no news.
+        is_fresh: A hint came since the last look, so that a change is expected.
         first_seen_at: Unix seconds.
         needed_seconds: Quiet time that the file needs, where :attr:`cause` is a quiet time.
         looks: Looks in a row that ended with the same cause; each makes the next wait longer.
@@ -57,7 +57,7 @@ class Entry:
     companions: CompanionsSeen | None = None
 
     def note_probe(self, result: ProbeResult, now: float) -> None:
-        """The file was probed: note what has changed since the last look."""
+        """Record the result of a probe and the changes since the previous one."""
         if result.signature != self.signature:
             if self.signature is not None:
                 self.changed_at = now
@@ -71,7 +71,7 @@ class Entry:
         self.is_fresh = False
 
     def note_cause(self, cause: Cause, note: str = "", needed_seconds: float = 0.0) -> None:
-        """A look ended: the file waits for *cause*."""
+        """Record that the file waits for *cause* after a look."""
         self.looks = self.looks + 1 if cause is self.cause else 1
         self.cause, self.note, self.needed_seconds = cause, note, needed_seconds
 
@@ -85,7 +85,7 @@ class Pending:
     """Entries by path, and a heap of deadlines that drops stale ones when they come up.
 
     Attributes:
-        left_out: Directories of files for which there was no room.
+        left_out: Directories of files that were dropped for lack of room.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Pending:
 
     @property
     def is_full(self) -> bool:
-        """Whether a new file must do without an entry."""
+        """Whether there is no room for the entry of a new file."""
         return len(self._entries) >= MOST_ENTRIES
 
     def entry(self, path: bytes, now: float) -> Entry:
@@ -123,7 +123,7 @@ class Pending:
         heapq.heappush(self._heap, (deadline, path))
 
     def wait(self, path: bytes, entry: Entry, deadline: float) -> None:
-        """As :meth:`plan`; a file for which there is no room is left to the next listing instead."""
+        """As :meth:`plan`; without room for it, the file is dropped until the next listing."""
         if len(self._entries) > MOST_ENTRIES:
             self.drop(path)
             self.left_out.add(path.rpartition(b"/")[0])
@@ -131,12 +131,12 @@ class Pending:
             self.plan(path, entry, deadline)
 
     def put_off(self, path: bytes, entry: Entry, cause: Cause, note: str, now: float) -> None:
-        """The file cannot be taken yet, for a reason that does not end with quiet time: look again later."""
+        """Look again later, with growing waits, because of a *cause* that quiet time does not end."""
         entry.note_cause(cause, note)
         self.wait(path, entry, now + backoff_seconds(RETRY_SECONDS, entry.looks, _LONGEST_RETRY_SECONDS))
 
     def look_again(self, cause: Cause, now: float) -> None:
-        """Look at once at all that wait for *cause*: it may be over."""
+        """Look at once at all files that wait for *cause*, because it may be over."""
         for path, entry in self._entries.items():
             if entry.cause is cause:
                 self.plan(path, entry, now)

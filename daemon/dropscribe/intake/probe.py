@@ -72,7 +72,7 @@ class OpenInbox:
 
     Args:
         root: Its path.
-        download_files: Directory → names of programs' own files, as read a moment ago; read ones are added.
+        download_files: Cache that is filled here: directory → names of download programs' own files.
 
     Raises:
         OSError: It cannot be opened.
@@ -116,7 +116,7 @@ class OpenInbox:
             with folder_below(self.descriptor, directory) as folder:
                 return stat_at(folder, name)
         except (FileNotFoundError, NotADirectoryError, UnsafePathError, ValueError):
-            return None  # a ValueError: a row of another program's names what cannot be a path
+            return None  # ValueError: a row that another program wrote has an impossible path
 
     def find_download_file(self, path: bytes) -> tuple[bytes, str] | None:
         """A file beside *path*, or beside a folder that it is in, that marks a running download.

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 _REPORT_SECONDS = 0.1
 _PAUSE_PER_SECOND = 20.0
-"""A snapshot of very many files takes long: the next one waits so many times as long as it took."""
+"""Pause between two snapshots, as a multiple of the time that the last one took."""
 
-_FEW_FILES = 500  # so many are summarized at every step; more only now and then
+_FEW_FILES = 500  # up to so many are summarized at every step; more only at intervals
 
 
 class Reporter:
-    """Takes a snapshot when there is news; in a burst, with many files, only now and then.
+    """Takes a snapshot when the state has changed; with many files, only at intervals.
 
     Args:
         scanner: The inbox.
@@ -41,7 +41,7 @@ class Reporter:
         self.state = InboxState(available=False, reason=scanner.availability.reason)
 
     def publish(self, now: float) -> float:
-        """Publish what is new; returns when to do so again."""
+        """Publish a changed state; returns the time of the next call."""
         scanner = self._scanner
         availability, settler = scanner.availability, scanner.settler
         waiting = len(settler.pending)

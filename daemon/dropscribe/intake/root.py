@@ -40,7 +40,7 @@ class InboxRoot:
     """One inbox's own folder.
 
     Args:
-        exclusive: False if several daemons share one queue, and so their inboxes: then none is locked.
+        exclusive: False if several daemons share one queue and its inboxes: then none is locked.
 
     Attributes:
         identity: (st_dev, st_ino) of the folder that is locked now, or None.
@@ -102,7 +102,7 @@ def describe(error: OSError) -> str:
 
 
 def _lock(identity: tuple[int, int], trusted_uids: set[int]) -> socket.socket | None:
-    """Listen on a name for the folder in the abstract namespace; None if only strangers hold the names.
+    """Listen on an abstract socket name of the folder; None if only other users hold the names.
 
     The kernel releases it when the process ends, however that happens. Any local user may bind such a name,
     so the listener's credentials decide: a daemon of ours, of root or of the folder's owner has the inbox;

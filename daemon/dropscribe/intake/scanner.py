@@ -87,7 +87,7 @@ class Scanner:
         self._new_folders: dict[bytes, None] = {}
 
     def step(self, now: float, changed: list[bytes]) -> float:
-        """Do what is due.
+        """Run the work that is due.
 
         Args:
             now: Monotonic.
@@ -107,14 +107,14 @@ class Scanner:
         if not self._is_behind:
             self._take_hints(now)
         has_more = self.settler.probe_due(now)
-        # If it is behind, hints wait in the kernel and listings wait: both only add more to look at.
+        # With a backlog, hints (in the kernel) and listings wait, because both only add files to probe.
         self._is_behind = has_more and self.settler.pending.is_full
         if not has_more:
             has_more = self._list(now)
         return now if has_more else self._next_deadline(now)
 
     def recover(self, now: float) -> None:
-        """A step failed: begin the listings anew."""
+        """Restart the listings after a failed step."""
         self._walk = self._walk_below = None
         self.schedule.ask(now)
 

@@ -32,12 +32,12 @@ class Schedule:
         self.last_work_seconds = 0.0
 
     def restart(self, now: float) -> None:
-        """List everything at once: the inbox has come, or come back."""
+        """List everything at once, because the inbox has become available."""
         self._is_full_asked = True
         self.next_at = now
 
     def ask(self, now: float) -> None:
-        """List everything soon, but not more often than once a second, nor more than a third of the time."""
+        """List everything soon, but at most once a second and for at most a third of the time."""
         self._is_full_asked = True
         gap_seconds = max(_GAP_SECONDS, _GAP_STRETCH * self.last_work_seconds)
         self.next_at = min(self.next_at, max(now, self._began_at + gap_seconds))
@@ -62,12 +62,12 @@ class Schedule:
         Args:
             now: Monotonic.
             is_watched: Hints come from every folder.
-            is_doubtful: Files were missed that another listing must miss too.
+            is_doubtful: Files were missing, and another listing must confirm that.
         """
         self.last_work_seconds = self._work_seconds
         seconds = self._rescan_seconds or (NATIVE_SECONDS if is_watched else POLL_SECONDS)
         if is_doubtful:
             seconds = min(seconds, _CONFIRM_SECONDS)
         seconds = max(seconds, _STRETCH * self.last_work_seconds)
-        # Asked for while it ran: the listing may have passed the place already.
+        # Requested while the listing ran, which may have passed the changed folder already.
         self.next_at = min(self.next_at, now + seconds)

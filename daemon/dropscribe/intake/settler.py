@@ -1,7 +1,7 @@
 """Noticed files → settled files, which are handed over to the queue.
 
-Guarantees: a file is handed over at most once while its job lives (the queue decides that). A file whose look
-fails waits alone, with its reason; the others of its batch go on.
+Guarantees: a file is handed over at most once while its job is live (the queue ensures that). If a probe
+fails, only its file waits, with the reason; the others of its batch go on.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Settler:
         return len(due) == _BATCH
 
     def _download_files_at(self, now: float) -> dict[bytes, frozenset[bytes]]:
-        """Names read in the last second: a flood of files does not list its folder for each batch."""
+        """Names read in the last second, so that a flood of files does not list its folder for each batch."""
         if now > self._read_at + _NAMES_HOLD_SECONDS:
             self._download_files, self._read_at = {}, now
         return self._download_files

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _STOPPED_SECONDS = 5.0
-"""A thread whose worker was ended returns at once; one that waits for a dead mount is not waited for."""
+"""Limit of the wait for a cancelled thread: it ends with its worker, unless a dead mount blocks it."""
 
 
 @dataclass(slots=True, init=False)
@@ -52,8 +52,6 @@ class Decoding:
                 running.exception()  # retrieved, so that asyncio does not report it
             raise
         except AudioRejected:
-            if (
-                not self.audio.recheck()
-            ):  # cut short or rewritten meanwhile: that says nothing about the audio
+            if not self.audio.recheck():  # cut short or rewritten meanwhile: no fault of the audio
                 raise AudioChanged(self.audio.name, "changed while it was decoded") from None
             raise

@@ -1,7 +1,7 @@
 """Decides how one recording is re-encoded and cut so that its provider accepts it.
 
-Guarantees: pure; the same loudness gives the same cuts, so that what was paid for a piece is found again;
-no piece is longer than the limit.
+Guarantees: pure; the same loudness gives the same cuts, so that stored answers to pieces are found again; no
+piece is longer than the limit.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ A type that is not here (the embedded engine) takes everything that can be decod
 _MONO_ONLY = frozenset({"pulse"})
 _SOUND_ONLY = frozenset({"pulse"})
 SHORTEST_PIECE_SECONDS = 5.0
-"""Cuts finer than this would tear sentences apart: such a `max_upload` is too small for the recording."""
+"""Shorter pieces would split sentences: a `max_upload` that needs them is too small for the recording."""
 
 _HEADER_BYTES = 16_384
 
@@ -110,7 +110,7 @@ class Fit:
 def is_taken(provider_type: str, recording: Recording) -> bool:
     """Whether a provider of this type takes *recording*'s container and codec as they are.
 
-    Of several audio tracks a provider transcribes one, and which one it does not say.
+    A recording with several audio tracks is not taken, because the provider would choose one of them itself.
     """
     if provider_type not in _TAKEN:
         return True
@@ -130,7 +130,7 @@ def is_too_large(provider: ProviderConfig, size_bytes: int) -> bool:
 
 
 def is_too_long(provider: ProviderConfig, seconds: float | None) -> bool:
-    """Whether so long a recording is over ``max_duration``, or may be: its header does not say."""
+    """Whether the recording exceeds ``max_duration``, or may do so because its header has no duration."""
     limit = provider.max_duration_seconds
     return limit is not None and (seconds is None or seconds > limit)
 
@@ -177,7 +177,7 @@ def too_large(provider: ProviderConfig, size_bytes: int) -> AudioRejected:
 
 
 def _format(rule: FolderRule, provider: ProviderConfig, seconds: float | None) -> Format:
-    """FLAC, which loses nothing, where its size forces no cut; else, and to save the uplink, Opus."""
+    """FLAC, which is lossless, if its size forces no cut; else, or to save bandwidth, Opus."""
     piece_seconds = min(seconds or math.inf, provider.max_duration_seconds or math.inf)
     if rule.prepare == "always":
         return OPUS

@@ -1,6 +1,6 @@
 """One transcript of the answers to a recording's pieces and channels.
 
-Guarantees: pure; every time counts from the start of the recording; parts that no answer covers are named.
+Guarantees: pure; all times count from the start of the recording; parts without an answer are named.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Item = TypeVar("Item", Segment, Word)
 
 MISSING_AUDIO = "missing_audio"
 SPEAKERS_APART = "speakers_per_piece"
-"""The provider named speakers anew in each piece: part_1_speaker_0 may or may not be part_2_speaker_0."""
+"""Warning: each piece has its own speaker labels; part_1_speaker_0 may or may not be part_2_speaker_0."""
 
 TURN_PAUSE_SECONDS = 1.0
 """In a call, a pause of this length ends a speaker's turn."""
@@ -34,7 +34,7 @@ class Answered:
         end: As *start*.
         source: The track or channel that it is a piece of.
         answer: The provider's, its times from the piece's start; None where it refused the piece.
-        code: Why it did; else "".
+        code: The refusal's code; else "".
         jumps: (seconds from the piece's start, seconds by which the recording's clock jumps there).
     """
 
@@ -111,7 +111,7 @@ def _has_speakers(part: Answered) -> bool:
 
 
 def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
-    """The part's answer with times from the recording's start, and speakers that mean one voice each."""
+    """The part's answer with times from the recording's start; *numbered* adds the part to speaker labels."""
     answer = part.answer or Transcript("")
 
     def moved(item: Item) -> Item:

@@ -1,4 +1,4 @@
-"""One recording, made anew and sent piece by piece.
+"""One recording, re-encoded and sent piece by piece.
 
 Guarantees: an answer to a piece is on disk before the next piece is sent, unless the disk refuses it, and is
 not paid for again; a piece that the provider refuses is named as missing, unless it refuses all.
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 WaitForTurn = Callable[[str], Awaitable[None]]
 
 LAST_PIECE_SECONDS = 3600.0
-"""For what room is asked where nothing limits a piece; a longer one meets a full disk later."""
+"""Assumed length of an unlimited piece when disk space is checked; a longer one may fill the disk later."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class PieceByPiece:
         Args:
             params: As the provider gets them, for each piece.
             seconds: The recording's length as far as it is known.
-            surveys: Of earlier looks through its tracks; made here where cuts need one.
+            surveys: Earlier surveys of its tracks; a missing one is made here if cuts need it.
 
         Raises:
             ProviderError: A piece's temporary failure, or the first refusal where all are refused.
@@ -100,7 +100,7 @@ class PieceByPiece:
         longest = self.fit.longest_seconds
         if longest == math.inf or (seconds is not None and seconds <= longest and track == 0):
             return []
-        # A look that ended at the first sound says nothing of the rest.
+        # A survey that ended at the first sound does not cover the rest.
         if found is None or not found.is_whole:
             decoder = self.decoding.decoder
             found = await self.decoding.run(lambda: decoder.survey(track))
@@ -153,7 +153,7 @@ class PieceByPiece:
         try:
             await self.decoding.run(lambda: self.spool.write_answer(sha256, key, answer))
         except OSError as error:
-            # It is paid for, and still in memory: only a crash would lose it.
+            # The answer is still in memory: only a crash would lose it.
             log.warning("piece.not_kept", provider=self.config.name, reason=error.strerror or str(error))
 
     def _opened(self, piece: Piece) -> AudioFile:
@@ -170,13 +170,13 @@ class PieceByPiece:
         return lambda: self.spool.new_piece(self.fit.format.most_bytes(longest))
 
     async def _keep_pace(self) -> None:
-        """The first piece has waited for its turn in the queue; the others wait here."""
+        """Wait for the rate limit, except for the first piece, which has waited for it in the queue."""
         if self._has_sent and self.wait_for_turn is not None:
             await self.wait_for_turn(self.config.name)
         self._has_sent = True
 
     def _key(self, params: Mapping[str, ParamValue], source: Source, cuts: list[float], number: int) -> str:
-        """A digest of all that shapes the answer to one piece, its source's content aside."""
+        """Digest of all settings that affect the answer to one piece, without its content."""
         shaping = [
             self.config.type,
             self.config.url,

@@ -32,7 +32,7 @@ KEPT_SECONDS = 30 * 86400.0
 """A piece's answer is kept this long for the other pieces; longer than any sensible `give_up_after`."""
 
 WHOLE_SECONDS = 600.0
-"""After all pieces are answered: as long as a crash right then takes to be started again."""
+"""The same after all pieces are answered: long enough for a restart after a crash at that moment."""
 
 _WHOLE = "whole"
 
@@ -53,7 +53,7 @@ class Spool:
         self.forget_old()
 
     def forget_old(self) -> None:
-        """Remove the answers of recordings that are done with."""
+        """Remove answers that have reached the end of their lifetime."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self._answers) as entries:
             for entry in entries:
                 if time.time() - entry.stat().st_mtime > _lifetime_seconds(entry.path):
@@ -82,7 +82,7 @@ class Spool:
             return None
 
     def write_answer(self, sha256: str, key: str, transcript: Transcript) -> None:
-        """Keep one piece's answer durably."""
+        """Store one piece's answer durably."""
         folder = os.path.join(self._answers, sha256)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -98,14 +98,14 @@ class Spool:
             sync_folder(os.fsencode(changed))
 
     def mark_whole(self, sha256: str) -> None:
-        """All pieces are answered: the answers are kept only until the whole is in the queue."""
+        """Record that all pieces are answered, so that the answers are kept for WHOLE_SECONDS only."""
         folder = os.path.join(self._answers, sha256)
         with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, _WHOLE), "w"):
             pass
         self.forget_old()
 
     def forget(self, sha256: str) -> int:
-        """Remove the answers to one recording's pieces; returns how many there were."""
+        """Remove the answers to one recording's pieces; returns their number."""
         folder = os.path.join(self._answers, sha256)
         try:
             count = sum(name.endswith(".json") for name in os.listdir(folder))

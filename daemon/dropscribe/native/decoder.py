@@ -1,7 +1,7 @@
 """Requests to worker processes about one open recording.
 
-Guarantees: a failure of the worker is an error of this recording or of the machine, never a
-crash here; numbers that come back are checked before anything is decided by them.
+Guarantees: a failure of the worker is an error of this recording or of the machine, never a crash here;
+numbers from the worker are checked before they are used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
-"""A decoder that does not say for so long that it is at work waits for a disk that does not answer."""
+"""A decoder without a sign of progress for this long is waiting for a disk that does not answer."""
 
 _POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
 
@@ -138,7 +138,7 @@ class Decoder:
         """The pieces of a track, one after another; sets :attr:`warning`.
 
         The worker waits while a piece is being used: no more than one is made at a time. A piece's file is
-        closed when the next one is asked for, so that none stays open where nobody takes the last one.
+        closed when the next one is requested, so that none stays open if the caller stops early.
 
         Raises:
             AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`, and the disk's.
@@ -178,7 +178,7 @@ class Decoder:
 
 
 def error_of(death: WorkerDied) -> AudioRejected | TemporaryFailure | ProviderUnusable:
-    """Error of the recording or of the machine that the death of a worker stands for."""
+    """Error of the recording or of the machine for the death of a worker."""
     if death.is_stalled:
         return TemporaryFailure("worker_stalled", death.cause)
     if death.cause == "SIGKILL":

@@ -21,7 +21,7 @@ def probe_seconds(descriptor: int) -> float | None:
     if seconds is None and find_spec("av") is not None and find_spec("numpy") is not None:
         try:
             return Decoder(descriptor).describe(listen=False).seconds
-        except (ProviderError, OSError, WorkerBug):  # a hint is worth no file
+        except (ProviderError, OSError, WorkerBug):  # the duration is only a hint, and must not fail a file
             return None
     return seconds
 

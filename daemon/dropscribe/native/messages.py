@@ -23,7 +23,7 @@ _PREFIX = struct.Struct("<II")
 
 
 class ConnectionLost(Exception):
-    """Raised when the other side has ended, or has sent something that is no message."""
+    """Raised when the other side has ended, or has sent an invalid message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Fetches a speech model from the model hub into the cache, with progress and checked hashes.
 
-Guarantees: the hub's client, which brings the engine's native libraries, runs in a process of its own; a file
-whose hash is not the one that the hub names is removed, and never loaded.
+Guarantees: the hub's client, which loads the engine's native libraries, runs in a process of its own; a file
+with another hash than the hub's is removed, and never loaded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def fetch(name: str, progress: Callable[[int], None]) -> Path:
     """The folder of the model *name* in the cache, fetched if it is not there.
 
     Args:
-        name: Of a Whisper model, or OWNER/NAME on the hub.
+        name: Name of a Whisper model, or OWNER/NAME on the hub.
         progress: Called twice a second with the received bytes; an exception in it ends the download.
 
     Raises:

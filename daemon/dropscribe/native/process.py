@@ -48,7 +48,7 @@ class WorkerDied(Exception):
 
 
 class WorkerBug(Exception):
-    """Raised for an exception in the worker that nothing there expected; holds its traceback as text."""
+    """Raised for an unexpected exception in the worker; holds its traceback as text."""
 
 
 class Worker:
@@ -196,7 +196,7 @@ class Cancellation:
 
     @contextlib.contextmanager
     def covers(self, worker: Worker) -> Iterator[None]:
-        """While inside, *worker* works on the recording.
+        """Inside the block *worker* works on the recording, and a cancellation ends it.
 
         Raises:
             TemporaryFailure: It was cancelled before.
@@ -246,7 +246,7 @@ class WorkerPool:
         try:
             yield worker
         except (errors.AudioRejected, errors.RuleRejected):
-            self._give_back(worker)  # an answer as good as any other
+            self._give_back(worker)  # a refusal is a normal answer: the worker is reusable
             raise
         except BaseException:
             worker.close()

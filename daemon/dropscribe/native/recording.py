@@ -17,7 +17,7 @@ WINDOW_SECONDS = 0.1
 """Loudness is measured in windows of this length."""
 
 SILENCE_DBFS = -200.0
-"""Stands for digital silence, whose logarithm is not finite."""
+"""Level of digital silence, which has no finite logarithm."""
 
 NOT_DETECTED = "language_not_detected_english_only"
 """Warning: the model knows only English, and no language was given."""
@@ -29,7 +29,7 @@ MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 768_000
 MAX_CHANNELS = 64
 
 _MIN_BYTES_PER_SECOND = 10
-"""Silence in Opus or FLAC takes more. A header that claims a longer recording is ignored."""
+"""Even silence in Opus or FLAC has a higher rate. A header that claims a longer recording is ignored."""
 
 _HEAD_SECONDS = 60.0
 
@@ -48,7 +48,7 @@ class RawForm:
 
 
 RAW_SUFFIXES = frozenset({".pcm", ".raw"})
-"""Names of samples without a header whose form only the rule's parameters can tell."""
+"""Suffixes of headerless samples of unknown form: only the rule's parameters can state it."""
 
 _TELEPHONY = {
     ".al": RawForm("pcm_alaw", 8000),
@@ -65,7 +65,7 @@ _TELEPHONY = {
 
 
 def is_raw(suffix: str, head: bytes) -> bool:
-    """Whether a file that begins with *head* is samples without a header, as *suffix* says."""
+    """Whether a file with this *suffix* and *head* holds headerless samples."""
     return suffix in RAW_SUFFIXES and not _has_header(head)
 
 
@@ -74,7 +74,7 @@ _HEADERS = (b"RIFF", b"RF64", b"OggS", b"fLaC", b"ID3", b"FORM", b"caff", b".snd
 
 
 def raw_form(suffix: str, head: bytes) -> RawForm | None:
-    """The form that *suffix* stands for with Asterisk and Dialogic; None for a file with a header."""
+    """The form that Asterisk and Dialogic give to files with *suffix*; None for a file with a header."""
     if _has_header(head):
         return None
     if found := _SIGNED_LINEAR.fullmatch(suffix):
@@ -84,7 +84,7 @@ def raw_form(suffix: str, head: bytes) -> RawForm | None:
 
 
 def _has_header(head: bytes) -> bool:
-    # No sync word of MPEG audio: quiet samples begin like one.
+    # The sync word of MPEG audio is not in the list, because quiet samples can begin like it.
     return head.startswith(_HEADERS) or head[4:8] == b"ftyp"
 
 
@@ -97,8 +97,8 @@ class Recording:
         codec: FFmpeg's name of the audio's codec ("pcm_s16le", "opus").
         channels: 1 for mono.
         seconds: Of the audio track, or None if no header has it, or an impossible one.
-        has_video: A picture that moves, no cover.
-        recorded_at: ISO 8601, with a zone only where the file says which; None where it says nothing.
+        has_video: It has moving pictures, not only a cover.
+        recorded_at: ISO 8601, with a zone only if the file states it; None if the file has no time.
         tracks: Numbers of the audio tracks to transcribe, the default track first: those that are not
             silent, or the default track alone where all are.
     """
@@ -113,7 +113,7 @@ class Recording:
 
 
 def parse_recording(body: Mapping[str, Any], size_bytes: int) -> Recording:
-    """A worker's description of a file of *size_bytes*, with what is implausible left out.
+    """A worker's description of a file of *size_bytes*, without implausible values.
 
     Raises:
         TypeError, ValueError, KeyError: It is no description.

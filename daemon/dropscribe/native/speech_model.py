@@ -50,8 +50,8 @@ class ModelChoice:
 
     Attributes:
         name: The model's name in the transcript.
-        origin: Where it comes from, in words for ``check``.
-        directory: Where it lies; None for one that is joined or fetched at the first load.
+        origin: Its source, in words for ``check``.
+        directory: Its folder; None for a model that is joined or fetched at the first load.
         parts: Files that make up ``model.bin`` when joined; the model's other files lie beside the first.
         sha256: Of each file, by its name; empty for a model that the user supplied.
     """
@@ -71,7 +71,7 @@ def choose_model(wanted: str) -> ModelChoice:
     the user asked for it.
 
     Raises:
-        ProviderUnusable: Code "model_missing"; the reason says what to install.
+        ProviderUnusable: Code "model_missing"; the reason has the command to install one.
     """
     if wanted == "auto":
         found = _packaged_base() or _packaged_tiny_en()
@@ -117,9 +117,9 @@ def _model_in(directory: Path) -> ModelChoice:
 
 
 def check_hash(choice: ModelChoice) -> None:
-    """Compare every file of a packaged model with the hash we know; a user's own model is taken as it is.
+    """Check every file of a packaged model against its known hash; a user's own model is not checked.
 
-    A tokenizer or vocabulary that was tampered with changes words as surely as the weights do.
+    A manipulated tokenizer or vocabulary changes the words just as manipulated weights do.
 
     Raises:
         ProviderUnusable: Code "model_altered".
@@ -160,7 +160,7 @@ def ready_folder(choice: ModelChoice) -> Path | None:
     """The verified folder to load *choice* from, joined into the cache if need be; None for hub names.
 
     Raises:
-        ProviderUnusable: The model is not what we know, or the cache cannot be written.
+        ProviderUnusable: A file of the model has another hash, or the cache cannot be written.
     """
     if choice.directory is not None or not choice.parts:
         check_hash(choice)
@@ -205,10 +205,11 @@ def _put_in_place(draft: Path, joined: Path, choice: ModelChoice) -> None:
 
 
 def require_engine() -> None:
-    """Say in words why the engine is not there, before anything tries to import it.
+    """Check that the engine is installed, before any module imports it.
 
     Raises:
-        ProviderUnusable: Code "engine_missing"; the reason says what to install, or that nothing can be.
+        ProviderUnusable: Code "engine_missing"; the reason has the command to install it, or says that there
+            is no build for this machine.
     """
     if find_spec("faster_whisper") is None or find_spec("av") is None:
         raise ProviderUnusable("engine_missing", _why_missing())

@@ -43,7 +43,7 @@ CHECK_SCHEMA = "dropscribe.check/1"
 def execute(options: argparse.Namespace) -> int:
     """Print tables to standard output and problems to standard error; 74 if ``run`` could not start."""
     try:
-        # Under systemd's ExecReload= a check has no credentials; only the daemon can tell there.
+        # Under systemd's ExecReload= a check has no credentials, so that only the daemon can check keys.
         keys_needed = options.online or "CREDENTIALS_DIRECTORY" not in os.environ
         path = find_config(options.config)
         config, problems = load_config(

@@ -1,7 +1,7 @@
 """``dropscribe forget``: deletes the stored answers of a recording, with the daemon up or down.
 
-Files in done stay. The answers are deleted from the deduplication cache, which would answer the same
-recording again, and from the spool, which may still have the answers to its pieces.
+Files in done stay. The answers are deleted from the result cache, which deduplicates recordings, and from the
+spool, which may still have the answers to the recording's pieces.
 """
 
 from __future__ import annotations

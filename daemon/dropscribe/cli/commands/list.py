@@ -49,7 +49,8 @@ def execute(options: argparse.Namespace) -> int:
 def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The files that match *options*, newest first; one more than the limit if there are more.
 
-    They have the keys of ``list --json``, but for ``at`` in Unix seconds: when a file ended, or arrived.
+    They have the keys of ``list --json``, except that ``at``, the time of a file's end or arrival, is in Unix
+    seconds.
     """
     folders = [options.folder] if options.folder else list(config.folders)
     since = None if options.since is None else view.now() - options.since
@@ -67,7 +68,7 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
 
 
 def _suspect_rows(config: Config, jobs: Sequence[ListedFile]) -> Iterator[dict[str, Any]]:
-    """Done files whose transcripts have a warning."""
+    """Done files with a warning in their transcripts."""
     for job in jobs:
         if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed)):
             yield {**_job_row(config, job), "code": ", ".join(doubts)}

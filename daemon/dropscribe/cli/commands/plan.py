@@ -66,7 +66,7 @@ class Prober:
     _began_at: float = field(default_factory=time.monotonic)
 
     def look(self, rule: FolderRule, path: bytes) -> tuple[str, float | None]:
-        """(why it would not be taken at once or "", seconds or None)."""
+        """(the reason why it would not be taken at once, or ""; seconds, or None)."""
         if self.opened >= MOST_OPENED or time.monotonic() - self._began_at > MOST_SECONDS:
             self.skipped += 1
             return "", None
@@ -125,7 +125,7 @@ class Planned:
 
     Attributes:
         totals: Sums over the files to send, by the keys of ``plan --json``; the cost is None without a price.
-        is_not_mounted: It is another node's to list.
+        is_not_mounted: Another node lists it.
     """
 
     rule: FolderRule

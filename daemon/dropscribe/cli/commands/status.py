@@ -85,7 +85,7 @@ def _newest_failed(config: Config, view: QueueView) -> list[dict[str, Any]]:
 
 
 def _caught_up(config: Config, view: QueueView) -> dict[str, Any]:
-    """The daemon's status file, without the files that were queued since: each file counts once."""
+    """The daemon's status file without the files that were queued after it, so that each file counts once."""
     if view.db is None:
         return view.live
     folders = {

@@ -53,7 +53,7 @@ _LOCAL_ALONE = "providers: {local: {type: local}}\n"
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Transcribe each file; 3 where a file was refused or its transcript cannot be written in that format."""
+    """Transcribe each file; 3 if a file was refused or its transcript cannot be written in that format."""
     require_proc()
     provider = _provider(options)
     log_to_stderr([provider])

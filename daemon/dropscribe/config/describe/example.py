@@ -1,4 +1,4 @@
-"""The commented example: what ``init`` writes, and config.example.yaml; made from the keys."""
+"""The commented example that ``init`` writes, also config.example.yaml; generated from the keys."""
 
 from __future__ import annotations
 

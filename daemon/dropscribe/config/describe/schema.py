@@ -22,7 +22,7 @@ _TEXT = {"type": "string", "minLength": 1}
 def json_schema() -> dict[str, Any]:
     """The schema (draft 2020-12) of the file, made from the definitions of its keys.
 
-    It is as strict as a schema can be: what holds between sections only ``dropscribe check`` knows.
+    It covers each section alone: only ``dropscribe check`` knows the rules that span several sections.
     """
     definitions: dict[str, Any] = {}
     whole = _object(keys_of(Config), definitions)

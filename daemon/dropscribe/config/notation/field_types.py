@@ -1,7 +1,7 @@
 """Notations of config values: the check of each and its JSON Schema.
 
 Guarantees: pure. A refused value raises ValueError with the words that follow the value in the message
-("is not a duration") and, as a second argument, what to write instead.
+("is not a duration") and, as a second argument, the correct notation.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class FieldType(Generic[T_co]):
     """One way to write a value.
 
     Attributes:
-        parse: The value itself from what YAML gives; raises ValueError(words, hint).
+        parse: Converts the parsed YAML value; raises ValueError(words, hint).
         schema: Its JSON Schema.
-        word: Its name in the reference: "duration".
+        word: The type's name in the reference: "duration".
         none_word: The word that stands for None, as null does.
         is_path: Whether the text is a path, which begins at the config's folder.
         item: For lists and mappings: the type of each value in it; *parse* is not used then.
@@ -149,7 +149,7 @@ def _time_zone(value: object) -> ZoneInfo:
 
 
 def _params(value: object) -> dict[str, Any]:
-    """The names and values as written; ``params.py`` checks what can be sent."""
+    """The names and values as written; ``params.py`` checks that they can be sent."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -253,7 +253,7 @@ def list_of(item: FieldType[Any], *, least: int = 0) -> FieldType[tuple[Any, ...
 
 
 def map_of(item: FieldType[Any], name: FieldType[str]) -> FieldType[Mapping[str, Any]]:
-    """A mapping whose names are the user's own."""
+    """A mapping with names that the user chooses."""
     schema = {"type": ["object", "null"], "additionalProperties": item.schema}
     return FieldType(_never, schema, "mapping", item=item, name=name)
 

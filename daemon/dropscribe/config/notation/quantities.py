@@ -1,7 +1,7 @@
 """Durations, sizes and the other small notations of the config → numbers.
 
 Guarantees: pure; a refused value raises ValueError with the words that follow the value in the message
-("is not a duration") and, as a second argument, what to write in its place.
+("is not a duration") and, as a second argument, the correct notation.
 """
 
 from __future__ import annotations

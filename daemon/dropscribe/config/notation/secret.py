@@ -13,7 +13,7 @@ class Secret:
     """A key or token.
 
     Guarantees: ``str``, ``repr`` and format never hold the value; pickling and copying are refused, so
-    that no queue, log processor or crash dump takes it along. Only :meth:`reveal` gives it.
+    that no queue, log processor or crash dump contains it. Only :meth:`reveal` returns it.
     """
 
     __slots__ = ("_value", "origin")

@@ -1,4 +1,4 @@
-"""The rules for folders: their keys, and what a rule takes from its providers."""
+"""The rules for folders: their keys, and the provider settings that each rule inherits."""
 
 from __future__ import annotations
 

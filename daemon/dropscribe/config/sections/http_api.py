@@ -17,7 +17,7 @@ _LONGEST_EXPRESSION = 2_000
 
 
 def _expression(value: object) -> str:
-    """*value*, if it is a JMESPath expression: a mistake in it is found before a file is paid for."""
+    """*value*, if it is a JMESPath expression, so that a mistake in it is found before a file is paid for."""
     text = t.parse_text(value)
     if len(text) > _LONGEST_EXPRESSION:
         raise ValueError(f"is longer than {_LONGEST_EXPRESSION} characters", "")
@@ -27,7 +27,7 @@ def _expression(value: object) -> str:
     try:
         jmespath.compile(text).search({})
     except exceptions.JMESPathTypeError:
-        pass  # a function got null, which the empty answer has everywhere
+        pass  # the trial runs on an empty answer, so that functions get null
     except (exceptions.JMESPathError, RecursionError) as error:
         position = getattr(error, "lex_position", None)
         where = "" if position is None else f" (at character {position + 1})"
@@ -38,7 +38,7 @@ def _expression(value: object) -> str:
 
 
 def _items(text_name: str) -> Callable[[object], str]:
-    """An expression for a list of objects; where it makes them itself, their names are known ones."""
+    """Parser of an expression for a list of objects; objects that it builds must have known names only."""
     known = {text_name, "start", "end", "duration", "confidence", "speaker"}
 
     def parse(value: object) -> str:
@@ -57,7 +57,7 @@ def _items(text_name: str) -> Callable[[object], str]:
 
 
 def _made_names(node: Mapping[str, Any]) -> list[str]:
-    """The names of the objects that a parsed expression makes; none where it takes the answer's own."""
+    """The names in the objects that a parsed expression builds; none if it selects objects of the answer."""
     kind, children = node["type"], node["children"]
     if kind == "multi_select_dict":
         return [child["value"] for child in children]

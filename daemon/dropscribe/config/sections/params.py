@@ -69,7 +69,7 @@ def check_hints(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Writt
     Args:
         read: The section with the three keys, a provider or a rule.
         kind: The provider's type.
-        given: The parameters that it gets anyway.
+        given: The other parameters, defaults included.
     """
     names = ("model", "model_id", "transcription_config.model")
     model = next((str(given[name]) for name in names if given.get(name)), "")
@@ -86,8 +86,8 @@ def lay_over(
 ) -> dict[str, ParamValue]:
     """The parameters *above* laid over those *below*, as a provider of type *kind* gets them.
 
-    A parameter that is removed becomes an empty list: repeated no times, it is not sent, and the
-    provider's adapter does not put its own default there. The embedded engine simply does not get it.
+    A removed parameter becomes an empty list: it is not sent, and the provider's adapter does not add its own
+    default. For the embedded engine it is left out.
     """
     merged = {**below, **above}
     if kind == "local":
@@ -96,7 +96,7 @@ def lay_over(
 
 
 def warn_of_language(read: SectionRead, kind: str, model: str, sent: Mapping[str, ParamValue]) -> None:
-    """Report that the local engine's *model* knows only English, where the section has another."""
+    """Report a section's language other than English if the local engine's *model* knows only English."""
     language = sent.get("language")
     code = base_language(language) if isinstance(language, str) else None
     if kind == "local" and code not in {None, "en"} and is_english_model(model):

@@ -1,7 +1,7 @@
 """The keys of a provider.
 
-A new type takes an entry in PROVIDER_TYPES (provider_types.py), and for each key of its own a field of
-:class:`ProviderConfig`, whose name the entry lists.
+A new type takes an entry in PROVIDER_TYPES (provider_types.py). Each key of its own is a field of
+:class:`ProviderConfig`, and is listed by name in the entry.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SPEAKERS = "`true`: the provider separates the speakers (diarization)."
 BUDGET_WORDS = "Limits of the cost: `{per_day: 5.00, per_month: 600min}`, money or minutes of audio."
 
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
-"""Largest file at api.openai.com, whose limit of 25 MiB holds for the whole form."""
+"""Largest file at api.openai.com: its limit of 25 MiB is for the whole form."""
 
 _PATHS = (".", "/", "~")
 """Beginnings of a model's directory; "OWNER/NAME" is a model of the hub."""
@@ -285,7 +285,7 @@ def _check_local(read: SectionRead, written: Mapping[str, Any], model: str) -> N
 
 
 def _complete_remote(read: SectionRead, values: dict[str, Any], facts: ProviderFacts) -> None:
-    """Find the key that the file does not give, check how it travels, and limit uploads to OpenAI itself."""
+    """Find a key that the file does not give, warn of plain http, and limit uploads to OpenAI itself."""
     url: str | None = values.get("url")
     if not any(read.data.get(name) for name in keys_of(ProviderConfig)["api_key"].names):
         values["api_key"] = find_api_key(read, facts, url)

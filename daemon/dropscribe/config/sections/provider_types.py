@@ -24,11 +24,11 @@ class ProviderFacts:
 
     Attributes:
         words: Its description, for the reference.
-        defaults: Of keys, by attribute, where they are not the common ones.
+        defaults: Defaults of keys that differ from the common ones, by attribute.
         params: The request parameters that are sent where the user gives none.
         key_variable: The vendor's usual environment variable for the key; "" where there is no key.
         key_domain: The only domain that may be sent that variable's value.
-        is_key_optional: Whether a server elsewhere than at *key_domain* may ask for none.
+        is_key_optional: Whether a server outside *key_domain* may need no key.
         own: Its keys that not all types have.
         needs: Groups of keys of which one must be given.
     """
@@ -159,7 +159,7 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = MappingProxyType(
 )
 
 SPECIAL_KEYS = frozenset(name for facts in PROVIDER_TYPES.values() for name in facts.own)
-"""Keys that only the types that list them have."""
+"""Keys that a type has only if its entry lists them."""
 
 _OF_OTHER_PACKAGES = ProviderFacts("A type of another package.")
 

@@ -82,7 +82,7 @@ class QueueConfig(Section):
     def root_of(self, path: Path) -> tuple[str, PurePath] | None:
         """The name of the root that *path* lies beneath, and its path there; None beneath no root.
 
-        By the names alone: links are not followed, and ``..`` takes back the name before it.
+        Only the names are compared: links are not followed, and ``..`` removes the name before it.
         """
         plain = PurePath(os.path.normpath(path))
         for name, root in self.roots.items():
@@ -122,7 +122,7 @@ class QueueConfig(Section):
 
 
 def check_queue(config: Config, document: Document) -> None:
-    """Report the rules that this node leaves to others, and a node that would have none."""
+    """Report the rules that this node leaves to others, and a node without any rule."""
     queue = config.queue
     if queue is None or document.has_problem_below((*_PATH, "roots")):
         return

@@ -1,7 +1,7 @@
 """The config file as plain data, with the position of every key and value.
 
-Guarantees: `data` holds what the file means, variables put in, and no more of it than
-:data:`MAX_NODES` values, whatever its aliases unfold to; no problem made here shows a secret.
+Guarantees: `data` holds the file's values with variables replaced, and at most :data:`MAX_NODES` values,
+expanded aliases included; no problem made here shows a secret.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Path = tuple[str | int, ...]
-"""Where a value stands: ("folders", "calls", "outputs", 1)."""
+"""The position of a value: ("folders", "calls", "outputs", 1)."""
 
 _SECRET: Any = object()
-"""Takes the place of a secret until it is left out."""
+"""Placeholder of a secret until it is left out."""
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|conninfo|^urls$", re.IGNORECASE)
 _OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "secret_file", "auth"}) | {
@@ -40,7 +40,7 @@ _KEY_AT_START = re.compile(r"\s*(?:- +)?[\"']?([^\s\"':]+)[\"']?\s*:(?:\s|$)")
 
 
 def dotted(path: Path) -> str:
-    """``folders.calls.outputs[1]``."""
+    """*path* as text: ``folders.calls.outputs[1]``."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return "".join(parts).removeprefix(".")
 
@@ -59,8 +59,8 @@ def is_secret_name(name: str) -> bool:
 def is_secret_path(path: Path, text: str) -> bool:
     """Whether the value at *path* may be a secret; *text* is the value, or its line.
 
-    The names of providers and rules are the user's own and say nothing. A heartbeat's url is a key in
-    itself, and any url may hold a password. What the queue does not know may be a misspelt dsn.
+    The names of providers and rules are the user's own and are ignored. A heartbeat's url is a key in
+    itself, and any url may hold a password. An unknown key of the queue may be a misspelt dsn.
     """
     names = [part for part in path if isinstance(part, str)]
     if names[:1] == ["queue"] and not _OPEN_IN_QUEUE.intersection(names[1:2]):
@@ -118,7 +118,7 @@ class Document:
         """Parse *text*; *file* is its name in problems.
 
         Raises:
-            ConfigError: It is no YAML, or holds nothing that could be read on; with one problem.
+            ConfigError: It is not YAML, or reading cannot go on; with one problem.
         """
         self.file = file
         self.problems: list[Problem] = []
@@ -139,7 +139,7 @@ class Document:
     def report(
         self, path: Path, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
     ) -> None:
-        """Add a problem at *path*, or at the nearest place around it that is written down."""
+        """Add a problem at *path*, or at the nearest enclosing value that is in the file."""
         self._flawed.add(path)
         self._flawed_below.update(path[:length] for length in range(len(path) + 1))
         known = path
@@ -246,7 +246,7 @@ class Document:
         return replaced
 
     def _line(self, number: int) -> str:
-        """The line of that number; an empty value may stand behind the last one."""
+        """The line with that number; an empty value may be positioned after the last line."""
         return self._lines[number - 1] if number <= len(self._lines) else ""
 
     def _at(
@@ -287,7 +287,7 @@ def _without_passwords(text: str) -> str:
 def _masked_by_guess(lines: list[str], number: int) -> str:
     """A line of a text that is not YAML, with values that may be secret masked.
 
-    That is all behind such a key, and a line that is indented below one.
+    Masked are the rest of a line after such a key, and whole lines that are indented below one.
     """
     line = lines[number - 1] if number <= len(lines) else ""
     for name in re.finditer(r"([\w-]+)[\"']?\s*:", line):

@@ -1,10 +1,10 @@
 """Parses YAML text into a tree of nodes with their places, by the rules of YAML 1.2.
 
-PyYAML gives the events; what they mean is decided here, because its own resolvers are those of YAML 1.1:
-there `language: no` is False, `22:30` is 1350 and `0100` is 64.
+PyYAML gives the events; this module resolves the values, because PyYAML resolves them by YAML 1.1: there
+`language: no` is False, `22:30` is 1350 and `0100` is 64.
 
 Guarantees: the answer and the words of errors are the same with and without libyaml; no error quotes a
-value; depth, size and the work for merges are bounded (``document.py`` bounds what aliases unfold to).
+value; depth, size and the work for merges are bounded (``document.py`` bounds the expansion of aliases).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Scalar = str | int | float | bool | None
 
 MAX_DEPTH = 40
 MAX_NODES = 20_000
-"""Values of one file; and keys that all its ``<<`` lay into mappings."""
+"""Limit of the values in one file, and of the keys that all its ``<<`` merge into mappings."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-# A set of refused characters: one of allowed characters takes ten times as long to compile.
+# A set of refused characters, because a set of allowed ones takes ten times as long to compile.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 )
@@ -103,8 +103,8 @@ def parse_yaml(text: str) -> tuple[Node, list[Flaw]]:
     """Read *text* as one document.
 
     Returns:
-        Its root, and what is wrong with it although it could be read: duplicate keys, unknown aliases,
-        tags. Of a key given twice the first one stands.
+        Its root, and the flaws that did not stop the reading: duplicate keys, unknown aliases, tags. The
+        first of two equal keys counts.
 
     Raises:
         BrokenYaml: It is no YAML, or nested deeper than :data:`MAX_DEPTH`.

@@ -1,6 +1,6 @@
 """The settings `language`, `vocabulary` and `speakers` as parameters of each type of provider. Pure.
 
-A hint that a provider has no parameter for is not sent; :func:`ignored_hints` names it, for `check`.
+A hint without a parameter at the provider is not sent; :func:`ignored_hints` names it, for `check`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
 
 
 def ignored_hints(kind: str, model: str, hints: SpeechHints) -> list[str]:
-    """The names of the settings that such a provider has no parameter for."""
-    ignored = ["language"] if hints.language and kind == "http" else []  # its user knows its parameters
+    """The names of the settings for which such a provider has no parameter."""
+    ignored = ["language"] if hints.language and kind == "http" else []  # set in `params` instead
     if hints.vocabulary and _vocabulary(kind, model) is None:
         ignored.append("vocabulary")
     if hints.speakers and not _speakers(kind, model) and "diarize" not in model:
@@ -118,7 +118,7 @@ _LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "gladia": {"nb": "no", "jv": "jw"},
     }
 )
-"""What some types call a language otherwise."""
+"""Language codes of some types that differ from ours."""
 
 _VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = MappingProxyType(
     {

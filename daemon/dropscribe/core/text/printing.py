@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 JOINERS = "\u00ad\u200b\u200c\u200d\u2060"
-"""Letters without width that join or part others: Persian words, Indic letters and emoji need them."""
+"""Zero-width characters that join or separate letters: Persian words, Indic letters and emoji need them."""
 
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|[ -/]*[0-~])?"
@@ -13,7 +13,7 @@ _ESCAPE_SEQUENCE = re.compile(
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DIRECTION = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
-"""Orders to show what follows from right to left, or the reverse, whatever its letters are."""
+"""Control characters that set the direction of the following text, regardless of its letters."""
 
 
 def escape_text(text: str, keep: str = "") -> str:
@@ -35,7 +35,7 @@ def one_line(text: str) -> str:
 def plain_text(text: str) -> str:
     """*text* without terminal sequences, control characters (but tab and newline) and lone surrogates.
 
-    Orders to turn the direction of letters go too: they make a text read otherwise than it is.
+    Direction controls are removed too, because they make a text look different from its real content.
     """
     if text.isprintable():
         return text

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 MASK = "***"
 SHORTEST_SECRET = 4
-"""A shorter one, such as the "x" that some local servers are given, would mask half of every line."""
+"""Shortest masked secret: a dummy key such as "x" (for some local servers) would mask half of every line."""
 
 
 class SecretMask:
     """Replaces secrets, also in their escaped and percent-encoded forms.
 
-    A secret that was learned once stays one: an attempt may end after the reload that changed its key.
+    A learned secret is never unlearned: an attempt may end after the reload that changed its key.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:

@@ -3,9 +3,9 @@
 Most containers state their length, so a complete file can be taken at once, and an interrupted upload is
 recognised, which no other sign allows.
 
-Guarantees: a few kilobytes are read, whatever the file's size (FLAC and Ogg: 256 KiB); no content raises an
-exception. COMPLETE is returned only if the stated length is there. A file that cannot be judged is UNKNOWN,
-so that text named .wav does not wait for a rest that never comes.
+Guarantees: a few kilobytes are read at any file size (FLAC and Ogg: 256 KiB); no content raises an exception.
+COMPLETE is returned only if the file has its stated length. A file that cannot be judged is UNKNOWN, so that
+text named .wav does not wait for data that never comes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _examiner(head: bytes) -> Callable[[ReadAt, int], Completeness] | None:
 
 
 def _has_only_begun(head: bytes, suffix: str) -> bool:
-    """Whether the first bytes may be the start of a header, or space reserved for one."""
+    """Whether the first bytes may be the start of a header, or space that is reserved for one."""
     magics = _MAGIC_BY_SUFFIX.get(suffix)
     if magics is None and suffix not in _MP4_SUFFIXES:
         return False

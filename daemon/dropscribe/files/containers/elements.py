@@ -91,7 +91,7 @@ def _element(read_at: ReadAt, position: int) -> tuple[int, int | None, int]:
 
 
 def _width(first: int) -> int:
-    """Bytes of a variable-length number whose first byte is *first*."""
+    """Number of bytes of a variable-length number that begins with *first*."""
     return min(9 - first.bit_length(), 8)
 
 

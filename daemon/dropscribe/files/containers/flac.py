@@ -21,7 +21,7 @@ _BLOCK_SAMPLES = {1: 192, **{c: 144 << c for c in range(2, 6)}, **{c: 1 << c for
 
 
 def examine_flac(read_at: ReadAt, size_bytes: int) -> Completeness:
-    """STREAMINFO states the number of samples, the last frame which of them it holds (RFC 9639 §9).
+    """STREAMINFO states the number of samples, and each frame states the position of its own (RFC 9639 §9).
 
     Encoders write the total when they finish, but a copy that was cut off has it from its first block. A
     total of 0 means that it is not known (streams, ffmpeg's segment muxer): such a file may end after any

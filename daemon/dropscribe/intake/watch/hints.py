@@ -1,6 +1,6 @@
 """Hints: the system reports, as it happens, which path to look at.
 
-A hint is never the truth: it may come late, twice, under an old name or not at all. A source must report lost
+A hint is not reliable: it may come late, twice, under an old name or not at all. A source must report lost
 hints, so that the inbox is listed.
 """
 

@@ -52,7 +52,7 @@ class InotifyHints:
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
         """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
-        path = b"/proc/self/fd/%d" % descriptor  # the open folder itself, whatever its name leads to by now
+        path = b"/proc/self/fd/%d" % descriptor  # the open folder itself, even if it was renamed or replaced
         watch: int = self._libc.inotify_add_watch(self._descriptor, path, ctypes.c_uint32(_MASK))
         if watch < 0:
             return self._refused(directory, ctypes.get_errno())
@@ -103,7 +103,7 @@ class InotifyHints:
     def _translate(self, mask: int, path: bytes, hints: list[Hint]) -> None:
         if mask & _ISDIR:
             if mask & _MOVED_FROM:
-                # Its watches would go on telling the old name.
+                # Its watches would go on reporting the old name.
                 self.forget(path)
                 hints.append(Hint(HintKind.FOLDER_GONE, path))
             else:

@@ -1,1 +1,1 @@
-"""What runs in worker processes only: native libraries, behind a sandbox. No other room imports it."""
+"""Code of worker processes: native libraries behind a sandbox. No other package imports it."""

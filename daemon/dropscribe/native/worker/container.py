@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _OKI_TAG = 0x10
 _EPOCH_YEARS = frozenset({1904, 1970})
-"""Times that recorders without a clock write: zero in QuickTime's time, or in Unix's."""
+"""Years that recorders without a clock write: the epochs of QuickTime and Unix."""
 
 _SPARE_BYTES = 65_536
-"""Chunks after the samples (titles, cue points) are not taken for samples below this size."""
+"""Data of at most this size after the samples counts as chunks (titles, cue points), not as samples."""
 
 _WAV_PACKET_BYTES = "32768"
-"""FFmpeg's own 4096 make eight times as many frames of each second, and each costs Python time."""
+"""FFmpeg's default of 4096 makes eight times as many frames per second, and each frame costs Python time."""
 
 _READ_BYTES = 512 * 1024
 
@@ -96,14 +96,14 @@ def opened(descriptor: int, form: RawForm | None = None) -> Iterator[Any]:
 
 
 def _open(descriptor: int, form: RawForm | None) -> Any:
-    # A playlist makes FFmpeg open what it lists; an inbox must not be a way to read other files.
+    # A playlist makes FFmpeg open the files that it lists; an inbox must not be a way to read other files.
     options = {"protocol_whitelist": "none", "max_size": _WAV_PACKET_BYTES}
     if form is None:
         file = RecordingFile(descriptor)
         if _understates_length(file):
             options["ignore_length"] = "1"
         return av.open(io.BufferedReader(file, _READ_BYTES), options=options, **_LENIENT)
-    if form.encoding == "adpcm_ima_oki":  # FFmpeg has the decoder, and reads it out of WAV alone
+    if form.encoding == "adpcm_ima_oki":  # FFmpeg decodes it only inside a WAV
         header = _oki_header(form, os.fstat(descriptor).st_size)
         return av.open(io.BufferedReader(RecordingFile(descriptor, header)), options=options, **_LENIENT)
     if form.encoding.startswith("pcm_"):
@@ -125,9 +125,9 @@ def _oki_header(form: RawForm, size_bytes: int) -> bytes:
 
 
 def _understates_length(file: RecordingFile) -> bool:
-    """Whether a WAV goes on behind the end that its header states, as one past 4 GiB does.
+    """Whether a WAV continues after the end that its header states, as one over 4 GiB does.
 
-    Behind the samples there may be further chunks: a name of four printable characters and a size.
+    After the samples there may be further chunks: a name of four printable characters and a size.
     """
     if file.read_at(0, 4) != b"RIFF" or file.read_at(8, 4) != b"WAVE":
         return False
@@ -229,7 +229,7 @@ def _is_cover(video: Any) -> bool:
 
 
 def recorded_at(metadata: Mapping[str, str]) -> str | None:
-    """When the recorder says that it recorded; None for nothing, nonsense and clocks never set."""
+    """Time of the recording by its metadata; None if it is missing, invalid or from an unset clock."""
     told = metadata.get("creation_time")
     if told is None and "origination_date" in metadata:  # a broadcast WAV, in the recorder's local time
         time = metadata.get("origination_time", "00:00:00").replace("-", ":")

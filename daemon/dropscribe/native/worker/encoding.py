@@ -1,4 +1,4 @@
-"""Encodes a track, or one of its channels, anew in pieces: mono, 16 kHz, FLAC or Opus.
+"""Re-encodes a track, or one of its channels, in pieces: mono, 16 kHz, FLAC or Opus.
 
 A worker process cannot write to any file: the encoder's output is sent to the daemon.
 """
@@ -29,7 +29,7 @@ _NEW_RUN_SECONDS = 0.05
 
 @dataclass(slots=True)
 class EncodedPiece:
-    """One piece as it came out.
+    """One encoded piece.
 
     Attributes:
         start: Seconds on the file's clock.

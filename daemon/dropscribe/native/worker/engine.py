@@ -23,7 +23,7 @@ def load_model(folder: str, device: str, compute_type: str, cpu_threads: int) ->
     """A model that has just recognised a second of noise, and so works here.
 
     A processor that lacks an instruction, a system that forbids machine code written at run time, or a
-    graphics card without memory shows now, before any recording can be blamed for it.
+    graphics card without memory is detected here, before a recording can fail because of it.
 
     Args:
         folder: With the model's files.

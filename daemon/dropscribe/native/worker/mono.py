@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from dropscribe.native.worker.samples import Samples, Stretch, Track
 
 _CANCELS = 0.05
-"""A mix 13 dB below what independent channels would give: two of them are each other's inverse."""
+"""A mix this far (13 dB) below the power of independent channels: two channels cancel each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonoBlock:
-    """Some sound, mono at 16 kHz, and when it begins on the file's clock."""
+    """Some sound, mono at 16 kHz, and its start on the file's clock."""
 
     at_seconds: float
     samples: Samples
@@ -94,7 +94,7 @@ class _Resampler:
 def loudness(samples: Samples, window: int) -> Samples:
     """Mean square of each whole *window* of (channels, samples), in its loudest channel.
 
-    A constant offset, which some recorders add, is no sound.
+    A constant offset, which some recorders add, does not count as sound.
     """
     count = samples.shape[1] // window
     windows = samples[:, : count * window].reshape(len(samples), count, window)

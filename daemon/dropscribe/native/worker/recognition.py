@@ -1,7 +1,7 @@
 """Speech to text for one recording; the model comes in ready.
 
-Guarantees: memory does not grow with the recording, save for its words; everything handed out is plain
-Python, no numpy number among it.
+Guarantees: memory does not grow with the recording, except for its words; all results are plain Python
+values, without numpy numbers.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from dropscribe.native.recording import RawForm
     from dropscribe.native.worker.samples import Samples
 
-# A language is settled by a block only if the model was more sure than not, over enough speech, and
-# heard words in it: of silence and of noise it says "en".
+# A block settles the language only if its probability is at least one half, over enough speech, and the block
+# has words: for silence and noise the model returns "en".
 _SETTLING_SPEECH_SECONDS = 1.0
 _SETTLING_PROBABILITY = 0.5
 _SILENCE_PROBABILITY = 0.6
@@ -46,19 +46,19 @@ _QUIET_SAMPLES = SAMPLE_RATE_HZ // 5
 _NEW_RUN_SECONDS = 0.05
 
 _QUIET_DBFS, _NOISE_DBFS, _RAISED_DBFS = -45.0, -95.0, -25.0
-"""A recording that is nowhere louder than the first is raised to the last: below it the voice detector finds
-nothing. Sound below the second is the noise of the samples themselves."""
+"""If the loudest window of a recording is below the first level, it is amplified to the third, because the
+voice detector would miss its speech. A level below the second is only quantization noise."""
 
 
 class SpokenLanguage:
     """Language of a recording: given, detected, or still open.
 
     Attributes:
-        settled: What to tell the model from the next block on; None lets it detect.
+        settled: Language to give to the model from the next block on; None lets it detect.
     """
 
     def __init__(self, given: str | None, *, changes: bool) -> None:
-        """*changes*: the recording is in several languages, so that no block settles it."""
+        """*changes*: the recording is in several languages, so that no block settles the language."""
         self.settled = given
         self._changes = changes
         self._best: tuple[float, str] | None = None
@@ -94,7 +94,7 @@ class Recognition:
         progress: Callable[[str], None],
         heard: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Check that *model* can do what is asked for.
+        """Check that *model* supports the request.
 
         Args:
             language: None detects it.
@@ -171,7 +171,7 @@ class Recognition:
             self._language.learn(info)
 
     def _raised(self, samples: Samples) -> Samples:
-        """*samples*, louder where nothing so far was loud enough to be heard as speech."""
+        """*samples*, amplified if the recording so far is too quiet for the voice detector."""
         window = min(round(WINDOW_SECONDS * SAMPLE_RATE_HZ), max(1, len(samples)))
         loudest = dbfs(float(loudness(samples.reshape(1, -1), window).max(initial=0.0)))
         self._loudest_dbfs = max(self._loudest_dbfs, loudest)
@@ -203,7 +203,7 @@ class Recognition:
 
 
 def blocks(sound: Iterable[MonoBlock]) -> Iterator[MonoBlock]:
-    """Sound in blocks of at most about 120 s, cut where it is quietest, and where the clock jumps."""
+    """Sound in blocks of at most about 120 s, cut at the quietest point and at jumps of the clock."""
     pieces: list[Samples] = []
     began, count = 0.0, 0
     for piece in sound:

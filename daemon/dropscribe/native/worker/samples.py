@@ -4,7 +4,7 @@ A stretch is about a second of sound: floats in ±1, one row a channel, at the t
 at which it begins. Short gaps in the track's clock are filled with silence; after a long one the next stretch
 simply begins later.
 
-Guarantees: bounded memory, whatever the length; every sample is a finite number; PyAV 12 to 19 and newer.
+Guarantees: bounded memory at any length; every sample is a finite number; PyAV 12 to 19 and newer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PROGRESS_STRETCHES = 60
 MAX_FRAME_SAMPLES = 8 * 2**20
 
 _ABSOLUTE_CLOCKS = ("mov,", "matroska", "asf", "avi")
-"""Containers whose time zero is where the presentation begins, even if the audio begins later."""
+"""Containers with time zero at the start of the presentation, even if the audio starts later."""
 
 _MAX_START_SECONDS = 7 * 86400.0
 """A later start is a time of day or a counter, and not a pause before the recording."""
@@ -140,7 +140,7 @@ class Track:
         self.warning = "truncated_audio"
 
     def _sane(self, stretch: Stretch) -> Stretch:
-        """NaN, infinities and floats far above full scale made fit for a model."""
+        """Remove NaN and infinities, and scale floats that are far above full scale."""
         self._stretches += 1
         if self._stretches % _PROGRESS_STRETCHES == 0:
             self._progress()
@@ -150,7 +150,7 @@ class Track:
             samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
             peak = float(np.abs(samples).max(initial=0.0))
         if peak > 1.0:
-            # The loudest thousandth may be garbage and is clipped; above that the whole is too loud.
+            # The loudest thousandth may be garbage and is clipped; if the rest is too loud, all is scaled.
             place = -1 - samples.size // 1000
             usual = float(np.partition(np.abs(samples).ravel(), place)[place])
             self._gain = min(self._gain, 1.0 / max(usual, 1.0))
@@ -162,7 +162,7 @@ class Track:
 
 
 class _Clock:
-    """Turns a frame's time stamp into "how much silence comes before it"."""
+    """Converts a frame's time stamp into the length of the silence before it."""
 
     def __init__(self, zero_seconds: float) -> None:
         self._shift = -zero_seconds
@@ -172,7 +172,7 @@ class _Clock:
 
     @property
     def now(self) -> float:
-        """The end of what came so far."""
+        """The end of the sound so far."""
         return self._base + self._count / self._rate_hz
 
     def skip(self, seconds: float) -> None:
@@ -180,20 +180,20 @@ class _Clock:
         self._base, self._count = self.now + seconds, 0
 
     def advance(self, samples: int, rate_hz: int) -> None:
-        """Count *samples*; a sum of durations would drift within hours."""
+        """Count *samples*, because a sum of durations would drift within hours."""
         if rate_hz != self._rate_hz:
             self._base, self._count, self._rate_hz = self.now, 0, rate_hz
         self._count += samples
 
     def gap_before(self, frame: Any) -> float:
-        """Seconds between the end of what came so far and *frame*; 0.0 where they meet."""
+        """Seconds between the end of the sound so far and *frame*; 0.0 if there is no gap."""
         base = frame.time_base  # a new fraction at each look
         if frame.pts is None or not base:
             return 0.0
         told = frame.pts * base.numerator / base.denominator + self._shift
         ahead = told - self.now
         if ahead < -1.0 or ahead > _MAX_START_SECONDS:
-            self._shift -= ahead  # the clock was set back, or is none: count on from here
+            self._shift -= ahead  # the clock was set back or is invalid: count on from here
             return 0.0
         return ahead if ahead > GAP_SECONDS else 0.0
 
@@ -205,7 +205,7 @@ def _zero_seconds(container: Any) -> float:
 
 
 class _Gatherer:
-    """Puts frames together to stretches of one shape each; gaps are filled or left."""
+    """Joins frames to stretches of one shape each; short gaps are filled, long ones are kept."""
 
     def __init__(self, clock: _Clock) -> None:
         self._clock = clock

@@ -1,12 +1,12 @@
 """Sandbox of a worker process, entered before it reads the first byte of a recording.
 
-Decoders are large C programs that parse files from strangers. A worker that one of them takes over must not
-be able to reach the network, other files, or the daemon. Which of the measures work depends on the kernel;
-each is applied where it exists: resource limits and no_new_privs everywhere, the system call filter on
-x86-64 and arm64, Landlock from Linux 5.13 on.
+Decoders are large C programs that parse files from strangers. A worker that a crafted file takes over must
+not be able to reach the network, other files, or the daemon. Each measure is applied if the kernel has it:
+resource limits and no_new_privs everywhere, the system call filter on x86-64 and arm64, Landlock from Linux
+5.13 on.
 
-Guarantees: must be called before any thread starts, because filter and Landlock bind the calling thread and
-what it starts; a kernel that refuses a measure is no error.
+Guarantees: must be called before any thread starts, because filter and Landlock bind only the calling thread
+and its later children; a kernel that refuses a measure is no error.
 """
 
 from __future__ import annotations
@@ -103,14 +103,14 @@ def end_with(life: int) -> None:
 
 
 def limit_memory(spare_bytes: int) -> None:
-    """Allow *spare_bytes* of address space beyond what is in use now."""
+    """Limit the address space to its current use plus *spare_bytes*."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         used = int(statm.read().split()[0]) * resource.getpagesize()
     _limit(resource.RLIMIT_AS, used + spare_bytes, soft_only=True)
 
 
 def unlimit_memory() -> None:
-    """Allow what the system allows: a model is as large as the user wants it."""
+    """Raise the limit of the address space to the system's, because a model may have any size."""
     _limit(resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS)[_HARD], soft_only=True)
 
 

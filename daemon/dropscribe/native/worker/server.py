@@ -35,7 +35,7 @@ CPU_SECONDS_PER_MIB = 30.0
 """Decoding takes 0.1 s a MiB on a current machine, and some 3 s with codecs at their lowest rates."""
 
 WINDOW_CPU_SECONDS = 2 * 3600.0
-"""For recognising 30 s of speech: large models on small machines take many times as long as the speech."""
+"""Limit for 30 s of speech: large models on small machines take many times as long as the speech."""
 
 
 class Server:
@@ -52,7 +52,7 @@ class Server:
         }
 
     def answer(self, request: Message) -> None:
-        """Do what *request* asks for and send the result or the error.
+        """Run the operation of *request* and send its result or error.
 
         Raises:
             ConnectionLost: The daemon has ended.
@@ -66,7 +66,7 @@ class Server:
             self.send("result", self._operations[request.kind](request.body, descriptor))
         except ConnectionLost:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a library raises is this request's answer
+        except Exception as error:  # noqa: BLE001 - any error of a library is this request's answer
             self.send("error", _described(error))
         finally:
             os.close(descriptor)
@@ -156,7 +156,7 @@ def serve(requests: str, life: str, has_gpu: str, *folders: str) -> None:
 
     Args:
         requests: Number of the descriptor of a connected Unix socket.
-        life: Number of the read end of a pipe whose other end the daemon holds.
+        life: Number of the read end of a pipe; the daemon holds the other end.
         has_gpu: "1" where a graphics card is used.
         folders: Readable folders beside Python's own.
     """
@@ -189,7 +189,7 @@ def _form(body: Mapping[str, Any]) -> RawForm | None:
 
 
 def _described(error: Exception) -> Mapping[str, Any]:
-    """An error as the daemon knows it; the class's name decides, and anything else is a bug."""
+    """*error* as a message: its class name if the daemon knows the class, else a bug with its traceback."""
     if isinstance(error, ProviderError):
         return {"type": type(error).__name__, "code": error.code, "reason": error.reason}
     if isinstance(error, MemoryError):

@@ -1,4 +1,4 @@
-"""One look through a whole track: its real length, how loud it is when, whether its channels differ.
+"""One pass over a whole track: its real length, its loudness over time, and whether its channels differ.
 
 Guarantees: bounded memory: 40 bytes for a second of audio.
 """
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from dropscribe.native.worker.samples import Samples, Stretch
 
 _SAME_WITHIN = 32 / 32768
-"""Samples of two channels that a lossy codec has made of one differ by so little (-60 dBFS)."""
+"""Largest difference (-60 dBFS) of two channels that a lossy codec has made of one."""
 
 SOUND_DBFS = -60.0
-"""A track that is nowhere louder holds nothing to transcribe, if another track does."""
+"""A track without a louder window is silent, if another track has one."""
 
 
 class Survey:
@@ -62,7 +62,7 @@ class Survey:
         self._waiting = samples[:, samples.shape[1] // window * window :]
 
     def end(self) -> None:
-        """Measure what is left and shorter than a window."""
+        """Measure the remaining samples, which are shorter than a window."""
         if self._waiting is not None and self._waiting.shape[1]:
             self.loudness.append(float(loudness(self._waiting, self._waiting.shape[1])[0]))
         self._waiting = None

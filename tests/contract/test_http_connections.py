@@ -186,6 +186,35 @@ async def test_a_connection_that_has_ended_unseen_costs_no_attempt(way):
     assert len(heard) == 5
 
 
+async def test_each_request_gets_its_own_answer(monkeypatch):
+    """Requests at once, to two servers, on connections that are used again: no answer is another file's."""
+    monkeypatch.setattr(connections, "KEEPALIVE_SECONDS", 60.0)
+    counts = [0, 0]
+
+    def echo(number):
+        async def answer(reader, writer):
+            counts[number] += 1
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    body = b"%d %s" % (number, await reader.readexactly(_length_of(head)))
+                    await asyncio.sleep(0.001 * (len(body) % 3))
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+        return answer
+
+    async with serving(echo(0)) as first, serving(echo(1)) as second, transporting() as transport:
+
+        async def post(number):
+            to, url = number % 2, f"http://127.0.0.1:{(first, second)[number % 2]}/"
+            body = b"audio %d" % (10 ** (number % 4) + number)
+            assert (await _posted(transport, url, body)).body == b"%d %s" % (to, body)
+
+        for _ in range(4):
+            await asyncio.gather(*map(post, range(12)))
+    assert counts == [6, 6]
+
+
 async def test_a_connection_that_failed_is_not_used_again():
     """After a broken answer the next request has one of its own."""
     server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: nonsense\r\n\r\n")

@@ -1,7 +1,7 @@
 """Makes a provider's words fit for logs and files: secrets masked, control characters removed, sizes bounded.
 
 Guarantees: pure. The size of the documents and sidecars made of a cleaned transcript is at most some twenty
-times that of the answer, which providers.http bounds.
+times that of the answer, which providers/transport/http.py bounds.
 """
 
 from __future__ import annotations

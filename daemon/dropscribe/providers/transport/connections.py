@@ -1,7 +1,7 @@
 """The connections to one provider: each is used by one request at a time, and kept a moment for the next.
 
-httpcore's own pool would look at all its connections twice a request, for requests that may wait for each
-other's. Here none waits: as many connections are open as there are requests in flight.
+httpcore's own pool looks at all its connections twice a request, because requests may wait there for a free
+one. Here no request waits: there are as many connections as requests in flight.
 """
 
 from __future__ import annotations

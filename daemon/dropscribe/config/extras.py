@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import sys
-from importlib import metadata, util
+from importlib import util
 
 IMAGE = "ghcr.io/OWNER/dropscribe"
 """The published image; OWNER is the owner of the repository that publishes it."""
@@ -76,6 +76,8 @@ def is_debian_package() -> bool:
 
 def _requirements(extra: str) -> str:
     """The extra's requirements, quoted for a shell; ``'.[EXTRA]'`` in a clone that is not installed."""
+    from importlib import metadata  # noqa: PLC0415  # every command would pay for it
+
     try:
         lines = metadata.requires("dropscribe") or []
     except metadata.PackageNotFoundError:

@@ -7,7 +7,7 @@ Provider.
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def build_provider(config: ProviderConfig) -> Provider:
 
 def _builder(kind: str) -> Callable[[ProviderConfig], Provider]:
     if kind in BUILDERS:
-        entry = EntryPoint(kind, BUILDERS[kind], ENTRY_POINTS)
+        builder = resolve_name(BUILDERS[kind])
     else:
-        entry = entry_points(group=ENTRY_POINTS)[kind]
-    return cast("Callable[[ProviderConfig], Provider]", entry.load())
+        from importlib.metadata import entry_points  # noqa: PLC0415  # only for types that are not built in
+
+        builder = entry_points(group=ENTRY_POINTS)[kind].load()
+    return cast("Callable[[ProviderConfig], Provider]", builder)

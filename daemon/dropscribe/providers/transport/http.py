@@ -46,6 +46,7 @@ NETWORK_ERRORS = (
     httpcore.UnsupportedProtocol,
 )
 
+_SENDING, _ANSWERING = "http11.send_request_headers.started", "http11.receive_response_headers.started"
 _SUCCESS = 2  # the class of a status, RFC 9110
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -114,16 +115,12 @@ class _Progress:
         if event.endswith(".connect_tcp.started"):  # again where a connection that was kept has ended
             self.limit.reschedule(asyncio.get_running_loop().time() + CONNECT_SECONDS)
             return
-        is_sending = event == "http11.send_request_headers.started"
-        is_answering = event == "http11.receive_response_headers.started"
-        if not (is_sending or is_answering) or details["request"].method == b"CONNECT":
+        if event not in {_SENDING, _ANSWERING} or details["request"].method == b"CONNECT":
             return  # a proxy's tunnel is still connecting
-        if is_sending:
-            self.limit.reschedule(None)
-            return
-        self.is_answering = True
-        if self.timeout_seconds is not None:
-            self.limit.reschedule(asyncio.get_running_loop().time() + self.timeout_seconds)
+        self.is_answering = event == _ANSWERING
+        limit_seconds = self.timeout_seconds if self.is_answering else None
+        ends_at = None if limit_seconds is None else asyncio.get_running_loop().time() + limit_seconds
+        self.limit.reschedule(ends_at)
 
 
 class HttpTransport:

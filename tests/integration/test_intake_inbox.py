@@ -503,6 +503,26 @@ def _check_blocked(inbox_dir):
     station.close()
 
 
+def test_a_sub_folder_that_cannot_be_listed_is_blocked(inbox_dir):
+    """It is named with its mode, its files are no missing ones, and they are taken once it is open."""
+    if os.geteuid() == 0:
+        _as_nobody(inbox_dir, _check_closed_folder)
+    else:
+        _check_closed_folder(inbox_dir)
+
+
+def _check_closed_folder(inbox_dir):
+    station = Station(inbox_dir)
+    folder = os.path.dirname(station.write("2026/a.wav"))
+    os.chmod(folder, 0)
+    station.run(200)
+    assert station.state.blocked == 1
+    assert "mode 0000: closed to uid" in station.waiting[b"2026"]
+    os.chmod(folder, 0o700)
+    assert station.run(200).paths == [b"2026/a.wav"]
+    station.close()
+
+
 def _as_nobody(folder, check):
     """Run *check* in a child of another user, who has no capabilities."""
     folder.chmod(0o777)

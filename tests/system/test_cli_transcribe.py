@@ -80,6 +80,27 @@ def test_a_missing_file_is_74(scene, capfdbinary):
     assert b"none.wav" in capfdbinary.readouterr().err
 
 
+def test_the_output_folder_is_made_with_its_parents(scene, capfdbinary):
+    """Users need not make it; standard output has the name of the transcript."""
+    target = scene.root / "texts" / "2026"
+    assert scene.run("transcribe", scene.drop("call.wav", part="done"), "--output", target) == 0
+    assert (target / "call.txt").read_text()
+    assert capfdbinary.readouterr().out == f"{target}/call.txt\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("file", "it is not a folder"), ("file/below", "Not a directory"), ("/proc/none", "No such file")],
+)
+def test_an_output_folder_that_cannot_be_written_costs_nothing(scene, emulator, capfdbinary, target, reason):
+    """The folder and the reason are named, before anything is sent."""
+    (scene.root / "file").write_text("")
+    target = scene.root / target
+    assert scene.run("transcribe", scene.drop("call.wav", part="done"), "--output", target) == 74
+    assert f"{target}: no transcript can be written there: {reason}".encode() in capfdbinary.readouterr().err
+    assert emulator.requests == []
+
+
 def test_a_misspelt_provider_is_78(scene, capfdbinary):
     """Did you mean …"""
     assert scene.run("transcribe", "--provider", "goood", scene.drop("call.wav", part="done")) == 78

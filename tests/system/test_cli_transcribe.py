@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import time
 
 import pytest
 
+from dropscribe.cli.commands import check
 from support.emulator import Emulator, Fault
 from support.scene import CONFIG, Scene
 from support.vendors import KEY
@@ -124,6 +127,32 @@ def test_check_online_pays_for_nothing(scene, emulator):
     scene.run("check", "--online")
     assert all(request.audio_bytes == 0 for request in emulator.requests)
     assert emulator.requests
+
+
+@pytest.fixture
+def silent_server():
+    """The URL of a server that takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+
+def test_check_online_does_not_wait_for_a_silent_server(tmp_path, silent_server, capsys, monkeypatch):
+    """A short limit of its own, or a shorter `timeout`, is named in the result."""
+    monkeypatch.setattr(check, "ANSWER_SECONDS", 2.0)
+    providers = "".join(
+        f"  {name}: {{type: openai, url: '{silent_server}', timeout: {timeout}}}\n"
+        for name, timeout in (("a", "5m"), ("b", "1s"))
+    )
+    scene = Scene(tmp_path, f"providers:\n{providers}folders:\n  calls: {{inbox: inbox, provider: a}}\n")
+    began = time.monotonic()
+    assert scene.run("check", "--online", "--json") == 74
+    assert time.monotonic() - began < 60
+    answers = {
+        name: each["answer"] for name, each in json.loads(capsys.readouterr().out)["providers"].items()
+    }
+    assert answers == {
+        name: f"the server did not answer within {number} s" for name, number in (("a", 2), ("b", 1))
+    }
 
 
 def test_what_a_described_provider_found_is_shown(tmp_path, emulator, capfdbinary):

@@ -225,6 +225,20 @@ def test_why_a_file_is_not_filed(scene, capsys):
     assert "when dropscribe is started" in words_when_down
 
 
+def test_a_folder_that_takes_no_files_is_named(scene, capsys):
+    """With the running daemon's reason: first of all by `status`, and by `why` of each file that waits."""
+    file = scene.drop("call.wav")
+    reason = f"{scene.root}/done: Read-only file system"
+    with scene.queue() as store:
+        add_job(store, scene, "call.wav")
+        scene.write_live(reason=reason)
+        assert scene.run("status") == 0
+        told = " ".join(capsys.readouterr().out.split())
+        _, words = state_of(scene, capsys, file)
+    assert f"but: folder calls takes nothing new: {reason}" in told
+    assert f"its folder waits: {reason}" in words
+
+
 @pytest.mark.parametrize(
     "asked", ["inbox/a/call.wav", "done/a/call-2.wav", "done/a/call-2.json", "done/a/call-2.txt"]
 )

@@ -14,7 +14,15 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 from structlog.testing import capture_logs
 
 from dropscribe.core.errors import StoreError
-from dropscribe.core.model import AttemptEnd, JobState, OutputNames, Retry, StoredResult
+from dropscribe.core.model import (
+    AttemptEnd,
+    FileSnapshot,
+    JobState,
+    NewJob,
+    OutputNames,
+    Retry,
+    StoredResult,
+)
 from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.intake import ClusterIntake
@@ -335,6 +343,21 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
         return inbox.withdraw(db, "calls", [(b"", b"a.wav"), (b"", b"b.wav")], "gone")
 
     assert store.call(look).result() == ([(b"", b"a.wav")] if ends else [])
+
+
+def test_a_new_queue_has_statistics_soon(store):
+    """Without autovacuum too: a file's place is looked up by its name, not by reading all that waits."""
+    store.call(lambda db: db.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)")).result()
+    inbox = ClusterIntake(queue_state(store), store, lambda _: None)
+    for first in range(0, 300, 100):
+        names = [b"%06d.wav" % number for number in range(first, first + 100)]
+        inbox.submit([NewJob("calls", name, FileSnapshot(1, 1, 1, 1), 0.0) for name in names])
+    look_up = (
+        "EXPLAIN SELECT id FROM jobs WHERE folder = 'calls' AND directory = ''::bytea AND name = '1'::bytea"
+        f" AND id < 1000000 AND {rows.LIVE}"
+    )
+    plan = " ".join(row[0] for row in store.call(lambda db: db.execute(look_up).fetchall()).result())
+    assert "name = " in plan.partition("Index Cond: ")[2].partition("Filter: ")[0]
 
 
 def kept_as(folder, name):

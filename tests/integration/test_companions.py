@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -141,11 +142,14 @@ async def test_names_that_are_taken_give_the_whole_group_the_next_number(tmp_pat
 async def test_a_companion_that_changes_before_it_is_moved_is_read_again(tmp_path):
     """What is in done and what the transcript says are the same version."""
     path = beside(tmp_path, "2026/call.json")
-    (tmp_path / "done").mkdir()
-    (tmp_path / "done/2026").write_text("in the way")
     config = make_config(tmp_path, companions=("{stem}.json",))
-    async with House(config) as house:
+    script = ScriptedProvider(gate=asyncio.Event())
+    async with House(config, {"main": script}) as house:
         await house.drop("2026/call.wav")
+        await house.until(lambda: script.in_flight)
+        (tmp_path / "done").mkdir()
+        (tmp_path / "done/2026").write_text("in the way")
+        script.gate.set()
 
         async def is_answered():
             return (await house.stats()).publishing

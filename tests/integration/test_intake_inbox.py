@@ -399,10 +399,7 @@ def test_a_file_is_no_inbox(tmp_path):
 
 def test_an_inbox_that_may_not_be_listed_is_unavailable(inbox_dir):
     """It says so once, and is available once it may be listed."""
-    if os.geteuid() == 0:
-        _as_nobody(inbox_dir, _check_not_listable)
-    else:
-        _check_not_listable(inbox_dir)
+    _as_plain_user(inbox_dir, _check_not_listable)
 
 
 def _check_not_listable(inbox_dir):
@@ -484,10 +481,7 @@ def _is_open(descriptor):
 
 def test_an_unreadable_file_is_blocked(inbox_dir):
     """It stays, it is named with its mode, and it is taken once it may be read."""
-    if os.geteuid() == 0:
-        _as_nobody(inbox_dir, _check_blocked)
-    else:
-        _check_blocked(inbox_dir)
+    _as_plain_user(inbox_dir, _check_blocked)
 
 
 def _check_blocked(inbox_dir):
@@ -503,8 +497,28 @@ def _check_blocked(inbox_dir):
     station.close()
 
 
-def _as_nobody(folder, check):
-    """Run *check* in a child of another user, who has no capabilities."""
+def test_a_sub_folder_that_cannot_be_listed_is_blocked(inbox_dir):
+    """It is named with its mode, its files are no missing ones, and they are taken once it is open."""
+    _as_plain_user(inbox_dir, _check_closed_folder)
+
+
+def _check_closed_folder(inbox_dir):
+    station = Station(inbox_dir)
+    folder = os.path.dirname(station.write("2026/a.wav"))
+    os.chmod(folder, 0)
+    station.run(200)
+    assert station.state.blocked == 1
+    assert "mode 0000: closed to uid" in station.waiting[b"2026"]
+    os.chmod(folder, 0o700)
+    assert station.run(200).paths == [b"2026/a.wav"]
+    station.close()
+
+
+def _as_plain_user(folder, check):
+    """Run *check* without capabilities: where this is root, in a child of another user."""
+    if os.geteuid() != 0:
+        check(folder)
+        return
     folder.chmod(0o777)
     let_others_pass(folder)
     child = os.fork()

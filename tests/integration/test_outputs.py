@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from dropscribe.config.model import SubtitleLayout
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
@@ -31,13 +33,15 @@ async def test_a_rule_gets_notes_with_names_and_dates(tmp_path):
 
 async def test_a_stored_answer_keeps_its_layout(tmp_path):
     """A rule that changes between an answer and its publication does not change what is being published."""
-    (tmp_path / "done").mkdir()
-    (tmp_path / "done/2026").write_text("in the way")
     words = " ".join(f"word{number}" for number in range(10))
-    scripts = {"main": ScriptedProvider([transcript_of(words)])}
+    script = ScriptedProvider([transcript_of(words)], gate=asyncio.Event())
     narrow = SubtitleLayout(line_characters=12, lines=6)
-    async with House(make_config(tmp_path, outputs=("srt",), subtitles=narrow), scripts) as house:
+    async with House(make_config(tmp_path, outputs=("srt",), subtitles=narrow), {"main": script}) as house:
         await house.drop("2026/call.wav")
+        await house.until(lambda: script.in_flight)
+        (tmp_path / "done").mkdir()
+        (tmp_path / "done/2026").write_text("in the way")
+        script.gate.set()
 
         async def is_answered():
             return (await house.stats()).publishing

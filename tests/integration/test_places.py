@@ -8,13 +8,15 @@ import os
 import shutil
 import stat
 import unicodedata
+from dataclasses import replace
 
 import pytest
 
+from dropscribe.app.assembly import build_runtime
 from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import TemporaryFailure
-from dropscribe.pipeline import publisher
+from dropscribe.pipeline import attempts, disk_threads, publisher
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree
 from support.inboxes import wav
@@ -25,6 +27,8 @@ from support.whole import Whole
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
     monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(disk_threads, "FIRST_CHECK_SECONDS", 0.02)
 
 
 GROUP = {"call.wav", "call.json", "call.txt"}
@@ -99,23 +103,72 @@ async def test_a_done_that_becomes_read_only(tmp_path):
     assert sorted(house.providers["main"].calls) == [b"call.wav", b"next.wav"]
 
 
-def test_a_done_that_another_user_may_not_write(tmp_path):
-    """As a plain user on a folder of somebody else's: it waits, and goes on once it is allowed to."""
-    for name in ("inbox", "done", "failed"):
+async def test_a_read_only_done_beside_a_writable_one(tmp_path, monkeypatch):
+    """Of one file system, so that its abilities are known: nothing is paid for, and status says why."""
+    rules = {name: make_rule(tmp_path, name) for name in ("calls", "other")}
+    script = ScriptedProvider()
+    with mounted(tmp_path / "calls/done", "--bind", tmp_path / "calls/done"):
+        mount("-o", "remount,bind,ro", tmp_path / "calls/done")
+        async with Whole(monkeypatch, make_config(tmp_path, rules=rules), {"main": script}) as whole:
+            (tmp_path / "other/inbox/call.wav").write_bytes(wav(300))
+            await whole.until((tmp_path / "other/done/call.wav").exists)
+            (tmp_path / "calls/inbox/call.wav").write_bytes(wav())
+            reason = f"{tmp_path}/calls/done: Read-only file system"
+            await whole.until(lambda: _status_is(whole, reason=reason))
+            (tmp_path / "other/inbox/next.wav").write_bytes(wav(500))
+            await whole.until((tmp_path / "other/done/next.wav").exists)
+            await whole.until(lambda: _status_is(whole, reason=reason, done=0))
+            assert b"call.wav" not in script.calls[1:]
+            mount("-o", "remount,bind,rw", tmp_path / "calls/done")
+            await whole.until((tmp_path / "calls/done/call.wav").exists)
+            await whole.until(lambda: _status_is(whole, reason=None, done=1))
+
+
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [
+        ("done", "call.wav"),
+        ("done", "new/call.wav"),
+        ("done/2026", "2026/call.wav"),
+        ("inbox", "call.wav"),
+        ("inbox/2026", "2026/call.wav"),
+    ],
+)
+def test_a_place_that_another_user_may_not_write(tmp_path, place, file):
+    """As a plain user: nothing is paid for until the file can be moved from there and to there."""
+    for name in ("inbox", "done", "inbox/2026", "inbox/new", "done/2026"):
         (tmp_path / name).mkdir()
         if os.geteuid() == 0:
             os.chown(tmp_path / name, 65534, 65534)
-    (tmp_path / "done").chmod(0o555)
 
     async def story():
         async with House(make_config(tmp_path)) as house:
-            await house.drop("call.wav")
+            (tmp_path / "inbox" / file).write_bytes(b"RIFF")
+            (tmp_path / place).chmod(0o555)
+            await house.submit(file)
             await house.until(lambda: house.engine.folders.closed_reason("calls"))
-            (tmp_path / "done").chmod(0o755)
+            assert house.engine.folders.closed_reason("calls") == f"{tmp_path / place}: Permission denied"
+            assert house.providers["main"].calls == []
+            (tmp_path / place).chmod(0o755)
             await house.until(lambda: house.listener.files)
+            assert house.engine.folders.closed_reason("calls") is None
 
     assert run_as_nobody(tmp_path, story) == 0
-    assert tree(tmp_path / "done") == GROUP
+    assert (tmp_path / "done" / file).exists()
+
+
+async def test_a_reload_that_names_another_done_is_tried_at_once(tmp_path, monkeypatch):
+    """The folder was closed for a done that is no folder; the new config's is one."""
+    monkeypatch.setattr(disk_threads, "FIRST_CHECK_SECONDS", 3600.0)
+    (tmp_path / "done").write_text("")
+    async with House(make_config(tmp_path)) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: house.engine.folders.closed_reason("calls"))
+        config = make_config(tmp_path, rules={"calls": replace(house.rule(), done=tmp_path / "elsewhere")})
+        house.handler.runtime = build_runtime(config, house.providers, house.engine)
+        house.pipeline.rule_changed("calls")
+        await house.until(lambda: house.listener.files)
+    assert tree(tmp_path / "elsewhere") == GROUP
 
 
 # Inboxes that come and go --------------------------------------------------------------------------

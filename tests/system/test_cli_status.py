@@ -37,7 +37,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become 
 @contextlib.contextmanager
 def as_nobody():
     """This process with another user's rights meanwhile."""
-    for command in ("status", "plan", "why"):
+    for command in ("status", "plan", "list", "retry", "why"):
         importlib.import_module(f"dropscribe.cli.commands.{command}")
     os.seteuid(NOBODY)
     try:
@@ -225,6 +225,20 @@ def test_why_a_file_is_not_filed(scene, capsys):
     assert "when dropscribe is started" in words_when_down
 
 
+def test_a_folder_that_takes_no_files_is_named(scene, capsys):
+    """With the running daemon's reason: first of all by `status`, and by `why` of each file that waits."""
+    file = scene.drop("call.wav")
+    reason = f"{scene.root}/done: Read-only file system"
+    with scene.queue() as store:
+        add_job(store, scene, "call.wav")
+        scene.write_live(reason=reason)
+        assert scene.run("status") == 0
+        told = " ".join(capsys.readouterr().out.split())
+        _, words = state_of(scene, capsys, file)
+    assert f"but: folder calls takes nothing new: {reason}" in told
+    assert f"its folder waits: {reason}" in words
+
+
 @pytest.mark.parametrize(
     "asked", ["inbox/a/call.wav", "done/a/call-2.wav", "done/a/call-2.json", "done/a/call-2.txt"]
 )
@@ -287,6 +301,81 @@ def test_an_unreadable_file_names_owner_mode_and_remedy(scene, capsys):
     assert "blocked" in told
     assert "owner root, mode 0600" in told
     assert "chmod g+r" in told
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o311])
+def test_a_sub_folder_that_cannot_be_listed_is_named_with_the_remedy(scene, capsys, mode):
+    """Its files are not taken for absent: owner, mode and remedy of the folder, by every command."""
+    file = scene.drop("2026/05/call.wav")
+    for folder in (scene.root, *scene.root.parents[:-2], *file.parents[1:3]):
+        folder.chmod(0o755)
+    file.parent.chmod(mode)
+    os.chown(file.parent, NOBODY, NOBODY)
+    scene.config.chmod(0o644)
+    with as_nobody():
+        told = [json_of(scene, capsys, "why", each) for each in (file, file.parent)]
+        blocked = json_of(scene, capsys, "status")["folders"]["calls"]["blocked"]
+        (listed,) = json_of(scene, capsys, "list", "--waiting")["files"]
+        (planned,) = json_of(scene, capsys, "plan")["folders"]["calls"]["files"]
+    reason = f"the folder 2026/05 cannot be listed: owner nobody, mode {mode:04o}: closed to uid {NOBODY}"
+    remedy = "give it access (chmod u+rx, or an ACL)"
+    for each in told:
+        assert (each["state"], each["words"]) == ("blocked", [f"it may not be read: {reason}"])
+        assert each["remedy"] == remedy
+    assert blocked == 1
+    assert (listed["state"], listed["place"]) == ("blocked", str(file.parent))
+    for row in (listed, planned):
+        assert f"mode {mode:04o}" in row["reason"]
+
+
+@needs_root
+def test_a_queued_file_in_a_closed_folder_says_so_first(scene, capsys):
+    """Its job waits, and the reason is told before its turn in the queue."""
+    file = scene.drop("2026/call.wav")
+    for folder in (scene.root, *scene.root.parents[:-2], file.parents[1]):
+        folder.chmod(0o755)
+    with scene.queue() as store:
+        add_job(store, scene, "2026/call.wav")
+    for path in (scene.root / "state", *(scene.root / "state").iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+    file.parent.chmod(0)
+    scene.config.chmod(0o644)
+    with as_nobody():
+        document = json_of(scene, capsys, "why", file)
+    assert document["state"] == "queued"
+    assert document["words"][0].startswith("it may not be read: the folder 2026 cannot be listed: owner root")
+
+
+@needs_root
+def test_a_closed_folder_below_failed_is_not_taken_for_an_absent_file(scene, capsys):
+    """`why` names the folder; `retry` says that it may not look."""
+    file = scene.drop("2026/call.wav", part="failed")
+    for folder in (scene.root, *scene.root.parents[:-2], *file.parents[1:2]):
+        folder.chmod(0o755)
+    file.parent.chmod(0)
+    scene.config.chmod(0o644)
+    with as_nobody():
+        document = json_of(scene, capsys, "why", file)
+        code = scene.run("retry", file)
+    assert document["state"] == "blocked"
+    assert "its folder 2026: owner root, mode 0000" in document["words"][0]
+    assert code == 74
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_root_is_told_which_folder_the_daemon_cannot_list(scene, capsys):
+    """Whoever asks may list the folder; the daemon, which said that it cannot, is believed."""
+    file = scene.drop("2026/05/secret.wav")
+    said = "cannot be listed: owner root, mode 0700: closed to uid 999; give it access"
+    with scene.queue():
+        scene.write_live(blocked=1, waiting={"2026": said})
+        document = json_of(scene, capsys, "why", file)
+        listed = json_of(scene, capsys, "list")["files"][0]
+    assert (document["state"], document["remedy"]) == ("blocked", "give it access")
+    assert "the folder 2026 cannot be listed: owner root, mode 0700" in document["words"][0]
+    assert listed["state"] == "blocked"
+    assert "the folder 2026 cannot be listed" in listed["reason"]
 
 
 def test_root_is_told_what_the_daemon_may_not_read(scene, capsys):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import time
 
 import pytest
 
+from dropscribe.cli.commands import check
 from support.emulator import Emulator, Fault
 from support.scene import CONFIG, Scene
 from support.vendors import KEY
@@ -80,6 +83,27 @@ def test_a_missing_file_is_74(scene, capfdbinary):
     assert b"none.wav" in capfdbinary.readouterr().err
 
 
+def test_the_output_folder_is_made_with_its_parents(scene, capfdbinary):
+    """Users need not make it; standard output has the name of the transcript."""
+    target = scene.root / "texts" / "2026"
+    assert scene.run("transcribe", scene.drop("call.wav", part="done"), "--output", target) == 0
+    assert (target / "call.txt").read_text()
+    assert capfdbinary.readouterr().out == f"{target}/call.txt\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("file", "it is not a folder"), ("file/below", "Not a directory"), ("/proc/none", "No such file")],
+)
+def test_an_output_folder_that_cannot_be_written_costs_nothing(scene, emulator, capfdbinary, target, reason):
+    """The folder and the reason are named, before anything is sent."""
+    (scene.root / "file").write_text("")
+    target = scene.root / target
+    assert scene.run("transcribe", scene.drop("call.wav", part="done"), "--output", target) == 74
+    assert f"{target}: no transcript can be written there: {reason}".encode() in capfdbinary.readouterr().err
+    assert emulator.requests == []
+
+
 def test_a_misspelt_provider_is_78(scene, capfdbinary):
     """Did you mean …"""
     assert scene.run("transcribe", "--provider", "goood", scene.drop("call.wav", part="done")) == 78
@@ -103,6 +127,32 @@ def test_check_online_pays_for_nothing(scene, emulator):
     scene.run("check", "--online")
     assert all(request.audio_bytes == 0 for request in emulator.requests)
     assert emulator.requests
+
+
+@pytest.fixture
+def silent_server():
+    """The URL of a server that takes connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+
+def test_check_online_does_not_wait_for_a_silent_server(tmp_path, silent_server, capsys, monkeypatch):
+    """A short limit of its own, or a shorter `timeout`, is named in the result."""
+    monkeypatch.setattr(check, "ANSWER_SECONDS", 2.0)
+    providers = "".join(
+        f"  {name}: {{type: openai, url: '{silent_server}', timeout: {timeout}}}\n"
+        for name, timeout in (("a", "5m"), ("b", "1s"))
+    )
+    scene = Scene(tmp_path, f"providers:\n{providers}folders:\n  calls: {{inbox: inbox, provider: a}}\n")
+    began = time.monotonic()
+    assert scene.run("check", "--online", "--json") == 74
+    assert time.monotonic() - began < 60
+    answers = {
+        name: each["answer"] for name, each in json.loads(capsys.readouterr().out)["providers"].items()
+    }
+    assert answers == {
+        name: f"the server did not answer within {number} s" for name, number in (("a", 2), ("b", 1))
+    }
 
 
 def test_what_a_described_provider_found_is_shown(tmp_path, emulator, capfdbinary):

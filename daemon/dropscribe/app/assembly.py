@@ -75,6 +75,10 @@ class Pipeline:
         publisher = Publisher(queue, intake, observer, disks, results, token)
         self.handler = Handler(runtime, attempts, failures, publisher)
 
+    def rule_changed(self, folder: str) -> None:
+        """Let the next file of *folder* show whether its places can be written now."""
+        self._disks.reopen(folder)
+
     def close(self) -> None:
         """Stop accepting calls on users' folders, without waiting for hanging ones."""
         self._disks.close()

@@ -106,9 +106,10 @@ class Reloader:
             if new.providers.get(name) is not provider:
                 daemon.engine.holds.probe_now(Scope(ScopeKind.PROVIDER, name))
                 self._close_when_idle(name, provider)
-        for name, rule in new.config.folders.items():
-            if rule != old.config.folders.get(name):
+        for name in {**old.config.folders, **new.config.folders}:
+            if new.config.folders.get(name) != old.config.folders.get(name):
                 daemon.engine.holds.probe_now(Scope(ScopeKind.FOLDER, name))
+                daemon.pipeline.rule_changed(name)
         keep_running_config(new.config)
         daemon.health.observe_config(is_taken=True)
         log.info("config.reloaded", changes=diff_configs(old.config, new.config))

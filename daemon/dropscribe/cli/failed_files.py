@@ -17,7 +17,7 @@ from dropscribe.publish.error_file import error_names, own_uids, read_error
 from dropscribe.publish.return_to_inbox import FailedFile
 from dropscribe.queue.sql.history import read_filed
 from dropscribe.reports.locations import Place, find_places
-from dropscribe.reports.patience import ask_disk
+from dropscribe.reports.patience import ask_disk, stands_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class FailedFiles:
         if not places:
             return "is in no failed folder of the config"
         root = places[0].root
-        _require_answer(root)
+        ask_disk(root, lambda: stands_at(places[0].absolute))
         audio = _audio_of_error_file(places[0]) if file.endswith(_ERROR_ENDING) else places[0].path
         if audio is None:
             return "there is no such file"

@@ -142,7 +142,11 @@ _ARGUMENTS = {
         _argument(
             "--format", choices=("txt", "json", "srt", "vtt", "md"), default="txt", help="default: txt"
         ),
-        _argument("--output", metavar="DIR", help="write into DIR instead of standard output"),
+        _argument(
+            "--output",
+            metavar="DIR",
+            help="write into DIR, which is made if missing, instead of standard output",
+        ),
     ],
     "init": [
         _argument("directory", nargs="?", default=".", metavar="DIR", help="default: the current folder")

@@ -104,19 +104,38 @@ def _audio_error(root: bytes, path: bytes, error: OSError) -> Exception:
 
 
 def describe_forbidden(root: bytes, path: bytes) -> str:
-    """Owner, mode and remedy of a file or folder below *root* that may not be read."""
-    try:
-        with closing(open_root(root)) as descriptor:
-            directory, _, name = path.rpartition(b"/")
-            with closing(open_folder(descriptor, directory)) as folder:
-                status = os.stat(name or b".", dir_fd=folder, follow_symlinks=False)
-    except OSError as error:
-        return f"may not be looked at: {os.strerror(error.errno or 0)}"
+    """Owner, mode and remedy of a file or folder below *root* that may not be read.
+
+    If a folder on the way hides it, of that folder.
+    """
+    described = path
+    while True:
+        try:
+            status = _status_below(root, described)
+            break
+        except OSError as error:
+            if error.errno not in {errno.EACCES, errno.EPERM} or not described:
+                return f"may not be looked at: {os.strerror(error.errno or 0)}"
+        described = described.rpartition(b"/")[0]
+    which = "" if described == path else f"its folder {os.fsdecode(described or root)}: "
+    words = f"{which}owner {_owner_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o}:"
+    who = "u" if status.st_uid == os.geteuid() else "g"
+    if stat.S_ISDIR(status.st_mode):
+        return f"{words} closed to uid {os.geteuid()}; give it access (chmod {who}+rx, or an ACL)"
     return (
-        f"owner {_owner_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o}:"
-        f" not readable by uid {os.geteuid()}; "
-        f"give it read access (chmod g+r, an ACL, or run the recorder with UMask=0027)"
+        f"{words} not readable by uid {os.geteuid()}; "
+        f"give it read access (chmod {who}+r, an ACL, or run the recorder with UMask=0027)"
     )
+
+
+def _status_below(root: bytes, path: bytes) -> os.stat_result:
+    """The status of *path* below *root*, no link followed; of *root* itself for b""."""
+    directory, _, name = path.rpartition(b"/")
+    with closing(open_root(root)) as descriptor:
+        if not name:
+            return os.fstat(descriptor)
+        with closing(open_folder(descriptor, directory)) as folder:
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
 
 
 @dataclass(slots=True)

@@ -131,7 +131,19 @@ def open_listable_root(path: bytes) -> int:
     Raises:
         PermissionError: This process may pass through the folder but not list it.
     """
-    descriptor = open_root(path)
+    return _listable(open_root(path), path)
+
+
+def open_listable_folder(root: int, path: bytes) -> int:
+    """As :func:`open_folder`, for a folder that is to be listed.
+
+    Raises:
+        PermissionError: As :func:`open_listable_root`.
+    """
+    return _listable(open_folder(root, path), path)
+
+
+def _listable(descriptor: int, path: bytes) -> int:
     if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_PATH:
         os.close(descriptor)
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(path))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.files.audio import describe_forbidden
-from dropscribe.files.beneath import UnsafePathError, closing, open_folder, open_root
+from dropscribe.files.beneath import UnsafePathError, closing, open_listable_folder, open_root
 from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Lister:
         found: Called with each file that has no live job.
 
     Attributes:
-        unlistable: Folders that may not be listed, and why.
+        unlistable: Folders that cannot be listed, and why.
         unwatched: Folders of the last whole walk from which no hints come.
     """
 
@@ -144,14 +144,14 @@ class Lister:
     def _visit(self, directory: bytes, walk: _Walk) -> Iterator[None]:
         try:
             with closing(open_root(self._context.root)) as root:
-                descriptor = open_folder(root, directory)
+                descriptor = open_listable_folder(root, directory)
             with closing(descriptor):
                 yield from self._list(directory, descriptor, walk)
         except OSError as error:
             self._folders.pop(directory, None)
             if not directory:
                 raise
-            if error.errno == errno.EACCES:
+            if isinstance(error, PermissionError):
                 self.unlistable[directory] = describe_forbidden(self._context.root, directory)
             elif error.errno not in _GONE and not isinstance(error, UnsafePathError):
                 self.unlistable[directory] = error.strerror or str(error)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Cause
-from dropscribe.intake.state import MOST_WAITING, InboxState, WaitingFile
+from dropscribe.intake.state import MOST_WAITING, UNLISTABLE_WORDS, InboxState, WaitingFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def snapshot(scanner: Scanner) -> InboxState:
             quiet_until = max(quiet_until, entry.changed_at + entry.needed_seconds)
     unlistable = scanner.lister.unlistable
     waiting = itertools.chain(
-        (WaitingFile(path, Cause.TROUBLE, f"may not be listed: {why}") for path, why in unlistable.items()),
+        (WaitingFile(path, Cause.TROUBLE, UNLISTABLE_WORDS + why) for path, why in unlistable.items()),
         (
             WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds)
             for path, entry in entries

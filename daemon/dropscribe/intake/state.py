@@ -47,6 +47,9 @@ class WaitingFile:
 BLOCKED_WORDS = "may not be read: "
 """Begins the sentence of a file that the daemon may not read."""
 
+UNLISTABLE_WORDS = "cannot be listed: "
+"""Begins the sentence of a folder that the daemon cannot list."""
+
 _SENTENCES = {
     Cause.FIRST_LOOK: "to be looked at",
     Cause.BLOCKED: BLOCKED_WORDS + "{}",

@@ -12,6 +12,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -33,12 +34,13 @@ from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, MAX_INTE
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.crashpoint import reached
 from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, origin_words
-from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.observer import AttemptReport
 from dropscribe.pipeline.remote_jobs import job_provider_of, poll
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.jobs import LONGEST_POLL_SECONDS
+from dropscribe.publish.free_names import PlaceRefused
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
@@ -91,6 +93,10 @@ class Attempts:
             return self._not_readable(job, error)
         except FolderHangs:
             return Retry(LOOK_AGAIN_SECONDS, "hangs", "its folder's disk does not answer")
+        except PlaceRefused as error:
+            check = partial(self.results.prepare, job, runtime)
+            self.disks.close_until_writable(job.folder, error_words(error), check)
+            return self._disk_trouble(job, error)
         except OSError as error:
             return self._disk_trouble(job, error)
         self._looks.pop(job.id, None)
@@ -139,8 +145,7 @@ class Attempts:
     def _disk_trouble(self, job: Job, error: OSError) -> Outcome:
         """EIO, ESTALE, EMFILE: an error of the disk, not of the file or the provider."""
         self.intake.look_again(job.folder)
-        what = error.strerror or str(error)
-        reason = f"{error.filename}: {what}" if isinstance(error.filename, str) else what
+        reason = error_words(error)
         if not self._looks[job.id]:
             log.warning("file.not_sent", folder=job.folder, path=job.path, code="disk_error", reason=reason)
         return self._retry_unsent(job, "disk_error", reason)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from dropscribe.core.errors import DropscribeError
+from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.errors import AudioError, DropscribeError
 from dropscribe.files.batching import BatchExecutor
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.queue.model import HANGS
@@ -34,6 +36,12 @@ THREADS_PER_FOLDER = 8
 HANG_SECONDS = 5.0
 """A call that takes longer gives up its slot."""
 
+FIRST_CHECK_SECONDS = 1.0
+LONGEST_CHECK_SECONDS = 15.0
+"""Longest wait between two checks of a folder that takes no files."""
+
+_UNWRITABLE = "unwritable"
+
 SLOWEST_BYTES_PER_SECOND = 2_000_000
 """A call that reads or copies a whole file is given time for its size at this rate."""
 
@@ -50,6 +58,7 @@ class DiskThreads:
         self._pools: dict[str, DaemonThreads] = {}
         self._batches: dict[str, BatchExecutor] = {}
         self._hanging: Counter[str] = Counter()
+        self._checks: dict[str, asyncio.Task[None]] = {}
 
     def of(self, folder: str) -> Executor:
         """The folder's pool, for calls that may take long."""
@@ -136,8 +145,46 @@ class DiskThreads:
             if is_late:
                 self._stopped_hanging(folder)
 
+    def close_until_writable(self, folder: str, reason: str, check: Callable[[], object]) -> None:
+        """Have nothing of *folder* claimed until *check*, repeated in its threads, finds a way for files.
+
+        Args:
+            reason: For ``status``; replaced by those of later checks.
+            check: Raises OSError while no file can be published.
+        """
+        self._queue.folders.close(folder, _UNWRITABLE, reason)
+        if folder not in self._checks:
+            self._checks[folder] = asyncio.create_task(self._repeat(folder, check))
+
+    async def _repeat(self, folder: str, check: Callable[[], object]) -> None:
+        for count in itertools.count(1):
+            await asyncio.sleep(backoff_seconds(FIRST_CHECK_SECONDS, count, LONGEST_CHECK_SECONDS))
+            try:
+                await self.run(folder, check)
+            except FolderHangs:
+                continue
+            except OSError as error:
+                self._queue.folders.close(folder, _UNWRITABLE, error_words(error))
+            except AudioError:  # its file has gone: the next one shows whether the trouble is over
+                break
+            except Exception:
+                log.exception("folder.not_checked", folder=folder)
+                break
+            else:
+                log.info("folder.writable", folder=folder)
+                break
+        self.reopen(folder)
+
+    def reopen(self, folder: str) -> None:
+        """End :meth:`close_until_writable`; the next file is checked anew."""
+        if check := self._checks.pop(folder, None):
+            check.cancel()
+            self._queue.folders.open(folder, _UNWRITABLE)
+
     def close(self) -> None:
         """Take no more calls; never wait for those that run."""
+        for check in self._checks.values():
+            check.cancel()
         for batch in self._batches.values():
             batch.close()
         for pool in self._pools.values():
@@ -154,6 +201,12 @@ class DiskThreads:
         if not self._hanging[folder]:
             log.info("folder.answers", folder=folder)
             self._queue.folders.open(folder, HANGS)
+
+
+def error_words(error: OSError) -> str:
+    """The error with its path, for people."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if isinstance(error.filename, str) else what
 
 
 def _call_each(calls: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -20,7 +20,7 @@ from dropscribe.files.companions import find_companions
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.rendering import Renderer, content_of, is_error, unpacked
 from dropscribe.providers.params import effective_params
-from dropscribe.publish.free_names import FreeNames, check_destination, find_free_names
+from dropscribe.publish.free_names import FreeNames, check_places, find_free_names
 from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
@@ -65,16 +65,16 @@ class Results:
         """By job id: names found when the attempt began, so that storing an answer waits for no disk."""
 
     def prepare(self, job: Job, runtime: RuntimeConfig) -> FreeNames | None:
-        """Check, before anything is paid for, that ``done`` accepts files, and find free names there.
+        """Check, before anything is paid for, that the file can be moved to ``done``; find free names there.
 
         Called in a thread of the folder. Publishing detects a name that was taken since.
 
         Raises:
-            OSError: No file can be put there.
+            As :func:`~dropscribe.publish.free_names.check_places`.
         """
         rule = runtime.rule(job.folder)
         done = os.fsencode(rule.done)
-        check_destination(done)
+        check_places(runtime.inbox(job.folder), done, job.path)
         # Names that depend on companions or on a template are known only with the answer.
         if job.remote is None and not rule.companions and rule.template is None:
             plan = OutputPlan(done, job.path, tuple(rule.outputs), rule.sidecar_name)

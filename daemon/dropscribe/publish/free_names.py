@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.naming import first_free, number_names
+from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
 from dropscribe.files.capabilities import Move, capabilities_of
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from dropscribe.core.naming import OutputPlan
 
 _NAME_MAX_BYTES = 255
+_NO_EVIDENCE = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+)
+
+
+class PlaceRefused(OSError):
+    """Raised where a folder takes no files, or lets none be moved out of it."""
 
 
 class FreeNames(NamedTuple):
@@ -92,26 +100,52 @@ def _is_taken(folder: int, name: bytes) -> bool:
         return False
 
 
-def check_destination(root: bytes) -> None:
-    """Check, before anything is paid for, that files can be put below *root*; it is not made.
+def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
+    """Check, before anything is paid for, that the file *path* of *inbox* can be moved to *done*.
+
+    Nothing is made. A folder that is missing in *done* can be made if the one above it is writable.
 
     Raises:
-        OSError: Nothing can be made there, or no file can be given a name there.
+        PlaceRefused: No file can be put there, or none be moved out of the file's folder.
+        OSError: No evidence about the folders: too many open files, or a name that *done* cannot have.
+        AudioError: The file's folder cannot be reached.
     """
+    directory = path.rpartition(b"/")[0]
+    place = os.path.join(done, directory).rstrip(b"/")
     try:
-        folder = open_root(root)
-    except FileNotFoundError:
-        parent = os.path.dirname(root.rstrip(b"/"))
-        if parent == root:
-            raise
-        check_destination(parent)
-        return
-    with closing(folder):
+        place, target = _open_nearest(done, directory)
+        with closing(target):
+            _require_move(target)
+            _require_writable(target)
+        place = os.path.join(inbox, directory).rstrip(b"/")
+        with closing(open_folder_of(inbox, path)) as source:
+            _require_writable(source)
+    except OSError as error:
+        kind = OSError if error.errno in _NO_EVIDENCE else PlaceRefused
+        raise kind(error.errno, error.strerror, os.fsdecode(place)) from error
+
+
+def _open_nearest(root: bytes, directory: bytes) -> tuple[bytes, int]:
+    """Path and descriptor of *directory* below *root*, or of the nearest folder above it that is there."""
+    while True:
         try:
-            can = capabilities_of(folder)
-        except OSError as error:
-            error.filename = os.fsdecode(root)
-            raise
-        if can.move is Move.NONE:
-            reason = "no file can be renamed or linked there"
-            raise OSError(errno.EOPNOTSUPP, reason, os.fsdecode(root))
+            with closing(open_root(root)) as above:
+                return os.path.join(root, directory).rstrip(b"/"), open_folder(above, directory)
+        except FileNotFoundError:
+            parent = os.path.dirname(root.rstrip(b"/"))
+            if not directory and parent == root:
+                raise
+            root, directory = (root, directory.rpartition(b"/")[0]) if directory else (parent, b"")
+
+
+def _require_move(folder: int) -> None:
+    if capabilities_of(folder).move is Move.NONE:
+        raise OSError(errno.EOPNOTSUPP, "no file can be renamed or linked there")
+
+
+def _require_writable(folder: int) -> None:
+    """Check this folder itself, because its mount's capabilities may have been tried in another one."""
+    if not os.access(b".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        is_read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if is_read_only else errno.EACCES
+        raise OSError(number, os.strerror(number))

@@ -18,7 +18,7 @@ from dropscribe.queue.sql.history import count_before, read_filed, read_filed_wi
 from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import sign_words
-from dropscribe.reports.patience import ask_disk, ask_disk_or, is_there
+from dropscribe.reports.patience import ask_disk, ask_disk_or, is_gone, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import path_text
@@ -60,18 +60,28 @@ def explain_inbox(place: Place, view: QueueView, now: float) -> Explanation:
     if place.rule.name in view.not_mounted:
         return _explain_not_mounted(stories, place, view, now)
     reason = inbox_reader.unavailable_reason(place.rule)
+    unread = "" if reason else _unread_words(place, view)
     live = next((story for story in stories if story.state.is_live), None)
     if live is not None:
         explanation = explain_story(live, place, view, now)
-        if reason:
-            explanation.words.insert(0, f"the inbox is unavailable: {reason}")
+        if reason or unread:
+            words = f"the inbox is unavailable: {reason}" if reason else f"it may not be read: {unread}"
+            explanation.words.insert(0, words)
         return explanation
     if reason:
         return Explanation(
             "unavailable", [f"the inbox is unavailable: {reason}", "its files wait, and go on by themselves"]
         )
-    found = inbox_reader.found_at(place.rule, place.path)
-    if found.status is None:
+    return _blocked(unread) if unread else _explain_without_job(stories, place, view, now)
+
+
+def _explain_without_job(stories: list[Story], place: Place, view: QueueView, now: float) -> Explanation:
+    """Explain a path in an inbox that can be listed, and that no live job has."""
+    try:
+        found = inbox_reader.found_at(place.rule, place.path)
+    except OSError as error:
+        return _unseen(place, error)
+    if found is None:
         return _explain_gone(stories, place, view, now)
     if found.reason:
         return Explanation(
@@ -100,15 +110,29 @@ def _explain_gone(stories: list[Story], place: Place, view: QueueView, now: floa
     return Explanation("unknown", ["nothing is there, and the queue has no record of it"])
 
 
+def _unread_words(place: Place, view: QueueView) -> str:
+    """Reason why the daemon or this process cannot read the file or list its folder, with the remedy."""
+    words = view.forbidden_words(place.rule.name, place.path)
+    return words or inbox_reader.unlistable_words(place.rule, place.path)
+
+
+def _blocked(words: str) -> Explanation:
+    """Explain a file that may not be read; in *words* the remedy follows the reason after "; "."""
+    reason, _, remedy = words.partition("; ")
+    return Explanation("blocked", [f"it may not be read: {reason}"], remedy)
+
+
+def _unseen(place: Place, error: OSError) -> Explanation:
+    """Explain a path that the system does not say anything about: no proof that nothing is there."""
+    if isinstance(error, PermissionError):
+        return _blocked(ask_disk_or("", place.root, lambda: describe_forbidden(place.root, place.path)))
+    return Explanation("unavailable", [f"it cannot be looked at: {error.strerror or error}"])
+
+
 def _explain_waiting(place: Place, view: QueueView) -> Explanation:
     """Explain a file without a job: it settles, or cannot be read."""
-    words = view.forbidden_words(place.rule.name, place.path)
-    if not words and not inbox_reader.may_read(place.rule, place.path):
-        words = describe_forbidden(place.root, place.path)
-    if words:
-        return Explanation(
-            "blocked", [f"it may not be read: {words.partition('; ')[0]}"], words.partition("; ")[2]
-        )
+    if not inbox_reader.may_read(place.rule, place.path):
+        return _blocked(describe_forbidden(place.root, place.path))
     said = view.live_of(place.rule.name).get("waiting", {}).get(path_text(place.path))
     if said and said != _FIRST_LOOK:
         return Explanation("settling", [f"it is not taken yet: {said}"])
@@ -128,9 +152,9 @@ def explain_filed(place: Place, view: QueueView, now: float) -> Explanation:
         if story.folder == place.rule.name:
             return explain_story(story, place, view, now)
     try:
-        is_present = ask_disk(place.absolute, lambda: os.path.lexists(place.absolute))
+        is_present = ask_disk(place.absolute, lambda: stands_at(place.absolute))
     except OSError as error:
-        return Explanation("unavailable", [f"{place.rule_folder}: {error.strerror}"])
+        return _unseen(place, error)
     if not is_present:
         return Explanation("unknown", ["nothing is there, and the queue has no record of it"])
     told = _explain_by_error_file(place)
@@ -335,7 +359,7 @@ def _filed_words(story: Story) -> str:
         return "an unknown place"
     if story.filed_here is None:
         return f"{path_text(story.filed[2:])}, beneath a root of the queue that this node does not have"
-    gone = "" if is_there(story.filed) else " (it is not there any more)"
+    gone = " (it is not there any more)" if is_gone(story.filed) else ""
     return path_text(story.filed) + gone
 
 

@@ -17,10 +17,20 @@ from typing import TYPE_CHECKING
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file, taking_of
-from dropscribe.files.audio import snapshot_of
-from dropscribe.files.beneath import closing, open_folder, open_listable_root, open_root, stat_at
+from dropscribe.files.audio import describe_forbidden, snapshot_of
+from dropscribe.files.beneath import (
+    UnsafePathError,
+    closing,
+    open_folder,
+    open_listable_folder,
+    open_listable_root,
+    open_root,
+    stat_at,
+)
+from dropscribe.intake.state import UNLISTABLE_WORDS
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
+from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +51,13 @@ class Found:
         path: Relative to the inbox.
         status: From ``lstat``; None where it could not be had.
         reason: Why the rule does not take it; None where it does.
+        is_unlistable: It is a folder that cannot be listed.
     """
 
     path: bytes
     status: os.stat_result | None
     reason: str | None
+    is_unlistable: bool = False
 
     def identities(self) -> tuple[bytes, ...]:
         """Keys under which the queue may know the file: with and without its inode."""
@@ -64,9 +76,37 @@ def unavailable_reason(rule: FolderRule) -> str | None:
     return None
 
 
-def _try_listing(rule: FolderRule) -> None:
-    with closing(open_listable_root(os.fsencode(rule.inbox))) as inbox, os.scandir(inbox):
-        pass
+def _try_listing(rule: FolderRule, folder: bytes = b"") -> None:
+    with (
+        closing(open_listable_root(os.fsencode(rule.inbox))) as inbox,
+        closing(open_listable_folder(inbox, folder)) as opened,
+        os.scandir(opened),
+    ):
+        os.stat(b".", dir_fd=opened)  # a folder may show its names and refuse what they stand for
+
+
+def unlistable_words(rule: FolderRule, path: bytes) -> str:
+    """Reason why *path*, or a folder on the way to it, cannot be listed, with the remedy; or ""."""
+    enters = taking_of(rule).enters
+    names = path.split(b"/")
+    for count in range(1, len(names) + 1):
+        folder = b"/".join(names[:count])
+        if not enters(names[count - 1]):
+            break
+        try:
+            ask_disk(rule.inbox, partial(_try_listing, rule, folder))
+        except (FileNotFoundError, UnsafePathError):
+            break
+        except OSError as error:
+            return f"the folder {path_text(folder)} {_unlistable(rule, folder, error)}"
+    return ""
+
+
+def _unlistable(rule: FolderRule, folder: bytes, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        root = os.fsencode(rule.inbox)
+        return UNLISTABLE_WORDS + ask_disk_or("", root, lambda: describe_forbidden(root, folder))
+    return UNLISTABLE_WORDS + (error.strerror or str(error))
 
 
 def _unavailable_words(rule: FolderRule, error: OSError) -> str:
@@ -83,15 +123,16 @@ def _unavailable_words(rule: FolderRule, error: OSError) -> str:
 def walk_inbox(rule: FolderRule) -> Iterator[Found]:
     """Every name in the inbox, ordered by folder and name; folders not entered are reported once."""
     taking = taking_of(rule)
-    waiting = [b""]
+    waiting: list[tuple[bytes, os.stat_result | None]] = [(b"", None)]
     while waiting:
-        folder = waiting.pop()
+        folder, folder_status = waiting.pop()
         try:
             entries = _entries(rule, folder)
         except OSError as error:
-            yield Found(folder or b".", None, f"the folder cannot be listed: {error.strerror}")
+            words = f"the folder {_unlistable(rule, folder, error)}"
+            yield Found(folder or b".", folder_status, words, is_unlistable=True)
             continue
-        below = []
+        below: list[tuple[bytes, os.stat_result | None]] = []
         for name, status in entries:
             if name == OWN_FOLDER:
                 continue
@@ -99,7 +140,7 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
             if not stat.S_ISDIR(status.st_mode):
                 yield _found(rule, path, status)
             elif taking.enters(name):
-                below.append(path)
+                below.append((path, status))
             else:
                 yield Found(path + b"/", None, taking.reason_not_taken(path + b"/any.wav"))
         waiting.extend(reversed(below))
@@ -120,7 +161,10 @@ def _entries(rule: FolderRule, folder: bytes) -> list[tuple[bytes, os.stat_resul
 
 
 def _list_names(rule: FolderRule, folder: bytes) -> list[bytes]:
-    with _opened(rule, folder) as opened:
+    with (
+        closing(open_root(os.fsencode(rule.inbox))) as inbox,
+        closing(open_listable_folder(inbox, folder)) as opened,
+    ):
         return [os.fsencode(name) for name in os.listdir(opened)]
 
 
@@ -129,8 +173,12 @@ def _stat_names(rule: FolderRule, folder: bytes, names: list[bytes]) -> list[tup
         return [(name, status) for name in names if (status := stat_at(opened, name))]
 
 
-def found_at(rule: FolderRule, path: bytes) -> Found:
-    """The file at *path* below the inbox."""
+def found_at(rule: FolderRule, path: bytes) -> Found | None:
+    """The file at *path* below the inbox; None if nothing is there.
+
+    Raises:
+        OSError: It cannot be looked at, and the rule would take it.
+    """
     folder, _, name = path.rpartition(b"/")
 
     def look() -> os.stat_result:
@@ -139,8 +187,15 @@ def found_at(rule: FolderRule, path: bytes) -> Found:
 
     try:
         status = ask_disk(rule.inbox, look)
+    except (FileNotFoundError, UnsafePathError):
+        return None
     except OSError as error:
-        return Found(path, None, error.strerror)
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        reason = taking_of(rule).reason_not_taken(path)
+        if reason is None:
+            raise
+        return Found(path, None, reason)
     return _found(rule, path, status)
 
 
@@ -161,10 +216,11 @@ def may_read(rule: FolderRule, path: bytes) -> bool:
 
 
 def files_without_job(rule: FolderRule, db: Connection | None) -> Iterator[Found]:
-    """Files of the inbox that the rule takes and the queue does not know."""
+    """Files of the inbox that the rule takes and the queue does not know; folders that cannot be listed."""
     live = read_live_states(db, rule.name) if db else {}
     for found in walk_inbox(rule):
-        if found.reason is None and is_file(found) and live.keys().isdisjoint(found.identities()):
+        is_taken = found.reason is None and is_file(found)
+        if found.is_unlistable or (is_taken and live.keys().isdisjoint(found.identities())):
             yield found
 
 

@@ -54,5 +54,27 @@ def ask_disk_or(
 
 
 def is_there(path: bytes) -> bool:
-    """Whether anything stands at *path*; False also where its file system does not answer."""
-    return ask_disk_or(False, path, lambda: os.path.lexists(path))
+    """Whether anything stands at *path*; False also where it may not be looked at, or no answer comes."""
+    return ask_disk_or(False, path, lambda: stands_at(path))
+
+
+def is_gone(path: bytes) -> bool:
+    """Whether nothing stands at *path*; False also where it may not be looked at, or no answer comes."""
+    return ask_disk_or(False, path, lambda: not stands_at(path))
+
+
+def stands_at(path: bytes) -> bool:
+    """Whether anything stands at *path*, without a time limit.
+
+    Raises:
+        OSError: It may not be looked at, or the system has another reason not to say.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+    return True

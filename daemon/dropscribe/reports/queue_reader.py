@@ -6,6 +6,7 @@ Modules of the cluster are imported only if the config has one: the extra may be
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
-from dropscribe.intake.state import BLOCKED_WORDS
+from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.cluster.nodes import read_nodes
 from dropscribe.queue.embedded.store import is_running, open_for_reading, write_once
@@ -76,9 +77,19 @@ class QueueView:
         return found if isinstance(found, dict) else {}
 
     def forbidden_words(self, folder: str, path: bytes) -> str:
-        """Reason why the running daemon cannot read the file, or "". Root can read all files."""
-        said = str(self.live_of(folder).get("waiting", {}).get(path_text(path), ""))
-        return said.removeprefix(BLOCKED_WORDS) if said.startswith(BLOCKED_WORDS) else ""
+        """Reason why the running daemon cannot read the file, or list a folder on its way, or "".
+
+        Root, who may ask, can read all files.
+        """
+        waiting = self.live_of(folder).get("waiting", {})
+        said = str(waiting.get(path_text(path), ""))
+        if said.startswith(BLOCKED_WORDS):
+            return said.removeprefix(BLOCKED_WORDS)
+        for above in itertools.accumulate(path_text(path).split("/"), "{}/{}".format):
+            said = str(waiting.get(above, ""))
+            if said.startswith(UNLISTABLE_WORDS):
+                return f"the folder {above} {said}"
+        return ""
 
     def node(self, name: str) -> NodeStats | None:
         """The node of that name; None if it has stopped or never existed."""

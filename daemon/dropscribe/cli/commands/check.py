@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, ProviderConfig
 
 CHECK_SCHEMA = "dropscribe.check/1"
+ANSWER_SECONDS = 15.0
+"""Limit for a provider's answer to a request without audio, if its ``timeout`` is not shorter."""
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -155,8 +157,17 @@ async def _probe_all(providers: Mapping[str, ProviderConfig]) -> dict[str, tuple
 
 async def _probe(config: ProviderConfig) -> tuple[bool, str]:
     provider = build_provider(config)
+    seconds = (
+        None if config.type == "local" else min(config.timeout_seconds or ANSWER_SECONDS, ANSWER_SECONDS)
+    )
+    limit = asyncio.timeout(seconds)  # none for a model on this machine: all its files are hashed
     try:
-        return True, await provider.probe()
+        async with limit:
+            return True, await provider.probe()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return False, f"the server did not answer within {seconds:g} s"
     except ProviderError as error:
         return False, error.reason if error.reason == error.code else f"{error.reason} ({error.code})"
     finally:

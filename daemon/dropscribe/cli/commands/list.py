@@ -112,8 +112,9 @@ def _not_queued(
         at = found.status.st_ctime if found.status else 0.0
         if since is not None and at < since:
             continue
-        blocked = bool(view.forbidden_words(rule.name, found.path)) or not may_read(rule, found.path)
-        reason = said.get(path_text(found.path), "") or ("may not be read" if blocked else "")
+        forbidden = view.forbidden_words(rule.name, found.path) or (found.is_unlistable and found.reason)
+        blocked = bool(forbidden) or not may_read(rule, found.path)
+        reason = said.get(path_text(found.path), "") or forbidden or ("may not be read" if blocked else "")
         yield {
             "at": at,
             "folder": rule.name,

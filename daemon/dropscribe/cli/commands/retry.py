@@ -99,7 +99,7 @@ def _take_back(failed: FailedFile, count: _Count) -> None:
     try:
         target = return_to_inbox(failed)
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
+        place = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
         _refuse(failed.audio, f"stays where it is: {error.strerror}{place}", count)
     else:
         count.moved += 1

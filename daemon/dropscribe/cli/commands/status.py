@@ -18,7 +18,7 @@ from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.stats import has_live_job, read_stats
 from dropscribe.reports.inbox_reader import files_without_job, may_read, unavailable_reason
-from dropscribe.reports.patience import ask_disk_or
+from dropscribe.reports.patience import ask_disk_or, stands_at
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.wording import (
     one_line,
@@ -42,7 +42,7 @@ _NEWEST_FAILED = 3
 """The number of failed files that are named."""
 
 _FILE_TROUBLES = (
-    ("blocked", "may not be read; 'why FILE' tells the remedy"),
+    ("blocked", "may not be read; 'list --waiting' names them, 'why FILE' tells the remedy"),
     ("backlog", "from before the first start; 'dropscribe release --folder NAME' starts them"),
     ("failed", "failed; 'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back"),
     ("maybe_paid_twice", "may have been paid for twice: an answer was lost on the way"),
@@ -113,9 +113,16 @@ def _missing(rule: FolderRule, paths: list[bytes]) -> set[bytes]:
     inbox = os.fsencode(rule.inbox)
 
     def look() -> set[bytes]:
-        return {path for path in paths if not os.path.lexists(os.path.join(inbox, path))}
+        return {path for path in paths if _is_absent(os.path.join(inbox, path))}
 
     return ask_disk_or(set(), rule.inbox, look)
+
+
+def _is_absent(path: bytes) -> bool:
+    try:
+        return not stands_at(path)
+    except OSError:
+        return False
 
 
 def _own_look(config: Config, view: QueueView) -> dict[str, Any]:
@@ -135,11 +142,11 @@ def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
         return {"available": False, "reason": reason}
     settling, blocked, oldest_at = 0, 0, None
     for found in files_without_job(rule, view.db):
-        if may_read(rule, found.path):
-            settling += 1
-        else:
+        if found.is_unlistable or not may_read(rule, found.path):
             blocked += 1
-        if found.status is not None:
+        else:
+            settling += 1
+        if found.status is not None and not found.is_unlistable:
             arrived_at = found.status.st_ctime + view.ahead_seconds
             oldest_at = min(oldest_at or arrived_at, arrived_at)
     return {"available": True, "settling": settling, "blocked": blocked, "oldest_settling_at": oldest_at}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -57,9 +56,7 @@ def execute(options: argparse.Namespace) -> int:
     require_proc()
     provider = _provider(options)
     log_to_stderr([provider])
-    output = os.fsencode(options.output) if options.output else None
-    if output is not None and not os.path.isdir(output):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), options.output)
+    output = _output_folder(options.output) if options.output else None
     code = exit_codes.OK
     for file in options.files:
         try:
@@ -69,6 +66,27 @@ def execute(options: argparse.Namespace) -> int:
                 raise
             code = max(code, explain_file(os.fsencode(file), error))
     return code
+
+
+def _output_folder(name: str) -> bytes:
+    """The folder of ``--output``, made with its parents and tried before anything is paid for.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    folder = os.fsencode(name)
+
+    def make() -> None:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+    try:
+        ask_disk(folder, make)
+    except OSError as error:
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise OSError(error.errno, f"no transcript can be written there: {reason}", name) from error
+    return folder
 
 
 def _transcribe_one(file: str, provider: ProviderConfig, form: str, output: bytes | None) -> int:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 YOUNG_SECONDS = 90.0
 """A row this young is not withdrawn: a network file system may not show its file to every node yet."""
 
+ENOUGH_ROWS = 200
+"""After this many new rows the planner's statistics are checked once."""
+
 MISSED_SECONDS = 10.0
 """The same for one whose file an attempt has looked for in vain: another node filed it just before."""
 
@@ -40,6 +43,7 @@ class ClusterIntake:
         self._store = store
         self._issue_tickets = issue_tickets
         self._devices: dict[tuple[str, bytes], int] = {}
+        self._rows_to_analyze = ENOUGH_ROWS
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """See the protocol."""
@@ -53,13 +57,28 @@ class ClusterIntake:
 
         def write(db: Connection) -> list[Submitted]:
             submitted = intake_queries.submit(db, new)
-            if any(each.is_new for each in submitted):
+            if new_rows := sum(each.is_new for each in submitted):
                 self._issue_tickets(db)
+                self._analyze_once(db, new_rows)
             return submitted
 
         submitted = self._database.call(write).result()
         reached("submitted")
         return submitted
+
+    def _analyze_once(self, db: Connection, new_rows: int) -> None:
+        """Collect statistics of a new table, as soon as its rows are enough for some.
+
+        Without any, PostgreSQL takes all indexes that begin with the folder for equally good, and may read
+        all live rows for each file. Autovacuum comes later, or is off.
+        """
+        if self._rows_to_analyze <= 0:
+            return
+        self._rows_to_analyze -= new_rows
+        if self._rows_to_analyze <= 0:
+            never = db.execute("SELECT reltuples <= 0 FROM pg_class WHERE oid = 'jobs'::regclass").fetchone()
+            if never == (True,):
+                db.execute("ANALYZE jobs")
 
     def withdraw(
         self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str

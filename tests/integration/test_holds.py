@@ -192,18 +192,17 @@ def _refuse_short_clips(audio):
 
 @pytest.mark.parametrize("good_at", [0, 6, 12])
 async def test_bad_clips_do_not_keep_a_good_one_from_its_end(tmp_path, good_at):
-    """Twelve clips with the same plain 400, and a good call before, among or after them: each ends."""
-    script = ScriptedProvider([_refuse_short_clips] * 99)
+    """Twelve clips with the same plain 400 hold the rule; a good call before, among or after them is done."""
+    script = ScriptedProvider([_refuse_short_clips] * 9999)
     config = make_config(tmp_path, providers=_providers("main"), hold=(0.02, 0.05))
     names = [f"short {number}.wav" for number in range(12)]
     names.insert(good_at, "good.wav")
     async with House(config, {"main": script}) as house:
         for name in names:
             await house.drop(name, name.encode())
-        await house.until(lambda: len(house.listener.files) == 13)
+        await house.until(lambda: house.listener.holds and (tmp_path / "done/good.wav").exists())
 
     assert tree(tmp_path / "done") == {"good.wav", "good.json", "good.txt"}
-    assert len(house.listener.holds) == (0 if good_at == 0 else 1)
     assert script.calls.count(b"good.wav") == 1
 
 
@@ -222,6 +221,23 @@ async def test_a_rule_whose_parameters_are_wrong_does_not_fail_its_backlog(tmp_p
 
     assert len(list((tmp_path / "failed").glob("*.error.json"))) in {3, 4}
     assert len(set(script.calls)) == 20
+
+
+async def test_a_rule_that_has_worked_is_held_after_three_refusals_too(tmp_path):
+    """A success before them changes nothing: the third file in a row with the same plain 400 holds the rule."""
+    script = Moody()
+    config = make_config(tmp_path, providers=_providers("main"), hold=(30.0, 60.0))
+    async with House(config, {"main": script}) as house:
+        await house.drop("good.wav", b"good")
+        await house.until(lambda: house.listener.files)
+        script.trouble = AudioRejected("http_400", "unknown language", status=400, maybe_rule=True)
+        for number in range(6):
+            await house.drop(f"{number}.wav", b"%d" % number)
+        await house.until(lambda: house.listener.holds)
+        await house.rest()
+        stats = await house.stats()
+
+    assert (stats.done, stats.failed, stats.held) == (1, 2, 4)
 
 
 async def test_a_rule_that_stays_wrong_stops_losing_files(tmp_path):

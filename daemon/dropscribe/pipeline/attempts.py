@@ -215,7 +215,7 @@ class Attempts:
     async def _answered(
         self, job: Job, runtime: RuntimeConfig, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
     ) -> Outcome:
-        await self.holds.succeeded(job, runtime.settings(job))
+        await self.holds.succeeded(job)
         spending = await self.budgets.charge(job, runtime, transcript, audio)
         try:
             sha256 = await audio.ensure_sha256()

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 FILES_IN_A_ROW = 3
 """This many different files in a row that fail alike, with no success between, hold a provider or a rule."""
 
-FILES_IN_A_ROW_AFTER_SUCCESS = 30
-"""The same for a rule whose parameters have worked before: several bad recordings in a row are likelier than
-parameters that stopped working, but a provider that stops taking them must not fail a whole backlog."""
-
 
 class Streaks:
     """Different files in a row with the same failure, which the key identifies."""
@@ -34,11 +30,11 @@ class Streaks:
     def __init__(self) -> None:
         self._jobs: dict[tuple[str, ...], set[int]] = {}
 
-    def add(self, key: tuple[str, ...], job_id: int, limit: int = FILES_IN_A_ROW) -> bool:
-        """Add one failure; returns whether *limit* different files have failed alike by now."""
+    def add(self, key: tuple[str, ...], job_id: int) -> bool:
+        """Add one failure; returns whether ``FILES_IN_A_ROW`` different files have failed alike by now."""
         jobs = self._jobs.setdefault(key, set())
         jobs.add(job_id)
-        return len(jobs) >= limit
+        return len(jobs) >= FILES_IN_A_ROW
 
     def clear(self, *prefix: str) -> None:
         """Forget every streak whose key begins with *prefix*."""
@@ -57,7 +53,6 @@ class Holds:
         self._observer = observer
         self._outages = Streaks()
         self._refusals = Streaks()
-        self._proven: set[tuple[str, str]] = set()
 
     async def hold(self, kind: ScopeKind, name: str, error: ProviderError, times: HoldConfig) -> None:
         """Hold *name*, or lengthen its hold after a failed probe."""
@@ -81,15 +76,10 @@ class Holds:
         if held is None:
             self._observer.held(hold)
 
-    async def succeeded(self, job: Job, settings: str) -> None:
-        """The provider transcribed a file of this folder: release both.
-
-        Args:
-            settings: The digest of the parameters that were sent.
-        """
+    async def succeeded(self, job: Job) -> None:
+        """The provider transcribed a file of this folder: release both."""
         await self.answered(job)
         self._refusals.clear(job.folder)
-        self._proven.add((job.folder, settings))
         await self._release(Scope(ScopeKind.FOLDER, job.folder))
 
     async def answered(self, job: Job) -> None:
@@ -121,9 +111,8 @@ class Holds:
             is_early_probe = hold.wait_seconds < times.max_seconds and self._queue.now() >= hold.next_probe_at
             await self.hold(scope.kind, scope.name, error, times)
             return not is_early_probe
-        limit = FILES_IN_A_ROW_AFTER_SUCCESS if (job.folder, settings) in self._proven else FILES_IN_A_ROW
         alike = (job.folder, job.provider, settings, str(error.status), error.code, _words_of(job, error))
-        if self._refusals.add(alike, job.id, limit):
+        if self._refusals.add(alike, job.id):
             await self.hold(scope.kind, scope.name, error, times)
             return True
         return False

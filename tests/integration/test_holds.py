@@ -224,7 +224,7 @@ async def test_a_rule_whose_parameters_are_wrong_does_not_fail_its_backlog(tmp_p
 
 
 async def test_a_rule_that_has_worked_is_held_after_three_refusals_too(tmp_path):
-    """A success before them changes nothing: the third file in a row with the same plain 400 holds the rule."""
+    """A success before them changes nothing: the third of three files with the same plain 400 holds it."""
     script = Moody()
     config = make_config(tmp_path, providers=_providers("main"), hold=(30.0, 60.0))
     async with House(config, {"main": script}) as house:

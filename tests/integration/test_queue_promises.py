@@ -10,7 +10,7 @@ import pytest
 
 from dropscribe.app.assembly import build_runtime
 from dropscribe.config.model import FolderRule, ProviderConfig
-from dropscribe.core.errors import AmbiguousFailure
+from dropscribe.core.errors import AmbiguousFailure, TemporaryFailure
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS
@@ -133,6 +133,38 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
         script.gate.set()
         await house.until(lambda: len(house.listener.files) == 6, 30.0)
         assert (await house.engine.stats()).pauses == {}
+
+
+async def test_a_run_that_ends_by_itself_waits_for_no_long_pause(tmp_path):
+    """The files behind a paused provider are due, but cannot start; a short pause and an attempt count."""
+    refusal = TemporaryFailure("rate_limited", status=429, retry_after_seconds=3600.0, slows_provider=True)
+    script = ScriptedProvider([refusal], gate=asyncio.Event())
+    async with House(one_provider(tmp_path, 1), {"main": script}) as house:
+        for number in range(3):
+            await house.drop(f"{number}.wav", b"RIFF %d" % number)
+        await house.until(lambda: script.in_flight)
+        assert await house.engine.can_go_on(60.0)
+        script.gate.set()
+        await house.until(lambda: house.listener.attempts)
+        await house.rest()
+        assert not await house.engine.can_go_on(60.0)
+        assert await house.engine.can_go_on(LONGEST_PAUSE_SECONDS)
+
+    assert len(script.calls) == 1
+
+
+async def test_a_run_that_ends_by_itself_waits_for_no_slow_rate_limit(tmp_path):
+    """One request in ten minutes: the second file is left; with one in a minute it is waited for."""
+    config = one_provider(tmp_path, 2)
+    config.providers["main"] = replace(config.providers["main"], requests_per_minute=0.1)
+    async with House(config) as house:
+        for number in range(2):
+            await house.drop(f"{number}.wav", b"RIFF %d" % number)
+        await house.until(lambda: house.listener.files)
+        await house.rest()
+        assert not await house.engine.can_go_on(60.0)
+        assert await house.engine.can_go_on(601.0)
+        assert (await house.stats()).queued == 1
 
 
 async def test_a_job_whose_provider_a_reload_removed_goes_to_the_rules_own(tmp_path, queue_kind):

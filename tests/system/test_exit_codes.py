@@ -63,6 +63,16 @@ def test_once_does_not_wait_for_a_retry_that_is_due_late(site, vendor):
     assert tree(site.inbox) == {"a.wav"}
 
 
+def test_once_does_not_wait_for_a_long_pause(site, vendor):
+    """A 429 with a retry after an hour pauses the provider: 75, and the files behind it are unsent."""
+    emulator, _till = vendor
+    emulator.fail(*[Fault(status=429, headers={"Retry-After": "3600"})] * 9)
+    for name in "abcdef":
+        site.drop(f"{name}.wav", name.encode())
+    assert site.run_once() == 75
+    assert tree(site.inbox) == {f"{name}.wav" for name in "abcdef"}
+
+
 @pytest.mark.slow
 def test_once_says_that_a_file_failed(site, vendor):
     """3 in the run in which it failed; 0 in the next, which had nothing to do with it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Scope, Submitted
     from dropscribe.queue.job_runner import JobRunner
@@ -39,6 +39,9 @@ class Dispatcher(Protocol):
 
     async def wait_for_turn(self, provider: str) -> None:
         """Wait until *provider*'s rate allows one more request, and count it."""
+
+    async def next_starts(self) -> Mapping[str, float]:
+        """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
 
     def void_claims(self, db: Connection, scope: Scope) -> None:
         """In the transaction of a hold: revoke dispatched jobs of *scope* that have not begun."""

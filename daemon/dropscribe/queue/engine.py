@@ -136,14 +136,19 @@ class Engine:
         return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
-        """Whether something is in flight, or due within *horizon_seconds* and not stopped by a hold."""
+        """Whether something is in flight, or can start within *horizon_seconds*.
+
+        Holds stop a start, and pauses and rate limits that last longer.
+        """
         if not self._dispatcher.runs_jobs:
             return False
         latest = self.now() + horizon_seconds
-        routes_by_provider, folders = self._admission.open_routes(), self._admission.open_folders()
+        next_starts = await self._dispatcher.next_starts()
+        late = {provider for provider, at in next_starts.items() if at > latest}
+        open_routes, folders = self._admission.open_routes(), self._admission.open_folders()
 
         def look(db: Connection) -> bool:
-            due = [rows.next_due_at(db, name, routes) for name, routes in routes_by_provider]
+            due = [rows.next_due_at(db, name, routes) for name, routes in open_routes if name not in late]
             due += [result_rows.oldest_publishing_at(db, folder) for folder in folders]
             due += [0.0] if remote_rows.count_at_provider(db) else []
             return any(at is not None and at <= latest for at in due)

@@ -114,9 +114,18 @@ class ProviderRates:
             return 0 if self._now() < pause.until else min(allowed, 1 - taken)
         return allowed
 
+    def next_starts(self) -> dict[str, float]:
+        """Unix seconds from which a provider may get one more request, of those that have to wait for it."""
+        now, monotonic = self._now(), time.monotonic()
+        found = {}
+        for provider, limiter in self._limiters.items():
+            pause, rate_at = self.pauses.get(provider), limiter.next_at(monotonic)
+            starts_at = max(pause.until if pause else 0.0, now + rate_at - monotonic if rate_at else 0.0)
+            if starts_at > now:
+                found[provider] = starts_at
+        return found
+
     def waits(self) -> list[float]:
         """Seconds until rates and pauses allow more."""
-        now, monotonic = self._now(), time.monotonic()
-        pauses = [pause.until - now for pause in self.pauses.values() if pause.provider in self._limiters]
-        rates = [limiter.next_at(monotonic) for limiter in self._limiters.values()]
-        return [wait for wait in pauses if wait > 0] + [at - monotonic for at in rates if at]
+        now = self._now()
+        return [at - now for at in self.next_starts().values()]

@@ -92,6 +92,10 @@ class ClusterDispatcher:
             )
             await asyncio.sleep(max(0.0, starts_at - self._database.now()))
 
+    async def next_starts(self) -> dict[str, float]:
+        """See the protocol: over all nodes."""
+        return await self._database.database.do(ticket_rows.read_next_starts)
+
     def void_claims(self, db: Connection, scope: Scope) -> None:
         """See the protocol."""
         ticket_rows.void_held(db, scope)

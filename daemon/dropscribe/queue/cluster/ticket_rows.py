@@ -272,6 +272,15 @@ def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
     return float(row[0]) - gap_seconds
 
 
+def read_next_starts(db: Connection) -> dict[str, float]:
+    """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
+    found = db.execute(
+        "SELECT provider, max(at) FROM (SELECT provider, next_at AS at FROM paces"
+        " UNION ALL SELECT provider, until FROM pauses) AS starts GROUP BY provider"
+    )
+    return dict(found.fetchall())
+
+
 def begin_due(db: Connection, ticket: tuple[int, int], node: str) -> Job | None:
     """The job to poll or to publish of a ticket; None where the ticket is void."""
     row = db.execute(

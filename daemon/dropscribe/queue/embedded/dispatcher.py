@@ -86,6 +86,10 @@ class EmbeddedDispatcher:
         while wait_seconds := self._admission.rates.start_in(provider):  # noqa: ASYNC110  # for time itself
             await asyncio.sleep(wait_seconds)
 
+    async def next_starts(self) -> dict[str, float]:
+        """See the protocol."""
+        return self._admission.rates.next_starts()
+
     def void_claims(self, db: Connection, scope: Scope) -> None:
         """See the protocol: nothing is claimed before it begins."""
 

@@ -10,7 +10,8 @@ import pytest
 
 from dropscribe.app.assembly import build_runtime
 from dropscribe.config.model import FolderRule, ProviderConfig
-from dropscribe.core.errors import AmbiguousFailure, TemporaryFailure
+from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable, TemporaryFailure
+from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS
@@ -133,6 +134,25 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
         script.gate.set()
         await house.until(lambda: len(house.listener.files) == 6, 30.0)
         assert (await house.engine.stats()).pauses == {}
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_trying_a_provider_now_ends_its_pause(tmp_path, is_held):
+    """A provider that asked for an hour, held or not, is asked at once where a user says so."""
+    held = [ProviderUnusable("unauthorized", status=401)] if is_held else []
+    busy = TemporaryFailure("rate_limited", status=429, retry_after_seconds=3600.0, slows_provider=True)
+    script = ScriptedProvider([*held, busy])
+    config = one_provider(tmp_path, 1, hold=(0.05, 0.1))
+    async with House(config, {"main": script}) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: len(house.listener.attempts) == len(held) + 1)
+        await house.rest()
+        assert (await house.engine.stats()).pauses
+        house.engine.holds.probe_now(Scope(ScopeKind.PROVIDER, "main"))
+        await house.until(lambda: house.listener.files, 30.0)
+        assert (await house.engine.stats()).pauses == {}
+
+    assert len(script.calls) == len(held) + 2
 
 
 async def test_a_run_that_ends_by_itself_waits_for_no_long_pause(tmp_path):

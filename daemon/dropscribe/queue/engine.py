@@ -66,7 +66,7 @@ class Engine:
 
     Attributes:
         signals: Wake the dispatcher, and report news.
-        in_flight, folders, holds, budgets, results, intake: The parts of the queue.
+        in_flight, folders, rates, holds, budgets, results, intake: The parts of the queue.
     """
 
     def __init__(
@@ -77,8 +77,9 @@ class Engine:
         self._database = database = PatientDatabase(store, signals)
         self.in_flight = InFlight(signals)
         self.folders = FolderGate(signals)
-        self.holds = HoldStore(database, signals, self._void_claims)
-        self._admission = Admission(self.in_flight, self.folders, self.holds, ProviderRates(database.now))
+        self.rates = ProviderRates(database.now)
+        self.holds = HoldStore(database, signals, self.rates, self._void_claims)
+        self._admission = Admission(self.in_flight, self.folders, self.holds, self.rates)
         self.budgets = BudgetStore(database, signals, self._admission)
         self.results = ResultStore(database)
         self._dispatcher, self.intake = make_backend(QueueState(database, signals, self._admission))
@@ -122,7 +123,7 @@ class Engine:
 
     def pause_provider(self, provider: str, seconds: float) -> None:
         """Start nothing more at *provider* for *seconds*, an hour at most: it asked for it (429, 503)."""
-        pause = self._admission.rates.pause(provider, seconds)
+        pause = self.rates.pause(provider, seconds)
         self._database.post(lambda db: hold_rows.write_pause(db, pause))
         self.signals.tell_news()
 

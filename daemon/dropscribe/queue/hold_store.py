@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dropscribe.core.model import ScopeKind
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.sql import hold_rows, transactions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from dropscribe.core.model import Hold, Scope, ScopeKind
+    from dropscribe.core.model import Hold, Scope
     from dropscribe.queue.patient_database import PatientDatabase
+    from dropscribe.queue.provider_rates import ProviderRates
     from dropscribe.queue.signals import Signals
     from dropscribe.queue.sql.database import Connection
 
@@ -32,11 +34,13 @@ class HoldStore:
         self,
         database: PatientDatabase,
         signals: Signals,
+        rates: ProviderRates,
         void_claims: Callable[[Connection, Scope], None],
     ) -> None:
         self.changes = 0
         self._database = database
         self._signals = signals
+        self._rates = rates
         self._void_claims = void_claims
         self._holds: dict[Scope, Hold] = {}
         self._stops: dict[Scope, Hold] = {}
@@ -66,12 +70,17 @@ class HoldStore:
         return hold
 
     def probe_now(self, scope: Scope) -> None:
-        """Probe a held provider or folder at once: its config has changed, or a user asks."""
-        hold = self._holds.get(scope)
+        """Probe a held provider or folder at once: its config has changed, or a user asks.
+
+        A provider's pause ends too, whether it is held or not.
+        """
+        now, hold = self._database.now(), self._holds.get(scope)
         if hold is not None:
-            due = self._holds[scope] = replace(hold, next_probe_at=self._database.now())
+            due = self._holds[scope] = replace(hold, next_probe_at=now)
             self._database.post(lambda db: hold_rows.write_hold(db, due))
-            self._signals.wake.set()
+        if scope.kind is ScopeKind.PROVIDER and self._rates.cut_pause(scope.name):
+            self._database.post(lambda db: hold_rows.cut_pause(db, scope.name, now))
+        self._signals.wake.set()
 
     def get(self, scope: Scope) -> Hold | None:
         """The hold of a provider or folder, if it is held."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause
@@ -80,6 +81,14 @@ class ProviderRates:
         until = max(now + min(seconds, LONGEST_PAUSE_SECONDS), old.until if old else 0.0)
         pause = self.pauses[provider] = Pause(provider, old.since if old else now, until)
         return pause
+
+    def cut_pause(self, provider: str) -> bool:
+        """End a pause now; one request at a time shows whether it is over. Returns whether there was one."""
+        now, pause = self._now(), self.pauses.get(provider)
+        if pause is None or pause.until <= now:
+            return False
+        self.pauses[provider] = replace(pause, until=now)
+        return True
 
     def end_pause(self, provider: str) -> bool:
         """Remove a pause that is over, because the provider was asked since; whether there was one."""

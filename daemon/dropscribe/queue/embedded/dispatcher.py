@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LONGEST_SLEEP_SECONDS = 60.0
+_LONGEST_TURN_SECONDS = 1.0
+"""A pause may be ended while a running attempt waits for its next request."""
 
 
 class EmbeddedDispatcher:
@@ -84,7 +86,7 @@ class EmbeddedDispatcher:
     async def wait_for_turn(self, provider: str) -> None:
         """See the protocol."""
         while wait_seconds := self._admission.rates.start_in(provider):  # noqa: ASYNC110  # for time itself
-            await asyncio.sleep(wait_seconds)
+            await asyncio.sleep(min(wait_seconds, _LONGEST_TURN_SECONDS))
 
     async def next_starts(self) -> dict[str, float]:
         """See the protocol."""

@@ -87,6 +87,12 @@ def write_pause(db: Connection, pause: Pause) -> None:
     )
 
 
+def cut_pause(db: Connection, provider: str, now: float) -> None:
+    """End a pause now, and make the jobs due that wait for it; it stands until the provider has answered."""
+    db.execute("UPDATE pauses SET until = ? WHERE provider = ? AND until > ?", (now, provider, now))
+    make_due(db, "provider", provider, now)
+
+
 def end_pause(db: Connection, provider: str, now: float) -> None:
     """Forget a pause that is over: the provider has answered since."""
     db.execute("DELETE FROM pauses WHERE provider = ? AND until <= ?", (provider, now))

@@ -16,9 +16,9 @@ from dropscribe.web import actions, guard, server
 from dropscribe.web.queries import chosen_from, filter_of
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import safe_name
-from dropscribe.web.views import progress_of
+from dropscribe.web.views import moment, progress_of
 from support.pages import serving
-from support.scene import Scene, add_attempt, add_hold, add_job, wav_bytes
+from support.scene import Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
 EVIL = '<script>alert("x")</script>'
 
@@ -82,6 +82,21 @@ async def test_the_overview_shows_what_status_says(scene):
     assert "call.wav" in text
     assert "undecodable: no" in text
     assert "next.wav" in text
+
+
+async def test_the_overview_shows_a_pause_with_its_end(scene):
+    """A paused provider is named, with the time of its next request and a way to try it now."""
+    until = float(int(time.time()) + 3570)
+    with scene.queue() as store:
+        add_job(store, scene, "next.wav")
+        add_pause(store, until)
+        async with serving(scene) as site:
+            text = await page_of(site, "/")
+    assert "Provider main is paused: it asked for fewer requests" in text
+    assert 'action="/providers/main/try"' in text
+    assert f'tried again <time datetime="{moment(until)["iso"]}' in text
+    assert f"; the next request goes {moment(until)['text']}" in text
+    assert '<span class="tag warn">paused</span>' in text
 
 
 async def test_a_new_daemon_has_an_overview_too(scene):

@@ -15,6 +15,7 @@ from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd, FileSnapshot, Hold, NewJob, Scope, ScopeKind
 from dropscribe.files.audio import snapshot_of
 from dropscribe.queue.embedded.store import Store
+from dropscribe.queue.model import Pause
 from dropscribe.queue.sql import hold_rows
 from dropscribe.service.live import write_live
 
@@ -79,8 +80,8 @@ class Scene:
         finally:
             store.close()
 
-    def write_live(self, **folder) -> None:
-        """What a running daemon writes of the rule ``calls``."""
+    def write_live(self, next_starts=None, **folder) -> None:
+        """What a running daemon writes of the rule ``calls``, and of starts that a rate limit delays."""
         state = {
             "available": True,
             "reason": None,
@@ -89,7 +90,8 @@ class Scene:
             "blocked": 0,
             "waiting": {},
         }
-        write_live(self.root / "state", {"folders": {"calls": state | folder}, "providers": {"main": 1}})
+        live = {"folders": {"calls": state | folder}, "providers": {"main": 1}}
+        write_live(self.root / "state", live | {"next_starts": next_starts or {}})
 
 
 def add_job(store: Store, scene: Scene, path: str, **columns) -> int:
@@ -138,6 +140,11 @@ def add_hold(
     """A hold, as an empty quota makes it."""
     hold = Hold(Scope(kind, name), "insufficient_quota", "no credit is left", since, next_probe_at, 60.0)
     store.call(lambda db: hold_rows.write_hold(db, hold)).result()
+
+
+def add_pause(store: Store, until: float) -> None:
+    """A pause of the provider ``main``, as a 429 with Retry-After makes it."""
+    store.call(lambda db: hold_rows.write_pause(db, Pause("main", time.time(), until))).result()
 
 
 _PLACEHOLDER = "/srv/dropscribe/recorder"

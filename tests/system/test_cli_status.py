@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import threading
 import time
 
@@ -13,7 +14,7 @@ import pytest
 
 from dropscribe.core.model import AttemptEnd
 from dropscribe.reports import patience
-from support.scene import Scene, add_attempt, add_job, wav_bytes
+from support.scene import Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
 FOLDER_KEYS = {
     *(
@@ -185,6 +186,69 @@ def test_why_passes_on_what_the_running_daemon_says(scene, capsys):
         scene.write_live(waiting={"call.mp3": "quiet for 1 s of 5 s"})
         state, words = state_of(scene, capsys, file)
     assert (state, "quiet for 1 s of 5 s" in words) == ("settling", True)
+
+
+def told_by(scene, capsys, command, *arguments) -> str:
+    """What the command prints for people, on one line."""
+    assert scene.run(command, *arguments) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_pause_is_told_with_its_end(scene, capsys):
+    """The provider is ready for programs and paused for people; a file's turn comes after the pause."""
+    files = [scene.drop(f"{number}.wav") for number in range(3)]
+    with scene.queue() as store:
+        for number, file in enumerate(files):
+            add_job(store, scene, file.name, received_at=time.time() - 9 + number)
+        add_pause(store, time.time() + 3570)
+        scene.write_live()
+        provider = json_of(scene, capsys, "status")["providers"]["main"]
+        status = told_by(scene, capsys, "status")
+        whys = [state_of(scene, capsys, file) for file in files]
+    assert (provider["state"], provider["next_probe"]) == ("ready", None)
+    assert provider["paused_until"]
+    assert re.search(r"provider main is paused: .*; the next one goes \d\d.* \(in 59 min\)", status)
+    assert re.search(r"main +paused +1", status)
+    for state, words in whys:
+        assert state == "queued"
+        assert re.search(r"^provider main is paused: .*; the next one goes \d\d.* \(in 59 min\)", words)
+    assert [words.split("min) ")[-1] for _, words in whys] == [
+        "it is the next in the queue",
+        "1 file of its folder goes first",
+        "2 files of its folder go first",
+    ]
+
+
+def test_a_held_provider_is_probed_after_its_pause(scene, capsys):
+    """The probe's time is the pause's end, for programs, in ``status`` and in ``why``."""
+    file = scene.drop("call.wav")
+    now = time.time()
+    with scene.queue() as store:
+        add_job(store, scene, file.name)
+        add_hold(store, since=now - 60, next_probe_at=now - 1)
+        add_pause(store, now + 3570)
+        scene.write_live()
+        provider = json_of(scene, capsys, "status")["providers"]["main"]
+        status = told_by(scene, capsys, "status")
+        state, words = state_of(scene, capsys, file)
+    assert provider["state"] == "held"
+    assert provider["next_probe"] == provider["paused_until"]
+    assert re.search(r"tried again \d\d.* \(in 59 min\)", status)
+    assert state == "held"
+    assert re.search(r"one file tries it again \d\d.* \(in 59 min\)", words)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1.0, ""), (45.0, r"\(in 4\d s\)"), (6e301, r"\(in 36\d d\)")])
+def test_why_tells_of_a_rate_limit(scene, capsys, seconds, told):
+    """A wait of more than a few seconds has its reason and its end."""
+    file = scene.drop("call.wav")
+    with scene.queue() as store:
+        add_job(store, scene, file.name)
+        scene.write_live(next_starts={"main": time.time() + seconds})
+        state, words = state_of(scene, capsys, file)
+    limit = r"the rate limit of provider main \(requests_per_minute\) allows its next request \d\d.*"
+    assert state == "queued"
+    assert re.fullmatch(f"{limit}{told} " if told else "", words.removesuffix("it is the next in the queue"))
 
 
 def test_why_a_file_is_deferred(scene, capsys):

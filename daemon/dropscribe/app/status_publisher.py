@@ -79,6 +79,7 @@ class StatusPublisher:
                 for name, live in self._inboxes.live().items()
             },
             "providers": {name: self._engine.in_flight.at(name) for name in self._config().providers},
+            "next_starts": {name: round(at) for name, at in self._engine.rates.next_starts().items()},
             "trouble": self._engine.trouble,
         }
 

@@ -59,13 +59,20 @@ def routes_for(
     ]
 
 
+def provider_for(
+    assigned: str, chain: Sequence[str], held_providers: Collection[str], *, is_strict: bool = False
+) -> str | None:
+    """The provider that a waiting job goes to; None if it waits for a hold or a release."""
+    if assigned:
+        return None if assigned == BACKLOG or assigned in held_providers else assigned
+    return _first_open(chain[:1] if is_strict else chain, held_providers)
+
+
 def is_held(
     assigned: str, chain: Sequence[str], held_providers: Collection[str], *, is_strict: bool = False
 ) -> bool:
     """Whether a waiting job waits for a hold: of its assigned provider, or of all its folder's providers."""
-    if assigned:
-        return assigned == BACKLOG or assigned in held_providers
-    return _first_open(chain[:1] if is_strict else chain, held_providers) is None
+    return provider_for(assigned, chain, held_providers, is_strict=is_strict) is None
 
 
 def next_after_refusal(

@@ -71,6 +71,11 @@ class Pause:
     until: float
 
 
+def probes_at(hold: Hold, pause: Pause | None) -> float:
+    """Unix seconds of a held provider's next probe: a pause of the provider delays it."""
+    return max(hold.next_probe_at, pause.until) if pause else hold.next_probe_at
+
+
 HANGS = "hangs"
 """Cause of :meth:`FolderGate.close <dropscribe.queue.folder_gate.FolderGate.close>` for a folder whose disk
 does not answer."""

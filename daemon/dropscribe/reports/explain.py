@@ -8,23 +8,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.model import JobState, Scope, ScopeKind
-from dropscribe.core.routing import BACKLOG, is_held
+from dropscribe.core.model import JobState
+from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.pipeline.deduplication import REUSED
 from dropscribe.publish.error_file import error_names, read_error
-from dropscribe.queue.sql.history import count_before, read_filed, read_filed_with_stem, read_stories
-from dropscribe.queue.sql.hold_rows import read_holds
+from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_stories
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import sign_words
 from dropscribe.reports.patience import ask_disk, ask_disk_or, is_gone, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
+from dropscribe.reports.queued_words import failure_words, queued_words
 from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import Hold
     from dropscribe.queue.sql.history import Story
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
@@ -208,7 +207,7 @@ def explain_story(story: Story, place: Place, view: QueueView, now: float) -> Ex
     state = story.state.value
     match story.state:
         case JobState.QUEUED:
-            state, words = _queued_words(story, place, view, now)
+            state, words = queued_words(story, place, view, now)
         case JobState.TRANSCRIBING if story.remote_id:
             state, words = "at_provider", _at_provider_words(story, view, now)
         case JobState.TRANSCRIBING:
@@ -221,72 +220,11 @@ def explain_story(story: Story, place: Place, view: QueueView, now: float) -> Ex
     return Explanation(state, words + _paid_words(story), remedy, story)
 
 
-def _queued_words(story: Story, place: Place, view: QueueView, now: float) -> tuple[str, list[str]]:
-    """The state of a queued job as status counts it, and the reasons that it waits."""
-    words = _hold_words(story, place, view, now)
-    state = "held" if words else "deferred" if story.due_at > now else "queued"
-    if view.is_running and view.live.get("trouble"):
-        words.append(f"nothing is sent now: {view.live['trouble']}")
-    if closed := view.live_of(story.folder).get("reason"):
-        words.append(f"its folder waits: {closed}")
-    if story.due_at > now:
-        words.append(f"it is tried again {time_words(story.due_at, now)}, because of {_why(story)}")
-    words += [f"{tried.provider} refused it ({tried.code})" for tried in story.tries if tried.refused]
-    if not words or (state == "queued" and words[-1].endswith(")")):
-        words.append(_turn_words(story, view))
-    if story.node:
-        words.append(f"node {story.node} had it last")
-    return state, words
-
-
-def _turn_words(story: Story, view: QueueView) -> str:
-    if story.lane and view.is_running:
-        return f"its turn has come: provider {story.lane} gets it as soon as a slot is free, on any node"
-    before = count_before(view.db, story) if view.db else 0
-    where = (
-        "it is the next in the queue" if before == 0 else f"{plural(before, 'file')} of its folder go first"
-    )
-    return where if view.is_running else f"{where}, when dropscribe is started"
-
-
-def _why(story: Story) -> str:
-    if story.code and story.reason and story.reason != story.code:
-        return f"{story.code}: {story.reason}"
-    return story.code or story.reason or "an earlier failure"
-
-
-def _hold_words(story: Story, place: Place, view: QueueView, now: float) -> list[str]:
-    if story.pin == BACKLOG:
-        return ["it was there before the rule's first start, and waits until it is released (backlog: ask)"]
-    found_holds = [*view.stops, *(read_holds(view.db) if view.db else ())]
-    holds = {hold.scope: hold for hold in found_holds}
-    found = []
-    if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
-        found.append((f"rule {story.folder}", hold))
-    held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
-    is_strict = place.rule.fallback == "refused"
-    if is_held(story.pin, place.rule.providers, held, is_strict=is_strict):
-        wanted = (story.pin,) if story.pin else place.rule.providers[: 1 if is_strict else None]
-        found += [(f"provider {name}", holds[Scope(ScopeKind.PROVIDER, name)]) for name in wanted]
-    return [words for who, hold in found for words in _one_hold_words(who, hold, now)]
-
-
-def _one_hold_words(who: str, hold: Hold, now: float) -> list[str]:
-    if hold.code == BUDGET_CODE:
-        return [f"{who} waits: {hold.reason}"]
-    is_due = hold.next_probe_at <= now
-    probe = "with the next file" if is_due else time_words(hold.next_probe_at, now)
-    return [
-        f"{who} is held since {time_words(hold.since, now)}: {hold.reason}",
-        f"one file tries it again {probe}; when that goes well, the others go on by themselves",
-    ]
-
-
 def _at_provider_words(story: Story, view: QueueView, now: float) -> list[str]:
     since = time_words(story.remote_at or now, now)
     words = [f"it waits at the provider {story.provider} since {since}, as its job {story.remote_id}"]
     if story.code or story.reason:
-        words.append(f"the last poll of it failed: {_why(story)}")
+        words.append(f"the last poll of it failed: {failure_words(story)}")
     if not view.is_running:
         words.append("the next start of dropscribe asks for the result; nothing is sent again")
     elif story.due_at > now:
@@ -321,11 +259,11 @@ def _publishing_words(story: Story, view: QueueView, now: float) -> list[str]:
         # The row may still have the code of an attempt that failed before the answer came.
         old_codes = {tried.code for tried in story.tries}
         is_stuck = bool(story.due_at and story.code) and story.code not in old_codes
-        failure = f", but could not be put into {where}: {_why(story)}" if is_stuck else ""
+        failure = f", but could not be put into {where}: {failure_words(story)}" if is_stuck else ""
         return [what + failure, f"it goes to {where} when dropscribe is started"]
     if story.due_at > now:
         return [
-            f"{what}, but could not be put into {where}: {_why(story)}",
+            f"{what}, but could not be put into {where}: {failure_words(story)}",
             f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again",
         ]
     return [f"{what}; it is being put into {where}{_node_words(story, view, now)}"]
@@ -351,7 +289,7 @@ def _failure_words(story: Story) -> str:
     if error:
         return f"{error.get('code')}: {error.get('reason')}"
     last = next((attempt for attempt in reversed(story.tries) if attempt.code), None)
-    return f"{last.code}: {last.reason}" if last else _why(story)
+    return f"{last.code}: {last.reason}" if last else failure_words(story)
 
 
 def _filed_words(story: Story) -> str:

@@ -95,6 +95,15 @@ class QueueView:
         """The node of that name; None if it has stopped or never existed."""
         return next((node for node in self.nodes or () if node.name == name), None)
 
+    def next_starts(self) -> dict[str, float]:
+        """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
+        if self.nodes is None:
+            found = self.live.get("next_starts") if self.is_running else None
+            return found if isinstance(found, dict) else {}
+        from dropscribe.queue.cluster.ticket_rows import read_next_starts  # noqa: PLC0415 - see above
+
+        return read_next_starts(self.db) if self.db else {}
+
     def freeze(self) -> None:
         """Begin a transaction, so that all later reads see one snapshot."""
         if self.db is not None:

@@ -6,14 +6,14 @@ import shutil
 import sys
 import time
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import duration_words, escape_text
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dropscribe.queue.sql.file_list import ListedFile
 
@@ -160,6 +160,12 @@ def state_word(job: ListedFile) -> str:
     if job.at_provider_since is not None:
         return "at_provider"
     return "publishing" if job.state in {JobState.TRANSCRIBED, JobState.REJECTED} else job.state.value
+
+
+def provider_word(provider: Mapping[str, Any]) -> str:
+    """``held``, ``paused`` or ``ready``, of a provider in the document of ``status --json``."""
+    is_paused = provider["state"] == "ready" and provider["paused_until"]
+    return "paused" if is_paused else str(provider["state"])
 
 
 def reason_words(job: ListedFile, reason: str) -> str:

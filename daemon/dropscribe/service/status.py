@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.limits import Period
 from dropscribe.core.model import Hold, Scope, ScopeKind
-from dropscribe.queue.model import FolderStats
+from dropscribe.queue.model import FolderStats, probes_at
 from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
@@ -117,11 +117,11 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
 
 def _provider(hold: Hold | None, pause: Pause | None, in_flight: int) -> dict[str, Any]:
     return {
-        "state": "held" if hold else "paused" if pause else "ready",
+        "state": "held" if hold else "ready",
         "reason": hold.reason if hold else None,
         "code": hold.code if hold else None,
         "since": utc_text(hold.since) if hold else None,
-        "next_probe": utc_text(hold.next_probe_at) if hold else None,
+        "next_probe": utc_text(probes_at(hold, pause)) if hold else None,
         "paused_until": utc_text(pause.until) if pause else None,
         "in_flight": in_flight,
     }

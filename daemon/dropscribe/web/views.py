@@ -15,6 +15,7 @@ from dropscribe.reports.wording import (
     moment_words,
     one_line,
     plural,
+    provider_word,
     reason_words,
     state_word,
 )
@@ -109,12 +110,16 @@ def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> dict[st
 
 
 def _trouble(
-    words: str, *, action: str = "", label: str = "", hold: Mapping[str, Any] | None = None
+    words: str, *, action: str = "", label: str = "", since: str | None = None, next_try: str | None = None
 ) -> dict[str, Any]:
-    """One problem, with the action that this page offers against it."""
-    since = _moment_of(hold["since"]) if hold else None
-    next_try = _moment_of(hold["next_probe"]) if hold else None
-    return {"words": words, "since": since, "next_try": next_try, "action": action, "label": label}
+    """One problem, with the action that this page offers against it; the times are ISO 8601."""
+    return {
+        "words": words,
+        "since": since and _moment_of(since),
+        "next_try": next_try and _moment_of(next_try),
+        "action": action,
+        "label": label,
+    }
 
 
 def _troubles(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -123,6 +128,13 @@ def _troubles(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for name, provider in document["providers"].items():
         if provider["state"] == "held":
             yield _held(f"Provider {name}", provider, f"/providers/{name}/try")
+        elif provider["paused_until"]:
+            yield _trouble(
+                f"Provider {name} is paused: it asked for fewer requests",
+                action=f"/providers/{name}/try",
+                label="Try now",
+                next_try=provider["paused_until"],
+            )
     for name, folder in document["folders"].items():
         yield from _folder_troubles(name, folder)
 
@@ -148,7 +160,8 @@ def _held(who: str, hold: Mapping[str, Any], action: str) -> dict[str, Any]:
         f"{who} is held: {one_line(hold['reason'] or '')}",
         action="" if hold["code"] == BUDGET_CODE else action,
         label="Try now",
-        hold=hold,
+        since=hold["since"],
+        next_try=hold["next_probe"],
     )
 
 
@@ -179,12 +192,16 @@ def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> dict[str, Any]:
 
 
 def _provider(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
-    held = provider["state"] == "held"
-    words = one_line(provider["reason"] or "") if held else f"{provider['in_flight']} in flight"
+    state = provider_word(provider)
+    words = f"{provider['in_flight']} in flight"
+    if state == "held":
+        words = one_line(provider["reason"] or "")
+    elif state == "paused":
+        words += f"; the next request goes {_moment_of(provider['paused_until'])['text']}"
     return {
         "name": name,
-        "state": provider["state"],
-        "tone": "bad" if held else "good",
+        "state": state,
+        "tone": {"held": "bad", "paused": "warn"}.get(state, "good"),
         "words": words,
         "budgets": _budgets(provider["budget"]),
     }

@@ -23,6 +23,7 @@ from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.wording import (
     one_line,
     plural,
+    provider_word,
     render_table,
     terminal_width,
     time_words,
@@ -303,7 +304,7 @@ def _inbox_words(folder: dict[str, Any]) -> str:
 
 def _provider_table(document: dict[str, Any]) -> str:
     rows = [
-        [name, provider["state"], str(provider["in_flight"])]
+        [name, provider_word(provider), str(provider["in_flight"])]
         for name, provider in document["providers"].items()
     ]
     return render_table(["PROVIDER", "STATE", "IN FLIGHT"], rows, numbers=["IN FLIGHT"])

@@ -17,7 +17,7 @@ from dropscribe.queue.sql.budget_usage import read_accounts
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dropscribe.queue.model import Plan
+    from dropscribe.queue.model import Pause, Plan
     from dropscribe.queue.sql.database import Connection
 
 
@@ -40,8 +40,7 @@ def read_stats(
     holds = [*stops_of(found), *hold_rows.read_holds(db)]
     held = {hold.scope for hold in holds}
     is_current = is_migrated(db)  # `status` may ask before the new daemon has started
-    pauses = hold_rows.read_pauses(db) if is_current else {}
-    pauses = {name: pause for name, pause in pauses.items() if pause.until > now}
+    pauses = read_current_pauses(db, now)
     counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
     since: dict[str, float] = {}
     if is_current:
@@ -56,6 +55,12 @@ def read_stats(
     if is_shared(db):
         return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db), pauses)
     return Stats(folders, holds, in_flight or {}, found, None, pauses)
+
+
+def read_current_pauses(db: Connection, now: float) -> dict[str, Pause]:
+    """Pauses that last, by provider; none where no daemon of this version has been started."""
+    pauses = hold_rows.read_pauses(db) if is_migrated(db) else {}
+    return {name: pause for name, pause in pauses.items() if pause.until > now}
 
 
 def _read_in_flight(db: Connection) -> dict[str, int]:

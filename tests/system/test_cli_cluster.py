@@ -14,10 +14,11 @@ import pytest
 from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd, FileSnapshot, NewJob
 from dropscribe.core.routing import BACKLOG
-from dropscribe.queue.cluster import nodes
+from dropscribe.queue.cluster import nodes, ticket_rows
 from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
-from dropscribe.queue.sql import attempt_rows
+from dropscribe.queue.model import Pause, ProviderLimits
+from dropscribe.queue.sql import attempt_rows, hold_rows
 from support.scene import wav_bytes
 
 pytestmark = pytest.mark.slow
@@ -239,6 +240,24 @@ def test_why_says_that_a_ticket_waits_for_its_turn(one, share, capsys):
     add_job(one, "a.wav", ticket=7, lane="main")
     words = json_of(one, capsys, "why", one.place("inbox/a.wav"))["words"]
     assert "its turn has come: provider main gets it as soon as a slot is free" in words[0]
+
+
+def test_why_says_what_stops_a_provider_of_all_nodes(one, share, capsys):
+    """A ticket waits for the rate limit, or for the end of a pause."""
+    (share / "inbox" / "a.wav").write_bytes(wav_bytes())
+    beat(one)
+    add_job(one, "a.wav", ticket=7, lane="main")
+    limits = ProviderLimits("main", 1, requests_per_minute=1.0)
+    with one.store() as store:
+        store.call(lambda db: ticket_rows.reserve_start(db, limits, time.time())).result()
+        limited = json_of(one, capsys, "why", one.place("inbox/a.wav"))["words"]
+        pause = Pause("main", time.time(), time.time() + 600)
+        store.call(lambda db: hold_rows.write_pause(db, pause)).result()
+        paused = json_of(one, capsys, "why", one.place("inbox/a.wav"))["words"]
+    assert "the rate limit of provider main (requests_per_minute) allows its next request" in limited[0]
+    assert "provider main is paused" in paused[0]
+    assert limited[1] == paused[1]
+    assert "its turn has come" in limited[1]
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.json", "a.srt", "a.wav.txt"])

@@ -12,7 +12,7 @@ import pytest
 
 from dropscribe.app.daemon import ONCE_HORIZON_SECONDS
 from dropscribe.pipeline.attempts import LONGEST_LOOK_SECONDS
-from support.daemon_process import Installation
+from support.daemon_process import Installation, wait_until
 from support.emulator import Fault
 from support.house import digest, tree
 
@@ -71,6 +71,27 @@ def test_once_does_not_wait_for_a_long_pause(site, vendor):
         site.drop(f"{name}.wav", name.encode())
     assert site.run_once() == 75
     assert tree(site.inbox) == {f"{name}.wav" for name in "abcdef"}
+
+
+def test_once_leaves_what_the_rate_limit_allows_late(site):
+    """One request in ten minutes, two files: 75 after the first; the running daemon tells of the second."""
+    site.provider = {"requests_per_minute": 0.1}
+    site.write_config()
+    for name in "ab":
+        site.drop(f"{name}.wav", name.encode())
+    assert site.run_once() == 75
+    assert len(tree(site.inbox)) == 1
+    site.drop("c.wav", b"c")
+    with site.start_ready():
+        wait_until(lambda: len(tree(site.inbox)) == 1, "the first request of this run")
+        (left,) = site.inbox.iterdir()
+        words = wait_until(lambda: _if_two(site.ask("why", str(left))["words"]), "the rate limit")
+    assert words[0].startswith("the rate limit of provider pulse (requests_per_minute) allows its next")
+    assert words[1] == "it is the next in the queue"
+
+
+def _if_two(words):
+    return words if len(words) == 2 else None
 
 
 @pytest.mark.slow

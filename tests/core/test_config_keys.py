@@ -93,6 +93,7 @@ def test_the_new_keys_of_a_folder_have_their_defaults(tmp_path):
         ("include: '*.wav', companions: '{stem}.wav'", "folders.f.companions"),
         ("recorded_at: 2026-01-01", "folders.f.recorded_at"),
         ("recorded_at: '%Q'", "folders.f.recorded_at"),
+        ("recorded_at: '%Y%Y'", "folders.f.recorded_at"),
         ("language: '7'", "folders.f.language"),
         ("language: 'en; rm'", "folders.f.language"),
         ("speaker_names: [Agent]", "folders.f.speaker_names"),

@@ -162,7 +162,7 @@ def _time_pattern(value: object) -> str:
     try:
         sample = datetime(2001, 2, 3, 4, 5, 6)  # noqa: DTZ001 - any time does
         datetime.strptime(sample.strftime(text), text)  # noqa: DTZ007 - only tried
-    except ValueError:
+    except (ValueError, re.error):  # re.error: a directive is there twice
         raise ValueError("is not a pattern of date and time", "write such as %Y%m%d-%H%M%S") from None
     if "%" not in text:
         raise ValueError("has no part of a date in it", "write such as %Y%m%d-%H%M%S")

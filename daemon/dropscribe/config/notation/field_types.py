@@ -182,6 +182,21 @@ def _listen(value: object) -> str:
     return str(value)
 
 
+def _host(value: object) -> str:
+    return parse_host_pattern(parse_text(value))
+
+
+def _own_host(value: object) -> str:
+    """A host as in `link_hosts`, or with the port that browsers use."""
+    text = parse_text(value)
+    name, port = text, ""
+    if found := re.fullmatch(r"(\[.*\]|[^:]*)(:[0-9]{1,5})", text):
+        q.parse_listen(text)
+        name, port = found[1], found[2]
+    host = parse_host_pattern(name)
+    return f"[{host}]{port}" if port and ":" in host else host + port
+
+
 def _settle(value: object) -> float | None:
     """Seconds; None is ``auto``, infinity is ``ignore_writers``, which the rule translates."""
     if value is None or value == "auto":
@@ -315,7 +330,8 @@ LISTEN: FieldType[str] = _string(_listen, "address", ":[0-9]+$|^unix:.")
 SECRET: FieldType[Secret] = _string(parse_secret)
 TEXTS: FieldType[tuple[str, ...]] = list_of(TEXT)
 NAMES: FieldType[tuple[str, ...]] = list_of(TEXT, least=1)
-HOSTS: FieldType[tuple[str, ...]] = list_of(_string(lambda value: parse_host_pattern(parse_text(value))))
+HOSTS: FieldType[tuple[str, ...]] = list_of(_string(_host))
+OWN_HOSTS: FieldType[tuple[str, ...]] = list_of(_string(_own_host))
 SECRET_URLS: FieldType[tuple[Secret, ...]] = list_of(_string(_secret_url))
 COMPANIONS: FieldType[tuple[str, ...]] = list_of(_string(_companion))
 COMMAND: FieldType[tuple[str, ...]] = FieldType(

@@ -103,7 +103,7 @@ def check_link(url: str, hosts: Collection[str]) -> str:
 
 
 def parse_host_pattern(text: str) -> str:
-    """A host for ``link_hosts`` or ``allowed_hosts``, lower case: a name, an address, or ``*.`` before a name.
+    """A host of ``link_hosts`` or ``allowed_hosts``, lower case: a name, an address, or ``*.`` and a name.
 
     Raises:
         ValueError: It is none of these; the second argument is a hint.

@@ -34,6 +34,7 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _ROOT_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,8})*")
 _URL_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_LONGEST_LABEL = 63  # of a host name in DNS
 _VARIABLE = r"\$\{"
 
 
@@ -109,7 +110,9 @@ def parse_url(value: object) -> str:
     text = parse_text(value)
     try:
         parts = urlsplit(text)
-        bad = parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0 or " " in text
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        bad = parts.scheme not in {"http", "https"} or parts.port == 0 or " " in text
+        bad = bad or not all(0 < len(label) <= _LONGEST_LABEL for label in labels)
     except ValueError:
         bad = True
     if bad:

@@ -352,11 +352,6 @@ def test_a_vendors_key_goes_to_no_other_server():
             "'http://a..b/' is not an http or https url",
         ),
         (
-            f"type: openai, api_key: k, url: 'http://{'a' * 64}.com/'",
-            "providers.p.url",
-            f"'http://{'a' * 64}.com/' is not an http or https url",
-        ),
-        (
             "type: openai, api_key: k, params: {a: {b: 1}}",
             "providers.p.params.a",
             "this section cannot be sent",

@@ -16,7 +16,7 @@ from support.postgres import Postgres, why_no_postgres
 ignore_sigio()
 
 _VENDORS = ("SMALLEST_", "RESON8_", "OPENAI_")
-_OURS = (*_VENDORS, "DROPSCRIBE_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY", "PG")
+_OURS = (*_VENDORS, "DROPSCRIBE_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY", "RUNTIME_DIRECTORY", "PG")
 
 
 SLOW_SECONDS = 600
@@ -44,8 +44,9 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch):
-    """No key, proxy or service manager of the machine reaches a test."""
+def _clean_environment(monkeypatch, tmp_path_factory):
+    """No key, proxy or service manager of the machine reaches a test, and no test writes to the home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state-home"))
     for name in list(os.environ):
         if name.startswith(_OURS) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

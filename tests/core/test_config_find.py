@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 import dropscribe.config.find as find_module
+from dropscribe.config.credentials import Surroundings
 from dropscribe.config.find import find_config
+from dropscribe.config.load import default_state_dir
 from dropscribe.core.errors import ConfigError
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make another user's files")
@@ -60,6 +63,22 @@ def test_the_users_folder_is_that_of_xdg(here):
     found = find_config(None, environ=environ(here, XDG_CONFIG_HOME=str(here / "xdg")))
     assert found == here / "xdg/dropscribe/config.yaml"
     assert len(problems_of(here, XDG_CONFIG_HOME="xdg")) == 1
+
+
+@pytest.mark.parametrize("home", [{"HOME": ""}, {"HOME": "home"}, {"HOME": "."}, {}])
+def test_a_home_that_is_no_absolute_path_counts_for_nothing(here, monkeypatch, home):
+    """./.config belongs to anybody: the home in the password database is taken."""
+    for folder in (here, here / "home"):
+        (folder / ".config/dropscribe").mkdir(parents=True)
+        (folder / ".config/dropscribe/config.yaml").touch()
+    listed = here.parent / "listed"
+    user = pwd.getpwuid(os.geteuid())
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: pwd.struct_passwd((*user[:5], str(listed), user.pw_shell)))
+    with pytest.raises(ConfigError) as refused:
+        find_config(None, environ=home)
+    assert f"{listed}/.config" in refused.value.problems[0].message
+    assert default_state_dir(Surroundings(here, home)) == listed / ".local/state/dropscribe"
+    assert Surroundings(here, home).absolute("~/x") == listed / "x"
 
 
 def test_without_one_it_is_said_where_it_was_looked_for(here):

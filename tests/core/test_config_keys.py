@@ -56,6 +56,23 @@ def test_a_vocabulary_file_that_cannot_be_used_is_refused(tmp_path, kind):
     assert message.startswith(f"{where} cannot be read: ")
 
 
+def test_allowed_hosts_are_hosts_with_or_without_a_port(tmp_path):
+    """Addresses and names as browsers send them, and patterns as in link_hosts."""
+    hosts = '[Nas.LAN, "*.lan", nas, "nas.lan:8443", 10.0.0.1, "[fd00::1]", "fd00::1", "[fd00::1]:80"]'
+    config, _ = parse_config(BASE % "" + f"http: {{allowed_hosts: {hosts}}}\n", folder=tmp_path, environ={})
+    expected = ("nas.lan", "*.lan", "nas", "nas.lan:8443", "10.0.0.1", "fd00::1", "[fd00::1]:80")
+    assert config.http.allowed_hosts == expected
+
+
+@pytest.mark.parametrize(
+    "host", ["http://nas.lan", "a b", "*", "nas.*", "*.*.lan", "nas.lan/x", "a:99999", "a:"]
+)
+def test_an_allowed_host_that_can_match_nothing_is_refused(tmp_path, host):
+    """It would otherwise be found out at the first visit."""
+    text = BASE % "" + f"http: {{allowed_hosts: ['{host}']}}\n"
+    assert [path for path, _ in refusals_of(tmp_path, text)] == ["http.allowed_hosts[0]"]
+
+
 def test_listen_takes_a_unix_socket(tmp_path):
     """`unix:PATH` begins at the config's folder, needs no token and leaves host and port empty."""
     text = BASE % "" + "http: {listen: 'unix:run/http.sock'}\n"
@@ -93,6 +110,7 @@ def test_the_new_keys_of_a_folder_have_their_defaults(tmp_path):
         ("include: '*.wav', companions: '{stem}.wav'", "folders.f.companions"),
         ("recorded_at: 2026-01-01", "folders.f.recorded_at"),
         ("recorded_at: '%Q'", "folders.f.recorded_at"),
+        ("recorded_at: '%Y%Y'", "folders.f.recorded_at"),
         ("language: '7'", "folders.f.language"),
         ("language: 'en; rm'", "folders.f.language"),
         ("speaker_names: [Agent]", "folders.f.speaker_names"),

@@ -347,6 +347,11 @@ def test_a_vendors_key_goes_to_no_other_server():
             "'ftp://x' is not an http or https url",
         ),
         (
+            "type: openai, api_key: k, url: http://a..b/",
+            "providers.p.url",
+            "'http://a..b/' is not an http or https url",
+        ),
+        (
             "type: openai, api_key: k, params: {a: {b: 1}}",
             "providers.p.params.a",
             "this section cannot be sent",

@@ -46,6 +46,15 @@ MISTAKES = [
         "folders.f.exclude[0]",
         "'[z-a]*.wav' has a range of characters that runs backwards",
     ),
+    ("include: '*.wav/'", "folders.f.include", "'*.wav/' names a folder, and patterns match files"),
+    ("exclude: ['tmp/']", "folders.f.exclude[0]", "'tmp/' names a folder, and patterns match files"),
+    (
+        "include: 'sub/*.wav', recursive: false",
+        "folders.f.include",
+        "'sub/*.wav' matches only names that are never taken",
+    ),
+    ("done: /proc/done", "folders.f.done", "/proc/done is in a file system that holds no files"),
+    ("failed: /sys", "folders.f.failed", "/sys is in a file system that holds no files"),
     ("include: '*.part'", "folders.f.include", "'*.part' matches only names that are never taken"),
     ("include: ['*.wav', '.*']", "folders.f.include[1]", "'.*' matches only names that are never taken"),
     ("exclude: '*'", "folders.f.exclude", "everything is excluded: no file would ever be taken"),
@@ -78,6 +87,9 @@ def test_a_certain_mistake_of_a_rule_is_refused(tmp_path, more, path, message):
     "more",
     [
         "include: ['*.wav', 'call-*']",
+        "include: ['**/*.wav', 'a**'], recursive: false",
+        "include: 'sub/*.wav'",
+        "exclude: 'tmp/**'",
         "include: '*'",
         "include: ['rec[0-9]*.wav', 'a,b*']",
         "exclude: ['draft-*', '*.mp3', 'tmp/*']",
@@ -149,6 +161,15 @@ def test_a_token_that_can_be_guessed_is_refused(tmp_path, section):
             f"the {key} is shorter than 16 characters",
         )
     assert said_of(BASE % "" + section % "16characters_ok!", tmp_path) == []
+
+
+def test_a_state_dir_of_the_kernels_is_refused(tmp_path):
+    """/proc and /sys hold no files; a link to them is known."""
+    (tmp_path / "link").symlink_to("/proc")
+    text = BASE % "" + "state_dir: link/x\n"
+    assert said_of(text, tmp_path) == [
+        ("state_dir", f"{tmp_path}/link/x is in a file system that holds no files")
+    ]
 
 
 def test_a_missing_secret_is_told_beside_other_mistakes(tmp_path):

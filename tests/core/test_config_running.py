@@ -12,7 +12,7 @@ from dropscribe.config.running import RUNNING_NAME, load_running_config, store_r
 
 CANARY = "sk_canary_7f3a9c2d"
 TEXT = f"""
-state_dir: state
+state_dir: kept
 providers:
   p: {{type: pulse, api_key: {CANARY}, params: {{language: de}}}}
   q: {{type: pulse, api_key: "${{RUNNING_KEY}}"}}
@@ -25,17 +25,26 @@ notify: {{webhook: {{url: "https://h.example/{CANARY}", secret: {CANARY}}}}}
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, monkeypatch):
     """A config whose daemon has kept it."""
     path = tmp_path / "dropscribe.yaml"
     path.write_text(TEXT)
-    (tmp_path / "state").mkdir()
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
     store_running_config(load_config(path, environ={"RUNNING_KEY": CANARY, "BASE": str(tmp_path)})[0])
     return path
 
 
 @pytest.mark.parametrize(
-    "broken", ["state_dir: state\nfolders: [", "state_dir: 'state'  # here\nproviders: {p: {type: nobody}}\n"]
+    "broken",
+    [
+        "state_dir: kept\nfolders: [",
+        "state_dir: 'kept'  # here\nproviders: {p: {type: nobody}}\n",
+        '"state_dir": kept\nfolders: [',
+        "'state_dir' : \"kept\"\nfolders: [",
+        "  state_dir : kept # here\nfolders: [",
+        "{state_dir: kept, folders: [",
+    ],
 )
 def test_it_is_there_when_the_file_is_broken(path, broken):
     """Rules and providers are those that the daemon works with, variables of its environment included."""
@@ -51,7 +60,7 @@ def test_it_is_there_when_the_file_is_broken(path, broken):
 
 def test_it_holds_no_secret_and_is_nobody_elses_to_read(path):
     """Neither a key nor a url that is one is copied; the mode is 0600."""
-    kept = path.parent / "state" / RUNNING_NAME
+    kept = path.parent / "kept" / RUNNING_NAME
     assert CANARY not in kept.read_text()
     assert "${RUNNING_KEY}" in kept.read_text()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -61,14 +70,14 @@ def test_it_holds_no_secret_and_is_nobody_elses_to_read(path):
 def test_a_copy_of_another_file_counts_as_absent(path):
     """Two configs that share a state directory by mistake are not taken for one another."""
     other = path.with_name("other.yaml")
-    other.write_text("state_dir: state\n")
+    other.write_text("state_dir: kept\n")
     assert load_running_config(other, environ={}) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"path": 1}', json.dumps({"path": "", "config": [1]})])
 def test_a_damaged_copy_counts_as_absent(path, content):
     """Whatever the copy holds, the answer is a config or None."""
-    (path.parent / "state" / RUNNING_NAME).write_text(content)
+    (path.parent / "kept" / RUNNING_NAME).write_text(content)
     assert load_running_config(path, environ={}) is None
-    (path.parent / "state" / RUNNING_NAME).unlink()
+    (path.parent / "kept" / RUNNING_NAME).unlink()
     assert load_running_config(path, environ={}) is None

@@ -29,7 +29,7 @@ def _with_local_engine(monkeypatch):
 
 def errors_of(text):
     """What an editor would mark in *text*."""
-    data = Document(text, "c.yaml", {"X": "x"}).data
+    data = Document(text, "c.yaml", {"X": "5"}).data
     return list(Draft202012Validator(json_schema()).iter_errors(data))
 
 
@@ -146,13 +146,18 @@ BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\
         BASE % "" + "retry: {first: 500ms, max: 2h}\nhttp: {}\nmetrics: {file: x}\n",
         "providers: {p: {type: pulse, api_key: k, requests_per_minute: none, max_upload: 25 MiB}}\n",
         "providers: {p: {type: openai, api_key: k, timeout: null, concurrency: 3}}\n",
+        "providers: {p: {type: openai, url: 'http://a/', price_per_minute: ~, api_key_file: ~}}",
+        "providers: {p: {type: openai, url: 'http://a/', max_upload: 1, timeout: 0.5s, concurrency: '2.0'}}",
+        "providers: {p: {type: local, concurrency: '${X}', timeout: '${X}', requests_per_minute: '${X}'}}\n",
+        "providers: {p: {type: local, timeout: 0x10, requests_per_minute: '010', cpu_threads: 0}}\n",
+        BASE % ", recursive: oN, settle: 0, min_age: 0s" + "state_dir: ~\nhttp: ~\ntime_zone: ~\n",
         BASE % "" + "queue: {type: embedded}\n",
         BASE % "" + "queue: {type: postgres, dsn: dbname=x, roots: {share: /srv}, role: work, node: a.b}\n",
     ],
 )
 def test_schema_and_checks_accept_the_same(text):
     """What the checks accept an editor does not mark."""
-    parse_config(text, folder=Path("/srv"), environ={})
+    parse_config(text, folder=Path("/srv"), environ={"X": "5"})
     assert errors_of(text) == []
 
 
@@ -178,6 +183,31 @@ def test_schema_and_checks_accept_the_same(text):
         "providers: {p: {type: local, concurrency: 0}}\n",
         "providers: {p: {type: local, api_key: x}}\n",
         "providers: {p: {type: pulse, api_key: k, max_upload: 25 apples}}\n",
+        *(
+            f"providers: {{p: {{type: pulse, api_key: k, {pair}}}}}\n"
+            for pair in (
+                "timeout: 0",
+                "timeout: -0",
+                "timeout: 0s",
+                "timeout: .inf",
+                "timeout: 1e18",
+                "timeout: '\u0665s'",
+                "max_upload: 0",
+                "max_upload: 0MB",
+                "max_upload: 1e18",
+                "requests_per_minute: 0",
+                "requests_per_minute: 1e21",
+                "price_per_minute: 1e308",
+                "concurrency: '0'",
+                "concurrency: 1e21",
+                "concurrency: '2.5'",
+                "budget: {per_day: 0}",
+                "budget: {per_day: 1e300}",
+                "budget: {per_day: 0 min}",
+            )
+        ),
+        BASE % ", rescan: 0",
+        BASE % "" + "retry: {give_up_after: 0}\n",
         "providers: {p: {type: reson8, api_key: k, auth: basic}}\n",
         "folders: {f: {provider: l}}\n",
         "surprise: 1\n",

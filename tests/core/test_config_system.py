@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -48,7 +49,7 @@ def test_what_is_missing_is_named(tmp_path):
             f"{tmp_path}/model holds no model.bin",
             "name a directory with a model in CTranslate2's format",
         ),
-        ("folders.f.template", f"{tmp_path}/minutes.j2 cannot be read", ""),
+        ("folders.f.template", f"{tmp_path}/minutes.j2 cannot be read: No such file or directory", ""),
     ]
 
 
@@ -78,6 +79,31 @@ def test_what_is_there_is_not_named(tmp_path):
         (tmp_path / name).touch()
     (problem,) = system_problems(config_of(tmp_path))
     assert problem.path == "hooks.on_failed"
+
+
+def test_a_metrics_file_and_a_template_must_be_files(tmp_path):
+    """A folder is none, and a FIFO is not waited for."""
+    (tmp_path / "metrics/dropscribe.prom").mkdir(parents=True)
+    os.mkfifo(tmp_path / "minutes.j2")
+    found = {problem.path: problem.message for problem in system_problems(config_of(tmp_path))}
+    assert found["metrics.file"] == f"{tmp_path}/metrics/dropscribe.prom is a folder"
+    assert found["folders.f.template"] == f"{tmp_path}/minutes.j2 cannot be read: not a regular file"
+
+
+@pytest.mark.parametrize(
+    ("socket", "message"),
+    [
+        ("nowhere/x.sock", "{}/nowhere is not a folder"),
+        ("a" * 108, "the path of the socket is longer than 107 bytes"),
+        ("x.sock", None),
+        ("/run/made-by-a-unit/x.sock", None),
+    ],
+)
+def test_a_socket_must_have_a_place(tmp_path, socket, message):
+    """The daemon could not start; a folder in /run appears with its unit."""
+    config = config_of(tmp_path, f"http: {{listen: 'unix:{socket}'}}\n")
+    found = [problem.message for problem in system_problems(config) if problem.path == "http.listen"]
+    assert found == ([] if message is None else [message.format(tmp_path)])
 
 
 def test_a_file_system_that_does_not_answer_is_named(tmp_path, monkeypatch):

@@ -298,6 +298,19 @@ async def test_a_rebound_name_gets_nothing(scene):
         assert (await client.get("/", headers={"Host": "nas.example:8080"})).status_code == 200
 
 
+async def test_a_pattern_allows_all_names_below_it(scene):
+    """As in link_hosts; also for a form that is sent through a proxy, with the port that is listed."""
+    async with serving(scene, allowed_hosts=("*.lan", "nas.example:8443")) as site, site.client() as client:
+        for host, status in (("nas.lan", 200), ("a.nas.LAN:8080", 200), ("lan", 421), ("evillan", 421)):
+            assert (await client.get("/", headers={"Host": host})).status_code == status, host
+        assert (await client.get("/", headers={"Host": "nas.example:8443"})).status_code == 200
+        assert (await client.get("/", headers={"Host": "nas.example"})).status_code == 421
+        origins = {"https://nas.lan": 303, "https://nas.example:8443": 303, "https://nas.example": 403}
+        for origin, status in origins.items():
+            headers = {"Host": "localhost", "Origin": origin}
+            assert (await client.post("/providers/main/try", headers=headers)).status_code == status, origin
+
+
 async def test_every_answer_has_the_security_headers(scene):
     """Pages, endpoints, static files, refusals and errors alike."""
     async with serving(scene) as site, site.client() as client:

@@ -11,8 +11,10 @@ import sys
 
 import pytest
 
+from dropscribe.cli.main import main
 from dropscribe.config.load import load_config
 from dropscribe.config.running import store_running_config
+from dropscribe.queue.embedded.store import Store
 from support.scene import CONFIG, Scene
 
 BROKEN = "state_dir: state\nfolders: ["
@@ -53,6 +55,65 @@ def test_a_file_that_lost_its_state_dir_blinds_no_report(scene, capsys):
     scene.config.write_text("")
     assert scene.run("status") == 0
     assert "calls" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "spelling", ["../dropscribe.yaml", "{}/in/../dropscribe.yaml", "{}-link/dropscribe.yaml"]
+)
+@pytest.mark.parametrize("is_named_by", ["-c", "$DROPSCRIBE_CONFIG"])
+def test_a_broken_file_is_known_under_each_of_its_names(scene, capsys, monkeypatch, spelling, is_named_by):
+    """By way of the folder above, and through a link to its folder."""
+    (scene.root / "in").mkdir()
+    scene.root.with_name(f"{scene.root.name}-link").symlink_to(scene.root)
+    monkeypatch.chdir(scene.root / "in")
+    scene.config.write_text(BROKEN)
+    name = spelling.format(scene.root)
+    monkeypatch.setenv("DROPSCRIBE_CONFIG", name)
+    assert main(["status", *(["-c", name] if is_named_by == "-c" else [])]) == 0
+    assert "calls" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "foo: [", None, CONFIG.replace("state_dir: state", "state_dir: other")])
+@pytest.mark.parametrize("command", ["status", "list", "why"])
+def test_a_running_daemon_is_found_without_its_state_dir_in_the_file(tmp_path, capsys, text, command):
+    """The file is empty, broken, gone, or names another directory: the daemon's pointer leads to it."""
+    scene = Scene(tmp_path, CONFIG.replace("state_dir: state", "state_dir: elsewhere/queue"))
+    file = scene.drop("a.wav")
+    (tmp_path / "elsewhere").mkdir()
+    config = load_config(scene.config, keys_needed=False)[0]
+    store = Store(config.state_dir)
+    try:
+        store_running_config(config)
+        scene.config.unlink() if text is None else scene.config.write_text(text)
+        code = scene.run(command, *([file] if command == "why" else []))
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        assert "calls" in said.out
+        assert "dropscribe runs on" in said.err
+    finally:
+        store.close()
+
+
+def test_the_users_config_is_gone_and_its_daemon_is_found(tmp_path, capsys, monkeypatch):
+    """No -c: the daemon runs on the file in the user's usual place."""
+    folder = tmp_path / "dropscribe"
+    folder.mkdir()
+    scene = Scene(folder)
+    scene.config = scene.config.rename(folder / "config.yaml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with scene.queue():
+        store_running_config(load_config(scene.config, keys_needed=False)[0])
+        scene.config.unlink()
+        assert main(["status"]) == 0
+    assert "dropscribe runs on" in capsys.readouterr().err
+
+
+def test_a_pointer_that_is_left_over_leads_nowhere(scene, capsys):
+    """The daemon was killed, and the file has named another directory since."""
+    scene.config.write_text(CONFIG.replace("state_dir: state", "state_dir: other"))
+    assert scene.run("status") == 0
+    assert "dropscribe is not running" in capsys.readouterr().out
 
 
 def test_an_edited_file_counts_once_the_daemon_has_read_it(scene, capsys):

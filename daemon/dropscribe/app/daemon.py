@@ -31,6 +31,7 @@ from dropscribe.app.reload import (
 )
 from dropscribe.app.shutdown import RunResult, count_live, wind_up
 from dropscribe.app.status_publisher import StatusPublisher
+from dropscribe.config.running import remove_running_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.plan import build_plan
@@ -211,6 +212,7 @@ class Daemon:
         except BaseExceptionGroup as group_error:
             raise _first_error(group_error) from group_error
         finally:
+            remove_running_pointer(config)
             await self.inboxes.release()
         return result
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.cli.messages import say
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.find import find_config
+from dropscribe.config.find import default_configs, find_config
 from dropscribe.config.load import load_config
 from dropscribe.config.running import is_edited, load_running_config
 from dropscribe.core.errors import ConfigError, Problem
@@ -74,10 +74,14 @@ def _path_of(options: argparse.Namespace) -> Path:
     try:
         return find_config(options.config)
     except ConfigError:
-        given = options.config or os.environ.get("DROPSCRIBE_CONFIG")
-        if not given:
+        if options.config == "":
             raise
-        return Path(given)
+        if given := options.config or os.environ.get("DROPSCRIBE_CONFIG"):
+            return Path(given)
+        for path in default_configs(os.environ):
+            if load_running_config(path) is not None:
+                return path
+        raise
 
 
 def _written_config(path: Path) -> tuple[Config | None, ConfigError | None]:

@@ -40,6 +40,7 @@ def check_config(config: Config, document: Document) -> None:
         _check_state_dir(rule, config, real, document)
         _check_links(rule, config, document)
         _check_fallback(rule, document)
+    _check_kernel_folders(config, real, document)
     _check_shared_defaults(rules, document)
     _check_durations(config, document)
     _check_budgets(config, document)
@@ -145,7 +146,6 @@ def _check_purposes(rule: FolderRule, real: dict[Path, str], document: Document)
         document.report(("folders", rule.name, key), message, "give each a folder of its own")
 
 
-_ANY_NAME = Taking(("*",), (), recursive=True)
 _SAMPLE_STEMS = ("a", "A", "0", "call 1", "2026-01-01", "call-20260101-120000", "01")
 
 
@@ -158,7 +158,8 @@ def _check_patterns(rule: FolderRule, document: Document) -> None:
         for index, pattern in enumerate(patterns):
             path: KeyPath = ("folders", rule.name, key)
             path = (*path, index) if is_list else path
-            if why := _why_no_match(pattern) or (_why_never_taken(pattern) if key == "include" else None):
+            why = _why_no_match(pattern)
+            if why or (key == "include" and (why := _why_never_taken(pattern, rule))):
                 document.report(path, f"'{pattern}' {why[0]}", why[1])
     for key, message in (("exclude", "everything is excluded"), ("companions", "all recordings match it")):
         path = ("folders", rule.name, key)
@@ -166,26 +167,35 @@ def _check_patterns(rule: FolderRule, document: Document) -> None:
             document.report(path, f"{message}: no file would ever be taken", "narrow the patterns")
 
 
+_WRONG_PATTERNS = (
+    (r"\{[^{}]*,[^{}]*\}", "has braces in it, which are not expanded", 'write a list: ["*.wav", "*.mp3"]'),
+    (r"[,;|] ?\*\.", "is one pattern, not several", 'write a list: ["*.wav", "*.mp3"]'),
+    (
+        r"^/|//",
+        "is an absolute path, and names are relative to the inbox",
+        "leave out the inbox's own path",
+    ),
+    (r"/$", "names a folder, and patterns match files", "add ** for all files in the folder"),
+)
+"""(expression, message, hint)"""
+
+
 def _why_no_match(pattern: str) -> tuple[str, str] | None:
     """Reason why *pattern* can match no file, and its correction; None if it can match."""
     bare = pattern.lstrip(".").lower()
     if bare.encode() in KNOWN_SUFFIXES:
         return "matches only a file with that name", f'write "*.{bare}"'
-    if re.search(r"\{[^{}]*,[^{}]*\}", pattern):
-        return "has braces in it, which are not expanded", 'write a list: ["*.wav", "*.mp3"]'
-    if re.search(r"[,;|] ?\*\.", pattern):
-        return "is one pattern, not several", 'write a list: ["*.wav", "*.mp3"]'
     if has_empty_class(pattern):
         return "has a range of characters that runs backwards", "write it as [a-z]"
-    if pattern.startswith("/") or "//" in pattern:
-        return "is an absolute path, and names are relative to the inbox", "leave out the inbox's own path"
-    return None
+    found = ((message, hint) for wrong, message, hint in _WRONG_PATTERNS if re.search(wrong, pattern))
+    return next(found, None)
 
 
-def _why_never_taken(pattern: str) -> tuple[str, str] | None:
-    """The same for a pattern that matches only names that no rule takes; one sample name is tried."""
-    sample = re.sub(r"[*?]+", "a", pattern)
-    reason = None if "[" in pattern else _ANY_NAME.reason_not_taken(sample.encode())
+def _why_never_taken(pattern: str, rule: FolderRule) -> tuple[str, str] | None:
+    """The same for a pattern that matches only names that *rule* never takes; one sample name is tried."""
+    sample = re.sub(r"[*?]+", "a", pattern.removeprefix("**/"))
+    taking = Taking(("*", "**/*"), (), recursive=rule.recursive)
+    reason = None if "[" in pattern else taking.reason_not_taken(sample.encode())
     return ("matches only names that are never taken", reason) if reason else None
 
 
@@ -207,6 +217,18 @@ def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, str], do
         if real[folder] == real[config.state_dir]:
             message = f"{folder} is the state directory too"
             document.report(("folders", rule.name, key), message, "give each a folder of its own")
+
+
+def _check_kernel_folders(config: Config, real: dict[Path, str], document: Document) -> None:
+    """Report folders in the file systems of the kernel, which hold no files of others."""
+    places = [
+        (("folders", rule.name, key), path)
+        for rule in config.folders.values()
+        for key, path in rule.paths.items()
+    ]
+    for key, path in [(("state_dir",), config.state_dir), *places]:
+        if any(_is_inside(real[path], kernel) for kernel in ("/proc", "/sys")):
+            document.report(key, f"{path} is in a file system that holds no files", "name a folder on a disk")
 
 
 def _check_links(rule: FolderRule, config: Config, document: Document) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dropscribe.config.disk_reads import read_small_file
+from dropscribe.config.home import home_folder
 from dropscribe.config.notation.field_types import parse_secret
 from dropscribe.config.notation.secret import Secret
 
@@ -43,9 +44,8 @@ class Surroundings:
 
     def absolute(self, text: str) -> Path:
         """*text* as an absolute path; ``~`` is the home of `environ`."""
-        home = self.environ.get("HOME")
-        if home and (text == "~" or text.startswith("~/")):
-            return Path(home, text[2:])
+        if text == "~" or text.startswith("~/"):
+            return home_folder(self.environ) / text[2:]
         return self.folder / text
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dropscribe.config.home import xdg_folder
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -32,13 +33,17 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
         ConfigError: There is none. The problems name the files that were skipped, and why.
     """
     environ = os.environ if environ is None else environ
+    if explicit == "":
+        raise ConfigError(
+            (Problem("-c names no file: it is empty", hint="is a variable of your script unset?"),)
+        )
     for name, giver in ((explicit, "-c"), (environ.get("DROPSCRIBE_CONFIG"), "$DROPSCRIBE_CONFIG")):
         if name and not os.path.lexists(name) and _why_not_readable(Path(name)) == _ABSENT:
             hint = "'dropscribe init' writes one"
             raise ConfigError((Problem(f"{giver} names {Path(name)}, and there is no such file", hint=hint),))
         if name:
             return Path(name)  # readable or not: reading it names the reason
-    candidates = [LOCAL_CONFIG, _users_config(environ), SYSTEM_CONFIG]
+    candidates = [LOCAL_CONFIG, *default_configs(environ)]
     skipped = []
     for path in candidates:
         reason = (_why_not_trusted(path) if path == LOCAL_CONFIG else "") or _why_not_readable(path)
@@ -51,11 +56,9 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
     raise ConfigError((Problem(f"no config: looked for {names}", hint=hint), *skipped))
 
 
-def _users_config(environ: Mapping[str, str]) -> Path:
-    folder = environ.get("XDG_CONFIG_HOME", "")
-    if not folder.startswith("/"):
-        folder = os.path.join(environ.get("HOME", "/nonexistent"), ".config")
-    return Path(folder, "dropscribe", "config.yaml")
+def default_configs(environ: Mapping[str, str]) -> list[Path]:
+    """The user's config and the system's, there or not."""
+    return [xdg_folder(environ, "XDG_CONFIG_HOME", ".config") / "dropscribe" / "config.yaml", SYSTEM_CONFIG]
 
 
 def _why_not_readable(path: Path) -> str:

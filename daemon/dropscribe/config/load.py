@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY, Surroundings
 from dropscribe.config.disk_reads import read_small_file
+from dropscribe.config.home import xdg_folder
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config
 from dropscribe.config.reading import Reader
@@ -115,9 +116,7 @@ def default_state_dir(around: Surroundings) -> Path:
         return Path(given)
     if around.folder == Path("/etc/dropscribe"):
         return Path("/var/lib/dropscribe")
-    state_home = around.environ.get("XDG_STATE_HOME", "")
-    home = Path(state_home) if state_home.startswith("/") else around.absolute("~/.local/state")
-    return home / "dropscribe"
+    return xdg_folder(around.environ, "XDG_STATE_HOME", ".local/state") / "dropscribe"
 
 
 def _decoded(content: bytes, file: str) -> str:

@@ -8,20 +8,22 @@ that was made from another file, counts as absent.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.credentials import Surroundings
 from dropscribe.config.disk_reads import read_small_text
 from dropscribe.config.load import default_state_dir, parse_config
+from dropscribe.config.state_pointer import canonical_paths, point_to, pointed_state_dirs, remove_pointer
 from dropscribe.config.yaml.document import substitute
 from dropscribe.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from dropscribe.config.model import Config
 
@@ -31,11 +33,13 @@ _LONGEST_BYTES = 4_000_000
 _LEFT_OUT = ("http", "metrics", "heartbeat", "hooks", "notify", "log")
 """Sections that no command needs: their secrets are missing in the copy."""
 
-_STATE_DIR = re.compile(r"^state_dir:[ \t]*[\"']?([^\"'#\n]+?)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
+_STATE_DIR = re.compile(
+    r"""^[ \t{]*["']?state_dir["']?[ \t]*:[ \t]*["']?([^"'#\n,}]+?)["']?[ \t]*(?:[,}#].*)?$""", re.MULTILINE
+)
 
 
 def store_running_config(config: Config) -> None:
-    """Store *config* in its state directory, readable by its owner alone.
+    """Store *config* in its state directory, readable by its owner alone, and leave a pointer to it.
 
     Raises:
         OSError: It cannot be written.
@@ -47,6 +51,14 @@ def store_running_config(config: Config) -> None:
     with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
         json.dump({"path": str(config.path), "config": data}, file)
     temporary.replace(where)
+    if config.path is not None:
+        point_to(config.state_dir, config.path, os.environ)
+
+
+def remove_running_pointer(config: Config) -> None:
+    """Remove the pointer at the daemon's end; the copy in the state directory remains."""
+    if config.path is not None:
+        remove_pointer(config.state_dir, config.path, os.environ)
 
 
 def _reported(config: Config) -> dict[str, object]:
@@ -63,36 +75,41 @@ def is_edited(written: Config, running: Config) -> bool:
 def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config | None:
     """The config that a daemon made of the file at *path* when it last read it; None where there is none.
 
-    The file itself may be broken or gone: only the path of the state directory is needed. It is taken from
-    the line ``state_dir:`` if that can be found; else the default is tried, and ``state`` beside the file,
-    where ``init`` puts it.
+    The file itself may be broken or gone: only the path of the state directory is needed. These are tried:
+    the running daemon's pointer, the line ``state_dir:``, the default, and ``state`` beside the file, where
+    ``init`` puts it.
     """
     environ = os.environ if environ is None else environ
     path = path.absolute()
-    around = Surroundings(path.parent, environ)
-    found = (_load_from(state_dir, path, environ) for state_dir in _state_dirs(path, around))
+    found = (_load_from(state_dir, path, environ) for state_dir in _state_dirs(path, environ))
     return next((config for config in found if config is not None), None)
 
 
 def _load_from(state_dir: Path, path: Path, environ: Mapping[str, str]) -> Config | None:
     try:
         stored = json.loads(read_small_text(state_dir / RUNNING_NAME, _LONGEST_BYTES))
-        if stored["path"] != str(path):
+        written = Path(stored["path"])
+        if not set(canonical_paths(written)) & set(canonical_paths(path)):
             return None
         text = json.dumps(stored["config"], ensure_ascii=False)
         config, _ = parse_config(
-            text, folder=path.parent, environ=environ, file=str(path), keys_needed=False, queue_needed=False
+            text,
+            folder=written.parent,
+            environ=environ,
+            file=str(path),
+            keys_needed=False,
+            queue_needed=False,
         )
     except (OSError, ValueError, TypeError, KeyError, ConfigError):
         return None
     return config
 
 
-def _state_dirs(path: Path, around: Surroundings) -> list[Path]:
-    try:
-        found = _STATE_DIR.search(read_small_text(path, _LONGEST_BYTES))
-    except OSError:
-        found = None
-    if found is None:
-        return [default_state_dir(around), path.parent / "state"]
-    return [around.absolute(substitute(found[1], around.environ)[0])]
+def _state_dirs(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    yield from pointed_state_dirs(path, environ)
+    around = Surroundings(path.parent, environ)
+    with contextlib.suppress(OSError):
+        if found := _STATE_DIR.search(read_small_text(path, _LONGEST_BYTES)):
+            yield around.absolute(substitute(found[1], environ)[0])
+    yield default_state_dir(around)
+    yield path.parent / "state"

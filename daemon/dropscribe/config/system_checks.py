@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
 
 WAIT_SECONDS = 5.0
+_LONGEST_SOCKET_BYTES = 107
+"""Limit of Linux (unix(7)), less the zero byte at the end."""
 
 
 def system_problems(config: Config) -> tuple[Problem, ...]:
@@ -44,8 +46,11 @@ def system_problems(config: Config) -> tuple[Problem, ...]:
 def _looks(config: Config) -> Iterator[tuple[str, str, str]]:
     """(path, message, hint) of each problem."""
     yield from _hooks(config)
+    yield from _socket(config)
     if config.metrics and not config.metrics.file.parent.is_dir():
         yield "metrics.file", f"{config.metrics.file.parent} is not a folder", "make it, or name another"
+    elif config.metrics and config.metrics.file.is_dir():
+        yield "metrics.file", f"{config.metrics.file} is a folder", "name a file in it"
     for name, provider in config.providers.items():
         model = Path(provider.model or "")
         if provider.type == "local" and model.is_absolute() and not (model / "model.bin").is_file():
@@ -54,6 +59,19 @@ def _looks(config: Config) -> Iterator[tuple[str, str, str]]:
     for name, rule in config.folders.items():
         if rule.template is not None and (problem := problem_of(rule.template)):
             yield f"folders.{name}.template", *problem
+
+
+def _socket(config: Config) -> Iterator[tuple[str, str, str]]:
+    path = config.http.socket if config.http else None
+    if path is None:
+        return
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_BYTES:
+        message = f"the path of the socket is longer than {_LONGEST_SOCKET_BYTES} bytes"
+        yield "http.listen", message, "choose a shorter one"
+    elif not (
+        path.parent.is_dir() or path.is_relative_to("/run")
+    ):  # units make folders in /run at their start
+        yield "http.listen", f"{path.parent} is not a folder", "make it, or name another"
 
 
 def _hooks(config: Config) -> Iterator[tuple[str, str, str]]:

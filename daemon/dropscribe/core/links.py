@@ -97,13 +97,13 @@ def check_link(url: str, hosts: Collection[str]) -> str:
         raise LinkRefused("the url's host must be written in ASCII (xn--…)")
     if not _is_address(host) and not _HOST_NAME.fullmatch(host):
         raise LinkRefused("the url's host is not a host name")
-    if not any(_matches(host, pattern) for pattern in hosts):
+    if not any(matches_host(host, pattern) for pattern in hosts):
         raise LinkRefused(f"the rule's link_hosts does not list {host}")
     return urlunsplit(parts._replace(fragment=""))
 
 
 def parse_host_pattern(text: str) -> str:
-    """A host for ``link_hosts`` in lower case: a name, an address, or ``*.`` before a name.
+    """A host of ``link_hosts`` or ``allowed_hosts``, lower case: a name, an address, or ``*.`` and a name.
 
     Raises:
         ValueError: It is none of these; the second argument is a hint.
@@ -122,7 +122,8 @@ def without_query(text: str) -> str:
     return _URL_QUERY.sub(r"\1", text)
 
 
-def _matches(host: str, pattern: str) -> bool:
+def matches_host(host: str, pattern: str) -> bool:
+    """Whether *host*, in lower case, is what a *pattern* of :func:`parse_host_pattern` names."""
     if pattern.startswith("*."):
         return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not _is_address(host)
     return host == pattern

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.extras import install_hint
+from dropscribe.config.home import xdg_folder
 from dropscribe.core.errors import ProviderUnusable
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def cache_folder() -> Path:
     """$CACHE_DIRECTORY (systemd; its first), else dropscribe/ in $XDG_CACHE_HOME or ~/.cache."""
     if given := os.environ.get("CACHE_DIRECTORY"):
         return Path(given.partition(":")[0])
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dropscribe"
+    return xdg_folder(os.environ, "XDG_CACHE_HOME", ".cache") / "dropscribe"
 
 
 def ready_folder(choice: ModelChoice) -> Path | None:

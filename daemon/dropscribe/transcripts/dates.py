@@ -84,7 +84,7 @@ def name_date(name: str, pattern: str) -> str | None:
         for found in re.finditer(f"(?<!\\d){expression}(?!\\d)", name):
             try:
                 return _iso(datetime.strptime(found.group(), pattern))  # noqa: DTZ007 - as the name says it
-            except ValueError:
+            except (ValueError, OverflowError, re.error):
                 continue
     return None
 

@@ -22,6 +22,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
+from dropscribe.core.links import matches_host
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -79,13 +81,18 @@ class Access:
         name = _host_name(host).lower()
         if not name:
             return False
-        allowed = {value.lower() for value in self.http.allowed_hosts}
-        if name in _LOOPBACK_NAMES or name in allowed or host.lower() in allowed:
+        if name in _LOOPBACK_NAMES or self.is_allowed(name) or self.is_allowed(host):
             return True
         if self.http.host and name == self.http.host.lower():
             return True
         # Bound to every address, it is reached by any of them; rebinding needs a name.
         return self.http.host in {"0.0.0.0", "::"} and _is_address(name)  # noqa: S104  # compared, not bound
+
+    def is_allowed(self, host: str) -> bool:
+        """Whether `allowed_hosts` lists *host*, with its port if it has one."""
+        bare = host.lower()
+        bare = bare.strip("[]") if bare.endswith("]") else bare
+        return any(matches_host(bare, pattern) for pattern in self.http.allowed_hosts)
 
     def has_token(self, given: str) -> bool:
         """Whether *given* is the token, compared in constant time."""
@@ -192,10 +199,7 @@ class Guard:
             named = urlsplit(origin).netloc.lower()
         except ValueError:
             return False
-        return bool(named) and named in {
-            host.lower(),
-            *(name.lower() for name in self._access.http.allowed_hosts),
-        }
+        return bool(named) and (named == host.lower() or self._access.is_allowed(named))
 
     async def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
         if self._access.has_session(HTTPConnection(scope).cookies.get(COOKIE, ""), time.time()):

@@ -31,7 +31,7 @@ _CATCH_UP_SECONDS = 3.0
 def execute(options: argparse.Namespace) -> int:
     """Print the files that have all words, newest first, as text or as one JSON object."""
     config = read_reporting_config(options)
-    if options.folder:
+    if options.folder is not None:
         named(config.folders, "folder", options.folder, config)
     if not config.search:
         say("dropscribe: search is off in the config (search: false)")

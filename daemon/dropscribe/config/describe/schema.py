@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dropscribe.config.notation.field_types import FieldType
 
 _NOTHING: tuple[object, ...] = ((), "")
+_ABSENT: tuple[object, ...] = (None, (), {})
+"""Defaults of keys that may be null in the file."""
+
 _TEXT = {"type": "string", "minLength": 1}
 
 
@@ -26,6 +29,8 @@ def json_schema() -> dict[str, Any]:
     """
     definitions: dict[str, Any] = {}
     whole = _object(keys_of(Config), definitions)
+    for name, schema in whole["properties"].items():
+        whole["properties"][name] = _or_null(schema)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "dropscribe's config",
@@ -43,17 +48,27 @@ def _object(
     properties = {}
     for name, about in keys.items():
         schema = _schema_of(about.type, definitions)
-        if about.type.section is not None:
-            schema = {"anyOf": [schema, {"type": "null"}]}
+        if about.type.section is not None or about.default in _ABSENT:
+            schema = _or_null(schema)
         properties[name] = {**schema, "description": about.description}
         default = defaults.get(about.attribute, about.default)
         if isinstance(default, bool | int | float | str | tuple) and default not in _NOTHING:
             properties[name]["default"] = list(default) if isinstance(default, tuple) else default
         for ending, words in about.also.items():
-            properties[name + ending] = {**_TEXT, "description": words}
+            properties[name + ending] = {**_or_null(_TEXT), "description": words}
     required = [name for name, about in keys.items() if about.default is REQUIRED]
     found = {"type": "object", "properties": properties, "additionalProperties": False}
     return found | ({"required": required} if required else {})
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """*schema*, or null: such a key counts as absent."""
+    if {"type": "null"} in schema.get("anyOf", ()):
+        return dict(schema)
+    about = {name: value for name, value in schema.items() if name in {"description", "default"}}
+    return {
+        "anyOf": [{name: value for name, value in schema.items() if name not in about}, {"type": "null"}]
+    } | about
 
 
 def _schema_of(kind: FieldType[Any], definitions: dict[str, Any]) -> dict[str, Any]:

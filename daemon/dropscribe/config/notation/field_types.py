@@ -34,6 +34,11 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _ROOT_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,8})*")
 _URL_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_LARGEST_COUNT = 10_000
+_LARGEST_NUMBER = 1_000_000
+_LARGEST_BUDGET = 10**12
+_LARGEST_SIZE = 10**15
+_LONGEST_LABEL = 63  # of a host name in DNS
 _VARIABLE = r"\$\{"
 
 
@@ -109,7 +114,9 @@ def parse_url(value: object) -> str:
     text = parse_text(value)
     try:
         parts = urlsplit(text)
-        bad = parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0 or " " in text
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        bad = parts.scheme not in {"http", "https"} or parts.port == 0 or " " in text
+        bad = bad or not all(0 < len(label) <= _LONGEST_LABEL for label in labels)
     except ValueError:
         bad = True
     if bad:
@@ -134,7 +141,7 @@ def _limit(value: object) -> limits.Limit:
         amount = q.parse_number(found[1] if found else value)
     except ValueError:
         amount = 0.0
-    if not amount:
+    if not 0 < amount <= _LARGEST_BUDGET:
         raise ValueError("is not a budget", "write 5.00 for money, or 600min for minutes of audio")
     return limits.Limit(amount, is_money=found is None)
 
@@ -162,7 +169,7 @@ def _time_pattern(value: object) -> str:
     try:
         sample = datetime(2001, 2, 3, 4, 5, 6)  # noqa: DTZ001 - any time does
         datetime.strptime(sample.strftime(text), text)  # noqa: DTZ007 - only tried
-    except ValueError:
+    except (ValueError, re.error):  # re.error: a directive is there twice
         raise ValueError("is not a pattern of date and time", "write such as %Y%m%d-%H%M%S") from None
     if "%" not in text:
         raise ValueError("has no part of a date in it", "write such as %Y%m%d-%H%M%S")
@@ -182,6 +189,21 @@ def _listen(value: object) -> str:
     return str(value)
 
 
+def _host(value: object) -> str:
+    return parse_host_pattern(parse_text(value))
+
+
+def _own_host(value: object) -> str:
+    """A host as in `link_hosts`, or with the port that browsers use."""
+    text = parse_text(value)
+    name, port = text, ""
+    if found := re.fullmatch(r"(\[.*\]|[^:]*)(:[0-9]{1,5})", text):
+        q.parse_listen(text)
+        name, port = found[1], found[2]
+    host = parse_host_pattern(name)
+    return f"[{host}]{port}" if port and ":" in host else host + port
+
+
 def _settle(value: object) -> float | None:
     """Seconds; None is ``auto``, infinity is ``ignore_writers``, which the rule translates."""
     if value is None or value == "auto":
@@ -198,14 +220,19 @@ def _full_match(pattern: re.Pattern[str], said: str, hint: str) -> Callable[[obj
     return parse
 
 
-def _positive(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+def _positive(of: FieldType[Any]) -> FieldType[Any]:
+    """*of* without 0; whole numbers begin at 1."""
+
     def parse_positive(value: object) -> Any:
-        number = parse(value)
+        number = of.parse(value)
         if number <= 0:
             raise ValueError("must be more than 0", "")
         return number
 
-    return parse_positive
+    schema = {name: value for name, value in of.schema.items() if name != "minimum"}
+    written = schema["pattern"].removesuffix(f"|{_VARIABLE}")
+    schema |= {"pattern": f"^(?=.*[1-9])(?:{written})|{_VARIABLE}", "exclusiveMinimum": 0}
+    return FieldType(parse_positive, schema, of.word)
 
 
 def _or(word: str, of: FieldType[Any]) -> FieldType[Any]:
@@ -218,9 +245,27 @@ def _or(word: str, of: FieldType[Any]) -> FieldType[Any]:
     return FieldType(parse_or_none, schema, f"`{word}` or {of.word}", none_word=word)
 
 
-def _number(parse: Callable[[object], Any], word: str, pattern: str, **more: Any) -> FieldType[Any]:
-    schema = {"type": ["string", "number"], "pattern": f"{pattern}|{_VARIABLE}", "minimum": 0} | more
-    return FieldType(parse, schema, word)
+def _number(
+    parse: Callable[[object], Any],
+    word: str,
+    pattern: str,
+    largest: float,
+    smallest: float = 0,
+    kind: str = "number",
+) -> FieldType[Any]:
+    def parse_limited(value: object) -> Any:
+        number = parse(value)
+        if number > largest:
+            raise ValueError(f"is more than {largest}", "")
+        return number
+
+    schema = {
+        "type": ["string", kind],
+        "pattern": f"{pattern}|{_VARIABLE}",
+        "minimum": smallest,
+        "maximum": largest,
+    }
+    return FieldType(parse_limited, schema, word)
 
 
 def _string(parse: Callable[[object], Any], word: str = "text", pattern: str = "") -> FieldType[Any]:
@@ -263,36 +308,52 @@ def section(keys: type[Section]) -> FieldType[Any]:
     return FieldType(_never, {}, "section", section=keys)
 
 
-_WORD_OF_BOOLEAN = {
-    "type": "string",
-    "pattern": rf"^([Tt]rue|[Ff]alse|[Yy]es|[Nn]o|[Oo]n|[Oo]ff)$|{_VARIABLE}",
-}
+_WORDS_OF_BOOLEAN = "|".join(
+    "".join(f"[{letter.upper()}{letter}]" for letter in word)
+    for word in ("true", "false", "yes", "no", "on", "off")
+)
+_WORD_OF_BOOLEAN = {"type": "string", "pattern": f"^({_WORDS_OF_BOOLEAN})$|{_VARIABLE}"}
 _VALUE = {"type": ["string", "number", "boolean", "null", "array"]}
-_WHOLE = {"type": ["integer", "string"], "pattern": rf"^[0-9]+$|{_VARIABLE}", "minimum": 0}
+_AMOUNT = r"^[0-9.]+$"
 
 BOOLEAN: FieldType[bool] = FieldType(
     q.parse_boolean, {"anyOf": [{"type": "boolean"}, _WORD_OF_BOOLEAN]}, "true or false"
 )
-NUMBER: FieldType[float] = _number(q.parse_number, "number", r"^[0-9.]+$")
-RATE: FieldType[float | None] = _or("none", _number(_positive(q.parse_number), "number", r"^[0-9.]+$"))
-COUNT: FieldType[int] = FieldType(q.parse_count, _WHOLE, "whole number")
-POSITIVE_COUNT: FieldType[int] = FieldType(_positive(q.parse_count), {**_WHOLE, "minimum": 1}, "whole number")
-DURATION: FieldType[float] = _number(_positive(q.parse_duration), "duration", q.DURATION_PATTERN)
-DURATION_OR_ZERO: FieldType[float] = _number(q.parse_duration, "duration", q.DURATION_PATTERN)
+NUMBER: FieldType[float] = _number(q.parse_number, "number", _AMOUNT, _LARGEST_NUMBER)
+RATE: FieldType[float | None] = _or("none", _positive(NUMBER))
+COUNT: FieldType[int] = _number(
+    q.parse_count, "whole number", r"^[0-9]+(?:\.0*)?$", _LARGEST_COUNT, kind="integer"
+)
+POSITIVE_COUNT: FieldType[int] = _positive(COUNT)
+DURATION_OR_ZERO: FieldType[float] = _number(
+    q.parse_duration, "duration", q.DURATION_PATTERN, q.LONGEST_SECONDS
+)
+DURATION: FieldType[float] = _positive(DURATION_OR_ZERO)
 DURATION_OR_NONE: FieldType[float | None] = _or("none", DURATION)
 DURATION_OR_AUTO: FieldType[float | None] = _or("auto", DURATION_OR_ZERO)
 RESCAN: FieldType[float | None] = _or("auto", DURATION)
 SETTLE: FieldType[float | None] = FieldType(
     _settle,
-    {"anyOf": [{"enum": ["auto", "ignore_writers", None]}, DURATION.schema]},
+    {"anyOf": [{"enum": ["auto", "ignore_writers", None]}, DURATION_OR_ZERO.schema]},
     "`auto`, `ignore_writers` or duration",
     none_word="auto",
 )
-SIZE_OR_NONE: FieldType[int | None] = _or("none", _number(_positive(q.parse_size), "size", q.SIZE_PATTERN))
-DECIBELS: FieldType[float] = _number(
-    q.parse_decibels, "decibels", q.DECIBELS_PATTERN, minimum=q.QUIETEST_DBFS, maximum=0
+SIZE_OR_NONE: FieldType[int | None] = _or(
+    "none", _positive(_number(q.parse_size, "size", q.SIZE_PATTERN, _LARGEST_SIZE))
 )
-LIMIT: FieldType[limits.Limit] = _number(_limit, "money or minutes", r"^[0-9.]+( ?min)?$")
+DECIBELS: FieldType[float] = _number(
+    q.parse_decibels, "decibels", q.DECIBELS_PATTERN, largest=0, smallest=q.QUIETEST_DBFS
+)
+LIMIT: FieldType[limits.Limit] = FieldType(
+    _limit,
+    {
+        "type": ["string", "number"],
+        "pattern": rf"^(?=.*[1-9])[0-9.]+( ?min)?$|{_VARIABLE}",
+        "exclusiveMinimum": 0,
+        "maximum": _LARGEST_BUDGET,
+    },
+    "money or minutes",
+)
 HOURS: FieldType[tuple[int, int]] = _string(q.parse_hours, "hours", q.HOURS_PATTERN)
 TIME_ZONE: FieldType[ZoneInfo] = _string(_time_zone)
 TIME_PATTERN: FieldType[str] = _string(_time_pattern, "text", "%")
@@ -315,7 +376,8 @@ LISTEN: FieldType[str] = _string(_listen, "address", ":[0-9]+$|^unix:.")
 SECRET: FieldType[Secret] = _string(parse_secret)
 TEXTS: FieldType[tuple[str, ...]] = list_of(TEXT)
 NAMES: FieldType[tuple[str, ...]] = list_of(TEXT, least=1)
-HOSTS: FieldType[tuple[str, ...]] = list_of(_string(lambda value: parse_host_pattern(parse_text(value))))
+HOSTS: FieldType[tuple[str, ...]] = list_of(_string(_host))
+OWN_HOSTS: FieldType[tuple[str, ...]] = list_of(_string(_own_host))
 SECRET_URLS: FieldType[tuple[Secret, ...]] = list_of(_string(_secret_url))
 COMPANIONS: FieldType[tuple[str, ...]] = list_of(_string(_companion))
 COMMAND: FieldType[tuple[str, ...]] = FieldType(

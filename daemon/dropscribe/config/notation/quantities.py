@@ -16,10 +16,10 @@ _BYTES: dict[str, int] = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, 
     "gib": 2**30,
     "tib": 2**40,
 }
-HOURS_PATTERN = r"^([01]?\d|2[0-3]):([0-5]\d) ?- ?([01]?\d|2[0-3]):([0-5]\d)$"
+HOURS_PATTERN = r"^([01]?[0-9]|2[0-3]):([0-5][0-9]) ?- ?([01]?[0-9]|2[0-3]):([0-5][0-9])$"
 LONGEST_SECONDS = 10 * 366 * 86400
 
-_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _DURATION_PART = re.compile(rf"({_NUMBER})(ms|s|m|h|d)", re.ASCII)
 DURATION_PATTERN = rf"^(?:{_NUMBER}|(?:{_NUMBER}(?:ms|s|m|h|d))+)$"
 SIZE_PATTERN = rf"^{_NUMBER} ?(?:(?:[KkMmGgTt][Ii]?)?[Bb])?$"

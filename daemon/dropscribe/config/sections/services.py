@@ -68,8 +68,8 @@ class HttpConfig(Section):
     pages: bool = key(t.BOOLEAN, "The web pages, beside metrics, health and status.", default=True)
     uploads: bool = key(t.BOOLEAN, "Recordings may be dropped onto a folder's page.", default=False)
     allowed_hosts: tuple[str, ...] = key(
-        t.TEXTS,
-        "Host names under which the pages are reached, such as `dropscribe.lan`.",
+        t.OWN_HOSTS,
+        "Host names under which the pages are reached: `dropscribe.lan`, `*.lan` for all below it.",
         default=(),
         example="[dropscribe.lan]",
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from importlib.resources import files
 from typing import TYPE_CHECKING
+
+from dropscribe.config.disk_reads import read_small_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,16 +23,17 @@ def read_template(path: Path) -> str:
     """The template's text.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: It cannot be read, or is no regular file.
         ValueError: It is not UTF-8, or too large.
     """
     if path.name in SHIPPED and not path.exists():
         return (files("dropscribe") / "templates" / path.name).read_text("utf-8")
-    with path.open("rb") as file:
-        text = file.read(LARGEST_BYTES + 1)
-    if len(text) > LARGEST_BYTES:
-        raise ValueError(f"it is larger than {LARGEST_BYTES} bytes")
-    return text.decode()
+    try:
+        return read_small_file(path, LARGEST_BYTES)[0].decode()
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ValueError(f"it is larger than {LARGEST_BYTES} bytes") from None
+        raise
 
 
 def template_output(path: Path) -> str:
@@ -49,8 +53,8 @@ def problem_of(path: Path) -> tuple[str, str] | None:
         SandboxedEnvironment(autoescape=False).parse(read_template(path))
     except TemplateSyntaxError as error:
         return f"{path}, line {error.lineno}: {error.message}", ""
-    except OSError:
-        return f"{path} cannot be read", ""
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}", ""
     except ValueError as error:
         return f"{path} cannot be read: {error}", ""
     return None

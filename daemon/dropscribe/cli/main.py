@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.loading import loading_for_good
+from dropscribe.cli.standard_streams import (
+    STANDARD_OUTPUT,
+    discard_unwritten_output,
+    prepare_standard_streams,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,54 +180,35 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    _prepare_standard_streams()
-    options = build_parser().parse_args(arguments)
+    prepare_standard_streams(is_own_process=arguments is None)
     try:
-        from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
-
-        take_on_identity(os.environ)
-        # A caller that passes arguments runs in this process: its identity and streams stay as they are.
-        with contextlib.nullcontext() if arguments is not None else loading_for_good():
-            command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
-        code = int(command.execute(options))
+        code = _run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_unwritten_output()  # the reader has gone: `| head`
-        return exit_codes.OK
     except KeyboardInterrupt:
-        return 130
+        code = 130
     except Exception as error:  # noqa: BLE001  # the outermost edge: every error becomes words
-        from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
-
-        _discard_unwritten_output()
-        return explain(error)
+        code = _explain(error)
+    discard_unwritten_output()
     return code
 
 
-def _prepare_standard_streams() -> None:
-    """Make the standard streams usable.
-
-    A character that the terminal's encoding lacks is written as an escape. A stream that the caller closed
-    (``>&-``) is opened again, so that no other file gets its descriptor; writing to it is an OSError.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # takes the lowest free descriptor, which is this one
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # stays open as long as we run
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _discard_unwritten_output() -> None:
-    """Drop buffered output that cannot be written: Python would complain about it at its exit."""
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        sys.stdout.flush()
-    except OSError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        options = build_parser().parse_args(arguments)
+    except SystemExit as end:  # --help, --version, or a mistake in the arguments
+        return int(end.code or exit_codes.OK)
+    from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
+
+    take_on_identity(os.environ)
+    # A caller that passes arguments runs in this process: its identity and streams stay as they are.
+    with contextlib.nullcontext() if arguments is not None else loading_for_good():
+        command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
+    return int(command.execute(options))
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError) and error.filename == STANDARD_OUTPUT:
+        return exit_codes.OK  # the reader has gone: `| head`
+    from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
+
+    return explain(error)

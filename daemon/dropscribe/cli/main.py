@@ -59,15 +59,27 @@ def _age_seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} {words}") from error
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+_MOST_FILES = 10**9
+"""More than any queue has; databases take no integer above 2**63 - 1."""
+
+
+def _file_limit(text: str) -> int:
+    if not text.isdecimal() or not text.strip("0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return min(int(text), _MOST_FILES) if len(text) < 100 else _MOST_FILES
+
+
+def _given(text: str) -> str:
+    """The value of an argument; an empty one comes from a script's variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
 
 
 def _argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The arguments of one call of ``add_argument``."""
+    """The arguments of one call of ``add_argument``; a value that is a text must not be empty."""
+    if "metavar" in settings:
+        settings.setdefault("type", _given)
     return names, settings
 
 
@@ -102,7 +114,9 @@ _ARGUMENTS = {
         ),
         _FOLDER,
         _argument("--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"),
-        _argument("--limit", metavar="N", type=_positive, default=100, help="at most N files; default: 100"),
+        _argument(
+            "--limit", metavar="N", type=_file_limit, default=100, help="at most N files; default: 100"
+        ),
     ],
     "search": [
         _CONFIG,
@@ -114,7 +128,7 @@ _ARGUMENTS = {
             help="words that a transcript must all contain, or a quoted phrase",
         ),
         _FOLDER,
-        _argument("--limit", metavar="N", type=_positive, default=20, help="at most N files; default: 20"),
+        _argument("--limit", metavar="N", type=_file_limit, default=20, help="at most N files; default: 20"),
     ],
     "why": [
         _CONFIG,

@@ -64,6 +64,15 @@ def test_a_problem_without_place_is_worded():
     )
 
 
+def test_a_line_break_in_a_value_is_escaped():
+    """One line for each problem, with or without a place."""
+    inbox = next(
+        each for each in problems_of('folders: {f: {inbox: "in\\nx"}}\n') if "control" in each.message
+    )
+    assert format_problem(inbox).splitlines()[0].endswith("'in\\nx' has a control character in it")
+    assert format_problem(Problem("m\nn", "c\nd.yaml", hint="h\ni")) == "c\\nd.yaml: m\\nn\n    h\\ni"
+
+
 BASE = "providers: {{p: {{type: pulse, {}}}}}\nfolders: {{f: {{inbox: in, provider: p}}}}\n"
 FOLDERS = "folders: {f: {inbox: in, provider: l}}\n"
 LEAKS = [

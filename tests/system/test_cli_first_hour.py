@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -202,6 +204,45 @@ def test_init_where_nothing_may_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["init", str(tmp_path / "file")]) == 74
     assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_init_leaves_nothing_half_where_a_file_has_the_place_of_a_folder(scene, capsys, with_config):
+    """The file is named before anything is written."""
+    (scene.root / "inbox").rmdir()
+    (scene.root / "done").rmdir()
+    (scene.root / "inbox").write_text("a file")
+    if not with_config:
+        scene.config.unlink()
+    before = sorted(scene.root.iterdir())
+    assert main(["init", str(scene.root)]) == 74
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"dropscribe: {scene.root}/inbox: is not a folder; move it away\n"
+    assert sorted(scene.root.iterdir()) == before
+
+
+def test_init_on_a_full_disk_names_the_config(tmp_path):
+    """Nothing of it is left."""
+    command = 'ulimit -f 0; exec "$0" -m dropscribe init "$1"'
+    call = ["sh", "-c", command, sys.executable, str(tmp_path)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 74
+    assert done.stderr == f"dropscribe: {tmp_path}/dropscribe.yaml: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["init"], ["transcribe", "a.wav"]])
+def test_a_current_folder_that_has_been_removed(tmp_path, monkeypatch, capsys, arguments):
+    """It is named, with the remedy."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(LIBRARIES, "local", ())
+    folder.rmdir()
+    assert main(arguments) == 74
+    said = capsys.readouterr().err
+    assert said == "dropscribe: the current folder has been removed: change to another one\n"
 
 
 def test_a_damaged_queue_says_what_to_do(scene, capsys):

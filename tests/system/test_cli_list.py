@@ -134,3 +134,40 @@ def test_an_empty_queue_lists_nothing(scene, capsys):
     assert scene.run("list") == 0
     assert capsys.readouterr().out == "no files\n"
     assert not (scene.root / "state").exists()
+
+
+@pytest.mark.parametrize("limit", ["9223372036854775808", "9" * 26, "9" * 5000])
+@pytest.mark.parametrize("command", [["list"], ["search", "word"]])
+def test_a_limit_above_any_number_of_files(mixed, command, limit):
+    """It is as good as no limit."""
+    assert mixed.run(*command, "--limit", limit) == 0
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", "", "000"])
+def test_a_limit_that_is_no_number_of_files(mixed, capsys, limit):
+    """Usage, in words."""
+    assert mixed.run("list", f"--limit={limit}") == 2
+    assert f"argument --limit: {limit!r} is not a whole number from 1 up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--folder", ""],
+        ["search", "word", "--folder", ""],
+        ["retry", "--folder", ""],
+        ["release", "--folder", ""],
+        ["status", "-c", ""],
+        ["transcribe", "a.wav", "--provider", ""],
+        ["transcribe", "a.wav", "--output", ""],
+        ["transcribe", ""],
+        ["why", ""],
+        ["retry", ""],
+        ["init", ""],
+    ],
+)
+def test_an_empty_value_is_a_mistake(monkeypatch, tmp_path, capsys, arguments):
+    """It does not mean the default, or all."""
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.endswith(": the value is empty\n")

@@ -161,13 +161,31 @@ def test_a_full_disk_leaves_the_original(scene, monkeypatch, capsys):
     assert "No space left on device" in capsys.readouterr().err
 
 
-def test_the_queue_is_not_written(scene):
-    """While a daemon has the state directory, retry works all the same."""
+def test_a_running_daemon_is_not_disturbed(scene):
+    """While a daemon has the state directory, retry works all the same, and does not write the queue."""
     audio = fail(scene, "call.wav")
     with scene.queue() as store:
         add_job(store, scene, "call.wav", state="failed", filed=os.fsencode(audio))
         assert scene.run("retry", audio) == 0
     assert tree(scene.root / "inbox") == {"call.wav"}
+
+
+def test_without_a_daemon_no_report_names_a_retried_file_as_failed(scene, capsys):
+    """``status`` and ``list`` count it as waiting; the daemon would have to run to know."""
+    names = ["a.wav", "b.wav", "stays.wav"]
+    audios = [fail(scene, name) for name in names]
+    with scene.queue() as store:
+        for name, audio in zip(names, audios, strict=True):
+            add_job(store, scene, name, state="failed", ended_at=1.0, filed=os.fsencode(audio))
+    assert scene.run("retry", *audios[:2], scene.root / "failed" / "none.wav") == 74
+    capsys.readouterr()
+    assert scene.run("status", "--json") == 0
+    status = json.loads(capsys.readouterr().out)
+    folder = status["folders"]["calls"]
+    assert (folder["failed"], folder["settling"]) == (1, 2)
+    assert [failed["file"] for failed in status["newest_failed"]] == [str(audios[2])]
+    assert scene.run("list", "--failed", "--json") == 0
+    assert [file["place"] for file in json.loads(capsys.readouterr().out)["files"]] == [str(audios[2])]
 
 
 def test_run_by_root_it_has_the_rights_of_the_daemons_user_alone(scene):

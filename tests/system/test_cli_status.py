@@ -38,7 +38,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become 
 @contextlib.contextmanager
 def as_nobody():
     """This process with another user's rights meanwhile."""
-    for command in ("status", "plan", "list", "retry", "why"):
+    for command in ("status", "plan", "list", "retry", "why", "release", "forget"):
         importlib.import_module(f"dropscribe.cli.commands.{command}")
     os.seteuid(NOBODY)
     try:
@@ -452,3 +452,21 @@ def test_root_is_told_what_the_daemon_may_not_read(scene, capsys):
         assert json_of(scene, capsys, "list")["files"][0]["state"] == "blocked"
         (planned,) = json_of(scene, capsys, "plan")["folders"]["calls"]["files"]
     assert planned["reason"] == said
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("command", "arguments"), [("status", []), ("release", ["--folder", "calls"]), ("forget", ["0" * 64])]
+)
+def test_another_users_queue_names_the_user_to_ask_as(scene, capsys, command, arguments):
+    """Reports and commands that write the queue say the same."""
+    with scene.queue():
+        pass
+    for folder in (scene.root, *scene.root.parents[:-2]):
+        folder.chmod(0o755)
+    scene.config.chmod(0o644)
+    with as_nobody():
+        assert scene.run(command, *arguments) == 74
+    said = capsys.readouterr().err
+    assert f"dropscribe: {scene.root}/state: Permission denied\n" in said
+    assert "ask as root: sudo dropscribe" in said

@@ -59,3 +59,31 @@ def test_all_streams_closed(scene):
     done = run(scene, "status >&- 2>&- <&-")
 
     assert (done.returncode, done.stdout, done.stderr) == (74, b"", b"")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "transcribe --help"])
+@pytest.mark.parametrize("stdout", [">&-", ">/dev/full"])
+def test_help_that_cannot_be_written_is_an_input_output_error(scene, arguments, stdout):
+    """One line names standard output; Python says nothing at its exit."""
+    done = run(scene, f"{arguments} {stdout}")
+
+    assert done.returncode == 74
+    assert done.stderr.startswith(b"dropscribe: standard output: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize(
+    ("command", "code"), [("nonsense", 2), ("list --limit x", 2), ("status -c nope", 78), ("schema", 0)]
+)
+def test_messages_that_cannot_be_written_change_no_exit_code(scene, command, code, stderr):
+    """The exit code is the one that the command has with a usable standard error."""
+    assert run(scene, f"{command} {stderr}").returncode == code
+
+
+def test_a_closed_standard_input_is_an_input_output_error(scene):
+    """It is named, and nothing is sent."""
+    done = run(scene, "transcribe - <&-")
+
+    assert done.returncode == 74
+    assert done.stderr == b"dropscribe: standard input: Bad file descriptor\n"

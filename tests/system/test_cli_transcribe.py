@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 from dropscribe.cli.commands import check
 from support.emulator import Emulator, Fault
+from support.house import tree
 from support.scene import CONFIG, Scene
 from support.vendors import KEY
 
@@ -197,3 +201,47 @@ def test_a_missing_file_is_named_as_it_was_given(tmp_path, capsys):
     missing = tmp_path / "deep" / "no.wav"
     assert scene.run("transcribe", missing) == 74
     assert str(missing) in capsys.readouterr().err
+
+
+def _transcribe_six(scene, redirection: str, before: str = "") -> subprocess.CompletedProcess[bytes]:
+    """``transcribe`` of six files in a process of its own, through a shell that redirects."""
+    files = [str(scene.drop(f"{number}.wav", part="done")) for number in range(6)]
+    command = f'{before} exec "$0" -m dropscribe transcribe "$@" {redirection}'
+    return subprocess.run(
+        ["sh", "-c", command, sys.executable, *files],
+        cwd=scene.root,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_output_that_is_known_to_be_gone_costs_nothing(scene, emulator, redirection):
+    """A closed or full standard output ends the command before the first request."""
+    done = _transcribe_six(scene, redirection)
+    assert done.returncode == 74
+    assert done.stderr.startswith(b"dropscribe: standard output: ")
+    assert emulator.requests == []
+
+
+def test_a_reader_that_has_gone_costs_nothing(scene, emulator):
+    """``transcribe FILE… | true``: the command ends as any other."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    call = [sys.executable, "-m", "dropscribe", "transcribe", scene.drop("call.wav", part="done")]
+    done = subprocess.run(call, cwd=scene.root, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize(("redirection", "place"), [("> full", b"standard output"), ("--output t", b"0.txt")])
+def test_output_that_fails_later_ends_the_command(scene, emulator, redirection, place):
+    """After a transcript that cannot be written no further file is paid for; no part of it is left."""
+    (scene.root / "t").mkdir()
+    done = _transcribe_six(scene, redirection, before="ulimit -f 0;")
+    assert done.returncode == 74
+    assert place + b": File too large" in done.stderr
+    assert len(emulator.requests) == 1
+    assert tree(scene.root / "t") == set()

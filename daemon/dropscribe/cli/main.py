@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.loading import loading_for_good
+from dropscribe.cli.standard_streams import (
+    STANDARD_OUTPUT,
+    discard_unwritten_output,
+    prepare_standard_streams,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,15 +59,27 @@ def _age_seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} {words}") from error
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+_MOST_FILES = 10**9
+"""More than any queue has; databases take no integer above 2**63 - 1."""
+
+
+def _file_limit(text: str) -> int:
+    if not text.isdecimal() or not text.strip("0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return min(int(text), _MOST_FILES) if len(text) < 100 else _MOST_FILES
+
+
+def _given(text: str) -> str:
+    """The value of an argument; an empty one comes from a script's variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
 
 
 def _argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The arguments of one call of ``add_argument``."""
+    """The arguments of one call of ``add_argument``; a value that is a text must not be empty."""
+    if "metavar" in settings:
+        settings.setdefault("type", _given)
     return names, settings
 
 
@@ -98,7 +114,9 @@ _ARGUMENTS = {
         ),
         _FOLDER,
         _argument("--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"),
-        _argument("--limit", metavar="N", type=_positive, default=100, help="at most N files; default: 100"),
+        _argument(
+            "--limit", metavar="N", type=_file_limit, default=100, help="at most N files; default: 100"
+        ),
     ],
     "search": [
         _CONFIG,
@@ -110,7 +128,7 @@ _ARGUMENTS = {
             help="words that a transcript must all contain, or a quoted phrase",
         ),
         _FOLDER,
-        _argument("--limit", metavar="N", type=_positive, default=20, help="at most N files; default: 20"),
+        _argument("--limit", metavar="N", type=_file_limit, default=20, help="at most N files; default: 20"),
     ],
     "why": [
         _CONFIG,
@@ -176,54 +194,35 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    _prepare_standard_streams()
-    options = build_parser().parse_args(arguments)
+    prepare_standard_streams(is_own_process=arguments is None)
     try:
-        from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
-
-        take_on_identity(os.environ)
-        # A caller that passes arguments runs in this process: its identity and streams stay as they are.
-        with contextlib.nullcontext() if arguments is not None else loading_for_good():
-            command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
-        code = int(command.execute(options))
+        code = _run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_unwritten_output()  # the reader has gone: `| head`
-        return exit_codes.OK
     except KeyboardInterrupt:
-        return 130
+        code = 130
     except Exception as error:  # noqa: BLE001  # the outermost edge: every error becomes words
-        from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
-
-        _discard_unwritten_output()
-        return explain(error)
+        code = _explain(error)
+    discard_unwritten_output()
     return code
 
 
-def _prepare_standard_streams() -> None:
-    """Make the standard streams usable.
-
-    A character that the terminal's encoding lacks is written as an escape. A stream that the caller closed
-    (``>&-``) is opened again, so that no other file gets its descriptor; writing to it is an OSError.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # takes the lowest free descriptor, which is this one
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # stays open as long as we run
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _discard_unwritten_output() -> None:
-    """Drop buffered output that cannot be written: Python would complain about it at its exit."""
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        sys.stdout.flush()
-    except OSError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        options = build_parser().parse_args(arguments)
+    except SystemExit as end:  # --help, --version, or a mistake in the arguments
+        return int(end.code or exit_codes.OK)
+    from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
+
+    take_on_identity(os.environ)
+    # A caller that passes arguments runs in this process: its identity and streams stay as they are.
+    with contextlib.nullcontext() if arguments is not None else loading_for_good():
+        command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")
+    return int(command.execute(options))
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError) and error.filename == STANDARD_OUTPUT:
+        return exit_codes.OK  # the reader has gone: `| head`
+    from dropscribe.cli.messages import explain  # noqa: PLC0415  # not paid for by --help
+
+    return explain(error)

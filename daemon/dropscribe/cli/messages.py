@@ -17,7 +17,7 @@ from dropscribe.core.errors import (
     StoreError,
     StoreInUse,
 )
-from dropscribe.reports.wording import printable, show_path
+from dropscribe.reports.wording import one_line, printable, show_path
 
 
 def say(text: str) -> None:
@@ -51,18 +51,28 @@ def _words_and_code(error: Exception) -> tuple[str, int]:  # noqa: PLR0911 - one
     match error:
         case StoreError(path=path, reason=reason, remedy=remedy):
             code = exit_codes.IN_USE if isinstance(error, StoreInUse) else exit_codes.IO_ERROR
-            return f"{path}: {reason}" + (f"\n  {remedy}" if remedy else ""), code
+            return f"{one_line(path)}: {reason}" + (f"\n  {remedy}" if remedy else ""), code
         case ListenError(address=address, reason=reason):
             return f"http.listen {address}: {reason}", exit_codes.IO_ERROR
         case AudioError(path=path, reason=reason):
             return f"{show_path(path)}: {reason}", exit_codes.IO_ERROR
         case ProviderError(reason=reason, code=code):
             return f"{reason} (code {code})", exit_codes.SOME_FAILED
-        case OSError(filename=place) if place:
-            return f"{place}: {error.strerror}", exit_codes.IO_ERROR
+        case FileNotFoundError() if _is_current_folder_gone():
+            return "the current folder has been removed: change to another one", exit_codes.IO_ERROR
+        case OSError(filename=str() | bytes() as place) if place:
+            return f"{show_path(os.fsencode(place))}: {error.strerror}", exit_codes.IO_ERROR
         case OSError(strerror=reason) if reason:
             return reason, exit_codes.IO_ERROR
         case OSError() | DropscribeError():
             return str(error), exit_codes.IO_ERROR
         case _:
             return "this is a bug; please report it with the lines above", exit_codes.BUG
+
+
+def _is_current_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False

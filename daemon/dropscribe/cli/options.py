@@ -15,6 +15,7 @@ from dropscribe.config.load import load_config
 from dropscribe.config.running import is_edited, load_running_config
 from dropscribe.core.errors import ConfigError, Problem
 from dropscribe.reports.queue_reader import is_running_here
+from dropscribe.reports.wording import one_line
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +42,7 @@ def read_config_to_act(options: argparse.Namespace, *, keys_needed: bool = False
     """The config for a command that changes or sends something; on a terminal it is named."""
     config = read_config(options, keys_needed=keys_needed)
     if sys.stderr.isatty():
-        say(f"config: {config.path}")
+        say(f"config: {one_line(str(config.path))}")
     return config
 
 
@@ -65,7 +66,8 @@ def read_reporting_config(options: argparse.Namespace) -> Config:
     if running is None:
         raise error or ConfigError(())
     state = "was edited since" if written else "cannot be used as it is now ('dropscribe check' tells why)"
-    say(f"{path} {state}; this is from the config that dropscribe {'runs' if is_up else 'last ran'} on")
+    runs = "runs" if is_up else "last ran"
+    say(f"{one_line(str(path))} {state}; this is from the config that dropscribe {runs} on")
     return running
 
 

@@ -13,19 +13,23 @@ if TYPE_CHECKING:
 def format_problem(problem: Problem) -> str:
     """Format *problem* as ``file:line:column: message``, then the line and a caret with the hint.
 
-    A problem without a place is one line, with its hint behind it.
+    A problem without a place is one line, with its hint below it. A line break in a value is escaped.
     """
     message = f"{problem.path}: {problem.message}" if problem.path else problem.message
     if problem.warning:
         message = f"warning: {message}"
     if not problem.line:
-        head = f"{problem.file}: {message}" if problem.file else message
-        return f"{head}\n    {problem.hint}" if problem.hint else head
-    head = f"{problem.file}:{problem.line}:{problem.column}: {message}"
+        head = _one_line(f"{problem.file}: {message}" if problem.file else message)
+        return f"{head}\n    {_one_line(problem.hint)}" if problem.hint else head
+    head = _one_line(f"{problem.file}:{problem.line}:{problem.column}: {message}")
     margin = " " * 6
     caret = " " * (problem.column - 1) + "^" * max(problem.length, 1)
     source = problem.source_line.replace("\t", " ")
-    return f"{head}\n{problem.line:6d} | {source}\n{margin} | {caret} {problem.hint}".rstrip()
+    return f"{head}\n{problem.line:6d} | {source}\n{margin} | {caret} {_one_line(problem.hint)}".rstrip()
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -123,10 +123,11 @@ def write_queue_once(config: Config, work: Callable[[Connection], T]) -> T | Non
     """Run *work* in one short transaction, whether a daemon runs or not; None where none has ever run.
 
     Raises:
-        StoreError: The queue cannot be written.
+        StoreError: The queue cannot be written; the remedy is as above.
     """
     if config.queue is None:
-        return write_once(config.state_dir, work)
+        with _naming_owner(config.state_dir):
+            return write_once(config.state_dir, work)
     from dropscribe.queue.cluster.postgres import write_cluster  # noqa: PLC0415 - see above
 
     return write_cluster(config.queue, work)
@@ -153,21 +154,28 @@ def is_running_here(config: Config) -> bool | None:
 @contextlib.contextmanager
 def _own_view(config: Config) -> Iterator[QueueView]:
     state_dir = config.state_dir
-    try:
+    with _naming_owner(state_dir):
         running = is_running(state_dir)
         db = open_for_reading(state_dir)
-    except OSError as error:
-        raise StoreError(str(state_dir), error.strerror or str(error), _remedy(state_dir)) from error
-    except StoreError as error:
-        if not os.access(state_dir, os.R_OK | os.X_OK, effective_ids=True):
-            raise StoreError(str(state_dir), "may not be read by this user", _remedy(state_dir)) from error
-        raise
     try:
         stops = _read_stops(db, config, time.time())
         yield QueueView(db, running, running, read_live(state_dir), stops)
     finally:
         if db is not None:
             db.close()
+
+
+@contextlib.contextmanager
+def _naming_owner(state_dir: Path) -> Iterator[None]:
+    """Turn errors of a directory that this user may not use into a StoreError that names the owner."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(str(state_dir), error.strerror or str(error), _remedy(state_dir)) from error
+    except StoreError as error:
+        if not os.access(state_dir, os.R_OK | os.X_OK, effective_ids=True):
+            raise StoreError(str(state_dir), "may not be read by this user", _remedy(state_dir)) from error
+        raise
 
 
 @contextlib.contextmanager

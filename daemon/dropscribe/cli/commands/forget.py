@@ -20,7 +20,7 @@ from dropscribe.media.spool import Spool
 from dropscribe.queue.sql import result_cache
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import write_queue_once
-from dropscribe.reports.wording import plural, printable
+from dropscribe.reports.wording import one_line, plural
 
 if TYPE_CHECKING:
     import argparse
@@ -43,9 +43,9 @@ def _forget(config: Config, recording: str, digest: str) -> int:
     count = write_queue_once(config, lambda db: result_cache.forget(db, digest)) or 0
     count += Spool(config.state_dir).forget(digest)
     if count:
-        sys.stdout.write(f"{printable(recording)}: {plural(count, 'answer')} forgotten\n")
+        sys.stdout.write(f"{one_line(recording)}: {plural(count, 'answer')} forgotten\n")
     else:
-        say(f"dropscribe: {recording}: no answer of it is stored")
+        say(f"dropscribe: {one_line(recording)}: no answer of it is stored")
     return count
 
 

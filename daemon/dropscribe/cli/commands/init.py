@@ -1,10 +1,11 @@
 """``dropscribe init [DIR]``: writes a commented config and makes its folders, ready for ``run``.
 
-Guarantees: nothing that is there is changed.
+Guarantees: nothing that is there is changed; nothing is written where something has the place of a folder.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
+from dropscribe.cli.writing import write_new
 from dropscribe.config.describe.example import example_text
 from dropscribe.config.extras import can_install, install_hint, is_installed
 from dropscribe.config.load import load_config
@@ -20,6 +22,7 @@ from dropscribe.reports.wording import printable
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
 CONFIG_NAME = "dropscribe.yaml"
 _ONLINE_PROVIDER = "pulse"
@@ -29,13 +32,17 @@ _EXAMPLE_FOLDERS = ("inbox", "done", "failed")
 
 def execute(options: argparse.Namespace) -> int:
     """Write the missing files and print the next commands."""
-    directory = Path(options.directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / CONFIG_NAME
-    provider = "local" if is_installed("local") or can_install() else _ONLINE_PROVIDER
-    is_new = _write_new(path, example_text(provider))
+    path = Path(options.directory) / CONFIG_NAME
+    is_new = not os.path.lexists(path)
+    folders = _wanted_folders(path, is_new=is_new)
+    _refuse_obstacles([path.parent, *folders])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_new:
+        provider = "local" if is_installed("local") or can_install() else _ONLINE_PROVIDER
+        # Only its owner can read it, because it may hold a key.
+        write_new(str(path), example_text(provider).encode(), mode=0o600)
     _tell(f"wrote {path}" if is_new else f"{path} is there already, and stays as it is")
-    for folder in _wanted_folders(path, is_new=is_new):
+    for folder in folders:
         if not folder.is_dir():
             folder.mkdir(parents=True)
             _tell(f"made {folder}")
@@ -45,17 +52,6 @@ def execute(options: argparse.Namespace) -> int:
 
 def _tell(text: str) -> None:
     sys.stdout.write(printable(text) + "\n")
-
-
-def _write_new(path: Path, text: str) -> bool:
-    """Write a config that only its owner can read, because it may hold a key."""
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return False
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    return True
 
 
 def _wanted_folders(path: Path, *, is_new: bool) -> list[Path]:
@@ -68,6 +64,16 @@ def _wanted_folders(path: Path, *, is_new: bool) -> list[Path]:
         return [path.parent / name for name in _EXAMPLE_FOLDERS]
     config, _ = load_config(path, environ=os.environ)
     return [folder for rule in config.folders.values() for folder in (rule.inbox, rule.done, rule.failed)]
+
+
+def _refuse_obstacles(folders: Iterable[Path]) -> None:
+    """Raise an OSError if something else has the place of one of the *folders* or of one above it."""
+    for folder in folders:
+        for place in (folder, *folder.parents):
+            if place.is_dir():
+                break
+            if os.path.lexists(place):
+                raise NotADirectoryError(errno.ENOTDIR, "is not a folder; move it away", str(place))
 
 
 def _next_words(path: Path, *, is_new: bool) -> str:

@@ -1,8 +1,8 @@
 """``dropscribe retry``: moves failed audio back into its inbox, where the daemon finds it as any file.
 
-Guarantees: nothing is overwritten; the audio is in the inbox, durably, before its error file is removed;
-the queue is only read, so that it works with the daemon up or down. Run by root it acts with the rights
-of the daemon's user.
+Guarantees: nothing is overwritten; the audio is in the inbox, durably, before its error file is removed.
+A running daemon updates the queue when it finds the file; without one this command does, so that no report
+still names it as failed. Run by root it acts with the rights of the daemon's user.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
@@ -19,21 +19,29 @@ from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_config_to_act
 from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
+from dropscribe.queue.sql.intake_queries import forget_failed
 from dropscribe.reports.inbox_reader import unavailable_reason
-from dropscribe.reports.queue_reader import NOT_MOUNTED, is_anybody_running, view_queue
+from dropscribe.reports.queue_reader import (
+    NOT_MOUNTED,
+    is_anybody_running,
+    view_queue,
+    write_queue_once,
+)
 from dropscribe.reports.wording import plural, show_path
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.queue.sql.database import Connection
 
 _USAGE = "dropscribe retry: name FILEs, or --folder NAME, or --all (one of the three)"
 
 
 @dataclass(slots=True)
 class _Count:
-    moved: int = 0
+    moved: list[FailedFile] = field(default_factory=list)
     refused: int = 0
 
 
@@ -49,9 +57,12 @@ def execute(options: argparse.Namespace) -> int:
         db = None
         with contextlib.suppress(StoreAway):  # a cluster's database: the error files suffice then
             db = stack.enter_context(view_queue(config)).db
-        for failed in _chosen(options, config, FailedFiles(config, db), count):
-            _take_back(failed, count)
-    _say_end(config, count)
+        try:
+            for failed in _chosen(options, config, FailedFiles(config, db), count):
+                _take_back(failed, count)
+        finally:
+            is_running = _update_queue(config, count.moved)
+    _say_end(count, is_running=is_running)
     return exit_codes.IO_ERROR if count.refused else exit_codes.OK
 
 
@@ -102,22 +113,35 @@ def _take_back(failed: FailedFile, count: _Count) -> None:
         place = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
         _refuse(failed.audio, f"stays where it is: {error.strerror}{place}", count)
     else:
-        count.moved += 1
+        count.moved.append(failed)
         sys.stdout.write(f"{show_path(failed.audio)} -> {show_path(target)}\n")
 
 
-def _say_end(config: Config, count: _Count) -> None:
+def _update_queue(config: Config, moved: Sequence[FailedFile]) -> bool:
+    """Mark the files as taken back if no daemon runs that does it; returns whether one may run.
+
+    A queue that cannot be used is no error, because the files are back anyway.
+    """
+    if not moved:
+        return True
+    try:
+        if is_anybody_running(config):
+            return True
+        write_queue_once(config, lambda db: _mark_taken_back(db, moved))
+    except StoreError:
+        return True
+    return False
+
+
+def _mark_taken_back(db: Connection, moved: Sequence[FailedFile]) -> None:
+    for failed in moved:
+        forget_failed(db, failed.rule.name, failed.audio)
+
+
+def _say_end(count: _Count, *, is_running: bool) -> None:
     if not count.moved:
         sys.stdout.write("" if count.refused else "nothing has failed; nothing to take back\n")
         return
-    is_or_are = "is" if count.moved == 1 else "are"
-    sys.stdout.write(f"{plural(count.moved, 'file')} {is_or_are} back in the inbox{_when(config)}\n")
-
-
-def _when(config: Config) -> str:
-    """A remark if no daemon runs; empty if the queue cannot be read, because the files are back anyway."""
-    try:
-        running = is_anybody_running(config)
-    except StoreError:
-        return ""
-    return "" if running else "; dropscribe is not running, and goes on when it is"
+    is_or_are = "is" if len(count.moved) == 1 else "are"
+    when = "" if is_running else "; dropscribe is not running, and goes on when it is"
+    sys.stdout.write(f"{plural(len(count.moved), 'file')} {is_or_are} back in the inbox{when}\n")

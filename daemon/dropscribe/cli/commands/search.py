@@ -11,7 +11,15 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_reporting_config
 from dropscribe.core.errors import StoreError
-from dropscribe.reports.wording import clock_words, moment_words, plural, printable, terminal_width, wrap
+from dropscribe.reports.wording import (
+    clock_words,
+    moment_words,
+    plural,
+    printable,
+    show_path,
+    terminal_width,
+    wrap,
+)
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import catch_up
 from dropscribe.transcripts.document import path_text, utc_text
@@ -85,7 +93,7 @@ def _lines(found: Found, limit: int) -> Iterator[str]:
     if not found.files:
         yield "nothing found\n"
     for file in found.files:
-        place, ended = printable(path_text(file.job.filed)), moment_words(file.job.ended_at)
+        place, ended = show_path(file.job.filed), moment_words(file.job.ended_at)
         yield f"{place}  ({file.job.folder}, {ended})\n"
         for sentence in file.sentences:
             clock = "" if sentence.start is None else clock_words(sentence.start)

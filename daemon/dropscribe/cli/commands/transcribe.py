@@ -19,6 +19,8 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import explain_file, say
 from dropscribe.cli.options import log_to_stderr, named, read_config_to_act
 from dropscribe.cli.progress import showing_progress
+from dropscribe.cli.standard_streams import require_standard_output
+from dropscribe.cli.writing import naming, write_new
 from dropscribe.config.extras import is_installed
 from dropscribe.config.find import find_config
 from dropscribe.config.load import parse_config
@@ -59,12 +61,20 @@ def execute(options: argparse.Namespace) -> int:
     output = _output_folder(options.output) if options.output else None
     code = exit_codes.OK
     for file in options.files:
+        if output is None:
+            require_standard_output()  # before its transcript is paid for
         try:
-            code = max(code, _transcribe_one(file, provider, options.format, output))
+            name, rendered = _transcribe_one(file, provider, options.format)
         except (AudioError, ProviderError, OSError) as error:
             if len(options.files) == 1 and not isinstance(error, AudioError):
                 raise
             code = max(code, explain_file(os.fsencode(file), error))
+            continue
+        if rendered is None:
+            say(f"dropscribe: {show_path(name)}: the answer has no times, which {options.format} needs")
+            code = max(code, exit_codes.SOME_FAILED)
+        else:
+            _put_out(rendered, name, options.format, output)
     return code
 
 
@@ -89,20 +99,21 @@ def _output_folder(name: str) -> bytes:
     return folder
 
 
-def _transcribe_one(file: str, provider: ProviderConfig, form: str, output: bytes | None) -> int:
+def _transcribe_one(file: str, provider: ProviderConfig, form: str) -> tuple[bytes, bytes | None]:
+    """The audio's name and its transcript; None if the answer lacks what *form* needs."""
     with _opened(file) as audio:
         _refuse_unsendable(audio, provider)
         document = asyncio.run(_transcribe(audio, provider, form))
-        rendered = RENDERERS[form](document)
-    if rendered is None:
-        say(f"dropscribe: {show_path(audio.name)}: the answer has no times, which {form} needs")
-        return exit_codes.SOME_FAILED
+        return audio.name, RENDERERS[form](document)
+
+
+def _put_out(rendered: bytes, name: bytes, form: str, output: bytes | None) -> None:
+    """Write one transcript; an error ends the command, because the next ones would be paid for and lost."""
     if output is None:
         sys.stdout.buffer.write(rendered)
         sys.stdout.buffer.flush()
     else:
-        sys.stdout.write(show_path(_write(output, audio.name, form, rendered)) + "\n")
-    return exit_codes.OK
+        sys.stdout.write(show_path(_write(output, name, form, rendered)) + "\n")
 
 
 def _write(output: bytes, name: bytes, form: str, rendered: bytes) -> bytes:
@@ -112,8 +123,8 @@ def _write(output: bytes, name: bytes, form: str, rendered: bytes) -> bytes:
     while True:
         free = free_name(wanted, lambda name: not os.path.lexists(os.path.join(output, name)))
         path = os.path.join(output, free)
-        with contextlib.suppress(FileExistsError), open(path, "xb") as target:
-            target.write(rendered)
+        with contextlib.suppress(FileExistsError):
+            write_new(os.fsdecode(path), rendered)
             return path
 
 
@@ -124,7 +135,7 @@ def _opened(file: str) -> Iterator[AudioFile]:
         if file == "-":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dropscribe-"))
             path = os.path.join(os.fsencode(folder), b"stdin")
-            with open(path, "wb") as copy:
+            with naming("the copy of standard input"), open(path, "wb") as copy:
                 shutil.copyfileobj(sys.stdin.buffer, copy)
         else:
             # A symlink on the command line is followed: the user named it.

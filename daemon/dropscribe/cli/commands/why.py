@@ -16,7 +16,7 @@ from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import is_there
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import WARNING_WORDS, doubts_about
-from dropscribe.reports.wording import moment_words, printable, render_facts, render_table
+from dropscribe.reports.wording import moment_words, render_facts, render_table, show_path
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def render_why(file: bytes, place: Place | None, explanation: Explanation) -> st
         facts.append(("node", story.node))
     if explanation.remedy:
         facts.append(("to do", explanation.remedy))
-    parts = [printable(path_text(os.path.abspath(file))) + "\n" + render_facts(facts)]
+    parts = [show_path(os.path.abspath(file)) + "\n" + render_facts(facts)]
     if story and story.tries:
         parts.append(_attempt_table(story.tries))
     return "\n\n".join(parts) + "\n"

@@ -14,6 +14,7 @@ from dropscribe.core.model import AttemptEnd
 from dropscribe.files.audio import Progress
 from dropscribe.web import actions, guard, server
 from dropscribe.web.queries import chosen_from, filter_of
+from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import safe_name
 from dropscribe.web.views import progress_of
@@ -91,6 +92,52 @@ async def test_a_new_daemon_has_an_overview_too(scene):
         assert "No files." in await page_of(site, "/folders/calls")
         assert "no folder of that name" in await page_of(site, "/folders/nope", 404)
         await page_of(site, "/files/77", 404)
+
+
+async def test_files_without_a_job_are_shown_with_the_reason(scene):
+    """Files that settle or may not be read, and folders that cannot be listed, wait with their reason."""
+    blocked = "may not be read: owner nobody, mode 0600; chmod g+r <it>"
+    waiting = {
+        "new.wav": "a writer has it open",
+        "a/locked.wav": blocked,
+        "b": "cannot be listed: owner nobody, mode 0700",
+    }
+    with scene.queue() as store:
+        add_job(store, scene, "queued.wav")
+        scene.write_live(settling=1, blocked=2, waiting=waiting)
+        async with serving(scene) as site:
+            front, listed, named, done, coded = [
+                await page_of(site, path)
+                for path in (
+                    "/",
+                    "/folders/calls",
+                    "/folders/calls?state=waiting&q=locked",
+                    "/folders/calls?state=done",
+                    "/folders/calls?code=rejected",
+                )
+            ]
+            scene.write_live(available=False, waiting=waiting)
+            away = await page_of(site, "/")
+    for text in (front, listed):
+        assert "may not be read: owner nobody, mode 0600; chmod g+r &lt;it&gt;" in text
+        rows = [text.index(name) for name in (">a/locked.wav<", ">b<", ">new.wav<", ">queued.wav</a>")]
+        assert rows == sorted(rows)
+        assert text.count(">blocked</span>") == 2
+    assert "a/locked.wav" in named
+    assert "new.wav" not in named
+    assert not any("new.wav" in text for text in (done, coded, away))
+
+
+async def test_thousands_of_files_without_a_job_make_a_small_page(scene):
+    """A page has a limit of rows, and says how many more there are."""
+    waiting = {f"{number}.wav": "quiet for 1 s of 2 s" for number in range(200)}
+    with scene.queue():
+        scene.write_live(settling=7000, waiting=waiting)
+        async with serving(scene) as site:
+            assert (await page_of(site, "/")).count("quiet for 1 s") == LIST_ROWS
+            text = await page_of(site, "/folders/calls")
+    assert text.count("quiet for 1 s") == PAGE_ROWS
+    assert f"{7000 - PAGE_ROWS} more in the inbox are not queued yet" in text
 
 
 async def test_a_file_has_its_story_transcript_and_downloads(scene):

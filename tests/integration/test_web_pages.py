@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from urllib.parse import quote
 
 import pytest
 from structlog.testing import capture_logs
@@ -232,6 +233,25 @@ async def test_names_and_transcripts_are_only_text(scene):
             ]
     assert all("<script>alert" not in text for text in pages)
     assert all("&lt;script&gt;" in text for text in pages)
+
+
+async def test_no_name_turns_the_letters_around_it(scene):
+    """Direction and control characters of a name are shown as escapes; a form keeps what was typed."""
+    turned = "call\u202egpj\u2066.wav"
+    with scene.queue() as store:
+        scene.write_live(waiting={f"new {turned}": f"it is the same file as {turned}"})
+        words = [{"word": "Hello\u3000you", "start": 0.0, "end": 1.0, "confidence": 0.9, "speaker": turned}]
+        done = add_done(scene, store, turned, words=words, speakers=[turned])
+        failed = add_job(store, scene, f"bad {turned}", state="failed", ended_at=time.time())
+        add_attempt(store, failed, time.time(), AttemptEnd(1.0, code="rejected", reason=f"{turned} \x1b[31m"))
+        async with serving(scene) as site:
+            addresses = ("/", "/folders/calls", f"/files/{done}", f"/files/{failed}", "/search?q=call")
+            pages = [await page_of(site, address) for address in addresses]
+            asked = await page_of(site, f"/folders/calls?q={quote(turned)}")
+    assert not [letter for text in pages for letter in "\u202e\u2066\x1b" if letter in text]
+    assert r"<title>call\u202egpj\u2066.wav · dropscribe</title>" in pages[2]
+    assert "Hello\u3000you" in pages[2]
+    assert f'name="q" value="{turned}"' in asked
 
 
 async def test_links_are_never_followed(scene, tmp_path):

@@ -498,7 +498,7 @@ def _check_blocked(inbox_dir):
 
 
 def test_a_sub_folder_that_cannot_be_listed_is_blocked(inbox_dir):
-    """It is named with its mode, its files are no missing ones, and they are taken once it is open."""
+    """It is named with its mode, logged once, and its files are taken once it is open."""
     _as_plain_user(inbox_dir, _check_closed_folder)
 
 
@@ -506,7 +506,10 @@ def _check_closed_folder(inbox_dir):
     station = Station(inbox_dir)
     folder = os.path.dirname(station.write("2026/a.wav"))
     os.chmod(folder, 0)
-    station.run(200)
+    with capture_logs() as logs:
+        station.run(200)
+    (line,) = (line for line in logs if line["event"] == "folder.unlistable")
+    assert (line["path"], "mode 0000: closed to uid" in line["reason"]) == (b"2026", True)
     assert station.state.blocked == 1
     assert "mode 0000: closed to uid" in station.waiting[b"2026"]
     os.chmod(folder, 0o700)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from dropscribe.config.model import FolderRule, HttpConfig, LogConfig, ProviderConfig
 from dropscribe.config.notation.secret import Secret
@@ -23,6 +24,7 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
+from dropscribe.intake.root import TAKEN
 from support.house import digest, make_config, read_json
 from support.inboxes import wav
 from support.reloaded import Reloaded
@@ -234,3 +236,27 @@ async def test_a_rule_that_leaves_while_its_file_is_in_flight_ends_it_as_it_bega
         await house.until((tmp_path / "rule0/done/call.wav").exists)
 
     assert len(script.calls) == 1
+
+
+async def test_a_renamed_rule_takes_over_its_inbox_without_an_alarm(tmp_path, monkeypatch):
+    """The new rule never reports that another daemon has the inbox, and takes files."""
+    (tmp_path / "rule0/inbox").mkdir(parents=True)
+    one = _rule(tmp_path, "rule0", ["main"])
+    rules = [replace(one, name="rule1"), one, replace(one, min_age_seconds=0.01)]
+    reasons = set()
+
+    def is_available(inboxes):
+        reasons.update(inboxes.unavailable().values())
+        return not inboxes.unavailable()
+
+    first = make_config(tmp_path, rules={one.name: one})
+    with capture_logs() as logs:
+        async with Reloaded(monkeypatch, first, lambda _: ScriptedProvider()) as house:
+            inboxes = house.daemon.inboxes
+            for number, rule in enumerate(rules):
+                assert await house.reload(make_config(tmp_path, rules={rule.name: rule}))
+                await house.until(lambda: is_available(inboxes))
+                (tmp_path / f"rule0/inbox/{number}.wav").write_bytes(wav(200 + number))
+                await house.until((tmp_path / f"rule0/done/{number}.wav").exists)
+    assert TAKEN not in reasons
+    assert not [line for line in logs if line["event"] == "inbox.unavailable"]

@@ -14,6 +14,7 @@ from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import ListenError
 from dropscribe.web import guard, server
 from dropscribe.web.endpoints import Endpoints
+from dropscribe.web.guard import Access, Guard
 from dropscribe.web.listener import Listener
 
 STATUS = {"schema": "dropscribe.status/1", "running": True, "folders": {"caf\udce9": {}}, "providers": {}}
@@ -143,6 +144,34 @@ async def test_nothing_else_is_served(listener, path):
 async def test_only_own_names_are_answered(listener, host, status):
     """A web page that rebinds its name to 127.0.0.1 gets nothing."""
     assert (await get(listener.port, "/status", host=host))[0] == status
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+@pytest.mark.parametrize(("host", "status"), [("localhost", 200), ("evil.example", 421)])
+async def test_no_other_protocol_is_switched_to(listener, protocol, host, status):
+    """A request to upgrade is answered, or refused, as the same request without it."""
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": protocol,
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    assert (await get(listener.port, "/status", host=host, **upgrade))[0] == status
+
+
+@pytest.mark.parametrize(("kind", "sent"), [("websocket", [{"type": "websocket.close"}]), ("lifespan", [])])
+async def test_the_guard_refuses_other_connections(kind, sent):
+    """Only the start and the end of the server pass the guard unasked."""
+    passed, answers = [], []
+
+    async def app(scope, _receive, _send):
+        passed.append(scope["type"])
+
+    async def send_answer(message):
+        answers.append(message)
+
+    await Guard(app, Access(http_config()))({"type": kind}, None, send_answer)
+    assert (passed, answers) == ([] if sent else [kind], sent)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from urllib.parse import quote
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,6 +15,7 @@ from dropscribe.core.model import AttemptEnd
 from dropscribe.files.audio import Progress
 from dropscribe.web import actions, guard, server
 from dropscribe.web.queries import chosen_from, filter_of
+from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import safe_name
 from dropscribe.web.views import moment, progress_of
@@ -108,6 +110,52 @@ async def test_a_new_daemon_has_an_overview_too(scene):
         await page_of(site, "/files/77", 404)
 
 
+async def test_files_without_a_job_are_shown_with_the_reason(scene):
+    """Files that settle or may not be read, and folders that cannot be listed, wait with their reason."""
+    blocked = "may not be read: owner nobody, mode 0600; chmod g+r <it>"
+    waiting = {
+        "new.wav": "a writer has it open",
+        "a/locked.wav": blocked,
+        "b": "cannot be listed: owner nobody, mode 0700",
+    }
+    with scene.queue() as store:
+        add_job(store, scene, "queued.wav")
+        scene.write_live(settling=1, blocked=2, waiting=waiting)
+        async with serving(scene) as site:
+            front, listed, named, done, coded = [
+                await page_of(site, path)
+                for path in (
+                    "/",
+                    "/folders/calls",
+                    "/folders/calls?state=waiting&q=locked",
+                    "/folders/calls?state=done",
+                    "/folders/calls?code=rejected",
+                )
+            ]
+            scene.write_live(available=False, waiting=waiting)
+            away = await page_of(site, "/")
+    for text in (front, listed):
+        assert "may not be read: owner nobody, mode 0600; chmod g+r &lt;it&gt;" in text
+        rows = [text.index(name) for name in (">a/locked.wav<", ">b<", ">new.wav<", ">queued.wav</a>")]
+        assert rows == sorted(rows)
+        assert text.count(">blocked</span>") == 2
+    assert "a/locked.wav" in named
+    assert "new.wav" not in named
+    assert not any("new.wav" in text for text in (done, coded, away))
+
+
+async def test_thousands_of_files_without_a_job_make_a_small_page(scene):
+    """A page has a limit of rows, and says how many more there are."""
+    waiting = {f"{number}.wav": "quiet for 1 s of 2 s" for number in range(200)}
+    with scene.queue():
+        scene.write_live(settling=7000, waiting=waiting)
+        async with serving(scene) as site:
+            assert (await page_of(site, "/")).count("quiet for 1 s") == LIST_ROWS
+            text = await page_of(site, "/folders/calls")
+    assert text.count("quiet for 1 s") == PAGE_ROWS
+    assert f"{7000 - PAGE_ROWS} more in the inbox are not queued yet" in text
+
+
 async def test_a_file_has_its_story_transcript_and_downloads(scene):
     """Paragraphs at pauses, words with times and doubtful ones marked; every sidecar to download."""
     with scene.queue() as store:
@@ -200,6 +248,25 @@ async def test_names_and_transcripts_are_only_text(scene):
             ]
     assert all("<script>alert" not in text for text in pages)
     assert all("&lt;script&gt;" in text for text in pages)
+
+
+async def test_no_name_turns_the_letters_around_it(scene):
+    """Direction and control characters of a name are shown as escapes; a form keeps what was typed."""
+    turned = "call\u202egpj\u2066.wav"
+    with scene.queue() as store:
+        scene.write_live(waiting={f"new {turned}": f"it is the same file as {turned}"})
+        words = [{"word": "Hello\u3000you", "start": 0.0, "end": 1.0, "confidence": 0.9, "speaker": turned}]
+        done = add_done(scene, store, turned, words=words, speakers=[turned])
+        failed = add_job(store, scene, f"bad {turned}", state="failed", ended_at=time.time())
+        add_attempt(store, failed, time.time(), AttemptEnd(1.0, code="rejected", reason=f"{turned} \x1b[31m"))
+        async with serving(scene) as site:
+            addresses = ("/", "/folders/calls", f"/files/{done}", f"/files/{failed}", "/search?q=call")
+            pages = [await page_of(site, address) for address in addresses]
+            asked = await page_of(site, f"/folders/calls?q={quote(turned)}")
+    assert not [letter for text in pages for letter in "\u202e\u2066\x1b" if letter in text]
+    assert r"<title>call\u202egpj\u2066.wav · dropscribe</title>" in pages[2]
+    assert "Hello\u3000you" in pages[2]
+    assert f'name="q" value="{turned}"' in asked
 
 
 async def test_links_are_never_followed(scene, tmp_path):

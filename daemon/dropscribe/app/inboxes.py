@@ -92,16 +92,16 @@ class Inboxes:
             if name in rules
             and all(getattr(inbox.rule, key) == getattr(rules[name], key) for key in _INTAKE_KEYS)
         }
-        new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
         # Our own old threads may still hold locks: the thread of a changed rule until commit, the thread of
         # a rule that was removed and is now back until it has ended.
         leaving = {inbox for name, inbox in self._inboxes.items() if name not in unchanged}
-        ours = {inbox.rule.inbox for inbox in leaving | self._ending}
+        old = leaving | self._ending
+        new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
         for inbox in new.values():
-            inbox.start()
+            inbox.start([each for each in old if each.rule.inbox == inbox.rule.inbox])
         await _until_all(new.values(), Inbox.has_scanned, _FIRST_LOOK_SECONDS)
         for inbox in new.values():
-            if inbox.state().reason == TAKEN and inbox.rule.inbox not in ours:
+            if inbox.state().reason == TAKEN:
                 self.discard(PreparedInboxes(unchanged, new))
                 remedy = "stop the other daemon, or give each its own inbox"
                 raise StoreInUse(str(inbox.rule.inbox), TAKEN, remedy)

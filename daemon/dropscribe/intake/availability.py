@@ -31,7 +31,7 @@ log = structlog.get_logger()
 AVAILABLE_SECONDS = 2.0
 """Interval of the checks for the inbox, whether it is available or not."""
 
-_TAKEN_SECONDS = 0.25  # another thread of ours may be about to release it (a reload)
+_TAKEN_SECONDS = 0.25  # another daemon may be about to end
 _ROOT_GONE_SECONDS = 0.1
 
 

@@ -23,7 +23,7 @@ from dropscribe.intake.scanner import Scanner
 from dropscribe.intake.watch.sources import open_hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
@@ -37,6 +37,7 @@ HANGS_SECONDS = 10.0
 """A step that has not ended after so long hangs in the inbox's file system, or waits for the queue."""
 
 _AFTER_ERROR_SECONDS = 1.0
+_JOIN_SECONDS = 0.1
 _LONGEST_SLEEP_SECONDS = 3600.0
 
 
@@ -65,6 +66,7 @@ class Inbox:
         self.rule = rule
         self._clock = clock
         self._queue = queue
+        self._predecessors: Collection[Inbox] = ()
         self._step_timer = _StepTimer(clock)
         self._scanner = Scanner(rule, queue, self._step_timer.note_progress, open_source, owner_token)
         self._reporter = Reporter(self._scanner, on_change)
@@ -79,8 +81,14 @@ class Inbox:
         self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
         self._is_queue_busy = False
 
-    def start(self) -> None:
-        """Start the thread. It locks the inbox if it is there, and takes no file before :meth:`begin`."""
+    def start(self, predecessors: Collection[Inbox] = ()) -> None:
+        """Start the thread. It locks the inbox if it is there, and takes no file before :meth:`begin`.
+
+        Args:
+            predecessors: This daemon's other inboxes of the same folder. The folder is locked after
+                :meth:`begin`, when their threads have ended.
+        """
+        self._predecessors = predecessors
         self._thread.start()
 
     def begin(self) -> None:
@@ -113,6 +121,10 @@ class Inbox:
         """Whether the thread has not ended yet."""
         return self._thread.is_alive()
 
+    def join(self, seconds: float) -> None:
+        """Wait at most *seconds* for the thread's end."""
+        self._thread.join(seconds)
+
     def poke(self) -> None:
         """List the inbox soon."""
         self._is_poked.set()
@@ -138,12 +150,11 @@ class Inbox:
     def _run(self) -> None:
         availability = self._scanner.availability
         try:
-            with self._step_timer.step():
-                reason = availability.root.check()
-            if reason:
-                self._reporter.state = replace(self._reporter.state, reason=reason)
+            if not self._predecessors:
+                self._look_first()
             self._has_looked.set()
             self._may_take.wait()
+            self._await_predecessors()
             while not self._is_stopping.is_set():
                 deadline = self._step_safely()
                 self._wake_up.wait(deadline - self._clock(), availability.hints)
@@ -153,6 +164,20 @@ class Inbox:
             availability.release()
             self._queue.close_thread()
             self._wake_up.close()
+
+    def _look_first(self) -> None:
+        with self._step_timer.step():
+            reason = self._scanner.availability.root.check()
+        if reason:
+            self._reporter.state = replace(self._reporter.state, reason=reason)
+
+    def _await_predecessors(self) -> None:
+        """Wait for their threads; one that hangs does so in the file system of this inbox."""
+        with self._step_timer.step():
+            for inbox in self._predecessors:
+                while inbox.is_alive() and not self._is_stopping.is_set():
+                    inbox.join(_JOIN_SECONDS)
+        self._predecessors = ()
 
     def _step_safely(self) -> float:
         now = self._clock()

@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import UnsafePathError, closing, open_listable_folder, open_root
 from dropscribe.intake.probe import OpenInbox
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from dropscribe.intake.availability import Availability
     from dropscribe.intake.context import InboxContext
     from dropscribe.intake.pending import Pending
+
+log = structlog.get_logger()
 
 _YIELD_EVERY = 128
 _YOUNG_NS = 2 * 10**9
@@ -90,6 +94,7 @@ class Lister:
         self._folders: dict[bytes, _Folder] = {}
         self.missing = MissingFiles(context, availability, pending)
         self.unlistable: dict[bytes, str] = {}
+        self._logged: dict[bytes, str] = {}
         self.unwatched = 0
 
     def reset(self) -> None:
@@ -127,6 +132,7 @@ class Lister:
             yield
         yield from self.missing.withdraw()
         self.unwatched = unwatched
+        self._logged = dict(self.unlistable)
 
     def walk_below(self, directories: Iterable[bytes]) -> Iterator[None]:
         """List folders that have just appeared."""
@@ -152,10 +158,16 @@ class Lister:
             if not directory:
                 raise
             if isinstance(error, PermissionError):
-                self.unlistable[directory] = describe_forbidden(self._context.root, directory)
+                self._note_unlistable(directory, describe_forbidden(self._context.root, directory))
             elif error.errno not in _GONE and not isinstance(error, UnsafePathError):
-                self.unlistable[directory] = error.strerror or str(error)
+                self._note_unlistable(directory, error.strerror or str(error))
             yield
+
+    def _note_unlistable(self, directory: bytes, why: str) -> None:
+        self.unlistable[directory] = why
+        if self._logged.get(directory) != why:
+            log.warning("folder.unlistable", folder=self._context.folder, path=directory, reason=why)
+        self._logged[directory] = why
 
     def _list(self, directory: bytes, descriptor: int, walk: _Walk) -> Iterator[None]:
         status = os.fstat(descriptor)

@@ -76,12 +76,20 @@ class QueueView:
         found = folders.get(folder, {}) if isinstance(folders, dict) else {}
         return found if isinstance(found, dict) else {}
 
+    def waiting_of(self, folder: str) -> dict[str, str]:
+        """Path → reason of the wait, for files and folders without a job, as the daemon here reports them.
+
+        They are at most :data:`~dropscribe.intake.state.MOST_WAITING`.
+        """
+        waiting = self.live_of(folder).get("waiting", {})
+        return waiting if isinstance(waiting, dict) else {}
+
     def forbidden_words(self, folder: str, path: bytes) -> str:
         """Reason why the running daemon cannot read the file, or list a folder on its way, or "".
 
         Root, who may ask, can read all files.
         """
-        waiting = self.live_of(folder).get("waiting", {})
+        waiting = self.waiting_of(folder)
         said = str(waiting.get(path_text(path), ""))
         if said.startswith(BLOCKED_WORDS):
             return said.removeprefix(BLOCKED_WORDS)

@@ -140,7 +140,12 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass the request on and add the security headers to its answer."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
         if scope["type"] != "http":
+            # Before it is accepted, a server answers it with 403 (ASGI specification, "websocket.close").
+            await send({"type": "websocket.close"})
             return
         started = False
 

@@ -51,7 +51,8 @@ async def folder(site: Site, request: Request) -> Response:
     config, rule = site.source.config(), site.rule(request)
     chosen = chosen_from(request.query_params)
     wanted = filter_of(rule.name, chosen)
-    rows, older = await site.read(reading.read_page, config, wanted)
+    shown = await site.read(reading.read_page, config, wanted)
+    older = shown.older_than
     query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
     here = f"{site.access.root_path}/folders/{quote(rule.name, safe='')}"
     document = await site.source.status()
@@ -61,11 +62,12 @@ async def folder(site: Site, request: Request) -> Response:
         title=rule.name,
         folder=rule.name,
         inbox=str(rule.inbox),
-        rows=rows,
+        rows=shown.rows,
+        unlisted=shown.unlisted,
         chosen=chosen,
         states=[(value, label) for value, (label, _) in STATES.items()],
         providers=list(config.providers),
-        failed_ids=",".join(str(row["id"]) for row in rows if row["state"] == "failed"),
+        failed_ids=",".join(str(row["id"]) for row in shown.rows if row["state"] == "failed"),
         backlog=document["folders"].get(rule.name, {}).get("backlog", 0),
         uploads=bool(config.http and config.http.uploads),
         newest_href=f"{here}?{urlencode(query)}" if wanted.before_id else "",

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
+from dropscribe.core.model import JobState
 from dropscribe.core.naming import sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
@@ -21,12 +22,13 @@ from dropscribe.web import views
 from dropscribe.web.queries import STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from dropscribe.config.model import Config
     from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.history import Story
     from dropscribe.reports.explain import Explanation
+    from dropscribe.reports.queue_reader import QueueView
 
 LIST_ROWS = 8
 PAGE_ROWS = 50
@@ -39,6 +41,7 @@ def read_lists(
     """The newest files by state, and how many ended on each of the last days."""
     lists: dict[str, list[dict[str, Any]]] = {state: [] for state in STATES if state}
     with view_queue(config) as view:
+        lists["waiting"] += _inbox_rows(view, list(config.folders))[:LIST_ROWS]
         if view.db is None or not config.folders:
             return lists, []
         now, names = view.now(), list(config.folders)
@@ -55,13 +58,60 @@ def _day_starts(now: float) -> list[datetime]:
     return [today - timedelta(days=days) for days in reversed(range(CHART_DAYS))]
 
 
-def read_page(config: Config, wanted: FileFilter) -> tuple[list[dict[str, Any]], int | None]:
-    """One page of files, and the id after which the next page begins, or None."""
+def _inbox_rows(view: QueueView, folders: Sequence[str], text: str = "") -> list[dict[str, Any]]:
+    """Files that have no job yet and *text* in their path, the blocked ones first.
+
+    They come from the report of the daemon: no file system is waited for, and their number is limited.
+    """
+    rows = [
+        views.inbox_row(folder, path, str(reason))
+        for folder in folders
+        if view.live_of(folder).get("available")
+        for path, reason in view.waiting_of(folder).items()
+        if text in path
+    ]
+    return sorted(rows, key=lambda row: row["state"] != "blocked")
+
+
+@dataclass(frozen=True, slots=True)
+class FilePage:
+    """One page of a folder's files.
+
+    Attributes:
+        rows: On the first page also files without a job, at most :data:`PAGE_ROWS` of each kind.
+        older_than: The id after which the next page begins; None on the last one.
+        unlisted: The number of files without a job that the rows leave out.
+    """
+
+    rows: list[dict[str, Any]]
+    older_than: int | None = None
+    unlisted: int = 0
+
+
+def read_page(config: Config, wanted: FileFilter) -> FilePage:
+    """One page of the files of a folder."""
     with view_queue(config) as view:
+        rows, unlisted = _page_of_inbox(view, wanted) if _wants_inbox(wanted) else ([], 0)
         if view.db is None:
-            return [], None
+            return FilePage(rows, unlisted=unlisted)
         jobs, older_than = read_listed_page(view.db, wanted, PAGE_ROWS)
-        return [views.file_row(job, view.now()) for job in jobs], older_than
+        return FilePage(rows + [views.file_row(job, view.now()) for job in jobs], older_than, unlisted)
+
+
+def _wants_inbox(wanted: FileFilter) -> bool:
+    """Whether files without a job, so without a provider or an error, are on the page."""
+    is_of_jobs = wanted.provider or wanted.code or wanted.before_id is not None
+    return not is_of_jobs and (not wanted.states or JobState.QUEUED in wanted.states)
+
+
+def _page_of_inbox(view: QueueView, wanted: FileFilter) -> tuple[list[dict[str, Any]], int]:
+    """Files without a job, and the number of those left out, which is known for a page of all of them."""
+    rows = _inbox_rows(view, wanted.folders, wanted.text)[:PAGE_ROWS]
+    if wanted.text:
+        return rows, 0
+    states = [view.live_of(folder) for folder in wanted.folders]
+    count = sum(int(state.get(kind, 0)) for state in states for kind in ("settling", "blocked"))
+    return rows, max(0, count - len(rows)) if rows else 0
 
 
 @dataclass(frozen=True, slots=True)

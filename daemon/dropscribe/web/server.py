@@ -56,6 +56,7 @@ class WebServer:
         self._config = UvicornConfig(
             app,
             http=H11Protocol,
+            ws="none",  # a request to upgrade is answered as any other request (RFC 9110, 7.8)
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import jinja2
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from dropscribe.core.text.printing import escape_deceptive
 from dropscribe.web.guard import COOKIE
 from dropscribe.web.queries import id_of
 from dropscribe.web.reading import FileStory, read_file
@@ -36,6 +37,11 @@ _SAID = {
     "forgotten": "Stored answers forgotten: {n}.",
     "uploaded": "Added to the inbox: {n}.",
 }
+
+
+def _shown(value: object) -> object:
+    """*value* as every page prints it: no name can change the order of letters; markup stays as it is."""
+    return escape_deceptive(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 class Actions(Protocol):
@@ -101,6 +107,7 @@ class Site:
             loader=jinja2.PackageLoader("dropscribe.web"),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
+            finalize=_shown,
             trim_blocks=True,
             lstrip_blocks=True,
         )

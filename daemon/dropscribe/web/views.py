@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import duration_words
+from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.sql.file_list import Ended
 from dropscribe.reports.wording import (
     bytes_words,
@@ -63,6 +64,22 @@ def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> d
         "at": moment(job.ended_at or job.received_at),
         "words": words,
         "percent": percent,
+    }
+
+
+def inbox_row(folder: str, path: str, reason: str) -> dict[str, Any]:
+    """The row of a file of an inbox that has no job yet, or of a folder there that cannot be listed."""
+    is_blocked = reason.startswith((BLOCKED_WORDS, UNLISTABLE_WORDS))
+    return {
+        "id": None,
+        "name": path,
+        "folder": folder,
+        "state": "blocked" if is_blocked else "settling",
+        "tone": "bad" if is_blocked else "",
+        "provider": "",
+        "at": None,
+        "words": one_line(reason),
+        "percent": None,
     }
 
 

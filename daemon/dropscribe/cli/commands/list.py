@@ -107,7 +107,7 @@ def _not_queued(
     """Files of an inbox without a job: those that settle, and those that may not be read."""
     if not config.watches(rule) or unavailable_reason(rule):
         return
-    said = view.live_of(rule.name).get("waiting", {})
+    said = view.waiting_of(rule.name)
     for found in files_without_job(rule, view.db):
         at = found.status.st_ctime if found.status else 0.0
         if since is not None and at < since:

@@ -14,6 +14,7 @@ _ESCAPE_SEQUENCE = re.compile(
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DIRECTION = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 """Control characters that set the direction of the following text, regardless of its letters."""
+_DECEPTIVE = re.compile(f"{_CONTROL.pattern}|{_DIRECTION.pattern}")
 
 
 def escape_text(text: str, keep: str = "") -> str:
@@ -24,6 +25,13 @@ def escape_text(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() or letter in keep else _escape(letter) for letter in text)
+
+
+def escape_deceptive(text: str) -> str:
+    r"""*text* with control and direction characters escaped, but every space, tab and newline kept."""
+    if text.isprintable():
+        return text
+    return _DECEPTIVE.sub(lambda found: _escape(found[0]), text)
 
 
 def one_line(text: str) -> str:

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd
 from support.scene import Scene, add_attempt, add_job
 
@@ -112,21 +111,6 @@ def test_a_folder_that_no_rule_has_is_a_mistake(mixed, capsys):
     """A misspelt name gets a suggestion and 78, not an empty list."""
     assert mixed.run("list", "--folder", "cals") == 78
     assert "calls" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("call", ["list", "retry", "release", "search hello"])
-def test_an_empty_folder_name_is_none_of_the_rules(mixed, capsys, call):
-    """It comes from a script's unset variable, and must not mean all folders."""
-    assert mixed.run(*call.split(), "--folder", "") == 78
-    assert "there is no folder ''" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("command", ["list", "check", "plan"])
-def test_an_empty_config_name_is_no_config(mixed, capsys, monkeypatch, command):
-    """It must not mean the file that is found without -c."""
-    monkeypatch.chdir(mixed.root)
-    assert main([command, "-c", ""]) == 78
-    assert "-c names no file" in capsys.readouterr().err
 
 
 def test_an_empty_queue_lists_nothing(scene, capsys):

@@ -76,8 +76,6 @@ def _path_of(options: argparse.Namespace) -> Path:
     try:
         return find_config(options.config)
     except ConfigError:
-        if options.config == "":
-            raise
         if given := options.config or os.environ.get("DROPSCRIBE_CONFIG"):
             return Path(given)
         for path in default_configs(os.environ):

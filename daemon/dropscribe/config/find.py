@@ -33,10 +33,6 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
         ConfigError: There is none. The problems name the files that were skipped, and why.
     """
     environ = os.environ if environ is None else environ
-    if explicit == "":
-        raise ConfigError(
-            (Problem("-c names no file: it is empty", hint="is a variable of your script unset?"),)
-        )
     for name, giver in ((explicit, "-c"), (environ.get("DROPSCRIBE_CONFIG"), "$DROPSCRIBE_CONFIG")):
         if name and not os.path.lexists(name) and _why_not_readable(Path(name)) == _ABSENT:
             hint = "'dropscribe init' writes one"

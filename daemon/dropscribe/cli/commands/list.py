@@ -32,7 +32,7 @@ _MOST_READ = 10_000
 def execute(options: argparse.Namespace) -> int:
     """Print the files as a table or as one JSON object."""
     config = read_reporting_config(options)
-    if options.folder is not None:
+    if options.folder:
         named(config.folders, "folder", options.folder, config)
     with view_queue(config) as view:
         rows = read_rows(config, view, options)
@@ -52,7 +52,7 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     They have the keys of ``list --json``, except that ``at``, the time of a file's end or arrival, is in Unix
     seconds.
     """
-    folders = [options.folder] if options.folder is not None else list(config.folders)
+    folders = [options.folder] if options.folder else list(config.folders)
     since = None if options.since is None else view.now() - options.since
     wanted = FileFilter(folders=folders, states=_states(options), since=since)
     most = _MOST_READ if options.suspect else options.limit + 1

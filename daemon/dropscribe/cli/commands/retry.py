@@ -47,7 +47,7 @@ class _Count:
 
 def execute(options: argparse.Namespace) -> int:
     """Move the named files back; 74 if one of them cannot be moved."""
-    if sum((bool(options.files), options.folder is not None, options.all)) != 1:
+    if sum((bool(options.files), bool(options.folder), options.all)) != 1:
         say(_USAGE)
         return exit_codes.USAGE
     config = read_config_to_act(options)
@@ -71,10 +71,10 @@ def _chosen(
 ) -> list[FailedFile]:
     if options.files:
         return [failed for file in options.files if (failed := _named_file(files, file, count))]
-    names = [options.folder] if options.folder is not None else list(config.folders)
+    names = [options.folder] if options.folder else list(config.folders)
     rules = [named(config.folders, "folder", name, config) for name in names]
     served = [rule for rule in rules if config.queue is None or config.queue.serves(rule)]
-    if options.folder is not None and not served:
+    if options.folder and not served:
         _refuse(os.fsencode(rules[0].failed), NOT_MOUNTED, count)
     return [failed for rule in served for failed in _failed_of(files, rule, count)]
 

@@ -39,7 +39,7 @@ _CATCH_UP_SECONDS = 3.0
 def execute(options: argparse.Namespace) -> int:
     """Print the files that have all words, newest first, as text or as one JSON object."""
     config = read_reporting_config(options)
-    if options.folder is not None:
+    if options.folder:
         named(config.folders, "folder", options.folder, config)
     if not config.search:
         say("dropscribe: search is off in the config (search: false)")

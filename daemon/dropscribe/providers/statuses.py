@@ -172,12 +172,14 @@ class Classifier:
 
     def error_in_success(self, answer: Answer, parsed: Mapping[str, object]) -> ProviderError | None:
         """The error that a 2xx body holds in place of a transcript, or None."""
-        status = values.text_of(parsed.get("status"))
-        if status in {"processing", "queued", "pending"}:
+        status = values.text_of(parsed.get("status")).lower()
+        if status in {"processing", "queued", "pending", "in_progress"}:
             said = error_of(parsed)
             words = f"it answered '{status}' in place of a transcript; params must not have a webhook"
             return self._made(Kind.RULE, "asynchronous", answer, replace(said, message=said.message or words))
-        is_error = parsed.get("error") or status in {"error", "failed"} or parsed.get("object") == "error"
+        is_error = (
+            parsed.get("error") or status in {"error", "failed", "failure"} or parsed.get("object") == "error"
+        )
         if not is_error:
             return None
         said = error_of(parsed)

@@ -45,6 +45,22 @@ async def test_no_usable_answer_to_a_whole_body_is_ambiguous(bench, fault, code)
     assert code is None or error.code == code
 
 
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://me:hunter2@portal.example:8443/login?token=abc#x", "https://portal.example:8443/login"),
+        ("/v2/listen?key=abc", "/v2/listen"),
+        ("https://[broken", "no"),
+    ],
+)
+async def test_a_redirect_names_its_target_and_no_secret(bench, location, target):
+    """The reason says where the url should point, without login and query."""
+    bench.emulator.fail(Fault(status=302, body="no", headers={"Location": location}))
+    error = await failure_of(bench.provider(), bench.audio())
+    assert (type(error), error.code) == (ProviderUnusable, "redirect")
+    assert error.reason == (target if target == "no" else f"HTTP 302 to {target}")
+
+
 @pytest.mark.parametrize("content_type", ["text/html", "application/json"])
 async def test_an_html_page_is_no_answer_of_the_provider(bench, content_type):
     """A login page came from something in between: the file was not transcribed, and is sent again."""

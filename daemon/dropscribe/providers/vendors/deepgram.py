@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ERRORS: Table = {
     (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
     (400, "invalid_query_parameter"): Kind.RULE,
+    (422, None): Kind.TEMPORARY,  # an upload that did not arrive whole
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import wave
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from dropscribe.core.errors import AudioRejected, RuleRejected
 from dropscribe.core.requests.languages import base_language, is_language, language_tag
 from dropscribe.providers.params import effective_params
+from dropscribe.providers.transport.content_encoding import in_utf8
 from support.benches import any_answer, failure_of
 from support.emulator import Fault
 
@@ -36,6 +38,37 @@ async def test_a_text_is_taken_under_any_type(bench_of, body, kind):
     assert (await bench.provider().transcribe(bench.audio(), TEXT)).text == "hello there"
 
 
+CHARSETS = ["iso-8859-1", '"windows-1252"', "UTF-16", "utf-16le", "utf-8", "zip", "none-such"]
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+async def test_a_text_is_read_in_its_declared_charset(charset):
+    """Also UTF-8 under a wrong name."""
+    codec = charset.strip('"') if charset not in {"zip", "none-such"} else "utf-8"
+    for written in (codec, "utf-8"):
+        body = in_utf8("café".encode(written), f"text/plain; charset={charset}")
+        assert body.decode("utf-8") == "café"
+    assert in_utf8(b"\xff", "text/plain; charset=utf-16") == b"\xff"
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "utf-16"])
+async def test_an_answer_may_have_another_charset(bench, charset):
+    """JSON and texts of every type; an answer that cannot be read would be paid for again."""
+    body = json.dumps(any_answer("café"), ensure_ascii=False).encode(charset)
+    headers = {"Content-Type": f"application/json; charset={charset}"}
+    bench.emulator.fail(Fault(body=body, headers=headers))
+    assert (await bench.provider().transcribe(bench.audio(), {})).text == "café"
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "utf-16"])
+async def test_a_plain_text_may_have_another_charset(bench_of, charset):
+    """As above."""
+    bench = bench_of("openai")
+    headers = {"Content-Type": f"text/plain; charset={charset}"}
+    bench.emulator.fail(Fault(body="café\n".encode(charset), headers=headers))
+    assert (await bench.provider().transcribe(bench.audio(), TEXT)).text == "café"
+
+
 @pytest.mark.parametrize("status", [{"code": 1}, ["processing"], 7])
 async def test_a_status_that_is_no_word_says_nothing(bench_of, status):
     """An answer with a text is one, whatever else it holds: it is not paid for again."""
@@ -46,7 +79,15 @@ async def test_a_status_that_is_no_word_says_nothing(bench_of, status):
 
 @pytest.mark.parametrize(
     ("body", "code"),
-    [("<!DOCTYPE html><p>Log in", "html_page"), (" <html>", "html_page"), ("a\0b", "bad_answer")],
+    [
+        ("<!DOCTYPE html><p>Log in", "html_page"),
+        (" <html>", "html_page"),
+        ("\n\n<head><title>Portal</title></head><body>", "html_page"),
+        ("\ufeff<!DOCTYPE wml>", "html_page"),
+        ('<?xml version="1.0"?><error>no</error>', "html_page"),
+        ("<Body>Log in", "html_page"),
+        ("a\0b", "bad_answer"),
+    ],
 )
 async def test_a_page_is_not_a_text(bench_of, body, code):
     """A login page or bytes are not a transcript, even where text was asked for."""

@@ -23,6 +23,10 @@ MEGABYTE = 1024 * 1024
         (Fault(close=True), "no_answer"),
         (Fault(reset="after_body"), "no_answer"),
         (Fault(garbage="not http at all\r\n\r\n"), "bad_answer"),
+        (Fault(garbage="garbage\r\n\r\n"), "bad_answer"),
+        (Fault(garbage="HTTP/1.1\r\n\r\n"), "bad_answer"),
+        (Fault(garbage="HTTP/1.1 \r\n\r\n"), "bad_answer"),
+        (Fault(garbage="SSH-2.0-\r\n\r\n"), "bad_answer"),
         (Fault(body={"text": "hello"}, cut_at=5), "bad_answer"),
         (Fault(body={"text": "hello"}, cut_at=5, reset="in_answer"), None),
         (Fault(body="", status=204), "bad_answer"),
@@ -39,6 +43,22 @@ async def test_no_usable_answer_to_a_whole_body_is_ambiguous(bench, fault, code)
     error = await failure_of(bench.provider(), bench.audio())
     assert type(error) is AmbiguousFailure
     assert code is None or error.code == code
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://me:hunter2@portal.example:8443/login?token=abc#x", "https://portal.example:8443/login"),
+        ("/v2/listen?key=abc", "/v2/listen"),
+        ("https://[broken", "no"),
+    ],
+)
+async def test_a_redirect_names_its_target_and_no_secret(bench, location, target):
+    """The reason says where the url should point, without login and query."""
+    bench.emulator.fail(Fault(status=302, body="no", headers={"Location": location}))
+    error = await failure_of(bench.provider(), bench.audio())
+    assert (type(error), error.code) == (ProviderUnusable, "redirect")
+    assert error.reason == (target if target == "no" else f"HTTP 302 to {target}")
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/json"])

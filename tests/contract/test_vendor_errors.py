@@ -102,7 +102,10 @@ OPENAI = [
     (415, {"detail": "Failed to decode audio."}, AudioRejected, "http_415", "Failed to decode"),
     (422, FASTAPI, RuleRejected, "http_422", "[{"),
     (422, _openai_error("hallucinations"), AudioRejected, "http_422", "hallucinations"),
-    (424, _openai_error("dependency"), AudioRejected, "http_424", "dependency"),
+    (424, _openai_error("dependency"), TemporaryFailure, "http_424", "dependency"),
+    *((status, "", TemporaryFailure, f"http_{status}", "HTTP") for status in (421, 423, 425)),
+    *((status, "", ProviderUnusable, f"http_{status}", "HTTP") for status in (405, 406, 417, 426, 428, 451)),
+    *((status, "", RuleRejected, f"http_{status}", "HTTP") for status in (414, 431)),
     (498, _openai_error("flex", "capacity_exceeded"), TemporaryFailure, "capacity_exceeded", "flex"),
     (429, _openai_error("x", "rate_limit_exceeded", "rate_limit_error"), TemporaryFailure,
      "rate_limit_exceeded", "x"),
@@ -154,6 +157,8 @@ DEEPGRAM = [
     (402, _deepgram("ASR_PAYMENT_REQUIRED", "no"), ProviderUnusable, "ASR_PAYMENT_REQUIRED", "no"),
     (403, _deepgram("INSUFFICIENT_PERMISSIONS", "no"), ProviderUnusable, "INSUFFICIENT_PERMISSIONS", "no"),
     (429, _deepgram("TOO_MANY_REQUESTS", "slow"), TemporaryFailure, "TOO_MANY_REQUESTS", "slow"),
+    (422, _deepgram("INCOMPLETE_UPLOAD", "cut"), TemporaryFailure, "INCOMPLETE_UPLOAD", "cut"),
+    (422, _deepgram("INSUFFICIENT_CREDITS", "no"), ProviderUnusable, "INSUFFICIENT_CREDITS", "no"),
     (504, "", AmbiguousFailure, "http_504", "HTTP 504"),
 ]
 ELEVENLABS = [

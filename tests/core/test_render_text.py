@@ -246,6 +246,43 @@ def test_words_alone_are_grouped():
     assert [text for _, _, text in cues] == ["A: One. Two", "A: three", "B: four"]
 
 
+def _texts(words=(), segments=()) -> str:
+    made = _rendered("srt", Transcript("x", words=tuple(words), segments=tuple(segments)))
+    return " ".join(text.replace("\n", " ") for _, _, text in parsed_srt(made))
+
+
+@pytest.mark.parametrize("untimed", [0, 2, 4])
+def test_words_without_times_are_in_the_cues(untimed):
+    """whisperX does not time numbers: they stand beside their neighbours."""
+    text = ["It", "costs", "5", "new", "dollars"]
+    words = [
+        Word(word) if at == untimed else Word(word, at * 0.5, at * 0.5 + 0.4, speaker="A")
+        for at, word in enumerate(text)
+    ]
+    assert _texts(words) == "A: It costs 5 new dollars"
+    assert _texts(words, [Segment("It costs 5 new dollars.", 0, 2.5)]) == "It costs 5 new dollars."
+
+
+def test_segments_without_times_are_in_the_cues():
+    """An untimed segment joins the one before it, or the next one where that has its speaker."""
+    segments = [
+        Segment("Zero.", None, None, "B"),
+        Segment("One.", 0.0, 1.0, "A"),
+        Segment("Two.", 1.0, None, "A"),
+        Segment("Three.", None, None, "B"),
+        Segment("Four.", 4.0, 5.0, "B"),
+        Segment("Five.", None, None, "A"),
+    ]
+    assert _texts(segments=segments) == "A: Zero. One. Two. B: Three. Four. Five."
+    assert _texts(segments=[Segment("你好", 0.0, 1.0), Segment("世界")]) == "你好世界"
+
+
+def test_blank_segments_hide_no_words():
+    """Where the segments have no text, the words have it."""
+    words = [Word("one", 0.0, 0.5), Word("two", 0.5, 1.0)]
+    assert _texts(words, [Segment("", 0.0, 1.0)]) == "one two"
+
+
 times = st.none() | st.floats(0, 4e5)
 segments = st.lists(st.builds(Segment, st.text(max_size=300), times, times), max_size=6)
 words = st.lists(st.builds(Word, st.text(max_size=12), times, times), max_size=30)

@@ -145,6 +145,52 @@ async def test_a_job_that_is_never_finished_counts_as_sent_without_an_answer(tmp
     assert len(desk.created) == 2
 
 
+ODD_POLLS = {
+    "state": Fault(body={"id": "job-1", "status": "on_hold"}),
+    "page": Fault(body="<html>log in</html>"),
+    "500": Fault(status=500, body="no"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_POLLS)
+async def test_a_job_whose_polls_say_nothing_is_given_up_too(tmp_path, emulator, desk, odd):
+    """In no documented state, or with a page in place of an answer: not polled for ever."""
+    desk.polls = 10**9
+    async with house_at(emulator, tmp_path, retry={"max_ambiguous": 1}) as house:
+        await house.drop("call.wav")
+        await house.until(lambda: desk.created)
+
+        async def is_at_provider():
+            return (await house.stats()).at_provider == 1
+
+        await house.until(is_at_provider)
+        await house.store.do(lambda db: db.execute(AGED))
+        emulator.fail(*[ODD_POLLS[odd]] * 20)
+        house.engine.signals.wake.set()
+        await house.until(lambda: house.listener.files)
+    assert read_json(tmp_path / "failed/call.error.json")["code"] == "job_unfinished"
+    assert len(desk.created) == 1
+
+
+async def test_a_job_is_not_given_up_while_its_provider_cannot_be_reached(tmp_path, emulator, desk):
+    """After a day without a network the result is fetched, not paid for again."""
+    desk.polls = 0
+    async with house_at(emulator, tmp_path) as house:
+        emulator.fail(None, None, *[Fault(close=True)] * 10)
+        await house.drop("call.wav")
+        await house.until(lambda: desk.created)
+        await house.store.do(lambda db: db.execute(AGED))
+
+        async def is_filed():
+            await house.store.do(lambda db: db.execute("UPDATE jobs SET due_at = 1.0"))
+            house.engine.signals.wake.set()
+            return house.listener.files
+
+        await house.until(is_filed)
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+    assert len(desk.created) == 1
+
+
 async def test_a_job_that_fails_ends_the_file(tmp_path, emulator, desk):
     """The vendor's words are in the error file."""
     desk.failure = "File does not appear to contain audio"

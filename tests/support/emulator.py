@@ -41,7 +41,7 @@ class Fault:
     """What one request does instead of the documented answer.
 
     Attributes:
-        status, body, headers: The answer to give; a body that is no string is sent as JSON.
+        status, body, headers: The answer to give; a body that is neither a string nor bytes is sent as JSON.
         delay_seconds: Wait before the answer.
         drip_seconds: Wait between the answer's bytes.
         cut_at: Send so many bytes of the answer's body, then close.
@@ -225,9 +225,7 @@ class Exchange:
         return await self._misanswer(fault, status, body)
 
     async def _misanswer(self, fault: Fault, status: int, body: Any) -> bool:
-        payload = (
-            body.encode() if isinstance(body, str) else b"" if body is None else json.dumps(body).encode()
-        )
+        payload = _payload(body)
         plain = isinstance(body, str | None)
         headers = {"Content-Type": "text/plain" if plain else "application/json", **fault.headers}
         if fault.endless or fault.huge_bytes:
@@ -319,6 +317,12 @@ def _parsed_head(head: str) -> Received:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     params = parse_qsl(parts.query, keep_blank_values=True)
     return Received(method, parts.path, params, headers)
+
+
+def _payload(body: Any) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    return (body or "").encode() if isinstance(body, str | None) else json.dumps(body).encode()
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:

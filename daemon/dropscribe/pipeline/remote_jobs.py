@@ -57,9 +57,12 @@ async def poll(
         return found.error
     age_seconds = max(0.0, time.time() - remote.created_at)
     wait_seconds = provider.poll_seconds(age_seconds)
-    if found.error is not None:
-        asked_seconds = getattr(found.error, "retry_after_seconds", None) or 0.0
-        return Retry(max(wait_seconds, asked_seconds), found.error.code, found.error.reason)
-    if age_seconds > JOB_SECONDS:
-        raise AmbiguousFailure("job_unfinished", f"not finished after {JOB_SECONDS / 3600:.0f} h")
+    error = found.error
+    # After days without a network the result may still be there: only the provider's own answers count.
+    if age_seconds > JOB_SECONDS and (error is None or error.status is not None):
+        last = f"; its last poll: {error.reason}" if error is not None else ""
+        raise AmbiguousFailure("job_unfinished", f"not finished after {JOB_SECONDS / 3600:.0f} h{last}")
+    if error is not None:
+        asked_seconds = getattr(error, "retry_after_seconds", None) or 0.0
+        return Retry(max(wait_seconds, asked_seconds), error.code, error.reason)
     return AtProvider(remote.id, wait_seconds)

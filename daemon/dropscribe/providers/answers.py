@@ -6,6 +6,7 @@ infinities, which JSON does not have, become null.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -39,6 +40,7 @@ HAS_ERRORS = "has:errors"
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_PAGE = re.compile(rb"<(?:!doctype|\?xml|html|head|body|title|meta|script)\b", re.IGNORECASE)
 _MESSAGE_KEYS = ("message", "error", "errors", "detail", "msg", "error_message", "err_msg")
 _DETAIL_KEYS = ("detail", "validation_errors")
 """Keys that may have details beside the first of those."""
@@ -180,9 +182,9 @@ def _plain(answer: Answer) -> str:
 
 
 def is_html(answer: Answer) -> bool:
-    """Whether the body is an HTML page; its declared type is ignored."""
-    beginning = answer.body.lstrip()[:1024].lower()
-    return beginning.startswith(b"<") and (b"<html" in beginning or b"<!doctype html" in beginning)
+    """Whether the body is a page of HTML or XML; its declared type is ignored."""
+    beginning = answer.body.removeprefix(codecs.BOM_UTF8).lstrip()[:1024]
+    return bool(_PAGE.match(beginning)) or (beginning.startswith(b"<") and b"<html" in beginning.lower())
 
 
 def _finite(digits: str) -> float | None:

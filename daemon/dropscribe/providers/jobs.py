@@ -222,7 +222,8 @@ class JobProvider(HttpProvider):
             case Progress.LOST:
                 raise _lost(answer)
             case None:
-                return Unfinished(TemporaryFailure("bad_answer", "a job in no documented state"))
+                reason = "a job in no documented state"
+                return Unfinished(TemporaryFailure("bad_answer", reason, status=answer.status))
         parsed = polled
         if url := self._jobs.result_url(job_id):
             # The job is there: a result that is not found is not there yet.

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.errors import (
     AmbiguousFailure,
@@ -113,17 +114,18 @@ _COMMON: Table = {
     (402, None): Kind.UNUSABLE,
     (403, None): Kind.UNUSABLE,
     (404, None): Kind.UNUSABLE,
-    (405, None): Kind.UNUSABLE,
-    (407, None): Kind.UNUSABLE,
-    (410, None): Kind.UNUSABLE,
+    # The way to the provider, not the file: a method, a proxy, a version, a precondition, a law.
+    **{(status, None): Kind.UNUSABLE for status in (405, 406, 407, 410, 411, 412, 417, 426, 428, 451)},
     (408, None): Kind.TEMPORARY,
     (409, None): Kind.TEMPORARY,
     (413, None): Kind.REJECTED,
     (414, None): Kind.RULE,
+    (431, None): Kind.RULE,  # as 414: parameters too long for a request
     (415, None): Kind.REJECTED,
     (422, HAS_DETAIL_LIST): Kind.RULE,
     (422, HAS_VALIDATION_ERRORS): Kind.RULE,
-    (425, None): Kind.TEMPORARY,
+    # 421 is a connection to another server, 424 a service behind the provider.
+    **{(status, None): Kind.TEMPORARY for status in (421, 423, 424, 425)},
     (429, None): Kind.SLOW_DOWN,
     (498, None): Kind.TEMPORARY,
     (499, None): Kind.TEMPORARY,
@@ -166,18 +168,22 @@ class Classifier:
         said = error_body(answer)
         kind, sign = self._kind(answer.status, said)
         if answer.status // 100 == 3:
-            return self._made(kind, "redirect", answer, said)
+            target = _redirect_target(answer.headers.get("location", ""))
+            message = f"HTTP {answer.status} to {target}" if target else said.message
+            return self._made(kind, "redirect", answer, replace(said, message=message))
         code = sign if sign and ":" not in sign and not said.code else said.code
         return self._made(kind, code or f"http_{answer.status}", answer, said)
 
     def error_in_success(self, answer: Answer, parsed: Mapping[str, object]) -> ProviderError | None:
         """The error that a 2xx body holds in place of a transcript, or None."""
-        status = values.text_of(parsed.get("status"))
-        if status in {"processing", "queued", "pending"}:
+        status = values.text_of(parsed.get("status")).lower()
+        if status in {"processing", "queued", "pending", "in_progress"}:
             said = error_of(parsed)
             words = f"it answered '{status}' in place of a transcript; params must not have a webhook"
             return self._made(Kind.RULE, "asynchronous", answer, replace(said, message=said.message or words))
-        is_error = parsed.get("error") or status in {"error", "failed"} or parsed.get("object") == "error"
+        is_error = (
+            parsed.get("error") or status in {"error", "failed", "failure"} or parsed.get("object") == "error"
+        )
         if not is_error:
             return None
         said = error_of(parsed)
@@ -245,6 +251,15 @@ class Classifier:
             wait_seconds = retry_after_seconds(answer.headers, self.clock())
             return make(retry_after_seconds=wait_seconds, slows_provider=kind is Kind.SLOW_DOWN)
         return make(maybe_rule=True) if kind is Kind.REJECTED_OR_RULE else make()
+
+
+def _redirect_target(location: str) -> str:
+    """*location* without the parts that may be secret: login, query and fragment."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.providers import values
+from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dropscribe.transcripts.model import Word
+    from dropscribe.transcripts.model import Transcript, Word
 
 PAUSE_SECONDS = 1.0
 _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001 - of other scripts
@@ -25,6 +27,22 @@ def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
         else:
             found.append([word])
     return tuple(_segment(each, joint) for each in found)
+
+
+def with_text(transcript: Transcript) -> Transcript:
+    """*transcript* with its text stripped; an empty one is made of its segments, or else of its words."""
+    text = (
+        transcript.text.strip()
+        or _joined([segment.text for segment in transcript.segments])
+        or _joined([word.word for word in transcript.words])
+    )
+    return replace(transcript, text=text)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    if any(part[:1].isspace() for part in parts[1:]):  # tokens: a space begins a word
+        return "".join(parts).strip()
+    return joined(filter(None, map(str.strip, parts)))
 
 
 def by_time(words: Iterable[Word]) -> tuple[Word, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.requests.languages import language_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 _MOST_SPEAKERS = 1_000_000
@@ -29,6 +29,12 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def duration(value: Any, scale: float = 1.0) -> float | None:
+    """A length in seconds; None below 0."""
+    found = number(value)
+    return found * scale if found is not None and found >= 0.0 else None
+
+
 def seconds(value: Any, scale: float = 1.0) -> float | None:
     """A time, never before 0; *scale* makes it seconds."""
     found = number(value)
@@ -43,8 +49,8 @@ def span(start: Any, end: Any, scale: float = 1.0) -> tuple[float | None, float 
 
 def span_of_length(start: Any, length: Any, scale: float = 1.0) -> tuple[float | None, float | None]:
     """Start and end in seconds, from a start and a length."""
-    first, duration = number(start), number(length)
-    return span(first, None if first is None or duration is None else first + duration, scale)
+    first, spent = number(start), number(length)
+    return span(first, None if first is None or spent is None else first + spent, scale)
 
 
 def probability(value: Any) -> float | None:
@@ -89,6 +95,27 @@ def counted_speaker(value: Any, first: str) -> str | None:
     else:
         return name
     return f"speaker_{count}" if count >= 0 else name
+
+
+def first_of(item: Mapping[str, Any], *names: str) -> Any:
+    """The first value of *names* in *item* that is not null."""
+    return next((item[name] for name in names if item.get(name) is not None), None)
+
+
+def told_text(*told: Any, parts: Sequence[object] = ()) -> str | None:
+    """The first string of *told* that is not blank, else ""; None where there is no string and no *parts*.
+
+    Args:
+        parts: Segments or words, from which :func:`dropscribe.providers.turns.with_text` makes the text.
+    """
+    texts = [value for value in told if isinstance(value, str)]
+    return next((text for text in texts if text.strip()), "") if texts or parts else None
+
+
+def text_lines(texts: Iterable[Any]) -> str | None:
+    """The strings of *texts*, which are those of channels, a line each; None if there are none."""
+    found = [text.strip() for text in texts if isinstance(text, str)]
+    return "\n".join(filter(None, found)) if found else None
 
 
 def text_of(value: Any) -> str:

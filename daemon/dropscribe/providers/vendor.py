@@ -21,6 +21,7 @@ from dropscribe.providers.redaction import Redactor, cleaned, credentials_of, se
 from dropscribe.providers.statuses import Classifier
 from dropscribe.providers.transport.forms import at_path, multipart, with_query
 from dropscribe.providers.transport.http import HttpTransport, Upload
+from dropscribe.providers.turns import with_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -301,7 +302,7 @@ class HttpProvider:
         transcript = self.vendor.transcript(parsed, params, request_id)
         if transcript is None:
             raise self._classifier.bad_answer(answer, self.vendor.no_text(parsed))
-        return cleaned(transcript, self._redactor)
+        return cleaned(with_text(transcript), self._redactor)
 
     def _parsed(self, answer: Answer, *, wants_text: bool) -> dict[str, Any]:
         try:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT
-from dropscribe.transcripts.line_breaks import pieces_of, wrapped
+from dropscribe.transcripts.line_breaks import joined, pieces_of, wrapped
 from dropscribe.transcripts.paragraphs import SENTENCE_ENDS
 
 if TYPE_CHECKING:
@@ -98,17 +98,16 @@ def is_timed(document: Mapping[str, Any]) -> bool:
 
 def cues_of(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> list[Cue]:
     """The cues of a ``dropscribe.transcript/1`` document; [] where nothing is timed."""
-    words = sorted((_cue(word, "word") for word in document["words"] if _has_times(word)), key=_start)
-    segments = sorted((_cue(item, "text") for item in document["segments"] if _has_times(item)), key=_start)
+    words = sorted(_timed(document["words"], "word"), key=_start)
+    segments = sorted(_timed(document["segments"], "text"), key=_start)
     if segments:
         starts = [word.start for word in words]
-        spoken = [segment for segment in segments if segment.text]
-        tokens = [_tokens(after, before, words, starts) for before, after in _with_before(spoken)]
+        tokens = [_tokens(after, before, words, starts) for before, after in _with_before(segments)]
     else:
         voices = {word.speaker: Cue(0.0, 0.0, "", word.speaker) for word in words}
         tokens = [
             _spread([word], pieces_of(word.text, before.text), voices[word.speaker], is_timed=True)
-            for before, word in _with_before([word for word in words if word.text])
+            for before, word in _with_before(words)
         ]
     return _laid_out([cue for run in _runs(tokens) for cue in _divided(run, layout)], layout)
 
@@ -135,9 +134,33 @@ def _has_times(item: Mapping[str, Any]) -> bool:
     return item["start"] is not None and item["end"] is not None
 
 
-def _cue(item: Mapping[str, Any], key: str) -> Cue:
+def _timed(items: Iterable[Mapping[str, Any]], key: str) -> list[Cue]:
+    """The timed *items* that have a text, each with the text of its untimed neighbours.
+
+    An untimed item, such as a number in whisperX's answers, belongs to the item before it; where that has
+    another speaker or there is none, to the next one.
+    """
+    groups: list[tuple[Mapping[str, Any], list[str]]] = []
+    waiting: list[str] = []
+    for item in items:
+        text, speaker = one_line(item[key]), item["speaker"]
+        if not text:
+            continue
+        if _has_times(item):
+            groups.append((item, [*waiting, text]))
+            waiting = []
+        elif not waiting and groups and speaker in {None, groups[-1][0]["speaker"]}:
+            groups[-1][1].append(text)
+        else:
+            waiting.append(text)
+    if groups:
+        groups[-1][1].extend(waiting)
+    return [_cue(item, joined(texts)) for item, texts in groups]
+
+
+def _cue(item: Mapping[str, Any], text: str) -> Cue:
     start, end = float(item["start"]), float(item["end"])
-    return Cue(start, end if end > start else start + SHORTEST_SECONDS, one_line(item[key]), item["speaker"])
+    return Cue(start, end if end > start else start + SHORTEST_SECONDS, text, item["speaker"])
 
 
 def _with_before(cues: Sequence[Cue]) -> Iterator[tuple[Cue, Cue]]:

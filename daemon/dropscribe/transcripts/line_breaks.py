@@ -9,7 +9,11 @@ dictionary: they break at the spaces between their phrases.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # CJK radicals, punctuation and kana; ideographs; full and half widths.
 _WIDE = "\u2e80-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
@@ -39,11 +43,21 @@ class Piece(NamedTuple):
 def pieces_of(text: str, before: str = "") -> list[Piece]:
     """*text*, one line with single spaces, in its pieces; *before* is the text that it follows."""
     pieces, start = [], 0
-    joint = "" if _WITHOUT_SPACE.fullmatch(before[-1:] + text[:1]) else " "
+    joint = _joint(before, text)
     for match in _BREAK.finditer(text):
         pieces.append(Piece(joint, text[start : match.start()]))
         start, joint = match.end(), match.group()
     return [*pieces, Piece(joint, text[start:])]
+
+
+def joined(texts: Iterable[str]) -> str:
+    """*texts*, which are stripped and not empty, as one, with spaces where their script has them."""
+    pairs = pairwise(["", *texts])
+    return "".join(_joint(before, text) + text for before, text in pairs).removeprefix(" ")
+
+
+def _joint(before: str, text: str) -> str:
+    return "" if _WITHOUT_SPACE.fullmatch(before[-1:] + text[:1]) else " "
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     Check = Callable[[Bench], Awaitable[None]]
 
 KINDS_OF_STATUS: dict[int, type[ProviderError]] = {
-    **dict.fromkeys((301, 307, 401, 402, 403, 404), ProviderUnusable),
+    **dict.fromkeys((301, 307, 401, 402, 403, 404, 451), ProviderUnusable),
     **dict.fromkeys((413, 415), AudioRejected),
-    **dict.fromkeys((408, 409, 425, 429, 498, 500, 502, 503), TemporaryFailure),
+    **dict.fromkeys((408, 409, 424, 425, 429, 498, 500, 502, 503), TemporaryFailure),
     **dict.fromkeys((504, 522, 524), AmbiguousFailure),
 }
 BODIES = ("", "<html>no</html>", {"error": "some words"})
@@ -107,7 +107,7 @@ def _is_of_kind(provider: Provider, error: ProviderError, kind: type[ProviderErr
 async def an_unexplained_4xx_may_be_the_rule(bench: Bench) -> None:
     """A failure that may be the file's or the rule's fault is reported as such."""
     provider, audio = bench.provider(), bench.audio()
-    for status in (400, 418, 424, 451):
+    for status in (400, 418, 444):
         bench.fail(Fault(status, "no"))
         error = await failure_of(attempt(provider, audio))
         expect(isinstance(error, AudioRejected) and error.maybe_rule, f"HTTP {status}: {error!r}")

@@ -76,15 +76,16 @@ class AnswerReader:
         Args:
             language, model: Of the request, where the answer tells none.
         """
-        text = self._found("text", parsed)
-        if not isinstance(text, str):
-            return None
         words = tuple(map(self._word, self._items("words", parsed)))
+        segments = tuple(map(self._segment, self._items("segments", parsed))) or segments_of(words)
+        text = values.told_text(self._found("text", parsed), parts=segments)
+        if text is None:
+            return None
         return Transcript(
             text=text,
             language=values.language(values.text_of(self._found("language", parsed)), language),
-            duration=values.seconds(self._found("duration", parsed), self._duration_scale),
-            segments=tuple(map(self._segment, self._items("segments", parsed))) or segments_of(words),
+            duration=values.duration(self._found("duration", parsed), self._duration_scale),
+            segments=segments,
             words=words,
             model=values.word_or_none(self._found("model", parsed) or model),
             request_id=values.word_or_none(self._found("request_id", parsed)) or request_id,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dropscribe import __version__
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
 from dropscribe.providers.transport.connections import Connections
-from dropscribe.providers.transport.content_encoding import EncodingError, decoded
+from dropscribe.providers.transport.content_encoding import EncodingError, decoded, in_utf8
 from dropscribe.providers.transport.http_library import httpcore, httpx
 from dropscribe.providers.transport.network import ANSWER_BODY_BYTES
 from dropscribe.providers.transport.target import target_of
@@ -234,7 +234,8 @@ async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
     encoding = headers.get("content-encoding", "")
     async with aclosing(blocks), aclosing(decoded(blocks, encoding)) as body:
         read = _read_whole if is_success else _read_beginning
-        answer = Answer(response.status, headers, await read(body, response.status))
+        content = in_utf8(await read(body, response.status), headers.get("content-type", ""))
+        answer = Answer(response.status, headers, content)
     await _close_unless_exact(response, headers)
     return answer
 

@@ -35,7 +35,7 @@ _NEXT_ADDRESS_SECONDS = 0.25
 """Delay before a name's next address is tried beside the first."""
 
 _STATUS_CLASS_AT = len("HTTP/1.1 ")
-_INFORMATIONAL = ord("1")
+_INFORMATIONAL = b"1"
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -277,7 +277,8 @@ class _Answer:
         self._head += data
         while len(self._head) > _STATUS_CLASS_AT:
             head, end, rest = self._head.partition(_END_OF_HEAD)
-            if head[_STATUS_CLASS_AT] != _INFORMATIONAL:
+            # A head that ends before its status has none, and is the parser's to refuse.
+            if not head.startswith(_INFORMATIONAL, _STATUS_CLASS_AT):
                 self.has_begun = True
                 self._has_head = bool(end)
                 self.body_bytes = len(rest)

@@ -41,32 +41,36 @@ class AssemblyAI(JobVendor):
         text = parsed.get("text")
         if text is not None and not isinstance(text, str):
             return None
-        words = tuple(_word(item) for item in values.objects(parsed.get("words")))
+        is_split = bool(parsed.get("multichannel") or params.get("multichannel"))
+        words = tuple(_word(item, is_split=is_split) for item in values.objects(parsed.get("words")))
         # Without speakers the answer has no utterances.
-        turns = tuple(_segment(item) for item in values.objects(parsed.get("utterances")))
+        turns = tuple(_segment(item, is_split=is_split) for item in values.objects(parsed.get("utterances")))
         return Transcript(
             text=text or "",
             language=values.language(parsed.get("language_code"), params.get("language_code")),
-            duration=values.seconds(parsed.get("audio_duration")),
+            duration=values.duration(parsed.get("audio_duration")),
             segments=turns or segments_of(words),
             words=words,
-            model=values.word_or_none(parsed.get("speech_model_used", parsed.get("speech_model"))),
+            model=values.word_or_none(values.first_of(parsed, "speech_model_used", "speech_model")),
             request_id=request_id,
             raw=parsed,
         )
 
 
-def _word(item: Mapping[str, Any]) -> Word:
+def _word(item: Mapping[str, Any], *, is_split: bool) -> Word:
     start, end = values.span(item.get("start"), item.get("end"), _MILLISECONDS)
     confidence = values.probability(item.get("confidence"))
-    return Word(values.text_of(item.get("text")), start, end, confidence, _speaker(item))
+    return Word(values.text_of(item.get("text")), start, end, confidence, _speaker(item, is_split=is_split))
 
 
-def _segment(item: Mapping[str, Any]) -> Segment:
+def _segment(item: Mapping[str, Any], *, is_split: bool) -> Segment:
     start, end = values.span(item.get("start"), item.get("end"), _MILLISECONDS)
-    confidence = values.probability(item.get("confidence"))
-    return Segment(values.text_of(item.get("text")), start, end, _speaker(item), confidence)
+    confidence, speaker = values.probability(item.get("confidence")), _speaker(item, is_split=is_split)
+    return Segment(values.text_of(item.get("text")), start, end, speaker, confidence)
 
 
-def _speaker(item: Mapping[str, Any]) -> str | None:
+def _speaker(item: Mapping[str, Any], *, is_split: bool) -> str | None:
+    # Of several channels "1" is a channel, which words name in `channel` alone; "1A" is a speaker in it.
+    if is_split and values.first_of(item, "speaker", "channel") == item.get("channel"):
+        return values.speaker_or_channel({"channel": item.get("channel")}, is_split=True)
     return values.counted_speaker(item.get("speaker"), "A")

@@ -48,16 +48,15 @@ class Azure(Vendor):
         """Times are milliseconds, as start and length; each channel has a combined phrase of its own."""
         combined = values.objects(parsed.get("combinedPhrases"))
         phrases = values.objects(parsed.get("phrases"))
-        texts = [item["text"] for item in combined if isinstance(item.get("text"), str)]
-        if not isinstance(parsed.get("combinedPhrases"), list):
+        if not isinstance(parsed.get("combinedPhrases"), list) and not phrases:
             return None
         is_split = len(combined) > 1
         told = [item.get("locale") for item in phrases]
         locales = params.get("locales")
         return Transcript(
-            text="\n".join(filter(None, texts)),
+            text=values.text_lines(item.get("text") for item in combined) or "",
             language=values.language(*told, *(locales if isinstance(locales, list) else ())),
-            duration=values.seconds(parsed.get("durationMilliseconds"), _MILLISECONDS),
+            duration=values.duration(parsed.get("durationMilliseconds"), _MILLISECONDS),
             segments=tuple(_segment(item, is_split=is_split) for item in phrases),
             words=tuple(word for item in phrases for word in _words(item, is_split=is_split)),
             request_id=request_id,

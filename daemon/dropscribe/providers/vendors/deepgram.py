@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ERRORS: Table = {
     (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
     (400, "invalid_query_parameter"): Kind.RULE,
+    (422, None): Kind.TEMPORARY,  # an upload that did not arrive whole
 }
 
 
@@ -36,17 +37,18 @@ class Deepgram(QueryVendor):
         results, metadata = values.mapping(parsed.get("results")), values.mapping(parsed.get("metadata"))
         channels = values.objects(results.get("channels"))
         found = [next(iter(values.objects(channel.get("alternatives"))), {}) for channel in channels]
-        texts = [each["transcript"] for each in found if isinstance(each.get("transcript"), str)]
-        if not texts:
-            return None
         words = by_time(_words(found))
         utterances = values.objects(results.get("utterances"))
+        lines = values.text_lines(each.get("transcript") for each in found)
+        text = values.told_text(lines, parts=utterances or words)
+        if text is None:
+            return None
         is_split = len(channels) > 1
         told = [channel.get("detected_language") for channel in channels]
         return Transcript(
-            text="\n".join(filter(None, texts)),
+            text=text,
             language=values.language(*told, params.get("language")),
-            duration=values.seconds(metadata.get("duration")),
+            duration=values.duration(metadata.get("duration")),
             segments=tuple(_segment(item, is_split=is_split) for item in utterances) or segments_of(words),
             words=words,
             model=values.word_or_none(params.get("model")),

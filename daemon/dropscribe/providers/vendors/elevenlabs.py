@@ -53,16 +53,16 @@ class ElevenLabs(Vendor):
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are seconds, `logprob` is a natural logarithm; a channel has its own transcript."""
         channels = values.objects(parsed.get("transcripts")) or [parsed]
-        texts = [channel["text"] for channel in channels if isinstance(channel.get("text"), str)]
-        if not texts:
-            return None
         words = by_time(_words(channels))
+        text = values.told_text(values.text_lines(each.get("text") for each in channels), parts=words)
+        if text is None:
+            return None
         return Transcript(
-            text="\n".join(filter(None, texts)),
+            text=text,
             language=values.language(
                 *(channel.get("language_code") for channel in channels), params.get("language_code")
             ),
-            duration=values.seconds(parsed.get("audio_duration_secs")),
+            duration=values.duration(parsed.get("audio_duration_secs")),
             segments=segments_of(words),
             words=words,
             model=values.word_or_none(params.get("model_id")),

@@ -39,15 +39,15 @@ class Gladia(JobVendor):
         """Times are seconds. Words stand in the utterances, which have the speaker."""
         result = values.mapping(parsed.get("result"))
         transcription = values.mapping(result.get("transcription"))
-        text = transcription.get("full_transcript")
-        if not isinstance(text, str):
-            return None
         utterances = values.objects(transcription.get("utterances"))
+        text = values.told_text(transcription.get("full_transcript"), parts=utterances)
+        if text is None:
+            return None
         languages = transcription.get("languages")
         return Transcript(
             text=text,
             language=values.language(*(languages if isinstance(languages, list) else ())),
-            duration=values.seconds(values.mapping(result.get("metadata")).get("audio_duration")),
+            duration=values.duration(values.mapping(result.get("metadata")).get("audio_duration")),
             segments=tuple(map(_segment, utterances)),
             words=tuple(word for utterance in utterances for word in _words(utterance)),
             model=values.word_or_none(params.get("model")),

@@ -30,13 +30,13 @@ def transcript_of(
     nested = [(word, item) for item in items for word in values.objects(item.get("words"))]
     flat = values.objects(parsed.get("words"))
     found = [(word, {}) for word in flat] if flat else nested
-    text = parsed.get("text")
-    if not isinstance(text, str) and not items:
+    text = values.told_text(parsed.get("text"), parts=items or flat)
+    if text is None:
         return None
     scale = _scale(items, found)
     segments = tuple(_segment(item, scale) for item in items)
     return Transcript(
-        text=_text(text, segments),
+        text=text,
         language=_language(parsed, params),
         duration=_duration(parsed),
         segments=segments,
@@ -52,11 +52,6 @@ def _scale(items: list[Mapping[str, Any]], words: list[tuple[Mapping[str, Any], 
     return _NANOSECONDS if max((end or 0.0 for end in ends), default=0.0) > _LONGEST_SECONDS else 1.0
 
 
-def _text(text: Any, segments: tuple[Segment, ...]) -> str:
-    told = values.text_of(text).strip()
-    return told or " ".join(filter(None, (segment.text for segment in segments)))
-
-
 def _segment(item: Mapping[str, Any], scale: float) -> Segment:
     start, end = values.span(item.get("start"), item.get("end"), scale)
     confidence = values.probability_of_log(item.get("avg_logprob"))
@@ -69,15 +64,15 @@ def _segment(item: Mapping[str, Any], scale: float) -> Segment:
 
 def _word(item: Mapping[str, Any], segment: Mapping[str, Any], scale: float) -> Word:
     start, end = values.span(item.get("start"), item.get("end"), scale)
-    confidence = values.probability(item.get("probability", item.get("confidence")))
+    confidence = values.probability(values.first_of(item, "probability", "confidence"))
     # whisper.cpp's are tokens: a leading space says where a word begins, so it stays.
-    word = values.text_of(item.get("word", item.get("text")))
+    word = values.text_of(values.first_of(item, "word", "text"))
     return Word(word, start, end, confidence, _speaker(item) or _speaker(segment))
 
 
 def _speaker(item: Mapping[str, Any]) -> str | None:
     # Mistral says speaker_id; whisper.cpp says "?" where it cannot tell.
-    label = values.speaker_label(item.get("speaker", item.get("speaker_id")))
+    label = values.speaker_label(values.first_of(item, "speaker", "speaker_id"))
     return None if label == "?" else label
 
 
@@ -89,12 +84,10 @@ def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> st
 
 
 def _duration(parsed: Mapping[str, Any]) -> float | None:
-    duration = values.seconds(parsed.get("duration"))
-    usage = parsed.get("usage")
-    if duration is None and isinstance(usage, dict):
-        # OpenAI's name, then Mistral's.
-        return values.seconds(usage.get("seconds", usage.get("prompt_audio_seconds")))
-    return duration
+    # OpenAI's name in `usage`, then Mistral's.
+    told = values.first_of(values.mapping(parsed.get("usage")), "seconds", "prompt_audio_seconds")
+    duration = values.duration(parsed.get("duration"))
+    return values.duration(told) if duration is None else duration
 
 
 def _groq_id(parsed: Mapping[str, Any]) -> str | None:

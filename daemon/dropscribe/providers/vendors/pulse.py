@@ -36,15 +36,16 @@ class Pulse(QueryVendor):
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are seconds, confidences probabilities; `text` is an older name of `transcription`."""
-        text = parsed.get("transcription", parsed.get("text"))
-        if parsed.get("status", "success") != "success" or not isinstance(text, str):
-            return None
         words = tuple(_word(item) for item in values.objects(parsed.get("words")))
+        segments = tuple(_segment(item, words) for item in values.objects(parsed.get("utterances")))
+        text = values.told_text(parsed.get("transcription"), parsed.get("text"), parts=segments or words)
+        if text is None:
+            return None
         return Transcript(
             text=text,
             language=_language(parsed, params),
             duration=_duration(parsed),
-            segments=tuple(_segment(item, words) for item in values.objects(parsed.get("utterances"))),
+            segments=segments,
             words=words,
             attributes={key: parsed[key] for key in _ATTRIBUTES if parsed.get(key) is not None},
             model=values.word_or_none(params.get("model")),
@@ -54,9 +55,8 @@ class Pulse(QueryVendor):
 
 
 def _duration(parsed: Mapping[str, Any]) -> float | None:
-    metadata = parsed.get("metadata")
-    duration = values.seconds(metadata.get("duration")) if isinstance(metadata, dict) else None
-    return values.seconds(parsed.get("audio_length")) if duration is None else duration
+    duration = values.duration(values.mapping(parsed.get("metadata")).get("duration"))
+    return values.duration(parsed.get("audio_length")) if duration is None else duration
 
 
 def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> str | None:
@@ -67,7 +67,7 @@ def _language(parsed: Mapping[str, Any], params: Mapping[str, ParamValue]) -> st
 
 def _word(item: Mapping[str, Any]) -> Word:
     start, end = values.span(item.get("start"), item.get("end"))
-    word = values.text_of(item.get("word", item.get("text")))
+    word = values.text_of(values.first_of(item, "word", "text"))
     confidence = values.probability(item.get("confidence"))
     return Word(word, start, end, confidence, values.speaker_label(item.get("speaker")))
 

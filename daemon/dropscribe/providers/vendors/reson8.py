@@ -50,14 +50,15 @@ class Reson8(Vendor):
 
         The top ``duration_ms`` is the span of the speech, not the audio's length, which stays unknown.
         """
-        if not isinstance(parsed.get("text"), str):
-            return None
         turns = values.objects(parsed.get("segments"))
         words, odd = _words(parsed, turns)
+        text = values.told_text(parsed.get("text"), parts=turns or words)
+        if text is None:
+            return None
         return Transcript(
-            text=parsed["text"],
+            text=text,
             language=values.language(parsed.get("language"), params.get("language")),
-            segments=tuple(_turn(turn) for turn in turns) or _whole(parsed, words),
+            segments=tuple(_turn(turn) for turn in turns) or _whole(parsed, text, words),
             words=words,
             warnings=("odd_confidence",) if odd else (),
             model=values.word_or_none(params.get("model")),
@@ -77,7 +78,7 @@ def _words(parsed: Mapping[str, Any], turns: list[Mapping[str, Any]]) -> tuple[t
 
 def _word(item: Mapping[str, Any], speaker: Any) -> Word:
     start, end = _span(item)
-    label = values.speaker_label(item.get("speaker_id", speaker))
+    label = values.speaker_label(item.get("speaker_id")) or values.speaker_label(speaker)
     return Word(values.text_of(item.get("text")), start, end, _confidence(item.get("confidence")), label)
 
 
@@ -94,11 +95,11 @@ def _turn(item: Mapping[str, Any]) -> Segment:
     return Segment(values.text_of(item.get("text")), start, end, label, _mean(words))
 
 
-def _whole(parsed: Mapping[str, Any], words: tuple[Word, ...]) -> tuple[Segment, ...]:
+def _whole(parsed: Mapping[str, Any], text: str, words: tuple[Word, ...]) -> tuple[Segment, ...]:
     start, end = _span(parsed)
-    if start is None or end is None or not parsed["text"]:
+    if start is None or end is None or not text:
         return ()
-    return (Segment(parsed["text"], start, end, confidence=_mean(words)),)
+    return (Segment(text, start, end, confidence=_mean(words)),)
 
 
 def _mean(words: list[Word] | tuple[Word, ...]) -> float | None:

@@ -46,7 +46,7 @@ class Soniox(JobVendor):
 
     def seconds(self, polled: Mapping[str, Any]) -> float | None:
         """Told by the job, in milliseconds."""
-        return values.seconds(polled.get("audio_duration_ms"), _MILLISECONDS)
+        return values.duration(polled.get("audio_duration_ms"), _MILLISECONDS)
 
     def unused_upload(self, uploaded: Mapping[str, Any]) -> str | None:
         """The account has room for a limited number of files."""
@@ -54,16 +54,21 @@ class Soniox(JobVendor):
         return name and f"{self.url}{self.api.upload}/{quote(name, safe='')}"
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
-        """Tokens are parts of words: a leading space begins one. Times are milliseconds."""
-        text = parsed.get("text")
-        if not isinstance(text, str):
-            return None
-        tokens = values.objects(parsed.get("tokens"))
+        """Tokens are parts of words: a leading space begins one. Times are milliseconds.
+
+        With `translation` in the parameters there are tokens of the translation too, which were not spoken.
+        """
+        heard = values.objects(parsed.get("tokens"))
+        tokens = [token for token in heard if token.get("translation_status") != "translation"]
         words = _words(tokens)
+        text = values.told_text(parsed.get("text"), parts=words)
+        if text is None:
+            return None
         told = [token.get("language") for token in tokens[:1]]
         hints = params.get("language_hints")
         return Transcript(
-            text=text.strip(),
+            # The vendor's own text has the translation between the spoken sentences.
+            text=text if len(tokens) == len(heard) else "".join(map(_text, tokens)),
             language=values.language(*told, *(hints if isinstance(hints, list) else ())),
             segments=segments_of(words),
             words=words,
@@ -80,7 +85,7 @@ class Soniox(JobVendor):
 def _words(tokens: list[Mapping[str, Any]]) -> tuple[Word, ...]:
     groups: list[list[Mapping[str, Any]]] = []
     for token in tokens:
-        text = values.text_of(token.get("text"))
+        text = _text(token)
         if not groups or text[:1].isspace() or token.get("speaker") != groups[-1][-1].get("speaker"):
             groups.append([])
         groups[-1].append(token)
@@ -90,5 +95,9 @@ def _words(tokens: list[Mapping[str, Any]]) -> tuple[Word, ...]:
 def _word(tokens: list[Mapping[str, Any]]) -> Word:
     start, end = values.span(tokens[0].get("start_ms"), tokens[-1].get("end_ms"), _MILLISECONDS)
     confidence = values.mean([values.probability(token.get("confidence")) for token in tokens])
-    text = "".join(values.text_of(token.get("text")) for token in tokens).strip()
+    text = "".join(map(_text, tokens)).strip()
     return Word(text, start, end, confidence, values.counted_speaker(tokens[0].get("speaker"), "1"))
+
+
+def _text(token: Mapping[str, Any]) -> str:
+    return values.text_of(token.get("text"))

@@ -94,7 +94,7 @@ class Speechmatics(JobVendor):
         return Transcript(
             text=joint.join(word.word for word in words),
             language=values.language(*told, config.get("language")),
-            duration=values.seconds(values.mapping(parsed.get("job")).get("duration")),
+            duration=values.duration(values.mapping(parsed.get("job")).get("duration")),
             segments=segments_of(words, joint),
             words=words,
             model=values.word_or_none(config.get("model", params.get("transcription_config.model"))),

@@ -40,16 +40,14 @@ class WhisperAsr(Vendor):
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are seconds; whisperX has no `text` and calls a probability `score`."""
         items = values.objects(parsed.get("segments"))
-        text = parsed.get("text")
-        if not isinstance(text, str):
-            if not isinstance(parsed.get("segments"), list):
-                return None
-            text = " ".join(values.text_of(item.get("text")).strip() for item in items)
+        told = parsed.get("text")
+        if not isinstance(told, str) and not isinstance(parsed.get("segments"), list):
+            return None
         return Transcript(
-            text=text,
+            text=values.text_of(told),
             language=values.language(parsed.get("language"), params.get("language")),
             segments=tuple(map(_segment, items)),
-            words=tuple(_word(word) for item in items for word in values.objects(item.get("words"))),
+            words=tuple(_word(word, item) for item in items for word in values.objects(item.get("words"))),
             request_id=request_id,
             raw=parsed,
         )
@@ -66,7 +64,7 @@ class WhisperAsr(Vendor):
 
 def _segment(item: Mapping[str, Any]) -> Segment:
     start, end = values.span(item.get("start"), item.get("end"))
-    words = [_word(word) for word in values.objects(item.get("words"))]
+    words = [_word(word, item) for word in values.objects(item.get("words"))]
     confidence = values.mean([word.confidence for word in words])
     if confidence is None:
         confidence = values.probability_of_log(item.get("avg_logprob"))
@@ -79,8 +77,8 @@ def _segment(item: Mapping[str, Any]) -> Segment:
     )
 
 
-def _word(item: Mapping[str, Any]) -> Word:
+def _word(item: Mapping[str, Any], segment: Mapping[str, Any]) -> Word:
     start, end = values.span(item.get("start"), item.get("end"))
-    confidence = values.probability(item.get("probability", item.get("score")))
-    speaker = values.speaker_label(item.get("speaker"))
+    confidence = values.probability(values.first_of(item, "probability", "score"))
+    speaker = values.speaker_label(item.get("speaker")) or values.speaker_label(segment.get("speaker"))
     return Word(values.text_of(item.get("word")).strip(), start, end, confidence, speaker)

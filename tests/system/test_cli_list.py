@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd
 from support.scene import Scene, add_attempt, add_job
 

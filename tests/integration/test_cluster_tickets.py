@@ -169,15 +169,17 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
     def prepare(db):
         beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
         job_id = db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0")).fetchone()[0]
-        ticket_rows.issue_tickets(db, PLAN, lambda new: [77 for _ in new], now)
-        return job_id
+        ticket_rows.issue_tickets(db, PLAN, now)
+        return db.execute("SELECT ticket FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]
 
-    job_id = store.call(prepare).result()
-    ask = "SELECT ticket FROM jobs WHERE id = ?"
-    assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (77,)
-    cut_off, void = store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, now)).result()
-    assert (cut_off, void) == ({}, [77])
-    assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (None,)
+    ticket = store.call(prepare).result()
+    assert ticket is not None
+    cut_off, void = store.call(
+        lambda db: orphan_recovery.take_back_silent(db, [ticket], LIMITS, now)
+    ).result()
+    assert (cut_off, void) == ({}, [ticket])
+    ask = "SELECT ticket FROM jobs"
+    assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None,)]
 
 
 def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
@@ -325,7 +327,7 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 )
 def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
     """Unless it is so young that a share may not show its file yet, or a node has drawn it."""
-    inbox, now = ClusterIntake(queue_state(store), store, lambda _: None), store.now()
+    inbox, now = ClusterIntake(queue_state(store), store), store.now()
     row = {"state": "queued", "code": "", "received_at": -100.0, "ticket": None} | row
 
     def look(db):

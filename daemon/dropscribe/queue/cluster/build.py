@@ -33,6 +33,6 @@ def open_node(queue: QueueConfig) -> Engine:
 
     def make_backend(state: QueueState) -> tuple[ClusterDispatcher, ClusterIntake]:
         dispatcher = ClusterDispatcher(state, node, registration, WorkerPool(dsn, queue.node))
-        return dispatcher, ClusterIntake(state, store, dispatcher.issue_tickets)
+        return dispatcher, ClusterIntake(state, store)
 
     return Engine(store, make_backend)

@@ -100,23 +100,21 @@ class ClusterDispatcher:
         """See the protocol. No worker listens to the queues of a removed provider."""
         ticket_rows.void_removed_providers(db, plan)
 
-    def issue_tickets(self, db: Connection) -> ticket_rows.Issued:
-        """Issue tickets for jobs that may start, in *db*'s transaction."""
-        now = self._database.now()
-        return ticket_rows.issue_tickets(
-            db, self._admission.plan, lambda new: self._workers.defer(db, new), now
-        )
-
     async def _look_at_queue(self) -> None:
         """Issue tickets, and refresh this node's copy of the holds, until cancelled."""
         while True:
             self._signals.wake.clear()
             self._serve()
-            changes = self._admission.holds.changes
-            issued = await self._database.do(self.issue_tickets)
+            kept = self._admission.holds
+            changes = kept.changes
+            holds, stops, pauses = await self._database.do(
+                lambda db: ticket_rows.issue_tickets(db, self._admission.plan, self._database.now())
+            )
             self._database.note_trouble(None)
-            if changes == self._admission.holds.changes:  # else a hold was made here after the look
-                self._remember(issued)
+            if changes == kept.changes:  # else a hold was made here after the look
+                kept.replace_holds(holds)
+                kept.replace_stops(stops)
+                self._admission.rates.pauses = pauses
             self._looked_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min([LOOK_SECONDS, *self._admission.waits()])):
@@ -131,8 +129,3 @@ class ClusterDispatcher:
         # A change of the list starts new workers, so hanging publications hold none of their slots.
         publishing = [folder for folder in ours if folder not in folders.hanging]
         self._workers.serve(plan, [folder for folder in ours if folder not in folders.closed], publishing)
-
-    def _remember(self, issued: ticket_rows.Issued) -> None:
-        self._admission.holds.replace_holds(issued.holds)
-        self._admission.holds.replace_stops(issued.stops)
-        self._admission.rates.pauses = dict(issued.pauses)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import LiveRow
 from dropscribe.files.crashpoint import reached
+from dropscribe.queue.cluster import ticket_rows
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.rows import split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dropscribe.core.model import NewJob, Submitted
     from dropscribe.queue.cluster.store import ClusterStore
@@ -27,18 +28,11 @@ MISSED_SECONDS = 10.0
 
 
 class ClusterIntake:
-    """See :class:`dropscribe.queue.backend.JobIntake`. Inodes and devices differ from mount to mount.
+    """See :class:`dropscribe.queue.backend.JobIntake`. Inodes and devices differ from mount to mount."""
 
-    Args:
-        issue_tickets: Issues tickets for jobs that may start, in an open transaction.
-    """
-
-    def __init__(
-        self, state: QueueState, store: ClusterStore, issue_tickets: Callable[[Connection], object]
-    ) -> None:
-        self._database = state.database.database
+    def __init__(self, state: QueueState, store: ClusterStore) -> None:
+        self._admission = state.admission
         self._store = store
-        self._issue_tickets = issue_tickets
         self._devices: dict[tuple[str, bytes], int] = {}
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
@@ -54,10 +48,10 @@ class ClusterIntake:
         def write(db: Connection) -> list[Submitted]:
             submitted = intake_queries.submit(db, new)
             if any(each.is_new for each in submitted):
-                self._issue_tickets(db)
+                ticket_rows.issue_tickets(db, self._admission.plan, self._store.now())
             return submitted
 
-        submitted = self._database.call(write).result()
+        submitted = self._store.call(write).result()
         reached("submitted")
         return submitted
 

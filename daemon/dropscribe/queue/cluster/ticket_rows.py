@@ -8,18 +8,24 @@ each fetch of procrastinate scans all waiting jobs: 100,000 jobs of a paused que
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from procrastinate.jobs import Job as ProcrastinateJob
+from procrastinate.manager import JobManager
+from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import routes_for
 from dropscribe.queue.cluster.nodes import NODE_LOCKS
+from dropscribe.queue.cluster.postgres import PostgresConnection
 from dropscribe.queue.sql import budget_usage, hold_rows, remote_rows, result_rows, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from dropscribe.core.model import Hold, Job
     from dropscribe.core.routing import Route
@@ -43,6 +49,12 @@ SLOT_LOOK_SECONDS = 0.1
 
 LARGE_WAIT_SECONDS = 5.0
 
+TASK = "dropscribe.take"
+_MOST_NAME_BYTES = 63 - len("procrastinate_queue_v1#")
+
+_DEFERRING = JobManager(SyncPsycopgConnector())
+"""Its connector is never opened: jobs are deferred on connections that are passed to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewTicket:
@@ -59,28 +71,13 @@ class NewTicket:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """The rows' state as it was when tickets were issued.
-
-    Attributes:
-        holds: All holds.
-        stops: Budgets that are spent.
-        pauses: By provider.
-    """
-
-    holds: Sequence[Hold]
-    stops: Sequence[Hold]
-    pauses: Mapping[str, Pause]
-
-
 def issue_tickets(
-    db: Connection, plan: Plan, defer: Callable[[Sequence[NewTicket]], Sequence[int]], now: float
-) -> Issued:
+    db: Connection, plan: Plan, now: float
+) -> tuple[Sequence[Hold], Sequence[Hold], dict[str, Pause]]:
     """Issue tickets up to each window; a held provider or folder gets one for its probe when that is due.
 
-    Args:
-        defer: Defers procrastinate jobs in the open transaction; returns their ids.
+    Returns:
+        The holds, the spent budgets, and the pauses by provider that the tickets were issued by.
     """
     holds = hold_rows.read_holds(db)
     stops = stops_of(budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
@@ -92,9 +89,35 @@ def issue_tickets(
     if new:
         db.executemany(
             "UPDATE jobs SET ticket = ?, lane = ?, node = '' WHERE id = ?",
-            [(ticket, each.kind, each.job_id) for ticket, each in zip(defer(new), new, strict=True)],
+            [(ticket, each.kind, each.job_id) for ticket, each in zip(_defer(db, new), new, strict=True)],
         )
-    return Issued(holds, stops, hold_rows.read_pauses(db))
+    return holds, stops, hold_rows.read_pauses(db)
+
+
+def _defer(db: Connection, new: Sequence[NewTicket]) -> list[int | None]:
+    """Defer procrastinate jobs in *db*'s open transaction; returns their ids."""
+    assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
+    jobs = [
+        ProcrastinateJob(
+            id=None,
+            queue=queue_of(each.kind, each.folder),
+            lock=None,
+            queueing_lock=None,
+            task_name=TASK,
+            task_kwargs={"job_id": each.job_id, "lane": each.kind},
+            priority=each.priority,
+        )
+        for each in new
+    ]
+    return [job.id for job in _DEFERRING.batch_defer_jobs(jobs, connection=db.raw)]
+
+
+def queue_of(kind: str, folder: str) -> str:
+    """The queue's name: short, because PostgreSQL's channels are named after it."""
+    name = f"{kind}/{folder}"
+    if len(name.encode()) <= _MOST_NAME_BYTES:
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _to_transcribe(

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from procrastinate import App, JobContext, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
-from procrastinate.jobs import Job as ProcrastinateJob
 from procrastinate.jobs import Status
-from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 from procrastinate.worker import Worker
 
 from dropscribe.queue.cluster.nodes import session_name
-from dropscribe.queue.cluster.postgres import SESSION, PostgresConnection, conninfo
-from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH
+from dropscribe.queue.cluster.postgres import SESSION, conninfo
+from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH, TASK, queue_of
 from dropscribe.queue.model import POLLING_SLOTS
 
 if TYPE_CHECKING:
@@ -31,9 +28,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from dropscribe.queue.cluster.ticket_rows import NewTicket
     from dropscribe.queue.model import Plan
-    from dropscribe.queue.sql.database import Connection
 
 PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
@@ -50,14 +45,12 @@ POLL_SECONDS = 0.5
 AGAIN_SECONDS = 1.0
 _STOP_LOOK_SECONDS = 0.1
 _RECONNECT_SECONDS = 5.0
-_TASK = "dropscribe.take"
-_MOST_NAME_BYTES = 63 - len("procrastinate_queue_v1#")
 
 log = structlog.get_logger()
 
 
 class WorkerPool:
-    """Runs the workers, and issues tickets.
+    """Runs the workers.
 
     Args:
         dsn: libpq's.
@@ -80,8 +73,6 @@ class WorkerPool:
             name="dropscribe",
         )
         self._app = App(connector=connector)
-        # Never opened: it defers jobs on connections that are passed to it.
-        self._deferring = App(connector=SyncPsycopgConnector()).job_manager
         self._wanted: dict[str, tuple[tuple[str, ...], int]] = {}
         self._workers: dict[str, ProviderWorker] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -90,23 +81,6 @@ class WorkerPool:
         self._is_stopped = False
         for library in ("procrastinate", "psycopg.pool"):  # the engine logs an outage once
             logging.getLogger(library).setLevel(logging.CRITICAL)
-
-    def defer(self, db: Connection, new: Sequence[NewTicket]) -> list[int]:
-        """Defer tickets in *db*'s open transaction; returns their ids."""
-        assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
-        jobs = [
-            ProcrastinateJob(
-                id=None,
-                queue=queue_of(each.kind, each.folder),
-                lock=None,
-                queueing_lock=None,
-                task_name=_TASK,
-                task_kwargs={"job_id": each.job_id, "lane": each.kind},
-                priority=each.priority,
-            )
-            for each in new
-        ]
-        return [job.id or 0 for job in self._deferring.batch_defer_jobs(jobs, connection=db.raw)]
 
     def serve(self, plan: Plan, transcribing: Sequence[str], publishing: Sequence[str]) -> None:
         """Listen to the queues of *plan*'s providers and of these folders, and to no others."""
@@ -141,7 +115,7 @@ class WorkerPool:
                 self._tickets.discard(task)
 
         asyncio.get_running_loop().set_exception_handler(_log_lost_write)
-        self._app.task(name=_TASK, pass_context=True)(run_ticket)
+        self._app.task(name=TASK, pass_context=True)(run_ticket)
         try:
             await self._open()
             while True:
@@ -268,11 +242,3 @@ def _log_lost_write(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
         log.debug("ticket.not_ended", reason=str(error.__cause__ or error))
     else:
         loop.default_exception_handler(context)
-
-
-def queue_of(kind: str, folder: str) -> str:
-    """The queue's name: short, because PostgreSQL's channels are named after it."""
-    name = f"{kind}/{folder}"
-    if len(name.encode()) <= _MOST_NAME_BYTES:
-        return name
-    return hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -57,6 +57,20 @@ def give_ticket(db, name, ticket):
     return job_id, ticket
 
 
+def fetch(db, ticket, ago_seconds):
+    """A worker fetches the ticket whose last heartbeat is so old; None leaves it to be fetched."""
+    if ago_seconds is None:
+        return
+    worker = db.execute(
+        "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - ? * interval '1 second')"
+        " RETURNING id",
+        (ago_seconds,),
+    ).fetchone()
+    db.execute(
+        "UPDATE procrastinate_jobs SET status = 'doing', worker_id = ? WHERE id = ?", (*worker, ticket)
+    )
+
+
 def begin(store, ticket, node):
     """Begin the attempt of a ticket as *node*."""
     return store.call(lambda db: ticket_rows.begin_attempt(db, ticket, LANE, node, store.now())).result()
@@ -172,14 +186,18 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
         ticket_rows.issue_tickets(db, PLAN, now)
         return db.execute("SELECT ticket FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]
 
+    def recover(db):
+        orphan_recovery.void_lost_tickets(db)
+        cut_off = orphan_recovery.take_back_silent(db, LIMITS, now)
+        tickets = db.execute("SELECT id FROM procrastinate_jobs").fetchall()
+        return cut_off, db.execute("SELECT ticket FROM jobs").fetchall(), tickets
+
     ticket = store.call(prepare).result()
-    assert ticket is not None
-    cut_off, void = store.call(
-        lambda db: orphan_recovery.take_back_silent(db, [ticket], LIMITS, now)
-    ).result()
-    assert (cut_off, void) == ({}, [ticket])
-    ask = "SELECT ticket FROM jobs"
-    assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None,)]
+    for ago_seconds in (None, 5):
+        store.call(lambda db, ago=ago_seconds: fetch(db, ticket, ago)).result()
+        assert store.call(recover).result() == ({}, [(ticket,)], [(ticket,)])
+    store.call(lambda db: fetch(db, ticket, 60)).result()
+    assert store.call(recover).result() == ({}, [(None,)], [])
 
 
 def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
@@ -199,7 +217,7 @@ def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
         return tickets[1]
 
     waiting = store.call(prepare).result()
-    store.call(orphan_recovery.void_ended_tickets).result()
+    store.call(orphan_recovery.void_lost_tickets).result()
     ask = "SELECT ticket, lane FROM jobs ORDER BY id"
     assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None, ""), (waiting, "pulse")]
 
@@ -281,15 +299,22 @@ def test_what_a_living_node_has_begun_is_left_to_it(store):
 
     def prepare(db):
         beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
-        job_id = db.execute(JOB, (b"a.wav", b"a", "transcribing", "n0")).fetchone()[0]
-        db.execute("UPDATE jobs SET ticket = 77, lane = 'pulse' WHERE id = ?", (job_id,))
+        job_id = db.execute(JOB, (b"a.wav", b"a", "queued", "")).fetchone()[0]
+        ticket_rows.issue_tickets(db, PLAN, now)
+        (ticket,) = db.execute("SELECT ticket FROM jobs").fetchone()
+        assert ticket is not None
+        fetch(db, ticket, 60)
+        db.execute("UPDATE jobs SET state = 'transcribing', node = 'n0' WHERE id = ?", (job_id,))
+
+    def recover(db, at):
+        cut_off = orphan_recovery.take_back_silent(db, LIMITS, at)
+        orphan_recovery.void_lost_tickets(db)
+        (tickets,) = db.execute("SELECT count(*) FROM procrastinate_jobs").fetchone()
+        return {name: [job.path for job in jobs] for name, jobs in cut_off.items()}, tickets
 
     store.call(prepare).result()
-    assert store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, now)).result() == ({}, [])
-    later = now + 60
-    cut_off, void = store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, later)).result()
-    assert {name: [job.path for job in jobs] for name, jobs in cut_off.items()} == {"n0": [b"a.wav"]}
-    assert void == [77]
+    assert store.call(lambda db: recover(db, now)).result() == ({}, 1)
+    assert store.call(lambda db: recover(db, now + 60)).result() == ({"n0": [b"a.wav"]}, 0)
 
 
 def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back(store):
@@ -301,9 +326,7 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 
     store.call(prepare).result()
     with capture_logs() as during:
-        cut_off, _ = store.call(
-            lambda db: orphan_recovery.take_back_silent(db, [], LIMITS, store.now())
-        ).result()
+        cut_off = store.call(lambda db: orphan_recovery.take_back_silent(db, LIMITS, store.now())).result()
     assert during == []
     with capture_logs() as told:
         orphan_recovery.tell_of_silent(cut_off)

@@ -13,8 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dropscribe.queue.cluster import nodes, ticket_rows
-from dropscribe.queue.cluster.orphan_recovery import OrphanRecovery
+from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.ticket_runner import LOOK_SECONDS, TicketRunner
 from dropscribe.queue.cluster.worker_pool import END_SECONDS
 
@@ -43,22 +42,22 @@ class ClusterDispatcher:
         self, state: QueueState, node: NodeStats, registration: NodeRegistration, workers: WorkerPool
     ) -> None:
         self.runs_jobs = node.role != "watch"
+        self._state = state
         self._database, self._signals, self._admission = state.database, state.signals, state.admission
         self._node = node.name
         self._registration = registration
         self._workers = workers
         self._tickets = TicketRunner(state, node.name)
-        self._recovery = OrphanRecovery(state, node.name, registration, workers)
         self._looked_at = time.monotonic()
 
     async def run(self, runner: JobRunner) -> None:
         """See the protocol."""
-        await self._recovery.recover_own()
+        await orphan_recovery.recover_own(self._state, self._node)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_queue())
             group.create_task(self._registration.send_heartbeats(self._database, self._admission.in_flight))
             if self.runs_jobs:
-                group.create_task(self._recovery.run())
+                group.create_task(orphan_recovery.recover_silent(self._state, self._registration))
                 group.create_task(self._workers.run(partial(self._tickets.run, runner)))
 
     async def drain(self, grace_seconds: float) -> None:

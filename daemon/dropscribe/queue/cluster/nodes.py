@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 25.0
-"""A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere."""
+"""A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere.
+
+The same for procrastinate's workers, which fetch tickets. Both have missed five."""
 
 NODE_LOCKS = 0x64726F72
 """First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""

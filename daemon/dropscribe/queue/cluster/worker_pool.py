@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from procrastinate import App, JobContext, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
-from procrastinate.jobs import Status
 from procrastinate.worker import Worker
 
-from dropscribe.queue.cluster.nodes import session_name
+from dropscribe.queue.cluster import nodes
 from dropscribe.queue.cluster.postgres import SESSION, conninfo
 from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH, TASK, queue_of
 from dropscribe.queue.model import POLLING_SLOTS
@@ -34,10 +33,6 @@ PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
 END_SECONDS = 5.0
 """Idle workers are not waited for longer: their last writes go to the database, which may be away."""
-
-BEAT_SECONDS = 5.0
-STALLED_SECONDS = 25.0
-"""A worker with an older heartbeat counts as dead: it has missed five."""
 
 POLL_SECONDS = 0.5
 """Polling interval: a notification that arrives while procrastinate fetches is lost."""
@@ -63,7 +58,7 @@ class WorkerPool:
             await connection.execute(SESSION.encode())
 
         connector = PsycopgConnector(
-            conninfo=conninfo(dsn, session_name(node)),
+            conninfo=conninfo(dsn, nodes.session_name(node)),
             min_size=1,
             max_size=POOL_CONNECTIONS,
             timeout=10.0,
@@ -140,24 +135,6 @@ class WorkerPool:
         for task in self._tickets:
             task.cancel()
 
-    async def find_stalled(self) -> list[int]:
-        """Tickets of workers without a recent heartbeat.
-
-        Raises:
-            OSError: The database is away.
-        """
-        try:
-            found = await self._app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_SECONDS)
-        except Exception as error:
-            raise OSError(str(error)) from error
-        return [job.id for job in found if job.id is not None]
-
-    async def discard(self, tickets: Sequence[int]) -> None:
-        """Delete void tickets; another node may have deleted them before."""
-        for ticket in tickets:
-            with contextlib.suppress(ConnectorException):
-                await self._app.job_manager.finish_job_by_id_async(ticket, Status.FAILED, delete_job=True)
-
     async def _open(self) -> None:
         task = asyncio.current_task()
         is_open = False
@@ -223,8 +200,8 @@ class ProviderWorker:
                 delete_jobs="always",
                 install_signal_handlers=False,
                 fetch_job_polling_interval=POLL_SECONDS,
-                update_heartbeat_interval=BEAT_SECONDS,
-                stalled_worker_timeout=STALLED_SECONDS,
+                update_heartbeat_interval=nodes.BEAT_SECONDS,
+                stalled_worker_timeout=nodes.SILENT_SECONDS,
             )
             try:
                 await self._worker.run()  # type: ignore[no-untyped-call]  # as above

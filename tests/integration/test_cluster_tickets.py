@@ -123,8 +123,9 @@ async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, m
     node = NodeStats("n1", "here", "all", "1", other.now(), other.now(), 0)
     registration = NodeRegistration(other, node)
     fill_slots(other, "n1")
-    with contextlib.closing(other._connection):
-        other._connection = None
+    with contextlib.closing(other._connection.raw):
+        other._connection.connect()
+        other._begin_session()
         beating = asyncio.create_task(registration.send_heartbeats(PatientDatabase(other, Signals()), ()))
         await other.do(lambda _: None)
         assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)

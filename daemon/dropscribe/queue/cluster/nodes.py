@@ -66,25 +66,20 @@ class NodeRegistration:
         self._node = node
         self._beating_since: float | None = None
         self._last_beat = 0.0
-        self._has_name = False
         self._wait_for_name()
-        store.on_connect.append(self._take_name)
 
     def _wait_for_name(self) -> None:
         for _ in range(_NAME_TRIES):
-            self._store.call(self._take_name).result()
-            if self._has_name:
+            if self._store.has_name:
                 return
             # A process that was just killed: the server notices its end in an instant.
             time.sleep(_NAME_GAP_SECONDS)
+            self._store.call(self._store.take_name).result()
         raise StoreInUse(
             self._node.name,
             "another dropscribe of this cluster has this node name",
             "stop it, or give each node a queue.node of its own",
         )
-
-    def _take_name(self, db: Connection) -> None:
-        self._has_name = take_name(db, self._node.name)
 
     async def send_heartbeats(self, database: PatientDatabase, in_flight: Sized) -> None:
         """Write a heartbeat every few seconds, until cancelled."""
@@ -92,8 +87,8 @@ class NodeRegistration:
 
         def write(db: Connection) -> None:
             self._store.compare_clocks(db)
-            if not self._has_name:  # this node's session before has only now ended on the server
-                self._take_name(db)
+            if not self._store.has_name:  # this node's session before has only now ended on the server
+                self._store.take_name(db)
             beat(db, replace(self._node, beat_at=self._store.now(), in_flight=len(in_flight)))
 
         while True:

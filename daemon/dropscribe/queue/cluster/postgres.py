@@ -56,10 +56,7 @@ machine that loses power, with its name and its slots, last until the server's k
 _WRITER_LOCK = 0x64726F70
 """Advisory lock of the one writer."""
 
-BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER_LOCK})"
-
-_LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
-"""A command may list an inbox meanwhile; a node's transactions have ten seconds."""
+_BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER_LOCK})"
 
 _AWAY_REMEDY = (
     "start it, or look at queue.dsn and the way there; files are safe in their inboxes, and nodes that run"
@@ -96,14 +93,33 @@ class PostgresConnection:
     """
 
     def __init__(self, dsn: str, roots: MountMap, session: str = "dropscribe") -> None:
+        self.server = server_of(dsn)
+        self._conninfo = conninfo(dsn, session)
         self._roots = roots
+        self.connect()
+
+    def connect(self) -> None:
+        """Connect, again where the server has ended the session; raises as the constructor."""
         try:
-            self.raw = psycopg.connect(
-                conninfo(dsn, session), autocommit=True, row_factory=partial(_local_rows, roots)
+            raw = psycopg.connect(
+                self._conninfo, autocommit=True, row_factory=partial(_local_rows, self._roots)
             )
-            self.raw.execute(SESSION)
+            raw.execute(SESSION)
         except psycopg.Error as error:
-            raise store_error(server_of(dsn), error) from error
+            raise store_error(self.server, error) from error
+        self.raw = raw
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction, as the one writer of all nodes."""
+        try:
+            self.raw.execute(_BEGIN_WRITING)
+            yield
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                self.raw.rollback()
+            raise
+        self.raw.commit()
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
         """Run one statement; with no parameters it may be several."""
@@ -129,93 +145,47 @@ class PostgresConnection:
         return value
 
 
-class PostgresReader:
-    """A thread's read-only connection, opened by the first query, and again after the server ended it.
+class PostgresReader(PostgresConnection):
+    """A thread's read-only connection, which is renewed after the server ended it.
 
     Raises:
         StoreAway: The server is unavailable now; a later query may succeed.
         StoreUnusable: It refuses us.
     """
 
-    def __init__(self, dsn: str, roots: MountMap, session: str) -> None:
-        self._dsn = dsn
-        self._roots = roots
-        self._session = session
-        self._connection: PostgresConnection | None = None
-
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
         """Run one statement; again on a new connection if the old one has ended meanwhile."""
-        was_open = self._connection is not None
         try:
-            return self._connected().execute(sql, parameters)
+            return super().execute(sql, parameters)
         except psycopg.Error as error:
-            ended = self._connection is None or self._connection.raw.closed
-            self.close()
-            if not (was_open and ended):
-                raise store_error(server_of(self._dsn), error) from error
+            if not self.raw.closed:
+                raise store_error(self.server, error) from error
+        self.connect()
         return self.execute(sql, parameters)
-
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
-        """Run one statement for each of *parameters*."""
-        return self._connected().executemany(sql, parameters)
-
-    def close(self) -> None:
-        """Disconnect."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connected(self) -> PostgresConnection:
-        if self._connection is None:
-            self._connection = PostgresConnection(self._dsn, self._roots, self._session)
-        return self._connection
 
 
 @contextlib.contextmanager
-def looking_at_cluster(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
-    """A connection to read with; None where no node has ever run.
+def open_cluster(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
+    """A connection for a command; None where no node has ever run.
 
     Raises:
         StoreError: The server is unavailable, refuses us, or went away meanwhile.
     """
-    with _connected(queue) as connection:
-        if connection is not None:
-            connection.execute(_LONGEST_LOOK)
-        yield connection
+    with contextlib.closing(PostgresConnection(queue.dsn.reveal(), MountMap(queue.roots))) as connection:
+        try:
+            exists = connection.execute("SELECT to_regclass('jobs')").fetchone()[0] is not None
+            yield connection if exists else None
+        except psycopg.Error as error:
+            raise store_error(connection.server, error) from error
 
 
 def write_cluster(queue: QueueConfig, work: Callable[[Connection], T]) -> T | None:
-    """Run *work* in one transaction; None where no node has ever run.
-
-    Raises:
-        StoreError: The server is unavailable, or refuses us.
-    """
-    with _connected(queue) as connection:
+    """Run *work* in one transaction; None where no node has ever run. Raises as :func:`open_cluster`."""
+    with open_cluster(queue) as connection:
         if connection is None:
             return None
-        connection.execute(BEGIN_WRITING)
-        result = work(connection)
-        connection.execute("COMMIT")
-        return result
-
-
-@contextlib.contextmanager
-def _connected(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
-    dsn = queue.dsn.reveal()
-    try:
-        with contextlib.closing(PostgresConnection(dsn, MountMap(queue.roots))) as connection:
-            exists = connection.execute("SELECT to_regclass('jobs')").fetchone()[0] is not None
-            yield connection if exists else None
-    except psycopg.Error as error:
-        raise _for_commands(store_error(server_of(dsn), error)) from error
-    except StoreAway as error:
-        raise _for_commands(error) from error
-
-
-def _for_commands(error: StoreError) -> StoreError:
-    if not isinstance(error, StoreAway):
-        return error
-    return StoreAway(error.path, f"the queue's database cannot be had: {error.reason}", _AWAY_REMEDY)
+        with connection.writing():
+            return work(connection)
 
 
 def _local_rows(roots: MountMap, _: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
@@ -225,19 +195,14 @@ def _local_rows(roots: MountMap, _: psycopg.Cursor[Any]) -> Callable[[Sequence[A
 
 def _local_value(roots: MountMap, value: Any) -> Any:
     if isinstance(value, bytes) and value[:1] == b"/":
-        return _place(roots, value)
+        try:
+            return roots.local(value)
+        except StoreError as error:  # it must not stop the other rows
+            log.warning("queue.place_refused", place=error.path, reason=error.reason)
+            return b""
     if isinstance(value, float) and not 0 <= value <= LATEST:
         return 0.0 if value != value or value < 0 else LATEST  # noqa: PLR0124 - NaN
     return value
-
-
-def _place(roots: MountMap, stored: bytes) -> bytes:
-    """*stored* on this node; b"" for a place outside its root, which must not stop the other rows."""
-    try:
-        return roots.local(stored)
-    except StoreError as error:
-        log.warning("queue.place_refused", place=error.path, reason=error.reason)
-        return b""
 
 
 def read_ahead_seconds(db: Connection) -> float:
@@ -265,7 +230,7 @@ def store_error(server: str, error: psycopg.Error) -> StoreError:
         case psycopg.OperationalError() | psycopg.InterfaceError() if _is_refusal(said):
             return StoreUnusable(server, said, "look at queue.dsn: user, password, database, TLS")
         case psycopg.OperationalError() | psycopg.InterfaceError():
-            return StoreAway(server, said, "nodes wait until the database is back")
+            return StoreAway(server, f"the queue's database cannot be had: {said}", _AWAY_REMEDY)
         case _:
             return StoreError(server, said, "this is a bug; please report it")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,14 +20,12 @@ import structlog
 from procrastinate.schema import SchemaManager
 
 from dropscribe.core.errors import StoreError, StoreUnusable
-from dropscribe.queue.cluster.nodes import session_name
+from dropscribe.queue.cluster.nodes import session_name, take_name
 from dropscribe.queue.cluster.postgres import (
-    BEGIN_WRITING,
     SCHEMA,
     PostgresConnection,
     PostgresReader,
     read_ahead_seconds,
-    server_of,
     store_error,
 )
 from dropscribe.queue.writer import Writer
@@ -57,8 +56,7 @@ class ClusterStore:
 
     Attributes:
         clock_ahead_seconds: Seconds by which the server's clock is ahead of this node's.
-        on_connect: Called in the writer's thread with each new connection, before any work: session locks
-            went with the old one.
+        has_name: Whether the writer's session holds the lock on the node's name.
 
     Raises:
         StoreAway: The server cannot be had now.
@@ -66,23 +64,21 @@ class ClusterStore:
     """
 
     def __init__(self, dsn: str, roots: MountMap, node: str) -> None:
-        self._dsn = dsn
-        self._session = session_name(node)
-        self._roots = roots
-        self._server = server_of(dsn)
-        self.on_connect: list[Callable[[Connection], object]] = []
-        self.clock_ahead_seconds = 0.0
-        self._connection: PostgresConnection | None = self._connect()
+        self._node = node
+        self._reader = partial(PostgresReader, dsn, roots, session_name(node))
+        self._connection = PostgresConnection(dsn, roots, session_name(node))
         try:
+            self._begin_session()
             _migrate(self._connection)
             self.token = _token(self._connection)
         except psycopg.Error as error:
             self._connection.close()
-            raise store_error(self._server, error) from error
+            raise store_error(self._connection.server, error) from error
         except BaseException:
             self._connection.close()
             raise
-        self._writer = Writer(self._commit_or_split, StoreError(self._server, "is closed: the daemon ends"))
+        closed = StoreError(self._connection.server, "is closed: the daemon ends")
+        self._writer = Writer(self._commit_or_split, closed)
 
     def now(self) -> float:
         """Unix seconds by the server's clock, as of the last :meth:`compare_clocks`."""
@@ -102,13 +98,12 @@ class ClusterStore:
 
     def open_reader(self) -> PostgresReader:
         """See the protocol."""
-        return PostgresReader(self._dsn, self._roots, self._session)
+        return self._reader()
 
     def close(self) -> None:
         """Finish the calls made so far, and disconnect; later calls fail."""
         self._writer.close()
-        if self._connection is not None:
-            self._connection.close()
+        self._connection.close()
 
     def _commit_or_split(self, batch: Sequence[Call]) -> list[Result]:
         """Run *batch* as one transaction or, where one of its calls fails, each call as its own."""
@@ -122,40 +117,22 @@ class ClusterStore:
 
     def _commit(self, batch: Sequence[Call]) -> list[Any]:
         try:
-            connection = self._connected()
-            connection.raw.execute(BEGIN_WRITING.encode())
-            results = [call.work(connection) for call in batch]
-            connection.raw.execute(b"COMMIT")
+            if self._connection.raw.closed:
+                self._connection.connect()
+                self._begin_session()
+            with self._connection.writing():
+                return [call.work(self._connection) for call in batch]
         except psycopg.Error as error:
-            self._roll_back()
-            raise store_error(self._server, error) from error
-        except BaseException:
-            self._roll_back()
-            raise
-        return results
+            raise store_error(self._connection.server, error) from error
 
-    def _roll_back(self) -> None:
-        """Leave no transaction open; a connection that cannot roll back is closed."""
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            connection.raw.execute(b"ROLLBACK")
-        except psycopg.Error:
-            connection.close()
-            self._connection = None
+    def _begin_session(self) -> None:
+        self.has_name = False  # the lock on it went with the session before
+        self.compare_clocks(self._connection)
+        self.take_name(self._connection)
 
-    def _connected(self) -> PostgresConnection:
-        if self._connection is None or self._connection.raw.closed:
-            self._connection = self._connect()
-            for connected in self.on_connect:
-                connected(self._connection)
-        return self._connection
-
-    def _connect(self) -> PostgresConnection:
-        connection = PostgresConnection(self._dsn, self._roots, self._session)
-        self.compare_clocks(connection)
-        return connection
+    def take_name(self, db: Connection) -> None:
+        """Take the node's name for this session, unless another session has it."""
+        self.has_name = take_name(db, self._node)
 
     def compare_clocks(self, db: Connection) -> None:
         """Measure :attr:`clock_ahead_seconds` anew: clocks may be minutes apart."""
@@ -171,30 +148,27 @@ def _migrate(db: PostgresConnection) -> None:
             f"the database has the encoding {encoding}, and names of files would be lost in it",
             "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
         )
-    db.raw.execute(BEGIN_WRITING.encode())
-    if db.execute(f"SELECT to_regnamespace('{SCHEMA}')").fetchone()[0] is None:
-        db.execute(f"CREATE SCHEMA {SCHEMA}")
-    if db.execute("SELECT to_regclass('schema_version')").fetchone()[0] is None:
-        db.execute("CREATE TABLE schema_version (version BIGINT NOT NULL, readable_by BIGINT NOT NULL)")
-        db.execute("INSERT INTO schema_version VALUES (0, 0)")
-    version, readable_by = db.execute("SELECT version, readable_by FROM schema_version").fetchone()
-    if readable_by > len(MIGRATIONS):
-        db.raw.execute(b"ROLLBACK")
-        raise StoreUnusable(
-            "queue.dsn",
-            f"the database was made by a newer dropscribe (its schema is {version}, this one knows"
-            f" {len(MIGRATIONS)})",
-            "install that version on this node too",
-        )
-    for number in range(version, len(MIGRATIONS)):
-        db.execute(
-            resources.files("dropscribe.queue.cluster").joinpath(MIGRATIONS[number]).read_text("utf-8")
-        )
-        # Its nodes may still run: a rolling upgrade has two versions side by side.
-        db.execute("UPDATE schema_version SET version = ?, readable_by = ?", (number + 1, number))
-    if db.execute("SELECT to_regclass('procrastinate_jobs')").fetchone()[0] is None:
-        db.execute(SchemaManager.get_schema())
-    db.raw.execute(b"COMMIT")
+    with db.writing():
+        if db.execute(f"SELECT to_regnamespace('{SCHEMA}')").fetchone()[0] is None:
+            db.execute(f"CREATE SCHEMA {SCHEMA}")
+        if db.execute("SELECT to_regclass('schema_version')").fetchone()[0] is None:
+            db.execute("CREATE TABLE schema_version (version BIGINT NOT NULL, readable_by BIGINT NOT NULL)")
+            db.execute("INSERT INTO schema_version VALUES (0, 0)")
+        version, readable_by = db.execute("SELECT version, readable_by FROM schema_version").fetchone()
+        if readable_by > len(MIGRATIONS):
+            raise StoreUnusable(
+                "queue.dsn",
+                f"the database was made by a newer dropscribe (its schema is {version}, this one knows"
+                f" {len(MIGRATIONS)})",
+                "install that version on this node too",
+            )
+        for number in range(version, len(MIGRATIONS)):
+            script = resources.files("dropscribe.queue.cluster").joinpath(MIGRATIONS[number])
+            db.execute(script.read_text("utf-8"))
+            # Its nodes may still run: a rolling upgrade has two versions side by side.
+            db.execute("UPDATE schema_version SET version = ?, readable_by = ?", (number + 1, number))
+        if version == 0:
+            db.execute(SchemaManager.get_schema())
 
 
 def _token(db: Connection) -> str:

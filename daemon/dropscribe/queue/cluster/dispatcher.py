@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.ticket_runner import LOOK_SECONDS, TicketRunner
-from dropscribe.queue.cluster.worker_pool import END_SECONDS
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Scope
@@ -63,13 +62,7 @@ class ClusterDispatcher:
     async def drain(self, grace_seconds: float) -> None:
         """See the protocol."""
         self._tickets.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_seconds):
-                await self._workers.stop()
-        self._workers.cancel_tickets()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_SECONDS):
-                await self._workers.stop()
+        await self._workers.stop(grace_seconds)
         self._database.post(lambda db: nodes.leave(db, self._node))
 
     def is_alive(self) -> bool:

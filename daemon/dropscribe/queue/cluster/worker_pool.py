@@ -38,7 +38,6 @@ POLL_SECONDS = 0.5
 """Polling interval: a notification that arrives while procrastinate fetches is lost."""
 
 AGAIN_SECONDS = 1.0
-_STOP_LOOK_SECONDS = 0.1
 _RECONNECT_SECONDS = 5.0
 
 log = structlog.get_logger()
@@ -59,7 +58,7 @@ class WorkerPool:
 
         connector = PsycopgConnector(
             conninfo=conninfo(dsn, nodes.session_name(node)),
-            min_size=1,
+            min_size=0,  # opening it waits for no connection: the workers wait for the database
             max_size=POOL_CONNECTIONS,
             timeout=10.0,
             # Its own tries grow ever rarer; the next request starts them anew.
@@ -111,43 +110,31 @@ class WorkerPool:
 
         asyncio.get_running_loop().set_exception_handler(_log_lost_write)
         self._app.task(name=TASK, pass_context=True)(run_ticket)
+        await self._app.open_async()
         try:
-            await self._open()
             while True:
                 self._changed.clear()
                 self._swap()
                 await self._changed.wait()
         finally:
-            self.cancel_tickets()
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(END_SECONDS):
-                    await self.stop()
+            await self.stop(0.0)
             with contextlib.suppress(Exception):
                 await self._app.close_async()
 
-    async def stop(self) -> None:
-        """Fetch nothing more; returns when the fetched tickets have ended."""
+    async def stop(self, grace_seconds: float) -> None:
+        """Fetch nothing more; cancel the tickets that have not ended after *grace_seconds*.
+
+        These are attempts, polls and publications under way, and tickets that wait for a slot.
+        """
         self._is_stopped = True
-        await asyncio.gather(*(worker.stop() for worker in self._workers.values()), *self._leaving)
-
-    def cancel_tickets(self) -> None:
-        """Cancel attempts, polls and publications under way, and tickets that wait for a slot."""
-        for task in self._tickets:
-            task.cancel()
-
-    async def _open(self) -> None:
-        task = asyncio.current_task()
-        is_open = False
-        while not is_open:
-            try:
-                await self._app.open_async()
-                is_open = True
-            except Exception as error:  # noqa: BLE001 - procrastinate and its pool name many
-                log.debug("workers.not_open", reason=str(error))
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # it was lost on the way, see ProviderWorker
-            if not is_open:
-                await asyncio.sleep(AGAIN_SECONDS)
+        for worker in self._workers.values():
+            worker.stop()
+        ending = {worker.task for worker in self._workers.values()} | self._leaving
+        if ending:
+            await asyncio.wait(ending, timeout=grace_seconds)
+            for task in self._tickets:
+                task.cancel()
+            await asyncio.wait(ending, timeout=END_SECONDS)
 
     def _swap(self) -> None:
         """A worker whose queues have changed finishes its tickets; the next one begins beside it."""
@@ -156,16 +143,16 @@ class WorkerPool:
         for kind, worker in list(self._workers.items()):
             if self._wanted.get(kind) != worker.served:
                 del self._workers[kind]
-                stopping = asyncio.create_task(worker.stop())
-                self._leaving.add(stopping)
-                stopping.add_done_callback(self._leaving.discard)
+                worker.stop()
+                self._leaving.add(worker.task)
+                worker.task.add_done_callback(self._leaving.discard)
         for kind, served in self._wanted.items():
             if kind not in self._workers:
                 self._workers[kind] = ProviderWorker(self._app, kind, *served)
 
 
 class ProviderWorker:
-    """Runs the tickets of *queues*, *slots* at once, from now until :meth:`stop`.
+    """Runs the tickets of *queues*, *slots* at once, from now until :meth:`stop`; then :attr:`task` ends.
 
     An outage of the database ends procrastinate's worker, and a new one takes its place. It is stopped, never
     cancelled: a cancellation during a query, a connection or ``asyncio.wait_for`` may be lost, and the worker
@@ -178,16 +165,13 @@ class ProviderWorker:
         self._name = name
         self._worker: Worker | None = None
         self._stopping = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"worker {name}")
+        self.task = asyncio.create_task(self._run(), name=f"worker {name}")
 
-    async def stop(self) -> None:
-        """Fetch nothing more; returns when the fetched tickets have ended."""
+    def stop(self) -> None:
+        """Fetch nothing more; the fetched tickets go on."""
         self._stopping.set()
-        while not self._task.done():
-            if self._worker is not None:
-                # Repeated, because a worker that just begins resets the flag.
-                self._worker.stop()  # type: ignore[no-untyped-call]  # procrastinate's own
-            await asyncio.wait([self._task], timeout=_STOP_LOOK_SECONDS)
+        if self._worker is not None:
+            self._worker.stop()  # type: ignore[no-untyped-call]  # procrastinate's own
 
     async def _run(self) -> None:
         queues, slots = self.served

@@ -19,7 +19,7 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.mount_map import MountMap
-from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats, beat, take_name
+from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats, beat
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.ticket_runner import TicketRunner
 from dropscribe.queue.engine import Engine, QueueState
@@ -73,12 +73,12 @@ def fetch(db, ticket, ago_seconds):
 
 def begin(store, ticket, node):
     """Begin the attempt of a ticket as *node*."""
-    return store.call(lambda db: ticket_rows.begin_attempt(db, ticket, LANE, node, store.now())).result()
+    return store.call(lambda db: ticket_rows.begin_attempt(db, ticket, LANE, (), node, store.now())).result()
 
 
 def fill_slots(store, node):
     """Begin as many attempts as the provider has slots; returns their jobs."""
-    assert store.call(lambda db: take_name(db, node)).result()
+    assert store.has_name
     tickets = [
         store.call(lambda db, n=n: give_ticket(db, b"%s %d" % (node.encode(), n), 100 + n)).result()
         for n in range(LANE.slots)
@@ -92,7 +92,7 @@ def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(stor
     """Whether an answer is stored, the job goes to its provider's own queue, or it is tried again later."""
     jobs = fill_slots(other, "n1")
     waiting = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(4)]
-    assert isinstance(begin(store, waiting[0], "n0"), ticket_rows.Wait)
+    assert isinstance(begin(store, waiting[0], "n0"), float)
 
     keep(other, jobs[0], kept_as(tmp_path, b"a"))
     put_off = Retry(60.0, "busy", "it is busy", None)
@@ -100,7 +100,7 @@ def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(stor
     other.call(lambda db: db.execute("UPDATE jobs SET remote_id = 'x' WHERE id = ?", (jobs[2].id,))).result()
 
     begun = [begin(store, ticket, "n1") for ticket in waiting]
-    assert [isinstance(each, ticket_rows.Wait) for each in begun] == [False, False, False, True]
+    assert [isinstance(each, float) for each in begun] == [False, False, False, True]
 
 
 def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
@@ -108,9 +108,9 @@ def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
     with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n1")) as dying:
         fill_slots(dying, "n1")
         ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
-        assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
+        assert isinstance(begin(store, ticket, "n0"), float)
     deadline = time.monotonic() + 30
-    while isinstance(begun := begin(store, ticket, "n0"), ticket_rows.Wait):
+    while isinstance(begun := begin(store, ticket, "n0"), float):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert begun.state is JobState.TRANSCRIBING
@@ -125,21 +125,21 @@ async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, m
     fill_slots(other, "n1")
     with contextlib.closing(other._connection.raw):
         other._connection.connect()
-        other._begin_session()
+        other.has_name = False
         beating = asyncio.create_task(registration.send_heartbeats(PatientDatabase(other, Signals()), ()))
         await other.do(lambda _: None)
-        assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
+        assert isinstance(begin(store, ticket, "n0"), float)
     ask = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND classid = ?"
     async with asyncio.timeout(30):
         while await other.do(lambda db: db.execute(ask, (nodes.NODE_LOCKS,)).fetchone()) == (0,):  # noqa: ASYNC110 - a server has no Event
             await asyncio.sleep(0.05)
     beating.cancel()
-    assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
+    assert isinstance(begin(store, ticket, "n0"), float)
 
 
 def test_a_batch_that_failed_takes_no_slot_twice(store):
     """Its calls are made anew, each alone: the same ticket has one attempt and one slot."""
-    assert store.call(lambda db: take_name(db, "n0")).result()
+    assert store.has_name
     tickets = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(9)]
     begun = []
 
@@ -154,7 +154,7 @@ def test_a_batch_that_failed_takes_no_slot_twice(store):
     beginning = [
         store.call(
             lambda db, ticket=ticket: begun.append(
-                ticket_rows.begin_attempt(db, ticket, LANE, "n0", store.now())
+                ticket_rows.begin_attempt(db, ticket, LANE, (), "n0", store.now())
             )
         )
         for ticket in tickets[:3]
@@ -168,7 +168,7 @@ def test_a_batch_that_failed_takes_no_slot_twice(store):
     ask = "SELECT count(*), sum(attempts) FROM jobs WHERE state = 'transcribing'"
     assert store.call(lambda db: db.execute(ask).fetchone()).result() == (3, 3)
     others = [begin(store, ticket, "n0") for ticket in tickets[3:]]
-    assert [isinstance(each, ticket_rows.Wait) for each in others] == [False] * 5 + [True]
+    assert [isinstance(each, float) for each in others] == [False] * 5 + [True]
 
 
 def test_a_begin_whose_confirmation_was_lost_finds_its_attempt(store):
@@ -269,7 +269,7 @@ async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_
 
 async def test_an_attempt_that_cannot_be_recorded_gives_its_slot_back(store):
     """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""
-    assert await store.do(lambda db: take_name(db, "n0"))
+    assert store.has_name
     ticket = await store.do(lambda db: give_ticket(db, b"a", 77))
     state = queue_state(store)
     state.admission.plan = PLAN

@@ -96,7 +96,7 @@ class ClusterDispatcher:
         """Issue tickets, and refresh this node's copy of the holds, until cancelled."""
         while True:
             self._signals.wake.clear()
-            self._serve()
+            self._workers.serve(self._admission.plan, self._admission.folders)
             kept = self._admission.holds
             changes = kept.changes
             holds, stops, pauses = await self._database.do(
@@ -113,11 +113,3 @@ class ClusterDispatcher:
                     await self._signals.wake.wait()
             # Jobs that end at the same time share a look.
             await asyncio.sleep(_TOGETHER_SECONDS)
-
-    def _serve(self) -> None:
-        plan, folders = self._admission.plan, self._admission.folders
-        ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
-        # Results are published into closed folders too: only trying shows whether the trouble is over.
-        # A change of the list starts new workers, so hanging publications hold none of their slots.
-        publishing = [folder for folder in ours if folder not in folders.hanging]
-        self._workers.serve(plan, [folder for folder in ours if folder not in folders.closed], publishing)

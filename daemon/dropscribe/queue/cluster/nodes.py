@@ -66,17 +66,14 @@ class NodeRegistration:
         self._node = node
         self._beating_since: float | None = None
         self._last_beat = 0.0
-        self._wait_for_name()
-
-    def _wait_for_name(self) -> None:
         for _ in range(_NAME_TRIES):
-            if self._store.has_name:
+            if store.has_name:
                 return
             # A process that was just killed: the server notices its end in an instant.
             time.sleep(_NAME_GAP_SECONDS)
-            self._store.call(self._store.take_name).result()
+            store.call(store.refresh_session).result()
         raise StoreInUse(
-            self._node.name,
+            node.name,
             "another dropscribe of this cluster has this node name",
             "stop it, or give each node a queue.node of its own",
         )
@@ -86,9 +83,7 @@ class NodeRegistration:
         import asyncio  # noqa: PLC0415 - commands that only read nodes do not pay for it
 
         def write(db: Connection) -> None:
-            self._store.compare_clocks(db)
-            if not self._store.has_name:  # this node's session before has only now ended on the server
-                self._store.take_name(db)
+            self._store.refresh_session(db)  # the session before may have ended on the server only now
             beat(db, replace(self._node, beat_at=self._store.now(), in_flight=len(in_flight)))
 
         while True:
@@ -113,12 +108,6 @@ class NodeRegistration:
 def is_shared(db: Connection) -> bool:
     """Whether *db* is a cluster's, which alone has the table of nodes."""
     return not isinstance(db, sqlite3.Connection)
-
-
-def take_name(db: Connection, name: str) -> bool:
-    """Take the name for this session; False if another process has it."""
-    row = db.execute("SELECT pg_try_advisory_lock(?, hashtext(?))", (NODE_LOCKS, name)).fetchone()
-    return bool(row[0])
 
 
 def beat(db: Connection, node: NodeStats) -> None:

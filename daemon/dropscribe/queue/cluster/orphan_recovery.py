@@ -78,8 +78,13 @@ def take_back_silent(db: Connection, limits: RetryLimits, now: float) -> dict[st
 
     A silent node's sessions are ended first: a frozen node would keep its slots for ever.
     """
+    silent = db.execute(
+        f"SELECT DISTINCT node FROM jobs WHERE {_BEGUN} AND node <> '' AND node NOT IN"  # constant
+        " (SELECT name FROM nodes WHERE beat_at > ?)",
+        (now - nodes.SILENT_SECONDS,),
+    ).fetchall()
     cut_off: dict[str, list[Job]] = {}
-    for name in _silent_nodes(db, now):
+    for (name,) in silent:
         nodes.expel(db, name)
         cut_off[name] = _take_back(db, name, limits, now)
     return cut_off
@@ -103,16 +108,6 @@ def void_lost_tickets(db: Connection) -> None:
         " FOR UPDATE SKIP LOCKED)",
         silent,
     )
-
-
-def _silent_nodes(db: Connection, now: float) -> list[str]:
-    """Nodes with jobs in flight and no recent heartbeat."""
-    found = db.execute(
-        f"SELECT DISTINCT node FROM jobs WHERE {_BEGUN} AND node <> '' AND node NOT IN"  # constant
-        " (SELECT name FROM nodes WHERE beat_at > ?)",
-        (now - nodes.SILENT_SECONDS,),
-    )
-    return [name for (name,) in found]
 
 
 def _take_back(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:

@@ -20,7 +20,7 @@ import structlog
 from procrastinate.schema import SchemaManager
 
 from dropscribe.core.errors import StoreError, StoreUnusable
-from dropscribe.queue.cluster.nodes import session_name, take_name
+from dropscribe.queue.cluster.nodes import NODE_LOCKS, session_name
 from dropscribe.queue.cluster.postgres import (
     SCHEMA,
     PostgresConnection,
@@ -64,11 +64,11 @@ class ClusterStore:
     """
 
     def __init__(self, dsn: str, roots: MountMap, node: str) -> None:
-        self._node = node
+        self._node, self.has_name = node, False
         self._reader = partial(PostgresReader, dsn, roots, session_name(node))
         self._connection = PostgresConnection(dsn, roots, session_name(node))
         try:
-            self._begin_session()
+            self.refresh_session(self._connection)
             _migrate(self._connection)
             self.token = _token(self._connection)
         except psycopg.Error as error:
@@ -81,7 +81,7 @@ class ClusterStore:
         self._writer = Writer(self._commit_or_split, closed)
 
     def now(self) -> float:
-        """Unix seconds by the server's clock, as of the last :meth:`compare_clocks`."""
+        """Unix seconds by the server's clock, as of the last :meth:`refresh_session`."""
         return time.time() + self.clock_ahead_seconds
 
     async def data_version(self) -> int:
@@ -119,24 +119,19 @@ class ClusterStore:
         try:
             if self._connection.raw.closed:
                 self._connection.connect()
-                self._begin_session()
+                self.has_name = False  # the lock on it went with the session before
+                self.refresh_session(self._connection)
             with self._connection.writing():
                 return [call.work(self._connection) for call in batch]
         except psycopg.Error as error:
             raise store_error(self._connection.server, error) from error
 
-    def _begin_session(self) -> None:
-        self.has_name = False  # the lock on it went with the session before
-        self.compare_clocks(self._connection)
-        self.take_name(self._connection)
-
-    def take_name(self, db: Connection) -> None:
-        """Take the node's name for this session, unless another session has it."""
-        self.has_name = take_name(db, self._node)
-
-    def compare_clocks(self, db: Connection) -> None:
-        """Measure :attr:`clock_ahead_seconds` anew: clocks may be minutes apart."""
+    def refresh_session(self, db: Connection) -> None:
+        """Compare the clocks, which may be minutes apart; take the node's name if this session lacks it."""
         self.clock_ahead_seconds = read_ahead_seconds(db)
+        if not self.has_name:
+            take = "SELECT pg_try_advisory_lock(?, hashtext(?))"
+            self.has_name = bool(db.execute(take, (NODE_LOCKS, self._node)).fetchone()[0])
 
 
 def _migrate(db: PostgresConnection) -> None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from procrastinate.jobs import Job as ProcrastinateJob
+from procrastinate.jobs import Job as Ticket
 from procrastinate.manager import JobManager
 from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
@@ -56,21 +55,6 @@ _DEFERRING = JobManager(SyncPsycopgConnector())
 """Its connector is never opened: jobs are deferred on connections that are passed to it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewTicket:
-    """A ticket to be issued.
-
-    Attributes:
-        kind: A provider, or :data:`PUBLISH` or :data:`POLL`.
-        priority: Higher ones are fetched first.
-    """
-
-    job_id: int
-    kind: str
-    folder: str
-    priority: int = 0
-
-
 def issue_tickets(
     db: Connection, plan: Plan, now: float
 ) -> tuple[Sequence[Hold], Sequence[Hold], dict[str, Pause]]:
@@ -87,29 +71,31 @@ def issue_tickets(
         *_due_now(db, plan, PUBLISH, rows.HAS_RESULT, now),
     ]
     if new:
+        assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
+        issued = _DEFERRING.batch_defer_jobs(new, connection=db.raw)
         db.executemany(
             "UPDATE jobs SET ticket = ?, lane = ?, node = '' WHERE id = ?",
-            [(ticket, each.kind, each.job_id) for ticket, each in zip(_defer(db, new), new, strict=True)],
+            [(ticket.id, ticket.task_kwargs["lane"], ticket.task_kwargs["job_id"]) for ticket in issued],
         )
     return holds, stops, hold_rows.read_pauses(db)
 
 
-def _defer(db: Connection, new: Sequence[NewTicket]) -> list[int | None]:
-    """Defer procrastinate jobs in *db*'s open transaction; returns their ids."""
-    assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
-    jobs = [
-        ProcrastinateJob(
-            id=None,
-            queue=queue_of(each.kind, each.folder),
-            lock=None,
-            queueing_lock=None,
-            task_name=TASK,
-            task_kwargs={"job_id": each.job_id, "lane": each.kind},
-            priority=each.priority,
-        )
-        for each in new
-    ]
-    return [job.id for job in _DEFERRING.batch_defer_jobs(jobs, connection=db.raw)]
+def _ticket(job_id: int, kind: str, folder: str, priority: int = 0) -> Ticket:
+    """A ticket to be issued.
+
+    Args:
+        kind: A provider, or :data:`PUBLISH` or :data:`POLL`.
+        priority: Higher ones are fetched first.
+    """
+    return Ticket(
+        id=None,
+        queue=queue_of(kind, folder),
+        lock=None,
+        queueing_lock=None,
+        task_name=TASK,
+        task_kwargs={"job_id": job_id, "lane": kind},
+        priority=priority,
+    )
 
 
 def queue_of(kind: str, folder: str) -> str:
@@ -122,7 +108,7 @@ def queue_of(kind: str, folder: str) -> str:
 
 def _to_transcribe(
     db: Connection, plan: Plan, holds: Sequence[Hold], stops: Sequence[Hold], now: float
-) -> Iterator[NewTicket]:
+) -> Iterator[Ticket]:
     stopped = {stop.scope for stop in stops}
     held = {hold.scope for hold in holds} | stopped
     providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
@@ -139,7 +125,7 @@ def _to_transcribe(
                 if room > 0 and route.folder in waiting:
                     # Later, the more tickets of its folder are before it: slots go round the folders.
                     for place, (_, job_id) in enumerate(_due(db, name, route, now, room), issued_there):
-                        yield NewTicket(job_id, name, route.folder, priority=-place)
+                        yield _ticket(job_id, name, route.folder, priority=-place)
     for hold in holds:
         if hold.next_probe_at <= now and hold.scope not in stopped and not _is_probed(db, hold.scope):
             yield from _probe(db, plan, hold.scope, providers, {each.name for each in stopped})
@@ -189,7 +175,7 @@ def _is_probed(db: Connection, scope: Scope) -> bool:
 
 def _probe(
     db: Connection, plan: Plan, scope: Scope, held_providers: Collection[str], stopped: Collection[str]
-) -> list[NewTicket]:
+) -> list[Ticket]:
     """The job that may try whether a hold is over, due or not: one that is untried, else the oldest."""
     candidates: list[tuple[float, int, str, str]] = []
     for name in plan.providers:
@@ -200,88 +186,80 @@ def _probe(
         for route in routes_for(name, plan.chains, held_providers, stopped, plan.strict_order):
             if scope.kind is ScopeKind.PROVIDER or route.folder == scope.name:
                 if untried := hold_rows.newest_untried(db, rows.queues_of(name, (route,)), "ticket IS NULL"):
-                    return [NewTicket(untried, name, route.folder)]
+                    return [_ticket(untried, name, route.folder)]
                 candidates += [(*found, name, route.folder) for found in _due(db, name, route, math.inf, 1)]
-    return [NewTicket(job_id, name, folder) for _, job_id, name, folder in sorted(candidates)[:1]]
+    return [_ticket(job_id, name, folder) for _, job_id, name, folder in sorted(candidates)[:1]]
 
 
-def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> list[NewTicket]:
+def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> list[Ticket]:
     """Jobs to poll, or results that no worker is publishing: their node died, or their disk failed."""
     found = db.execute(
         f"SELECT id, folder FROM jobs WHERE {which} AND ticket IS NULL AND due_at <= ?"  # a constant
         " ORDER BY due_at, id LIMIT ?",
         (now, DUE_WINDOW),
     ).fetchall()
-    return [NewTicket(job_id, kind, folder) for job_id, folder in found if folder in plan.chains]
+    return [_ticket(job_id, kind, folder) for job_id, folder in found if folder in plan.chains]
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """No slot or rate allowance yet: try again after *seconds*, or when a slot is released here."""
+_ROOM = (
+    "SELECT folder, size_bytes, uploads.n, uploads.large,"
+    " (SELECT next_at FROM paces WHERE provider = ?), (SELECT until FROM pauses WHERE provider = ?)"
+    " FROM jobs, (SELECT count(*) AS n, count(*) FILTER (WHERE size_bytes >= ?) AS large FROM jobs"
+    " WHERE state = 'transcribing' AND remote_id = '' AND provider = ? AND hashtext(node)::oid IN"
+    " (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted AND database ="
+    " (SELECT oid FROM pg_database WHERE datname = current_database()))) AS uploads"
+    " WHERE id = ? AND ticket = ? AND state = 'queued'"
+)
+"""A ticket's waiting job, and the room at its provider: uploads that hold slots, pace and pause.
 
-    seconds: float
+A node's uploads count as long as its session holds its name, so a dead node frees its slots at once."""
 
 
 def begin_attempt(
-    db: Connection, ticket: tuple[int, int], limits: ProviderLimits, node: str, now: float
-) -> Job | Wait | None:
+    db: Connection,
+    ticket: tuple[int, int],
+    limits: ProviderLimits,
+    closed: Collection[str],
+    node: str,
+    now: float,
+) -> Job | float | None:
     """Begin the attempt of a ticket, once its provider has a slot and its rate allows it.
 
     Args:
         ticket: (job id, ticket id).
+        closed: Folders from which this node begins nothing.
 
     Returns:
-        The job, which has a slot while it is ``transcribing``; None where the ticket is void.
+        The job, which has a slot while it is ``transcribing``; None where the ticket is void; else the
+        seconds until the next try, which is made sooner when a slot is released here.
     """
-    row = db.execute(
-        "SELECT (SELECT next_at FROM paces WHERE provider = ?), size_bytes FROM jobs"
-        " WHERE id = ? AND ticket = ? AND state = 'queued'",
-        (limits.provider, *ticket),
-    ).fetchone()
+    provider = limits.provider
+    values = (provider, provider, rows.LARGE_BYTES, provider, NODE_LOCKS, *ticket)
+    row = db.execute(_ROOM, values).fetchone()
     if row is None:
         # An earlier try may have begun it: its commit was made and the confirmation was lost.
         begun = rows.interrupted(db, "id = ? AND ticket = ? AND node = ?", (*ticket, node))
         return begun[0] if begun else None
-    next_at, size_bytes = row
-    uploads, large_uploads = _count_uploads(db, limits.provider)
+    folder, size_bytes, uploads, large_uploads, next_at, paused_until = row
+    if folder in closed:
+        # Workers notice a little later. The job gets another ticket, for a node that works on its folder.
+        void(db, "id = ?", ticket[:1])
+        return None
     # Starts are evenly spaced over all nodes.
-    wait_seconds = max((next_at or 0.0) - now, _pause_seconds(db, limits.provider, uploads, now))
+    wait_seconds = max(next_at or now, paused_until or now) - now
+    if paused_until is not None and uploads:  # one at a time, until an answer ends the pause
+        wait_seconds = max(wait_seconds, SLOT_LOOK_SECONDS)
     if wait_seconds > 0:
-        return Wait(wait_seconds)
+        return float(wait_seconds)
     if size_bytes >= rows.LARGE_BYTES and large_uploads >= max(limits.slots - 1, 1):
         # Smaller files go first: large ones never hold every slot.
         db.execute("UPDATE jobs SET due_at = ? WHERE id = ?", (now + LARGE_WAIT_SECONDS, ticket[0]))
         return None
     if uploads >= limits.slots:
-        return Wait(SLOT_LOOK_SECONDS)
+        return SLOT_LOOK_SECONDS
     if limits.requests_per_minute:
         reserve_start(db, limits, now)
-    return rows.begin_attempt(db, ticket[0], limits.provider, now, ", node = ?", (node,))
-
-
-def _pause_seconds(db: Connection, provider: str, uploads: int, now: float) -> float:
-    """Seconds left of the provider's pause; after it attempts run one at a time until an answer."""
-    pause = hold_rows.read_pauses(db).get(provider)
-    if pause is None:
-        return 0.0
-    if pause.until > now:
-        return pause.until - now
-    return SLOT_LOOK_SECONDS if uploads else 0.0
-
-
-def _count_uploads(db: Connection, provider: str) -> tuple[int, int]:
-    """Uploads to *provider* that hold its slots, and the large ones among them.
-
-    A node's uploads count as long as its session holds its name, so a dead node frees its slots at once.
-    """
-    row = db.execute(
-        "SELECT count(*), count(*) FILTER (WHERE size_bytes >= ?) FROM jobs"
-        " WHERE state = 'transcribing' AND remote_id = '' AND provider = ? AND hashtext(node)::oid IN"
-        " (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted AND database ="
-        " (SELECT oid FROM pg_database WHERE datname = current_database()))",
-        (rows.LARGE_BYTES, provider, NODE_LOCKS),
-    ).fetchone()
-    return row[0], row[1]
+    return rows.begin_attempt(db, ticket[0], provider, now, ", node = ?", (node,))
 
 
 def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
@@ -305,20 +283,16 @@ def begin_due(db: Connection, ticket: tuple[int, int], node: str) -> Job | None:
     if row is None:
         return None
     job = rows.job_of(row)
-    if job.remote is not None:
-        return job
-    return result_rows.jobs_with_result(db, "jobs.id = ?", (job.id,))[0]
+    return job if job.remote else result_rows.jobs_with_result(db, "jobs.id = ?", (job.id,))[0]
 
 
-def void(db: Connection, which: str, values: Sequence[object] = ()) -> int:
-    """Void the tickets of jobs that have not begun; returns how many.
+def void(db: Connection, which: str, values: Sequence[object] = ()) -> None:
+    """Void the tickets of jobs that have not begun.
 
     Args:
         which: A condition on the jobs; a constant of the caller's.
     """
-    return db.execute(
-        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND {which}", values
-    ).rowcount
+    db.execute(f"UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND {which}", values)
 
 
 def void_held(db: Connection, scope: Scope) -> None:
@@ -327,31 +301,17 @@ def void_held(db: Connection, scope: Scope) -> None:
     void(db, f"state = 'queued' AND {column} = ?", (scope.name,))
 
 
-def void_in_folders(db: Connection, ticket: tuple[int, int], folders: Collection[str]) -> bool:
-    """Void a ticket (job id, ticket id) whose waiting job is of *folders*; returns whether it was.
-
-    The job gets another ticket, for a node that works on its folder.
-    """
-    which = f"state = 'queued' AND id = ? AND ticket = ? AND folder IN ({_marks(folders)})"
-    return void(db, which, (*ticket, *folders)) > 0
-
-
 def void_removed_providers(db: Connection, plan: Plan) -> None:
     """Queued jobs lose their tickets for providers that their folder no longer has in *plan*."""
     for folder, chain in plan.chains.items():
-        void(db, f"state = 'queued' AND folder = ? AND lane NOT IN ({_marks(chain)})", (folder, *chain))
-
-
-def _marks(values: Collection[object]) -> str:
-    return ", ".join("?" * len(values))
+        void(db, "state = 'queued' AND folder = ? AND lane <> ALL(?)", (folder, list(chain)))
 
 
 def is_anything_in_flight(db: Connection, hanging: Collection[str]) -> bool:
     """Whether any node has an attempt under way, or a publication in another folder than *hanging*."""
-    others = f"folder NOT IN ({_marks(hanging)})" if hanging else "TRUE"
     found = db.execute(
         "SELECT 1 FROM jobs WHERE state = 'transcribing'"
-        f" OR (ticket IS NOT NULL AND {rows.HAS_RESULT} AND {others}) LIMIT 1",
-        tuple(hanging),
+        f" OR (ticket IS NOT NULL AND {rows.HAS_RESULT} AND folder <> ALL(?)) LIMIT 1",
+        (list(hanging),),
     )
     return found.fetchone() is not None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from dropscribe.queue.folder_gate import FolderGate
     from dropscribe.queue.model import Plan
 
 PUBLISHING_SLOTS = 16
@@ -76,13 +77,18 @@ class WorkerPool:
         for library in ("procrastinate", "psycopg.pool"):  # the engine logs an outage once
             logging.getLogger(library).setLevel(logging.CRITICAL)
 
-    def serve(self, plan: Plan, transcribing: Sequence[str], publishing: Sequence[str]) -> None:
-        """Listen to the queues of *plan*'s providers and of these folders, and to no others."""
+    def serve(self, plan: Plan, gate: FolderGate) -> None:
+        """Listen to the queues of *plan*'s providers and of the folders that are open here, to no others."""
+        ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
+        transcribing = [folder for folder in ours if folder not in gate.closed]
+        # Results are published into closed folders too: only trying shows whether the trouble is over.
+        # A change of the list starts new workers, so hanging publications hold none of their slots.
+        publishing = [folder for folder in ours if folder not in gate.hanging]
         kinds = [
             (name, [folder for folder in transcribing if name in plan.chains[folder]], limits.slots)
             for name, limits in plan.providers.items()
         ]
-        kinds += [(PUBLISH, list(publishing), PUBLISHING_SLOTS), (POLL, list(transcribing), POLLING_SLOTS)]
+        kinds += [(PUBLISH, publishing, PUBLISHING_SLOTS), (POLL, transcribing, POLLING_SLOTS)]
         wanted = {
             kind: (tuple(queue_of(kind, folder) for folder in folders), slots)
             for kind, folders, slots in kinds

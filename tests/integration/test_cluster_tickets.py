@@ -19,7 +19,7 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.mount_map import MountMap
-from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats, beat
+from dropscribe.queue.cluster.nodes import Heartbeats, NodeStats, beat
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.ticket_runner import TicketRunner
 from dropscribe.queue.engine import Engine, QueueState
@@ -121,12 +121,12 @@ async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, m
     monkeypatch.setattr(nodes, "BEAT_SECONDS", 0.05)
     ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
     node = NodeStats("n1", "here", "all", "1", other.now(), other.now(), 0)
-    registration = NodeRegistration(other, node)
+    heartbeats = Heartbeats(other, node)
     fill_slots(other, "n1")
     with contextlib.closing(other._connection.raw):
         other._connection.connect()
         other.has_name = False
-        beating = asyncio.create_task(registration.send_heartbeats(PatientDatabase(other, Signals()), ()))
+        beating = asyncio.create_task(heartbeats.run(PatientDatabase(other, Signals()), ()))
         await other.do(lambda _: None)
         assert isinstance(begin(store, ticket, "n0"), float)
     ask = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND classid = ?"

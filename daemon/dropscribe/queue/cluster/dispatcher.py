@@ -17,13 +17,10 @@ from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.ticket_runner import LOOK_SECONDS, TicketRunner
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import Scope
-    from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats
+    from dropscribe.queue.cluster.nodes import Heartbeats, NodeStats
     from dropscribe.queue.cluster.worker_pool import WorkerPool
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.job_runner import JobRunner
-    from dropscribe.queue.model import Plan
-    from dropscribe.queue.sql.database import Connection
 
 _LONGEST_ROUND_SECONDS = 120.0
 _TOGETHER_SECONDS = 0.02
@@ -33,18 +30,21 @@ class ClusterDispatcher:
     """See :class:`dropscribe.queue.backend.Dispatcher`.
 
     Args:
-        registration: This node's; it sends heartbeats while the dispatcher runs.
+        heartbeats: This node's, sent while the dispatcher runs.
         workers: This node's; a *node* of the role watch runs none.
     """
 
+    void_claims = staticmethod(ticket_rows.void_held)
+    void_stale_claims = staticmethod(ticket_rows.void_removed_providers)
+
     def __init__(
-        self, state: QueueState, node: NodeStats, registration: NodeRegistration, workers: WorkerPool
+        self, state: QueueState, node: NodeStats, heartbeats: Heartbeats, workers: WorkerPool
     ) -> None:
         self.runs_jobs = node.role != "watch"
         self._state = state
         self._database, self._signals, self._admission = state.database, state.signals, state.admission
         self._node = node.name
-        self._registration = registration
+        self._heartbeats = heartbeats
         self._workers = workers
         self._tickets = TicketRunner(state, node.name)
         self._looked_at = time.monotonic()
@@ -54,9 +54,9 @@ class ClusterDispatcher:
         await orphan_recovery.recover_own(self._state, self._node)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_queue())
-            group.create_task(self._registration.send_heartbeats(self._database, self._admission.in_flight))
+            group.create_task(self._heartbeats.run(self._database, self._admission.in_flight))
             if self.runs_jobs:
-                group.create_task(orphan_recovery.recover_silent(self._state, self._registration))
+                group.create_task(orphan_recovery.recover_silent(self._state, self._heartbeats))
                 group.create_task(self._workers.run(partial(self._tickets.run, runner)))
 
     async def drain(self, grace_seconds: float) -> None:
@@ -83,14 +83,6 @@ class ClusterDispatcher:
                 lambda db: ticket_rows.reserve_start(db, limits, self._database.now())
             )
             await asyncio.sleep(max(0.0, starts_at - self._database.now()))
-
-    def void_claims(self, db: Connection, scope: Scope) -> None:
-        """See the protocol."""
-        ticket_rows.void_held(db, scope)
-
-    def void_stale_claims(self, db: Connection, plan: Plan) -> None:
-        """See the protocol. No worker listens to the queues of a removed provider."""
-        ticket_rows.void_removed_providers(db, plan)
 
     async def _look_at_queue(self) -> None:
         """Issue tickets, and refresh this node's copy of the holds, until cancelled."""

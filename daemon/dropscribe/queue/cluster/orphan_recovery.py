@@ -14,6 +14,7 @@ import structlog
 from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.cluster import nodes, ticket_rows
+from dropscribe.queue.job_runner import tell_of_interrupted
 from dropscribe.queue.sql import rows, transactions
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
-    from dropscribe.queue.cluster.nodes import NodeRegistration
+    from dropscribe.queue.cluster.nodes import Heartbeats
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
 
@@ -52,16 +53,16 @@ async def recover_own(state: QueueState, node: str) -> None:
         void_lost_tickets(db)
         return _take_back(db, node, plan.retry, now)
 
-    tell_of_cut_off(await state.database.do(work))
+    tell_of_interrupted(await state.database.do(work))
     reached("recovered")
 
 
-async def recover_silent(state: QueueState, registration: NodeRegistration) -> None:
+async def recover_silent(state: QueueState, heartbeats: Heartbeats) -> None:
     """Requeue the jobs of silent nodes, and void the tickets of dead workers, until cancelled."""
 
     def work(db: Connection) -> dict[str, list[Job]]:
         # Asked in the transaction, which may have waited for the database to come back.
-        if not registration.has_beaten_for(nodes.SILENT_SECONDS):
+        if not heartbeats.has_beaten_for(nodes.SILENT_SECONDS):
             return {}
         cut_off = take_back_silent(db, state.admission.plan.retry, state.database.now())
         void_lost_tickets(db)
@@ -124,10 +125,4 @@ def tell_of_silent(cut_off: Mapping[str, Sequence[Job]]) -> None:
     """Log one line for each node whose jobs were requeued, and one for each of their files."""
     for name, jobs in cut_off.items():
         log.warning("node.silent", node=name, cut_off=len(jobs))
-        tell_of_cut_off(jobs)
-
-
-def tell_of_cut_off(jobs: Sequence[Job]) -> None:
-    """Log one line for each file: its attempt may have been paid for."""
-    for job in jobs:
-        log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
+        tell_of_interrupted(jobs)

@@ -35,9 +35,8 @@ log = structlog.get_logger()
 SCHEMA = "dropscribe"
 """Where all tables are, procrastinate's too."""
 
-CONNECT_SECONDS = 5
 _DEFAULTS = {
-    "connect_timeout": CONNECT_SECONDS,
+    "connect_timeout": 5,
     # A node that is cut off is noticed by both ends within half a minute.
     "keepalives_idle": 10,
     "keepalives_interval": 5,

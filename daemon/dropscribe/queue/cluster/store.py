@@ -19,7 +19,7 @@ import psycopg
 import structlog
 from procrastinate.schema import SchemaManager
 
-from dropscribe.core.errors import StoreError, StoreUnusable
+from dropscribe.core.errors import StoreError, StoreInUse, StoreUnusable
 from dropscribe.queue.cluster.nodes import NODE_LOCKS, session_name
 from dropscribe.queue.cluster.postgres import (
     SCHEMA,
@@ -42,17 +42,20 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
+_NAME_TRIES = 10
+_NAME_GAP_SECONDS = 0.5
+
 MIGRATIONS = ("cluster_schema.sql", "cluster_migration_2.sql", "cluster_migration_3.sql")
 """Migrations from version N to N+1. Each must leave everything that the version before reads and writes."""
 
 
 class ClusterStore:
-    """See :class:`dropscribe.queue.sql.database.Database`.
+    """See :class:`dropscribe.queue.sql.database.Database`. Blocks for a few seconds while the name is taken.
 
     Args:
         dsn: libpq's; its TLS settings are used unchanged.
         roots: This node's mounts.
-        node: Its name.
+        node: Its name, unique in the cluster.
 
     Attributes:
         clock_ahead_seconds: Seconds by which the server's clock is ahead of this node's.
@@ -60,6 +63,7 @@ class ClusterStore:
 
     Raises:
         StoreAway: The server cannot be had now.
+        StoreInUse: Another process of the cluster has the name.
         StoreUnusable: It refuses us, or its schema is too new for this version.
     """
 
@@ -67,18 +71,28 @@ class ClusterStore:
         self._node, self.has_name = node, False
         self._reader = partial(PostgresReader, dsn, roots, session_name(node))
         self._connection = PostgresConnection(dsn, roots, session_name(node))
-        try:
-            self.refresh_session(self._connection)
-            _migrate(self._connection)
-            self.token = _token(self._connection)
-        except psycopg.Error as error:
-            self._connection.close()
-            raise store_error(self._connection.server, error) from error
-        except BaseException:
-            self._connection.close()
-            raise
         closed = StoreError(self._connection.server, "is closed: the daemon ends")
         self._writer = Writer(self._commit_or_split, closed)
+        try:
+            self._wait_for_name()
+            self.call(_migrate).result()
+            self.token = self.call(_token).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_for_name(self) -> None:
+        for _ in range(_NAME_TRIES):
+            self.call(self.refresh_session).result()
+            if self.has_name:
+                return
+            # A process that was just killed: the server notices its end in an instant.
+            time.sleep(_NAME_GAP_SECONDS)
+        raise StoreInUse(
+            self._node,
+            "another dropscribe of this cluster has this node name",
+            "stop it, or give each node a queue.node of its own",
+        )
 
     def now(self) -> float:
         """Unix seconds by the server's clock, as of the last :meth:`refresh_session`."""
@@ -134,7 +148,7 @@ class ClusterStore:
             self.has_name = bool(db.execute(take, (NODE_LOCKS, self._node)).fetchone()[0])
 
 
-def _migrate(db: PostgresConnection) -> None:
+def _migrate(db: Connection) -> None:
     """Bring the schema up to this version, one node at a time; a newer one is used where it permits that."""
     (encoding,) = db.execute("SHOW server_encoding").fetchone()
     if encoding != "UTF8":
@@ -143,27 +157,26 @@ def _migrate(db: PostgresConnection) -> None:
             f"the database has the encoding {encoding}, and names of files would be lost in it",
             "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
         )
-    with db.writing():
-        if db.execute(f"SELECT to_regnamespace('{SCHEMA}')").fetchone()[0] is None:
-            db.execute(f"CREATE SCHEMA {SCHEMA}")
-        if db.execute("SELECT to_regclass('schema_version')").fetchone()[0] is None:
-            db.execute("CREATE TABLE schema_version (version BIGINT NOT NULL, readable_by BIGINT NOT NULL)")
-            db.execute("INSERT INTO schema_version VALUES (0, 0)")
-        version, readable_by = db.execute("SELECT version, readable_by FROM schema_version").fetchone()
-        if readable_by > len(MIGRATIONS):
-            raise StoreUnusable(
-                "queue.dsn",
-                f"the database was made by a newer dropscribe (its schema is {version}, this one knows"
-                f" {len(MIGRATIONS)})",
-                "install that version on this node too",
-            )
-        for number in range(version, len(MIGRATIONS)):
-            script = resources.files("dropscribe.queue.cluster").joinpath(MIGRATIONS[number])
-            db.execute(script.read_text("utf-8"))
-            # Its nodes may still run: a rolling upgrade has two versions side by side.
-            db.execute("UPDATE schema_version SET version = ?, readable_by = ?", (number + 1, number))
-        if version == 0:
-            db.execute(SchemaManager.get_schema())
+    if db.execute(f"SELECT to_regnamespace('{SCHEMA}')").fetchone()[0] is None:
+        db.execute(f"CREATE SCHEMA {SCHEMA}")
+    if db.execute("SELECT to_regclass('schema_version')").fetchone()[0] is None:
+        db.execute("CREATE TABLE schema_version (version BIGINT NOT NULL, readable_by BIGINT NOT NULL)")
+        db.execute("INSERT INTO schema_version VALUES (0, 0)")
+    version, readable_by = db.execute("SELECT version, readable_by FROM schema_version").fetchone()
+    if readable_by > len(MIGRATIONS):
+        raise StoreUnusable(
+            "queue.dsn",
+            f"the database was made by a newer dropscribe (its schema is {version}, this one knows"
+            f" {len(MIGRATIONS)})",
+            "install that version on this node too",
+        )
+    for number in range(version, len(MIGRATIONS)):
+        script = resources.files("dropscribe.queue.cluster").joinpath(MIGRATIONS[number])
+        db.execute(script.read_text("utf-8"))
+        # Its nodes may still run: a rolling upgrade has two versions side by side.
+        db.execute("UPDATE schema_version SET version = ?, readable_by = ?", (number + 1, number))
+    if version == 0:
+        db.execute(SchemaManager.get_schema())
 
 
 def _token(db: Connection) -> str:

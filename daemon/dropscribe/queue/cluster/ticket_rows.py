@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from procrastinate.jobs import Job as Ticket
 from procrastinate.manager import JobManager
@@ -113,7 +113,10 @@ def _to_transcribe(
     held = {hold.scope for hold in holds} | stopped
     providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folders = {scope.name for scope in held if scope.kind is ScopeKind.FOLDER}
-    issued = _count_issued(db)
+    found = db.execute(
+        "SELECT lane, folder, count(*) FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL GROUP BY 1, 2"
+    )
+    issued = {(kind, folder): n for kind, folder, n in found}
     waiting = _waiting(db, issued)
     remote = remote_rows.count_at_provider(db, "provider")
     for name, limits in plan.providers.items():
@@ -129,13 +132,6 @@ def _to_transcribe(
     for hold in holds:
         if hold.next_probe_at <= now and hold.scope not in stopped and not _is_probed(db, hold.scope):
             yield from _probe(db, plan, hold.scope, providers, {each.name for each in stopped})
-
-
-def _count_issued(db: Connection) -> Mapping[tuple[str, str], int]:
-    found = db.execute(
-        "SELECT lane, folder, count(*) FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL GROUP BY 1, 2"
-    )
-    return {(kind, folder): n for kind, folder, n in found}
 
 
 def _waiting(db: Connection, issued: Mapping[tuple[str, str], int]) -> set[str]:
@@ -201,18 +197,21 @@ def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> l
     return [_ticket(job_id, kind, folder) for job_id, folder in found if folder in plan.chains]
 
 
-_ROOM = (
-    "SELECT folder, size_bytes, uploads.n, uploads.large,"
-    " (SELECT next_at FROM paces WHERE provider = ?), (SELECT until FROM pauses WHERE provider = ?)"
-    " FROM jobs, (SELECT count(*) AS n, count(*) FILTER (WHERE size_bytes >= ?) AS large FROM jobs"
-    " WHERE state = 'transcribing' AND remote_id = '' AND provider = ? AND hashtext(node)::oid IN"
-    " (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted AND database ="
-    " (SELECT oid FROM pg_database WHERE datname = current_database()))) AS uploads"
-    " WHERE id = ? AND ticket = ? AND state = 'queued'"
-)
-"""A ticket's waiting job, and the room at its provider: uploads that hold slots, pace and pause.
+def _read_room(db: Connection, provider: str, ticket: tuple[int, int]) -> Any:
+    """A ticket's waiting job, and the room at *provider*: uploads that hold slots, pace and pause.
 
-A node's uploads count as long as its session holds its name, so a dead node frees its slots at once."""
+    A node's uploads count as long as its session holds its name, so a dead node frees its slots at once.
+    """
+    return db.execute(
+        "SELECT folder, size_bytes, uploads.n, uploads.large,"
+        " (SELECT next_at FROM paces WHERE provider = ?), (SELECT until FROM pauses WHERE provider = ?)"
+        " FROM jobs, (SELECT count(*) AS n, count(*) FILTER (WHERE size_bytes >= ?) AS large FROM jobs"
+        " WHERE state = 'transcribing' AND remote_id = '' AND provider = ? AND hashtext(node)::oid IN"
+        " (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database()))) AS uploads"
+        " WHERE id = ? AND ticket = ? AND state = 'queued'",
+        (provider, provider, rows.LARGE_BYTES, provider, NODE_LOCKS, *ticket),
+    ).fetchone()
 
 
 def begin_attempt(
@@ -230,12 +229,10 @@ def begin_attempt(
         closed: Folders from which this node begins nothing.
 
     Returns:
-        The job, which has a slot while it is ``transcribing``; None where the ticket is void; else the
-        seconds until the next try, which is made sooner when a slot is released here.
+        The job, which has a slot while it is ``transcribing``; None where the ticket is void; a number of
+        seconds to try again after, or sooner when a slot is released here.
     """
-    provider = limits.provider
-    values = (provider, provider, rows.LARGE_BYTES, provider, NODE_LOCKS, *ticket)
-    row = db.execute(_ROOM, values).fetchone()
+    row = _read_room(db, limits.provider, ticket)
     if row is None:
         # An earlier try may have begun it: its commit was made and the confirmation was lost.
         begun = rows.interrupted(db, "id = ? AND ticket = ? AND node = ?", (*ticket, node))
@@ -246,20 +243,17 @@ def begin_attempt(
         void(db, "id = ?", ticket[:1])
         return None
     # Starts are evenly spaced over all nodes.
-    wait_seconds = max(next_at or now, paused_until or now) - now
-    if paused_until is not None and uploads:  # one at a time, until an answer ends the pause
-        wait_seconds = max(wait_seconds, SLOT_LOOK_SECONDS)
-    if wait_seconds > 0:
-        return float(wait_seconds)
+    if (starts_at := max(next_at or now, paused_until or now)) > now:
+        return float(starts_at - now)
+    if uploads >= (limits.slots if paused_until is None else 1):  # one, until an answer ends the pause
+        return SLOT_LOOK_SECONDS
     if size_bytes >= rows.LARGE_BYTES and large_uploads >= max(limits.slots - 1, 1):
         # Smaller files go first: large ones never hold every slot.
         db.execute("UPDATE jobs SET due_at = ? WHERE id = ?", (now + LARGE_WAIT_SECONDS, ticket[0]))
         return None
-    if uploads >= limits.slots:
-        return SLOT_LOOK_SECONDS
     if limits.requests_per_minute:
         reserve_start(db, limits, now)
-    return rows.begin_attempt(db, ticket[0], provider, now, ", node = ?", (node,))
+    return rows.begin_attempt(db, ticket[0], limits.provider, now, ", node = ?", (node,))
 
 
 def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
@@ -302,7 +296,7 @@ def void_held(db: Connection, scope: Scope) -> None:
 
 
 def void_removed_providers(db: Connection, plan: Plan) -> None:
-    """Queued jobs lose their tickets for providers that their folder no longer has in *plan*."""
+    """Queued jobs lose their tickets for providers that their folder no longer has: no worker listens."""
     for folder, chain in plan.chains.items():
         void(db, "state = 'queued' AND folder = ? AND lane <> ALL(?)", (folder, list(chain)))
 

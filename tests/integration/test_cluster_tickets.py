@@ -23,10 +23,10 @@ from dropscribe.queue.cluster.nodes import Heartbeats, NodeStats, beat
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.ticket_runner import TicketRunner
 from dropscribe.queue.engine import Engine, QueueState
-from dropscribe.queue.model import Plan, ProviderLimits
+from dropscribe.queue.model import Pause, Plan, ProviderLimits
 from dropscribe.queue.patient_database import PatientDatabase
 from dropscribe.queue.signals import Signals
-from dropscribe.queue.sql import result_rows, rows
+from dropscribe.queue.sql import hold_rows, result_rows, rows
 
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
@@ -175,6 +175,35 @@ def test_a_begin_whose_confirmation_was_lost_finds_its_attempt(store):
     """It is not counted twice, and needs no second slot."""
     jobs = fill_slots(store, "n0")
     assert begin(store, (jobs[0].id, 100), "n0").attempts == 1
+
+
+def test_a_ticket_of_a_closed_folder_is_given_back(store):
+    """Its worker fetched it before the folder was closed; the job waits for a ticket of another node."""
+    ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
+    begun = store.call(
+        lambda db: ticket_rows.begin_attempt(db, ticket, LANE, {"calls"}, "n0", store.now())
+    ).result()
+    ask = "SELECT state, ticket, lane, attempts FROM jobs"
+    rows_found = store.call(lambda db: db.execute(ask).fetchall()).result()
+    assert (begun, rows_found) == (None, [("queued", None, "", 0)])
+
+
+def test_after_a_pause_attempts_run_one_at_a_time(store):
+    """Nothing starts before its end; then one attempt shows whether the provider answers again."""
+    tickets = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(3)]
+    now = store.now()
+
+    def pause(until):
+        pause = Pause("pulse", now - 60, until)
+        store.call(lambda db: (db.execute("DELETE FROM pauses"), hold_rows.write_pause(db, pause))).result()
+
+    pause(now + 60)
+    assert 50 < begin(store, tickets[0], "n0") <= 60
+    pause(now - 1)
+    assert begin(store, tickets[0], "n0").state is JobState.TRANSCRIBING
+    assert isinstance(begin(store, tickets[1], "n0"), float)
+    store.call(lambda db: hold_rows.end_pause(db, "pulse", store.now())).result()
+    assert begin(store, tickets[1], "n0").state is JobState.TRANSCRIBING
 
 
 def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another(store):

@@ -60,7 +60,7 @@ class TicketRunner:
 
         Args:
             ticket: (job id, ticket id).
-            kind: As in :class:`~dropscribe.queue.cluster.ticket_rows.NewTicket`.
+            kind: A provider, or ``PUBLISH`` or ``POLL`` of :mod:`dropscribe.queue.cluster.ticket_rows`.
         """
         if kind in {ticket_rows.PUBLISH, ticket_rows.POLL}:
             job = await self._database.do(lambda db: ticket_rows.begin_due(db, ticket, self._node))

@@ -13,7 +13,7 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 
 from structlog.testing import capture_logs
 
-from dropscribe.core.errors import StoreError
+from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import AttemptEnd, JobState, OutputNames, Retry, StoredResult
 from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
@@ -114,6 +114,39 @@ def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert begun.state is JobState.TRANSCRIBING
+
+
+def test_a_passing_refusal_is_waited_out(store, postgres, postgres_dsn):
+    """A node that froze within a transaction, and a server that takes no writes for a while."""
+    database = postgres_dsn.rpartition("/")[2]
+
+    def freeze(db):
+        db.execute("SET idle_in_transaction_session_timeout TO '100ms'")
+        time.sleep(0.5)
+        db.execute("SELECT 1")
+
+    def write(db):
+        return db.execute("UPDATE facts SET value = value").rowcount
+
+    with pytest.raises(StoreAway, match="idle-in-transaction"):
+        store.call(freeze).result()
+    assert store.call(write).result() == 1
+
+    postgres.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    store._connection.close()
+    with pytest.raises(StoreAway, match="read-only"):
+        store.call(write).result()
+    postgres.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+    assert store.call(write).result() == 1
+    assert store.has_name
+
+
+def test_a_query_that_ends_each_session_is_asked_twice_at_most(store):
+    """The session may have ended long before; the one after it has not."""
+    with contextlib.closing(store.open_reader()) as reader:
+        with pytest.raises(StoreAway):
+            reader.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        assert reader.execute("SELECT 1").fetchone() == (1,)
 
 
 async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, monkeypatch):

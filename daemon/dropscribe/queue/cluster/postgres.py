@@ -152,15 +152,15 @@ class PostgresReader(PostgresConnection):
         StoreUnusable: It refuses us.
     """
 
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /, *, is_new: bool = False) -> Cursor:
         """Run one statement; again on a new connection if the old one has ended meanwhile."""
         try:
             return super().execute(sql, parameters)
         except psycopg.Error as error:
-            if not self.raw.closed:
+            if is_new or not self.raw.closed:
                 raise store_error(self.server, error) from error
         self.connect()
-        return self.execute(sql, parameters)
+        return self.execute(sql, parameters, is_new=True)
 
 
 @contextlib.contextmanager
@@ -224,8 +224,10 @@ def store_error(server: str, error: psycopg.Error) -> StoreError:
     match error:
         case psycopg.errors.InsufficientPrivilege():
             return StoreUnusable(server, said, "give the role what docs/cluster.md names")
-        case psycopg.errors.DiskFull():
-            return StoreAway(server, said, "make room on the database's disk")
+        case psycopg.errors.DiskFull() | psycopg.errors.ReadOnlySqlTransaction():
+            return StoreAway(server, said, "make room on the database's disk, or name the server that writes")
+        case psycopg.errors.IdleInTransactionSessionTimeout():
+            return StoreAway(server, said, "see what froze this node; it goes on by itself")
         case psycopg.OperationalError() | psycopg.InterfaceError() if _is_refusal(said):
             return StoreUnusable(server, said, "look at queue.dsn: user, password, database, TLS")
         case psycopg.OperationalError() | psycopg.InterfaceError():

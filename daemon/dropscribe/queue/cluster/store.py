@@ -138,6 +138,8 @@ class ClusterStore:
             with self._connection.writing():
                 return [call.work(self._connection) for call in batch]
         except psycopg.Error as error:
+            if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                self._connection.close()  # the next session may be one that writes
             raise store_error(self._connection.server, error) from error
 
     def refresh_session(self, db: Connection) -> None:

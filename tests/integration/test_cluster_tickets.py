@@ -13,7 +13,7 @@ pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`
 
 from structlog.testing import capture_logs
 
-from dropscribe.core.errors import StoreError
+from dropscribe.core.errors import StoreAway, StoreError
 from dropscribe.core.model import (
     AttemptEnd,
     FileSnapshot,
@@ -27,14 +27,14 @@ from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.mount_map import MountMap
-from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats, beat, take_name
+from dropscribe.queue.cluster.nodes import Heartbeats, NodeStats, beat
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.ticket_runner import TicketRunner
 from dropscribe.queue.engine import Engine, QueueState
-from dropscribe.queue.model import Plan, ProviderLimits
+from dropscribe.queue.model import Pause, Plan, ProviderLimits
 from dropscribe.queue.patient_database import PatientDatabase
 from dropscribe.queue.signals import Signals
-from dropscribe.queue.sql import result_rows, rows
+from dropscribe.queue.sql import hold_rows, result_rows, rows
 
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
@@ -65,14 +65,28 @@ def give_ticket(db, name, ticket):
     return job_id, ticket
 
 
+def fetch(db, ticket, ago_seconds):
+    """A worker fetches the ticket whose last heartbeat is so old; None leaves it to be fetched."""
+    if ago_seconds is None:
+        return
+    worker = db.execute(
+        "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - ? * interval '1 second')"
+        " RETURNING id",
+        (ago_seconds,),
+    ).fetchone()
+    db.execute(
+        "UPDATE procrastinate_jobs SET status = 'doing', worker_id = ? WHERE id = ?", (*worker, ticket)
+    )
+
+
 def begin(store, ticket, node):
     """Begin the attempt of a ticket as *node*."""
-    return store.call(lambda db: ticket_rows.begin_attempt(db, ticket, LANE, node, store.now())).result()
+    return store.call(lambda db: ticket_rows.begin_attempt(db, ticket, LANE, (), node, store.now())).result()
 
 
 def fill_slots(store, node):
     """Begin as many attempts as the provider has slots; returns their jobs."""
-    assert store.call(lambda db: take_name(db, node)).result()
+    assert store.has_name
     tickets = [
         store.call(lambda db, n=n: give_ticket(db, b"%s %d" % (node.encode(), n), 100 + n)).result()
         for n in range(LANE.slots)
@@ -86,7 +100,7 @@ def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(stor
     """Whether an answer is stored, the job goes to its provider's own queue, or it is tried again later."""
     jobs = fill_slots(other, "n1")
     waiting = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(4)]
-    assert isinstance(begin(store, waiting[0], "n0"), ticket_rows.Wait)
+    assert isinstance(begin(store, waiting[0], "n0"), float)
 
     keep(other, jobs[0], kept_as(tmp_path, b"a"))
     put_off = Retry(60.0, "busy", "it is busy", None)
@@ -94,7 +108,7 @@ def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(stor
     other.call(lambda db: db.execute("UPDATE jobs SET remote_id = 'x' WHERE id = ?", (jobs[2].id,))).result()
 
     begun = [begin(store, ticket, "n1") for ticket in waiting]
-    assert [isinstance(each, ticket_rows.Wait) for each in begun] == [False, False, False, True]
+    assert [isinstance(each, float) for each in begun] == [False, False, False, True]
 
 
 def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
@@ -102,12 +116,45 @@ def test_a_dead_nodes_slots_are_free_at_once(store, postgres_dsn, tmp_path):
     with contextlib.closing(ClusterStore(postgres_dsn, MountMap({"share": tmp_path}), "n1")) as dying:
         fill_slots(dying, "n1")
         ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
-        assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
+        assert isinstance(begin(store, ticket, "n0"), float)
     deadline = time.monotonic() + 30
-    while isinstance(begun := begin(store, ticket, "n0"), ticket_rows.Wait):
+    while isinstance(begun := begin(store, ticket, "n0"), float):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert begun.state is JobState.TRANSCRIBING
+
+
+def test_a_passing_refusal_is_waited_out(store, postgres, postgres_dsn):
+    """A node that froze within a transaction, and a server that takes no writes for a while."""
+    database = postgres_dsn.rpartition("/")[2]
+
+    def freeze(db):
+        db.execute("SET idle_in_transaction_session_timeout TO '100ms'")
+        time.sleep(0.5)
+        db.execute("SELECT 1")
+
+    def write(db):
+        return db.execute("UPDATE facts SET value = value").rowcount
+
+    with pytest.raises(StoreAway, match="idle-in-transaction"):
+        store.call(freeze).result()
+    assert store.call(write).result() == 1
+
+    postgres.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    store._connection.close()
+    with pytest.raises(StoreAway, match="read-only"):
+        store.call(write).result()
+    postgres.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+    assert store.call(write).result() == 1
+    assert store.has_name
+
+
+def test_a_query_that_ends_each_session_is_asked_twice_at_most(store):
+    """The session may have ended long before; the one after it has not."""
+    with contextlib.closing(store.open_reader()) as reader:
+        with pytest.raises(StoreAway):
+            reader.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        assert reader.execute("SELECT 1").fetchone() == (1,)
 
 
 async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, monkeypatch):
@@ -115,24 +162,25 @@ async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, m
     monkeypatch.setattr(nodes, "BEAT_SECONDS", 0.05)
     ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
     node = NodeStats("n1", "here", "all", "1", other.now(), other.now(), 0)
-    registration = NodeRegistration(other, node)
+    heartbeats = Heartbeats(other, node)
     fill_slots(other, "n1")
-    with contextlib.closing(other._connection):
-        other._connection = None
-        beating = asyncio.create_task(registration.send_heartbeats(PatientDatabase(other, Signals()), ()))
+    with contextlib.closing(other._connection.raw):
+        other._connection.connect()
+        other.has_name = False
+        beating = asyncio.create_task(heartbeats.run(PatientDatabase(other, Signals()), ()))
         await other.do(lambda _: None)
-        assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
+        assert isinstance(begin(store, ticket, "n0"), float)
     ask = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND classid = ?"
     async with asyncio.timeout(30):
         while await other.do(lambda db: db.execute(ask, (nodes.NODE_LOCKS,)).fetchone()) == (0,):  # noqa: ASYNC110 - a server has no Event
             await asyncio.sleep(0.05)
     beating.cancel()
-    assert isinstance(begin(store, ticket, "n0"), ticket_rows.Wait)
+    assert isinstance(begin(store, ticket, "n0"), float)
 
 
 def test_a_batch_that_failed_takes_no_slot_twice(store):
     """Its calls are made anew, each alone: the same ticket has one attempt and one slot."""
-    assert store.call(lambda db: take_name(db, "n0")).result()
+    assert store.has_name
     tickets = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(9)]
     begun = []
 
@@ -147,7 +195,7 @@ def test_a_batch_that_failed_takes_no_slot_twice(store):
     beginning = [
         store.call(
             lambda db, ticket=ticket: begun.append(
-                ticket_rows.begin_attempt(db, ticket, LANE, "n0", store.now())
+                ticket_rows.begin_attempt(db, ticket, LANE, (), "n0", store.now())
             )
         )
         for ticket in tickets[:3]
@@ -161,13 +209,42 @@ def test_a_batch_that_failed_takes_no_slot_twice(store):
     ask = "SELECT count(*), sum(attempts) FROM jobs WHERE state = 'transcribing'"
     assert store.call(lambda db: db.execute(ask).fetchone()).result() == (3, 3)
     others = [begin(store, ticket, "n0") for ticket in tickets[3:]]
-    assert [isinstance(each, ticket_rows.Wait) for each in others] == [False] * 5 + [True]
+    assert [isinstance(each, float) for each in others] == [False] * 5 + [True]
 
 
 def test_a_begin_whose_confirmation_was_lost_finds_its_attempt(store):
     """It is not counted twice, and needs no second slot."""
     jobs = fill_slots(store, "n0")
     assert begin(store, (jobs[0].id, 100), "n0").attempts == 1
+
+
+def test_a_ticket_of_a_closed_folder_is_given_back(store):
+    """Its worker fetched it before the folder was closed; the job waits for a ticket of another node."""
+    ticket = store.call(lambda db: give_ticket(db, b"a", 1)).result()
+    begun = store.call(
+        lambda db: ticket_rows.begin_attempt(db, ticket, LANE, {"calls"}, "n0", store.now())
+    ).result()
+    ask = "SELECT state, ticket, lane, attempts FROM jobs"
+    rows_found = store.call(lambda db: db.execute(ask).fetchall()).result()
+    assert (begun, rows_found) == (None, [("queued", None, "", 0)])
+
+
+def test_after_a_pause_attempts_run_one_at_a_time(store):
+    """Nothing starts before its end; then one attempt shows whether the provider answers again."""
+    tickets = [store.call(lambda db, n=n: give_ticket(db, b"%d" % n, n)).result() for n in range(3)]
+    now = store.now()
+
+    def pause(until):
+        pause = Pause("pulse", now - 60, until)
+        store.call(lambda db: (db.execute("DELETE FROM pauses"), hold_rows.write_pause(db, pause))).result()
+
+    pause(now + 60)
+    assert 50 < begin(store, tickets[0], "n0") <= 60
+    pause(now - 1)
+    assert begin(store, tickets[0], "n0").state is JobState.TRANSCRIBING
+    assert isinstance(begin(store, tickets[1], "n0"), float)
+    store.call(lambda db: hold_rows.end_pause(db, "pulse", store.now())).result()
+    assert begin(store, tickets[1], "n0").state is JobState.TRANSCRIBING
 
 
 def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another(store):
@@ -177,15 +254,21 @@ def test_a_kept_answer_whose_worker_died_before_it_began_is_published_by_another
     def prepare(db):
         beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
         job_id = db.execute(JOB, (b"a.wav", b"a", "transcribed", "n0")).fetchone()[0]
-        ticket_rows.issue_tickets(db, PLAN, lambda new: [77 for _ in new], now)
-        return job_id
+        ticket_rows.issue_tickets(db, PLAN, now)
+        return db.execute("SELECT ticket FROM jobs WHERE id = ?", (job_id,)).fetchone()[0]
 
-    job_id = store.call(prepare).result()
-    ask = "SELECT ticket FROM jobs WHERE id = ?"
-    assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (77,)
-    cut_off, void = store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, now)).result()
-    assert (cut_off, void) == ({}, [77])
-    assert store.call(lambda db: db.execute(ask, (job_id,)).fetchone()).result() == (None,)
+    def recover(db):
+        orphan_recovery.void_lost_tickets(db)
+        cut_off = orphan_recovery.take_back_silent(db, LIMITS, now)
+        tickets = db.execute("SELECT id FROM procrastinate_jobs").fetchall()
+        return cut_off, db.execute("SELECT ticket FROM jobs").fetchall(), tickets
+
+    ticket = store.call(prepare).result()
+    for ago_seconds in (None, 5):
+        store.call(lambda db, ago=ago_seconds: fetch(db, ticket, ago)).result()
+        assert store.call(recover).result() == ({}, [(ticket,)], [(ticket,)])
+    store.call(lambda db: fetch(db, ticket, 60)).result()
+    assert store.call(recover).result() == ({}, [(None,)], [])
 
 
 def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
@@ -205,7 +288,7 @@ def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
         return tickets[1]
 
     waiting = store.call(prepare).result()
-    store.call(orphan_recovery.void_ended_tickets).result()
+    store.call(orphan_recovery.void_lost_tickets).result()
     ask = "SELECT ticket, lane FROM jobs ORDER BY id"
     assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None, ""), (waiting, "pulse")]
 
@@ -256,7 +339,7 @@ async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_
 
 async def test_an_attempt_that_cannot_be_recorded_gives_its_slot_back(store):
     """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""
-    assert await store.do(lambda db: take_name(db, "n0"))
+    assert store.has_name
     ticket = await store.do(lambda db: give_ticket(db, b"a", 77))
     state = queue_state(store)
     state.admission.plan = PLAN
@@ -287,15 +370,22 @@ def test_what_a_living_node_has_begun_is_left_to_it(store):
 
     def prepare(db):
         beat(db, NodeStats("n0", "here", "all", "1", now, now, 0))
-        job_id = db.execute(JOB, (b"a.wav", b"a", "transcribing", "n0")).fetchone()[0]
-        db.execute("UPDATE jobs SET ticket = 77, lane = 'pulse' WHERE id = ?", (job_id,))
+        job_id = db.execute(JOB, (b"a.wav", b"a", "queued", "")).fetchone()[0]
+        ticket_rows.issue_tickets(db, PLAN, now)
+        (ticket,) = db.execute("SELECT ticket FROM jobs").fetchone()
+        assert ticket is not None
+        fetch(db, ticket, 60)
+        db.execute("UPDATE jobs SET state = 'transcribing', node = 'n0' WHERE id = ?", (job_id,))
+
+    def recover(db, at):
+        cut_off = orphan_recovery.take_back_silent(db, LIMITS, at)
+        orphan_recovery.void_lost_tickets(db)
+        (tickets,) = db.execute("SELECT count(*) FROM procrastinate_jobs").fetchone()
+        return {name: [job.path for job in jobs] for name, jobs in cut_off.items()}, tickets
 
     store.call(prepare).result()
-    assert store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, now)).result() == ({}, [])
-    later = now + 60
-    cut_off, void = store.call(lambda db: orphan_recovery.take_back_silent(db, [77], LIMITS, later)).result()
-    assert {name: [job.path for job in jobs] for name, jobs in cut_off.items()} == {"n0": [b"a.wav"]}
-    assert void == [77]
+    assert store.call(lambda db: recover(db, now)).result() == ({}, 1)
+    assert store.call(lambda db: recover(db, now + 60)).result() == ({"n0": [b"a.wav"]}, 0)
 
 
 def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back(store):
@@ -307,9 +397,7 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 
     store.call(prepare).result()
     with capture_logs() as during:
-        cut_off, _ = store.call(
-            lambda db: orphan_recovery.take_back_silent(db, [], LIMITS, store.now())
-        ).result()
+        cut_off = store.call(lambda db: orphan_recovery.take_back_silent(db, LIMITS, store.now())).result()
     assert during == []
     with capture_logs() as told:
         orphan_recovery.tell_of_silent(cut_off)
@@ -333,7 +421,7 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 )
 def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
     """Unless it is so young that a share may not show its file yet, or a node has drawn it."""
-    inbox, now = ClusterIntake(queue_state(store), store, lambda _: None), store.now()
+    inbox, now = ClusterIntake(queue_state(store), store), store.now()
     row = {"state": "queued", "code": "", "received_at": -100.0, "ticket": None} | row
 
     def look(db):
@@ -348,7 +436,7 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
 def test_a_new_queue_has_statistics_soon(store):
     """Without autovacuum too: a file's place is looked up by its name, not by reading all that waits."""
     store.call(lambda db: db.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)")).result()
-    inbox = ClusterIntake(queue_state(store), store, lambda _: None)
+    inbox = ClusterIntake(queue_state(store), store)
     for first in range(0, 300, 100):
         names = [b"%06d.wav" % number for number in range(first, first + 100)]
         inbox.submit([NewJob("calls", name, FileSnapshot(1, 1, 1, 1), 0.0) for name in names])

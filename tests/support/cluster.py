@@ -38,10 +38,8 @@ if ahead_seconds:
     time.time_ns = lambda: true_time_ns() + int(ahead_seconds * 1e9)
 quick = json.loads(os.environ.get("TEST_QUICK", "{}"))
 if quick:
-    from dropscribe.queue.cluster import intake, nodes, orphan_recovery, worker_pool
+    from dropscribe.queue.cluster import intake, nodes, orphan_recovery
     for module, name, short in (
-        (worker_pool, "BEAT_SECONDS", "beat"),
-        (worker_pool, "STALLED_SECONDS", "silent"),
         (nodes, "BEAT_SECONDS", "beat"),
         (nodes, "SILENT_SECONDS", "silent"),
         (orphan_recovery, "LOOK_SECONDS", "look"),

@@ -16,6 +16,8 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.queue.sql import hold_rows, rows, transactions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dropscribe.core.model import Job, Outcome
     from dropscribe.queue.admission import Admission
     from dropscribe.queue.model import AttemptJob, PublishJob
@@ -104,3 +106,9 @@ class JobRunner:
             log.info("job.withdrawn", folder=job.folder, path=job.path, reason=outcome.reason)
         reached("ended")
         return TurnEnd(again_in_seconds=outcome.after_seconds if isinstance(outcome, Retry) else None)
+
+
+def tell_of_interrupted(jobs: Sequence[Job]) -> None:
+    """Log one line for each requeued job: its attempt may have been paid for."""
+    for job in jobs:
+        log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)

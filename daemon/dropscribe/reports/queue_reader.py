@@ -35,8 +35,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ONE_INSTANT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-"""Begins a transaction in a cluster that sees the queue as it stood at its first statement."""
+_ONE_INSTANT = (
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
+    " SET LOCAL idle_in_transaction_session_timeout TO '10min'"
+)
+"""Begins a transaction in a cluster that sees the queue as it stood at its first query.
+
+A command may list an inbox meanwhile; a node's transactions have ten seconds."""
 
 NOT_MOUNTED = "left to other nodes: it lies beneath none of this node's queue.roots"
 """Reason shown for a rule whose folders are not mounted on this node."""
@@ -188,10 +193,10 @@ def _naming_owner(state_dir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
-    from dropscribe.queue.cluster.postgres import looking_at_cluster, read_ahead_seconds  # noqa: PLC0415
+    from dropscribe.queue.cluster.postgres import open_cluster, read_ahead_seconds  # noqa: PLC0415
 
     is_here = bool(is_running_here(config))
-    with looking_at_cluster(queue) as db:
+    with open_cluster(queue) as db:
         ahead_seconds = read_ahead_seconds(db) if db else 0.0
         now = time.time() + ahead_seconds
         nodes = read_nodes(db) if db else []

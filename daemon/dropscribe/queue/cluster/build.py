@@ -9,7 +9,7 @@ from dropscribe import __version__
 from dropscribe.queue.cluster.dispatcher import ClusterDispatcher
 from dropscribe.queue.cluster.intake import ClusterIntake
 from dropscribe.queue.cluster.mount_map import MountMap
-from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats
+from dropscribe.queue.cluster.nodes import Heartbeats, NodeStats
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.worker_pool import WorkerPool
 from dropscribe.queue.engine import Engine
@@ -21,18 +21,12 @@ if TYPE_CHECKING:
 
 def open_node(queue: QueueConfig) -> Engine:
     """The engine under the node's name; raises as :func:`dropscribe.queue.build.open_engine`."""
-    dsn = queue.dsn.reveal()
-    store = ClusterStore(dsn, MountMap(queue.roots), queue.node)
+    store = ClusterStore(queue.dsn.reveal(), MountMap(queue.roots), queue.node)
     now = store.now()
     node = NodeStats(queue.node, socket.gethostname(), queue.role, __version__, now, now, in_flight=0)
-    try:
-        registration = NodeRegistration(store, node)
-    except BaseException:
-        store.close()
-        raise
 
     def make_backend(state: QueueState) -> tuple[ClusterDispatcher, ClusterIntake]:
-        dispatcher = ClusterDispatcher(state, node, registration, WorkerPool(dsn, queue.node))
-        return dispatcher, ClusterIntake(state, store, dispatcher.issue_tickets)
+        workers = WorkerPool(queue.dsn.reveal(), queue.node)
+        return ClusterDispatcher(state, node, Heartbeats(store, node), workers), ClusterIntake(state, store)
 
     return Engine(store, make_backend)

@@ -13,19 +13,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dropscribe.queue.cluster import nodes, ticket_rows
-from dropscribe.queue.cluster.orphan_recovery import OrphanRecovery
+from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
 from dropscribe.queue.cluster.ticket_runner import LOOK_SECONDS, TicketRunner
-from dropscribe.queue.cluster.worker_pool import END_SECONDS
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import Scope
-    from dropscribe.queue.cluster.nodes import NodeRegistration, NodeStats
+    from dropscribe.queue.cluster.nodes import Heartbeats, NodeStats
     from dropscribe.queue.cluster.worker_pool import WorkerPool
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.job_runner import JobRunner
-    from dropscribe.queue.model import Plan
-    from dropscribe.queue.sql.database import Connection
 
 _LONGEST_ROUND_SECONDS = 120.0
 _TOGETHER_SECONDS = 0.02
@@ -35,42 +30,39 @@ class ClusterDispatcher:
     """See :class:`dropscribe.queue.backend.Dispatcher`.
 
     Args:
-        registration: This node's; it sends heartbeats while the dispatcher runs.
+        heartbeats: This node's, sent while the dispatcher runs.
         workers: This node's; a *node* of the role watch runs none.
     """
 
+    void_claims = staticmethod(ticket_rows.void_held)
+    void_stale_claims = staticmethod(ticket_rows.void_removed_providers)
+
     def __init__(
-        self, state: QueueState, node: NodeStats, registration: NodeRegistration, workers: WorkerPool
+        self, state: QueueState, node: NodeStats, heartbeats: Heartbeats, workers: WorkerPool
     ) -> None:
         self.runs_jobs = node.role != "watch"
+        self._state = state
         self._database, self._signals, self._admission = state.database, state.signals, state.admission
         self._node = node.name
-        self._registration = registration
+        self._heartbeats = heartbeats
         self._workers = workers
         self._tickets = TicketRunner(state, node.name)
-        self._recovery = OrphanRecovery(state, node.name, registration, workers)
         self._looked_at = time.monotonic()
 
     async def run(self, runner: JobRunner) -> None:
         """See the protocol."""
-        await self._recovery.recover_own()
+        await orphan_recovery.recover_own(self._state, self._node)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_queue())
-            group.create_task(self._registration.send_heartbeats(self._database, self._admission.in_flight))
+            group.create_task(self._heartbeats.run(self._database, self._admission.in_flight))
             if self.runs_jobs:
-                group.create_task(self._recovery.run())
+                group.create_task(orphan_recovery.recover_silent(self._state, self._heartbeats))
                 group.create_task(self._workers.run(partial(self._tickets.run, runner)))
 
     async def drain(self, grace_seconds: float) -> None:
         """See the protocol."""
         self._tickets.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_seconds):
-                await self._workers.stop()
-        self._workers.cancel_tickets()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_SECONDS):
-                await self._workers.stop()
+        await self._workers.stop(grace_seconds)
         self._database.post(lambda db: nodes.leave(db, self._node))
 
     def is_alive(self) -> bool:
@@ -96,47 +88,24 @@ class ClusterDispatcher:
         """See the protocol: over all nodes."""
         return await self._database.database.do(ticket_rows.read_next_starts)
 
-    def void_claims(self, db: Connection, scope: Scope) -> None:
-        """See the protocol."""
-        ticket_rows.void_held(db, scope)
-
-    def void_stale_claims(self, db: Connection, plan: Plan) -> None:
-        """See the protocol. No worker listens to the queues of a removed provider."""
-        ticket_rows.void_removed_providers(db, plan)
-
-    def issue_tickets(self, db: Connection) -> ticket_rows.Issued:
-        """Issue tickets for jobs that may start, in *db*'s transaction."""
-        now = self._database.now()
-        return ticket_rows.issue_tickets(
-            db, self._admission.plan, lambda new: self._workers.defer(db, new), now
-        )
-
     async def _look_at_queue(self) -> None:
         """Issue tickets, and refresh this node's copy of the holds, until cancelled."""
         while True:
             self._signals.wake.clear()
-            self._serve()
-            changes = self._admission.holds.changes
-            issued = await self._database.do(self.issue_tickets)
+            self._workers.serve(self._admission.plan, self._admission.folders)
+            kept = self._admission.holds
+            changes = kept.changes
+            holds, stops, pauses = await self._database.do(
+                lambda db: ticket_rows.issue_tickets(db, self._admission.plan, self._database.now())
+            )
             self._database.note_trouble(None)
-            if changes == self._admission.holds.changes:  # else a hold was made here after the look
-                self._remember(issued)
+            if changes == kept.changes:  # else a hold was made here after the look
+                kept.replace_holds(holds)
+                kept.replace_stops(stops)
+                self._admission.rates.pauses = pauses
             self._looked_at = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min([LOOK_SECONDS, *self._admission.waits()])):
                     await self._signals.wake.wait()
             # Jobs that end at the same time share a look.
             await asyncio.sleep(_TOGETHER_SECONDS)
-
-    def _serve(self) -> None:
-        plan, folders = self._admission.plan, self._admission.folders
-        ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
-        # Results are published into closed folders too: only trying shows whether the trouble is over.
-        # A change of the list starts new workers, so hanging publications hold none of their slots.
-        publishing = [folder for folder in ours if folder not in folders.hanging]
-        self._workers.serve(plan, [folder for folder in ours if folder not in folders.closed], publishing)
-
-    def _remember(self, issued: ticket_rows.Issued) -> None:
-        self._admission.holds.replace_holds(issued.holds)
-        self._admission.holds.replace_stops(issued.stops)
-        self._admission.rates.pauses = dict(issued.pauses)

@@ -7,43 +7,36 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import LiveRow
 from dropscribe.files.crashpoint import reached
+from dropscribe.queue.cluster import ticket_rows
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.rows import split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dropscribe.core.model import NewJob, Submitted
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
 
-
 YOUNG_SECONDS = 90.0
 """A row this young is not withdrawn: a network file system may not show its file to every node yet."""
-
-ENOUGH_ROWS = 200
-"""After this many new rows the planner's statistics are checked once."""
 
 MISSED_SECONDS = 10.0
 """The same for one whose file an attempt has looked for in vain: another node filed it just before."""
 
+ENOUGH_ROWS = 200
+"""After this many new rows the planner's statistics are collected once."""
+
 
 class ClusterIntake:
-    """See :class:`dropscribe.queue.backend.JobIntake`. Inodes and devices differ from mount to mount.
+    """See :class:`dropscribe.queue.backend.JobIntake`. Inodes and devices differ from mount to mount."""
 
-    Args:
-        issue_tickets: Issues tickets for jobs that may start, in an open transaction.
-    """
-
-    def __init__(
-        self, state: QueueState, store: ClusterStore, issue_tickets: Callable[[Connection], object]
-    ) -> None:
-        self._database = state.database.database
+    def __init__(self, state: QueueState, store: ClusterStore) -> None:
+        self._admission = state.admission
         self._store = store
-        self._issue_tickets = issue_tickets
         self._devices: dict[tuple[str, bytes], int] = {}
-        self._rows_to_analyze = ENOUGH_ROWS
+        self._new_rows = 0
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """See the protocol."""
@@ -58,27 +51,17 @@ class ClusterIntake:
         def write(db: Connection) -> list[Submitted]:
             submitted = intake_queries.submit(db, new)
             if new_rows := sum(each.is_new for each in submitted):
-                self._issue_tickets(db)
-                self._analyze_once(db, new_rows)
+                ticket_rows.issue_tickets(db, self._admission.plan, self._store.now())
+                self._new_rows += new_rows
+                if self._new_rows >= ENOUGH_ROWS > self._new_rows - new_rows:
+                    # Autovacuum comes later, or is off. Without statistics PostgreSQL takes all indexes that
+                    # begin with the folder for equally good, and may read all live rows for each file.
+                    db.execute("ANALYZE jobs")
             return submitted
 
-        submitted = self._database.call(write).result()
+        submitted = self._store.call(write).result()
         reached("submitted")
         return submitted
-
-    def _analyze_once(self, db: Connection, new_rows: int) -> None:
-        """Collect statistics of a new table, as soon as its rows are enough for some.
-
-        Without any, PostgreSQL takes all indexes that begin with the folder for equally good, and may read
-        all live rows for each file. Autovacuum comes later, or is off.
-        """
-        if self._rows_to_analyze <= 0:
-            return
-        self._rows_to_analyze -= new_rows
-        if self._rows_to_analyze <= 0:
-            never = db.execute("SELECT reltuples <= 0 FROM pg_class WHERE oid = 'jobs'::regclass").fetchone()
-            if never == (True,):
-                db.execute("ANALYZE jobs")
 
     def withdraw(
         self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-from dropscribe.core.errors import StoreInUse
 
 if TYPE_CHECKING:
     from collections.abc import Sized
@@ -18,14 +17,14 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 25.0
-"""A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere."""
+"""A node without a heartbeat for this long is silent: its jobs in flight continue elsewhere.
+
+The same for procrastinate's workers, which fetch tickets. Both have missed five."""
 
 NODE_LOCKS = 0x64726F72
 """First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""
 
 _FORGOTTEN_SECONDS = 7 * 86_400.0
-_NAME_TRIES = 10
-_NAME_GAP_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,56 +49,28 @@ class NodeStats:
         return now - self.beat_at > SILENT_SECONDS
 
 
-class NodeRegistration:
-    """Registers this process under its node's unique name, and sends heartbeats.
-
-    Blocks for a few seconds while the name is taken.
-
-    Raises:
-        StoreInUse: Another process of the cluster has the name.
-    """
+class Heartbeats:
+    """Sends this node's heartbeats."""
 
     def __init__(self, store: ClusterStore, node: NodeStats) -> None:
         self._store = store
         self._node = node
-        self._beating_since: float | None = None
-        self._last_beat = 0.0
-        self._has_name = False
-        self._wait_for_name()
-        store.on_connect.append(self._take_name)
+        self._beating_since = 0.0
+        self._last_beat = -math.inf
 
-    def _wait_for_name(self) -> None:
-        for _ in range(_NAME_TRIES):
-            self._store.call(self._take_name).result()
-            if self._has_name:
-                return
-            # A process that was just killed: the server notices its end in an instant.
-            time.sleep(_NAME_GAP_SECONDS)
-        raise StoreInUse(
-            self._node.name,
-            "another dropscribe of this cluster has this node name",
-            "stop it, or give each node a queue.node of its own",
-        )
-
-    def _take_name(self, db: Connection) -> None:
-        self._has_name = take_name(db, self._node.name)
-
-    async def send_heartbeats(self, database: PatientDatabase, in_flight: Sized) -> None:
+    async def run(self, database: PatientDatabase, in_flight: Sized) -> None:
         """Write a heartbeat every few seconds, until cancelled."""
         import asyncio  # noqa: PLC0415 - commands that only read nodes do not pay for it
 
         def write(db: Connection) -> None:
-            self._store.compare_clocks(db)
-            if not self._has_name:  # this node's session before has only now ended on the server
-                self._take_name(db)
+            self._store.refresh_session(db)  # the session before may have ended on the server only now
             beat(db, replace(self._node, beat_at=self._store.now(), in_flight=len(in_flight)))
 
         while True:
             await database.do(write)
-            now = time.monotonic()
             if not self.has_beaten_for(0):
-                self._beating_since = now
-            self._last_beat = now
+                self._beating_since = time.monotonic()
+            self._last_beat = time.monotonic()
             await asyncio.sleep(BEAT_SECONDS)
 
     def has_beaten_for(self, seconds: float) -> bool:
@@ -108,20 +79,12 @@ class NodeRegistration:
         After a database's absence every node looks silent, until each has sent one again.
         """
         now = time.monotonic()
-        if self._beating_since is None or now - self._last_beat > 2 * BEAT_SECONDS:
-            return False
-        return now - self._beating_since >= seconds
+        return now - self._last_beat <= 2 * BEAT_SECONDS and now - self._beating_since >= seconds
 
 
 def is_shared(db: Connection) -> bool:
     """Whether *db* is a cluster's, which alone has the table of nodes."""
     return not isinstance(db, sqlite3.Connection)
-
-
-def take_name(db: Connection, name: str) -> bool:
-    """Take the name for this session; False if another process has it."""
-    row = db.execute("SELECT pg_try_advisory_lock(?, hashtext(?))", (NODE_LOCKS, name)).fetchone()
-    return bool(row[0])
 
 
 def beat(db: Connection, node: NodeStats) -> None:

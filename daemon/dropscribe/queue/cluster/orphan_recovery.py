@@ -1,13 +1,12 @@
-"""Recovers the jobs of nodes that are gone.
+"""Recovers the jobs of nodes that are gone. Every node does this; no particular one is needed.
 
 A job in flight belongs to its node while that node sends heartbeats: procrastinate's own heartbeat ends while
-a worker still finishes its jobs, so it only reveals stalled tickets that no worker has begun.
+a worker still finishes its jobs, so it only reveals lost tickets that no worker has begun.
 """
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +14,7 @@ import structlog
 from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.cluster import nodes, ticket_rows
+from dropscribe.queue.job_runner import tell_of_interrupted
 from dropscribe.queue.sql import rows, transactions
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Job
     from dropscribe.core.retry import RetryLimits
-    from dropscribe.queue.cluster.nodes import NodeRegistration
-    from dropscribe.queue.cluster.worker_pool import WorkerPool
+    from dropscribe.queue.cluster.nodes import Heartbeats
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
 
@@ -35,100 +34,81 @@ _RESUMABLE = "(state IN ('transcribed', 'rejected') OR state = 'transcribing' AN
 _BEGUN = f"(state = 'transcribing' AND remote_id = '' OR {_RESUMABLE} AND ticket IS NOT NULL)"
 _DRAWN = f"(state = 'queued' OR {_RESUMABLE} AND node = '')"
 
+_HAS_WORKER = (
+    "EXISTS (SELECT 1 FROM procrastinate_workers AS workers WHERE workers.id = worker_id"
+    " AND last_heartbeat > now() - ? * interval '1 second')"
+)
+"""Whether the worker that fetched a ticket has sent a heartbeat lately."""
+
 log = structlog.get_logger()
 
 
-class OrphanRecovery:
-    """Requeues jobs whose node or worker is gone. Every node does this; no particular one is needed."""
+async def recover_own(state: QueueState, node: str) -> None:
+    """At the start: requeue the jobs of an earlier process of this node."""
 
-    def __init__(
-        self, state: QueueState, node: str, registration: NodeRegistration, workers: WorkerPool
-    ) -> None:
-        self._database, self._signals, self._admission = state.database, state.signals, state.admission
-        self._node = node
-        self._registration = registration
-        self._workers = workers
+    def work(db: Connection) -> list[Job]:
+        plan, now = state.admission.plan, state.database.now()
+        transactions.clear_stale_assignments(db, plan, now)
+        ticket_rows.void_removed_providers(db, plan)
+        void_lost_tickets(db)
+        return _take_back(db, node, plan.retry, now)
 
-    async def recover_own(self) -> None:
-        """At the start: requeue the jobs of an earlier process of this node."""
+    tell_of_interrupted(await state.database.do(work))
+    reached("recovered")
 
-        def work(db: Connection) -> list[Job]:
-            plan, now = self._admission.plan, self._database.now()
-            transactions.clear_stale_assignments(db, plan, now)
-            ticket_rows.void_removed_providers(db, plan)
-            void_ended_tickets(db)
-            return _take_back(db, self._node, plan.retry, now)
 
-        tell_of_cut_off(await self._database.do(work))
-        reached("recovered")
+async def recover_silent(state: QueueState, heartbeats: Heartbeats) -> None:
+    """Requeue the jobs of silent nodes, and void the tickets of dead workers, until cancelled."""
 
-    async def run(self) -> None:
-        """Requeue the jobs of silent nodes and stalled workers, until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                stalled = await self._workers.find_stalled()
-            except OSError as error:
-                log.debug("rescue.postponed", reason=str(error))
-                continue
-            cut_off, void = await self._database.do(partial(self._take_back_silent, stalled))
-            tell_of_silent(cut_off)
-            await self._workers.discard(void)
-            if cut_off or void:
-                self._signals.wake.set()
-
-    def _take_back_silent(
-        self, stalled: Sequence[int], db: Connection
-    ) -> tuple[dict[str, list[Job]], list[int]]:
+    def work(db: Connection) -> dict[str, list[Job]]:
         # Asked in the transaction, which may have waited for the database to come back.
-        if not self._registration.has_beaten_for(nodes.SILENT_SECONDS):
-            return {}, []
-        void_ended_tickets(db)
-        return take_back_silent(db, stalled, self._admission.plan.retry, self._database.now())
+        if not heartbeats.has_beaten_for(nodes.SILENT_SECONDS):
+            return {}
+        cut_off = take_back_silent(db, state.admission.plan.retry, state.database.now())
+        void_lost_tickets(db)
+        return cut_off
+
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        tell_of_silent(await state.database.do(work))
+        state.signals.wake.set()
 
 
-def take_back_silent(
-    db: Connection, stalled: Sequence[int], limits: RetryLimits, now: float
-) -> tuple[dict[str, list[Job]], list[int]]:
-    """Requeue the jobs of silent nodes, and the tickets that stalled workers fetched and did not begin.
+def take_back_silent(db: Connection, limits: RetryLimits, now: float) -> dict[str, list[Job]]:
+    """Requeue the jobs of silent nodes; returns those whose attempts were interrupted, by node.
 
     A silent node's sessions are ended first: a frozen node would keep its slots for ever.
-
-    Args:
-        stalled: Tickets of workers without a recent heartbeat.
-
-    Returns:
-        The interrupted jobs by silent node, and the tickets of *stalled* that are void now.
     """
-    cut_off: dict[str, list[Job]] = {}
-    for name in _silent_nodes(db, now):
-        nodes.expel(db, name)
-        cut_off[name] = _take_back(db, name, limits, now)
-    ticket_rows.void(db, f"{_DRAWN} AND ticket = ANY(?::bigint[])", (list(stalled),))
-    named = db.execute(
-        "SELECT ticket FROM jobs WHERE ticket = ANY(?::bigint[]) AND ended_at IS NULL", (list(stalled),)
-    )
-    in_use = {ticket for (ticket,) in named}
-    return cut_off, [ticket for ticket in stalled if ticket not in in_use]
-
-
-def void_ended_tickets(db: Connection) -> None:
-    """Waiting jobs lose tickets that procrastinate has deleted, so that new ones are issued.
-
-    A ticket that is cancelled while it waits for a slot ends without a change of its row.
-    """
-    ended = "NOT EXISTS (SELECT 1 FROM procrastinate_jobs WHERE procrastinate_jobs.id = jobs.ticket)"
-    ticket_rows.void(db, f"{_DRAWN} AND {ended}")
-
-
-def _silent_nodes(db: Connection, now: float) -> list[str]:
-    """Nodes with jobs in flight and no recent heartbeat."""
-    found = db.execute(
+    silent = db.execute(
         f"SELECT DISTINCT node FROM jobs WHERE {_BEGUN} AND node <> '' AND node NOT IN"  # constant
         " (SELECT name FROM nodes WHERE beat_at > ?)",
         (now - nodes.SILENT_SECONDS,),
+    ).fetchall()
+    cut_off: dict[str, list[Job]] = {}
+    for (name,) in silent:
+        nodes.expel(db, name)
+        cut_off[name] = _take_back(db, name, limits, now)
+    return cut_off
+
+
+def void_lost_tickets(db: Connection) -> None:
+    """Waiting jobs lose tickets that no worker will begin, so that new ones are issued.
+
+    A ticket that is cancelled while it waits for a slot ends without a change of its row. One that a dead
+    worker fetched is not fetched again; it is deleted once no live row names it.
+    """
+    silent = (nodes.SILENT_SECONDS,)
+    usable = f"tickets.id = jobs.ticket AND (tickets.status = 'todo' OR {_HAS_WORKER})"
+    lost = f"NOT EXISTS (SELECT 1 FROM procrastinate_jobs AS tickets WHERE {usable})"  # constants
+    ticket_rows.void(db, f"{_DRAWN} AND {lost}", silent)
+    db.execute(
+        "DELETE FROM procrastinate_jobs WHERE id IN (SELECT tickets.id FROM procrastinate_jobs AS tickets"
+        f" WHERE tickets.status = 'doing' AND NOT {_HAS_WORKER} AND NOT EXISTS"  # a constant
+        " (SELECT 1 FROM jobs WHERE jobs.ticket = tickets.id AND jobs.ended_at IS NULL)"
+        # A worker that is ending one now has it locked, and deletes it itself.
+        " FOR UPDATE SKIP LOCKED)",
+        silent,
     )
-    return [name for (name,) in found]
 
 
 def _take_back(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
@@ -145,10 +125,4 @@ def tell_of_silent(cut_off: Mapping[str, Sequence[Job]]) -> None:
     """Log one line for each node whose jobs were requeued, and one for each of their files."""
     for name, jobs in cut_off.items():
         log.warning("node.silent", node=name, cut_off=len(jobs))
-        tell_of_cut_off(jobs)
-
-
-def tell_of_cut_off(jobs: Sequence[Job]) -> None:
-    """Log one line for each file: its attempt may have been paid for."""
-    for job in jobs:
-        log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
+        tell_of_interrupted(jobs)

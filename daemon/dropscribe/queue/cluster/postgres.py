@@ -9,6 +9,7 @@ Diagnostics: StoreAway while the server is unavailable; StoreUnusable if it refu
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,9 +36,8 @@ log = structlog.get_logger()
 SCHEMA = "dropscribe"
 """Where all tables are, procrastinate's too."""
 
-CONNECT_SECONDS = 5
 _DEFAULTS = {
-    "connect_timeout": CONNECT_SECONDS,
+    "connect_timeout": 5,
     # A node that is cut off is noticed by both ends within half a minute.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -53,18 +53,15 @@ SESSION = (
 """A node that freezes within a transaction blocks the others for ten seconds at most. The sessions of a
 machine that loses power, with its name and its slots, last until the server's keepalives fail."""
 
-_WRITER_LOCK = 0x64726F70
-"""Advisory lock of the one writer."""
-
-BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER_LOCK})"
-
-_LONGEST_LOOK = "SET idle_in_transaction_session_timeout TO '10min'"
-"""A command may list an inbox meanwhile; a node's transactions have ten seconds."""
+_BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({0x64726F70})"  # of the one writer
 
 _AWAY_REMEDY = (
     "start it, or look at queue.dsn and the way there; files are safe in their inboxes, and nodes that run"
     " wait until it is back"
 )
+
+_REFUSED = re.compile("authentication failed|permission denied|certificate|does not exist|no (password|pg_)")
+"""Texts of libpq if the server refuses a connection; psycopg has no SQLSTATE for it."""
 
 _SAME_CLOCK_SECONDS = 0.5
 """A smaller difference is the duration of the query; synchronized clocks count as equal."""
@@ -76,8 +73,7 @@ def conninfo(dsn: str, session: str = "dropscribe") -> str:
     Args:
         session: The application name on the server.
     """
-    parts: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(dsn), "application_name": session}
-    return make_conninfo("", **parts)
+    return make_conninfo("", **{**_DEFAULTS, **conninfo_to_dict(dsn), "application_name": session})
 
 
 def server_of(dsn: str) -> str:
@@ -96,14 +92,33 @@ class PostgresConnection:
     """
 
     def __init__(self, dsn: str, roots: MountMap, session: str = "dropscribe") -> None:
+        self.server = server_of(dsn)
+        self._conninfo = conninfo(dsn, session)
         self._roots = roots
+        self.connect()
+
+    def connect(self) -> None:
+        """Connect, again where the server has ended the session; raises as the constructor."""
         try:
-            self.raw = psycopg.connect(
-                conninfo(dsn, session), autocommit=True, row_factory=partial(_local_rows, roots)
+            raw = psycopg.connect(
+                self._conninfo, autocommit=True, row_factory=partial(_local_rows, self._roots)
             )
-            self.raw.execute(SESSION)
+            raw.execute(SESSION)
         except psycopg.Error as error:
-            raise store_error(server_of(dsn), error) from error
+            raise store_error(self.server, error) from error
+        self.raw = raw
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction, as the one writer of all nodes."""
+        try:
+            self.raw.execute(_BEGIN_WRITING)
+            yield
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                self.raw.rollback()
+            raise
+        self.raw.commit()
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
         """Run one statement; with no parameters it may be several."""
@@ -129,93 +144,42 @@ class PostgresConnection:
         return value
 
 
-class PostgresReader:
-    """A thread's read-only connection, opened by the first query, and again after the server ended it.
+class PostgresReader(PostgresConnection):
+    """A thread's read-only connection, renewed after the server ended it; its queries raise as well."""
 
-    Raises:
-        StoreAway: The server is unavailable now; a later query may succeed.
-        StoreUnusable: It refuses us.
-    """
-
-    def __init__(self, dsn: str, roots: MountMap, session: str) -> None:
-        self._dsn = dsn
-        self._roots = roots
-        self._session = session
-        self._connection: PostgresConnection | None = None
-
-    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Cursor:
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /, *, is_new: bool = False) -> Cursor:
         """Run one statement; again on a new connection if the old one has ended meanwhile."""
-        was_open = self._connection is not None
         try:
-            return self._connected().execute(sql, parameters)
+            return super().execute(sql, parameters)
         except psycopg.Error as error:
-            ended = self._connection is None or self._connection.raw.closed
-            self.close()
-            if not (was_open and ended):
-                raise store_error(server_of(self._dsn), error) from error
-        return self.execute(sql, parameters)
-
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor:
-        """Run one statement for each of *parameters*."""
-        return self._connected().executemany(sql, parameters)
-
-    def close(self) -> None:
-        """Disconnect."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connected(self) -> PostgresConnection:
-        if self._connection is None:
-            self._connection = PostgresConnection(self._dsn, self._roots, self._session)
-        return self._connection
+            if is_new or not self.raw.closed:
+                raise store_error(self.server, error) from error
+        self.connect()
+        return self.execute(sql, parameters, is_new=True)
 
 
 @contextlib.contextmanager
-def looking_at_cluster(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
-    """A connection to read with; None where no node has ever run.
+def open_cluster(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
+    """A connection for a command; None where no node has ever run.
 
     Raises:
         StoreError: The server is unavailable, refuses us, or went away meanwhile.
     """
-    with _connected(queue) as connection:
-        if connection is not None:
-            connection.execute(_LONGEST_LOOK)
-        yield connection
+    with contextlib.closing(PostgresConnection(queue.dsn.reveal(), MountMap(queue.roots))) as connection:
+        try:
+            exists = connection.execute("SELECT to_regclass('jobs')").fetchone()[0] is not None
+            yield connection if exists else None
+        except psycopg.Error as error:
+            raise store_error(connection.server, error) from error
 
 
 def write_cluster(queue: QueueConfig, work: Callable[[Connection], T]) -> T | None:
-    """Run *work* in one transaction; None where no node has ever run.
-
-    Raises:
-        StoreError: The server is unavailable, or refuses us.
-    """
-    with _connected(queue) as connection:
+    """Run *work* in one transaction; None where no node has ever run. Raises as :func:`open_cluster`."""
+    with open_cluster(queue) as connection:
         if connection is None:
             return None
-        connection.execute(BEGIN_WRITING)
-        result = work(connection)
-        connection.execute("COMMIT")
-        return result
-
-
-@contextlib.contextmanager
-def _connected(queue: QueueConfig) -> Iterator[PostgresConnection | None]:
-    dsn = queue.dsn.reveal()
-    try:
-        with contextlib.closing(PostgresConnection(dsn, MountMap(queue.roots))) as connection:
-            exists = connection.execute("SELECT to_regclass('jobs')").fetchone()[0] is not None
-            yield connection if exists else None
-    except psycopg.Error as error:
-        raise _for_commands(store_error(server_of(dsn), error)) from error
-    except StoreAway as error:
-        raise _for_commands(error) from error
-
-
-def _for_commands(error: StoreError) -> StoreError:
-    if not isinstance(error, StoreAway):
-        return error
-    return StoreAway(error.path, f"the queue's database cannot be had: {error.reason}", _AWAY_REMEDY)
+        with connection.writing():
+            return work(connection)
 
 
 def _local_rows(roots: MountMap, _: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
@@ -225,19 +189,14 @@ def _local_rows(roots: MountMap, _: psycopg.Cursor[Any]) -> Callable[[Sequence[A
 
 def _local_value(roots: MountMap, value: Any) -> Any:
     if isinstance(value, bytes) and value[:1] == b"/":
-        return _place(roots, value)
+        try:
+            return roots.local(value)
+        except StoreError as error:  # it must not stop the other rows
+            log.warning("queue.place_refused", place=error.path, reason=error.reason)
+            return b""
     if isinstance(value, float) and not 0 <= value <= LATEST:
         return 0.0 if value != value or value < 0 else LATEST  # noqa: PLR0124 - NaN
     return value
-
-
-def _place(roots: MountMap, stored: bytes) -> bytes:
-    """*stored* on this node; b"" for a place outside its root, which must not stop the other rows."""
-    try:
-        return roots.local(stored)
-    except StoreError as error:
-        log.warning("queue.place_refused", place=error.path, reason=error.reason)
-        return b""
 
 
 def read_ahead_seconds(db: Connection) -> float:
@@ -260,24 +219,13 @@ def store_error(server: str, error: psycopg.Error) -> StoreError:
     match error:
         case psycopg.errors.InsufficientPrivilege():
             return StoreUnusable(server, said, "give the role what docs/cluster.md names")
-        case psycopg.errors.DiskFull():
-            return StoreAway(server, said, "make room on the database's disk")
-        case psycopg.OperationalError() | psycopg.InterfaceError() if _is_refusal(said):
+        case psycopg.errors.DiskFull() | psycopg.errors.ReadOnlySqlTransaction():
+            return StoreAway(server, said, "make room on the database's disk, or name the server that writes")
+        case psycopg.errors.IdleInTransactionSessionTimeout():
+            return StoreAway(server, said, "see what froze this node; it goes on by itself")
+        case psycopg.OperationalError() | psycopg.InterfaceError() if _REFUSED.search(said):
             return StoreUnusable(server, said, "look at queue.dsn: user, password, database, TLS")
         case psycopg.OperationalError() | psycopg.InterfaceError():
-            return StoreAway(server, said, "nodes wait until the database is back")
+            return StoreAway(server, f"the queue's database cannot be had: {said}", _AWAY_REMEDY)
         case _:
             return StoreError(server, said, "this is a bug; please report it")
-
-
-def _is_refusal(said: str) -> bool:
-    """Whether the server refuses the connection; psycopg has no SQLSTATE for it, only libpq's text."""
-    marks = (
-        "authentication failed",
-        "certificate",
-        "does not exist",
-        "no password",
-        "no pg_hba.conf entry",
-        "permission denied",
-    )
-    return any(mark in said for mark in marks)

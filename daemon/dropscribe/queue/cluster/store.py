@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,15 +19,13 @@ import psycopg
 import structlog
 from procrastinate.schema import SchemaManager
 
-from dropscribe.core.errors import StoreError, StoreUnusable
-from dropscribe.queue.cluster.nodes import session_name
+from dropscribe.core.errors import StoreError, StoreInUse, StoreUnusable
+from dropscribe.queue.cluster.nodes import NODE_LOCKS, session_name
 from dropscribe.queue.cluster.postgres import (
-    BEGIN_WRITING,
     SCHEMA,
     PostgresConnection,
     PostgresReader,
     read_ahead_seconds,
-    server_of,
     store_error,
 )
 from dropscribe.queue.writer import Writer
@@ -43,49 +42,60 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
+_NAME_TRIES = 10
+_NAME_GAP_SECONDS = 0.5
+
 MIGRATIONS = ("cluster_schema.sql", "cluster_migration_2.sql", "cluster_migration_3.sql")
 """Migrations from version N to N+1. Each must leave everything that the version before reads and writes."""
 
 
 class ClusterStore:
-    """See :class:`dropscribe.queue.sql.database.Database`.
+    """See :class:`dropscribe.queue.sql.database.Database`. Blocks for a few seconds while the name is taken.
 
     Args:
         dsn: libpq's; its TLS settings are used unchanged.
         roots: This node's mounts.
-        node: Its name.
+        node: Its name, unique in the cluster.
 
     Attributes:
         clock_ahead_seconds: Seconds by which the server's clock is ahead of this node's.
-        on_connect: Called in the writer's thread with each new connection, before any work: session locks
-            went with the old one.
+        has_name: Whether the writer's session holds the lock on the node's name.
 
     Raises:
         StoreAway: The server cannot be had now.
+        StoreInUse: Another process of the cluster has the name.
         StoreUnusable: It refuses us, or its schema is too new for this version.
     """
 
     def __init__(self, dsn: str, roots: MountMap, node: str) -> None:
-        self._dsn = dsn
-        self._session = session_name(node)
-        self._roots = roots
-        self._server = server_of(dsn)
-        self.on_connect: list[Callable[[Connection], object]] = []
-        self.clock_ahead_seconds = 0.0
-        self._connection: PostgresConnection | None = self._connect()
+        self._node, self.has_name = node, False
+        self._reader = partial(PostgresReader, dsn, roots, session_name(node))
+        self._connection = PostgresConnection(dsn, roots, session_name(node))
+        closed = StoreError(self._connection.server, "is closed: the daemon ends")
+        self._writer = Writer(self._commit_or_split, closed)
         try:
-            _migrate(self._connection)
-            self.token = _token(self._connection)
-        except psycopg.Error as error:
-            self._connection.close()
-            raise store_error(self._server, error) from error
+            self._wait_for_name()
+            self.call(_migrate).result()
+            self.token = self.call(_token).result()
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
-        self._writer = Writer(self._commit_or_split, StoreError(self._server, "is closed: the daemon ends"))
+
+    def _wait_for_name(self) -> None:
+        for _ in range(_NAME_TRIES):
+            self.call(self.refresh_session).result()
+            if self.has_name:
+                return
+            # A process that was just killed: the server notices its end in an instant.
+            time.sleep(_NAME_GAP_SECONDS)
+        raise StoreInUse(
+            self._node,
+            "another dropscribe of this cluster has this node name",
+            "stop it, or give each node a queue.node of its own",
+        )
 
     def now(self) -> float:
-        """Unix seconds by the server's clock, as of the last :meth:`compare_clocks`."""
+        """Unix seconds by the server's clock, as of the last :meth:`refresh_session`."""
         return time.time() + self.clock_ahead_seconds
 
     async def data_version(self) -> int:
@@ -102,13 +112,12 @@ class ClusterStore:
 
     def open_reader(self) -> PostgresReader:
         """See the protocol."""
-        return PostgresReader(self._dsn, self._roots, self._session)
+        return self._reader()
 
     def close(self) -> None:
         """Finish the calls made so far, and disconnect; later calls fail."""
         self._writer.close()
-        if self._connection is not None:
-            self._connection.close()
+        self._connection.close()
 
     def _commit_or_split(self, batch: Sequence[Call]) -> list[Result]:
         """Run *batch* as one transaction or, where one of its calls fails, each call as its own."""
@@ -122,47 +131,26 @@ class ClusterStore:
 
     def _commit(self, batch: Sequence[Call]) -> list[Any]:
         try:
-            connection = self._connected()
-            connection.raw.execute(BEGIN_WRITING.encode())
-            results = [call.work(connection) for call in batch]
-            connection.raw.execute(b"COMMIT")
+            if self._connection.raw.closed:
+                self._connection.connect()
+                self.has_name = False  # the lock on it went with the session before
+                self.refresh_session(self._connection)
+            with self._connection.writing():
+                return [call.work(self._connection) for call in batch]
         except psycopg.Error as error:
-            self._roll_back()
-            raise store_error(self._server, error) from error
-        except BaseException:
-            self._roll_back()
-            raise
-        return results
+            if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                self._connection.close()  # the next session may be one that writes
+            raise store_error(self._connection.server, error) from error
 
-    def _roll_back(self) -> None:
-        """Leave no transaction open; a connection that cannot roll back is closed."""
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            connection.raw.execute(b"ROLLBACK")
-        except psycopg.Error:
-            connection.close()
-            self._connection = None
-
-    def _connected(self) -> PostgresConnection:
-        if self._connection is None or self._connection.raw.closed:
-            self._connection = self._connect()
-            for connected in self.on_connect:
-                connected(self._connection)
-        return self._connection
-
-    def _connect(self) -> PostgresConnection:
-        connection = PostgresConnection(self._dsn, self._roots, self._session)
-        self.compare_clocks(connection)
-        return connection
-
-    def compare_clocks(self, db: Connection) -> None:
-        """Measure :attr:`clock_ahead_seconds` anew: clocks may be minutes apart."""
+    def refresh_session(self, db: Connection) -> None:
+        """Compare the clocks, which may be minutes apart; take the node's name if this session lacks it."""
         self.clock_ahead_seconds = read_ahead_seconds(db)
+        if not self.has_name:
+            take = "SELECT pg_try_advisory_lock(?, hashtext(?))"
+            self.has_name = bool(db.execute(take, (NODE_LOCKS, self._node)).fetchone()[0])
 
 
-def _migrate(db: PostgresConnection) -> None:
+def _migrate(db: Connection) -> None:
     """Bring the schema up to this version, one node at a time; a newer one is used where it permits that."""
     (encoding,) = db.execute("SHOW server_encoding").fetchone()
     if encoding != "UTF8":
@@ -171,7 +159,6 @@ def _migrate(db: PostgresConnection) -> None:
             f"the database has the encoding {encoding}, and names of files would be lost in it",
             "make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
         )
-    db.raw.execute(BEGIN_WRITING.encode())
     if db.execute(f"SELECT to_regnamespace('{SCHEMA}')").fetchone()[0] is None:
         db.execute(f"CREATE SCHEMA {SCHEMA}")
     if db.execute("SELECT to_regclass('schema_version')").fetchone()[0] is None:
@@ -179,7 +166,6 @@ def _migrate(db: PostgresConnection) -> None:
         db.execute("INSERT INTO schema_version VALUES (0, 0)")
     version, readable_by = db.execute("SELECT version, readable_by FROM schema_version").fetchone()
     if readable_by > len(MIGRATIONS):
-        db.raw.execute(b"ROLLBACK")
         raise StoreUnusable(
             "queue.dsn",
             f"the database was made by a newer dropscribe (its schema is {version}, this one knows"
@@ -187,14 +173,12 @@ def _migrate(db: PostgresConnection) -> None:
             "install that version on this node too",
         )
     for number in range(version, len(MIGRATIONS)):
-        db.execute(
-            resources.files("dropscribe.queue.cluster").joinpath(MIGRATIONS[number]).read_text("utf-8")
-        )
+        script = resources.files("dropscribe.queue.cluster").joinpath(MIGRATIONS[number])
+        db.execute(script.read_text("utf-8"))
         # Its nodes may still run: a rolling upgrade has two versions side by side.
         db.execute("UPDATE schema_version SET version = ?, readable_by = ?", (number + 1, number))
-    if db.execute("SELECT to_regclass('procrastinate_jobs')").fetchone()[0] is None:
+    if version == 0:
         db.execute(SchemaManager.get_schema())
-    db.raw.execute(b"COMMIT")
 
 
 def _token(db: Connection) -> str:

@@ -8,18 +8,23 @@ each fetch of procrastinate scans all waiting jobs: 100,000 jobs of a paused que
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from procrastinate.jobs import Job as Ticket
+from procrastinate.manager import JobManager
+from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import routes_for
 from dropscribe.queue.cluster.nodes import NODE_LOCKS
+from dropscribe.queue.cluster.postgres import PostgresConnection
 from dropscribe.queue.sql import budget_usage, hold_rows, remote_rows, result_rows, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from dropscribe.core.model import Hold, Job
     from dropscribe.core.routing import Route
@@ -43,44 +48,20 @@ SLOT_LOOK_SECONDS = 0.1
 
 LARGE_WAIT_SECONDS = 5.0
 
+TASK = "dropscribe.take"
+_MOST_NAME_BYTES = 63 - len("procrastinate_queue_v1#")
 
-@dataclass(frozen=True, slots=True)
-class NewTicket:
-    """A ticket to be issued.
-
-    Attributes:
-        kind: A provider, or :data:`PUBLISH` or :data:`POLL`.
-        priority: Higher ones are fetched first.
-    """
-
-    job_id: int
-    kind: str
-    folder: str
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """The rows' state as it was when tickets were issued.
-
-    Attributes:
-        holds: All holds.
-        stops: Budgets that are spent.
-        pauses: By provider.
-    """
-
-    holds: Sequence[Hold]
-    stops: Sequence[Hold]
-    pauses: Mapping[str, Pause]
+_DEFERRING = JobManager(SyncPsycopgConnector())
+"""Its connector is never opened: jobs are deferred on connections that are passed to it."""
 
 
 def issue_tickets(
-    db: Connection, plan: Plan, defer: Callable[[Sequence[NewTicket]], Sequence[int]], now: float
-) -> Issued:
+    db: Connection, plan: Plan, now: float
+) -> tuple[Sequence[Hold], Sequence[Hold], dict[str, Pause]]:
     """Issue tickets up to each window; a held provider or folder gets one for its probe when that is due.
 
-    Args:
-        defer: Defers procrastinate jobs in the open transaction; returns their ids.
+    Returns:
+        The holds, the spent budgets, and the pauses by provider that the tickets were issued by.
     """
     holds = hold_rows.read_holds(db)
     stops = stops_of(budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
@@ -90,21 +71,52 @@ def issue_tickets(
         *_due_now(db, plan, PUBLISH, rows.HAS_RESULT, now),
     ]
     if new:
+        assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
+        issued = _DEFERRING.batch_defer_jobs(new, connection=db.raw)
         db.executemany(
             "UPDATE jobs SET ticket = ?, lane = ?, node = '' WHERE id = ?",
-            [(ticket, each.kind, each.job_id) for ticket, each in zip(defer(new), new, strict=True)],
+            [(ticket.id, ticket.task_kwargs["lane"], ticket.task_kwargs["job_id"]) for ticket in issued],
         )
-    return Issued(holds, stops, hold_rows.read_pauses(db))
+    return holds, stops, hold_rows.read_pauses(db)
+
+
+def _ticket(job_id: int, kind: str, folder: str, priority: int = 0) -> Ticket:
+    """A ticket to be issued.
+
+    Args:
+        kind: A provider, or :data:`PUBLISH` or :data:`POLL`.
+        priority: Higher ones are fetched first.
+    """
+    return Ticket(
+        id=None,
+        queue=queue_of(kind, folder),
+        lock=None,
+        queueing_lock=None,
+        task_name=TASK,
+        task_kwargs={"job_id": job_id, "lane": kind},
+        priority=priority,
+    )
+
+
+def queue_of(kind: str, folder: str) -> str:
+    """The queue's name: short, because PostgreSQL's channels are named after it."""
+    name = f"{kind}/{folder}"
+    if len(name.encode()) <= _MOST_NAME_BYTES:
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _to_transcribe(
     db: Connection, plan: Plan, holds: Sequence[Hold], stops: Sequence[Hold], now: float
-) -> Iterator[NewTicket]:
+) -> Iterator[Ticket]:
     stopped = {stop.scope for stop in stops}
     held = {hold.scope for hold in holds} | stopped
     providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
     folders = {scope.name for scope in held if scope.kind is ScopeKind.FOLDER}
-    issued = _count_issued(db)
+    found = db.execute(
+        "SELECT lane, folder, count(*) FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL GROUP BY 1, 2"
+    )
+    issued = {(kind, folder): n for kind, folder, n in found}
     waiting = _waiting(db, issued)
     remote = remote_rows.count_at_provider(db, "provider")
     for name, limits in plan.providers.items():
@@ -116,17 +128,10 @@ def _to_transcribe(
                 if room > 0 and route.folder in waiting:
                     # Later, the more tickets of its folder are before it: slots go round the folders.
                     for place, (_, job_id) in enumerate(_due(db, name, route, now, room), issued_there):
-                        yield NewTicket(job_id, name, route.folder, priority=-place)
+                        yield _ticket(job_id, name, route.folder, priority=-place)
     for hold in holds:
         if hold.next_probe_at <= now and hold.scope not in stopped and not _is_probed(db, hold.scope):
             yield from _probe(db, plan, hold.scope, providers, {each.name for each in stopped})
-
-
-def _count_issued(db: Connection) -> Mapping[tuple[str, str], int]:
-    found = db.execute(
-        "SELECT lane, folder, count(*) FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL GROUP BY 1, 2"
-    )
-    return {(kind, folder): n for kind, folder, n in found}
 
 
 def _waiting(db: Connection, issued: Mapping[tuple[str, str], int]) -> set[str]:
@@ -154,19 +159,17 @@ def _due(db: Connection, provider: str, route: Route, now: float, limit: int) ->
 def _is_probed(db: Connection, scope: Scope) -> bool:
     """Whether a job of the held provider or folder has a ticket or an attempt."""
     column, lane = ("provider", "lane") if scope.kind is ScopeKind.PROVIDER else ("folder", "folder")
-    return (
-        db.execute(
-            f"SELECT 1 FROM jobs WHERE state = 'transcribing' AND remote_id = '' AND {column} = ? UNION ALL"
-            f" SELECT 1 FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL AND {lane} = ? LIMIT 1",
-            (scope.name, scope.name),
-        ).fetchone()
-        is not None
+    found = db.execute(
+        f"SELECT 1 FROM jobs WHERE state = 'transcribing' AND remote_id = '' AND {column} = ? UNION ALL"
+        f" SELECT 1 FROM jobs WHERE state = 'queued' AND ticket IS NOT NULL AND {lane} = ? LIMIT 1",
+        (scope.name, scope.name),
     )
+    return found.fetchone() is not None
 
 
 def _probe(
     db: Connection, plan: Plan, scope: Scope, held_providers: Collection[str], stopped: Collection[str]
-) -> list[NewTicket]:
+) -> list[Ticket]:
     """The job that may try whether a hold is over, due or not: one that is untried, else the oldest."""
     candidates: list[tuple[float, int, str, str]] = []
     for name in plan.providers:
@@ -177,88 +180,78 @@ def _probe(
         for route in routes_for(name, plan.chains, held_providers, stopped, plan.strict_order):
             if scope.kind is ScopeKind.PROVIDER or route.folder == scope.name:
                 if untried := hold_rows.newest_untried(db, rows.queues_of(name, (route,)), "ticket IS NULL"):
-                    return [NewTicket(untried, name, route.folder)]
+                    return [_ticket(untried, name, route.folder)]
                 candidates += [(*found, name, route.folder) for found in _due(db, name, route, math.inf, 1)]
-    return [NewTicket(job_id, name, folder) for _, job_id, name, folder in sorted(candidates)[:1]]
+    return [_ticket(job_id, name, folder) for _, job_id, name, folder in sorted(candidates)[:1]]
 
 
-def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> list[NewTicket]:
+def _due_now(db: Connection, plan: Plan, kind: str, which: str, now: float) -> list[Ticket]:
     """Jobs to poll, or results that no worker is publishing: their node died, or their disk failed."""
     found = db.execute(
         f"SELECT id, folder FROM jobs WHERE {which} AND ticket IS NULL AND due_at <= ?"  # a constant
         " ORDER BY due_at, id LIMIT ?",
         (now, DUE_WINDOW),
     ).fetchall()
-    return [NewTicket(job_id, kind, folder) for job_id, folder in found if folder in plan.chains]
+    return [_ticket(job_id, kind, folder) for job_id, folder in found if folder in plan.chains]
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """No slot or rate allowance yet: try again after *seconds*, or when a slot is released here."""
+def _read_room(db: Connection, provider: str, ticket: tuple[int, int]) -> Any:
+    """A ticket's waiting job, and the room at *provider*: uploads that hold slots, pace and pause.
 
-    seconds: float
+    A node's uploads count as long as its session holds its name, so a dead node frees its slots at once.
+    """
+    return db.execute(
+        "SELECT folder, size_bytes, uploads.n, uploads.large,"
+        " (SELECT next_at FROM paces WHERE provider = ?), (SELECT until FROM pauses WHERE provider = ?)"
+        " FROM jobs, (SELECT count(*) AS n, count(*) FILTER (WHERE size_bytes >= ?) AS large FROM jobs"
+        " WHERE state = 'transcribing' AND remote_id = '' AND provider = ? AND hashtext(node)::oid IN"
+        " (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database()))) AS uploads"
+        " WHERE id = ? AND ticket = ? AND state = 'queued'",
+        (provider, provider, rows.LARGE_BYTES, provider, NODE_LOCKS, *ticket),
+    ).fetchone()
 
 
 def begin_attempt(
-    db: Connection, ticket: tuple[int, int], limits: ProviderLimits, node: str, now: float
-) -> Job | Wait | None:
+    db: Connection,
+    ticket: tuple[int, int],
+    limits: ProviderLimits,
+    closed: Collection[str],
+    node: str,
+    now: float,
+) -> Job | float | None:
     """Begin the attempt of a ticket, once its provider has a slot and its rate allows it.
 
     Args:
         ticket: (job id, ticket id).
+        closed: Folders from which this node begins nothing.
 
     Returns:
-        The job, which has a slot while it is ``transcribing``; None where the ticket is void.
+        The job, which has a slot while it is ``transcribing``; None where the ticket is void; a number of
+        seconds to try again after, or sooner when a slot is released here.
     """
-    row = db.execute(
-        "SELECT (SELECT next_at FROM paces WHERE provider = ?), size_bytes FROM jobs"
-        " WHERE id = ? AND ticket = ? AND state = 'queued'",
-        (limits.provider, *ticket),
-    ).fetchone()
+    row = _read_room(db, limits.provider, ticket)
     if row is None:
         # An earlier try may have begun it: its commit was made and the confirmation was lost.
         begun = rows.interrupted(db, "id = ? AND ticket = ? AND node = ?", (*ticket, node))
         return begun[0] if begun else None
-    next_at, size_bytes = row
-    uploads, large_uploads = _count_uploads(db, limits.provider)
+    folder, size_bytes, uploads, large_uploads, next_at, paused_until = row
+    if folder in closed:
+        # Workers notice a little later. The job gets another ticket, for a node that works on its folder.
+        void(db, "id = ?", ticket[:1])
+        return None
     # Starts are evenly spaced over all nodes.
-    wait_seconds = max((next_at or 0.0) - now, _pause_seconds(db, limits.provider, uploads, now))
-    if wait_seconds > 0:
-        return Wait(wait_seconds)
+    if (starts_at := max(next_at or now, paused_until or now)) > now:
+        return float(starts_at - now)
+    if uploads >= (limits.slots if paused_until is None else 1):  # one, until an answer ends the pause
+        return SLOT_LOOK_SECONDS
     if size_bytes >= rows.LARGE_BYTES and large_uploads >= max(limits.slots - 1, 1):
         # Smaller files go first: large ones never hold every slot.
         db.execute("UPDATE jobs SET due_at = ? WHERE id = ?", (now + LARGE_WAIT_SECONDS, ticket[0]))
         return None
-    if uploads >= limits.slots:
-        return Wait(SLOT_LOOK_SECONDS)
     if limits.requests_per_minute:
         reserve_start(db, limits, now)
     return rows.begin_attempt(db, ticket[0], limits.provider, now, ", node = ?", (node,))
-
-
-def _pause_seconds(db: Connection, provider: str, uploads: int, now: float) -> float:
-    """Seconds left of the provider's pause; after it attempts run one at a time until an answer."""
-    pause = hold_rows.read_pauses(db).get(provider)
-    if pause is None:
-        return 0.0
-    if pause.until > now:
-        return pause.until - now
-    return SLOT_LOOK_SECONDS if uploads else 0.0
-
-
-def _count_uploads(db: Connection, provider: str) -> tuple[int, int]:
-    """Uploads to *provider* that hold its slots, and the large ones among them.
-
-    A node's uploads count as long as its session holds its name, so a dead node frees its slots at once.
-    """
-    row = db.execute(
-        "SELECT count(*), count(*) FILTER (WHERE size_bytes >= ?) FROM jobs"
-        " WHERE state = 'transcribing' AND remote_id = '' AND provider = ? AND hashtext(node)::oid IN"
-        " (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted AND database ="
-        " (SELECT oid FROM pg_database WHERE datname = current_database()))",
-        (rows.LARGE_BYTES, provider, NODE_LOCKS),
-    ).fetchone()
-    return row[0], row[1]
 
 
 def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
@@ -274,11 +267,9 @@ def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
 
 def read_next_starts(db: Connection) -> dict[str, float]:
     """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
-    found = db.execute(
-        "SELECT provider, max(at) FROM (SELECT provider, next_at AS at FROM paces"
-        " UNION ALL SELECT provider, until FROM pauses) AS starts GROUP BY provider"
-    )
-    return dict(found.fetchall())
+    # Later rows of the dictionary replace earlier ones.
+    starts = "SELECT provider, next_at FROM paces UNION ALL SELECT provider, until FROM pauses ORDER BY 2"
+    return dict(db.execute(starts).fetchall())
 
 
 def begin_due(db: Connection, ticket: tuple[int, int], node: str) -> Job | None:
@@ -291,20 +282,16 @@ def begin_due(db: Connection, ticket: tuple[int, int], node: str) -> Job | None:
     if row is None:
         return None
     job = rows.job_of(row)
-    if job.remote is not None:
-        return job
-    return result_rows.jobs_with_result(db, "jobs.id = ?", (job.id,))[0]
+    return job if job.remote else result_rows.jobs_with_result(db, "jobs.id = ?", (job.id,))[0]
 
 
-def void(db: Connection, which: str, values: Sequence[object] = ()) -> int:
-    """Void the tickets of jobs that have not begun; returns how many.
+def void(db: Connection, which: str, values: Sequence[object] = ()) -> None:
+    """Void the tickets of jobs that have not begun.
 
     Args:
         which: A condition on the jobs; a constant of the caller's.
     """
-    return db.execute(
-        f"UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND {which}", values
-    ).rowcount
+    db.execute(f"UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND {which}", values)
 
 
 def void_held(db: Connection, scope: Scope) -> None:
@@ -313,31 +300,17 @@ def void_held(db: Connection, scope: Scope) -> None:
     void(db, f"state = 'queued' AND {column} = ?", (scope.name,))
 
 
-def void_in_folders(db: Connection, ticket: tuple[int, int], folders: Collection[str]) -> bool:
-    """Void a ticket (job id, ticket id) whose waiting job is of *folders*; returns whether it was.
-
-    The job gets another ticket, for a node that works on its folder.
-    """
-    which = f"state = 'queued' AND id = ? AND ticket = ? AND folder IN ({_marks(folders)})"
-    return void(db, which, (*ticket, *folders)) > 0
-
-
 def void_removed_providers(db: Connection, plan: Plan) -> None:
-    """Queued jobs lose their tickets for providers that their folder no longer has in *plan*."""
+    """Queued jobs lose their tickets for providers that their folder no longer has: no worker listens."""
     for folder, chain in plan.chains.items():
-        void(db, f"state = 'queued' AND folder = ? AND lane NOT IN ({_marks(chain)})", (folder, *chain))
-
-
-def _marks(values: Collection[object]) -> str:
-    return ", ".join("?" * len(values))
+        void(db, "state = 'queued' AND folder = ? AND lane <> ALL(?)", (folder, list(chain)))
 
 
 def is_anything_in_flight(db: Connection, hanging: Collection[str]) -> bool:
     """Whether any node has an attempt under way, or a publication in another folder than *hanging*."""
-    others = f"folder NOT IN ({_marks(hanging)})" if hanging else "TRUE"
     found = db.execute(
         "SELECT 1 FROM jobs WHERE state = 'transcribing'"
-        f" OR (ticket IS NOT NULL AND {rows.HAS_RESULT} AND {others}) LIMIT 1",
-        tuple(hanging),
+        f" OR (ticket IS NOT NULL AND {rows.HAS_RESULT} AND folder <> ALL(?)) LIMIT 1",
+        (list(hanging),),
     )
     return found.fetchone() is not None

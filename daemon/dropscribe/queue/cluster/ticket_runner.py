@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
-"""Interval at which a node looks for changes by other nodes and for jobs that have come due."""
+"""Interval at which a node looks for changes by other nodes and for jobs that have come due.
 
-LONGEST_WAIT_SECONDS = 1.0
-"""A pause may be ended by another node's answer, and a ticket voided by a hold."""
+A pause may be ended by another node's answer, and a ticket that waits be voided by a hold."""
 
 
 class TicketRunner:
@@ -61,7 +60,7 @@ class TicketRunner:
 
         Args:
             ticket: (job id, ticket id).
-            kind: As in :class:`~dropscribe.queue.cluster.ticket_rows.NewTicket`.
+            kind: A provider, or ``PUBLISH`` or ``POLL`` of :mod:`dropscribe.queue.cluster.ticket_rows`.
         """
         if kind in {ticket_rows.PUBLISH, ticket_rows.POLL}:
             job = await self._database.do(lambda db: ticket_rows.begin_due(db, ticket, self._node))
@@ -93,24 +92,21 @@ class TicketRunner:
         """Begin the attempt of a ticket, once a slot is free; None where the ticket is void."""
         task = asyncio.current_task()
 
-        def work(db: Connection) -> Job | ticket_rows.Wait | None:
+        def work(db: Connection) -> Job | float | None:
             if task is not None and task.cancelling():
                 return None  # cancelled while this transaction waited: no coroutine would run the attempt
-            # Workers notice a little later that a folder is closed; the job gets another ticket then.
-            closed = self._admission.folders.closed
-            if closed and ticket_rows.void_in_folders(db, ticket, closed):
-                return None
-            return ticket_rows.begin_attempt(db, ticket, limits, self._node, self._database.now())
+            closed, now = self._admission.folders.closed, self._database.now()
+            return ticket_rows.begin_attempt(db, ticket, limits, closed, self._node, now)
 
         async with self._first[limits.provider]:
             freed = self._freed[limits.provider]
             while not self._is_stopped:
                 freed.clear()
                 begun = await self._database.do(work)
-                if not isinstance(begun, ticket_rows.Wait):
+                if not isinstance(begun, float):
                     return begun
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(begun.seconds, LONGEST_WAIT_SECONDS)):
+                    async with asyncio.timeout(min(begun, LOOK_SECONDS)):
                         await freed.wait()
         return None
 

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from procrastinate import App, JobContext, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
-from procrastinate.jobs import Job as ProcrastinateJob
-from procrastinate.jobs import Status
-from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
 from procrastinate.worker import Worker
 
-from dropscribe.queue.cluster.nodes import session_name
-from dropscribe.queue.cluster.postgres import SESSION, PostgresConnection, conninfo
-from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH
+from dropscribe.queue.cluster import nodes
+from dropscribe.queue.cluster.postgres import SESSION, conninfo
+from dropscribe.queue.cluster.ticket_rows import POLL, PUBLISH, TASK, queue_of
 from dropscribe.queue.model import POLLING_SLOTS
 
 if TYPE_CHECKING:
@@ -31,33 +27,25 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from dropscribe.queue.cluster.ticket_rows import NewTicket
+    from dropscribe.queue.folder_gate import FolderGate
     from dropscribe.queue.model import Plan
-    from dropscribe.queue.sql.database import Connection
 
 PUBLISHING_SLOTS = 16
 POOL_CONNECTIONS = 4
 END_SECONDS = 5.0
 """Idle workers are not waited for longer: their last writes go to the database, which may be away."""
 
-BEAT_SECONDS = 5.0
-STALLED_SECONDS = 25.0
-"""A worker with an older heartbeat counts as dead: it has missed five."""
-
 POLL_SECONDS = 0.5
 """Polling interval: a notification that arrives while procrastinate fetches is lost."""
 
 AGAIN_SECONDS = 1.0
-_STOP_LOOK_SECONDS = 0.1
 _RECONNECT_SECONDS = 5.0
-_TASK = "dropscribe.take"
-_MOST_NAME_BYTES = 63 - len("procrastinate_queue_v1#")
 
 log = structlog.get_logger()
 
 
 class WorkerPool:
-    """Runs the workers, and issues tickets.
+    """Runs the workers.
 
     Args:
         dsn: libpq's.
@@ -70,8 +58,8 @@ class WorkerPool:
             await connection.execute(SESSION.encode())
 
         connector = PsycopgConnector(
-            conninfo=conninfo(dsn, session_name(node)),
-            min_size=1,
+            conninfo=conninfo(dsn, nodes.session_name(node)),
+            min_size=0,  # opening it waits for no connection: the workers wait for the database
             max_size=POOL_CONNECTIONS,
             timeout=10.0,
             # Its own tries grow ever rarer; the next request starts them anew.
@@ -80,8 +68,6 @@ class WorkerPool:
             name="dropscribe",
         )
         self._app = App(connector=connector)
-        # Never opened: it defers jobs on connections that are passed to it.
-        self._deferring = App(connector=SyncPsycopgConnector()).job_manager
         self._wanted: dict[str, tuple[tuple[str, ...], int]] = {}
         self._workers: dict[str, ProviderWorker] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -91,30 +77,18 @@ class WorkerPool:
         for library in ("procrastinate", "psycopg.pool"):  # the engine logs an outage once
             logging.getLogger(library).setLevel(logging.CRITICAL)
 
-    def defer(self, db: Connection, new: Sequence[NewTicket]) -> list[int]:
-        """Defer tickets in *db*'s open transaction; returns their ids."""
-        assert isinstance(db, PostgresConnection)  # noqa: S101 - a cluster's rows are nowhere else
-        jobs = [
-            ProcrastinateJob(
-                id=None,
-                queue=queue_of(each.kind, each.folder),
-                lock=None,
-                queueing_lock=None,
-                task_name=_TASK,
-                task_kwargs={"job_id": each.job_id, "lane": each.kind},
-                priority=each.priority,
-            )
-            for each in new
-        ]
-        return [job.id or 0 for job in self._deferring.batch_defer_jobs(jobs, connection=db.raw)]
-
-    def serve(self, plan: Plan, transcribing: Sequence[str], publishing: Sequence[str]) -> None:
-        """Listen to the queues of *plan*'s providers and of these folders, and to no others."""
+    def serve(self, plan: Plan, gate: FolderGate) -> None:
+        """Listen to the queues of *plan*'s providers and of the folders that are open here, to no others."""
+        ours = [folder for folder in plan.chains if plan.served is None or folder in plan.served]
+        transcribing = [folder for folder in ours if folder not in gate.closed]
+        # Results are published into closed folders too: only trying shows whether the trouble is over.
+        # A change of the list starts new workers, so hanging publications hold none of their slots.
+        publishing = [folder for folder in ours if folder not in gate.hanging]
         kinds = [
             (name, [folder for folder in transcribing if name in plan.chains[folder]], limits.slots)
             for name, limits in plan.providers.items()
         ]
-        kinds += [(PUBLISH, list(publishing), PUBLISHING_SLOTS), (POLL, list(transcribing), POLLING_SLOTS)]
+        kinds += [(PUBLISH, publishing, PUBLISHING_SLOTS), (POLL, transcribing, POLLING_SLOTS)]
         wanted = {
             kind: (tuple(queue_of(kind, folder) for folder in folders), slots)
             for kind, folders, slots in kinds
@@ -141,62 +115,32 @@ class WorkerPool:
                 self._tickets.discard(task)
 
         asyncio.get_running_loop().set_exception_handler(_log_lost_write)
-        self._app.task(name=_TASK, pass_context=True)(run_ticket)
+        self._app.task(name=TASK, pass_context=True)(run_ticket)
+        await self._app.open_async()
         try:
-            await self._open()
             while True:
                 self._changed.clear()
                 self._swap()
                 await self._changed.wait()
         finally:
-            self.cancel_tickets()
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(END_SECONDS):
-                    await self.stop()
+            await self.stop(0.0)
             with contextlib.suppress(Exception):
                 await self._app.close_async()
 
-    async def stop(self) -> None:
-        """Fetch nothing more; returns when the fetched tickets have ended."""
-        self._is_stopped = True
-        await asyncio.gather(*(worker.stop() for worker in self._workers.values()), *self._leaving)
+    async def stop(self, grace_seconds: float) -> None:
+        """Fetch nothing more; cancel the tickets that have not ended after *grace_seconds*.
 
-    def cancel_tickets(self) -> None:
-        """Cancel attempts, polls and publications under way, and tickets that wait for a slot."""
-        for task in self._tickets:
-            task.cancel()
-
-    async def find_stalled(self) -> list[int]:
-        """Tickets of workers without a recent heartbeat.
-
-        Raises:
-            OSError: The database is away.
+        These are attempts, polls and publications under way, and tickets that wait for a slot.
         """
-        try:
-            found = await self._app.job_manager.get_stalled_jobs(seconds_since_heartbeat=STALLED_SECONDS)
-        except Exception as error:
-            raise OSError(str(error)) from error
-        return [job.id for job in found if job.id is not None]
-
-    async def discard(self, tickets: Sequence[int]) -> None:
-        """Delete void tickets; another node may have deleted them before."""
-        for ticket in tickets:
-            with contextlib.suppress(ConnectorException):
-                await self._app.job_manager.finish_job_by_id_async(ticket, Status.FAILED, delete_job=True)
-
-    async def _open(self) -> None:
-        task = asyncio.current_task()
-        is_open = False
-        while not is_open:
-            try:
-                await self._app.open_async()
-                is_open = True
-            except Exception as error:  # noqa: BLE001 - procrastinate and its pool name many
-                log.debug("workers.not_open", reason=str(error))
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # it was lost on the way, see ProviderWorker
-            if not is_open:
-                await asyncio.sleep(AGAIN_SECONDS)
+        self._is_stopped = True
+        for worker in self._workers.values():
+            worker.stop()
+        ending = {worker.task for worker in self._workers.values()} | self._leaving
+        if ending:
+            await asyncio.wait(ending, timeout=grace_seconds)
+            for task in self._tickets:
+                task.cancel()
+            await asyncio.wait(ending, timeout=END_SECONDS)
 
     def _swap(self) -> None:
         """A worker whose queues have changed finishes its tickets; the next one begins beside it."""
@@ -205,16 +149,16 @@ class WorkerPool:
         for kind, worker in list(self._workers.items()):
             if self._wanted.get(kind) != worker.served:
                 del self._workers[kind]
-                stopping = asyncio.create_task(worker.stop())
-                self._leaving.add(stopping)
-                stopping.add_done_callback(self._leaving.discard)
+                worker.stop()
+                self._leaving.add(worker.task)
+                worker.task.add_done_callback(self._leaving.discard)
         for kind, served in self._wanted.items():
             if kind not in self._workers:
                 self._workers[kind] = ProviderWorker(self._app, kind, *served)
 
 
 class ProviderWorker:
-    """Runs the tickets of *queues*, *slots* at once, from now until :meth:`stop`.
+    """Runs the tickets of *queues*, *slots* at once, from now until :meth:`stop`; then :attr:`task` ends.
 
     An outage of the database ends procrastinate's worker, and a new one takes its place. It is stopped, never
     cancelled: a cancellation during a query, a connection or ``asyncio.wait_for`` may be lost, and the worker
@@ -227,16 +171,13 @@ class ProviderWorker:
         self._name = name
         self._worker: Worker | None = None
         self._stopping = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"worker {name}")
+        self.task = asyncio.create_task(self._run(), name=f"worker {name}")
 
-    async def stop(self) -> None:
-        """Fetch nothing more; returns when the fetched tickets have ended."""
+    def stop(self) -> None:
+        """Fetch nothing more; the fetched tickets go on."""
         self._stopping.set()
-        while not self._task.done():
-            if self._worker is not None:
-                # Repeated, because a worker that just begins resets the flag.
-                self._worker.stop()  # type: ignore[no-untyped-call]  # procrastinate's own
-            await asyncio.wait([self._task], timeout=_STOP_LOOK_SECONDS)
+        if self._worker is not None:
+            self._worker.stop()  # type: ignore[no-untyped-call]  # procrastinate's own
 
     async def _run(self) -> None:
         queues, slots = self.served
@@ -249,8 +190,8 @@ class ProviderWorker:
                 delete_jobs="always",
                 install_signal_handlers=False,
                 fetch_job_polling_interval=POLL_SECONDS,
-                update_heartbeat_interval=BEAT_SECONDS,
-                stalled_worker_timeout=STALLED_SECONDS,
+                update_heartbeat_interval=nodes.BEAT_SECONDS,
+                stalled_worker_timeout=nodes.SILENT_SECONDS,
             )
             try:
                 await self._worker.run()  # type: ignore[no-untyped-call]  # as above
@@ -268,11 +209,3 @@ def _log_lost_write(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
         log.debug("ticket.not_ended", reason=str(error.__cause__ or error))
     else:
         loop.default_exception_handler(context)
-
-
-def queue_of(kind: str, folder: str) -> str:
-    """The queue's name: short, because PostgreSQL's channels are named after it."""
-    name = f"{kind}/{folder}"
-    if len(name.encode()) <= _MOST_NAME_BYTES:
-        return name
-    return hashlib.sha256(name.encode()).hexdigest()[:32]

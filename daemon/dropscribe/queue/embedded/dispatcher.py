@@ -7,13 +7,12 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-import structlog
-
 from dropscribe.core.errors import StoreBusy, StoreFull
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import patient_database
 from dropscribe.queue.embedded.publish_schedule import PUBLISHING_SLOTS, PublishSchedule
 from dropscribe.queue.embedded.state_dir import trouble_of_disk
+from dropscribe.queue.job_runner import tell_of_interrupted
 from dropscribe.queue.model import POLLING_SLOTS
 from dropscribe.queue.sql import hold_rows, remote_rows, transactions
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.job_runner import JobRunner
     from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
-
-log = structlog.get_logger()
 
 _LONGEST_SLEEP_SECONDS = 60.0
 _LONGEST_TURN_SECONDS = 1.0
@@ -110,8 +107,7 @@ class EmbeddedDispatcher:
 
         cut_off = await self._database.database.do(work)
         reached("recovered")
-        for job in cut_off:
-            log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)
+        tell_of_interrupted(cut_off)
 
     async def _dispatch(self, group: asyncio.TaskGroup, runner: JobRunner) -> float:
         """Start jobs in free slots; returns the seconds until something can change by itself."""

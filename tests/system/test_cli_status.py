@@ -12,6 +12,7 @@ import time
 import pytest
 
 from dropscribe.core.model import AttemptEnd
+from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports import patience
 from support.scene import Scene, add_attempt, add_job, wav_bytes
 
@@ -223,6 +224,26 @@ def test_why_a_file_is_not_filed(scene, capsys):
     assert "nothing is sent or paid for again" in words
     assert "could not be put into done: ENOSPC: done: No space left on device" in words_when_down
     assert "when dropscribe is started" in words_when_down
+
+
+@pytest.mark.parametrize(("state", "wait_seconds"), [("queued", 60), ("queued", -60), ("transcribed", 60)])
+def test_a_file_that_cannot_be_moved_says_why(scene, capsys, state, wait_seconds):
+    """With the path and the remedy: by `status`, and by `why` with the daemon up or down."""
+    file = scene.drop("a/call.wav")
+    reason = f"{scene.root}/inbox/a: Permission denied; give uid 7 write access to it"
+    with scene.queue() as store:
+        due_at = time.time() + wait_seconds
+        add_job(store, scene, "a/call.wav", state=state, due_at=due_at, code=NOT_MOVABLE, reason=reason)
+        scene.write_live()
+        assert scene.run("status") == 0
+        told = " ".join(capsys.readouterr().out.split())
+        _, words = state_of(scene, capsys, file)
+    _, words_when_down = state_of(scene, capsys, file)
+    assert reason in words
+    assert reason in words_when_down
+    assert "goes to done when" not in words_when_down
+    if wait_seconds > 0:
+        assert f"folder calls: 1 file cannot be moved; because: {reason}" in told
 
 
 def test_a_folder_that_takes_no_files_is_named(scene, capsys):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,9 +20,11 @@ from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retr
 from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.files.content import find_content
+from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.rendering import RenderError, content_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
+from dropscribe.publish.free_names import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.publish.publication import (
     AcrossMounts,
     CompanionChanged,
@@ -28,6 +32,7 @@ from dropscribe.publish.publication import (
     PublishRequest,
     WriterCameBack,
 )
+from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.transcripts.document import doubts_of, path_text, renamed_document
 
 if TYPE_CHECKING:
@@ -46,6 +51,9 @@ log = structlog.get_logger()
 LONGEST_WAIT_SECONDS = 15.0
 """Longest wait of a stored result after there is room again."""
 
+LONGEST_OWN_WAIT_SECONDS = 300.0
+"""Longest wait of a stored result that cannot be put in place while others of its rule can."""
+
 MOST_TURNS = 100
 """Rounds of taken names and changed times before the file waits again."""
 
@@ -55,6 +63,8 @@ MOST_ABSENCES = 6
 MISSING_WAIT_SECONDS = 2.0
 WRITER_WAIT_SECONDS = 1.0
 STUCK = "publishing"
+
+_OF_ONE_PLACE = frozenset(errno.errorcode[number] for number in OF_ONE_PLACE)
 
 _ODD = re.compile(rb'[\x00-\x1f<>:"|?*\\]|[. ](?:/|$)')
 """Characters that Windows file systems allow in no name and refuse with EINVAL."""
@@ -80,6 +90,8 @@ class Publisher:
         self._token = token
         self._refusals: Counter[int] = Counter()
         self._absences: Counter[int] = Counter()
+        self._closed_by: set[int] = set()
+        """Ids of the jobs that have closed their folders as STUCK."""
 
     async def publish(self, job: Job, runtime: RuntimeConfig) -> Outcome:
         """One try to put *job*'s files in place."""
@@ -107,15 +119,17 @@ class Publisher:
                 log.exception("job.bug", folder=job.folder, path=job.path)
                 return ResultStored(await self.reject(job, runtime))
             except (AudioError, WriterCameBack, PublishError) as error:
-                return self._not_filed(job, error)
+                return await self._not_filed(job, runtime, error)
             else:
                 return self._filed(job, filed)
         return Retry(WRITER_WAIT_SECONDS, "changed", "it or its place in done changes again and again")
 
-    def _not_filed(self, job: Job, error: AudioError | WriterCameBack | PublishError) -> Outcome:
+    async def _not_filed(
+        self, job: Job, runtime: RuntimeConfig, error: AudioError | WriterCameBack | PublishError
+    ) -> Outcome:
         match error:
             case PublishError():
-                return self._stuck(job, error)
+                return await self._stuck(job, runtime, error)
             case WriterCameBack():
                 self._unstuck(job)
                 return Retry(WRITER_WAIT_SECONDS, "writer", "it has been opened for writing again")
@@ -200,19 +214,44 @@ class Publisher:
                 threads = self._disks.of(job.folder)
                 return await asyncio.get_running_loop().run_in_executor(threads, publish, publication)
 
-    def _stuck(self, job: Job, error: PublishError) -> Outcome:
+    async def _stuck(self, job: Job, runtime: RuntimeConfig, error: PublishError) -> Outcome:
         self._refusals[job.id] += 1
-        reason = f"{path_text(error.path)}: {error.reason}"
-        if not _is_of_name(error, job.path):
+        is_of_rule, reason = await self._scope_of(job, runtime, error)
+        if is_of_rule:
+            self._closed_by.add(job.id)
             self._queue.folders.close(job.folder, STUCK, reason)
+        elif job.id in self._closed_by:
+            self._closed_by.discard(job.id)
+            self._queue.folders.open(job.folder, STUCK)
         if self._refusals[job.id] == 1:
             log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
-        wait_seconds = backoff_seconds(1.0, self._refusals[job.id], LONGEST_WAIT_SECONDS)
-        return Retry(wait_seconds, error.code, reason)
+        longest_seconds = LONGEST_WAIT_SECONDS if is_of_rule else LONGEST_OWN_WAIT_SECONDS
+        wait_seconds = backoff_seconds(1.0, self._refusals[job.id], longest_seconds)
+        return Retry(wait_seconds, error.code if is_of_rule else NOT_MOVABLE, reason)
+
+    async def _scope_of(self, job: Job, runtime: RuntimeConfig, error: PublishError) -> tuple[bool, str]:
+        """(whether *error* stops all files of the rule, its words)."""
+        reason = f"{path_text(error.path)}: {error.reason}"
+        if _is_of_name(error, job.path):
+            return False, reason
+        if error.code not in _OF_ONE_PLACE:
+            return True, reason
+        root = _result(job).output_names.root
+        check = partial(check_places, runtime.inbox(job.folder), root, job.path)
+        try:
+            await self._disks.run(job.folder, check)
+        except PlaceRefused as refused:
+            return refused.is_of_rule, error_words(refused)
+        except (OSError, FolderHangs):
+            return True, reason
+        except AudioError:
+            pass  # its folder has gone: no trouble of the others
+        return False, reason
 
     def _unstuck(self, job: Job) -> None:
         """Reopen the folder, because its trouble may be over; the next job tests that."""
         self._refusals.pop(job.id, None)
+        self._closed_by.discard(job.id)
         self._absences.pop(job.id, None)
         self._queue.folders.open(job.folder, STUCK)
 

@@ -14,6 +14,7 @@ from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.pipeline.deduplication import REUSED
 from dropscribe.publish.error_file import error_names, read_error
+from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.queue.sql.history import count_before, read_filed, read_filed_with_stem, read_stories
 from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.reports import inbox_reader
@@ -231,6 +232,8 @@ def _queued_words(story: Story, place: Place, view: QueueView, now: float) -> tu
         words.append(f"its folder waits: {closed}")
     if story.due_at > now:
         words.append(f"it is tried again {time_words(story.due_at, now)}, because of {_why(story)}")
+    elif story.code == NOT_MOVABLE:
+        words.append(f"it could not be moved, and nothing was sent: {story.reason}")
     words += [f"{tried.provider} refused it ({tried.code})" for tried in story.tries if tried.refused]
     if not words or (state == "queued" and words[-1].endswith(")")):
         words.append(_turn_words(story, view))
@@ -317,17 +320,15 @@ def _node_words(story: Story, view: QueueView, now: float) -> str:
 def _publishing_words(story: Story, view: QueueView, now: float) -> list[str]:
     what = "its answer is stored" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
     where = "done" if story.state is JobState.TRANSCRIBED else "failed"
+    failure = f"{what}, but could not be put into {where}: {_why(story)}"
     if not view.is_running:
         # The row may still have the code of an attempt that failed before the answer came.
-        old_codes = {tried.code for tried in story.tries}
-        is_stuck = bool(story.due_at and story.code) and story.code not in old_codes
-        failure = f", but could not be put into {where}: {_why(story)}" if is_stuck else ""
-        return [what + failure, f"it goes to {where} when dropscribe is started"]
+        is_stuck = story.due_at and story.code and story.code not in {tried.code for tried in story.tries}
+        again = "that is tried again when dropscribe is started; nothing is sent or paid for again"
+        return [failure, again] if is_stuck else [what, f"it goes to {where} when dropscribe is started"]
     if story.due_at > now:
-        return [
-            f"{what}, but could not be put into {where}: {_why(story)}",
-            f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again",
-        ]
+        again = f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again"
+        return [failure, again]
     return [f"{what}; it is being put into {where}{_node_words(story, view, now)}"]
 
 

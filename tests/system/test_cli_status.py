@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import sqlite3
 import threading
 import time
 
@@ -67,6 +68,29 @@ def test_before_the_first_run_all_is_zero_and_nothing_is_made(scene, capsys):
     assert document["providers"]["main"].keys() >= PROVIDER_KEYS
     assert document["folders"]["calls"]["queued"] == 0
     assert not (scene.root / "state").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "plan", "list", "why", "retry"])
+def test_a_first_start_that_came_to_no_tables_is_no_queue_yet(scene, capsys, command):
+    """On a full disk the database's file was made, and nothing was written into it."""
+    file = scene.drop("call.wav")
+    (scene.root / "state").mkdir()
+    (scene.root / "state/queue.db").touch()
+    arguments = {"why": [str(file)], "retry": ["--all"]}.get(command, [])
+    assert scene.run(command, *arguments) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["status", "plan", "list", "why"])
+def test_a_queue_that_cannot_be_read_is_an_error_in_words(scene, capsys, command):
+    """Its tables are not those of a queue."""
+    file = scene.drop("call.wav")
+    (scene.root / "state").mkdir()
+    path = scene.root / "state/queue.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 1")
+    assert scene.run(command, *([str(file)] if command == "why" else [])) == 74
+    assert f"{path}: no such table" in capsys.readouterr().err
 
 
 def test_a_mount_that_dies_during_the_look_is_not_waited_for(scene, capsys, monkeypatch):

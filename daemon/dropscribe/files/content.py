@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.errors import AudioError
+from dropscribe.core.errors import AudioError, AudioForbidden
 from dropscribe.files.audio import open_beneath, snapshot_of
 from dropscribe.files.own_file import sha256_of
 
@@ -21,10 +21,12 @@ class FoundContent:
     Attributes:
         snapshot: Of a file with the recording's bytes; None if its bytes differ.
         inode: Of the file; None if there is none.
+        is_forbidden: There is a file, and it may not be read.
     """
 
     snapshot: FileSnapshot | None = None
     inode: int | None = None
+    is_forbidden: bool = False
 
 
 def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> FoundContent:
@@ -35,6 +37,8 @@ def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> Fou
     """
     try:
         descriptor = open_beneath(inbox, path)
+    except AudioForbidden:
+        return FoundContent(is_forbidden=True)
     except (AudioError, OSError):
         return FoundContent()
     try:

@@ -106,7 +106,10 @@ class Attempts:
         self._looks.pop(job.id, None)
         self.sending[job.id] = audio
         try:
-            return await self._with_audio(job, runtime, audio)
+            outcome = await self._with_audio(job, runtime, audio)
+            if isinstance(outcome, ResultStored):
+                self.results.ctimes_ns[job.id] = audio.snapshot.ctime_ns
+            return outcome
         finally:
             self.sending.pop(job.id, None)
             self.results.forget(job)

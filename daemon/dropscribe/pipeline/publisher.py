@@ -148,7 +148,10 @@ class Publisher:
             found = await asyncio.get_running_loop().run_in_executor(
                 self._disks.of(job.folder), find_content, inbox, job.path, size_bytes, sha256
             )
+        if found.is_forbidden and self._results.ctimes_ns.pop(job.id, None) is not None:
+            return job  # a chmod alone changes ctime too; size, time and inode are compared again
         if found.snapshot is not None:
+            self._results.ctimes_ns[job.id] = found.snapshot.ctime_ns
             refreshed = await self._queue.results.refresh_snapshot(job, found.snapshot)
             return refreshed or self._withdrawn(job, str(error))
         if job.stable_inodes and found.inode != job.snapshot.inode:
@@ -182,6 +185,7 @@ class Publisher:
         self._intake.note_late_change(job.folder, job.path)
         self._intake.look_again(job.folder)
         self._unstuck(job)
+        self._results.ctimes_ns.pop(job.id, None)
         return Withdrawn(reason)
 
     async def _withdraw(self, job: Job, runtime: RuntimeConfig, old_path: str) -> None:
@@ -191,7 +195,7 @@ class Publisher:
             await asyncio.get_running_loop().run_in_executor(self._disks.of(job.folder), withdraw, request)
 
     def _request(self, job: Job, runtime: RuntimeConfig) -> PublishRequest:
-        result = _result(job)
+        result, ctimes_ns = _result(job), self._results.ctimes_ns
         return PublishRequest(
             inbox=runtime.inbox(job.folder),
             path=job.path,
@@ -202,6 +206,8 @@ class Publisher:
             files=result.files or (),
             token=f"{self._token}-{job.id}",
             ignores_writers=runtime.rule(job.folder).settle_ignores_writers,
+            # A file without a digest cannot be hashed again; ctime means little on network file systems.
+            ctime_ns=ctimes_ns.get(job.id) if job.stable_inodes and result.sha256 else None,
         )
 
     async def _put(self, job: Job, runtime: RuntimeConfig) -> bytes:
@@ -257,6 +263,7 @@ class Publisher:
 
     def _filed(self, job: Job, filed: bytes) -> Outcome:
         self._unstuck(job)
+        self._results.ctimes_ns.pop(job.id, None)
         result = _result(job)
         document, names = content_of(result), result.output_names
         failed = is_error(document)

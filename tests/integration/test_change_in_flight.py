@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioForbidden
+from dropscribe.files import content
 from dropscribe.files.audio import AudioFile
 from dropscribe.files.content import find_content
 from dropscribe.pipeline import publisher, results
@@ -130,24 +131,47 @@ async def test_changed_audio_is_not_filed_under_a_stale_transcript(tmp_path, mom
     assert len(house.script.calls) == 2
 
 
+def move_out(path):
+    """To a folder beside the inbox."""
+    path.rename(path.parent.parent / "taken.wav")
+
+
+def delete(path):
+    """For good."""
+    path.unlink()
+
+
 @moments
-async def test_a_deleted_file_is_dropped(tmp_path, moment, monkeypatch):
-    """Nothing is filed for it; its job ends, with a line of the log, once it was looked for a few times."""
-    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
+@pytest.mark.parametrize("change", [delete, move_out, replace], ids=lambda change: change.__name__)
+async def test_a_file_that_has_left_its_inbox_is_dropped_at_once(tmp_path, moment, monkeypatch, change):
+    """Nothing is filed for it; its job ends at once, with a line of the log: one listing proves it."""
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 3600.0)
     async with Gated(tmp_path, moment) as house:
-        path = await house.drop_and_wait()
-        path.unlink()
-        if moment == "answered":
-            (tmp_path / "done").unlink()
+        change(await house.drop_and_wait())
         with capture_logs() as lines:
-            house.script.gate.set()
-            await house.until(lambda: house.lookout.looked)
-            await house.until(house._is_idle)
+            await house.go_on()
         assert (await house.stats()).done == 0
         assert [line["path"] for line in lines if line["event"] == "job.withdrawn"] == [b"call.wav"]
 
     assert tree(tmp_path) & {"done/call.json", "done/call.txt", "done/call.wav"} == set()
     assert len(house.script.calls) == 1
+
+
+async def test_a_file_that_may_be_in_a_closed_folder_is_looked_for_again(tmp_path, monkeypatch):
+    """A listing that is not complete proves nothing: the job ends after a few searches."""
+    monkeypatch.setattr(content, "open_listable_folder", refuse)
+    async with Gated(tmp_path, "sent") as house:
+        path = await house.drop_and_wait()
+        path.unlink()
+        house.script.gate.set()
+        await house.until(lambda: _code_of(house) == "missing")
+        await house.until(house._is_idle)
+        assert (await house.stats()).done == 0
+
+
+def refuse(*_):
+    """The system's answer for a folder that is closed to this process."""
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 @moments

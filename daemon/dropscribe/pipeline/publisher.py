@@ -19,7 +19,7 @@ from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, Publi
 from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retry, Withdrawn
 from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
-from dropscribe.files.content import find_content
+from dropscribe.files.content import find_content, has_left
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.rendering import RenderError, content_of, is_error
@@ -58,7 +58,10 @@ MOST_TURNS = 100
 """Rounds of taken names and changed times before the file waits again."""
 
 MOST_ABSENCES = 6
-"""After this many searches, over a minute, a recording is neither in its inbox nor at its destination."""
+"""After this many searches, over a minute, a recording is neither in its inbox nor at its destination.
+
+Where inodes are stable, one complete listing of the inbox proves it.
+"""
 
 MISSING_WAIT_SECONDS = 2.0
 WRITER_WAIT_SECONDS = 1.0
@@ -134,7 +137,7 @@ class Publisher:
                 self._unstuck(job)
                 return Retry(WRITER_WAIT_SECONDS, "writer", "it has been opened for writing again")
             case AudioMissing():
-                return self._not_there(job, error.reason)
+                return await self._not_there(job, runtime, error.reason)
             case _:
                 return self._withdrawn(job, str(error))
 
@@ -155,7 +158,7 @@ class Publisher:
             refreshed = await self._queue.results.refresh_snapshot(job, found.snapshot)
             return refreshed or self._withdrawn(job, str(error))
         if job.stable_inodes and found.inode != job.snapshot.inode:
-            return self._not_there(job, str(error))
+            return await self._not_there(job, runtime, str(error))
         return self._withdrawn(job, str(error))
 
     def _is_misplaced(self, job: Job, runtime: RuntimeConfig) -> bool:
@@ -170,15 +173,24 @@ class Publisher:
         document = await self._results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
         return await self._results.store(job, runtime, document, _result(job).sha256, ended)
 
-    def _not_there(self, job: Job, reason: str) -> Outcome:
+    async def _not_there(self, job: Job, runtime: RuntimeConfig, reason: str) -> Outcome:
         """The audio is missing: renamed (which the intake notices), removed, or hidden by its mount."""
         self._absences[job.id] += 1
-        if self._absences[job.id] >= MOST_ABSENCES:
+        if self._absences[job.id] >= MOST_ABSENCES or await self._has_left(job, runtime):
             return self._withdrawn(job, reason)
         self._intake.look_again(job.folder)
         longest_seconds = MISSING_WAIT_SECONDS * 2.0**MOST_ABSENCES
         wait_seconds = backoff_seconds(MISSING_WAIT_SECONDS, self._absences[job.id], longest_seconds)
         return Retry(wait_seconds, "missing", f"{reason}; the inbox is being listed")
+
+    async def _has_left(self, job: Job, runtime: RuntimeConfig) -> bool:
+        """Whether it is certain that the audio is not in its inbox any more, under whatever name."""
+        if not job.stable_inodes:
+            return False
+        with self._disks.watch(job.folder):
+            return await asyncio.get_running_loop().run_in_executor(
+                self._disks.of(job.folder), has_left, runtime.inbox(job.folder), job.snapshot
+            )
 
     def _withdrawn(self, job: Job, reason: str) -> Outcome:
         """Another recording has the path: discard the transcript; the intake takes the new file."""

@@ -124,6 +124,21 @@ async def test_a_read_only_done_beside_a_writable_one(tmp_path, monkeypatch):
             await whole.until(lambda: _status_is(whole, reason=None, done=1))
 
 
+async def test_a_read_only_inbox_of_a_writable_file_system(tmp_path):
+    """Mounted once more, read-only: nothing can leave it, so nothing is sent until that is mended."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/call.wav").write_bytes(b"RIFF")
+    with mounted(tmp_path / "inbox", "--bind", tmp_path / "inbox"):
+        mount("-o", "remount,bind,ro", tmp_path / "inbox")
+        async with House(make_config(tmp_path)) as house:
+            await house.submit("call.wav")
+            await house.until(lambda: house.engine.folders.closed_reason("calls"))
+            assert house.engine.folders.closed_reason("calls") == f"{tmp_path}/inbox: Read-only file system"
+            assert house.providers["main"].calls == []
+            mount("-o", "remount,bind,rw", tmp_path / "inbox")
+            await house.until(lambda: house.listener.files)
+
+
 @pytest.mark.parametrize(
     ("place", "file"), [("done", "call.wav"), ("done", "new/call.wav"), ("inbox", "call.wav")]
 )

@@ -12,10 +12,12 @@ from structlog.testing import capture_logs
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioForbidden
+from dropscribe.files import content
 from dropscribe.files.audio import AudioFile
+from dropscribe.files.content import find_content
 from dropscribe.pipeline import publisher, results
 from dropscribe.queue.sql import intake_queries
-from support.faults import Faults
+from support.faults import Faults, run_as_nobody
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -59,12 +61,19 @@ def overwrite(path):
     os.utime(path, ns=(1, 1))
 
 
+def overwrite_and_set_back(path):
+    """Other bytes of the same length, and the old time: metaflac --preserve-modtime does so."""
+    status = path.stat()
+    overwrite(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def truncate(path):
     """Somebody writes it anew from its start."""
     path.write_bytes(b"RIFF")
 
 
-CHANGES = [replace, replace_by_twin, append, overwrite, truncate]
+CHANGES = [replace, replace_by_twin, append, overwrite, overwrite_and_set_back, truncate]
 
 
 class Gated(House):
@@ -122,24 +131,47 @@ async def test_changed_audio_is_not_filed_under_a_stale_transcript(tmp_path, mom
     assert len(house.script.calls) == 2
 
 
+def move_out(path):
+    """To a folder beside the inbox."""
+    path.rename(path.parent.parent / "taken.wav")
+
+
+def delete(path):
+    """For good."""
+    path.unlink()
+
+
 @moments
-async def test_a_deleted_file_is_dropped(tmp_path, moment, monkeypatch):
-    """Nothing is filed for it; its job ends, with a line of the log, once it was looked for a few times."""
-    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 0.01)
+@pytest.mark.parametrize("change", [delete, move_out, replace], ids=lambda change: change.__name__)
+async def test_a_file_that_has_left_its_inbox_is_dropped_at_once(tmp_path, moment, monkeypatch, change):
+    """Nothing is filed for it; its job ends at once, with a line of the log: one listing proves it."""
+    monkeypatch.setattr(publisher, "MISSING_WAIT_SECONDS", 3600.0)
     async with Gated(tmp_path, moment) as house:
-        path = await house.drop_and_wait()
-        path.unlink()
-        if moment == "answered":
-            (tmp_path / "done").unlink()
+        change(await house.drop_and_wait())
         with capture_logs() as lines:
-            house.script.gate.set()
-            await house.until(lambda: house.lookout.looked)
-            await house.until(house._is_idle)
+            await house.go_on()
         assert (await house.stats()).done == 0
         assert [line["path"] for line in lines if line["event"] == "job.withdrawn"] == [b"call.wav"]
 
     assert tree(tmp_path) & {"done/call.json", "done/call.txt", "done/call.wav"} == set()
     assert len(house.script.calls) == 1
+
+
+async def test_a_file_that_may_be_in_a_closed_folder_is_looked_for_again(tmp_path, monkeypatch):
+    """A listing that is not complete proves nothing: the job ends after a few searches."""
+    monkeypatch.setattr(content, "open_listable_folder", refuse)
+    async with Gated(tmp_path, "sent") as house:
+        path = await house.drop_and_wait()
+        path.unlink()
+        house.script.gate.set()
+        await house.until(lambda: _code_of(house) == "missing")
+        await house.until(house._is_idle)
+        assert (await house.stats()).done == 0
+
+
+def refuse(*_):
+    """The system's answer for a folder that is closed to this process."""
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 @moments
@@ -184,17 +216,74 @@ async def test_a_file_renamed_in_flight_keeps_its_answer_though_another_takes_it
     assert len(house.script.calls) == 2
 
 
+def change_mode(path):
+    """Without its content."""
+    path.chmod(0o750)
+
+
+def link(path):
+    """A backup by hard links."""
+    os.link(path, path.with_name(".backup"))
+
+
+def move_there_and_back(path):
+    """By rename."""
+    path.rename(path.with_name(".elsewhere"))
+    path.with_name(".elsewhere").rename(path)
+
+
 @moments
-async def test_a_chmod_is_no_change(tmp_path, moment):
-    """Mode and links are not content: paid once, and the sidecars take the mode of now."""
+@pytest.mark.parametrize("change", [change_mode, link, move_there_and_back], ids=lambda each: each.__name__)
+async def test_a_change_of_the_metadata_is_no_change(tmp_path, monkeypatch, moment, change):
+    """Mode and links are not content: sent once, hashed once more, and the sidecars take the mode of now."""
+    hashed = count_hashings(monkeypatch)
     async with Gated(tmp_path, moment) as house:
         path = await house.drop_and_wait()
-        path.chmod(0o750)
+        change(path)
+        mode = path.stat().st_mode & 0o777
         await house.go_on()
 
-    assert (tmp_path / "done/call.wav").stat().st_mode & 0o777 == 0o750
-    assert (tmp_path / "done/call.json").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "done/call.wav").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "done/call.json").stat().st_mode & 0o777 == mode & 0o644
     assert len(house.script.calls) == 1
+    assert hashed == [b"call.wav"]
+
+
+def test_a_file_that_may_not_be_read_any_more_is_filed(tmp_path):
+    """Its mode was changed in flight: size, time and inode are the same, and it may be moved."""
+
+    async def story():
+        async with Gated(tmp_path, "sent") as house:
+            path = await house.drop_and_wait()
+            path.chmod(0)
+            await house.go_on()
+
+    assert run_as_nobody(tmp_path, story) == 0
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+
+
+def count_hashings(monkeypatch):
+    """The paths whose files are hashed again at publishing, in order."""
+    hashed = []
+
+    def find(inbox, path, *rest):
+        hashed.append(path)
+        return find_content(inbox, path, *rest)
+
+    monkeypatch.setattr(publisher, "find_content", find)
+    return hashed
+
+
+@moments
+async def test_an_untouched_file_is_not_hashed_again(tmp_path, monkeypatch, moment):
+    """Also where it waits for its place in done."""
+    hashed = count_hashings(monkeypatch)
+    async with Gated(tmp_path, moment) as house:
+        await house.drop_and_wait()
+        await house.go_on()
+
+    assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
+    assert hashed == []
 
 
 def touch(path):

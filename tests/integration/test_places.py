@@ -124,22 +124,27 @@ async def test_a_read_only_done_beside_a_writable_one(tmp_path, monkeypatch):
             await whole.until(lambda: _status_is(whole, reason=None, done=1))
 
 
+async def test_a_read_only_inbox_of_a_writable_file_system(tmp_path):
+    """Mounted once more, read-only: nothing can leave it, so nothing is sent until that is mended."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/call.wav").write_bytes(b"RIFF")
+    with mounted(tmp_path / "inbox", "--bind", tmp_path / "inbox"):
+        mount("-o", "remount,bind,ro", tmp_path / "inbox")
+        async with House(make_config(tmp_path)) as house:
+            await house.submit("call.wav")
+            await house.until(lambda: house.engine.folders.closed_reason("calls"))
+            assert house.engine.folders.closed_reason("calls") == f"{tmp_path}/inbox: Read-only file system"
+            assert house.providers["main"].calls == []
+            mount("-o", "remount,bind,rw", tmp_path / "inbox")
+            await house.until(lambda: house.listener.files)
+
+
 @pytest.mark.parametrize(
-    ("place", "file"),
-    [
-        ("done", "call.wav"),
-        ("done", "new/call.wav"),
-        ("done/2026", "2026/call.wav"),
-        ("inbox", "call.wav"),
-        ("inbox/2026", "2026/call.wav"),
-    ],
+    ("place", "file"), [("done", "call.wav"), ("done", "new/call.wav"), ("inbox", "call.wav")]
 )
 def test_a_place_that_another_user_may_not_write(tmp_path, place, file):
     """As a plain user: nothing is paid for until the file can be moved from there and to there."""
-    for name in ("inbox", "done", "inbox/2026", "inbox/new", "done/2026"):
-        (tmp_path / name).mkdir()
-        if os.geteuid() == 0:
-            os.chown(tmp_path / name, 65534, 65534)
+    _make_folders_of_nobody(tmp_path)
 
     async def story():
         async with House(make_config(tmp_path)) as house:
@@ -155,6 +160,112 @@ def test_a_place_that_another_user_may_not_write(tmp_path, place, file):
 
     assert run_as_nobody(tmp_path, story) == 0
     assert (tmp_path / "done" / file).exists()
+
+
+def _make_folders_of_nobody(root):
+    for name in ("inbox", "done", "inbox/2026", "inbox/new", "done/2026"):
+        (root / name).mkdir()
+        if os.geteuid() == 0:
+            os.chown(root / name, 65534, 65534)
+
+
+def refuse_inbox(root):
+    """The sub-folder of the inbox takes no changes."""
+    (root / "inbox/2026").chmod(0o555)
+    return root / "inbox/2026", "Permission denied; give uid 65534 write access", lambda: _open(root, "inbox")
+
+
+def refuse_done(root):
+    """The sub-folder of done takes no files."""
+    (root / "done/2026").chmod(0o555)
+    return root / "done/2026", "Permission denied; give uid 65534 write access", lambda: _open(root, "done")
+
+
+def _open(root, part):
+    (root / part / "2026").chmod(0o755)
+
+
+def link_done(root):
+    """A link to another folder has the sub-folder's name in done."""
+    place = root / "done/2026"
+    place.rmdir()
+    place.symlink_to(root)
+    return place, "leads through a link or a file; put a folder in its place", place.unlink
+
+
+def block_done(root):
+    """A plain file has the sub-folder's name in done."""
+    place = root / "done/2026"
+    place.rmdir()
+    place.write_text("in the way")
+    return place, "leads through a link or a file; put a folder in its place", place.unlink
+
+
+@pytest.mark.parametrize("moment", ["before", "in flight"])
+@pytest.mark.parametrize("refuse", [refuse_inbox, refuse_done, link_done, block_done])
+def test_a_sub_folder_that_refuses_its_files_stops_no_others(tmp_path, monkeypatch, refuse, moment):
+    """Its files wait with the reason, found out before they are paid for where it can be known."""
+    monkeypatch.setattr(attempts, "FIRST_PLACE_SECONDS", 0.02)
+    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
+    _make_folders_of_nobody(tmp_path)
+
+    async def story():
+        script = ScriptedProvider(gate=asyncio.Event())
+        async with House(make_config(tmp_path), {"main": script}) as house:
+            (tmp_path / "inbox/2026/call.wav").write_bytes(b"RIFF")
+            if moment == "before":
+                place, words, mend = refuse(tmp_path)
+            await house.submit("2026/call.wav")
+            if moment == "in flight":
+                await house.until(lambda: script.in_flight == 1)
+                place, words, mend = refuse(tmp_path)
+            script.gate.set()
+            await house.until(lambda: _is_stuck(house, f"{place}: {words}"))
+            await house.drop("good.wav")
+            await house.until(lambda: house.listener.files)
+            assert house.engine.folders.closed_reason("calls") is None
+            assert script.calls == [b"good.wav"] if moment == "before" else [b"call.wav", b"good.wav"]
+            mend()
+            await house.until(lambda: len(house.listener.files) == 2)
+            assert sorted(script.calls) == [b"call.wav", b"good.wav"]
+
+    assert run_as_nobody(tmp_path, story) == 0
+    assert tree(tmp_path / "done") == {"good.wav", "good.json", "good.txt"} | {
+        f"2026/{each}" for each in GROUP
+    }
+
+
+async def _is_stuck(house, words):
+    stats = await house.stats()
+    return stats.stuck == 1 and stats.stuck_reason.startswith(words)
+
+
+def test_a_sticky_folder_keeps_another_users_file(tmp_path, monkeypatch):
+    """Nothing is sent; the reason names owner and remedy, and the other files go on."""
+    monkeypatch.setattr(attempts, "FIRST_PLACE_SECONDS", 0.02)
+    _make_folders_of_nobody(tmp_path)
+    for place in ("inbox", "inbox/2026"):
+        os.chown(tmp_path / place, 0, 0)
+        (tmp_path / place).chmod(0o1777)
+    for file in ("call.wav", "2026/call.wav"):
+        (tmp_path / "inbox" / file).write_bytes(b"RIFF")
+
+    async def story():
+        async with House(make_config(tmp_path)) as house:
+            await house.submit("call.wav")
+            await house.submit("2026/call.wav")
+            await house.drop("2026/good.wav", b"RIFF good")
+            await house.until(lambda: house.listener.files)
+
+            async def are_stuck():
+                stats = await house.stats()
+                return stats.stuck == 2 and "its sticky bit keeps 'call.wav'" in stats.stuck_reason
+
+            await house.until(are_stuck)
+            assert house.engine.folders.closed_reason("calls") is None
+            assert house.providers["main"].calls == [b"good.wav"]
+
+    assert run_as_nobody(tmp_path, story) == 0
 
 
 async def test_a_reload_that_names_another_done_is_tried_at_once(tmp_path, monkeypatch):

@@ -7,12 +7,14 @@ import importlib
 import json
 import os
 import re
+import sqlite3
 import threading
 import time
 
 import pytest
 
 from dropscribe.core.model import AttemptEnd
+from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports import patience
 from support.scene import Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
@@ -67,6 +69,29 @@ def test_before_the_first_run_all_is_zero_and_nothing_is_made(scene, capsys):
     assert document["providers"]["main"].keys() >= PROVIDER_KEYS
     assert document["folders"]["calls"]["queued"] == 0
     assert not (scene.root / "state").exists()
+
+
+@pytest.mark.parametrize("command", ["status", "plan", "list", "why", "retry"])
+def test_a_first_start_that_came_to_no_tables_is_no_queue_yet(scene, capsys, command):
+    """On a full disk the database's file was made, and nothing was written into it."""
+    file = scene.drop("call.wav")
+    (scene.root / "state").mkdir()
+    (scene.root / "state/queue.db").touch()
+    arguments = {"why": [str(file)], "retry": ["--all"]}.get(command, [])
+    assert scene.run(command, *arguments) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["status", "plan", "list", "why"])
+def test_a_queue_that_cannot_be_read_is_an_error_in_words(scene, capsys, command):
+    """Its tables are not those of a queue."""
+    file = scene.drop("call.wav")
+    (scene.root / "state").mkdir()
+    path = scene.root / "state/queue.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 1")
+    assert scene.run(command, *([str(file)] if command == "why" else [])) == 74
+    assert f"{path}: no such table" in capsys.readouterr().err
 
 
 def test_a_mount_that_dies_during_the_look_is_not_waited_for(scene, capsys, monkeypatch):
@@ -287,6 +312,26 @@ def test_why_a_file_is_not_filed(scene, capsys):
     assert "nothing is sent or paid for again" in words
     assert "could not be put into done: ENOSPC: done: No space left on device" in words_when_down
     assert "when dropscribe is started" in words_when_down
+
+
+@pytest.mark.parametrize(("state", "wait_seconds"), [("queued", 60), ("queued", -60), ("transcribed", 60)])
+def test_a_file_that_cannot_be_moved_says_why(scene, capsys, state, wait_seconds):
+    """With the path and the remedy: by `status`, and by `why` with the daemon up or down."""
+    file = scene.drop("a/call.wav")
+    reason = f"{scene.root}/inbox/a: Permission denied; give uid 7 write access to it"
+    with scene.queue() as store:
+        due_at = time.time() + wait_seconds
+        add_job(store, scene, "a/call.wav", state=state, due_at=due_at, code=NOT_MOVABLE, reason=reason)
+        scene.write_live()
+        assert scene.run("status") == 0
+        told = " ".join(capsys.readouterr().out.split())
+        _, words = state_of(scene, capsys, file)
+    _, words_when_down = state_of(scene, capsys, file)
+    assert reason in words
+    assert reason in words_when_down
+    assert "goes to done when" not in words_when_down
+    if wait_seconds > 0:
+        assert f"folder calls: 1 file cannot be moved; because: {reason}" in told
 
 
 def test_a_folder_that_takes_no_files_is_named(scene, capsys):

@@ -1,4 +1,4 @@
-"""Identifies a recording by its content, after its metadata has changed."""
+"""Looks for a recording whose path or metadata has changed: by its content, or by its inode."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.errors import AudioError
+from dropscribe.core.errors import AudioError, AudioForbidden
 from dropscribe.files.audio import open_beneath, snapshot_of
+from dropscribe.files.beneath import closing, open_listable_folder, open_listable_root
 from dropscribe.files.own_file import sha256_of
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ class FoundContent:
     Attributes:
         snapshot: Of a file with the recording's bytes; None if its bytes differ.
         inode: Of the file; None if there is none.
+        is_forbidden: There is a file, and it may not be read.
     """
 
     snapshot: FileSnapshot | None = None
     inode: int | None = None
+    is_forbidden: bool = False
 
 
 def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> FoundContent:
@@ -35,6 +38,8 @@ def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> Fou
     """
     try:
         descriptor = open_beneath(inbox, path)
+    except AudioForbidden:
+        return FoundContent(is_forbidden=True)
     except (AudioError, OSError):
         return FoundContent()
     try:
@@ -47,3 +52,28 @@ def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> Fou
         return FoundContent()
     finally:
         os.close(descriptor)
+
+
+def has_left(inbox: bytes, audio: FileSnapshot) -> bool:
+    """Whether a complete listing of *inbox* shows that *audio*, known by its inode, is not in it.
+
+    False where that is not certain: a folder cannot be listed, or another device is mounted there.
+    """
+    try:
+        with closing(open_listable_root(inbox)) as root:
+            return os.fstat(root).st_dev == audio.device and not _has_inode(root, audio.inode)
+    except OSError:
+        return False
+
+
+def _has_inode(root: int, inode: int) -> bool:
+    waiting = [b""]
+    while waiting:
+        directory = waiting.pop()
+        with closing(open_listable_folder(root, directory)) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.inode() == inode:
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(os.path.join(directory, os.fsencode(entry.name)))
+    return False

@@ -22,6 +22,19 @@ _ACL_HEADER_BYTES = 4
 _GROUP_OBJECT, _MASK = 0x04, 0x10
 
 
+_CAP_FOWNER = 1 << 3  # capabilities(7)
+
+
+def may_act_as_owner() -> bool:
+    """Whether this process may change files of other users as their owner could."""
+    try:
+        with open("/proc/self/status") as status:
+            found = next(line.split()[1] for line in status if line.startswith("CapEff:"))
+    except (OSError, StopIteration):
+        return os.geteuid() == 0
+    return bool(int(found, 16) & _CAP_FOWNER)
+
+
 @dataclass(frozen=True, slots=True)
 class Permissions:
     """Owner and mode for a new file.

@@ -41,6 +41,7 @@ from dropscribe.pipeline.remote_jobs import job_provider_of, poll
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.jobs import LONGEST_POLL_SECONDS
 from dropscribe.publish.free_names import PlaceRefused
+from dropscribe.queue.model import NOT_MOVABLE
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
@@ -63,6 +64,11 @@ LOOK_AGAIN_SECONDS = 2.0
 
 LONGEST_LOOK_SECONDS = 300.0
 """Longer than the minute that ``run --once`` waits for retries, so that a disk that stays broken ends it."""
+
+FIRST_PLACE_SECONDS = 120.0
+"""First wait of a file that cannot be moved; longer than ``run --once`` waits, because a person must help."""
+
+LONGEST_PLACE_SECONDS = 900.0
 
 
 @dataclass(slots=True)
@@ -94,15 +100,16 @@ class Attempts:
         except FolderHangs:
             return Retry(LOOK_AGAIN_SECONDS, "hangs", "its folder's disk does not answer")
         except PlaceRefused as error:
-            check = partial(self.results.prepare, job, runtime)
-            self.disks.close_until_writable(job.folder, error_words(error), check)
-            return self._disk_trouble(job, error)
+            return self._place_refused(job, runtime, error)
         except OSError as error:
             return self._disk_trouble(job, error)
         self._looks.pop(job.id, None)
         self.sending[job.id] = audio
         try:
-            return await self._with_audio(job, runtime, audio)
+            outcome = await self._with_audio(job, runtime, audio)
+            if isinstance(outcome, ResultStored):
+                self.results.ctimes_ns[job.id] = audio.snapshot.ctime_ns
+            return outcome
         finally:
             self.sending.pop(job.id, None)
             self.results.forget(job)
@@ -142,13 +149,23 @@ class Attempts:
         ended = AttemptEnd(0.0, code=code, reason=error.reason, counted=False)
         return Withdrawn(error.reason, ended)
 
-    def _disk_trouble(self, job: Job, error: OSError) -> Outcome:
+    def _place_refused(self, job: Job, runtime: RuntimeConfig, error: PlaceRefused) -> Outcome:
+        """No file of the rule can be moved, or none of this sub-folder: the others continue."""
+        if error.is_of_rule:
+            check = partial(self.results.prepare, job, runtime)
+            self.disks.close_until_writable(job.folder, error_words(error), check)
+            return self._disk_trouble(job, error)
+        retry = self._disk_trouble(job, error, NOT_MOVABLE)
+        wait_seconds = backoff_seconds(FIRST_PLACE_SECONDS, self._looks[job.id], LONGEST_PLACE_SECONDS)
+        return replace(retry, after_seconds=wait_seconds)
+
+    def _disk_trouble(self, job: Job, error: OSError, code: str = "disk_error") -> Retry:
         """EIO, ESTALE, EMFILE: an error of the disk, not of the file or the provider."""
         self.intake.look_again(job.folder)
         reason = error_words(error)
         if not self._looks[job.id]:
-            log.warning("file.not_sent", folder=job.folder, path=job.path, code="disk_error", reason=reason)
-        return self._retry_unsent(job, "disk_error", reason)
+            log.warning("file.not_sent", folder=job.folder, path=job.path, code=code, reason=reason)
+        return self._retry_unsent(job, code, reason)
 
     def _retry_unsent(self, job: Job, code: str, reason: str) -> Retry:
         """Retry soon, then less and less often; no attempt was made."""

@@ -18,6 +18,7 @@ from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioError, DropscribeError
 from dropscribe.files.batching import BatchExecutor
 from dropscribe.files.threads import DaemonThreads
+from dropscribe.publish.free_names import PlaceRefused
 from dropscribe.queue.model import HANGS
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class DiskThreads:
             except FolderHangs:
                 continue
             except OSError as error:
+                if isinstance(error, PlaceRefused) and not error.is_of_rule:
+                    break
                 self._queue.folders.close(folder, _UNWRITABLE, error_words(error))
             except AudioError:  # its file has gone: the next one shows whether the trouble is over
                 break

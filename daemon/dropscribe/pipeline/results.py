@@ -63,6 +63,8 @@ class Results:
         self._renderer = Renderer()
         self._free: dict[int, FreeNames] = {}
         """By job id: names found when the attempt began, so that storing an answer waits for no disk."""
+        self.ctimes_ns: dict[int, int] = {}
+        """By job id: st_ctime_ns of a recording with a stored answer, from before its bytes were read."""
 
     def prepare(self, job: Job, runtime: RuntimeConfig) -> FreeNames | None:
         """Check, before anything is paid for, that the file can be moved to ``done``; find free names there.

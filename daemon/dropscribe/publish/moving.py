@@ -33,12 +33,12 @@ def check_source(request: PublishRequest, folder: int) -> os.stat_result:
 
     Raises:
         AudioMissing: There is no file.
-        AudioChanged: Another file has its name.
+        AudioChanged: Another file has its name, or its content may have changed.
     """
     status = FileName(folder, request.source_name).status()
     if status is None:
         raise AudioMissing(request.path, "nothing is there")
-    if not request.is_audio(snapshot_of(status)):
+    if request.may_have_changed(snapshot_of(status)):
         raise AudioChanged(request.path, "is not what was transcribed")
     return status
 

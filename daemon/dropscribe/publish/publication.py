@@ -54,6 +54,7 @@ class PublishRequest:
         output_names: The reserved names.
         files: (file name, content) of the sidecars, in order.
         token: Distinguishes hidden names of this store and job from all others.
+        ctime_ns: Its st_ctime_ns when it was read; None where it is not compared.
         ignores_writers: The audio is moved even while a process has it open for writing.
     """
 
@@ -66,6 +67,7 @@ class PublishRequest:
     files: tuple[tuple[bytes, bytes], ...]
     token: str
     ignores_writers: bool = False
+    ctime_ns: int | None = None
 
     @property
     def audio(self) -> bytes:
@@ -85,6 +87,13 @@ class PublishRequest:
     def is_audio(self, found: FileSnapshot) -> bool:
         """Whether *found* is the file that settled."""
         return self.snapshot.same_audio(found, stable_inodes=self.stable_inodes)
+
+    def may_have_changed(self, found: FileSnapshot) -> bool:
+        """Whether *found* is another file than the one that was read, or has been touched since.
+
+        A write followed by a call that sets the time back shows in ctime alone; chmod and link change it too.
+        """
+        return not self.is_audio(found) or self.ctime_ns not in {None, found.ctime_ns}
 
     def is_audio_at(self, name: FileName) -> bool:
         """Whether the file that settled stands at *name*, in its inbox or moved within its mount."""

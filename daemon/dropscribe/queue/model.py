@@ -76,6 +76,9 @@ def probes_at(hold: Hold, pause: Pause | None) -> float:
     return max(hold.next_probe_at, pause.until) if pause else hold.next_probe_at
 
 
+NOT_MOVABLE = "not_movable"
+"""Code of a file that waits because it cannot be moved out of its sub-folder, or to its place."""
+
 HANGS = "hangs"
 """Cause of :meth:`FolderGate.close <dropscribe.queue.folder_gate.FolderGate.close>` for a folder whose disk
 does not answer."""
@@ -134,6 +137,8 @@ class FolderStats:
         backlog: Of the held ones, those that wait for ``dropscribe release``.
         at_provider: Uploaded; the provider works on them and is polled.
         at_provider_since: Unix seconds, since when the oldest of those is there, or None.
+        stuck: Those that cannot be moved, each of them counted above too.
+        stuck_reason: Of one of them, with the path and the remedy; "" where there is none.
     """
 
     queued: int = 0
@@ -149,6 +154,8 @@ class FolderStats:
     backlog: int = 0
     at_provider: int = 0
     at_provider_since: float | None = None
+    stuck: int = 0
+    stuck_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,17 +255,16 @@ def _node_words(story: Story, view: QueueView, now: float) -> str:
 def _publishing_words(story: Story, view: QueueView, now: float) -> list[str]:
     what = "its answer is stored" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
     where = "done" if story.state is JobState.TRANSCRIBED else "failed"
+    failure = f"{what}, but could not be put into {where}: {failure_words(story)}"
     if not view.is_running:
         # The row may still have the code of an attempt that failed before the answer came.
         old_codes = {tried.code for tried in story.tries}
-        is_stuck = bool(story.due_at and story.code) and story.code not in old_codes
-        failure = f", but could not be put into {where}: {failure_words(story)}" if is_stuck else ""
-        return [what + failure, f"it goes to {where} when dropscribe is started"]
+        is_stuck = story.due_at and story.code and story.code not in old_codes
+        again = "that is tried again when dropscribe is started; nothing is sent or paid for again"
+        return [failure, again] if is_stuck else [what, f"it goes to {where} when dropscribe is started"]
     if story.due_at > now:
-        return [
-            f"{what}, but could not be put into {where}: {failure_words(story)}",
-            f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again",
-        ]
+        again = f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again"
+        return [failure, again]
     return [f"{what}; it is being put into {where}{_node_words(story, view, now)}"]
 
 

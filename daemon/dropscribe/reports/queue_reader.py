@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import pwd
+import sqlite3
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,13 @@ from dropscribe.core.errors import StoreError
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.pipeline.plan import build_plan
 from dropscribe.queue.cluster.nodes import read_nodes
-from dropscribe.queue.embedded.store import is_running, open_for_reading, write_once
+from dropscribe.queue.embedded.store import (
+    DATABASE_NAME,
+    is_running,
+    open_for_reading,
+    store_error,
+    write_once,
+)
 from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.service.live import read_live
 from dropscribe.transcripts.document import path_text
@@ -173,6 +180,8 @@ def _own_view(config: Config) -> Iterator[QueueView]:
     try:
         stops = _read_stops(db, config, time.time())
         yield QueueView(db, running, running, read_live(state_dir), stops)
+    except sqlite3.Error as error:
+        raise store_error(state_dir / DATABASE_NAME, error) from error
     finally:
         if db is not None:
             db.close()

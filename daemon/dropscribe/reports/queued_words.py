@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
-from dropscribe.queue.model import probes_at
+from dropscribe.queue.model import NOT_MOVABLE, probes_at
 from dropscribe.queue.sql.history import count_before
 from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.queue.sql.stats import read_current_pauses
@@ -42,6 +42,8 @@ def queued_words(story: Story, place: Place, view: QueueView, now: float) -> tup
         words.append(f"its folder waits: {closed}")
     if story.due_at > now:
         words.append(f"it is tried again {time_words(story.due_at, now)}, because of {failure_words(story)}")
+    elif story.code == NOT_MOVABLE:
+        words.append(f"it could not be moved, and nothing was sent: {story.reason}")
     takes_its_turn = not words
     if provider := _provider_of(story, place, holds):
         words += _provider_words(provider, pauses.get(provider), view, now)

@@ -97,6 +97,8 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
         "backlog": stats.backlog,
         "publishing": stats.publishing,
         "blocked": int(live.get("blocked", 0)),
+        "stuck": stats.stuck,
+        "stuck_reason": stats.stuck_reason or None,
         "idle_writers": list(live.get("idle_writers", ())),
         "done": stats.done,
         "failed": stats.failed,

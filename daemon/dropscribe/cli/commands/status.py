@@ -216,6 +216,10 @@ def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[
     for path in folder.get("idle_writers", ()):
         words = "stays open for writing and is not written to; 'why FILE' tells more"
         yield f"folder {name}: {one_line(path)} {words}"
+    if folder["stuck"]:
+        one = "one of them" if folder["stuck"] > 1 else "because"
+        files, reason = plural(folder["stuck"], "file"), one_line(folder["stuck_reason"])
+        yield f"folder {name}: {files} cannot be moved; {one}: {reason}"
     for key, words in _FILE_TROUBLES:
         if folder[key]:
             yield f"folder {name}: {plural(folder[key], 'file')} {words}"

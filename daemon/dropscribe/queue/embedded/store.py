@@ -74,7 +74,7 @@ class Store:
         except sqlite3.Error as error:
             self._connection.close()
             os.close(self._lock)
-            raise _store_error(self.path, error) from error
+            raise store_error(self.path, error) from error
         closed = StoreError(str(self.path), "is closed: the daemon ends")
         self._writer = Writer(self._commit, closed)
 
@@ -127,7 +127,7 @@ class Store:
             # A full disk may have rolled everything back by itself; nothing of this batch counts.
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
-            failure = _store_error(self.path, error)
+            failure = store_error(self.path, error)
             return [(None, failure) for _ in batch]
         return results
 
@@ -180,12 +180,14 @@ def open_for_reading(state_dir: Path) -> sqlite3.Connection | None:
             return None
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
         with _closing_on_error(connection):
-            _check_version(connection, path)
+            if _check_version(connection, path):
+                return connection
+        connection.close()
     except sqlite3.Error as error:
-        raise _store_error(path, error) from error
+        raise store_error(path, error) from error
     except OSError as error:
         raise StoreError(str(path), error.strerror or str(error)) from error
-    return connection
+    return None
 
 
 @contextlib.contextmanager
@@ -212,7 +214,8 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
         with contextlib.closing(
             sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, factory=_Connection)
         ) as connection:
-            _check_version(connection, path)
+            if not _check_version(connection, path):
+                return None
             _check_migrated(connection, path)
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("BEGIN IMMEDIATE")
@@ -220,7 +223,7 @@ def write_once(state_dir: Path, work: Callable[[sqlite3.Connection], T]) -> T | 
             connection.execute("COMMIT")
             return result
     except sqlite3.Error as error:
-        raise _store_error(path, error) from error
+        raise store_error(path, error) from error
 
 
 def is_migrated(connection: Connection) -> bool:
@@ -255,18 +258,20 @@ def _open_database(path: Path) -> sqlite3.Connection:
             _check_version(connection, path)
             _migrate(connection)
     except sqlite3.Error as error:
-        raise _store_error(path, error) from error
+        raise store_error(path, error) from error
     return connection
 
 
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+def _check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the schema; 0 where a first start has not come to its tables (a full disk)."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise StoreUnusable(
             str(path),
             f"was made by a newer dropscribe (its schema is {version}, this one knows {len(MIGRATIONS)})",
             "install that version again, or set another state_dir: waiting files are found again",
         )
+    return version
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -297,7 +302,8 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def _store_error(path: Path, error: sqlite3.Error) -> StoreError:
+def store_error(path: Path, error: sqlite3.Error) -> StoreError:
+    """The error for people, with a remedy, of a failed call on the database at *path*."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StoreFull(str(path), str(error), "make room on the disk that holds state_dir")

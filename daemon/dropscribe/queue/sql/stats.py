@@ -10,7 +10,7 @@ from dropscribe.core.model import LIVE_STATES, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, is_held
 from dropscribe.queue.cluster.nodes import is_shared, read_nodes
 from dropscribe.queue.embedded.store import is_migrated
-from dropscribe.queue.model import FolderStats, Stats
+from dropscribe.queue.model import NOT_MOVABLE, FolderStats, Stats
 from dropscribe.queue.sql import hold_rows, remote_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
 
@@ -91,6 +91,8 @@ def _folder_stats(
 ) -> FolderStats:
     waiting = _waiting(db, folder, plan, held, now, counts.get((folder, "queued"), 0))
     at_provider = counts.get((folder, AT_PROVIDER), 0)
+    publishing = counts.get((folder, "transcribed"), 0) + counts.get((folder, "rejected"), 0)
+    stuck, stuck_reason = _stuck(db, folder, now) if waiting["deferred"] or publishing else (0, "")
     return FolderStats(
         queued=waiting["queued"],
         deferred=waiting["deferred"],
@@ -98,13 +100,27 @@ def _folder_stats(
         backlog=waiting["backlog"],
         transcribing=counts.get((folder, "transcribing"), 0) - at_provider,
         at_provider=at_provider,
-        publishing=counts.get((folder, "transcribed"), 0) + counts.get((folder, "rejected"), 0),
+        publishing=publishing,
         done=counts.get((folder, "done"), 0),
         failed=counts.get((folder, "failed"), 0),
         oldest_received_at=_oldest_received_at(db, folder),
         maybe_paid_twice=counts.get((folder, rows.MAYBE_PAID_TWICE), 0),
         suspect=counts.get((folder, rows.SUSPECT), 0),
+        stuck=stuck,
+        stuck_reason=stuck_reason,
     )
+
+
+def _stuck(db: Connection, folder: str, now: float) -> tuple[int, str]:
+    """(the number of files that cannot be moved, the reason of one of them)."""
+    # A result that is published for the first time has due_at 0, and maybe the code of an earlier wait.
+    found = db.execute(
+        "SELECT count(*), max(reason) FROM jobs WHERE folder = ? AND code = ? AND state = 'queued'"
+        " AND due_at > ? UNION ALL SELECT count(*), max(reason) FROM jobs WHERE folder = ? AND code = ?"
+        " AND state IN ('transcribed', 'rejected') AND due_at > 0",
+        (folder, NOT_MOVABLE, now, folder, NOT_MOVABLE),
+    ).fetchall()
+    return sum(number for number, _ in found), next((reason for _, reason in found if reason), "")
 
 
 def _waiting(

@@ -92,7 +92,6 @@ class Stream(httpcore.AsyncNetworkStream):
         self._unread = bytearray()
         self._answer = _Answer()
         self._is_answer_read = False
-        self._head = b""  # of a further request: sent with the first of its body, in one call
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """Wait for bytes and return them; b"" at the end."""
@@ -110,24 +109,21 @@ class Stream(httpcore.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Hand *buffer* to the system; return once it has taken all of it.
 
-        The head of a further request waits for the first of its body: one packet, and one call less.
-
         Raises:
             httpcore.ConnectionNotAvailable: The connection has ended since its last answer: httpcore then
                 sends the request on another one.
             httpcore.WriteError: An answer began before all was taken, or the connection was lost.
             httpcore.WriteTimeout: A piece made no progress within *timeout*.
         """
-        if self._is_answer_read:
+        # The head goes alone: if the server has just closed, that is seen before the body is sent whole.
+        is_further = self._is_answer_read
+        if is_further:
             await self._begin_request()
-            self._head = buffer  # httpcore writes once more for each request, with or without a body
-            return
-        is_begun, rest = not self._head, memoryview(self._head + buffer)
-        self._head = b""
+        rest = memoryview(buffer)
         while rest:
-            if is_begun:
+            if not is_further:
                 await self._look_for_answer()
-            piece, rest, is_begun = rest[:PIECE_BYTES], rest[PIECE_BYTES:], True
+            piece, rest, is_further = rest[:PIECE_BYTES], rest[PIECE_BYTES:], False
             self._connection.send(self._encrypted(piece))
             await self._taken(timeout)
 

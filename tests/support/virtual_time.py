@@ -87,7 +87,7 @@ class VirtualInbox(Inbox):
         self._wake_up = _VirtualWakeUp(self.loop)
         self._may_take = _VirtualEvent(self.loop, self._wake_up)
 
-    def start(self):
+    def start(self, _predecessors=()):
         self.loop.note_busy(self._wake_up)
         super().start()
 

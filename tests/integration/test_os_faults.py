@@ -105,7 +105,7 @@ async def walk_through(root, faults, number, way, count):
     ("error", "way"),
     [
         *((error, way) for error in ERRORS for way in ("rename", "copy")),
-        *((error, way) for error in ("ENOSPC", "EIO") for way in ("plain", "bare", "plainest")),
+        *((error, way) for error in ("ENOSPC", "EIO", "EACCES") for way in ("plain", "bare", "plainest")),
     ],
 )
 @pytest.mark.slow
@@ -113,6 +113,25 @@ async def test_a_call_that_fails_once_costs_nothing(memory_path, faults, error, 
     """Whichever call fails, once, the file ends in done whole, paid once, and nothing else stays there."""
     calls = await walk_through(memory_path, faults, getattr(errno, error), way, 1)
     assert calls > 15
+
+
+@pytest.mark.parametrize("error", ["EIO", "EACCES"])
+async def test_a_move_by_link_that_was_cut_off_leaves_no_second_file(tmp_path, faults, error):
+    """Its link has changed the audio's ctime: the content is compared, and the move goes on."""
+
+    def fail():
+        raise OSError(getattr(errno, error), "once")
+
+    faults.always.update(WAYS["plain"])
+    provider = Counting()
+    async with House(make_config(tmp_path), {"main": provider}) as house:
+        (tmp_path / "inbox/call 0.wav").write_bytes(b"RIFF")
+        faults.before["rename"] = fail  # by which the original is set aside, after the link
+        await house.submit("call 0.wav")
+        await ended(house, "call 0.wav")
+        _assert_filed(tmp_path, 0, b"RIFF")
+    assert "rename" not in faults.before
+    assert provider.paid.count("call 0.wav") == 1
 
 
 @pytest.mark.slow

@@ -234,8 +234,6 @@ class Publisher:
 
     async def _stuck(self, job: Job, runtime: RuntimeConfig, error: PublishError) -> Outcome:
         self._refusals[job.id] += 1
-        if error.code not in _OF_ONE_PLACE:
-            self._results.ctimes_ns.pop(job.id, None)  # a link made by this try may have changed the ctime
         is_of_rule, reason = await self._scope_of(job, runtime, error)
         if is_of_rule:
             self._closed_by.add(job.id)

@@ -30,7 +30,7 @@ from dropscribe.publish.companions import (
     remove_originals,
     withdraw_companions,
 )
-from dropscribe.publish.moving import AudioMove, check_source
+from dropscribe.publish.moving import AudioMove, check_source, check_untouched
 from dropscribe.publish.publication import CompanionChanged, NameTaken, WriterCameBack
 from dropscribe.publish.sidecars import Sidecars, withdraw_sidecars
 
@@ -213,6 +213,8 @@ class PublishOperation:
         self._capabilities = can = self._folders.capabilities(target)
         self._move = move = AudioMove(request, self.source, target, can)
         if missing is None:
+            # The audio is at its source, so this is no move of an earlier try to be finished.
+            check_untouched(request, status)
             move.check_target(status)
             permissions = self._folders.permissions(target, self._source(), request.source_name, status)
             self._is_writing = True

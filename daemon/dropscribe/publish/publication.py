@@ -88,13 +88,6 @@ class PublishRequest:
         """Whether *found* is the file that settled."""
         return self.snapshot.same_audio(found, stable_inodes=self.stable_inodes)
 
-    def may_have_changed(self, found: FileSnapshot) -> bool:
-        """Whether *found* is another file than the one that was read, or has been touched since.
-
-        A write followed by a call that sets the time back shows in ctime alone; chmod and link change it too.
-        """
-        return not self.is_audio(found) or self.ctime_ns not in {None, found.ctime_ns}
-
     def is_audio_at(self, name: FileName) -> bool:
         """Whether the file that settled stands at *name*, in its inbox or moved within its mount."""
         status = name.status()

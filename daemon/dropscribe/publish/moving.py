@@ -46,8 +46,8 @@ def check_source(request: PublishRequest, folder: int) -> os.stat_result:
 def check_untouched(request: PublishRequest, audio: os.stat_result) -> None:
     """Check that the content of the audio, which has the status *audio* in its inbox, cannot have changed.
 
-    A write followed by a call that sets the time back shows in ctime alone. chmod and link change it too, also
-    a link of our own from a try that failed: the caller compares the content.
+    A write followed by a call that sets the time back shows in ctime alone. So do chmod and link, also a link
+    that a failed try of ours has made: the caller compares the content.
 
     Raises:
         AudioChanged: It may have.

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import stat
+import subprocess
 import unicodedata
 from dataclasses import replace
 
@@ -266,6 +267,37 @@ def test_a_sticky_folder_keeps_another_users_file(tmp_path, monkeypatch):
             assert house.providers["main"].calls == [b"good.wav"]
 
     assert run_as_nobody(tmp_path, story) == 0
+
+
+async def test_a_hidden_cause_stops_the_rule_after_three_files(tmp_path, monkeypatch):
+    """An append-only inbox looks writable and lets no file go: not each one is paid for before that is clear."""
+    monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
+    config = make_config(tmp_path)
+    for number in range(5):
+        (tmp_path / f"inbox/{number}.wav").write_bytes(b"RIFF %d" % number)
+    if subprocess.run(["chattr", "+a", tmp_path / "inbox"], capture_output=True, check=False).returncode:
+        pytest.skip("needs root and a file system with chattr +a")
+    try:
+        async with House(config) as house:
+            for number in range(3):
+                await house.submit(f"{number}.wav")
+                await house.until(lambda number=number: _count_stuck(house, number + 1))
+            await house.until(lambda: house.engine.folders.closed_reason("calls"))
+            await house.submit("3.wav")
+            await house.submit("4.wav")
+            await asyncio.sleep(0.2)
+            assert len(house.providers["main"].calls) == 3
+
+            subprocess.run(["chattr", "-a", tmp_path / "inbox"], check=True)
+            await house.until(lambda: len(house.listener.files) == 5)
+            assert len(house.providers["main"].calls) == 5
+    finally:
+        subprocess.run(["chattr", "-a", tmp_path / "inbox"], capture_output=True, check=False)
+
+
+async def _count_stuck(house, count):
+    return len(house.listener.attempts) == count == (await house.stats()).publishing
 
 
 async def test_a_reload_that_names_another_done_is_tried_at_once(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
 from dropscribe.files.content import find_content, has_left
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
+from dropscribe.pipeline.holds import Streaks
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.rendering import RenderError, content_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
@@ -93,6 +94,7 @@ class Publisher:
         self._token = token
         self._refusals: Counter[int] = Counter()
         self._absences: Counter[int] = Counter()
+        self._puzzles = Streaks()
         self._closed_by: set[int] = set()
         """Ids of the jobs that have closed their folders as STUCK."""
 
@@ -263,8 +265,9 @@ class Publisher:
         except (OSError, FolderHangs):
             return True, reason
         except AudioError:
-            pass  # its folder has gone: no trouble of the others
-        return False, reason
+            return False, reason  # its folder has gone: no trouble of the others
+        # Its folders look writable. The cause is hidden, and may be the rule's: files would be paid for in vain.
+        return self._puzzles.add((job.folder,), job.id), reason
 
     def _unstuck(self, job: Job) -> None:
         """Reopen the folder, because its trouble may be over; the next job tests that."""
@@ -275,6 +278,7 @@ class Publisher:
 
     def _filed(self, job: Job, filed: bytes) -> Outcome:
         self._unstuck(job)
+        self._puzzles.clear(job.folder)
         self._results.ctimes_ns.pop(job.id, None)
         result = _result(job)
         document, names = content_of(result), result.output_names

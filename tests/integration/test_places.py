@@ -270,13 +270,13 @@ def test_a_sticky_folder_keeps_another_users_file(tmp_path, monkeypatch):
 
 
 async def test_a_hidden_cause_stops_the_rule_after_three_files(tmp_path, monkeypatch):
-    """An append-only inbox looks writable and lets no file go: not each one is paid for before that is clear."""
+    """An append-only inbox looks writable and lets no file go: three are paid for, and not all."""
     monkeypatch.setattr(publisher, "LONGEST_WAIT_SECONDS", 0.02)
     monkeypatch.setattr(publisher, "LONGEST_OWN_WAIT_SECONDS", 0.02)
     config = make_config(tmp_path)
     for number in range(5):
         (tmp_path / f"inbox/{number}.wav").write_bytes(b"RIFF %d" % number)
-    if subprocess.run(["chattr", "+a", tmp_path / "inbox"], capture_output=True, check=False).returncode:
+    if not _change_attribute("+a", tmp_path / "inbox"):
         pytest.skip("needs root and a file system with chattr +a")
     try:
         async with House(config) as house:
@@ -289,11 +289,17 @@ async def test_a_hidden_cause_stops_the_rule_after_three_files(tmp_path, monkeyp
             await asyncio.sleep(0.2)
             assert len(house.providers["main"].calls) == 3
 
-            subprocess.run(["chattr", "-a", tmp_path / "inbox"], check=True)
+            assert _change_attribute("-a", tmp_path / "inbox")
             await house.until(lambda: len(house.listener.files) == 5)
             assert len(house.providers["main"].calls) == 5
     finally:
-        subprocess.run(["chattr", "-a", tmp_path / "inbox"], capture_output=True, check=False)
+        _change_attribute("-a", tmp_path / "inbox")
+
+
+def _change_attribute(change, folder):
+    if not (command := shutil.which("chattr")):
+        return False
+    return subprocess.run([command, change, folder], capture_output=True, check=False).returncode == 0
 
 
 async def _count_stuck(house, count):

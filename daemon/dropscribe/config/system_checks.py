@@ -68,9 +68,7 @@ def _socket(config: Config) -> Iterator[tuple[str, str, str]]:
     if len(os.fsencode(path)) > _LONGEST_SOCKET_BYTES:
         message = f"the path of the socket is longer than {_LONGEST_SOCKET_BYTES} bytes"
         yield "http.listen", message, "choose a shorter one"
-    elif not (
-        path.parent.is_dir() or path.is_relative_to("/run")
-    ):  # units make folders in /run at their start
+    elif not path.parent.is_dir() and not path.is_relative_to("/run"):  # units make folders there
         yield "http.listen", f"{path.parent} is not a folder", "make it, or name another"
 
 

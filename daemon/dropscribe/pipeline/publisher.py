@@ -266,7 +266,7 @@ class Publisher:
             return True, reason
         except AudioError:
             return False, reason  # its folder has gone: no trouble of the others
-        # Its folders look writable. The cause is hidden, and may be the rule's: files would be paid for in vain.
+        # Its folders look writable: the cause is hidden, and may be the rule's. No more are paid for then.
         return self._puzzles.add((job.folder,), job.id), reason
 
     def _unstuck(self, job: Job) -> None:

@@ -462,16 +462,16 @@ async def test_a_recording_is_closed_before_it_is_moved(tmp_path, monkeypatch):
 async def test_names_looked_for_in_vain_are_forgotten(tmp_path, monkeypatch):
     """A file that cannot be opened leaves nothing of its attempt in memory."""
     seen = []
-    prepare = results.Results.prepare
+    open_request = results.Results.open_request
 
     def watched(self, job, runtime):
         seen.append(self)
-        return prepare(self, job, runtime)
+        return open_request(self, job, runtime)
 
-    def refuse(root, path, executor=None):
+    def refuse(root, path, *rest):
         raise AudioForbidden(path, "not to be read")
 
-    monkeypatch.setattr(results.Results, "prepare", watched)
+    monkeypatch.setattr(results.Results, "open_request", watched)
     monkeypatch.setattr(AudioFile, "open", refuse)
     async with House(make_config(tmp_path)) as house:
         await house.drop("a.wav", b"audio")

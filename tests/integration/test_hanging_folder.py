@@ -25,10 +25,10 @@ def hang(monkeypatch):
     answers = threading.Event()
     real_open = AudioFile.open
 
-    def slow_open(root, path, executor=None):
+    def slow_open(root, path, *rest):
         if path.startswith(b"stuck"):
             assert answers.wait(60)
-        return real_open(root, path, executor)
+        return real_open(root, path, *rest)
 
     monkeypatch.setattr(AudioFile, "open", slow_open)
     monkeypatch.setattr(disk_threads, "HANG_SECONDS", 0.05)

@@ -22,7 +22,7 @@ import pytest
 
 import dropscribe
 from dropscribe.files import audio, beneath, capabilities, moves, own_file, permissions
-from dropscribe.publish import filing, free_names, moving
+from dropscribe.publish import filing, moving, places
 from support.house import House, make_config
 
 CALLS = frozenset(
@@ -78,7 +78,7 @@ class Faults:
             own_file,
             permissions,
             filing,
-            free_names,
+            places,
             moving,
         ):
             monkeypatch.setattr(module, "os", _FaultyOs(self))

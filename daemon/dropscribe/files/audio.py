@@ -62,8 +62,11 @@ def open_beneath(root: bytes, path: bytes) -> int:
     return _open_with_status(root, path)[0]
 
 
-def _open_with_status(root: bytes, path: bytes) -> tuple[int, os.stat_result]:
-    with audio_errors(root, path), closing(open_folder_of(root, path)) as folder:
+def _open_with_status(root: bytes, path: bytes, folder: int | None = None) -> tuple[int, os.stat_result]:
+    if folder is None:
+        with closing(open_folder_of(root, path)) as opened:
+            return _open_with_status(root, path, opened)
+    with audio_errors(root, path):
         return open_with_status(folder, path.rpartition(b"/")[2])
 
 
@@ -207,9 +210,16 @@ class AudioFile:
         self.head = os.pread(descriptor, min(BLOCK_BYTES, self.size_bytes), 0)
 
     @classmethod
-    def open(cls, root: bytes, path: bytes, executor: Executor | None = None) -> AudioFile:
-        """Open *path* below *root*; raises as :func:`open_beneath` does."""
-        descriptor, status = _open_with_status(root, path)
+    def open(
+        cls, root: bytes, path: bytes, executor: Executor | None = None, folder: int | None = None
+    ) -> AudioFile:
+        """Open *path* below *root*; raises as :func:`open_beneath` does.
+
+        Args:
+            executor: For later reads.
+            folder: The open folder of *path*, where there is one.
+        """
+        descriptor, status = _open_with_status(root, path, folder)
         try:
             return cls(descriptor, path.rpartition(b"/")[2], executor, status)
         except BaseException:

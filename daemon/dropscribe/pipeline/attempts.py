@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,6 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, ScopeKind, Withdrawn
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, MAX_INTERNAL_ERRORS
-from dropscribe.files.audio import AudioFile
 from dropscribe.files.crashpoint import reached
 from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, origin_words
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
@@ -40,11 +40,13 @@ from dropscribe.pipeline.observer import AttemptReport
 from dropscribe.pipeline.remote_jobs import job_provider_of, poll
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.jobs import LONGEST_POLL_SECONDS
-from dropscribe.publish.free_names import PlaceRefused
+from dropscribe.publish.places import PlaceRefused, check_places
+from dropscribe.publish.readiness import open_together
 from dropscribe.queue.model import NOT_MOVABLE
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
+    from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.budgets import Budgets
     from dropscribe.pipeline.deduplication import Deduplication
     from dropscribe.pipeline.disk_threads import DiskThreads
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.observer import Observer
     from dropscribe.pipeline.results import Results
     from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
-    from dropscribe.publish.free_names import FreeNames
     from dropscribe.queue.model import CachedResult
     from dropscribe.transcripts.model import Transcript
 
@@ -126,16 +127,15 @@ class Attempts:
         return await self._send(job, runtime, audio)
 
     async def _open(self, job: Job, runtime: RuntimeConfig) -> AudioFile:
-        executor, inbox = self.disks.of(job.folder), runtime.inbox(job.folder)
-
-        def open_and_check() -> tuple[FreeNames | None, AudioFile]:
-            return self.results.prepare(job, runtime), AudioFile.open(inbox, job.path, executor)
-
-        free, audio = await self.disks.run(job.folder, open_and_check, lambda late: late[1].close())
+        request = self.results.open_request(job, runtime)
+        opened = await self.disks.run_each(
+            job.folder, open_together, request, lambda late: late.audio.close()
+        )
+        audio = opened.audio
         if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
             self.disks.post(job.folder, audio.close)
             raise AudioChanged(job.path, "changed since it settled")
-        self.results.keep(job, free)
+        self.results.keep(job, opened.free)
         return audio
 
     def _not_readable(self, job: Job, error: AudioError) -> Outcome:
@@ -152,7 +152,8 @@ class Attempts:
     def _place_refused(self, job: Job, runtime: RuntimeConfig, error: PlaceRefused) -> Outcome:
         """No file of the rule can be moved, or none of this sub-folder: the others continue."""
         if error.is_of_rule:
-            check = partial(self.results.prepare, job, runtime)
+            done = os.fsencode(runtime.rule(job.folder).done)
+            check = partial(check_places, runtime.inbox(job.folder), done, job.path)
             self.disks.close_until_writable(job.folder, error_words(error), check)
             return self._disk_trouble(job, error)
         retry = self._disk_trouble(job, error, NOT_MOVABLE)

@@ -18,7 +18,7 @@ from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioError, DropscribeError
 from dropscribe.files.batching import BatchExecutor
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.publish.free_names import PlaceRefused
+from dropscribe.publish.places import PlaceRefused
 from dropscribe.queue.model import HANGS
 
 if TYPE_CHECKING:
@@ -78,7 +78,13 @@ class DiskThreads:
         Raises:
             FolderHangs: The call has not returned after ``HANG_SECONDS``.
         """
-        return await self._bounded(folder, self._batch(folder).submit(_call_each, call), discard)
+        return await self.run_each(folder, _call_each, call, discard)
+
+    async def run_each(
+        self, folder: str, work: Work[T, R], item: T, discard: Callable[[R], object] | None = None
+    ) -> R:
+        """As :meth:`run`: a short *work* on *item*, batched with items that wait for *work* too."""
+        return await self._bounded(folder, self.together(folder, work, item), discard)
 
     async def run_alone(self, folder: str, call: Callable[[], T]) -> T:
         """As :meth:`run`, for a call that may take seconds: it is not batched with others."""

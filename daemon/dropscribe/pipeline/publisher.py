@@ -25,7 +25,7 @@ from dropscribe.pipeline.holds import Streaks
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.rendering import RenderError, content_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
-from dropscribe.publish.free_names import OF_ONE_PLACE, PlaceRefused, check_places
+from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.publish.publication import (
     AcrossMounts,
     CompanionChanged,

@@ -20,7 +20,8 @@ from dropscribe.files.companions import find_companions
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.rendering import Renderer, content_of, is_error, unpacked
 from dropscribe.providers.params import effective_params
-from dropscribe.publish.free_names import FreeNames, check_places, find_free_names
+from dropscribe.publish.free_names import FreeNames, find_free_names
+from dropscribe.publish.readiness import OpenRequest
 from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
@@ -66,30 +67,25 @@ class Results:
         self.ctimes_ns: dict[int, int] = {}
         """By job id: st_ctime_ns of a recording with a stored answer, from before its bytes were read."""
 
-    def prepare(self, job: Job, runtime: RuntimeConfig) -> FreeNames | None:
-        """Check, before anything is paid for, that the file can be moved to ``done``; find free names there.
+    def open_request(self, job: Job, runtime: RuntimeConfig) -> OpenRequest:
+        """How to open the recording of *job*, and which names its files would have in ``done``.
 
-        Called in a thread of the folder. Publishing detects a name that was taken since.
-
-        Raises:
-            As :func:`~dropscribe.publish.free_names.check_places`.
+        Publishing detects a name that was taken since.
         """
         rule = runtime.rule(job.folder)
-        done = os.fsencode(rule.done)
-        check_places(runtime.inbox(job.folder), done, job.path)
+        done, plan = os.fsencode(rule.done), None
         # Names that depend on companions or on a template are known only with the answer.
         if job.remote is None and not rule.companions and rule.template is None:
             plan = OutputPlan(done, job.path, tuple(rule.outputs), rule.sidecar_name)
-            return find_free_names(plan)
-        return None
+        return OpenRequest(runtime.inbox(job.folder), job.path, done, plan, self._disks.of(job.folder))
 
     def keep(self, job: Job, free: FreeNames | None) -> None:
-        """Keep the names of :meth:`prepare`, because the attempt goes on."""
+        """Keep names that were free when the recording was opened, until its answer is stored."""
         if free is not None:
             self._free[job.id] = free
 
     def forget(self, job: Job) -> None:
-        """Drop the names of :meth:`prepare`, because the attempt is over."""
+        """Drop the names of :meth:`keep`, because the attempt is over."""
         self._free.pop(job.id, None)
 
     async def transcript(

@@ -24,7 +24,7 @@ from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.files import moves
 from dropscribe.intake.inbox import Inbox
-from dropscribe.pipeline import attempts, publisher
+from dropscribe.pipeline import attempts, folder_troubles, publisher
 from dropscribe.publish import filing, moving, sidecars
 from dropscribe.queue import hold_store, job_runner, patient_database, result_store
 from dropscribe.queue.embedded import dispatcher, publish_schedule
@@ -42,7 +42,8 @@ ANSWERS = {
     "ambiguous": lambda: AmbiguousFailure("no_answer"),
 }
 _WAITS = {
-    publisher: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS", "WRITER_WAIT_SECONDS"),
+    folder_troubles: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS"),
+    publisher: ("WRITER_WAIT_SECONDS",),
     attempts: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
     patient_database: ("RETRY_SECONDS",),
     publish_schedule: ("_GAP_SECONDS",),

@@ -13,7 +13,7 @@ from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable, TemporaryFailure
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.pipeline.handler import Handler
-from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS
 from dropscribe.queue.provider_rates import ProviderRates
 from dropscribe.queue.sql import intake_queries

@@ -9,7 +9,7 @@ import pytest
 
 from dropscribe.core.model import AtProvider
 from dropscribe.pipeline.handler import Handler
-from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.runtime_config import build_plan
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 

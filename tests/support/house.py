@@ -24,7 +24,7 @@ from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import StoreAway
 from dropscribe.core.model import NewJob
 from dropscribe.files.audio import snapshot_of
-from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.sql import intake_queries

@@ -10,13 +10,13 @@ from dropscribe.pipeline.budgets import Budgets
 from dropscribe.pipeline.deduplication import Deduplication, settings_digest
 from dropscribe.pipeline.disk_threads import DiskThreads
 from dropscribe.pipeline.failures import Failures, Fallback
+from dropscribe.pipeline.folder_troubles import PlaceChecks, PublishTroubles
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.holds import Holds
 from dropscribe.pipeline.links import add_link_providers
-from dropscribe.pipeline.plan import retry_limits
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.pipeline.results import Results
-from dropscribe.pipeline.runtime_config import RuntimeConfig
+from dropscribe.pipeline.runtime_config import RuntimeConfig, retry_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,16 +69,19 @@ class Pipeline:
         failures = Failures(queue, holds, fallback, results, jitter)
         self.budgets = Budgets(queue, observer, disks)
         deduplication = Deduplication(queue)
+        self._checks = checks = PlaceChecks(queue, disks)
         attempts = Attempts(
-            holds, intake, observer, disks, results, deduplication, fallback, self.budgets, failures
+            holds, intake, observer, disks, checks, results, deduplication, fallback, self.budgets, failures
         )
-        publisher = Publisher(queue, intake, observer, disks, results, token)
+        troubles = PublishTroubles(queue, intake, disks, results)
+        publisher = Publisher(queue, troubles, observer, disks, results, token)
         self.handler = Handler(runtime, attempts, failures, publisher)
 
     def rule_changed(self, folder: str) -> None:
         """Let the next file of *folder* show whether its places can be written now."""
-        self._disks.reopen(folder)
+        self._checks.reopen(folder)
 
     def close(self) -> None:
         """Stop accepting calls on users' folders, without waiting for hanging ones."""
+        self._checks.close()
         self._disks.close()

@@ -34,7 +34,7 @@ from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_running_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway
 from dropscribe.media.spool import Spool
-from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import Store

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.files.crashpoint import reached
-from dropscribe.pipeline.publisher import STUCK
+from dropscribe.pipeline.folder_troubles import STUCK
 from dropscribe.publish.error_file import remove_error_file
 from dropscribe.queue.sql import intake_queries, rows
 

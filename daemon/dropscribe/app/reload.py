@@ -18,7 +18,7 @@ from dropscribe.config.running import store_running_config
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreError
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.runtime_config import build_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

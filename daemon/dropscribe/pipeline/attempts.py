@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from dropscribe.pipeline.deduplication import Deduplication
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.failures import Failures, Fallback
+    from dropscribe.pipeline.folder_troubles import PlaceChecks
     from dropscribe.pipeline.holds import Holds
     from dropscribe.pipeline.observer import Observer
     from dropscribe.pipeline.results import Results
@@ -80,6 +81,7 @@ class Attempts:
     intake: IntakeSide
     observer: Observer
     disks: DiskThreads
+    checks: PlaceChecks
     results: Results
     deduplication: Deduplication
     fallback: Fallback
@@ -154,7 +156,7 @@ class Attempts:
         if error.is_of_rule:
             done = os.fsencode(runtime.rule(job.folder).done)
             check = partial(check_places, runtime.inbox(job.folder), done, job.path)
-            self.disks.close_until_writable(job.folder, error_words(error), check)
+            self.checks.close_until_writable(job.folder, error_words(error), check)
             return self._disk_trouble(job, error)
         retry = self._disk_trouble(job, error, NOT_MOVABLE)
         wait_seconds = backoff_seconds(FIRST_PLACE_SECONDS, self._looks[job.id], LONGEST_PLACE_SECONDS)

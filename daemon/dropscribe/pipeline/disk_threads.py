@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from dropscribe.core.backoff import backoff_seconds
-from dropscribe.core.errors import AudioError, DropscribeError
+from dropscribe.core.errors import DropscribeError
 from dropscribe.files.batching import BatchExecutor
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.publish.places import PlaceRefused
 from dropscribe.queue.model import HANGS
 
 if TYPE_CHECKING:
@@ -37,12 +34,6 @@ THREADS_PER_FOLDER = 8
 HANG_SECONDS = 5.0
 """A call that takes longer gives up its slot."""
 
-FIRST_CHECK_SECONDS = 1.0
-LONGEST_CHECK_SECONDS = 15.0
-"""Longest wait between two checks of a folder that takes no files."""
-
-_UNWRITABLE = "unwritable"
-
 SLOWEST_BYTES_PER_SECOND = 2_000_000
 """A call that reads or copies a whole file is given time for its size at this rate."""
 
@@ -59,7 +50,6 @@ class DiskThreads:
         self._pools: dict[str, DaemonThreads] = {}
         self._batches: dict[str, BatchExecutor] = {}
         self._hanging: Counter[str] = Counter()
-        self._checks: dict[str, asyncio.Task[None]] = {}
 
     def of(self, folder: str) -> Executor:
         """The folder's pool, for calls that may take long."""
@@ -84,7 +74,7 @@ class DiskThreads:
         self, folder: str, work: Work[T, R], item: T, discard: Callable[[R], object] | None = None
     ) -> R:
         """As :meth:`run`: a short *work* on *item*, batched with items that wait for *work* too."""
-        return await self._bounded(folder, self.together(folder, work, item), discard)
+        return await self._bounded(folder, self._batch(folder).submit(work, item), discard)
 
     async def run_alone(self, folder: str, call: Callable[[], T]) -> T:
         """As :meth:`run`, for a call that may take seconds: it is not batched with others."""
@@ -95,12 +85,19 @@ class DiskThreads:
         """Make a short call that never fails, batched with the next one; its result is not awaited."""
         self._batch(folder).post(_call_each, call)
 
-    def together(self, folder: str, work: Work[T, R], item: T) -> asyncio.Future[R]:
-        """Run *work* on *item* in one of the folder's threads, batched with items that wait for *work* too.
+    async def run_long(self, folder: str, call: Callable[[], T], size_bytes: int = 0) -> T:
+        """Make a call that may take as long as it needs, in a thread of its own.
 
-        It may take long: :meth:`watch` it.
+        Args:
+            size_bytes: The bytes that it reads or copies.
         """
-        return self._batch(folder).submit(work, item)
+        with self._watched(folder, size_bytes):
+            return await asyncio.get_running_loop().run_in_executor(self.of(folder), call)
+
+    async def run_long_each(self, folder: str, work: Work[T, R], item: T) -> R:
+        """As :meth:`run_long`: *work* on *item*, batched with items that wait for *work* too."""
+        with self._watched(folder):
+            return await self._batch(folder).submit(work, item)
 
     def _batch(self, folder: str) -> BatchExecutor:
         if folder not in self._batches:
@@ -127,12 +124,8 @@ class DiskThreads:
         raise FolderHangs(folder)
 
     @contextlib.contextmanager
-    def watch(self, folder: str, size_bytes: int = 0) -> Iterator[None]:
-        """Let calls take as long as they need; while they take too long, their folder counts as hanging.
-
-        Args:
-            size_bytes: The bytes that the calls read or copy.
-        """
+    def _watched(self, folder: str, size_bytes: int = 0) -> Iterator[None]:
+        """While a call takes longer than *size_bytes* explain, its folder counts as hanging."""
         is_late = False
 
         def be_late() -> None:
@@ -152,48 +145,8 @@ class DiskThreads:
             if is_late:
                 self._stopped_hanging(folder)
 
-    def close_until_writable(self, folder: str, reason: str, check: Callable[[], object]) -> None:
-        """Have nothing of *folder* claimed until *check*, repeated in its threads, finds a way for files.
-
-        Args:
-            reason: For ``status``; replaced by those of later checks.
-            check: Raises OSError while no file can be published.
-        """
-        self._queue.folders.close(folder, _UNWRITABLE, reason)
-        if folder not in self._checks:
-            self._checks[folder] = asyncio.create_task(self._repeat(folder, check))
-
-    async def _repeat(self, folder: str, check: Callable[[], object]) -> None:
-        for count in itertools.count(1):
-            await asyncio.sleep(backoff_seconds(FIRST_CHECK_SECONDS, count, LONGEST_CHECK_SECONDS))
-            try:
-                await self.run(folder, check)
-            except FolderHangs:
-                continue
-            except OSError as error:
-                if isinstance(error, PlaceRefused) and not error.is_of_rule:
-                    break
-                self._queue.folders.close(folder, _UNWRITABLE, error_words(error))
-            except AudioError:  # its file has gone: the next one shows whether the trouble is over
-                break
-            except Exception:
-                log.exception("folder.not_checked", folder=folder)
-                break
-            else:
-                log.info("folder.writable", folder=folder)
-                break
-        self.reopen(folder)
-
-    def reopen(self, folder: str) -> None:
-        """End :meth:`close_until_writable`; the next file is checked anew."""
-        if check := self._checks.pop(folder, None):
-            check.cancel()
-            self._queue.folders.open(folder, _UNWRITABLE)
-
     def close(self) -> None:
         """Take no more calls; never wait for those that run."""
-        for check in self._checks.values():
-            check.cancel()
         for batch in self._batches.values():
             batch.close()
         for pool in self._pools.values():

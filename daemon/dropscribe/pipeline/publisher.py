@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import os
-import re
 import time
-from collections import Counter
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, PublishError
-from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retry, Withdrawn
+from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retry
 from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
-from dropscribe.files.content import find_content, has_left
-from dropscribe.pipeline.disk_threads import FolderHangs, error_words
-from dropscribe.pipeline.holds import Streaks
+from dropscribe.files.content import find_content
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.rendering import RenderError, content_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
-from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.publish.publication import (
     AcrossMounts,
     CompanionChanged,
@@ -33,7 +25,6 @@ from dropscribe.publish.publication import (
     PublishRequest,
     WriterCameBack,
 )
-from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.transcripts.document import doubts_of, path_text, renamed_document
 
 if TYPE_CHECKING:
@@ -42,61 +33,38 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Outcome, StoredResult
     from dropscribe.pipeline.disk_threads import DiskThreads
+    from dropscribe.pipeline.folder_troubles import PublishTroubles
     from dropscribe.pipeline.observer import Observer
     from dropscribe.pipeline.results import Results
-    from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.queue.engine import Engine
 
 log = structlog.get_logger()
 
-LONGEST_WAIT_SECONDS = 15.0
-"""Longest wait of a stored result after there is room again."""
-
-LONGEST_OWN_WAIT_SECONDS = 300.0
-"""Longest wait of a stored result that cannot be put in place while others of its rule can."""
-
 MOST_TURNS = 100
 """Rounds of taken names and changed times before the file waits again."""
 
-MOST_ABSENCES = 6
-"""After this many searches, over a minute, a recording is neither in its inbox nor at its destination.
-
-Where inodes are stable, one complete listing of the inbox proves it.
-"""
-
-MISSING_WAIT_SECONDS = 2.0
 WRITER_WAIT_SECONDS = 1.0
-STUCK = "publishing"
-
-_OF_ONE_PLACE = frozenset(errno.errorcode[number] for number in OF_ONE_PLACE)
-
-_ODD = re.compile(rb'[\x00-\x1f<>:"|?*\\]|[. ](?:/|$)')
-"""Characters that Windows file systems allow in no name and refuse with EINVAL."""
 
 
 class Publisher:
-    """Publishes stored results; a folder whose files cannot be written takes no more uploads."""
+    """Publishes stored results."""
 
     def __init__(
         self,
         queue: Engine,
-        intake: IntakeSide,
+        troubles: PublishTroubles,
         observer: Observer,
         disks: DiskThreads,
         results: Results,
         token: str,
     ) -> None:
         self._queue = queue
-        self._intake = intake
+        self._troubles = troubles
         self._observer = observer
         self._disks = disks
         self._results = results
         self._token = token
-        self._refusals: Counter[int] = Counter()
-        self._absences: Counter[int] = Counter()
-        self._puzzles = Streaks()
-        self._closed_by: set[int] = set()
-        """Ids of the jobs that have closed their folders as STUCK."""
 
     async def publish(self, job: Job, runtime: RuntimeConfig) -> Outcome:
         """One try to put *job*'s files in place."""
@@ -134,14 +102,14 @@ class Publisher:
     ) -> Outcome:
         match error:
             case PublishError():
-                return await self._stuck(job, runtime, error)
+                return await self._troubles.refused(job, runtime, _result(job).output_names.root, error)
             case WriterCameBack():
-                self._unstuck(job)
+                self._troubles.end(job)
                 return Retry(WRITER_WAIT_SECONDS, "writer", "it has been opened for writing again")
             case AudioMissing():
-                return await self._not_there(job, runtime, error.reason)
+                return await self._troubles.missing(job, runtime, error.reason)
             case _:
-                return self._withdrawn(job, str(error))
+                return self._troubles.withdrawn(job, str(error))
 
     async def _renamed(self, job: Job, runtime: RuntimeConfig, document: Mapping[str, Any]) -> Job:
         return await self._results.store(job, runtime, document, _result(job).sha256, AttemptEnd(0.0))
@@ -149,19 +117,17 @@ class Publisher:
     async def _refreshed(self, job: Job, runtime: RuntimeConfig, error: AudioChanged) -> Job | Outcome:
         """*job* with its file's new time or inode, if the file still has the bytes that were sent."""
         inbox, size_bytes, sha256 = runtime.inbox(job.folder), job.snapshot.size_bytes, _result(job).sha256
-        with self._disks.watch(job.folder, size_bytes):
-            found = await asyncio.get_running_loop().run_in_executor(
-                self._disks.of(job.folder), find_content, inbox, job.path, size_bytes, sha256
-            )
+        find = partial(find_content, inbox, job.path, size_bytes, sha256)
+        found = await self._disks.run_long(job.folder, find, size_bytes)
         if found.is_forbidden and self._results.ctimes_ns.pop(job.id, None) is not None:
             return job  # a chmod alone changes ctime too; size, time and inode are compared again
         if found.snapshot is not None:
             self._results.ctimes_ns[job.id] = found.snapshot.ctime_ns
             refreshed = await self._queue.results.refresh_snapshot(job, found.snapshot)
-            return refreshed or self._withdrawn(job, str(error))
+            return refreshed or self._troubles.withdrawn(job, str(error))
         if job.stable_inodes and found.inode != job.snapshot.inode:
-            return await self._not_there(job, runtime, str(error))
-        return self._withdrawn(job, str(error))
+            return await self._troubles.missing(job, runtime, str(error))
+        return self._troubles.withdrawn(job, str(error))
 
     def _is_misplaced(self, job: Job, runtime: RuntimeConfig) -> bool:
         """Whether the row has no names or, in a shared database, a place outside its rule's folders."""
@@ -175,38 +141,10 @@ class Publisher:
         document = await self._results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
         return await self._results.store(job, runtime, document, _result(job).sha256, ended)
 
-    async def _not_there(self, job: Job, runtime: RuntimeConfig, reason: str) -> Outcome:
-        """The audio is missing: renamed (which the intake notices), removed, or hidden by its mount."""
-        self._absences[job.id] += 1
-        if self._absences[job.id] >= MOST_ABSENCES or await self._has_left(job, runtime):
-            return self._withdrawn(job, reason)
-        self._intake.look_again(job.folder)
-        longest_seconds = MISSING_WAIT_SECONDS * 2.0**MOST_ABSENCES
-        wait_seconds = backoff_seconds(MISSING_WAIT_SECONDS, self._absences[job.id], longest_seconds)
-        return Retry(wait_seconds, "missing", f"{reason}; the inbox is being listed")
-
-    async def _has_left(self, job: Job, runtime: RuntimeConfig) -> bool:
-        """Whether it is certain that the audio is not in its inbox any more, under whatever name."""
-        if not job.stable_inodes:
-            return False
-        with self._disks.watch(job.folder):
-            return await asyncio.get_running_loop().run_in_executor(
-                self._disks.of(job.folder), has_left, runtime.inbox(job.folder), job.snapshot
-            )
-
-    def _withdrawn(self, job: Job, reason: str) -> Outcome:
-        """Another recording has the path: discard the transcript; the intake takes the new file."""
-        self._intake.note_late_change(job.folder, job.path)
-        self._intake.look_again(job.folder)
-        self._unstuck(job)
-        self._results.ctimes_ns.pop(job.id, None)
-        return Withdrawn(reason)
-
     async def _withdraw(self, job: Job, runtime: RuntimeConfig, old_path: str) -> None:
         """Remove the files with the job's old names."""
         request = replace(self._request(job, runtime), path=old_path.encode("utf-8", "surrogateescape"))
-        with self._disks.watch(job.folder):
-            await asyncio.get_running_loop().run_in_executor(self._disks.of(job.folder), withdraw, request)
+        await self._disks.run_long(job.folder, partial(withdraw, request))
 
     def _request(self, job: Job, runtime: RuntimeConfig) -> PublishRequest:
         result, ctimes_ns = _result(job), self._results.ctimes_ns
@@ -227,58 +165,13 @@ class Publisher:
     async def _put(self, job: Job, runtime: RuntimeConfig) -> bytes:
         publication = self._request(job, runtime)
         try:
-            with self._disks.watch(job.folder):
-                return await self._disks.together(job.folder, publish_together, publication)
+            return await self._disks.run_long_each(job.folder, publish_together, publication)
         except AcrossMounts:
-            with self._disks.watch(job.folder, job.snapshot.size_bytes):
-                threads = self._disks.of(job.folder)
-                return await asyncio.get_running_loop().run_in_executor(threads, publish, publication)
-
-    async def _stuck(self, job: Job, runtime: RuntimeConfig, error: PublishError) -> Outcome:
-        self._refusals[job.id] += 1
-        is_of_rule, reason = await self._scope_of(job, runtime, error)
-        if is_of_rule:
-            self._closed_by.add(job.id)
-            self._queue.folders.close(job.folder, STUCK, reason)
-        elif job.id in self._closed_by:
-            self._closed_by.discard(job.id)
-            self._queue.folders.open(job.folder, STUCK)
-        if self._refusals[job.id] == 1:
-            log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
-        longest_seconds = LONGEST_WAIT_SECONDS if is_of_rule else LONGEST_OWN_WAIT_SECONDS
-        wait_seconds = backoff_seconds(1.0, self._refusals[job.id], longest_seconds)
-        return Retry(wait_seconds, error.code if is_of_rule else NOT_MOVABLE, reason)
-
-    async def _scope_of(self, job: Job, runtime: RuntimeConfig, error: PublishError) -> tuple[bool, str]:
-        """(whether *error* stops all files of the rule, its words)."""
-        reason = f"{path_text(error.path)}: {error.reason}"
-        if _is_of_name(error, job.path):
-            return False, reason
-        if error.code not in _OF_ONE_PLACE:
-            return True, reason
-        root = _result(job).output_names.root
-        check = partial(check_places, runtime.inbox(job.folder), root, job.path)
-        try:
-            await self._disks.run(job.folder, check)
-        except PlaceRefused as refused:
-            return refused.is_of_rule, error_words(refused)
-        except (OSError, FolderHangs):
-            return True, reason
-        except AudioError:
-            return False, reason  # its folder has gone: no trouble of the others
-        # Its folders look writable: the cause is hidden, and may be the rule's. No more are paid for then.
-        return self._puzzles.add((job.folder,), job.id), reason
-
-    def _unstuck(self, job: Job) -> None:
-        """Reopen the folder, because its trouble may be over; the next job tests that."""
-        self._refusals.pop(job.id, None)
-        self._closed_by.discard(job.id)
-        self._absences.pop(job.id, None)
-        self._queue.folders.open(job.folder, STUCK)
+            copy = partial(publish, publication)
+            return await self._disks.run_long(job.folder, copy, job.snapshot.size_bytes)
 
     def _filed(self, job: Job, filed: bytes) -> Outcome:
-        self._unstuck(job)
-        self._puzzles.clear(job.folder)
+        self._troubles.filed(job)
         self._results.ctimes_ns.pop(job.id, None)
         result = _result(job)
         document, names = content_of(result), result.output_names
@@ -311,11 +204,6 @@ def _result(job: Job) -> StoredResult:
     if job.result is None:
         raise ValueError("a job without a result has nothing to publish")
     return job.result
-
-
-def _is_of_name(error: PublishError, path: bytes) -> bool:
-    """Whether ``done`` cannot store this name: such a file must not stop the others."""
-    return error.code in {"ENAMETOOLONG", "EILSEQ"} or (error.code == "EINVAL" and bool(_ODD.search(path)))
 
 
 def _path_in(document: Mapping[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
-from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.cluster.nodes import read_nodes
 from dropscribe.queue.embedded.store import (
     DATABASE_NAME,

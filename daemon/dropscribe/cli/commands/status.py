@@ -13,7 +13,7 @@ from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import duration_words
-from dropscribe.pipeline.plan import build_plan
+from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.stats import has_live_job, read_stats

@@ -1,0 +1,205 @@
+"""Folders that take no files: closed until they do, and the waits of results that belong there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import re
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.errors import AudioError
+from dropscribe.core.model import Retry, Withdrawn
+from dropscribe.files.content import has_left
+from dropscribe.pipeline.disk_threads import FolderHangs, error_words
+from dropscribe.pipeline.holds import Streaks
+from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
+from dropscribe.queue.model import NOT_MOVABLE
+from dropscribe.transcripts.document import path_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.core.errors import PublishError
+    from dropscribe.core.model import Job, Outcome
+    from dropscribe.pipeline.disk_threads import DiskThreads
+    from dropscribe.pipeline.results import Results
+    from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
+    from dropscribe.queue.engine import Engine
+
+log = structlog.get_logger()
+
+LONGEST_WAIT_SECONDS = 15.0
+"""Longest wait of a stored result after there is room again."""
+
+LONGEST_OWN_WAIT_SECONDS = 300.0
+"""Longest wait of a stored result that cannot be put in place while others of its rule can."""
+
+MOST_ABSENCES = 6
+"""After this many searches, over a minute, a recording is neither in its inbox nor at its destination.
+
+Where inodes are stable, one complete listing of the inbox proves it.
+"""
+
+MISSING_WAIT_SECONDS = 2.0
+
+FIRST_CHECK_SECONDS = 1.0
+LONGEST_CHECK_SECONDS = 15.0
+"""Longest wait between two checks of a folder that takes no files."""
+
+_UNWRITABLE = "unwritable"
+STUCK = "publishing"
+
+_OF_ONE_PLACE = frozenset(errno.errorcode[number] for number in OF_ONE_PLACE)
+
+_ODD = re.compile(rb'[\x00-\x1f<>:"|?*\\]|[. ](?:/|$)')
+"""Characters that Windows file systems allow in no name and refuse with EINVAL."""
+
+
+class PlaceChecks:
+    """Closes folders that take no files, and opens them when a check finds a way for files."""
+
+    def __init__(self, queue: Engine, disks: DiskThreads) -> None:
+        self._queue = queue
+        self._disks = disks
+        self._checks: dict[str, asyncio.Task[None]] = {}
+
+    def close_until_writable(self, folder: str, reason: str, check: Callable[[], object]) -> None:
+        """Have nothing of *folder* claimed until *check*, repeated in its threads, finds a way for files.
+
+        Args:
+            reason: For ``status``; replaced by those of later checks.
+            check: Raises OSError while no file can be published.
+        """
+        self._queue.folders.close(folder, _UNWRITABLE, reason)
+        if folder not in self._checks:
+            self._checks[folder] = asyncio.create_task(self._repeat(folder, check))
+
+    async def _repeat(self, folder: str, check: Callable[[], object]) -> None:
+        for count in itertools.count(1):
+            await asyncio.sleep(backoff_seconds(FIRST_CHECK_SECONDS, count, LONGEST_CHECK_SECONDS))
+            try:
+                await self._disks.run(folder, check)
+            except FolderHangs:
+                continue
+            except OSError as error:
+                if isinstance(error, PlaceRefused) and not error.is_of_rule:
+                    break
+                self._queue.folders.close(folder, _UNWRITABLE, error_words(error))
+            except AudioError:  # its file has gone: the next one shows whether the trouble is over
+                break
+            except Exception:
+                log.exception("folder.not_checked", folder=folder)
+                break
+            else:
+                log.info("folder.writable", folder=folder)
+                break
+        self.reopen(folder)
+
+    def reopen(self, folder: str) -> None:
+        """End :meth:`close_until_writable`; the next file is checked anew."""
+        if check := self._checks.pop(folder, None):
+            check.cancel()
+            self._queue.folders.open(folder, _UNWRITABLE)
+
+    def close(self) -> None:
+        """Check nothing more."""
+        for check in self._checks.values():
+            check.cancel()
+
+
+class PublishTroubles:
+    """Decides how long a result waits, whether its folder takes more uploads, and when its file is gone."""
+
+    def __init__(self, queue: Engine, intake: IntakeSide, disks: DiskThreads, results: Results) -> None:
+        self._queue = queue
+        self._intake = intake
+        self._disks = disks
+        self._results = results
+        self._refusals: Counter[int] = Counter()
+        self._absences: Counter[int] = Counter()
+        self._puzzles = Streaks()
+        self._closed_by: set[int] = set()
+        """Ids of the jobs that have closed their folders as STUCK."""
+
+    async def refused(self, job: Job, runtime: RuntimeConfig, root: bytes, error: PublishError) -> Retry:
+        """The file system refused to put *job*'s files below *root*: wait, and test what else it refuses."""
+        self._refusals[job.id] += 1
+        is_of_rule, reason = await self._scope_of(job, runtime, root, error)
+        if is_of_rule:
+            self._closed_by.add(job.id)
+            self._queue.folders.close(job.folder, STUCK, reason)
+        elif job.id in self._closed_by:
+            self._closed_by.discard(job.id)
+            self._queue.folders.open(job.folder, STUCK)
+        if self._refusals[job.id] == 1:
+            log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
+        longest_seconds = LONGEST_WAIT_SECONDS if is_of_rule else LONGEST_OWN_WAIT_SECONDS
+        wait_seconds = backoff_seconds(1.0, self._refusals[job.id], longest_seconds)
+        return Retry(wait_seconds, error.code if is_of_rule else NOT_MOVABLE, reason)
+
+    async def _scope_of(
+        self, job: Job, runtime: RuntimeConfig, root: bytes, error: PublishError
+    ) -> tuple[bool, str]:
+        """(whether *error* stops all files of the rule, its words)."""
+        reason = f"{path_text(error.path)}: {error.reason}"
+        if _is_of_name(error, job.path):
+            return False, reason
+        if error.code not in _OF_ONE_PLACE:
+            return True, reason
+        check = partial(check_places, runtime.inbox(job.folder), root, job.path)
+        try:
+            await self._disks.run(job.folder, check)
+        except PlaceRefused as refused:
+            return refused.is_of_rule, error_words(refused)
+        except (OSError, FolderHangs):
+            return True, reason
+        except AudioError:
+            return False, reason  # its folder has gone: no trouble of the others
+        # Its folders look writable: the cause is hidden, and may be the rule's. No more are paid for then.
+        return self._puzzles.add((job.folder,), job.id), reason
+
+    def filed(self, job: Job) -> None:
+        """The files of *job* are in place."""
+        self.end(job)
+        self._puzzles.clear(job.folder)
+
+    def end(self, job: Job) -> None:
+        """Reopen the folder, because its trouble may be over; the next job tests that."""
+        self._refusals.pop(job.id, None)
+        self._closed_by.discard(job.id)
+        self._absences.pop(job.id, None)
+        self._queue.folders.open(job.folder, STUCK)
+
+    async def missing(self, job: Job, runtime: RuntimeConfig, reason: str) -> Outcome:
+        """The audio is missing: renamed (which the intake notices), removed, or hidden by its mount."""
+        self._absences[job.id] += 1
+        if self._absences[job.id] >= MOST_ABSENCES or await self._has_left(job, runtime):
+            return self.withdrawn(job, reason)
+        self._intake.look_again(job.folder)
+        longest_seconds = MISSING_WAIT_SECONDS * 2.0**MOST_ABSENCES
+        wait_seconds = backoff_seconds(MISSING_WAIT_SECONDS, self._absences[job.id], longest_seconds)
+        return Retry(wait_seconds, "missing", f"{reason}; the inbox is being listed")
+
+    async def _has_left(self, job: Job, runtime: RuntimeConfig) -> bool:
+        """Whether it is certain that the audio is not in its inbox any more, under whatever name."""
+        look = partial(has_left, runtime.inbox(job.folder), job.snapshot)
+        return job.stable_inodes and await self._disks.run_long(job.folder, look)
+
+    def withdrawn(self, job: Job, reason: str) -> Withdrawn:
+        """Another recording has the path: discard the transcript; the intake takes the new file."""
+        self._intake.note_late_change(job.folder, job.path)
+        self._intake.look_again(job.folder)
+        self.end(job)
+        self._results.ctimes_ns.pop(job.id, None)
+        return Withdrawn(reason)
+
+
+def _is_of_name(error: PublishError, path: bytes) -> bool:
+    """Whether ``done`` cannot store this name: such a file must not stop the others."""
+    return error.code in {"ENAMETOOLONG", "EILSEQ"} or (error.code == "EINVAL" and bool(_ODD.search(path)))

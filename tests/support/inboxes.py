@@ -85,8 +85,6 @@ class MemoryQueue:
             LiveRow(
                 split(job.path)[1],
                 job.snapshot.inode,
-                job.snapshot.size_bytes,
-                job.snapshot.mtime_ns,
                 job.snapshot.device,
                 job.stable_inodes,
             )

@@ -377,8 +377,6 @@ class LiveRow(NamedTuple):
 
     name: bytes
     inode: int
-    size_bytes: int
-    mtime_ns: int
     device: int
     stable_inodes: bool
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Scope, Submitted
     from dropscribe.queue.job_runner import JobRunner
@@ -67,7 +67,7 @@ class JobIntake(Protocol):
     ) -> list[tuple[bytes, bytes]]:
         """End waiting jobs whose files are gone; returns the places of those that ended."""
 
-    def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
+    def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """The live jobs of one directory."""
 
     def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:

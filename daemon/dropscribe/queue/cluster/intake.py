@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import LiveRow
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.cluster import ticket_rows
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.rows import split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from dropscribe.core.model import NewJob, Submitted
+    from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.cluster.store import ClusterStore
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
@@ -72,11 +71,11 @@ class ClusterIntake:
         latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
         return intake_queries.withdraw(db, folder, places, reason, which, latest)
 
-    def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
+    def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """See the protocol. Device numbers are each node's own, and remembered here."""
         device = self._devices.get((folder, directory), 0)
         rows = intake_queries.read_live(db, folder, directory)
-        return [LiveRow(*row)._replace(device=device) for row in rows]
+        return (row._replace(device=device) for row in rows)
 
     def moved_device(self, db: Connection | None, folder: str, directory: bytes, device: int) -> None:  # noqa: ARG002 - the protocol's
         """See the protocol."""

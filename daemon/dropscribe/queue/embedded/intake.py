@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import LiveRow
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.sql import intake_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from dropscribe.core.model import NewJob, Submitted
+    from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
 
@@ -34,9 +33,9 @@ class EmbeddedIntake:
         """See the protocol."""
         return intake_queries.withdraw(db, folder, places, reason)
 
-    def live(self, db: Connection, folder: str, directory: bytes) -> list[LiveRow]:
+    def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """See the protocol."""
-        return [LiveRow(*row) for row in intake_queries.read_live(db, folder, directory)]
+        return intake_queries.read_live(db, folder, directory)
 
     def moved_device(self, db: Connection, folder: str, directory: bytes, device: int) -> None:
         """See the protocol."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import JobState, NewJob, Submitted
+from dropscribe.core.model import JobState, LiveRow, NewJob, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.rows import LIVE, Standing, end, inode_of_row, inode_to_row, join_path, split_path
@@ -189,14 +189,16 @@ def relocate(db: Connection, new: NewJob, old_path: bytes) -> None:
     )
 
 
-def read_live(db: Connection, folder: str, directory: bytes) -> list[tuple[bytes, int, int, int, int, bool]]:
-    """(name, inode, size_bytes, mtime_ns, device, stable_inodes) of one directory's live jobs."""
+def read_live(db: Connection, folder: str, directory: bytes) -> Iterator[LiveRow]:
+    """One directory's live jobs, one by one: there may be a hundred thousand."""
     found = db.execute(
-        "SELECT name, inode, size_bytes, mtime_ns, device, stable_inodes FROM jobs"
+        "SELECT name, inode, device, stable_inodes FROM jobs"
         f" WHERE folder = ? AND directory = ? AND {LIVE} ORDER BY name",
         (folder, directory),
     )
-    return [(name, inode_of_row(inode), *rest) for name, inode, *rest in found]
+    numbers: dict[int, int] = {}  # one object for the number that nearly all rows have
+    for name, inode, device, stable_inodes in found:
+        yield LiveRow(name, inode_of_row(inode), numbers.setdefault(device, device), bool(stable_inodes))
 
 
 def read_directories(db: Connection, folder: str) -> list[bytes]:

@@ -55,7 +55,7 @@ def measure(scale: float) -> list[Row]:
             f"{count:,} files waiting: memory (MiB more)",
             "idle daemon",
             more_bytes / MIB,
-            45,
+            35,
             25,
             f"+ {more_bytes / MIB:.1f} at its peak",
         ),

@@ -316,3 +316,14 @@ def test_letters_without_width_stay_in_every_output():
     made = Transcript(text, segments=(segment,))
     for kind in ("txt", "srt", "vtt", "md"):
         assert text in (_rendered(kind, made) or "")
+
+
+def test_text_has_no_spaces_between_words_of_scripts_without_them():
+    """Chinese words with speakers, and segments in paragraphs, are joined as Chinese is written."""
+    said = ("你", "好", "世", "界", "ok")
+    words = tuple(Word(word, number, number + 1.0, speaker="A") for number, word in enumerate(said))
+    assert _rendered("txt", Transcript("x", words=words)) == "A: 你好世界 ok\n"
+    segments = (Segment("你好。", 0.0, 1.0), Segment("世界。", 1.0, 2.0), Segment("And so on.", 2.0, 3.0))
+    document = transcript_document(Transcript("x", segments=segments), facts())
+    text = RENDERERS["txt"](document, Layout(paragraphs=True)).decode()
+    assert text == "你好。世界。 And so on.\n"

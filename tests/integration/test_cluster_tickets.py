@@ -478,3 +478,12 @@ def test_a_node_that_thaws_takes_no_names_for_what_another_has_filed(store, othe
     assert store.call(lambda db: db.execute("SELECT job_id FROM answers").fetchall()).result() == [
         (next_job.id,)
     ]
+
+
+def test_nodes_with_long_names_have_sessions_of_their_own():
+    """Names of pods differ at their end: ending a silent node's sessions must not end its neighbour's."""
+    names = [f"dropscribe-transcription-worker-7d9c8b6f5d-production-{pod}" for pod in ("abcde", "abcdf")]
+    sessions = {nodes.session_name(name) for name in names}
+    assert len(sessions) == 2
+    assert all(len(session.encode()) <= 63 for session in sessions)
+    assert nodes.session_name("nas") == "dropscribe nas"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from dropscribe.app.inboxes import INTAKE_KEYS
 from dropscribe.config.model import FolderRule, HttpConfig, LogConfig, ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
@@ -24,9 +25,10 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
+from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.root import TAKEN
 from support.house import digest, make_config, read_json
-from support.inboxes import wav
+from support.inboxes import MemoryQueue, Station, wav
 from support.reloaded import Reloaded
 from support.scripted import ScriptedProvider, transcript_of
 
@@ -260,3 +262,28 @@ async def test_a_renamed_rule_takes_over_its_inbox_without_an_alarm(tmp_path, mo
                 await house.until((tmp_path / f"rule0/done/{number}.wav").exists)
     assert TAKEN not in reasons
     assert not [line for line in logs if line["event"] == "inbox.unavailable"]
+
+
+async def test_every_key_that_an_inbox_reads_restarts_it_when_it_changes(tmp_path):
+    """A running inbox compiles its keys once: a reload has to know all of them."""
+    read = set()
+
+    class Watched:
+        def __init__(self, rule):
+            self.rule = rule
+
+        def __getattr__(self, key):
+            read.add(key)
+            return getattr(self.rule, key)
+
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "a.wav").write_bytes(b"a")
+    station = Station(tmp_path / "inbox")
+    station.close()
+    inbox = Inbox(Watched(station.rule), MemoryQueue(), lambda: None)
+    for now in range(0, 60, 5):
+        inbox.step(float(now))
+    inbox._scanner.availability.release()
+    inbox.stop()
+    assert {"inbox", "companions"} <= read
+    assert read <= {"name", *INTAKE_KEYS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import time
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from dropscribe.core.model import AttemptEnd
 from dropscribe.files.audio import Progress
 from dropscribe.web import actions, guard, server
+from dropscribe.web.file_views import turns_of
 from dropscribe.web.queries import chosen_from, filter_of
 from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS
 from dropscribe.web.recordings import parse_range
@@ -597,3 +599,18 @@ async def test_open_pages_share_their_answers(scene):
     assert site.asked == 2
     assert all("No files." in answer.text for answer in first)
     assert all("next.wav" in answer.text for answer in later)
+
+
+async def test_an_upload_to_an_inbox_that_is_gone_says_so(scene):
+    """The folder is opened in a thread: a share that hangs holds up no other page."""
+    shutil.rmtree(scene.root / "inbox")
+    async with serving(scene, uploads=True) as site, site.client() as client:
+        answer = await client.post("/folders/calls/upload", files=[("file", ("a.wav", wav_bytes()))])
+    assert answer.status_code == 507
+    assert "the inbox cannot be written: No such file or directory" in answer.text
+
+
+def test_a_gap_in_a_transcript_names_its_cause():
+    """The code of the failure, as the transcript has it."""
+    document = {"text": "", "missing": [{"start": 60.0, "end": 75.0, "code": "too_short"}]}
+    assert [turn["gap"] for turn in turns_of(document)] == ["1:00 to 1:15 is missing: too_short"]

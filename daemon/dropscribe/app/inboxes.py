@@ -32,14 +32,14 @@ _HANG_CHECK_SECONDS = 2.0
 _POLL_SECONDS = 0.01
 _MOST_NAMED = 3
 
-_INTAKE_KEYS = (
+INTAKE_KEYS = (
     "inbox",
-    "done",
-    "failed",
     "include",
     "exclude",
     "recursive",
     "links",
+    "companions",
+    "companions_wait_seconds",
     "settle_seconds",
     "settle_incomplete_seconds",
     "settle_ignores_writers",
@@ -90,7 +90,7 @@ class Inboxes:
             name: inbox
             for name, inbox in self._inboxes.items()
             if name in rules
-            and all(getattr(inbox.rule, key) == getattr(rules[name], key) for key in _INTAKE_KEYS)
+            and all(getattr(inbox.rule, key) == getattr(rules[name], key) for key in INTAKE_KEYS)
         }
         # Our own old threads may still hold locks: the thread of a changed rule until commit, the thread of
         # a rule that was removed and is now back until it has ended.

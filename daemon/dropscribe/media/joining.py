@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         words.sort(key=_start)
         text = "\n".join(segment.text.strip() for segment in segments)
     else:
-        text = " ".join(each.text.strip() for each in moved if each.text.strip())
+        text = joined(filter(None, (each.text.strip() for each in moved)))
     missing = _missing(parts)
     found = [warning for each in moved for warning in each.warnings if warning != "empty_transcript"]
     found += [*warnings, *([SPEAKERS_APART] if numbered else []), *([MISSING_AUDIO] if missing else [])]

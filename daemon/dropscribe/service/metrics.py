@@ -75,7 +75,7 @@ class Metrics:
     def introduce(self, folders: Iterable[str], providers: Iterable[str]) -> None:
         """Let the series of these names exist at zero, so that a first increase is seen as one."""
         for folder in folders:
-            for result in ("done", "failed", "withdrawn"):
+            for result in ("done", "failed"):
                 self._files.labels(folder, result)
         for provider in providers:
             self._uploaded.labels(provider)
@@ -97,7 +97,7 @@ class Metrics:
 
         Args:
             folder: The rule's name.
-            result: done, failed or withdrawn.
+            result: done or failed.
             at: Unix seconds.
             provider: The provider that transcribed it, if any.
             audio_seconds: The audio's own length, where it is known.

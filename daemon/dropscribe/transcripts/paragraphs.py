@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.text.printing import one_line
+from dropscribe.transcripts.line_breaks import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +66,7 @@ def paragraphs_of(document: Mapping[str, Any]) -> list[Paragraph]:
 
 
 def _text(group: Sequence[_Piece]) -> str:
-    return " ".join(piece.text for piece in group)
+    return joined(piece.text for piece in group)
 
 
 def _pieces(document: Mapping[str, Any]) -> Iterator[_Piece]:

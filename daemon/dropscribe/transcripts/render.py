@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.cues import cues_of, lines_of
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT
+from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.markdown import render_md
 from dropscribe.transcripts.paragraphs import paragraphs_of
 
@@ -86,8 +87,7 @@ def _turns(document: Mapping[str, Any]) -> Iterator[str]:
     key = "text" if any(item["speaker"] is not None for item in document["segments"]) else "word"
     items = document["segments" if key == "text" else "words"]
     for speaker, turn in itertools.groupby(items, key=lambda item: item["speaker"]):
-        text = one_line(" ".join(item[key] for item in turn))
-        if text:
+        if text := joined(filter(None, (one_line(item[key]) for item in turn))):
             yield _named(speaker, text)
 
 

@@ -125,7 +125,7 @@ def _segment_turn(segment: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gap_turn(missing: Mapping[str, Any]) -> dict[str, Any]:
     start, end = float(missing.get("start") or 0.0), float(missing.get("end") or 0.0)
-    reason = missing.get("reason") or "not transcribed"
+    reason = missing.get("code") or "not transcribed"
     return _turn(start, gap=one_line(f"{clock_words(start)} to {clock_words(end)} is missing: {reason}"))
 
 

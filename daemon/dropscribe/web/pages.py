@@ -55,7 +55,8 @@ async def folder(site: Site, request: Request) -> Response:
     older = shown.older_than
     query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
     here = f"{site.access.root_path}/folders/{quote(rule.name, safe='')}"
-    document = await site.source.status()
+    async with asyncio.timeout(READ_SECONDS):
+        document = await site.source.status()
     return site.page(
         request,
         "folder.html",

@@ -59,7 +59,10 @@ async def take_upload(request: Request, rule: FolderRule, executor: Executor) ->
     if content_type != b"multipart/form-data" or not boundary:
         raise UploadRefused(400, "not a form with files")
     loop = asyncio.get_running_loop()
-    form = _Form(rule)
+    try:
+        form = await loop.run_in_executor(executor, _Form, rule)
+    except OSError as error:
+        raise _unwritable(error) from error
     number_bytes = 0
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict
@@ -80,9 +83,13 @@ async def take_upload(request: Request, rule: FolderRule, executor: Executor) ->
     except ValueError as error:  # python_multipart's errors are ValueErrors
         raise UploadRefused(400, _MALFORMED) from error
     except OSError as error:
-        raise UploadRefused(507, f"the inbox cannot be written: {error.strerror or error}") from error
+        raise _unwritable(error) from error
     finally:
         await loop.run_in_executor(executor, form.close)
+
+
+def _unwritable(error: OSError) -> UploadRefused:
+    return UploadRefused(507, f"the inbox cannot be written: {error.strerror or error}")
 
 
 class _Form:

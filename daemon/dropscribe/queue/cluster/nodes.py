@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sqlite3
 import time
@@ -25,6 +26,7 @@ NODE_LOCKS = 0x64726F72
 """First key of the advisory locks that nodes hold on their names, each for as long as its session lasts."""
 
 _FORGOTTEN_SECONDS = 7 * 86_400.0
+_NAME_BYTES, _DIGEST_LETTERS = 63, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,12 @@ def expel(db: Connection, name: str) -> None:
 
 
 def session_name(node: str) -> str:
-    """The application name of a node's sessions; PostgreSQL keeps 63 bytes of it."""
-    return f"dropscribe {node}".encode()[:63].decode(errors="ignore")
+    """The application name of a node's sessions; a long one ends with a digest: PostgreSQL keeps 63 bytes."""
+    name = f"dropscribe {node}".encode()
+    if len(name) > _NAME_BYTES:
+        digest = hashlib.sha256(name).hexdigest()[:_DIGEST_LETTERS]
+        return f"{name[: _NAME_BYTES - _DIGEST_LETTERS - 1].decode(errors='ignore')} {digest}"
+    return name.decode()
 
 
 def leave(db: Connection, name: str) -> None:

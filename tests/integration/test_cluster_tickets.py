@@ -468,7 +468,7 @@ def test_a_node_that_thaws_takes_no_names_for_what_another_has_filed(store, othe
         return rows.begin_attempt(db, job_id, "pulse", 0.0)
 
     job = keep(store, store.call(lambda db: begin(db, b"a")).result(), kept_as(tmp_path, b"a"))
-    other.call(lambda db: rows.end(db, rows.standing_of(job), JobState.DONE)).result()
+    other.call(lambda db: rows.end(db, rows.standing_of(job), JobState.DONE, time.time())).result()
 
     with pytest.raises(rows.LateTransitionError):
         keep(store, job, kept_as(tmp_path, b"a (2)"))

@@ -50,7 +50,7 @@ async def test_ended_files_are_counted_by_day(tmp_path):
             ("calls", JobState.FAILED, 0.0),
             ("other", JobState.DONE, 5.0),
         ):
-            await house.store.do(lambda db, row=(folder, state, seconds): count_ended(db, *row))
+            await house.store.do(lambda db, row=(folder, state, seconds): count_ended(db, *row, time.time()))
         days = await house.store.do(lambda db: read_ended(db, ["calls"], [now - 86400, now - 7200]))
         await house.drop("call.wav")
         await house.rest()

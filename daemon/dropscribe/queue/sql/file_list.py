@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -163,10 +162,10 @@ def _listed(row: tuple) -> ListedFile:  # type: ignore[type-arg]  # database row
     return ListedFile(number, folder, join_path(directory, name), size_bytes, JobState(state), *rest)
 
 
-def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: float) -> None:
-    """Count a file that has just ended, for :func:`read_ended`."""
+def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: float, at: float) -> None:
+    """Count a file that has ended *at* (Unix seconds), for :func:`read_ended`."""
     seconds = audio_seconds if 0 <= audio_seconds <= _LONGEST_SECONDS else 0.0
-    row = (int(time.time()) // QUARTER_SECONDS, folder, state.value, seconds)
+    row = (int(at) // QUARTER_SECONDS, folder, state.value, seconds)
     db.execute(
         "INSERT INTO ended VALUES (?, ?, ?, 1, ?) ON CONFLICT (quarter, folder, state) DO UPDATE SET"
         " files = ended.files + 1, seconds = ended.seconds + excluded.seconds",

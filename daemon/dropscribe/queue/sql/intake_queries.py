@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState, LiveRow, NewJob, Submitted
@@ -105,7 +106,7 @@ def _beside_others(
     for old_id, state, size_bytes in earlier:
         if state == JobState.QUEUED:
             reason = "another file took its place"
-            end(db, Standing(old_id, JobState.QUEUED), JobState.WITHDRAWN, reason=reason)
+            end(db, Standing(old_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
         elif size_bytes == new.snapshot.size_bytes:
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             db.execute("UPDATE counts SET n = n - 1 WHERE folder = ? AND state = 'queued'", (new.folder,))
@@ -169,7 +170,7 @@ def withdraw(
             (folder, directory, name, *values),
         ).fetchall()
         for job_id, state in found:
-            end(db, Standing(job_id, JobState(state)), JobState.WITHDRAWN, reason=reason)
+            end(db, Standing(job_id, JobState(state)), JobState.WITHDRAWN, time.time(), reason=reason)
             ended.append((directory, name))
     return ended
 

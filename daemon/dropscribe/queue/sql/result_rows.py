@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def refresh_snapshot(db: Connection, job: Job, snapshot: FileSnapshot) -> Job | 
         if state != JobState.QUEUED:
             return None
         reason = "the same recording was transcribed meanwhile"
-        end(db, Standing(twin_id, JobState.QUEUED), JobState.WITHDRAWN, reason=reason)
+        end(db, Standing(twin_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
     inode = inode_to_row(snapshot.inode) if job.stable_inodes else 0
     row = db.execute(
         "UPDATE jobs SET identity = ?, device = ?, inode = ?, mtime_ns = ? WHERE id = ? AND fence = ?"

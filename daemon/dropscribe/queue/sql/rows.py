@@ -6,7 +6,6 @@ they leave, so that a late completion changes nothing.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -280,12 +279,17 @@ def end(
     db: Connection,
     leaving: Standing,
     state: JobState,
+    at: float,
     *,
     filed: bytes | None = None,
     reason: str = "",
 ) -> None:
-    """Move a live state → an ended one; a trigger deletes the stored result and the reserved names."""
-    move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (time.time(), filed, reason))
+    """Move a live state → an ended one; a trigger deletes the stored result and the reserved names.
+
+    Args:
+        at: Unix seconds by the queue's clock: the search index follows the jobs in the order of their ends.
+    """
+    move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (at, filed, reason))
 
 
 def move(

@@ -74,12 +74,12 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
     match outcome:
         case Published():
             state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
-            rows.end(db, rows.standing_of(job), state, filed=outcome.path)
-            file_list.count_ended(db, job.folder, state, outcome.audio_seconds)
+            rows.end(db, rows.standing_of(job), state, now, filed=outcome.path)
+            file_list.count_ended(db, job.folder, state, outcome.audio_seconds, now)
             if outcome.is_suspect:
                 rows.tally(db, job.folder, rows.SUSPECT)
         case Withdrawn():
-            rows.end(db, rows.standing_of(job), JobState.WITHDRAWN, reason=outcome.reason)
+            rows.end(db, rows.standing_of(job), JobState.WITHDRAWN, now, reason=outcome.reason)
             if outcome.attempt:
                 attempt_rows.end_attempt(db, job.id, outcome.attempt)
             for spending in outcome.spending:

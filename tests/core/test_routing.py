@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.core.routing import Route, is_held, routes_for
+from dropscribe.core.routing import Route, provider_for, routes_for
 
 CHAINS = {"calls": ("first", "second"), "notes": ("second",), "tapes": ("third", "first")}
 
@@ -48,7 +48,7 @@ def test_a_held_provider_may_be_probed_with_any_of_its_folders_jobs():
 )
 def test_a_job_is_held_when_nothing_that_may_take_it_is_free(pin, held, expected):
     """A pinned one waits for its own provider, another for the first of all that is released."""
-    assert is_held(pin, CHAINS["calls"], held) is expected
+    assert (provider_for(pin, CHAINS["calls"], held) is None) is expected
 
 
 providers = st.lists(st.sampled_from("abcd"), min_size=1, unique=True)
@@ -60,4 +60,4 @@ def test_an_unpinned_job_has_one_taker_among_those_not_held(chains, held):
     free = [name for name in "abcd" if name not in held]
     for folder, chain in chains.items():
         takers = [name for name in free if Route(folder, unpinned=True) in routes_for(name, chains, held, ())]
-        assert len(takers) == (0 if is_held("", chain, held) else 1)
+        assert len(takers) == (0 if provider_for("", chain, held) is None else 1)

@@ -18,11 +18,11 @@ from dropscribe.config.model import (
     LogConfig,
     ProviderConfig,
     QueueConfig,
-    RetryConfig,
 )
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import StoreAway
 from dropscribe.core.model import NewJob
+from dropscribe.core.retry import RetryLimits
 from dropscribe.files.audio import snapshot_of
 from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.build import open_engine
@@ -40,8 +40,8 @@ class Listener:
     def __init__(self):
         self.attempts, self.files, self.holds, self.releases, self.warned = [], [], [], [], []
 
-    def attempt_ended(self, report):
-        self.attempts.append(report)
+    def attempt_ended(self, job, ended):
+        self.attempts.append(job)
 
     def filed(self, filed):
         self.files.append(filed)
@@ -102,7 +102,7 @@ def make_config(
         state_dir=root / "state",
         providers=providers,
         folders=rules,
-        retry=RetryConfig(
+        retry=RetryLimits(
             **{
                 "first_seconds": 0.01,
                 "max_seconds": 0.05,

@@ -16,7 +16,7 @@ from dropscribe.pipeline.holds import Holds
 from dropscribe.pipeline.links import add_link_providers
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.pipeline.results import Results
-from dropscribe.pipeline.runtime_config import RuntimeConfig, retry_limits
+from dropscribe.pipeline.runtime_config import RuntimeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
         for rule in config.folders.values()
         for name in rule.providers
     }
-    return RuntimeConfig(config, providers, retry_limits(config), decorated, digests)
+    return RuntimeConfig(config, providers, decorated, digests)
 
 
 class Pipeline:
@@ -75,7 +75,7 @@ class Pipeline:
         )
         troubles = PublishTroubles(queue, intake, disks, results)
         publisher = Publisher(queue, troubles, observer, disks, results, token)
-        self.handler = Handler(runtime, attempts, failures, publisher)
+        self.handler = Handler(runtime, attempts, publisher)
 
     def rule_changed(self, folder: str) -> None:
         """Let the next file of *folder* show whether its places can be written now."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.core.budget import Account
-    from dropscribe.core.model import Hold
-    from dropscribe.pipeline.observer import AttemptReport, Filed
+    from dropscribe.core.model import AttemptEnd, Hold, Job
+    from dropscribe.pipeline.observer import Filed
     from dropscribe.service.hooks import Hooks
     from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Notifications
@@ -43,22 +43,22 @@ class Reporter:
     notifications: Notifications | None = None
     failed: set[int] = field(default_factory=set)
 
-    def attempt_ended(self, report: AttemptReport) -> None:
+    def attempt_ended(self, job: Job, ended: AttemptEnd) -> None:
         """Count each in a metric; log failures only."""
         if self.metrics:
-            self.metrics.observe_attempt(report.provider, report.seconds, report.audio_bytes)
-        if report.code:
+            self.metrics.observe_attempt(job.provider, ended.seconds, job.snapshot.size_bytes)
+        if ended.code:
             log.warning(
                 "attempt.failed",
-                folder=report.folder,
-                path=report.path,
-                provider=report.provider,
-                code=report.code,
-                status=report.status,
-                reason=report.reason,
+                folder=job.folder,
+                path=job.path,
+                provider=job.provider,
+                code=ended.code,
+                status=ended.status,
+                reason=ended.reason,
             )
             if self.metrics:
-                self.metrics.observe_retry(report.provider, report.code)
+                self.metrics.observe_retry(job.provider, ended.code)
 
     def filed(self, filed: Filed) -> None:
         """Log one summary line for the file."""

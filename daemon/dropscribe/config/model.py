@@ -23,12 +23,14 @@ from dropscribe.config.sections.services import (
     MetricsConfig,
     NotifyConfig,
 )
+from dropscribe.core.retry import RetryLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
 
     from dropscribe.config.notation.secret import Secret
+    from dropscribe.config.reading import SectionRead
 
 __all__ = [
     "Config",
@@ -39,32 +41,41 @@ __all__ = [
     "LogConfig",
     "ProviderConfig",
     "QueueConfig",
-    "RetryConfig",
     "SubtitleLayout",
 ]
 
 DAY = 86_400.0
+_RETRY = RetryLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryConfig(Section):
-    """Retries of a file: their waits, and the limits after which it fails."""
+class RetryKeys(Section):
+    """The keys of `retry`; the config has :class:`~dropscribe.core.retry.RetryLimits` instead."""
 
-    first_seconds: float = key(t.DURATION, "The first wait; it doubles, with jitter.", default=5.0)
-    max_seconds: float = key(t.DURATION, "The longest wait.", default=3600.0)
+    first_seconds: float = key(
+        t.DURATION, "The first wait; it doubles, with jitter.", default=_RETRY.first_seconds
+    )
+    max_seconds: float = key(t.DURATION, "The longest wait.", default=_RETRY.max_seconds)
     give_up_after_seconds: float = key(
         t.DURATION,
         "A file goes to failed this long after its first attempt; holds do not count.",
-        default=5 * DAY,
+        default=_RETRY.give_up_after_seconds,
     )
     max_ambiguous: int = key(
         t.POSITIVE_COUNT,
         "At most so many attempts that were sent whole without an answer: each may have been paid for.",
-        default=3,
+        default=_RETRY.max_ambiguous,
     )
     max_crashes: int = key(
-        t.POSITIVE_COUNT, "At most so many attempts in a row that the end of the daemon cut off.", default=10
+        t.POSITIVE_COUNT,
+        "At most so many attempts in a row that the end of the daemon cut off.",
+        default=_RETRY.max_crashes,
     )
+
+    @classmethod
+    def build(cls, read: SectionRead) -> RetryLimits:
+        """The limits."""
+        return RetryLimits(**read.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +117,8 @@ class Config:
         "share.",
         default=None,
     )
-    retry: RetryConfig = key(
-        t.section(RetryConfig), "When a file is tried again, and when it is given up.", default=RetryConfig()
+    retry: RetryLimits = key(
+        t.section(RetryKeys), "When a file is tried again, and when it is given up.", default=_RETRY
     )
     hold: HoldConfig = key(
         t.section(HoldConfig), "How often a held provider is tried again.", default=HoldConfig()

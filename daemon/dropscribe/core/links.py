@@ -7,10 +7,11 @@ url parsers read alike, to a host that the rule names, or :class:`LinkRefused`.
 from __future__ import annotations
 
 import codecs
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
+
+from dropscribe.core.text.addresses import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -95,7 +96,7 @@ def check_link(url: str, hosts: Collection[str]) -> str:
         raise LinkRefused("the url holds a user or a password")
     if not host.isascii():
         raise LinkRefused("the url's host must be written in ASCII (xn--…)")
-    if not _is_address(host) and not _HOST_NAME.fullmatch(host):
+    if not is_address(host) and not _HOST_NAME.fullmatch(host):
         raise LinkRefused("the url's host is not a host name")
     if not any(matches_host(host, pattern) for pattern in hosts):
         raise LinkRefused(f"the rule's link_hosts does not list {host}")
@@ -109,7 +110,7 @@ def parse_host_pattern(text: str) -> str:
         ValueError: It is none of these; the second argument is a hint.
     """
     pattern = text.lower().removesuffix(".")
-    if _is_address(pattern.strip("[]")):
+    if is_address(pattern.strip("[]")):
         return pattern.strip("[]")
     has_letter = any(mark.isalpha() for mark in pattern.rpartition(".")[2])
     if not _HOST_PATTERN.fullmatch(pattern) or not has_letter:
@@ -125,16 +126,8 @@ def without_query(text: str) -> str:
 def matches_host(host: str, pattern: str) -> bool:
     """Whether *host*, in lower case, is what a *pattern* of :func:`parse_host_pattern` names."""
     if pattern.startswith("*."):
-        return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not _is_address(host)
+        return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not is_address(host)
     return host == pattern
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _windows(content: bytes) -> str:

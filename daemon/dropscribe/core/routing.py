@@ -68,13 +68,6 @@ def provider_for(
     return _first_open(chain[:1] if is_strict else chain, held_providers)
 
 
-def is_held(
-    assigned: str, chain: Sequence[str], held_providers: Collection[str], *, is_strict: bool = False
-) -> bool:
-    """Whether a waiting job waits for a hold: of its assigned provider, or of all its folder's providers."""
-    return provider_for(assigned, chain, held_providers, is_strict=is_strict) is None
-
-
 def next_after_refusal(
     chain: Sequence[str], refused: Collection[str], held_providers: Collection[str]
 ) -> str | None:

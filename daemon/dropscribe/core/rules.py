@@ -125,20 +125,16 @@ def reason_not_taken(path: bytes, rule: TakingRule) -> str | None:
 
 def taking_of(rule: TakingRule) -> Taking:
     """The compiled patterns of *rule*."""
-    patterns = (tuple(rule.include), tuple(rule.exclude), tuple(rule.companions))
-    return _taking(*patterns, recursive=rule.recursive, links=rule.links)
+    return _taking(
+        tuple(rule.include),
+        tuple(rule.exclude),
+        recursive=rule.recursive,
+        links=rule.links,
+        companions=tuple(rule.companions),
+    )
 
 
-@functools.lru_cache(maxsize=64)
-def _taking(
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    companions: tuple[str, ...],
-    *,
-    recursive: bool,
-    links: bool,
-) -> Taking:
-    return Taking(include, exclude, recursive=recursive, links=links, companions=companions)
+_taking = functools.lru_cache(maxsize=64)(Taking)
 
 
 _KINDS = (

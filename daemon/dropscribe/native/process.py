@@ -229,12 +229,6 @@ class WorkerPool:
         self._timer: threading.Timer | None = None
         self._is_closed = False
 
-    @property
-    def idle_count(self) -> int:
-        """Processes that wait for work."""
-        with self._lock:
-            return len(self._idle)
-
     @contextlib.contextmanager
     def worker(self) -> Iterator[Worker]:
         """A worker for one request or several; after an exception it is ended and not used again.

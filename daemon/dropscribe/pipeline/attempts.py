@@ -36,7 +36,6 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, origin_words
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.links import link_refusal
-from dropscribe.pipeline.observer import AttemptReport
 from dropscribe.pipeline.remote_jobs import job_provider_of, poll
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.jobs import LONGEST_POLL_SECONDS
@@ -204,13 +203,13 @@ class Attempts:
             reached("answered")
             failure = _failure_of(job, error)
             ended = AttemptEnd(_seconds_of(job, began), failure.status, failure.code, failure.reason)
-            self._report(job, ended)
+            self.observer.attempt_ended(job, ended)
             return await self.failures.weigh(job, runtime, failure, ended)
         if isinstance(answer, AtProvider | Retry):
             return answer
         reached("answered")
         ended = AttemptEnd(_seconds_of(job, began), status=None)
-        self._report(job, ended)
+        self.observer.attempt_ended(job, ended)
         return await self._answered(job, runtime, audio, answer, ended)
 
     async def _ask(
@@ -274,20 +273,6 @@ class Attempts:
         document = await self.results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
         return ResultStored(await self.results.store(job, runtime, document, sha256, ended, booking))
 
-    def _report(self, job: Job, ended: AttemptEnd) -> None:
-        self.observer.attempt_ended(
-            AttemptReport(
-                job.folder,
-                job.path,
-                job.provider,
-                ended.seconds,
-                job.snapshot.size_bytes,
-                ended.code,
-                ended.status,
-                ended.reason,
-            )
-        )
-
 
 def _seconds_of(job: Job, began: float) -> float:
     """Seconds that the attempt took; for a polled provider, since it received the audio."""
@@ -315,7 +300,7 @@ def _failure_of(job: Job, error: Exception) -> ProviderError:
 
 def _spent_limit(job: Job, runtime: RuntimeConfig) -> tuple[str, str] | None:
     """(code, reason) of a reached limit on crashes, internal errors or ambiguous failures, if any."""
-    limits = runtime.limits
+    limits = runtime.config.retry
     if job.crashes >= limits.max_crashes:
         return "crashed_daemon", f"the daemon ended {job.crashes} times in a row during it"
     if job.internal_errors >= MAX_INTERNAL_ERRORS:

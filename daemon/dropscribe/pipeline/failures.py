@@ -81,7 +81,7 @@ class Failures:
     ) -> Outcome:
         """The outcome of an attempt that ended with *error*."""
         history = History(job.attempts, job.ambiguous, job.spent_seconds + ended.seconds)
-        verdict = decide_after(error, history, runtime.limits, self.jitter())
+        verdict = decide_after(error, history, runtime.config.retry, self.jitter())
         waiting = Retry(0.0, error.code, error.reason, replace(ended, counted=False))
         if await self._is_shared(job, runtime, error, verdict):
             return waiting

@@ -14,7 +14,6 @@ from dropscribe.core.retry import MAX_INTERNAL_ERRORS
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
     from dropscribe.pipeline.attempts import Attempts
-    from dropscribe.pipeline.failures import Failures
     from dropscribe.pipeline.publisher import Publisher
     from dropscribe.pipeline.runtime_config import RuntimeConfig
 
@@ -29,7 +28,6 @@ class Handler:
 
     runtime: RuntimeConfig
     attempts: Attempts
-    failures: Failures
     publisher: Publisher
 
     async def attempt(self, job: Job) -> Outcome:

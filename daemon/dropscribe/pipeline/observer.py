@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from dropscribe.core.budget import Account
-    from dropscribe.core.model import Hold
+    from dropscribe.core.model import AttemptEnd, Hold, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +47,11 @@ class Filed:
     recorded_at: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptReport:
-    """One attempt's end."""
-
-    folder: str
-    path: bytes
-    provider: str
-    seconds: float
-    audio_bytes: int
-    code: str = ""
-    status: int | None = None
-    reason: str = ""
-
-
 class Observer(Protocol):
     """Observer of events; its methods must not raise and must be quick."""
 
-    def attempt_ended(self, report: AttemptReport) -> None:
-        """An attempt ended, well or not."""
+    def attempt_ended(self, job: Job, ended: AttemptEnd) -> None:
+        """An attempt at *job* ended, well or not."""
         ...
 
     def filed(self, filed: Filed) -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -209,8 +209,10 @@ def unpacked(packed: bytes) -> tuple[dict[str, Any], Layout]:
     document = json.loads(packed)
     if not is_document(document):
         raise ValueError("it is no document of dropscribe's: another program has written it")
-    layout = document.pop(LAYOUT, None)
-    return document, Layout.from_json(layout) if layout else DEFAULT_LAYOUT
+    layout = document.pop(LAYOUT, {})
+    # A newer version, in a cluster that is being updated, may have stored more.
+    known = {each.name: layout[each.name] for each in fields(Layout) if each.name in layout}
+    return document, Layout(**known)
 
 
 def _loaded(result: StoredResult) -> StoredResult:
@@ -248,5 +250,5 @@ def _rendered(document: Mapping[str, Any], formats: Collection[str], layout: Lay
 def _packed(document: Mapping[str, Any], rendered: Mapping[str, bytes], layout: Layout) -> bytes:
     """The document to store, with the layout: a reload may change the rule before a crash."""
     if layout != DEFAULT_LAYOUT:
-        return json.dumps({**document, LAYOUT: layout.as_json()}).encode()
+        return json.dumps({**document, LAYOUT: asdict(layout)}).encode()
     return rendered.get("json") or rendered.get("error") or json.dumps(document).encode()

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.model import Plan, ProviderLimits
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ class RuntimeConfig:
 
     config: Config
     providers: Mapping[str, Provider]
-    limits: RetryLimits
     decorated: Mapping[tuple[str, str], Provider] = field(default_factory=dict)
     digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
@@ -89,16 +87,4 @@ def build_plan(config: Config) -> Plan:
     served = None
     if queue is not None:
         served = frozenset(name for name, rule in config.folders.items() if queue.serves(rule))
-    return Plan(limits, chains, strict_order, budgets, config.time_zone, served, retry_limits(config))
-
-
-def retry_limits(config: Config) -> RetryLimits:
-    """The limits of the config's ``retry`` section."""
-    retry = config.retry
-    return RetryLimits(
-        first_seconds=retry.first_seconds,
-        max_seconds=retry.max_seconds,
-        give_up_after_seconds=retry.give_up_after_seconds,
-        max_ambiguous=retry.max_ambiguous,
-        max_crashes=retry.max_crashes,
-    )
+    return Plan(limits, chains, strict_order, budgets, config.time_zone, served, config.retry)

@@ -75,7 +75,7 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
             # The data of all are on their way to the disk by now: the first sync writes most of them.
             _each(group, PublishOperation.place_sidecars)
         _sync(operations, lambda operation: (operation.target,))
-        _each(operations, PublishOperation.sidecars_are_synced)
+        _each(operations, lambda _: reached("sidecars_synced"))
         may_copy = len(operations) == 1
         _each(operations, lambda operation: operation.move_audio(may_copy=may_copy))
         _sync(operations, lambda operation: operation.folders_before_removal)
@@ -255,10 +255,6 @@ class PublishOperation:
         if self.source is None:
             raise ValueError("the source folder is not open")
         return self.source
-
-    def sidecars_are_synced(self) -> None:
-        """Record that the sidecars' folder has been synced."""
-        reached("sidecars_synced")
 
     def move_audio(self, *, may_copy: bool) -> None:
         """Move the audio to its destination."""

@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 MOST_DOCUMENT_BYTES = 64 * 1024 * 1024
 """A larger transcript is not read."""
 
-WARNING_WORDS = {
-    "incomplete_audio": "The recording was incomplete when it was sent: its own header promises more.",
-    "empty_transcript": "The provider heard no words in this recording.",
-    "companion_missing": "A file that belongs to the recording did not come in time.",
-    "no_timestamps": "The provider gave no times, so there are no subtitles.",
-    "answer_truncated": "The provider's answer was too long: its end is missing.",
-}
-
 
 def read_document(root: bytes, path: bytes) -> dict[str, Any] | None:
     """The transcript at *path* below *root*; None if there is none of dropscribe's."""

@@ -30,6 +30,20 @@ COMPANION_MISSING = "companion_missing"
 _WARNINGS_OF_A_JOB = frozenset({"incomplete_audio", "no_timestamps", COMPANION_MISSING})
 _HARMLESS_WARNINGS = frozenset({"no_timestamps", "no_speech", COMPANION_MISSING})
 
+WARNING_WORDS = {
+    "answer_truncated": "The provider's answer was too long: its end is missing.",
+    COMPANION_MISSING: "A file that belongs to the recording did not come in time.",
+    "empty_transcript": "The provider heard no words in this recording.",
+    "incomplete_audio": "The recording was incomplete when it was sent: its own header promises more.",
+    "missing_audio": "Parts of the recording are missing in this transcript.",
+    "no_speech": "The recording is silent; it was not sent to the provider.",
+    "no_timestamps": "The provider gave no times, so there are no subtitles.",
+    "other_tracks": "The file has more audio tracks, which were not transcribed.",
+    "speakers_per_piece": "The recording was sent in pieces; each piece names its speakers anew.",
+    "template_failed": "The rule's template could not be rendered.",
+}
+"""Sentences for the warnings that dropscribe itself adds; others are shown as they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class TranscriptFacts:
@@ -41,7 +55,7 @@ class TranscriptFacts:
         sha256: Hex digest of the audio as uploaded.
         modified_at: The audio's mtime, Unix seconds.
         provider_name: The user's name for the provider.
-        provider_type: pulse, reson8, openai or local.
+        provider_type: The provider's `type` in the config.
         params: As sent, defaults included.
         folder: The rule's name, or None outside any folder.
         attempts: Attempts that counted, this one included.

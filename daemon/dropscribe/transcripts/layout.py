@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,15 +26,6 @@ class Layout:
     cue_seconds: float = 7.0
     paragraphs: bool = False
     texts: Mapping[str, str] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, to be stored with an answer."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """The layout whose :meth:`as_json` is *fields*."""
-        return cls(**fields)
 
 
 DEFAULT_LAYOUT = Layout()

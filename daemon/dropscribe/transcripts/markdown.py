@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.naming import split_name
 from dropscribe.core.text.printing import one_line
+from dropscribe.transcripts.document import WARNING_WORDS
+from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
 from dropscribe.transcripts.paragraphs import paragraphs_of
 
 if TYPE_CHECKING:
@@ -17,22 +19,11 @@ if TYPE_CHECKING:
 
 TAG = "transcript"
 
-_WARNINGS = {
-    "empty_transcript": "Nothing was recognised in this recording.",
-    "incomplete_audio": "The audio file was incomplete.",
-    "missing_audio": "Parts of the recording are missing in this transcript.",
-    "no_speech": "The recording is silent; it was not sent to the provider.",
-    "no_timestamps": "The provider gave no times; there are no subtitles.",
-    "other_tracks": "The file has more audio tracks, which were not transcribed.",
-    "speakers_per_piece": "The recording was sent in pieces; each piece names its speakers anew.",
-    "template_failed": "The rule's template could not be rendered.",
-    "companion_missing": "A file that belongs to the recording did not come in time.",
-}
 _SPECIAL = re.compile(r"[\\`*_\[\]<>#]|~~|==|\$\$")
 _LIST_START = re.compile(r"^(\d{1,9})([.)])(?=\s|$)|^([-+])(?=\s|$)")
 
 
-def render_md(document: Mapping[str, Any]) -> bytes:
+def render_md(document: Mapping[str, Any], _: Layout = DEFAULT_LAYOUT) -> bytes:
     """Front matter, title, warnings and paragraphs, each with its time and speaker."""
     text = "\n\n".join(["\n".join(_front_matter(document)), *_body(document)]) + "\n"
     # A name may hold bytes, and an answer half a surrogate pair, that UTF-8 does not have.
@@ -54,7 +45,7 @@ def clock(seconds: float) -> str:
 
 def warning_lines(document: Mapping[str, Any]) -> list[str]:
     """The document's warnings and gaps as sentences."""
-    sentences = [_WARNINGS.get(word, one_line(word)) for word in document["warnings"]]
+    sentences = [WARNING_WORDS.get(word, one_line(word)) for word in document["warnings"]]
     gaps = [
         f"Missing from {clock(gap['start'])} to {clock(gap['end'])} ({one_line(gap['code'])})."
         for gap in document["missing"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def render_json(document: Mapping[str, Any], _: Layout = DEFAULT_LAYOUT) -> bytes:
     r"""The document itself, for people and programs, in UTF-8; a name's other bytes as ``\udcXX``.
 
-    A key a line; a segment, a word, an attempt each on a line of its own.
+    One key per line; each segment, word and attempt has a line of its own.
     """
     lines = ",\n".join(f"  {_encoded_value(key)}: {_laid_out(value)}" for key, value in document.items())
     text = f"{{\n{lines}\n}}\n"
@@ -58,16 +58,12 @@ def render_vtt(document: Mapping[str, Any], layout: Layout = DEFAULT_LAYOUT) -> 
     return _encoded("\n".join(["WEBVTT\n", *(_vtt_block(cue, layout) for cue in cues)])) if cues else None
 
 
-def _render_md(document: Mapping[str, Any], _: Layout = DEFAULT_LAYOUT) -> bytes:
-    return render_md(document)
-
-
 RENDERERS: dict[str, Callable[..., bytes | None]] = {
     "json": render_json,
     "txt": render_txt,
     "srt": render_srt,
     "vtt": render_vtt,
-    "md": _render_md,
+    "md": render_md,
     "error": render_json,
 }
 """By sidecar format, of a document and a layout; None means that this file is not written."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
-from dropscribe.reports.transcript_reader import WARNING_WORDS
 from dropscribe.reports.wording import bytes_words, clock_words, one_line
+from dropscribe.transcripts.document import WARNING_WORDS
 from dropscribe.web.views import moment
 
 if TYPE_CHECKING:

@@ -7,10 +7,8 @@ A pure ASGI middleware around the whole application. An error inside is logged a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
-import ipaddress
 import re
 import time
 from http import HTTPStatus
@@ -23,6 +21,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from dropscribe.core.links import matches_host
+from dropscribe.core.text.addresses import is_address
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,7 +85,7 @@ class Access:
         if self.http.host and name == self.http.host.lower():
             return True
         # Bound to every address, it is reached by any of them; rebinding needs a name.
-        return self.http.host in {"0.0.0.0", "::"} and _is_address(name)  # noqa: S104  # compared, not bound
+        return self.http.host in {"0.0.0.0", "::"} and is_address(name)  # noqa: S104  # compared, not bound
 
     def is_allowed(self, host: str) -> bool:
         """Whether `allowed_hosts` lists *host*, with its port if it has one."""
@@ -228,10 +227,3 @@ def _host_name(host: str) -> str:
     """The name of a Host header, without port and brackets; "" where it is malformed."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]@/\\\s]+))(?::\d{1,5})?", host)
     return (match[1] or match[2]) if match else ""
-
-
-def _is_address(name: str) -> bool:
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(name)
-        return True
-    return False

@@ -15,9 +15,9 @@ from dropscribe.reports.explain import Explanation, explain_filed, explain_inbox
 from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import is_there
 from dropscribe.reports.queue_reader import QueueView, view_queue
-from dropscribe.reports.transcript_reader import WARNING_WORDS, doubts_about
+from dropscribe.reports.transcript_reader import doubts_about
 from dropscribe.reports.wording import moment_words, render_facts, render_table, show_path
-from dropscribe.transcripts.document import path_text, utc_text
+from dropscribe.transcripts.document import WARNING_WORDS, path_text, utc_text
 
 if TYPE_CHECKING:
     import argparse

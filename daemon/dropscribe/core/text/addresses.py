@@ -1,8 +1,17 @@
-"""Recognises addresses of this machine. Pure."""
+"""Recognises network addresses. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
+
+
+def is_address(host: str) -> bool:
+    """Whether *host*, without brackets, is an address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

@@ -53,8 +53,5 @@ class HintSource(Protocol):
     def read(self) -> list[Hint]:
         """The waiting hints, at most a few thousand; never blocks."""
 
-    def forget(self, directory: bytes) -> None:
-        """Stop watching *directory* and everything below it."""
-
     def close(self) -> None:
         """Stop watching; safe to call twice."""

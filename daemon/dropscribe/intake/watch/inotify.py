@@ -104,7 +104,7 @@ class InotifyHints:
         if mask & _ISDIR:
             if mask & _MOVED_FROM:
                 # Its watches would go on reporting the old name.
-                self.forget(path)
+                self._forget(path)
                 hints.append(Hint(HintKind.FOLDER_GONE, path))
             else:
                 hints.append(Hint(HintKind.FOLDER, path))
@@ -127,8 +127,8 @@ class InotifyHints:
         elif directory is not None and mask & _UNMOUNT:
             hints.append(Hint(HintKind.FOLDER, directory))
 
-    def forget(self, directory: bytes) -> None:
-        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
+    def _forget(self, directory: bytes) -> None:
+        """Stop watching *directory* and everything below it."""
         below = directory + b"/"
         gone = [watch for path, watch in self._watches.items() if path == directory or path.startswith(below)]
         for watch in gone:

@@ -84,9 +84,6 @@ class WatchdogHints(FileSystemEventHandler):
         del directory, descriptor
         return True
 
-    def forget(self, directory: bytes) -> None:
-        """The library keeps watches below a folder that went; their stale names lead to nothing."""
-
     def read(self) -> list[Hint]:
         """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
         # Emptied before the deque is drained: the other order loses a wake-up.

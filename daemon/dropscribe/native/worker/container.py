@@ -59,10 +59,6 @@ class RecordingFile(io.RawIOBase):
         self._position = max(0, base + offset)
         return self._position
 
-    def tell(self) -> int:
-        """As a file's."""
-        return self._position
-
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the stub wants any buffer
         """As a file's."""
         inside = self._prefix[self._position : self._position + len(buffer)]

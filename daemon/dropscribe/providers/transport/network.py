@@ -9,10 +9,10 @@ answer has begun: httpcore then reads it.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.text.addresses import is_address
 from dropscribe.providers.transport.connection import MOST_UNREAD_BYTES, Connection
 from dropscribe.providers.transport.http_library import httpcore
 from dropscribe.providers.transport.tls import TlsLayer
@@ -76,11 +76,7 @@ def _race_delay_seconds(host: str) -> float | None:
 
     asyncio loses the socket of a race that is cancelled in the instant of its end.
     """
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return _NEXT_ADDRESS_SECONDS
-    return None
+    return None if is_address(host) else _NEXT_ADDRESS_SECONDS
 
 
 class Stream(httpcore.AsyncNetworkStream):
@@ -185,8 +181,7 @@ class Stream(httpcore.AsyncNetworkStream):
                 return self._answer.body_bytes
             case "ssl_object":
                 return self._layers[-1].object if self._layers else None
-        names = {"client_addr": "sockname", "server_addr": "peername"}
-        return self._connection.transport.get_extra_info(names.get(info, info))
+        return self._connection.transport.get_extra_info(info)
 
     @property
     def _is_over(self) -> bool:

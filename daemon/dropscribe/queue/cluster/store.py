@@ -10,7 +10,6 @@ so a repeated call may find its own changes. StoreUnusable: the server refuses u
 from __future__ import annotations
 
 import time
-import uuid
 from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +27,7 @@ from dropscribe.queue.cluster.postgres import (
     read_ahead_seconds,
     store_error,
 )
+from dropscribe.queue.sql.database import read_token
 from dropscribe.queue.writer import Writer
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ClusterStore:
         try:
             self._wait_for_name()
             self.call(_migrate).result()
-            self.token = self.call(_token).result()
+            self.token = self.call(read_token).result()
         except BaseException:
             self.close()
             raise
@@ -179,9 +179,3 @@ def _migrate(db: Connection) -> None:
         db.execute("UPDATE schema_version SET version = ?, readable_by = ?", (number + 1, number))
     if version == 0:
         db.execute(SchemaManager.get_schema())
-
-
-def _token(db: Connection) -> str:
-    """The token of all nodes: each finds the temp files of another that died while it published."""
-    db.execute("INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex[:12],))
-    return str(db.execute("SELECT value FROM facts WHERE name = 'token'").fetchone()[0])

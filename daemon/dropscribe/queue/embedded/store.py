@@ -13,13 +13,12 @@ import fcntl
 import os
 import sqlite3
 import time
-import uuid
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
 from dropscribe.queue.embedded.state_dir import lock_state_dir, make_private_file
-from dropscribe.queue.sql.database import valid_text
+from dropscribe.queue.sql.database import read_token, valid_text
 from dropscribe.queue.writer import Writer
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Store:
             os.close(self._lock)
             raise
         try:
-            self.token = self._fact("token", uuid.uuid4().hex[:12])
+            self.token = read_token(self._connection)
         except sqlite3.Error as error:
             self._connection.close()
             os.close(self._lock)
@@ -106,11 +105,6 @@ class Store:
         self._writer.close()
         self._connection.close()
         os.close(self._lock)
-
-    def _fact(self, name: str, default: str) -> str:
-        self._connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, default))
-        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return str(row[0])
 
     def _commit(self, batch: Sequence[Call]) -> list[Result]:
         try:

@@ -6,6 +6,7 @@ transaction that its store has opened, and sees no other writer in it.
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -82,3 +83,12 @@ class Database(Protocol):
 
     def close(self) -> None:
         """Finish the calls made so far, and disconnect; later calls fail with a StoreError."""
+
+
+def read_token(db: Connection) -> str:
+    """The random token in the names of this queue's hidden files, made by its first start.
+
+    All nodes have the same: each finds the hidden files of another that died while it published.
+    """
+    db.execute("INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex[:12],))
+    return str(db.execute("SELECT value FROM facts WHERE name = 'token'").fetchone()[0])

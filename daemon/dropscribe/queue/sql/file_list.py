@@ -153,10 +153,6 @@ def _filters(wanted: FileFilter, contains: str) -> tuple[str, list[object]]:
     return "".join(f" AND {condition}" for condition in conditions), values
 
 
-def _among(column: str, values: Sequence[object]) -> str:
-    return f"{column} IN ({', '.join('?' * len(values))})"
-
-
 def _listed(row: tuple) -> ListedFile:  # type: ignore[type-arg]  # database rows are untyped
     number, folder, directory, name, size_bytes, state, *rest = row
     return ListedFile(number, folder, join_path(directory, name), size_bytes, JobState(state), *rest)
@@ -194,7 +190,7 @@ def read_ended(db: Connection, folder_names: Sequence[str], starts: Sequence[flo
     found = [Ended() for _ in starts]
     for quarter, state, files, seconds in db.execute(
         "SELECT quarter, state, sum(files), sum(seconds) FROM ended WHERE quarter >= ?"
-        f" AND {_among('folder', folder_names)} GROUP BY quarter, state",
+        f" AND folder IN ({', '.join('?' * len(folder_names))}) GROUP BY quarter, state",
         (int(starts[0]) // QUARTER_SECONDS, *folder_names),
     ):
         stretch = found[max(0, bisect.bisect_right(starts, quarter * QUARTER_SECONDS) - 1)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.model import LIVE_STATES, Scope, ScopeKind
-from dropscribe.core.routing import BACKLOG, is_held
+from dropscribe.core.routing import BACKLOG, provider_for
 from dropscribe.queue.cluster.nodes import is_shared, read_nodes
 from dropscribe.queue.embedded.store import is_migrated
 from dropscribe.queue.model import NOT_MOVABLE, FolderStats, Stats
@@ -139,7 +139,7 @@ def _waiting(
     totals[""] = max(0, queued - sum(totals.values()))
     waiting = {"queued": 0, "deferred": 0, "held": 0, "backlog": totals.get(BACKLOG, 0)}
     for pin, total in totals.items():
-        if folder_held or is_held(pin, chain, held_providers, is_strict=is_strict):
+        if folder_held or provider_for(pin, chain, held_providers, is_strict=is_strict) is None:
             waiting["held"] += total
         else:
             deferred = min(total, _count(db, folder, pin, due_after=now))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from dropscribe.core.links import without_query
 from dropscribe.core.text.redaction import MASK, SecretMask
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ _MOST_KEYS = 512
 
 _SECRET_KEY = re.compile(r"(?:^|[^a-z])(api[_-]?key|authorization|token|password|secret)$", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{0,20}://)[^/\s@\"'<>]*@", re.IGNORECASE)
-_URL_QUERY = re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 
 _SEQUENCES = (list, tuple, set, frozenset)
 
@@ -48,7 +48,7 @@ class Redactor:
         """*text* without secrets, and with its URLs cut before the query."""
         text = self._mask.mask(text)
         if "://" in text:
-            text = _URL_QUERY.sub(r"\1", _URL_PASSWORD.sub(rf"\1{MASK}@", text))
+            text = without_query(_URL_PASSWORD.sub(rf"\1{MASK}@", text))
         return text
 
     def clean_fields(self, fields: Mapping[Any, Any]) -> dict[str, Plain]:

@@ -85,7 +85,7 @@ def _filled(count: int, state: str) -> Iterator[Store]:
 def _file_costs(store: Store, batch: int) -> dict[str, float]:
     """Milliseconds a file, by step, each step a transaction of its own."""
     new = [_new_job(batch, number) for number in range(FILES)]
-    request = rows.ClaimRequest(_PROVIDER, (Route(_FOLDER, unpinned=True),), 1)
+    request = rows.ClaimRequest(_PROVIDER, (Route(_FOLDER, serves_unassigned=True),), 1)
 
     def step(work: Callable[[sqlite3.Connection], object]) -> object:
         return store.call(work).result()
@@ -106,7 +106,7 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
             filed = b"/done/" + job.path
             step(
                 lambda db, job=job, filed=filed: rows.end(
-                    db, rows.Standing(job.id, JobState.TRANSCRIBED), JobState.DONE, filed=filed
+                    db, rows.ExpectedState(job.id, JobState.TRANSCRIBED), JobState.DONE, filed=filed
                 )
             )
     return spent

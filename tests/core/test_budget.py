@@ -69,7 +69,7 @@ def test_a_budget_is_low_at_80_and_spent_at_100_percent(spent, is_low, is_spent)
 def test_a_stop_explains_itself():
     """The limit, its period, and when it goes on."""
     (stop,) = stops_of([account(5.0)])
-    assert stop.reason == "the budget of 5.00 a day is spent; goes on 2026-11-22 00:00"
+    assert stop.reason == "the budget of 5.00 a day is spent; it resets at 2026-11-22 00:00"
     assert (stop.scope, stop.next_probe_at, stop.since) == (PULSE, 100.0, 50.0)
     (stop,) = stops_of([account(600.0, amount=600.0, is_money=False)])
     assert stop.reason.startswith("the budget of 600 min a day")

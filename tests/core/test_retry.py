@@ -17,7 +17,7 @@ from dropscribe.core.model import ScopeKind
 from dropscribe.core.retry import (
     GiveUp,
     History,
-    HoldUp,
+    PutOnHold,
     RetryLimits,
     TryAgain,
     crash_wait_seconds,
@@ -42,8 +42,8 @@ LIMITS = RetryLimits()
         (AmbiguousFailure("no_answer"), History(1, 0, 1.0), TryAgain(5.0, ambiguous=True)),
         (AmbiguousFailure("no_answer"), History(3, 2, 1.0), GiveUp("no_answer")),
         (AudioRejected("too_long"), History(1, 0, 1.0), GiveUp("too_long")),
-        (RuleRejected("bad_param"), History(1, 0, 1.0), HoldUp(ScopeKind.FOLDER)),
-        (ProviderUnusable("unauthorized"), History(9, 0, 1e9), HoldUp(ScopeKind.PROVIDER)),
+        (RuleRejected("bad_param"), History(1, 0, 1.0), PutOnHold(ScopeKind.FOLDER)),
+        (ProviderUnusable("unauthorized"), History(9, 0, 1e9), PutOnHold(ScopeKind.PROVIDER)),
     ],
 )
 def test_the_verdict_follows_the_kind_of_the_error(error, history, verdict):

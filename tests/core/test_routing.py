@@ -14,11 +14,21 @@ CHAINS = {"calls": ("first", "second"), "notes": ("second",), "tapes": ("third",
 @pytest.mark.parametrize(
     ("provider", "held", "closed", "expected"),
     [
-        ("first", (), (), [Route("calls", unpinned=True), Route("tapes", unpinned=False)]),
-        ("second", (), (), [Route("calls", unpinned=False), Route("notes", unpinned=True)]),
-        ("second", ("first",), (), [Route("calls", unpinned=True), Route("notes", unpinned=True)]),
-        ("first", ("third",), (), [Route("calls", unpinned=True), Route("tapes", unpinned=True)]),
-        ("first", (), ("calls",), [Route("tapes", unpinned=False)]),
+        ("first", (), (), [Route("calls", serves_unassigned=True), Route("tapes", serves_unassigned=False)]),
+        ("second", (), (), [Route("calls", serves_unassigned=False), Route("notes", serves_unassigned=True)]),
+        (
+            "second",
+            ("first",),
+            (),
+            [Route("calls", serves_unassigned=True), Route("notes", serves_unassigned=True)],
+        ),
+        (
+            "first",
+            ("third",),
+            (),
+            [Route("calls", serves_unassigned=True), Route("tapes", serves_unassigned=True)],
+        ),
+        ("first", (), ("calls",), [Route("tapes", serves_unassigned=False)]),
         ("third", (), ("tapes",), []),
         ("nobody", (), (), []),
     ],
@@ -31,8 +41,8 @@ def test_a_folder_goes_to_its_first_provider_that_is_not_held(provider, held, cl
 def test_a_held_provider_may_be_probed_with_any_of_its_folders_jobs():
     """Also while a later provider of the chain serves them: else it would never be found well again."""
     assert routes_for("first", CHAINS, {"first"}, ()) == [
-        Route("calls", unpinned=True),
-        Route("tapes", unpinned=True),
+        Route("calls", serves_unassigned=True),
+        Route("tapes", serves_unassigned=True),
     ]
 
 
@@ -59,5 +69,9 @@ def test_an_unpinned_job_has_one_taker_among_those_not_held(chains, held):
     """Exactly one, or none where all of its chain are held: never two that compete, never none by mistake."""
     free = [name for name in "abcd" if name not in held]
     for folder, chain in chains.items():
-        takers = [name for name in free if Route(folder, unpinned=True) in routes_for(name, chains, held, ())]
+        takers = [
+            name
+            for name in free
+            if Route(folder, serves_unassigned=True) in routes_for(name, chains, held, ())
+        ]
         assert len(takers) == (0 if provider_for("", chain, held) is None else 1)

@@ -96,7 +96,7 @@ async def test_a_spent_budget_stops_what_comes_after(tmp_path, keys, scope):
     assert (stats.folders["calls"].done, stats.folders["calls"].held) == (2, 1)
     (stop,) = stats.holds
     assert stop.scope == scope
-    assert "is spent; goes on 20" in stop.reason
+    assert "is spent; it resets at 20" in stop.reason
     assert [hold.scope for hold in house.listener.holds] == [scope]
     assert (tmp_path / "inbox/c.wav").exists()
 

@@ -252,13 +252,13 @@ async def test_a_change_of_the_metadata_is_no_change(tmp_path, monkeypatch, mome
 def test_a_file_that_may_not_be_read_any_more_is_filed(tmp_path):
     """Its mode was changed in flight: size, time and inode are the same, and it may be moved."""
 
-    async def story():
+    async def steps():
         async with Gated(tmp_path, "sent") as house:
             path = await house.drop_and_wait()
             path.chmod(0)
             await house.go_on()
 
-    assert run_as_nobody(tmp_path, story) == 0
+    assert run_as_nobody(tmp_path, steps) == 0
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
 
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from dropscribe.core.errors import StoreAway
-from dropscribe.queue import patient_database
+from dropscribe.queue import retrying_database
 from dropscribe.queue.cluster import dispatcher
 from dropscribe.queue.cluster.store import ClusterStore
 from support.house import CLUSTER_DSN, House, make_config, tree
@@ -15,7 +15,7 @@ from support.house import CLUSTER_DSN, House, make_config, tree
 def lost(monkeypatch, postgres_dsn):
     """Lose the confirmation of the commits from *first* on, *count* of them; the list of what was lost."""
     CLUSTER_DSN.append(postgres_dsn)
-    monkeypatch.setattr(patient_database, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(retrying_database, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(dispatcher, "LOOK_SECONDS", 60.0)  # what is lost is the file's own, not a look's
     commit, made, gone = ClusterStore._commit, [], []
 

@@ -32,7 +32,7 @@ from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.cluster.ticket_runner import TicketRunner
 from dropscribe.queue.engine import Engine, QueueState
 from dropscribe.queue.model import Pause, Plan, ProviderLimits
-from dropscribe.queue.patient_database import PatientDatabase
+from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.signals import Signals
 from dropscribe.queue.sql import hold_rows, result_rows, rows
 
@@ -103,8 +103,8 @@ def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(stor
     assert isinstance(begin(store, waiting[0], "n0"), float)
 
     keep(other, jobs[0], kept_as(tmp_path, b"a"))
-    put_off = Retry(60.0, "busy", "it is busy", None)
-    other.call(lambda db: rows.requeue(db, jobs[1], other.now() + 60, put_off)).result()
+    postpone = Retry(60.0, "busy", "it is busy", None)
+    other.call(lambda db: rows.requeue(db, jobs[1], other.now() + 60, postpone)).result()
     other.call(lambda db: db.execute("UPDATE jobs SET remote_id = 'x' WHERE id = ?", (jobs[2].id,))).result()
 
     begun = [begin(store, ticket, "n1") for ticket in waiting]
@@ -167,7 +167,7 @@ async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, m
     with contextlib.closing(other._connection.raw):
         other._connection.connect()
         other.has_name = False
-        beating = asyncio.create_task(heartbeats.run(PatientDatabase(other, Signals()), ()))
+        beating = asyncio.create_task(heartbeats.run(RetryingDatabase(other, Signals()), ()))
         await other.do(lambda _: None)
         assert isinstance(begin(store, ticket, "n0"), float)
     ask = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND classid = ?"
@@ -306,7 +306,7 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
     ticket = store.call(lambda db: give_ticket(db, b"a", 77)).result()
     asked = asyncio.Event()
 
-    class AskedDatabase(PatientDatabase):
+    class AskedDatabase(RetryingDatabase):
         async def do(self, work):
             result = await super().do(work)
             asked.set()
@@ -361,7 +361,7 @@ async def test_a_closed_store_answers(postgres_dsn, tmp_path):
     store.close()
     with pytest.raises(StoreError, match="closed"):
         await asyncio.wait_for(store.do(ticket_rows.is_anything_in_flight), 30)
-    PatientDatabase(store, Signals()).post(ticket_rows.is_anything_in_flight)
+    RetryingDatabase(store, Signals()).post(ticket_rows.is_anything_in_flight)
 
 
 def test_what_a_living_node_has_begun_is_left_to_it(store):
@@ -400,7 +400,7 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
         cut_off = store.call(lambda db: orphan_recovery.take_back_silent(db, LIMITS, store.now())).result()
     assert during == []
     with capture_logs() as told:
-        orphan_recovery.tell_of_silent(cut_off)
+        orphan_recovery.log_silent_nodes(cut_off)
     counts = {line["node"]: line["cut_off"] for line in told if line["event"] == "node.silent"}
     files = sorted(line["path"] for line in told if line["event"] == "attempt.interrupted")
     assert (counts, files) == ({"n1": 1, "n2": 2}, [b"a.wav", b"b.wav", b"c.wav"])
@@ -468,7 +468,7 @@ def test_a_node_that_thaws_takes_no_names_for_what_another_has_filed(store, othe
         return rows.begin_attempt(db, job_id, "pulse", 0.0)
 
     job = keep(store, store.call(lambda db: begin(db, b"a")).result(), kept_as(tmp_path, b"a"))
-    other.call(lambda db: rows.end(db, rows.standing_of(job), JobState.DONE, time.time())).result()
+    other.call(lambda db: rows.end(db, rows.expected_state_of(job), JobState.DONE, time.time())).result()
 
     with pytest.raises(rows.LateTransitionError):
         keep(store, job, kept_as(tmp_path, b"a (2)"))

@@ -26,7 +26,7 @@ from dropscribe.files import moves
 from dropscribe.intake.inbox import Inbox
 from dropscribe.pipeline import attempts, folder_troubles, publisher
 from dropscribe.publish import filing, moving, sidecars
-from dropscribe.queue import hold_store, job_runner, patient_database, result_store
+from dropscribe.queue import hold_store, job_runner, result_store, retrying_database
 from dropscribe.queue.embedded import dispatcher, publish_schedule
 from dropscribe.queue.embedded import intake as queue_intake
 from support.house import House, digest, make_config, read_json
@@ -45,7 +45,7 @@ _WAITS = {
     folder_troubles: ("LONGEST_WAIT_SECONDS", "MISSING_WAIT_SECONDS"),
     publisher: ("WRITER_WAIT_SECONDS",),
     attempts: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
-    patient_database: ("RETRY_SECONDS",),
+    retrying_database: ("RETRY_SECONDS",),
     publish_schedule: ("_GAP_SECONDS",),
 }
 names = st.sampled_from(NAMES)
@@ -96,7 +96,7 @@ class Life:
         return self._call(work)
 
     def look_again(self, _folder):
-        self.inbox.poke()
+        self.inbox.rescan_soon()
 
     def note_late_change(self, _folder, path):
         self.inbox.changed(path)

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
-from dropscribe.native.decoder import Decoder, PieceOrder, error_of
+from dropscribe.native.decoder import Decoder, EncodeRequest, error_of
 from dropscribe.native.durations import probe_seconds
 from dropscribe.native.messages import ConnectionLost, Message, receive, send
 from dropscribe.native.process import Worker, WorkerDied, WorkerPool
@@ -278,7 +278,7 @@ def test_any_number_of_channels_is_decoded(tmp_path, channels):
         decoder = Decoder(file.fileno())
         assert decoder.describe().channels == channels
         assert decoder.survey(0).sound_seconds == 2.0
-        order = PieceOrder(0, None, (), (), "flac", "flac")
+        order = EncodeRequest(0, None, (), (), "flac", "flac")
         (piece,) = decoder.encode(order, lambda: (tmp_path / "piece").open("w+b"))
         piece.file.close()
     assert piece.end == pytest.approx(2.0, abs=0.01)

@@ -34,7 +34,7 @@ from dropscribe.queue.sql.outbox import Notification
 from dropscribe.service import apprise_notifier as people_module
 from dropscribe.service import notifications as module
 from dropscribe.service.apprise_notifier import AppriseNotifier, compose
-from dropscribe.service.notifications import Courier, Notifications
+from dropscribe.service.notifications import DeliveryLoop, Notifications
 from dropscribe.service.webhook import Webhook
 from support.daemon_process import Installation, wait_until
 from support.emulator import Emulator, Fault
@@ -156,7 +156,7 @@ async def test_a_letter_is_given_up_after_a_day(store, receiver):
     old = Notification(0, "old", time.time() - module.GIVE_UP_SECONDS - 60, '{"event": "failed"}')
     await store.do(lambda db: outbox.put(db, old, [hook.name]))
     with capture_logs() as lines:
-        courier = Courier(store, hook)
+        courier = DeliveryLoop(store, hook)
         assert await courier._round() == 0
     assert [(line["event"], line["count"]) for line in lines] == [("notification.given_up", 1)]
     assert await waiting(store) == 0

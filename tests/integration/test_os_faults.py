@@ -11,7 +11,7 @@ import pytest
 
 from dropscribe.core.errors import StoreBusy, StoreUnusable
 from dropscribe.pipeline import attempts, folder_troubles
-from dropscribe.queue import patient_database
+from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded import store
 from support.faults import WAYS, Faults, filled, tmpfs
 from support.house import House, digest, make_config, read_json, tree
@@ -28,7 +28,7 @@ def _soon(monkeypatch):
     monkeypatch.setattr(attempts, "LOOK_AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(attempts, "LONGEST_LOOK_SECONDS", 0.001)
     monkeypatch.setattr(folder_troubles, "LONGEST_CHECK_SECONDS", 0.001)
-    monkeypatch.setattr(patient_database, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(retrying_database, "RETRY_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -48,12 +48,12 @@ def test_no_group_bits_where_the_group_is_another_one(tmp_path, audio):
     os.chown(audio, 1234, 2345)
     audio.chmod(0o664)
 
-    async def story():
+    async def steps():
         publish(publication_of(audio, tmp_path / "done"))
 
     for folder in (tmp_path, tmp_path / "inbox"):
         folder.chmod(0o777)
-    assert run_as_nobody(tmp_path, story) == 0
+    assert run_as_nobody(tmp_path, steps) == 0
     status = (tmp_path / "done/call.json").stat()
     assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o604, 65534)
 

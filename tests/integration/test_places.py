@@ -147,7 +147,7 @@ def test_a_place_that_another_user_may_not_write(tmp_path, place, file):
     """As a plain user: nothing is paid for until the file can be moved from there and to there."""
     _make_folders_of_nobody(tmp_path)
 
-    async def story():
+    async def steps():
         async with House(make_config(tmp_path)) as house:
             (tmp_path / "inbox" / file).write_bytes(b"RIFF")
             (tmp_path / place).chmod(0o555)
@@ -159,7 +159,7 @@ def test_a_place_that_another_user_may_not_write(tmp_path, place, file):
             await house.until(lambda: house.listener.files)
             assert house.engine.folders.closed_reason("calls") is None
 
-    assert run_as_nobody(tmp_path, story) == 0
+    assert run_as_nobody(tmp_path, steps) == 0
     assert (tmp_path / "done" / file).exists()
 
 
@@ -210,7 +210,7 @@ def test_a_sub_folder_that_refuses_its_files_stops_no_others(tmp_path, monkeypat
     monkeypatch.setattr(folder_troubles, "LONGEST_OWN_WAIT_SECONDS", 0.02)
     _make_folders_of_nobody(tmp_path)
 
-    async def story():
+    async def steps():
         script = ScriptedProvider(gate=asyncio.Event())
         async with House(make_config(tmp_path), {"main": script}) as house:
             (tmp_path / "inbox/2026/call.wav").write_bytes(b"RIFF")
@@ -230,7 +230,7 @@ def test_a_sub_folder_that_refuses_its_files_stops_no_others(tmp_path, monkeypat
             await house.until(lambda: len(house.listener.files) == 2)
             assert sorted(script.calls) == [b"call.wav", b"good.wav"]
 
-    assert run_as_nobody(tmp_path, story) == 0
+    assert run_as_nobody(tmp_path, steps) == 0
     assert tree(tmp_path / "done") == {"good.wav", "good.json", "good.txt"} | {
         f"2026/{each}" for each in GROUP
     }
@@ -251,7 +251,7 @@ def test_a_sticky_folder_keeps_another_users_file(tmp_path, monkeypatch):
     for file in ("call.wav", "2026/call.wav"):
         (tmp_path / "inbox" / file).write_bytes(b"RIFF")
 
-    async def story():
+    async def steps():
         async with House(make_config(tmp_path)) as house:
             await house.submit("call.wav")
             await house.submit("2026/call.wav")
@@ -266,7 +266,7 @@ def test_a_sticky_folder_keeps_another_users_file(tmp_path, monkeypatch):
             assert house.engine.folders.closed_reason("calls") is None
             assert house.providers["main"].calls == [b"good.wav"]
 
-    assert run_as_nobody(tmp_path, story) == 0
+    assert run_as_nobody(tmp_path, steps) == 0
 
 
 async def test_a_hidden_cause_stops_the_rule_after_three_files(tmp_path, monkeypatch):

@@ -219,12 +219,12 @@ async def test_everything_says_since_when_a_file_waits_at_the_provider(tmp_path,
             document = await site.status()
             async with site.client() as client:
                 page = (await client.get("/", headers={"Accept": "text/html"})).text
-                story = (await client.get(f"/files/{job_id}", headers={"Accept": "text/html"})).text
+                record = (await client.get(f"/files/{job_id}", headers={"Accept": "text/html"})).text
     assert document["folders"]["calls"]["at_provider"] == 1
     assert document["folders"]["calls"]["at_provider_since"] == utc_text(since)
     assert "1 file in flight" in page
     assert f"waiting at the provider since {moment_words(since)}{told}" in page
-    assert "It waits at the provider main since" in story
+    assert "It waits at the provider main since" in record
     metrics = Metrics("1")
     rendered = metrics.render(document).decode()
     (line,) = [each for each in rendered.splitlines() if each.startswith("dropscribe_at_provider_since")]

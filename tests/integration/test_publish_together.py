@@ -13,7 +13,7 @@ from dropscribe.files import beneath, own_file
 from dropscribe.files.lease import ignore_sigio
 from dropscribe.publish import filing
 from dropscribe.publish.filing import publish, publish_together
-from dropscribe.publish.publication import AcrossMounts, NameTaken
+from dropscribe.publish.publication import CopyNeeded, NameTaken
 from support.faults import WAYS, Faults
 from support.house import tree
 from support.publications import publication_of
@@ -176,7 +176,7 @@ def test_a_file_that_must_be_copied_goes_alone(tmp_path, publications, monkeypat
     faults = Faults(monkeypatch)
     faults.always.update(WAYS["copy"])
     outcomes = publish_together(publications)
-    assert [type(outcome) for outcome in outcomes] == [AcrossMounts] * 3
+    assert [type(outcome) for outcome in outcomes] == [CopyNeeded] * 3
     assert tree(tmp_path / "inbox") == {"a.wav", "b.wav", "c.wav"}
     assert [publish(publication) for publication in publications] == [each.audio for each in publications]
     _assert_whole(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.queue import patient_database
+from dropscribe.queue import retrying_database
 from support.house import House, make_config
 from support.scripted import ScriptedProvider, transcript_of
 
@@ -47,7 +47,7 @@ def _counted(house, statement):
 
 async def test_answers_that_find_no_room_keep_their_slots(tmp_path, monkeypatch):
     """However long the queue cannot grow, no more is sent than can wait in memory; all is kept after."""
-    monkeypatch.setattr(patient_database, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(retrying_database, "RETRY_SECONDS", 0.01)
     script = ScriptedProvider([lambda _: transcript_of("word " * 20_000)] * 6, gate=asyncio.Event())
     async with House(_config(tmp_path, 1), {"main": script}) as house:
         for number in range(6):

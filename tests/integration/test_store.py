@@ -95,12 +95,12 @@ async def test_a_database_of_version_1_goes_on(tmp_path):
     db.close()
 
     store = Store(tmp_path)
-    request = ClaimRequest("main", (Route("calls", unpinned=True),), 1)
+    request = ClaimRequest("main", (Route("calls", serves_unassigned=True),), 1)
     (job,) = await store.do(lambda db: claim(db, request, 10.0, 0))
     version = await store.do(lambda db: db.execute("PRAGMA user_version").fetchone()[0])
     store.close()
 
-    assert (job.path, job.snapshot.size_bytes, job.has_twin) == (b"a.wav", 3, False)
+    assert (job.path, job.snapshot.size_bytes, job.may_be_cached) == (b"a.wav", 3, False)
     assert version == len(MIGRATIONS) > 1
 
 

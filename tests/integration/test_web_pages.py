@@ -106,7 +106,7 @@ async def test_the_overview_shows_a_pause_with_its_end(scene):
 async def test_a_new_daemon_has_an_overview_too(scene):
     """Without a queue, files or folders there is something to read."""
     async with serving(scene) as site:
-        assert "All is done; nothing waits." in await page_of(site, "/")
+        assert "All files are done." in await page_of(site, "/")
         assert "No files." in await page_of(site, "/folders/calls")
         assert "no folder of that name" in await page_of(site, "/folders/nope", 404)
         await page_of(site, "/files/77", 404)
@@ -223,7 +223,7 @@ def test_ranges(header, found):
     ],
 )
 async def test_a_transcript_made_to_harm_has_a_page(scene, broken):
-    """Whoever may write to done may write there what he likes: the file's story is shown all the same."""
+    """Whoever may write to done may write there what he likes: the file's record is shown all the same."""
     with scene.queue() as store:
         job_id = add_done(scene, store, **broken)
         async with serving(scene) as site:

@@ -199,8 +199,8 @@ def let_others_pass(folder):
         place.chmod(place.stat().st_mode & 0o7777 | 0o111)
 
 
-def run_as_nobody(root, story):
-    """Run the coroutine function *story* in a child of uid 65534, to which *root* is given; its exit code."""
+def run_as_nobody(root, steps):
+    """Run the coroutine function *steps* in a child of uid 65534, to which *root* is given; its exit code."""
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
     if not all(folder.stat().st_mode & 0o001 for folder in Path(dropscribe.__file__).parents):
@@ -220,7 +220,7 @@ def run_as_nobody(root, story):
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-            asyncio.run(story())
+            asyncio.run(steps())
             code = 0
         except BaseException:  # noqa: BLE001 - the child must end here, and say why
             traceback.print_exc()

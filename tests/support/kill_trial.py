@@ -284,7 +284,7 @@ def look_for_names(site: Site, dropped: Mapping[str, Dropped], till: Till, repor
         if times <= len(alike):
             continue
         stories = [told(site, "why", str(site.inbox / copy.path))["attempts"] for copy in alike]
-        interrupted = sum(attempt["code"] == "interrupted" for story in stories for attempt in story)
+        interrupted = sum(attempt["code"] == "interrupted" for record in stories for attempt in record)
         if interrupted < times - len(alike):
             report.unnamed.append(alike[0].path)
 

@@ -334,7 +334,7 @@ def test_a_database_that_is_away_is_named_without_its_secret(one, postgres, caps
     errors = capsys.readouterr().err
     assert code == 74
     assert f"postgresql://127.0.0.1:{postgres.port}/" in errors
-    assert "the queue's database cannot be had" in errors
+    assert "the queue's database is unavailable" in errors
     assert "start it" in errors
     assert "Traceback" not in errors
     assert SECRET not in errors

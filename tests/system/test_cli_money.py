@@ -101,7 +101,7 @@ def test_a_spent_budget_is_told_by_status_and_why(tmp_path, capsys):
         words = capsys.readouterr().out
         document = json_of(scene, capsys, "status")
         explanation = json_of(scene, capsys, "why", file)
-    assert "provider main is held: the budget of 3.00 a day is spent; goes on 20" in words
+    assert "provider main is held: the budget of 3.00 a day is spent; it resets at 20" in words
     assert "tried again" not in words
     assert document["folders"]["calls"]["held"] == 1
     assert document["providers"]["main"]["code"] == "budget"

@@ -152,7 +152,7 @@ def test_a_state_directory_that_is_roots_alone_says_so(scene, capsys, monkeypatc
         code = scene.run(*command)
     errors = capsys.readouterr().err
     assert code == 74
-    assert "it is root's alone" in errors
+    assert "only root may read it" in errors
     assert "sudo" in errors
     assert "Traceback" not in errors
 
@@ -514,4 +514,4 @@ def test_another_users_queue_names_the_user_to_ask_as(scene, capsys, command, ar
         assert scene.run(command, *arguments) == 74
     said = capsys.readouterr().err
     assert f"dropscribe: {scene.root}/state: Permission denied\n" in said
-    assert "ask as root: sudo dropscribe" in said
+    assert "run: sudo dropscribe" in said

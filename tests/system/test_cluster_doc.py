@@ -118,7 +118,7 @@ def test_three_nodes_come_up_and_what_a_killed_one_had_is_done_by_the_others(hom
     assert len(re.findall(r"^node-[abc] .* beating +0 ", start, re.MULTILINE)) == 3
     in_flight = max(int(found) for found in re.findall(r"^node-b .* beating +(\d+) ", kill, re.MULTILINE))
     assert 0 < in_flight <= SLOTS
-    assert "dropscribe is running on 2 nodes, but:\n  node node-b is silent: last heard of" in silent
+    assert "dropscribe is running on 2 nodes, but:\n  node node-b is silent: its last heartbeat was" in silent
     assert "may have been paid for twice" in silent
     names = {f"call-{number}" for number in range(FILES)}
     assert set(re.findall(r"^(call-\d+)\.wav$", done, re.MULTILINE)) == names

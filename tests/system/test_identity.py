@@ -12,9 +12,9 @@ import pytest
 SCRIPT = """
 import json, os
 from dropscribe.core.errors import ConfigError
-from dropscribe.service.identity import take_on_identity
+from dropscribe.service.identity import switch_user
 try:
-    take_on_identity(os.environ)
+    switch_user(os.environ)
 except ConfigError as error:
     print(json.dumps([problem.message for problem in error.problems]))
 else:

@@ -94,7 +94,7 @@ def test_a_hold_is_shown_and_released(site, emulator):
         wait_until(lambda: press(driver, "Try now"), "the button")
         wait_until(lambda: installation.status()["done"] == 1, "the file to go on")
         driver.get(address)
-        until_shown(driver, "nothing waits")
+        until_shown(driver, "All files are done")
 
 
 def test_a_failed_file_is_retried(site, emulator):

@@ -29,7 +29,7 @@ from dropscribe.app.reload import (
     mark_first_starts,
     watched_rules,
 )
-from dropscribe.app.shutdown import RunResult, count_live, wind_up
+from dropscribe.app.shutdown import RunResult, count_live, shut_down
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_running_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway
@@ -207,7 +207,7 @@ class Daemon:
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))
                 self.notifier.ready(f"watching {plural(len(config.folders), 'folder')}")
                 await (self._until_nothing_more() if once else self.stop.wait())
-                result = await wind_up(self, feeding, reporting, side)
+                result = await shut_down(self, feeding, reporting, side)
                 await reloader.close()
         except BaseExceptionGroup as group_error:
             raise _first_error(group_error) from group_error
@@ -229,7 +229,7 @@ class Daemon:
             self.inboxes.is_settling()
             or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
             # A hard link waits for the job of the same file, and is queued soon after that job has ended.
-            or (self.inboxes.has_twin() and await count_live(self.engine) == 0)
+            or (self.inboxes.has_hard_link_waiting() and await count_live(self.engine) == 0)
         ):
             await self._wait_for_stop(_ONCE_LOOK_SECONDS)
 

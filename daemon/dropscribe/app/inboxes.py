@@ -179,7 +179,7 @@ class Inboxes:
     def look_again(self, folder: str) -> None:
         """See :class:`dropscribe.pipeline.runtime_config.IntakeSide`."""
         if inbox := self._inboxes.get(folder):
-            inbox.poke()
+            inbox.rescan_soon()
 
     def note_late_change(self, folder: str, path: bytes) -> None:
         """See :class:`dropscribe.pipeline.runtime_config.IntakeSide`."""
@@ -199,7 +199,7 @@ class Inboxes:
             for is_known, state in states
         )
 
-    def has_twin(self) -> bool:
+    def has_hard_link_waiting(self) -> bool:
         """Whether a hard link waits for the job of another name of the same file."""
         states = [inbox.state() for inbox in self._inboxes.values()]
         return any(

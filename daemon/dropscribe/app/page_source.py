@@ -16,7 +16,7 @@ from dropscribe.files.threads import DaemonThreads
 from dropscribe.media.spool import Spool
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.queue.sql import backlog, result_cache
-from dropscribe.queue.sql.history import read_story
+from dropscribe.queue.sql.history import read_record
 from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.transcripts.document import path_text
 from dropscribe.web.reading import place_of
@@ -67,18 +67,18 @@ def build_page_source(
 def _return_failed(config: Config, job_ids: Sequence[int]) -> tuple[int, int]:
     moved = refused = 0
     with view_queue(config) as view:
-        stories = [read_story(view.db, job_id) for job_id in job_ids] if view.db else []
-    for story in stories:
-        if story is None or story.state is not JobState.FAILED:
+        records = [read_record(view.db, job_id) for job_id in job_ids] if view.db else []
+    for record in records:
+        if record is None or record.state is not JobState.FAILED:
             continue
-        place = place_of(config, story)
+        place = place_of(config, record)
         try:
             if place is None or place.part != "failed":
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            return_to_inbox(FailedFile(place.rule, place.path, os.path.basename(story.path)))
+            return_to_inbox(FailedFile(place.rule, place.path, os.path.basename(record.path)))
         except OSError as error:
             refused += 1
-            log.warning("retry.refused", path=path_text(story.path), reason=error.strerror or str(error))
+            log.warning("retry.refused", path=path_text(record.path), reason=error.strerror or str(error))
         else:
             moved += 1
     return moved, refused

@@ -38,7 +38,7 @@ class RunResult:
     unavailable: int = 0
 
 
-async def wind_up(
+async def shut_down(
     daemon: Daemon,
     feeding: asyncio.Task[None],
     reporting: asyncio.Task[None],

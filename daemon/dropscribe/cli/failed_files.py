@@ -86,9 +86,9 @@ class FailedFiles:
     def _told(self, rule: FolderRule, path: bytes) -> tuple[str, bytes] | None:
         """(folder rule, name in its inbox) of the failed audio *path*; None if they are unknown."""
         root = os.fsencode(rule.failed)
-        stories = [] if self._db is None else read_filed(self._db, root + b"/" + path)
-        if stories and stories[0].state is JobState.FAILED:
-            return stories[0].folder, os.path.basename(stories[0].path)
+        records = [] if self._db is None else read_filed(self._db, root + b"/" + path)
+        if records and records[0].state is JobState.FAILED:
+            return records[0].folder, os.path.basename(records[0].path)
         return _look_beside(root, path, _told_by_error_file)
 
 

@@ -211,9 +211,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         options = build_parser().parse_args(arguments)
     except SystemExit as end:  # --help, --version, or a mistake in the arguments
         return int(end.code or exit_codes.OK)
-    from dropscribe.service.identity import take_on_identity  # noqa: PLC0415  # not paid for by --help
+    from dropscribe.service.identity import switch_user  # noqa: PLC0415  # not paid for by --help
 
-    take_on_identity(os.environ)
+    switch_user(os.environ)
     # A caller that passes arguments runs in this process: its identity and streams stay as they are.
     with contextlib.nullcontext() if arguments is not None else loading_for_good():
         command = importlib.import_module(f"dropscribe.cli.commands.{options.command}")

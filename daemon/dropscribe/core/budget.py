@@ -109,6 +109,6 @@ def stops_of(accounts: Iterable[Account]) -> list[Hold]:
 
 
 def _stop(account: Account) -> Hold:
-    reason = f"the budget of {account.limit} a {account.period} is spent; goes on {account.turns_on}"
+    reason = f"the budget of {account.limit} a {account.period} is spent; it resets at {account.turns_on}"
     since = account.last_at or 0.0
     return Hold(account.scope, BUDGET_CODE, reason, since, account.turns_at, account.turns_at - since)

@@ -4,7 +4,8 @@ The tree::
 
     DropscribeError
     ├── ConfigError            the config cannot be used; carries every problem at once
-    ├── StoreError             the state directory cannot be used
+    ├── StoreError             the queue's database or the state directory cannot be used
+    │   ├── StoreAway              the cluster's server is unavailable, maybe briefly
     │   ├── StoreInUse             another daemon has it (or one of the inboxes)
     │   ├── StoreFull              its disk is full; nothing may be paid for until there is room
     │   ├── StoreBusy              another process has locked the database, maybe briefly
@@ -15,7 +16,7 @@ The tree::
     │   ├── AudioForbidden         it may be moved but not read
     │   └── AudioUnsafe            a symlink, a device, a pipe: never followed
     ├── ListenError            the listener cannot listen
-    ├── PublishError           the answer is kept, the files could not be written yet
+    ├── PublishError           the answer is stored, but its files could not be written yet
     └── ProviderError          one attempt failed
         ├── TemporaryFailure       try again later (network, 5xx, 429)
         ├── AmbiguousFailure       the body was sent, no usable answer came: may have been paid for

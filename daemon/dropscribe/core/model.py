@@ -193,7 +193,7 @@ class Job:
         provider: The provider of the running attempt; for a waiting job its assigned provider, or "".
         due_at: Unix seconds.
         result: Set in the states transcribed and rejected.
-        has_twin: At the claim, the result cache had an answer to audio of exactly this size.
+        may_be_cached: At the claim, the result cache had an answer to audio of exactly this size.
         fence: Fencing token: the number of claims of this job so far; results of earlier claims are ignored.
         internal_errors: Attempts and publications that a bug of dropscribe ended.
         remote: Set while the provider works on the audio: an attempt polls and uploads nothing.
@@ -214,7 +214,7 @@ class Job:
     spent_seconds: float = 0.0
     provider: str = ""
     result: StoredResult | None = None
-    has_twin: bool = False
+    may_be_cached: bool = False
     fence: int = 0
     internal_errors: int = 0
     remote: RemoteJob | None = None

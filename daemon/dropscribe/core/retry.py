@@ -58,13 +58,13 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class HoldUp:
+class PutOnHold:
     """The provider or rule is held; the file waits and its attempt is given back."""
 
     kind: ScopeKind
 
 
-Verdict = TryAgain | GiveUp | HoldUp
+Verdict = TryAgain | GiveUp | PutOnHold
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,9 @@ def decide_after(error: ProviderError, history: History, limits: RetryLimits, ji
     """The verdict on one failed attempt."""
     match error:
         case ProviderUnusable():
-            return HoldUp(ScopeKind.PROVIDER)
+            return PutOnHold(ScopeKind.PROVIDER)
         case RuleRejected():
-            return HoldUp(ScopeKind.FOLDER)
+            return PutOnHold(ScopeKind.FOLDER)
         case AudioRejected():
             return GiveUp(error.code)
         case AmbiguousFailure() if history.ambiguous + 1 >= limits.max_ambiguous:

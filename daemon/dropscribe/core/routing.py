@@ -22,11 +22,11 @@ class Route:
     """One folder's jobs as one provider may see them.
 
     Attributes:
-        unpinned: Whether jobs without an assigned provider are served, beside those assigned to this one.
+        serves_unassigned: Jobs without an assigned provider are served too, beside those assigned to it.
     """
 
     folder: str
-    unpinned: bool
+    serves_unassigned: bool
 
 
 def routes_for(
@@ -34,7 +34,7 @@ def routes_for(
     chains: Mapping[str, Sequence[str]],
     held_providers: Collection[str],
     closed_folders: Collection[str],
-    firm_folders: Collection[str] = (),
+    strict_order: Collection[str] = (),
 ) -> list[Route]:
     """The folders that *provider* serves now; while it is held, those with jobs that may probe it.
 
@@ -43,17 +43,17 @@ def routes_for(
         chains: Folder → its providers in order.
         held_providers: Names of the held ones.
         closed_folders: Folders from which nothing may be claimed (unavailable, stuck, held).
-        firm_folders: Folders in strict order: their jobs wait for the first provider, even if it is held.
+        strict_order: Folders in strict order: their jobs wait for the first provider, even if it is held.
     """
     probing = provider in held_providers
 
     def is_for_all(folder: str, chain: Sequence[str]) -> bool:
-        if folder in firm_folders:
+        if folder in strict_order:
             return provider == chain[0]
         return probing or _first_open(chain, held_providers) == provider
 
     return [
-        Route(folder, unpinned=is_for_all(folder, chain))
+        Route(folder, serves_unassigned=is_for_all(folder, chain))
         for folder, chain in chains.items()
         if provider in chain and folder not in closed_folders
     ]

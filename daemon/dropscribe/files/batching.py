@@ -52,7 +52,7 @@ class BatchExecutor:
         if self._visits:
             self._send_another_soon()
         else:
-            self._go()
+            self._start_batch()
         return future
 
     def post(self, work: Work[T, R], item: T) -> None:
@@ -72,7 +72,7 @@ class BatchExecutor:
         if posted:
             threading.Thread(target=_do, args=(posted,), daemon=True).start()
 
-    def _go(self) -> None:
+    def _start_batch(self) -> None:
         self._waiting = [item for item in self._waiting if not item.is_cancelled]
         if not self._waiting:
             return
@@ -95,7 +95,7 @@ class BatchExecutor:
                     item.future.set_exception(error)
             return
         self._visits.add(visit)
-        visit.add_done_callback(lambda visit: self._back(visit, batch))
+        visit.add_done_callback(lambda visit: self._finish_batch(visit, batch))
 
     def _next_work(self) -> Work[Any, Any]:
         """Alternate between the kinds of work, so that a short call waits for one long visit at most."""
@@ -104,22 +104,22 @@ class BatchExecutor:
 
     def _send_another_soon(self) -> None:
         if self._waiting and self._another is None and len(self._visits) < MOST_VISITS:
-            self._another = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._go_beside)
+            self._another = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._start_parallel)
 
-    def _go_beside(self) -> None:
+    def _start_parallel(self) -> None:
         """Start another visit in parallel, because the running ones take long and items are waiting."""
         self._another = None
         if len(self._visits) < MOST_VISITS:
-            self._go()
+            self._start_batch()
             self._send_another_soon()
 
-    def _back(self, visit: _Visit, batch: Sequence[_Item]) -> None:
+    def _finish_batch(self, visit: _Visit, batch: Sequence[_Item]) -> None:
         self._visits.discard(visit)
         if self._another is not None:
             self._another.cancel()
             self._another = None
         if any(item.future for item in self._waiting):
-            self._go()
+            self._start_batch()
         self._send_another_soon()
         for item, outcome in zip(batch, _outcomes(visit, len(batch)), strict=True):
             if item.future is None or item.future.done():

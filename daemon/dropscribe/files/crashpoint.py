@@ -31,8 +31,8 @@ POINTS = (
 """All points of a file's usual path, in order; ``cop…`` are reached if done is on another file system."""
 
 SIDE_POINTS = ("recovered", "held", "taken_back", "error_removed")
-"""Points that a file reaches only in special cases: a start after a crash, a held provider, a name taken
-at the last moment, a failed file that was moved back, an answer that is stored in a cluster."""
+"""Points that a file reaches only in special cases: a start after a crash, a held provider, a name taken at
+the last moment, a failed file that was moved back."""
 
 COMPANION_POINTS = ("companion_linked", "companion_removed")
 """Further points of a file with companions, beside those in POINTS."""

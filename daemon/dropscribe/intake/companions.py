@@ -20,7 +20,7 @@ _LONGEST_LOOK_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class CompanionsSeen:
+class CompanionState:
     """State of one recording's companions at the last probe.
 
     Attributes:
@@ -64,7 +64,7 @@ class CompanionRule:
     times: QuietTimes
 
     def wait_of(
-        self, inbox: OpenInbox, mounts: MountCache, path: bytes, seen: CompanionsSeen, now: float
+        self, inbox: OpenInbox, mounts: MountCache, path: bytes, seen: CompanionState, now: float
     ) -> CompanionWait | None:
         """The wait of the recording *path* for a companion; None where it may be taken."""
         left_seconds = seen.since + self.wait_seconds - now

@@ -23,7 +23,7 @@ class JobSink(Protocol):
         """
 
     def relocate(self, job: NewJob, old_path: bytes) -> None:
-        """The file of a live job was renamed inside the inbox; *job* has its identity and its new path."""
+        """Store the new path of a live job; *job* has the identity and the new path of its file."""
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """Live jobs with a file directly in *directory*; b"" for the inbox itself."""

@@ -39,7 +39,7 @@ class HandOver:
             self._note_store(error.reason, now)
             for job, entry in settled:
                 note = f"the queue cannot take it: {error.reason}"
-                self._pending.put_off(job.path, entry, Cause.TROUBLE, note, now)
+                self._pending.postpone(job.path, entry, Cause.TROUBLE, note, now)
         except Exception as error:  # noqa: BLE001
             if len(settled) == 1:
                 self._refuse(*settled[0], error, now)
@@ -54,7 +54,7 @@ class HandOver:
     def _refuse(self, job: NewJob, entry: Entry, error: Exception, now: float) -> None:
         if entry.cause is not Cause.REFUSED:
             log.error("file.refused", folder=self._context.folder, path=job.path, exc_info=error)
-        self._pending.put_off(job.path, entry, Cause.REFUSED, str(error), now)
+        self._pending.postpone(job.path, entry, Cause.REFUSED, str(error), now)
 
     def _note_store(self, reason: str, now: float) -> None:
         if reason and self._store_is_well:
@@ -67,13 +67,13 @@ class HandOver:
         other = result.live_path
         if result.is_in_flight:
             note = "an earlier state of it is being transcribed"
-            self._pending.put_off(job.path, entry, Cause.TWIN, note, now)
+            self._pending.postpone(job.path, entry, Cause.TWIN, note, now)
         elif result.is_new or other is None or other == job.path:
             self._pending.drop(job.path)
         elif self._is_same_file(other, job.snapshot):
             # A hard link of a file that has a job: taken when that job has ended.
             note = f"it is the same file as {os.fsdecode(other)!r}"
-            self._pending.put_off(job.path, entry, Cause.TWIN, note, now)
+            self._pending.postpone(job.path, entry, Cause.TWIN, note, now)
         else:
             self._context.queue.relocate(job, other)
             self._pending.drop(job.path)

@@ -71,7 +71,7 @@ class Inbox:
         self._scanner = Scanner(rule, queue, self._step_timer.note_progress, open_source, owner_token)
         self._reporter = Reporter(self._scanner, on_change)
         self._changed: collections.deque[bytes] = collections.deque()
-        self._is_poked = threading.Event()
+        self._is_rescan_asked = threading.Event()
         self._may_take = threading.Event()
         self._has_looked = threading.Event()
         self._is_resting = threading.Event()
@@ -125,9 +125,9 @@ class Inbox:
         """Wait at most *seconds* for the thread's end."""
         self._thread.join(seconds)
 
-    def poke(self) -> None:
+    def rescan_soon(self) -> None:
         """List the inbox soon."""
-        self._is_poked.set()
+        self._is_rescan_asked.set()
         self._wake_up.set()
 
     def changed(self, path: bytes) -> None:
@@ -202,8 +202,8 @@ class Inbox:
         if self._is_resting.is_set():
             self._has_rested.set()
             return self._scanner.availability.rest(now)
-        if self._is_poked.is_set():
-            self._is_poked.clear()
+        if self._is_rescan_asked.is_set():
+            self._is_rescan_asked.clear()
             self._scanner.schedule.ask(now)
         changed = [self._changed.popleft() for _ in range(len(self._changed))]
         try:

@@ -18,7 +18,7 @@ from dropscribe.core.settling import Cause, Lease, Seen
 if TYPE_CHECKING:
     from collections.abc import ItemsView
 
-    from dropscribe.intake.companions import CompanionsSeen
+    from dropscribe.intake.companions import CompanionState
     from dropscribe.intake.probe import ProbeResult
 
 MOST_ENTRIES = 20_000
@@ -54,7 +54,7 @@ class Entry:
     needed_seconds: float = 0.0
     looks: int = 0
     note: str = ""
-    companions: CompanionsSeen | None = None
+    companions: CompanionState | None = None
 
     def note_probe(self, result: ProbeResult, now: float) -> None:
         """Record the result of a probe and the changes since the previous one."""
@@ -130,7 +130,7 @@ class Pending:
         else:
             self.plan(path, entry, deadline)
 
-    def put_off(self, path: bytes, entry: Entry, cause: Cause, note: str, now: float) -> None:
+    def postpone(self, path: bytes, entry: Entry, cause: Cause, note: str, now: float) -> None:
         """Look again later, with growing waits, because of a *cause* that quiet time does not end."""
         entry.note_cause(cause, note)
         self.wait(path, entry, now + backoff_seconds(RETRY_SECONDS, entry.looks, _LONGEST_RETRY_SECONDS))

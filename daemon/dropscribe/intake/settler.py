@@ -15,7 +15,7 @@ import structlog
 from dropscribe.core.errors import AudioError, AudioForbidden
 from dropscribe.core.model import NewJob
 from dropscribe.core.settling import Cause, Seen, Wait, decide
-from dropscribe.intake.companions import CompanionsSeen
+from dropscribe.intake.companions import CompanionState
 from dropscribe.intake.hand_over import HandOver
 from dropscribe.intake.pending import RETRY_SECONDS, Entry, Pending
 from dropscribe.intake.probe import OpenInbox
@@ -118,15 +118,15 @@ class Settler:
         except AudioForbidden as error:
             if entry.cause is not Cause.BLOCKED:
                 log.warning("file.blocked", folder=self._context.folder, path=path, reason=error.reason)
-            self.pending.put_off(path, entry, Cause.BLOCKED, error.reason, now)
+            self.pending.postpone(path, entry, Cause.BLOCKED, error.reason, now)
         except AudioError:  # gone, or no regular file any more
             self.pending.drop(path)
         except OSError as error:
-            self.pending.put_off(path, entry, Cause.TROUBLE, f"cannot be opened: {error.strerror}", now)
+            self.pending.postpone(path, entry, Cause.TROUBLE, f"cannot be opened: {error.strerror}", now)
         except Exception as error:
             if entry.cause is not Cause.REFUSED:
                 log.exception("file.refused", folder=self._context.folder, path=path)
-            self.pending.put_off(path, entry, Cause.REFUSED, str(error), now)
+            self.pending.postpone(path, entry, Cause.REFUSED, str(error), now)
         finally:
             self._context.note_progress()
         return None
@@ -149,7 +149,7 @@ class Settler:
         if beside := inbox.find_download_file(path):
             name, program = beside
             reason = f"{os.fsdecode(name)!r} beside it says that {program} has not finished"
-            self.pending.put_off(path, entry, Cause.UNFINISHED, reason, now)
+            self.pending.postpone(path, entry, Cause.UNFINISHED, reason, now)
             return None
         if self._waits_for_companion(inbox, path, entry, now):
             return None
@@ -164,7 +164,7 @@ class Settler:
 
     def _waits_for_companion(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> bool:
         if entry.companions is None:
-            entry.companions = CompanionsSeen(now)
+            entry.companions = CompanionState(now)
         wait = self._companions.wait_of(inbox, self._context.mounts, path, entry.companions, now)
         if wait is None:
             return False

@@ -23,7 +23,7 @@ from dropscribe.core.errors import AudioChanged, AudioRejected
 from dropscribe.files.audio import AudioFile
 from dropscribe.media.fitting import decide_cuts, is_too_large, too_large
 from dropscribe.media.joining import Answered, join
-from dropscribe.native.decoder import PieceOrder
+from dropscribe.native.decoder import EncodeRequest
 from dropscribe.native.recording import WINDOW_SECONDS
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class PieceByPiece:
         stored = [self.spool.read_answer(sha256, key) for key in keys]
         known = {number for number, answer in enumerate(stored) if answer is not None}
         form = self.fit.format
-        order = PieceOrder(
+        order = EncodeRequest(
             source.track, source.channel, cuts, known, form.container, form.codec, form.options
         )
         pieces = self.decoding.decoder.encode(order, self._new_file_for(cuts))

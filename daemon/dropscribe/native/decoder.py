@@ -72,7 +72,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class PieceOrder:
+class EncodeRequest:
     """Order to encode a track or channel, in pieces.
 
     Attributes:
@@ -134,7 +134,7 @@ class Decoder:
                 is_whole=bool(result.body["is_whole"]),
             )
 
-    def encode(self, order: PieceOrder, make_file: Callable[[], BinaryIO]) -> Generator[Piece, None, None]:
+    def encode(self, order: EncodeRequest, make_file: Callable[[], BinaryIO]) -> Generator[Piece, None, None]:
         """The pieces of a track, one after another; sets :attr:`warning`.
 
         The worker waits while a piece is being used: no more than one is made at a time. A piece's file is

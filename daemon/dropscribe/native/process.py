@@ -170,7 +170,7 @@ class Worker:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self.end()
-            return WorkerDied(self._phase, "it sent what is no message")
+            return WorkerDied(self._phase, "it sent an invalid message")
         cause = f"exit status {status}" if status >= 0 else _signal_name(-status)
         return WorkerDied(self._phase, cause)
 

@@ -204,7 +204,7 @@ class Attempts:
             failure = _failure_of(job, error)
             ended = AttemptEnd(_seconds_of(job, began), failure.status, failure.code, failure.reason)
             self.observer.attempt_ended(job, ended)
-            return await self.failures.weigh(job, runtime, failure, ended)
+            return await self.failures.outcome_of(job, runtime, failure, ended)
         if isinstance(answer, AtProvider | Retry):
             return answer
         reached("answered")

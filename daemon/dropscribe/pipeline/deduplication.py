@@ -42,7 +42,7 @@ class Deduplication:
     async def find(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> CachedResult | None:
         """The answer that the same content got before under the same settings, if it may be used."""
         keep_seconds = _keep_seconds(job, runtime)
-        if not job.has_twin or not keep_seconds or runtime.rule(job.folder).duplicates == "transcribe":
+        if not job.may_be_cached or not keep_seconds or runtime.rule(job.folder).duplicates == "transcribe":
             return None
         try:
             sha256 = await audio.ensure_sha256()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, TemporaryFailure
 from dropscribe.core.model import AttemptEnd, ResultStored, Retry, Scope, ScopeKind
-from dropscribe.core.retry import GiveUp, History, HoldUp, TryAgain, decide_after
+from dropscribe.core.retry import GiveUp, History, PutOnHold, TryAgain, decide_after
 from dropscribe.core.routing import next_after_refusal
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Fallback:
     def __init__(self, queue: Engine) -> None:
         self._queue = queue
 
-    async def onward(
+    async def next_provider(
         self, job: Job, runtime: RuntimeConfig, error: ProviderError, ended: AttemptEnd
     ) -> Retry | None:
         """A retry at the next provider; None if there is none, or if *error* does not refuse the file."""
@@ -76,7 +76,7 @@ class Failures:
     results: Results
     jitter: Callable[[], float]
 
-    async def weigh(
+    async def outcome_of(
         self, job: Job, runtime: RuntimeConfig, error: ProviderError, ended: AttemptEnd
     ) -> Outcome:
         """The outcome of an attempt that ended with *error*."""
@@ -86,12 +86,12 @@ class Failures:
         if await self._is_shared(job, runtime, error, verdict):
             return waiting
         match verdict:
-            case HoldUp(kind):
+            case PutOnHold(kind):
                 name = job.provider if kind is ScopeKind.PROVIDER else job.folder
                 await self.holds.hold(kind, name, error, runtime.config.hold)
                 return waiting
             case GiveUp(code):
-                onward = await self.fallback.onward(job, runtime, error, ended)
+                onward = await self.fallback.next_provider(job, runtime, error, ended)
                 return onward or await self.reject(job, runtime, code, error.reason, ended)
             case TryAgain() as again:
                 return _retry(job, error, again, ended)
@@ -99,7 +99,7 @@ class Failures:
     async def reject_unsent(self, job: Job, runtime: RuntimeConfig, error: AudioRejected) -> Outcome:
         """Refuse a file before anything of it is sent."""
         ended = AttemptEnd(0.0, code=error.code, reason=error.reason, counted=False)
-        onward = await self.fallback.onward(job, runtime, error, ended)
+        onward = await self.fallback.next_provider(job, runtime, error, ended)
         return onward or await self.reject(job, runtime, error.code, error.reason, ended)
 
     async def reject(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """One file's end, with its whole story.
+    """One file's end, with all that is told of it.
 
     Attributes:
         path: Relative to its inbox.

@@ -19,11 +19,11 @@ from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.rendering import RenderError, content_of, is_error
 from dropscribe.publish.filing import publish, publish_together, withdraw
 from dropscribe.publish.publication import (
-    AcrossMounts,
     CompanionChanged,
+    CopyNeeded,
     NameTaken,
     PublishRequest,
-    WriterCameBack,
+    ReopenedForWriting,
 )
 from dropscribe.transcripts.document import doubts_of, path_text, renamed_document
 
@@ -91,19 +91,19 @@ class Publisher:
             except RenderError:
                 log.exception("job.bug", folder=job.folder, path=job.path)
                 return ResultStored(await self.reject(job, runtime))
-            except (AudioError, WriterCameBack, PublishError) as error:
+            except (AudioError, ReopenedForWriting, PublishError) as error:
                 return await self._not_filed(job, runtime, error)
             else:
                 return self._filed(job, filed)
         return Retry(WRITER_WAIT_SECONDS, "changed", "it or its place in done changes again and again")
 
     async def _not_filed(
-        self, job: Job, runtime: RuntimeConfig, error: AudioError | WriterCameBack | PublishError
+        self, job: Job, runtime: RuntimeConfig, error: AudioError | ReopenedForWriting | PublishError
     ) -> Outcome:
         match error:
             case PublishError():
                 return await self._troubles.refused(job, runtime, _result(job).output_names.root, error)
-            case WriterCameBack():
+            case ReopenedForWriting():
                 self._troubles.end(job)
                 return Retry(WRITER_WAIT_SECONDS, "writer", "it has been opened for writing again")
             case AudioMissing():
@@ -166,7 +166,7 @@ class Publisher:
         publication = self._request(job, runtime)
         try:
             return await self._disks.run_long_each(job.folder, publish_together, publication)
-        except AcrossMounts:
+        except CopyNeeded:
             copy = partial(publish, publication)
             return await self._disks.run_long(job.folder, copy, job.snapshot.size_bytes)
 

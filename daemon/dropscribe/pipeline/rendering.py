@@ -191,7 +191,7 @@ def _is_short(*parts: Any) -> bool:
 
 
 def is_error(document: Mapping[str, Any]) -> bool:
-    """Whether a kept document tells of a failure."""
+    """Whether a stored document describes a failure."""
     return str(document["schema"]).startswith(ERROR_SCHEMA_PREFIX)
 
 

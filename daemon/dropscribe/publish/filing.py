@@ -31,7 +31,7 @@ from dropscribe.publish.companions import (
     withdraw_companions,
 )
 from dropscribe.publish.moving import AudioMove, check_source, check_untouched
-from dropscribe.publish.publication import CompanionChanged, NameTaken, WriterCameBack
+from dropscribe.publish.publication import CompanionChanged, NameTaken, ReopenedForWriting
 from dropscribe.publish.sidecars import Sidecars, withdraw_sidecars
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def publish(request: PublishRequest) -> bytes:
         NameTaken, CompanionChanged: Choose other names.
         AudioMissing: The audio is neither in the inbox nor at its place.
         AudioChanged: The audio has changed since it was sent; the sidecars were withdrawn.
-        WriterCameBack: Try again in a moment.
+        ReopenedForWriting: Try again in a moment.
         PublishError: The file system refused; the same call may succeed later.
     """
     (outcome,) = publish_together((request,))
@@ -65,7 +65,7 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
     """Publish several jobs of any folders.
 
     Returns:
-        For each, in order, the result or the exception of :func:`publish`; also AcrossMounts, where
+        For each, in order, the result or the exception of :func:`publish`; also CopyNeeded, where
         there are several, for an audio that has to be copied.
     """
     with _Folders() as folders:
@@ -289,7 +289,7 @@ class PublishOperation:
             # A full disk must not keep half of the files.
             with contextlib.suppress(OSError):
                 _withdraw(self._request, self.source, self.target, self._can)
-        elif isinstance(error, (AudioError, NameTaken, CompanionChanged, WriterCameBack)):
+        elif isinstance(error, (AudioError, NameTaken, CompanionChanged, ReopenedForWriting)):
             try:
                 if self._can.move is Move.PLACEHOLDER:
                     free_placeholder(

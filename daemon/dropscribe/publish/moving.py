@@ -20,7 +20,7 @@ from dropscribe.files.lease import held_lease
 from dropscribe.files.mounts import LeaseSupport
 from dropscribe.files.moves import FileName, is_placeholder, move_new, remove_aside, remove_if, same_file
 from dropscribe.files.own_file import copy_audio, digest_at, sha256_of
-from dropscribe.publish.publication import AcrossMounts, NameTaken, WriterCameBack
+from dropscribe.publish.publication import CopyNeeded, NameTaken, ReopenedForWriting
 
 if TYPE_CHECKING:
     from dropscribe.files.capabilities import Capabilities
@@ -123,10 +123,10 @@ class AudioMove:
             may_copy: It may be copied, which can take long.
 
         Raises:
-            WriterCameBack: It is open for writing.
+            ReopenedForWriting: It is open for writing.
             NameTaken: Another file has its new name.
             AudioMissing, AudioChanged: It is no longer the file that settled.
-            AcrossMounts: It would have to be copied, and not *may_copy*.
+            CopyNeeded: It would have to be copied, and not *may_copy*.
         """
         request = self._request
         # Some FUSE file systems cannot rename an open file; leases are meaningful on local ones alone.
@@ -135,7 +135,7 @@ class AudioMove:
             # While the lease is held no writer can open the file, so check and move are atomic.
             with held_lease(audio, leases) as state:
                 if state is Lease.WRITER and not request.ignores_writers:
-                    raise WriterCameBack(repr(request.path))
+                    raise ReopenedForWriting(repr(request.path))
                 check_untouched(request, check_source(request, self._source.folder))
                 self._move_or_copy(may_copy=may_copy)
         finally:
@@ -153,7 +153,7 @@ class AudioMove:
             if error.errno not in {errno.EXDEV, errno.EEXIST}:
                 raise
             if not may_copy:
-                raise AcrossMounts(repr(request.path)) from None
+                raise CopyNeeded(repr(request.path)) from None
             self._copy()
         else:
             self._check_moved()

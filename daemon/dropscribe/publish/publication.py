@@ -33,11 +33,11 @@ class CompanionChanged(DropscribeError):
         self.name = name
 
 
-class WriterCameBack(DropscribeError):
+class ReopenedForWriting(DropscribeError):
     """Raised when the audio is open for writing again: it may change."""
 
 
-class AcrossMounts(DropscribeError):
+class CopyNeeded(DropscribeError):
     """Raised in a batch when the audio must be copied: publish it alone, the copy may take long."""
 
 

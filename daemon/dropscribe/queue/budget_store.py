@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
     from dropscribe.core.budget import Account
     from dropscribe.queue.admission import Admission
-    from dropscribe.queue.patient_database import PatientDatabase
+    from dropscribe.queue.retrying_database import RetryingDatabase
     from dropscribe.queue.signals import Signals
 
 
 class BudgetStore:
     """Reads the accounts of all budgets, and stops providers and folders whose budget is spent."""
 
-    def __init__(self, database: PatientDatabase, signals: Signals, admission: Admission) -> None:
+    def __init__(self, database: RetryingDatabase, signals: Signals, admission: Admission) -> None:
         self._database = database
         self._signals = signals
         self._admission = admission

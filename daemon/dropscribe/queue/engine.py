@@ -21,9 +21,9 @@ from dropscribe.queue.folder_gate import FolderGate
 from dropscribe.queue.hold_store import HoldStore
 from dropscribe.queue.in_flight import InFlight
 from dropscribe.queue.job_runner import JobRunner
-from dropscribe.queue.patient_database import PatientDatabase
 from dropscribe.queue.provider_rates import ProviderRates
 from dropscribe.queue.result_store import ResultStore
+from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.signals import Signals
 from dropscribe.queue.sql import (
     backlog,
@@ -52,7 +52,7 @@ log = structlog.get_logger()
 class QueueState:
     """The parts of a queue that its dispatcher and its intake work with."""
 
-    database: PatientDatabase
+    database: RetryingDatabase
     signals: Signals
     admission: Admission
 
@@ -74,7 +74,7 @@ class Engine:
     ) -> None:
         self.store = store
         self.signals = signals = Signals()
-        self._database = database = PatientDatabase(store, signals)
+        self._database = database = RetryingDatabase(store, signals)
         self.in_flight = InFlight(signals)
         self.folders = FolderGate(signals)
         self.rates = ProviderRates(database.now)

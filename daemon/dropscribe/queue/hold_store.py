@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dropscribe.core.model import Hold, Scope
-    from dropscribe.queue.patient_database import PatientDatabase
     from dropscribe.queue.provider_rates import ProviderRates
+    from dropscribe.queue.retrying_database import RetryingDatabase
     from dropscribe.queue.signals import Signals
     from dropscribe.queue.sql.database import Connection
 
@@ -32,7 +32,7 @@ class HoldStore:
 
     def __init__(
         self,
-        database: PatientDatabase,
+        database: RetryingDatabase,
         signals: Signals,
         rates: ProviderRates,
         void_claims: Callable[[Connection, Scope], None],

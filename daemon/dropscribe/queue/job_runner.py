@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
     from dropscribe.queue.admission import Admission
     from dropscribe.queue.model import AttemptJob, PublishJob
-    from dropscribe.queue.patient_database import PatientDatabase
+    from dropscribe.queue.retrying_database import RetryingDatabase
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ class JobRunner:
     """Runs jobs that a dispatcher has claimed and added to the jobs in flight."""
 
     def __init__(
-        self, database: PatientDatabase, admission: Admission, attempt: AttemptJob, publish: PublishJob
+        self, database: RetryingDatabase, admission: Admission, attempt: AttemptJob, publish: PublishJob
     ) -> None:
         self._database = database
         self._admission = admission
@@ -60,15 +60,15 @@ class JobRunner:
             log.warning("job.late", folder=job.folder, path=job.path, reason=str(error))
             return TurnEnd()
         except asyncio.CancelledError:
-            await asyncio.shield(self._hand_back(job))
+            await asyncio.shield(self._requeue_interrupted(job))
             raise
         finally:
             self._admission.in_flight.remove(job)
 
-    async def _hand_back(self, job: Job) -> None:
+    async def _requeue_interrupted(self, job: Job) -> None:
         """Requeue an attempt that the daemon's end interrupted; make a publication or a poll due again."""
         is_cut_off = job.result is None and job.remote is None
-        write = rows.hand_back if is_cut_off else rows.put_back
+        write = rows.requeue_interrupted if is_cut_off else rows.set_due
         try:
             await self._database.database.do(lambda db: write(db, job, self._database.now()))
         except (StoreError, rows.LateTransitionError) as error:
@@ -108,7 +108,7 @@ class JobRunner:
         return TurnEnd(again_in_seconds=outcome.after_seconds if isinstance(outcome, Retry) else None)
 
 
-def tell_of_interrupted(jobs: Sequence[Job]) -> None:
+def log_interrupted(jobs: Sequence[Job]) -> None:
     """Log one line for each requeued job: its attempt may have been paid for."""
     for job in jobs:
         log.warning("attempt.interrupted", folder=job.folder, path=job.path, crashes=job.crashes + 1)

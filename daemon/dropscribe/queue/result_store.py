@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from dropscribe.core.bookings import AnswerKey, Booking
     from dropscribe.core.model import Attempt, AttemptEnd, FileSnapshot, Job, StoredResult
     from dropscribe.queue.model import CachedResult
-    from dropscribe.queue.patient_database import PatientDatabase
+    from dropscribe.queue.retrying_database import RetryingDatabase
     from dropscribe.queue.sql.database import Connection
 
 
 class ResultStore:
     """Stores, replaces and finds results. Each call waits while the database cannot be written."""
 
-    def __init__(self, database: PatientDatabase) -> None:
+    def __init__(self, database: RetryingDatabase) -> None:
         self._database = database
 
     async def store_result(

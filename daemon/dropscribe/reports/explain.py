@@ -14,7 +14,7 @@ from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.pipeline.deduplication import REUSED
 from dropscribe.publish.error_file import error_names, read_error
-from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_stories
+from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import sign_words
 from dropscribe.reports.patience import ask_disk, ask_disk_or, is_gone, is_there, stands_at
@@ -24,7 +24,7 @@ from dropscribe.reports.wording import plural, time_words
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
-    from dropscribe.queue.sql.history import Story
+    from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
 
@@ -44,25 +44,25 @@ class Explanation:
             ``not_taken``, ``unavailable``, ``unknown``.
         words: Sentences, the most important first.
         remedy: A step for the user, or "".
-        story: The job that they are about, or None.
+        record: The job that they are about, or None.
     """
 
     state: str
     words: list[str] = field(default_factory=list)
     remedy: str = ""
-    story: Story | None = None
+    record: JobRecord | None = None
 
 
 def explain_inbox(place: Place, view: QueueView, now: float) -> Explanation:
     """Explain a path in an inbox, whether a file is there or not."""
-    stories = read_stories(view.db, place.rule.name, place.path) if view.db else []
+    records = read_records(view.db, place.rule.name, place.path) if view.db else []
     if place.rule.name in view.not_mounted:
-        return _explain_not_mounted(stories, place, view, now)
+        return _explain_not_mounted(records, place, view, now)
     reason = inbox_reader.unavailable_reason(place.rule)
     unread = "" if reason else _unread_words(place, view)
-    live = next((story for story in stories if story.state.is_live), None)
+    live = next((record for record in records if record.state.is_live), None)
     if live is not None:
-        explanation = explain_story(live, place, view, now)
+        explanation = explain_record(live, place, view, now)
         if reason or unread:
             words = f"the inbox is unavailable: {reason}" if reason else f"it may not be read: {unread}"
             explanation.words.insert(0, words)
@@ -71,41 +71,41 @@ def explain_inbox(place: Place, view: QueueView, now: float) -> Explanation:
         return Explanation(
             "unavailable", [f"the inbox is unavailable: {reason}", "its files wait, and go on by themselves"]
         )
-    return _blocked(unread) if unread else _explain_without_job(stories, place, view, now)
+    return _blocked(unread) if unread else _explain_without_job(records, place, view, now)
 
 
-def _explain_without_job(stories: list[Story], place: Place, view: QueueView, now: float) -> Explanation:
+def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView, now: float) -> Explanation:
     """Explain a path in an inbox that can be listed, and that no live job has."""
     try:
         found = inbox_reader.found_at(place.rule, place.path)
     except OSError as error:
         return _unseen(place, error)
     if found is None:
-        return _explain_gone(stories, place, view, now)
+        return _explain_gone(records, place, view, now)
     if found.reason:
         return Explanation(
             "not_taken", [f"the rule does not take it: {found.reason}", "it stays where it is"]
         )
     explanation = _explain_waiting(place, view)
-    if stories:
-        explanation.words.append(f"a file of this name was here before: {_ended_words(stories[0], now)[0]}")
+    if records:
+        explanation.words.append(f"a file of this name was here before: {_ended_words(records[0], now)[0]}")
     return explanation
 
 
-def _explain_not_mounted(stories: list[Story], place: Place, view: QueueView, now: float) -> Explanation:
+def _explain_not_mounted(records: list[JobRecord], place: Place, view: QueueView, now: float) -> Explanation:
     """Explain a file that this node does not have, from the cluster's queue."""
-    if not stories:
+    if not records:
         return Explanation(
             "unknown", [NOT_MOUNTED, "the queue has no record of it"], "ask on a node that has it"
         )
-    explanation = explain_story(stories[0], place, view, now)
+    explanation = explain_record(records[0], place, view, now)
     explanation.words.append(NOT_MOUNTED)
     return explanation
 
 
-def _explain_gone(stories: list[Story], place: Place, view: QueueView, now: float) -> Explanation:
-    if stories:
-        return explain_story(stories[0], place, view, now)
+def _explain_gone(records: list[JobRecord], place: Place, view: QueueView, now: float) -> Explanation:
+    if records:
+        return explain_record(records[0], place, view, now)
     return Explanation("unknown", ["nothing is there, and the queue has no record of it"])
 
 
@@ -147,9 +147,9 @@ def explain_filed(place: Place, view: QueueView, now: float) -> Explanation:
     """Explain a path in done or failed: the audio, or one of its sidecars."""
     if place.rule.name in view.not_mounted:
         return Explanation("unknown", [NOT_MOUNTED], "ask on a node that has it")
-    for story in _stories_filed(place, view):
-        if story.folder == place.rule.name:
-            return explain_story(story, place, view, now)
+    for record in _records_filed(place, view):
+        if record.folder == place.rule.name:
+            return explain_record(record, place, view, now)
     try:
         is_present = ask_disk(place.absolute, lambda: stands_at(place.absolute))
     except OSError as error:
@@ -162,7 +162,7 @@ def explain_filed(place: Place, view: QueueView, now: float) -> Explanation:
     )
 
 
-def _stories_filed(place: Place, view: QueueView) -> list[Story]:
+def _records_filed(place: Place, view: QueueView) -> list[JobRecord]:
     if view.db is None:
         return []
     found = read_filed(view.db, place.absolute)
@@ -186,7 +186,7 @@ def _explain_by_error_file(place: Place) -> Explanation | None:
     return Explanation(
         "failed",
         [words, "the queue has no record of it any more"],
-        f"mend the reason, then: dropscribe retry {audio_path}",
+        f"fix the cause, then run: dropscribe retry {audio_path}",
     )
 
 
@@ -202,110 +202,110 @@ def _error_beside(audio: bytes) -> dict[str, object] | None:
     return ask_disk_or(None, folder, read)
 
 
-def explain_story(story: Story, place: Place, view: QueueView, now: float) -> Explanation:
+def explain_record(record: JobRecord, place: Place, view: QueueView, now: float) -> Explanation:
     """Explain a job."""
-    state = story.state.value
-    match story.state:
+    state = record.state.value
+    match record.state:
         case JobState.QUEUED:
-            state, words = queued_words(story, place, view, now)
-        case JobState.TRANSCRIBING if story.remote_id:
-            state, words = "at_provider", _at_provider_words(story, view, now)
+            state, words = queued_words(record, place, view, now)
+        case JobState.TRANSCRIBING if record.remote_id:
+            state, words = "at_provider", _at_provider_words(record, view, now)
         case JobState.TRANSCRIBING:
-            words = [_transcribing_words(story, view, now)]
+            words = [_transcribing_words(record, view, now)]
         case JobState.TRANSCRIBED | JobState.REJECTED:
-            state, words = "publishing", _publishing_words(story, view, now)
+            state, words = "publishing", _publishing_words(record, view, now)
         case _:
-            words = _ended_words(story, now)
-    remedy = _remedy(story, state, view)
-    return Explanation(state, words + _paid_words(story), remedy, story)
+            words = _ended_words(record, now)
+    remedy = _remedy(record, state, view)
+    return Explanation(state, words + _paid_words(record), remedy, record)
 
 
-def _at_provider_words(story: Story, view: QueueView, now: float) -> list[str]:
-    since = time_words(story.remote_at or now, now)
-    words = [f"it waits at the provider {story.provider} since {since}, as its job {story.remote_id}"]
-    if story.code or story.reason:
-        words.append(f"the last poll of it failed: {failure_words(story)}")
+def _at_provider_words(record: JobRecord, view: QueueView, now: float) -> list[str]:
+    since = time_words(record.remote_at or now, now)
+    words = [f"it waits at the provider {record.provider} since {since}, as its job {record.remote_id}"]
+    if record.code or record.reason:
+        words.append(f"the last poll of it failed: {failure_words(record)}")
     if not view.is_running:
         words.append("the next start of dropscribe asks for the result; nothing is sent again")
-    elif story.due_at > now:
-        words.append(f"its result is polled again {time_words(story.due_at, now)}")
+    elif record.due_at > now:
+        words.append(f"its result is polled again {time_words(record.due_at, now)}")
     return words
 
 
-def _transcribing_words(story: Story, view: QueueView, now: float) -> str:
-    since = time_words(story.tries[-1].at, now) if story.tries else "now"
+def _transcribing_words(record: JobRecord, view: QueueView, now: float) -> str:
+    since = time_words(record.tries[-1].at, now) if record.tries else "now"
     if view.is_running:
-        at = f"it is with provider {story.provider} since {since}"
-        return at + _node_words(story, view, now)
-    was = f"it was with provider {story.provider} (since {since}) when the daemon ended"
+        at = f"it is with provider {record.provider} since {since}"
+        return at + _node_words(record, view, now)
+    was = f"it was with provider {record.provider} (since {since}) when the daemon ended"
     return f"{was}; the next start sends it again"
 
 
-def _node_words(story: Story, view: QueueView, now: float) -> str:
+def _node_words(record: JobRecord, view: QueueView, now: float) -> str:
     """The node that works on the file, and the consequence if that node is silent."""
-    if not story.node:
+    if not record.node:
         return ""
-    node = view.node(story.node)
+    node = view.node(record.node)
     if node is not None and not node.is_silent(view.now()):
-        return f", on node {story.node}"
-    last = "has stopped" if node is None else f"was last heard of {time_words(node.beat_at, now)}"
-    return f", on node {story.node}, which {last}: another node takes it over"
+        return f", on node {record.node}"
+    last = "has stopped" if node is None else f"had its last heartbeat {time_words(node.beat_at, now)}"
+    return f", on node {record.node}, which {last}: another node takes it over"
 
 
-def _publishing_words(story: Story, view: QueueView, now: float) -> list[str]:
-    what = "its answer is stored" if story.state is JobState.TRANSCRIBED else "it can never be transcribed"
-    where = "done" if story.state is JobState.TRANSCRIBED else "failed"
-    failure = f"{what}, but could not be put into {where}: {failure_words(story)}"
+def _publishing_words(record: JobRecord, view: QueueView, now: float) -> list[str]:
+    what = "its answer is stored" if record.state is JobState.TRANSCRIBED else "it can never be transcribed"
+    where = "done" if record.state is JobState.TRANSCRIBED else "failed"
+    failure = f"{what}, but could not be put into {where}: {failure_words(record)}"
     if not view.is_running:
         # The row may still have the code of an attempt that failed before the answer came.
-        old_codes = {tried.code for tried in story.tries}
-        is_stuck = story.due_at and story.code and story.code not in old_codes
+        old_codes = {tried.code for tried in record.tries}
+        is_stuck = record.due_at and record.code and record.code not in old_codes
         again = "that is tried again when dropscribe is started; nothing is sent or paid for again"
         return [failure, again] if is_stuck else [what, f"it goes to {where} when dropscribe is started"]
-    if story.due_at > now:
-        again = f"that is tried again {time_words(story.due_at, now)}; nothing is sent or paid for again"
+    if record.due_at > now:
+        again = f"that is tried again {time_words(record.due_at, now)}; nothing is sent or paid for again"
         return [failure, again]
-    return [f"{what}; it is being put into {where}{_node_words(story, view, now)}"]
+    return [f"{what}; it is being put into {where}{_node_words(record, view, now)}"]
 
 
-def _ended_words(story: Story, now: float) -> list[str]:
-    at = time_words(story.ended_at, now) if story.ended_at else "some time ago"
-    if story.state is JobState.DONE and story.tries and story.tries[-1].code == REUSED:
-        words = f"nothing was sent: {story.tries[-1].reason}"
-        return [f"its answer was known, and it was filed {at}", words, f"it is in {_filed_words(story)}"]
-    if story.state is JobState.DONE:
-        by = f"{story.provider}, on node {story.node}," if story.node else story.provider
-        return [f"it was transcribed by {by} and filed {at}", f"it is in {_filed_words(story)}"]
-    if story.state is JobState.FAILED:
-        on = f" on node {story.node}" if story.node else ""
-        return [f"it failed {at}{on}: {_failure_words(story)}", f"it is in {_filed_words(story)}"]
-    return [f"it was dropped from the queue {at}: {story.reason or 'the file was gone'}"]
+def _ended_words(record: JobRecord, now: float) -> list[str]:
+    at = time_words(record.ended_at, now) if record.ended_at else "some time ago"
+    if record.state is JobState.DONE and record.tries and record.tries[-1].code == REUSED:
+        words = f"nothing was sent: {record.tries[-1].reason}"
+        return [f"its answer was known, and it was filed {at}", words, f"it is in {_filed_words(record)}"]
+    if record.state is JobState.DONE:
+        by = f"{record.provider}, on node {record.node}," if record.node else record.provider
+        return [f"it was transcribed by {by} and filed {at}", f"it is in {_filed_words(record)}"]
+    if record.state is JobState.FAILED:
+        on = f" on node {record.node}" if record.node else ""
+        return [f"it failed {at}{on}: {_failure_words(record)}", f"it is in {_filed_words(record)}"]
+    return [f"it was dropped from the queue {at}: {record.reason or 'the file was gone'}"]
 
 
-def _failure_words(story: Story) -> str:
+def _failure_words(record: JobRecord) -> str:
     """The failure's reason from the error file; if that is gone, from the last attempt."""
-    error = _error_beside(story.filed_here) if story.filed_here else None
+    error = _error_beside(record.filed_here) if record.filed_here else None
     if error:
         return f"{error.get('code')}: {error.get('reason')}"
-    last = next((attempt for attempt in reversed(story.tries) if attempt.code), None)
-    return f"{last.code}: {last.reason}" if last else failure_words(story)
+    last = next((attempt for attempt in reversed(record.tries) if attempt.code), None)
+    return f"{last.code}: {last.reason}" if last else failure_words(record)
 
 
-def _filed_words(story: Story) -> str:
-    if story.filed is None:
+def _filed_words(record: JobRecord) -> str:
+    if record.filed is None:
         return "an unknown place"
-    if story.filed_here is None:
-        return f"{path_text(story.filed[2:])}, beneath a root of the queue that this node does not have"
-    gone = " (it is not there any more)" if is_gone(story.filed) else ""
-    return path_text(story.filed) + gone
+    if record.filed_here is None:
+        return f"{path_text(record.filed[2:])}, beneath a root of the queue that this node does not have"
+    gone = " (it is not there any more)" if is_gone(record.filed) else ""
+    return path_text(record.filed) + gone
 
 
-def _paid_words(story: Story) -> list[str]:
-    interrupted = sum(attempt.code == "interrupted" for attempt in story.tries)
+def _paid_words(record: JobRecord) -> list[str]:
+    interrupted = sum(attempt.code == "interrupted" for attempt in record.tries)
     words = []
-    if story.ambiguous:
+    if record.ambiguous:
         words.append(
-            f"{plural(story.ambiguous, 'attempt')} sent whole got no answer: each may have been paid for"
+            f"{plural(record.ambiguous, 'attempt')} sent whole got no answer: each may have been paid for"
         )
     if interrupted:
         words.append(
@@ -314,19 +314,19 @@ def _paid_words(story: Story) -> list[str]:
     return words
 
 
-def _remedy(story: Story, state: str, view: QueueView) -> str:
-    if story.state is JobState.FAILED and story.filed_here and is_there(story.filed_here):
-        return f"mend the reason, then: dropscribe retry {shlex.quote(path_text(story.filed_here))}"
-    if not story.state.is_live:
+def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
+    if record.state is JobState.FAILED and record.filed_here and is_there(record.filed_here):
+        return f"fix the cause, then run: dropscribe retry {shlex.quote(path_text(record.filed_here))}"
+    if not record.state.is_live:
         return ""
     steps = []
     if not view.is_running:
         steps.append("start dropscribe: dropscribe run, or its service")
     # A start alone releases neither a backlog nor a spent budget.
-    if story.pin == BACKLOG:
-        steps.insert(0, f"dropscribe release --folder {shlex.quote(story.folder)}")
+    if record.pin == BACKLOG:
+        steps.insert(0, f"dropscribe release --folder {shlex.quote(record.folder)}")
     elif state == "held" and any(BUDGET_CODE in stop.code for stop in view.stops):
-        steps.append("raise the budget in the config, or wait: it goes on by itself")
+        steps.append("raise the budget in the config, or wait until the budget resets")
     elif state == "held" and view.is_running:
         steps.append("dropscribe check --online asks the provider; nothing needs to be done for this file")
     return "\n".join(steps)

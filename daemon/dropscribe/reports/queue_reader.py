@@ -233,4 +233,4 @@ def _remedy(state_dir: Path) -> str:
     except (OSError, KeyError):
         owner = "root"
     as_owner = "sudo" if owner == "root" else f"sudo -u {owner}"
-    return f"it is {owner}'s alone, because transcripts wait in it; ask as {owner}: {as_owner} dropscribe …"
+    return f"only {owner} may read it, because it holds transcripts; run: {as_owner} dropscribe …"

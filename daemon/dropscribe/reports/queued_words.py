@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import Hold
     from dropscribe.queue.model import Pause
-    from dropscribe.queue.sql.history import Story
+    from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
 
@@ -29,37 +29,39 @@ _LONGEST_WAIT_SECONDS = 366 * 86_400.0
 """A rate limit may be so low that its next request is beyond all calendars."""
 
 
-def queued_words(story: Story, place: Place, view: QueueView, now: float) -> tuple[str, list[str]]:
+def queued_words(record: JobRecord, place: Place, view: QueueView, now: float) -> tuple[str, list[str]]:
     """The state of a queued job as status counts it, and the reasons that it waits."""
     found_holds = [*view.stops, *(read_holds(view.db) if view.db else ())]
     holds = {hold.scope: hold for hold in found_holds}
     pauses = read_current_pauses(view.db, now) if view.db else {}
-    words = _hold_words(story, place, holds, pauses, now)
-    state = "held" if words else "deferred" if story.due_at > now else "queued"
+    words = _hold_words(record, place, holds, pauses, now)
+    state = "held" if words else "deferred" if record.due_at > now else "queued"
     if view.is_running and view.live.get("trouble"):
         words.append(f"nothing is sent now: {view.live['trouble']}")
-    if closed := view.live_of(story.folder).get("reason"):
+    if closed := view.live_of(record.folder).get("reason"):
         words.append(f"its folder waits: {closed}")
-    if story.due_at > now:
-        words.append(f"it is tried again {time_words(story.due_at, now)}, because of {failure_words(story)}")
-    elif story.code == NOT_MOVABLE:
-        words.append(f"it could not be moved, and nothing was sent: {story.reason}")
+    if record.due_at > now:
+        words.append(
+            f"it is tried again {time_words(record.due_at, now)}, because of {failure_words(record)}"
+        )
+    elif record.code == NOT_MOVABLE:
+        words.append(f"it could not be moved, and nothing was sent: {record.reason}")
     takes_its_turn = not words
-    if provider := _provider_of(story, place, holds):
+    if provider := _provider_of(record, place, holds):
         words += _provider_words(provider, pauses.get(provider), view, now)
-    words += [f"{tried.provider} refused it ({tried.code})" for tried in story.tries if tried.refused]
+    words += [f"{tried.provider} refused it ({tried.code})" for tried in record.tries if tried.refused]
     if takes_its_turn:
-        words.append(_turn_words(story, view))
-    if story.node:
-        words.append(f"node {story.node} had it last")
+        words.append(_turn_words(record, view))
+    if record.node:
+        words.append(f"node {record.node} had it last")
     return state, words
 
 
-def failure_words(story: Story) -> str:
+def failure_words(record: JobRecord) -> str:
     """The code and the reason of the job's last failure."""
-    if story.code and story.reason and story.reason != story.code:
-        return f"{story.code}: {story.reason}"
-    return story.code or story.reason or "an earlier failure"
+    if record.code and record.reason and record.reason != record.code:
+        return f"{record.code}: {record.reason}"
+    return record.code or record.reason or "an earlier failure"
 
 
 def _provider_words(provider: str, pause: Pause | None, view: QueueView, now: float) -> list[str]:
@@ -74,33 +76,33 @@ def _provider_words(provider: str, pause: Pause | None, view: QueueView, now: fl
     return [f"the rate limit of provider {provider} (requests_per_minute) allows its next request {next_at}"]
 
 
-def _turn_words(story: Story, view: QueueView) -> str:
-    if story.lane and view.is_running:
-        return f"its turn has come: provider {story.lane} gets it as soon as a slot is free, on any node"
-    before = count_before(view.db, story) if view.db else 0
+def _turn_words(record: JobRecord, view: QueueView) -> str:
+    if record.lane and view.is_running:
+        return f"its turn has come: provider {record.lane} gets it as soon as a slot is free, on any node"
+    before = count_before(view.db, record) if view.db else 0
     go = "goes" if before == 1 else "go"
     where = f"{plural(before, 'file')} of its folder {go} first" if before else "it is the next in the queue"
     return where if view.is_running else f"{where}, when dropscribe is started"
 
 
-def _provider_of(story: Story, place: Place, holds: Mapping[Scope, Hold]) -> str | None:
+def _provider_of(record: JobRecord, place: Place, holds: Mapping[Scope, Hold]) -> str | None:
     """The provider that the job goes to; None if it waits for a hold or a release."""
     held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
     is_strict = place.rule.fallback == "refused"
-    return provider_for(story.pin, place.rule.providers, held, is_strict=is_strict)
+    return provider_for(record.pin, place.rule.providers, held, is_strict=is_strict)
 
 
 def _hold_words(
-    story: Story, place: Place, holds: Mapping[Scope, Hold], pauses: Mapping[str, Pause], now: float
+    record: JobRecord, place: Place, holds: Mapping[Scope, Hold], pauses: Mapping[str, Pause], now: float
 ) -> list[str]:
-    if story.pin == BACKLOG:
+    if record.pin == BACKLOG:
         return ["it was there before the rule's first start, and waits until it is released (backlog: ask)"]
     found = []
-    if hold := holds.get(Scope(ScopeKind.FOLDER, story.folder)):
-        found += _one_hold_words(f"rule {story.folder}", hold, None, now)
-    if _provider_of(story, place, holds) is None:
+    if hold := holds.get(Scope(ScopeKind.FOLDER, record.folder)):
+        found += _one_hold_words(f"rule {record.folder}", hold, None, now)
+    if _provider_of(record, place, holds) is None:
         is_strict = place.rule.fallback == "refused"
-        for name in (story.pin,) if story.pin else place.rule.providers[: 1 if is_strict else None]:
+        for name in (record.pin,) if record.pin else place.rule.providers[: 1 if is_strict else None]:
             hold = holds[Scope(ScopeKind.PROVIDER, name)]
             found += _one_hold_words(f"provider {name}", hold, pauses.get(name), now)
     return found

@@ -1,7 +1,7 @@
 """Requests a monitor's url at intervals, so that the monitor notices when the daemon is down.
 
-Guarantees: a monitor that is away costs one log line, not one a ping; the url, which is a secret of its
-kind, is never logged; the answer is not read.
+Guarantees: a monitor that is away costs one log line, not one a ping; the url, which works like a password,
+is never logged; the answer is not read.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Their shares belong to a user that the image cannot know. Where the container st
 becomes that user before it touches anything; a numeric ``user:`` does the same from outside.
 
 Guarantees: does nothing outside our own image, whose environment has :data:`CONTAINER_SIGN`: a PUID that an
-admin exports for other containers is ignored by a daemon on the host. There is no way back to
-root, and no state between.
+admin exports for other containers is ignored by a daemon on the host. Root privileges are
+dropped for good, in one step or not at all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HIGHEST_ID = 2**32 - 2  # (uid_t) -1 means "leave it" to the kernel
 _HIGHEST_UMASK = 0o777
 
 
-def take_on_identity(environ: Mapping[str, str]) -> None:
+def switch_user(environ: Mapping[str, str]) -> None:
     """Switch to the user PUID and group PGID, with UMASK; before any file is opened or thread started.
 
     A PUID without PGID is a group of the same number. Groups that the container was given (``group_add``)

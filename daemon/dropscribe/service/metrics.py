@@ -198,7 +198,7 @@ class _Snapshot(Collector):
         silent = sum(node["silent"] for node in nodes)
         seen.add_metric(("beating",), len(nodes) - silent)
         seen.add_metric(("silent",), silent)
-        beat = _family("node_last_beat_timestamp_seconds", "When a node was last heard of.", "node")
+        beat = _family("node_last_beat_timestamp_seconds", "Time of a node's last heartbeat.", "node")
         in_flight = _family("node_in_flight", "Files that a node has right now.", "node")
         for node in nodes:
             beat.add_metric((node["name"],), datetime.fromisoformat(node["last_beat"]).timestamp())

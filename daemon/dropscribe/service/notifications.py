@@ -76,7 +76,7 @@ class Notifications:
 
     def __init__(self, store: Store, recipients: Sequence[Recipient]) -> None:
         self._store = store
-        self._couriers = [Courier(store, recipient) for recipient in recipients]
+        self._couriers = [DeliveryLoop(store, recipient) for recipient in recipients]
         self._recipients = recipients
         self._names = [recipient.name for recipient in recipients]
 
@@ -124,7 +124,7 @@ class Notifications:
             log.warning("notification.outbox_unusable", reason=error.reason)
             return
         if forgotten:
-            reason = "older than a day, or for somebody who is no longer told"
+            reason = "older than a day, or its recipient is no longer configured"
             log.warning("notification.forgotten", count=forgotten, reason=reason)
 
     def _written(self, event: str, future: Future[list[str]]) -> None:
@@ -139,8 +139,8 @@ class Notifications:
             courier.news.set()
 
 
-class Courier:
-    """Brings one recipient's letters, again and again until they arrive.
+class DeliveryLoop:
+    """Delivers one recipient's notifications, with retries.
 
     Attributes:
         news: Set when a letter was put.

@@ -1,1 +1,1 @@
-"""The transcript and its pure renderers: json, txt, srt, vtt."""
+"""The transcript and its pure renderers: json, txt, srt, vtt and md."""

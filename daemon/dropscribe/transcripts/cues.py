@@ -6,9 +6,10 @@ is longer than the layout allows, and each stays on long enough to be read where
 0.8 s at least, 21 characters a second at most.
 
 Cues follow the segments. Segments that are too long are cut into cues of about equal length, rather at
-the end of a sentence, at a pause or at a comma than elsewhere, and rather not so that one word stands alone.
+the end of a sentence, at a pause or at a comma than elsewhere, and cues of a single word are avoided.
 The times are those of the words, where the words can be told apart in the segment's text; otherwise the
-segment's time is given out by the length of the text. Words without segments are grouped the same way.
+segment's time is divided in proportion to the length of the text. Words without segments are grouped the
+same way.
 """
 
 from __future__ import annotations

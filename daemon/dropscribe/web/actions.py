@@ -102,7 +102,7 @@ async def forget(site: Site, request: Request) -> Response:
     if not digest:
         raise NotHere
     forgotten = await site.source.actions.forget(digest)
-    return site.go(f"/files/{found.story.id}", "forgotten", forgotten)
+    return site.go(f"/files/{found.record.id}", "forgotten", forgotten)
 
 
 async def upload(site: Site, request: Request) -> Response:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from dropscribe.core.model import Attempt
-    from dropscribe.queue.sql.history import Story
+    from dropscribe.queue.sql.history import JobRecord
 
 _UNSURE = 0.5
 """Words of less confidence are underlined."""
@@ -28,14 +28,14 @@ _ENDED_STEPS = {
 }
 
 
-def steps_of(story: Story) -> Iterator[dict[str, Any]]:
-    """The story of a job as a time line."""
-    yield _step("It was seen in the inbox and settled.", story.received_at, "")
-    for attempt in story.tries:
+def steps_of(record: JobRecord) -> Iterator[dict[str, Any]]:
+    """The record of a job as a time line."""
+    yield _step("It was seen in the inbox and settled.", record.received_at, "")
+    for attempt in record.tries:
         yield _attempt_step(attempt)
-    if story.ended_at is not None:
-        words, tone = _ENDED_STEPS.get(story.state, ("It was dropped from the queue.", ""))
-        yield _step(words, story.ended_at, tone)
+    if record.ended_at is not None:
+        words, tone = _ENDED_STEPS.get(record.state, ("It was dropped from the queue.", ""))
+        yield _step(words, record.ended_at, tone)
 
 
 def _step(words: str, at: float, tone: str) -> dict[str, Any]:

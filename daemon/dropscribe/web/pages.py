@@ -96,24 +96,24 @@ async def search_page(site: Site, request: Request) -> Response:
 
 
 async def file(site: Site, request: Request) -> Response:
-    """The story of one file, its transcript and its recording."""
+    """The record of one file, its transcript and its recording."""
     found = await site.find_file(request)
-    story, told = found.story, found.explanation
+    record, told = found.record, found.explanation
     shown = {
-        "id": story.id,
-        "name": path_text(story.path),
-        "folder": story.folder,
+        "id": record.id,
+        "name": path_text(record.path),
+        "folder": record.folder,
         "state": told.state.replace("_", " "),
         "tone": {"done": "good", "failed": "bad"}.get(told.state, "warn"),
         "sentences": told.words,
         "remedy": told.remedy,
-        "can_retry": story.state is JobState.FAILED and found.has_audio,
+        "can_retry": record.state is JobState.FAILED and found.has_audio,
         "downloads": [{"form": form, "label": form.upper()} for form in found.sidecars],
         "has_audio": found.has_audio,
-        "steps": file_views.steps_of(story),
-        **_transcript(found.document, story.size_bytes),
+        "steps": file_views.steps_of(record),
+        **_transcript(found.document, record.size_bytes),
     }
-    return site.page(request, "file.html", title=shown["name"], folder=story.folder, file=shown)
+    return site.page(request, "file.html", title=shown["name"], folder=record.folder, file=shown)
 
 
 def _transcript(document: Mapping[str, Any] | None, size_bytes: int) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from dropscribe.core.naming import sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
 from dropscribe.queue.sql.file_list import read_page as read_listed_page
-from dropscribe.queue.sql.history import read_story
-from dropscribe.reports.explain import explain_story
+from dropscribe.queue.sql.history import read_record
+from dropscribe.reports.explain import explain_record
 from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import read_document
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config
     from dropscribe.files.audio import Progress
-    from dropscribe.queue.sql.history import Story
+    from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.explain import Explanation
     from dropscribe.reports.queue_reader import QueueView
 
@@ -125,7 +125,7 @@ class FileStory:
         has_audio: Whether the audio is there.
     """
 
-    story: Story
+    record: JobRecord
     explanation: Explanation
     place: Place | None
     document: dict[str, Any] | None
@@ -136,18 +136,18 @@ class FileStory:
 def read_file(config: Config, job_id: int) -> FileStory | None:
     """The job with that id, of a rule that the config has; None where there is none."""
     with view_queue(config) as view:
-        story = read_story(view.db, job_id) if view.db else None
-        if story is None or story.folder not in config.folders:
+        record = read_record(view.db, job_id) if view.db else None
+        if record is None or record.folder not in config.folders:
             return None
-        place = place_of(config, story)
-        inbox = Place(config.folders[story.folder], "inbox", story.path)
-        sidecars = dict(_sidecars(config, story, place)) if place else {}
+        place = place_of(config, record)
+        inbox = Place(config.folders[record.folder], "inbox", record.path)
+        sidecars = dict(_sidecars(config, record, place)) if place else {}
         document = None
         if place and place.part == "done" and "json" in sidecars:
             document = read_document(place.root, sidecars["json"])
         return FileStory(
-            story=story,
-            explanation=explain_story(story, place or inbox, view, view.now()),
+            record=record,
+            explanation=explain_record(record, place or inbox, view, view.now()),
             place=place,
             document=document,
             sidecars=sidecars,
@@ -155,16 +155,16 @@ def read_file(config: Config, job_id: int) -> FileStory | None:
         )
 
 
-def place_of(config: Config, story: Story) -> Place | None:
+def place_of(config: Config, record: JobRecord) -> Place | None:
     """Place of a job's audio: in done or failed once the job ended, else in its inbox."""
-    if story.filed_here is None:
-        return None if story.filed else Place(config.folders[story.folder], "inbox", story.path)
-    places = find_places(config, story.filed_here)
-    return next((place for place in places if place.rule.name == story.folder), None)
+    if record.filed_here is None:
+        return None if record.filed else Place(config.folders[record.folder], "inbox", record.path)
+    places = find_places(config, record.filed_here)
+    return next((place for place in places if place.rule.name == record.folder), None)
 
 
-def _sidecars(config: Config, story: Story, place: Place) -> Iterator[tuple[str, bytes]]:
-    rule = config.folders[story.folder]
+def _sidecars(config: Config, record: JobRecord, place: Place) -> Iterator[tuple[str, bytes]]:
+    rule = config.folders[record.folder]
     for form in dict.fromkeys(["json", *rule.outputs, "error"]):
         ending = b".error.json" if form == "error" else b"." + form.encode()
         for path in sidecar_names(place.path, ending, rule.companions):

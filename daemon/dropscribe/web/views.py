@@ -108,13 +108,13 @@ def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> dict[st
     waiting = sum(sum(folder[key] for key in WAITING_STATES) for folder in document["folders"].values())
     busy = sum(_in_flight(folder) for folder in document["folders"].values())
     if troubles:
-        sentence, tone = "dropscribe is running, but something needs a look.", "bad"
+        sentence, tone = "dropscribe is running, but something needs attention.", "bad"
     elif busy or waiting:
         parts = [f"{plural(busy, 'file')} in flight"] if busy else []
         parts += [f"{plural(waiting, 'file')} waiting"] if waiting else []
         sentence, tone = f"Working: {', '.join(parts)}.", "warn"
     else:
-        sentence, tone = "All is done; nothing waits.", "good"
+        sentence, tone = "All files are done.", "good"
     return {
         "sentence": sentence,
         "tone": tone,

@@ -143,5 +143,5 @@ def _say_end(count: _Count, *, is_running: bool) -> None:
         sys.stdout.write("" if count.refused else "nothing has failed; nothing to take back\n")
         return
     is_or_are = "is" if len(count.moved) == 1 else "are"
-    when = "" if is_running else "; dropscribe is not running, and goes on when it is"
+    when = "" if is_running else "; dropscribe is not running: start it to process them"
     sys.stdout.write(f"{plural(len(count.moved), 'file')} {is_or_are} back in the inbox{when}\n")

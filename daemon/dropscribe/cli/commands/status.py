@@ -176,7 +176,7 @@ def _running_words(document: dict[str, Any]) -> str:
     troubled = next(_troubles(document, 0.0), None) is not None
     if not document["running"]:
         nobody = "dropscribe is not running" if document["nodes"] is None else "no node is running"
-        return f"{nobody}: start it, and what waits goes on." + (" And:" if troubled else "")
+        return f"{nobody}: start it to process the waiting files." + (" And:" if troubled else "")
     return f"{_who_words(document)}, but:" if troubled else f"{_who_words(document)}, and nothing is wrong."
 
 
@@ -195,7 +195,8 @@ def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
     for node in document["nodes"] or ():
         if node["silent"]:
             last_heard = time_words(_unix(node["last_beat"]), now)
-            yield f"node {node['name']} is silent: last heard of {last_heard}; what it had goes on elsewhere"
+            silent = f"node {node['name']} is silent: its last heartbeat was {last_heard}"
+            yield f"{silent}; its files are processed by other nodes"
     for name, provider in document["providers"].items():
         if provider["state"] == "held":
             yield f"provider {name} is held: {_hold_words(provider, now)}"

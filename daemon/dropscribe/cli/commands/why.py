@@ -60,10 +60,10 @@ def explain(config: Config, file: bytes, view: QueueView, now: float) -> tuple[P
 
 def _doubt_words(place: Place, explanation: Explanation) -> list[str]:
     """Warnings in the file's transcript, as sentences."""
-    story = explanation.story
-    if story is None or story.state is not JobState.DONE or not story.filed_here:
+    record = explanation.record
+    if record is None or record.state is not JobState.DONE or not record.filed_here:
         return []
-    return [WARNING_WORDS.get(doubt, doubt) for doubt in doubts_about(place.rule, story.filed_here)]
+    return [WARNING_WORDS.get(doubt, doubt) for doubt in doubts_about(place.rule, record.filed_here)]
 
 
 def _folders(config: Config) -> str:
@@ -73,7 +73,7 @@ def _folders(config: Config) -> str:
 
 def why_document(file: bytes, place: Place | None, explanation: Explanation) -> dict[str, Any]:
     """The object of ``why --json``; every key is always there."""
-    story = explanation.story
+    record = explanation.record
     return {
         "schema": WHY_SCHEMA,
         "file": path_text(os.path.abspath(file)),
@@ -82,12 +82,12 @@ def why_document(file: bytes, place: Place | None, explanation: Explanation) -> 
         "state": explanation.state,
         "words": explanation.words,
         "remedy": explanation.remedy or None,
-        "received_at": utc_text(story.received_at) if story else None,
-        "due_at": utc_text(story.due_at) if story and story.state.is_live and story.due_at else None,
-        "ended_at": utc_text(story.ended_at) if story and story.ended_at else None,
-        "filed": path_text(story.filed) if story and story.filed else None,
-        "node": (story.node or None) if story else None,
-        "attempts": [_attempt_object(attempt) for attempt in (story.tries if story else ())],
+        "received_at": utc_text(record.received_at) if record else None,
+        "due_at": utc_text(record.due_at) if record and record.state.is_live and record.due_at else None,
+        "ended_at": utc_text(record.ended_at) if record and record.ended_at else None,
+        "filed": path_text(record.filed) if record and record.filed else None,
+        "node": (record.node or None) if record else None,
+        "attempts": [_attempt_object(attempt) for attempt in (record.tries if record else ())],
     }
 
 
@@ -98,19 +98,19 @@ def _attempt_object(attempt: Attempt) -> dict[str, Any]:
 
 def render_why(file: bytes, place: Place | None, explanation: Explanation) -> str:
     """The explanation as text for people."""
-    facts, story = [], explanation.story
+    facts, record = [], explanation.record
     if place:
         facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule_folder})"))
     facts.append(("state", "\n".join([explanation.state.replace("_", " "), *explanation.words])))
-    if story:
-        facts.append(("received", moment_words(story.received_at)))
-    if story and story.node:
-        facts.append(("node", story.node))
+    if record:
+        facts.append(("received", moment_words(record.received_at)))
+    if record and record.node:
+        facts.append(("node", record.node))
     if explanation.remedy:
         facts.append(("to do", explanation.remedy))
     parts = [show_path(os.path.abspath(file)) + "\n" + render_facts(facts)]
-    if story and story.tries:
-        parts.append(_attempt_table(story.tries))
+    if record and record.tries:
+        parts.append(_attempt_table(record.tries))
     return "\n\n".join(parts) + "\n"
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sized
 
     from dropscribe.queue.cluster.store import ClusterStore
-    from dropscribe.queue.patient_database import PatientDatabase
+    from dropscribe.queue.retrying_database import RetryingDatabase
     from dropscribe.queue.sql.database import Connection
 
 BEAT_SECONDS = 5.0
@@ -60,7 +60,7 @@ class Heartbeats:
         self._beating_since = 0.0
         self._last_beat = -math.inf
 
-    async def run(self, database: PatientDatabase, in_flight: Sized) -> None:
+    async def run(self, database: RetryingDatabase, in_flight: Sized) -> None:
         """Write a heartbeat every few seconds, until cancelled."""
         import asyncio  # noqa: PLC0415 - commands that only read nodes do not pay for it
 
@@ -100,8 +100,8 @@ def beat(db: Connection, node: NodeStats) -> None:
     db.execute("DELETE FROM nodes WHERE beat_at < ?", (node.beat_at - _FORGOTTEN_SECONDS,))
 
 
-def expel(db: Connection, name: str) -> None:
-    """End the sessions of a silent node, and so its locks; it reconnects if it ever thaws."""
+def end_sessions(db: Connection, name: str) -> None:
+    """End the sessions of a silent node, which frees its locks; a frozen node reconnects when it resumes."""
     db.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = ? AND usename = current_user AND pid <> pg_backend_pid()",

@@ -14,7 +14,7 @@ import structlog
 from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.cluster import nodes, ticket_rows
-from dropscribe.queue.job_runner import tell_of_interrupted
+from dropscribe.queue.job_runner import log_interrupted
 from dropscribe.queue.sql import rows, transactions
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def recover_own(state: QueueState, node: str) -> None:
         void_lost_tickets(db)
         return _take_back(db, node, plan.retry, now)
 
-    tell_of_interrupted(await state.database.do(work))
+    log_interrupted(await state.database.do(work))
     reached("recovered")
 
 
@@ -70,7 +70,7 @@ async def recover_silent(state: QueueState, heartbeats: Heartbeats) -> None:
 
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        tell_of_silent(await state.database.do(work))
+        log_silent_nodes(await state.database.do(work))
         state.signals.wake.set()
 
 
@@ -86,7 +86,7 @@ def take_back_silent(db: Connection, limits: RetryLimits, now: float) -> dict[st
     ).fetchall()
     cut_off: dict[str, list[Job]] = {}
     for (name,) in silent:
-        nodes.expel(db, name)
+        nodes.end_sessions(db, name)
         cut_off[name] = _take_back(db, name, limits, now)
     return cut_off
 
@@ -117,12 +117,12 @@ def _take_back(db: Connection, node: str, limits: RetryLimits, now: float) -> li
     cut_off = rows.interrupted(db, which, (node,))
     ticket_rows.void(db, f"{which} AND {_RESUMABLE}", (node,))
     for job in cut_off:
-        rows.hand_back(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
+        rows.requeue_interrupted(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
     return cut_off
 
 
-def tell_of_silent(cut_off: Mapping[str, Sequence[Job]]) -> None:
+def log_silent_nodes(cut_off: Mapping[str, Sequence[Job]]) -> None:
     """Log one line for each node whose jobs were requeued, and one for each of their files."""
     for name, jobs in cut_off.items():
         log.warning("node.silent", node=name, cut_off=len(jobs))
-        tell_of_interrupted(jobs)
+        log_interrupted(jobs)

@@ -222,10 +222,10 @@ def store_error(server: str, error: psycopg.Error) -> StoreError:
         case psycopg.errors.DiskFull() | psycopg.errors.ReadOnlySqlTransaction():
             return StoreAway(server, said, "make room on the database's disk, or name the server that writes")
         case psycopg.errors.IdleInTransactionSessionTimeout():
-            return StoreAway(server, said, "see what froze this node; it goes on by itself")
+            return StoreAway(server, said, "find out why this node stopped for so long; it resumes by itself")
         case psycopg.OperationalError() | psycopg.InterfaceError() if _REFUSED.search(said):
             return StoreUnusable(server, said, "look at queue.dsn: user, password, database, TLS")
         case psycopg.OperationalError() | psycopg.InterfaceError():
-            return StoreAway(server, f"the queue's database cannot be had: {said}", _AWAY_REMEDY)
+            return StoreAway(server, f"the queue's database is unavailable: {said}", _AWAY_REMEDY)
         case _:
             return StoreError(server, said, "this is a bug; please report it")

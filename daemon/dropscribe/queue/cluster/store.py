@@ -62,7 +62,7 @@ class ClusterStore:
         has_name: Whether the writer's session holds the lock on the node's name.
 
     Raises:
-        StoreAway: The server cannot be had now.
+        StoreAway: The server is unavailable.
         StoreInUse: Another process of the cluster has the name.
         StoreUnusable: It refuses us, or its schema is too new for this version.
     """

@@ -83,7 +83,9 @@ class TicketRunner:
             # A statement that the database refuses is a bug; the row must not keep its slot for it.
             log.exception("job.bug", folder=job.folder, path=job.path)
             wait_seconds = crash_wait_seconds(self._admission.plan.retry, job.crashes + 1)
-            self._database.post(lambda db: rows.hand_back(db, job, self._database.now() + wait_seconds))
+            self._database.post(
+                lambda db: rows.requeue_interrupted(db, job, self._database.now() + wait_seconds)
+            )
             return None
         finally:
             self._freed[provider].set()

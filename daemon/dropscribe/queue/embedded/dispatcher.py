@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreBusy, StoreFull
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue import patient_database
+from dropscribe.queue import retrying_database
 from dropscribe.queue.embedded.publish_schedule import PUBLISHING_SLOTS, PublishSchedule
 from dropscribe.queue.embedded.state_dir import trouble_of_disk
-from dropscribe.queue.job_runner import tell_of_interrupted
+from dropscribe.queue.job_runner import log_interrupted
 from dropscribe.queue.model import POLLING_SLOTS
 from dropscribe.queue.sql import hold_rows, remote_rows, transactions
 
@@ -107,7 +107,7 @@ class EmbeddedDispatcher:
 
         cut_off = await self._database.database.do(work)
         reached("recovered")
-        tell_of_interrupted(cut_off)
+        log_interrupted(cut_off)
 
     async def _dispatch(self, group: asyncio.TaskGroup, runner: JobRunner) -> float:
         """Start jobs in free slots; returns the seconds until something can change by itself."""
@@ -135,7 +135,7 @@ class EmbeddedDispatcher:
             )
         except (StoreFull, StoreBusy) as error:
             self._database.note_trouble(error)
-            return patient_database.RETRY_SECONDS
+            return retrying_database.RETRY_SECONDS
         for job in claimed:
             self._admission.started(job)
             self._start(group, runner, job)
@@ -157,7 +157,7 @@ class EmbeddedDispatcher:
         if next_at is not None:
             waits.append(next_at - self._database.now())
         if self._database.trouble:
-            waits.append(patient_database.RETRY_SECONDS)
+            waits.append(retrying_database.RETRY_SECONDS)
         return max(0.001, min([_LONGEST_SLEEP_SECONDS, *waits]))
 
     def _start(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:

@@ -27,7 +27,7 @@ def end_attempt(db: Connection, job_id: int, ended: AttemptEnd) -> None:
 
 
 def forget_attempt(db: Connection, job_id: int) -> None:
-    """Nothing was sent: a file that is looked for every minute must not fill the history."""
+    """Delete the running attempt. Nothing was sent, and a missing file must not fill the history."""
     db.execute(
         "DELETE FROM attempts WHERE id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS NULL",
         (job_id,),

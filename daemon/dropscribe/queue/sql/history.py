@@ -25,8 +25,8 @@ _OF_CLUSTERS = ", node, lane"
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """One job as its row tells it.
+class JobRecord:
+    """One job, as stored.
 
     Attributes:
         path: Relative to the inbox.
@@ -71,36 +71,36 @@ class Story:
         return None if self.filed is None or self.filed.startswith(b"//") else self.filed
 
 
-def read_stories(db: Connection, folder: str, path: bytes) -> list[Story]:
+def read_records(db: Connection, folder: str, path: bytes) -> list[JobRecord]:
     """Every job that *path*, relative to the folder's inbox, has had; the newest first."""
     rows = db.execute(
         f"SELECT {_columns(db)} FROM jobs WHERE folder = ? AND directory = ? AND name = ? ORDER BY id DESC",
         (folder, *split_path(path)),
     )
-    return [_story(db, row) for row in rows.fetchall()]
+    return [_record_of(db, row) for row in rows.fetchall()]
 
 
-def read_story(db: Connection, job_id: int) -> Story | None:
+def read_record(db: Connection, job_id: int) -> JobRecord | None:
     """The job with that id, or None."""
     row = db.execute(f"SELECT {_columns(db)} FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return _story(db, row) if row else None
+    return _record_of(db, row) if row else None
 
 
-def read_filed(db: Connection, filed: bytes) -> list[Story]:
+def read_filed(db: Connection, filed: bytes) -> list[JobRecord]:
     """Every job whose audio was put at *filed*, absolute; the newest first."""
     rows = db.execute(f"SELECT {_columns(db)} FROM jobs WHERE filed = ? ORDER BY id DESC", (filed,))
-    return [_story(db, row) for row in rows.fetchall()]
+    return [_record_of(db, row) for row in rows.fetchall()]
 
 
-def read_filed_with_stem(db: Connection, stem: bytes) -> list[Story]:
+def read_filed_with_stem(db: Connection, stem: bytes) -> list[JobRecord]:
     """Every job whose audio was put at *stem* and one suffix: the owners of its sidecars."""
     # "/" follows "." in ASCII, so the range is every path that goes on with a dot.
     rows = db.execute(
         f"SELECT {_columns(db)} FROM jobs WHERE filed >= ? AND filed < ? ORDER BY id DESC",
         (stem + b".", stem + b"/"),
     )
-    stories = [_story(db, row) for row in rows.fetchall()]
-    return [story for story in stories if (story.filed or b"").rpartition(b".")[0] == stem]
+    records = [_record_of(db, row) for row in rows.fetchall()]
+    return [record for record in records if (record.filed or b"").rpartition(b".")[0] == stem]
 
 
 def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:
@@ -138,18 +138,18 @@ def _columns(db: Connection) -> str:
     return _COLUMNS + _OF_CLUSTERS if is_shared(db) else _COLUMNS
 
 
-def _story(db: Connection, row: tuple) -> Story:  # type: ignore[type-arg]  # sqlite rows are untyped
+def _record_of(db: Connection, row: tuple) -> JobRecord:  # type: ignore[type-arg]  # sqlite rows are untyped
     columns: dict[str, Any] = dict(zip(_columns(db).split(", "), row, strict=True))
     path = join_path(columns.pop("directory"), columns.pop("name"))
     state = JobState(columns.pop("state"))
-    return Story(path=path, state=state, tries=tuple(read_attempts(db, columns["id"])), **columns)
+    return JobRecord(path=path, state=state, tries=tuple(read_attempts(db, columns["id"])), **columns)
 
 
-def count_before(db: Connection, story: Story) -> int:
-    """Queued jobs of the same folder that are due before *story*."""
+def count_before(db: Connection, record: JobRecord) -> int:
+    """Queued jobs of the same folder that are due before *record*."""
     row = db.execute(
         "SELECT count(*) FROM jobs WHERE state = 'queued' AND folder = ? AND (due_at, id) < (?, ?)",
-        (story.folder, story.due_at, story.id),
+        (record.folder, record.due_at, record.id),
     ).fetchone()
     return int(row[0])
 
@@ -160,7 +160,7 @@ class DoneJob:
 
     Attributes:
         path: Relative to the inbox.
-        filed: As :attr:`Story.filed`.
+        filed: As :attr:`JobRecord.filed`.
     """
 
     id: int

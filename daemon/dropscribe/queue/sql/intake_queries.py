@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from dropscribe.core.model import JobState, LiveRow, NewJob, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog
-from dropscribe.queue.sql.rows import LIVE, Standing, end, inode_of_row, inode_to_row, join_path, split_path
+from dropscribe.queue.sql.rows import (
+    LIVE,
+    ExpectedState,
+    end,
+    inode_of_row,
+    inode_to_row,
+    join_path,
+    split_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -106,7 +114,7 @@ def _beside_others(
     for old_id, state, size_bytes in earlier:
         if state == JobState.QUEUED:
             reason = "another file took its place"
-            end(db, Standing(old_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
+            end(db, ExpectedState(old_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
         elif size_bytes == new.snapshot.size_bytes:
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             db.execute("UPDATE counts SET n = n - 1 WHERE folder = ? AND state = 'queued'", (new.folder,))
@@ -133,7 +141,7 @@ def read_failed_of(db: Connection, new: NewJob) -> list[tuple[str, bytes]]:
 
 
 def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
-    """A failed file was taken back: it no longer counts as failed."""
+    """Mark a failed job as withdrawn: its file is back in the inbox."""
     db.execute(
         "UPDATE jobs SET state = 'withdrawn', reason = 'taken back into the inbox'"
         " WHERE folder = ? AND filed = ? AND state = 'failed'",
@@ -170,13 +178,13 @@ def withdraw(
             (folder, directory, name, *values),
         ).fetchall()
         for job_id, state in found:
-            end(db, Standing(job_id, JobState(state)), JobState.WITHDRAWN, time.time(), reason=reason)
+            end(db, ExpectedState(job_id, JobState(state)), JobState.WITHDRAWN, time.time(), reason=reason)
             ended.append((directory, name))
     return ended
 
 
 def relocate(db: Connection, new: NewJob, old_path: bytes) -> None:
-    """The file of a live job was renamed inside its inbox; a stored result gets its names anew.
+    """Store the new path of a live job; a stored result gets its names anew.
 
     The job is found by the file's identity: at its old path another file may stand already. Only where
     inodes say nothing is it found by that path.

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import AttemptEnd, JobState
 from dropscribe.queue.sql.attempt_rows import end_attempt
-from dropscribe.queue.sql.rows import AT_PROVIDER, JOB_COLUMNS, LateTransitionError, job_of, move, standing_of
+from dropscribe.queue.sql.rows import (
+    AT_PROVIDER,
+    JOB_COLUMNS,
+    LateTransitionError,
+    expected_state_of,
+    job_of,
+    move,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -95,7 +102,7 @@ def abandon_remote_jobs(db: Connection, providers: Collection[str], now: float) 
         reason = f"the config has no provider {job.provider} any more; it may have been paid for"
         ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
         changes = "due_at = ?, ambiguous = ambiguous + 1, code = ?, reason = ?"
-        move(db, standing_of(job), JobState.QUEUED, changes, (now, ended.code, reason))
+        move(db, expected_state_of(job), JobState.QUEUED, changes, (now, ended.code, reason))
         end_attempt(db, job.id, ended)
     return jobs
 

@@ -13,13 +13,13 @@ from dropscribe.queue.sql.rows import (
     HAS_RESULT,
     JOB_COLUMNS,
     LIVE,
+    ExpectedState,
     LateTransitionError,
-    Standing,
     end,
+    expected_state_of,
     inode_to_row,
     job_of,
     move,
-    standing_of,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def store_result(
     if not _write_result(db, job.id, result):
         return None
     state = JobState.REJECTED if rejected else JobState.TRANSCRIBED
-    row = move(db, standing_of(job), state, "due_at = 0, crashes = 0, internal_errors = 0, pin = ''")
+    row = move(db, expected_state_of(job), state, "due_at = 0, crashes = 0, internal_errors = 0, pin = ''")
     attempt_rows.end_attempt(db, job.id, ended)
     return job_of(row, result)
 
@@ -60,7 +60,7 @@ def reject_result(db: Connection, job: Job, error: StoredResult) -> Job | None:
     """Move transcribed → rejected: the result cannot be published; returns as :func:`store_result`."""
     if rename_outputs(db, job, error) is None:
         return None
-    return job_of(move(db, standing_of(job), JobState.REJECTED, "due_at = 0"), error)
+    return job_of(move(db, expected_state_of(job), JobState.REJECTED, "due_at = 0"), error)
 
 
 def refresh_snapshot(db: Connection, job: Job, snapshot: FileSnapshot) -> Job | None:
@@ -80,7 +80,7 @@ def refresh_snapshot(db: Connection, job: Job, snapshot: FileSnapshot) -> Job | 
         if state != JobState.QUEUED:
             return None
         reason = "the same recording was transcribed meanwhile"
-        end(db, Standing(twin_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
+        end(db, ExpectedState(twin_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
     inode = inode_to_row(snapshot.inode) if job.stable_inodes else 0
     row = db.execute(
         "UPDATE jobs SET identity = ?, device = ?, inode = ?, mtime_ns = ? WHERE id = ? AND fence = ?"

@@ -46,8 +46,10 @@ runs: a file that crashes the daemon is found, and other files complete."""
 _MOST_CRASHES = 1 << 30
 
 MAYBE_PAID_TWICE = "maybe_paid_twice"
-SUSPECT = "suspect"
 """In ``counts`` beside the states: attempts whose answer may have been paid for and was lost."""
+
+SUSPECT = "suspect"
+"""In ``counts`` beside the states: files that are done, with a warning that raises doubts about the text."""
 
 
 class LateTransitionError(DropscribeError):
@@ -179,7 +181,7 @@ _OLDEST = (
 
 
 def _assignments(provider: str, route: Route) -> tuple[str, ...]:
-    return ("", provider) if route.unpinned else (provider,)
+    return ("", provider) if route.serves_unassigned else (provider,)
 
 
 def queues_of(provider: str, routes: Sequence[Route]) -> list[tuple[str, str]]:
@@ -198,7 +200,7 @@ def begin_attempt(
         (provider, *values, job_id),
     ).fetchone()
     attempt_rows.begin_attempt(db, job_id, provider, now)
-    return replace(job_of(row), has_twin=bool(row[-1]))
+    return replace(job_of(row), may_be_cached=bool(row[-1]))
 
 
 def next_due_at(db: Connection, provider: str, routes: tuple[Route, ...]) -> float | None:
@@ -215,7 +217,7 @@ def next_due_at(db: Connection, provider: str, routes: tuple[Route, ...]) -> flo
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ExpectedState:
     """The state that a transition leaves.
 
     Attributes:
@@ -227,9 +229,9 @@ class Standing:
     fence: int | None = None
 
 
-def standing_of(job: Job) -> Standing:
+def expected_state_of(job: Job) -> ExpectedState:
     """The state and claim of *job* as its holder knows them."""
-    return Standing(job.id, job.state, job.fence)
+    return ExpectedState(job.id, job.state, job.fence)
 
 
 def clamp_due(db: Connection, latest: float) -> None:
@@ -242,7 +244,7 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
     ended = retry.attempt or AttemptEnd(0.0, counted=False)
     move(
         db,
-        standing_of(job),
+        expected_state_of(job),
         JobState.QUEUED,
         "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?,"
         " attempts = attempts - ?, ambiguous = ambiguous + ?, internal_errors = internal_errors + ?,"
@@ -257,7 +259,7 @@ def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
         return
     attempt_rows.end_attempt(db, job.id, ended)
     if ended.ambiguous:
-        tally(db, job.folder, MAYBE_PAID_TWICE)
+        increment_count(db, job.folder, MAYBE_PAID_TWICE)
 
 
 def defer(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
@@ -270,14 +272,14 @@ def defer(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
     )
 
 
-def put_back(db: Connection, job: Job, due_at: float) -> None:
-    """A publication or a poll was interrupted: it is due at *due_at*."""
+def set_due(db: Connection, job: Job, due_at: float) -> None:
+    """Make an interrupted publication or poll due at *due_at*."""
     db.execute("UPDATE jobs SET due_at = ? WHERE id = ? AND fence = ?", (due_at, job.id, job.fence))
 
 
 def end(
     db: Connection,
-    leaving: Standing,
+    leaving: ExpectedState,
     state: JobState,
     at: float,
     *,
@@ -294,7 +296,7 @@ def end(
 
 def move(
     db: Connection,
-    leaving: Standing,
+    leaving: ExpectedState,
     state: JobState,
     changes: str,
     values: tuple[object, ...] = (),
@@ -325,11 +327,11 @@ def interrupted(db: Connection, which: str = "TRUE", values: tuple[object, ...] 
     return [job_of(row) for row in rows]
 
 
-def hand_back(db: Connection, job: Job, due_at: float) -> None:
+def requeue_interrupted(db: Connection, job: Job, due_at: float) -> None:
     """Move transcribing → queued because the daemon ended; counts towards max_crashes alone."""
     move(
         db,
-        standing_of(job),
+        expected_state_of(job),
         JobState.QUEUED,
         # Counted here: the database refuses a sum that it cannot hold, and one row would end each start.
         "due_at = ?, attempts = ?, crashes = ?, code = 'interrupted',"
@@ -339,10 +341,10 @@ def hand_back(db: Connection, job: Job, due_at: float) -> None:
     attempt_rows.end_attempt(
         db, job.id, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False)
     )
-    tally(db, job.folder, MAYBE_PAID_TWICE)
+    increment_count(db, job.folder, MAYBE_PAID_TWICE)
 
 
-def tally(db: Connection, folder: str, what: str) -> None:
+def increment_count(db: Connection, folder: str, what: str) -> None:
     """Count *what* (:data:`MAYBE_PAID_TWICE`, :data:`SUSPECT`) once more; the count is never taken back."""
     db.execute(
         "INSERT INTO counts VALUES (?, ?, 1) ON CONFLICT (folder, state) DO UPDATE SET n = counts.n + 1",

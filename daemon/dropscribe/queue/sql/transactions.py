@@ -74,12 +74,12 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
     match outcome:
         case Published():
             state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
-            rows.end(db, rows.standing_of(job), state, now, filed=outcome.path)
+            rows.end(db, rows.expected_state_of(job), state, now, filed=outcome.path)
             file_list.count_ended(db, job.folder, state, outcome.audio_seconds, now)
             if outcome.is_suspect:
-                rows.tally(db, job.folder, rows.SUSPECT)
+                rows.increment_count(db, job.folder, rows.SUSPECT)
         case Withdrawn():
-            rows.end(db, rows.standing_of(job), JobState.WITHDRAWN, now, reason=outcome.reason)
+            rows.end(db, rows.expected_state_of(job), JobState.WITHDRAWN, now, reason=outcome.reason)
             if outcome.attempt:
                 attempt_rows.end_attempt(db, job.id, outcome.attempt)
             for spending in outcome.spending:
@@ -101,7 +101,7 @@ def recover(db: Connection, plan: Plan, now: float) -> list[Job]:
     clear_stale_assignments(db, plan, now)
     cut_off = rows.interrupted(db)
     for job in cut_off:
-        rows.hand_back(db, job, now + crash_wait_seconds(plan.retry, job.crashes + 1))
+        rows.requeue_interrupted(db, job, now + crash_wait_seconds(plan.retry, job.crashes + 1))
     # After a clock was set back, no job waits for a time by the old clock.
     rows.clamp_due(db, now + max(LONGEST_RETRY_AFTER_SECONDS, plan.retry.max_seconds))
     return cut_off

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 RETRY_SECONDS = 2.0
 
 
-class PatientDatabase:
+class RetryingDatabase:
     """Runs transactions, and repeats them while they must wait.
 
     Attributes:

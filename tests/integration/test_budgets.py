@@ -75,6 +75,19 @@ async def accounts_of(house):
     return [(account.scope, account.spent, account.unknown) for account in await house.engine.budgets.check()]
 
 
+async def test_files_that_wait_already_are_stopped_too(tmp_path):
+    """All are queued before the first answer: no more are sent than one beyond the limit."""
+    async with House(
+        budgeted(tmp_path, of_provider=Budget(per_day=minutes(2))), answering(*[60] * 9)
+    ) as house:
+        for number in range(9):
+            await house.drop(f"{number}.wav", b"%d" % number)
+        await house.rest()
+        stats = await house.engine.stats()
+    assert len(house.providers["main"].calls) <= 3
+    assert stats.folders["calls"].held >= 6
+
+
 @pytest.mark.parametrize(
     ("keys", "scope"),
     [

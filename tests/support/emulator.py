@@ -33,6 +33,8 @@ if __name__ == "__main__":
 from support.received import Received
 from support.vendors import KEY, Vendors
 
+_TURNS_TO_END = 25
+
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 413: "Content Too Large"}
 
 
@@ -127,7 +129,8 @@ class Emulator:
         async with server:
             await self._stop.wait()
             server.close()
-            for _ in range(5):  # what was just accepted begins, and what was closed ends, in a later turn
+            # A connection that was just accepted takes some turns of the loop to begin, and more to end.
+            for _ in range(_TURNS_TO_END):
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -127,9 +129,9 @@ class Daemon:
             ListenError: ``http.listen`` cannot be bound.
         """
         with contextlib.closing(Store(self.first_config.state_dir)) as store:
-            engine = await self._open_when_there(store)
+            engine = await self._open_when_there(store, ONCE_HORIZON_SECONDS if once else math.inf)
             if engine is None:
-                return RunResult(0, 0)
+                return RunResult(0, None)
             try:
                 self._build(store, engine)
                 return await self._run_built(once=once)
@@ -137,17 +139,19 @@ class Daemon:
                 if engine.store is not store:
                     engine.store.close()
 
-    async def _open_when_there(self, own: Store) -> Engine | None:
+    async def _open_when_there(self, own: Store, most_seconds: float) -> Engine | None:
         """Open the engine; wait while a cluster's database is unavailable. None if :attr:`stop` is set first.
 
         Raises:
-            StoreError: The database cannot be used.
+            StoreError: The database cannot be used, or is unavailable for longer than *most_seconds*.
         """
-        told = False
+        told, began = False, time.monotonic()
         while not self.stop.is_set():
             try:
                 return await asyncio.to_thread(open_engine, self.first_config.queue, own)
             except StoreAway as error:
+                if time.monotonic() - began > most_seconds:
+                    raise
                 if not told:
                     log.warning("queue.away", reason=error.reason, server=error.path)
                 told = True
@@ -227,11 +231,19 @@ class Daemon:
         # Settling is asked first: a file that settles before the second look is in the queue by then.
         while not self.stop.is_set() and (
             self.inboxes.is_settling()
-            or await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
+            or await self._can_go_on()
             # A hard link waits for the job of the same file, and is queued soon after that job has ended.
             or (self.inboxes.has_hard_link_waiting() and await count_live(self.engine) == 0)
         ):
             await self._wait_for_stop(_ONCE_LOOK_SECONDS)
+
+    async def _can_go_on(self) -> bool:
+        """Whether a file can; with a cluster's database away for long, whether an upload is under way."""
+        try:
+            async with asyncio.timeout(ONCE_HORIZON_SECONDS):
+                return await self.engine.can_go_on(ONCE_HORIZON_SECONDS)
+        except TimeoutError:
+            return bool(self.engine.in_flight.uploads)
 
     async def _wait_for_stop(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -29,12 +29,12 @@ class RunResult:
 
     Attributes:
         failed: Files that went to ``failed`` in this run.
-        left: Files that wait for something.
+        left: Files that wait for something; None if a cluster's database is away and nobody can tell.
         unavailable: Inboxes that are missing or cannot be read.
     """
 
     failed: int
-    left: int
+    left: int | None
     unavailable: int = 0
 
 
@@ -63,9 +63,10 @@ async def shut_down(
     await daemon.engine.drain(grace_seconds)
     feeding.cancel()
     await asyncio.wait([feeding])
+    live = await count_live(daemon.engine)
     result = RunResult(
         len(daemon.health.reporter.failed),
-        sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes) + await count_live(daemon.engine),
+        None if live is None else live + sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes),
         sum(not inbox["available"] for inbox in inboxes),
     )
     for task in side:
@@ -79,15 +80,15 @@ async def shut_down(
     return result
 
 
-async def count_live(engine: Engine) -> int:
-    """Files in the queue; 0 if a cluster's database is away, because the stop does not wait for it."""
+async def count_live(engine: Engine) -> int | None:
+    """Files in the queue; None if a cluster's database is away, because the stop does not wait for it."""
     with contextlib.suppress(StoreBusy):
         folders = (await engine.stats()).folders.values()
         return sum(
             each.queued + each.transcribing + each.at_provider + each.deferred + each.held + each.publishing
             for each in folders
         )
-    return 0
+    return None
 
 
 async def _delete_last(daemon: Daemon) -> None:

@@ -80,7 +80,7 @@ class Engine:
         self.rates = ProviderRates(database.now)
         self.holds = HoldStore(database, signals, self.rates, self._void_claims)
         self._admission = Admission(self.in_flight, self.folders, self.holds, self.rates)
-        self.budgets = BudgetStore(database, signals, self._admission)
+        self.budgets = BudgetStore(database, signals, self._admission, self._void_claims)
         self.results = ResultStore(database)
         self._dispatcher, self.intake = make_backend(QueueState(database, signals, self._admission))
 
@@ -154,7 +154,7 @@ class Engine:
             due += [0.0] if remote_rows.count_at_provider(db) else []
             return any(at is not None and at <= latest for at in due)
 
-        is_due = await self._dispatcher.is_busy_elsewhere() or await self.store.do(look)
+        is_due = await self._dispatcher.is_busy_elsewhere() or await self._database.do(look)
         # Checked last: a job that was claimed just before the query is not due, and is in flight only later.
         return is_due or self._admission.is_busy()
 

@@ -50,6 +50,6 @@ def _welcome(config: Config) -> str:
 
 
 def _code(result: RunResult) -> int:
-    if result.left or result.unavailable:
+    if result.left != 0 or result.unavailable:
         return exit_codes.LEFT_WAITING
     return exit_codes.SOME_FAILED if result.failed else exit_codes.OK

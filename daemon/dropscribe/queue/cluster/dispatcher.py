@@ -73,7 +73,7 @@ class ClusterDispatcher:
     async def is_busy_elsewhere(self) -> bool:
         """See the protocol."""
         hanging = self._admission.folders.hanging
-        return await self._database.database.do(lambda db: ticket_rows.is_anything_in_flight(db, hanging))
+        return await self._database.do(lambda db: ticket_rows.is_anything_in_flight(db, hanging))
 
     async def wait_for_turn(self, provider: str) -> None:
         """See the protocol: behind the requests of all nodes."""
@@ -86,7 +86,7 @@ class ClusterDispatcher:
 
     async def next_starts(self) -> dict[str, float]:
         """See the protocol: over all nodes."""
-        return await self._database.database.do(ticket_rows.read_next_starts)
+        return await self._database.do(ticket_rows.read_next_starts)
 
     async def _look_at_queue(self) -> None:
         """Issue tickets, and refresh this node's copy of the holds, until cancelled."""

@@ -582,3 +582,18 @@ def _hurried():
         return now[0]
 
     return clock
+
+
+def test_a_folder_that_is_made_again_is_watched_again(native, inbox_dir):
+    """Its new inode may have the old one's number; the watch went with the old folder."""
+    folder = inbox_dir / "k"
+    for number in range(12):
+        folder.mkdir()
+        native.run(0.5)
+        path = native.write(f"k/{number}.wav")
+        native.run(0.5)
+        assert f"k/{number}.wav".encode() in native.paths, number
+        os.unlink(path)
+        native.queue.jobs.clear()
+        native.queue.by_identity.clear()
+        folder.rmdir()

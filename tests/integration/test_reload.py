@@ -264,6 +264,52 @@ async def test_a_renamed_rule_takes_over_its_inbox_without_an_alarm(tmp_path, mo
     assert not [line for line in logs if line["event"] == "inbox.unavailable"]
 
 
+async def test_a_renamed_rule_takes_over_its_files_too(tmp_path, monkeypatch):
+    """The upload under way goes on under the new name, and nothing is paid for twice."""
+    gate = asyncio.Event()
+    script = ScriptedProvider(gate=gate)
+    one = _rule(tmp_path, "rule0", ["main"])
+
+    def config_with(rule):
+        return make_config(tmp_path, rules={rule.name: rule})
+
+    async with Reloaded(monkeypatch, config_with(one), lambda _: script) as house:
+        (tmp_path / "rule0/inbox/call.wav").write_bytes(wav())
+        await house.until(lambda: script.in_flight)
+        assert await house.reload(config_with(replace(one, name="renamed")))
+        await asyncio.sleep(0.3)  # the new thread has listed the inbox
+        gate.set()
+        await house.until((tmp_path / "rule0/done/call.wav").exists)
+        await house.until(lambda: not house.daemon.engine.in_flight)
+        stats = await house.daemon.engine.stats()
+    assert len(script.calls) == 1
+    assert stats.removed == {}
+    assert stats.folders["renamed"].done == 1
+
+
+async def test_a_file_that_the_rule_leaves_alone_now_is_not_sent(tmp_path, monkeypatch):
+    """A drop by mistake is stopped by `exclude` and a reload, as `plan` says."""
+    gate = asyncio.Event()
+    script = ScriptedProvider(gate=gate)
+    one = _rule(tmp_path, "rule0", ["main"])
+    slots = {"main": ProviderConfig(name="main", type="openai", concurrency=1)}
+
+    def config_with(rule):
+        return make_config(tmp_path, rules={rule.name: rule}, providers=slots)
+
+    async with Reloaded(monkeypatch, config_with(one), lambda _: script) as house:
+        for name in ("a.wav", "b.wav", "keep.wav"):
+            (tmp_path / "rule0/inbox" / name).write_bytes(wav() + name.encode())
+            await house.until(lambda: script.in_flight)
+        await asyncio.sleep(0.5)  # all are queued
+        assert await house.reload(config_with(replace(one, exclude=("b*.wav",))))
+        gate.set()
+        await house.until((tmp_path / "rule0/done/keep.wav").exists)
+        await house.until(lambda: not house.daemon.engine.in_flight)
+    assert (tmp_path / "rule0/inbox/b.wav").exists()
+    assert len(script.calls) == 2
+
+
 async def test_every_key_that_an_inbox_reads_restarts_it_when_it_changes(tmp_path):
     """A running inbox compiles its keys once: a reload has to know all of them."""
     read = set()

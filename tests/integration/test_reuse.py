@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dropscribe.cli.commands.why import explain
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected
 from dropscribe.queue.sql import result_cache
+from dropscribe.reports.queue_reader import view_queue
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -108,9 +110,12 @@ async def test_who_wants_to_pay_again_does(tmp_path, keys):
 
 async def test_a_skipped_duplicate_names_the_first(tmp_path):
     """With duplicates: skip it goes to failed, and the reason says where the first one was filed."""
-    async with House(keeping(tmp_path, duplicates="skip")) as house:
+    async with House(config := keeping(tmp_path, duplicates="skip")) as house:
         await drop_in_turn(house, "first.wav", "again.wav")
+        with view_queue(config) as view:
+            _, said = explain(config, os.fsencode(tmp_path / "failed/again.wav"), view, time.time())
 
+    assert f"dropscribe forget {tmp_path}/failed/again.wav" in said.remedy
     error = read_json(tmp_path / "failed/again.error.json")
     assert error["code"] == "duplicate"
     assert os.fspath(tmp_path / "done/first.wav") in error["reason"]

@@ -18,6 +18,7 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.model import FileSnapshot, NewJob
 from dropscribe.pipeline import attempts, folder_troubles
+from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.rows import inode_of_row
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
@@ -340,6 +341,20 @@ async def test_a_done_that_cannot_be_written_keeps_the_answer_and_pays_once(tmp_
 
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
     assert len(house.providers["main"].calls) == 1
+
+
+async def test_a_failed_file_is_listed_with_its_own_failure(tmp_path):
+    """Not with that of the move: ``failed`` could not be written for a while."""
+    script = ScriptedProvider([AudioRejected("bad_format", "not audio", status=415)])
+    async with House(make_config(tmp_path), {"main": script}) as house:
+        (tmp_path / "failed").write_text("a file where the folder should be")
+        await house.drop("call.wav")
+        await house.until(lambda: house.engine.folders.closed_reason("calls"))
+        (tmp_path / "failed").unlink()
+        await house.until(lambda: house.listener.files)
+        await house.rest()
+        (listed,) = await house.store.do(lambda db: read_files(db, FileFilter(folders=["calls"]), 3))
+    assert (listed.code, listed.reason) == ("bad_format", "not audio")
 
 
 async def test_nothing_is_paid_for_while_done_cannot_be_written(tmp_path, monkeypatch):

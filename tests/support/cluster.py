@@ -37,6 +37,9 @@ if ahead_seconds:
     time.time = lambda: true_time() + ahead_seconds
     time.time_ns = lambda: true_time_ns() + int(ahead_seconds * 1e9)
 quick = json.loads(os.environ.get("TEST_QUICK", "{}"))
+if once := quick.pop("once", 0.0):
+    from dropscribe.app import daemon
+    daemon.ONCE_HORIZON_SECONDS = once
 if quick:
     from dropscribe.queue.cluster import intake, nodes, orphan_recovery
     for module, name, short in (

@@ -12,6 +12,7 @@ import pytest
 
 from support.billing import Weather, billing_emulator
 from support.cluster import QUICK_SECONDS, Cluster
+from support.daemon_process import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -120,3 +121,25 @@ def test_a_stop_while_the_database_is_away_ends_in_time(cluster, vendor, postgre
     assert cluster.stop() == [0, 0]
     assert cluster.count("state = 'done'") == 9
     assert vendor[1].paid_again() <= 4
+
+
+def test_a_run_once_outlives_a_restart_of_the_database(cluster, vendor, postgres):
+    """Its uploads go on, their answers are stored afterwards, and nothing is paid for twice."""
+    vendor[0].script = Weather(random.Random(1), share_503=0.0, delay_seconds=(2.0, 2.0))
+    cluster.drop_many(4)
+    node = cluster.nodes[0]
+    process = node.start("--once")
+    wait_until(lambda: vendor[0].count == 4, "uploads under way")
+    postgres.restart()
+    assert process.wait(60) == 0
+    assert_each_once(cluster, vendor[1], 4)
+
+
+def test_a_run_once_ends_where_the_database_stays_away(cluster, postgres):
+    """74 after a minute, here a second; from cron, the next run would wait beside it for ever."""
+    cluster.quick = {**QUICK_SECONDS, "once": 1.0}
+    postgres.stop()
+    process = cluster.nodes[0].start("--once")
+    assert process.wait(30) == 74
+    assert len(process.logged("queue.away")) == 1
+    postgres.restart()

@@ -45,6 +45,22 @@ def test_once_waits_for_the_second_name_of_a_file(site):
     assert tree(site.done) == {f"{stem}.{end}" for stem in "ab" for end in ("wav", "json", "txt")}
 
 
+def test_a_rule_renamed_while_nothing_runs_takes_over_its_files(site, vendor):
+    """A file that waited under the old name is no ghost in the queue: 0 by the next run, and it is filed."""
+    emulator, _till = vendor
+    emulator.fail(Fault(status=503, headers={"Retry-After": "600"}))
+    site.drop("a.wav")
+    assert site.run_once() == 75
+    config = site.config()
+    config["folders"] = {"renamed": config["folders"].pop("calls")}
+    site.config_path.write_text(json.dumps(config))
+    assert site.ask("status")["removed_folders"] == {"calls": 1}
+    assert site.run_once() == 75
+    status = site.ask("status")
+    assert status["removed_folders"] == {}
+    assert status["folders"]["renamed"]["deferred"] == 1
+
+
 def test_once_waits_for_a_retry_that_is_due_soon(site, vendor):
     """A 503 with a retry after a second: done, 0."""
     emulator, _till = vendor

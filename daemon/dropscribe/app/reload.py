@@ -14,7 +14,7 @@ import structlog
 
 from dropscribe.app.assembly import build_runtime
 from dropscribe.config.diff import diff_configs
-from dropscribe.config.running import store_running_config
+from dropscribe.config.running import load_last_config, store_running_config
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreError
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
@@ -85,6 +85,8 @@ class Reloader:
         try:
             await mark_first_starts(daemon.engine, config)
             await daemon.health.swap(config)
+            # Last, before the new threads list the inboxes: they would take the same files once more.
+            await daemon.engine.rename_folders(renamed_rules(old.config, config))
         except BaseException:
             daemon.inboxes.discard(inboxes)
             raise
@@ -160,6 +162,23 @@ def keep_running_config(config: Config) -> None:
 async def mark_first_starts(engine: Engine, config: Config) -> None:
     """Record the first start of each rule before its inbox is listed: files in it now may be backlog."""
     await engine.begin_folders({name: rule.backlog == "ask" for name, rule in config.folders.items()})
+
+
+def renamed_rules(old: Config, new: Config) -> dict[str, str]:
+    """Old → new name of the rules that have another name now: the same inbox tells."""
+    return {
+        name: other
+        for name, rule in old.folders.items()
+        for other, candidate in new.folders.items()
+        if name not in new.folders and other not in old.folders and rule.inbox == candidate.inbox
+    }
+
+
+async def take_over_renamed_rules(engine: Engine, config: Config) -> None:
+    """Give jobs that the last daemon left behind to rules that were renamed while none ran."""
+    if await engine.has_removed_folders(config.folders):
+        last = await asyncio.to_thread(load_last_config, config)
+        await engine.rename_folders(renamed_rules(last, config) if last else {})
 
 
 def watched_rules(config: Config) -> Mapping[str, FolderRule]:

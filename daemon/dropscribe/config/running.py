@@ -55,6 +55,11 @@ def store_running_config(config: Config) -> None:
         point_to(config.state_dir, config.path, os.environ)
 
 
+def load_last_config(config: Config) -> Config | None:
+    """The config of the last daemon with *config*'s state directory and file; None where there is none."""
+    return None if config.path is None else _load_from(config.state_dir, config.path, os.environ)
+
+
 def remove_running_pointer(config: Config) -> None:
     """Remove the pointer at the daemon's end; the copy in the state directory remains."""
     if config.path is not None:

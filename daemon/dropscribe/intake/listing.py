@@ -193,7 +193,8 @@ class Lister:
         place = (status.st_dev, status.st_ino)
         if known is None or known.stamp[:2] != place:
             known = self._folders[directory] = _Folder((*place, 0, 0), is_watched=False)
-        if not known.is_watched and is_local:
+        if is_local:
+            # Each time: a folder that was removed and made again may have its inode, and has no watch.
             known.is_watched = self._availability.watch(directory, descriptor)
         return known
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 REUSED = "reused"
 """The code of an attempt that sent nothing, because the answer was known."""
 
+DUPLICATE = "duplicate"
+"""The code of a file that failed for the same reason, under a rule with ``duplicates: skip``."""
+
 
 _SHAPING = ("prepare", "silence", "silence_threshold_dbfs", "channels", "tracks")
 """Settings of a rule that change the answer when recordings are prepared."""
@@ -78,7 +81,7 @@ def settings_digest(rule: FolderRule, provider: ProviderConfig) -> str:
 
 def duplicate_of(known: CachedResult) -> AudioRejected:
     """Failure of a duplicate under a rule with ``duplicates: skip``."""
-    return AudioRejected("duplicate", f"the same recording: {origin_words(known)}")
+    return AudioRejected(DUPLICATE, f"the same recording: {origin_words(known)}")
 
 
 def origin_words(known: CachedResult) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import AttemptEnd, JobState, ResultStored, Retry
+from dropscribe.core.model import AttemptEnd, JobState, ResultStored, Retry, Withdrawn
 from dropscribe.core.retry import MAX_INTERNAL_ERRORS
+from dropscribe.core.rules import reason_not_taken
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
@@ -38,6 +39,9 @@ class Handler:
             # Jobs at such a provider are no longer polled.
             ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
             return Retry(0.0, "reloaded", reason, ended if job.remote else None)
+        if job.remote is None and (left_alone := reason_not_taken(job.path, runtime.rule(job.folder))):
+            # The rule has changed since the file was queued: a drop by mistake can still be stopped.
+            return Withdrawn(f"the rule no longer takes it: {left_alone}")
         return await self.attempts.make(job, runtime)
 
     async def publish(self, job: Job) -> Outcome:

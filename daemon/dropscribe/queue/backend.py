@@ -67,6 +67,9 @@ class JobIntake(Protocol):
     ) -> list[tuple[bytes, bytes]]:
         """End waiting jobs whose files are gone; returns the places of those that ended."""
 
+    def rename_folders(self, db: Connection, renamed: Mapping[str, str]) -> None:
+        """Give the live jobs of renamed rules, old → new name, to the new names."""
+
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """The live jobs of one directory."""
 

@@ -38,7 +38,7 @@ from dropscribe.queue.sql import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from dropscribe.core.model import Job, Scope
     from dropscribe.queue.backend import Dispatcher, JobIntake
@@ -165,6 +165,15 @@ class Engine:
             asks: Folder → whether its rule asks before it takes a backlog.
         """
         await self.store.do(lambda db: backlog.begin(db, asks, self.now()))
+
+    async def has_removed_folders(self, folders: Collection[str]) -> bool:
+        """Whether jobs wait that belong to none of *folders*."""
+        return bool((await self.store.do(stats.read_live_counts)).keys() - set(folders))
+
+    async def rename_folders(self, renamed: Mapping[str, str]) -> None:
+        """Give the live jobs of renamed rules, old → new name, to the new names."""
+        if renamed:
+            await self.store.do(lambda db: self.intake.rename_folders(db, renamed))
 
     async def prune(self, cache_keep_seconds: float, history_keep_seconds: float) -> bool:
         """Delete a few cached answers and ended jobs that are older; whether there may be more."""

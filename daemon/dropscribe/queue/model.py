@@ -166,6 +166,7 @@ class Stats:
         in_flight: Attempts under way by provider, on all nodes.
         nodes: The nodes of the cluster; None for the embedded engine.
         pauses: By provider.
+        removed: Live jobs of rules that the config no longer has, by folder.
     """
 
     folders: Mapping[str, FolderStats]
@@ -174,3 +175,4 @@ class Stats:
     accounts: Sequence[Account] = ()
     nodes: Sequence[NodeStats] | None = None
     pauses: Mapping[str, Pause] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)

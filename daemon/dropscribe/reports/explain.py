@@ -12,7 +12,7 @@ from dropscribe.core.model import JobState
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
-from dropscribe.pipeline.deduplication import REUSED
+from dropscribe.pipeline.deduplication import DUPLICATE, REUSED
 from dropscribe.publish.error_file import error_names, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
@@ -316,7 +316,10 @@ def _paid_words(record: JobRecord) -> list[str]:
 
 def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
     if record.state is JobState.FAILED and record.filed_here and is_there(record.filed_here):
-        return f"fix the cause, then run: dropscribe retry {shlex.quote(path_text(record.filed_here))}"
+        audio = shlex.quote(path_text(record.filed_here))
+        if record.tries and record.tries[-1].code == DUPLICATE:
+            return f"to have it again: dropscribe forget {audio}, then dropscribe retry {audio}"
+        return f"fix the cause, then run: dropscribe retry {audio}"
     if not record.state.is_live:
         return ""
     steps = []

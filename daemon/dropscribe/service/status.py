@@ -65,6 +65,7 @@ def status_document(
             | {"budget": _budget(stats.accounts, Scope(ScopeKind.PROVIDER, name))}
             for name in config.providers
         },
+        "removed_folders": dict(stats.removed),
     }
 
 

@@ -43,10 +43,14 @@ _NEWEST_FAILED = 3
 """The number of failed files that are named."""
 
 _FILE_TROUBLES = (
-    ("blocked", "may not be read; 'list --waiting' names them, 'why FILE' tells the remedy"),
-    ("backlog", "from before the first start; 'dropscribe release --folder NAME' starts them"),
-    ("failed", "failed; 'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back"),
-    ("maybe_paid_twice", "may have been paid for twice: an answer was lost on the way"),
+    ("blocked", "file", "may not be read; 'list --waiting' names them, 'why FILE' tells the remedy"),
+    ("backlog", "file", "from before the first start; 'dropscribe release --folder NAME' starts them"),
+    (
+        "failed",
+        "file",
+        "failed; 'list --failed' names them, 'why FILE' tells the reason, 'retry' takes them back",
+    ),
+    ("maybe_paid_twice", "upload", "may have been paid for twice: an answer was lost on the way"),
 )
 
 
@@ -205,6 +209,9 @@ def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
             yield f"provider {name} is paused: it asked for fewer requests; the next one goes {until}"
     for name, folder in document["folders"].items():
         yield from _folder_troubles(name, folder, now)
+    for name, count in document["removed_folders"].items():
+        waiting = plural(count, "file")
+        yield f"folder {name} is not in the config any more, where {waiting} of it wait; add it again"
 
 
 def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[str]:
@@ -221,9 +228,9 @@ def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[
         one = "one of them" if folder["stuck"] > 1 else "because"
         files, reason = plural(folder["stuck"], "file"), one_line(folder["stuck_reason"])
         yield f"folder {name}: {files} cannot be moved; {one}: {reason}"
-    for key, words in _FILE_TROUBLES:
+    for key, noun, words in _FILE_TROUBLES:
         if folder[key]:
-            yield f"folder {name}: {plural(folder[key], 'file')} {words}"
+            yield f"folder {name}: {plural(folder[key], noun)} {words}"
 
 
 def _hold_words(hold: dict[str, Any], now: float) -> str:

@@ -8,7 +8,7 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.queue.sql import intake_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.engine import QueueState
@@ -32,6 +32,10 @@ class EmbeddedIntake:
     ) -> list[tuple[bytes, bytes]]:
         """See the protocol."""
         return intake_queries.withdraw(db, folder, places, reason)
+
+    def rename_folders(self, db: Connection, renamed: Mapping[str, str]) -> None:
+        """See the protocol."""
+        intake_queries.rename_folders(db, renamed)
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """See the protocol."""

@@ -222,3 +222,20 @@ def set_device(db: Connection, folder: str, directory: bytes, device: int) -> No
         f"UPDATE jobs SET device = ? WHERE folder = ? AND directory = ? AND {LIVE}",
         (device, folder, directory),
     )
+
+
+def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
+    """Give the live jobs of renamed rules, old → new name, to the new names, but for those it has already."""
+    for old, new in renamed.items():
+        db.execute(
+            f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE} AND identity NOT IN"  # constants
+            f" (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})",
+            (new, old, new),
+        )
+        for folder in (old, new):
+            db.execute(f"DELETE FROM counts WHERE folder = ? AND {LIVE}", (folder,))
+            db.execute(
+                "INSERT INTO counts (folder, state, n) SELECT folder, state, count(*) FROM jobs"
+                f" WHERE folder = ? AND {LIVE} GROUP BY folder, state",
+                (folder,),
+            )

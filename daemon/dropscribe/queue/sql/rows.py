@@ -291,7 +291,7 @@ def end(
     Args:
         at: Unix seconds by the queue's clock: the search index follows the jobs in the order of their ends.
     """
-    move(db, leaving, state, "ended_at = ?, filed = ?, reason = ?", (at, filed, reason))
+    move(db, leaving, state, "ended_at = ?, filed = ?, code = '', reason = ?", (at, filed, reason))
 
 
 def move(

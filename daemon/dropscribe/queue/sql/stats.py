@@ -52,9 +52,18 @@ def read_stats(
         )
         for folder in plan.chains
     }
+    removed = {folder: n for folder, n in read_live_counts(db).items() if folder not in plan.chains}
     if is_shared(db):
-        return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db), pauses)
-    return Stats(folders, holds, in_flight or {}, found, None, pauses)
+        return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db), pauses, removed)
+    return Stats(folders, holds, in_flight or {}, found, None, pauses, removed)
+
+
+def read_live_counts(db: Connection) -> dict[str, int]:
+    """Live jobs by folder, of all rules that ever were."""
+    found = db.execute(
+        f"SELECT folder, sum(n) FROM counts WHERE {rows.LIVE} GROUP BY folder HAVING sum(n) > 0"
+    )
+    return {folder: int(n) for folder, n in found}
 
 
 def read_current_pauses(db: Connection, now: float) -> dict[str, Pause]:

@@ -111,23 +111,31 @@ async def test_other_providers_and_rules_never_notice(tmp_path):
     assert {hold.scope.name for hold in house.listener.holds} == {"broke", "wrong"}
 
 
-async def test_a_hold_survives_a_restart(tmp_path):
-    """It is still held, since when it was, and is not probed before its time."""
+async def test_a_hold_survives_a_restart(tmp_path, queue_kind):
+    """It is still held, since when it was; a daemon of one machine probes it at once, with one file."""
     config = make_config(tmp_path, hold=(60.0, 60.0))
     script = Moody(ProviderUnusable("unauthorized", "bad key", status=401))
     async with House(config, {"main": script}) as house:
-        await house.drop("call.wav")
+        for name in ("a.wav", "b.wav", "c.wav"):
+            await house.drop(name, name.encode())
         await house.until(lambda: house.listener.holds)
-        before = house.engine.holds.get(MAIN)
-    again = Moody()
-    async with House(config, {"main": again}) as house:
         await house.rest()
-        assert house.engine.holds.get(MAIN) == before
-        assert (await house.stats()).held == 1
-        house.engine.holds.probe_now(MAIN)
-        await house.until(lambda: house.listener.files)
+        before = house.engine.holds.get(MAIN)
+    still = Moody(ProviderUnusable("unauthorized", "bad key", status=401))
+    async with House(config, {"main": still}) as house:
+        await house.until(lambda: len(still.calls) == (queue_kind == "embedded"))
+        await house.rest()
+        held = house.engine.holds.get(MAIN)
+        assert (await house.stats()).held == 3
+    assert held.since == before.since
+    repaired = Moody()
+    async with House(config, {"main": repaired}) as house:
+        if queue_kind != "embedded":
+            await house.until(lambda: house.engine.holds.get(MAIN))
+            house.engine.holds.probe_now(MAIN)  # the other nodes have not stopped
+        await house.until(lambda: len(house.listener.files) == 3)
 
-    assert len(again.calls) == 1
+    assert len(still.calls) == (queue_kind == "embedded")
     assert len(house.listener.releases) == 1
 
 

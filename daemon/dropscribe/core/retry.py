@@ -22,6 +22,9 @@ LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """A provider that asks for a longer pause is tried again after this time."""
 
 
+REUSED = "reused"
+"""The code of an attempt that sent nothing, because the answer was known."""
+
 INTERNAL_ERROR = "internal_error"
 """The code of a failure that is caused by a bug in dropscribe."""
 

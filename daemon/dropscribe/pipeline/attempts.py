@@ -31,9 +31,9 @@ from dropscribe.core.errors import (
     ProviderUnusable,
 )
 from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, ScopeKind, Withdrawn
-from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, MAX_INTERNAL_ERRORS
+from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, MAX_INTERNAL_ERRORS, REUSED
 from dropscribe.files.crashpoint import reached
-from dropscribe.pipeline.deduplication import REUSED, answer_key, duplicate_of, origin_words
+from dropscribe.pipeline.deduplication import answer_key, duplicate_of, origin_words
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.remote_jobs import job_provider_of, poll

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.model import CachedResult
     from dropscribe.transcripts.model import Transcript
 
-REUSED = "reused"
-"""The code of an attempt that sent nothing, because the answer was known."""
-
 DUPLICATE = "duplicate"
 """The code of a file that failed for the same reason, under a rule with ``duplicates: skip``."""
 

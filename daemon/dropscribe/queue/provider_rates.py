@@ -29,7 +29,7 @@ class RateLimiter:
         """The number of requests that may start now; a large number if there is no limit."""
         if self.requests_per_minute is None:
             return 1 << 30
-        while self._starts and self._starts[0] <= now - self._window_seconds:
+        while self._starts and self._starts[0] <= now - self.window_seconds:
             self._starts.popleft()
         return max(0, self._most - len(self._starts))
 
@@ -40,16 +40,19 @@ class RateLimiter:
 
     def next_at(self, now: float) -> float | None:
         """The time at which :meth:`allowance` grows, or None if it does not depend on time."""
-        return None if self.allowance(now) else self._starts[0] + self._window_seconds
+        return None if self.allowance(now) else self._starts[0] + self.window_seconds
 
     @property
     def _most(self) -> int:
         return max(1, int(self.requests_per_minute or 1))
 
     @property
-    def _window_seconds(self) -> float:
+    def window_seconds(self) -> float:
+        """The length of the window in which requests are counted; 0 without a limit."""
+        if self.requests_per_minute is None:
+            return 0.0
         # Fewer than one a minute: one in a longer window.
-        rate = self.requests_per_minute or 1.0
+        rate = self.requests_per_minute
         return _WINDOW_SECONDS if rate >= 1 else _WINDOW_SECONDS / rate
 
 
@@ -74,6 +77,18 @@ class ProviderRates:
         self._limiters = {each.provider: old.get(each.provider) or RateLimiter(None) for each in limits}
         for each in limits:
             self._limiters[each.provider].requests_per_minute = each.requests_per_minute
+
+    @property
+    def longest_window_seconds(self) -> float:
+        """Starts longer ago than this count for no limit."""
+        return max((each.window_seconds for each in self._limiters.values()), default=0.0)
+
+    def recall(self, starts: Iterable[tuple[str, float]]) -> None:
+        """Count the requests of an earlier run: (provider, Unix seconds), oldest first."""
+        now, monotonic = self._now(), time.monotonic()
+        for provider, at in starts:
+            if limiter := self._limiters.get(provider):
+                limiter.started(monotonic - max(0.0, now - at))
 
     def pause(self, provider: str, seconds: float) -> Pause:
         """Start nothing more at *provider* for *seconds*, an hour at most; a longer pause stays."""

@@ -41,6 +41,7 @@ def status_document(
     """
     holds = {hold.scope: hold for hold in stats.holds}
     in_flight = live.get("providers", {}) if stats.nodes is None else stats.in_flight
+    next_starts = live.get("next_starts", {})
     return {
         "schema": STATUS_SCHEMA,
         "running": running,
@@ -61,6 +62,8 @@ def status_document(
                 holds.get(Scope(ScopeKind.PROVIDER, name)),
                 stats.pauses.get(name),
                 in_flight.get(name, 0) if running else 0,
+                next_starts.get(name, 0.0) if running else 0.0,
+                now,
             )
             | {"budget": _budget(stats.accounts, Scope(ScopeKind.PROVIDER, name))}
             for name in config.providers
@@ -118,7 +121,9 @@ def _folder(stats: FolderStats, live: Mapping[str, Any], hold: Hold | None, now:
     }
 
 
-def _provider(hold: Hold | None, pause: Pause | None, in_flight: int) -> dict[str, Any]:
+def _provider(
+    hold: Hold | None, pause: Pause | None, in_flight: int, next_start_at: float, now: float
+) -> dict[str, Any]:
     return {
         "state": "held" if hold else "ready",
         "reason": hold.reason if hold else None,
@@ -126,6 +131,7 @@ def _provider(hold: Hold | None, pause: Pause | None, in_flight: int) -> dict[st
         "since": utc_text(hold.since) if hold else None,
         "next_probe": utc_text(probes_at(hold, pause)) if hold else None,
         "paused_until": utc_text(pause.until) if pause else None,
+        "next_request": utc_text(next_start_at) if next_start_at > now else None,
         "in_flight": in_flight,
     }
 

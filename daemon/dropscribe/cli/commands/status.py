@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.queue.sql.database import Connection
 
+_SHORT_WAIT_SECONDS = 2.0
+"""A shorter wait for a provider's rate limit is not told."""
+
 _NEWEST_FAILED = 3
 """The number of failed files that are named."""
 
@@ -165,7 +168,7 @@ def render_status(document: dict[str, Any], now: float) -> str:
         _folder_table(document, now),
         _suspect_words(document),
         _failed_table(document, now),
-        _provider_table(document),
+        _provider_table(document, now),
         _budget_table(document),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -314,12 +317,19 @@ def _inbox_words(folder: dict[str, Any]) -> str:
     return str(folder["watch"]) if folder["available"] else "unavailable"
 
 
-def _provider_table(document: dict[str, Any]) -> str:
+def _provider_table(document: dict[str, Any], now: float) -> str:
     rows = [
-        [name, provider_word(provider), str(provider["in_flight"])]
+        [name, _provider_words(provider, now), str(provider["in_flight"])]
         for name, provider in document["providers"].items()
     ]
     return render_table(["PROVIDER", "STATE", "IN FLIGHT"], rows, numbers=["IN FLIGHT"])
+
+
+def _provider_words(provider: dict[str, Any], now: float) -> str:
+    next_at = _unix(provider["next_request"]) if provider["next_request"] else 0.0
+    if next_at - now < _SHORT_WAIT_SECONDS or provider["state"] == "held" or provider["paused_until"]:
+        return provider_word(provider)
+    return f"{provider_word(provider)}, its rate limit allows the next request {time_words(next_at, now)}"
 
 
 def _budget_table(document: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.model import JobState
-from dropscribe.pipeline.deduplication import REUSED
+from dropscribe.core.retry import REUSED
 from dropscribe.reports.explain import Explanation, explain_filed, explain_inbox
 from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import is_there

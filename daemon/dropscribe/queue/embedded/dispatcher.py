@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreBusy, StoreFull
@@ -14,7 +15,7 @@ from dropscribe.queue.embedded.publish_schedule import PUBLISHING_SLOTS, Publish
 from dropscribe.queue.embedded.state_dir import trouble_of_disk
 from dropscribe.queue.job_runner import log_interrupted
 from dropscribe.queue.model import POLLING_SLOTS
-from dropscribe.queue.sql import hold_rows, remote_rows, transactions
+from dropscribe.queue.sql import attempt_rows, hold_rows, remote_rows, transactions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,8 +101,12 @@ class EmbeddedDispatcher:
 
         def work(db: Connection) -> list[Job]:
             cut_off = transactions.recover(db, admission.plan, self._database.now())
-            admission.holds.replace_holds(hold_rows.read_holds(db))
+            # Probed at once: the restart may follow a new key or a repair, which the rows do not know.
+            holds = [replace(hold, next_probe_at=self._database.now()) for hold in hold_rows.read_holds(db)]
+            admission.holds.replace_holds(holds)
             admission.rates.pauses = hold_rows.read_pauses(db)
+            since = self._database.now() - admission.rates.longest_window_seconds
+            admission.rates.recall(attempt_rows.read_recent_starts(db, since))
             admission.in_flight.at_provider = remote_rows.read_at_provider(db)
             return cut_off
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Attempt
+from dropscribe.core.retry import REUSED
 from dropscribe.queue.embedded.store import is_migrated
 
 if TYPE_CHECKING:
     from dropscribe.core.model import AttemptEnd
     from dropscribe.queue.sql.database import Connection
+
+
+_MOST_RECENT = 10_000
 
 
 def begin_attempt(db: Connection, job_id: int, provider: str, now: float) -> None:
@@ -32,6 +36,13 @@ def forget_attempt(db: Connection, job_id: int) -> None:
         "DELETE FROM attempts WHERE id = (SELECT max(id) FROM attempts WHERE job_id = ?) AND seconds IS NULL",
         (job_id,),
     )
+
+
+def read_recent_starts(db: Connection, since: float) -> list[tuple[str, float]]:
+    """(provider, Unix seconds) of the newest requests that began after *since*, oldest first."""
+    rows = db.execute("SELECT provider, at, code FROM attempts ORDER BY id DESC LIMIT ?", (_MOST_RECENT,))
+    newest = reversed(rows.fetchall())
+    return [(provider, at) for provider, at, code in newest if at > since and code != REUSED]
 
 
 def read_attempts(db: Connection, job_id: int) -> list[Attempt]:

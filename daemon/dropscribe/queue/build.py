@@ -34,10 +34,11 @@ def open_engine(queue: QueueConfig | None, own: Store) -> Engine:
 
 def _refuse_unpublished(own: Store) -> None:
     """An answer that was paid for stays in the queue that holds it, where a cluster would not find it."""
-    count = own.call(result_rows.count_stored_results).result()
-    if count:
+    counts = own.call(result_rows.count_stored_results).result()
+    if counts:
         raise StoreUnusable(
             str(own.path),
-            f"holds {count} transcripts that are not published yet",
-            "remove `queue:` from the config, run `dropscribe run --once`, then add it again",
+            f"holds {sum(counts.values())} transcripts of {', '.join(counts)} that are not published yet",
+            "remove `queue:` from the config, run `dropscribe run --once` with these folders in it, "
+            "then add it again",
         )

@@ -189,7 +189,6 @@ def oldest_publishing_at(db: Connection, folder: str) -> float | None:
     return row[0]  # type: ignore[no-any-return]  # a REAL column
 
 
-def count_stored_results(db: Connection) -> int:
-    """Jobs whose answer is stored and whose files are not written yet."""
-    count: int = db.execute(f"SELECT count(*) FROM jobs WHERE {HAS_RESULT}").fetchone()[0]
-    return count
+def count_stored_results(db: Connection) -> dict[str, int]:
+    """Jobs whose answer is stored and whose files are not written yet, by folder."""
+    return dict(db.execute(f"SELECT folder, count(*) FROM jobs WHERE {HAS_RESULT} GROUP BY 1").fetchall())

@@ -86,6 +86,8 @@ async def test_the_overview_shows_what_status_says(scene):
     assert "call.wav" in text
     assert "undecodable: no" in text
     assert "next.wav" in text
+    assert '<span class="tag ">held</span>' in text
+    assert "insufficient_quota: no credit is left" in text
 
 
 async def test_the_overview_shows_a_pause_with_its_end(scene):

@@ -9,7 +9,8 @@ import pytest
 
 from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd
-from support.scene import Scene, add_attempt, add_job
+from dropscribe.core.routing import BACKLOG
+from support.scene import Scene, add_attempt, add_hold, add_job
 
 
 @pytest.fixture
@@ -96,6 +97,30 @@ def test_a_failed_file_tells_its_reason(mixed, capsys):
 
     assert mixed.run("list", "--failed") == 0
     assert "undecodable: no" in capsys.readouterr().out
+
+
+def test_a_waiting_file_has_the_state_that_status_counts(scene, capsys):
+    """Held by its provider, in the backlog, or deferred: with the reason of the hold or of the failure."""
+    now = time.time()
+    with scene.queue() as store:
+        add_job(store, scene, "backlog.wav", received_at=now - 4, pin=BACKLOG)
+        failure = {"code": "server_error", "reason": "try later", "provider": "main"}
+        add_job(store, scene, "deferred.wav", received_at=now - 3, due_at=now + 900, **failure)
+        before = files_of(scene, capsys)
+        add_hold(store, since=now, next_probe_at=now + 60)
+        after = files_of(scene, capsys)
+    scene.run("status", "--json")
+    counts = json.loads(capsys.readouterr().out)["folders"]["calls"]
+
+    assert [(file["state"], file["code"], file["reason"]) for file in before] == [
+        ("deferred", "server_error", "try later"),
+        ("held", None, "waits until it is released (backlog: ask)"),
+    ]
+    assert [(file["state"], file["code"], file["reason"]) for file in after] == [
+        ("held", "insufficient_quota", "no credit is left"),
+        ("held", None, "waits until it is released (backlog: ask)"),
+    ]
+    assert (counts["held"], counts["queued"], counts["deferred"]) == (2, 0, 0)
 
 
 def test_status_names_the_newest_failed_file(mixed, capsys):

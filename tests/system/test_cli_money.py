@@ -89,7 +89,7 @@ def test_status_shows_spent_and_left(tmp_path, capsys):
     assert document["folders"]["calls"]["budget"] is None
 
 
-def test_a_spent_budget_is_told_by_status_and_why(tmp_path, capsys):
+def test_a_spent_budget_is_told_by_status_why_and_list(tmp_path, capsys):
     """Until when it lasts; nobody is promised a probe before."""
     scene = Scene(tmp_path, BUDGET)
     file = scene.drop("call.wav")
@@ -101,6 +101,7 @@ def test_a_spent_budget_is_told_by_status_and_why(tmp_path, capsys):
         words = capsys.readouterr().out
         document = json_of(scene, capsys, "status")
         explanation = json_of(scene, capsys, "why", file)
+        (listed,) = json_of(scene, capsys, "list")["files"]
     assert "provider main is held: the budget of 3.00 a day is spent; it resets at 20" in words
     assert "tried again" not in words
     assert document["folders"]["calls"]["held"] == 1
@@ -108,6 +109,8 @@ def test_a_spent_budget_is_told_by_status_and_why(tmp_path, capsys):
     assert explanation["state"] == "held"
     assert explanation["words"][0].startswith("provider main waits: the budget of 3.00 a day is spent")
     assert "budget" in explanation["remedy"]
+    assert (listed["state"], listed["code"]) == ("held", "budget")
+    assert listed["reason"].startswith("the budget of 3.00 a day is spent")
 
 
 def test_status_of_a_queue_that_an_older_daemon_made(tmp_path, capsys):

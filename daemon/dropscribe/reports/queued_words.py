@@ -16,6 +16,7 @@ from dropscribe.reports.wording import plural, time_words
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.config.model import FolderRule
     from dropscribe.core.model import Hold
     from dropscribe.queue.model import Pause
     from dropscribe.queue.sql.history import JobRecord
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _SHORT_WAIT_SECONDS = 3.0
 """Shorter waits for a rate limit are not worth a sentence."""
+
+BACKLOG_WORDS = "waits until it is released (backlog: ask)"
 
 _LONGEST_WAIT_SECONDS = 366 * 86_400.0
 """A rate limit may be so low that its next request is beyond all calendars."""
@@ -47,7 +50,7 @@ def queued_words(record: JobRecord, place: Place, view: QueueView, now: float) -
     elif record.code == NOT_MOVABLE:
         words.append(f"it could not be moved, and nothing was sent: {record.reason}")
     takes_its_turn = not words
-    if provider := _provider_of(record, place, holds):
+    if provider := _provider_of(record.pin, place.rule, holds):
         words += _provider_words(provider, pauses.get(provider), view, now)
     words += [f"{tried.provider} refused it ({tried.code})" for tried in record.tries if tried.refused]
     if takes_its_turn:
@@ -85,25 +88,37 @@ def _turn_words(record: JobRecord, view: QueueView) -> str:
     return where if view.is_running else f"{where}, when dropscribe is started"
 
 
-def _provider_of(record: JobRecord, place: Place, holds: Mapping[Scope, Hold]) -> str | None:
+def holds_on(pin: str, rule: FolderRule, holds: Mapping[Scope, Hold]) -> list[Hold]:
+    """The holds that a queued job of *rule* waits for, its folder's first; none if it may be sent.
+
+    Args:
+        pin: The provider that the job is assigned to, or "".
+    """
+    folder_hold = holds.get(Scope(ScopeKind.FOLDER, rule.name))
+    found = [folder_hold] if folder_hold else []
+    if _provider_of(pin, rule, holds) is None:
+        names = (pin,) if pin else rule.providers[: 1 if rule.fallback == "refused" else None]
+        found += [holds[Scope(ScopeKind.PROVIDER, name)] for name in names]
+    return found
+
+
+def _provider_of(pin: str, rule: FolderRule, holds: Mapping[Scope, Hold]) -> str | None:
     """The provider that the job goes to; None if it waits for a hold or a release."""
     held = {scope.name for scope in holds if scope.kind is ScopeKind.PROVIDER}
-    is_strict = place.rule.fallback == "refused"
-    return provider_for(record.pin, place.rule.providers, held, is_strict=is_strict)
+    return provider_for(pin, rule.providers, held, is_strict=rule.fallback == "refused")
 
 
 def _hold_words(
     record: JobRecord, place: Place, holds: Mapping[Scope, Hold], pauses: Mapping[str, Pause], now: float
 ) -> list[str]:
     if record.pin == BACKLOG:
-        return ["it was there before the rule's first start, and waits until it is released (backlog: ask)"]
+        return [f"it was there before the rule's first start, and {BACKLOG_WORDS}"]
     found = []
-    if hold := holds.get(Scope(ScopeKind.FOLDER, record.folder)):
-        found += _one_hold_words(f"rule {record.folder}", hold, None, now)
-    if _provider_of(record, place, holds) is None:
-        is_strict = place.rule.fallback == "refused"
-        for name in (record.pin,) if record.pin else place.rule.providers[: 1 if is_strict else None]:
-            hold = holds[Scope(ScopeKind.PROVIDER, name)]
+    for hold in holds_on(record.pin, place.rule, holds):
+        name = hold.scope.name
+        if hold.scope.kind is ScopeKind.FOLDER:
+            found += _one_hold_words(f"rule {name}", hold, None, now)
+        else:
             found += _one_hold_words(f"provider {name}", hold, pauses.get(name), now)
     return found
 

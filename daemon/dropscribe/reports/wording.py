@@ -8,7 +8,6 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import duration_words, escape_text
 from dropscribe.transcripts.document import path_text
 
@@ -153,13 +152,6 @@ def time_words(unix_seconds: float, now: float) -> str:
 def moment_words(unix_seconds: float) -> str:
     """Local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
-
-
-def state_word(job: ListedFile) -> str:
-    """The state of *job* as ``status`` counts it."""
-    if job.at_provider_since is not None:
-        return "at_provider"
-    return "publishing" if job.state in {JobState.TRANSCRIBED, JobState.REJECTED} else job.state.value
 
 
 def provider_word(provider: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_f
 from dropscribe.queue.sql.file_list import read_page as read_listed_page
 from dropscribe.queue.sql.history import read_record
 from dropscribe.reports.explain import explain_record
+from dropscribe.reports.listed_states import ListedStates
 from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import read_document
@@ -44,10 +45,10 @@ def read_lists(
         lists["waiting"] += _inbox_rows(view, list(config.folders))[:LIST_ROWS]
         if view.db is None or not config.folders:
             return lists, []
-        now, names = view.now(), list(config.folders)
+        now, names, states = view.now(), list(config.folders), ListedStates(config, view)
         for state, rows in lists.items():
             jobs = read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS)
-            rows += [views.file_row(job, now, progress(job.id)) for job in jobs]
+            rows += [views.file_row(job, states.of(job), now, progress(job.id)) for job in jobs]
         starts = _day_starts(now)
         ended = read_ended(view.db, names, [start.timestamp() for start in starts])
         return lists, [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]
@@ -95,7 +96,9 @@ def read_page(config: Config, wanted: FileFilter) -> FilePage:
         if view.db is None:
             return FilePage(rows, unlisted=unlisted)
         jobs, older_than = read_listed_page(view.db, wanted, PAGE_ROWS)
-        return FilePage(rows + [views.file_row(job, view.now()) for job in jobs], older_than, unlisted)
+        states, now = ListedStates(config, view), view.now()
+        rows += [views.file_row(job, states.of(job), now) for job in jobs]
+        return FilePage(rows, older_than, unlisted)
 
 
 def _wants_inbox(wanted: FileFilter) -> bool:

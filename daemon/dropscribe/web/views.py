@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import duration_words
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.sql.file_list import Ended
@@ -18,7 +17,6 @@ from dropscribe.reports.wording import (
     plural,
     provider_word,
     reason_words,
-    state_word,
 )
 from dropscribe.service.status import WAITING_STATES
 from dropscribe.transcripts.document import path_text
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.file_list import ListedFile
+    from dropscribe.reports.listed_states import ListedState
     from dropscribe.search.finding import FoundFile, Sentence
 
 _TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(
@@ -45,11 +44,12 @@ def _moment_of(text: str) -> dict[str, str]:
     return moment(datetime.fromisoformat(text).timestamp())
 
 
-def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> dict[str, Any]:
+def file_row(
+    job: ListedFile, state: ListedState, now: float, progress: Progress | None = None
+) -> dict[str, Any]:
     """The row of one job; *progress* is that of its attempt, where one is made now."""
-    state = state_word(job)
-    words = ": ".join(part for part in (job.code, one_line(job.reason)) if part)
-    if job.state is JobState.QUEUED and job.due_at > now:
+    words = ": ".join(part for part in (state.code, one_line(state.reason)) if part)
+    if state.word == "deferred":
         words = f"tried again in {duration_words(job.due_at - now)}" + (f" ({words})" if words else "")
     words, percent = reason_words(job, words), None
     if progress is not None and job.at_provider_since is None:
@@ -58,8 +58,8 @@ def file_row(job: ListedFile, now: float, progress: Progress | None = None) -> d
         "id": job.id,
         "name": path_text(job.path),
         "folder": job.folder,
-        "state": state,
-        "tone": _TONES.get(state, ""),
+        "state": state.word,
+        "tone": _TONES.get(state.word, ""),
         "provider": job.provider,
         "at": moment(job.ended_at or job.received_at),
         "words": words,

@@ -12,9 +12,10 @@ from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
 from dropscribe.reports.inbox_reader import files_without_job, may_read, unavailable_reason
+from dropscribe.reports.listed_states import ListedStates
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
-from dropscribe.reports.wording import moment_words, plural, reason_words, render_table, state_word
+from dropscribe.reports.wording import moment_words, plural, reason_words, render_table
 from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.reports.listed_states import ListedState
 
 LIST_SCHEMA = "dropscribe.list/1"
 
@@ -57,9 +59,10 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     wanted = FileFilter(folders=folders, states=_states(options), since=since)
     most = _MOST_READ if options.suspect else options.limit + 1
     jobs = read_files(view.db, wanted, most) if view.db and folders else []
+    states = ListedStates(config, view)
     if options.suspect:
-        return list(islice(_suspect_rows(config, jobs), options.limit + 1))
-    rows = [_job_row(config, job) for job in jobs]
+        return list(islice(_suspect_rows(config, jobs, states), options.limit + 1))
+    rows = [_job_row(config, job, states.of(job)) for job in jobs]
     if options.waiting or not (options.failed or options.done):
         rules = [config.folders[name] for name in folders]
         rows += [row for rule in rules for row in _not_queued(config, rule, view, since)]
@@ -67,11 +70,13 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     return rows
 
 
-def _suspect_rows(config: Config, jobs: Sequence[ListedFile]) -> Iterator[dict[str, Any]]:
+def _suspect_rows(
+    config: Config, jobs: Sequence[ListedFile], states: ListedStates
+) -> Iterator[dict[str, Any]]:
     """Done files with a warning in their transcripts."""
     for job in jobs:
         if job.filed and (doubts := doubts_about(config.folders[job.folder], job.filed)):
-            yield {**_job_row(config, job), "code": ", ".join(doubts)}
+            yield {**_job_row(config, job, states.of(job)), "code": ", ".join(doubts)}
 
 
 def _states(options: argparse.Namespace) -> list[JobState]:
@@ -87,17 +92,17 @@ def _states(options: argparse.Namespace) -> list[JobState]:
     return states
 
 
-def _job_row(config: Config, job: ListedFile) -> dict[str, Any]:
+def _job_row(config: Config, job: ListedFile, state: ListedState) -> dict[str, Any]:
     rule = config.folders[job.folder]
     place = path_text(job.filed) if job.filed else f"{rule.inbox}/{path_text(job.path)}"
     return {
         "at": job.ended_at or job.received_at,
         "folder": job.folder,
-        "state": state_word(job),
+        "state": state.word,
         "place": place,
         "provider": job.provider or None,
-        "code": job.code or None,
-        "reason": reason_words(job, job.reason) or None,
+        "code": state.code or None,
+        "reason": reason_words(job, state.reason) or None,
     }
 
 

@@ -32,7 +32,7 @@ _CODE, _REASON = _LAST.format("code"), _LAST.format("reason")
 _COLUMNS = (
     "id, folder, directory, name, size_bytes, state, provider, received_at, due_at, ended_at, attempts,"
     f" CASE state WHEN 'done' THEN '' ELSE {_CODE} END, CASE state WHEN 'done' THEN '' ELSE {_REASON} END,"
-    " filed, CASE WHEN state = 'transcribing' AND remote_id <> '' THEN remote_at END"
+    " filed, CASE WHEN state = 'transcribing' AND remote_id <> '' THEN remote_at END, pin"
 )
 
 _PART = "folder = ? AND state = ? AND id < ? ORDER BY id DESC"
@@ -77,6 +77,7 @@ class ListedFile:
         path: Relative to the inbox.
         filed: Absolute path of the audio in done or failed, or None.
         at_provider_since: When the provider took it to work on it by itself; None where it does not.
+        pin: The provider that it is assigned to, :data:`~dropscribe.core.routing.BACKLOG`, or "".
     """
 
     id: int
@@ -93,6 +94,7 @@ class ListedFile:
     reason: str
     filed: bytes | None
     at_provider_since: float | None
+    pin: str
 
 
 def read_files(db: Connection, wanted: FileFilter, limit: int) -> list[ListedFile]:

@@ -14,7 +14,7 @@ from dropscribe.config.load import load_config
 from dropscribe.core.errors import StoreError
 from dropscribe.search import index as index_module
 from dropscribe.search import indexer, transcripts
-from dropscribe.search.finding import search
+from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.search.passages import passages_of, passages_of_text
 from dropscribe.search.words import parse_query
@@ -44,13 +44,16 @@ def words(text: str, start: float = 0.0, step: float = 1.0) -> list[dict]:
     ]
 
 
-def finish(scene, store, name: str, text: str, ago: float = 60.0, **document) -> int:
+def finish(
+    scene, store, name: str, text: str, ago: float = 60.0, part="done", folder="calls", **document
+) -> int:
     """A done file with that transcript; the id of its job."""
-    audio = scene.drop(name, part="done")
+    audio = scene.drop(name, part=part)
     transcript = {"schema": "dropscribe.transcript/1", "text": text, "words": words(text), **document}
     audio.with_suffix(".json").write_text(json.dumps(transcript))
     ended_at = time.time() - ago
-    return add_job(store, scene, name, state="done", ended_at=ended_at, filed=os.fsencode(audio))
+    filed = os.fsencode(audio)
+    return add_job(store, scene, name, folder=folder, state="done", ended_at=ended_at, filed=filed)
 
 
 def names(config, query: str, **options) -> list[str]:
@@ -307,6 +310,30 @@ def test_the_command_prints_text_and_json(scene, capsys):
     (file,) = document["files"]
     assert (document["schema"], file["file"], file["folder"]) == ("dropscribe.search/1", "a.wav", "calls")
     assert file["sentences"][0] == {"start": 0.0, "text": "good day to you.", "words": ["good"]}
+
+
+def test_the_command_looks_at_as_many_transcripts_as_it_needs(scene, capsys):
+    """A rule whose only hit is older than hundreds of others has it; the last line counts what is printed."""
+    rule = "  rare: {inbox: inbox2, done: done2, provider: main}\n"
+    scene.config.write_text(scene.config.read_text() + rule)
+    config = load_config(scene.config, environ={})[0]
+    with scene.queue() as store:
+        finish(scene, store, "rare.wav", "hello", part="done2", folder="rare")
+        for number in range(MOST_LOOKED_AT + 10):
+            finish(scene, store, f"{number}.wav", "hello")
+        assert catch_up(config, 60)
+        assert scene.run("search", "--folder", "rare", "hello") == 0
+        rare = capsys.readouterr().out
+        assert scene.run("search", "--limit", "205", "--json", "hello") == 0
+        many = json.loads(capsys.readouterr().out)
+        assert scene.run("search", "--limit", "211", "hello") == 0
+        everything = capsys.readouterr().out
+        assert scene.run("search", "--limit", "3", "hello") == 0
+        three = capsys.readouterr().out
+    assert (rare.count("hello"), "--limit" in rare) == (1, False)
+    assert (len(many["files"]), many["more"]) == (205, True)
+    assert (everything.count("hello"), "--limit" in everything) == (211, False)
+    assert three.endswith("The newest 3 files; more with --limit.\n")
 
 
 async def test_the_page_shows_hits_and_only_text(scene, config):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PAGE_FILES = 20
 MOST_LOOKED_AT = 200
-"""Transcripts that one page looks at, when many have the words but not the phrase, or are gone."""
+"""Transcripts that one page of the web looks at, when many have the words but not the phrase, or are gone."""
 MOST_SENTENCES = 3
 
 
@@ -67,9 +67,18 @@ class Found:
 
 
 def search(
-    config: Config, query: str, *, folder: str = "", before_id: int = NEWEST, limit: int = PAGE_FILES
+    config: Config,
+    query: str,
+    *,
+    folder: str = "",
+    before_id: int = NEWEST,
+    limit: int = PAGE_FILES,
+    most_looked_at: int | None = None,
 ) -> Found:
     """Files in done whose transcripts have all words and phrases of *query*.
+
+    Args:
+        most_looked_at: Transcripts that this call looks at; None means as many as *limit* files need.
 
     Raises:
         StoreError: The queue or the index cannot be read.
@@ -82,7 +91,8 @@ def search(
             if view.db is None:
                 return Found([])
             with index_of(config, view.db) as index:
-                return _Search(config, view.db, index, phrases, folder).page(before_id, limit)
+                this_search = _Search(config, view.db, index, phrases, folder)
+                return this_search.page(before_id, limit, most_looked_at)
     except sqlite3.Error as error:
         raise StoreError(str(config.state_dir / INDEX_NAME), str(error)) from error
 
@@ -97,13 +107,16 @@ class _Search:
         self._folders = DoneFolders(config)
         self._gone: list[int] = []
 
-    def page(self, before_id: int, limit: int) -> Found:
+    def page(self, before_id: int, limit: int, most_looked_at: int | None) -> Found:
         files: list[FoundFile] = []
         older_than: int | None = None
         for number, (job_id, file) in enumerate(self._candidates(before_id), 1):
+            if file is not None and len(files) == limit:
+                older_than = files[-1].job.id
+                break
             if file is not None:
                 files.append(file)
-            if len(files) == limit or number == MOST_LOOKED_AT:
+            if number == most_looked_at:
                 older_than = job_id
                 break
         if self._gone:

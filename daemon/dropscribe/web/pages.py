@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.files.audio import open_beneath
-from dropscribe.search.finding import search
+from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.index import NEWEST
 from dropscribe.transcripts.document import path_text
 from dropscribe.web import file_views, reading, views
@@ -82,7 +82,9 @@ async def search_page(site: Site, request: Request) -> Response:
     if not config.search:
         raise NotHere("Search is off", "The config turns it off (search: false).")
     query, before_id = request.query_params.get("q", "")[:500], id_of(request.query_params.get("before"))
-    found = await site.read(lambda: search(config, query, before_id=before_id or NEWEST))
+    found = await site.read(
+        lambda: search(config, query, before_id=before_id or NEWEST, most_looked_at=MOST_LOOKED_AT)
+    )
     here = f"{site.access.root_path}/search?"
     return site.page(
         request,

@@ -49,7 +49,7 @@ def execute(options: argparse.Namespace) -> int:
     # The shell takes the quotes of "two words" away.
     query = " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in options.words)
     found = search(config, query, folder=options.folder or "", limit=options.limit)
-    sys.stdout.write(_document(found) if options.json else "".join(_lines(found, options.limit)))
+    sys.stdout.write(_document(found) if options.json else "".join(_lines(found)))
     return exit_codes.OK
 
 
@@ -89,7 +89,7 @@ def _file_object(file: FoundFile) -> dict[str, Any]:
     }
 
 
-def _lines(found: Found, limit: int) -> Iterator[str]:
+def _lines(found: Found) -> Iterator[str]:
     if not found.files:
         yield "nothing found\n"
     for file in found.files:
@@ -99,4 +99,4 @@ def _lines(found: Found, limit: int) -> Iterator[str]:
             clock = "" if sentence.start is None else clock_words(sentence.start)
             yield wrap(f"{clock:>9}  {printable(sentence.text)}", terminal_width(), " " * 11) + "\n"
     if found.older_than is not None:
-        yield f"The newest {plural(limit, 'file')}; more with --limit.\n"
+        yield f"The newest {plural(len(found.files), 'file')}; more with --limit.\n"

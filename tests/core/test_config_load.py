@@ -234,6 +234,18 @@ hooks: {on_done: [./notify, "x y"], on_held: [mail], timeout: 5}
     assert (config.hooks.on_held, config.hooks.timeout_seconds) == (("mail",), 5)
 
 
+def test_urls_that_act_as_keys_are_secrets():
+    """Those of a heartbeat and of a webhook: hooks get no variable that holds one."""
+    text = f"""{FOLDERS}
+providers: {{p: {{type: local}}}}
+heartbeat: {{url: "${{PING}}"}}
+notify: {{webhook: {{url: "${{HOOK}}", secret: 0123456789abcdef}}}}
+"""
+    environ = {"PING": "https://hc.example/1a2b", "HOOK": "https://chat.example/3c4d"}
+    config = config_of(text, environ)
+    assert {*environ.values(), "0123456789abcdef"} == set(config.secrets)
+
+
 LOCAL = "providers: {p: {type: local}}\nfolders:\n"
 OVERLAPS = [
     ("a: {inbox: in, provider: p}\n  b: {inbox: x/../in/, provider: p}", ["folders.b.inbox"]),

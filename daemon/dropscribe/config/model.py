@@ -180,11 +180,16 @@ class Config:
 
     @property
     def secrets(self) -> list[str]:
-        """The secrets that must not be in log lines and in the environment of commands."""
+        """The secrets that must not be in log lines and in the environment of commands.
+
+        The urls of a heartbeat and of a webhook are among them, because they act as keys.
+        """
         found: list[Secret | None] = [provider.api_key for provider in self.providers.values()]
         found.append(self.http.token if self.http else None)
         found += [self.queue.dsn, self.queue.password] if self.queue else []
         if self.notify:
             found += self.notify.urls
             found.append(self.notify.webhook.secret if self.notify.webhook else None)
-        return [secret.reveal() for secret in found if secret is not None]
+        urls = [self.heartbeat.url] if self.heartbeat else []
+        urls += [self.notify.webhook.url] if self.notify and self.notify.webhook else []
+        return [secret.reveal() for secret in found if secret is not None] + urls

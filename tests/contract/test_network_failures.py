@@ -150,13 +150,44 @@ async def test_a_stalled_upload_is_temporary(bench, monkeypatch):
     assert error.code == "timeout"
 
 
-async def test_nobody_there_is_temporary(bench):
-    """A refused connection is temporary."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_nobody_there_is_temporary(bench, host):
+    """A refused connection is temporary; the reason names the address in words."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    error = await failure_of(bench.provider(url=f"http://127.0.0.1:{port}/v1"), bench.audio())
+    error = await failure_of(bench.provider(url=f"http://{host}:{port}/v1"), bench.audio())
     assert type(error) is TemporaryFailure
-    assert error.code == "connect_failed"
+    assert (error.code, error.reason) == ("connect_failed", f"connection to {host}:{port} refused")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "reason"),
+    [
+        ("http", "no whole answer within 0.5 s"),
+        ("https", "no TLS handshake with 127.0.0.1 within 0.3 s; the port may not speak https"),
+    ],
+)
+async def test_a_server_that_says_nothing_is_named(bench, monkeypatch, scheme, reason):
+    """The reason tells a handshake that does not come from an answer that does not."""
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/v1"
+        error = await failure_of(bench.provider(url=url, timeout_seconds=0.5), bench.audio())
+    assert error.code == "timeout"
+    assert error.reason.startswith(reason)
+
+
+async def test_no_connection_in_time_names_the_address(bench, monkeypatch):
+    """A server whose queue of connections is full does not take another one."""
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as taken:
+        port = full.getsockname()[1]
+        for _ in range(2):
+            client = taken.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        error = await failure_of(bench.provider(url=f"http://127.0.0.1:{port}/v1"), bench.audio())
+    assert (error.code, error.reason) == ("timeout", f"no connection to 127.0.0.1:{port} within 0.3 s")
 
 
 async def test_an_unknown_host_is_temporary(bench):
@@ -164,6 +195,7 @@ async def test_an_unknown_host_is_temporary(bench):
     error = await failure_of(bench.provider(url="http://nowhere.invalid/v1"), bench.audio())
     assert type(error) is TemporaryFailure
     assert error.code == "dns_failed"
+    assert error.reason.startswith("the name nowhere.invalid ")  # without a network it cannot be looked up
 
 
 async def test_no_tls_where_tls_is_asked_for_is_temporary(bench):

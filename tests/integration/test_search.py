@@ -45,7 +45,7 @@ def words(text: str, start: float = 0.0, step: float = 1.0) -> list[dict]:
 
 
 def finish(
-    scene, store, name: str, text: str, ago: float = 60.0, part="done", folder="calls", **document
+    scene, store, name: str, text: str, ago: float = 60.0, *, part="done", folder="calls", **document
 ) -> int:
     """A done file with that transcript; the id of its job."""
     audio = scene.drop(name, part=part)

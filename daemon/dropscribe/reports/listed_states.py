@@ -21,7 +21,8 @@ class ListedState:
     """The state of one listed file.
 
     Attributes:
-        word: A count of ``status``: queued, deferred, held, transcribing, at_provider, publishing, done, failed.
+        word: As ``status`` counts it: queued, deferred, held, transcribing, at_provider, publishing, done
+            or failed.
         code: Of the hold that a held file waits for; otherwise of its last failure, or "".
         reason: The same in words.
     """

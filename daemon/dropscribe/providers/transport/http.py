@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import errno
+import os
+import re
 import socket
 import ssl
 from contextlib import aclosing
@@ -47,6 +50,8 @@ NETWORK_ERRORS = (
 )
 
 _SENDING, _ANSWERING = "http11.send_request_headers.started", "http11.receive_response_headers.started"
+_ERRNO = re.compile(r"\[Errno (-?\d+)\] ?")
+_UNKNOWN_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 _SUCCESS = 2  # the class of a status, RFC 9110
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -101,12 +106,18 @@ class Answer:
 
 
 class _Progress:
-    """Phase of one request: connecting, sending or answering. Sets the time limit of each phase."""
+    """Phase of one request: connecting, sending or answering. Sets the time limit of each phase.
+
+    Attributes:
+        host: The provider or proxy that a connection is being made to.
+        awaited: The step of connecting that is under way, in words; "" before and after.
+    """
 
     def __init__(self, timeout_seconds: float | None, *, is_whole: bool) -> None:
         self.timeout_seconds = timeout_seconds
         self.is_answering = False
         self.limit = asyncio.timeout(CONNECT_SECONDS)
+        self.host = self.awaited = ""
         self.is_whole = is_whole
         """Whether the system has taken the last byte: from then on the request may be paid for."""
 
@@ -114,9 +125,16 @@ class _Progress:
         """Httpcore's trace extension."""
         if event.endswith(".connect_tcp.started"):  # again where a connection that was kept has ended
             self.limit.reschedule(asyncio.get_running_loop().time() + CONNECT_SECONDS)
+            self.host = details["host"]
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            self.awaited = f"connection to {host}:{details['port']}"
+            return
+        if event.endswith(".start_tls.started"):
+            self.awaited = f"TLS handshake with {details['server_hostname']}"
             return
         if event not in {_SENDING, _ANSWERING} or details["request"].method == b"CONNECT":
             return  # a proxy's tunnel is still connecting
+        self.awaited = ""
         self.is_answering = event == _ANSWERING
         limit_seconds = self.timeout_seconds if self.is_answering else None
         ends_at = None if limit_seconds is None else asyncio.get_running_loop().time() + limit_seconds
@@ -172,7 +190,7 @@ class HttpTransport:
 
     def _failure(self, error: Exception, progress: _Progress) -> ProviderError:
         code = _network_code(error, is_whole=progress.is_whole)
-        reason = self._redactor.reason(str(error)) or code.replace("_", " ")
+        reason = self._redactor.reason(_reason(error, progress)) or code.replace("_", " ")
         if code == "timeout" and progress.is_answering and progress.timeout_seconds is not None:
             reason = (
                 f"no whole answer within {progress.timeout_seconds:g} s of the upload; "
@@ -297,6 +315,24 @@ def _connect_code(error: Exception) -> str:
         if isinstance(cause, ssl.SSLError):
             return "tls_failed"
     return "connect_failed"
+
+
+def _reason(error: Exception, progress: _Progress) -> str:
+    """The failure in words, with the host; "" where the error has none."""
+    if progress.awaited and isinstance(error, TimeoutError | httpcore.TimeoutException):
+        hint = "; the port may not speak https" if progress.awaited.startswith("TLS") else ""
+        return f"no {progress.awaited} within {CONNECT_SECONDS:g} s{hint}"
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            is_unknown = cause.errno in _UNKNOWN_NAME
+            end = "is not known" if is_unknown else f"cannot be looked up now: {cause.strerror}"
+            return f"the name {progress.host} {end}"
+    found = {int(number) for number in _ERRNO.findall(str(error))}  # one of each address of the name
+    if not found or not progress.awaited:
+        return _ERRNO.sub("", str(error))
+    if errno.ECONNREFUSED in found:
+        return f"{progress.awaited} refused"
+    return f"no {progress.awaited}: {', '.join(os.strerror(number) for number in sorted(found))}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

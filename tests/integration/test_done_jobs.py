@@ -1,6 +1,7 @@
 """What is told of finished files on both engines: search, the chart of the last days, progress on the way."""
 
 import asyncio
+import json
 import time
 
 from dropscribe.core.model import JobState
@@ -13,6 +14,7 @@ from dropscribe.queue.sql.file_list import (
     read_files,
     read_page,
 )
+from dropscribe.reports.listed_states import ListedStates
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import Indexer, catch_up
@@ -38,6 +40,20 @@ async def test_a_done_file_is_found_until_it_leaves_done(tmp_path):
     assert [file.job.path for file in found.files] == [b"call.wav"]
     assert found.files[0].sentences
     assert nothing.files == gone.files == []
+
+
+async def test_vowel_signs_distinguish_words_in_the_index(tmp_path):
+    """In a transcript in Hindi, Arabic and Polish, whatever the engine; accents and points do not."""
+    text = "दिन مُحَمَّد Łódź"
+    async with House(config := make_config(tmp_path)) as house:
+        await house.drop("call.wav")
+        await house.rest()
+        document = {"schema": "dropscribe.transcript/1", "text": text}
+        (tmp_path / "done/call.json").write_text(json.dumps(document))
+        assert await asyncio.to_thread(catch_up, config, 30)
+        queries = (text, "दिन", "محمد", "lodz", "दान", "दन")
+        found = [len((await asyncio.to_thread(search, config, query)).files) for query in queries]
+    assert found == [1, 1, 1, 1, 0, 0]
 
 
 async def test_ended_files_are_counted_by_day(tmp_path):
@@ -70,7 +86,8 @@ async def test_an_attempt_under_way_has_its_progress(tmp_path):
         audio.progress.sent_bytes = 250
         with view_queue(house.config) as view:
             (job,) = read_files(view.db, FileFilter(states=[JobState.TRANSCRIBING]), 9)
-        row = file_row(job, time.time(), audio.progress)
+            state = ListedStates(house.config, view).of(job)
+        row = file_row(job, state, time.time(), audio.progress)
         gate.set()
         await house.rest()
         assert house.handler.attempts.sending == {}

@@ -93,7 +93,7 @@ async def test_times_and_passages_that_mean_nothing_cost_their_file_alone(tmp_pa
         assert await asyncio.to_thread(catch_up, node.config, 30)
         odd = f"WHERE name = '\\x{b'odd.wav'.hex()}'"
         postgres.execute(
-            "UPDATE dropscribe.search_transcripts SET passages = 'no zlib'"
+            "UPDATE dropscribe.indexed_transcripts SET passages = 'no zlib'"
             f" WHERE job_id = (SELECT id FROM dropscribe.jobs {odd})",
             cluster_dsn,
         )

@@ -111,6 +111,47 @@ def test_phrases_and_scripts_without_spaces(scene, config):
         assert names(config, "界世") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "found", "not_found"),
+    [
+        ("आज दिन है", ["दिन", '"आज दिन"'], ["दान", "दन"]),
+        ("قال مُحَمَّد نعم", ["محمد", "مُحَمَّد"], ["محمود"]),
+        ("שָׁלוֹם לך", ["שלום"], ["שלם"]),
+        ("ọ̀rọ̀ kan", ["oro", "ọ̀rọ̀"], ["r"]),
+        ("Łódź i Øre, Æro đ", ["lodz", "ore", "aero", "d"], ["od"]),
+        ("กินข้าว", ["กิน"], ["กาน"]),
+        ("cafe\u0301 1\ufe0f", ["café", "1"], []),
+        ("\U00011103\U00011127 x", ["\U00011103\U00011127"], ["\U00011103\U00011128"]),
+    ],
+)
+def test_marks_belong_to_their_word(scene, config, text, found, not_found):
+    """Accents and vowel points make no difference; vowel signs do, and no mark divides a word."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", text)
+        assert [query for query in found + not_found if names(config, query)] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "shown"),
+    [
+        (" ".join(f"w{n}" for n in range(80)), "w39 w40", ("w0", "w79")),
+        ("see you. tomorrow then", "you tomorrow", ("see", "then")),
+        ("one. two. three", "one two three", ("one.", "three")),
+    ],
+)
+def test_a_phrase_goes_beyond_its_sentence(scene, config, text, phrase, shown):
+    """A phrase that passes the end of a sentence, a pause or a cut is found, and shown with both."""
+    with scene.queue() as store:
+        finish(scene, store, "a.wav", text)
+        finish(scene, store, "b.wav", " ".join(reversed(text.replace(".", "").split())))
+        assert names(config, f'"{phrase}"') == ["a.wav"]
+        ((sentence,),) = (file.sentences for file in search(config, f'"{phrase}"').files)
+    (span,) = sentence.spans
+    assert sentence.text[span[0] : span[1]].replace(".", "") == phrase
+    assert (sentence.text.split()[0], sentence.text.split()[-1]) == shown
+    assert sentence.start == float(text.replace(".", "").split().index(phrase.split()[0]))
+
+
 def test_pages_are_bounded(scene, config):
     """A page has so many files; the next one begins where it ended."""
     with scene.queue() as store:
@@ -277,7 +318,7 @@ def test_an_index_with_broken_passages_is_made_anew(scene, config, packed):
         finish(scene, store, "a.wav", "hello")
         assert names(config, "hello") == ["a.wav"]
         db = sqlite3.connect(config.state_dir / "search.db")
-        db.execute("UPDATE search_transcripts SET passages = ?", (packed,))
+        db.execute("UPDATE indexed_transcripts SET passages = ?", (packed,))
         db.commit()
         db.close()
         with pytest.raises(StoreError, match="made anew"):

@@ -12,7 +12,7 @@ from dropscribe.queue.sql.history import read_done
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.index import INDEX_NAME, NEWEST
 from dropscribe.search.indexer import index_of
-from dropscribe.search.passages import BrokenPassages, unpack
+from dropscribe.search.passages import BrokenPassages, end_of_phrase, unpack
 from dropscribe.search.transcripts import DoneFolders
 from dropscribe.search.words import find_phrases, parse_query
 
@@ -152,15 +152,24 @@ class _Search:
 
 
 def find_sentences(passages: Sequence[Passage], phrases: Sequence[Phrase]) -> list[Sentence]:
-    """The passages with the most of *phrases*, in order; none if one phrase is in no passage."""
+    """The passages with the most of *phrases*, in order; none if one phrase is nowhere.
+
+    Passages that a phrase goes across are one sentence.
+    """
     missing = set(phrases)
     hits: list[tuple[int, int, Sentence]] = []
+    shown_to = 0
     for number, passage in enumerate(passages):
-        found = find_phrases(passage.text, phrases)
+        end = max((end_of_phrase(phrase, passages, number) for phrase in phrases), default=0)
+        if end == number + 1 <= shown_to:
+            continue
+        shown_to = max(shown_to, end)
+        text = " ".join(part.text for part in passages[number:end])
+        found = find_phrases(text, phrases)
         missing -= found.keys()
         if found:
             spans = _apart(sorted(span for spans in found.values() for span in spans))
-            sentence = Sentence(passage.text, passage.start_at(spans[0][0]), spans)
+            sentence = Sentence(text, passage.start_at(spans[0][0]), spans)
             hits.append((-len(found), number, sentence))
     best = sorted(hits, key=lambda hit: hit[:2])[:MOST_SENTENCES]
     return [] if missing else [sentence for _, _, sentence in sorted(best, key=lambda hit: hit[1])]

@@ -33,15 +33,16 @@ NEWEST = 2**62
 MOST_WORD_BYTES = 500_000
 """Of one transcript's distinct words, some 60,000, that are indexed; PostgreSQL takes 1 MiB at most."""
 
-_VERSION = 1
+_VERSION = 2
 _BUSY_SECONDS = 5.0
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE search_transcripts (job_id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, passages BLOB NOT NULL);
+CREATE TABLE indexed_transcripts (job_id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, passages BLOB NOT NULL);
 CREATE VIRTUAL TABLE search_words USING fts5
-    (words, content='', detail='none', columnsize=0, tokenize='unicode61 remove_diacritics 0');
-CREATE TABLE search_progress
+    (words, content='', detail='none', columnsize=0,
+     tokenize="unicode61 remove_diacritics 0 categories 'L* N* Co M*'");
+CREATE TABLE indexing_progress
     (node TEXT PRIMARY KEY, ended_at REAL NOT NULL, swept_id INTEGER NOT NULL, swept_at REAL NOT NULL);
 PRAGMA user_version = {_VERSION};
 COMMIT;
@@ -85,14 +86,14 @@ class TranscriptIndex:
     def read_progress(self, node: str) -> IndexProgress:
         """Progress of *node* of a cluster; "" is the queue of a single machine."""
         row = self._db.execute(
-            "SELECT ended_at, swept_id, swept_at FROM search_progress WHERE node = ?", (node,)
+            "SELECT ended_at, swept_id, swept_at FROM indexing_progress WHERE node = ?", (node,)
         ).fetchone()
         return IndexProgress(*row) if row else IndexProgress()
 
     def write_progress(self, node: str, progress: IndexProgress) -> None:
         """Remember how far *node* has come."""
         self._db.execute(
-            "INSERT INTO search_progress VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET"
+            "INSERT INTO indexing_progress VALUES (?, ?, ?, ?) ON CONFLICT (node) DO UPDATE SET"
             " ended_at = excluded.ended_at, swept_id = excluded.swept_id, swept_at = excluded.swept_at",
             (node, *astuple(progress)),
         )
@@ -100,14 +101,14 @@ class TranscriptIndex:
     def has(self, job_id: int, ended_at: float) -> bool:
         """Whether the job with this id and end is indexed: a queue that is made anew reuses ids."""
         row = self._db.execute(
-            "SELECT 1 FROM search_transcripts WHERE job_id = ? AND ended_at = ?", (job_id, ended_at)
+            "SELECT 1 FROM indexed_transcripts WHERE job_id = ? AND ended_at = ?", (job_id, ended_at)
         ).fetchone()
         return row is not None
 
     def read_ids(self, after_id: int, last_id: int) -> set[int]:
         """Indexed jobs with an id above *after_id* and up to *last_id*."""
         rows = self._db.execute(
-            "SELECT job_id FROM search_transcripts WHERE job_id > ? AND job_id <= ?", (after_id, last_id)
+            "SELECT job_id FROM indexed_transcripts WHERE job_id > ? AND job_id <= ?", (after_id, last_id)
         )
         return {row[0] for row in rows.fetchall()}
 
@@ -115,7 +116,7 @@ class TranscriptIndex:
         """Index a transcript in place of the job's older one."""
         self.remove([job_id])
         self._db.execute(
-            "INSERT INTO search_transcripts VALUES (?, ?, ?)", (job_id, ended_at, pack(passages))
+            "INSERT INTO indexed_transcripts VALUES (?, ?, ?)", (job_id, ended_at, pack(passages))
         )
         words = " ".join(_distinct_words(passages))
         self._db.execute("INSERT INTO search_words (rowid, words) VALUES (?, ?)", (job_id, words))
@@ -124,7 +125,7 @@ class TranscriptIndex:
         """Take transcripts out of the index; those that are not there are no error."""
         for job_id in job_ids:
             row = self._db.execute(
-                "DELETE FROM search_transcripts WHERE job_id = ? RETURNING passages", (job_id,)
+                "DELETE FROM indexed_transcripts WHERE job_id = ? RETURNING passages", (job_id,)
             ).fetchone()
             if row:  # a contentless table needs the old text for a deletion
                 words = " ".join(_distinct_words(unpack(row[0])))
@@ -136,7 +137,7 @@ class TranscriptIndex:
     def find(self, words: Sequence[str], before_id: int, limit: int) -> list[tuple[int, float, bytes]]:
         """(job, when it ended, packed passages) with all folded *words*, newest first, below *before_id*."""
         rows = self._db.execute(
-            "SELECT job_id, ended_at, passages FROM search_words JOIN search_transcripts"
+            "SELECT job_id, ended_at, passages FROM search_words JOIN indexed_transcripts"
             " ON job_id = search_words.rowid WHERE search_words MATCH ? AND search_words.rowid < ?"
             " ORDER BY search_words.rowid DESC LIMIT ?",
             (" AND ".join(f'"{word}"' for word in words), before_id, limit),
@@ -152,7 +153,7 @@ class ClusterIndex(TranscriptIndex):
     def add(self, job_id: int, ended_at: float, passages: Sequence[Passage]) -> None:
         """See :meth:`TranscriptIndex.add`."""
         self._db.execute(
-            "INSERT INTO search_transcripts VALUES (?, ?, ?, array_to_tsvector(?::text[]))"
+            "INSERT INTO indexed_transcripts VALUES (?, ?, ?, array_to_tsvector(?::text[]))"
             " ON CONFLICT (job_id) DO UPDATE SET ended_at = excluded.ended_at,"
             " passages = excluded.passages, words = excluded.words",
             (job_id, ended_at, pack(passages), _distinct_words(passages)),
@@ -161,12 +162,12 @@ class ClusterIndex(TranscriptIndex):
     def remove(self, job_ids: Iterable[int]) -> None:
         """See :meth:`TranscriptIndex.remove`."""
         for job_id in job_ids:
-            self._db.execute("DELETE FROM search_transcripts WHERE job_id = ?", (job_id,))
+            self._db.execute("DELETE FROM indexed_transcripts WHERE job_id = ?", (job_id,))
 
     def find(self, words: Sequence[str], before_id: int, limit: int) -> list[tuple[int, float, bytes]]:
         """See :meth:`TranscriptIndex.find`."""
         rows = self._db.execute(
-            "SELECT job_id, ended_at, passages FROM search_transcripts"
+            "SELECT job_id, ended_at, passages FROM indexed_transcripts"
             " WHERE words @@ ?::tsquery AND job_id < ? ORDER BY job_id DESC LIMIT ?",
             (" & ".join(f"'{word}'" for word in words), before_id, limit),
         )

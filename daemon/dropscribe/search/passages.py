@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.compression import unpacked
 from dropscribe.core.text.printing import one_line
+from dropscribe.search.words import words_in
 from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from dropscribe.search.words import Phrase
 
 MOST_PASSAGE_WORDS = 40
 LATEST_SECONDS = 1e7
@@ -114,6 +117,28 @@ def _of_words(words: Sequence[Mapping[str, Any]]) -> Iterator[Passage]:
         last = word
     if texts:
         yield Passage(" ".join(texts), starts)
+
+
+def end_of_phrase(phrase: Phrase, passages: Sequence[Passage], number: int) -> int:
+    """Past the last passage that *phrase* goes to where it begins at the end of passage *number*.
+
+    That is *number* + 1 where the phrase does not go beyond its passage.
+    """
+    text, most = passages[number].text, len(phrase) - 1
+    if not most or (text.isascii() and phrase[0] not in text.lower()):
+        return number + 1
+    words = [word for word, _, _ in words_in(text)][-most:]
+    begins = [first for first in range(len(words)) if tuple(words[first:]) == phrase[: len(words) - first]]
+    if not begins:
+        return number + 1
+    ends = [number + 1] * len(words)
+    for later in range(number + 1, len(passages)):
+        if len(words) >= begins[-1] + len(phrase):
+            break
+        words += (further := [word for word, _, _ in words_in(passages[later].text)])
+        ends += [later + 1] * len(further)
+    found = [first for first in begins if tuple(words[first : first + len(phrase)]) == phrase]
+    return max((ends[first + most] for first in found), default=number + 1)
 
 
 def pack(passages: Sequence[Passage]) -> bytes:

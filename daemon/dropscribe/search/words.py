@@ -1,4 +1,8 @@
-"""Words as they are indexed and searched for: without case and accents. Pure."""
+"""Words as they are indexed and searched for: without case and accents. Pure.
+
+The index holds folded words: a change of :func:`fold` needs another version of the index, and in a cluster
+other tables.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +23,52 @@ LONGEST_WORD = 64
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 """Thai, Lao, Burmese, kana and Han letters: their words have no spaces, so each letter is a word."""
 
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+
+def _is_mark(sign: str) -> bool:
+    return unicodedata.category(sign) in {"Mn", "Mc"}
+
+
+def _ranges_of_marks() -> str:
+    """Combining marks as ranges of a regular expression: accents, and the vowel signs of Indic scripts."""
+    ranges: list[list[int]] = []
+    for code in range(0x300, 0x20000):  # the marks beyond only choose a form of a letter
+        if not _is_mark(chr(code)):
+            continue
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
+_MARKS = _ranges_of_marks()
+
+_IGNORED_MARKS = frozenset(chr(code) for code in (0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
+"""Marks without a sound: joiners, and selectors of a form."""
+
+_BASE_LETTERS = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "\u0131": "i"}
+    | {"æ": "ae", "œ": "oe", "þ": "th"}
+)
+"""Letters that have no decomposition in Unicode, as they are typed on keyboards without them."""
+
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:[{_MARKS}]+[^\W_{_UNSPACED}]*)*")
 _QUERY_PART = re.compile(r'"([^"]*)"?|([^\s"]+)')
 
 
 @lru_cache(maxsize=8192)
 def fold(word: str) -> str:
-    """*word* without case, accents and anything but letters and digits."""
-    plain = unicodedata.normalize("NFKD", word).casefold()
-    return "".join(letter for letter in plain if letter.isalnum())[:LONGEST_WORD]
+    """*word* in letters, digits and vowel signs: without case and accents."""
+    plain = unicodedata.normalize("NFKD", word).casefold().translate(_BASE_LETTERS)
+    return "".join(sign for sign in plain if sign.isalnum() or _is_vowel_sign(sign))[:LONGEST_WORD]
+
+
+def _is_vowel_sign(sign: str) -> bool:
+    """Whether *sign* is a mark that makes another word of a word.
+
+    Accents, and the vowel points of Arabic and Hebrew, which most texts leave out, have a combining class.
+    """
+    return _is_mark(sign) and not unicodedata.combining(sign) and sign not in _IGNORED_MARKS
 
 
 def words_in(text: str) -> Iterator[tuple[str, int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket as stdlib_socket
 import threading
 
 import pytest
@@ -96,14 +97,45 @@ def test_a_metrics_file_and_a_template_must_be_files(tmp_path):
         ("nowhere/x.sock", "{}/nowhere is not a folder"),
         ("a" * 108, "the path of the socket is longer than 107 bytes"),
         ("x.sock", None),
+        ("minutes.j2", "{}/minutes.j2 is there and is not a socket"),
+        ("link", "{}/link is there and is not a socket"),
+        (".", "{} is there and is not a socket"),
+        ("left.sock", None),
         ("/run/made-by-a-unit/x.sock", None),
     ],
 )
 def test_a_socket_must_have_a_place(tmp_path, socket, message):
     """The daemon could not start; a folder in /run appears with its unit."""
+    (tmp_path / "minutes.j2").touch()
+    (tmp_path / "link").symlink_to("left.sock")
+    left = stdlib_socket.socket(stdlib_socket.AF_UNIX)
+    left.bind(str(tmp_path / "left.sock"))
+    left.close()
     config = config_of(tmp_path, f"http: {{listen: 'unix:{socket}'}}\n")
     found = [problem.message for problem in system_problems(config) if problem.path == "http.listen"]
     assert found == ([] if message is None else [message.format(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "is_warning"),
+    [
+        ("ok\n{{ title | nofilter }}", "{}/minutes.j2, line 2: No filter named 'nofilter'.", False),
+        ("{{ title is nothing_known }}", "No test named", False),
+        ("{{ " + "(" * 3000 + ")" * 3000 + " }}", "{}/minutes.j2 is nested too deeply", False),
+        ("{{ source.file }} {{ b }}", "{}/minutes.j2 uses b, source, which no transcript gives it", True),
+        ("{{ range(3) | list }} {{ title | clock }} {{ audio | markdown }}", None, False),
+        ("{% for p in paragraphs %}{{ p.text }}{% set x = 1 %}{{ x }}{% endfor %}", None, False),
+        ("{{ transcript.text }} {{ warnings }}", None, False),
+    ],
+)
+def test_a_template_that_cannot_be_rendered_is_named(tmp_path, text, message, is_warning):
+    """A filter or test that Jinja lacks; a name that is not there is a warning, since it may be guarded."""
+    (tmp_path / "minutes.j2").write_text(text)
+    problems = system_problems(config_of(tmp_path))
+    found = [problem for problem in problems if problem.path == "folders.f.template"]
+    assert [problem.warning for problem in found] == ([] if message is None else [is_warning])
+    if message is not None:
+        assert message.format(tmp_path) in found[0].message
 
 
 def test_a_file_system_that_does_not_answer_is_named(tmp_path, monkeypatch):

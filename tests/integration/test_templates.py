@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dropscribe.config.sections.templates import SHIPPED, problem_of
+from dropscribe.config.sections.templates import SHIPPED, problem_of, undeclared_names
 from dropscribe.pipeline.rendering import TemplateFailed, render_by_template
 from dropscribe.transcripts.document import transcript_document
 from dropscribe.transcripts.model import Segment, Transcript
@@ -38,7 +38,7 @@ def written(folder: Path, text: str, name: str = "own.txt.j2") -> Path:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_templates_show_the_transcript(tmp_path, name):
     """Each of them is found without a file beside the config, and shows every paragraph."""
-    assert problem_of(tmp_path / name) is None
+    assert (problem_of(tmp_path / name), undeclared_names(tmp_path / name)) == (None, [])
     text = render_by_template(tmp_path / name, CALL, "call-2.wav")
     assert "Hello." in text
     assert "Fine." in text

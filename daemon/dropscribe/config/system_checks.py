@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropscribe.config.sections.templates import problem_of
+from dropscribe.config.sections.templates import TEMPLATE_NAMES, problem_of, undeclared_names
 from dropscribe.core.errors import Problem
 from dropscribe.files.threads import DaemonThreads
 
@@ -30,8 +31,12 @@ def system_problems(config: Config) -> tuple[Problem, ...]:
     problems: list[Problem] = []
 
     def look() -> None:
-        for path, message, hint in _looks(config):
-            problems.append(Problem(message, file=str(config.path or ""), path=path, hint=hint))
+        for is_warning, found in ((False, _looks(config)), (True, _doubts(config))):
+            for path, message, hint in found:
+                problem = Problem(
+                    message, file=str(config.path or ""), path=path, hint=hint, warning=is_warning
+                )
+                problems.append(problem)
 
     thread = DaemonThreads(1, "system-checks")
     answer = thread.submit(look)
@@ -43,8 +48,16 @@ def system_problems(config: Config) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
+def _doubts(config: Config) -> Iterator[tuple[str, str, str]]:
+    """(path, message, hint) of each warning."""
+    for name, rule in config.folders.items():
+        if rule.template is not None and (names := undeclared_names(rule.template)):
+            message = f"{rule.template} uses {', '.join(names)}, which no transcript gives it"
+            yield f"folders.{name}.template", message, f"a template has {', '.join(TEMPLATE_NAMES)}"
+
+
 def _looks(config: Config) -> Iterator[tuple[str, str, str]]:
-    """(path, message, hint) of each problem."""
+    """(path, message, hint) of each error."""
     yield from _hooks(config)
     yield from _socket(config)
     if config.metrics and not config.metrics.file.parent.is_dir():
@@ -70,6 +83,15 @@ def _socket(config: Config) -> Iterator[tuple[str, str, str]]:
         yield "http.listen", message, "choose a shorter one"
     elif not path.parent.is_dir() and not path.is_relative_to("/run"):  # units make folders there
         yield "http.listen", f"{path.parent} is not a folder", "make it, or name another"
+    elif _is_taken(path):
+        yield "http.listen", f"{path} is there and is not a socket", "choose another path"
+
+
+def _is_taken(path: Path) -> bool:
+    try:
+        return not stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _hooks(config: Config) -> Iterator[tuple[str, str, str]]:

@@ -11,10 +11,18 @@ from dropscribe.config.disk_reads import read_small_file
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jinja2.sandbox import SandboxedEnvironment
+
 SHIPPED = ("minutes.txt.j2", "notes.md.j2", "plain.txt.j2")
 """Templates of the package, used if no file of that name is beside the config."""
 
 LARGEST_BYTES = 256 * 1024
+TEMPLATE_NAMES = ("transcript", "audio", "title", "paragraphs", "warnings")
+"""The names that a template is rendered with."""
+
+_FILTERS = ("clock", "markdown")
+"""Its filters beside Jinja's own."""
+
 _SUFFIXES = (".j2", ".jinja", ".jinja2")
 _PLAIN_OUTPUTS = frozenset({"json", "txt", "srt", "vtt", "md", "error.json"})
 
@@ -45,16 +53,38 @@ def template_output(path: Path) -> str:
 def problem_of(path: Path) -> tuple[str, str] | None:
     """(message, hint) of a problem in a template; None if there is none."""
     from jinja2 import TemplateSyntaxError  # noqa: PLC0415  # for rules with a template alone
-    from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
 
     if template_output(path) in _PLAIN_OUTPUTS or not template_output(path).strip("."):
         return f"{path.name} would give the name of another output", "name it such as minutes.txt.j2"
     try:
-        SandboxedEnvironment(autoescape=False).parse(read_template(path))
+        _environment().compile(read_template(path))
     except TemplateSyntaxError as error:
         return f"{path}, line {error.lineno}: {error.message}", ""
+    except (RecursionError, MemoryError, SyntaxError):  # from Python's own compiler
+        return f"{path} is nested too deeply", ""
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}", ""
     except ValueError as error:
         return f"{path} cannot be read: {error}", ""
     return None
+
+
+def undeclared_names(path: Path) -> list[str]:
+    """Names that the template uses and that nothing gives it; none where it cannot be parsed."""
+    from jinja2 import TemplateSyntaxError, meta  # noqa: PLC0415
+
+    environment = _environment()
+    try:
+        used = meta.find_undeclared_variables(environment.parse(read_template(path)))
+    except (TemplateSyntaxError, OSError, ValueError, RecursionError, MemoryError):
+        return []
+    return sorted(used - set(TEMPLATE_NAMES) - environment.globals.keys())
+
+
+def _environment() -> SandboxedEnvironment:
+    """Jinja with the filters' names: nothing is rendered here."""
+    from jinja2.sandbox import SandboxedEnvironment  # noqa: PLC0415
+
+    environment = SandboxedEnvironment(autoescape=False)
+    environment.filters |= dict.fromkeys(_FILTERS, str)
+    return environment

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
 import threading
 import time
 
@@ -379,6 +380,23 @@ def test_a_failed_file_whose_queue_was_lost_tells_by_its_error_file(scene, capsy
     scene.drop("call.error.json", json.dumps({**error, "reason": "42 hours"}).encode(), part="failed")
     state, words = state_of(scene, capsys, failed)
     assert (state, "too_long: 42 hours" in words) == ("failed", True)
+
+
+@pytest.mark.parametrize("name", ["a\nto do  rm -rf ~ 'x.wav", "b\x1b[2J\udcff\\.wav"])
+def test_a_name_with_control_characters_writes_no_line_of_its_own(scene, capsys, name):
+    """Each sentence stays on its line, and the remedy is a command that names the file."""
+    with scene.queue() as store:
+        file = scene.drop(name, part="failed")
+        columns = {"state": "failed", "ended_at": time.time(), "provider": "main", "code": "undecodable"}
+        add_job(store, scene, name, filed=os.fsencode(file), **columns)
+        scene.write_live()
+        assert scene.run("why", os.fsdecode(os.fsencode(file))) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == ["rule", "state", "", "", "received", "to do"]
+    assert "\x1b" not in "".join(lines)
+    command = lines[-1].partition("dropscribe retry ")[2]
+    printed = subprocess.run(["bash", "-c", f"printf %s {command}"], capture_output=True, check=True).stdout
+    assert printed == os.fsencode(file)
 
 
 def test_a_name_that_is_no_utf8(scene, capsys):

@@ -21,7 +21,7 @@ from dropscribe.reports.file_reader import sign_words
 from dropscribe.reports.patience import ask_disk, ask_disk_or, is_gone, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.queued_words import failure_words, queued_words
-from dropscribe.reports.wording import plural, time_words
+from dropscribe.reports.wording import plural, shell_path, time_words
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
@@ -183,11 +183,10 @@ def _explain_by_error_file(place: Place) -> Explanation | None:
     if error is None:
         return None
     words = f"it failed at {error.get('failed_at')}: {error.get('code')}: {error.get('reason')}"
-    audio_path = shlex.quote(path_text(place.absolute))
     return Explanation(
         "failed",
         [words, "the queue has no record of it any more"],
-        f"fix the cause, then run: dropscribe retry {audio_path}",
+        f"fix the cause, then run: dropscribe retry {shell_path(place.absolute)}",
     )
 
 
@@ -317,7 +316,7 @@ def _paid_words(record: JobRecord) -> list[str]:
 
 def _remedy(record: JobRecord, state: str, view: QueueView) -> str:
     if record.state is JobState.FAILED and record.filed_here and is_there(record.filed_here):
-        audio = shlex.quote(path_text(record.filed_here))
+        audio = shell_path(record.filed_here)
         if record.tries and record.tries[-1].code == DUPLICATE:
             return f"to have it again: dropscribe forget {audio}, then dropscribe retry {audio}"
         return f"fix the cause, then run: dropscribe retry {audio}"

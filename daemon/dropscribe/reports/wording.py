@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import sys
 import time
@@ -119,6 +121,20 @@ def printable(text: str) -> str:
 def show_path(path: bytes) -> str:
     """A path for people, on one line."""
     return one_line(path_text(path))
+
+
+def shell_path(path: bytes) -> str:
+    """A path as a word of a shell's command line, on one line; odd bytes as bash's ``$'…'`` has them."""
+    text = os.fsdecode(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_shell_letter, text))}'"
+
+
+def _shell_letter(letter: str) -> str:
+    if letter in {"'", "\\"}:
+        return f"\\{letter}"
+    return letter if letter.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
 
 
 def plural(number: int, word: str) -> str:

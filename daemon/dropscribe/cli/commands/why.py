@@ -16,7 +16,7 @@ from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import is_there
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
-from dropscribe.reports.wording import moment_words, render_facts, render_table, show_path
+from dropscribe.reports.wording import moment_words, one_line, render_facts, render_table, show_path
 from dropscribe.transcripts.document import WARNING_WORDS, path_text, utc_text
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def render_why(file: bytes, place: Place | None, explanation: Explanation) -> st
     facts, record = [], explanation.record
     if place:
         facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule_folder})"))
-    facts.append(("state", "\n".join([explanation.state.replace("_", " "), *explanation.words])))
+    words = map(one_line, explanation.words)  # names of files are in them
+    facts.append(("state", "\n".join([explanation.state.replace("_", " "), *words])))
     if record:
         facts.append(("received", moment_words(record.received_at)))
     if record and record.node:

@@ -64,6 +64,11 @@ MISTAKES = [
         "folders.f.exclude",
         "everything is excluded: no file would ever be taken",
     ),
+    (
+        "include: '*.wav', companions: '{stem}.wav'",
+        "folders.f.companions",
+        "all recordings match it: no file would ever be taken",
+    ),
     ("done: out, failed: out", "folders.f.failed", "done and failed are one folder"),
     ("done: failed", "folders.f.done", "done and failed are one folder"),
     ("done: 'C:\\Audio\\done'", "folders.f.done", "'C:\\Audio\\done' is a Windows path"),
@@ -99,6 +104,40 @@ def test_a_certain_mistake_of_a_rule_is_refused(tmp_path, more, path, message):
 def test_what_makes_sense_is_let_be(tmp_path, more):
     """No pattern that can match is refused."""
     assert said_of(BASE % f", {more}", tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "message"),
+    [
+        (
+            "companions: ['{stem}.json', '{stem}.wav']",
+            "folders.f.companions[1]",
+            "'{stem}.wav' makes each *.wav a companion: none of them is taken as a recording",
+        ),
+        (
+            "companions: '{name}.MP3'",
+            "folders.f.companions",
+            "'{name}.MP3' makes each *.MP3 a companion: none of them is taken as a recording",
+        ),
+        (
+            "include: ['*.wav', '[a']",
+            "folders.f.include[1]",
+            "'[a' has a [ without ], which matches only that character",
+        ),
+        (
+            "exclude: 'draft[*'",
+            "folders.f.exclude",
+            "'draft[*' has a [ without ], which matches only that character",
+        ),
+        ("companions: ['{stem}.wav'], include: ['*.mp3']", None, None),
+        ("companions: ['{stem}-left.wav', 'x{stem}.wav', '{stem}.xml']", None, None),
+        ("include: ['[[]*.wav', '[]a]*.wav', '[!]]*.wav']", None, None),
+    ],
+)
+def test_a_pattern_that_is_hardly_meant_is_a_warning(tmp_path, more, path, message):
+    """Such a rule leaves recordings alone that its author wants to be taken."""
+    found = said_of(BASE % f", {more}", tmp_path, warnings=True)
+    assert found == ([] if path is None else [(path, message)])
 
 
 def test_the_state_directory_takes_no_recordings(tmp_path):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.sections.queue import check_queue
+from dropscribe.core.companions import as_glob
 from dropscribe.core.links import why_no_links
-from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, has_empty_class, reason_not_taken
+from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, has_empty_class, has_open_bracket, reason_not_taken
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,17 +155,36 @@ def _check_patterns(rule: FolderRule, document: Document) -> None:
     for key, patterns in (("include", rule.include), ("exclude", rule.exclude)):
         if not document.line_of(("folders", rule.name, key)):
             continue
-        is_list = isinstance(document.data["folders"][rule.name][key], list)
         for index, pattern in enumerate(patterns):
-            path: KeyPath = ("folders", rule.name, key)
-            path = (*path, index) if is_list else path
+            path = _path_of_pattern(rule, key, index, document)
             why = _why_no_match(pattern)
             if why or (key == "include" and (why := _why_never_taken(pattern, rule))):
                 document.report(path, f"'{pattern}' {why[0]}", why[1])
+            elif has_open_bracket(pattern):
+                message = f"'{pattern}' has a [ without ], which matches only that character"
+                document.report(path, message, "write a range as [a-z], the character as [[]", warning=True)
     for key, message in (("exclude", "everything is excluded"), ("companions", "all recordings match it")):
         path = ("folders", rule.name, key)
         if not document.has_problem_below(path) and _takes_nothing(rule, key):
             document.report(path, f"{message}: no file would ever be taken", "narrow the patterns")
+    if not document.has_problem_below(("folders", rule.name, "companions")):
+        _check_companions(rule, document)
+
+
+def _path_of_pattern(rule: FolderRule, key: str, index: int, document: Document) -> KeyPath:
+    path: KeyPath = ("folders", rule.name, key)
+    return (*path, index) if isinstance(document.data["folders"][rule.name][key], list) else path
+
+
+def _check_companions(rule: FolderRule, document: Document) -> None:
+    """Warn of a companion that is any recording with a suffix that *rule* takes."""
+    taking = Taking(rule.include, rule.exclude, recursive=rule.recursive)
+    for index, pattern in enumerate(rule.companions):
+        glob = as_glob(pattern)
+        if re.fullmatch(r"\*\.[^.]+", glob) and taking.takes(f"a{glob[1:]}".encode()):
+            path = _path_of_pattern(rule, "companions", index, document)
+            message = f"'{pattern}' makes each {glob} a companion: none of them is taken as a recording"
+            document.report(path, message, "name the files that lie beside the recordings", warning=True)
 
 
 _WRONG_PATTERNS = (

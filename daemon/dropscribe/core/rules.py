@@ -185,6 +185,11 @@ def has_empty_class(glob: str) -> bool:
     return _NOTHING in map(_translate_token, _GLOB_TOKEN.findall(glob))
 
 
+def has_open_bracket(glob: str) -> bool:
+    """Whether *glob* has a ``[`` without its ``]``, which stands for itself."""
+    return "[" in _GLOB_TOKEN.findall(glob)
+
+
 def _translate(glob: str) -> str:
     return "".join(_translate_token(token) for token in _GLOB_TOKEN.findall(glob))
 

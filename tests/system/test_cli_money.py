@@ -10,6 +10,7 @@ import pytest
 
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
+from dropscribe.core.text.printing import amount_words
 from support.scene import Scene, add_attempt, add_job, wav_bytes
 
 CHAIN = """\
@@ -70,7 +71,8 @@ def spend(store, money: float, seconds: float, unknown: int = 0) -> None:
     """What was paid today at the provider main."""
     today = time.strftime("%Y-%m-%d")
     row = ("provider", "main", today, money, seconds, unknown, time.time())
-    store.call(lambda db: db.execute("INSERT INTO spending VALUES (?, ?, ?, ?, ?, ?, ?)", row)).result()
+    sql = "INSERT OR REPLACE INTO spending VALUES (?, ?, ?, ?, ?, ?, ?)"
+    store.call(lambda db: db.execute(sql, row)).result()
 
 
 def test_status_shows_spent_and_left(tmp_path, capsys):
@@ -87,6 +89,44 @@ def test_status_shows_spent_and_left(tmp_path, capsys):
     assert rows[1][2:] == ["month", "600.00", "min", "120.00", "min", "480.00", "min", "2", "files"]
     assert document["providers"]["main"]["budget"]["per_day"]["left"] == 1.75
     assert document["folders"]["calls"]["budget"] is None
+
+
+def test_amounts_below_a_cent_are_shown(tmp_path, capsys):
+    """A budget, what is spent of it, and a plan's cost are not 0.00 where they are not nothing."""
+    text = BUDGET.replace("{per_day: 3, per_month: 600min}", "{per_day: 0.004}")
+    scene = Scene(tmp_path, text.replace("price_per_minute: 0.6", "price_per_minute: 0.006"))
+    scene.drop("new.wav", wav_bytes(1))
+    with scene.queue() as store:
+        spend(store, 0.0031, 31.0)
+        scene.run("status")
+        words = capsys.readouterr().out
+        scene.run("plan")
+        plan = capsys.readouterr().out
+        spend(store, 0.0041, 41.0)
+        reason = json_of(scene, capsys, "status")["providers"]["main"]["reason"]
+    (row,) = [line.split() for line in words.splitlines() if line.startswith("provider main")]
+    assert row[2:6] == ["day", "0.004", "0.0031", "0.0009"]
+    assert "0.0001 " in plan
+    assert reason.startswith("the budget of 0.004 a day is spent")
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (0, "0.00"),
+        (3, "3.00"),
+        (1234.567, "1234.57"),
+        (0.1, "0.10"),
+        (0.0999, "0.10"),
+        (0.05, "0.05"),
+        (0.0126, "0.013"),
+        (0.003, "0.003"),
+        (1e-6, "0.000001"),
+    ],
+)
+def test_amounts_have_two_digits_at_least(amount, words):
+    """Hundredths, and where there are none the first two digits."""
+    assert amount_words(amount) == words
 
 
 def test_a_spent_budget_is_told_by_status_why_and_list(tmp_path, capsys):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from dropscribe.core.text.printing import amount_words
+
 
 class Period(enum.StrEnum):
     """The period of a limit."""
@@ -26,7 +28,7 @@ class Limit:
         return "money" if self.is_money else "min"
 
     def __str__(self) -> str:
-        return f"{self.amount:.2f}" if self.is_money else f"{self.amount:g} min"
+        return amount_words(self.amount) if self.is_money else f"{self.amount:g} min"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.text.printing import duration_words
+from dropscribe.core.text.printing import amount_words, duration_words
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.sql.file_list import Ended
 from dropscribe.reports.wording import (
@@ -231,7 +231,7 @@ def _budgets(budget: Mapping[str, Any] | None) -> list[dict[str, Any]]:
             continue
         share = account["spent"] / account["limit"] if account["limit"] else 1.0
         unit = "" if account["unit"] == "money" else f" {account['unit']}"
-        spent = f"{account['spent']:.2f} of {account['limit']:.2f}{unit}"
+        spent = f"{amount_words(account['spent'])} of {amount_words(account['limit'])}{unit}"
         words = f"{spent} spent {'today' if period == 'per_day' else 'this month'}"
         tone = "spent" if share >= 1 else "low" if share >= 0.8 else ""
         bars.append({"words": words, "percent": min(100, round(100 * share)), "tone": tone})

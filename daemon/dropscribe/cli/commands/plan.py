@@ -14,6 +14,7 @@ from dropscribe.cli.options import read_config
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.routing import BACKLOG
+from dropscribe.core.text.printing import amount_words
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.intake.state import BLOCKED_WORDS
@@ -298,7 +299,7 @@ def _totals_table(plans: Sequence[Planned]) -> str:
 
 
 def _cost_words(totals: dict[str, Any]) -> str:
-    return "-" if totals["cost"] is None else _at_least(f"{totals['cost']:.2f}", totals)
+    return "-" if totals["cost"] is None else _at_least(amount_words(totals["cost"]), totals)
 
 
 def _at_least(amount: str, totals: dict[str, Any]) -> str:

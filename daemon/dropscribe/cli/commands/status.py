@@ -12,7 +12,7 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
-from dropscribe.core.text.printing import duration_words
+from dropscribe.core.text.printing import amount_words, duration_words
 from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
@@ -347,7 +347,7 @@ def _budget_table(document: dict[str, Any]) -> str:
 
 
 def _budget_cells(account: dict[str, Any]) -> list[str]:
-    amounts = [f"{account[key]:.2f}" for key in ("limit", "spent", "left")]
+    amounts = [amount_words(account[key]) for key in ("limit", "spent", "left")]
     unit = "" if account["unit"] == "money" else f" {account['unit']}"
     unknown = plural(account["unknown_files"], "file") if account["unknown_files"] else "-"
     return [*(amount + unit for amount in amounts), unknown]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from dropscribe.config.describe.example import example_text
@@ -59,6 +60,20 @@ def test_the_example_is_valid_as_it_stands():
         Path("/srv/done"),
         Path("/srv/failed"),
     )
+
+
+def test_a_variable_may_stand_for_each_choice():
+    """An editor marks no value that the daemon takes from the environment; a misspelt choice it marks."""
+    text = """
+log: {level: "${X:-info}", format: "${Y:-json}"}
+providers: {l: {type: local}}
+folders: {f: {inbox: in, provider: l, watch: "${W:-poll}", outputs: ["${O:-txt}", srt]}}
+"""
+    validator = Draft202012Validator(json_schema())
+    assert list(validator.iter_errors(yaml.safe_load(text))) == []
+    assert parse_config(text, folder=Path("/srv"), environ={})[0].folders["f"].watch == "poll"
+    wrong = text.replace("${W:-poll}", "pol")
+    assert not validator.is_valid(yaml.safe_load(wrong))
 
 
 def test_every_key_is_in_the_example():

@@ -286,7 +286,8 @@ def one_of(*choices: str) -> FieldType[Any]:
         hint = did_you_mean(str(value), choices)
         raise ValueError(f"is not one of {', '.join(choices)}", hint if hint.startswith("did") else "")
 
-    return FieldType(parse, {"enum": list(choices)}, ", ".join(f"`{choice}`" for choice in choices))
+    schema = {"anyOf": [{"enum": list(choices)}, {"type": "string", "pattern": _VARIABLE}]}
+    return FieldType(parse, schema, ", ".join(f"`{choice}`" for choice in choices))
 
 
 def list_of(item: FieldType[Any], *, least: int = 0) -> FieldType[tuple[Any, ...]]:

@@ -71,6 +71,32 @@ def test_a_broken_config_as_json(scene, capsys):
     assert "\"did you mean 'main'?\"" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("", "pages, metrics, health and status"),
+        (", uploads: true", "pages, uploads, metrics, health and status"),
+        (", pages: false", "metrics, health and status"),
+    ],
+)
+def test_the_listener_is_named_with_its_parts(scene, capsys, more, words):
+    """Pages and uploads are shown only where they are on."""
+    scene.config.write_text(f"{CONFIG}http: {{listen: 'unix:page.sock'{more}}}\n")
+    assert scene.run("check") == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("http ")]
+    assert row.endswith(f"  {words}")
+
+
+def test_the_query_of_a_url_is_not_shown(scene, capsys):
+    """It may hold a key, and a check is sent with a report of a bug."""
+    scene.config.write_text(CONFIG.replace("/v1", "/v1?extra=CANARY"))
+    for arguments in ([], ["--json"]):
+        assert scene.run("check", *arguments) == 0
+        shown = "".join(capsys.readouterr())
+        assert "http://127.0.0.1:9/v1?" in shown
+        assert "CANARY" not in shown
+
+
 def test_a_missing_inbox_is_a_warning(scene, capsys):
     """Exit 0: a share may come later; the remedy is said."""
     (scene.root / "inbox").rmdir()

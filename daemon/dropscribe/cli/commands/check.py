@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
-    from dropscribe.config.model import Config, ProviderConfig
+    from dropscribe.config.model import Config, HttpConfig, ProviderConfig
 
 CHECK_SCHEMA = "dropscribe.check/1"
 ANSWER_SECONDS = 15.0
@@ -121,13 +121,19 @@ def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
     limits = ("concurrency", "requests_per_minute", "timeout_seconds", "max_upload_bytes")
     return {
         "type": provider.type,
-        "url": provider.url,
+        "url": provider.url and _without_query(provider.url),
         "key_from": provider.api_key.origin if provider.api_key else None,
         **{key: getattr(provider, key) for key in limits},
         "expressions": provider.answer and provider.answer.expressions(),
         "online": None,
         "answer": None,
     }
+
+
+def _without_query(url: str) -> str:
+    """*url* with an ellipsis for its query, which may hold a key."""
+    place, mark, _ = url.partition("?")
+    return f"{place}?…" if mark else url
 
 
 def _ask_providers(config: Config, document: dict[str, Any], findings: Findings) -> None:
@@ -193,7 +199,7 @@ def render_check(config: Config, document: dict[str, Any]) -> str:
     if document["queue"]:
         rows += queue_rows(document["queue"])
     if config.http:
-        rows.append(["http", config.http.listen, "metrics, health and status"])
+        rows.append(["http", config.http.listen, _http_words(config.http)])
     tables = [render_table(["WHAT", "WHERE", "STATE"], rows)]
     if document["folders"]:
         tables.append(_folders_table(document["folders"]))
@@ -205,6 +211,12 @@ def render_check(config: Config, document: dict[str, Any]) -> str:
     if described:
         tables.append(_expressions_table(described))
     return "\n\n".join(tables) + "\n"
+
+
+def _http_words(http: HttpConfig) -> str:
+    parts = ["pages"] if http.pages else []
+    parts += ["uploads"] if http.pages and http.uploads else []
+    return ", ".join([*parts, "metrics", "health and status"])
 
 
 def _state_words(state_dir: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> list[Argument]:
             _metavar(action),
             (action.help or "").replace("%(prog)s", "dropscribe"),
             tuple(action.choices or ()),
-            is_optional=bool(action.option_strings) or action.nargs in {"?", "*"},
+            is_optional=not action.required if action.option_strings else action.nargs in {"?", "*"},
             is_repeated=action.nargs in {"*", "+"},
         )
         for action in parser._actions  # noqa: SLF001  # as every generator of man pages does

@@ -46,6 +46,13 @@ def test_every_command_and_its_options_are_in_the_man_page(share):
     assert "75" in page
 
 
+def test_only_what_may_be_left_out_is_in_brackets(share):
+    """An option that must be given has none."""
+    page = (share / "man/man1/dropscribe.1").read_text()
+    assert ".B release [\\-\\-config CONFIG] \\-\\-folder NAME\n" in page
+    assert ".B why [\\-\\-config CONFIG] [\\-\\-json] FILE\n" in page
+
+
 def test_every_key_is_in_the_configs_man_page(share):
     """The keys are the one source."""
     page = (share / "man/man5/dropscribe.yaml.5").read_text()

@@ -63,6 +63,20 @@ def test_a_link_on_the_command_line_is_followed(scene, tmp_path, capfdbinary):
     assert capfdbinary.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["{}", "/dev/fd/{}"])
+def test_a_pipe_is_named_with_the_remedy(scene, emulator, tmp_path, capfdbinary, name):
+    """A FIFO, or what `/dev/stdin` and a shell's `<(…)` lead to."""
+    reader, writer = os.pipe()
+    os.mkfifo(tmp_path / "fifo")
+    given = name.format(reader) if "fd" in name else str(tmp_path / "fifo")
+    assert scene.run("transcribe", given) == 74
+    os.close(reader)
+    os.close(writer)
+    said = capfdbinary.readouterr().err.decode()
+    assert said == f"dropscribe: {given}: a pipe is not a regular file; `-` reads standard input\n"
+    assert emulator.requests == []
+
+
 def test_a_refusal_of_the_file_is_3(scene, emulator, capfdbinary):
     """The provider's words, in one line."""
     emulator.fail(Fault(status=400, body={"error": {"message": "Invalid file format.", "code": "bad_file"}}))

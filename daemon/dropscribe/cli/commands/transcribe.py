@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from dropscribe.core.errors import (
     AudioChanged,
     AudioError,
     AudioRejected,
+    AudioUnsafe,
     ConfigError,
     Problem,
     ProviderError,
@@ -138,9 +140,20 @@ def _opened(file: str) -> Iterator[AudioFile]:
             with naming("the copy of standard input"), open(path, "wb") as copy:
                 shutil.copyfileobj(sys.stdin.buffer, copy)
         else:
-            # A symlink on the command line is followed: the user named it.
-            path = ask_disk(os.fsencode(file), lambda: os.path.realpath(os.fsencode(file)))
+            path = ask_disk(os.fsencode(file), lambda: _resolved(os.fsencode(file)))
         yield stack.enter_context(ask_disk(path, lambda: AudioFile.open(*os.path.split(path))))
+
+
+def _resolved(file: bytes) -> bytes:
+    """The path that *file* leads to: a symlink on the command line is followed, since the user named it.
+
+    Raises:
+        AudioUnsafe: It is a pipe, such as ``/dev/stdin`` or a shell's ``<(…)``: its link leads to no path.
+    """
+    with contextlib.suppress(OSError):
+        if stat.S_ISFIFO(os.stat(file).st_mode):
+            raise AudioUnsafe(file, "a pipe is not a regular file; `-` reads standard input")
+    return os.path.realpath(file)
 
 
 def _provider(options: argparse.Namespace) -> ProviderConfig:

@@ -44,11 +44,18 @@ LONGEST_POLL_SECONDS = 60.0
 JOB_SECONDS = 86400.0
 """A job that the vendor has not finished after a day counts as an attempt without an answer."""
 
+UNUSABLE_SECONDS = 600.0
+"""A key or a path that is refused for so long is not a passing fault: polling within a request ends then."""
+
 SERVER_ERROR = "server_error"
 """The code for a job that failed by the vendor's own fault; the file is sent again."""
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
 _GONE = frozenset({404, 410})
+
+
+class _StateUnknown(AmbiguousFailure):
+    """Raised when polls fail for too long; the job may be finished, so that it is not deleted."""
 
 
 class Progress(Enum):
@@ -226,8 +233,7 @@ class JobProvider(HttpProvider):
                 return Unfinished(TemporaryFailure("bad_answer", reason, status=answer.status))
         parsed = polled
         if url := self._jobs.result_url(job_id):
-            # The job is there: a result that is not found is not there yet.
-            found = await self._fetched(url, gone=frozenset({410}))
+            found = await self._result(url)
             if isinstance(found, Unfinished):
                 return found
             answer, parsed = found
@@ -250,6 +256,8 @@ class JobProvider(HttpProvider):
         job_id = await self.start_job(audio, params)
         try:
             transcript = await self._finished(job_id, params)
+        except _StateUnknown:
+            raise
         except ProviderError:
             with contextlib.suppress(ProviderError):
                 await self.delete_job(job_id)
@@ -262,14 +270,20 @@ class JobProvider(HttpProvider):
         return transcript
 
     async def _finished(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript:
-        began = time.monotonic()
+        began = usable_at = time.monotonic()
         while True:
             await asyncio.sleep(self.poll_seconds(time.monotonic() - began))
             found = await self.poll_job(job_id, params)
             if not isinstance(found, Unfinished):
                 return found
-            if isinstance(found.error, ProviderUnusable) or time.monotonic() - began > JOB_SECONDS:
-                raise AmbiguousFailure("job_unfinished", str(found.error or "the provider has not finished"))
+            now, error = time.monotonic(), found.error
+            if not isinstance(error, ProviderUnusable):
+                usable_at = now
+            if now - usable_at < UNUSABLE_SECONDS and now - began <= JOB_SECONDS:
+                continue
+            if error is None:
+                raise AmbiguousFailure("job_unfinished", "the provider has not finished")
+            raise _StateUnknown("job_unfinished", f"{error}; job {job_id} is left at the provider")
 
     async def _uploaded(self, audio: AudioFile, params: Params) -> tuple[Answer, dict[str, Any]]:
         upload = self._jobs.upload(audio, params)
@@ -295,6 +309,14 @@ class JobProvider(HttpProvider):
                     await self._request("DELETE", Upload(url, {}), self._timeout_seconds)
             raise
         return answer, self._object(answer)
+
+    async def _result(self, url: str) -> tuple[Answer, dict[str, Any]] | Unfinished:
+        """The result of a job that is done: where it is not found, it is not there yet."""
+        found = await self._fetched(url, gone=frozenset({410}))
+        if isinstance(found, Unfinished) and (error := found.error) is not None and error.status == 404:
+            reason = f"the result is not there yet: {error.reason}"
+            return Unfinished(TemporaryFailure("no_result", reason, status=404, request_id=error.request_id))
+        return found
 
     async def _fetched(
         self, url: str, gone: frozenset[int] = _GONE

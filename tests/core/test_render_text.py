@@ -162,6 +162,19 @@ def test_words_that_do_not_match_their_segment_do_not_cut_it():
     assert parsed_srt(_rendered("srt", transcript)) == [(0, 7000, "Hello there")]
 
 
+def test_cues_have_the_times_of_their_own_speaker_s_words():
+    """Where two speakers talk at once, the other one's words say nothing about a cue's time."""
+    text = "I was saying that we should go home now because it is late and dark outside, and cold too"
+    starts = [0.2 * number if number < 10 else 7.0 + 0.2 * number for number in range(19)]
+    said = zip(text.split(), starts, strict=True)
+    words = [Word(word, start, start + 0.2, speaker="A") for word, start in said]
+    words += [Word("Yes,", 1.05, 1.2, speaker="B"), Word("yes.", 1.25, 1.4, speaker="B")]
+    segments = (Segment(text, 0.0, 10.8, "A"), Segment("Yes, yes.", 1.05, 1.4, "B"))
+    transcript = Transcript("x", segments=segments, words=tuple(words))
+    starts = [start for start, _, text in parsed_srt(_rendered("srt", transcript)) if text.startswith("A")]
+    assert starts == [0, 9000]
+
+
 def test_long_segments_without_words_are_cut_by_their_text():
     """A segment of a minute without timed words: readable parts, spread over its time, nothing lost."""
     tokens = [f"token{number}" for number in range(100)]

@@ -52,6 +52,18 @@ def test_words_are_joined_as_they_are_written(parts, text):
     assert with_text(Transcript("", words=tuple(map(Word, parts)))).text == text
 
 
+async def test_an_untimed_word_stays_in_its_place(bench_of):
+    """Of one channel and of several; it stood at the start."""
+    said = [("one", 0.5), ("two", 1.0), ("three", None), ("four", 2.0)]
+    words = [{"text": word, "start": at, "end": at and at + 0.3, "type": "word"} for word, at in said]
+    heard = await _heard(bench_of("elevenlabs"), {"text": "", "words": words})
+    assert heard.text == "one two three four"
+    other = [{"text": "yes", "start": 1.5, "end": 1.8, "type": "word"}]
+    channels = {"transcripts": [{"text": "", "words": words}, {"text": "", "words": other}]}
+    heard = await _heard(bench_of("elevenlabs"), channels)
+    assert [word.word for word in heard.words] == ["one", "two", "three", "yes", "four"]
+
+
 def test_segments_come_before_words():
     """They have the punctuation."""
     transcript = Transcript(" ", segments=(Segment(" A, b."), Segment("C.")), words=(Word("a"), Word("b")))

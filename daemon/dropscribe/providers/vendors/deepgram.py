@@ -37,7 +37,8 @@ class Deepgram(QueryVendor):
         results, metadata = values.mapping(parsed.get("results")), values.mapping(parsed.get("metadata"))
         channels = values.objects(results.get("channels"))
         found = [next(iter(values.objects(channel.get("alternatives"))), {}) for channel in channels]
-        words = by_time(_words(found))
+        names = [f"channel_{number}" for number in range(len(found))] if len(found) > 1 else [None]
+        words = by_time(*map(_words, found, names))
         utterances = values.objects(results.get("utterances"))
         lines = values.text_lines(each.get("transcript") for each in found)
         text = values.told_text(lines, parts=utterances or words)
@@ -57,18 +58,16 @@ class Deepgram(QueryVendor):
         )
 
 
-def _words(alternatives: list[Mapping[str, Any]]) -> Iterator[Word]:
-    for number, alternative in enumerate(alternatives):
-        channel = f"channel_{number}" if len(alternatives) > 1 else None
-        for item in values.objects(alternative.get("words")):
-            start, end = values.span(item.get("start"), item.get("end"))
-            yield Word(
-                values.text_of(item.get("punctuated_word")) or values.text_of(item.get("word")),
-                start,
-                end,
-                values.probability(item.get("confidence")),
-                values.speaker_label(item.get("speaker")) or channel,
-            )
+def _words(alternative: Mapping[str, Any], channel: str | None) -> Iterator[Word]:
+    for item in values.objects(alternative.get("words")):
+        start, end = values.span(item.get("start"), item.get("end"))
+        yield Word(
+            values.text_of(item.get("punctuated_word")) or values.text_of(item.get("word")),
+            start,
+            end,
+            values.probability(item.get("confidence")),
+            values.speaker_label(item.get("speaker")) or channel,
+        )
 
 
 def _segment(item: Mapping[str, Any], *, is_split: bool) -> Segment:

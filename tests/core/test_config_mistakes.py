@@ -121,6 +121,25 @@ def test_the_engines_parameters_are_checked_at_the_provider_too(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("patience", "0", "must be 0.01 to 1000, not '0'"),
+        ("max_new_tokens", "1000", "must be 1 to 447, not the value"),
+        ("beam_size", "five", "must be a whole number, not 'five'"),
+        ("task", "summarise", "must be one of transcribe, translate, not 'summarise'"),
+        ("temperature", ".nan", "must be a finite number, not 'nan'"),
+    ],
+)
+def test_the_engines_values_are_checked_at_provider_and_rule(tmp_path, name, value, problem):
+    """A value that the engine does not take would hold the rule with the first file."""
+    params = f"params: {{{name}: {value}}}"
+    assert said_of(BASE.replace("type: local", f"type: local, {params}") % "", tmp_path) == [
+        (f"providers.l.params.{name}", f"{name} {problem}")
+    ]
+    assert said_of(BASE % f", {params}", tmp_path) == [(f"folders.f.params.{name}", f"{name} {problem}")]
+
+
+@pytest.mark.parametrize(
     ("model", "hint"),
     [
         ("smal", "did you mean 'small'?"),

@@ -132,6 +132,26 @@ def test_soniox_translations_are_no_words():
     assert (transcript.text, transcript.language) == ("Hello you", "en")
 
 
+def test_soniox_words_of_scripts_without_spaces():
+    """Each character is a word, with the mark that follows it; Latin words keep their tokens together."""
+    parts = ["今", "日は", "晴", "れ", "。", "iP", "hone", "も", " Me", "et", " 안녕", "하세요"]
+    tokens = [{"text": part, "start_ms": at * 100, "end_ms": at * 100 + 90} for at, part in enumerate(parts)]
+    transcript = _read(Soniox, {"text": "".join(parts), "tokens": tokens})
+    words = ["今", "日は", "晴", "れ。", "iPhone", "も", "Meet", "안녕하세요"]
+    assert [word.word for word in transcript.words] == words
+    assert (transcript.words[3].start, transcript.words[3].end) == (0.3, 0.49)
+    said = [segment.text for segment in transcript.segments]
+    assert said == ["今日は晴れ。", "iPhone も Meet 안녕하세요"]
+
+
+async def test_segments_of_words_have_the_spaces_of_their_script(bench_of):
+    """Chinese and Japanese words are not set apart, blank ones leave nothing."""
+    said = ["你", "好", " ", "世", "界", "ok"]
+    words = [{"text": word, "start": at, "end": at + 0.9, "type": "word"} for at, word in enumerate(said)]
+    heard = await _heard(bench_of("elevenlabs"), {"text": "你好世界 ok", "words": words})
+    assert [segment.text for segment in heard.segments] == ["你好世界 ok"]
+
+
 @pytest.mark.parametrize("text", [None, ""])
 def test_results_of_jobs_without_a_text_have_that_of_their_parts(text):
     """The same for the vendors with jobs."""

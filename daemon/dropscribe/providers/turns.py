@@ -23,7 +23,11 @@ _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF0
 
 
 def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
-    """The segments of *words*, which are in order; *joint* stands between two words."""
+    """The segments of *words*, which are in order.
+
+    Args:
+        joint: The text between two words; a space is left out between Chinese and Japanese ones.
+    """
     found: list[list[Word]] = []
     for word in words:
         if found and _continues(found[-1][-1], word):
@@ -72,6 +76,7 @@ def _continues(last: Word, word: Word) -> bool:
 
 
 def _segment(words: Sequence[Word], joint: str) -> Segment:
-    text = joint.join(word.word.strip() for word in words)
+    texts = [text for word in words if (text := word.word.strip())]
+    text = joined(texts) if joint == " " else joint.join(texts)
     confidence = values.mean([word.confidence for word in words])
     return Segment(text, words[0].start, words[-1].end, words[0].speaker, confidence)

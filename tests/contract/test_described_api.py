@@ -162,6 +162,42 @@ async def test_an_upload_can_be_the_job_and_the_result_be_elsewhere(bench_of):
 
 
 @pytest.mark.parametrize(
+    ("job_id", "path"),
+    [
+        ("Zm9v/YmFy+Q==", "/jobs/Zm9v%2FYmFy%2BQ%3D%3D"),
+        ("a b?c#d", "/jobs/a%20b%3Fc%23d"),
+        ("urn:x:1", "/jobs/urn:x:1"),
+    ],
+)
+async def test_an_id_is_quoted_in_urls(bench_of, job_id, path):
+    """Base64 and other printable ASCII; the file was refused after three paid uploads."""
+    bench = bench_of("http")
+    provider = bench.provider(**JOBS)
+    bench.emulator.fail(Fault(body={"job": {"number": job_id}}), Fault(body={"finished": False}))
+    assert await provider.start_job(bench.audio(), {}) == job_id
+    assert await provider.poll_job(job_id, {}) == Unfinished()
+    assert bench.emulator.requests[-1].path == path
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ({"id": "x"}, "a job without an id at 'job.number'; it has job"),
+        ({"number": "日本"}, "a job with an id that no URL can carry"),
+        ({"number": ".."}, "a job with an id that no URL can carry"),
+        ({"number": "a\nb"}, "a job with an id that no URL can carry"),
+    ],
+)
+async def test_a_job_without_a_usable_id_says_why(bench_of, job, reason):
+    """The expression is named; the job may have been paid for."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body={"job": job}))
+    with pytest.raises(AmbiguousFailure) as caught:
+        await bench.provider(**JOBS).start_job(bench.audio(), {})
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
     ("why", "kind"),
     [("The audio cannot be decoded.", AudioRejected), ("out of credits", ProviderUnusable)],
 )

@@ -57,6 +57,11 @@ def found(expression: Any, parsed: Mapping[str, Any]) -> Any:
         return None
 
 
+def names_in(parsed: Mapping[str, Any]) -> str:
+    """A clause with the names that an answer has."""
+    return f"it has {', '.join([*map(str, parsed)][:MOST_NAMES]) or 'nothing'}"
+
+
 class AnswerReader:
     """Compiled expressions with the units of their values."""
 
@@ -99,8 +104,7 @@ class AnswerReader:
 
     def no_text(self, parsed: Mapping[str, Any]) -> str:
         """Message for a success without a text: the expression, and the names that the answer has."""
-        names = ", ".join([*map(str, parsed)][:MOST_NAMES]) or "nothing"
-        return f"a success without a text at '{self._keys.text}'; it has {names}"
+        return f"a success without a text at '{self._keys.text}'; {names_in(parsed)}"
 
     def _found(self, field: str, parsed: Mapping[str, Any]) -> Any:
         return found(self._compiled[field], parsed) if field in self._compiled else None

@@ -12,7 +12,7 @@ import jmespath
 from dropscribe.config.sections.http_api import AnswerKeys
 from dropscribe.core.errors import TemporaryFailure
 from dropscribe.providers.answers import error_of, parse_json
-from dropscribe.providers.described.answer import AnswerReader, found, mapped
+from dropscribe.providers.described.answer import AnswerReader, found, mapped, names_in
 from dropscribe.providers.formats import media_type
 from dropscribe.providers.jobs import JobVendor, Progress
 from dropscribe.providers.statuses import Kind
@@ -134,6 +134,10 @@ class DescribedJobs(DescribedApi, JobVendor):
     def job_id(self, created: Mapping[str, Any]) -> str | None:
         """Id that `poll.id` finds, if any."""
         return _word(found(self._id, created))
+
+    def no_job_id(self, created: Mapping[str, Any]) -> str:
+        """A message that names the expression for the id."""
+        return f"a job without an id at '{self._poll.id}'; {names_in(created)}"
 
     def poll_url(self, job_id: str) -> str:
         """URL of the job's state, from the config."""

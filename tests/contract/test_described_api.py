@@ -256,6 +256,41 @@ async def test_a_failure_in_a_success_is_found_where_the_config_says(bench_of, p
     assert (await provider.transcribe(bench.audio(), {})).text == "ok"
 
 
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"text": "hi", "error": {"code": 0, "message": "ok"}}, "why"),
+        ({"text": "hi", "status": "pending"}, None),
+        ({"text": "hi", "status": "pending"}, "why"),
+        ({"text": "", "error": {"code": 0, "message": "ok"}}, "why"),
+    ],
+)
+async def test_a_text_is_taken_in_spite_of_the_usual_signs_of_an_error(bench_of, body, error):
+    """The config says where an error stands; a text with a `status` beside it was paid for."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body=body))
+    provider = bench.provider(answer=AnswerKeys(text="text", error=error))
+    assert (await provider.transcribe(bench.audio(), {})).text == body["text"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"text": "", "status": "pending"}, RuleRejected),
+        ({"text": None, "error": "broken"}, AudioRejected),
+        ({"text": "partial", "error": "broken"}, AudioRejected),
+        ({"text": "partial", "why": "broken"}, AudioRejected),
+    ],
+)
+async def test_an_answer_with_an_error_is_no_transcript(bench_of, body, kind):
+    """By the usual signs where there is no text, and at the config's own place in any case."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body=body))
+    error = "why" if "why" in body else None
+    provider = bench.provider(answer=AnswerKeys(text="text", error=error))
+    assert type(await failure_of(provider, bench.audio())) is kind
+
+
 @pytest.mark.parametrize("answer", [{}, {"text": 5}, {"text": None}, {"text": ["a"]}])
 def test_what_does_not_fit_is_no_transcript(answer):
     """Nothing raises, whatever the answer holds."""

@@ -97,6 +97,11 @@ class AnswerReader:
             raw=parsed,
         )
 
+    def text(self, parsed: Mapping[str, Any]) -> str | None:
+        """The string that the expression for the text finds, if any."""
+        text = self._found("text", parsed)
+        return text if isinstance(text, str) else None
+
     def error(self, parsed: Mapping[str, Any]) -> str | None:
         """Reason why an answer with a success status is a failure, if it is one."""
         problem = self._found("error", parsed)

@@ -80,6 +80,16 @@ class DescribedApi(Vendor):
         """Text that `answer.error` finds, if any."""
         return self._reader.error(parsed)
 
+    def checked(self, parsed: dict[str, Any]) -> Mapping[str, Any]:
+        """Without a `status` beside a text, and without an `error` where `answer.error` has its own place."""
+        text = self._reader.text(parsed)
+        if text is None:
+            return parsed
+        ignored = {"status"} if text.strip() else set()
+        if self._keys.error:
+            ignored.add("error")
+        return {name: value for name, value in parsed.items() if name not in ignored}
+
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Transcript of the values that the expressions find."""
         language, model = params.get("language"), params.get("model")

@@ -253,8 +253,6 @@ class ProviderConfig(Section):
             _check_local(read, written, model)
             if model.startswith(_PATHS):
                 values["model"] = str(read.reader.around.absolute(model))
-            if params.is_english_model(model):
-                below["language"] = "en"
         else:
             _complete_remote(read, values, facts)
         hints = params.check_hints(read, kind, {**below, **written})

@@ -159,6 +159,8 @@ def test_names_are_those_of_the_rule_also_for_a_reused_answer():
         ("920260102.wav", "%Y%m%d", None),
         ("20261302.wav", "%Y%m%d", None),
         ("call.wav", "%Y%m%d", None),
+        ("18991231.wav", "%Y%m%d", None),
+        ("00010101-20260102.wav", "%Y%m%d", "2026-01-02T00:00:00"),
     ],
 )
 def test_a_date_is_found_in_a_name(name, pattern, expected):

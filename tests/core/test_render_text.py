@@ -331,6 +331,23 @@ def test_letters_without_width_stay_in_every_output():
         assert text in (_rendered(kind, made) or "")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("שלום\u200f. (\u200fעד\u200f)", "שלום. (עד)"),
+        ("\ufeffעד\u061c!", "עד!"),
+        ("🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f x", None),
+        ("\U0001fae8 new", None),
+        ("pay \u202e001\u202c now\u2028then\x07", "pay 001 now then"),
+    ],
+)
+def test_marks_make_no_spaces_and_new_letters_stay(text, shown):
+    """Direction marks are left out; the flag of England and emoji of a later Unicode than Python's stay."""
+    segment = Segment(text, 0.0, 5.0, "A")
+    for kind in ("txt", "srt", "md"):
+        assert (shown or text) in (_rendered(kind, Transcript("x", segments=(segment,))) or "")
+
+
 def test_text_has_no_spaces_between_words_of_scripts_without_them():
     """Chinese words with speakers, and segments in paragraphs, are joined as Chinese is written."""
     said = ("你", "好", "世", "界", "ok")

@@ -291,6 +291,15 @@ async def test_an_answer_with_an_error_is_no_transcript(bench_of, body, kind):
     assert type(await failure_of(provider, bench.audio())) is kind
 
 
+async def test_a_word_may_be_a_number(bench_of):
+    """As the JSON has it; a truth value is no word."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body={"text": "x", "words": [{"word": 5}, {"word": 1.5}, {"word": True}]}))
+    provider = bench.provider(answer=AnswerKeys(text="text", words="words"))
+    transcript = await provider.transcribe(bench.audio(), {})
+    assert [word.word for word in transcript.words] == ["5", "1.5", ""]
+
+
 @pytest.mark.parametrize("answer", [{}, {"text": 5}, {"text": None}, {"text": ["a"]}])
 def test_what_does_not_fit_is_no_transcript(answer):
     """Nothing raises, whatever the answer holds."""

@@ -85,3 +85,12 @@ def test_untimed_words_of_a_channel_stay_in_their_place():
     )
     assert [word.word for word in joined.words] == ["costs", "5", "dollars", "really"]
     assert joined.text == "costs 5 dollars\nreally"
+
+
+def test_a_word_that_ends_at_a_jump_of_the_clock_is_not_stretched():
+    """The pause of a recorder comes between the words, not into the first of them."""
+    words = (Word("before", 1.0, 2.0), Word("after", 2.0, 3.0), Word("instant", 2.0, 2.0))
+    answer = Transcript("before after", words=words)
+    joined = join([Answered(0.0, 63.0, Source(), answer, jumps=((2.0, 60.0),))], 63.0)
+    spans = [(word.start, word.end) for word in joined.words]
+    assert spans == [(1.0, 2.0), (62.0, 63.0), (62.0, 62.0)]

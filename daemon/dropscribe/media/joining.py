@@ -118,7 +118,9 @@ def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
 
     def moved(item: Item) -> Item:
         speaker = _speaker(item.speaker, part, number, numbered=numbered)
-        return replace(item, start=_later(item.start, part), end=_later(item.end, part), speaker=speaker)
+        start = _later(item.start, part)
+        end = _later(item.end, part, is_end=item.start != item.end)
+        return replace(item, start=start, end=end, speaker=speaker)
 
     words, segments = tuple(map(moved, answer.words)), tuple(map(moved, answer.segments))
     if part.source.speaker is not None:
@@ -126,10 +128,12 @@ def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
     return replace(answer, words=words, segments=segments)
 
 
-def _later(time: float | None, part: Answered) -> float | None:
+def _later(time: float | None, part: Answered, *, is_end: bool = False) -> float | None:
+    """*time* on the recording's clock; an end at a jump of the clock is before it, a start is behind it."""
     if time is None:
         return None
-    return min(part.start + time + sum(jump for at, jump in part.jumps if time >= at), part.end)
+    jumped = sum(jump for at, jump in part.jumps if time > at or (time == at and not is_end))
+    return min(part.start + time + jumped, part.end)
 
 
 def _speaker(told: str | None, part: Answered, number: int, *, numbered: bool) -> str | None:

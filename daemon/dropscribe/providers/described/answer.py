@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,11 +119,11 @@ class AnswerReader:
         return values.objects(self._found(field, parsed))[:MOST_ITEMS]
 
     def _word(self, item: Mapping[str, Any]) -> Word:
-        return Word(values.text_of(item.get("word")).strip(), *self._span(item), *self._rest(item))
+        return Word(_text(item.get("word")), *self._span(item), *self._rest(item))
 
     def _segment(self, item: Mapping[str, Any]) -> Segment:
         confidence, speaker = self._rest(item)
-        return Segment(values.text_of(item.get("text")).strip(), *self._span(item), speaker, confidence)
+        return Segment(_text(item.get("text")), *self._span(item), speaker, confidence)
 
     def _span(self, item: Mapping[str, Any]) -> tuple[float | None, float | None]:
         if self._keys.times == "start_duration":
@@ -131,3 +132,9 @@ class AnswerReader:
 
     def _rest(self, item: Mapping[str, Any]) -> tuple[float | None, str | None]:
         return self._confidence(item.get("confidence")), values.speaker_label(item.get("speaker"))
+
+
+def _text(value: Any) -> str:
+    """A string, stripped, or a number as the JSON has it; "" for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return json.dumps(value) if is_number else values.text_of(value).strip()

@@ -140,6 +140,29 @@ def test_the_engines_values_are_checked_at_provider_and_rule(tmp_path, name, val
 
 
 @pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("openai", "response_format", "srt"),
+        ("openai", "response_format", "vtt"),
+        ("whisper-asr", "output", "srt"),
+    ],
+)
+def test_a_format_of_subtitles_is_warned_of(tmp_path, kind, name, value):
+    """Its numbers and times would be in the text; `outputs` writes subtitles."""
+    base = (
+        "providers: {l: {type: %s, url: 'http://127.0.0.1:1'%s}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
+    )
+    params = f", params: {{{name}: {value}}}"
+    message = f"{name}: {value} gives transcripts with the numbers and times of subtitles in their text"
+    for text, section in (
+        (base % (kind, params, ""), "providers.l"),
+        (base % (kind, "", params), "folders.f"),
+    ):
+        assert (f"{section}.params.{name}", message) in said_of(text, tmp_path, warnings=True)
+    assert said_of(base % (kind, "", f", params: {{{name}: json}}"), tmp_path, warnings=True) == []
+
+
+@pytest.mark.parametrize(
     ("model", "hint"),
     [
         ("smal", "did you mean 'small'?"),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from dropscribe.config.yaml.document import Document, Path
     from dropscribe.core.requests.params import ParamValue
 
+_FORMAT_PARAMS = {"openai": "response_format", "whisper-asr": "output"}
+_SUBTITLE_FORMATS = frozenset({"srt", "vtt", "tsv"})
+
 Written = dict[str, "ParamValue | None"]
 """Parameters as written; None removes one."""
 
@@ -64,6 +67,16 @@ def check_local_params(values: Mapping[str, Any], path: Path, document: Document
         elif value is not None and (problem := local_param_problem(name, value)):
             message = f"{name} {problem}, not {document.shown((*path, name), value)}"
             document.report((*path, name), message)
+
+
+def warn_of_subtitles(kind: str, values: Mapping[str, Any], path: Path, document: Document) -> None:
+    """Report a parameter that asks for subtitles, which are read as plain text."""
+    name = _FORMAT_PARAMS.get(kind, "")
+    value = values.get(name)
+    if isinstance(value, str) and value in _SUBTITLE_FORMATS:
+        message = f"{name}: {value} gives transcripts with the numbers and times of subtitles in their text"
+        hint = "remove it; `outputs: [srt]` in the rule writes subtitles"
+        document.report((*path, name), message, hint, warning=True)
 
 
 def check_hints(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Written:

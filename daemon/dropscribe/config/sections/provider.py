@@ -255,6 +255,7 @@ class ProviderConfig(Section):
                 values["model"] = str(read.reader.around.absolute(model))
         else:
             _complete_remote(read, values, facts)
+        params.warn_of_subtitles(kind, written, (*read.path, "params"), read.document)
         hints = params.check_hints(read, kind, {**below, **written})
         merged = params.lay_over(kind, below, hints | written)
         params.warn_of_language(read, kind, model, merged)

@@ -96,6 +96,7 @@ def test_raw_format_is_ours():
         ({"length_penalty": 1e300}, "bad_parameter"),
         ({"max_initial_timestamp": -1}, "bad_parameter"),
         ({"temperature": float("nan")}, "bad_parameter"),
+        ({"temperature": 10**400}, "bad_parameter"),
     ],
 )
 def test_a_wrong_parameter_is_the_rules_fault_and_named(params, code):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 ParamValue = bool | int | float | str | list[str]
 """A request parameter's value. A boolean is sent as ``true``/``false``, a list as a repeated parameter."""
@@ -127,7 +128,7 @@ def local_param_problem(name: str, value: object) -> str:
         return f"must be one of {', '.join(sorted(LOCAL_CHOICES[name]))}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    if not math.isfinite(value):
+    if not abs(value) <= sys.float_info.max:  # false for NaN
         return "must be a finite number"
     lowest, highest = LOCAL_LIMITS.get(name, (-math.inf, math.inf))
     if lowest <= value <= highest:

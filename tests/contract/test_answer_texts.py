@@ -52,6 +52,18 @@ def test_words_are_joined_as_they_are_written(parts, text):
     assert with_text(Transcript("", words=tuple(map(Word, parts)))).text == text
 
 
+async def test_an_untimed_word_stays_in_its_place(bench_of):
+    """Of one channel and of several; it stood at the start."""
+    said = [("one", 0.5), ("two", 1.0), ("three", None), ("four", 2.0)]
+    words = [{"text": word, "start": at, "end": at and at + 0.3, "type": "word"} for word, at in said]
+    heard = await _heard(bench_of("elevenlabs"), {"text": "", "words": words})
+    assert heard.text == "one two three four"
+    other = [{"text": "yes", "start": 1.5, "end": 1.8, "type": "word"}]
+    channels = {"transcripts": [{"text": "", "words": words}, {"text": "", "words": other}]}
+    heard = await _heard(bench_of("elevenlabs"), channels)
+    assert [word.word for word in heard.words] == ["one", "two", "three", "yes", "four"]
+
+
 def test_segments_come_before_words():
     """They have the punctuation."""
     transcript = Transcript(" ", segments=(Segment(" A, b."), Segment("C.")), words=(Word("a"), Word("b")))
@@ -118,6 +130,26 @@ def test_soniox_translations_are_no_words():
         ("you", 0.2, 0.3),
     ]
     assert (transcript.text, transcript.language) == ("Hello you", "en")
+
+
+def test_soniox_words_of_scripts_without_spaces():
+    """Each character is a word, with the mark that follows it; Latin words keep their tokens together."""
+    parts = ["今", "日は", "晴", "れ", "。", "iP", "hone", "も", " Me", "et", " 안녕", "하세요"]
+    tokens = [{"text": part, "start_ms": at * 100, "end_ms": at * 100 + 90} for at, part in enumerate(parts)]
+    transcript = _read(Soniox, {"text": "".join(parts), "tokens": tokens})
+    words = ["今", "日は", "晴", "れ。", "iPhone", "も", "Meet", "안녕하세요"]
+    assert [word.word for word in transcript.words] == words
+    assert (transcript.words[3].start, transcript.words[3].end) == (0.3, 0.49)
+    said = [segment.text for segment in transcript.segments]
+    assert said == ["今日は晴れ。", "iPhone も Meet 안녕하세요"]
+
+
+async def test_segments_of_words_have_the_spaces_of_their_script(bench_of):
+    """Chinese and Japanese words are not set apart, blank ones leave nothing."""
+    said = ["你", "好", " ", "世", "界", "ok"]
+    words = [{"text": word, "start": at, "end": at + 0.9, "type": "word"} for at, word in enumerate(said)]
+    heard = await _heard(bench_of("elevenlabs"), {"text": "你好世界 ok", "words": words})
+    assert [segment.text for segment in heard.segments] == ["你好世界 ok"]
 
 
 @pytest.mark.parametrize("text", [None, ""])

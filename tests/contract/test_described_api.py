@@ -162,6 +162,42 @@ async def test_an_upload_can_be_the_job_and_the_result_be_elsewhere(bench_of):
 
 
 @pytest.mark.parametrize(
+    ("job_id", "path"),
+    [
+        ("Zm9v/YmFy+Q==", "/jobs/Zm9v%2FYmFy%2BQ%3D%3D"),
+        ("a b?c#d", "/jobs/a%20b%3Fc%23d"),
+        ("urn:x:1", "/jobs/urn:x:1"),
+    ],
+)
+async def test_an_id_is_quoted_in_urls(bench_of, job_id, path):
+    """Base64 and other printable ASCII; the file was refused after three paid uploads."""
+    bench = bench_of("http")
+    provider = bench.provider(**JOBS)
+    bench.emulator.fail(Fault(body={"job": {"number": job_id}}), Fault(body={"finished": False}))
+    assert await provider.start_job(bench.audio(), {}) == job_id
+    assert await provider.poll_job(job_id, {}) == Unfinished()
+    assert bench.emulator.requests[-1].path == path
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ({"id": "x"}, "a job without an id at 'job.number'; it has job"),
+        ({"number": "日本"}, "a job with an id that no URL can carry"),
+        ({"number": ".."}, "a job with an id that no URL can carry"),
+        ({"number": "a\nb"}, "a job with an id that no URL can carry"),
+    ],
+)
+async def test_a_job_without_a_usable_id_says_why(bench_of, job, reason):
+    """The expression is named; the job may have been paid for."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body={"job": job}))
+    with pytest.raises(AmbiguousFailure) as caught:
+        await bench.provider(**JOBS).start_job(bench.audio(), {})
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
     ("why", "kind"),
     [("The audio cannot be decoded.", AudioRejected), ("out of credits", ProviderUnusable)],
 )
@@ -218,6 +254,50 @@ async def test_a_failure_in_a_success_is_found_where_the_config_says(bench_of, p
     assert type(error) is kind
     assert error.reason == problem
     assert (await provider.transcribe(bench.audio(), {})).text == "ok"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"text": "hi", "error": {"code": 0, "message": "ok"}}, "why"),
+        ({"text": "hi", "status": "pending"}, None),
+        ({"text": "hi", "status": "pending"}, "why"),
+        ({"text": "", "error": {"code": 0, "message": "ok"}}, "why"),
+    ],
+)
+async def test_a_text_is_taken_in_spite_of_the_usual_signs_of_an_error(bench_of, body, error):
+    """The config says where an error stands; a text with a `status` beside it was paid for."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body=body))
+    provider = bench.provider(answer=AnswerKeys(text="text", error=error))
+    assert (await provider.transcribe(bench.audio(), {})).text == body["text"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"text": "", "status": "pending"}, RuleRejected),
+        ({"text": None, "error": "broken"}, AudioRejected),
+        ({"text": "partial", "error": "broken"}, AudioRejected),
+        ({"text": "partial", "why": "broken"}, AudioRejected),
+    ],
+)
+async def test_an_answer_with_an_error_is_no_transcript(bench_of, body, kind):
+    """By the usual signs where there is no text, and at the config's own place in any case."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body=body))
+    error = "why" if "why" in body else None
+    provider = bench.provider(answer=AnswerKeys(text="text", error=error))
+    assert type(await failure_of(provider, bench.audio())) is kind
+
+
+async def test_a_word_may_be_a_number(bench_of):
+    """As the JSON has it; a truth value is no word."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body={"text": "x", "words": [{"word": 5}, {"word": 1.5}, {"word": True}]}))
+    provider = bench.provider(answer=AnswerKeys(text="text", words="words"))
+    transcript = await provider.transcribe(bench.audio(), {})
+    assert [word.word for word in transcript.words] == ["5", "1.5", ""]
 
 
 @pytest.mark.parametrize("answer", [{}, {"text": 5}, {"text": None}, {"text": ["a"]}])

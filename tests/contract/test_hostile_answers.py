@@ -168,6 +168,24 @@ async def test_gzip_is_decoded_by_all_its_names(encoding):
     assert max(map(len, found)) <= STEP_BYTES
 
 
+@pytest.mark.parametrize("cut_at", range(1, 60))
+async def test_a_gzip_body_may_have_several_members(cut_at):
+    """RFC 1952 allows it; padding behind them is no content."""
+    content = gzip.compress(b"hello ") + gzip.compress(b"you") + bytes(9)
+
+    async def blocks():
+        yield content[:cut_at]
+        yield content[cut_at:]
+
+    assert b"".join([block async for block in decoded(blocks(), "gzip")]) == b"hello you"
+
+
+async def test_a_cut_member_is_an_error():
+    """As a cut body of one member."""
+    with pytest.raises(EncodingError):
+        await _unfolded(gzip.compress(b"hello ") + gzip.compress(b"you")[:-3], "gzip")
+
+
 async def test_deflate_is_decoded():
     """With zlib's header."""
     assert b"".join(await _unfolded(zlib.compress(b"hello"), "deflate")) == b"hello"

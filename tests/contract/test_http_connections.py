@@ -374,6 +374,18 @@ async def test_a_proxy_that_is_not_spoken_holds_the_provider(monkeypatch, proxy)
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("proxy", ["http://me:secret@127.0.0.1:99999", "http://127.0.0.1:0"])
+async def test_a_proxy_with_an_impossible_port_holds_the_provider(monkeypatch, proxy):
+    """The reason names the port; it was a bug with a traceback."""
+    monkeypatch.setenv("http_proxy", proxy)
+    async with transporting() as transport:
+        with pytest.raises(ProviderUnusable) as raised:
+            await _posted(transport, "http://provider.invalid/")
+    assert raised.value.code == "proxy_failed"
+    assert f"port {proxy.rpartition(':')[2]};" in raised.value.reason
+    assert "secret" not in str(raised.value)
+
+
 async def test_no_proxy_is_honoured(monkeypatch):
     """A host that the environment names is asked without it."""
     server = Server()

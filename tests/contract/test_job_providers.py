@@ -84,6 +84,29 @@ async def test_a_command_whose_job_fails_leaves_nothing_at_the_vendor(job_bench,
     assert (len(desk.created), desk.jobs) == (1, {})
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_command_outlasts_a_passing_refusal_of_its_polls(job_bench, desk, monkeypatch, status):
+    """A web application firewall refuses now and then; the job is paid for already."""
+    monkeypatch.setattr(jobs, "FIRST_POLL_SECONDS", 0.01)
+    starts = [None] if job_bench.type in CREATES_IN_UPLOAD else [None, None]
+    job_bench.emulator.fail(*starts, Fault(status=status, body={"error": "refused"}))
+    transcript = await job_bench.provider().transcribe(job_bench.audio(), {})
+    assert transcript.text.startswith("Heard ")
+    assert (len(desk.created), desk.jobs) == (1, {})
+
+
+async def test_a_job_that_may_not_be_asked_for_is_not_deleted(job_bench, desk, monkeypatch):
+    """It may be finished, and it is paid for; the reason names it."""
+    monkeypatch.setattr(jobs, "FIRST_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(jobs, "UNUSABLE_SECONDS", 0.0)
+    starts = [None] if job_bench.type in CREATES_IN_UPLOAD else [None, None]
+    job_bench.emulator.fail(*starts, Fault(status=403, body={"error": "refused"}))
+    error = await failure_of(job_bench.provider().transcribe(job_bench.audio(), {}))
+    assert isinstance(error, AmbiguousFailure)
+    assert "job-1 is left" in error.reason
+    assert list(desk.jobs) == ["job-1"]
+
+
 @pytest.mark.parametrize(
     "fault", [Fault(status=504), Fault(close=True), Fault(body="no JSON"), Fault(body={})]
 )
@@ -111,7 +134,9 @@ async def test_a_result_that_is_not_there_yet_is_asked_for_again(bench_of, kind)
     bench.emulator.vendors.desk.polls = 0
     provider, job_id = await started(bench)
     bench.emulator.fail(None, Fault(status=404, body={"error": "not ready"}))
-    assert isinstance(await provider.poll_job(job_id, {}), Unfinished)
+    found = await provider.poll_job(job_id, {})
+    assert isinstance(found, Unfinished)
+    assert type(found.error) is TemporaryFailure
     assert not isinstance(await provider.poll_job(job_id, {}), Unfinished)
 
 

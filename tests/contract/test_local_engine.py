@@ -200,6 +200,14 @@ async def test_a_language_that_the_model_cannot_do_is_refused(shared):
     assert install_hint("local-multilingual") in refused.value.reason
 
 
+async def test_values_that_only_together_are_refused_are_the_rules_fault(shared):
+    """The engine's own error, not a bug with a traceback."""
+    with pytest.raises(RuleRejected) as refused:
+        await heard(shared, SPEECH / "clips" / "jfk.wav", patience=0.02, beam_size=2)
+    assert refused.value.code == "bad_parameter"
+    assert "beam_size" in refused.value.reason
+
+
 async def test_no_language_with_the_english_model_is_warned_of(shared):
     """It cannot detect: it assumes English and says so."""
     transcript = await heard(shared, SPEECH / "clips" / "sas_0880.wav")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dropscribe.core.errors import RuleRejected
 from dropscribe.transcripts.model import parse_transcript
 from support.speech import needs_engine, silence, write_wav
 
@@ -48,6 +49,7 @@ def recognise(tmp_path):
             recognition = Recognition(
                 model, "base", request.language, request.options, lambda _: None, heard.append
             )
+            recognition.asked = request.asked
             return parse_transcript(recognition.run(file.fileno(), None))
 
     run.heard = heard
@@ -95,3 +97,24 @@ def test_several_languages_are_not_reduced_to_one(recognise):
 def test_a_recording_without_words_has_no_language(recognise):
     """Nothing said, nothing claimed."""
     assert recognise(ScriptedModel(("en", 0.9, 0.0)), 1).language is None
+
+
+class RefusingModel(ScriptedModel):
+    """Refuses to begin, as faster-whisper and CTranslate2 do with values out of their ranges."""
+
+    def transcribe(self, *_args, **_options):
+        raise ValueError("The number of hypotheses cannot be greater\nthan beam_size * patience")
+
+
+def test_a_value_that_the_engine_refuses_is_the_rules_fault(recognise):
+    """Not a bug: the reason has the engine's words and the names of the parameters that the rule sets."""
+    with pytest.raises(RuleRejected) as refused:
+        recognise(RefusingModel(), 1, patience=0.02, language="en")
+    assert refused.value.code == "bad_parameter"
+    assert "patience: The number of hypotheses" in refused.value.reason
+
+
+def test_an_error_of_the_engine_without_parameters_is_a_bug(recognise):
+    """Our own options are never refused."""
+    with pytest.raises(ValueError, match="hypotheses"):
+        recognise(RefusingModel(), 1, language="en")

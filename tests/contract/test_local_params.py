@@ -89,6 +89,14 @@ def test_raw_format_is_ours():
         ({"task": "summarise"}, "bad_parameter"),
         ({"encoding": "opus"}, "bad_parameter"),
         ({"language": ["en", "de"]}, "bad_parameter"),
+        ({"patience": 0}, "bad_parameter"),
+        ({"repetition_penalty": 0.0}, "bad_parameter"),
+        ({"no_repeat_ngram_size": -1}, "bad_parameter"),
+        ({"max_new_tokens": 1000}, "bad_parameter"),
+        ({"length_penalty": 1e300}, "bad_parameter"),
+        ({"max_initial_timestamp": -1}, "bad_parameter"),
+        ({"temperature": float("nan")}, "bad_parameter"),
+        ({"temperature": 10**400}, "bad_parameter"),
     ],
 )
 def test_a_wrong_parameter_is_the_rules_fault_and_named(params, code):

@@ -66,6 +66,32 @@ async def test_deepgrams_channels_become_speakers(bench_of):
     assert [segment.speaker for segment in transcript.segments] == ["channel_1", "channel_0"]
 
 
+async def test_deepgrams_speakers_are_those_of_their_channel(bench_of):
+    """Each channel counts its speakers from 0: two people would become one."""
+    said = [[("hi", 0, 0.0), ("there", 0, 4.0)], [("hello", 0, 1.0), ("yes", 1, 2.0), ("no", 0, 3.0)]]
+    items = [
+        [{"word": word, "speaker": speaker, "start": at, "end": at + 0.5} for word, speaker, at in words]
+        for words in said
+    ]
+    channels = [{"alternatives": [{"transcript": "x", "words": words}]} for words in items]
+    utterances = [
+        {**item, "transcript": item["word"], "channel": number}
+        for number, words in enumerate(items)
+        for item in words
+    ]
+    results = {"channels": channels, "utterances": utterances}
+    transcript = await _heard(bench_of("deepgram"), {"results": results})
+    expected = {
+        "hi": "channel_0",
+        "there": "channel_0",
+        "hello": "channel_1_speaker_0",
+        "yes": "channel_1_speaker_1",
+        "no": "channel_1_speaker_0",
+    }
+    assert {word.word: word.speaker for word in transcript.words} == expected
+    assert {segment.text: segment.speaker for segment in transcript.segments} == expected
+
+
 async def test_elevenlabs_gets_a_form(bench_of):
     """The key has a header of its own, `enable_logging` goes into the query, keyterms are repeated."""
     bench = bench_of("elevenlabs")

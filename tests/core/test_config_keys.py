@@ -111,6 +111,7 @@ def test_the_new_keys_of_a_folder_have_their_defaults(tmp_path):
         ("recorded_at: 2026-01-01", "folders.f.recorded_at"),
         ("recorded_at: '%Q'", "folders.f.recorded_at"),
         ("recorded_at: '%Y%Y'", "folders.f.recorded_at"),
+        *((f"recorded_at: '{part}'", "folders.f.recorded_at") for part in ("%H-%M", "%Y%m", "%m%d", "%%")),
         ("language: '7'", "folders.f.language"),
         ("language: 'en; rm'", "folders.f.language"),
         ("speaker_names: [Agent]", "folders.f.speaker_names"),

@@ -160,6 +160,48 @@ def test_the_engines_parameters_are_checked_at_the_provider_too(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("patience", "0", "must be 0.01 to 1000, not '0'"),
+        ("max_new_tokens", "1000", "must be 1 to 447, not the value"),
+        ("beam_size", "five", "must be a whole number, not 'five'"),
+        ("task", "summarise", "must be one of transcribe, translate, not 'summarise'"),
+        ("temperature", ".nan", "must be a finite number, not 'nan'"),
+    ],
+)
+def test_the_engines_values_are_checked_at_provider_and_rule(tmp_path, name, value, problem):
+    """A value that the engine does not take would hold the rule with the first file."""
+    params = f"params: {{{name}: {value}}}"
+    assert said_of(BASE.replace("type: local", f"type: local, {params}") % "", tmp_path) == [
+        (f"providers.l.params.{name}", f"{name} {problem}")
+    ]
+    assert said_of(BASE % f", {params}", tmp_path) == [(f"folders.f.params.{name}", f"{name} {problem}")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("openai", "response_format", "srt"),
+        ("openai", "response_format", "vtt"),
+        ("whisper-asr", "output", "srt"),
+    ],
+)
+def test_a_format_of_subtitles_is_warned_of(tmp_path, kind, name, value):
+    """Its numbers and times would be in the text; `outputs` writes subtitles."""
+    base = (
+        "providers: {l: {type: %s, url: 'http://127.0.0.1:1'%s}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
+    )
+    params = f", params: {{{name}: {value}}}"
+    message = f"{name}: {value} gives transcripts with the numbers and times of subtitles in their text"
+    for text, section in (
+        (base % (kind, params, ""), "providers.l"),
+        (base % (kind, "", params), "folders.f"),
+    ):
+        assert (f"{section}.params.{name}", message) in said_of(text, tmp_path, warnings=True)
+    assert said_of(base % (kind, "", f", params: {{{name}: json}}"), tmp_path, warnings=True) == []
+
+
+@pytest.mark.parametrize(
     ("model", "hint"),
     [
         ("smal", "did you mean 'small'?"),

@@ -155,6 +155,7 @@ BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\
         BASE % ", settle: ignore_writers, min_age: 2m, outputs: [md], subtitles: {line: 37, seconds: 6}",
         BASE % ", language: pt-BR, vocabulary: [a, b c], speakers: yes, speaker_names: {speaker_0: Agent}",
         BASE % ", recorded_at: '%Y%m%d', companions: '{stem}.xml', companions_wait: 2m, template: a.j2",
+        BASE % ", recorded_at: '%d.%m.%y %H:%M%z'",
         BASE % "" + "http: {listen: 'unix:run/x', root_path: /scribe, allowed_hosts: [a.lan], pages: no}\n",
         BASE % "" + "history_keep: 30d\nsearch: false\nhooks: {retry: true}\n",
         BASE % ", settle: 5, params: {beam_size: 5, language: null, vad_filter: true, temperature: 0.5}",

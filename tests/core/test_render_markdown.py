@@ -104,6 +104,19 @@ def test_text_has_paragraphs_where_the_rule_wants_them():
     assert RENDERERS["txt"](plain, Layout(paragraphs=True)) == b"One.\n\nTwo lines.\n"
 
 
+def test_another_speaker_s_words_do_not_lengthen_a_paragraph():
+    """A segment that lasts until the next one begins ends with its own words, so that its pause is seen."""
+    words = (
+        Word("One.", 0.0, 0.5, speaker="A"),
+        Word("Hm.", 3.0, 3.5, speaker="B"),
+        Word("Two.", 5.0, 5.5, speaker="A"),
+    )
+    segments = (Segment("One.", 0.0, 5.0, "A"), Segment("Two.", 5.0, 5.5, "A"))
+    document = transcript_document(Transcript("x", segments=segments, words=words), facts())
+    made = RENDERERS["txt"](document, Layout(paragraphs=True)).decode()
+    assert made == "A: One.\n\nA: Two.\n"
+
+
 def test_a_long_monologue_has_paragraphs_too():
     """Someone who never pauses gets a paragraph at the end of a sentence now and then; nothing is lost."""
     segments = tuple(Segment(f"This is sentence number {n}.", n * 2.0, n * 2.0 + 2.0) for n in range(200))
@@ -146,6 +159,8 @@ def test_names_are_those_of_the_rule_also_for_a_reused_answer():
         ("920260102.wav", "%Y%m%d", None),
         ("20261302.wav", "%Y%m%d", None),
         ("call.wav", "%Y%m%d", None),
+        ("18991231.wav", "%Y%m%d", None),
+        ("00010101-20260102.wav", "%Y%m%d", "2026-01-02T00:00:00"),
     ],
 )
 def test_a_date_is_found_in_a_name(name, pattern, expected):

@@ -162,6 +162,19 @@ def test_words_that_do_not_match_their_segment_do_not_cut_it():
     assert parsed_srt(_rendered("srt", transcript)) == [(0, 7000, "Hello there")]
 
 
+def test_cues_have_the_times_of_their_own_speaker_s_words():
+    """Where two speakers talk at once, the other one's words say nothing about a cue's time."""
+    text = "I was saying that we should go home now because it is late and dark outside, and cold too"
+    starts = [0.2 * number if number < 10 else 7.0 + 0.2 * number for number in range(19)]
+    said = zip(text.split(), starts, strict=True)
+    words = [Word(word, start, start + 0.2, speaker="A") for word, start in said]
+    words += [Word("Yes,", 1.05, 1.2, speaker="B"), Word("yes.", 1.25, 1.4, speaker="B")]
+    segments = (Segment(text, 0.0, 10.8, "A"), Segment("Yes, yes.", 1.05, 1.4, "B"))
+    transcript = Transcript("x", segments=segments, words=tuple(words))
+    starts = [start for start, _, text in parsed_srt(_rendered("srt", transcript)) if text.startswith("A")]
+    assert starts == [0, 9000]
+
+
 def test_long_segments_without_words_are_cut_by_their_text():
     """A segment of a minute without timed words: readable parts, spread over its time, nothing lost."""
     tokens = [f"token{number}" for number in range(100)]
@@ -316,6 +329,23 @@ def test_letters_without_width_stay_in_every_output():
     made = Transcript(text, segments=(segment,))
     for kind in ("txt", "srt", "vtt", "md"):
         assert text in (_rendered(kind, made) or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("שלום\u200f. (\u200fעד\u200f)", "שלום. (עד)"),
+        ("\ufeffעד\u061c!", "עד!"),
+        ("🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f x", None),
+        ("\U0001fae8 new", None),
+        ("pay \u202e001\u202c now\u2028then\x07", "pay 001 now then"),
+    ],
+)
+def test_marks_make_no_spaces_and_new_letters_stay(text, shown):
+    """Direction marks are left out; the flag of England and emoji of a later Unicode than Python's stay."""
+    segment = Segment(text, 0.0, 5.0, "A")
+    for kind in ("txt", "srt", "md"):
+        assert (shown or text) in (_rendered(kind, Transcript("x", segments=(segment,))) or "")
 
 
 def test_text_has_no_spaces_between_words_of_scripts_without_them():

@@ -18,7 +18,6 @@ from dropscribe.core.errors import ConfigError, ProviderError
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.links import LinkRefused, check_link, parse_host_pattern, read_link
 from dropscribe.core.settling import Completeness
-from dropscribe.core.text.printing import JOINERS
 from dropscribe.files.containers import examine
 from dropscribe.intake.owner_file import OwnerFile
 from dropscribe.providers.build import build_provider
@@ -38,6 +37,7 @@ MOST_CONTAINER_BYTES = 1024 * 1024
 MOST_CONTAINER_READS = 20_000
 MOST_GROWTH = 64
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_CONTROLS = {"Cc", "Cs", "Co", "Zl", "Zp"}
 _FORMS = RENDERERS.keys() - {"error"}
 
 
@@ -188,9 +188,9 @@ def _facts(kind: str) -> TranscriptFacts:
 
 
 def _check_text(text: str) -> None:
-    """One line of what prints."""
+    """One line without control characters, private ones, and marks of direction."""
     for letter in text:
-        if not (letter.isprintable() or letter in JOINERS):
+        if unicodedata.category(letter) in _CONTROLS or letter in _DIRECTIONS:
             raise Broken(f"{letter!r} is in a line")
 
 

@@ -14,6 +14,7 @@ from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected
 from dropscribe.queue.sql import result_cache
 from dropscribe.reports.queue_reader import view_queue
+from dropscribe.transcripts.model import Segment, Transcript
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -52,6 +53,25 @@ async def test_the_same_recording_under_another_name_is_not_sent_again(tmp_path)
         assert again[key] == first[key]
     assert tree(tmp_path / "done") >= {"2026/again.wav", "2026/again.txt", "2026/again.srt"}
     assert [filed.is_reused for filed in house.listener.files] == [False, True]
+
+
+async def test_speakers_with_one_name_are_told_apart_by_another_rule(tmp_path):
+    """A rule that calls both of them Staff does not merge them in the stored answer."""
+    said = (("Hi.", "speaker_0"), ("Hello.", "speaker_1"))
+    segments = tuple(Segment(text, at, at + 1.0, speaker) for at, (text, speaker) in enumerate(said))
+    script = ScriptedProvider([Transcript("Hi. Hello.", segments=segments, raw={})])
+    config = keeping(tmp_path, speaker_names={"speaker_0": "Staff", "speaker_1": "Staff"})
+    async with House(config, {"main": script}) as house:
+        await drop_in_turn(house, "first.wav")
+    async with House(keeping(tmp_path), {"main": script}) as house:
+        await drop_in_turn(house, "again.wav")
+
+    assert len(script.calls) == 1
+    first, again = (read_json(tmp_path / "done" / name) for name in ("first.json", "again.json"))
+    assert first["speakers"] == ["Staff"]
+    assert again["reused"] is True
+    assert (again["speakers"], again["speaker_names"]) == (["speaker_0", "speaker_1"], {})
+    assert [segment["speaker"] for segment in again["segments"]] == ["speaker_0", "speaker_1"]
 
 
 async def test_an_answer_survives_a_new_start(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dropscribe.providers.turns import by_time, segments_of
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 
@@ -69,13 +70,13 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         return _only(heard[0], first, seconds, warnings)
     numbered = not is_split and len(heard) > 1 and any(_has_speakers(part) for part in heard)
     moved = [_moved(part, number, numbered=numbered) for number, part in enumerate(heard, 1)]
-    segments = [segment for each in moved for segment in each.segments]
-    words = [word for each in moved for word in each.words]
     if is_split:
-        segments.sort(key=_start)
-        words.sort(key=_start)
+        segments = by_time(*(each.segments for each in moved))
+        words = by_time(*(each.words for each in moved))
         text = "\n".join(segment.text.strip() for segment in segments)
     else:
+        segments = tuple(segment for each in moved for segment in each.segments)
+        words = tuple(word for each in moved for word in each.words)
         text = joined(filter(None, (each.text.strip() for each in moved)))
     missing = _missing(parts)
     found = [warning for each in moved for warning in each.warnings if warning != "empty_transcript"]
@@ -85,8 +86,8 @@ def join(parts: Sequence[Answered], seconds: float, warnings: Sequence[str] = ()
         language=next((each.language for each in moved if each.language), None),
         duration=seconds,
         sent_seconds=sum(part.sent_seconds for part in heard),
-        segments=tuple(segments),
-        words=tuple(words),
+        segments=segments,
+        words=words,
         attributes={key: value for each in reversed(moved) for key, value in each.attributes.items()},
         warnings=tuple(dict.fromkeys(found)),
         missing=missing,
@@ -117,18 +118,22 @@ def _moved(part: Answered, number: int, *, numbered: bool) -> Transcript:
 
     def moved(item: Item) -> Item:
         speaker = _speaker(item.speaker, part, number, numbered=numbered)
-        return replace(item, start=_later(item.start, part), end=_later(item.end, part), speaker=speaker)
+        start = _later(item.start, part)
+        end = _later(item.end, part, is_end=item.start != item.end)
+        return replace(item, start=start, end=end, speaker=speaker)
 
     words, segments = tuple(map(moved, answer.words)), tuple(map(moved, answer.segments))
     if part.source.speaker is not None:
-        segments = tuple(_turns(segments, words)) or _whole_turn(answer, part)
+        segments = tuple(_turns(segments, words)) or _turns_of_words(answer.text, words, part)
     return replace(answer, words=words, segments=segments)
 
 
-def _later(time: float | None, part: Answered) -> float | None:
+def _later(time: float | None, part: Answered, *, is_end: bool = False) -> float | None:
+    """*time* on the recording's clock; an end at a jump of the clock is before it, a start is behind it."""
     if time is None:
         return None
-    return min(part.start + time + sum(jump for at, jump in part.jumps if time >= at), part.end)
+    jumped = sum(jump for at, jump in part.jumps if time > at or (time == at and not is_end))
+    return min(part.start + time + jumped, part.end)
 
 
 def _speaker(told: str | None, part: Answered, number: int, *, numbered: bool) -> str | None:
@@ -137,11 +142,24 @@ def _speaker(told: str | None, part: Answered, number: int, *, numbered: bool) -
     return f"part_{number}_{told}" if numbered and told is not None else told
 
 
-def _whole_turn(answer: Transcript, part: Answered) -> tuple[Segment, ...]:
-    """For a provider without segments: one turn a piece, so that the channels still alternate."""
-    if not answer.text.strip():
+def _turns_of_words(text: str, words: Sequence[Word], part: Answered) -> tuple[Segment, ...]:
+    """Turns of a provider without segments; without timed words one turn a piece, so that channels alternate.
+
+    The text of the turns is *text*, which has the punctuation, where it can be told which word is which.
+    """
+    tokens = text.split()
+    if not tokens:
         return ()
-    return (Segment(answer.text.strip(), part.start, part.end, part.source.speaker),)
+    whole = Segment(text.strip(), part.start, part.end, part.source.speaker)
+    if not any(_is_timed(word) for word in words):
+        return (whole,)
+    if len(tokens) == len(words) and all(map(_is_timed, words)):
+        return tuple(_cut_at_pauses(whole, words, tokens))
+    return segments_of(words)
+
+
+def _is_timed(word: Word) -> bool:
+    return word.start is not None and word.end is not None
 
 
 def _turns(segments: Sequence[Segment], words: Sequence[Word]) -> Iterator[Segment]:
@@ -166,10 +184,6 @@ def _cut_at_pauses(segment: Segment, words: Sequence[Word], tokens: Sequence[str
             text = " ".join(tokens[begin:number])
             yield replace(segment, text=text, start=words[begin].start, end=words[number - 1].end)
             begin = number
-
-
-def _start(item: Segment | Word) -> float:
-    return float("inf") if item.start is None else item.start
 
 
 def _missing(parts: Sequence[Answered]) -> tuple[Missing, ...]:

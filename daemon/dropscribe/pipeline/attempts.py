@@ -251,6 +251,7 @@ class Attempts:
             document = await self.results.transcript(
                 job, runtime, transcript, sha256, ended.seconds, refusals
             )
+            booking = await self.results.for_cache(booking, document, transcript)
             stored = await self.results.store(job, runtime, document, sha256, ended, booking)
         except RenderError as error:
             booking = await asyncio.to_thread(_booking_of_unrendered, booking, document)
@@ -284,7 +285,7 @@ def _seconds_of(job: Job, began: float) -> float:
 def _booking_of_unrendered(booking: Booking, document: dict[str, object] | None) -> Booking:
     """*booking* with the answer itself, so that a later version can render it without paying again."""
     try:
-        packed = json.dumps(document).encode() if document else b""
+        packed = booking.document or (json.dumps(document).encode() if document else b"")
     except Exception:  # noqa: BLE001  # an answer that cannot be stored is not cached
         packed = b""
     return replace(booking, answer=booking.answer if packed else None, document=packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -26,9 +27,11 @@ from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
     error_document,
+    merges_speakers,
     name_text,
     reused_document,
     transcript_document,
+    unnamed_document,
     with_companions,
 )
 
@@ -108,6 +111,21 @@ class Results:
         return await self._renderer.build(
             build, transcript.text, transcript.segments, transcript.words, transcript.raw
         )
+
+    async def for_cache(
+        self, booking: Booking, document: Mapping[str, Any], transcript: Transcript
+    ) -> Booking:
+        """*booking* with the provider's speakers where the rule gives several of them one name.
+
+        Raises:
+            RenderError: The document for the cache cannot be built.
+        """
+        if booking.answer is None or not merges_speakers(document, transcript):
+            return booking
+        packed = await self._renderer.build(
+            lambda: json.dumps(unnamed_document(document, transcript)).encode(), document
+        )
+        return replace(booking, document=packed)
 
     async def reused(
         self, job: Job, runtime: RuntimeConfig, cached: bytes, sha256: str, refusals: Refusals

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import re
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
 from dropscribe.files.crashpoint import reached
@@ -44,11 +44,18 @@ LONGEST_POLL_SECONDS = 60.0
 JOB_SECONDS = 86400.0
 """A job that the vendor has not finished after a day counts as an attempt without an answer."""
 
+UNUSABLE_SECONDS = 600.0
+"""A key or a path that is refused for so long is not a passing fault: polling within a request ends then."""
+
 SERVER_ERROR = "server_error"
 """The code for a job that failed by the vendor's own fault; the file is sent again."""
 
-_JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,256}")
+_LONGEST_ID = 256
 _GONE = frozenset({404, 410})
+
+
+class _StateUnknown(AmbiguousFailure):
+    """Raised when polls fail for too long; the job may be finished, so that it is not deleted."""
 
 
 class Progress(Enum):
@@ -85,7 +92,8 @@ class JobApi:
 class JobVendor(Vendor):
     """A vendor with jobs; it differs from others in its :class:`JobApi` and in the methods that it overrides.
 
-    ``upload`` sends the audio; ``transcript`` reads the document with the result.
+    ``upload`` sends the audio; ``transcript`` reads the document with the result. Methods that make URLs
+    get a job's id percent-encoded.
 
     Attributes:
         creates_in_upload: Whether the upload creates the job, so that it may be paid for.
@@ -126,6 +134,10 @@ class JobVendor(Vendor):
     def job_id(self, created: Mapping[str, Any]) -> str | None:
         """The job's id in the answer that created it; None where it has none."""
         return values.word_or_none(created.get("id"))
+
+    def no_job_id(self, created: Mapping[str, Any]) -> str:  # noqa: ARG002
+        """A message for an answer that creates a job and has no id."""
+        return "a job without an id"
 
     def poll_url(self, job_id: str) -> str:
         """URL of the job's state."""
@@ -199,8 +211,10 @@ class JobProvider(HttpProvider):
         if words := self._jobs.failure(created):
             raise self._classifier.failure_in_success(answer, words)
         job_id = self._jobs.job_id(created)
-        if job_id is None or not _JOB_ID.fullmatch(job_id):
-            raise self._classifier.bad_answer(answer, "a job without an id")
+        if job_id is None:
+            raise self._classifier.bad_answer(answer, self._jobs.no_job_id(created))
+        if not _is_usable(job_id):
+            raise self._classifier.bad_answer(answer, "a job with an id that no URL can carry")
         reached("job_created")
         return job_id
 
@@ -210,7 +224,7 @@ class JobProvider(HttpProvider):
 
     async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
         """See :class:`dropscribe.providers.base.JobProvider`."""
-        found = await self._fetched(self._jobs.poll_url(job_id))
+        found = await self._fetched(self._jobs.poll_url(_quoted(job_id)))
         if isinstance(found, Unfinished):
             return found
         answer, polled = found
@@ -225,9 +239,8 @@ class JobProvider(HttpProvider):
                 reason = "a job in no documented state"
                 return Unfinished(TemporaryFailure("bad_answer", reason, status=answer.status))
         parsed = polled
-        if url := self._jobs.result_url(job_id):
-            # The job is there: a result that is not found is not there yet.
-            found = await self._fetched(url, gone=frozenset({410}))
+        if url := self._jobs.result_url(_quoted(job_id)):
+            found = await self._result(url)
             if isinstance(found, Unfinished):
                 return found
             answer, parsed = found
@@ -240,7 +253,7 @@ class JobProvider(HttpProvider):
 
     async def delete_job(self, job_id: str) -> None:
         """See :class:`dropscribe.providers.base.JobProvider`."""
-        for url in self._jobs.deletions(job_id):
+        for url in self._jobs.deletions(_quoted(job_id)):
             answer = await self._request("DELETE", Upload(url, {}), self._timeout_seconds)
             if answer.status // 100 != 2 and answer.status not in _GONE:
                 raise self._classifier.error(answer)
@@ -250,6 +263,8 @@ class JobProvider(HttpProvider):
         job_id = await self.start_job(audio, params)
         try:
             transcript = await self._finished(job_id, params)
+        except _StateUnknown:
+            raise
         except ProviderError:
             with contextlib.suppress(ProviderError):
                 await self.delete_job(job_id)
@@ -262,14 +277,20 @@ class JobProvider(HttpProvider):
         return transcript
 
     async def _finished(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript:
-        began = time.monotonic()
+        began = usable_at = time.monotonic()
         while True:
             await asyncio.sleep(self.poll_seconds(time.monotonic() - began))
             found = await self.poll_job(job_id, params)
             if not isinstance(found, Unfinished):
                 return found
-            if isinstance(found.error, ProviderUnusable) or time.monotonic() - began > JOB_SECONDS:
-                raise AmbiguousFailure("job_unfinished", str(found.error or "the provider has not finished"))
+            now, error = time.monotonic(), found.error
+            if not isinstance(error, ProviderUnusable):
+                usable_at = now
+            if now - usable_at < UNUSABLE_SECONDS and now - began <= JOB_SECONDS:
+                continue
+            if error is None:
+                raise AmbiguousFailure("job_unfinished", "the provider has not finished")
+            raise _StateUnknown("job_unfinished", f"{error}; job {job_id} is left at the provider")
 
     async def _uploaded(self, audio: AudioFile, params: Params) -> tuple[Answer, dict[str, Any]]:
         upload = self._jobs.upload(audio, params)
@@ -295,6 +316,14 @@ class JobProvider(HttpProvider):
                     await self._request("DELETE", Upload(url, {}), self._timeout_seconds)
             raise
         return answer, self._object(answer)
+
+    async def _result(self, url: str) -> tuple[Answer, dict[str, Any]] | Unfinished:
+        """The result of a job that is done: where it is not found, it is not there yet."""
+        found = await self._fetched(url, gone=frozenset({410}))
+        if isinstance(found, Unfinished) and (error := found.error) is not None and error.status == 404:
+            reason = f"the result is not there yet: {error.reason}"
+            return Unfinished(TemporaryFailure("no_result", reason, status=404, request_id=error.request_id))
+        return found
 
     async def _fetched(
         self, url: str, gone: frozenset[int] = _GONE
@@ -324,6 +353,16 @@ class JobProvider(HttpProvider):
         if not isinstance(parsed, dict):
             raise self._classifier.bad_answer(answer, f"{len(answer.body)} bytes in place of a JSON object")
         return parsed
+
+
+def _is_usable(job_id: str) -> bool:
+    is_printable = job_id.isascii() and job_id.isprintable()
+    return is_printable and 0 < len(job_id) <= _LONGEST_ID and job_id not in {".", ".."}
+
+
+def _quoted(job_id: str) -> str:
+    """*job_id* as one segment of a URL's path, or as a value of its query."""
+    return quote(job_id, safe=":")
 
 
 def _lost(answer: Answer) -> AmbiguousFailure:

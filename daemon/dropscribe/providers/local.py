@@ -19,7 +19,7 @@ import structlog
 from dropscribe.config.extras import install_hint
 from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, TemporaryFailure
 from dropscribe.core.requests.languages import base_language
-from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS
+from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, local_param_problem
 from dropscribe.native import speech_model
 from dropscribe.native.decoder import error_of
 from dropscribe.native.model_fetch import fetch
@@ -44,11 +44,6 @@ SILENCE_SECONDS = 3600.0
 PROGRESS_SECONDS = 10.0
 """Time between two log lines about a download."""
 
-RAW_ENCODINGS = frozenset(
-    f"pcm_{coding}"
-    for coding in ("s8", "u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")
-) | {"pcm_alaw", "pcm_mulaw"}
-
 ENGINE_DEFAULTS: dict[str, Any] = {
     "beam_size": 5,
     "vad_filter": True,  # without it Whisper writes "You" into digital silence
@@ -57,8 +52,6 @@ ENGINE_DEFAULTS: dict[str, Any] = {
 }
 
 _RAW_FIELDS = {"encoding": "encoding", "sample_rate": "sample_rate_hz", "channels": "channels"}
-_AT_LEAST_ONE = frozenset({"beam_size", "best_of", "channels", "max_new_tokens", "sample_rate"})
-_CHOICES = {"task": frozenset({"transcribe", "translate"}), "encoding": RAW_ENCODINGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +61,13 @@ class SpeechRequest:
     Attributes:
         language: Lower-case code without a region ("en" for "en-GB"); None to detect it.
         options: Keyword arguments of ``WhisperModel.transcribe``, our defaults included.
+        asked: Names of the options that the user sets.
         raw: Set by any of encoding, sample_rate and channels; applies to files without a header.
     """
 
     language: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    asked: tuple[str, ...] = ()
     raw: RawForm = field(default_factory=RawForm)
 
 
@@ -189,6 +184,7 @@ class LocalProvider:
             "name": model,
             "language": request.language,
             "options": request.options,
+            "asked": request.asked,
             "form": form and asdict(form),
         }
 
@@ -253,27 +249,17 @@ def parse_params(params: Mapping[str, ParamValue]) -> SpeechRequest:
     return SpeechRequest(
         language=_parse_language(checked.get("language", "")),
         options={**ENGINE_DEFAULTS, **asked},
+        asked=tuple(asked),
         raw=RawForm(**{field: checked[name] for name, field in _RAW_FIELDS.items() if name in checked}),
     )
 
 
 def _checked(name: str, value: ParamValue) -> Any:
-    wanted = LOCAL_PARAMS.get(name)
-    if wanted is None:
+    if name not in LOCAL_PARAMS:
         raise RuleRejected("unknown_parameter", f"the embedded engine has no parameter {name!r}")
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:  # type(), for True is an int to isinstance
-        raise RuleRejected("bad_parameter", f"{name} must be {_article(wanted)}, not {value!r}")
-    if name in _AT_LEAST_ONE and isinstance(value, int) and value < 1:
-        raise RuleRejected("bad_parameter", f"{name} must be at least 1, not {value!r}")
-    if name in _CHOICES and value not in _CHOICES[name]:
-        raise RuleRejected("bad_parameter", f"{name} must be one of {', '.join(sorted(_CHOICES[name]))}")
-    return value
-
-
-def _article(wanted: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[wanted]
+    if problem := local_param_problem(name, value):
+        raise RuleRejected("bad_parameter", f"{name} {problem}, not {value!r}")
+    return LOCAL_PARAMS[name](value)
 
 
 def _parse_language(language: str) -> str | None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.providers import values
 from dropscribe.transcripts.line_breaks import joined
-from dropscribe.transcripts.model import Segment
+from dropscribe.transcripts.model import Segment, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from dropscribe.transcripts.model import Transcript, Word
+    from dropscribe.transcripts.model import Transcript
+
+Item = TypeVar("Item", Segment, Word)
 
 PAUSE_SECONDS = 1.0
 _SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001 - of other scripts
 
 
 def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
-    """The segments of *words*, which are in order; *joint* stands between two words."""
+    """The segments of *words*, which are in order.
+
+    Args:
+        joint: The text between two words; a space is left out between Chinese and Japanese ones.
+    """
     found: list[list[Word]] = []
     for word in words:
         if found and _continues(found[-1][-1], word):
@@ -45,9 +53,20 @@ def _joined(parts: Sequence[str]) -> str:
     return joined(filter(None, map(str.strip, parts)))
 
 
-def by_time(words: Iterable[Word]) -> tuple[Word, ...]:
-    """*words* of several channels in the order in which they are said."""
-    return tuple(sorted(words, key=lambda word: word.start or 0.0))
+def by_time(*runs: Iterable[Item]) -> tuple[Item, ...]:
+    """Words or segments of several *runs* (channels, pieces) in the order in which they are said.
+
+    An untimed item stays behind the one before it in its run; a run without any times comes last.
+    """
+    timed = [pair for run in runs for pair in _with_times(tuple(run))]
+    return tuple(item for _, item in sorted(timed, key=itemgetter(0)))
+
+
+def _with_times(run: Sequence[Item]) -> Iterator[tuple[float, Item]]:
+    time = next((item.start for item in run if item.start is not None), math.inf)
+    for item in run:
+        time = time if item.start is None else item.start
+        yield time, item
 
 
 def _continues(last: Word, word: Word) -> bool:
@@ -57,6 +76,7 @@ def _continues(last: Word, word: Word) -> bool:
 
 
 def _segment(words: Sequence[Word], joint: str) -> Segment:
-    text = joint.join(word.word.strip() for word in words)
+    texts = [text for word in words if (text := word.word.strip())]
+    text = joined(texts) if joint == " " else joint.join(texts)
     confidence = values.mean([word.confidence for word in words])
     return Segment(text, words[0].start, words[-1].end, words[0].speaker, confidence)

@@ -103,6 +103,10 @@ class Vendor(ABC):
         """This vendor's own form of an error in a success's JSON object, in its words; else None."""
         return None
 
+    def checked(self, parsed: dict[str, Any]) -> Mapping[str, Any]:
+        """The part of a success's JSON object in which the usual signs of an error count."""
+        return parsed
+
     @abstractmethod
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """The transcript in an answer's JSON object; None where it holds none."""
@@ -320,7 +324,7 @@ class HttpProvider:
             return {"text": parsed if isinstance(parsed, str) else answer.body.decode()}
         if not isinstance(parsed, dict):
             raise self._classifier.bad_answer(answer, "JSON that is not an object")
-        if failure := self._classifier.error_in_success(answer, parsed):
+        if failure := self._classifier.error_in_success(answer, self.vendor.checked(parsed)):
             raise failure
         if words := self.vendor.failure(parsed):
             raise self._classifier.failure_in_success(answer, words)

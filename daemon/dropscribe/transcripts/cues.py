@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.core.text.printing import one_line
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT
 from dropscribe.transcripts.line_breaks import joined, pieces_of, wrapped
-from dropscribe.transcripts.paragraphs import SENTENCE_ENDS
+from dropscribe.transcripts.paragraphs import SENTENCE_ENDS, may_be_one_voice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -172,7 +172,8 @@ def _with_before(cues: Sequence[Cue]) -> Iterator[tuple[Cue, Cue]]:
 def _tokens(segment: Cue, before: Cue, words: Sequence[Cue], starts: Sequence[float]) -> list[_Token]:
     """The segment's own tokens, not the words: some providers' words lack the punctuation."""
     pieces = pieces_of(segment.text, before.text)
-    own = words[bisect_left(starts, segment.start) : bisect_left(starts, segment.end)]
+    within = words[bisect_left(starts, segment.start) : bisect_left(starts, segment.end)]
+    own = [word for word in within if may_be_one_voice(word.speaker, segment.speaker)]
     if len(own) == len(pieces):
         pairs = zip(pieces, own, strict=True)
         return [_Token(*piece, word.start, word.end, segment, True) for piece, word in pairs]

@@ -83,9 +83,11 @@ def name_date(name: str, pattern: str) -> str | None:
     for expression in (_expression(pattern, is_fixed=True), _expression(pattern, is_fixed=False)):
         for found in re.finditer(f"(?<!\\d){expression}(?!\\d)", name):
             try:
-                return _iso(datetime.strptime(found.group(), pattern))  # noqa: DTZ007 - as the name says it
+                moment = datetime.strptime(found.group(), pattern)  # noqa: DTZ007 - as the name says it
             except (ValueError, OverflowError, re.error):
                 continue
+            if moment.year in _YEARS:
+                return _iso(moment)
     return None
 
 

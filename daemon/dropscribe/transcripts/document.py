@@ -35,6 +35,7 @@ WARNING_WORDS = {
     COMPANION_MISSING: "A file that belongs to the recording did not come in time.",
     "empty_transcript": "The provider heard no words in this recording.",
     "incomplete_audio": "The recording was incomplete when it was sent: its own header promises more.",
+    "language_not_detected_english_only": "No language was set; the model knows English alone.",
     "missing_audio": "Parts of the recording are missing in this transcript.",
     "no_speech": "The recording is silent; it was not sent to the provider.",
     "no_timestamps": "The provider gave no times, so there are no subtitles.",
@@ -130,9 +131,7 @@ def transcript_document(
         "text": transcript.text,
         "language": transcript.language,
         "duration": _rounded(transcript.duration),
-        "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
-        "words": [_word(word) for word in transcript.words],
-        "speakers": _speakers(transcript),
+        **_parts(transcript),
         "speaker_names": {},
         "recorded_at": None,
         "recorded_by": None,
@@ -173,6 +172,16 @@ def reused_document(
     document = _with_facts_of_rule(_with_labels(document), facts)
     document["warnings"] = _warnings(document, [*found, *warnings], outputs)
     return document
+
+
+def merges_speakers(document: Mapping[str, Any], transcript: Transcript) -> bool:
+    """Whether the rule's names in *document*, made of *transcript*, are fewer than the provider's labels."""
+    return len(document["speakers"]) < len(_speakers(transcript))
+
+
+def unnamed_document(document: Mapping[str, Any], transcript: Transcript) -> dict[str, Any]:
+    """*document*, made of *transcript*, with the provider's labels instead of the rule's names."""
+    return {**document, **_parts(transcript), "speaker_names": {}}
 
 
 def renamed_document(document: Mapping[str, Any], path: bytes, date_pattern: str | None) -> dict[str, Any]:
@@ -296,6 +305,14 @@ def utc_text(unix_seconds: float) -> str | None:
     except (OverflowError, ValueError):
         return None
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def _parts(transcript: Transcript) -> dict[str, Any]:
+    return {
+        "segments": [_segment(number, segment) for number, segment in enumerate(transcript.segments)],
+        "words": [_word(word) for word in transcript.words],
+        "speakers": _speakers(transcript),
+    }
 
 
 def _segment(number: int, segment: Segment) -> dict[str, Any]:

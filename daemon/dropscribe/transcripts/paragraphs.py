@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.text.printing import one_line
@@ -23,6 +24,10 @@ VERY_LONG_PARAGRAPH = 1500
 """Characters after which the end of a sentence alone ends a paragraph."""
 
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - these are the full-width marks
+
+
+_Timed = tuple[float, float, str | None]
+_start = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +83,31 @@ def _pieces(document: Mapping[str, Any]) -> Iterator[_Piece]:
             yield _Piece(one_line(word["word"]), word["start"], word["end"], word["speaker"])
         return
     timed = sorted(
-        (word["start"], word["end"])
-        for word in words
-        if word["start"] is not None and word["end"] is not None
+        ((word["start"], word["end"], word["speaker"]) for word in words if _has_times(word)),
+        key=_start,
     )
     for segment in segments:
         start, end = _spoken_span(segment, timed)
         yield _Piece(one_line(segment["text"]), start, end, segment["speaker"])
 
 
-def _spoken_span(
-    segment: Mapping[str, Any], timed: Sequence[tuple[float, float]]
-) -> tuple[float | None, float | None]:
+def may_be_one_voice(speaker: str | None, other: str | None) -> bool:
+    """Whether two speaker labels may mean one person; None is an unknown speaker."""
+    return speaker == other or speaker is None or other is None
+
+
+def _has_times(item: Mapping[str, Any]) -> bool:
+    return item["start"] is not None and item["end"] is not None
+
+
+def _spoken_span(segment: Mapping[str, Any], timed: Sequence[_Timed]) -> tuple[float | None, float | None]:
     """The times of a segment's words: some engines let a segment last until the next one begins."""
     start, end = segment["start"], segment["end"]
     if start is None or end is None:
         return start, end
-    own = timed[bisect_left(timed, (start, 0.0)) : bisect_left(timed, (end, 0.0))]
-    return (own[0][0], max(last for _, last in own)) if own else (start, end)
+    within = timed[bisect_left(timed, start, key=_start) : bisect_left(timed, end, key=_start)]
+    own = [word for word in within if may_be_one_voice(word[2], segment["speaker"])]
+    return (own[0][0], max(last for _, last, _ in own)) if own else (start, end)
 
 
 def _breaks(last: _Piece, piece: _Piece, length: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -166,13 +166,14 @@ def _params(value: object) -> dict[str, Any]:
 
 def _time_pattern(value: object) -> str:
     text = parse_text(value)
+    hint = "write such as %Y%m%d-%H%M%S"
+    sample = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)  # no part of its date is strptime's default
     try:
-        sample = datetime(2001, 2, 3, 4, 5, 6)  # noqa: DTZ001 - any time does
-        datetime.strptime(sample.strftime(text), text)  # noqa: DTZ007 - only tried
+        found = datetime.strptime(sample.strftime(text), text)  # noqa: DTZ007 - only tried
     except (ValueError, re.error):  # re.error: a directive is there twice
-        raise ValueError("is not a pattern of date and time", "write such as %Y%m%d-%H%M%S") from None
-    if "%" not in text:
-        raise ValueError("has no part of a date in it", "write such as %Y%m%d-%H%M%S")
+        raise ValueError("is not a pattern of date and time", hint) from None
+    if found.date() != sample.date():
+        raise ValueError("does not give year, month and day", hint)
     return text
 
 

@@ -257,9 +257,10 @@ def _params_by_provider(read: SectionRead) -> dict[str, dict[str, Any]]:
         if provider is None:
             continue
         written = own.get(name, {})
+        path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
         if provider.type == "local":
-            path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
             p.check_local_params(written, path, read.document)
+        p.warn_of_subtitles(provider.type, written, path, read.document)
         hints = p.check_hints(read, provider.type, {**provider.params, **written})
         found[name] = p.lay_over(provider.type, provider.params, hints | written)
         if "language" in hints | written:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.core.requests.languages import base_language
-from dropscribe.core.requests.params import LOCAL_PARAMS
+from dropscribe.core.requests.params import LOCAL_PARAMS, local_param_problem
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from dropscribe.config.reading import SectionRead
     from dropscribe.config.yaml.document import Document, Path
     from dropscribe.core.requests.params import ParamValue
+
+_FORMAT_PARAMS = {"openai": "response_format", "whisper-asr": "output"}
+_SUBTITLE_FORMATS = frozenset({"srt", "vtt", "tsv"})
 
 Written = dict[str, "ParamValue | None"]
 """Parameters as written; None removes one."""
@@ -56,11 +59,24 @@ def check_rule_params(read: SectionRead) -> dict[str, Written]:
 
 
 def check_local_params(values: Mapping[str, Any], path: Path, document: Document) -> None:
-    """Report parameters that the embedded engine does not know."""
-    for name in values:
+    """Report parameters and values that the embedded engine does not take."""
+    for name, value in values.items():
         if name not in LOCAL_PARAMS:
             message = f"the embedded engine has no parameter '{name}'"
             document.report((*path, name), message, did_you_mean(name, LOCAL_PARAMS), on_key=True)
+        elif value is not None and (problem := local_param_problem(name, value)):
+            message = f"{name} {problem}, not {document.shown((*path, name), value)}"
+            document.report((*path, name), message)
+
+
+def warn_of_subtitles(kind: str, values: Mapping[str, Any], path: Path, document: Document) -> None:
+    """Report a parameter that asks for subtitles, which are read as plain text."""
+    name = _FORMAT_PARAMS.get(kind, "")
+    value = values.get(name)
+    if isinstance(value, str) and value in _SUBTITLE_FORMATS:
+        message = f"{name}: {value} gives transcripts with the numbers and times of subtitles in their text"
+        hint = "remove it; `outputs: [srt]` in the rule writes subtitles"
+        document.report((*path, name), message, hint, warning=True)
 
 
 def check_hints(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Written:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 ParamValue = bool | int | float | str | list[str]
 """A request parameter's value. A boolean is sent as ``true``/``false``, a list as a repeated parameter."""
 
@@ -89,3 +92,45 @@ LOCAL_PARAMS: dict[str, type] = ENGINE_PARAMS | {
     "sample_rate": int,
 }
 """All parameters of a provider of type local; the last ones describe files without a header."""
+
+LOCAL_CHOICES = {
+    "task": frozenset({"transcribe", "translate"}),
+    "encoding": frozenset(
+        f"pcm_{coding}"
+        for coding in ("s8", "u8", "s16le", "s16be", "s24le", "s24be", "s32le", "s32be", "f32le", "f32be")
+    )
+    | {"pcm_alaw", "pcm_mulaw"},
+}
+
+LOCAL_LIMITS = {
+    "beam_size": (1, 1000),
+    "best_of": (1, 1000),
+    "channels": (1, math.inf),
+    "length_penalty": (-100, 100),
+    "max_initial_timestamp": (0, 30),
+    "max_new_tokens": (1, 447),  # of the 448 tokens of Whisper's decoder; a prompt leaves fewer
+    "no_repeat_ngram_size": (0, 448),
+    "patience": (0.01, 1000),
+    "repetition_penalty": (0.01, 1000),
+    "sample_rate": (1, math.inf),
+}
+"""Smallest and largest values that CTranslate2 and faster-whisper take, tried with 4.8 and 1.2."""
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def local_param_problem(name: str, value: object) -> str:
+    """The reason why a parameter of LOCAL_PARAMS cannot have *value* ("must be …"); "" if it can."""
+    wanted = LOCAL_PARAMS[name]
+    if type(value) is not wanted and not (wanted is float and type(value) is int):  # True is an int
+        return f"must be {_TYPE_NAMES[wanted]}"
+    if name in LOCAL_CHOICES and value not in LOCAL_CHOICES[name]:
+        return f"must be one of {', '.join(sorted(LOCAL_CHOICES[name]))}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    if not abs(value) <= sys.float_info.max:  # false for NaN
+        return "must be a finite number"
+    lowest, highest = LOCAL_LIMITS.get(name, (-math.inf, math.inf))
+    if lowest <= value <= highest:
+        return ""
+    return f"must be at least {lowest}" if highest == math.inf else f"must be {lowest} to {highest}"

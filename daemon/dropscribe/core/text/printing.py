@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 
 JOINERS = "\u00ad\u200b\u200c\u200d\u2060"
 """Zero-width characters that join or separate letters: Persian words, Indic letters and emoji need them."""
@@ -16,6 +17,10 @@ _ESCAPE_SEQUENCE = re.compile(
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DIRECTION = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 """Control characters that set the direction of the following text, regardless of its letters."""
+_MARKS = re.compile(r"[\u061c\u200e\u200f\ufeff]")
+"""Direction marks, which have no width and move the punctuation beside them, and the byte order mark."""
+_NEVER_SHOWN = re.compile(r"[\u2065\ufdd0-\ufdef\ufff0-\uffff\U000e0000-\U000e0fff\U0010fffe\U0010ffff]")
+"""Unassigned code points that no later Unicode gives a visible character."""
 _DECEPTIVE = re.compile(f"{_CONTROL.pattern}|{_DIRECTION.pattern}")
 
 
@@ -37,9 +42,19 @@ def escape_deceptive(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """*text* with control characters and runs of white space made single spaces."""
-    printable = (letter if letter.isprintable() or letter in JOINERS else " " for letter in text)
-    return " ".join("".join(printable).split())
+    """*text* with control characters and runs of white space made single spaces, without direction marks.
+
+    Tags (the flag of England) and characters of a later Unicode than Python's (new emoji) stay.
+    """
+    if not text.isprintable():
+        text = "".join(letter if _is_shown(letter) else " " for letter in _MARKS.sub("", text))
+    return " ".join(text.split())
+
+
+def _is_shown(letter: str) -> bool:
+    if letter.isprintable() or letter in JOINERS or "\U000e0020" <= letter <= "\U000e007f":
+        return True
+    return unicodedata.category(letter) == "Cn" and _NEVER_SHOWN.fullmatch(letter) is None
 
 
 def plain_text(text: str) -> str:

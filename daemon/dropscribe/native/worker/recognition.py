@@ -26,7 +26,7 @@ from dropscribe.native.worker.samples import Track
 from dropscribe.native.worker.survey import sounding_tracks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dropscribe.native.recording import RawForm
     from dropscribe.native.worker.samples import Samples
@@ -83,7 +83,13 @@ class SpokenLanguage:
 
 
 class Recognition:
-    """One recording on its way through one model."""
+    """One recording on its way through one model.
+
+    Attributes:
+        asked: Names of the options that the user sets.
+    """
+
+    asked: Sequence[str] = ()
 
     def __init__(
         self,
@@ -131,6 +137,7 @@ class Recognition:
         Raises:
             AudioRejected: Nothing in it can be decoded.
             TemporaryFailure: The engine failed.
+            RuleRejected: Code "bad_parameter": the engine refuses the value of an option.
         """
         tracks = sounding_tracks(descriptor, form)
         track = Track(descriptor, form, tracks[0], lambda: self._progress("decoding"))
@@ -167,6 +174,11 @@ class Recognition:
                 self._keep(segment, block.at_seconds)
         except RuntimeError as error:
             raise TemporaryFailure("engine_failed", str(error)[:500]) from error
+        except (OverflowError, TypeError, ValueError) as error:
+            if not self.asked:
+                raise  # our own options are never refused: this is a bug
+            reason = f"the engine does not take {', '.join(self.asked)}: {error}"
+            raise RuleRejected("bad_parameter", reason.partition("\n")[0][:500]) from error
         if heard:
             self._language.learn(info)
 

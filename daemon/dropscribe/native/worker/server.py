@@ -120,6 +120,7 @@ class Server:
         recognition = Recognition(
             model, body["name"], body["language"], body["options"], self._progress, self._heard
         )
+        recognition.asked = body["asked"]
         self._decoding()
         return recognition.run(descriptor, _form(body))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,11 @@ def found(expression: Any, parsed: Mapping[str, Any]) -> Any:
         return None
 
 
+def names_in(parsed: Mapping[str, Any]) -> str:
+    """A clause with the names that an answer has."""
+    return f"it has {', '.join([*map(str, parsed)][:MOST_NAMES]) or 'nothing'}"
+
+
 class AnswerReader:
     """Compiled expressions with the units of their values."""
 
@@ -92,6 +98,11 @@ class AnswerReader:
             raw=parsed,
         )
 
+    def text(self, parsed: Mapping[str, Any]) -> str | None:
+        """The string that the expression for the text finds, if any."""
+        text = self._found("text", parsed)
+        return text if isinstance(text, str) else None
+
     def error(self, parsed: Mapping[str, Any]) -> str | None:
         """Reason why an answer with a success status is a failure, if it is one."""
         problem = self._found("error", parsed)
@@ -99,8 +110,7 @@ class AnswerReader:
 
     def no_text(self, parsed: Mapping[str, Any]) -> str:
         """Message for a success without a text: the expression, and the names that the answer has."""
-        names = ", ".join([*map(str, parsed)][:MOST_NAMES]) or "nothing"
-        return f"a success without a text at '{self._keys.text}'; it has {names}"
+        return f"a success without a text at '{self._keys.text}'; {names_in(parsed)}"
 
     def _found(self, field: str, parsed: Mapping[str, Any]) -> Any:
         return found(self._compiled[field], parsed) if field in self._compiled else None
@@ -109,11 +119,11 @@ class AnswerReader:
         return values.objects(self._found(field, parsed))[:MOST_ITEMS]
 
     def _word(self, item: Mapping[str, Any]) -> Word:
-        return Word(values.text_of(item.get("word")).strip(), *self._span(item), *self._rest(item))
+        return Word(_text(item.get("word")), *self._span(item), *self._rest(item))
 
     def _segment(self, item: Mapping[str, Any]) -> Segment:
         confidence, speaker = self._rest(item)
-        return Segment(values.text_of(item.get("text")).strip(), *self._span(item), speaker, confidence)
+        return Segment(_text(item.get("text")), *self._span(item), speaker, confidence)
 
     def _span(self, item: Mapping[str, Any]) -> tuple[float | None, float | None]:
         if self._keys.times == "start_duration":
@@ -122,3 +132,9 @@ class AnswerReader:
 
     def _rest(self, item: Mapping[str, Any]) -> tuple[float | None, str | None]:
         return self._confidence(item.get("confidence")), values.speaker_label(item.get("speaker"))
+
+
+def _text(value: Any) -> str:
+    """A string, stripped, or a number as the JSON has it; "" for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return json.dumps(value) if is_number else values.text_of(value).strip()

@@ -12,7 +12,7 @@ import jmespath
 from dropscribe.config.sections.http_api import AnswerKeys
 from dropscribe.core.errors import TemporaryFailure
 from dropscribe.providers.answers import error_of, parse_json
-from dropscribe.providers.described.answer import AnswerReader, found, mapped
+from dropscribe.providers.described.answer import AnswerReader, found, mapped, names_in
 from dropscribe.providers.formats import media_type
 from dropscribe.providers.jobs import JobVendor, Progress
 from dropscribe.providers.statuses import Kind
@@ -80,6 +80,16 @@ class DescribedApi(Vendor):
         """Text that `answer.error` finds, if any."""
         return self._reader.error(parsed)
 
+    def checked(self, parsed: dict[str, Any]) -> Mapping[str, Any]:
+        """Without a `status` beside a text, and without an `error` where `answer.error` has its own place."""
+        text = self._reader.text(parsed)
+        if text is None:
+            return parsed
+        ignored = {"status"} if text.strip() else set()
+        if self._keys.error:
+            ignored.add("error")
+        return {name: value for name, value in parsed.items() if name not in ignored}
+
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Transcript of the values that the expressions find."""
         language, model = params.get("language"), params.get("model")
@@ -134,6 +144,10 @@ class DescribedJobs(DescribedApi, JobVendor):
     def job_id(self, created: Mapping[str, Any]) -> str | None:
         """Id that `poll.id` finds, if any."""
         return _word(found(self._id, created))
+
+    def no_job_id(self, created: Mapping[str, Any]) -> str:
+        """A message that names the expression for the id."""
+        return f"a job without an id at '{self._poll.id}'; {names_in(created)}"
 
     def poll_url(self, job_id: str) -> str:
         """URL of the job's state, from the config."""

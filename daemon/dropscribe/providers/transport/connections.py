@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from dropscribe.core.errors import ProviderUnusable
 from dropscribe.providers.transport.http_library import httpcore, httpx
 from dropscribe.providers.transport.network import EarlyAnswerBackend
+from dropscribe.providers.transport.target import HIGHEST_PORT
 
 if TYPE_CHECKING:
     import ssl
@@ -112,18 +113,26 @@ def _open_client() -> httpx.AsyncClient:
             timeout=None,
         )
     except (ValueError, httpx.InvalidURL, ImportError):
-        raise ProviderUnusable(
-            "proxy_failed",
+        reason = (
             "the environment's proxy is not a URL of an http, https or socks5 proxy "
-            "(socks5 needs the extra 'socks')",
-        ) from None
+            "(socks5 needs the extra 'socks')"
+        )
+        raise ProviderUnusable("proxy_failed", reason) from None
     # httpx has no parameter for these that keeps its own reading of the proxy variables.
     for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
         if transport is not None:
             pool = cast("Any", transport)._pool  # noqa: SLF001
+            _check_port(getattr(pool, "_proxy_url", None))
             pool._network_backend = EarlyAnswerBackend()  # noqa: SLF001
             pool._proxy_ssl_context = trusted()  # noqa: SLF001
     return client
+
+
+def _check_port(proxy: httpcore.URL | None) -> None:
+    port = None if proxy is None else proxy.port
+    if port is not None and not 0 < port <= HIGHEST_PORT:
+        reason = f"the environment's proxy has the port {port}; ports are 1 to {HIGHEST_PORT}"
+        raise ProviderUnusable("proxy_failed", reason)
 
 
 @cache

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
 STEP_BYTES = 256 * 1024
 """The largest block yielded: a compressed answer may unfold a thousandfold, and its reader has a bound."""
@@ -23,6 +23,8 @@ _OTHER_CHARSET = re.compile(
 )
 """Charsets of text alone: Python also has codecs that compress, or that take quadratic time."""
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_GZIP_MAGIC = b"\x1f\x8b"
+"""The first bytes of each member of a gzip body (RFC 1952, 2.2)."""
 
 
 class EncodingError(Exception):
@@ -42,18 +44,40 @@ async def decoded(blocks: AsyncGenerator[bytes], encoding: str) -> AsyncGenerato
         return
     if name not in {"gzip", "x-gzip", "deflate"}:
         raise EncodingError(f"the answer's content encoding '{name}' is not supported")
-    decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
+    unfolding = _Unfolding(may_repeat=name != "deflate")
     try:
         async for block in blocks:
-            rest = block
-            while rest and not decoder.eof:
-                if unfolded := decoder.decompress(rest, STEP_BYTES):
-                    yield unfolded
-                rest = decoder.unconsumed_tail
+            for unfolded in unfolding.of(block):
+                yield unfolded
     except zlib.error:
         raise EncodingError("the answer's content encoding is broken") from None
-    if not decoder.eof:
+    if not unfolding.is_complete:
         raise EncodingError("the answer's content encoding ends too early")
+
+
+class _Unfolding:
+    """Decompression of one body: a zlib stream, or the members of a gzip file with any padding."""
+
+    def __init__(self, *, may_repeat: bool) -> None:
+        self._may_repeat = may_repeat
+        self._decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
+
+    def of(self, block: bytes) -> Iterator[bytes]:
+        """The content of the next *block*, in steps."""
+        while block:
+            if self._decoder.eof:
+                if not (self._may_repeat and _GZIP_MAGIC.startswith(block[: len(_GZIP_MAGIC)])):
+                    self._may_repeat = False
+                    return
+                self._decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
+            if unfolded := self._decoder.decompress(block, STEP_BYTES):
+                yield unfolded
+            block = self._decoder.unconsumed_tail or self._decoder.unused_data
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last stream has ended."""
+        return self._decoder.eof
 
 
 def in_utf8(body: bytes, content_type: str) -> bytes:

@@ -12,7 +12,7 @@ from dropscribe.providers.transport.http_library import httpcore, httpx
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MOST_PORT = 65_535
+HIGHEST_PORT = 65_535
 
 
 class Target(NamedTuple):
@@ -41,8 +41,8 @@ def target_of(address: str) -> Target:
         url = httpx.URL(address)
     except httpx.InvalidURL:
         raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
-    if (url.port or 0) > _MOST_PORT:
-        raise ProviderUnusable("bad_url", f"the provider's url has a port above {_MOST_PORT}")
+    if (url.port or 0) > HIGHEST_PORT:
+        raise ProviderUnusable("bad_url", f"the provider's url has a port above {HIGHEST_PORT}")
     if url.scheme not in {"http", "https"} or not url.host:
         raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
     at = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)

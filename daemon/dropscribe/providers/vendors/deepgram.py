@@ -11,10 +11,12 @@ from dropscribe.providers.vendor import QueryVendor
 from dropscribe.transcripts.model import Segment, Transcript, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.vendor import Params
+
+    _Namer = Callable[[Mapping[str, Any], float | None], str | None]
 
 ERRORS: Table = {
     (400, "remote_content_error"): Kind.REJECTED,  # a link that could not be fetched
@@ -37,19 +39,19 @@ class Deepgram(QueryVendor):
         results, metadata = values.mapping(parsed.get("results")), values.mapping(parsed.get("metadata"))
         channels = values.objects(results.get("channels"))
         found = [next(iter(values.objects(channel.get("alternatives"))), {}) for channel in channels]
-        words = by_time(_words(found))
+        name_of = _namer([values.objects(each.get("words")) for each in found])
+        words = by_time(*(_words(each, channel, name_of) for channel, each in enumerate(found)))
         utterances = values.objects(results.get("utterances"))
         lines = values.text_lines(each.get("transcript") for each in found)
         text = values.told_text(lines, parts=utterances or words)
         if text is None:
             return None
-        is_split = len(channels) > 1
         told = [channel.get("detected_language") for channel in channels]
         return Transcript(
             text=text,
             language=values.language(*told, params.get("language")),
             duration=values.duration(metadata.get("duration")),
-            segments=tuple(_segment(item, is_split=is_split) for item in utterances) or segments_of(words),
+            segments=tuple(_segment(item, name_of) for item in utterances) or segments_of(words),
             words=words,
             model=values.word_or_none(params.get("model")),
             request_id=values.word_or_none(metadata.get("request_id")) or request_id,
@@ -57,22 +59,43 @@ class Deepgram(QueryVendor):
         )
 
 
-def _words(alternatives: list[Mapping[str, Any]]) -> Iterator[Word]:
-    for number, alternative in enumerate(alternatives):
-        channel = f"channel_{number}" if len(alternatives) > 1 else None
-        for item in values.objects(alternative.get("words")):
-            start, end = values.span(item.get("start"), item.get("end"))
-            yield Word(
-                values.text_of(item.get("punctuated_word")) or values.text_of(item.get("word")),
-                start,
-                end,
-                values.probability(item.get("confidence")),
-                values.speaker_label(item.get("speaker")) or channel,
-            )
+def _namer(channels: list[list[Mapping[str, Any]]]) -> _Namer:
+    """The speaker's label for an item of one of *channels*, which are lists of words.
+
+    Of several channels each has a speaker of its own; one with several speakers has labels for each of them.
+    """
+    if len(channels) < 2:
+        return lambda item, _: _label(item)
+    several = {number for number, words in enumerate(channels) if len({*map(_label, words)} - {None}) > 1}
+
+    def name_of(item: Mapping[str, Any], channel: float | None) -> str | None:
+        label = _label(item)
+        if channel is None:
+            return label
+        is_one_of_several = label is not None and channel in several
+        return f"channel_{channel:g}_{label}" if is_one_of_several else f"channel_{channel:g}"
+
+    return name_of
 
 
-def _segment(item: Mapping[str, Any], *, is_split: bool) -> Segment:
+def _label(item: Mapping[str, Any]) -> str | None:
+    return values.speaker_label(item.get("speaker"))
+
+
+def _words(alternative: Mapping[str, Any], channel: int, name_of: _Namer) -> Iterator[Word]:
+    for item in values.objects(alternative.get("words")):
+        start, end = values.span(item.get("start"), item.get("end"))
+        yield Word(
+            values.text_of(item.get("punctuated_word")) or values.text_of(item.get("word")),
+            start,
+            end,
+            values.probability(item.get("confidence")),
+            name_of(item, channel),
+        )
+
+
+def _segment(item: Mapping[str, Any], name_of: _Namer) -> Segment:
     start, end = values.span(item.get("start"), item.get("end"))
-    speaker = values.speaker_or_channel(item, is_split=is_split)
+    speaker = name_of(item, values.number(item.get("channel")))
     confidence = values.probability(item.get("confidence"))
     return Segment(values.text_of(item.get("transcript")), start, end, speaker, confidence)

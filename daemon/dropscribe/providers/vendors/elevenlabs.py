@@ -53,7 +53,8 @@ class ElevenLabs(Vendor):
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
         """Times are seconds, `logprob` is a natural logarithm; a channel has its own transcript."""
         channels = values.objects(parsed.get("transcripts")) or [parsed]
-        words = by_time(_words(channels))
+        names = [f"channel_{number}" for number in range(len(channels))] if len(channels) > 1 else [None]
+        words = by_time(*map(_words, channels, names))
         text = values.told_text(values.text_lines(each.get("text") for each in channels), parts=words)
         if text is None:
             return None
@@ -78,13 +79,11 @@ def _fields(params: Params) -> Params:
     return {name: value for name, value in params.items() if name not in _QUERY}
 
 
-def _words(channels: list[Mapping[str, Any]]) -> Iterator[Word]:
-    for number, channel in enumerate(channels):
-        name = f"channel_{number}" if len(channels) > 1 else None
-        for item in values.objects(channel.get("words")):
-            if item.get("type", "word") == "spacing":
-                continue
-            start, end = values.span(item.get("start"), item.get("end"))
-            confidence = values.probability_of_log(item.get("logprob"))
-            speaker = values.speaker_label(item.get("speaker_id")) or name
-            yield Word(values.text_of(item.get("text")), start, end, confidence, speaker)
+def _words(channel: Mapping[str, Any], name: str | None) -> Iterator[Word]:
+    for item in values.objects(channel.get("words")):
+        if item.get("type", "word") == "spacing":
+            continue
+        start, end = values.span(item.get("start"), item.get("end"))
+        confidence = values.probability_of_log(item.get("logprob"))
+        speaker = values.speaker_label(item.get("speaker_id")) or name
+        yield Word(values.text_of(item.get("text")), start, end, confidence, speaker)

@@ -11,6 +11,7 @@ from dropscribe.providers.answers import error_of
 from dropscribe.providers.jobs import JobApi, JobVendor
 from dropscribe.providers.statuses import Kind
 from dropscribe.providers.turns import segments_of
+from dropscribe.transcripts.line_breaks import pieces_of
 from dropscribe.transcripts.model import Transcript, Word
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Soniox(JobVendor):
         return name and f"{self.url}{self.api.upload}/{quote(name, safe='')}"
 
     def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
-        """Tokens are parts of words: a leading space begins one. Times are milliseconds.
+        """Tokens are parts of words, or Chinese and Japanese characters. Times are milliseconds.
 
         With `translation` in the parameters there are tokens of the translation too, which were not spoken.
         """
@@ -85,11 +86,17 @@ class Soniox(JobVendor):
 def _words(tokens: list[Mapping[str, Any]]) -> tuple[Word, ...]:
     groups: list[list[Mapping[str, Any]]] = []
     for token in tokens:
-        text = _text(token)
-        if not groups or text[:1].isspace() or token.get("speaker") != groups[-1][-1].get("speaker"):
+        if not groups or _begins_word(token, groups[-1][-1]):
             groups.append([])
         groups[-1].append(token)
     return tuple(word for group in groups if (word := _word(group)).word)
+
+
+def _begins_word(token: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a word begins with *token*: after a space, at another speaker, and where Chinese may break."""
+    text = _text(token)
+    is_new = text[:1].isspace() or token.get("speaker") != before.get("speaker")
+    return is_new or len(pieces_of(_text(before)[-1:] + text[:1])) > 1
 
 
 def _word(tokens: list[Mapping[str, Any]]) -> Word:

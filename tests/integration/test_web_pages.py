@@ -24,6 +24,7 @@ from dropscribe.web.views import moment, progress_of
 from support.pages import serving
 from support.scene import Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
+TOKEN = "a-long-enough-token"
 EVIL = '<script>alert("x")</script>'
 
 
@@ -368,16 +369,43 @@ async def test_a_rebound_name_gets_nothing(scene):
 
 
 async def test_a_pattern_allows_all_names_below_it(scene):
-    """As in link_hosts; also for a form that is sent through a proxy, with the port that is listed."""
+    """As in link_hosts; a name that is listed with a port is allowed with that port alone."""
     async with serving(scene, allowed_hosts=("*.lan", "nas.example:8443")) as site, site.client() as client:
         for host, status in (("nas.lan", 200), ("a.nas.LAN:8080", 200), ("lan", 421), ("evillan", 421)):
             assert (await client.get("/", headers={"Host": host})).status_code == status, host
         assert (await client.get("/", headers={"Host": "nas.example:8443"})).status_code == 200
         assert (await client.get("/", headers={"Host": "nas.example"})).status_code == 421
-        origins = {"https://nas.lan": 303, "https://nas.example:8443": 303, "https://nas.example": 403}
-        for origin, status in origins.items():
-            headers = {"Host": "localhost", "Origin": origin}
-            assert (await client.post("/providers/main/try", headers=headers)).status_code == status, origin
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("foo.lan", "http://foo.lan", 303),
+        ("FOO.lan:8790", "http://foo.LAN:8790", 303),
+        ("foo.lan", "http://evil.lan", 403),
+        ("foo.lan", "http://foo.lan:8000", 403),
+        ("nas.local", "http://dropscribe.local", 403),
+        ("nas.local:8790", "http://nas.local", 403),
+        ("nas.local:8790", "http://nas.local:8000", 403),
+        # A proxy that replaces the Host, and one that cuts off its port.
+        ("localhost:8790", "https://nas.local", 303),
+        ("localhost:8790", "https://nas.local:8443", 303),
+        ("localhost:8790", "https://foo.lan", 403),
+        ("nas.local", "https://nas.local:8443", 303),
+    ],
+)
+async def test_an_allowed_host_opens_no_posts_to_other_sites(scene, host, origin, status):
+    """The session of a reader is not spent by a page of a sibling host, or of another port of the host.
+
+    Browsers send no Sec-Fetch-Site to a site without TLS, and SameSite cookies to all hosts of one site.
+    """
+    hosts = ("*.lan", "nas.local", "nas.local:8443", "dropscribe.local")
+    async with serving(scene, token=TOKEN, allowed_hosts=hosts) as site, site.client() as client:
+        cookie = f"{guard.COOKIE}={guard.Access(site.config.http).new_session(time.time())}"
+        headers = {"Host": host, "Origin": origin, "Cookie": cookie}
+        answer = await client.post("/providers/main/try", headers=headers)
+    assert answer.status_code == status
+    assert bool(site.actions.calls) == (status == 303)
 
 
 async def test_every_answer_has_the_security_headers(scene):
@@ -397,9 +425,6 @@ async def test_every_answer_has_the_security_headers(scene):
         assert answer.headers["content-security-policy"].startswith("default-src 'self'")
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "sk-secret" not in answer.text
-
-
-TOKEN = "a-long-enough-token"
 
 
 async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypatch):

@@ -635,6 +635,17 @@ async def test_an_upload_to_an_inbox_that_is_gone_says_so(scene):
     assert "the inbox cannot be written: No such file or directory" in answer.text
 
 
+async def test_an_upload_to_an_inbox_that_is_not_available_is_refused_at_once(scene):
+    """The daemon's last report is asked before the disk, which may hang."""
+    with scene.queue():
+        scene.write_live(available=False, reason="its disk has not answered for 5 s")
+        async with serving(scene, uploads=True) as site, site.client() as client:
+            answer = await client.post("/folders/calls/upload", files=[("file", ("a.wav", wav_bytes()))])
+    assert answer.status_code == 503
+    assert answer.text == "the inbox is not available: its disk has not answered for 5 s\n"
+    assert list((scene.root / "inbox").iterdir()) == []
+
+
 def test_a_gap_in_a_transcript_names_its_cause():
     """The code of the failure, as the transcript has it."""
     document = {"text": "", "missing": [{"start": 60.0, "end": 75.0, "code": "too_short"}]}

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from dropscribe.web.file_views import sha256_of
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
 from dropscribe.web.queries import id_of
-from dropscribe.web.reading import PAGE_ROWS
+from dropscribe.web.reading import PAGE_ROWS, unavailable_reason
 from dropscribe.web.site import READ_SECONDS, NotHere, Site
 
 if TYPE_CHECKING:
@@ -114,8 +114,9 @@ async def upload(site: Site, request: Request) -> Response:
     if rule is None or not config.http or not config.http.uploads:
         return PlainTextResponse("uploads are off (http.uploads)\n", 403)
     is_script = "text/html" not in request.headers.get("accept", "")
+    unavailable = await site.read(unavailable_reason, config, rule.name)
     try:
-        names = await take_upload(request, rule, site.source.executor)
+        names = await take_upload(request, rule, site.calls(rule.name), unavailable)
     except UploadRefused as error:
         if is_script:
             return PlainTextResponse(error.words + "\n", error.status)

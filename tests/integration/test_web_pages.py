@@ -547,6 +547,31 @@ async def test_recordings_can_be_dropped_onto_a_page(scene):
     assert (inbox / "call-2.wav").read_bytes() == wav_bytes()
 
 
+@pytest.mark.parametrize("path", ["/login", "/folders/calls/retry", "/folders/calls/upload"])
+async def test_a_form_that_is_broken_off_is_no_bug(scene, path):
+    """People close pages while they upload: nothing is logged as an error, and nothing stays in the inbox."""
+    content_type = (
+        "multipart/form-data; boundary=b" if "upload" in path else "application/x-www-form-urlencoded"
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="half.wav"\r\n\r\nhalf'
+    async with serving(scene, uploads=True, token=TOKEN) as site:
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}"]
+        lines += [f"Content-Type: {content_type}", "Content-Length: 10000", "", ""]
+        with capture_logs() as logged:
+            _, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
+            writer.write("\r\n".join(lines).encode() + part)
+            await writer.drain()
+            requests = site.listener._state.tasks
+            async with asyncio.timeout(30):
+                while not requests:  # noqa: ASYNC110  # the server has no event for it
+                    await asyncio.sleep(0.01)
+                writer.close()
+                while requests:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+    assert [line for line in logged if line["log_level"] == "error"] == []
+    assert list((scene.root / "inbox").iterdir()) == []
+
+
 async def test_uploads_are_off_unless_the_config_says_so(scene):
     """Without http.uploads nothing is written."""
     async with serving(scene) as site, site.client() as client:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from dropscribe.core.links import matches_host
@@ -179,7 +179,7 @@ class Guard:
             is_full = counts and self._requests > MOST_REQUESTS
             refusal = _plain(HTTPStatus.SERVICE_UNAVAILABLE) if is_full else await self._refuse(scope)
             await (refusal or self._app)(scope, receive, send_safely)
-        except (TimeoutError, ConnectionError):
+        except (TimeoutError, ConnectionError, ClientDisconnect):
             return  # the client went away, or does not take its answer
         except Exception:  # any error: the daemon goes on, and the client learns nothing
             log.exception("http.failed", path=scope["path"])

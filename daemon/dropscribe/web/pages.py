@@ -105,6 +105,7 @@ async def file(site: Site, request: Request) -> Response:
         "folder": record.folder,
         "state": told.state.replace("_", " "),
         "tone": {"done": "good", "failed": "bad"}.get(told.state, "warn"),
+        "has_ended": not record.state.is_live,
         "sentences": [*told.words, *([_SILENT_WORDS] if found.is_silent else [])],
         "remedy": told.remedy,
         "can_retry": record.state is JobState.FAILED and found.has_audio,

@@ -22,7 +22,7 @@ from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import safe_name
 from dropscribe.web.views import moment, progress_of
 from support.pages import serving
-from support.scene import Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
+from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
 TOKEN = "a-long-enough-token"
 EVIL = '<script>alert("x")</script>'
@@ -175,6 +175,27 @@ async def test_a_file_has_its_story_transcript_and_downloads(scene):
     assert (sidecar.status_code, sidecar.text) == (200, "Hello there. Goodbye.\n")
     assert sidecar.headers["content-disposition"] == "attachment; filename*=UTF-8''call.txt"
     assert missing.status_code == 404
+
+
+async def test_all_sidecars_of_a_file_are_offered(tmp_path):
+    """The template's output and those of earlier `outputs` too; a companion is no transcript."""
+    template = "minutes #1.txt.j2"
+    (tmp_path / template).write_text("{{ audio }}")
+    rule = f'    outputs: [srt]\n    template: "{template}"\n    companions: ["{{stem}}.md"]\n'
+    scene = Scene(tmp_path, CONFIG + rule)
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        waiting = add_job(store, scene, scene.drop("new.wav").name)
+        for name, part in (("call.srt", "done"), ("call.minutes #1.txt", "done"), ("call.md", "done")):
+            scene.drop(name, name.encode(), part=part)
+        scene.drop("new.txt", b"of a dropper")
+        async with serving(scene) as site, site.client() as client:
+            text = await page_of(site, f"/files/{job_id}")
+            links = re.findall(r'href="([^"]+)" download>([^<]+)<', text)
+            assert [label for _, label in links] == ["JSON", "TXT", "SRT", "minutes #1.txt"]
+            assert [(await client.get(link)).status_code for link, _ in links] == [200] * 4
+            assert (await client.get(links[3][0])).text == "call.minutes #1.txt"
+            assert "download>" not in await page_of(site, f"/files/{waiting}")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
+from dropscribe.core.naming import OUTPUT_FORMATS
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.search.finding import search
 from dropscribe.search.index import NEWEST
@@ -109,7 +110,10 @@ async def file(site: Site, request: Request) -> Response:
         "sentences": [*told.words, *([_SILENT_WORDS] if found.is_silent else [])],
         "remedy": told.remedy,
         "can_retry": record.state is JobState.FAILED and found.has_audio,
-        "downloads": [{"form": form, "label": form.upper()} for form in found.sidecars],
+        "downloads": [
+            {"form": form, "label": form.upper() if form in OUTPUT_FORMATS else form}
+            for form in found.sidecars
+        ],
         "has_audio": found.has_audio,
         "steps": file_views.steps_of(record),
         **_transcript(found.document, record.size_bytes),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
-from dropscribe.core.naming import sidecar_names
+from dropscribe.core.naming import TEMPLATE, companion_name, sidecar_ending, sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
 from dropscribe.queue.sql.file_list import read_page as read_listed_page
@@ -18,7 +18,7 @@ from dropscribe.reports.explain import explain_record
 from dropscribe.reports.locations import PARTS, Place, find_places
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
-from dropscribe.reports.transcript_reader import read_document
+from dropscribe.reports.transcript_reader import possible_formats, read_document
 from dropscribe.web import views
 from dropscribe.web.queries import STATES
 
@@ -130,7 +130,7 @@ class FileStory:
 
     Attributes:
         place: Where the audio is; None where no rule's folder has it.
-        sidecars: Output format → path below the folder of *place*.
+        sidecars: Output format, or the ending of a template's output → path below the folder of *place*.
         document: The transcript's JSON, where it is there and can be read.
         has_audio: Whether the audio is there.
         is_silent: Whether the folder's file system does not answer, so that nothing is known of the files.
@@ -169,7 +169,7 @@ def read_story(config: Config, record: JobRecord) -> FileStory:
 
 def _files_at(place: Place) -> _Files:
     """The sidecars beside the audio at *place*, its transcript, and whether the audio is there."""
-    sidecars = dict(_sidecars(place))
+    sidecars = {} if place.part == "inbox" else dict(_sidecars(place))
     has_document = place.part == "done" and "json" in sidecars
     document = read_document(place.root, sidecars["json"]) if has_document else None
     return sidecars, document, _is_there(place.root, place.path)
@@ -198,12 +198,14 @@ def _place_as_written(rule: FolderRule, filed: bytes) -> Place | None:
 
 
 def _sidecars(place: Place) -> Iterator[tuple[str, bytes]]:
-    rule = place.rule
-    for form in dict.fromkeys(["json", *rule.outputs, "error"]):
-        ending = b".error.json" if form == "error" else b"." + form.encode()
-        for path in sidecar_names(place.path, ending, rule.companions):
-            if path != place.path and _is_there(place.root, path):
-                yield form, path
+    rule, folder = place.rule, os.path.dirname(place.path)
+    audio = os.path.basename(place.path)
+    companions = {os.path.join(folder, companion_name(each.encode(), audio)) for each in rule.companions}
+    for form in possible_formats(rule):
+        others = {place.path} if form in rule.outputs else {place.path, *companions}
+        for path in sidecar_names(place.path, sidecar_ending(form), rule.companions):
+            if path not in others and _is_there(place.root, path):
+                yield form.removeprefix(TEMPLATE), path
                 break
 
 

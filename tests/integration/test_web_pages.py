@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import time
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
+from dropscribe.app.housekeeping import remove_broken_uploads
 from dropscribe.core.model import AttemptEnd
 from dropscribe.files.audio import Progress
 from dropscribe.web import actions, guard, server
@@ -19,9 +21,9 @@ from dropscribe.web.file_views import turns_of
 from dropscribe.web.queries import chosen_from, filter_of
 from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS
 from dropscribe.web.recordings import parse_range
-from dropscribe.web.uploads import safe_name
+from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
 from dropscribe.web.views import moment, progress_of
-from support.pages import serving
+from support.pages import Site, serving
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
 TOKEN = "a-long-enough-token"
@@ -591,6 +593,49 @@ async def test_a_form_that_is_broken_off_is_no_bug(scene, path):
                     await asyncio.sleep(0.01)
     assert [line for line in logged if line["log_level"] == "error"] == []
     assert list((scene.root / "inbox").iterdir()) == []
+
+
+def hidden_upload(scene, number: int):
+    """The name of an upload that has not ended."""
+    return scene.root / "inbox" / f".dropscribe-upload-{number:016x}.part"
+
+
+def test_what_a_crash_left_of_an_upload_is_removed(scene, tmp_path):
+    """Old files of that name without a writer; no links, no other names, none that is being written."""
+    left, written, new, link, folder = (hidden_upload(scene, number) for number in range(5))
+    other = scene.drop(".dropscribe-upload-mine.part", b"x")
+    victim = tmp_path / "victim"
+    for path in (left, written, new, victim):
+        path.write_bytes(b"x")
+    link.symlink_to(victim)
+    folder.mkdir()
+    old = time.time() - LEFTOVER_SECONDS - 60
+    for path in (left, written, link, folder, other, victim):
+        os.utime(path, (old, old), follow_symlinks=False)
+    with written.open("r+b"):
+        assert remove_leftovers(scene.root / "inbox") == 1
+    assert not left.exists()
+    assert written.exists()
+    assert remove_leftovers(scene.root / "inbox") == 1
+    assert sorted((scene.root / "inbox").iterdir()) == sorted([new, link, folder, other])
+    assert victim.exists()
+
+
+async def test_the_daemon_looks_for_broken_uploads(scene):
+    """Only where uploads are on."""
+    hidden_upload(scene, 1).write_bytes(b"x")
+    os.utime(hidden_upload(scene, 1), (0, 0))
+    site = Site(scene)
+    off = asyncio.create_task(remove_broken_uploads(lambda: site.config))
+    await asyncio.sleep(0)
+    assert hidden_upload(scene, 1).exists()
+    site = Site(scene, uploads=True)
+    on = asyncio.create_task(remove_broken_uploads(lambda: site.config))
+    async with asyncio.timeout(30):
+        while hidden_upload(scene, 1).exists():  # noqa: ASYNC110  # the disk has no event for it
+            await asyncio.sleep(0.01)
+    off.cancel()
+    on.cancel()
 
 
 async def test_uploads_are_off_unless_the_config_says_so(scene):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
+import time
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -17,13 +19,16 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dropscribe.core.naming import free_name
 from dropscribe.core.rules import taking_of
-from dropscribe.files.beneath import open_root, stat_at
+from dropscribe.core.settling import Lease
+from dropscribe.files.beneath import closing, open_listable_root, open_root, open_with_status, stat_at
 from dropscribe.files.capabilities import capabilities_of
+from dropscribe.files.lease import probe_lease
 from dropscribe.files.moves import FileName, move_new
 from dropscribe.pipeline.disk_threads import HANG_SECONDS, SLOWEST_BYTES_PER_SECOND, FolderHangs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -36,6 +41,8 @@ IDLE_SECONDS = 60.0
 MOST_NAME_BYTES = 200
 MOST_HEADER_BYTES = 8192
 """Of one header of a part."""
+LEFTOVER_SECONDS = 2 * 86400.0
+"""Age from which a hidden file without a writer is left from a crash; a slow upload may take a day."""
 _MODE = 0o660
 _MALFORMED = "the form is malformed"
 
@@ -231,8 +238,37 @@ class _Form:
                 return free
 
 
+_HIDDEN_NAME = re.compile(rb"\.dropscribe-upload-[0-9a-f]{16}\.part")
+
+
 def _hidden_name() -> bytes:
     return b".dropscribe-upload-" + secrets.token_hex(8).encode() + b".part"
+
+
+def remove_leftovers(inbox: Path) -> int:
+    """Remove incomplete uploads that a crash has left in *inbox*; returns their number.
+
+    Another node of a cluster may be writing one: it has a writer, or has changed within LEFTOVER_SECONDS.
+
+    Raises:
+        OSError: The inbox cannot be listed.
+    """
+    with closing(open_listable_root(os.fsencode(inbox))) as folder:
+        names = [name for name in map(os.fsencode, os.listdir(folder)) if _HIDDEN_NAME.fullmatch(name)]
+        return sum(_remove_leftover(folder, name) for name in names)
+
+
+def _remove_leftover(folder: int, name: bytes) -> bool:
+    try:
+        descriptor, status = open_with_status(folder, name)
+        with closing(descriptor):
+            is_old = time.time() - status.st_mtime > LEFTOVER_SECONDS
+            if not is_old or probe_lease(descriptor) is Lease.WRITER:
+                return False
+            os.unlink(name, dir_fd=folder)
+    except OSError:  # a link or a folder, or gone, or not permitted
+        return False
+    return True
 
 
 def safe_name(name: bytes) -> bytes:

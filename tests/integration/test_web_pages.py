@@ -646,6 +646,17 @@ async def test_uploads_are_off_unless_the_config_says_so(scene):
     assert list((scene.root / "inbox").iterdir()) == []
 
 
+@pytest.mark.parametrize("accept", ["text/plain", "text/html"])
+async def test_an_upload_to_no_folder_says_so(scene, accept):
+    """Scripts get a line, browsers a page."""
+    async with serving(scene, uploads=True) as site, site.client() as client:
+        files, headers = [("file", ("a.wav", b"1"))], {"Accept": accept}
+        answer = await client.post("/folders/nope/upload", files=files, headers=headers)
+    assert answer.status_code == 404
+    assert "no folder of that name" in answer.text
+    assert answer.headers["content-type"].startswith(accept)
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
     [

@@ -226,8 +226,29 @@ async def test_a_recording_is_sent_in_ranges(scene, header, status, part):
 
 
 @pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [("GET", {"If-Range": '"another"'}, 200), ("HEAD", {}, 200), ("GET", {}, 206)],
+)
+async def test_a_range_of_another_version_or_method_is_ignored(scene, method, headers, status):
+    """RFC 9110, 13.1.5 and 14.2: no validator is ever sent, so none in If-Range is this recording's."""
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        async with serving(scene) as site, site.client() as client:
+            headers = {"Range": "bytes=0-9", **headers}
+            answer = await client.request(method, f"/files/{job_id}/audio", headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-length"] == ("10" if status == 206 else str(len(wav_bytes())))
+
+
+@pytest.mark.parametrize(
     ("header", "found"),
-    [("items=1-2", None), ("bytes=2-3", (2, 4)), ("bytes=-", None), ("bytes=" + "9" * 5000 + "-", None)],
+    [
+        ("items=1-2", None),
+        ("bytes=2-3", (2, 4)),
+        ("Bytes=2-3", (2, 4)),
+        ("bytes=-", None),
+        ("bytes=" + "9" * 5000 + "-", None),
+    ],
 )
 def test_ranges(header, found):
     """One range of bytes is understood; anything else is the whole file."""
@@ -475,6 +496,18 @@ async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypa
         for cookie in ("x", "9999999999.00", "²³.00", f"{2**40}.{'0' * 64}"):
             headers = {"Cookie": f"{guard.COOKIE}={cookie}".encode()}
             assert (await client.get("/status", headers=headers)).status_code == 401
+
+
+async def test_head_is_answered_as_get(scene):
+    """The login form, and the way to it, without a body."""
+    async with serving(scene, token=TOKEN) as site, site.client() as client:
+        for path in ("/", "/login"):
+            got, head = [
+                await client.request(method, path, headers={"Accept": "text/html"})
+                for method in ("GET", "HEAD")
+            ]
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers == got.headers
 
 
 async def test_wrong_tokens_are_slowed_down(scene, monkeypatch):

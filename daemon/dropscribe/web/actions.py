@@ -28,7 +28,7 @@ async def log_in(site: Site, request: Request) -> Response:
     access = site.access
     if access.token is None:
         return site.go("/")
-    if request.method == "GET":
+    if request.method in {"GET", "HEAD"}:
         return site.page(request, "login.html", title="Log in", wrong=False)
     if access.has_token((await _form_of(request)).get("token", "")):
         answer = site.go("/")

@@ -228,7 +228,7 @@ class Guard:
                 return None
             if refusal := await self._access.slow_down():
                 return refusal
-        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+        if scope["method"] in {"GET", "HEAD"} and "text/html" in headers.get("accept", ""):
             return RedirectResponse(f"{self._access.root_path}/login", HTTPStatus.SEE_OTHER)
         return _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
 

@@ -39,7 +39,7 @@ _MEDIA_TYPES = {
     ".srt": "application/x-subrip",
     ".vtt": "text/vtt",
 }
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
 
 
 def media_type_of(name: bytes) -> str:
@@ -55,7 +55,7 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
         ValueError: The range lies outside the file.
     """
     match = _RANGE.fullmatch(header or "")
-    if not match or match.group(0) == "bytes=-":
+    if not match or not any(match.groups()):
         return None  # several ranges and other units may be answered with the whole
     first, last = match.groups()
     if not first:
@@ -89,6 +89,15 @@ class OpenFile:
         self._file.close()
 
 
+def _range_of(request: Request) -> str | None:
+    """The Range header where it counts: of a GET without If-Range (RFC 9110, 13.1.5 and 14.2).
+
+    No answer has a validator, so that none in If-Range can match the file.
+    """
+    is_ignored = request.method != "GET" or "if-range" in request.headers
+    return None if is_ignored else request.headers.get("range")
+
+
 def send_file(request: Request, file: OpenFile, calls: FolderCalls, *, download: bool) -> Response:
     """An answer with the content of *file*, which is closed after it.
 
@@ -104,7 +113,7 @@ def send_file(request: Request, file: OpenFile, calls: FolderCalls, *, download:
         "Content-Type": media_type_of(name),
     }
     try:
-        wanted = parse_range(request.headers.get("range"), size_bytes)
+        wanted = parse_range(_range_of(request), size_bytes)
     except ValueError:
         calls.follow(file.close)
         return PlainTextResponse("outside the file\n", 416, {"Content-Range": f"bytes */{size_bytes}"})

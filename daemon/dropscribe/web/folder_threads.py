@@ -40,6 +40,11 @@ class FolderCalls:
         self._executor = executor
         self._last: Future[object] | None = None
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the last call has not returned within its limit, nor since."""
+        return self._last is not None and not self._last.done()
+
     async def make(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As :meth:`make_within`, for a call that is short."""
         return await self.make_within(HANG_SECONDS, call, *args, **kwargs)

@@ -94,8 +94,9 @@ async def take_upload(
     except OSError as error:
         raise _unwritable(error) from error
     finally:
-        closing = asyncio.wrap_future(calls.follow(form.close))
-        await asyncio.wait((closing,), timeout=HANG_SECONDS)
+        closed = asyncio.wrap_future(calls.follow(form.close))
+        if not calls.hangs:
+            await asyncio.wait((closed,), timeout=HANG_SECONDS)
 
 
 async def _blocks_of(request: Request) -> AsyncIterator[bytes]:

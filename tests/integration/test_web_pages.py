@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import time
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
+from dropscribe.app.housekeeping import remove_broken_uploads
 from dropscribe.core.model import AttemptEnd
 from dropscribe.files.audio import Progress
 from dropscribe.web import actions, guard, server
@@ -19,11 +21,12 @@ from dropscribe.web.file_views import turns_of
 from dropscribe.web.queries import chosen_from, filter_of
 from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS
 from dropscribe.web.recordings import parse_range
-from dropscribe.web.uploads import safe_name
+from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
 from dropscribe.web.views import moment, progress_of
-from support.pages import serving
-from support.scene import Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
+from support.pages import Site, serving
+from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
+TOKEN = "a-long-enough-token"
 EVIL = '<script>alert("x")</script>'
 
 
@@ -178,6 +181,27 @@ async def test_a_file_has_its_story_transcript_and_downloads(scene):
     assert missing.status_code == 404
 
 
+async def test_all_sidecars_of_a_file_are_offered(tmp_path):
+    """The template's output and those of earlier `outputs` too; a companion is no transcript."""
+    template = "minutes #1.txt.j2"
+    (tmp_path / template).write_text("{{ audio }}")
+    rule = f'    outputs: [srt]\n    template: "{template}"\n    companions: ["{{stem}}.md"]\n'
+    scene = Scene(tmp_path, CONFIG + rule)
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        waiting = add_job(store, scene, scene.drop("new.wav").name)
+        for name, part in (("call.srt", "done"), ("call.minutes #1.txt", "done"), ("call.md", "done")):
+            scene.drop(name, name.encode(), part=part)
+        scene.drop("new.txt", b"of a dropper")
+        async with serving(scene) as site, site.client() as client:
+            text = await page_of(site, f"/files/{job_id}")
+            links = re.findall(r'href="([^"]+)" download>([^<]+)<', text)
+            assert [label for _, label in links] == ["JSON", "TXT", "SRT", "minutes #1.txt"]
+            assert [(await client.get(link)).status_code for link, _ in links] == [200] * 4
+            assert (await client.get(links[3][0])).text == "call.minutes #1.txt"
+            assert "download>" not in await page_of(site, f"/files/{waiting}")
+
+
 @pytest.mark.parametrize(
     ("header", "status", "part"),
     [
@@ -204,8 +228,29 @@ async def test_a_recording_is_sent_in_ranges(scene, header, status, part):
 
 
 @pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [("GET", {"If-Range": '"another"'}, 200), ("HEAD", {}, 200), ("GET", {}, 206)],
+)
+async def test_a_range_of_another_version_or_method_is_ignored(scene, method, headers, status):
+    """RFC 9110, 13.1.5 and 14.2: no validator is ever sent, so none in If-Range is this recording's."""
+    with scene.queue() as store:
+        job_id = add_done(scene, store)
+        async with serving(scene) as site, site.client() as client:
+            headers = {"Range": "bytes=0-9", **headers}
+            answer = await client.request(method, f"/files/{job_id}/audio", headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-length"] == ("10" if status == 206 else str(len(wav_bytes())))
+
+
+@pytest.mark.parametrize(
     ("header", "found"),
-    [("items=1-2", None), ("bytes=2-3", (2, 4)), ("bytes=-", None), ("bytes=" + "9" * 5000 + "-", None)],
+    [
+        ("items=1-2", None),
+        ("bytes=2-3", (2, 4)),
+        ("Bytes=2-3", (2, 4)),
+        ("bytes=-", None),
+        ("bytes=" + "9" * 5000 + "-", None),
+    ],
 )
 def test_ranges(header, found):
     """One range of bytes is understood; anything else is the whole file."""
@@ -370,16 +415,43 @@ async def test_a_rebound_name_gets_nothing(scene):
 
 
 async def test_a_pattern_allows_all_names_below_it(scene):
-    """As in link_hosts; also for a form that is sent through a proxy, with the port that is listed."""
+    """As in link_hosts; a name that is listed with a port is allowed with that port alone."""
     async with serving(scene, allowed_hosts=("*.lan", "nas.example:8443")) as site, site.client() as client:
         for host, status in (("nas.lan", 200), ("a.nas.LAN:8080", 200), ("lan", 421), ("evillan", 421)):
             assert (await client.get("/", headers={"Host": host})).status_code == status, host
         assert (await client.get("/", headers={"Host": "nas.example:8443"})).status_code == 200
         assert (await client.get("/", headers={"Host": "nas.example"})).status_code == 421
-        origins = {"https://nas.lan": 303, "https://nas.example:8443": 303, "https://nas.example": 403}
-        for origin, status in origins.items():
-            headers = {"Host": "localhost", "Origin": origin}
-            assert (await client.post("/providers/main/try", headers=headers)).status_code == status, origin
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("foo.lan", "http://foo.lan", 303),
+        ("FOO.lan:8790", "http://foo.LAN:8790", 303),
+        ("foo.lan", "http://evil.lan", 403),
+        ("foo.lan", "http://foo.lan:8000", 403),
+        ("nas.local", "http://dropscribe.local", 403),
+        ("nas.local:8790", "http://nas.local", 403),
+        ("nas.local:8790", "http://nas.local:8000", 403),
+        # A proxy that replaces the Host, and one that cuts off its port.
+        ("localhost:8790", "https://nas.local", 303),
+        ("localhost:8790", "https://nas.local:8443", 303),
+        ("localhost:8790", "https://foo.lan", 403),
+        ("nas.local", "https://nas.local:8443", 303),
+    ],
+)
+async def test_an_allowed_host_opens_no_posts_to_other_sites(scene, host, origin, status):
+    """The session of a reader is not spent by a page of a sibling host, or of another port of the host.
+
+    Browsers send no Sec-Fetch-Site to a site without TLS, and SameSite cookies to all hosts of one site.
+    """
+    hosts = ("*.lan", "nas.local", "nas.local:8443", "dropscribe.local")
+    async with serving(scene, token=TOKEN, allowed_hosts=hosts) as site, site.client() as client:
+        cookie = f"{guard.COOKIE}={guard.Access(site.config.http).new_session(time.time())}"
+        headers = {"Host": host, "Origin": origin, "Cookie": cookie}
+        answer = await client.post("/providers/main/try", headers=headers)
+    assert answer.status_code == status
+    assert bool(site.actions.calls) == (status == 303)
 
 
 async def test_every_answer_has_the_security_headers(scene):
@@ -399,9 +471,6 @@ async def test_every_answer_has_the_security_headers(scene):
         assert answer.headers["content-security-policy"].startswith("default-src 'self'")
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "sk-secret" not in answer.text
-
-
-TOKEN = "a-long-enough-token"
 
 
 async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypatch):
@@ -429,6 +498,18 @@ async def test_the_token_is_asked_for_and_a_session_remembers_it(scene, monkeypa
         for cookie in ("x", "9999999999.00", "²³.00", f"{2**40}.{'0' * 64}"):
             headers = {"Cookie": f"{guard.COOKIE}={cookie}".encode()}
             assert (await client.get("/status", headers=headers)).status_code == 401
+
+
+async def test_head_is_answered_as_get(scene):
+    """The login form, and the way to it, without a body."""
+    async with serving(scene, token=TOKEN) as site, site.client() as client:
+        for path in ("/", "/login"):
+            got, head = [
+                await client.request(method, path, headers={"Accept": "text/html"})
+                for method in ("GET", "HEAD")
+            ]
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers == got.headers
 
 
 async def test_wrong_tokens_are_slowed_down(scene, monkeypatch):
@@ -524,12 +605,91 @@ async def test_recordings_can_be_dropped_onto_a_page(scene):
     assert (inbox / "call-2.wav").read_bytes() == wav_bytes()
 
 
+@pytest.mark.parametrize("path", ["/login", "/folders/calls/retry", "/folders/calls/upload"])
+async def test_a_form_that_is_broken_off_is_no_bug(scene, path):
+    """People close pages while they upload: nothing is logged as an error, and nothing stays in the inbox."""
+    content_type = (
+        "multipart/form-data; boundary=b" if "upload" in path else "application/x-www-form-urlencoded"
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="half.wav"\r\n\r\nhalf'
+    async with serving(scene, uploads=True, token=TOKEN) as site:
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}"]
+        lines += [f"Content-Type: {content_type}", "Content-Length: 10000", "", ""]
+        with capture_logs() as logged:
+            _, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
+            writer.write("\r\n".join(lines).encode() + part)
+            await writer.drain()
+            requests = site.listener._state.tasks
+            async with asyncio.timeout(30):
+                while not requests:  # noqa: ASYNC110  # the server has no event for it
+                    await asyncio.sleep(0.01)
+                writer.close()
+                while requests:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+    assert [line for line in logged if line["log_level"] == "error"] == []
+    assert list((scene.root / "inbox").iterdir()) == []
+
+
+def hidden_upload(scene, number: int):
+    """The name of an upload that has not ended."""
+    return scene.root / "inbox" / f".dropscribe-upload-{number:016x}.part"
+
+
+def test_what_a_crash_left_of_an_upload_is_removed(scene, tmp_path):
+    """Old files of that name without a writer; no links, no other names, none that is being written."""
+    left, written, new, link, folder = (hidden_upload(scene, number) for number in range(5))
+    other = scene.drop(".dropscribe-upload-mine.part", b"x")
+    victim = tmp_path / "victim"
+    for path in (left, written, new, victim):
+        path.write_bytes(b"x")
+    link.symlink_to(victim)
+    folder.mkdir()
+    old = time.time() - LEFTOVER_SECONDS - 60
+    for path in (left, written, link, folder, other, victim):
+        os.utime(path, (old, old), follow_symlinks=False)
+    with written.open("r+b"):
+        assert remove_leftovers(scene.root / "inbox") == 1
+    assert not left.exists()
+    assert written.exists()
+    assert remove_leftovers(scene.root / "inbox") == 1
+    assert sorted((scene.root / "inbox").iterdir()) == sorted([new, link, folder, other])
+    assert victim.exists()
+
+
+async def test_the_daemon_looks_for_broken_uploads(scene):
+    """Only where uploads are on."""
+    hidden_upload(scene, 1).write_bytes(b"x")
+    os.utime(hidden_upload(scene, 1), (0, 0))
+    site = Site(scene)
+    off = asyncio.create_task(remove_broken_uploads(lambda: site.config))
+    await asyncio.sleep(0)
+    assert hidden_upload(scene, 1).exists()
+    site = Site(scene, uploads=True)
+    on = asyncio.create_task(remove_broken_uploads(lambda: site.config))
+    async with asyncio.timeout(30):
+        while hidden_upload(scene, 1).exists():  # noqa: ASYNC110  # the disk has no event for it
+            await asyncio.sleep(0.01)
+    off.cancel()
+    on.cancel()
+
+
 async def test_uploads_are_off_unless_the_config_says_so(scene):
     """Without http.uploads nothing is written."""
     async with serving(scene) as site, site.client() as client:
         answer = await client.post("/folders/calls/upload", files=[("file", ("a.wav", b"1"))])
     assert answer.status_code == 403
     assert list((scene.root / "inbox").iterdir()) == []
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "text/html"])
+async def test_an_upload_to_no_folder_says_so(scene, accept):
+    """Scripts get a line, browsers a page."""
+    async with serving(scene, uploads=True) as site, site.client() as client:
+        files, headers = [("file", ("a.wav", b"1"))], {"Accept": accept}
+        answer = await client.post("/folders/nope/upload", files=files, headers=headers)
+    assert answer.status_code == 404
+    assert "no folder of that name" in answer.text
+    assert answer.headers["content-type"].startswith(accept)
 
 
 @pytest.mark.parametrize(
@@ -610,6 +770,17 @@ async def test_an_upload_to_an_inbox_that_is_gone_says_so(scene):
         answer = await client.post("/folders/calls/upload", files=[("file", ("a.wav", wav_bytes()))])
     assert answer.status_code == 507
     assert "the inbox cannot be written: No such file or directory" in answer.text
+
+
+async def test_an_upload_to_an_inbox_that_is_not_available_is_refused_at_once(scene):
+    """The daemon's last report is asked before the disk, which may hang."""
+    with scene.queue():
+        scene.write_live(available=False, reason="its disk has not answered for 5 s")
+        async with serving(scene, uploads=True) as site, site.client() as client:
+            answer = await client.post("/folders/calls/upload", files=[("file", ("a.wav", wav_bytes()))])
+    assert answer.status_code == 503
+    assert answer.text == "the inbox is not available: its disk has not answered for 5 s\n"
+    assert list((scene.root / "inbox").iterdir()) == []
 
 
 def test_a_gap_in_a_transcript_names_its_cause():

@@ -14,6 +14,7 @@ from dropscribe.config.load import load_config
 from dropscribe.config.model import HttpConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.web.endpoints import Endpoints
+from dropscribe.web.folder_threads import FolderThreads
 from dropscribe.web.listener import Listener
 from dropscribe.web.site import PageSource
 
@@ -64,7 +65,14 @@ class Site:
         config, _ = load_config(scene.config, environ={})
         self.config = replace(config, http=listen)
         self.executor = ThreadPoolExecutor(4)
-        source = PageSource(lambda: self.config, self.status, self.actions, self.executor, lambda: self.token)
+        source = PageSource(
+            lambda: self.config,
+            self.status,
+            self.actions,
+            self.executor,
+            FolderThreads().of,
+            lambda: self.token,
+        )
         endpoints = Endpoints(self._metrics, self.status, lambda: "", lambda: "")
         self.listener = Listener(listen, endpoints, source)
 

@@ -17,7 +17,7 @@ import pytest
 from dropscribe.core.model import AttemptEnd
 from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports import patience
-from support.scene import Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
+from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
 FOLDER_KEYS = {
     *(
@@ -203,6 +203,27 @@ def test_why_a_cut_off_file_waits(scene, capsys):
     """Its own header speaks."""
     _, words = state_of(scene, capsys, scene.drop("call.wav", wav_bytes()[:2000]))
     assert "header says that more is to come" in words
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("call.json", "call.wav.json", "call.transcript.json", "call.srt", "call.minutes.txt"),
+        *("call.xml", "CALL.WAV.meta", "call.wav.META"),
+    ],
+)
+def test_why_knows_every_file_beside_a_filed_recording(tmp_path, capsys, name):
+    """Transcripts of now and of earlier `outputs`, the template's output, companions in any case."""
+    (tmp_path / "minutes.txt.j2").write_text("{{ audio }}")
+    rule = (
+        '    outputs: [json]\n    template: minutes.txt.j2\n    companions: ["{stem}.xml", "{name}.meta"]\n'
+    )
+    scene = Scene(tmp_path, CONFIG + rule)
+    audio = scene.drop("CALL.WAV" if name.startswith("C") else "call.wav", part="done")
+    with scene.queue() as store:
+        filed = {"state": "done", "ended_at": time.time(), "filed": os.fsencode(audio)}
+        add_job(store, scene, audio.name, **filed)
+    assert state_of(scene, capsys, scene.drop(name, b"x", part="done"))[0] == "done"
 
 
 def test_why_passes_on_what_the_running_daemon_says(scene, capsys):

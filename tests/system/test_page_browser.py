@@ -82,6 +82,72 @@ def test_a_recording_passes_through_an_open_page(site, tmp_path):
         wait_until(lambda: "now" in words[-1].get_attribute("class"), "the word to be marked")
 
 
+def test_many_tabs_can_be_open(site):
+    """A browser allows six connections to a site: hidden tabs give theirs back until they are seen."""
+    installation, _, address = site
+    with browsing() as driver:
+        driver.set_page_load_timeout(20)
+        driver.get(f"{address}/folders/calls")
+        first = driver.current_window_handle
+        for _ in range(8):
+            driver.switch_to.new_window("tab")
+            driver.get(address)
+            assert "calls" in text_of(driver)
+        installation.drop("call.wav", wav_bytes(1))
+        wait_until(lambda: installation.status()["done"] == 1, "the file")
+        until_shown(driver, "call.wav")
+        driver.switch_to.window(first)
+        until_shown(driver, "call.wav")
+
+
+def test_a_page_of_an_ended_file_keeps_no_connection(site):
+    """Nothing more happens to it: however many of them are on the screen, all load."""
+    installation, _, address = site
+    installation.drop("call.wav", wav_bytes(1))
+    wait_until(lambda: installation.status()["done"] == 1, "the file")
+    opened = "return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/events')).length"
+    with browsing() as driver:
+        driver.get(f"{address}/folders/calls")
+        driver.find_element("link text", "call.wav").click()
+        wait_until(lambda: "was transcribed" in text_of(driver), "the file's page")
+        assert driver.find_elements("css selector", "[data-live=ended]")
+        assert driver.execute_script(opened) == 0
+
+
+def test_a_focused_link_does_not_stop_the_update(site):
+    """The list changes under it, and the same link has the focus again."""
+    installation, _, address = site
+    installation.drop("one.wav", wav_bytes(1))
+    wait_until(lambda: installation.status()["done"] == 1, "the first file")
+    with browsing() as driver:
+        driver.get(f"{address}/folders/calls")
+        driver.execute_script("document.querySelector('#files-list .list a').focus()")
+        installation.drop("two.wav", wav_bytes(2))
+        wait_until(lambda: ("two.wav", "done") in listed(driver), "the second file on the page")
+        assert driver.execute_script("return document.activeElement.innerText") == "one.wav"
+
+
+def test_an_upload_says_what_was_taken(site, tmp_path):
+    """By the file chooser: the number of files, or the name of a refused one, once, and the reason."""
+    _, _, address = site
+    names = ("one.wav", "two.wav", "notes.pdf")
+    paths = [tmp_path / name for name in names]
+    for seconds, path in enumerate(paths, 1):
+        path.write_bytes(wav_bytes(seconds))
+    with browsing() as driver:
+        driver.get(f"{address}/folders/calls")
+        for chosen, words in (
+            (paths[:1], "The file is in"),
+            (paths[:2], "2 files are in"),
+            (paths[2:], "notes"),
+        ):
+            driver.find_element("id", "files").send_keys("\n".join(map(str, chosen)))
+            driver.find_element("css selector", "form.drop button").click()
+            until_shown(driver, words)
+        said = driver.find_element("css selector", "form.drop [role=status]").text
+        assert said.count("notes.pdf") == 1
+
+
 def test_a_hold_is_shown_and_released(site, emulator):
     """A provider that refuses the key is held in sight, and tried again by a button."""
     installation, _, address = site

@@ -20,7 +20,13 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.app.assembly import Pipeline, build_runtime
-from dropscribe.app.housekeeping import delete_remote_jobs, keep_search_index, notice_releases, prune_queue
+from dropscribe.app.housekeeping import (
+    delete_remote_jobs,
+    keep_search_index,
+    notice_releases,
+    prune_queue,
+    remove_broken_uploads,
+)
 from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
@@ -206,6 +212,7 @@ class Daemon:
                     notice_releases(self.engine, lambda: self.config),
                     prune_queue(self.engine, lambda: self.config),
                     delete_remote_jobs(self.engine, lambda: self.providers),
+                    remove_broken_uploads(lambda: self.config),
                     keep_search_index(self.engine, lambda: self.config),
                 )
                 side = [group.create_task(part) for part in parts]

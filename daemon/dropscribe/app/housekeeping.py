@@ -1,4 +1,4 @@
-"""Recurring work on the queue: old rows and remote jobs are deleted, releases noticed, transcripts indexed.
+"""Recurring work: deletes old rows, remote jobs and broken uploads, notices releases, indexes transcripts.
 
 Guarantees: a result is stored before its job at a provider is deleted; a failed deletion is retried up to
 MOST_TRIES times with growing waits, also after a restart.
@@ -20,13 +20,14 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.providers.base import JobProvider
 from dropscribe.queue.sql import remote_rows
+from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.search.indexer import Indexer
 from dropscribe.service.live import LIVE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, FolderRule
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
     from dropscribe.queue.sql.remote_rows import RemoteDeletion
@@ -41,6 +42,7 @@ _LONGEST_WAIT_SECONDS = 6 * 3600.0
 RELEASE_LOOK_SECONDS = 2.0
 PRUNE_GAP_SECONDS = 0.05
 """Pause between two batches, so that claims and results come first."""
+UPLOAD_LOOK_SECONDS = 6 * 3600.0
 INDEX_LOOK_SECONDS = 2.0
 INDEX_SWEEP_SECONDS = 60.0
 INDEX_BUSY_SHARE = 0.05
@@ -120,6 +122,28 @@ async def notice_releases(engine: Engine, config: Callable[[], Config]) -> None:
         if version != seen:
             engine.signals.wake.set()
         seen = version
+
+
+async def remove_broken_uploads(config: Callable[[], Config]) -> None:
+    """Remove uploads to the page that a crash cut off, now and every few hours, until cancelled."""
+    threads = DaemonThreads(1, "uploads")
+    while True:
+        http = config().http
+        for rule in config().folders.values() if http and http.uploads else ():
+            count = await asyncio.get_running_loop().run_in_executor(threads, _remove_uploads_of, rule)
+            if count:
+                log.info("uploads.removed", folder=rule.name, count=count)
+        await asyncio.sleep(UPLOAD_LOOK_SECONDS)
+
+
+def _remove_uploads_of(rule: FolderRule) -> int:
+    from dropscribe.web.uploads import remove_leftovers  # noqa: PLC0415  # only where uploads are on
+
+    try:
+        return ask_disk(rule.inbox, lambda: remove_leftovers(rule.inbox), seconds=LISTING_SECONDS)
+    except OSError as error:
+        log.debug("uploads.not_removed", folder=rule.name, reason=error.strerror or str(error))
+        return 0
 
 
 def change_token(config: Config) -> object:

@@ -14,11 +14,14 @@ from dropscribe.app.housekeeping import change_token
 from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.media.spool import Spool
+from dropscribe.pipeline.disk_threads import SLOWEST_BYTES_PER_SECOND
 from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
 from dropscribe.queue.sql import backlog, result_cache
 from dropscribe.queue.sql.history import read_record
+from dropscribe.reports.patience import ANSWER_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.transcripts.document import path_text
+from dropscribe.web.folder_threads import FolderThreads
 from dropscribe.web.reading import place_of
 from dropscribe.web.site import PageSource
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
     from dropscribe.files.audio import AudioFile, Progress
     from dropscribe.queue.engine import Engine
+    from dropscribe.queue.sql.history import JobRecord
 
 T = TypeVar("T")
 
@@ -60,42 +64,58 @@ def build_page_source(
         return change_token(config()), [(name, *astuple(each.progress)) for name, each in sending.items()]
 
     threads = DaemonThreads(THREADS, "page")
-    actions = PageActions(config, engine, threads)
-    return PageSource(config, status, actions, threads, token, progress)
+    folder_threads = FolderThreads().of
+    actions = PageActions(config, engine, threads, folder_threads)
+    return PageSource(config, status, actions, threads, folder_threads, token, progress)
 
 
-def _return_failed(config: Config, job_ids: Sequence[int]) -> tuple[int, int]:
-    moved = refused = 0
+def _read_failed(config: Config, job_ids: Sequence[int]) -> list[JobRecord]:
+    """The failed ones of these jobs."""
     with view_queue(config) as view:
         records = [read_record(view.db, job_id) for job_id in job_ids] if view.db else []
-    for record in records:
-        if record is None or record.state is not JobState.FAILED:
-            continue
-        place = place_of(config, record)
-        try:
-            if place is None or place.part != "failed":
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            return_to_inbox(FailedFile(place.rule, place.path, os.path.basename(record.path)))
-        except OSError as error:
-            refused += 1
-            log.warning("retry.refused", path=path_text(record.path), reason=error.strerror or str(error))
-        else:
-            moved += 1
-    return moved, refused
+    return [record for record in records if record is not None and record.state is JobState.FAILED]
+
+
+def _return_failed(config: Config, record: JobRecord) -> bool:
+    """Move a failed file back into its inbox; False, with the reason in the log, where it stays."""
+    place = place_of(config, record)
+    try:
+        if place is None or place.part != "failed":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        failed = FailedFile(place.rule, place.path, os.path.basename(record.path))
+        seconds = ANSWER_SECONDS + record.size_bytes / SLOWEST_BYTES_PER_SECOND  # it may be a copy
+        ask_disk(place.root, lambda: return_to_inbox(failed), seconds=seconds)
+    except OSError as error:
+        log.warning("retry.refused", path=path_text(record.path), reason=error.strerror or str(error))
+        return False
+    return True
 
 
 class PageActions:
     """See :class:`dropscribe.web.site.Actions`."""
 
-    def __init__(self, config: Callable[[], Config], engine: Engine, executor: Executor) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        engine: Engine,
+        executor: Executor,
+        folder_threads: Callable[[str], Executor],
+    ) -> None:
         self._config = config
         self._engine = engine
         self._executor = executor
+        self._folder_threads = folder_threads
 
     async def retry(self, job_ids: Sequence[int]) -> tuple[int, int]:
         """Move failed files back into their inboxes; returns (moved, refused)."""
         config = self._config()
-        return await self._run(lambda: _return_failed(config, job_ids))
+        records = await self._run(lambda: _read_failed(config, job_ids))
+        loop = asyncio.get_running_loop()
+        moved = [
+            await loop.run_in_executor(self._folder_threads(record.folder), _return_failed, config, record)
+            for record in records
+        ]
+        return sum(moved), len(moved) - sum(moved)
 
     async def release(self, folder: str) -> int:
         """Start the backlog of a folder; returns the number of files."""

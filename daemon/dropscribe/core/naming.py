@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from dropscribe.core.companions import Companion
 
+OUTPUT_FORMATS = ("json", "txt", "srt", "vtt", "md")
+"""The formats that ``outputs`` may list."""
+
 TEMPLATE = "template:"
 """Prefix of the format of an output from a template; the ending of the output's name follows."""
 
@@ -76,7 +79,7 @@ def number_names(plan: OutputPlan, number: int = 1, name_max_bytes: int = 255) -
     directory, _, name = plan.path.rpartition(b"/")
     stem, suffix = split_name(name)
     base = _sidecar_base(plan, name)
-    endings = [(form, base + _ending(form)) for form in plan.formats]
+    endings = [(form, base + sidecar_ending(form)) for form in plan.formats]
     mark = b"-%d" % number if number > 1 else b""
     added = [len(companion_name(companion.pattern, name)) - len(stem) for companion in plan.companions]
     longest = max([len(suffix), *(len(ending) for _, ending in endings), *added])
@@ -102,7 +105,7 @@ def _sidecar_base(plan: OutputPlan, audio: bytes) -> bytes:
     return next(
         base
         for base in itertools.chain(usual, further)
-        if others.isdisjoint((stem + base + _ending(form)).lower() for form in plan.formats)
+        if others.isdisjoint((stem + base + sidecar_ending(form)).lower() for form in plan.formats)
     )
 
 
@@ -111,6 +114,13 @@ def companion_name(pattern: bytes, audio: bytes) -> bytes:
     before, placeholder, after = split_pattern(pattern.decode("utf-8", "surrogateescape"))
     base = audio if placeholder == "{name}" else split_name(audio)[0]
     return before.encode("utf-8", "surrogateescape") + base + after.encode("utf-8", "surrogateescape")
+
+
+def sidecar_ending(form: str) -> bytes:
+    """The end of the name of a sidecar of the format *form*, with its dot."""
+    if form == "error":
+        return b".error.json"
+    return b"." + form.removeprefix(TEMPLATE).encode("utf-8", "surrogateescape")
 
 
 def sidecar_names(audio: bytes, ending: bytes, companions: Iterable[str]) -> list[bytes]:
@@ -152,12 +162,6 @@ def free_name(name: bytes, is_free: Callable[[bytes], bool]) -> bytes:
         return _cut(stem, 255 - len(suffix) - len(mark)) + mark + suffix
 
     return numbered(first_free(lambda number: is_free(numbered(number))))
-
-
-def _ending(form: str) -> bytes:
-    if form == "error":
-        return b".error.json"
-    return b"." + form.removeprefix(TEMPLATE).encode("utf-8", "surrogateescape")
 
 
 def _cut(stem: bytes, limit_bytes: int) -> bytes:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import BUDGET_CODE
+from dropscribe.core.companions import spellings, split_pattern
 from dropscribe.core.model import JobState
+from dropscribe.core.naming import sidecar_ending
 from dropscribe.core.retry import REUSED
 from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import describe_forbidden
@@ -21,10 +23,14 @@ from dropscribe.reports.file_reader import sign_words
 from dropscribe.reports.patience import ask_disk, ask_disk_or, is_gone, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.queued_words import failure_words, queued_words
+from dropscribe.reports.transcript_reader import possible_formats
 from dropscribe.reports.wording import plural, shell_path, time_words
 from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dropscribe.config.model import FolderRule
     from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
@@ -32,8 +38,6 @@ if TYPE_CHECKING:
 
 _FIRST_LOOK = "to be looked at"
 """The daemon's first sentence about a new file (intake/state.py)."""
-
-_ENDINGS = (b".error.json", b".json", b".txt", b".srt", b".vtt", b".md")
 
 
 @dataclass(slots=True)
@@ -166,15 +170,33 @@ def explain_filed(place: Place, view: QueueView, now: float) -> Explanation:
 def _records_filed(place: Place, view: QueueView) -> list[JobRecord]:
     if view.db is None:
         return []
-    found = read_filed(view.db, place.absolute)
-    if not found and (base := _base_of_sidecar(place.absolute)):
-        found = read_filed(view.db, base) or read_filed_with_stem(view.db, base)
-    return found
+    if found := read_filed(view.db, place.absolute):
+        return found
+    for base in _bases_of_sidecar(place):
+        if found := read_filed(view.db, base) or read_filed_with_stem(view.db, base):
+            return found
+    return []
 
 
-def _base_of_sidecar(path: bytes) -> bytes | None:
-    """The name before a sidecar's ending: the audio's name or its stem; None for other names."""
-    return next((path.removesuffix(ending) for ending in _ENDINGS if path.endswith(ending)), None)
+def _bases_of_sidecar(place: Place) -> Iterator[bytes]:
+    """The recordings' names, or their stems, to which a file of that name may be a sidecar or companion."""
+    folder, name = os.path.split(place.absolute)
+    for before, after in _affixes(place.rule):
+        middle = name.removeprefix(before).removesuffix(after)
+        if middle and before + middle + after == name:
+            yield os.path.join(folder, middle)
+            if middle.endswith(b".transcript"):
+                yield os.path.join(folder, middle.removesuffix(b".transcript"))
+
+
+def _affixes(rule: FolderRule) -> Iterator[tuple[bytes, bytes]]:
+    """The parts of the names of sidecars and companions before and after the recording's name or stem."""
+    for form in possible_formats(rule):
+        yield b"", sidecar_ending(form)
+    for pattern in rule.companions:
+        for spelling in spellings(pattern):
+            before, _, after = split_pattern(os.fsdecode(spelling))
+            yield os.fsencode(before), os.fsencode(after)
 
 
 def _explain_by_error_file(place: Place) -> Explanation | None:

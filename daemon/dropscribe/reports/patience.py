@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from concurrent.futures import wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.files.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
 
 T = TypeVar("T")
@@ -22,25 +23,44 @@ ANSWER_SECONDS = 5.0
 LISTING_SECONDS = 60.0
 """Limit for the names of one folder, or the status of a thousand files."""
 
+_unanswered: dict[Future[Any], bytes] = {}
+"""Calls that have not returned within their limit, and their places."""
+
 
 def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | None = None) -> T:
     """The result of *look*, which makes system calls on the file system of *place*.
 
+    While a call on *place* or a folder above it is overdue, no further one is made: a mount that hangs costs
+    one wait and one thread, however often it is asked.
+
     Args:
-        place: The folder that an error names.
+        place: A folder or file, which an error names.
         seconds: Default: :data:`ANSWER_SECONDS`.
 
     Raises:
         OSError: ETIMEDOUT where no answer came; the thread that waits for it does not keep the process.
             Any error that *look* raises.
     """
+    path = os.fsencode(place)
+    if _is_silent(path):
+        raise _no_answer(place)
     thread = DaemonThreads(1, "look")
     answer = thread.submit(look)
     thread.shutdown(cancel_futures=False)
     wait((answer,), ANSWER_SECONDS if seconds is None else seconds)
     if not answer.done():
-        raise OSError(errno.ETIMEDOUT, "its file system does not answer", os.fspath(place))
+        _unanswered[answer] = path
+        answer.add_done_callback(_unanswered.pop)
+        raise _no_answer(place)
     return answer.result()
+
+
+def _is_silent(path: bytes) -> bool:
+    return any(path == place or path.startswith(place + b"/") for place in list(_unanswered.values()))
+
+
+def _no_answer(place: Path | bytes) -> OSError:
+    return OSError(errno.ETIMEDOUT, "its file system does not answer", os.fspath(place))
 
 
 def ask_disk_or(

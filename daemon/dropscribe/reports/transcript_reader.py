@@ -6,8 +6,9 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.config.sections.templates import template_output
 from dropscribe.core.errors import AudioError
-from dropscribe.core.naming import sidecar_names
+from dropscribe.core.naming import OUTPUT_FORMATS, TEMPLATE, sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.reports.patience import ask_disk
 from dropscribe.transcripts.document import doubts_of
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 MOST_DOCUMENT_BYTES = 64 * 1024 * 1024
 """A larger transcript is not read."""
+
+
+def possible_formats(rule: FolderRule) -> list[str]:
+    """The formats of all sidecars that a filed recording of *rule* may have, also by earlier ``outputs``."""
+    template = [TEMPLATE + template_output(rule.template)] if rule.template else []
+    return [*OUTPUT_FORMATS, *template, "error"]
 
 
 def read_document(root: bytes, path: bytes) -> dict[str, Any] | None:

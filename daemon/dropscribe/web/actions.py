@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from dropscribe.web.file_views import sha256_of
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
 from dropscribe.web.queries import id_of
-from dropscribe.web.reading import PAGE_ROWS
+from dropscribe.web.reading import PAGE_ROWS, unavailable_reason
 from dropscribe.web.site import READ_SECONDS, NotHere, Site
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def log_in(site: Site, request: Request) -> Response:
     access = site.access
     if access.token is None:
         return site.go("/")
-    if request.method == "GET":
+    if request.method in {"GET", "HEAD"}:
         return site.page(request, "login.html", title="Log in", wrong=False)
     if access.has_token((await _form_of(request)).get("token", "")):
         answer = site.go("/")
@@ -110,19 +110,29 @@ async def upload(site: Site, request: Request) -> Response:
     from dropscribe.web.uploads import UploadRefused, take_upload  # noqa: PLC0415  # where it is used alone
 
     config = site.source.config()
+    if not config.http or not config.http.uploads:
+        return _refuse_upload(site, request, 403, "uploads are off (http.uploads)")
     rule = config.folders.get(request.path_params["folder"])
-    if rule is None or not config.http or not config.http.uploads:
-        return PlainTextResponse("uploads are off (http.uploads)\n", 403)
-    is_script = "text/html" not in request.headers.get("accept", "")
+    if rule is None:
+        return _refuse_upload(site, request, 404, "the config has no folder of that name")
+    unavailable = await site.read(unavailable_reason, config, rule.name)
     try:
-        names = await take_upload(request, rule, site.source.executor)
+        names = await take_upload(request, rule, site.calls(rule.name), unavailable)
     except UploadRefused as error:
-        if is_script:
-            return PlainTextResponse(error.words + "\n", error.status)
-        return site.message(request, error.status, "The upload was refused", error.words)
-    if is_script:
+        return _refuse_upload(site, request, error.status, error.words)
+    if _is_script(request):
         return PlainTextResponse("".join(f"{name}\n" for name in names).encode("utf-8", "replace"))
     return site.go(_page_of(rule.name), "uploaded", len(names))
+
+
+def _refuse_upload(site: Site, request: Request, status: int, words: str) -> Response:
+    if _is_script(request):
+        return PlainTextResponse(f"{words}\n", status)
+    return site.message(request, status, "The upload was refused", words)
+
+
+def _is_script(request: Request) -> bool:
+    return "text/html" not in request.headers.get("accept", "")
 
 
 def _page_of(folder: str) -> str:

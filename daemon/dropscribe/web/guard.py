@@ -17,13 +17,15 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from dropscribe.core.links import matches_host
 from dropscribe.core.text.addresses import is_address
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from dropscribe.config.model import HttpConfig
@@ -80,18 +82,30 @@ class Access:
         name = _host_name(host).lower()
         if not name:
             return False
-        if name in _LOOPBACK_NAMES or self.is_allowed(name) or self.is_allowed(host):
+        if name in _LOOPBACK_NAMES or self._is_allowed(host):
             return True
         if self.http.host and name == self.http.host.lower():
             return True
         # Bound to every address, it is reached by any of them; rebinding needs a name.
         return self.http.host in {"0.0.0.0", "::"} and is_address(name)  # noqa: S104  # compared, not bound
 
-    def is_allowed(self, host: str) -> bool:
-        """Whether `allowed_hosts` lists *host*, with its port if it has one."""
-        bare = host.lower()
-        bare = bare.strip("[]") if bare.endswith("]") else bare
-        return any(matches_host(bare, pattern) for pattern in self.http.allowed_hosts)
+    def is_own_origin(self, origin: str, host: str) -> bool:
+        """Whether *origin*, a name with its port, is that of our pages for a request with the Host *host*.
+
+        A proxy may replace the Host, or cut off its port; then `allowed_hosts` has to list *origin* itself.
+        A pattern does not prove it: any site below ``*.lan`` could post with a reader's session.
+        """
+        origin, host = origin.lower(), host.lower()
+        if origin == host:
+            return True
+        is_replaced = origin.startswith(f"{host}:") or not self._is_allowed(host)
+        names = [name for name in self.http.allowed_hosts if not name.startswith("*.")]
+        return is_replaced and _is_listed(origin, names)
+
+    def _is_allowed(self, host: str) -> bool:
+        """Whether `allowed_hosts` lists *host*, with or without its port."""
+        hosts = self.http.allowed_hosts
+        return _is_listed(_host_name(host), hosts) or _is_listed(host, hosts)
 
     def has_token(self, given: str) -> bool:
         """Whether *given* is the token, compared in constant time."""
@@ -165,7 +179,7 @@ class Guard:
             is_full = counts and self._requests > MOST_REQUESTS
             refusal = _plain(HTTPStatus.SERVICE_UNAVAILABLE) if is_full else await self._refuse(scope)
             await (refusal or self._app)(scope, receive, send_safely)
-        except (TimeoutError, ConnectionError):
+        except (TimeoutError, ConnectionError, ClientDisconnect):
             return  # the client went away, or does not take its answer
         except Exception:  # any error: the daemon goes on, and the client learns nothing
             log.exception("http.failed", path=scope["path"])
@@ -200,10 +214,10 @@ class Guard:
         if origin is None:
             return True
         try:
-            named = urlsplit(origin).netloc.lower()
+            named = urlsplit(origin).netloc
         except ValueError:
             return False
-        return bool(named) and (named == host.lower() or self._access.is_allowed(named))
+        return bool(named) and self._access.is_own_origin(named, host)
 
     async def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
         if self._access.has_session(HTTPConnection(scope).cookies.get(COOKIE, ""), time.time()):
@@ -214,7 +228,7 @@ class Guard:
                 return None
             if refusal := await self._access.slow_down():
                 return refusal
-        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+        if scope["method"] in {"GET", "HEAD"} and "text/html" in headers.get("accept", ""):
             return RedirectResponse(f"{self._access.root_path}/login", HTTPStatus.SEE_OTHER)
         return _plain(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"})
 
@@ -227,3 +241,10 @@ def _host_name(host: str) -> str:
     """The name of a Host header, without port and brackets; "" where it is malformed."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]@/\\\s]+))(?::\d{1,5})?", host)
     return (match[1] or match[2]) if match else ""
+
+
+def _is_listed(host: str, patterns: Iterable[str]) -> bool:
+    """Whether one of *patterns* is, or matches, *host*."""
+    bare = host.lower()
+    bare = bare.strip("[]") if bare.endswith("]") else bare
+    return any(matches_host(bare, pattern) for pattern in patterns)

@@ -62,6 +62,7 @@ def _create_app(endpoints: Endpoints, access: Access, source: PageSource | None)
 
 
 def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Starlette:
+    from dropscribe.pipeline.disk_threads import FolderHangs  # noqa: PLC0415
     from dropscribe.web import actions, pages  # noqa: PLC0415
     from dropscribe.web.changes import Changes  # noqa: PLC0415
     from dropscribe.web.site import NotHere, Site  # noqa: PLC0415  # Jinja2: only where there are pages
@@ -92,7 +93,7 @@ def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Sta
         Route("/files/{id}/{form}", partial(pages.sidecar, site)),
         Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
     ]
-    return Starlette(routes=routes, exception_handlers={NotHere: site.not_here})
+    return Starlette(routes=routes, exception_handlers={NotHere: site.not_here, FolderHangs: site.hangs})
 
 
 async def _shared(site: Site, changes: Changes, page: Handler, request: Request) -> Response:

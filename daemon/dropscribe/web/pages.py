@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
-from dropscribe.files.audio import open_beneath
+from dropscribe.core.naming import OUTPUT_FORMATS
+from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.index import NEWEST
 from dropscribe.transcripts.document import path_text
 from dropscribe.web import file_views, reading, views
 from dropscribe.web.queries import STATES, chosen_from, filter_of, id_of
-from dropscribe.web.recordings import send_file
+from dropscribe.web.recordings import OpenFile, send_file
 from dropscribe.web.site import READ_SECONDS, NotHere, Site
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+_SILENT_WORDS = "the folder's file system does not answer: recording and transcript cannot be shown"
 _NOT_KEPT = frozenset({"before", "did", "n"})
 """Parts of a query that the links to other pages leave out."""
 
@@ -107,10 +108,14 @@ async def file(site: Site, request: Request) -> Response:
         "folder": record.folder,
         "state": told.state.replace("_", " "),
         "tone": {"done": "good", "failed": "bad"}.get(told.state, "warn"),
-        "sentences": told.words,
+        "has_ended": not record.state.is_live,
+        "sentences": [*told.words, *([_SILENT_WORDS] if found.is_silent else [])],
         "remedy": told.remedy,
         "can_retry": record.state is JobState.FAILED and found.has_audio,
-        "downloads": [{"form": form, "label": form.upper()} for form in found.sidecars],
+        "downloads": [
+            {"form": form, "label": form.upper() if form in OUTPUT_FORMATS else form}
+            for form in found.sidecars
+        ],
         "has_audio": found.has_audio,
         "steps": file_views.steps_of(record),
         **_transcript(found.document, record.size_bytes),
@@ -148,11 +153,13 @@ async def sidecar(site: Site, request: Request) -> Response:
 async def _send(
     site: Site, request: Request, found: reading.FileStory, path: bytes | None, *, download: bool
 ) -> Response:
+    if found.is_silent:
+        raise FolderHangs(found.record.folder)
     if found.place is None or path is None:
         raise NotHere
+    calls = site.calls(found.record.folder)
     try:
-        descriptor = await site.read(open_beneath, found.place.root, path)
+        opened = await calls.make(OpenFile, found.place.root, path)
     except (AudioError, OSError):
         raise NotHere from None
-    name = os.path.basename(path)
-    return send_file(request, descriptor, name, site.source.executor, download=download)
+    return send_file(request, opened, calls, download=download)

@@ -9,27 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
-from dropscribe.core.naming import sidecar_names
+from dropscribe.core.naming import TEMPLATE, companion_name, sidecar_ending, sidecar_names
 from dropscribe.files.audio import open_beneath
 from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_files
 from dropscribe.queue.sql.file_list import read_page as read_listed_page
 from dropscribe.queue.sql.history import read_record
 from dropscribe.reports.explain import explain_record
 from dropscribe.reports.listed_states import ListedStates
-from dropscribe.reports.locations import Place, find_places
+from dropscribe.reports.locations import PARTS, Place, find_places
+from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
-from dropscribe.reports.transcript_reader import read_document
+from dropscribe.reports.transcript_reader import possible_formats, read_document
 from dropscribe.web import views
 from dropscribe.web.queries import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dropscribe.config.model import Config
+    from dropscribe.config.model import Config, FolderRule
     from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.explain import Explanation
     from dropscribe.reports.queue_reader import QueueView
+
+    _Files = tuple[dict[str, bytes], dict[str, Any] | None, bool]
 
 LIST_ROWS = 8
 PAGE_ROWS = 50
@@ -117,62 +120,95 @@ def _page_of_inbox(view: QueueView, wanted: FileFilter) -> tuple[list[dict[str, 
     return rows, max(0, count - len(rows)) if rows else 0
 
 
+def unavailable_reason(config: Config, folder: str) -> str:
+    """Reason why the daemon cannot use an inbox, from its last report; "" where it can, or has none yet."""
+    with view_queue(config) as view:
+        state = view.live_of(folder)
+    return "" if state.get("available", True) else str(state.get("reason") or "the daemon gives no reason")
+
+
 @dataclass(frozen=True, slots=True)
 class FileStory:
     """One job with its files on disk.
 
     Attributes:
         place: Where the audio is; None where no rule's folder has it.
+        sidecars: Output format, or the ending of a template's output → path below the folder of *place*.
         document: The transcript's JSON, where it is there and can be read.
-        sidecars: Output format → path below the folder of *place*.
         has_audio: Whether the audio is there.
+        is_silent: Whether the folder's file system does not answer, so that nothing is known of the files.
     """
 
     record: JobRecord
     explanation: Explanation
     place: Place | None
-    document: dict[str, Any] | None
     sidecars: dict[str, bytes]
+    document: dict[str, Any] | None
     has_audio: bool
+    is_silent: bool
 
 
-def read_file(config: Config, job_id: int) -> FileStory | None:
+def read_job(config: Config, job_id: int) -> JobRecord | None:
     """The job with that id, of a rule that the config has; None where there is none."""
     with view_queue(config) as view:
         record = read_record(view.db, job_id) if view.db else None
-        if record is None or record.folder not in config.folders:
-            return None
-        place = place_of(config, record)
+    return record if record is not None and record.folder in config.folders else None
+
+
+def read_story(config: Config, record: JobRecord) -> FileStory:
+    """The job with its files; they are waited for no longer than :data:`patience.ANSWER_SECONDS`."""
+    place = place_of(config, record)
+    files: _Files = {}, None, False
+    is_silent = False
+    try:
+        files = ask_disk(place.root, lambda: _files_at(place)) if place else files
+    except OSError:
+        is_silent = True
+    with view_queue(config) as view:
         inbox = Place(config.folders[record.folder], "inbox", record.path)
-        sidecars = dict(_sidecars(config, record, place)) if place else {}
-        document = None
-        if place and place.part == "done" and "json" in sidecars:
-            document = read_document(place.root, sidecars["json"])
-        return FileStory(
-            record=record,
-            explanation=explain_record(record, place or inbox, view, view.now()),
-            place=place,
-            document=document,
-            sidecars=sidecars,
-            has_audio=place is not None and _is_there(place.root, place.path),
-        )
+        explanation = explain_record(record, place or inbox, view, view.now())
+    return FileStory(record, explanation, place, *files, is_silent)
+
+
+def _files_at(place: Place) -> _Files:
+    """The sidecars beside the audio at *place*, its transcript, and whether the audio is there."""
+    sidecars = {} if place.part == "inbox" else dict(_sidecars(place))
+    has_document = place.part == "done" and "json" in sidecars
+    document = read_document(place.root, sidecars["json"]) if has_document else None
+    return sidecars, document, _is_there(place.root, place.path)
 
 
 def place_of(config: Config, record: JobRecord) -> Place | None:
     """Place of a job's audio: in done or failed once the job ended, else in its inbox."""
-    if record.filed_here is None:
-        return None if record.filed else Place(config.folders[record.folder], "inbox", record.path)
-    places = find_places(config, record.filed_here)
-    return next((place for place in places if place.rule.name == record.folder), None)
+    rule = config.folders.get(record.folder)
+    if rule is None or record.filed_here is None:
+        return None if rule is None or record.filed else Place(rule, "inbox", record.path)
+    return _place_as_written(rule, record.filed_here) or next(
+        # The config spelt the folder in another way when the file was put there.
+        (place for place in find_places(config, record.filed_here) if place.rule.name == record.folder),
+        None,
+    )
 
 
-def _sidecars(config: Config, record: JobRecord, place: Place) -> Iterator[tuple[str, bytes]]:
-    rule = config.folders[record.folder]
-    for form in dict.fromkeys(["json", *rule.outputs, "error"]):
-        ending = b".error.json" if form == "error" else b"." + form.encode()
-        for path in sidecar_names(place.path, ending, rule.companions):
-            if path != place.path and _is_there(place.root, path):
-                yield form, path
+def _place_as_written(rule: FolderRule, filed: bytes) -> Place | None:
+    """The place of the file *filed* by the folders' names alone, which asks no file system."""
+    found = [
+        Place(rule, part, filed.removeprefix(root))
+        for part in PARTS
+        if part != "inbox" and filed.startswith(root := os.fsencode(getattr(rule, part)) + b"/")
+    ]
+    return min(found, key=lambda place: len(place.path), default=None)
+
+
+def _sidecars(place: Place) -> Iterator[tuple[str, bytes]]:
+    rule, folder = place.rule, os.path.dirname(place.path)
+    audio = os.path.basename(place.path)
+    companions = {os.path.join(folder, companion_name(each.encode(), audio)) for each in rule.companions}
+    for form in possible_formats(rule):
+        others = {place.path} if form in rule.outputs else {place.path, *companions}
+        for path in sidecar_names(place.path, sidecar_ending(form), rule.companions):
+            if path not in others and _is_there(place.root, path):
+                yield form.removeprefix(TEMPLATE), path
                 break
 
 

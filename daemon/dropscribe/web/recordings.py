@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from typing import TYPE_CHECKING
@@ -10,13 +9,17 @@ from urllib.parse import quote
 
 from starlette.responses import PlainTextResponse, StreamingResponse
 
+from dropscribe.files.audio import open_beneath
+from dropscribe.pipeline.disk_threads import FolderHangs
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from concurrent.futures import Executor
 
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
+
+    from dropscribe.web.folder_threads import FolderCalls
 
 BLOCK_BYTES = 256 * 1024
 READ_SECONDS = 30.0
@@ -36,7 +39,7 @@ _MEDIA_TYPES = {
     ".srt": "application/x-subrip",
     ".vtt": "text/vtt",
 }
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
 
 
 def media_type_of(name: bytes) -> str:
@@ -52,7 +55,7 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
         ValueError: The range lies outside the file.
     """
     match = _RANGE.fullmatch(header or "")
-    if not match or match.group(0) == "bytes=-":
+    if not match or not any(match.groups()):
         return None  # several ranges and other units may be answered with the whole
     first, last = match.groups()
     if not first:
@@ -64,17 +67,45 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     return begin, end
 
 
-def send_file(
-    request: Request, descriptor: int, name: bytes, executor: Executor, *, download: bool
-) -> Response:
-    """An answer with the content of the open file, which is closed after it.
+class OpenFile:
+    """A regular file beneath a folder, open for reading. All calls may block.
+
+    Raises:
+        AudioError, OSError: As :func:`open_beneath`.
+    """
+
+    def __init__(self, root: bytes, path: bytes) -> None:
+        self.name = os.path.basename(path)
+        # A file object, which is closed also where nobody waits for it any more.
+        self._file = open(open_beneath(root, path), "rb", buffering=0)  # noqa: SIM115
+        self.size_bytes = os.fstat(self._file.fileno()).st_size
+
+    def read(self, length: int, offset: int) -> bytes:
+        """At most *length* bytes from *offset* on."""
+        return os.pread(self._file.fileno(), length, offset)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _range_of(request: Request) -> str | None:
+    """The Range header where it counts: of a GET without If-Range (RFC 9110, 13.1.5 and 14.2).
+
+    No answer has a validator, so that none in If-Range can match the file.
+    """
+    is_ignored = request.method != "GET" or "if-range" in request.headers
+    return None if is_ignored else request.headers.get("range")
+
+
+def send_file(request: Request, file: OpenFile, calls: FolderCalls, *, download: bool) -> Response:
+    """An answer with the content of *file*, which is closed after it.
 
     Args:
-        name: The file's own name, for its type and for the download's name.
-        executor: Where the disk is read.
+        calls: How the disk is read.
         download: Whether the browser is told to save it.
     """
-    size_bytes = os.fstat(descriptor).st_size
+    name, size_bytes = file.name, file.size_bytes
     shown = quote(name.decode("utf-8", "replace"), safe="")
     headers = {
         "Accept-Ranges": "bytes",
@@ -82,32 +113,32 @@ def send_file(
         "Content-Type": media_type_of(name),
     }
     try:
-        wanted = parse_range(request.headers.get("range"), size_bytes)
+        wanted = parse_range(_range_of(request), size_bytes)
     except ValueError:
-        os.close(descriptor)
+        calls.follow(file.close)
         return PlainTextResponse("outside the file\n", 416, {"Content-Range": f"bytes */{size_bytes}"})
     begin, end = wanted or (0, size_bytes)
     headers["Content-Length"] = str(end - begin)
     if wanted:
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size_bytes}"
-    return _DescriptorResponse(descriptor, begin, end, executor, 206 if wanted else 200, headers)
+    return _FileResponse(file, calls, begin, end, 206 if wanted else 200, headers)
 
 
-class _DescriptorResponse(StreamingResponse):
+class _FileResponse(StreamingResponse):
     """Streams a part of an open file, and closes it in every case."""
 
     def __init__(
         self,
-        descriptor: int,
+        file: OpenFile,
+        calls: FolderCalls,
         begin: int,
         end: int,
-        executor: Executor,
         status: int,
         headers: Mapping[str, str],
     ) -> None:
         super().__init__(self._blocks(begin, end), status, headers)
-        self._descriptor = descriptor
-        self._executor = executor
+        self._file = file
+        self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -115,27 +146,19 @@ class _DescriptorResponse(StreamingResponse):
                 self.body_iterator = _nothing()
             await super().__call__(scope, receive, send)
         finally:
-            os.close(self._descriptor)
+            self._calls.follow(self._file.close)  # a read that hangs outlives this answer
 
     async def _blocks(self, begin: int, end: int) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
         while begin < end:
             length = min(BLOCK_BYTES, end - begin)
-            # A duplicate, because a read that hangs on a dead mount outlives this answer.
-            reading = loop.run_in_executor(self._executor, _read, os.dup(self._descriptor), length, begin)
-            async with asyncio.timeout(READ_SECONDS):
-                block = await reading
+            try:
+                block = await self._calls.make_within(READ_SECONDS, self._file.read, length, begin)
+            except FolderHangs as error:
+                raise ConnectionError("the disk does not answer") from error
             if not block:
                 raise ConnectionError("the file became shorter")
             begin += len(block)
             yield block
-
-
-def _read(descriptor: int, length: int, offset: int) -> bytes:
-    try:
-        return os.pread(descriptor, length, offset)
-    finally:
-        os.close(descriptor)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

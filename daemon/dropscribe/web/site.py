@@ -11,9 +11,10 @@ import jinja2
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dropscribe.core.text.printing import escape_deceptive
+from dropscribe.web.folder_threads import FolderCalls
 from dropscribe.web.guard import COOKIE
 from dropscribe.web.queries import id_of
-from dropscribe.web.reading import FileStory, read_file
+from dropscribe.web.reading import FileStory, read_job, read_story
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -71,7 +72,8 @@ class PageSource:
     Attributes:
         config: The config that the daemon runs on now.
         status: The object of ``status --json``.
-        executor: Threads for everything that may block; never the event loop's own.
+        executor: Threads for calls that block on the queue and the index; never the event loop's own.
+        folder_threads: Threads for calls on one folder's disk, by its name.
         change_token: A cheap value that differs after every change that a page would show.
         progress: How far the attempt at a job is, by the job's id; None where this process makes none.
     """
@@ -80,6 +82,7 @@ class PageSource:
     status: Callable[[], Awaitable[dict[str, Any]]]
     actions: Actions
     executor: Executor
+    folder_threads: Callable[[str], Executor]
     change_token: Callable[[], object]
     progress: Callable[[int], Progress | None] = lambda _: None
 
@@ -113,22 +116,27 @@ class Site:
         )
 
     async def read(self, work: Callable[..., T], *arguments: object) -> T:
-        """The result of *work*, which may block, within :data:`READ_SECONDS`."""
+        """The result of *work*, which may block on the queue, within :data:`READ_SECONDS`."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(READ_SECONDS):
             return await loop.run_in_executor(self.source.executor, work, *arguments)
+
+    def calls(self, folder: str) -> FolderCalls:
+        """Calls on the disk of *folder* for one request."""
+        return FolderCalls(folder, self.source.folder_threads(folder))
 
     async def find_file(self, request: Request) -> FileStory:
         """The file that the address names.
 
         Raises:
             NotHere: There is none.
+            FolderHangs: Too many other calls wait for the folder's disk.
         """
-        job_id = id_of(request.path_params["id"])
-        found = None if job_id is None else await self.read(read_file, self.source.config(), job_id)
-        if found is None:
+        config, job_id = self.source.config(), id_of(request.path_params["id"])
+        record = None if job_id is None else await self.read(read_job, config, job_id)
+        if record is None:
             raise NotHere
-        return found
+        return await self.calls(record.folder).make_within(READ_SECONDS, read_story, config, record)
 
     def rule(self, request: Request) -> FolderRule:
         """The rule of the folder that the address names.
@@ -167,6 +175,11 @@ class Site:
         """The page for :class:`NotHere`."""
         assert isinstance(error, NotHere)  # noqa: S101  # registered for it alone
         return self.message(request, 404, error.title, error.words)
+
+    async def hangs(self, request: Request, error: Exception) -> Response:
+        """The page for :class:`FolderHangs`."""
+        words = f"The file system of the folder {error} does not answer."
+        return self.message(request, 503, "No answer", words)
 
     def go(self, path: str, did: str = "", number: int = 0) -> Response:
         """Redirect the browser to *path*, which reports the action and its number of files."""

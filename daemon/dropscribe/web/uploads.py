@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
+import time
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -17,16 +19,21 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dropscribe.core.naming import free_name
 from dropscribe.core.rules import taking_of
-from dropscribe.files.beneath import open_root, stat_at
+from dropscribe.core.settling import Lease
+from dropscribe.files.beneath import closing, open_listable_root, open_root, open_with_status, stat_at
 from dropscribe.files.capabilities import capabilities_of
+from dropscribe.files.lease import probe_lease
 from dropscribe.files.moves import FileName, move_new
+from dropscribe.pipeline.disk_threads import HANG_SECONDS, SLOWEST_BYTES_PER_SECOND, FolderHangs
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from starlette.requests import Request
 
     from dropscribe.config.model import FolderRule
+    from dropscribe.web.folder_threads import FolderCalls
 
 MOST_UPLOAD_BYTES = 8 * 1024**3
 MOST_FILES = 100
@@ -34,6 +41,8 @@ IDLE_SECONDS = 60.0
 MOST_NAME_BYTES = 200
 MOST_HEADER_BYTES = 8192
 """Of one header of a part."""
+LEFTOVER_SECONDS = 2 * 86400.0
+"""Age from which a hidden file without a writer is left from a crash; a slow upload may take a day."""
 _MODE = 0o660
 _MALFORMED = "the form is malformed"
 
@@ -47,45 +56,66 @@ class UploadRefused(Exception):
         self.words = words
 
 
-async def take_upload(request: Request, rule: FolderRule, executor: Executor) -> list[str]:
+async def take_upload(
+    request: Request, rule: FolderRule, calls: FolderCalls, unavailable: str = ""
+) -> list[str]:
     """Write every file of a multipart form into the rule's inbox; returns their names there.
+
+    Args:
+        calls: How the inbox is written.
+        unavailable: Why the daemon cannot use the inbox now; "" where it can.
 
     Raises:
         UploadRefused: The form is malformed or too large, a name is not one that the rule takes, or the
-            inbox cannot be written.
+            inbox cannot be written or does not answer.
     """
     content_type, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if content_type != b"multipart/form-data" or not boundary:
         raise UploadRefused(400, "not a form with files")
-    loop = asyncio.get_running_loop()
+    if unavailable:
+        raise UploadRefused(503, f"the inbox is not available: {unavailable}")
+    form = _Form(rule)
     try:
-        form = await loop.run_in_executor(executor, _Form, rule)
-    except OSError as error:
-        raise _unwritable(error) from error
-    number_bytes = 0
-    try:
+        await calls.make(form.open_inbox)
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict
-        stream = request.stream()
-        while True:
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    block = await anext(stream)
-            except StopAsyncIteration:
-                break
-            except TimeoutError as error:
-                raise UploadRefused(408, "nothing arrived for a minute") from error
+        number_bytes = 0
+        async for block in _blocks_of(request):
             number_bytes += len(block)
             if number_bytes > MOST_UPLOAD_BYTES:
                 raise UploadRefused(413, "larger than 8 GiB")
-            await loop.run_in_executor(executor, parser.write, block)
-        return await loop.run_in_executor(executor, form.finish)
+            # The last block of a file syncs all of it.
+            await calls.make_within(_seconds_for(number_bytes), parser.write, block)
+        return await calls.make_within(_seconds_for(number_bytes), form.finish)
     except ValueError as error:  # python_multipart's errors are ValueErrors
         raise UploadRefused(400, _MALFORMED) from error
+    except FolderHangs as error:
+        raise UploadRefused(503, "the inbox's file system does not answer") from error
     except OSError as error:
         raise _unwritable(error) from error
     finally:
-        await loop.run_in_executor(executor, form.close)
+        closed = asyncio.wrap_future(calls.follow(form.close))
+        if not calls.hangs:
+            await asyncio.wait((closed,), timeout=HANG_SECONDS)
+
+
+async def _blocks_of(request: Request) -> AsyncIterator[bytes]:
+    """The request's body; each block arrives within :data:`IDLE_SECONDS`."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                block = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise UploadRefused(408, "nothing arrived for a minute") from error
+        yield block
+
+
+def _seconds_for(number_bytes: int) -> float:
+    """The limit for a call that may sync so many bytes to a slow disk."""
+    return HANG_SECONDS + number_bytes / SLOWEST_BYTES_PER_SECOND
 
 
 def _unwritable(error: OSError) -> UploadRefused:
@@ -96,13 +126,18 @@ class _Form:
     """The files of one form while they arrive. Blocking: used in a thread, one call at a time."""
 
     def __init__(self, rule: FolderRule) -> None:
+        self._rule = rule
         self._taking = taking_of(rule)
-        self._inbox = open_root(os.fsencode(rule.inbox))
+        self._inbox = -1
         self._field, self._value = b"", b""
         self._name = b""
         self._file = -1
         self._hidden = b""
         self._whole: list[tuple[bytes, bytes]] = []
+
+    def open_inbox(self) -> None:
+        """Open the inbox; before all other calls."""
+        self._inbox = open_root(os.fsencode(self._rule.inbox))
 
     def callbacks(self) -> dict[str, object]:
         """Callbacks for the multipart parser."""
@@ -129,7 +164,9 @@ class _Form:
         return names
 
     def close(self) -> None:
-        """Remove incomplete uploads."""
+        """Remove incomplete uploads, and close the inbox if it was opened."""
+        if self._inbox < 0:
+            return
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -202,8 +239,37 @@ class _Form:
                 return free
 
 
+_HIDDEN_NAME = re.compile(rb"\.dropscribe-upload-[0-9a-f]{16}\.part")
+
+
 def _hidden_name() -> bytes:
     return b".dropscribe-upload-" + secrets.token_hex(8).encode() + b".part"
+
+
+def remove_leftovers(inbox: Path) -> int:
+    """Remove incomplete uploads that a crash has left in *inbox*; returns their number.
+
+    Another node of a cluster may be writing one: it has a writer, or has changed within LEFTOVER_SECONDS.
+
+    Raises:
+        OSError: The inbox cannot be listed.
+    """
+    with closing(open_listable_root(os.fsencode(inbox))) as folder:
+        names = [name for name in map(os.fsencode, os.listdir(folder)) if _HIDDEN_NAME.fullmatch(name)]
+        return sum(_remove_leftover(folder, name) for name in names)
+
+
+def _remove_leftover(folder: int, name: bytes) -> bool:
+    try:
+        descriptor, status = open_with_status(folder, name)
+        with closing(descriptor):
+            is_old = time.time() - status.st_mtime > LEFTOVER_SECONDS
+            if not is_old or probe_lease(descriptor) is Lease.WRITER:
+                return False
+            os.unlink(name, dir_fd=folder)
+    except OSError:  # a link or a folder, or gone, or not permitted
+        return False
+    return True
 
 
 def safe_name(name: bytes) -> bytes:

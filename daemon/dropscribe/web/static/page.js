@@ -33,21 +33,45 @@
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
         for (const part of fresh.querySelectorAll("[data-live]")) {
           const old = document.getElementById(part.id);
-          if (old && old.innerHTML !== part.innerHTML && !old.contains(document.activeElement)) old.replaceWith(part);
+          if (old && old.innerHTML !== part.innerHTML) replace(old, part);
         }
         showTimes();
+        follow();
       }
     } catch { /* the daemon restarts; the event source tells when it is back */ }
     busy = false;
     if (again) { again = false; setTimeout(refresh, 300); }
   }
-  if (document.querySelector("[data-live]")) {
-    const source = new EventSource(`${root}/events`);
-    source.addEventListener("change", refresh);
-    source.addEventListener("open", () => document.querySelector(".dot")?.classList.add("live"));
-    source.addEventListener("error", () => document.querySelector(".dot")?.classList.remove("live"));
-    addEventListener("pagehide", () => source.close());
+  // A link or button keeps the focus; while a field has it, its part stays as it is.
+  const addressOf = (element) => element.href || element.form?.action;
+  function replace(old, part) {
+    const focused = old.contains(document.activeElement) ? document.activeElement : null;
+    if (focused?.matches("input, select, textarea")) return;
+    const wanted = focused && addressOf(focused);
+    old.replaceWith(part);
+    if (wanted) [...part.querySelectorAll("a, button")].find((each) => addressOf(each) === wanted)?.focus({ preventScroll: true });
   }
+  // Browsers allow six connections to a site, so that only pages that are seen and can change have a stream.
+  let source = null;
+  const showLive = (isLive) => document.querySelector(".dot")?.classList.toggle("live", isLive);
+  function follow() {
+    const changes = !document.hidden && document.querySelector("[data-live]:not([data-live=ended])");
+    if (!changes) {
+      source?.close();
+      source = null;
+    } else if (!source || source.readyState === EventSource.CLOSED) {
+      source = new EventSource(`${root}/events`);
+      source.addEventListener("change", refresh);
+      source.addEventListener("open", () => showLive(true));
+      source.addEventListener("error", () => showLive(false));
+    }
+    showLive(source?.readyState === EventSource.OPEN);
+  }
+  follow();
+  const followAgain = () => { follow(); if (source) refresh(); };
+  document.addEventListener("visibilitychange", followAgain);
+  addEventListener("pageshow", (event) => { if (event.persisted) followAgain(); });
+  addEventListener("pagehide", () => source?.close());
 
   // Player -------------------------------------------------------------------------------------
   const audio = document.querySelector("audio");
@@ -98,12 +122,13 @@
       request.setRequestHeader("Accept", "text/plain");
       request.send(form);
     });
-    async function sendAll(files) {
+    async function sendAll(chosen) {
+      const files = [...chosen]; // the field's own list becomes empty with the field
       const refused = [];
-      for (const [index, file] of [...files].entries()) {
+      for (const [index, file] of files.entries()) {
         said.textContent = `Sending ${file.name} (${index + 1} of ${files.length})`;
         const trouble = await send(file);
-        if (trouble) refused.push(`${file.name}: ${trouble}`);
+        if (trouble) refused.push(trouble.startsWith(`${file.name}: `) ? trouble : `${file.name}: ${trouble}`);
       }
       progress.hidden = true;
       input.value = "";

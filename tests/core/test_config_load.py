@@ -71,12 +71,12 @@ def test_each_type_has_its_defaults(kind, url, limits, params):
 
 
 def test_the_local_engine_has_its_defaults():
-    """One file at a time and no limits; no language, so that an English model warns of its guess."""
+    """One file at a time, no limits, and English for the English model."""
     local = provider_of("type: local")
     assert (local.concurrency, local.timeout_seconds, local.max_upload_bytes) == (1, None, None)
     assert (local.model, local.cpu_threads, local.idle_unload_seconds) == ("auto", 0, 600)
-    assert local.params == {}
-    assert provider_of("type: local, language: en").params == {"language": "en"}
+    assert local.params == {"language": "en"}
+    assert provider_of("type: local, model: small").params == {}
     assert provider_of("type: local, model: ./models/x.en").model == "/srv/models/x.en"
 
 

@@ -35,7 +35,6 @@ WARNING_WORDS = {
     COMPANION_MISSING: "A file that belongs to the recording did not come in time.",
     "empty_transcript": "The provider heard no words in this recording.",
     "incomplete_audio": "The recording was incomplete when it was sent: its own header promises more.",
-    "language_not_detected_english_only": "No language was set; the model knows English alone.",
     "missing_audio": "Parts of the recording are missing in this transcript.",
     "no_speech": "The recording is silent; it was not sent to the provider.",
     "no_timestamps": "The provider gave no times, so there are no subtitles.",

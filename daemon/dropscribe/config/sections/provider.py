@@ -253,6 +253,8 @@ class ProviderConfig(Section):
             _check_local(read, written, model)
             if model.startswith(_PATHS):
                 values["model"] = str(read.reader.around.absolute(model))
+            if params.is_english_model(model):
+                below["language"] = "en"
         else:
             _complete_remote(read, values, facts)
         params.warn_of_subtitles(kind, written, (*read.path, "params"), read.document)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ def _ranges_of_marks() -> str:
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
-_MARKS = _ranges_of_marks()
-
 _IGNORED_MARKS = frozenset(chr(code) for code in (0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
 """Marks without a sound: joiners, and selectors of a form."""
 
@@ -52,8 +50,14 @@ _BASE_LETTERS = str.maketrans(
 )
 """Letters that have no decomposition in Unicode, as they are typed on keyboards without them."""
 
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:[{_MARKS}]+[^\W_{_UNSPACED}]*)*")
 _QUERY_PART = re.compile(r'"([^"]*)"?|([^\s"]+)')
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    """One word; made at the first search, because it takes as long as a twentieth of the daemon's start."""
+    letters = rf"[^\W_{_UNSPACED}]"
+    return re.compile(rf"[{_UNSPACED}]|{letters}+(?:[{_ranges_of_marks()}]+{letters}*)*")
 
 
 @lru_cache(maxsize=8192)
@@ -73,7 +77,7 @@ def _is_vowel_sign(sign: str) -> bool:
 
 def words_in(text: str) -> Iterator[tuple[str, int, int]]:
     """(folded word, its first letter, past its last letter) of *text*, which should be in NFC."""
-    for match in _WORD.finditer(text):
+    for match in _word().finditer(text):
         if folded := fold(match[0]):
             yield folded, match.start(), match.end()
 

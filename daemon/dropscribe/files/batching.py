@@ -19,7 +19,7 @@ Work = Callable[[Sequence[T]], Sequence[R | BaseException]]
 
 _Visit = asyncio.Future[Sequence[Any]]
 
-MOST_TOGETHER = 16
+MOST_TOGETHER = 32
 MOST_VISITS = 8
 SLOW_SECONDS = 0.1
 """A visit that takes longer shows a slow disk, where parallel visits are faster. On a fast disk a second

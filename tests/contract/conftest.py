@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 PROXIES = [f"{name}{end}" for name in ("http", "https", "all", "no") for end in ("_proxy", "_PROXY")]
 
 
+REPRESENTATIVES = {"openai", "pulse"}
+"""A form and a plain body: the quick tests try the common transport with these, the slow ones with all."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before the choice of the quick ones
+def pytest_collection_modifyitems(items):
+    """Tests of the transport that all adapters share are slow, but for those of two adapters."""
+    for item in items:
+        named = getattr(item, "callspec", None)
+        kind = named and (named.params.get("bench") or named.params.get("any_bench"))
+        shared = "test_network_failures" in item.nodeid or "a_status_decides_whatever" in item.nodeid
+        if shared and isinstance(kind, str) and kind not in REPRESENTATIVES:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def emulator(monkeypatch) -> Iterator[Emulator]:
     """A running emulator, with no proxy between it and us."""

@@ -77,8 +77,16 @@ def assert_whole(root, contents):
         assert (root / "done" / f"{number}.json").read_bytes() == b"{}"
 
 
-@pytest.mark.parametrize("lost", LOST, ids=lambda lost: lost or "none")
-@pytest.mark.parametrize(("options", "move"), KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(
+    ("options", "move", "lost"),
+    [
+        pytest.param(
+            *kind, lost, id=f"{name}-{lost or 'none'}", marks=[pytest.mark.slow] if "late" in name else []
+        )
+        for name, kind in KINDS.items()
+        for lost in LOST
+    ],
+)
 def test_a_lost_answer_costs_nothing(tmp_path, options, move, lost):
     """Whichever call was carried out without an answer: every file ends whole, once; nothing else stays."""
     lose = ("--lose", lost) if lost else ()

@@ -97,6 +97,16 @@ def test_the_query_of_a_url_is_not_shown(scene, capsys):
         assert "CANARY" not in shown
 
 
+def test_a_damaged_queue_is_told_before_the_start(scene, capsys):
+    """As `run` and `status` say it."""
+    (scene.root / "state").mkdir(exist_ok=True)
+    (scene.root / "state" / "queue.db").write_bytes(b"no database" * 1000)
+    assert scene.run("check", "--quiet") == 74
+    said = capsys.readouterr().err
+    assert "queue.db: is damaged" in said
+    assert "move it away" in said
+
+
 def test_a_missing_inbox_is_a_warning(scene, capsys):
     """Exit 0: a share may come later; the remedy is said."""
     (scene.root / "inbox").rmdir()

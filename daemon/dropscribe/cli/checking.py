@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dropscribe.core.errors import StoreError
 from dropscribe.core.rules import taking_of
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import Mount, MountKind, mount_of, require_proc
+from dropscribe.queue.embedded.store import open_for_reading
 from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
 from dropscribe.reports.queue_reader import is_running_here
@@ -213,8 +215,10 @@ def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
         findings.errors.append(
             f"state_dir {_cannot(path, place)}; run this as the daemon's user, or set another state_dir"
         )
-    elif free_bytes < _LITTLE_ROOM_BYTES:
-        findings.warnings.append(f"state_dir {path}: only {bytes_words(free_bytes)} are free")
+    else:
+        if free_bytes < _LITTLE_ROOM_BYTES:
+            findings.warnings.append(f"state_dir {path}: only {bytes_words(free_bytes)} are free")
+        _check_database(path, findings)
     return {
         "path": str(path),
         "exists": place == path,
@@ -223,6 +227,17 @@ def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
         "free_bytes": free_bytes,
         "running": is_running_here(config),
     }
+
+
+def _check_database(state_dir: Path, findings: Findings) -> None:
+    """Check that the queue's database, if there is one, can be opened by this version."""
+    try:
+        if connection := open_for_reading(state_dir):
+            connection.close()
+    except StoreError as error:
+        findings.errors.append(
+            f"{error.path}: {error.reason}" + (f"; {error.remedy}" if error.remedy else "")
+        )
 
 
 def warn_of_root(config: Config, findings: Findings) -> None:

@@ -133,15 +133,15 @@ def test_soniox_translations_are_no_words():
 
 
 def test_soniox_words_of_scripts_without_spaces():
-    """Each character is a word, with the mark that follows it; Latin words keep their tokens together."""
+    """Each character is a word, with its mark; no space is made where the provider has none."""
     parts = ["今", "日は", "晴", "れ", "。", "iP", "hone", "も", " Me", "et", " 안녕", "하세요"]
     tokens = [{"text": part, "start_ms": at * 100, "end_ms": at * 100 + 90} for at, part in enumerate(parts)]
     transcript = _read(Soniox, {"text": "".join(parts), "tokens": tokens})
-    words = ["今", "日は", "晴", "れ。", "iPhone", "も", "Meet", "안녕하세요"]
+    words = ["今", "日は", "晴", "れ。", "iPhoneも", "Meet", "안녕하세요"]
     assert [word.word for word in transcript.words] == words
     assert (transcript.words[3].start, transcript.words[3].end) == (0.3, 0.49)
     said = [segment.text for segment in transcript.segments]
-    assert said == ["今日は晴れ。", "iPhone も Meet 안녕하세요"]
+    assert said == ["今日は晴れ。", "iPhoneも Meet 안녕하세요"]
 
 
 async def test_segments_of_words_have_the_spaces_of_their_script(bench_of):

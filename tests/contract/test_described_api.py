@@ -6,6 +6,8 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,9 +20,12 @@ from dropscribe.core.errors import (
     RuleRejected,
     TemporaryFailure,
 )
+from dropscribe.core.model import RemoteJob, Retry
 from dropscribe.core.requests.params import FIXED_PARAMS
+from dropscribe.pipeline.remote_jobs import poll
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.described.api import DescribedApi
+from dropscribe.providers.jobs import NO_RESULT, UNUSABLE_SECONDS
 from support.benches import failure_of
 from support.emulator import Fault
 from support.speech import SPEECH, needs_speech, references
@@ -289,6 +294,26 @@ async def test_an_answer_with_an_error_is_no_transcript(bench_of, body, kind):
     error = "why" if "why" in body else None
     provider = bench.provider(answer=AnswerKeys(text="text", error=error))
     assert type(await failure_of(provider, bench.audio())) is kind
+
+
+async def test_a_blank_that_the_expression_supplies_is_no_text(bench_of):
+    """An error answer would be filed as an empty transcript."""
+    bench = bench_of("http")
+    bench.emulator.fail(Fault(body={"error": {"code": 429, "message": "quota exceeded"}}))
+    provider = bench.provider(answer=AnswerKeys(text="text || ''", error="failure_reason"))
+    assert "quota exceeded" in (await failure_of(provider, bench.audio())).reason
+
+
+async def test_a_result_that_stays_away_holds_the_provider(bench_of):
+    """A wrong path of the config: more uploads would be paid for in vain."""
+    bench = bench_of("http")
+    provider = bench.provider(**JOBS, params={"model": "m"})
+    job, runtime = SimpleNamespace(provider="mine"), SimpleNamespace(providers={"mine": provider})
+    for age_seconds, kind in ((0.0, Retry), (UNUSABLE_SECONDS + 1, ProviderUnusable)):
+        bench.emulator.fail(Fault(body={"finished": True}), Fault(status=404, body="no such page"))
+        found = await poll(job, runtime, RemoteJob("12", time.time() - age_seconds), {})
+        assert type(found) is kind
+        assert found.code == NO_RESULT
 
 
 async def test_a_word_may_be_a_number(bench_of):

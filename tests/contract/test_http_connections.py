@@ -386,11 +386,12 @@ async def test_a_proxy_with_an_impossible_port_holds_the_provider(monkeypatch, p
     assert "secret" not in str(raised.value)
 
 
-async def test_no_proxy_is_honoured(monkeypatch):
-    """A host that the environment names is asked without it."""
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "http://127.0.0.1:99999"])
+async def test_no_proxy_is_honoured(monkeypatch, proxy):
+    """A host that the environment names is asked without it, whatever is wrong with it."""
     server = Server()
     async with serving(server) as port:
-        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.setenv("http_proxy", proxy)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         async with transporting() as transport:
             url = f"http://127.0.0.1:{port}/a"

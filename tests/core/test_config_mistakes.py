@@ -178,6 +178,12 @@ def test_the_engines_values_are_checked_at_provider_and_rule(tmp_path, name, val
     assert said_of(BASE % f", {params}", tmp_path) == [(f"folders.f.params.{name}", f"{name} {problem}")]
 
 
+def test_an_infinite_threshold_switches_a_check_of_the_engine_off(tmp_path):
+    """YAML's `.inf` is a number for the thresholds that have no bounds."""
+    params = "params: {compression_ratio_threshold: .inf, log_prob_threshold: -.inf}"
+    assert said_of(BASE % f", {params}", tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [

@@ -71,6 +71,14 @@ def test_words_without_segments_are_cut_into_turns(text, expected):
     assert [turn.speaker for turn in joined.segments] == ["channel_0", "channel_1", "channel_0"]
 
 
+def test_words_that_are_not_all_of_the_text_hide_nothing_of_it():
+    """Some servers time only words that they are sure of: the text was paid for whole."""
+    words = (Word("Your", 0.0, 0.3), Word("number", 0.4, 0.8), Word("is", 0.9, 1.0))
+    text = "Your number is 1,234.50 euros. Thank you, goodbye."
+    joined = call_of(Transcript(text, words=words), Transcript("Bye.", words=(Word("Bye.", 9.0, 9.4),)))
+    assert joined.text == f"{text}\nBye."
+
+
 def test_a_channel_without_times_is_one_turn():
     """Its words have no place among the others."""
     joined = call_of(Transcript("Well, no.", words=(Word("well"), Word("no"))), Transcript("Yes."))

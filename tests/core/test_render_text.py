@@ -175,6 +175,18 @@ def test_cues_have_the_times_of_their_own_speaker_s_words():
     assert starts == [0, 9000]
 
 
+def test_a_word_of_another_label_within_a_segment_costs_no_times():
+    """A segment's speaker may be that of most of its words."""
+    text = "One two three four. Five six seven eight."
+    starts = (0.0, 0.4, 0.8, 1.2, 6.0, 6.4, 6.8, 7.2)
+    words = tuple(
+        Word(word, start, start + 0.3, speaker="B" if word == "three" else "A")
+        for word, start in zip(text.split(), starts, strict=True)
+    )
+    transcript = Transcript("x", segments=(Segment(text, 0.0, 7.5, "A"),), words=words)
+    assert [start for start, _, _ in parsed_srt(_rendered("srt", transcript))] == [0, 6000]
+
+
 def test_long_segments_without_words_are_cut_by_their_text():
     """A segment of a minute without timed words: readable parts, spread over its time, nothing lost."""
     tokens = [f"token{number}" for number in range(100)]

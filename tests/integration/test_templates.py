@@ -45,6 +45,13 @@ def test_the_shipped_templates_show_the_transcript(tmp_path, name):
     assert ("Ann" in text) == (name != "plain.txt.j2")
 
 
+def test_names_that_may_be_missing_are_no_mistake(tmp_path):
+    """Those under `default` and `is defined`, and those that the template sets somewhere."""
+    text = "{{ a|default('x') }}{% if b is defined %}{{ b }}{% endif %}"
+    text += "{% if title %}{% set c = 1 %}{% endif %}{{ c }}{{ d }}"
+    assert undeclared_names(written(tmp_path, text)) == ["d"]
+
+
 def test_a_template_writes_nothing_that_a_terminal_obeys(tmp_path):
     """Whatever a file is named, and whatever its companion says."""
     template = written(tmp_path, "{{ audio }} {{ transcript.companion.who }}\n\tend")

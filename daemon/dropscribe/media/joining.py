@@ -155,7 +155,13 @@ def _turns_of_words(text: str, words: Sequence[Word], part: Answered) -> tuple[S
         return (whole,)
     if len(tokens) == len(words) and all(map(_is_timed, words)):
         return tuple(_cut_at_pauses(whole, words, tokens))
+    if _letters(text) != _letters("".join(word.word for word in words)):
+        return (whole,)  # the words are not all of the text
     return segments_of(words)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).casefold()
 
 
 def _is_timed(word: Word) -> bool:

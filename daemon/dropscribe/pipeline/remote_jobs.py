@@ -10,7 +10,7 @@ from dropscribe.core.errors import AmbiguousFailure, ProviderUnusable
 from dropscribe.core.links import is_link
 from dropscribe.core.model import AtProvider, Retry
 from dropscribe.providers.base import JobProvider, Unfinished
-from dropscribe.providers.jobs import JOB_SECONDS
+from dropscribe.providers.jobs import JOB_SECONDS, NO_RESULT, UNUSABLE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +58,8 @@ async def poll(
     age_seconds = max(0.0, time.time() - remote.created_at)
     wait_seconds = provider.poll_seconds(age_seconds)
     error = found.error
+    if error is not None and error.code == NO_RESULT and age_seconds > UNUSABLE_SECONDS:
+        return ProviderUnusable(error.code, error.reason, status=error.status, request_id=error.request_id)
     # After days without a network the result may still be there: only the provider's own answers count.
     if age_seconds > JOB_SECONDS and (error is None or error.status is not None):
         last = f"; its last poll: {error.reason}" if error is not None else ""

@@ -47,6 +47,9 @@ JOB_SECONDS = 86400.0
 UNUSABLE_SECONDS = 600.0
 """A key or a path that is refused for so long is not a passing fault: polling within a request ends then."""
 
+NO_RESULT = "no_result"
+"""The code of a poll that found no result of a job that is done."""
+
 SERVER_ERROR = "server_error"
 """The code for a job that failed by the vendor's own fault; the file is sent again."""
 
@@ -284,7 +287,7 @@ class JobProvider(HttpProvider):
             if not isinstance(found, Unfinished):
                 return found
             now, error = time.monotonic(), found.error
-            if not isinstance(error, ProviderUnusable):
+            if not isinstance(error, ProviderUnusable) and (error is None or error.code != NO_RESULT):
                 usable_at = now
             if now - usable_at < UNUSABLE_SECONDS and now - began <= JOB_SECONDS:
                 continue
@@ -322,7 +325,7 @@ class JobProvider(HttpProvider):
         found = await self._fetched(url, gone=frozenset({410}))
         if isinstance(found, Unfinished) and (error := found.error) is not None and error.status == 404:
             reason = f"the result is not there yet: {error.reason}"
-            return Unfinished(TemporaryFailure("no_result", reason, status=404, request_id=error.request_id))
+            return Unfinished(TemporaryFailure(NO_RESULT, reason, status=404, request_id=error.request_id))
         return found
 
     async def _fetched(

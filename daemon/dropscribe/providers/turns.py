@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item", Segment, Word)
 
 PAUSE_SECONDS = 1.0
-_SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001 - of other scripts
+SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001 - of other scripts
 
 
 def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
@@ -70,7 +70,7 @@ def _with_times(run: Sequence[Item]) -> Iterator[tuple[float, Item]]:
 
 
 def _continues(last: Word, word: Word) -> bool:
-    if last.speaker != word.speaker or last.word.rstrip().endswith(_SENTENCE_ENDS):
+    if last.speaker != word.speaker or last.word.rstrip().endswith(SENTENCE_ENDS):
         return False
     return last.end is None or word.start is None or word.start - last.end < PAUSE_SECONDS
 

@@ -41,6 +41,9 @@ def _ranges_of_marks() -> str:
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
+_OF_VOWELS = frozenset({0, 103, 118})
+"""Combining classes of vowel signs: none, and those of Thai and Lao."""
+
 _IGNORED_MARKS = frozenset(chr(code) for code in (0x34F, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
 """Marks without a sound: joiners, and selectors of a form."""
 
@@ -70,9 +73,9 @@ def fold(word: str) -> str:
 def _is_vowel_sign(sign: str) -> bool:
     """Whether *sign* is a mark that makes another word of a word.
 
-    Accents, and the vowel points of Arabic and Hebrew, which most texts leave out, have a combining class.
+    Accents, and the vowel points of Arabic and Hebrew, which most texts leave out, have other classes.
     """
-    return _is_mark(sign) and not unicodedata.combining(sign) and sign not in _IGNORED_MARKS
+    return _is_mark(sign) and unicodedata.combining(sign) in _OF_VOWELS and sign not in _IGNORED_MARKS
 
 
 def words_in(text: str) -> Iterator[tuple[str, int, int]]:

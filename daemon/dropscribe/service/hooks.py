@@ -31,9 +31,7 @@ MOST_WAITING = 1000
 
 _STANDARD_ERROR = 2  # where the daemon's own lines go: its standard output is for tables
 
-_SECRET_NAME = re.compile(
-    r"key|token|secret|passw|pwd$|credential|dsn|conninfo|webhook|(?:^|_)auth(?:orization)?$", re.IGNORECASE
-)
+_SECRET_NAME = re.compile(r"key|token|secret|passw|pwd$|credential|dsn|conninfo", re.IGNORECASE)
 _NEEDED_NAME = re.compile(r"_proxy$|^(?:OLD)?PWD$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@|\bpassword=", re.IGNORECASE)
 """A url with a password, or libpq's words with one."""

@@ -173,12 +173,13 @@ def _tokens(segment: Cue, before: Cue, words: Sequence[Cue], starts: Sequence[fl
     """The segment's own tokens, not the words: some providers' words lack the punctuation."""
     pieces = pieces_of(segment.text, before.text)
     within = words[bisect_left(starts, segment.start) : bisect_left(starts, segment.end)]
-    own = [word for word in within if may_be_one_voice(word.speaker, segment.speaker)]
-    if len(own) == len(pieces):
-        pairs = zip(pieces, own, strict=True)
-        return [_Token(*piece, word.start, word.end, segment, True) for piece, word in pairs]
-    if _letters("".join(word.text for word in own)) == _letters(segment.text):
-        return _spread(own, pieces, segment, is_timed=True)
+    voice = [word for word in within if may_be_one_voice(word.speaker, segment.speaker)]
+    for own in (voice, within):
+        if len(own) == len(pieces):
+            pairs = zip(pieces, own, strict=True)
+            return [_Token(*piece, word.start, word.end, segment, True) for piece, word in pairs]
+        if _letters("".join(word.text for word in own)) == _letters(segment.text):
+            return _spread(own, pieces, segment, is_timed=True)
     return _spread([segment], pieces, segment, is_timed=False)
 
 

@@ -183,7 +183,7 @@ def _running_words(document: dict[str, Any]) -> str:
     troubled = next(_troubles(document, 0.0), None) is not None
     if not document["running"]:
         nobody = "dropscribe is not running" if document["nodes"] is None else "no node is running"
-        return f"{nobody}: start it to process the waiting files." + (" And:" if troubled else "")
+        return f"{nobody}: start it to process files." + (" And:" if troubled else "")
     return f"{_who_words(document)}, but:" if troubled else f"{_who_words(document)}, and nothing is wrong."
 
 

@@ -23,6 +23,9 @@ TEMPLATE_NAMES = ("transcript", "audio", "title", "paragraphs", "warnings")
 _FILTERS = ("clock", "markdown")
 """Its filters beside Jinja's own."""
 
+_GUARDS = frozenset({"default", "d", "defined", "undefined"})
+"""Jinja's filter and tests for names that may be missing."""
+
 _SUFFIXES = (".j2", ".jinja", ".jinja2")
 _PLAIN_OUTPUTS = frozenset({"json", "txt", "srt", "vtt", "md", "error.json"})
 
@@ -71,14 +74,18 @@ def problem_of(path: Path) -> tuple[str, str] | None:
 
 def undeclared_names(path: Path) -> list[str]:
     """Names that the template uses and that nothing gives it; none where it cannot be parsed."""
-    from jinja2 import TemplateSyntaxError, meta  # noqa: PLC0415
+    from jinja2 import TemplateSyntaxError, meta, nodes  # noqa: PLC0415
 
     environment = _environment()
     try:
-        used = meta.find_undeclared_variables(environment.parse(read_template(path)))
+        tree = environment.parse(read_template(path))
+        used = meta.find_undeclared_variables(tree)
     except (TemplateSyntaxError, OSError, ValueError, RecursionError, MemoryError):
         return []
-    return sorted(used - set(TEMPLATE_NAMES) - environment.globals.keys())
+    guards = [each for each in tree.find_all((nodes.Filter, nodes.Test)) if each.name in _GUARDS]
+    guarded = {name.name for guard in guards for name in guard.find_all(nodes.Name)}
+    given = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+    return sorted(used - guarded - given - set(TEMPLATE_NAMES) - environment.globals.keys())
 
 
 def _environment() -> SandboxedEnvironment:

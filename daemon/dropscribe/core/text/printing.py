@@ -10,6 +10,7 @@ JOINERS = "\u00ad\u200b\u200c\u200d\u2060"
 """Zero-width characters that join or separate letters: Persian words, Indic letters and emoji need them."""
 
 _SMALL_AMOUNT = 0.1
+_LEAST_AMOUNT = 1e-9
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|[ -/]*[0-~])?"
     r"|\x9b[0-?]*[ -/]*[@-~]"
@@ -74,7 +75,7 @@ def _escape(letter: str) -> str:
 
 def amount_words(amount: float) -> str:
     """Money or minutes with two decimals; a part of a hundredth with its first two digits: ``0.0034``."""
-    if not 0 < amount < _SMALL_AMOUNT:
+    if not _LEAST_AMOUNT < amount < _SMALL_AMOUNT:  # less is a sum's rounding error
         return f"{amount:.2f}"
     whole, _, decimals = f"{amount:.{1 - math.floor(math.log10(amount))}f}".partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"

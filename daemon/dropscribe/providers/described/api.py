@@ -83,8 +83,8 @@ class DescribedApi(Vendor):
     def checked(self, parsed: dict[str, Any]) -> Mapping[str, Any]:
         """Without a `status` beside a text, and without an `error` where `answer.error` has its own place."""
         text = self._reader.text(parsed)
-        if text is None:
-            return parsed
+        if text is None or (not text.strip() and self._reader.text({}) is not None):
+            return parsed  # a blank that the expression itself supplies says nothing
         ignored = {"status"} if text.strip() else set()
         if self._keys.error:
             ignored.add("error")

@@ -101,7 +101,9 @@ class Connections:
         if self._client is None:
             self._client = _open_client()
         transport = self._client._transport_for_url(target.url)  # noqa: SLF001
-        return cast("Any", transport)._pool  # type: ignore[no-any-return]  # noqa: SLF001
+        pool = cast("Any", transport)._pool  # noqa: SLF001
+        _check_port(getattr(pool, "_proxy_url", None))
+        return pool  # type: ignore[no-any-return]
 
 
 def _open_client() -> httpx.AsyncClient:
@@ -122,7 +124,6 @@ def _open_client() -> httpx.AsyncClient:
     for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001
         if transport is not None:
             pool = cast("Any", transport)._pool  # noqa: SLF001
-            _check_port(getattr(pool, "_proxy_url", None))
             pool._network_backend = EarlyAnswerBackend()  # noqa: SLF001
             pool._proxy_ssl_context = trusted()  # noqa: SLF001
     return client

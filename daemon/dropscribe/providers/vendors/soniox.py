@@ -10,8 +10,8 @@ from dropscribe.providers import values
 from dropscribe.providers.answers import error_of
 from dropscribe.providers.jobs import JobApi, JobVendor
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.turns import segments_of
-from dropscribe.transcripts.line_breaks import pieces_of
+from dropscribe.providers.turns import SENTENCE_ENDS, segments_of
+from dropscribe.transcripts.line_breaks import joined, pieces_of
 from dropscribe.transcripts.model import Transcript, Word
 
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ def _begins_word(token: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether a word begins with *token*: after a space, at another speaker, and where Chinese may break."""
     text = _text(token)
     is_new = text[:1].isspace() or token.get("speaker") != before.get("speaker")
-    return is_new or len(pieces_of(_text(before)[-1:] + text[:1])) > 1
+    border = _text(before)[-1:] + text[:1]
+    # A segment of its words gets spaces as joined() sets them: none is made within a sentence.
+    has_no_space = joined((border[:1], border[1:])) == border or border.startswith(SENTENCE_ENDS)
+    return is_new or (len(pieces_of(border)) > 1 and has_no_space)
 
 
 def _word(tokens: list[Mapping[str, Any]]) -> Word:

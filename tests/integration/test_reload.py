@@ -27,6 +27,8 @@ from dropscribe.core.errors import (
 )
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.root import TAKEN
+from dropscribe.queue.sql.attempt_rows import read_recent_starts
+from dropscribe.queue.sql.backlog import mark_of
 from support.house import digest, make_config, read_json
 from support.inboxes import MemoryQueue, Station, wav
 from support.reloaded import Reloaded
@@ -287,6 +289,30 @@ async def test_a_renamed_rule_takes_over_its_files_too(tmp_path, monkeypatch):
     assert stats.folders["renamed"].done == 1
 
 
+async def test_files_that_settle_while_their_rule_is_renamed_are_no_ghosts(tmp_path, monkeypatch):
+    """The old thread may hand files over until it has ended; the backlog's mark goes with the name."""
+    one = _rule(tmp_path, "rule0", ["main"])
+    rules = [replace(one, name=f"n{number}", backlog="ask") for number in range(6)]
+
+    def config_with(rule):
+        return make_config(tmp_path, rules={rule.name: rule})
+
+    async with Reloaded(monkeypatch, config_with(rules[0]), lambda _: ScriptedProvider()) as house:
+        engine = house.daemon.engine
+        for number, rule in enumerate(rules[1:]):
+            for file in range(40):
+                (tmp_path / f"rule0/inbox/{number}-{file}.wav").write_bytes(wav(300 + 40 * number + file))
+            assert await house.reload(config_with(rule))
+        done = tmp_path / "rule0/done"
+        await house.until(lambda: len(list(done.glob("*.wav"))) == 200)
+        await house.until(lambda: not engine.in_flight)
+        stats = await engine.stats()
+        facts = await engine.store.do(lambda db: [mark_of(db, rule.name) for rule in rules])
+    assert stats.removed == {}
+    assert stats.folders["n5"].backlog == 0
+    assert [fact is not None for fact in facts] == [False] * 5 + [True]
+
+
 async def test_a_file_that_the_rule_leaves_alone_now_is_not_sent(tmp_path, monkeypatch):
     """A drop by mistake is stopped by `exclude` and a reload, as `plan` says."""
     gate = asyncio.Event()
@@ -306,8 +332,9 @@ async def test_a_file_that_the_rule_leaves_alone_now_is_not_sent(tmp_path, monke
         gate.set()
         await house.until((tmp_path / "rule0/done/keep.wav").exists)
         await house.until(lambda: not house.daemon.engine.in_flight)
+        starts = await house.daemon.engine.store.do(lambda db: read_recent_starts(db, 0.0))
     assert (tmp_path / "rule0/inbox/b.wav").exists()
-    assert len(script.calls) == 2
+    assert len(script.calls) == len(starts) == 2
 
 
 async def test_every_key_that_an_inbox_reads_restarts_it_when_it_changes(tmp_path):

@@ -438,6 +438,11 @@ async def test_a_pattern_allows_all_names_below_it(scene):
         ("localhost:8790", "https://nas.local:8443", 303),
         ("localhost:8790", "https://foo.lan", 403),
         ("nas.local", "https://nas.local:8443", 303),
+        # A proxy that adds the default port to the Host.
+        ("nas.local:443", "https://nas.local", 303),
+        ("foo.lan:80", "http://foo.lan", 303),
+        ("foo.lan:443", "https://evil.lan", 403),
+        ("nas.local:80", "https://nas.local", 403),
     ],
 )
 async def test_an_allowed_host_opens_no_posts_to_other_sites(scene, host, origin, status):

@@ -61,6 +61,26 @@ def test_a_rule_renamed_while_nothing_runs_takes_over_its_files(site, vendor):
     assert status["folders"]["renamed"]["deferred"] == 1
 
 
+def test_a_start_that_fails_after_a_rename_can_be_undone(site, vendor):
+    """The rows have the new name already; the old name takes them back."""
+    emulator, _till = vendor
+    emulator.fail(Fault(status=503, headers={"Retry-After": "600"}))
+    site.drop("a.wav")
+    assert site.run_once() == 75
+    config = site.config()
+    taken = socket.create_server(("127.0.0.1", 0))
+    renamed = {**config, "folders": {"renamed": config["folders"]["calls"]}}
+    renamed["http"] = {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}
+    with taken:
+        site.write_config(json.dumps(renamed))
+        assert site.run_once() == 74
+    site.write_config(json.dumps(config))
+    assert site.run_once() == 75
+    status = site.ask("status")
+    assert status["removed_folders"] == {}
+    assert status["folders"]["calls"]["deferred"] == 1
+
+
 def test_once_waits_for_a_retry_that_is_due_soon(site, vendor):
     """A 503 with a retry after a second: done, 0."""
     emulator, _till = vendor

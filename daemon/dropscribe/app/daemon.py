@@ -32,10 +32,9 @@ from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
 from dropscribe.app.reload import (
     Reloader,
+    begin_folders_of_start,
     keep_running_config,
     make_providers,
-    mark_first_starts,
-    take_over_renamed_rules,
     watched_rules,
 )
 from dropscribe.app.shutdown import RunResult, count_live, shut_down
@@ -197,8 +196,7 @@ class Daemon:
                 plan = build_plan(config)
                 self.engine.replan(plan)
                 await self.pipeline.budgets.audit()
-                await take_over_renamed_rules(self.engine, config)
-                await mark_first_starts(self.engine, config)
+                await begin_folders_of_start(self.engine, config)
                 inboxes = await self.inboxes.prepare(watched_rules(config))
                 feeding = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
                 self.inboxes.commit(inboxes)  # before the first claim: it blocks unavailable folders

@@ -83,10 +83,9 @@ class Reloader:
         new = build_runtime(config, make_providers(config, daemon.make_provider, old), daemon.engine)
         inboxes = await daemon.inboxes.prepare(watched_rules(config))
         try:
-            await mark_first_starts(daemon.engine, config)
             await daemon.health.swap(config)
             # Last, before the new threads list the inboxes: they would take the same files once more.
-            await daemon.engine.rename_folders(renamed_rules(old.config, config))
+            await begin_folders(daemon.engine, config, old.config)
         except BaseException:
             daemon.inboxes.discard(inboxes)
             raise
@@ -159,11 +158,6 @@ def keep_running_config(config: Config) -> None:
         log.warning("config.not_kept", error=str(error))
 
 
-async def mark_first_starts(engine: Engine, config: Config) -> None:
-    """Record the first start of each rule before its inbox is listed: files in it now may be backlog."""
-    await engine.begin_folders({name: rule.backlog == "ask" for name, rule in config.folders.items()})
-
-
 def renamed_rules(old: Config, new: Config) -> dict[str, str]:
     """Old → new name of the rules that have another name now: the same inbox tells."""
     return {
@@ -174,11 +168,25 @@ def renamed_rules(old: Config, new: Config) -> dict[str, str]:
     }
 
 
-async def take_over_renamed_rules(engine: Engine, config: Config) -> None:
-    """Give jobs that the last daemon left behind to rules that were renamed while none ran."""
-    if await engine.has_removed_folders(config.folders):
-        last = await asyncio.to_thread(load_last_config, config)
-        await engine.rename_folders(renamed_rules(last, config) if last else {})
+async def begin_folders(engine: Engine, config: Config, last: Config | None) -> bool:
+    """Take over the files of rules with another name than in *last*, and mark the first start of new ones.
+
+    Returns:
+        Whether a rule has another name.
+    """
+    renamed = renamed_rules(last, config) if last else {}
+    await engine.begin_folders(
+        {name: rule.backlog == "ask" for name, rule in config.folders.items()}, renamed
+    )
+    return bool(renamed)
+
+
+async def begin_folders_of_start(engine: Engine, config: Config) -> None:
+    """As :func:`begin_folders`, for rules that were renamed while no daemon ran."""
+    has_removed = await engine.has_removed_folders(config.folders)
+    last = await asyncio.to_thread(load_last_config, config) if has_removed else None
+    if await begin_folders(engine, config, last):
+        keep_running_config(config)  # a start that fails from here on can be undone by the old names
 
 
 def watched_rules(config: Config) -> Mapping[str, FolderRule]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Scope, Submitted
     from dropscribe.queue.job_runner import JobRunner
@@ -67,8 +67,12 @@ class JobIntake(Protocol):
     ) -> list[tuple[bytes, bytes]]:
         """End waiting jobs whose files are gone; returns the places of those that ended."""
 
-    def rename_folders(self, db: Connection, renamed: Mapping[str, str]) -> None:
-        """Give the live jobs of renamed rules, old → new name, to the new names."""
+    def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
+        """Give the live jobs of renamed rules, old → new name, to the new names, now and when more come.
+
+        Args:
+            folders: All rules by name.
+        """
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
         """The live jobs of one directory."""

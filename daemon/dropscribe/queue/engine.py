@@ -158,22 +158,23 @@ class Engine:
         # Checked last: a job that was claimed just before the query is not due, and is in flight only later.
         return is_due or self._admission.is_busy()
 
-    async def begin_folders(self, asks: Mapping[str, bool]) -> None:
-        """Mark the first start of folders, before any inbox is listed: files in it now may be backlog.
+    async def begin_folders(self, asks: Mapping[str, bool], renamed: Mapping[str, str]) -> None:
+        """Take over the jobs of renamed rules and mark the first start of new ones, before any listing.
 
         Args:
             asks: Folder → whether its rule asks before it takes a backlog.
+            renamed: Old → new name.
         """
-        await self.store.do(lambda db: backlog.begin(db, asks, self.now()))
+
+        def work(db: Connection) -> None:
+            self.intake.rename_folders(db, renamed, asks.keys())
+            backlog.begin(db, asks, self.now())
+
+        await self.store.do(work)
 
     async def has_removed_folders(self, folders: Collection[str]) -> bool:
         """Whether jobs wait that belong to none of *folders*."""
         return bool((await self.store.do(stats.read_live_counts)).keys() - set(folders))
-
-    async def rename_folders(self, renamed: Mapping[str, str]) -> None:
-        """Give the live jobs of renamed rules, old → new name, to the new names."""
-        if renamed:
-            await self.store.do(lambda db: self.intake.rename_folders(db, renamed))
 
     async def prune(self, cache_keep_seconds: float, history_keep_seconds: float) -> bool:
         """Delete a few cached answers and ended jobs that are older; whether there may be more."""

@@ -40,6 +40,7 @@ MOST_REQUESTS = 192
 SEND_SECONDS = 60.0
 """How long a client may take to accept one piece of an answer."""
 
+_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _OPEN_PATHS = ("/login", "/static/")
 """Paths served without a token: the login form and its style."""
@@ -214,10 +215,12 @@ class Guard:
         if origin is None:
             return True
         try:
-            named = urlsplit(origin).netloc
+            parts = urlsplit(origin)
         except ValueError:
             return False
-        return bool(named) and self._access.is_own_origin(named, host)
+        # Some proxies add the default port to the Host; browsers leave it out of the Origin.
+        host = host.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ""))
+        return bool(parts.netloc) and self._access.is_own_origin(parts.netloc, host)
 
     async def _refuse_stranger(self, scope: Scope, headers: Headers) -> Response | None:
         if self._access.has_session(HTTPConnection(scope).cookies.get(COOKIE, ""), time.time()):

@@ -11,7 +11,7 @@ from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.rows import split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.cluster.store import ClusterStore
@@ -71,7 +71,7 @@ class ClusterIntake:
         latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
         return intake_queries.withdraw(db, folder, places, reason, which, latest)
 
-    def rename_folders(self, db: Connection, renamed: Mapping[str, str]) -> None:
+    def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
         """See the protocol: nothing, because other nodes may still have the rule under its old name."""
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:

@@ -65,10 +65,8 @@ def issue_tickets(
     """
     holds = hold_rows.read_holds(db)
     stops = stops_of(budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
-    for (
-        stop
-    ) in stops:  # spent by a job of another node, since this provider's or folder's tickets were issued
-        void_held(db, stop.scope)
+    for stop in stops:
+        void_held(db, stop.scope)  # a job of another node may have spent it since the tickets were issued
     new = [
         *_to_transcribe(db, plan, holds, stops, now),
         *_due_now(db, plan, POLL, rows.AT_PROVIDER, now),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.sql import intake_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
     from dropscribe.queue.engine import QueueState
@@ -20,12 +21,18 @@ class EmbeddedIntake:
 
     def __init__(self, state: QueueState) -> None:
         self._database = state.database.database
+        self._renamed: dict[str, str] = {}  # read and written in the database's thread
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
         """See the protocol."""
-        submitted = self._database.call(lambda db: intake_queries.submit(db, jobs)).result()
+        submitted = self._database.call(lambda db: intake_queries.submit(db, self._by_name(jobs))).result()
         reached("submitted")
         return submitted
+
+    def _by_name(self, jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+        if not self._renamed:
+            return jobs
+        return [replace(job, folder=self._renamed.get(job.folder, job.folder)) for job in jobs]
 
     def withdraw(
         self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
@@ -33,8 +40,10 @@ class EmbeddedIntake:
         """See the protocol."""
         return intake_queries.withdraw(db, folder, places, reason)
 
-    def rename_folders(self, db: Connection, renamed: Mapping[str, str]) -> None:
-        """See the protocol."""
+    def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
+        """See the protocol. The thread of an old rule may submit until it has ended."""
+        names = {old: renamed.get(new, new) for old, new in self._renamed.items()} | dict(renamed)
+        self._renamed = {old: new for old, new in names.items() if old not in folders}
         intake_queries.rename_folders(db, renamed)
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:

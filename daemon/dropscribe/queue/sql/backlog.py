@@ -34,6 +34,13 @@ def begin(db: Connection, asks: Mapping[str, bool], now: float) -> None:
             release(db, folder)
 
 
+def rename(db: Connection, old: str, new: str) -> None:
+    """Move the mark of a folder whose rule has another name now."""
+    if (mark := mark_of(db, old)) is not None:
+        _write_mark(db, new, mark)
+        db.execute("DELETE FROM facts WHERE name = ?", (f"backlog:{old}",))
+
+
 def is_before(mark: str | None, ctime: float) -> bool:
     """Whether a file that was changed last at *ctime* (Unix seconds) is backlog of a folder with *mark*."""
     try:

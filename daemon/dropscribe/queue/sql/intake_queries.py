@@ -225,13 +225,20 @@ def set_device(db: Connection, folder: str, directory: bytes, device: int) -> No
 
 
 def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
-    """Give the live jobs of renamed rules, old → new name, to the new names, but for those it has already."""
+    """Give the live jobs and the backlog of renamed rules, old → new name, to the new names.
+
+    A job that the new name has already stays, if it is in flight, and ends otherwise.
+    """
     for old, new in renamed.items():
-        db.execute(
-            f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE} AND identity NOT IN"  # constants
-            f" (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})",
-            (new, old, new),
-        )
+        known = f"identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"  # constants
+        twins = db.execute(
+            f"SELECT id FROM jobs WHERE folder = ? AND state = 'queued' AND {known}", (old, new)
+        ).fetchall()
+        for (job_id,) in twins:
+            reason = f"it belongs to the rule {new} now"
+            end(db, ExpectedState(job_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
+        db.execute(f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE} AND NOT {known}", (new, old, new))
+        backlog.rename(db, old, new)
         for folder in (old, new):
             db.execute(f"DELETE FROM counts WHERE folder = ? AND {LIVE}", (folder,))
             db.execute(

@@ -82,6 +82,8 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
             rows.end(db, rows.expected_state_of(job), JobState.WITHDRAWN, now, reason=outcome.reason)
             if outcome.attempt:
                 attempt_rows.end_attempt(db, job.id, outcome.attempt)
+            else:
+                attempt_rows.forget_attempt(db, job.id)
             for spending in outcome.spending:
                 budget_usage.write_spending(db, spending, now)
         case AtProvider():

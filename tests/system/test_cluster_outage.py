@@ -43,7 +43,8 @@ def assert_each_once(cluster, till, files=FILES):
     assert sorted(till.paid.values()) == [1] * files
     assert list(cluster.inbox.iterdir()) == []
     assert cluster.logged("inbox.failed") == cluster.logged("job.bug") == []
-    assert not any("Traceback" in node.process.log_path.read_text() for node in cluster.nodes)
+    processes = [process for node in cluster.nodes for process in node.processes]
+    assert not any("Traceback" in process.log_path.read_text() for process in processes)
 
 
 @pytest.mark.parametrize("how", ["stop", "crash"])

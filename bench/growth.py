@@ -106,7 +106,11 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
             filed = b"/done/" + job.path
             step(
                 lambda db, job=job, filed=filed: rows.end(
-                    db, rows.ExpectedState(job.id, JobState.TRANSCRIBED), JobState.DONE, filed=filed
+                    db,
+                    rows.ExpectedState(job.id, JobState.TRANSCRIBED),
+                    JobState.DONE,
+                    time.time(),
+                    filed=filed,
                 )
             )
     return spent

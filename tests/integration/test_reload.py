@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import socket
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,11 @@ from dropscribe.core.errors import (
     ProviderUnusable,
     TemporaryFailure,
 )
+from dropscribe.core.model import NewJob
+from dropscribe.files.audio import snapshot_of
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.root import TAKEN
+from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.attempt_rows import read_recent_starts
 from dropscribe.queue.sql.backlog import mark_of
 from support.house import digest, make_config, read_json
@@ -287,6 +291,37 @@ async def test_a_renamed_rule_takes_over_its_files_too(tmp_path, monkeypatch):
     assert len(script.calls) == 1
     assert stats.removed == {}
     assert stats.folders["renamed"].done == 1
+
+
+async def test_a_file_queued_under_the_new_name_too_is_paid_for_once(tmp_path, monkeypatch):
+    """The job that has begun under the old name stays, and the queued one of the same file ends."""
+    gate = asyncio.Event()
+    script = ScriptedProvider(gate=gate)
+    one = _rule(tmp_path, "rule0", ["main"])
+    inbox = tmp_path / "rule0/inbox"
+
+    def config_with(rule):
+        return make_config(tmp_path, rules={rule.name: rule})
+
+    async with Reloaded(monkeypatch, config_with(one), lambda _: script) as house:
+        store = house.daemon.engine.store
+        (inbox / "call.wav").write_bytes(wav())
+        await house.until(lambda: script.in_flight)
+        snapshot = snapshot_of(os.stat(inbox / "call.wav"))
+        job = NewJob("renamed", b"call.wav", snapshot, time.time())
+        [submitted] = await store.do(lambda db: intake_queries.submit(db, [job]))
+        assert submitted.is_new
+        assert await house.reload(config_with(replace(one, name="renamed")))
+        gate.set()
+        await house.until((tmp_path / "rule0/done/call.wav").exists)
+        await house.until(lambda: not house.daemon.engine.in_flight)
+        stats = await house.daemon.engine.stats()
+        states = await store.do(
+            lambda db: db.execute("SELECT folder, state FROM jobs ORDER BY id").fetchall()
+        )
+    assert len(script.calls) == 1
+    assert stats.removed == {}
+    assert [tuple(row) for row in states] == [("renamed", "done"), ("renamed", "withdrawn")]
 
 
 async def test_files_that_settle_while_their_rule_is_renamed_are_no_ghosts(tmp_path, monkeypatch):

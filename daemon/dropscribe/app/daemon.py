@@ -245,7 +245,7 @@ class Daemon:
             await self._wait_for_stop(_ONCE_LOOK_SECONDS)
 
     async def _can_go_on(self) -> bool:
-        """Whether a file can; with a cluster's database away for long, whether an upload is under way."""
+        """Whether a file can go on; if a cluster's database is away for long, whether an upload runs."""
         try:
             async with asyncio.timeout(ONCE_HORIZON_SECONDS):
                 return await self.engine.can_go_on(ONCE_HORIZON_SECONDS)

@@ -227,16 +227,12 @@ def set_device(db: Connection, folder: str, directory: bytes, device: int) -> No
 def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
     """Give the live jobs and the backlog of renamed rules, old → new name, to the new names.
 
-    A job that the new name has already stays, if it is in flight, and ends otherwise.
+    Of two jobs of one file, one under each name, the one that has begun stays; else the new name's.
     """
     for old, new in renamed.items():
-        known = f"identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"  # constants
-        twins = db.execute(
-            f"SELECT id FROM jobs WHERE folder = ? AND state = 'queued' AND {known}", (old, new)
-        ).fetchall()
-        for (job_id,) in twins:
-            reason = f"it belongs to the rule {new} now"
-            end(db, ExpectedState(job_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
+        _end_queued_twins(db, new, old, f"{LIVE} AND state != 'queued'", f"its upload began as {old}")
+        _end_queued_twins(db, old, new, LIVE, f"it belongs to the rule {new} now")
+        known = f"identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"  # a constant
         db.execute(f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE} AND NOT {known}", (new, old, new))
         backlog.rename(db, old, new)
         for folder in (old, new):
@@ -246,3 +242,14 @@ def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
                 f" WHERE folder = ? AND {LIVE} GROUP BY folder, state",
                 (folder,),
             )
+
+
+def _end_queued_twins(db: Connection, folder: str, other: str, states: str, reason: str) -> None:
+    """End the queued jobs of `folder` whose files have a job of `other` that meets `states`, in SQL."""
+    twins = db.execute(
+        "SELECT id FROM jobs WHERE folder = ? AND state = 'queued'"
+        f" AND identity IN (SELECT identity FROM jobs WHERE folder = ? AND {states})",
+        (folder, other),
+    ).fetchall()
+    for (job_id,) in twins:
+        end(db, ExpectedState(job_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)

@@ -7,10 +7,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from place import ENVIRONMENT, Scene, Watched, folder, provider, until
+from place import Scene, Watched, folder, provider, until
 from results import MIB, Row, at_most, in_turn, ratio
 
 ROUNDS = 5
@@ -26,27 +25,13 @@ def measure(scale: float) -> list[Row]:
 
 def _memory(root: Path, url: str) -> Row:
     scene = Scene(root / "memory", url)
-    with _without_extras(root / "hidden"):
-        ours, imports = in_turn(ROUNDS, lambda: _daemon_bytes(scene), _imports_bytes)
+    ours, imports = in_turn(ROUNDS, lambda: _daemon_bytes(scene), _imports_bytes)
     value = ratio(ours, imports)
     sizes = [statistics.median(values) / MIB for values in (ours, imports)]
     found = f"{value:.2f} ({sizes[0]:.1f} MiB beside {sizes[1]:.1f} MiB)"
     return at_most(
         "idle memory, no extras", "import httpx, watchdog, yaml, structlog", value, 1.6, 1.3, found
     )
-
-
-@contextlib.contextmanager
-def _without_extras(aside: Path) -> Iterator[None]:
-    """As if systemd-python were not installed: of the extras, the one that every start loads where it is."""
-    (aside / "systemd").mkdir(parents=True)
-    (aside / "systemd" / "__init__.py").write_text("raise ImportError\n")
-    before = ENVIRONMENT["PYTHONPATH"]
-    ENVIRONMENT["PYTHONPATH"] = f"{before}:{aside}"
-    try:
-        yield
-    finally:
-        ENVIRONMENT["PYTHONPATH"] = before
 
 
 def _daemon_bytes(scene: Scene) -> float:

@@ -9,7 +9,7 @@ trap 'rm -rf "$uv"' EXIT
 "${PYTHON:-python3}" -m venv "$uv"
 "$uv/bin/pip" install -q 'uv>=0.5'
 
-extras="cluster lint local local-multilingual media notify socks systemd test"
+extras="cluster lint local local-multilingual media notify socks test"
 all=$(printf -- '--extra %s ' $extras)
 
 compile() { # OUT ARGUMENT…
@@ -30,11 +30,11 @@ tests="--extra cluster --extra local --extra media --extra notify --extra socks 
 compile locks/test.txt -c "$uv/all.txt" $tests
 compile locks/dev.txt -c "$uv/all.txt" $tests --extra lint
 
-# A wheel for each processor, so that nobody needs a compiler; systemd-python exists as source alone.
+# A wheel for each processor, so that nobody needs a compiler.
 for processor in x86_64 aarch64; do
     for version in 3.11 3.12 3.13; do
         for lock in locks/*.txt; do
-            [ "$lock" = locks/systemd.txt ] || "$uv/bin/uv" pip install -q --dry-run --only-binary :all: \
+            "$uv/bin/uv" pip install -q --dry-run --only-binary :all: \
                 --python-platform "$processor-manylinux_2_28" --python-version "$version" --target "$uv/target" \
                 -r "$lock"
         done

@@ -23,7 +23,7 @@ EXTRAS = {
 LINES = [
     "pyyaml>=6",
     *(f"{name}; extra == '{extra}'" for extra, names in EXTRAS.items() for name in names),
-    "systemd-python>=235; (sys_platform == 'linux') and extra == 'system'",
+    "linux-part>=235; (sys_platform == 'linux') and extra == 'system'",
 ]
 
 
@@ -39,7 +39,7 @@ def plain(monkeypatch):
     [
         ("local", EXTRAS["local"]),
         ("all", [*EXTRAS["local"], "more"]),
-        ("system", ["systemd-python>=235"]),
+        ("system", ["linux-part>=235"]),
     ],
 )
 def test_the_command_names_this_interpreter_and_the_extras_own_requirements(extra, expected):

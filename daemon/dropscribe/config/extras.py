@@ -31,7 +31,6 @@ _DEBIAN_PACKAGES = {
     "media": "python3-av python3-numpy",
     "notify": "apprise",
     "socks": "python3-socksio",
-    "systemd": "python3-systemd",
 }
 
 

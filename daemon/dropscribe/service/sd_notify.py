@@ -1,7 +1,6 @@
 """Notifications to systemd: ready, reloading, stopping, the status line, the watchdog.
 
-Guarantees: sends the same messages over systemd-python, where that can be imported, and over the datagram
-socket, where not; never raises; a NOTIFY_SOCKET that cannot be used is logged once, not passed over.
+Guarantees: never raises; a NOTIFY_SOCKET that cannot be used is logged once, not passed over.
 """
 
 from __future__ import annotations
@@ -17,9 +16,6 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Sender = Callable[[str], object]
-    """Sends one datagram of newline-separated assignments; raises OSError when it cannot."""
-
 SEND_TIMEOUT_SECONDS = 1.0
 """A service manager that does not read its socket may hold up the loop for no longer."""
 
@@ -34,36 +30,35 @@ class Notifier:
             (sd_watchdog_enabled(3)). None when no watchdog waits for this process.
     """
 
-    def __init__(self, environment: Mapping[str, str] = os.environ, sender: Sender | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
-        self._sender = sender or _default_sender(environment)
         self._has_warned = False
         self.watchdog_seconds = _watchdog_seconds(environment) if self._address else None
 
-    def ready(self, status: str = "") -> bool:
+    def ready(self, status: str = "") -> None:
         """Started, or done with reloading."""
-        return self._send("READY=1", *_status(status))
+        self._send("READY=1", *_status(status))
 
-    def reloading(self) -> bool:
+    def reloading(self) -> None:
         """The config is being read again; :meth:`ready` must follow (sd_notify(3), RELOADING)."""
         now_microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        return self._send("RELOADING=1", f"MONOTONIC_USEC={now_microseconds}")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now_microseconds}")
 
-    def stopping(self, status: str = "") -> bool:
+    def stopping(self, status: str = "") -> None:
         """Report STOPPING: running uploads are finished, no new ones begun."""
-        return self._send("STOPPING=1", *_status(status))
+        self._send("STOPPING=1", *_status(status))
 
-    def status(self, text: str) -> bool:
+    def status(self, text: str) -> None:
         """One line for ``systemctl status``."""
-        return self._send(*_status(text or " "))
+        self._send(*_status(text or " "))
 
-    def watchdog(self) -> bool:
+    def watchdog(self) -> None:
         """Send WATCHDOG=1: the loop that does the work is alive."""
-        return self._send("WATCHDOG=1")
+        self._send("WATCHDOG=1")
 
-    def extend_timeout(self, seconds: float) -> bool:
+    def extend_timeout(self, seconds: float) -> None:
         """Extend the unit's timeout: start, reload or stop needs *seconds* from now."""
-        return self._send(f"EXTEND_TIMEOUT_USEC={max(1, int(seconds * 1_000_000))}")
+        self._send(f"EXTEND_TIMEOUT_USEC={max(1, int(seconds * 1_000_000))}")
 
     async def feed_watchdog(self, is_alive: Callable[[], bool]) -> None:
         """Send WATCHDOG=1 while *is_alive* says so, until cancelled; returns at once without a watchdog.
@@ -77,53 +72,25 @@ class Notifier:
                 log.error("watchdog.starved")
             await asyncio.sleep(self.watchdog_seconds)
 
-    def _send(self, *assignments: str) -> bool:
+    def _send(self, *assignments: str) -> None:
         if not self._address:
-            return False
+            return
         try:
-            self._sender("\n".join(assignments))
+            _send_datagram(self._address, "\n".join(assignments))
         except OSError as error:
-            self._warn_once(error)
-            return False
-        return True
-
-    def _warn_once(self, error: OSError) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning("notify.unusable", notify_socket=self._address, reason=error.strerror or str(error))
+            if not self._has_warned:
+                self._has_warned = True
+                reason = error.strerror or str(error)
+                log.warning("notify.unusable", notify_socket=self._address, reason=reason)
 
 
-def library_sender() -> Sender | None:
-    """systemd-python's ``notify``, or None where that package (the extra ``systemd``) is absent.
-
-    It reads NOTIFY_SOCKET from the process' own environment. Other packages are called "systemd" too,
-    and so is this repository's folder of units: only ``systemd.daemon`` tells them apart.
-    """
-    try:
-        from systemd.daemon import notify  # noqa: PLC0415  # absent without the extra
-    except ImportError:
-        return None
-    sender: Sender = notify
-    return sender
-
-
-def socket_sender(environment: Mapping[str, str] = os.environ) -> Sender:
-    """A sender over the datagram socket that NOTIFY_SOCKET names: a path, or @ for an abstract one."""
-    address = environment.get("NOTIFY_SOCKET", "")
-
-    def send(state: str) -> None:
-        if address[:1] not in {"/", "@"} or len(address) < 2:
-            raise OSError(None, "neither a path nor an abstract socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
-            datagrams.settimeout(SEND_TIMEOUT_SECONDS)
-            datagrams.sendto(state.encode("utf-8", "replace"), address.replace("@", "\0", 1))
-
-    return send
-
-
-def _default_sender(environment: Mapping[str, str]) -> Sender:
-    library = library_sender() if environment is os.environ else None
-    return library or socket_sender(environment)
+def _send_datagram(address: str, text: str) -> None:
+    """Send *text* to NOTIFY_SOCKET: a path, or @ for an abstract one."""
+    if address[:1] not in {"/", "@"} or len(address) < 2:
+        raise OSError(None, "neither a path nor an abstract socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagrams:
+        datagrams.settimeout(SEND_TIMEOUT_SECONDS)
+        datagrams.sendto(text.encode("utf-8", "replace"), address.replace("@", "\0", 1))
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:

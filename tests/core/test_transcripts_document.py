@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dropscribe.core.model import Attempt
-from dropscribe.transcripts.document import ErrorFacts, error_document, transcript_document, utc_text
+from dropscribe.core.text.printing import utc_text
+from dropscribe.transcripts.document import ErrorFacts, error_document, transcript_document
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from dropscribe.transcripts.render import RENDERERS
 from support.transcripts import facts

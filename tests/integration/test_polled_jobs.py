@@ -10,11 +10,11 @@ import pytest
 from dropscribe.app.housekeeping import MOST_TRIES, delete_due
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
+from dropscribe.core.text.printing import utc_text
 from dropscribe.providers import jobs
 from dropscribe.providers.build import build_provider
 from dropscribe.reports.wording import moment_words
 from dropscribe.service.metrics import Metrics
-from dropscribe.transcripts.document import utc_text
 from support.emulator import Emulator, Fault
 from support.house import House, make_config, read_json, tree
 from support.pages import serving

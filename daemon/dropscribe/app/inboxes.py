@@ -12,9 +12,9 @@ import structlog
 
 from dropscribe.core.errors import StoreInUse
 from dropscribe.core.settling import Cause
+from dropscribe.core.text.printing import path_text
 from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.root import TAKEN
-from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -12,6 +12,7 @@ import structlog
 
 from dropscribe.app.housekeeping import change_token
 from dropscribe.core.model import JobState, Scope, ScopeKind
+from dropscribe.core.text.printing import path_text
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.disk_threads import SLOWEST_BYTES_PER_SECOND
@@ -20,7 +21,6 @@ from dropscribe.queue.sql import backlog, result_cache
 from dropscribe.queue.sql.history import read_record
 from dropscribe.reports.patience import ANSWER_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import view_queue, write_queue_once
-from dropscribe.transcripts.document import path_text
 from dropscribe.web.folder_threads import FolderThreads
 from dropscribe.web.reading import place_of
 from dropscribe.web.site import PageSource

@@ -10,7 +10,7 @@ import structlog
 
 from dropscribe.core.model import ScopeKind
 from dropscribe.core.naming import TEMPLATE
-from dropscribe.transcripts.document import path_text, utc_text
+from dropscribe.core.text.printing import path_text, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from dropscribe.core.companions import as_glob
 from dropscribe.core.ignored_names import owner_of_folder, reason_temporary
+from dropscribe.core.text.printing import path_text
 
 _AUDIO = (
     b"3ga 8svx aac ac3 adts aif aifc aiff alac amr ape au awb caf dss ds2 dts eac3 flac gsm loas m4a m4b m4p"
@@ -156,9 +157,9 @@ def reason_not_a_file(mode: int) -> str | None:
 
 def _reason_not_entered(name: bytes) -> str | None:
     if owner := owner_of_folder(name):
-        return f'the folder "{_text(name)}" belongs to {owner}'
+        return f'the folder "{path_text(name)}" belongs to {owner}'
     reason = reason_temporary(name, is_folder=True)
-    return reason and f'in the folder "{_text(name)}": {reason}'
+    return reason and f'in the folder "{path_text(name)}": {reason}'
 
 
 _PLAIN_SUFFIX = re.compile(r"\*\.[A-Za-z0-9]+")
@@ -174,7 +175,7 @@ class _Pattern:
         self._regex = re.compile(_translate(source.removeprefix("/")), re.DOTALL | re.IGNORECASE)
 
     def matches(self, path: bytes, name: bytes) -> bool:
-        return self._regex.fullmatch(_text(path if self._on_path else name)) is not None
+        return self._regex.fullmatch(path_text(path if self._on_path else name)) is not None
 
 
 _GLOB_TOKEN = re.compile(r"(?:^|(?<=/))\*\*/|\*\*|\*|\?|\[!?+\]?+[^\]]*\]|.", re.DOTALL)
@@ -217,7 +218,3 @@ _IN_CLASS = re.compile(r"(.)-(.)|.", re.DOTALL)
 def _escape_in_class(found: re.Match[str]) -> str:
     """A range, or one character, as it stands in a class of a regular expression."""
     return "-".join(map(re.escape, found.groups() if found[1] else found[0]))
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")

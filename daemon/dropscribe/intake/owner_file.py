@@ -26,8 +26,8 @@ import structlog
 
 from dropscribe import __version__
 from dropscribe.core.ignored_names import OWN_FOLDER
+from dropscribe.core.text.printing import utc_text
 from dropscribe.files.beneath import closing, make_folder, open_folder, open_root
-from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,12 +15,12 @@ import structlog
 from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import Retry, Withdrawn
+from dropscribe.core.text.printing import path_text
 from dropscribe.files.content import has_left
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.holds import Streaks
 from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.queue.model import NOT_MOVABLE
-from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

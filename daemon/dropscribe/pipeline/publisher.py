@@ -14,6 +14,7 @@ from dropscribe.core.errors import AudioChanged, AudioError, AudioMissing, Publi
 from dropscribe.core.model import AttemptEnd, Job, Published, ResultStored, Retry
 from dropscribe.core.naming import is_within
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
+from dropscribe.core.text.printing import path_text
 from dropscribe.files.content import find_content
 from dropscribe.pipeline.observer import Filed
 from dropscribe.pipeline.rendering import RenderError, content_of, is_error
@@ -25,7 +26,7 @@ from dropscribe.publish.publication import (
     PublishRequest,
     ReopenedForWriting,
 )
-from dropscribe.transcripts.document import doubts_of, path_text, renamed_document
+from dropscribe.transcripts.document import doubts_of, renamed_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,9 +21,9 @@ import structlog
 from dropscribe.config.sections.templates import read_template, template_output
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.naming import TEMPLATE
-from dropscribe.core.text.printing import one_line
+from dropscribe.core.text.printing import name_text, one_line
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.transcripts.document import ERROR_SCHEMA_PREFIX, is_document, name_text
+from dropscribe.transcripts.document import ERROR_SCHEMA_PREFIX, is_document
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
 from dropscribe.transcripts.render import RENDERERS
 

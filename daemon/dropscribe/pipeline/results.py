@@ -15,6 +15,7 @@ import structlog
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import Attempt, JobState, StoredResult
 from dropscribe.core.naming import OutputPlan, number_names
+from dropscribe.core.text.printing import name_text
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing
 from dropscribe.files.companions import find_companions
@@ -28,7 +29,6 @@ from dropscribe.transcripts.document import (
     TranscriptFacts,
     error_document,
     merges_speakers,
-    name_text,
     reused_document,
     transcript_document,
     unnamed_document,

@@ -13,6 +13,7 @@ from dropscribe.core.model import JobState
 from dropscribe.core.naming import sidecar_ending
 from dropscribe.core.retry import REUSED
 from dropscribe.core.routing import BACKLOG
+from dropscribe.core.text.printing import path_text
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.pipeline.deduplication import DUPLICATE
@@ -25,7 +26,6 @@ from dropscribe.reports.queue_reader import NOT_MOUNTED
 from dropscribe.reports.queued_words import failure_words, queued_words
 from dropscribe.reports.transcript_reader import possible_formats
 from dropscribe.reports.wording import plural, shell_path, time_words
-from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

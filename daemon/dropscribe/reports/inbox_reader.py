@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
 from dropscribe.core.rules import reason_not_a_file, taking_of
+from dropscribe.core.text.printing import path_text
 from dropscribe.files.audio import describe_forbidden, snapshot_of
 from dropscribe.files.beneath import (
     UnsafePathError,
@@ -30,7 +31,6 @@ from dropscribe.files.beneath import (
 from dropscribe.intake.state import UNLISTABLE_WORDS
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
-from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

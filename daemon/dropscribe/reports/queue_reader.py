@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
+from dropscribe.core.text.printing import path_text
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.cluster.nodes import read_nodes
@@ -28,7 +29,6 @@ from dropscribe.queue.embedded.store import (
 )
 from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.service.live import read_live
-from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

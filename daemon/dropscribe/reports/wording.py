@@ -10,8 +10,7 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.text.printing import duration_words, escape_text
-from dropscribe.transcripts.document import path_text
+from dropscribe.core.text.printing import duration_words, escape_text, path_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,9 +19,9 @@ import structlog
 
 from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import StoreError
+from dropscribe.core.text.printing import utc_text
 from dropscribe.queue.sql import outbox
 from dropscribe.queue.sql.outbox import Notification
-from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
     import sqlite3

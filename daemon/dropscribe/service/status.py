@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.limits import Period
 from dropscribe.core.model import Hold, Scope, ScopeKind
+from dropscribe.core.text.printing import utc_text
 from dropscribe.queue.model import FolderStats, probes_at
-from dropscribe.transcripts.document import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,10 +7,9 @@ document, so publishing again after a crash writes the same bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.text.printing import one_line
+from dropscribe.core.text.printing import name_text, one_line, path_text, utc_text
 from dropscribe.transcripts.cues import is_timed
 from dropscribe.transcripts.dates import recording_date
 
@@ -24,7 +23,6 @@ TRANSCRIPT_SCHEMA = "dropscribe.transcript/1"
 ERROR_SCHEMA_PREFIX = "dropscribe.error/"
 ERROR_SCHEMA = f"{ERROR_SCHEMA_PREFIX}1"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMED_OUTPUTS = frozenset({"srt", "vtt"})
 COMPANION_MISSING = "companion_missing"
 _WARNINGS_OF_A_JOB = frozenset({"incomplete_audio", "no_timestamps", COMPANION_MISSING})
@@ -285,25 +283,6 @@ def error_document(facts: ErrorFacts) -> dict[str, Any]:
         "failed_at": utc_text(facts.failed_at),
         "attempts": [_attempt(attempt) for attempt in facts.attempts],
     }
-
-
-def name_text(path: bytes) -> str:
-    r"""The last part of *path*; bytes that are not UTF-8 become ``\udcXX``."""
-    return path_text(path.rpartition(b"/")[2])
-
-
-def path_text(path: bytes) -> str:
-    r"""*path* as text; bytes that are not UTF-8 become ``\udcXX``."""
-    return path.decode("utf-8", "surrogateescape")
-
-
-def utc_text(unix_seconds: float) -> str | None:
-    """ISO 8601 in UTC to the millisecond; None for times that no calendar holds (a broken mtime)."""
-    try:
-        moment = _EPOCH + timedelta(seconds=unix_seconds)
-    except (OverflowError, ValueError):
-        return None
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _parts(transcript: Transcript) -> dict[str, Any]:

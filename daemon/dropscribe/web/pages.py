@@ -9,10 +9,10 @@ from urllib.parse import quote, urlencode
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import OUTPUT_FORMATS
+from dropscribe.core.text.printing import path_text
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.index import NEWEST
-from dropscribe.transcripts.document import path_text
 from dropscribe.web import file_views, reading, views
 from dropscribe.web.queries import STATES, chosen_from, filter_of, id_of
 from dropscribe.web.recordings import OpenFile, send_file

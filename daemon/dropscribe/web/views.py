@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.text.printing import amount_words, duration_words
+from dropscribe.core.text.printing import amount_words, duration_words, path_text
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
 from dropscribe.queue.sql.file_list import Ended
 from dropscribe.reports.wording import (
@@ -19,7 +19,6 @@ from dropscribe.reports.wording import (
     reason_words,
 )
 from dropscribe.service.status import WAITING_STATES
-from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

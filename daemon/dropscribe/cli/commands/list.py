@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from dropscribe.cli import exit_codes
 from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
+from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
 from dropscribe.reports.inbox_reader import files_without_job, may_read, unavailable_reason
 from dropscribe.reports.listed_states import ListedStates
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
 from dropscribe.reports.wording import moment_words, plural, reason_words, render_table
-from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
     import argparse

@@ -14,7 +14,7 @@ from dropscribe.cli.options import read_config
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import JobState
 from dropscribe.core.routing import BACKLOG
-from dropscribe.core.text.printing import amount_words
+from dropscribe.core.text.printing import amount_words, path_text
 from dropscribe.files.audio import open_beneath
 from dropscribe.files.beneath import closing
 from dropscribe.intake.state import BLOCKED_WORDS
@@ -26,7 +26,6 @@ from dropscribe.reports.inbox_reader import Found, is_file, unavailable_reason, 
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
 from dropscribe.reports.wording import bytes_words, clock_words, one_line, plural, render_table, time_words
-from dropscribe.transcripts.document import path_text
 
 if TYPE_CHECKING:
     import argparse

@@ -11,6 +11,7 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_reporting_config
 from dropscribe.core.errors import StoreError
+from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.reports.wording import (
     clock_words,
     moment_words,
@@ -22,7 +23,6 @@ from dropscribe.reports.wording import (
 )
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import catch_up
-from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
     import argparse

@@ -12,7 +12,7 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
-from dropscribe.core.text.printing import amount_words, duration_words
+from dropscribe.core.text.printing import amount_words, duration_words, path_text, utc_text
 from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
@@ -30,7 +30,6 @@ from dropscribe.reports.wording import (
     wrap,
 )
 from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE, status_document
-from dropscribe.transcripts.document import path_text, utc_text
 
 if TYPE_CHECKING:
     import argparse

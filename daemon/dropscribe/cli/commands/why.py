@@ -11,13 +11,14 @@ from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.core.retry import REUSED
+from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.reports.explain import Explanation, explain_filed, explain_inbox
 from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import is_there
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
 from dropscribe.reports.wording import moment_words, one_line, render_facts, render_table, show_path
-from dropscribe.transcripts.document import WARNING_WORDS, path_text, utc_text
+from dropscribe.transcripts.document import WARNING_WORDS
 
 if TYPE_CHECKING:
     import argparse

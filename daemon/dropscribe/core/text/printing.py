@@ -1,14 +1,16 @@
-"""Text from outside made harmless for terminals, logs and one-line fields. Pure."""
+"""Text from outside made harmless for terminals, logs and one-line fields; paths, figures and times. Pure."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
+from datetime import UTC, datetime, timedelta
 
 JOINERS = "\u00ad\u200b\u200c\u200d\u2060"
 """Zero-width characters that join or separate letters: Persian words, Indic letters and emoji need them."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SMALL_AMOUNT = 0.1
 _LEAST_AMOUNT = 1e-9
 _ESCAPE_SEQUENCE = re.compile(
@@ -94,3 +96,22 @@ def duration_words(seconds: float) -> str:
             parts.append(f"{number} {unit}")
     # Seconds beside hours, or minutes beside days, are noise.
     return " ".join(parts[:1] if len(parts) > 1 and parts[1].endswith(" s") and seconds >= 600 else parts[:2])
+
+
+def name_text(path: bytes) -> str:
+    r"""The last part of *path*; bytes that are not UTF-8 become ``\udcXX``."""
+    return path_text(path.rpartition(b"/")[2])
+
+
+def path_text(path: bytes) -> str:
+    r"""*path* as text; bytes that are not UTF-8 become ``\udcXX``."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def utc_text(unix_seconds: float) -> str | None:
+    """ISO 8601 in UTC to the millisecond; None for times that no calendar holds (a broken mtime)."""
+    try:
+        moment = _EPOCH + timedelta(seconds=unix_seconds)
+    except (OverflowError, ValueError):
+        return None
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dropscribe.core.settling import Completeness
 from dropscribe.files.containers import examine
-from dropscribe.files.containers.flac import _CRC16, _crc8
+from dropscribe.files.containers.frames import _CRC16, _crc8
 from support.inboxes import wav
 
 COMPLETE, INCOMPLETE = Completeness.COMPLETE, Completeness.INCOMPLETE

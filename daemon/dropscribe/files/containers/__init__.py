@@ -11,98 +11,143 @@ text named .wav does not wait for data that never comes.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.settling import Completeness
-from dropscribe.files.containers.chunks import examine_aiff, examine_au, examine_caf, examine_w64, examine_wav
-from dropscribe.files.containers.elements import examine_asf, examine_matroska, examine_mp4
-from dropscribe.files.containers.flac import examine_flac
-from dropscribe.files.containers.mp3 import examine_mp3
-from dropscribe.files.containers.ogg import examine_ogg
-from dropscribe.files.containers.tails import end_of_audio, start_of_audio
+from dropscribe.files.containers.frames import examine_flac, examine_ogg
+from dropscribe.files.containers.lengths import (
+    ReadAt,
+    examine_aiff,
+    examine_asf,
+    examine_au,
+    examine_caf,
+    examine_matroska,
+    examine_mp3,
+    examine_mp4,
+    examine_w64,
+    examine_wav,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.files.containers.reading import ReadAt
-
 _HEAD_BYTES = 40
-_WAV_MAGICS = (b"RIFF", b"RF64", b"BW64")
-_W64_MAGIC = b"riff\x2e\x91\xcf\x11"
-_ASF_MAGIC = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
-_EBML_MAGIC = b"\x1a\x45\xdf\xa3"
-_MP4_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp"})
-_MP4_SUFFIXES = frozenset({".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".m4r", ".m4p", ".qt"})
-_MAGIC_BY_SUFFIX = {
-    **dict.fromkeys((".wav", ".wave", ".rf64"), _WAV_MAGICS),
-    ".flac": (b"fLaC",),
-    **dict.fromkeys((".ogg", ".oga", ".opus", ".spx"), (b"OggS",)),
-    **dict.fromkeys((".aif", ".aiff", ".aifc"), (b"FORM",)),
-    ".caf": (b"caff",),
-    **dict.fromkeys((".au", ".snd"), (b".snd",)),
-    ".w64": (_W64_MAGIC,),
-    **dict.fromkeys((".wma", ".wmv", ".asf"), (_ASF_MAGIC,)),
-    **dict.fromkeys((".mkv", ".mka", ".webm", ".weba"), (_EBML_MAGIC,)),
-}
-_LONG_MAGICS = frozenset({b"RIFF", b"RF64", b"BW64", b"FORM"})  # the kind of file follows after the length
+_MOST_TAILS = 8
+_ID3V1_BYTES, _ID3V1_MORE_BYTES = 128, 227
+_APE_BYTES, _APE_HAS_HEADER = 32, 1 << 31
+_LYRICS_BYTES = 15
+
+
+class _Kind(NamedTuple):
+    """One container.
+
+    Attributes:
+        magics: Bytes that its files have at *magic_at*.
+        forms: Bytes 8 to 12, where other containers begin with the same bytes.
+    """
+
+    examine: Callable[[ReadAt, int], Completeness]
+    suffixes: str
+    magics: tuple[bytes, ...]
+    forms: tuple[bytes, ...] = ()
+    magic_at: int = 0
+
+    def is_of(self, head: bytes) -> bool:
+        """Whether a file that begins with *head* is one."""
+        return head[self.magic_at :].startswith(self.magics) and (not self.forms or head[8:12] in self.forms)
+
+    def has_only_begun(self, head: bytes) -> bool:
+        """Whether *head* may be the start of a header, or space that is reserved for one."""
+        return (
+            not head.strip(b"\0")
+            or (self.magic_at > 0 and len(head) < 8)
+            or any(
+                len(head) < (12 if self.forms else len(magic)) and magic.startswith(head[:4])
+                for magic in self.magics
+            )
+        )
+
+
+_MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
+_KINDS = (
+    _Kind(examine_wav, ".wav .wave .rf64", (b"RIFF", b"RF64", b"BW64"), (b"WAVE",)),
+    _Kind(examine_aiff, ".aif .aiff .aifc", (b"FORM",), (b"AIFF", b"AIFC")),
+    _Kind(examine_mp4, ".m4a .m4b .mp4 .m4v .mov .3gp .3g2 .m4r .m4p .qt", _MP4_FIRST, magic_at=4),
+    _Kind(examine_flac, ".flac", (b"fLaC",)),
+    _Kind(examine_ogg, ".ogg .oga .opus .spx", (b"OggS",)),
+    _Kind(examine_caf, ".caf", (b"caff",)),
+    _Kind(examine_au, ".au .snd", (b".snd",)),
+    _Kind(examine_w64, ".w64", (b"riff",)),
+    _Kind(examine_asf, ".wma .wmv .asf", (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",)),
+    _Kind(examine_matroska, ".mkv .mka .webm .weba", (b"\x1a\x45\xdf\xa3",)),
+)
+_KIND_BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes.split()}
 
 
 def examine(read_at: ReadAt, size_bytes: int, suffix: str) -> Completeness:
     """Whether a file is complete, by the length that its container states.
 
     Args:
-        read_at: Reads the file; see :data:`~dropscribe.files.containers.reading.ReadAt`.
+        read_at: Reads the file; see :data:`~dropscribe.files.containers.lengths.ReadAt`.
         size_bytes: Its size.
         suffix: The name's suffix in lower case with its dot. The content decides; the suffix is used only
             for a file that is too short for its first bytes to name the container.
     """
-    start = start_of_audio(read_at)
+    start = _start_of_audio(read_at)
+    head = read_at(start, _HEAD_BYTES)
+    examiner = next((kind.examine for kind in _KINDS if kind.is_of(head)), None)
+    if examiner is None and head[:1] == b"\xff" and len(head) >= 4 and head[1] & 0xE0 == 0xE0:
+        examiner = examine_mp3
+    if examiner is None:
+        kind = _KIND_BY_SUFFIX.get(suffix)
+        return Completeness.INCOMPLETE if kind and kind.has_only_begun(head) else Completeness.UNKNOWN
+    audio_bytes = _end_of_audio(read_at, size_bytes) - start
 
     def read_audio_at(offset: int, count: int) -> bytes:
-        return read_at(start + offset, count)
+        return read_at(start + offset, max(0, min(count, audio_bytes - offset)))
 
-    head = read_audio_at(0, _HEAD_BYTES)
-    examiner = _examiner(head)
-    if examiner is None:
-        return Completeness.INCOMPLETE if _has_only_begun(head, suffix) else Completeness.UNKNOWN
     try:
-        return examiner(read_audio_at, end_of_audio(read_at, size_bytes) - start)
+        return examiner(read_audio_at, audio_bytes)
     except struct.error:
         return Completeness.INCOMPLETE  # a header that ends before its last field
 
 
-def _examiner(head: bytes) -> Callable[[ReadAt, int], Completeness] | None:
-    if head[:4] in _WAV_MAGICS and head[8:12] == b"WAVE":
-        return examine_wav
-    if head[:4] == b"FORM" and head[8:12] in {b"AIFF", b"AIFC"}:
-        return examine_aiff
-    if head[4:8] in _MP4_FIRST:
-        return examine_mp4
-    by_magic: dict[bytes, Callable[[ReadAt, int], Completeness]] = {
-        b"fLaC": examine_flac,
-        b"OggS": examine_ogg,
-        b"caff": examine_caf,
-        b".snd": examine_au,
-        b"riff": examine_w64,
-        _ASF_MAGIC: examine_asf,
-        _EBML_MAGIC: examine_matroska,
-    }
-    found = by_magic.get(head[:4]) or by_magic.get(head[:8])
-    if found is None and len(head) >= 4 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
-        return examine_mp3
-    return found
+def _start_of_audio(read_at: ReadAt) -> int:
+    """Offset at which the audio's own container begins: after an ID3v2 tag, if there is one."""
+    head = read_at(0, 10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + _syncsafe(head[6:10]) + (10 if head[5] & 0x10 else 0)
 
 
-def _has_only_begun(head: bytes, suffix: str) -> bool:
-    """Whether the first bytes may be the start of a header, or space that is reserved for one."""
-    magics = _MAGIC_BY_SUFFIX.get(suffix)
-    if magics is None and suffix not in _MP4_SUFFIXES:
-        return False
-    if not head.strip(b"\0"):
-        return True
-    if magics is None:
-        return len(head) < 8
-    return any(
-        len(head) < (12 if magic in _LONG_MAGICS else len(magic)) and head[:4] == magic[: len(head[:4])]
-        for magic in magics
-    )
+def _end_of_audio(read_at: ReadAt, size_bytes: int) -> int:
+    """Offset at which the audio's own container ends: before all known tags.
+
+    Taggers append these to any kind of file, so that a whole FLAC or M4A seems not to end where it should.
+    """
+    end = size_bytes
+    for _ in range(_MOST_TAILS):
+        count = _tail_bytes(read_at, end)
+        if count <= 0 or count >= end:
+            break
+        end -= count
+    return end
+
+
+def _tail_bytes(read_at: ReadAt, end: int) -> int:
+    """Length of the ID3, APE or Lyrics3 tag that ends at *end*; 0 if there is none."""
+    if end >= _ID3V1_BYTES and read_at(end - _ID3V1_BYTES, 3) == b"TAG":
+        more_at = end - _ID3V1_BYTES - _ID3V1_MORE_BYTES
+        return _ID3V1_BYTES + (_ID3V1_MORE_BYTES if more_at >= 0 and read_at(more_at, 4) == b"TAG+" else 0)
+    footer = read_at(max(0, end - _APE_BYTES), _APE_BYTES)
+    if footer[:8] == b"APETAGEX" and len(footer) == _APE_BYTES:
+        flags = int.from_bytes(footer[20:24], "little")
+        return int.from_bytes(footer[12:16], "little") + (_APE_BYTES if flags & _APE_HAS_HEADER else 0)
+    if footer[-9:] == b"LYRICS200" and footer[-_LYRICS_BYTES:-9].isdigit():
+        return int(footer[-_LYRICS_BYTES:-9]) + _LYRICS_BYTES
+    return 20 + _syncsafe(footer[-4:]) if footer[-10:-7] == b"3DI" else 0
+
+
+def _syncsafe(size: bytes) -> int:
+    """The number of an ID3v2 header: seven bits of each byte."""
+    return size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]

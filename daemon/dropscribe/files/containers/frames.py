@@ -1,4 +1,4 @@
-"""FLAC: the number of samples in its header, compared with those up to the end of its last frame."""
+"""Containers whose end shows in their last frame or page: FLAC and Ogg."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import struct
 from typing import TYPE_CHECKING
 
 from dropscribe.core.settling import Completeness
-from dropscribe.files.containers.reading import MOST_PARTS
+from dropscribe.files.containers.lengths import MOST_PARTS, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dropscribe.files.containers.reading import ReadAt
+    from dropscribe.files.containers.lengths import ReadAt
 
-_TAIL_BYTES = 256 * 1024
+_TAIL_BYTES = 256 * 1024  # four of the longest Ogg pages, which have 65,307 bytes
 _SHORT_TAIL_BYTES = 16
-_MOST_HEADERS = 3
-_SHORTEST_FRAME_BYTES = 8
-_BLOCK_SAMPLES = {1: 192, **{c: 144 << c for c in range(2, 6)}, **{c: 1 << c for c in range(8, 16)}}
+_MOST_FLAC_HEADERS = 3
+_SHORTEST_FLAC_FRAME_BYTES = 8
+_FLAC_BLOCK_SAMPLES = {1: 192, **{c: 144 << c for c in range(2, 6)}, **{c: 1 << c for c in range(8, 16)}}
+_OGG_CAPTURE = b"OggS"
+_OGG_HEAD_BYTES = 4096
+_OGG_FIRST, _OGG_LAST = 0x02, 0x04
 
 
 def examine_flac(read_at: ReadAt, size_bytes: int) -> Completeness:
@@ -27,16 +30,12 @@ def examine_flac(read_at: ReadAt, size_bytes: int) -> Completeness:
     total of 0 means that it is not known (streams, ffmpeg's segment muxer): such a file may end after any
     whole frame.
     """
-    info = read_at(8, 34)
-    if len(info) < 34:
-        return Completeness.INCOMPLETE
-    (packed,) = struct.unpack_from(">Q", info, 10)
+    fixed_samples, packed = unpack(">8xH8xQ16x", read_at, 0)
     total_samples = packed & 0xF_FFFF_FFFF
     audio_at = _audio_at(read_at, size_bytes)
     if audio_at is None:
         return Completeness.INCOMPLETE
     start = max(audio_at, size_bytes - _TAIL_BYTES)
-    fixed_samples = int.from_bytes(info[:2], "big")
     tail = read_at(start, size_bytes - start)
     verdicts = [
         _judge_frame(tail[at:]) if end_sample >= total_samples else Completeness.INCOMPLETE
@@ -53,22 +52,22 @@ def _judge_frame(rest: bytes) -> Completeness:
     The checksum of a frame with its own checksum is 0. Further from the end that may be chance, or the tail
     that another program appended.
     """
-    crc, last_zero = 0, None
-    padded_end = len(rest.rstrip(b"\0"))
+    crc, verdict = 0, Completeness.INCOMPLETE
+    whole_from = min(len(rest.rstrip(b"\0")), len(rest) - _SHORT_TAIL_BYTES)
     for position, byte in enumerate(rest, 1):
         crc = (crc << 8 & 0xFFFF) ^ _CRC16[crc >> 8 ^ byte]
-        if crc == 0 and position > _SHORTEST_FRAME_BYTES:
-            last_zero = position
-            if position >= min(padded_end, len(rest) - _SHORT_TAIL_BYTES):
+        if crc == 0 and position > _SHORTEST_FLAC_FRAME_BYTES:
+            if position >= whole_from:
                 return Completeness.COMPLETE
-    return Completeness.INCOMPLETE if last_zero is None else Completeness.NEARLY
+            verdict = Completeness.NEARLY
+    return verdict
 
 
 def _audio_at(read_at: ReadAt, size_bytes: int) -> int | None:
     """Offset of the first frame; None if the file ends within the metadata blocks."""
     position = 4
     for _ in range(MOST_PARTS):
-        word: int = struct.unpack(">I", read_at(position, 4))[0]
+        word: int = unpack(">I", read_at, position)[0]
         position += 4 + (word & 0xFF_FFFF)
         if position >= size_bytes:
             return None
@@ -84,17 +83,17 @@ def _last_headers(tail: bytes, fixed_samples: int) -> Iterator[tuple[int, int]]:
     """
     end, count = len(tail), 0
     while (at := max(tail.rfind(b"\xff\xf8", 0, end), tail.rfind(b"\xff\xf9", 0, end))) >= 0:
-        span = _span(tail[at : at + 18], fixed_samples)
-        if span is not None:
-            yield at, span[1]
+        end_sample = _end_sample(tail[at : at + 18], fixed_samples)
+        if end_sample is not None:
+            yield at, end_sample
             count += 1
-            if count == _MOST_HEADERS:
+            if count == _MOST_FLAC_HEADERS:
                 return
         end = at + 1 if at + 1 < end else at
 
 
-def _span(header: bytes, fixed_samples: int) -> tuple[int, int] | None:
-    """First and end sample of a frame, or None if these bytes are no frame header."""
+def _end_sample(header: bytes, fixed_samples: int) -> int | None:
+    """End sample of a frame, or None if these bytes are no frame header."""
     if len(header) < 6 or header[3] & 1:
         return None
     number, at = _utf8_number(header, 4)
@@ -102,12 +101,11 @@ def _span(header: bytes, fixed_samples: int) -> tuple[int, int] | None:
     if number is None or block_code == 0 or rate_code == 15:
         return None
     extra_bytes = {6: 1, 7: 2}.get(block_code, 0)
-    samples = _BLOCK_SAMPLES.get(block_code) or int.from_bytes(header[at : at + extra_bytes], "big") + 1
+    samples = _FLAC_BLOCK_SAMPLES.get(block_code) or int.from_bytes(header[at : at + extra_bytes], "big") + 1
     checked_at = at + extra_bytes + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     if checked_at >= len(header) or _crc8(header[:checked_at]) != header[checked_at]:
         return None
-    first = number if header[1] & 1 else number * fixed_samples
-    return first, first + samples
+    return samples + (number if header[1] & 1 else number * fixed_samples)
 
 
 def _utf8_number(header: bytes, at: int) -> tuple[int | None, int]:
@@ -116,12 +114,11 @@ def _utf8_number(header: bytes, at: int) -> tuple[int | None, int]:
     if lead < 0x80:
         return lead, at + 1
     count = 8 - (lead ^ 0xFF).bit_length()  # leading ones
-    if count < 2 or count > 7 or at + count > len(header):
+    more = header[at + 1 : at + count]
+    if count < 2 or count > 7 or len(more) < count - 1 or any(byte >> 6 != 2 for byte in more):
         return None, at
     number = lead & (0x7F >> count)
-    for byte in header[at + 1 : at + count]:
-        if byte >> 6 != 2:
-            return None, at
+    for byte in more:
         number = number << 6 | byte & 0x3F
     return number, at + count
 
@@ -146,3 +143,58 @@ def _crc_table(polynomial: int, bits: int) -> list[int]:
 
 _CRC8 = _crc_table(0x07, 8)
 _CRC16 = _crc_table(0x8005, 16)
+
+
+def examine_ogg(read_at: ReadAt, size_bytes: int) -> Completeness:
+    """Whether every stream has had its last page, and whether the file ends with a whole page (RFC 3533).
+
+    A muxer that is cut short between two pages (ffmpeg's segment muxer) leaves a whole file without a last
+    page.
+    """
+    start = max(0, size_bytes - _TAIL_BYTES)
+    tail = read_at(start, size_bytes - start)
+    pages, end = _pages(tail)
+    if not pages:
+        return Completeness.UNKNOWN if start else Completeness.INCOMPLETE
+    rest = tail[end:]
+    if rest.startswith(_OGG_CAPTURE) or (rest and _OGG_CAPTURE.startswith(rest)):
+        return Completeness.INCOMPLETE  # within a page
+    last_flags = dict(pages)
+    begun = {serial for serial, flags in _pages(read_at(0, _OGG_HEAD_BYTES))[0] if flags & _OGG_FIRST}
+    has_ended = all(flags & _OGG_LAST for flags in last_flags.values())
+    if has_ended and begun <= last_flags.keys():
+        return Completeness.COMPLETE
+    return Completeness.UNKNOWN if has_ended or not rest else Completeness.INCOMPLETE
+
+
+def _pages(block: bytes) -> tuple[list[tuple[int, int]], int]:
+    """(serial, flags) of the whole pages in *block*, and where the last of them ends."""
+    pages: list[tuple[int, int]] = []
+    position = _find_page(block, 0)
+    last_end = 0
+    while 0 <= position < len(block):
+        end = _page_end(block, position)
+        if end is None:
+            return pages, position
+        follows = block[end : end + 4]
+        if not _OGG_CAPTURE.startswith(follows) and _find_page(block, end) >= 0:
+            position = _find_page(block, position + 4)  # the capture pattern was part of the audio
+            continue
+        pages.append((struct.unpack_from("<I", block, position + 14)[0], block[position + 5]))
+        last_end = end
+        if follows != _OGG_CAPTURE:
+            break
+        position = end
+    return pages, last_end
+
+
+def _find_page(block: bytes, start: int) -> int:
+    return block.find(_OGG_CAPTURE + b"\0", start)
+
+
+def _page_end(block: bytes, position: int) -> int | None:
+    """Where the page at *position* ends; None if that is not in *block*."""
+    lengths_at = position + 27
+    lengths_end = lengths_at + block[position + 26] if lengths_at <= len(block) else len(block) + 1
+    end = lengths_end + sum(block[lengths_at:lengths_end])
+    return end if end <= len(block) else None

@@ -103,7 +103,7 @@ def test_httpx_stays_at_the_edge():
         )
     }
 
-    assert all(user.startswith(("providers/", "service/heartbeat", "service/webhook")) for user in users)
+    assert all(user.startswith(("providers/", "service/outbound")) for user in users)
 
 
 NATIVE_LIBRARIES = {"av", "numpy", "ctranslate2", "onnxruntime", "faster_whisper"}

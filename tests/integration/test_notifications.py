@@ -35,7 +35,7 @@ from dropscribe.service import apprise_notifier as people_module
 from dropscribe.service import notifications as module
 from dropscribe.service.apprise_notifier import AppriseNotifier, compose
 from dropscribe.service.notifications import DeliveryLoop, Notifications
-from dropscribe.service.webhook import Webhook
+from dropscribe.service.outbound import Webhook
 from support.daemon_process import Installation, wait_until
 from support.emulator import Emulator, Fault
 from support.receiver import Receiver

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dropscribe.providers.transport.http_library import httpx
-from dropscribe.service.heartbeat import Heartbeat
+from dropscribe.service.outbound import Heartbeat
 
 
 class Monitor:

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import structlog
 
-from dropscribe.service.log import journal, logtext
-from dropscribe.service.log.logs import configure_logging
-from dropscribe.service.log.redaction import Redactor
+from dropscribe.service import log_lines
+from dropscribe.service.logs import Redactor, configure_logging
 
-SOURCE = str(Path(logtext.__file__).parents[2])
+SOURCE = str(Path(log_lines.__file__).parents[2])
 CANARY = 'sk-canary "quoted\\slash" ü'
 EVIL_NAME = b"call\n2026-01-01 level=info event=job.done \x1b[2J\xff\xe2\x80\xae.wav"
 
@@ -168,7 +167,7 @@ def test_warnings_of_libraries_are_lines_of_ours():
 
 def test_a_stream_that_went_away_never_raises():
     """`dropscribe run 2>&1 | head` must not end the daemon."""
-    code = "import structlog, dropscribe.service.log.logs as l; l.configure_logging();"
+    code = "import structlog, dropscribe.service.logs as l; l.configure_logging();"
     code += "structlog.get_logger().info('job.queued'); print('alive')"
     read, write = os.pipe()
     os.close(read)
@@ -192,7 +191,7 @@ def test_a_closed_stream_never_raises(tmp_path):
 
 def test_rich_stays_out():
     """Rich is not loaded with the logs: a daemon would pay for it at each start."""
-    code = "import sys, dropscribe.service.log.logs as l; l.configure_logging(); print('rich' in sys.modules)"
+    code = "import sys, dropscribe.service.logs as l; l.configure_logging(); print('rich' in sys.modules)"
     out = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": SOURCE}, capture_output=True, check=True
     )
@@ -239,7 +238,7 @@ def parse_entry(data: bytes) -> dict[str, bytes]:
 
 def test_journal_fields(journald, tmp_path):
     """An event arrives as native fields under our own prefix, its message readable by itself."""
-    writer = journal.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
+    writer = log_lines.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
     writer.write(
         {"event": "file.done", "level": "warning", "timestamp": "t", "folder": "calls", "n-o.x": [1]}
     )
@@ -256,7 +255,7 @@ def test_journal_fields(journald, tmp_path):
 
 def test_journal_traceback_and_evil_names(journald, tmp_path):
     """A traceback keeps its lines; a name cannot add one, nor a field of its own."""
-    writer = journal.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
+    writer = log_lines.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
     path = "a\nPRIORITY=0\nb\udcff"
     writer.write({"event": "e.x", "level": "error", "path": path, "exception": "Trace\n  line\n"})
     entry = receive_entry(journald)
@@ -268,7 +267,7 @@ def test_journal_traceback_and_evil_names(journald, tmp_path):
 
 def test_a_huge_entry_arrives_whole(journald, tmp_path):
     """What no datagram can hold goes by a sealed memfd."""
-    writer = journal.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
+    writer = log_lines.JournalWriter(io.StringIO(), str(tmp_path / "journal"))
     writer.write({"event": "e.x", "level": "error", "reason": "x" * 700_000})
     assert receive_entry(journald)["DROPSCRIBE_REASON"] == b"x" * 700_000
     writer.close()
@@ -277,7 +276,7 @@ def test_a_huge_entry_arrives_whole(journald, tmp_path):
 def test_without_journald_the_line_goes_to_the_stream(tmp_path):
     """The fallback has the priority where journald and the kernel read it: at the line's start."""
     fallback = io.StringIO()
-    writer = journal.JournalWriter(fallback, str(tmp_path / "nobody"))
+    writer = log_lines.JournalWriter(fallback, str(tmp_path / "nobody"))
     writer.write({"event": "e.x", "level": "error", "exception": "Trace"})
     assert fallback.getvalue() == "<3>e.x\n<3>    Trace\n"
     writer.close()
@@ -288,7 +287,7 @@ def test_the_journal_is_recognised_by_device_and_inode(tmp_path):
     with (tmp_path / "stderr").open("w") as stream:
         status = os.fstat(stream.fileno())
         mine = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
-        assert journal.is_journal(stream, mine)
-        assert not journal.is_journal(stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
-        assert not journal.is_journal(stream, {})
-    assert not journal.is_journal(io.StringIO(), mine)
+        assert log_lines.is_journal(stream, mine)
+        assert not log_lines.is_journal(stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + 1}"})
+        assert not log_lines.is_journal(stream, {})
+    assert not log_lines.is_journal(io.StringIO(), mine)

@@ -7,8 +7,7 @@ import stat
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from dropscribe.service.metrics import MOST_REASONS, Metrics
-from dropscribe.service.textfile import write_metrics_file
+from dropscribe.service.metrics import MOST_REASONS, Metrics, write_metrics_file
 
 FOLDER = {
     "available": True, "watch": "native", "settling": 1, "queued": 2, "transcribing": 3, "deferred": 4,

@@ -17,7 +17,7 @@ from dropscribe.files.audio import snapshot_of
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.model import Pause
 from dropscribe.queue.sql import hold_rows
-from dropscribe.service.live import write_live
+from dropscribe.service.status import write_live
 
 if TYPE_CHECKING:
     from pathlib import Path

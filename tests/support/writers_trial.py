@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dropscribe.service.live import read_live
+from dropscribe.service.status import read_live
 from support.daemon_process import PULSE_PATH, Installation
 from support.emulator import Emulator
 from support.recording_library import Library

@@ -47,7 +47,7 @@ from dropscribe.providers.build import build_provider
 from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import Store
 from dropscribe.reports.wording import plural
-from dropscribe.service.log.logs import configure_logging
+from dropscribe.service.logs import configure_logging
 from dropscribe.service.sd_notify import Notifier
 from dropscribe.service.signals import route_signals
 

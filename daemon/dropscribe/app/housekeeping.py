@@ -22,7 +22,7 @@ from dropscribe.providers.base import JobProvider
 from dropscribe.queue.sql import remote_rows
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.search.indexer import Indexer
-from dropscribe.service.live import LIVE_NAME
+from dropscribe.service.status import LIVE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

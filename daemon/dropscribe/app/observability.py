@@ -13,11 +13,9 @@ from dropscribe import __version__
 from dropscribe.app.reporter import Reporter
 from dropscribe.core.errors import ListenError
 from dropscribe.service.apprise_notifier import AppriseNotifier
-from dropscribe.service.heartbeat import Heartbeat
 from dropscribe.service.hooks import Hooks, RetriedHook
 from dropscribe.service.notifications import Notifications
-from dropscribe.service.textfile import MetricsFile
-from dropscribe.service.webhook import Webhook
+from dropscribe.service.outbound import Heartbeat, Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from dropscribe.app.status_publisher import StatusPublisher
     from dropscribe.config.model import Config
     from dropscribe.queue.embedded.store import Store
+    from dropscribe.service.metrics import MetricsFile
     from dropscribe.service.notifications import Recipient
     from dropscribe.web.listener import Listener
     from dropscribe.web.site import PageSource
@@ -129,9 +128,11 @@ class Health:
         parts: list[Any] = []
         if heartbeat := self._config.heartbeat:
             parts.append(Heartbeat(heartbeat.url, heartbeat.every_seconds, self._is_degraded).run())
-        metrics = self._config.metrics
-        self._file = MetricsFile(metrics.file, self._render) if metrics else None
-        if self._file:
+        self._file = None
+        if metrics := self._config.metrics:
+            from dropscribe.service.metrics import MetricsFile  # noqa: PLC0415  # 3 MiB
+
+            self._file = MetricsFile(metrics.file, self._render)
             parts.append(self._file.run())
         if self.reporter.notifications:
             parts.append(self.reporter.notifications.run())

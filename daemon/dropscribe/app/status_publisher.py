@@ -10,8 +10,7 @@ import structlog
 from dropscribe.core.errors import StoreError
 from dropscribe.queue.model import Stats
 from dropscribe.reports.wording import plural
-from dropscribe.service.live import write_live
-from dropscribe.service.status import status_document
+from dropscribe.service.status import status_document, write_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable

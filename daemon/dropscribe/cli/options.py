@@ -132,6 +132,6 @@ def named(parts: Mapping[str, T], kind: str, name: str, config: Config) -> T:
 
 def log_to_stderr(providers: Iterable[ProviderConfig]) -> None:
     """Send log lines of warnings and errors to standard error, because standard output is the command's."""
-    from dropscribe.service.log.logs import configure_logging  # noqa: PLC0415  # commands without a log do not load it
+    from dropscribe.service.logs import configure_logging  # noqa: PLC0415  # commands without a log do not load it
 
     configure_logging("warning", secrets=[each.api_key.reveal() for each in providers if each.api_key])

@@ -28,7 +28,7 @@ from dropscribe.queue.embedded.store import (
     write_once,
 )
 from dropscribe.queue.sql.budget_usage import read_accounts
-from dropscribe.service.live import read_live
+from dropscribe.service.status import read_live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

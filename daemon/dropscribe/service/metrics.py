@@ -9,10 +9,15 @@ name or code that is odd.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import re
+import tempfile
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -29,7 +34,10 @@ from prometheus_client.registry import Collector
 from dropscribe.service.status import WAITING_STATES, WATCHED_ELSEWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from pathlib import Path
+
+log = structlog.get_logger()
 
 QUEUE_STATES = (*WAITING_STATES, "transcribing", "at_provider")
 """The states of queue_files, as in ``status --json``."""
@@ -37,6 +45,7 @@ QUEUE_STATES = (*WAITING_STATES, "transcribing", "at_provider")
 MOST_REASONS = 100
 """Reasons are codes, some of them a provider's own; beyond this many, new ones are "other"."""
 
+WRITE_SECONDS = 15.0
 REQUEST_BUCKETS_SECONDS = (0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800)
 
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -208,3 +217,52 @@ class _Snapshot(Collector):
 
 def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"dropscribe_{name}", text, labels=labels)
+
+
+class MetricsFile:
+    """Writes the metrics to a file at intervals, for node_exporter's textfile collector.
+
+    A file that cannot be written never ends the daemon.
+    """
+
+    def __init__(self, path: Path, render: Callable[[], Awaitable[bytes]]) -> None:
+        self._path = path
+        self._render = render
+        self._trouble = ""
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self.write()
+            await asyncio.sleep(WRITE_SECONDS)
+
+    async def write(self) -> None:
+        """Write once; a new reason why that fails is logged."""
+        content, trouble = await self._render(), ""
+        try:
+            await asyncio.to_thread(write_metrics_file, self._path, content)
+        except OSError as error:
+            trouble = error.strerror or str(error)
+        if trouble and trouble != self._trouble:
+            log.warning("metrics.unwritten", reason=trouble)
+        self._trouble = trouble
+
+
+def write_metrics_file(path: Path, content: bytes) -> None:
+    """Put *content* at *path* in one step, readable by all.
+
+    The temporary name does not end in ``.prom``, so that the collector never reads half a file.
+
+    Raises:
+        OSError: The folder is missing or full; the old file at *path* is unchanged.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 import time
 import uuid
@@ -76,9 +77,8 @@ class Notifications:
 
     def __init__(self, store: Store, recipients: Sequence[Recipient]) -> None:
         self._store = store
-        self._couriers = [DeliveryLoop(store, recipient) for recipient in recipients]
         self._recipients = recipients
-        self._names = [recipient.name for recipient in recipients]
+        self._couriers = [DeliveryLoop(store, recipient) for recipient in recipients]
 
     def notify(self, event: str, payload: Mapping[str, Any]) -> None:
         """Put *event* into the outbox for every recipient that wants it; returns at once.
@@ -103,7 +103,7 @@ class Notifications:
 
     async def run(self) -> None:
         """Deliver, until cancelled."""
-        await self._begin()
+        await self._drop_outdated()
         async with asyncio.TaskGroup() as group:
             for courier in self._couriers:
                 group.create_task(courier.run())
@@ -114,12 +114,10 @@ class Notifications:
             async with asyncio.timeout(grace_seconds):
                 await asyncio.gather(*(courier.deliver_all() for courier in self._couriers))
 
-    async def _begin(self) -> None:
-        now = time.time()
+    async def _drop_outdated(self) -> None:
+        names, now = [recipient.name for recipient in self._recipients], time.time()
         try:
-            forgotten = await self._store.do(
-                lambda db: outbox.begin(db, self._names, now, now - GIVE_UP_SECONDS)
-            )
+            forgotten = await self._store.do(lambda db: outbox.begin(db, names, now, now - GIVE_UP_SECONDS))
         except StoreError as error:
             log.warning("notification.outbox_unusable", reason=error.reason)
             return
@@ -150,7 +148,7 @@ class DeliveryLoop:
         self._store = store
         self._recipient = recipient
         self._one_at_a_time = asyncio.Lock()
-        self._under_way: set[asyncio.Task[float | None]] = set()
+        self._under_way: set[asyncio.Task[float]] = set()
         self._is_last_chance = False
         self.news = asyncio.Event()
 
@@ -165,10 +163,8 @@ class DeliveryLoop:
                 await asyncio.sleep(_STORE_RETRY_SECONDS)
                 continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self.news.wait(),
-                    _LOOK_SECONDS if wait_seconds is None else min(wait_seconds, _LOOK_SECONDS),
-                )
+                async with asyncio.timeout(min(wait_seconds, _LOOK_SECONDS)):
+                    await self.news.wait()
 
     async def deliver_all(self) -> None:
         """The daemon is about to end: deliver until nothing is due or something fails."""
@@ -176,8 +172,8 @@ class DeliveryLoop:
         while await self._round() == 0:
             pass
 
-    async def _round(self) -> float | None:
-        """Make one delivery at most; returns the seconds until the next look, or None to wait for news.
+    async def _round(self) -> float:
+        """Make one delivery at most; returns the seconds until the next look, infinite to wait for news.
 
         A reload or the end does not cut it off, because a message in a thread would be sent twice.
         """
@@ -186,28 +182,25 @@ class DeliveryLoop:
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
-    async def _deliver_due(self) -> float | None:
+    async def _deliver_due(self) -> float:
+        recipient = self._recipient
         async with self._one_at_a_time:
-            name = self._recipient.name
-            due_at = await self._store.do(lambda db: outbox.first_due(db, name))
+            due_at = await self._store.do(lambda db: outbox.first_due(db, recipient.name))
             if due_at is None:
-                return None
+                return math.inf
             now = time.time()
-            not_before = self._recipient.not_before(due_at, now, is_last_chance=self._is_last_chance)
-            wait_seconds = max(due_at, not_before) - now
-            if wait_seconds > 0:
-                return wait_seconds
-            most = self._recipient.most_at_once
-            letters = await self._store.do(lambda db: outbox.read_due(db, name, now, most))
-            reason = await self._deliver(letters)
+            not_before = recipient.not_before(due_at, now, is_last_chance=self._is_last_chance)
+            if (begin_at := max(due_at, not_before)) > now:
+                return begin_at - now
+            letters = await self._store.do(
+                lambda db: outbox.read_due(db, recipient.name, now, recipient.most_at_once)
+            )
+            try:
+                reason = await recipient.deliver(letters)
+            except Exception as error:  # noqa: BLE001 - a notification that fails must not end the daemon
+                reason = type(error).__name__
             await self._settle(letters, reason)
-            return None if reason and self._is_last_chance else 0.0
-
-    async def _deliver(self, letters: list[Notification]) -> str:
-        try:
-            return await self._recipient.deliver(letters)
-        except Exception as error:  # noqa: BLE001 - a notification that fails must not end the daemon
-            return type(error).__name__
+            return math.inf if reason and self._is_last_chance else 0.0
 
     async def _settle(self, letters: list[Notification], reason: str) -> None:
         if not reason:

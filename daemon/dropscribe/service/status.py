@@ -1,7 +1,15 @@
-"""The object that ``status --json`` prints and /status serves. Pure."""
+"""The object of ``status --json`` and /status, and its part that only a running daemon knows (``live.json``).
+
+That part (the inboxes, how each is watched, the reason that each settling file waits for) is a small file in
+the state directory, which ``status`` and ``why`` read. It is replaced atomically and never synced: nothing
+depends on it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.limits import Period
@@ -11,13 +19,14 @@ from dropscribe.queue.model import FolderStats, probes_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from dropscribe.config.model import Config
     from dropscribe.core.budget import Account
     from dropscribe.queue.cluster.nodes import NodeStats
     from dropscribe.queue.model import Pause, Stats
 
-STATUS_SCHEMA = "dropscribe.status/1"
+LIVE_NAME = "live.json"
 WAITING_STATES = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 """Counts of a folder that together are the files that wait; each file is in one of them."""
 
@@ -27,6 +36,25 @@ WATCHED_ELSEWHERE = "others"
 ELSEWHERE: dict[str, Any] = {"watch": WATCHED_ELSEWHERE}
 
 
+def write_live(state_dir: Path, live: Mapping[str, Any]) -> None:
+    """Replace the file; a full disk is no reason to stop."""
+    temp = state_dir / f".{LIVE_NAME}.tmp"
+    with contextlib.suppress(OSError):
+        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(live))
+        os.replace(temp, state_dir / LIVE_NAME)
+
+
+def read_live(state_dir: Path) -> dict[str, Any]:
+    """The last state that a daemon wrote; {} if there is none."""
+    try:
+        live = json.loads((state_dir / LIVE_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return live if isinstance(live, dict) else {}
+
+
 def status_document(
     config: Config, stats: Stats, live: Mapping[str, Any], *, running: bool, now: float
 ) -> dict[str, Any]:
@@ -34,7 +62,7 @@ def status_document(
 
     Args:
         stats: The queue's counts and holds.
-        live: As :func:`dropscribe.service.live.read_live`; of a daemon that is down only the last state
+        live: As :func:`read_live`; of a daemon that is down only the last state
             of the inboxes is used.
         running: Whether a daemon has the state directory, or any node of the cluster beats.
         now: Unix seconds by the queue's clock.
@@ -43,7 +71,7 @@ def status_document(
     in_flight = live.get("providers", {}) if stats.nodes is None else stats.in_flight
     next_starts = live.get("next_starts", {})
     return {
-        "schema": STATUS_SCHEMA,
+        "schema": "dropscribe.status/1",
         "running": running,
         "nodes": None if stats.nodes is None else [_node(node, now) for node in stats.nodes],
         "trouble": live.get("trouble") if running else None,

@@ -1,1 +1,0 @@
-"""The log: its lines, their destination, and the masking of secrets."""

@@ -1,0 +1,211 @@
+"""Configures structlog, at the start and at each reload: destination, format, redaction.
+
+Guarantees: loggers bound before a reload follow it (their level and form change too); a closed or broken
+stream never raises into the code that logs; every line passes the redactor, those of libraries as well. After
+it no value holds a secret that was given to it, nor its escaped forms, also inside exception text; URLs carry
+no query and no password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+import structlog
+
+from dropscribe.core.links import without_query
+from dropscribe.core.text.redaction import MASK, SecretMask
+from dropscribe.service.log_lines import (
+    JournalWriter,
+    is_journal,
+    render_console,
+    render_json,
+    render_logfmt,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, MutableMapping
+
+    from dropscribe.service.log_lines import Fields, Plain
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+_MOST_KEYS = 512
+_SECRET_KEY = re.compile(r"(?:^|[^a-z])(api[_-]?key|authorization|token|password|secret)$", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{0,20}://)[^/\s@\"'<>]*@", re.IGNORECASE)
+
+
+def configure_logging(
+    level: str = "info",
+    format: str = "auto",  # noqa: A002  # the config's own word
+    stream: TextIO | None = None,
+    secrets: Iterable[str] = (),
+) -> None:
+    """Send all log lines from *level* up to *stream* (default: standard error).
+
+    Safe to call again at any time, from any thread. Secrets given earlier stay secret.
+
+    Args:
+        level: One of LEVELS.
+        format: ``console``, ``logfmt``, ``json`` or ``journal``; or ``auto``: console on a terminal, native
+            fields where *stream* is the journal, else logfmt.
+        stream: Where text goes.
+        secrets: Every key that was loaded; taken out of every value of every line.
+    """
+    _REDACTOR.learn(secrets)
+    _TARGET.redirect(LEVELS[level], _writer(format, stream or sys.stderr))
+    structlog.configure(
+        processors=_PROCESSORS,
+        # The level may change under loggers that are cached, so the target holds it and not this class.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=lambda *_: _TARGET,
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    if not any(isinstance(handler, _LibraryBridge) for handler in root.handlers):
+        root.addHandler(_LibraryBridge(logging.WARNING))
+    root.setLevel(logging.WARNING)
+
+
+class Redactor:
+    """Reduces log fields to printable values and masks secrets.
+
+    Old keys stay masked, because an attempt may end after the reload that changed its key.
+    """
+
+    def __init__(self) -> None:
+        self._mask = SecretMask()
+        self._keys: dict[str, tuple[str, bool]] = {}
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Take *secrets* out of every value from now on."""
+        self._mask.learn(secrets)
+        self._keys = {}
+
+    def clean_text(self, text: str) -> str:
+        """*text* without secrets, and with its URLs cut before the query."""
+        text = self._mask.mask(text)
+        if "://" in text:
+            text = without_query(_URL_PASSWORD.sub(rf"\1{MASK}@", text))
+        return text
+
+    def clean_fields(self, fields: Mapping[Any, Any]) -> dict[str, Plain]:
+        """*fields* as plain values; those whose key says that they are secret are masked."""
+        plain: dict[str, Plain] = {}
+        for key, value in fields.items():
+            name, is_secret = self._key(str(key))
+            plain[name] = MASK if is_secret and value is not None else self.clean(value)
+        return plain
+
+    def _key(self, name: str) -> tuple[str, bool]:
+        """The clean name, and whether it marks its value as secret; cached, because keys recur."""
+        keys = self._keys  # another thread that learns secrets replaces the cache
+        known = keys.get(name)
+        if known is None:
+            known = (self.clean_text(name), _SECRET_KEY.search(name) is not None)
+            if len(keys) < _MOST_KEYS:
+                keys[name] = known
+        return known
+
+    def clean(self, value: object) -> Plain:
+        """*value* as JSON values. Bytes are paths: bytes that are not UTF-8 become lone surrogates."""
+        if isinstance(value, str | bytes):  # first: most logged values
+            return self.clean_text(os.fsdecode(value))
+        if value is None or isinstance(value, int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
+        if isinstance(value, Mapping):
+            return dict(self.clean_fields(value))
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.clean(item) for item in value]
+        is_error = isinstance(value, BaseException)
+        return self.clean_text(f"{type(value).__name__}: {value}" if is_error else str(value))
+
+
+class _StreamWriter:
+    """Text lines on a stream; one that went away (a closed pipe) swallows them."""
+
+    def __init__(self, stream: TextIO, render: Callable[[Fields], str]) -> None:
+        self._stream = stream
+        self._render = render
+
+    def write(self, fields: Fields) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(self._render(fields) + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """The stream belongs to the caller."""
+
+
+class _Target:
+    """The sink of every bound logger, cached ones included; a reload replaces its writer."""
+
+    def __init__(self) -> None:
+        self._level = LEVELS["info"]
+        self._writer: _StreamWriter | JournalWriter = _StreamWriter(sys.stderr, render_logfmt)
+
+    def redirect(self, level: int, writer: _StreamWriter | JournalWriter) -> None:
+        before, self._level, self._writer = self._writer, level, writer
+        before.close()
+
+    def drop_below(
+        self, _logger: object, method: str, fields: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        name = "error" if method == "exception" else method
+        if LEVELS.get(name, LEVELS["critical"]) < self._level:
+            raise structlog.DropEvent
+        return fields
+
+    def msg(self, fields: Fields) -> None:
+        self._writer.write(fields)
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _writer(form: str, stream: TextIO) -> _StreamWriter | JournalWriter:
+    if form == "journal" or (form == "auto" and is_journal(stream)):
+        return JournalWriter(stream)
+    if form == "json":
+        return _StreamWriter(stream, render_json)
+    if form == "console" or (form == "auto" and stream.isatty()):
+        has_colour = stream.isatty() and not os.environ.get("NO_COLOR")
+        return _StreamWriter(stream, functools.partial(render_console, has_colour=has_colour))
+    return _StreamWriter(stream, render_logfmt)
+
+
+class _LibraryBridge(logging.Handler):
+    """Turns warnings of libraries (httpx, watchdog, asyncio) into log events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        name = next(name for name, level in reversed(LEVELS.items()) if record.levelno >= level)
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):
+            text = str(record.msg)
+        emit = getattr(structlog.get_logger(), name)
+        emit("library.logged", library=record.name, text=text, exc_info=record.exc_info)
+
+
+def _clean(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> tuple[tuple[Fields], Fields]:
+    return (_REDACTOR.clean_fields(fields),), {}
+
+
+_REDACTOR = Redactor()
+_TARGET = _Target()
+# Never replaced: cached loggers keep this list, and structlog.testing.capture_logs swaps its items.
+_PROCESSORS: list[Any] = [
+    _TARGET.drop_below,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    _clean,
+]

@@ -14,8 +14,8 @@ from dropscribe.queue.sql.file_list import (
     read_files,
     read_page,
 )
-from dropscribe.reports.listed_states import ListedStates
 from dropscribe.reports.queue_reader import view_queue
+from dropscribe.reports.waiting import ListedStates
 from dropscribe.search.finding import search
 from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.web.views import file_row

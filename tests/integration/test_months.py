@@ -12,12 +12,12 @@ from datetime import UTC
 import pytest
 
 from dropscribe.app import housekeeping, inboxes
-from dropscribe.cli.commands.why import explain
 from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core import settling
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.core.limits import Budget, Limit
 from dropscribe.intake import availability, owner_file, pending
+from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue
 from support.house import House, make_config, read_json
 from support.inboxes import wav
@@ -190,7 +190,7 @@ class Month:
         with view_queue(config) as view:
             for rule in config.folders.values():
                 for path in sorted(rule.inbox.glob("[!.]*.wav")):
-                    _, explanation = explain(config, os.fsencode(path), view, time.time())
+                    _, explanation = explain(config, os.fsencode(path), view)
                     self.states[explanation.state] += 1
                     self.told.update(explanation.words)
                     if not all(explanation.words or [""]) or explanation.state == "unknown":

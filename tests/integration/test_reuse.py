@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dropscribe.cli.commands.why import explain
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import AudioRejected
 from dropscribe.queue.sql import result_cache
+from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.transcripts.model import Segment, Transcript
 from support.house import House, digest, make_config, read_json, tree
@@ -133,7 +133,7 @@ async def test_a_skipped_duplicate_names_the_first(tmp_path):
     async with House(config := keeping(tmp_path, duplicates="skip")) as house:
         await drop_in_turn(house, "first.wav", "again.wav")
         with view_queue(config) as view:
-            _, said = explain(config, os.fsencode(tmp_path / "failed/again.wav"), view, time.time())
+            _, said = explain(config, os.fsencode(tmp_path / "failed/again.wav"), view)
 
     assert f"dropscribe forget {tmp_path}/failed/again.wav" in said.remedy
     error = read_json(tmp_path / "failed/again.error.json")

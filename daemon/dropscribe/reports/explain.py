@@ -21,23 +21,27 @@ from dropscribe.publish.error_file import error_names, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader
 from dropscribe.reports.file_reader import sign_words
-from dropscribe.reports.patience import ask_disk, ask_disk_or, is_gone, is_there, stands_at
+from dropscribe.reports.locations import find_places
+from dropscribe.reports.patience import ask_disk, ask_disk_or, is_there, stands_at
 from dropscribe.reports.queue_reader import NOT_MOUNTED
-from dropscribe.reports.queued_words import failure_words, queued_words
-from dropscribe.reports.transcript_reader import possible_formats
+from dropscribe.reports.transcript_reader import doubts_about, possible_formats
+from dropscribe.reports.waiting import failure_words, queued_words
 from dropscribe.reports.wording import plural, shell_path, time_words
+from dropscribe.transcripts.document import WARNING_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dropscribe.config.model import FolderRule
+    from dropscribe.config.model import Config, FolderRule
     from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
 
-
 _FIRST_LOOK = "to be looked at"
 """The daemon's first sentence about a new file (intake/state.py)."""
+
+_NOTHING_THERE = "nothing is there, and the queue has no record of it"
+_ASK_OTHERS = "ask on a node that has it"
 
 
 @dataclass(slots=True)
@@ -58,60 +62,73 @@ class Explanation:
     record: JobRecord | None = None
 
 
-def explain_inbox(place: Place, view: QueueView, now: float) -> Explanation:
+def explain(config: Config, file: bytes, view: QueueView) -> tuple[Place | None, Explanation]:
+    """Explain *file* by the first rule that knows it, else by the innermost rule."""
+    places = find_places(config, file)
+    if not places:
+        inboxes = ", ".join(str(rule.inbox) for rule in config.folders.values())
+        known = f"the inboxes are: {inboxes}" if inboxes else "the config has no folders"
+        return None, Explanation("unknown", ["it is in no inbox, done or failed folder of the config", known])
+    told = [
+        (place, (_explain_inbox if place.part == "inbox" else _explain_filed)(place, view))
+        for place in places
+    ]
+    place, explanation = next((pair for pair in told if pair[1].state != "unknown"), told[0])
+    record = explanation.record
+    if record is not None and record.state is JobState.DONE and record.filed_here:
+        doubts = doubts_about(place.rule, record.filed_here)
+        explanation.words += [WARNING_WORDS.get(doubt, doubt) for doubt in doubts]
+    return place, explanation
+
+
+def _explain_inbox(place: Place, view: QueueView) -> Explanation:
     """Explain a path in an inbox, whether a file is there or not."""
-    records = read_records(view.db, place.rule.name, place.path) if view.db else []
-    if place.rule.name in view.not_mounted:
-        return _explain_not_mounted(records, place, view, now)
-    reason = inbox_reader.unavailable_reason(place.rule)
-    unread = "" if reason else _unread_words(place, view)
-    live = next((record for record in records if record.state.is_live), None)
-    if live is not None:
-        explanation = explain_record(live, place, view, now)
-        if reason or unread:
-            words = f"the inbox is unavailable: {reason}" if reason else f"it may not be read: {unread}"
-            explanation.words.insert(0, words)
+    rule = place.rule
+    records = read_records(view.db, rule.name, place.path) if view.db else []
+    if rule.name in view.not_mounted:
+        return _explain_not_mounted(records, place, view)
+    unavailable = inbox_reader.unavailable_reason(rule)
+    unread = "" if unavailable else _unread_words(place, view)
+    if live := next((record for record in records if record.state.is_live), None):
+        explanation = explain_record(live, place.rule, view)
+        if unavailable:
+            explanation.words.insert(0, f"the inbox is unavailable: {unavailable}")
+        elif unread:
+            explanation.words.insert(0, f"it may not be read: {unread}")
         return explanation
-    if reason:
-        return Explanation(
-            "unavailable", [f"the inbox is unavailable: {reason}", "its files wait, and go on by themselves"]
-        )
-    return _blocked(unread) if unread else _explain_without_job(records, place, view, now)
+    if unavailable:
+        words = [f"the inbox is unavailable: {unavailable}", "its files wait, and go on by themselves"]
+        return Explanation("unavailable", words)
+    return _blocked(unread) if unread else _explain_without_job(records, place, view)
 
 
-def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView, now: float) -> Explanation:
+def _explain_not_mounted(records: list[JobRecord], place: Place, view: QueueView) -> Explanation:
+    """Explain a file that this node does not have, from the cluster's queue."""
+    if not records:
+        return Explanation("unknown", [NOT_MOUNTED, "the queue has no record of it"], _ASK_OTHERS)
+    explanation = explain_record(records[0], place.rule, view)
+    explanation.words.append(NOT_MOUNTED)
+    return explanation
+
+
+def _explain_without_job(records: list[JobRecord], place: Place, view: QueueView) -> Explanation:
     """Explain a path in an inbox that can be listed, and that no live job has."""
     try:
         found = inbox_reader.found_at(place.rule, place.path)
     except OSError as error:
         return _unseen(place, error)
     if found is None:
-        return _explain_gone(records, place, view, now)
+        if records:
+            return explain_record(records[0], place.rule, view)
+        return Explanation("unknown", [_NOTHING_THERE])
     if found.reason:
-        return Explanation(
-            "not_taken", [f"the rule does not take it: {found.reason}", "it stays where it is"]
-        )
+        words = [f"the rule does not take it: {found.reason}", "it stays where it is"]
+        return Explanation("not_taken", words)
     explanation = _explain_waiting(place, view)
     if records:
-        explanation.words.append(f"a file of this name was here before: {_ended_words(records[0], now)[0]}")
+        before = _ended_words(records[0], view.now)[0]
+        explanation.words.append(f"a file of this name was here before: {before}")
     return explanation
-
-
-def _explain_not_mounted(records: list[JobRecord], place: Place, view: QueueView, now: float) -> Explanation:
-    """Explain a file that this node does not have, from the cluster's queue."""
-    if not records:
-        return Explanation(
-            "unknown", [NOT_MOUNTED, "the queue has no record of it"], "ask on a node that has it"
-        )
-    explanation = explain_record(records[0], place, view, now)
-    explanation.words.append(NOT_MOUNTED)
-    return explanation
-
-
-def _explain_gone(records: list[JobRecord], place: Place, view: QueueView, now: float) -> Explanation:
-    if records:
-        return explain_record(records[0], place, view, now)
-    return Explanation("unknown", ["nothing is there, and the queue has no record of it"])
 
 
 def _unread_words(place: Place, view: QueueView) -> str:
@@ -137,34 +154,34 @@ def _explain_waiting(place: Place, view: QueueView) -> Explanation:
     """Explain a file without a job: it settles, or cannot be read."""
     if not inbox_reader.may_read(place.rule, place.path):
         return _blocked(describe_forbidden(place.root, place.path))
-    said = view.live_of(place.rule.name).get("waiting", {}).get(path_text(place.path))
+    said = view.waiting_of(place.rule.name).get(path_text(place.path))
     if said and said != _FIRST_LOOK:
         return Explanation("settling", [f"it is not taken yet: {said}"])
     signs = sign_words(place.rule, place.path)
     if view.is_running:
         return Explanation("settling", ["it has just arrived, and is looked at", *signs])
-    return Explanation(
-        "settling", ["it is taken when dropscribe is started", *signs], "dropscribe run, or its service"
-    )
+    words = ["it is taken when dropscribe is started", *signs]
+    return Explanation("settling", words, "dropscribe run, or its service")
 
 
-def explain_filed(place: Place, view: QueueView, now: float) -> Explanation:
+def _explain_filed(place: Place, view: QueueView) -> Explanation:
     """Explain a path in done or failed: the audio, or one of its sidecars."""
     if place.rule.name in view.not_mounted:
-        return Explanation("unknown", [NOT_MOUNTED], "ask on a node that has it")
+        return Explanation("unknown", [NOT_MOUNTED], _ASK_OTHERS)
     for record in _records_filed(place, view):
         if record.folder == place.rule.name:
-            return explain_record(record, place, view, now)
+            return explain_record(record, place.rule, view)
     try:
         is_present = ask_disk(place.absolute, lambda: stands_at(place.absolute))
     except OSError as error:
         return _unseen(place, error)
     if not is_present:
-        return Explanation("unknown", ["nothing is there, and the queue has no record of it"])
-    told = _explain_by_error_file(place)
-    return told or Explanation(
-        "unknown", [f"it is in {place.part}, but the queue knows nothing of it (any more)"]
-    )
+        return Explanation("unknown", [_NOTHING_THERE])
+    if told := _error_beside(place.absolute):
+        words = f"it failed at {told.get('failed_at')}: {told.get('code')}: {told.get('reason')}"
+        remedy = f"fix the cause, then run: dropscribe retry {shell_path(place.absolute)}"
+        return Explanation("failed", [words, "the queue has no record of it any more"], remedy)
+    return Explanation("unknown", [f"it is in {place.part}, but the queue knows nothing of it (any more)"])
 
 
 def _records_filed(place: Place, view: QueueView) -> list[JobRecord]:
@@ -199,19 +216,6 @@ def _affixes(rule: FolderRule) -> Iterator[tuple[bytes, bytes]]:
             yield os.fsencode(before), os.fsencode(after)
 
 
-def _explain_by_error_file(place: Place) -> Explanation | None:
-    """Explain a failed file from its error file, if the queue has no row for it."""
-    error = _error_beside(place.absolute)
-    if error is None:
-        return None
-    words = f"it failed at {error.get('failed_at')}: {error.get('code')}: {error.get('reason')}"
-    return Explanation(
-        "failed",
-        [words, "the queue has no record of it any more"],
-        f"fix the cause, then run: dropscribe retry {shell_path(place.absolute)}",
-    )
-
-
 def _error_beside(audio: bytes) -> dict[str, object] | None:
     """The error document beside the failed audio *audio*, absolute, or *audio* itself where it is one."""
     folder, name = os.path.split(audio)
@@ -224,84 +228,88 @@ def _error_beside(audio: bytes) -> dict[str, object] | None:
     return ask_disk_or(None, folder, read)
 
 
-def explain_record(record: JobRecord, place: Place, view: QueueView, now: float) -> Explanation:
-    """Explain a job."""
+def explain_record(record: JobRecord, rule: FolderRule, view: QueueView) -> Explanation:
+    """Explain a job of *rule*."""
     state = record.state.value
     match record.state:
         case JobState.QUEUED:
-            state, words = queued_words(record, place, view, now)
+            state, words = queued_words(record, rule, view)
         case JobState.TRANSCRIBING if record.remote_id:
-            state, words = "at_provider", _at_provider_words(record, view, now)
+            state, words = "at_provider", _at_provider_words(record, view)
         case JobState.TRANSCRIBING:
-            words = [_transcribing_words(record, view, now)]
+            words = [_transcribing_words(record, view)]
         case JobState.TRANSCRIBED | JobState.REJECTED:
-            state, words = "publishing", _publishing_words(record, view, now)
+            state, words = "publishing", _publishing_words(record, view)
         case _:
-            words = _ended_words(record, now)
+            words = _ended_words(record, view.now)
     remedy = _remedy(record, state, view)
     return Explanation(state, words + _paid_words(record), remedy, record)
 
 
-def _at_provider_words(record: JobRecord, view: QueueView, now: float) -> list[str]:
-    since = time_words(record.remote_at or now, now)
+def _at_provider_words(record: JobRecord, view: QueueView) -> list[str]:
+    since = time_words(record.remote_at or view.now, view.now)
     words = [f"it waits at the provider {record.provider} since {since}, as its job {record.remote_id}"]
     if record.code or record.reason:
         words.append(f"the last poll of it failed: {failure_words(record)}")
     if not view.is_running:
         words.append("the next start of dropscribe asks for the result; nothing is sent again")
-    elif record.due_at > now:
-        words.append(f"its result is polled again {time_words(record.due_at, now)}")
+    elif record.due_at > view.now:
+        words.append(f"its result is polled again {time_words(record.due_at, view.now)}")
     return words
 
 
-def _transcribing_words(record: JobRecord, view: QueueView, now: float) -> str:
-    since = time_words(record.tries[-1].at, now) if record.tries else "now"
+def _transcribing_words(record: JobRecord, view: QueueView) -> str:
+    since = time_words(record.tries[-1].at, view.now) if record.tries else "now"
     if view.is_running:
-        at = f"it is with provider {record.provider} since {since}"
-        return at + _node_words(record, view, now)
+        return f"it is with provider {record.provider} since {since}{_node_words(record, view)}"
     was = f"it was with provider {record.provider} (since {since}) when the daemon ended"
     return f"{was}; the next start sends it again"
 
 
-def _node_words(record: JobRecord, view: QueueView, now: float) -> str:
+def _node_words(record: JobRecord, view: QueueView) -> str:
     """The node that works on the file, and the consequence if that node is silent."""
     if not record.node:
         return ""
     node = view.node(record.node)
-    if node is not None and not node.is_silent(view.now()):
+    if node is not None and not node.is_silent(view.now):
         return f", on node {record.node}"
-    last = "has stopped" if node is None else f"had its last heartbeat {time_words(node.beat_at, now)}"
+    last = "has stopped" if node is None else f"had its last heartbeat {time_words(node.beat_at, view.now)}"
     return f", on node {record.node}, which {last}: another node takes it over"
 
 
-def _publishing_words(record: JobRecord, view: QueueView, now: float) -> list[str]:
-    what = "its answer is stored" if record.state is JobState.TRANSCRIBED else "it can never be transcribed"
-    where = "done" if record.state is JobState.TRANSCRIBED else "failed"
+def _publishing_words(record: JobRecord, view: QueueView) -> list[str]:
+    is_answered = record.state is JobState.TRANSCRIBED
+    what = "its answer is stored" if is_answered else "it can never be transcribed"
+    where = "done" if is_answered else "failed"
     failure = f"{what}, but could not be put into {where}: {failure_words(record)}"
+    again = "that is tried again {}; nothing is sent or paid for again"
     if not view.is_running:
         # The row may still have the code of an attempt that failed before the answer came.
         old_codes = {tried.code for tried in record.tries}
-        is_stuck = record.due_at and record.code and record.code not in old_codes
-        again = "that is tried again when dropscribe is started; nothing is sent or paid for again"
-        return [failure, again] if is_stuck else [what, f"it goes to {where} when dropscribe is started"]
-    if record.due_at > now:
-        again = f"that is tried again {time_words(record.due_at, now)}; nothing is sent or paid for again"
-        return [failure, again]
-    return [f"{what}; it is being put into {where}{_node_words(record, view, now)}"]
+        if record.due_at and record.code and record.code not in old_codes:
+            return [failure, again.format("when dropscribe is started")]
+        return [what, f"it goes to {where} when dropscribe is started"]
+    if record.due_at > view.now:
+        return [failure, again.format(time_words(record.due_at, view.now))]
+    return [f"{what}; it is being put into {where}{_node_words(record, view)}"]
 
 
 def _ended_words(record: JobRecord, now: float) -> list[str]:
     at = time_words(record.ended_at, now) if record.ended_at else "some time ago"
     if record.state is JobState.DONE and record.tries and record.tries[-1].code == REUSED:
-        words = f"nothing was sent: {record.tries[-1].reason}"
-        return [f"its answer was known, and it was filed {at}", words, f"it is in {_filed_words(record)}"]
-    if record.state is JobState.DONE:
+        words = [
+            f"its answer was known, and it was filed {at}",
+            f"nothing was sent: {record.tries[-1].reason}",
+        ]
+    elif record.state is JobState.DONE:
         by = f"{record.provider}, on node {record.node}," if record.node else record.provider
-        return [f"it was transcribed by {by} and filed {at}", f"it is in {_filed_words(record)}"]
-    if record.state is JobState.FAILED:
+        words = [f"it was transcribed by {by} and filed {at}"]
+    elif record.state is JobState.FAILED:
         on = f" on node {record.node}" if record.node else ""
-        return [f"it failed {at}{on}: {_failure_words(record)}", f"it is in {_filed_words(record)}"]
-    return [f"it was dropped from the queue {at}: {record.reason or 'the file was gone'}"]
+        words = [f"it failed {at}{on}: {_failure_words(record)}"]
+    else:
+        return [f"it was dropped from the queue {at}: {record.reason or 'the file was gone'}"]
+    return [*words, f"it is in {_filed_words(record)}"]
 
 
 def _failure_words(record: JobRecord) -> str:
@@ -316,20 +324,19 @@ def _failure_words(record: JobRecord) -> str:
 def _filed_words(record: JobRecord) -> str:
     if record.filed is None:
         return "an unknown place"
-    if record.filed_here is None:
+    if (place := record.filed_here) is None:
         return f"{path_text(record.filed[2:])}, beneath a root of the queue that this node does not have"
-    gone = " (it is not there any more)" if is_gone(record.filed) else ""
-    return path_text(record.filed) + gone
+    is_gone = ask_disk_or(False, place, lambda: not stands_at(place))
+    return path_text(place) + (" (it is not there any more)" if is_gone else "")
 
 
 def _paid_words(record: JobRecord) -> list[str]:
-    interrupted = sum(attempt.code == "interrupted" for attempt in record.tries)
     words = []
     if record.ambiguous:
         words.append(
             f"{plural(record.ambiguous, 'attempt')} sent whole got no answer: each may have been paid for"
         )
-    if interrupted:
+    if interrupted := sum(attempt.code == "interrupted" for attempt in record.tries):
         words.append(
             f"the daemon's end cut off {plural(interrupted, 'attempt')}: each may have been paid for"
         )

@@ -24,7 +24,6 @@ from dropscribe.files.beneath import (
     closing,
     open_folder,
     open_listable_folder,
-    open_listable_root,
     open_root,
     stat_at,
 )
@@ -33,11 +32,10 @@ from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dropscribe.config.model import FolderRule
-    from dropscribe.queue.sql.database import Connection
-
+    from dropscribe.reports.queue_reader import QueueView
 
 _AT_ONCE = 1000
 """The number of entries that one thread inspects."""
@@ -66,22 +64,38 @@ class Found:
         snapshot = snapshot_of(self.status)
         return tuple(identity(self.path, snapshot, stable_inodes=stable) for stable in (True, False))
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return self.status is not None and stat.S_ISREG(self.status.st_mode)
+
 
 def unavailable_reason(rule: FolderRule) -> str | None:
     """Reason why the inbox cannot be listed, with the remedy; None if it can."""
     try:
-        ask_disk(rule.inbox, lambda: _try_listing(rule))
+        ask_disk(rule.inbox, lambda: _try_listing(rule, b""))
     except OSError as error:
-        return _unavailable_words(rule, error)
+        if error.errno == errno.ENOENT:
+            return f"{rule.inbox} is not there; mount it or make it (mkdir -p {rule.inbox})"
+        if error.errno == errno.ENOTDIR:
+            return f"{rule.inbox} is not a folder"
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            remedy = f"give it access (setfacl -m u:{os.geteuid()}:rwx {rule.inbox}, or a common group)"
+            return f"{rule.inbox} may not be listed by uid {os.geteuid()}; {remedy}"
+        return f"{rule.inbox}: {error.strerror or os.strerror(error.errno or 0)}"
     return None
 
 
-def _try_listing(rule: FolderRule, folder: bytes = b"") -> None:
-    with (
-        closing(open_listable_root(os.fsencode(rule.inbox))) as inbox,
-        closing(open_listable_folder(inbox, folder)) as opened,
-        os.scandir(opened),
-    ):
+@contextlib.contextmanager
+def _opened(
+    rule: FolderRule, folder: bytes, open_it: Callable[[int, bytes], int] = open_folder
+) -> Iterator[int]:
+    with closing(open_root(os.fsencode(rule.inbox))) as inbox, closing(open_it(inbox, folder)) as opened:
+        yield opened
+
+
+def _try_listing(rule: FolderRule, folder: bytes) -> None:
+    with _opened(rule, folder, open_listable_folder) as opened, os.scandir(opened):
         os.stat(b".", dir_fd=opened)  # a folder may show its names and refuse what they stand for
 
 
@@ -107,17 +121,6 @@ def _unlistable(rule: FolderRule, folder: bytes, error: OSError) -> str:
         root = os.fsencode(rule.inbox)
         return UNLISTABLE_WORDS + ask_disk_or("", root, lambda: describe_forbidden(root, folder))
     return UNLISTABLE_WORDS + (error.strerror or str(error))
-
-
-def _unavailable_words(rule: FolderRule, error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return f"{rule.inbox} is not there; mount it or make it (mkdir -p {rule.inbox})"
-    if error.errno == errno.ENOTDIR:
-        return f"{rule.inbox} is not a folder"
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        remedy = f"give it access (setfacl -m u:{os.geteuid()}:rwx {rule.inbox}, or a common group)"
-        return f"{rule.inbox} may not be listed by uid {os.geteuid()}; {remedy}"
-    return f"{rule.inbox}: {error.strerror or os.strerror(error.errno or 0)}"
 
 
 def walk_inbox(rule: FolderRule) -> Iterator[Found]:
@@ -146,12 +149,6 @@ def walk_inbox(rule: FolderRule) -> Iterator[Found]:
         waiting.extend(reversed(below))
 
 
-@contextlib.contextmanager
-def _opened(rule: FolderRule, folder: bytes) -> Iterator[int]:
-    with closing(open_root(os.fsencode(rule.inbox))) as inbox, closing(open_folder(inbox, folder)) as opened:
-        yield opened
-
-
 def _entries(rule: FolderRule, folder: bytes) -> list[tuple[bytes, os.stat_result]]:
     """The names in one folder, which is waited for piece by piece."""
     names = sorted(ask_disk(rule.inbox, lambda: _list_names(rule, folder), seconds=LISTING_SECONDS))
@@ -161,10 +158,7 @@ def _entries(rule: FolderRule, folder: bytes) -> list[tuple[bytes, os.stat_resul
 
 
 def _list_names(rule: FolderRule, folder: bytes) -> list[bytes]:
-    with (
-        closing(open_root(os.fsencode(rule.inbox))) as inbox,
-        closing(open_listable_folder(inbox, folder)) as opened,
-    ):
+    with _opened(rule, folder, open_listable_folder) as opened:
         return [os.fsencode(name) for name in os.listdir(opened)]
 
 
@@ -215,15 +209,16 @@ def may_read(rule: FolderRule, path: bytes) -> bool:
     return ask_disk_or(False, rule.inbox, look)
 
 
-def files_without_job(rule: FolderRule, db: Connection | None) -> Iterator[Found]:
-    """Files of the inbox that the rule takes and the queue does not know; folders that cannot be listed."""
-    live = read_live_states(db, rule.name) if db else {}
+def files_without_job(rule: FolderRule, view: QueueView) -> Iterator[tuple[Found, bool]]:
+    """Files of the inbox that the rule takes and the queue does not know; folders that cannot be listed.
+
+    With each comes whether it is blocked: it may not be read or listed, by the daemon or this process.
+    """
+    live = read_live_states(view.db, rule.name) if view.db else {}
     for found in walk_inbox(rule):
-        is_taken = found.reason is None and is_file(found)
-        if found.is_unlistable or (is_taken and live.keys().isdisjoint(found.identities())):
-            yield found
-
-
-def is_file(found: Found) -> bool:
-    """Whether it is a regular file."""
-    return found.status is not None and stat.S_ISREG(found.status.st_mode)
+        is_taken = found.reason is None and found.is_file
+        if found.is_unlistable:
+            yield found, True
+        elif is_taken and live.keys().isdisjoint(found.identities()):
+            is_forbidden = bool(view.forbidden_words(rule.name, found.path))
+            yield found, is_forbidden or not may_read(rule, found.path)

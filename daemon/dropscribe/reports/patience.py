@@ -42,8 +42,9 @@ def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | Non
             Any error that *look* raises.
     """
     path = os.fsencode(place)
-    if _is_silent(path):
-        raise _no_answer(place)
+    no_answer = OSError(errno.ETIMEDOUT, "its file system does not answer", os.fspath(place))
+    if any(path == silent or path.startswith(silent + b"/") for silent in list(_unanswered.values())):
+        raise no_answer
     thread = DaemonThreads(1, "look")
     answer = thread.submit(look)
     thread.shutdown(cancel_futures=False)
@@ -51,16 +52,8 @@ def ask_disk(place: Path | bytes, look: Callable[[], T], *, seconds: float | Non
     if not answer.done():
         _unanswered[answer] = path
         answer.add_done_callback(_unanswered.pop)
-        raise _no_answer(place)
+        raise no_answer
     return answer.result()
-
-
-def _is_silent(path: bytes) -> bool:
-    return any(path == place or path.startswith(place + b"/") for place in list(_unanswered.values()))
-
-
-def _no_answer(place: Path | bytes) -> OSError:
-    return OSError(errno.ETIMEDOUT, "its file system does not answer", os.fspath(place))
 
 
 def ask_disk_or(
@@ -78,11 +71,6 @@ def is_there(path: bytes) -> bool:
     return ask_disk_or(False, path, lambda: stands_at(path))
 
 
-def is_gone(path: bytes) -> bool:
-    """Whether nothing stands at *path*; False also where it may not be looked at, or no answer comes."""
-    return ask_disk_or(False, path, lambda: not stands_at(path))
-
-
 def stands_at(path: bytes) -> bool:
     """Whether anything stands at *path*, without a time limit.
 
@@ -91,10 +79,8 @@ def stands_at(path: bytes) -> bool:
     """
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}:
             return False
         raise
     return True

@@ -28,6 +28,7 @@ from dropscribe.queue.embedded.store import (
     write_once,
 )
 from dropscribe.queue.sql.budget_usage import read_accounts
+from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.service.status import read_live
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dropscribe.config.model import Config, QueueConfig
-    from dropscribe.core.model import Hold
+    from dropscribe.core.model import Hold, Scope
     from dropscribe.queue.cluster.nodes import NodeStats
     from dropscribe.queue.sql.database import Connection
 
@@ -63,6 +64,7 @@ class QueueView:
         is_running: Whether a daemon works on the queue; in a cluster, on any node.
         is_here: Whether a daemon has this config's state directory.
         live: The status file of this machine's daemon; {} if there is none.
+        now: Unix seconds by the queue's clock.
         stops: Budgets that are spent.
         nodes: Of the cluster; None for this machine's own queue.
         ahead_seconds: How far the queue's clock is ahead of this machine's.
@@ -73,28 +75,24 @@ class QueueView:
     is_running: bool
     is_here: bool
     live: dict[str, Any]
+    now: float
     stops: Sequence[Hold] = ()
     nodes: Sequence[NodeStats] | None = None
     ahead_seconds: float = 0.0
     not_mounted: frozenset[str] = frozenset()
 
-    def now(self) -> float:
-        """Unix seconds by the queue's clock."""
-        return time.time() + self.ahead_seconds
-
     def live_of(self, folder: str) -> dict[str, Any]:
         """The state of one inbox as reported by the daemon on this machine; {} while it is down."""
-        folders = self.live.get("folders", {}) if self.is_here else {}
-        found = folders.get(folder, {}) if isinstance(folders, dict) else {}
-        return found if isinstance(found, dict) else {}
+        found: dict[str, Any] = self.live.get("folders", {}).get(folder, {}) if self.is_here else {}
+        return found
 
     def waiting_of(self, folder: str) -> dict[str, str]:
         """Path → reason of the wait, for files and folders without a job, as the daemon here reports them.
 
         They are at most :data:`~dropscribe.intake.state.MOST_WAITING`.
         """
-        waiting = self.live_of(folder).get("waiting", {})
-        return waiting if isinstance(waiting, dict) else {}
+        waiting: dict[str, str] = self.live_of(folder).get("waiting", {})
+        return waiting
 
     def forbidden_words(self, folder: str, path: bytes) -> str:
         """Reason why the running daemon cannot read the file, or list a folder on its way, or "".
@@ -102,14 +100,18 @@ class QueueView:
         Root, who may ask, can read all files.
         """
         waiting = self.waiting_of(folder)
-        said = str(waiting.get(path_text(path), ""))
+        said = waiting.get(path_text(path), "")
         if said.startswith(BLOCKED_WORDS):
             return said.removeprefix(BLOCKED_WORDS)
         for above in itertools.accumulate(path_text(path).split("/"), "{}/{}".format):
-            said = str(waiting.get(above, ""))
+            said = waiting.get(above, "")
             if said.startswith(UNLISTABLE_WORDS):
                 return f"the folder {above} {said}"
         return ""
+
+    def holds(self) -> dict[Scope, Hold]:
+        """Everything that is held now, spent budgets included."""
+        return {hold.scope: hold for hold in [*self.stops, *(read_holds(self.db) if self.db else ())]}
 
     def node(self, name: str) -> NodeStats | None:
         """The node of that name; None if it has stopped or never existed."""
@@ -118,8 +120,8 @@ class QueueView:
     def next_starts(self) -> dict[str, float]:
         """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
         if self.nodes is None:
-            found = self.live.get("next_starts") if self.is_running else None
-            return found if isinstance(found, dict) else {}
+            found: dict[str, float] = self.live.get("next_starts", {}) if self.is_running else {}
+            return found
         from dropscribe.queue.cluster.ticket_rows import read_next_starts  # noqa: PLC0415 - see above
 
         return read_next_starts(self.db) if self.db else {}
@@ -178,8 +180,8 @@ def _own_view(config: Config) -> Iterator[QueueView]:
         running = is_running(state_dir)
         db = open_for_reading(state_dir)
     try:
-        stops = _read_stops(db, config, time.time())
-        yield QueueView(db, running, running, read_live(state_dir), stops)
+        now = time.time()
+        yield QueueView(db, running, running, read_live(state_dir), now, _read_stops(db, config, now))
     except sqlite3.Error as error:
         raise store_error(state_dir / DATABASE_NAME, error) from error
     finally:
@@ -214,6 +216,7 @@ def _cluster_view(config: Config, queue: QueueConfig) -> Iterator[QueueView]:
             is_running=is_here or any(not node.is_silent(now) for node in nodes),
             is_here=is_here,
             live=read_live(config.state_dir),
+            now=now,
             stops=_read_stops(db, config, now),
             nodes=nodes,
             ahead_seconds=ahead_seconds,

@@ -68,7 +68,7 @@ class Indexer:
                 return False
             _require_room(config)
             with index_of(config, view.db) as index:
-                batch = _Batch(config, view.db, index, view.now())
+                batch = _Batch(config, view.db, index, view.now)
                 self._position, has_more = batch.index_after(self._position)
                 return has_more or (sweep and batch.sweep())
 

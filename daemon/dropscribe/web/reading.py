@@ -15,11 +15,11 @@ from dropscribe.queue.sql.file_list import Ended, FileFilter, read_ended, read_f
 from dropscribe.queue.sql.file_list import read_page as read_listed_page
 from dropscribe.queue.sql.history import read_record
 from dropscribe.reports.explain import explain_record
-from dropscribe.reports.listed_states import ListedStates
 from dropscribe.reports.locations import PARTS, Place, find_places
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import possible_formats, read_document
+from dropscribe.reports.waiting import ListedStates
 from dropscribe.web import views
 from dropscribe.web.queries import STATES
 
@@ -48,7 +48,7 @@ def read_lists(
         lists["waiting"] += _inbox_rows(view, list(config.folders))[:LIST_ROWS]
         if view.db is None or not config.folders:
             return lists, []
-        now, names, states = view.now(), list(config.folders), ListedStates(config, view)
+        now, names, states = view.now, list(config.folders), ListedStates(config, view)
         for state, rows in lists.items():
             jobs = read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS)
             rows += [views.file_row(job, states.of(job), now, progress(job.id)) for job in jobs]
@@ -99,7 +99,7 @@ def read_page(config: Config, wanted: FileFilter) -> FilePage:
         if view.db is None:
             return FilePage(rows, unlisted=unlisted)
         jobs, older_than = read_listed_page(view.db, wanted, PAGE_ROWS)
-        states, now = ListedStates(config, view), view.now()
+        states, now = ListedStates(config, view), view.now
         rows += [views.file_row(job, states.of(job), now) for job in jobs]
         return FilePage(rows, older_than, unlisted)
 
@@ -165,8 +165,7 @@ def read_story(config: Config, record: JobRecord) -> FileStory:
     except OSError:
         is_silent = True
     with view_queue(config) as view:
-        inbox = Place(config.folders[record.folder], "inbox", record.path)
-        explanation = explain_record(record, place or inbox, view, view.now())
+        explanation = explain_record(record, config.folders[record.folder], view)
     return FileStory(record, explanation, place, *files, is_silent)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dropscribe.files.audio import Progress
     from dropscribe.queue.sql.file_list import ListedFile
-    from dropscribe.reports.listed_states import ListedState
+    from dropscribe.reports.waiting import ListedState
     from dropscribe.search.finding import FoundFile, Sentence
 
 _TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(

@@ -12,10 +12,10 @@ from dropscribe.cli.options import named, read_reporting_config
 from dropscribe.core.model import JobState
 from dropscribe.core.text.printing import path_text, utc_text
 from dropscribe.queue.sql.file_list import WAITING, FileFilter, ListedFile, read_files
-from dropscribe.reports.inbox_reader import files_without_job, may_read, unavailable_reason
-from dropscribe.reports.listed_states import ListedStates
+from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.queue_reader import QueueView, view_queue
 from dropscribe.reports.transcript_reader import doubts_about
+from dropscribe.reports.waiting import ListedStates
 from dropscribe.reports.wording import moment_words, plural, reason_words, render_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.reports.listed_states import ListedState
+    from dropscribe.reports.waiting import ListedState
 
 LIST_SCHEMA = "dropscribe.list/1"
 
@@ -55,7 +55,7 @@ def read_rows(config: Config, view: QueueView, options: argparse.Namespace) -> l
     seconds.
     """
     folders = [options.folder] if options.folder else list(config.folders)
-    since = None if options.since is None else view.now() - options.since
+    since = None if options.since is None else view.now - options.since
     wanted = FileFilter(folders=folders, states=_states(options), since=since)
     most = _MOST_READ if options.suspect else options.limit + 1
     jobs = read_files(view.db, wanted, most) if view.db and folders else []
@@ -113,21 +113,20 @@ def _not_queued(
     if not config.watches(rule) or unavailable_reason(rule):
         return
     said = view.waiting_of(rule.name)
-    for found in files_without_job(rule, view.db):
+    for found, is_blocked in files_without_job(rule, view):
         at = found.status.st_ctime if found.status else 0.0
         if since is not None and at < since:
             continue
-        forbidden = view.forbidden_words(rule.name, found.path) or (found.is_unlistable and found.reason)
-        blocked = bool(forbidden) or not may_read(rule, found.path)
-        reason = said.get(path_text(found.path), "") or forbidden or ("may not be read" if blocked else "")
+        path = path_text(found.path)
+        reason = said.get(path) or view.forbidden_words(rule.name, found.path) or found.reason
         yield {
             "at": at,
             "folder": rule.name,
-            "state": "blocked" if blocked else "settling",
-            "place": f"{rule.inbox}/{path_text(found.path)}",
+            "state": "blocked" if is_blocked else "settling",
+            "place": f"{rule.inbox}/{path}",
             "provider": None,
             "code": None,
-            "reason": reason or None,
+            "reason": reason or ("may not be read" if is_blocked else None),
         }
 
 

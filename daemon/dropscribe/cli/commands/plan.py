@@ -22,7 +22,7 @@ from dropscribe.native.durations import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.file_reader import unsettled_words
-from dropscribe.reports.inbox_reader import Found, is_file, unavailable_reason, walk_inbox
+from dropscribe.reports.inbox_reader import Found, unavailable_reason, walk_inbox
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
 from dropscribe.reports.wording import bytes_words, clock_words, one_line, plural, render_table, time_words
@@ -160,7 +160,7 @@ def _line(
     view: QueueView,
     prober: Prober,
 ) -> Line:
-    size_bytes = found.status.st_size if found.status and is_file(found) else None
+    size_bytes = found.status.st_size if found.status and found.is_file else None
     if found.reason or size_bytes is None:
         return Line(found.path, "not_taken", found.reason or "it is no file", size_bytes=size_bytes)
     provider = _provider_for(config, rule, size_bytes)
@@ -171,7 +171,7 @@ def _line(
     limit_bytes = config.providers[provider].max_upload_bytes
     if state is not None:
         is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
-        words = _live_words(state, view.now())
+        words = _live_words(state, view.now)
         return Line(found.path, state[0].value, words, provider, size_bytes, seconds, is_sent)
     if limit_bytes is not None and size_bytes > limit_bytes and not rule.reads_media:
         words = f"larger than max_upload ({bytes_words(limit_bytes)}): it goes to failed, unsent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -17,9 +18,9 @@ from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.model import Stats
 from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.queue.sql.stats import has_live_job, read_stats
-from dropscribe.reports.inbox_reader import files_without_job, may_read, unavailable_reason
+from dropscribe.reports.inbox_reader import files_without_job, unavailable_reason
 from dropscribe.reports.patience import ask_disk_or, stands_at
-from dropscribe.reports.queue_reader import QueueView, view_queue
+from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.wording import (
     one_line,
     plural,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.queue.sql.database import Connection
+    from dropscribe.reports.queue_reader import QueueView
 
 _SHORT_WAIT_SECONDS = 2.0
 """A shorter wait for a provider's rate limit is not told."""
@@ -60,18 +62,18 @@ def execute(options: argparse.Namespace) -> int:
     """Print the status as one JSON object, or as text with the problems first."""
     config = read_reporting_config(options)
     with view_queue(config) as view:
-        now = view.now()
-        document = read_status(config, view, now)
-    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render_status(document, now))
+        document = read_status(config, view)
+    text = json.dumps(document, indent=2) + "\n" if options.json else render_status(document, view.now)
+    sys.stdout.write(text)
     return exit_codes.OK
 
 
-def read_status(config: Config, view: QueueView, now: float) -> dict[str, Any]:
+def read_status(config: Config, view: QueueView) -> dict[str, Any]:
     """The object that ``status --json`` prints; while the daemon is down, this process reads the inboxes."""
     view.freeze()
-    stats = read_stats(view.db, build_plan(config), now) if view.db else Stats({}, (), nodes=view.nodes)
+    stats = read_stats(view.db, build_plan(config), view.now) if view.db else Stats({}, (), nodes=view.nodes)
     live = _caught_up(config, view) if view.is_here else _own_look(config, view)
-    document = status_document(config, stats, live, running=view.is_running, now=now)
+    document = status_document(config, stats, live, running=view.is_running, now=view.now)
     return document | {"newest_failed": _newest_failed(config, view)}
 
 
@@ -95,41 +97,32 @@ def _caught_up(config: Config, view: QueueView) -> dict[str, Any]:
     """The daemon's status file without the files that were queued after it, so that each file counts once."""
     if view.db is None:
         return view.live
-    folders = {
-        name: _without_queued(view.db, rule, view.live_of(name), view.ahead_seconds)
-        for name, rule in config.folders.items()
-        if config.watches(rule)
-    }
-    return {**view.live, "folders": folders}
+    rules = [rule for rule in config.folders.values() if config.watches(rule)]
+    return {**view.live, "folders": {rule.name: _without_queued(view.db, rule, view) for rule in rules}}
 
 
-def _without_queued(
-    db: Connection, rule: FolderRule, live: dict[str, Any], ahead_seconds: float
-) -> dict[str, Any]:
+def _without_queued(db: Connection, rule: FolderRule, view: QueueView) -> dict[str, Any]:
+    live = view.live_of(rule.name)
     settling = int(live.get("settling", 0))
     paths = [os.fsencode(path) for path in live.get("waiting", ())] if settling else []
     gone = _missing(rule, paths).union(path for path in paths if has_live_job(db, rule.name, path))
     left = max(0, settling - len(gone))
     oldest_at = live.get("oldest_settling_at") if left or live.get("blocked") else None
-    oldest_at = oldest_at and oldest_at + ahead_seconds
-    return {**live, "settling": left, "oldest_settling_at": oldest_at}
+    return {**live, "settling": left, "oldest_settling_at": oldest_at and oldest_at + view.ahead_seconds}
 
 
 def _missing(rule: FolderRule, paths: list[bytes]) -> set[bytes]:
     """The *paths* that are no longer in the inbox; none if its file system does not answer."""
-    inbox = os.fsencode(rule.inbox)
 
     def look() -> set[bytes]:
-        return {path for path in paths if _is_absent(os.path.join(inbox, path))}
+        missing = set()
+        for path in paths:
+            with contextlib.suppress(OSError):
+                if not stands_at(os.path.join(os.fsencode(rule.inbox), path)):
+                    missing.add(path)
+        return missing
 
     return ask_disk_or(set(), rule.inbox, look)
-
-
-def _is_absent(path: bytes) -> bool:
-    try:
-        return not stands_at(path)
-    except OSError:
-        return False
 
 
 def _own_look(config: Config, view: QueueView) -> dict[str, Any]:
@@ -138,25 +131,26 @@ def _own_look(config: Config, view: QueueView) -> dict[str, Any]:
     for name, rule in config.folders.items():
         if config.watches(rule):
             watch = rule.watch if rule.watch != "auto" else last.get(name, {}).get("watch", "native")
-            folders[name] = {"watch": str(watch), **_look_at_inbox(rule, view)}
+            folders[name] = {"watch": watch, **_look_at_inbox(rule, view)}
     return {"folders": folders}
 
 
 def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
     """Files of an inbox without a job: those that settle, and those that may not be read."""
-    reason = unavailable_reason(rule)
-    if reason:
+    if reason := unavailable_reason(rule):
         return {"available": False, "reason": reason}
-    settling, blocked, oldest_at = 0, 0, None
-    for found in files_without_job(rule, view.db):
-        if found.is_unlistable or not may_read(rule, found.path):
-            blocked += 1
-        else:
-            settling += 1
+    counts = {False: 0, True: 0}
+    arrivals: list[float] = []
+    for found, is_blocked in files_without_job(rule, view):
+        counts[is_blocked] += 1
         if found.status is not None and not found.is_unlistable:
-            arrived_at = found.status.st_ctime + view.ahead_seconds
-            oldest_at = min(oldest_at or arrived_at, arrived_at)
-    return {"available": True, "settling": settling, "blocked": blocked, "oldest_settling_at": oldest_at}
+            arrivals.append(found.status.st_ctime + view.ahead_seconds)
+    return {
+        "available": True,
+        "settling": counts[False],
+        "blocked": counts[True],
+        "oldest_settling_at": min(arrivals, default=None),
+    }
 
 
 def render_status(document: dict[str, Any], now: float) -> str:

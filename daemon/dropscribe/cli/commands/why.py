@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.options import read_reporting_config
-from dropscribe.core.model import JobState
 from dropscribe.core.retry import REUSED
 from dropscribe.core.text.printing import path_text, utc_text
-from dropscribe.reports.explain import Explanation, explain_filed, explain_inbox
-from dropscribe.reports.locations import find_places
+from dropscribe.reports.explain import explain
 from dropscribe.reports.patience import is_there
-from dropscribe.reports.queue_reader import QueueView, view_queue
-from dropscribe.reports.transcript_reader import doubts_about
+from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.wording import moment_words, one_line, render_facts, render_table, show_path
-from dropscribe.transcripts.document import WARNING_WORDS
 
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.config.model import Config
     from dropscribe.core.model import Attempt
+    from dropscribe.reports.explain import Explanation
     from dropscribe.reports.locations import Place
 
 WHY_SCHEMA = "dropscribe.why/1"
@@ -35,41 +31,12 @@ def execute(options: argparse.Namespace) -> int:
     config = read_reporting_config(options)
     file = os.fsencode(options.file)
     with view_queue(config) as view:
-        place, explanation = explain(config, file, view, view.now())
-    document = why_document(file, place, explanation)
-    sys.stdout.write(
-        json.dumps(document, indent=2) + "\n" if options.json else render_why(file, place, explanation)
-    )
+        place, explanation = explain(config, file, view)
+    if options.json:
+        sys.stdout.write(json.dumps(why_document(file, place, explanation), indent=2) + "\n")
+    else:
+        sys.stdout.write(render_why(file, place, explanation))
     return exit_codes.IO_ERROR if explanation.state == "unknown" and not is_there(file) else exit_codes.OK
-
-
-def explain(config: Config, file: bytes, view: QueueView, now: float) -> tuple[Place | None, Explanation]:
-    """Explain *file* by the first rule that knows it, else by the innermost rule."""
-    places = find_places(config, file)
-    if not places:
-        return None, Explanation(
-            "unknown", ["it is in no inbox, done or failed folder of the config", _folders(config)]
-        )
-    explanations = [
-        (place, (explain_inbox if place.part == "inbox" else explain_filed)(place, view, now))
-        for place in places
-    ]
-    found = next((pair for pair in explanations if pair[1].state != "unknown"), explanations[0])
-    found[1].words += _doubt_words(*found)
-    return found
-
-
-def _doubt_words(place: Place, explanation: Explanation) -> list[str]:
-    """Warnings in the file's transcript, as sentences."""
-    record = explanation.record
-    if record is None or record.state is not JobState.DONE or not record.filed_here:
-        return []
-    return [WARNING_WORDS.get(doubt, doubt) for doubt in doubts_about(place.rule, record.filed_here)]
-
-
-def _folders(config: Config) -> str:
-    inboxes = ", ".join(str(rule.inbox) for rule in config.folders.values())
-    return f"the inboxes are: {inboxes}" if inboxes else "the config has no folders"
 
 
 def why_document(file: bytes, place: Place | None, explanation: Explanation) -> dict[str, Any]:

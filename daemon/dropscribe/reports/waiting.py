@@ -1,43 +1,81 @@
-"""Explains what a queued job waits for: holds, pauses, its folder, a time, its turn."""
+"""States of listed files, and the reasons that a queued one waits: holds, pauses, its folder, its turn."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.model import Scope, ScopeKind
+from dropscribe.core.model import JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
 from dropscribe.queue.model import NOT_MOVABLE, probes_at
 from dropscribe.queue.sql.history import count_before
-from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.queue.sql.stats import read_current_pauses
 from dropscribe.reports.wording import plural, time_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import FolderRule
+    from dropscribe.config.model import Config, FolderRule
     from dropscribe.core.model import Hold
     from dropscribe.queue.model import Pause
+    from dropscribe.queue.sql.file_list import ListedFile
     from dropscribe.queue.sql.history import JobRecord
-    from dropscribe.reports.locations import Place
     from dropscribe.reports.queue_reader import QueueView
 
 _SHORT_WAIT_SECONDS = 3.0
 """Shorter waits for a rate limit are not worth a sentence."""
 
-BACKLOG_WORDS = "waits until it is released (backlog: ask)"
-
 _LONGEST_WAIT_SECONDS = 366 * 86_400.0
 """A rate limit may be so low that its next request is beyond all calendars."""
 
+_BACKLOG_WORDS = "waits until it is released (backlog: ask)"
 
-def queued_words(record: JobRecord, place: Place, view: QueueView, now: float) -> tuple[str, list[str]]:
+
+@dataclass(frozen=True, slots=True)
+class ListedState:
+    """The state of one listed file.
+
+    Attributes:
+        word: As ``status`` counts it: queued, deferred, held, transcribing, at_provider, publishing, done
+            or failed.
+        code: Of the hold that a held file waits for; otherwise of its last failure, or "".
+        reason: The same in words.
+    """
+
+    word: str
+    code: str
+    reason: str
+
+
+class ListedStates:
+    """States of the files of one list, by the holds and the clock at the time of construction."""
+
+    def __init__(self, config: Config, view: QueueView) -> None:
+        self._rules, self._holds, self._now = config.folders, view.holds(), view.now
+
+    def of(self, job: ListedFile) -> ListedState:
+        """The state of *job*."""
+        word = job.state.value
+        if job.state is JobState.QUEUED:
+            rule = self._rules.get(job.folder)
+            if job.pin == BACKLOG:
+                return ListedState("held", "", _BACKLOG_WORDS)
+            if rule and (holds := _holds_on(job.pin, rule, self._holds)):
+                return ListedState("held", holds[0].code, holds[0].reason)
+            word = "deferred" if job.due_at > self._now else "queued"
+        elif job.at_provider_since is not None:
+            word = "at_provider"
+        elif job.state in {JobState.TRANSCRIBED, JobState.REJECTED}:
+            word = "publishing"
+        return ListedState(word, job.code, job.reason)
+
+
+def queued_words(record: JobRecord, rule: FolderRule, view: QueueView) -> tuple[str, list[str]]:
     """The state of a queued job as status counts it, and the reasons that it waits."""
-    found_holds = [*view.stops, *(read_holds(view.db) if view.db else ())]
-    holds = {hold.scope: hold for hold in found_holds}
+    holds, now = view.holds(), view.now
     pauses = read_current_pauses(view.db, now) if view.db else {}
-    words = _hold_words(record, place, holds, pauses, now)
+    words = _hold_words(record, rule, holds, pauses, now)
     state = "held" if words else "deferred" if record.due_at > now else "queued"
     if view.is_running and view.live.get("trouble"):
         words.append(f"nothing is sent now: {view.live['trouble']}")
@@ -50,8 +88,8 @@ def queued_words(record: JobRecord, place: Place, view: QueueView, now: float) -
     elif record.code == NOT_MOVABLE:
         words.append(f"it could not be moved, and nothing was sent: {record.reason}")
     takes_its_turn = not words
-    if provider := _provider_of(record.pin, place.rule, holds):
-        words += _provider_words(provider, pauses.get(provider), view, now)
+    if provider := _provider_of(record.pin, rule, holds):
+        words += _provider_words(provider, pauses.get(provider), view)
     words += [f"{tried.provider} refused it ({tried.code})" for tried in record.tries if tried.refused]
     if takes_its_turn:
         words.append(_turn_words(record, view))
@@ -67,15 +105,15 @@ def failure_words(record: JobRecord) -> str:
     return record.code or record.reason or "an earlier failure"
 
 
-def _provider_words(provider: str, pause: Pause | None, view: QueueView, now: float) -> list[str]:
+def _provider_words(provider: str, pause: Pause | None, view: QueueView) -> list[str]:
     """The reason that *provider* gets no request now, if there is one."""
     if pause is not None:
-        until = time_words(pause.until, now)
+        until = time_words(pause.until, view.now)
         return [f"provider {provider} is paused: it asked for fewer requests; the next one goes {until}"]
-    wait_seconds = view.next_starts().get(provider, 0.0) - now
+    wait_seconds = view.next_starts().get(provider, 0.0) - view.now
     if wait_seconds <= _SHORT_WAIT_SECONDS:
         return []
-    next_at = time_words(now + min(wait_seconds, _LONGEST_WAIT_SECONDS), now)
+    next_at = time_words(view.now + min(wait_seconds, _LONGEST_WAIT_SECONDS), view.now)
     return [f"the rate limit of provider {provider} (requests_per_minute) allows its next request {next_at}"]
 
 
@@ -88,18 +126,17 @@ def _turn_words(record: JobRecord, view: QueueView) -> str:
     return where if view.is_running else f"{where}, when dropscribe is started"
 
 
-def holds_on(pin: str, rule: FolderRule, holds: Mapping[Scope, Hold]) -> list[Hold]:
+def _holds_on(pin: str, rule: FolderRule, holds: Mapping[Scope, Hold]) -> list[Hold]:
     """The holds that a queued job of *rule* waits for, its folder's first; none if it may be sent.
 
     Args:
         pin: The provider that the job is assigned to, or "".
     """
-    folder_hold = holds.get(Scope(ScopeKind.FOLDER, rule.name))
-    found = [folder_hold] if folder_hold else []
+    scopes = [Scope(ScopeKind.FOLDER, rule.name)]
     if _provider_of(pin, rule, holds) is None:
         names = (pin,) if pin else rule.providers[: 1 if rule.fallback == "refused" else None]
-        found += [holds[Scope(ScopeKind.PROVIDER, name)] for name in names]
-    return found
+        scopes += [Scope(ScopeKind.PROVIDER, name) for name in names]
+    return [holds[scope] for scope in scopes if scope in holds]
 
 
 def _provider_of(pin: str, rule: FolderRule, holds: Mapping[Scope, Hold]) -> str | None:
@@ -109,26 +146,21 @@ def _provider_of(pin: str, rule: FolderRule, holds: Mapping[Scope, Hold]) -> str
 
 
 def _hold_words(
-    record: JobRecord, place: Place, holds: Mapping[Scope, Hold], pauses: Mapping[str, Pause], now: float
+    record: JobRecord, rule: FolderRule, holds: Mapping[Scope, Hold], pauses: Mapping[str, Pause], now: float
 ) -> list[str]:
     if record.pin == BACKLOG:
-        return [f"it was there before the rule's first start, and {BACKLOG_WORDS}"]
-    found = []
-    for hold in holds_on(record.pin, place.rule, holds):
-        name = hold.scope.name
-        if hold.scope.kind is ScopeKind.FOLDER:
-            found += _one_hold_words(f"rule {name}", hold, None, now)
-        else:
-            found += _one_hold_words(f"provider {name}", hold, pauses.get(name), now)
-    return found
-
-
-def _one_hold_words(who: str, hold: Hold, pause: Pause | None, now: float) -> list[str]:
-    if hold.code == BUDGET_CODE:
-        return [f"{who} waits: {hold.reason}"]
-    probe_at = probes_at(hold, pause)
-    probe = "with the next file" if probe_at <= now else time_words(probe_at, now)
-    return [
-        f"{who} is held since {time_words(hold.since, now)}: {hold.reason}",
-        f"one file tries it again {probe}; when that goes well, the others go on by themselves",
-    ]
+        return [f"it was there before the rule's first start, and {_BACKLOG_WORDS}"]
+    words = []
+    for hold in _holds_on(record.pin, rule, holds):
+        is_rule = hold.scope.kind is ScopeKind.FOLDER
+        who = f"{'rule' if is_rule else 'provider'} {hold.scope.name}"
+        if hold.code == BUDGET_CODE:
+            words.append(f"{who} waits: {hold.reason}")
+            continue
+        probe_at = probes_at(hold, None if is_rule else pauses.get(hold.scope.name))
+        probe = "with the next file" if probe_at <= now else time_words(probe_at, now)
+        words += [
+            f"{who} is held since {time_words(hold.since, now)}: {hold.reason}",
+            f"one file tries it again {probe}; when that goes well, the others go on by themselves",
+        ]
+    return words

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.core.backoff import backoff_seconds
-from dropscribe.core.retry import RetryLimits, crash_wait_seconds, retry_wait_seconds
+from dropscribe.core.retry import RetryLimits, backoff_seconds, crash_wait_seconds, retry_wait_seconds
 
 
 @pytest.mark.parametrize(

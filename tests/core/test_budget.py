@@ -7,8 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from dropscribe.core.budget import Account, day_of, first_day, stops_of, turn_after
-from dropscribe.core.limits import Budget, Limit, Period
+from dropscribe.core.budget import Account, Budget, Limit, Period, day_of, first_day, stops_of, turn_after
 from dropscribe.core.model import Scope, ScopeKind
 
 PULSE = Scope(ScopeKind.PROVIDER, "pulse")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dropscribe.config.load import parse_config
+from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.errors import ConfigError
-from dropscribe.core.limits import Budget, Limit
 
 PROVIDERS = "providers: {p: {type: openai, url: 'http://127.0.0.1/v1'}}\n"
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.core.companions import Companion
 from dropscribe.core.model import FileSnapshot
 from dropscribe.core.naming import (
+    Companion,
     OutputPlan,
     companion_name,
     first_free,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.core.limits import Budget, Limit
+from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.service.status import status_document
 from dropscribe.transcripts.model import Transcript

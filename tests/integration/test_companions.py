@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from dropscribe.core.companions import Companion
 from dropscribe.core.errors import AudioRejected, PublishError
+from dropscribe.core.naming import Companion
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.companions import JSON_BYTES, JSON_DEPTH
 from dropscribe.files.lease import ignore_sigio

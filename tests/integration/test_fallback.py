@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from dropscribe.config.model import ProviderConfig
+from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, StoreBusy, TemporaryFailure
-from dropscribe.core.limits import Budget, Limit
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 

@@ -14,8 +14,8 @@ import pytest
 from dropscribe.app import housekeeping, inboxes
 from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core import settling
+from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.core.limits import Budget, Limit
 from dropscribe.intake import availability, owner_file, pending
 from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue

@@ -24,9 +24,8 @@ from dropscribe.app.reporter import Reporter
 from dropscribe.config.errors import format_problem
 from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import parse_config
-from dropscribe.core.budget import Account
+from dropscribe.core.budget import Account, Limit, Period
 from dropscribe.core.errors import ConfigError
-from dropscribe.core.limits import Limit, Period
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.sql import outbox

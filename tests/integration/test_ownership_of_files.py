@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dropscribe.core.companions import Companion
 from dropscribe.core.errors import AudioMissing
-from dropscribe.core.naming import OutputPlan, first_free, number_names
+from dropscribe.core.naming import Companion, OutputPlan, first_free, number_names
 from dropscribe.files import beneath
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.capabilities import capabilities_of

@@ -19,7 +19,7 @@ from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
 if TYPE_CHECKING:
-    from dropscribe.core.bookings import AnswerKey
+    from dropscribe.core.budget import AnswerKey
 
 DAY = 86400.0
 AUDIO = b"RIFF the same recording"

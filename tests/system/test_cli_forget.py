@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from dropscribe.core.bookings import AnswerKey
+from dropscribe.core.budget import AnswerKey
 from dropscribe.core.model import FileSnapshot, Job, JobState
 from dropscribe.queue.sql import result_cache
 from support.scene import Scene, wav_bytes

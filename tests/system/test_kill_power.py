@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.core.companions import Companion
+from dropscribe.core.naming import Companion
 from dropscribe.files import capabilities, moves
 from dropscribe.files.audio import snapshot_of
 from dropscribe.publish.filing import publish

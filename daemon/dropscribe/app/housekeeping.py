@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import ProviderError, StoreError
+from dropscribe.core.retry import backoff_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.providers.base import JobProvider

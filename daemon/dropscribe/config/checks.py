@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.sections.queue import check_queue
-from dropscribe.core.companions import as_glob
 from dropscribe.core.links import why_no_links
+from dropscribe.core.naming import as_glob
 from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, has_empty_class, has_open_bracket, reason_not_taken
 
 if TYPE_CHECKING:
@@ -190,11 +190,7 @@ def _check_companions(rule: FolderRule, document: Document) -> None:
 _WRONG_PATTERNS = (
     (r"\{[^{}]*,[^{}]*\}", "has braces in it, which are not expanded", 'write a list: ["*.wav", "*.mp3"]'),
     (r"[,;|] ?\*\.", "is one pattern, not several", 'write a list: ["*.wav", "*.mp3"]'),
-    (
-        r"^/|//",
-        "is an absolute path, and names are relative to the inbox",
-        "leave out the inbox's own path",
-    ),
+    (r"^/|//", "is an absolute path, and names are relative to the inbox", "leave out the inbox's own path"),
     (r"/$", "names a folder, and patterns match files", "add ** for all files in the folder"),
 )
 """(expression, message, hint)"""

@@ -157,9 +157,7 @@ class Config:
         t.section(MetricsConfig), "Metrics as a file; off when absent.", default=None
     )
     heartbeat: HeartbeatConfig | None = key(
-        t.section(HeartbeatConfig),
-        "A sign of life for a monitor elsewhere; off when absent.",
-        default=None,
+        t.section(HeartbeatConfig), "A sign of life for a monitor elsewhere; off when absent.", default=None
     )
     hooks: HooksConfig | None = key(
         t.section(HooksConfig),

@@ -1,16 +1,17 @@
-"""Usage of budgets: the rest of a day's or month's amount, its end, and the scopes stopped until then.
+"""Budgets: their limits, the entries that are charged to them, and the scopes that a spent one stops.
 
 Guarantees: pure; the clock and the time zone come in as arguments. None as a zone is the system's.
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from dropscribe.core.limits import Limit, Period
 from dropscribe.core.model import Hold, Scope
+from dropscribe.core.text.printing import amount_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,6 @@ LOW_SHARE = 0.8
 BUDGET_CODE = "budget"
 """The code of a hold that ends when the day or month turns, and not by a probe."""
 
-
 LEAST_BYTES_PER_SECOND = 25
 """Speech needs a higher rate in any format; only silence in FLAC or Opus comes near this one."""
 
@@ -30,13 +30,90 @@ SMALL_FILE_SECONDS = 3600.0
 """Longest plausible length of the smallest files: their rate in bytes has no meaning."""
 
 
-def longest_plausible_seconds(size_bytes: int) -> float:
-    """Upper bound of a plausible length for a recording of *size_bytes*.
+class Period(enum.StrEnum):
+    """The period of a limit."""
 
-    A header can claim anything: 59 bytes of FLAC can state two thousand years. A longer length, from a
-    header or a provider, counts as unknown and is not charged to a budget.
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit in money or in minutes of audio; more than 0."""
+
+    amount: float
+    is_money: bool
+
+    @property
+    def unit(self) -> str:
+        """``money`` or ``min``."""
+        return "money" if self.is_money else "min"
+
+    def __str__(self) -> str:
+        return amount_words(self.amount) if self.is_money else f"{self.amount:g} min"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A provider's or a folder's; at least one of the two."""
+
+    per_day: Limit | None = None
+    per_month: Limit | None = None
+
+    @property
+    def limits(self) -> tuple[tuple[Period, Limit], ...]:
+        """Those that are set."""
+        both = ((Period.DAY, self.per_day), (Period.MONTH, self.per_month))
+        return tuple((period, limit) for period, limit in both if limit is not None)
+
+    @property
+    def is_money(self) -> bool:
+        """Whether a limit is in money, so that a price is needed."""
+        return any(limit.is_money for _, limit in self.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKey:
+    """The key of an answer in the result cache.
+
+    Attributes:
+        sha256: Hex digest of the audio.
+        settings: Hex digest of all settings that affect an answer (provider, parameters, rule).
     """
-    return max(SMALL_FILE_SECONDS, size_bytes / LEAST_BYTES_PER_SECOND)
+
+    sha256: str
+    settings: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """The cost of one answer, charged to a provider or a folder.
+
+    Attributes:
+        day: In the configured time zone, "2026-11-21".
+        seconds: Of audio; None if unknown.
+    """
+
+    scope: Scope
+    day: str
+    money: float
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Entries of an answer in the result cache and the budgets, written in the transaction that stores it.
+
+    Attributes:
+        answer: None where it is not cached.
+        keep_seconds: Cached answers that are older than this are deleted.
+        document: The document for the cache, if it differs from the stored result's; else b"".
+    """
+
+    answer: AnswerKey | None = None
+    keep_seconds: float = 0.0
+    spending: tuple[Spending, ...] = ()
+    document: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +155,15 @@ class Account:
         return self.spent >= self.limit.amount
 
 
+def longest_plausible_seconds(size_bytes: int) -> float:
+    """Upper bound of a plausible length for a recording of *size_bytes*.
+
+    A header can claim anything: 59 bytes of FLAC can state two thousand years. A longer length, from a
+    header or a provider, counts as unknown and is not charged to a budget.
+    """
+    return max(SMALL_FILE_SECONDS, size_bytes / LEAST_BYTES_PER_SECOND)
+
+
 def day_of(at: float, zone: tzinfo | None) -> date:
     """The day that *at* (Unix seconds) falls on."""
     return datetime.fromtimestamp(at, zone).date()
@@ -90,10 +176,8 @@ def first_day(period: Period, today: date) -> date:
 
 def turn_after(period: Period, today: date, zone: tzinfo | None) -> tuple[float, str]:
     """The beginning of the next period: (Unix seconds, the same as text)."""
-    if period is Period.DAY:
-        following = today + timedelta(days=1)
-    else:
-        following = (today.replace(day=1) + timedelta(days=32)).replace(day=1)
+    a_period_later = timedelta(days=1 if period is Period.DAY else 32)
+    following = first_day(period, first_day(period, today) + a_period_later)
     midnight = datetime(following.year, following.month, following.day, tzinfo=zone)
     return midnight.timestamp(), f"{following.isoformat()} 00:00"
 

@@ -177,8 +177,4 @@ def _entry(text: str, section: str, key: str) -> str:
     raise LinkRefused("the file holds no url" if key == "url" else f"the file says no {key}")
 
 
-_READERS: dict[str, Callable[[bytes], str]] = {
-    ".url": _windows,
-    ".webloc": _apple,
-    ".desktop": _freedesktop,
-}
+_READERS: dict[str, Callable[[bytes], str]] = {".url": _windows, ".webloc": _apple, ".desktop": _freedesktop}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.core.bookings import Spending
-    from dropscribe.core.companions import Companion
+    from dropscribe.core.budget import Spending
+    from dropscribe.core.naming import Companion
 
 
 class JobState(enum.StrEnum):

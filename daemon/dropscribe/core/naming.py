@@ -1,7 +1,8 @@
-"""Names of a job's files in ``done`` or ``failed``: groups, collision numbers, name limits.
+"""Names of a job's files in ``done`` or ``failed``: groups, collision numbers, name limits, companions.
 
-All files of a job share one stem and one number: ``call-2.wav`` is never beside
-``call.json``.
+All files of a job share one stem and one number: ``call-2.wav`` is never beside ``call.json``. A companion
+is a file that belongs to a recording by its name, as ``call.json`` to ``call.wav``. Its pattern has one
+placeholder: ``{stem}`` is the recording's name without its suffix, ``{name}`` all of it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dropscribe.core.companions import split_pattern
 from dropscribe.core.model import OutputNames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from dropscribe.core.companions import Companion
+    from dropscribe.core.model import FileSnapshot
 
 OUTPUT_FORMATS = ("json", "txt", "srt", "vtt", "md")
 """The formats that ``outputs`` may list."""
@@ -27,6 +27,8 @@ TEMPLATE = "template:"
 _LINEAR_NUMBERS = 16
 """Numbers up to this one are tried one by one; then the search doubles, so that it stays short for a recorder
 that has used one name for years."""
+
+_PLACEHOLDERS = ("{stem}", "{name}")
 
 
 def split_name(name: bytes) -> tuple[bytes, bytes]:
@@ -47,6 +49,42 @@ def is_within(names: OutputNames, roots: Collection[bytes]) -> bool:
     paths = [*(folder + name for name in names.all_names), *sources]
     is_plain = not any(b"/" in name for name in [*names.all_names, *sources])
     return names.root in roots and is_plain and all(map(leads_below, paths))
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """One companion of a recording, as it was when the recording's names were chosen.
+
+    Attributes:
+        pattern: As the file spells it.
+        source: Its name beside the recording in the inbox.
+        snapshot: Anything else at that name is another file.
+        name: Its name in ``done`` or ``failed``; b"" before it is chosen.
+    """
+
+    pattern: bytes
+    source: bytes
+    snapshot: FileSnapshot
+    name: bytes = b""
+
+
+def spellings(pattern: str) -> tuple[bytes, ...]:
+    """*pattern* as it is, and with its fixed text in lower and upper case: ``CALL.XML`` for ``CALL.WAV``."""
+    before, placeholder, after = split_pattern(pattern)
+    cased = ((before, after), (before.lower(), after.lower()), (before.upper(), after.upper()))
+    texts = dict.fromkeys(start + placeholder + end for start, end in cased)
+    return tuple(text.encode("utf-8", "surrogateescape") for text in texts)
+
+
+def as_glob(pattern: str) -> str:
+    """The glob that matches the companions of all recordings."""
+    before, _, after = split_pattern(pattern)
+    return f"{before}*{after}"
+
+
+def split_pattern(pattern: str) -> tuple[str, str, str]:
+    """(text before the placeholder, the placeholder, text after it)."""
+    return pattern.partition(next(each for each in _PLACEHOLDERS if each in pattern))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """Decides the consequence of a failed attempt: a retry at some time, failure, or a hold.
 
 The decision depends on the kind of the error, never on its wording. Pure: jitter comes in as an argument.
+:func:`backoff_seconds` is the only formula for exponential backoff in this code base.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioRejected,
@@ -21,7 +21,6 @@ from dropscribe.core.model import ScopeKind
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """A provider that asks for a longer pause is tried again after this time."""
 
-
 REUSED = "reused"
 """The code of an attempt that sent nothing, because the answer was known."""
 
@@ -32,6 +31,9 @@ INTERNAL_ERROR_WORDS = "a bug in dropscribe; its log has the details"
 
 MAX_INTERNAL_ERRORS = 3
 """After this many internal errors a file goes to ``failed``."""
+
+_LARGEST_EXPONENT = 64
+"""Beyond this many doublings every longest wait is reached; a larger exponent would overflow a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,12 @@ Verdict = TryAgain | GiveUp | PutOnHold
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The attempts of a job so far, this one included.
+    """The attempts of a job so far.
 
     Attributes:
         failures: Attempts that counted, this one included; at least 1.
         ambiguous: Of them ambiguous, before this one.
-        spent_seconds: Durations and planned waits so far, this attempt's duration included.
+        spent_seconds: Durations and planned waits, this attempt's duration included.
     """
 
     failures: int
@@ -85,11 +87,20 @@ class History:
     spent_seconds: float
 
 
+def backoff_seconds(first_seconds: float, attempt: int, longest_seconds: float) -> float:
+    """The wait after the *attempt*-th failure in a row: ``first · 2^(attempt - 1)``, at most the longest.
+
+    *attempt* is 1-based and may have any size; 0 and less count as 1.
+    """
+    doublings = min(max(attempt - 1, 0), _LARGEST_EXPONENT)
+    return min(longest_seconds, first_seconds * 2.0**doublings)
+
+
 def retry_wait_seconds(limits: RetryLimits, failures: int, jitter: float) -> float:
     """The wait after the *failures*-th failure in a row (1-based).
 
-    first · 2^(failures-1), capped at max; *jitter* (0 to 1) scales the last fifth of it. That is enough to
-    avoid a thundering herd, and little enough for ``status`` to show a time.
+    *jitter* (0 to 1) scales the last fifth of it. That is enough to avoid a thundering herd, and little
+    enough for ``status`` to show a time.
     """
     whole = backoff_seconds(limits.first_seconds, failures, limits.max_seconds)
     return whole * (0.8 + 0.2 * jitter)
@@ -116,9 +127,7 @@ def _again_or_give_up(error: ProviderError, history: History, limits: RetryLimit
         return GiveUp("gave_up")
     wait_seconds = retry_wait_seconds(limits, history.failures, jitter)
     if isinstance(error, TemporaryFailure) and error.retry_after_seconds is not None:
-        asked_seconds = min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)
-        wait_seconds = max(wait_seconds, asked_seconds)
-        return TryAgain(wait_seconds)
+        return TryAgain(max(wait_seconds, min(error.retry_after_seconds, LONGEST_RETRY_AFTER_SECONDS)))
     # The last attempt is made when the time is up, not up to an hour earlier.
     return TryAgain(min(wait_seconds, left_seconds), ambiguous=isinstance(error, AmbiguousFailure))
 

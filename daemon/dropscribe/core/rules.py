@@ -13,8 +13,8 @@ import re
 import stat
 from typing import Protocol
 
-from dropscribe.core.companions import as_glob
 from dropscribe.core.ignored_names import owner_of_folder, reason_temporary
+from dropscribe.core.naming import as_glob
 from dropscribe.core.text.printing import path_text
 
 _AUDIO = (

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.retry import backoff_seconds
 
 CLOSED_SECONDS = 2.0
 FOUND_SECONDS = 5.0
@@ -135,12 +135,7 @@ class Wait:
 
 
 def decide(
-    signs: Signs,
-    quiet_for_seconds: float,
-    times: QuietTimes,
-    *,
-    writer_looks: int = 0,
-    late_changes: int = 0,
+    signs: Signs, quiet_for_seconds: float, times: QuietTimes, *, writer_looks: int = 0, late_changes: int = 0
 ) -> Settled | Wait:
     """Whether a file is settled, or when to look again.
 

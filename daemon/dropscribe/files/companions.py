@@ -13,8 +13,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dropscribe.core.companions import Companion, spellings
-from dropscribe.core.naming import companion_name
+from dropscribe.core.naming import Companion, companion_name, spellings
 from dropscribe.core.settling import Lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.beneath import closing, open_file

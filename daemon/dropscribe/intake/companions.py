@@ -6,9 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.companions import spellings
 from dropscribe.core.errors import AudioError
-from dropscribe.core.naming import companion_name
+from dropscribe.core.naming import companion_name, spellings
 from dropscribe.core.settling import Seen, Settled, decide
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dropscribe.core.backoff import backoff_seconds
+from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.settling import Cause, Lease, Seen
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.backoff import backoff_seconds
-from dropscribe.core.bookings import Booking
+from dropscribe.core.budget import Booking
 from dropscribe.core.errors import (
     AmbiguousFailure,
     AudioChanged,
@@ -31,7 +30,13 @@ from dropscribe.core.errors import (
     ProviderUnusable,
 )
 from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, ScopeKind, Withdrawn
-from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, MAX_INTERNAL_ERRORS, REUSED
+from dropscribe.core.retry import (
+    INTERNAL_ERROR,
+    INTERNAL_ERROR_WORDS,
+    MAX_INTERNAL_ERRORS,
+    REUSED,
+    backoff_seconds,
+)
 from dropscribe.files.crashpoint import reached
 from dropscribe.pipeline.deduplication import answer_key, duplicate_of, origin_words
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words

@@ -11,8 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from dropscribe.core.bookings import Spending
-from dropscribe.core.budget import day_of, longest_plausible_seconds, stops_of
+from dropscribe.core.budget import Spending, day_of, longest_plausible_seconds, stops_of
 from dropscribe.core.links import is_link
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.native.durations import probe_seconds

@@ -10,7 +10,7 @@ import json
 from os.path import splitext
 from typing import TYPE_CHECKING
 
-from dropscribe.core.bookings import AnswerKey
+from dropscribe.core.budget import AnswerKey
 from dropscribe.core.errors import AudioError, AudioRejected
 from dropscribe.core.links import is_link
 from dropscribe.core.text.printing import path_text, utc_text

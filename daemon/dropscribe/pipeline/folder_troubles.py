@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import Retry, Withdrawn
+from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.text.printing import path_text
 from dropscribe.files.content import has_left
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dropscribe.config.model import FolderRule
-    from dropscribe.core.bookings import Booking
+    from dropscribe.core.budget import Booking
     from dropscribe.core.model import AttemptEnd, Job
     from dropscribe.files.companions import FoundCompanion
     from dropscribe.pipeline.disk_threads import DiskThreads

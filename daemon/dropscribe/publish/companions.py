@@ -21,7 +21,7 @@ from dropscribe.files.own_file import copy_audio, sha256_of
 from dropscribe.publish.publication import CompanionChanged, NameTaken
 
 if TYPE_CHECKING:
-    from dropscribe.core.companions import Companion
+    from dropscribe.core.naming import Companion
     from dropscribe.files.capabilities import Capabilities
     from dropscribe.files.own_file import OwnFile
     from dropscribe.publish.publication import PublishRequest

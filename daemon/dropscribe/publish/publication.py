@@ -12,8 +12,8 @@ from dropscribe.files.moves import FileName
 from dropscribe.files.own_file import OwnFile, digest_at
 
 if TYPE_CHECKING:
-    from dropscribe.core.companions import Companion
     from dropscribe.core.model import FileSnapshot, OutputNames
+    from dropscribe.core.naming import Companion
     from dropscribe.files.capabilities import Capabilities
 
 

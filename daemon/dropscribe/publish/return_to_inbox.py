@@ -14,8 +14,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.companions import spellings
-from dropscribe.core.naming import companion_name, free_name
+from dropscribe.core.naming import companion_name, free_name, spellings
 from dropscribe.files.beneath import closing, make_folder, open_file, open_folder, open_root, stat_at, sync
 from dropscribe.files.capabilities import capabilities_of
 from dropscribe.files.moves import FileName, move_new, remove_if

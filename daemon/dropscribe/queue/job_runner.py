@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import StoreError
 from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, Withdrawn
-from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS
+from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, backoff_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue.sql import hold_rows, rows, transactions
 

@@ -12,8 +12,7 @@ from dropscribe.core.retry import RetryLimits
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-    from dropscribe.core.budget import Account
-    from dropscribe.core.limits import Budget
+    from dropscribe.core.budget import Account, Budget
     from dropscribe.queue.cluster.nodes import NodeStats
 
 AttemptJob = Callable[[Job], Awaitable[Outcome]]

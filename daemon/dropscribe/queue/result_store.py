@@ -8,7 +8,7 @@ from dropscribe.files.crashpoint import reached
 from dropscribe.queue.sql import attempt_rows, result_cache, result_rows, rows, transactions
 
 if TYPE_CHECKING:
-    from dropscribe.core.bookings import AnswerKey, Booking
+    from dropscribe.core.budget import AnswerKey, Booking
     from dropscribe.core.model import Attempt, AttemptEnd, FileSnapshot, Job, StoredResult
     from dropscribe.queue.model import CachedResult
     from dropscribe.queue.retrying_database import RetryingDatabase

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import BUDGET_CODE
-from dropscribe.core.companions import spellings, split_pattern
 from dropscribe.core.model import JobState
-from dropscribe.core.naming import sidecar_ending
+from dropscribe.core.naming import sidecar_ending, spellings, split_pattern
 from dropscribe.core.retry import REUSED
 from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import path_text

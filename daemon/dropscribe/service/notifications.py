@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from dropscribe.core.backoff import backoff_seconds
 from dropscribe.core.errors import StoreError
+from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.text.printing import utc_text
 from dropscribe.queue.sql import outbox
 from dropscribe.queue.sql.outbox import Notification

@@ -12,7 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.limits import Period
+from dropscribe.core.budget import Period
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.core.text.printing import utc_text
 from dropscribe.queue.model import FolderStats, probes_at

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.notation import quantities as q
 from dropscribe.config.notation.secret import Secret
-from dropscribe.core import limits
+from dropscribe.core.budget import Limit
 from dropscribe.core.links import parse_host_pattern
 from dropscribe.core.requests.languages import is_language, language_tag
 
@@ -135,7 +135,7 @@ def _path(value: object) -> str:
     return text
 
 
-def _limit(value: object) -> limits.Limit:
+def _limit(value: object) -> Limit:
     found = _MINUTES.fullmatch(value.strip()) if isinstance(value, str) else None
     try:
         amount = q.parse_number(found[1] if found else value)
@@ -143,7 +143,7 @@ def _limit(value: object) -> limits.Limit:
         amount = 0.0
     if not 0 < amount <= _LARGEST_BUDGET:
         raise ValueError("is not a budget", "write 5.00 for money, or 600min for minutes of audio")
-    return limits.Limit(amount, is_money=found is None)
+    return Limit(amount, is_money=found is None)
 
 
 def _time_zone(value: object) -> ZoneInfo:
@@ -348,7 +348,7 @@ SIZE_OR_NONE: FieldType[int | None] = _or(
 DECIBELS: FieldType[float] = _number(
     q.parse_decibels, "decibels", q.DECIBELS_PATTERN, largest=0, smallest=q.QUIETEST_DBFS
 )
-LIMIT: FieldType[limits.Limit] = FieldType(
+LIMIT: FieldType[Limit] = FieldType(
     _limit,
     {
         "type": ["string", "number"],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.reading import SectionRead
-    from dropscribe.core.limits import Budget
+    from dropscribe.core.budget import Budget
     from dropscribe.core.requests.params import ParamValue
 
 _WITHOUT_MEDIA = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}

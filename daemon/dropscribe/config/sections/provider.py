@@ -22,7 +22,7 @@ from dropscribe.config.sections import params
 from dropscribe.config.sections.http_api import KEY_HEADER, MEDIA_TYPE, AnswerKeys, ErrorKeys, PollKeys
 from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, SPECIAL_KEYS, facts_of
 from dropscribe.config.sections.services import warn_of_plain_http
-from dropscribe.core.limits import Budget, Limit
+from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.requests.params import WHISPER_MODELS
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetKeys(Section):
-    """The keys of `budget`; the config has a :class:`~dropscribe.core.limits.Budget` instead."""
+    """The keys of `budget`; the config has a :class:`~dropscribe.core.budget.Budget` instead."""
 
     per_day: Limit | None = key(t.LIMIT, "From midnight to midnight, in `time_zone`.", default=None)
     per_month: Limit | None = key(t.LIMIT, "From the first of a month to the next.", default=None)

@@ -113,10 +113,7 @@ def _custom_vocabulary(words: tuple[str, ...]) -> Found:
 
 
 _LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "speechmatics": {"zh": "cmn", "nb": "no", "nn": "no"},
-        "gladia": {"nb": "no", "jv": "jw"},
-    }
+    {"speechmatics": {"zh": "cmn", "nb": "no", "nn": "no"}, "gladia": {"nb": "no", "jv": "jw"}}
 )
 """Language codes of some types that differ from ours."""
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import date, tzinfo
 
-    from dropscribe.core.bookings import Spending
-    from dropscribe.core.limits import Budget, Limit, Period
+    from dropscribe.core.budget import Budget, Limit, Period, Spending
     from dropscribe.core.model import Scope
     from dropscribe.queue.sql.database import Connection
 

@@ -13,7 +13,7 @@ from dropscribe.core.compression import unpacked
 from dropscribe.queue.model import CachedResult
 
 if TYPE_CHECKING:
-    from dropscribe.core.bookings import AnswerKey
+    from dropscribe.core.budget import AnswerKey
     from dropscribe.core.model import Job
     from dropscribe.queue.sql.database import Connection
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dropscribe.core.companions import Companion
 from dropscribe.core.model import AttemptEnd, FileSnapshot, Job, JobState, OutputNames, StoredResult, identity
+from dropscribe.core.naming import Companion
 from dropscribe.queue.sql import attempt_rows
 from dropscribe.queue.sql.rows import (
     HAS_RESULT,

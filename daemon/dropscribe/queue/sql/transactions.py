@@ -22,7 +22,7 @@ from dropscribe.queue.sql import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from dropscribe.core.bookings import Booking
+    from dropscribe.core.budget import Booking
     from dropscribe.core.model import Job, Outcome, Scope
     from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "daemon"))
 from dropscribe.core.errors import ProviderError
 from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport import connections
-from dropscribe.providers.transport.http import HttpTransport, Upload
+from dropscribe.providers.transport.http import HttpTransport
+from dropscribe.providers.transport.requests import Upload
 
 BODY = bytes(5 * 1024 * 1024)
 HEADERS = {"Content-Type": "audio/wav"}

@@ -6,11 +6,11 @@ import pytest
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.core.errors import ProviderError
-from dropscribe.providers.turns import with_text
 from dropscribe.providers.values import duration
 from dropscribe.providers.vendors.assemblyai import AssemblyAI
 from dropscribe.providers.vendors.gladia import Gladia
 from dropscribe.providers.vendors.soniox import Soniox
+from dropscribe.providers.words import with_text
 from dropscribe.transcripts.model import Segment, Transcript, Word
 from support.benches import any_answer, failure_of
 from support.emulator import Fault
@@ -112,7 +112,7 @@ async def test_openais_usage_tells_the_length_where_duration_does_not(bench_of):
 
 
 def _read(vendor, parsed):
-    return with_text(vendor(ProviderConfig(name="main", type=vendor.type)).transcript(parsed, {}, None))
+    return with_text(vendor(ProviderConfig(name="main", type=vendor.type)).transcript(parsed, {}))
 
 
 def test_soniox_translations_are_no_words():

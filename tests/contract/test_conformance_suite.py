@@ -14,8 +14,9 @@ import pytest
 from dropscribe.core.errors import AudioRejected, ProviderError, TemporaryFailure
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.conformance import CHECKS, JOB_CHECKS, KEY, Broken, StandIn, checks
-from dropscribe.providers.jobs import JobApi, JobProvider, JobVendor
-from dropscribe.providers.transport.http import Upload
+from dropscribe.providers.jobs import JobProvider, JobVendor
+from dropscribe.providers.transport.requests import raw_request
+from dropscribe.providers.values import told_text
 from dropscribe.providers.vendor import HttpProvider, Vendor
 from dropscribe.transcripts.model import Transcript
 
@@ -31,11 +32,10 @@ class Mine(Vendor):
         return dict(given)
 
     def upload(self, audio, params):
-        return Upload(self.url, {"Content-Type": "audio/wav"}, audio)
+        return raw_request(self.url, audio)
 
-    def transcript(self, parsed, params, request_id):
-        text = parsed.get("text")
-        return Transcript(text, raw=parsed) if isinstance(text, str) else None
+    def transcript(self, parsed, params):
+        return Transcript(told_text(parsed.get("text")))
 
     def probe(self):
         return "GET", self.url
@@ -45,7 +45,9 @@ class MineWithJobs(JobVendor):
     """The smallest vendor with jobs."""
 
     type = "mine"
-    api = JobApi(upload="/files", file_name=("id", "file"), jobs="/jobs")
+    upload_path = "/files"
+    file_name = ("id", "file")
+    jobs_path = "/jobs"
     transcript = Mine.transcript
 
 

@@ -24,8 +24,9 @@ from dropscribe.core.model import RemoteJob, Retry
 from dropscribe.core.requests.params import FIXED_PARAMS
 from dropscribe.pipeline.remote_jobs import poll
 from dropscribe.providers.base import Unfinished
-from dropscribe.providers.described.api import DescribedApi
 from dropscribe.providers.jobs import NO_RESULT, UNUSABLE_SECONDS
+from dropscribe.providers.values import BadAnswer
+from dropscribe.providers.vendors.described import DescribedApi
 from support.benches import failure_of
 from support.emulator import Fault
 from support.speech import SPEECH, needs_speech, references
@@ -330,8 +331,9 @@ def test_what_does_not_fit_is_no_transcript(answer):
     """Nothing raises, whatever the answer holds."""
     keys = AnswerKeys(text="text", words="length(text)", duration="sort(text)", language="join(',', text)")
     api = DescribedApi(ProviderConfig(name="x", type="http", url="http://h", answer=keys))
-    assert api.transcript(answer, {}, None) is None
-    assert api.transcript({"text": "hi"}, {}, None).words == ()
+    with pytest.raises(BadAnswer):
+        api.transcript(answer, {})
+    assert api.transcript({"text": "hi"}, {}).words == ()
 
 
 def test_jmespath_is_loaded_only_where_it_is_used(tmp_path):
@@ -348,6 +350,6 @@ def test_jmespath_is_loaded_only_where_it_is_used(tmp_path):
     loaded = json.loads(done.stdout)
     unwanted = {
         "jmespath",
-        *(f"dropscribe.providers.{name}" for name in ("described", "vendors.azure", "vendors.deepgram")),
+        *(f"dropscribe.providers.vendors.{name}" for name in ("described", "azure", "deepgram")),
     }
     assert unwanted.isdisjoint(loaded)

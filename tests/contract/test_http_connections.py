@@ -19,9 +19,10 @@ from dropscribe.core.errors import ProviderUnusable, TemporaryFailure
 from dropscribe.files.audio import Progress
 from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport import connections, http
-from dropscribe.providers.transport.http import HttpTransport, Upload
+from dropscribe.providers.transport.http import HttpTransport
 from dropscribe.providers.transport.http_library import httpcore
 from dropscribe.providers.transport.network import EarlyAnswerBackend, Stream
+from dropscribe.providers.transport.requests import Upload
 from support.certificates import certified
 from support.waiting import until
 

@@ -274,7 +274,7 @@ def test_speechmatics_marks_are_joined_to_words():
     metadata = {"language_pack_info": {"word_delimiter": ""}}
     parsed = {"results": results, "metadata": metadata, "job": {"duration": 4}}
     vendor = Speechmatics(ProviderConfig(name="x", type="speechmatics", url="https://x"))
-    transcript = vendor.transcript(json.loads(json.dumps(parsed)), {}, "job-1")
+    transcript = vendor.transcript(json.loads(json.dumps(parsed)), {})
     assert transcript.text == "«好、100"
     assert [word.word for word in transcript.words] == ["«好、", "100"]
     assert [segment.text for segment in transcript.segments] == ["«好、100"]

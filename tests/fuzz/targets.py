@@ -23,6 +23,7 @@ from dropscribe.intake.owner_file import OwnerFile
 from dropscribe.providers.build import build_provider
 from dropscribe.providers.jobs import JobProvider
 from dropscribe.providers.transport.http import Answer
+from dropscribe.providers.values import BadAnswer
 from dropscribe.publish.error_file import read_error, remove_error_file
 from dropscribe.transcripts.document import ErrorFacts, TranscriptFacts, error_document, transcript_document
 from dropscribe.transcripts.render import RENDERERS
@@ -174,10 +175,11 @@ _PROVIDERS = {kind: _provider(kind) for kind in _KINDS}
 def _job(provider: Any, answer: Answer) -> None:
     """What is read of a job before its result."""
     polled = provider._object(answer)
-    provider._jobs.progress(polled)
-    provider._jobs.job_id(polled)
-    provider._jobs.seconds(polled)
-    provider._classifier.failed_job(answer, provider._jobs.job_failure(polled))
+    provider.vendor.progress(polled)
+    with contextlib.suppress(BadAnswer):
+        provider.vendor.job_id(polled)
+    provider.vendor.seconds(polled)
+    provider._classifier.failed_job(answer, provider.vendor.job_failure(polled))
 
 
 def _facts(kind: str) -> TranscriptFacts:

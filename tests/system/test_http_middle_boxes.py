@@ -14,7 +14,8 @@ import pytest
 from dropscribe.core.errors import ProviderError
 from dropscribe.providers.redaction import Redactor
 from dropscribe.providers.transport import connections
-from dropscribe.providers.transport.http import HttpTransport, Upload
+from dropscribe.providers.transport.http import HttpTransport
+from dropscribe.providers.transport.requests import Upload
 from support.certificates import certified
 from support.emulator import Emulator
 from support.middle_boxes import haproxy, nginx, squid

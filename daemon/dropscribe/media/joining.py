@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropscribe.providers.turns import by_time, segments_of
+from dropscribe.providers.words import by_time, segments_of
 from dropscribe.transcripts.line_breaks import joined
 from dropscribe.transcripts.model import Missing, Segment, Transcript, Word
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from dropscribe.core.budget import AnswerKey
 from dropscribe.core.errors import AudioError, AudioRejected
 from dropscribe.core.links import is_link
+from dropscribe.core.requests.params import effective_params
 from dropscribe.core.text.printing import path_text, utc_text
-from dropscribe.providers.params import effective_params
 
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule, ProviderConfig

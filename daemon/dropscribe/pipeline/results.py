@@ -15,13 +15,13 @@ import structlog
 from dropscribe.core.errors import AudioError
 from dropscribe.core.model import Attempt, JobState, StoredResult
 from dropscribe.core.naming import OutputPlan, number_names
+from dropscribe.core.requests.params import effective_params
 from dropscribe.core.text.printing import name_text
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import closing
 from dropscribe.files.companions import find_companions
 from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.rendering import Renderer, content_of, is_error, unpacked
-from dropscribe.providers.params import effective_params
 from dropscribe.publish.free_names import FreeNames, find_free_names
 from dropscribe.publish.readiness import OpenRequest
 from dropscribe.transcripts.document import (

@@ -121,10 +121,12 @@ def error_of(parsed: Any) -> ErrorBody:
 
 
 def request_id_of(answer: Answer, parsed: Any = None) -> str | None:
-    """The provider's id of the request: from the body, else ``x-request-id``."""
-    candidates = [parsed.get("request_id")] if isinstance(parsed, Mapping) else []
-    candidates.append(answer.headers.get("x-request-id"))
-    return next((item for item in candidates if isinstance(item, str) and _REQUEST_ID.fullmatch(item)), None)
+    """The provider's id of the request: from the body, else ``x-request-id``, else Groq's own."""
+    body = parsed if isinstance(parsed, Mapping) else {}
+    groq = body.get("x_groq")
+    told = [body.get("request_id"), answer.headers.get("x-request-id")]
+    told += [groq.get("id")] if isinstance(groq, Mapping) else []
+    return next((item for item in told if isinstance(item, str) and _REQUEST_ID.fullmatch(item)), None)
 
 
 def _layers(parsed: Any) -> list[Mapping[str, Any]]:

@@ -16,24 +16,22 @@ if TYPE_CHECKING:
     from dropscribe.config.model import ProviderConfig
     from dropscribe.providers.base import Provider
 
-ENTRY_POINTS = "dropscribe.providers"
-
 BUILDERS = {
-    "assemblyai": "dropscribe.providers.vendors.assemblyai:AssemblyAI.build",
-    "azure": "dropscribe.providers.vendors.azure:Azure.build",
-    "deepgram": "dropscribe.providers.vendors.deepgram:Deepgram.build",
-    "elevenlabs": "dropscribe.providers.vendors.elevenlabs:ElevenLabs.build",
-    "gladia": "dropscribe.providers.vendors.gladia:Gladia.build",
-    "http": "dropscribe.providers.described.api:build",
-    "local": "dropscribe.providers.local:LocalProvider",
-    "openai": "dropscribe.providers.vendors.openai:OpenAI.build",
-    "pulse": "dropscribe.providers.vendors.pulse:Pulse.build",
-    "reson8": "dropscribe.providers.vendors.reson8:Reson8.build",
-    "soniox": "dropscribe.providers.vendors.soniox:Soniox.build",
-    "speechmatics": "dropscribe.providers.vendors.speechmatics:Speechmatics.build",
-    "whisper-asr": "dropscribe.providers.vendors.whisper_asr:WhisperAsr.build",
+    "assemblyai": "vendors.assemblyai:AssemblyAI.build",
+    "azure": "vendors.azure:Azure.build",
+    "deepgram": "vendors.deepgram:Deepgram.build",
+    "elevenlabs": "vendors.elevenlabs:ElevenLabs.build",
+    "gladia": "vendors.gladia:Gladia.build",
+    "http": "vendors.described:build",
+    "local": "local:LocalProvider",
+    "openai": "vendors.openai:OpenAI.build",
+    "pulse": "vendors.pulse:Pulse.build",
+    "reson8": "vendors.reson8:Reson8.build",
+    "soniox": "vendors.soniox:Soniox.build",
+    "speechmatics": "vendors.speechmatics:Speechmatics.build",
+    "whisper-asr": "vendors.whisper_asr:WhisperAsr.build",
 }
-"""By type, as in an entry point: the module, and its function from a ProviderConfig to a Provider."""
+"""By type: the module in this room, and its function from a ProviderConfig to a Provider."""
 
 
 def build_provider(config: ProviderConfig) -> Provider:
@@ -42,14 +40,10 @@ def build_provider(config: ProviderConfig) -> Provider:
     Raises:
         KeyError: There is no such type; the config has refused it before.
     """
-    return _builder(config.type)(config)
-
-
-def _builder(kind: str) -> Callable[[ProviderConfig], Provider]:
-    if kind in BUILDERS:
-        builder = resolve_name(BUILDERS[kind])
+    if config.type in BUILDERS:
+        builder = resolve_name(f"dropscribe.providers.{BUILDERS[config.type]}")
     else:
         from importlib.metadata import entry_points  # noqa: PLC0415  # only for types that are not built in
 
-        builder = entry_points(group=ENTRY_POINTS)[kind].load()
-    return cast("Callable[[ProviderConfig], Provider]", builder)
+        builder = entry_points(group="dropscribe.providers")[config.type].load()
+    return cast("Callable[[ProviderConfig], Provider]", builder)(config)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -20,11 +19,11 @@ from urllib.parse import quote
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
 from dropscribe.files.crashpoint import reached
 from dropscribe.providers import values
-from dropscribe.providers.answers import TooLarge, error_of, is_html, parse_json
+from dropscribe.providers.answers import error_of, is_html
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import HttpProvider, Vendor, form_upload, json_request, nested
+from dropscribe.providers.transport.requests import Upload, form_request, json_request, nested
+from dropscribe.providers.vendor import HttpProvider, Vendor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from dropscribe.providers.answers import ErrorBody
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Answer
+    from dropscribe.providers.values import Item
     from dropscribe.providers.vendor import Params
     from dropscribe.transcripts.model import Transcript
 
@@ -54,7 +54,6 @@ SERVER_ERROR = "server_error"
 """The code for a job that failed by the vendor's own fault; the file is sent again."""
 
 _LONGEST_ID = 256
-_GONE = frozenset({404, 410})
 
 
 class _StateUnknown(AmbiguousFailure):
@@ -70,40 +69,30 @@ class Progress(Enum):
     LOST = auto()  # deleted or expired: there will be no result, though it may have been paid for
 
 
-@dataclass(frozen=True, slots=True)
-class JobApi:
-    """The parts of a vendor's API in which most vendors with jobs differ.
-
-    Attributes:
-        upload: The path that takes the audio.
-        form_field: The field with the audio, where the upload is a form; "" where the body is the audio.
-        file_name: The file's field in the upload's answer, and in the request for a job.
-        jobs: The path of the jobs: a POST creates one; a GET or DELETE with its id asks for or deletes one.
-        working, done, failed, lost: The values of a job's ``status``.
-    """
-
-    upload: str
-    jobs: str
-    form_field: str = ""
-    file_name: tuple[str, str] = ("", "")
-    working: frozenset[str] = frozenset({"queued", "processing"})
-    done: str = "completed"
-    failed: frozenset[str] = frozenset({"error"})
-    lost: frozenset[str] = frozenset()
-
-
 class JobVendor(Vendor):
-    """A vendor with jobs; it differs from others in its :class:`JobApi` and in the methods that it overrides.
+    """A vendor with jobs; it differs from others in its attributes and in the methods that it overrides.
 
     ``upload`` sends the audio; ``transcript`` reads the document with the result. Methods that make URLs
     get a job's id percent-encoded.
 
     Attributes:
+        upload_path: Takes the audio.
+        jobs_path: A POST creates a job; a GET or DELETE with a job's id asks for it or deletes it.
+        form_field: The field with the audio, where the upload is a form; "" where the body is the audio.
+        file_name: The file's field in the upload's answer, and in the request for a job.
+        working, done, failed, lost: The values of a job's ``status``.
         creates_in_upload: Whether the upload creates the job, so that it may be paid for.
         poll_every_seconds: The least time between two polls of a job; 0 where the vendor asks for none.
     """
 
-    api: ClassVar[JobApi]
+    upload_path: ClassVar[str]
+    jobs_path: ClassVar[str]
+    form_field = ""
+    file_name: tuple[str, str] = ("", "")
+    working: tuple[str, ...] = ("queued", "processing")
+    done: tuple[str, ...] = ("completed",)
+    failed: tuple[str, ...] = ("error",)
+    lost: tuple[str, ...] = ()
     errors: Table = {(None, SERVER_ERROR): Kind.TEMPORARY}  # noqa: RUF012 - never changed
     creates_in_upload = False
     poll_every_seconds = 0.0
@@ -119,50 +108,57 @@ class JobVendor(Vendor):
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The audio as it is, or in a form."""
-        url = self.url + self.api.upload
-        if not self.api.form_field:
+        url = self.url + self.upload_path
+        if not self.form_field:
             return Upload(url, {"Content-Type": "application/octet-stream"}, audio)
-        return form_upload(url, audio, self.form_fields(params), field=self.api.form_field)
+        return form_request(url, self.form_fields(params), audio, field=self.form_field)
 
     def form_fields(self, params: Params) -> Iterable[tuple[str, str]]:  # noqa: ARG002
         """Fields of the upload's form beside the audio."""
         return ()
 
-    def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:
-        """The request for a job on the upload; None where the upload has created the job."""
-        answered, asked = self.api.file_name
-        body = {asked: _uploaded_as(uploaded, answered), **nested(params)}
-        return json_request(self.url + self.api.jobs, body)
+    def create(self, uploaded: Item, params: Params) -> Upload:
+        """The request for a job on the upload; not called where the upload creates the job.
 
-    def job_id(self, created: Mapping[str, Any]) -> str | None:
-        """The job's id in the answer that created it; None where it has none."""
-        return values.word_or_none(created.get("id"))
+        Raises:
+            BadAnswer: The upload has no name; without it there is no job, and nothing is paid for.
+        """
+        answered, asked = self.file_name
+        name = uploaded.get(answered)
+        if not isinstance(name, str) or not name:
+            raise values.BadAnswer(f"an upload without {answered}")
+        return json_request(self.url + self.jobs_path, {asked: name, **nested(params)})
 
-    def no_job_id(self, created: Mapping[str, Any]) -> str:  # noqa: ARG002
-        """A message for an answer that creates a job and has no id."""
-        return "a job without an id"
+    def job_id(self, created: Item) -> str:
+        """The job's id in the answer that created it.
+
+        Raises:
+            BadAnswer: It has none.
+        """
+        if (found := values.word_or_none(created.get("id"))) is None:
+            raise values.BadAnswer("a job without an id")
+        return found
 
     def poll_url(self, job_id: str) -> str:
         """URL of the job's state."""
-        return f"{self.url}{self.api.jobs}/{job_id}"
+        return f"{self.url}{self.jobs_path}/{job_id}"
 
-    def progress(self, polled: Mapping[str, Any]) -> Progress | None:
+    def progress(self, polled: Item) -> Progress | None:
         """State in a poll's answer; None if it is not a documented one."""
-        status = values.text_of(polled.get("status"))
-        if status == self.api.done:
-            return Progress.DONE
         meanings = {
-            Progress.WORKING: self.api.working,
-            Progress.FAILED: self.api.failed,
-            Progress.LOST: self.api.lost,
+            Progress.WORKING: self.working,
+            Progress.DONE: self.done,
+            Progress.FAILED: self.failed,
+            Progress.LOST: self.lost,
         }
+        status = values.text_of(polled.get("status"))
         return next((progress for progress, words in meanings.items() if status in words), None)
 
-    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+    def job_failure(self, polled: Item) -> ErrorBody:
         """Error of a failed job."""
         return error_of(polled)
 
-    def seconds(self, polled: Mapping[str, Any]) -> float | None:  # noqa: ARG002
+    def seconds(self, polled: Item) -> float | None:  # noqa: ARG002
         """The recording's length, where a poll's answer tells it and the result does not."""
         return None
 
@@ -174,91 +170,75 @@ class JobVendor(Vendor):
         """URLs to delete: the job, and its upload where that is not deleted with it."""
         return (self.poll_url(job_id),)
 
-    def unused_upload(self, uploaded: Mapping[str, Any]) -> str | None:  # noqa: ARG002
+    def unused_upload(self, uploaded: Item) -> str | None:  # noqa: ARG002
         """The URL to delete where no job was created on an upload; None where the vendor has none."""
         return None
 
     def probe(self) -> tuple[str, str]:
         """The list of jobs, limited to one."""
-        return "GET", f"{self.url}{self.api.jobs}?limit=1"
-
-
-def _uploaded_as(uploaded: Mapping[str, Any], name: str) -> str:
-    """The file's name from an upload's answer; without it there is no job, and nothing is paid for.
-
-    Raises:
-        TemporaryFailure: It is missing.
-    """
-    found = uploaded.get(name)
-    if not isinstance(found, str) or not found:
-        raise TemporaryFailure("bad_answer", f"an upload without {name}")
-    return found
+        return "GET", f"{self.url}{self.jobs_path}?limit=1"
 
 
 class JobProvider(HttpProvider):
     """One account at a vendor with jobs; see :class:`dropscribe.providers.base.JobProvider`."""
 
-    def __init__(self, config: ProviderConfig, vendor: JobVendor) -> None:
-        super().__init__(config, vendor)
-        self._jobs = vendor
+    vendor: JobVendor
 
     async def start_job(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> str:
         """See :class:`dropscribe.providers.base.JobProvider`."""
-        self.check_size(audio)
-        sent = self._jobs.params(params)
+        self._check_size(audio)
+        sent = self.vendor.params(params)
         answer, created = await self._uploaded(audio, sent)
         reached("uploaded")
-        request = self._jobs.create(created, sent)
-        if request is not None:
-            answer, created = await self._created(request, created)
-        if words := self._jobs.failure(created):
+        if not self.vendor.creates_in_upload:
+            answer, created = await self._created(created, sent)
+        if words := self.vendor.failure(created):
             raise self._classifier.failure_in_success(answer, words)
-        job_id = self._jobs.job_id(created)
-        if job_id is None:
-            raise self._classifier.bad_answer(answer, self._jobs.no_job_id(created))
+        try:
+            job_id = self.vendor.job_id(created)
+        except values.BadAnswer as error:
+            raise self._classifier.bad_answer(answer, str(error)) from None
         if not _is_usable(job_id):
             raise self._classifier.bad_answer(answer, "a job with an id that no URL can carry")
         reached("job_created")
         return job_id
 
     def poll_seconds(self, age_seconds: float) -> float:
-        """See :class:`dropscribe.providers.base.JobProvider`."""
-        return max(self._jobs.poll_every_seconds, poll_seconds(age_seconds))
+        """See :class:`dropscribe.providers.base.JobProvider`: a tenth of the job's age, within bounds."""
+        tenth = min(max(FIRST_POLL_SECONDS, age_seconds / 10), LONGEST_POLL_SECONDS)
+        return max(self.vendor.poll_every_seconds, tenth)
 
     async def poll_job(self, job_id: str, params: Mapping[str, ParamValue]) -> Transcript | Unfinished:
         """See :class:`dropscribe.providers.base.JobProvider`."""
-        found = await self._fetched(self._jobs.poll_url(_quoted(job_id)))
+        found = await self._fetched(self.vendor.poll_url(_quoted(job_id)))
         if isinstance(found, Unfinished):
             return found
         answer, polled = found
-        match self._jobs.progress(polled):
+        match self.vendor.progress(polled):
             case Progress.WORKING:
                 return Unfinished()
             case Progress.FAILED:
-                raise self._classifier.failed_job(answer, self._jobs.job_failure(polled))
+                raise self._classifier.failed_job(answer, self.vendor.job_failure(polled))
             case Progress.LOST:
                 raise _lost(answer)
             case None:
                 reason = "a job in no documented state"
                 return Unfinished(TemporaryFailure("bad_answer", reason, status=answer.status))
-        parsed = polled
-        if url := self._jobs.result_url(_quoted(job_id)):
-            found = await self._result(url)
+        if url := self.vendor.result_url(_quoted(job_id)):
+            found = await self._fetched(url, is_result=True)
             if isinstance(found, Unfinished):
                 return found
-            answer, parsed = found
-        transcript = await asyncio.to_thread(
-            self._transcript, answer, parsed, self._jobs.params(params), job_id
-        )
+        sent = self.vendor.params(params)
+        transcript = await asyncio.to_thread(self._transcript, *found, sent, job_id)
         if transcript.duration is None:
-            return dataclasses.replace(transcript, duration=self._jobs.seconds(polled))
+            return dataclasses.replace(transcript, duration=self.vendor.seconds(polled))
         return transcript
 
     async def delete_job(self, job_id: str) -> None:
         """See :class:`dropscribe.providers.base.JobProvider`."""
-        for url in self._jobs.deletions(_quoted(job_id)):
-            answer = await self._request("DELETE", Upload(url, {}), self._timeout_seconds)
-            if answer.status // 100 != 2 and answer.status not in _GONE:
+        for url in self.vendor.deletions(_quoted(job_id)):
+            answer = await self._request("DELETE", Upload(url), self._timeout_seconds)
+            if answer.status // 100 != 2 and answer.status not in {404, 410}:
                 raise self._classifier.error(answer)
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
@@ -296,66 +276,57 @@ class JobProvider(HttpProvider):
             raise _StateUnknown("job_unfinished", f"{error}; job {job_id} is left at the provider")
 
     async def _uploaded(self, audio: AudioFile, params: Params) -> tuple[Answer, dict[str, Any]]:
-        upload = self._jobs.upload(audio, params)
         try:
-            answer = await self._accepted(upload, self._timeout_seconds)
+            answer = await self._accepted(self.vendor.upload(audio, params), self._timeout_seconds)
             return answer, self._object(answer)
         except AmbiguousFailure as error:
-            if self._jobs.creates_in_upload:
+            if self.vendor.creates_in_upload:
                 raise
             # An upload without a job costs nothing.
             raise TemporaryFailure(
                 error.code, error.reason, status=error.status, request_id=error.request_id
             ) from error
 
-    async def _created(self, request: Upload, uploaded: Mapping[str, Any]) -> tuple[Answer, dict[str, Any]]:
+    async def _created(self, uploaded: Item, params: Params) -> tuple[Answer, dict[str, Any]]:
+        try:
+            request = self.vendor.create(uploaded, params)
+        except values.BadAnswer as error:
+            raise TemporaryFailure("bad_answer", str(error)) from None
         try:
             answer = await self._accepted(request, self._timeout_seconds)
         except AmbiguousFailure:
             raise  # there may be a job on the upload
         except ProviderError:
-            if url := self._jobs.unused_upload(uploaded):
+            if url := self.vendor.unused_upload(uploaded):
                 with contextlib.suppress(ProviderError):
-                    await self._request("DELETE", Upload(url, {}), self._timeout_seconds)
+                    await self._request("DELETE", Upload(url), self._timeout_seconds)
             raise
         return answer, self._object(answer)
 
-    async def _result(self, url: str) -> tuple[Answer, dict[str, Any]] | Unfinished:
-        """The result of a job that is done: where it is not found, it is not there yet."""
-        found = await self._fetched(url, gone=frozenset({410}))
-        if isinstance(found, Unfinished) and (error := found.error) is not None and error.status == 404:
-            reason = f"the result is not there yet: {error.reason}"
-            return Unfinished(TemporaryFailure(NO_RESULT, reason, status=404, request_id=error.request_id))
-        return found
-
     async def _fetched(
-        self, url: str, gone: frozenset[int] = _GONE
+        self, url: str, *, is_result: bool = False
     ) -> tuple[Answer, dict[str, Any]] | Unfinished:
         """A document about a job, or the error that prevents reading it now.
 
+        Args:
+            is_result: The job is done: a result that is not found is not there yet.
+
         Raises:
-            AmbiguousFailure: The status is one of *gone*: the vendor does not have it any more.
+            AmbiguousFailure: The vendor does not have it any more.
         """
         try:
-            answer = await self._request("GET", Upload(url, {}), self._timeout_seconds)
+            answer = await self._request("GET", Upload(url), self._timeout_seconds)
             if answer.status // 100 == 2:
                 return answer, self._object(answer)
-        except ProviderError as error:
-            return Unfinished(error)
-        if answer.status in gone and not is_html(answer):
+        except ProviderError as failure:
+            return Unfinished(failure)
+        error = self._classifier.error(answer)
+        if is_result and answer.status == 404:
+            reason = f"the result is not there yet: {error.reason}"
+            return Unfinished(TemporaryFailure(NO_RESULT, reason, status=404, request_id=error.request_id))
+        if answer.status in {404, 410} and not is_html(answer):
             raise _lost(answer)
-        return Unfinished(self._classifier.error(answer))
-
-    def _object(self, answer: Answer) -> dict[str, Any]:
-        try:
-            parsed = parse_json(answer.body)
-        except TooLarge as error:
-            raise self._classifier.bad_answer(answer, str(error)) from None
-        except ValueError:
-            parsed = None
-        if not isinstance(parsed, dict):
-            raise self._classifier.bad_answer(answer, f"{len(answer.body)} bytes in place of a JSON object")
-        return parsed
+        return Unfinished(error)
 
 
 def _is_usable(job_id: str) -> bool:
@@ -370,8 +341,3 @@ def _quoted(job_id: str) -> str:
 
 def _lost(answer: Answer) -> AmbiguousFailure:
     return AmbiguousFailure("job_lost", "the provider knows no such job any more", status=answer.status)
-
-
-def poll_seconds(age_seconds: float) -> float:
-    """The wait before the next poll of a job that is *age_seconds* old: a tenth of its age."""
-    return min(max(FIRST_POLL_SECONDS, age_seconds / 10), LONGEST_POLL_SECONDS)

@@ -1,21 +1,25 @@
 """Checked values from a provider's JSON; a value of another type or range is unknown.
 
-Guarantees: pure; nothing here raises, for any value.
+Guarantees: pure; no value makes anything raise but :func:`told_text`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dropscribe.core.requests.languages import language_tag
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
+Item = Mapping[str, Any]
+"""A JSON object."""
 
 _MOST_SPEAKERS = 1_000_000
 _LONGEST_SPEAKER_DIGITS = 7
+
+
+class BadAnswer(Exception):
+    """Raised where a success lacks what the vendor documents; its text says what is missing."""
 
 
 def number(value: Any) -> float | None:
@@ -29,26 +33,20 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def duration(value: Any, scale: float = 1.0) -> float | None:
-    """A length in seconds; None below 0."""
-    found = number(value)
-    return found * scale if found is not None and found >= 0.0 else None
-
-
-def seconds(value: Any, scale: float = 1.0) -> float | None:
-    """A time, never before 0; *scale* makes it seconds."""
-    found = number(value)
-    return None if found is None else max(found * scale, 0.0)
+def duration(*told: Any, scale: float = 1.0) -> float | None:
+    """The first of *told* that is a length, in seconds; a negative one is none."""
+    lengths = (found * scale for value in told if (found := number(value)) is not None and found >= 0.0)
+    return next(lengths, None)
 
 
 def span(start: Any, end: Any, scale: float = 1.0) -> tuple[float | None, float | None]:
-    """Start and end in seconds, the end never before the start."""
-    first, last = seconds(start, scale), seconds(end, scale)
+    """Start and end in seconds, never before 0, the end never before the start; *scale* makes seconds."""
+    first, last = (None if found is None else max(found * scale, 0.0) for found in map(number, (start, end)))
     return first, last if first is None or last is None else max(first, last)
 
 
 def span_of_length(start: Any, length: Any, scale: float = 1.0) -> tuple[float | None, float | None]:
-    """Start and end in seconds, from a start and a length."""
+    """As :func:`span`, from a start and a length."""
     first, spent = number(start), number(length)
     return span(first, None if first is None or spent is None else first + spent, scale)
 
@@ -65,20 +63,24 @@ def probability_of_log(value: Any) -> float | None:
     return math.exp(found) if found is not None and found <= 0.0 else None
 
 
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the known values; None if there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def speaker_label(value: Any) -> str | None:
-    """A number n as "speaker_n", 0 included; a name as it is; else None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
+    """A number n as "speaker_n", 0 included; a name as it is; None for whisper.cpp's "?" and all else."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return f"speaker_{value:g}" if abs(value) < _MOST_SPEAKERS else None
-    return value.strip() or None if isinstance(value, str) else None
+    label = word_or_none(value)
+    return None if label == "?" else label
 
 
-def speaker_or_channel(item: Mapping[str, Any], *, is_split: bool) -> str | None:
-    """The label of an item's ``speaker``; else, of several channels, its ``channel``."""
-    channel = number(item.get("channel"))
-    label = speaker_label(item.get("speaker"))
-    return f"channel_{channel:g}" if label is None and is_split and channel is not None else label
+def channel_label(value: Any) -> str | None:
+    """The label of the one speaker of a channel, from its number."""
+    channel = number(value)
+    return None if channel is None else f"channel_{channel:g}"
 
 
 def counted_speaker(value: Any, first: str) -> str | None:
@@ -97,19 +99,24 @@ def counted_speaker(value: Any, first: str) -> str | None:
     return f"speaker_{count}" if count >= 0 else name
 
 
-def first_of(item: Mapping[str, Any], *names: str) -> Any:
+def first_of(item: Item, *names: str) -> Any:
     """The first value of *names* in *item* that is not null."""
     return next((item[name] for name in names if item.get(name) is not None), None)
 
 
-def told_text(*told: Any, parts: Sequence[object] = ()) -> str | None:
-    """The first string of *told* that is not blank, else ""; None where there is no string and no *parts*.
+def told_text(*told: Any, parts: Sequence[object] = (), missing: str = "a success without a text") -> str:
+    """The first string of *told* that is not blank, else "".
 
     Args:
-        parts: Segments or words, from which :func:`dropscribe.providers.turns.with_text` makes the text.
+        parts: Segments or words, from which :func:`dropscribe.providers.words.with_text` makes the text.
+
+    Raises:
+        BadAnswer: There is no string and there are no *parts*; its text is *missing*.
     """
     texts = [value for value in told if isinstance(value, str)]
-    return next((text for text in texts if text.strip()), "") if texts or parts else None
+    if not texts and not parts:
+        raise BadAnswer(missing)
+    return next((text for text in texts if text.strip()), "")
 
 
 def text_lines(texts: Iterable[Any]) -> str | None:
@@ -123,34 +130,33 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def stripped(value: Any) -> str:
+    """A string without the spaces around it, or "" for anything else."""
+    return text_of(value).strip()
+
+
 def word_or_none(value: Any) -> str | None:
     """A string with something in it; else None."""
-    return value.strip() or None if isinstance(value, str) else None
+    return stripped(value) or None
 
 
 def language(*told: Any) -> str | None:
-    """The first of *told* that is one language, as a BCP 47 tag.
+    """The first of *told*, strings or lists of them, that is one language, as a BCP 47 tag.
 
     "multi-eu" and a list of candidates ("nl,en") are requests, not a detected language.
     """
     for value in told:
-        word = word_or_none(value)
-        if word and "," not in word and not word.startswith("multi") and (tag := language_tag(word)):
-            return tag
+        for word in map(word_or_none, value if isinstance(value, list) else [value]):
+            if word and "," not in word and not word.startswith("multi") and (tag := language_tag(word)):
+                return tag
     return None
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Item:
     """An object; {} for anything else."""
     return value if isinstance(value, dict) else {}
 
 
-def objects(value: Any) -> list[Mapping[str, Any]]:
+def objects(value: Any) -> list[Item]:
     """The objects in a list, without its other items; [] for null and for anything else."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def mean(values: list[float | None]) -> float | None:
-    """The mean of the known values; None if there are none."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
+from dropscribe.core.requests.params import effective_params
 from dropscribe.native.durations import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
-from dropscribe.providers.formats import media_type, upload_name
-from dropscribe.providers.params import effective_params
 from dropscribe.providers.redaction import Redactor, cleaned, credentials_of, secrets_of
 from dropscribe.providers.statuses import Classifier
-from dropscribe.providers.transport.forms import at_path, multipart, with_query
-from dropscribe.providers.transport.http import HttpTransport, Upload
-from dropscribe.providers.turns import with_text
+from dropscribe.providers.transport.http import HttpTransport
+from dropscribe.providers.transport.requests import Upload, at_path, json_request, raw_request, with_query
+from dropscribe.providers.values import BadAnswer, word_or_none
+from dropscribe.providers.words import with_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from dropscribe.config.model import ProviderConfig
     from dropscribe.core.errors import ProviderError
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Answer
+    from dropscribe.providers.values import Item
     from dropscribe.transcripts.model import Transcript
 
 Params = dict[str, "ParamValue"]
@@ -52,10 +52,11 @@ class Vendor(ABC):
     Methods are pure, so that a test needs no server.
 
     Attributes:
-        type: The provider's type, by which :mod:`dropscribe.providers.params` has the default parameters.
+        type: The provider's type, by which ``core.requests.params`` has the default parameters.
         host: The URL where the config has none, with ``{region}`` for the config's.
         path: Added to a URL without a path.
         key_header: The header with the key, as ``key_header`` in the config.
+        model_param: The parameter with the model's name.
         url: URL to which audio is sent, without parameters.
         errors: The vendor's own rows for :class:`Classifier`.
     """
@@ -64,6 +65,7 @@ class Vendor(ABC):
     host: ClassVar[str] = ""
     path: ClassVar[str] = ""
     key_header = "Authorization: Bearer {key}"
+    model_param = "model"
     errors: Table = {}  # noqa: RUF012 - never changed
 
     def __init__(self, config: ProviderConfig) -> None:
@@ -99,21 +101,21 @@ class Vendor(ABC):
         """Whether *params* ask for a plain text in place of JSON."""
         return False
 
-    def failure(self, parsed: dict[str, Any]) -> str | None:  # noqa: ARG002
+    def failure(self, parsed: Item) -> str | None:  # noqa: ARG002
         """This vendor's own form of an error in a success's JSON object, in its words; else None."""
         return None
 
-    def checked(self, parsed: dict[str, Any]) -> Mapping[str, Any]:
+    def checked(self, parsed: Item) -> Item:
         """The part of a success's JSON object in which the usual signs of an error count."""
         return parsed
 
     @abstractmethod
-    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
-        """The transcript in an answer's JSON object; None where it holds none."""
+    def transcript(self, parsed: Item, params: Params) -> Transcript:
+        """The transcript in an answer's JSON object; HttpProvider adds the answer itself.
 
-    def no_text(self, parsed: dict[str, Any]) -> str:  # noqa: ARG002
-        """Message for an answer in which :meth:`transcript` finds no text."""
-        return "a success without a text"
+        Raises:
+            BadAnswer: It holds no text.
+        """
 
     def simpler(
         self,
@@ -145,8 +147,7 @@ class QueryVendor(Vendor):
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """The audio as it is."""
-        headers = {"Content-Type": media_type(audio.suffix, audio.head)}
-        return Upload(with_query(self.url, params), headers, audio)
+        return raw_request(with_query(self.url, params), audio)
 
     def link(self, url: str, params: Params) -> Upload:
         """The vendor fetches the audio itself."""
@@ -155,54 +156,6 @@ class QueryVendor(Vendor):
     def probe(self) -> tuple[str, str]:
         """A request without audio."""
         return "POST", with_query(self.url, self.params({}))
-
-
-def form_upload(
-    url: str,
-    audio: AudioFile,
-    fields: Iterable[tuple[str, str]] = (),
-    *,
-    field: str = "file",
-    kind: str | None = None,
-) -> Upload:
-    """A form with *fields* and, at its end, the audio in *field*.
-
-    Args:
-        kind: The audio's media type; default: by its name and content.
-    """
-    form = multipart(
-        fields,
-        field=field,
-        filename=upload_name(audio.suffix, audio.head),
-        content_type=kind or media_type(audio.suffix, audio.head),
-    )
-    return Upload(url, {"Content-Type": form.content_type}, audio, form.before, form.after)
-
-
-def json_request(url: str, body: Mapping[str, Any]) -> Upload:
-    """A request with *body* as JSON, and without audio."""
-    return Upload(url, {"Content-Type": "application/json"}, before=json.dumps(body).encode())
-
-
-def nested(params: Params) -> dict[str, Any]:
-    """*params* as a JSON object: names with dots as nested objects, an empty list left out.
-
-    Raises:
-        RuleRejected: One name is both a value and an object.
-    """
-    found: dict[str, Any] = {}
-    for name, value in params.items():
-        if value == []:
-            continue
-        *outer, last = name.split(".")
-        place = found
-        for part in outer:
-            inner = place.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise RuleRejected("bad_parameter", f"{name}: {part} has a value of its own already")
-            place = inner
-        place[last] = value
-    return found
 
 
 class HttpProvider:
@@ -222,24 +175,19 @@ class HttpProvider:
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """See :class:`dropscribe.providers.base.Provider`."""
-        self.check_size(audio)
+        self._check_size(audio)
         seconds = await self._answer_seconds(audio)
         sent = self.vendor.params(params)
         try:
-            return await self._sent(self.vendor.upload(audio, sent), sent, seconds)
+            return await self._transcribed(self.vendor.upload(audio, sent), sent, seconds)
         except (AudioRejected, RuleRejected) as error:
             simpler = self.vendor.simpler(params, sent, error)
             if simpler is None:
                 raise
-        transcript = await self._sent(self.vendor.upload(audio, simpler), simpler, seconds)
+        transcript = await self._transcribed(self.vendor.upload(audio, simpler), simpler, seconds)
         return dataclasses.replace(transcript, warnings=(*transcript.warnings, "simpler_format"))
 
-    def check_size(self, audio: AudioFile) -> None:
-        """Refuse recordings larger than ``max_upload``.
-
-        Raises:
-            AudioRejected: It is.
-        """
+    def _check_size(self, audio: AudioFile) -> None:
         limit = self._max_upload_bytes
         if limit is not None and audio.size_bytes > limit:
             raise AudioRejected("too_large", f"{audio.size_bytes} bytes; max_upload is {limit}")
@@ -248,14 +196,14 @@ class HttpProvider:
         """See :class:`dropscribe.providers.base.LinkProvider`."""
         sent = self.vendor.params(params)
         try:
-            return await self._sent(self.vendor.link(url, sent), sent, self._timeout_seconds)
+            return await self._transcribed(self.vendor.link(url, sent), sent, self._timeout_seconds)
         except (AudioRejected, RuleRejected) as error:
             raise self.vendor.link_error(error) from error
 
     async def probe(self) -> str:
         """See :class:`dropscribe.providers.base.Provider`: sends no audio, so nothing is paid."""
         method, url = self.vendor.probe()
-        answer = await self._request(method, Upload(url, {}), self._timeout_seconds)
+        answer = await self._request(method, Upload(url), self._timeout_seconds)
         learned = self.vendor.probed(answer)
         if learned is None:
             raise self._classifier.error(answer)
@@ -265,7 +213,7 @@ class HttpProvider:
         """See :class:`dropscribe.providers.base.Provider`."""
         await self._http.close()
 
-    async def _sent(self, upload: Upload, params: Params, seconds: float | None) -> Transcript:
+    async def _transcribed(self, upload: Upload, params: Params, seconds: float | None) -> Transcript:
         answer = await self._accepted(upload, seconds)
         if len(answer.body) < _LARGE_ANSWER_BYTES:
             return self._read(answer, params)
@@ -279,14 +227,13 @@ class HttpProvider:
         return answer
 
     async def _request(self, method: str, upload: Upload, seconds: float | None) -> Answer:
-        headers = {**upload.headers}
         if self._key is not None:
             if not (self._key.isascii() and self._key.isprintable()):
                 raise ProviderUnusable("bad_key", "the key holds characters that no header can carry")
             name, _, value = self.vendor.key_header.partition(": ")
-            headers[name] = value.replace("{key}", self._key)
-        request = dataclasses.replace(upload, headers=headers)
-        return await self._http.send(method, request, timeout_seconds=seconds)
+            headers = {**upload.headers, name: value.replace("{key}", self._key)}
+            upload = dataclasses.replace(upload, headers=headers)
+        return await self._http.send(method, upload, timeout_seconds=seconds)
 
     async def _answer_seconds(self, audio: AudioFile) -> float | None:
         """``timeout``, or more for a long recording."""
@@ -297,38 +244,43 @@ class HttpProvider:
         return max(limit, (seconds or 0.0) * ANSWER_SECONDS_A_SECOND)
 
     def _read(self, answer: Answer, params: Params) -> Transcript:
-        parsed = self._parsed(answer, wants_text=self.vendor.wants_text(params))
+        parsed = self._object(answer, wants_text=self.vendor.wants_text(params))
+        if failure := self._classifier.error_in_success(answer, self.vendor.checked(parsed)):
+            raise failure
+        if words := self.vendor.failure(parsed):
+            raise self._classifier.failure_in_success(answer, words)
         return self._transcript(answer, parsed, params, request_id_of(answer, parsed))
 
     def _transcript(
         self, answer: Answer, parsed: dict[str, Any], params: Params, request_id: str | None
     ) -> Transcript:
-        transcript = self.vendor.transcript(parsed, params, request_id)
-        if transcript is None:
-            raise self._classifier.bad_answer(answer, self.vendor.no_text(parsed))
-        return cleaned(with_text(transcript), self._redactor)
+        try:
+            told = self.vendor.transcript(parsed, params)
+        except BadAnswer as error:
+            raise self._classifier.bad_answer(answer, str(error)) from None
+        model = told.model or word_or_none(params.get(self.vendor.model_param))
+        request_id = told.request_id or request_id
+        whole = dataclasses.replace(with_text(told), model=model, request_id=request_id, raw=parsed)
+        return cleaned(whole, self._redactor)
 
-    def _parsed(self, answer: Answer, *, wants_text: bool) -> dict[str, Any]:
+    def _object(self, answer: Answer, *, wants_text: bool = False) -> dict[str, Any]:
+        """The JSON object in an answer; a plain text, where one is wanted, as its ``text``."""
+        reason = "JSON that is not an object"
         try:
             parsed = parse_json(answer.body)
         except TooLarge as error:
             raise self._classifier.bad_answer(answer, str(error)) from None
         except ValueError:
-            if wants_text and (text := _text_of(answer)) is not None:
-                return {"text": text}
             kind = answer.content_type or "no declared type"
             reason = f"{len(answer.body)} bytes of {kind} in place of JSON"
-            raise self._classifier.bad_answer(answer, reason) from None
-        if wants_text and not isinstance(parsed, dict):
-            # A server may send the text as a JSON string; a text may also happen to be a JSON number.
-            return {"text": parsed if isinstance(parsed, str) else answer.body.decode()}
-        if not isinstance(parsed, dict):
-            raise self._classifier.bad_answer(answer, "JSON that is not an object")
-        if failure := self._classifier.error_in_success(answer, self.vendor.checked(parsed)):
-            raise failure
-        if words := self.vendor.failure(parsed):
-            raise self._classifier.failure_in_success(answer, words)
-        return parsed
+            parsed = None
+        if isinstance(parsed, dict):
+            return parsed
+        # A server may send the text as a JSON string; a text may also happen to be a JSON number.
+        text = parsed if isinstance(parsed, str) else _text_of(answer)
+        if not wants_text or text is None:
+            raise self._classifier.bad_answer(answer, reason)
+        return {"text": text}
 
 
 def _text_of(answer: Answer) -> str | None:

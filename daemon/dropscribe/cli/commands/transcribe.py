@@ -225,9 +225,13 @@ async def _transcribe(audio: AudioFile, config: ProviderConfig, form: str) -> Ma
 
 def _found_table(keys: AnswerKeys, answer: Mapping[str, Any]) -> str:
     """Table of the value that each expression of *keys* found in *answer*."""
-    from dropscribe.providers.described.answer import mapped  # noqa: PLC0415 - only configs that describe an API
+    from dropscribe.providers.vendors.described import found_values  # noqa: PLC0415 - loads JMESPath
 
-    rows = [[each.field, _found_words(each.value), each.expression] for each in mapped(keys, answer)]
+    expressions = keys.expressions()
+    rows = [
+        [field, _found_words(value), expressions[field]]
+        for field, value in found_values(keys, answer).items()
+    ]
     return render_table(["FIELD", "FOUND", "BY"], rows)
 
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ParamValue = bool | int | float | str | list[str]
 """A request parameter's value. A boolean is sent as ``true``/``false``, a list as a repeated parameter."""
+
+OPENAI_MODEL = "whisper-1"
 
 FIXED_PARAMS: dict[str, dict[str, ParamValue]] = {
     "pulse": {"model": "pulse", "word_timestamps": True},
@@ -26,6 +32,51 @@ SPEECHMATICS_DETECTION: dict[str, ParamValue] = {
     "language_identification_config.default_language": "en",
 }
 """Detects the language. Without the last two, a short or silent recording is refused, not transcribed."""
+
+GRANULARITIES = ("timestamp_granularities[]", "timestamp_granularities")
+"""OpenAI's parameter for the times of words and segments, in both its spellings."""
+
+
+def effective_params(provider_type: str, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+    """Parameters to send: the type's defaults, overridden by *params*. An empty list drops a default."""
+    return {**_default_params(provider_type, params), **params}
+
+
+def _default_params(provider_type: str, params: Mapping[str, ParamValue]) -> Mapping[str, ParamValue]:
+    fixed = FIXED_PARAMS.get(provider_type, {})
+    match provider_type:
+        case "openai":
+            return _openai_defaults(params)
+        case "deepgram" if not params.get("language") and "detect_language" not in params:
+            return {**fixed, "detect_language": True}  # without either, it assumes English
+        case "assemblyai" if not params.get("language_code"):
+            return {**fixed, "language_detection": True}  # without either, it assumes English
+        case "speechmatics" if not params.get("transcription_config.language"):
+            # Without a language it refuses the job; the model Melia is multilingual and knows no "auto".
+            is_melia = str(params.get("transcription_config.model", "")).startswith("melia")
+            return {"transcription_config.language": "multi"} if is_melia else SPEECHMATICS_DETECTION
+    return fixed
+
+
+def _openai_defaults(params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+    model = str(params.get("model", OPENAI_MODEL))
+    defaults: dict[str, ParamValue] = {"model": OPENAI_MODEL, "response_format": _richest_format(model)}
+    if "diarize" in model:
+        defaults["chunking_strategy"] = "auto"  # required for more than 30 s
+    asked = params.get("response_format", defaults["response_format"])
+    if asked == "verbose_json" and not any(name in params for name in GRANULARITIES):
+        defaults[GRANULARITIES[0]] = ["word", "segment"]
+    return defaults
+
+
+def _richest_format(model: str) -> str:
+    # Behind a gateway a model's name has the vendor before it: openai/gpt-4o-transcribe, azure/whisper-1.
+    name = model.rpartition("/")[2].lower()
+    if "diarize" in name:
+        return "diarized_json"
+    # OpenAI's gpt transcribers and Mistral's Voxtral refuse verbose_json with a 400.
+    return "json" if name.startswith("gpt-") or "voxtral" in name else "verbose_json"
+
 
 WHISPER_MODELS = frozenset(
     [

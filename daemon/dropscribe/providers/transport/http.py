@@ -31,8 +31,8 @@ from dropscribe.providers.transport.target import target_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 
-    from dropscribe.files.audio import AudioFile
     from dropscribe.providers.redaction import Redactor
+    from dropscribe.providers.transport.requests import Upload
     from dropscribe.providers.transport.target import Target
 
 CONNECT_SECONDS = 30.0
@@ -54,35 +54,6 @@ _ERRNO = re.compile(r"\[Errno (-?\d+)\] ?")
 _UNKNOWN_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 _SUCCESS = 2  # the class of a status, RFC 9110
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One POST of an audio file.
-
-    Attributes:
-        url: With its whole query.
-        headers: Including Authorization, hence no repr.
-        audio: Streamed between *before* and *after*; None sends no audio at all.
-        before: The form's bytes ahead of the audio.
-        after: The form's closing bytes.
-        is_base64: Whether the audio is sent in base64, as a JSON string can hold it.
-    """
-
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    audio: AudioFile | None = field(default=None, repr=False)
-    before: bytes = field(default=b"", repr=False)
-    after: bytes = field(default=b"", repr=False)
-    is_base64: bool = False
-
-    @property
-    def size_bytes(self) -> int:
-        """The Content-Length."""
-        audio_bytes = 0 if self.audio is None else self.audio.size_bytes
-        if self.is_base64:
-            audio_bytes = (audio_bytes + 2) // 3 * 4
-        return len(self.before) + audio_bytes + len(self.after)
 
 
 @dataclass(frozen=True, slots=True)

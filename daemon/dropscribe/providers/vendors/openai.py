@@ -1,19 +1,24 @@
-"""OpenAI's transcription API and the servers that speak it: a multipart form (docs/design/providers.md)."""
+"""OpenAI's transcription API and the servers that speak it: a multipart form (docs/design/providers.md).
+
+A value that differs from OpenAI's documentation is read in its server's known sense, or is unknown.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from dropscribe.core.errors import AudioRejected
+from dropscribe.core.requests.params import GRANULARITIES
+from dropscribe.providers import values
 from dropscribe.providers.answers import HAS_FILE_PARAM, HAS_PARAM
-from dropscribe.providers.params import GRANULARITIES
-from dropscribe.providers.statuses import Kind
-from dropscribe.providers.transport.forms import fields_of, multipart_of_fields
-from dropscribe.providers.transport.http import Upload
-from dropscribe.providers.vendor import Vendor, form_upload
-from dropscribe.providers.vendors.openai_answer import transcript_of
+from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.transport.requests import Upload, fields_of, form_request
+from dropscribe.providers.vendor import Params, Vendor
+from dropscribe.providers.words import Reading, mean_confidence
+from dropscribe.transcripts.model import Segment, Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.core.errors import ProviderError
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.statuses import Table
     from dropscribe.providers.transport.http import Answer
-    from dropscribe.providers.vendor import Params
-    from dropscribe.transcripts.model import Transcript
 
 OPENAI_BODY_BYTES = 26_214_400
 """OpenAI's limit on the whole form, not on the file."""
@@ -42,6 +44,17 @@ _NO_FILE = re.compile(
     r"\bfile\b.*\b(?:required|missing|provide)|\b(?:required|missing|no)\b.*\bfile\b", re.IGNORECASE
 )
 _TEXT_FORMATS = {"text", "srt", "vtt"}
+
+_NANOSECONDS = 1e-9
+_LONGEST_SECONDS = 1e6
+"""No recording lasts 11 days: a larger time is LocalAI's nanoseconds."""
+
+_SPEAKER = ("speaker", "speaker_id")  # Mistral has the second
+# whisper.cpp's words are tokens: a leading space says where a word begins, so it stays.
+_WORD = Reading(("word", "text"), confidence=("probability", "confidence"), speaker=_SPEAKER)
+_SEGMENT = Reading(
+    confidence=("avg_logprob",), probability=values.probability_of_log, speaker=_SPEAKER, said=values.stripped
+)
 
 
 class OpenAI(Vendor):
@@ -67,7 +80,7 @@ class OpenAI(Vendor):
 
     def upload(self, audio: AudioFile, params: Params) -> Upload:
         """A form with the file at its end."""
-        upload = form_upload(self.url, audio, fields_of(params))
+        upload = form_request(self.url, fields_of(params), audio)
         if self._max_body_bytes is not None and upload.size_bytes > self._max_body_bytes:
             reason = f"{upload.size_bytes} bytes with the form; {self._max_body_bytes} are taken"
             raise AudioRejected("too_large", reason)
@@ -75,16 +88,17 @@ class OpenAI(Vendor):
 
     def link(self, url: str, params: Params) -> Upload:
         """The field ``url``, which some servers have and OpenAI itself has not."""
-        content_type, body = multipart_of_fields([*fields_of(params), ("url", url)])
-        return Upload(self.url, {"Content-Type": content_type}, before=body)
+        return form_request(self.url, [*fields_of(params), ("url", url)])
+
+    def link_error(self, error: ProviderError) -> ProviderError:
+        """A server without the field ``url`` says that the file is missing."""
+        if error.status in {400, 422} and _NO_FILE.search(error.reason):
+            return AudioRejected("links_not_supported", error.reason, status=error.status)
+        return error
 
     def wants_text(self, params: Params) -> bool:
         """Whether the user chose a format that is plain text."""
         return params.get("response_format") in _TEXT_FORMATS
-
-    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
-        """See :mod:`dropscribe.providers.vendors.openai_answer`."""
-        return transcript_of(parsed, params, request_id)
 
     def simpler(self, given: Mapping[str, ParamValue], params: Params, error: ProviderError) -> Params | None:
         """Plain ``json``, where the model refused a ``response_format`` with times."""
@@ -106,11 +120,32 @@ class OpenAI(Vendor):
             return f"answers, but lists no models (HTTP {answer.status}): the key was not tried"
         return None
 
-    def link_error(self, error: ProviderError) -> ProviderError:
-        """A server without the field ``url`` says that the file is missing."""
-        if error.status in {400, 422} and _NO_FILE.search(error.reason):
-            return AudioRejected("links_not_supported", error.reason, status=error.status)
-        return error
+    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+        """Words stand at the top or in their segments."""
+        items, top = values.objects(parsed.get("segments")), values.objects(parsed.get("words"))
+        found = top or [word for item in items for word in values.objects(item.get("words"))]
+        last = max((values.number(item.get("end")) or 0.0 for item in (*items, *found)), default=0.0)
+        scale = _NANOSECONDS if last > _LONGEST_SECONDS else 1.0
+        word, segment = replace(_WORD, scale=scale), replace(_SEGMENT, scale=scale)
+        segments = tuple(_segment(item, segment) for item in items)
+        told = (parsed.get("detected_language"), parsed.get("language"), parsed.get("languages"))
+        # OpenAI's name in `usage`, then Mistral's.
+        usage = values.first_of(values.mapping(parsed.get("usage")), "seconds", "prompt_audio_seconds")
+        return Transcript(
+            values.told_text(parsed.get("text"), parts=found or items),
+            language=values.language(*told, params.get("language")),
+            duration=values.duration(parsed.get("duration"), usage),
+            segments=segments,
+            words=word.words(top) if top else word.words_within(items, segments),
+            model=values.word_or_none(parsed.get("model")),
+        )
+
+
+def _segment(item: values.Item, reading: Reading) -> Segment:
+    segment = reading.segment(item)
+    if segment.confidence is not None:
+        return segment
+    return replace(segment, confidence=mean_confidence(_WORD.words(item.get("words"))))
 
 
 def endpoint_url(url: str) -> str:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dropscribe.providers import values
-from dropscribe.providers.answers import error_of
-from dropscribe.providers.jobs import JobApi, JobVendor
-from dropscribe.providers.statuses import Kind
-from dropscribe.providers.turns import SENTENCE_ENDS, segments_of
+from dropscribe.providers.answers import ErrorBody, error_of
+from dropscribe.providers.jobs import JobVendor
+from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.words import SENTENCE_ENDS, segments_of
 from dropscribe.transcripts.line_breaks import joined, pieces_of
 from dropscribe.transcripts.model import Transcript, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.providers.answers import ErrorBody
-    from dropscribe.providers.statuses import Table
     from dropscribe.providers.vendor import Params
 
 ERRORS: Table = {(None, "internal_error"): Kind.TEMPORARY}
@@ -31,12 +27,13 @@ class Soniox(JobVendor):
 
     type = "soniox"
     host = "https://api.soniox.com"
-    api = JobApi(
-        upload="/v1/files", form_field="file", file_name=("id", "file_id"), jobs="/v1/transcriptions"
-    )
+    upload_path = "/v1/files"
+    form_field = "file"
+    file_name = ("id", "file_id")
+    jobs_path = "/v1/transcriptions"
     errors = ERRORS
 
-    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+    def job_failure(self, polled: values.Item) -> ErrorBody:
         """The error's type and words."""
         said = error_of({"message": polled.get("error_message"), "type": polled.get("error_type")})
         return replace(said, code=said.code or next(iter(said.signs), ""))
@@ -45,16 +42,16 @@ class Soniox(JobVendor):
         """The text has a document of its own."""
         return f"{self.poll_url(job_id)}/transcript"
 
-    def seconds(self, polled: Mapping[str, Any]) -> float | None:
+    def seconds(self, polled: values.Item) -> float | None:
         """Told by the job, in milliseconds."""
-        return values.duration(polled.get("audio_duration_ms"), _MILLISECONDS)
+        return values.duration(polled.get("audio_duration_ms"), scale=_MILLISECONDS)
 
-    def unused_upload(self, uploaded: Mapping[str, Any]) -> str | None:
+    def unused_upload(self, uploaded: values.Item) -> str | None:
         """The account has room for a limited number of files."""
         name = values.word_or_none(uploaded.get("id"))
-        return name and f"{self.url}{self.api.upload}/{quote(name, safe='')}"
+        return name and f"{self.url}{self.upload_path}/{quote(name, safe='')}"
 
-    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
         """Tokens are parts of words, or Chinese and Japanese characters. Times are milliseconds.
 
         With `translation` in the parameters there are tokens of the translation too, which were not spoken.
@@ -63,19 +60,14 @@ class Soniox(JobVendor):
         tokens = [token for token in heard if token.get("translation_status") != "translation"]
         words = _words(tokens)
         text = values.told_text(parsed.get("text"), parts=words)
-        if text is None:
-            return None
-        told = [token.get("language") for token in tokens[:1]]
-        hints = params.get("language_hints")
         return Transcript(
             # The vendor's own text has the translation between the spoken sentences.
-            text=text if len(tokens) == len(heard) else "".join(map(_text, tokens)),
-            language=values.language(*told, *(hints if isinstance(hints, list) else ())),
+            text if len(tokens) == len(heard) else "".join(map(_text, tokens)),
+            language=values.language(
+                *(token.get("language") for token in tokens[:1]), params.get("language_hints")
+            ),
             segments=segments_of(words),
             words=words,
-            model=values.word_or_none(params.get("model")),
-            request_id=request_id,
-            raw=parsed,
         )
 
     def probe(self) -> tuple[str, str]:
@@ -83,8 +75,8 @@ class Soniox(JobVendor):
         return "GET", f"{self.url}/v1/models"
 
 
-def _words(tokens: list[Mapping[str, Any]]) -> tuple[Word, ...]:
-    groups: list[list[Mapping[str, Any]]] = []
+def _words(tokens: list[values.Item]) -> tuple[Word, ...]:
+    groups: list[list[values.Item]] = []
     for token in tokens:
         if not groups or _begins_word(token, groups[-1][-1]):
             groups.append([])
@@ -92,7 +84,7 @@ def _words(tokens: list[Mapping[str, Any]]) -> tuple[Word, ...]:
     return tuple(word for group in groups if (word := _word(group)).word)
 
 
-def _begins_word(token: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+def _begins_word(token: values.Item, before: values.Item) -> bool:
     """Whether a word begins with *token*: after a space, at another speaker, and where Chinese may break."""
     text = _text(token)
     is_new = text[:1].isspace() or token.get("speaker") != before.get("speaker")
@@ -102,12 +94,12 @@ def _begins_word(token: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     return is_new or (len(pieces_of(border)) > 1 and has_no_space)
 
 
-def _word(tokens: list[Mapping[str, Any]]) -> Word:
+def _word(tokens: list[values.Item]) -> Word:
     start, end = values.span(tokens[0].get("start_ms"), tokens[-1].get("end_ms"), _MILLISECONDS)
-    confidence = values.mean([values.probability(token.get("confidence")) for token in tokens])
+    confidence = values.mean(values.probability(token.get("confidence")) for token in tokens)
     text = "".join(map(_text, tokens)).strip()
     return Word(text, start, end, confidence, values.counted_speaker(tokens[0].get("speaker"), "1"))
 
 
-def _text(token: Mapping[str, Any]) -> str:
+def _text(token: values.Item) -> str:
     return values.text_of(token.get("text"))

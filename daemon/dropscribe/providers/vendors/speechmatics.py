@@ -7,20 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.providers import values
-from dropscribe.providers.answers import error_of
-from dropscribe.providers.jobs import JobApi, JobVendor
-from dropscribe.providers.statuses import Kind
-from dropscribe.providers.turns import segments_of
-from dropscribe.providers.vendor import nested
+from dropscribe.providers.answers import ErrorBody, error_of
+from dropscribe.providers.jobs import JobVendor, Progress
+from dropscribe.providers.statuses import Kind, Table
+from dropscribe.providers.transport.requests import nested
+from dropscribe.providers.words import segments_of
 from dropscribe.transcripts.model import Transcript, Word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from dropscribe.providers.answers import ErrorBody
-    from dropscribe.providers.jobs import Progress
-    from dropscribe.providers.statuses import Table
-    from dropscribe.providers.transport.http import Upload
     from dropscribe.providers.vendor import Params
 
 ERRORS: Table = {
@@ -39,17 +35,16 @@ class Speechmatics(JobVendor):
 
     type = "speechmatics"
     host = "https://eu1.asr.api.speechmatics.com"
-    api = JobApi(
-        upload="/v2/jobs/",
-        form_field="data_file",
-        jobs="/v2/jobs",
-        working=frozenset({"running"}),
-        done="done",
-        failed=frozenset({"rejected"}),
-        lost=frozenset({"deleted", "expired"}),
-    )
-    errors = ERRORS
+    model_param = "transcription_config.model"
+    upload_path = "/v2/jobs/"
+    form_field = "data_file"
     creates_in_upload = True
+    jobs_path = "/v2/jobs"
+    working = ("running",)
+    done = ("done",)
+    failed = ("rejected",)
+    lost = ("deleted", "expired")
+    errors = ERRORS
 
     def form_fields(self, params: Params) -> Iterable[tuple[str, str]]:
         """The job's config as JSON; each word of a custom dictionary is an object there."""
@@ -59,15 +54,11 @@ class Speechmatics(JobVendor):
             config["transcription_config"]["additional_vocab"] = [{"content": word} for word in words]
         return [("config", json.dumps(config))]
 
-    def create(self, uploaded: Mapping[str, Any], params: Params) -> Upload | None:  # noqa: ARG002
-        """The upload has created it."""
-        return None
-
-    def progress(self, polled: Mapping[str, Any]) -> Progress | None:
+    def progress(self, polled: values.Item) -> Progress | None:
         """The job is an object in the answer."""
         return super().progress(values.mapping(polled.get("job")))
 
-    def job_failure(self, polled: Mapping[str, Any]) -> ErrorBody:
+    def job_failure(self, polled: values.Item) -> ErrorBody:
         """The last of the job's errors: words alone."""
         errors = values.objects(values.mapping(polled.get("job")).get("errors"))
         return error_of(errors[-1] if errors else {})
@@ -80,30 +71,27 @@ class Speechmatics(JobVendor):
         """URL of the job, even if it is still running: its result is not needed."""
         return (f"{self.poll_url(job_id)}?force=true",)
 
-    def transcript(self, parsed: dict[str, Any], params: Params, request_id: str | None) -> Transcript | None:
+    def transcript(self, parsed: values.Item, params: Params) -> Transcript:  # noqa: ARG002
         """A flat list of words and punctuation marks. Times are seconds."""
-        if not isinstance(parsed.get("results"), list):
-            return None
-        results = values.objects(parsed["results"])
+        results = values.objects(parsed.get("results"))
         metadata = values.mapping(parsed.get("metadata"))
         config = values.mapping(metadata.get("transcription_config"))
         delimiter = values.mapping(metadata.get("language_pack_info")).get("word_delimiter")
         joint = delimiter if isinstance(delimiter, str) else " "
         words = _words(results)
+        has_text = isinstance(parsed.get("results"), list)
         told = [_alternative(item).get("language") for item in results[:1]]
         return Transcript(
-            text=joint.join(word.word for word in words),
+            values.told_text(joint.join(word.word for word in words) if has_text else None),
             language=values.language(*told, config.get("language")),
             duration=values.duration(values.mapping(parsed.get("job")).get("duration")),
             segments=segments_of(words, joint),
             words=words,
-            model=values.word_or_none(config.get("model", params.get("transcription_config.model"))),
-            request_id=request_id,
-            raw=parsed,
+            model=values.word_or_none(config.get("model")),
         )
 
 
-def _words(results: list[Mapping[str, Any]]) -> tuple[Word, ...]:
+def _words(results: list[values.Item]) -> tuple[Word, ...]:
     """The words, each with its punctuation marks; other items are left out."""
     words: list[Word] = []
     before = ""
@@ -119,7 +107,7 @@ def _words(results: list[Mapping[str, Any]]) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def _word(item: Mapping[str, Any], text: str) -> Word:
+def _word(item: values.Item, text: str) -> Word:
     alternative = _alternative(item)
     start, end = values.span(item.get("start_time"), item.get("end_time"))
     told = alternative.get("speaker")
@@ -128,6 +116,6 @@ def _word(item: Mapping[str, Any], text: str) -> Word:
     return Word(text, start, end, values.probability(alternative.get("confidence")), speaker or channel)
 
 
-def _alternative(item: Mapping[str, Any]) -> Mapping[str, Any]:
+def _alternative(item: values.Item) -> values.Item:
     """The most likely of an item's alternatives."""
     return next(iter(values.objects(item.get("alternatives"))), {})

@@ -1,1 +1,0 @@
-"""`type: http`: an API that the config describes."""

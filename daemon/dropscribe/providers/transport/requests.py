@@ -1,0 +1,133 @@
+"""Requests with parameters and audio: as a query, a multipart form or JSON, of a length that is known.
+
+Guarantees: pure but for a form's boundary, which is random; no name or value can break out of its place.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from dropscribe.core.errors import RuleRejected
+from dropscribe.providers.formats import media_type, upload_name
+from dropscribe.providers.transport.http_library import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One request, with or without an audio file.
+
+    Attributes:
+        url: With its whole query.
+        headers: Including the key's, hence no repr.
+        audio: Streamed between *before* and *after*.
+        before: The form's bytes ahead of the audio, or the whole body.
+        after: The form's closing bytes.
+        is_base64: Whether the audio is sent in base64, as a JSON string can hold it.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    audio: AudioFile | None = field(default=None, repr=False)
+    before: bytes = field(default=b"", repr=False)
+    after: bytes = field(default=b"", repr=False)
+    is_base64: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """The Content-Length."""
+        audio_bytes = 0 if self.audio is None else self.audio.size_bytes
+        if self.is_base64:
+            audio_bytes = (audio_bytes + 2) // 3 * 4
+        return len(self.before) + audio_bytes + len(self.after)
+
+
+def fields_of(params: Mapping[str, ParamValue]) -> list[tuple[str, str]]:
+    """*params* as sent: booleans as true/false, a list as a repeated field, an empty list not at all."""
+    return [(name, text) for name, value in params.items() for text in _texts(value)]
+
+
+def _texts(value: ParamValue) -> list[str]:
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    return list(map(str, value)) if isinstance(value, list | tuple) else [str(value)]
+
+
+def with_query(url: str, params: Mapping[str, ParamValue]) -> str:
+    """*url* with *params* after the query that it may have already."""
+    return _with_fields(url, tuple(fields_of(params)))
+
+
+@lru_cache(maxsize=64)  # a provider gets the same parameters with each file
+def _with_fields(url: str, fields: tuple[tuple[str, str], ...]) -> str:
+    parts = urlsplit(url)
+    query = urlencode(fields, quote_via=quote)
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, query))), fragment=""))
+
+
+def at_path(url: str, path: str) -> str:
+    """*url* with *path* where it has none: a vendor's other host is enough in a config."""
+    parts = urlsplit(url)
+    return url if parts.path.strip("/") else urlunsplit(parts._replace(path=path))
+
+
+def raw_request(url: str, audio: AudioFile, kind: str | None = None) -> Upload:
+    """A request with *audio* as it is; *kind* is its media type, by default by its name and content."""
+    return Upload(url, {"Content-Type": kind or media_type(audio.suffix, audio.head)}, audio)
+
+
+def form_request(
+    url: str,
+    fields: Iterable[tuple[str, str]],
+    audio: AudioFile | None = None,
+    *,
+    field: str = "file",
+    kind: str | None = None,
+) -> Upload:
+    """A form with *fields* and, in *field*, the *audio*, if any.
+
+    The audio comes last, so that a server that reads the form as it arrives knows the fields by then.
+    """
+    parts: list[Any] = [(name, (None, text.encode())) for name, text in fields]
+    if audio is not None:
+        name = upload_name(audio.suffix, audio.head)
+        parts.append((field, (name, b"", kind or media_type(audio.suffix, audio.head))))
+    form = httpx.Request("POST", "http://form.invalid/", files=parts)
+    body = form.read()
+    end = len(body) if audio is None else body.rindex(b"\r\n--")
+    return Upload(url, {"Content-Type": form.headers["Content-Type"]}, audio, body[:end], body[end:])
+
+
+def json_request(url: str, body: Mapping[str, Any]) -> Upload:
+    """A request with *body* as JSON, and without audio."""
+    return Upload(url, {"Content-Type": "application/json"}, before=json.dumps(body).encode())
+
+
+def nested(params: Mapping[str, Any]) -> dict[str, Any]:
+    """*params* as a JSON object: names with dots as nested objects, an empty list left out.
+
+    Raises:
+        RuleRejected: One name is both a value and an object.
+    """
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        if value == []:
+            continue
+        *outer, last = name.split(".")
+        place = found
+        for part in outer:
+            inner = place.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise RuleRejected("bad_parameter", f"{name}: {part} has a value of its own already")
+            place = inner
+        place[last] = value
+    return found

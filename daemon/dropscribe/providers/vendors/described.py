@@ -1,0 +1,254 @@
+"""`type: http`: an API that the config describes, its answers by JMESPath; with `poll`, one with jobs."""
+
+from __future__ import annotations
+
+import json
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+
+from dropscribe.config.sections.http_api import AnswerKeys
+from dropscribe.providers import values
+from dropscribe.providers.answers import error_of, parse_json
+from dropscribe.providers.jobs import JobVendor, Progress
+from dropscribe.providers.statuses import Kind
+from dropscribe.providers.transport.requests import (
+    Upload,
+    fields_of,
+    form_request,
+    json_request,
+    nested,
+    raw_request,
+    with_query,
+)
+from dropscribe.providers.vendor import Vendor
+from dropscribe.providers.words import Reading, segments_of
+from dropscribe.transcripts.model import Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dropscribe.config.model import ProviderConfig
+    from dropscribe.config.sections.http_api import ErrorKeys
+    from dropscribe.core.requests.params import ParamValue
+    from dropscribe.files.audio import AudioFile
+    from dropscribe.providers.answers import ErrorBody
+    from dropscribe.providers.base import Provider
+    from dropscribe.providers.statuses import Table
+    from dropscribe.providers.transport.http import Answer
+    from dropscribe.providers.vendor import Params
+
+MOST_ITEMS = 1_000_000
+"""Of words and of segments: an expression can give more than the answer holds."""
+
+MOST_NAMES = 10
+"""Of an answer's own names, in a message."""
+
+_SCALES = {"s": 1.0, "ms": 0.001}
+_KINDS = {"account": Kind.UNUSABLE, "file": Kind.REJECTED, "rule": Kind.RULE, "later": Kind.TEMPORARY}
+
+
+def build(config: ProviderConfig) -> Provider:
+    """A provider for *config*, whose url and answer the config requires."""
+    return DescribedApi.build(config) if config.poll is None else DescribedJobs.build(config)
+
+
+def found_values(keys: AnswerKeys, parsed: values.Item) -> dict[str, Any]:
+    """The value that each expression of *keys* finds in an answer, by key; None for nothing."""
+    return {field: _found(jmespath.compile(text), parsed) for field, text in keys.expressions().items()}
+
+
+class DescribedApi(Vendor):
+    """The API of *config*; see :class:`dropscribe.providers.vendor.Vendor`."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        self.url = config.url or ""
+        self.errors = _table(config.errors)
+        self.key_header = config.key_header
+        self._config = config
+        self._has_params_beside = config.body != "raw" and config.params_in == "form"
+        self._keys = keys = config.answer or AnswerKeys(text="text")
+        self._expressions = {name: jmespath.compile(text) for name, text in keys.expressions().items()}
+        self._word, self._segment = (
+            Reading(
+                (text,),
+                times=("start", "duration" if keys.times == "start_duration" else "end"),
+                has_lengths=keys.times == "start_duration",
+                scale=_SCALES[keys.unit],
+                probability=values.probability_of_log if keys.confidence == "logprob" else values.probability,
+                said=_said,
+            )
+            for text in ("word", "text")
+        )
+
+    def params(self, given: Mapping[str, ParamValue]) -> Params:
+        """The user's parameters, without defaults."""
+        return dict(given)
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio as the body, in a form, or in a JSON object."""
+        beside = params if self._has_params_beside else {}
+        url = with_query(self.url, {} if self._has_params_beside else params)
+        field, kind = self._config.file_field, self._config.media_type
+        match self._config.body:
+            case "raw":
+                return raw_request(url, audio, kind)
+            case "json":
+                place = token_hex(16)  # nothing else in the object holds it
+                body = json.dumps(nested({**beside, field: place})).encode()
+                before, after = body.split(place.encode())
+                headers = {"Content-Type": "application/json"}
+                return Upload(url, headers, audio, before, after, is_base64=True)
+        return form_request(url, fields_of(beside), audio, field=field, kind=kind)
+
+    def failure(self, parsed: values.Item) -> str | None:
+        """Text that `answer.error` finds, if any."""
+        problem = self._value("error", parsed)
+        return None if problem is None or problem is False or problem in ("", []) else str(problem)
+
+    def checked(self, parsed: values.Item) -> values.Item:
+        """Without a `status` beside a text, and without an `error` where `answer.error` has its own place."""
+        text = self._value("text", parsed)
+        if not isinstance(text, str) or (not text.strip() and isinstance(self._value("text", {}), str)):
+            return parsed  # a blank that the expression itself supplies says nothing
+        ignored = {"status"} if text.strip() else set()
+        if self._keys.error:
+            ignored.add("error")
+        return {name: value for name, value in parsed.items() if name not in ignored}
+
+    def transcript(self, parsed: values.Item, params: Params) -> Transcript:
+        """Transcript of the values that the expressions find."""
+        found = {field: self._value(field, parsed) for field in self._expressions}
+        words = self._word.words(_shortened(found.get("words")))
+        segments = self._segment.segments(_shortened(found.get("segments"))) or segments_of(words)
+        missing = f"a success without a text at '{self._keys.text}'; {_names_in(parsed)}"
+        duration_scale = _SCALES[self._keys.duration_unit or self._keys.unit]
+        return Transcript(
+            values.told_text(found.get("text"), parts=segments, missing=missing),
+            language=values.language(values.text_of(found.get("language")), params.get("language")),
+            duration=values.duration(found.get("duration"), scale=duration_scale),
+            segments=segments,
+            words=words,
+            model=values.word_or_none(found.get("model")),
+            request_id=values.word_or_none(found.get("request_id")),
+        )
+
+    def probed(self, answer: Answer) -> str | None:
+        """Result of the probe, and the fields that the answer has already."""
+        learned = super().probed(answer)
+        try:
+            parsed = parse_json(answer.body)
+        except ValueError:
+            return learned
+        fields = [name for name in self._expressions if self._value(name, parsed) is not None]
+        return f"{learned}; its answer has {', '.join(fields)}" if learned and fields else learned
+
+    def _value(self, field: str, parsed: values.Item) -> Any:
+        return _found(self._expressions[field], parsed) if field in self._expressions else None
+
+
+class DescribedJobs(DescribedApi, JobVendor):
+    """The API of *config* with jobs, as its `poll` describes them."""
+
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config)
+        poll = config.poll
+        assert poll is not None  # noqa: S101 - see build
+        self._poll = poll
+        self._id, self._state = jmespath.compile(poll.id), jmespath.compile(poll.state)
+        self.creates_in_upload = poll.create is None
+        self.poll_every_seconds = poll.every_seconds
+
+    def upload(self, audio: AudioFile, params: Params) -> Upload:
+        """The audio; `params` are in the request that creates the job, if that is another one."""
+        return super().upload(audio, params if self.creates_in_upload else {})
+
+    def create(self, uploaded: values.Item, params: Params) -> Upload:
+        """The parameters and the upload's name as JSON."""
+        create = self._poll.create
+        assert create is not None  # noqa: S101 - see creates_in_upload
+        name = _word(_found(jmespath.compile(create.audio), uploaded))
+        if not name:
+            raise values.BadAnswer(f"an upload without '{create.audio}'")
+        return json_request(self._at(create.url), nested({**params, create.field: name}))
+
+    def job_id(self, created: values.Item) -> str:
+        """Id that `poll.id` finds."""
+        if (name := _word(_found(self._id, created))) is None:
+            raise values.BadAnswer(f"a job without an id at '{self._poll.id}'; {_names_in(created)}")
+        return name
+
+    def poll_url(self, job_id: str) -> str:
+        """URL of the job's state, from the config."""
+        return self._at(self._poll.url, job_id)
+
+    def progress(self, polled: values.Item) -> Progress | None:
+        """State of the job; one that the config does not name counts as working."""
+        state = _word(_found(self._state, polled))
+        if state in self._poll.done:
+            return Progress.DONE
+        if state in self._poll.failed:
+            return Progress.FAILED
+        return Progress.WORKING if state else None
+
+    def job_failure(self, polled: values.Item) -> ErrorBody:
+        """Error of the text that `answer.error` finds, else of the body."""
+        said = self.failure(polled)
+        return error_of({"message": said} if said else polled)
+
+    def result_url(self, job_id: str) -> str | None:
+        """URL of the result by the config; None if the poll's answer holds the result."""
+        return self._at(self._poll.result, job_id) if self._poll.result else None
+
+    def deletions(self, job_id: str) -> tuple[str, ...]:
+        """The job, if the config says where."""
+        return (self._at(self._poll.delete, job_id),) if self._poll.delete else ()
+
+    def probe(self) -> tuple[str, str]:
+        """A request without audio."""
+        return "POST", self.url
+
+    def _at(self, place: str, job_id: str = "") -> str:
+        return urljoin(self.url, place.replace("{id}", job_id))
+
+
+def _found(expression: Any, parsed: values.Item) -> Any:
+    """The value of a compiled expression; None where it does not fit the answer."""
+    try:
+        return expression.search(parsed)
+    except (JMESPathError, ArithmeticError, RecursionError, TypeError, ValueError):
+        return None
+
+
+def _names_in(parsed: values.Item) -> str:
+    """A clause with the names that an answer has."""
+    return f"it has {', '.join([*map(str, parsed)][:MOST_NAMES]) or 'nothing'}"
+
+
+def _said(value: Any) -> str:
+    """A string, stripped, or a number as the JSON has it; "" for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return json.dumps(value) if is_number else values.stripped(value)
+
+
+def _shortened(items: Any) -> Any:
+    return items[:MOST_ITEMS] if isinstance(items, list) else None
+
+
+def _table(keys: ErrorKeys | None) -> Table:
+    rows: Table = {}
+    for name, kind in _KINDS.items():
+        for mark in getattr(keys, name, ()):
+            rows[(mark, None) if isinstance(mark, int) else (None, mark.lower())] = kind
+    return rows
+
+
+def _word(value: Any) -> str | None:
+    """A text, a number or a truth value as the config would write it; None for anything else."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int) and str(value) else None

@@ -1,0 +1,144 @@
+"""Words and segments of an answer: read from its items, made of words, put in order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dropscribe.providers import values
+from dropscribe.transcripts.line_breaks import joined
+from dropscribe.transcripts.model import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_Part = TypeVar("_Part", Segment, Word)
+
+PAUSE_SECONDS = 1.0
+SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "।")  # noqa: RUF001 - of other scripts
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The fields in which an answer has its words or segments; of several the first with a value counts.
+
+    Attributes:
+        times: The start, and the end or, with *has_lengths*, the length.
+        scale: Makes the times seconds.
+        probability: Makes a probability of a confidence.
+        said: Makes a string of a text.
+    """
+
+    text: tuple[str, ...] = ("text",)
+    times: tuple[str, str] = ("start", "end")
+    has_lengths: bool = False
+    scale: float = 1.0
+    confidence: tuple[str, ...] = ("confidence",)
+    probability: Callable[[Any], float | None] = values.probability
+    speaker: tuple[str, ...] = ("speaker",)
+    said: Callable[[Any], str] = values.text_of
+
+    def words(self, items: Any, speaker: str | None = None) -> tuple[Word, ...]:
+        """The words in a list of *items*; *speaker* speaks those that name none."""
+        return tuple(self.word(item, speaker) for item in values.objects(items))
+
+    def segments(self, items: Any) -> tuple[Segment, ...]:
+        """The segments in a list of *items*."""
+        return tuple(map(self.segment, values.objects(items)))
+
+    def words_within(self, items: Sequence[values.Item], segments: Sequence[Segment]) -> tuple[Word, ...]:
+        """The ``words`` of each of *items*, of which *segments* were read and told the speakers."""
+        pairs = zip(items, segments, strict=True)
+        return tuple(
+            chain.from_iterable(self.words(item.get("words"), segment.speaker) for item, segment in pairs)
+        )
+
+    def word(self, item: values.Item, speaker: str | None = None) -> Word:
+        """The word in *item*."""
+        return Word(self._text(item), *self.span(item), self._confidence(item), self._label(item) or speaker)
+
+    def segment(self, item: values.Item, speaker: str | None = None) -> Segment:
+        """The segment in *item*."""
+        label = self._label(item) or speaker
+        return Segment(self._text(item), *self.span(item), label, self._confidence(item))
+
+    def span(self, item: values.Item) -> tuple[float | None, float | None]:
+        """Start and end of *item* in seconds."""
+        first, second = map(item.get, self.times)
+        span = values.span_of_length if self.has_lengths else values.span
+        return span(first, second, self.scale)
+
+    def _text(self, item: values.Item) -> str:
+        return next(filter(None, map(self.said, map(item.get, self.text))), "")
+
+    def _confidence(self, item: values.Item) -> float | None:
+        return self.probability(values.first_of(item, *self.confidence))
+
+    def _label(self, item: values.Item) -> str | None:
+        return values.speaker_label(values.first_of(item, *self.speaker))
+
+
+def mean_confidence(words: Iterable[Word]) -> float | None:
+    """The mean of the words' known confidences."""
+    return values.mean(word.confidence for word in words)
+
+
+def segments_of(words: Iterable[Word], joint: str = " ") -> tuple[Segment, ...]:
+    """Segments of *words*, which are in order, cut where the speaker changes, after a sentence, at a pause.
+
+    Args:
+        joint: The text between two words; a space is left out between Chinese and Japanese ones.
+    """
+    found: list[list[Word]] = []
+    for word in words:
+        if not found or not _continues(found[-1][-1], word):
+            found.append([])
+        found[-1].append(word)
+    return tuple(_segment(each, joint) for each in found)
+
+
+def _continues(last: Word, word: Word) -> bool:
+    if last.speaker != word.speaker or last.word.rstrip().endswith(SENTENCE_ENDS):
+        return False
+    return last.end is None or word.start is None or word.start - last.end < PAUSE_SECONDS
+
+
+def _segment(words: Sequence[Word], joint: str) -> Segment:
+    texts = [text for word in words if (text := word.word.strip())]
+    text = joined(texts) if joint == " " else joint.join(texts)
+    return Segment(text, words[0].start, words[-1].end, words[0].speaker, mean_confidence(words))
+
+
+def with_text(transcript: Transcript) -> Transcript:
+    """*transcript* with its text stripped; an empty one is made of its segments, or else of its words."""
+    text = (
+        transcript.text.strip()
+        or _joined([segment.text for segment in transcript.segments])
+        or _joined([word.word for word in transcript.words])
+    )
+    return replace(transcript, text=text)
+
+
+def _joined(parts: Sequence[str]) -> str:
+    if any(part[:1].isspace() for part in parts[1:]):  # tokens: a space begins a word
+        return "".join(parts).strip()
+    return joined(filter(None, map(str.strip, parts)))
+
+
+def by_time(*runs: Iterable[_Part]) -> tuple[_Part, ...]:
+    """Words or segments of several *runs* (channels, pieces) in the order in which they are said.
+
+    An untimed item stays behind the one before it in its run; a run without any times comes last.
+    """
+    timed = [pair for run in runs for pair in _with_times(tuple(run))]
+    return tuple(item for _, item in sorted(timed, key=itemgetter(0)))
+
+
+def _with_times(run: Sequence[_Part]) -> Iterator[tuple[float, _Part]]:
+    time = next((item.start for item in run if item.start is not None), math.inf)
+    for item in run:
+        time = time if item.start is None else item.start
+        yield time, item

@@ -11,9 +11,8 @@ from pathlib import Path
 from place import folder
 from results import Row
 
-from dropscribe.intake.watch.hints import Hint, HintKind, HintSource
-from dropscribe.intake.watch.inotify import InotifyHints
-from dropscribe.intake.watch.watchdog_hints import WatchdogHints
+from dropscribe.intake.hints import Hint, HintKind, HintSource, InotifyHints
+from dropscribe.intake.watchdog_hints import WatchdogHints
 
 BURST = 100_000
 MOVE_OUTS = 5

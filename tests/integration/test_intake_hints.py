@@ -11,10 +11,8 @@ import time
 
 import pytest
 
-from dropscribe.intake.watch.hints import HintKind, HintsUnavailable
-from dropscribe.intake.watch.inotify import InotifyHints
-from dropscribe.intake.watch.sources import open_hints
-from dropscribe.intake.watch.watchdog_hints import WatchdogHints
+from dropscribe.intake.hints import HintKind, HintsUnavailable, InotifyHints, open_hints
+from dropscribe.intake.watchdog_hints import WatchdogHints
 from support.inboxes import Station, running, wait_until, wav
 
 CREATED, CLOSED, MOVED = HintKind.CREATED, HintKind.CLOSED, HintKind.MOVED
@@ -261,7 +259,7 @@ def test_where_inotify_is_missing_the_library_watches(folder, monkeypatch):
         def __init__(self, *_names, **_options):
             pass
 
-    monkeypatch.setattr("dropscribe.intake.watch.inotify.ctypes.CDLL", NoInotify)
+    monkeypatch.setattr("dropscribe.intake.hints.ctypes.CDLL", NoInotify)
     station = Station(folder, watch="native")
     source = open_hints(station.rule, None)
     assert isinstance(source, WatchdogHints)

@@ -16,8 +16,8 @@ from dropscribe.core.settling import Cause, Completeness, Lease, QuietTimes, See
 from dropscribe.files import lease
 from dropscribe.files.audio import snapshot_of
 from dropscribe.files.mounts import LeaseSupport, lease_support
+from dropscribe.intake.availability import TAKEN, InboxRoot
 from dropscribe.intake.inbox import Inbox
-from dropscribe.intake.root import TAKEN, InboxRoot
 from support.inboxes import Station, running, wait_until, wav
 
 DAY = 86_400.0

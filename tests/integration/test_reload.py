@@ -28,8 +28,8 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.model import NewJob
 from dropscribe.files.audio import snapshot_of
+from dropscribe.intake.availability import TAKEN
 from dropscribe.intake.inbox import Inbox
-from dropscribe.intake.root import TAKEN
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.attempt_rows import read_recent_starts
 from dropscribe.queue.sql.backlog import mark_of

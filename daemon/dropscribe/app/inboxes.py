@@ -13,8 +13,8 @@ import structlog
 from dropscribe.core.errors import StoreInUse
 from dropscribe.core.settling import Cause
 from dropscribe.core.text.printing import path_text
+from dropscribe.intake.availability import TAKEN
 from dropscribe.intake.inbox import Inbox
-from dropscribe.intake.root import TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -99,7 +99,7 @@ class Inboxes:
         new = {name: self._make(rules[name]) for name in rules if name not in unchanged}
         for inbox in new.values():
             inbox.start([each for each in old if each.rule.inbox == inbox.rule.inbox])
-        await _until_all(new.values(), Inbox.has_scanned, _FIRST_LOOK_SECONDS)
+        await _until_all(new.values(), lambda inbox: inbox.has_looked, _FIRST_LOOK_SECONDS)
         for inbox in new.values():
             if inbox.state().reason == TAKEN:
                 self.discard(PreparedInboxes(unchanged, new))
@@ -165,7 +165,8 @@ class Inboxes:
         """Stop taking files. The inboxes stay locked, because files in flight are in them."""
         for inbox in self._inboxes.values():
             inbox.rest()
-        for inbox in await _until_all(self._inboxes.values(), Inbox.has_rested, _STOP_SECONDS):
+        inboxes = self._inboxes.values()
+        for inbox in await _until_all(inboxes, lambda inbox: inbox.has_rested, _STOP_SECONDS):
             log.warning("inbox.hangs", folder=inbox.rule.name, reason=inbox.state().reason)
 
     async def release(self) -> None:

@@ -1,21 +1,26 @@
 """Checks whether an inbox is available, locks it, and opens the source of its hints.
 
-Guarantees: a missing inbox is checked for until it is back, and nothing is read from another folder in its
-place.
+Guarantees: two daemons of one machine never work on one inbox. A missing inbox is never created and never
+read as empty; it is checked for until it is back, and nothing is read from another folder in its place. No
+descriptor in the inbox stays open, so that a share or a stick can be unmounted while the daemon runs.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.ignored_names import OWN_FOLDER
+from dropscribe.files.beneath import UnsafePathError, closing, open_listable_root
 from dropscribe.files.mounts import MountKind
 from dropscribe.intake.owner_file import OwnerFile
 from dropscribe.intake.probe import OpenInbox
-from dropscribe.intake.root import TAKEN, InboxRoot, describe
 from dropscribe.intake.state import MOST_WAITING
 
 if TYPE_CHECKING:
@@ -24,22 +29,32 @@ if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
     from dropscribe.intake.context import InboxContext
-    from dropscribe.intake.watch.hints import HintSource
+    from dropscribe.intake.hints import HintSource
 
 log = structlog.get_logger()
 
 AVAILABLE_SECONDS = 2.0
 """Interval of the checks for the inbox, whether it is available or not."""
 
+TAKEN = "another dropscribe has it"
+
 _TAKEN_SECONDS = 0.25  # another daemon may be about to end
 _ROOT_GONE_SECONDS = 0.1
+_SENTENCES = {
+    errno.ENOENT: "it is not there",
+    errno.ENOTDIR: "it is not a folder",
+    errno.EACCES: "it may not be listed",
+    errno.ESTALE: "its server has lost it",
+    errno.ENOTCONN: "its server is not connected",
+}
+_LOCK_NAMES = 4
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 class Availability:
     """Availability of one inbox, checked every two seconds, with its lock and its hint source.
 
     Args:
-        rule: The folder rule.
         context: The inbox.
         open_source: Makes its hint source; None if it must be polled.
         owner_token: See :class:`~dropscribe.intake.owner_file.OwnerFile`.
@@ -53,16 +68,15 @@ class Availability:
 
     def __init__(
         self,
-        rule: FolderRule,
         context: InboxContext,
         open_source: Callable[[FolderRule, Mount], HintSource | None],
         owner_token: str | None,
     ) -> None:
-        self._rule = rule
         self._context = context
+        self._folder = context.rule.name
         self._open_source = open_source
         self.root = InboxRoot(context.root, exclusive=owner_token is not None)
-        self.owner = OwnerFile(rule.name, context.root, owner_token)
+        self.owner = OwnerFile(self._folder, context.root, owner_token)
         self.reason = "it has not been looked at yet"
         self.mount: Mount | None = None
         self.hints: HintSource | None = None
@@ -109,31 +123,35 @@ class Availability:
             self.mount = mount
             if self._needs_owner_file and (reason := self.owner.check(now)):
                 return reason
-            self.hints = self._open_source(self._rule, mount)
+            self.hints = self._open_source(self._context.rule, mount)
         except OSError as error:
-            return describe(error)
+            return _describe(error)
         self._watched = identity
         mode = "native" if self.hints else "poll"
-        log.info("watch.armed", folder=self._rule.name, mode=mode, file_system=mount.name)
-        log.info("inbox.available", folder=self._rule.name)
+        log.info("watch.armed", folder=self._folder, mode=mode, file_system=mount.name)
+        log.info("inbox.available", folder=self._folder)
         self.reason = ""
         return ""
 
     def _disarm(self) -> None:
+        self._close_hints()
+        self.mount = self._watched = None
+
+    def _close_hints(self) -> None:
         if self.hints is not None:
             self.hints.close()
-        self.hints = self.mount = self._watched = None
+        self.hints = None
 
     def _leave(self, reason: str) -> None:
         if reason != self.reason:
-            log.warning("inbox.unavailable", folder=self._rule.name, reason=reason)
+            log.warning("inbox.unavailable", folder=self._folder, reason=reason)
         self.reason = reason
         self._disarm()
 
     def note_error(self, error: OSError, now: float) -> None:
         """Mark the inbox as unavailable, because it could not be listed."""
         self.next_check_at = now + AVAILABLE_SECONDS
-        self._leave(describe(error))
+        self._leave(_describe(error))
 
     def note_root_gone(self, now: float) -> None:
         """Check again soon, because the watched folder is gone; its replacement is then watched."""
@@ -144,15 +162,9 @@ class Availability:
         """Whether the inbox is still the folder that is watched."""
         return self.root.check() == "" and self.root.identity == self._watched
 
-    def watch(self, directory: bytes, descriptor: int) -> bool:
-        """Watch *directory*, which is open as *descriptor*; whether hints will come from it."""
-        return self.hints is not None and self.hints.watch(directory, descriptor)
-
     def rest(self, now: float) -> float:
         """Stop watching but keep owning the inbox; returns the time of the next call."""
-        if self.hints is not None:
-            self.hints.close()
-            self.hints = None
+        self._close_hints()
         if not self._needs_owner_file:
             return float("inf")
         self.owner.check(now)
@@ -172,11 +184,12 @@ def _is_bare_mount_point(context: InboxContext, inbox: OpenInbox, device: int) -
     Then nothing may be read from it: its emptiness would end the jobs of every waiting file. A remount gives
     the device another number, so the number alone is no evidence.
     """
-    if _is_mount_point(inbox.descriptor):
-        return False
-    missing = 0
-    for directory in context.queue.directories(context.folder):
-        for row in context.queue.live(context.folder, directory):
+    with contextlib.suppress(OSError):
+        if device != os.stat(b"..", dir_fd=inbox.descriptor).st_dev:
+            return False
+    queue, folder, missing = context.queue, context.rule.name, 0
+    for directory in queue.directories(folder):
+        for row in queue.live(folder, directory):
             if row.device == device or inbox.stat(os.path.join(directory, row.name)) is not None:
                 return False
             missing += 1
@@ -185,8 +198,107 @@ def _is_bare_mount_point(context: InboxContext, inbox: OpenInbox, device: int) -
     return missing > 0 and set(os.listdir(inbox.descriptor)) <= {os.fsdecode(OWN_FOLDER)}
 
 
-def _is_mount_point(descriptor: int) -> bool:
+class InboxRoot:
+    """One inbox's own folder: whether it is there and still the same one; locked for this daemon.
+
+    Args:
+        exclusive: False if several daemons share one queue and its inboxes: then none is locked.
+
+    Attributes:
+        identity: (st_dev, st_ino) of the folder that is locked now, or None.
+    """
+
+    def __init__(self, path: bytes, *, exclusive: bool = True) -> None:
+        self._path = path
+        self._is_exclusive = exclusive
+        self.identity: tuple[int, int] | None = None
+        self._lock: socket.socket | None = None
+
+    def unlock(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.close()
+        self._lock, self.identity = None, None
+
+    def check(self) -> str:
+        """Reason why the inbox is not available; "" if it is, and then it is locked."""
+        try:
+            with closing(open_listable_root(self._path)) as descriptor:
+                status = os.fstat(descriptor)
+        except OSError as error:
+            self.unlock()
+            return _describe(error)
+        identity = (status.st_dev, status.st_ino)
+        if identity == self.identity:
+            self._answer_probes()
+            return ""
+        self.unlock()
+        if self._is_exclusive:
+            try:
+                self._lock = _lock(identity, {os.geteuid(), 0, status.st_uid})
+            except BlockingIOError:
+                return TAKEN
+            if self._lock is None:
+                reason = "other users hold all names of its lock"
+                log.warning("inbox.unguarded", path=self._path, reason=reason)
+        self.identity = identity
+        return ""
+
+    def _answer_probes(self) -> None:
+        """Empty the lock's backlog: each daemon that probed it has left a connection there."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                while True:
+                    self._lock.accept()[0].close()
+
+
+def _describe(error: OSError) -> str:
+    """Reason why an inbox is not available, for this error."""
+    known = None if isinstance(error, UnsafePathError) else _SENTENCES.get(error.errno or 0)
+    return known or error.strerror or str(error)
+
+
+def _lock(identity: tuple[int, int], trusted_uids: set[int]) -> socket.socket | None:
+    """Listen on an abstract socket name of the folder; None if only other users hold the names.
+
+    The kernel releases it when the process ends, however that happens. Any local user may bind such a name,
+    so the listener's credentials decide: a daemon of ours, of root or of the folder's owner has the inbox;
+    other users' sockets are skipped for the next name. flock(2) on the folder would work across network
+    namespaces, but its open descriptor keeps the file system from being unmounted.
+
+    Raises:
+        BlockingIOError: A daemon has the inbox.
+    """
+    names = [b"\0dropscribe/inbox/%d:%d/%d" % (*identity, number) for number in range(_LOCK_NAMES)]
+    listening = ((lock, name) for name in names if (lock := _listen(name)))
+    lock, own_name = next(listening, (None, b""))
+    if any(_holder(name) in trusted_uids for name in names if name != own_name):
+        if lock is not None:
+            lock.close()
+        raise BlockingIOError(errno.EAGAIN, TAKEN)
+    return lock
+
+
+def _listen(name: bytes) -> socket.socket | None:
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        return os.fstat(descriptor).st_dev != os.stat(b"..", dir_fd=descriptor).st_dev
-    except OSError:
-        return False
+        lock.bind(name)
+        lock.listen()
+    except OSError as error:
+        lock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return None
+    return lock
+
+
+def _holder(name: bytes) -> int | None:
+    """The user that listens on *name*; None if there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(name)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except OSError:
+            return None
+    uid: int = _CREDENTIALS.unpack(credentials)[1]
+    return uid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.errors import AudioError
 from dropscribe.core.naming import companion_name, spellings
@@ -33,8 +33,7 @@ class CompanionState:
     changed_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class CompanionWait:
+class CompanionWait(NamedTuple):
     """A recording has to wait.
 
     Attributes:
@@ -48,8 +47,7 @@ class CompanionWait:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class CompanionRule:
+class CompanionRule(NamedTuple):
     """A rule's companions.
 
     Attributes:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from dropscribe.config.model import FolderRule
     from dropscribe.core.model import LiveRow, NewJob, Submitted
+    from dropscribe.core.rules import Taking
     from dropscribe.files.mounts import MountCache
 
 
@@ -46,14 +48,15 @@ class InboxContext:
     """One inbox.
 
     Attributes:
-        folder: Name of the folder rule.
         root: The inbox, absolute.
+        taking: The names that are taken and entered.
         note_progress: Called when the file system has answered, so that a long step is distinguished from a
             hanging one.
     """
 
-    folder: str
+    rule: FolderRule
     root: bytes
+    taking: Taking
     queue: JobSink
     mounts: MountCache
     note_progress: Callable[[], None]

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.core.errors import StoreBusy
-from dropscribe.intake.report import Reporter
+from dropscribe.intake.hints import open_hints
 from dropscribe.intake.scanner import Scanner
-from dropscribe.intake.watch.sources import open_hints
+from dropscribe.intake.state import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
     from dropscribe.intake.context import JobSink
+    from dropscribe.intake.hints import HintSource
     from dropscribe.intake.state import InboxState
-    from dropscribe.intake.watch.hints import HintSource
 
 log = structlog.get_logger()
 
@@ -51,6 +51,10 @@ class Inbox:
         clock: Monotonic seconds.
         open_source: Makes the hint source of an inbox; tests pass another.
         owner_token: See :class:`~dropscribe.intake.owner_file.OwnerFile`.
+
+    Attributes:
+        has_looked: The first look at the inbox has ended; false for as long as its mount hangs.
+        has_rested: Nothing more is taken; false for as long as the thread hangs in a mount.
     """
 
     def __init__(
@@ -71,15 +75,12 @@ class Inbox:
         self._scanner = Scanner(rule, queue, self._step_timer.note_progress, open_source, owner_token)
         self._reporter = Reporter(self._scanner, on_change)
         self._changed: collections.deque[bytes] = collections.deque()
-        self._is_rescan_asked = threading.Event()
+        self._is_rescan_asked = self._is_resting = self._is_queue_busy = False
+        self.has_looked = self.has_rested = False
         self._may_take = threading.Event()
-        self._has_looked = threading.Event()
-        self._is_resting = threading.Event()
-        self._has_rested = threading.Event()
         self._is_stopping = threading.Event()
         self._wake_up = _WakeUp()
         self._thread = threading.Thread(target=self._run, name=f"inbox {rule.name}", daemon=True)
-        self._is_queue_busy = False
 
     def start(self, predecessors: Collection[Inbox] = ()) -> None:
         """Start the thread. It locks the inbox if it is there, and takes no file before :meth:`begin`.
@@ -96,24 +97,15 @@ class Inbox:
         self._may_take.set()
         self._wake_up.set()
 
-    def has_scanned(self) -> bool:
-        """Whether the first look at the inbox has ended; false for as long as its mount hangs."""
-        return self._has_looked.is_set()
-
     def rest(self) -> None:
         """Ask the thread to take nothing more, and to keep the inbox locked until :meth:`stop`."""
-        self._is_resting.set()
+        self._is_resting = True
         self._wake_up.set()
-
-    def has_rested(self) -> bool:
-        """Whether nothing more is taken; false for as long as the thread hangs in a mount."""
-        return self._thread.ident is None or self._has_rested.is_set()
 
     def stop(self) -> None:
         """Ask the thread to end; returns at once."""
         self._is_stopping.set()
-        self._may_take.set()
-        self._wake_up.set()
+        self.begin()
         if self._thread.ident is None:
             self._wake_up.close()
 
@@ -121,13 +113,9 @@ class Inbox:
         """Whether the thread has not ended yet."""
         return self._thread.is_alive()
 
-    def join(self, seconds: float) -> None:
-        """Wait at most *seconds* for the thread's end."""
-        self._thread.join(seconds)
-
     def rescan_soon(self) -> None:
         """List the inbox soon."""
-        self._is_rescan_asked.set()
+        self._is_rescan_asked = True
         self._wake_up.set()
 
     def changed(self, path: bytes) -> None:
@@ -151,32 +139,28 @@ class Inbox:
         availability = self._scanner.availability
         try:
             if not self._predecessors:
-                self._look_first()
-            self._has_looked.set()
+                with self._step_timer.step():
+                    reason = availability.root.check()
+                if reason:
+                    self._reporter.state = replace(self._reporter.state, reason=reason)
+            self.has_looked = True
             self._may_take.wait()
             self._await_predecessors()
             while not self._is_stopping.is_set():
                 deadline = self._step_safely()
                 self._wake_up.wait(deadline - self._clock(), availability.hints)
         finally:
-            self._has_looked.set()
-            self._has_rested.set()
+            self.has_looked = self.has_rested = True
             availability.release()
             self._queue.close_thread()
             self._wake_up.close()
-
-    def _look_first(self) -> None:
-        with self._step_timer.step():
-            reason = self._scanner.availability.root.check()
-        if reason:
-            self._reporter.state = replace(self._reporter.state, reason=reason)
 
     def _await_predecessors(self) -> None:
         """Wait for their threads; one that hangs does so in the file system of this inbox."""
         with self._step_timer.step():
             for inbox in self._predecessors:
                 while inbox.is_alive() and not self._is_stopping.is_set():
-                    inbox.join(_JOIN_SECONDS)
+                    inbox._thread.join(_JOIN_SECONDS)  # noqa: SLF001  # of this class
         self._predecessors = ()
 
     def _step_safely(self) -> float:
@@ -199,11 +183,11 @@ class Inbox:
 
     def step(self, now: float) -> float:
         """Run the steps that are due at the monotonic time *now*; returns the time of the next one."""
-        if self._is_resting.is_set():
-            self._has_rested.set()
+        if self._is_resting:
+            self.has_rested = True
             return self._scanner.availability.rest(now)
-        if self._is_rescan_asked.is_set():
-            self._is_rescan_asked.clear()
+        if self._is_rescan_asked:
+            self._is_rescan_asked = False
             self._scanner.schedule.ask(now)
         changed = [self._changed.popleft() for _ in range(len(self._changed))]
         try:

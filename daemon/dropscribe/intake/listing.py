@@ -24,13 +24,14 @@ from dropscribe.files.beneath import UnsafePathError, closing, open_listable_fol
 from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from dropscribe.core.model import LiveRow
-    from dropscribe.core.rules import Taking
     from dropscribe.intake.availability import Availability
     from dropscribe.intake.context import InboxContext
     from dropscribe.intake.pending import Pending
+
+    Walk = Iterator[bytes | None]
 
 log = structlog.get_logger()
 
@@ -48,13 +49,13 @@ class _Folder:
     """State of one folder at its last listing."""
 
     stamp: tuple[int, int, int, int]  # device, inode, mtime_ns, ctime_ns
-    is_watched: bool
+    is_watched: bool = False
     can_skip: bool = False
     children: tuple[bytes, ...] = ()
 
 
-class _Walk(NamedTuple):
-    """One walk: whether it may skip folders that have not changed, and the folders with live jobs.
+class _Scope(NamedTuple):
+    """Whether a walk may skip folders that have not changed, and the folders with live jobs.
 
     *with_rows* is None for a walk through a part of the inbox: such a walk does not look for missing files.
     """
@@ -66,31 +67,16 @@ class _Walk(NamedTuple):
 class Lister:
     """Walks one inbox, and remembers the state of its folders.
 
-    Args:
-        context: The inbox.
-        taking: The names that are taken and entered.
-        availability: The source of its hints.
-        pending: The files that wait to settle.
-        found: Called with each file that has no live job.
+    A walk yields each file that has no live job, and None where it may be interrupted.
 
     Attributes:
         unlistable: Folders that cannot be listed, and why.
         unwatched: Folders of the last whole walk from which no hints come.
     """
 
-    def __init__(
-        self,
-        context: InboxContext,
-        taking: Taking,
-        availability: Availability,
-        pending: Pending,
-        found: Callable[[bytes], None],
-    ) -> None:
+    def __init__(self, context: InboxContext, availability: Availability, pending: Pending) -> None:
         self._context = context
-        self._queue = context.queue
-        self._taking = taking
         self._availability = availability
-        self._found = found
         self._folders: dict[bytes, _Folder] = {}
         self.missing = MissingFiles(context, availability, pending)
         self.unlistable: dict[bytes, str] = {}
@@ -114,30 +100,30 @@ class Lister:
         if directory in self._folders:
             self._folders[directory].can_skip = False
 
-    def walk_whole(self, *, skips_unchanged: bool) -> Iterator[None]:
+    def walk_whole(self, *, skips_unchanged: bool) -> Walk:
         """List the whole inbox, and find the live jobs that have lost their files."""
         self._context.mounts.clear()
         self.missing.begin()
-        unvisited = set(self._queue.directories(self._context.folder))
-        walk = _Walk(skips_unchanged, frozenset(unvisited))
+        unvisited = set(self._context.queue.directories(self._context.rule.name))
+        scope = _Scope(skips_unchanged, frozenset(unvisited))
         unwatched = 0
         self.unlistable.clear()
         for directory in self._descend([b""]):
             unvisited.discard(directory)
-            yield from self._visit(directory, walk)
+            yield from self._visit(directory, scope)
             known = self._folders.get(directory)
             unwatched += known is not None and not known.is_watched
         for directory in unvisited:
             self.missing.note_unvisited(directory)
-            yield
+            yield None
         yield from self.missing.withdraw()
         self.unwatched = unwatched
         self._logged = dict(self.unlistable)
 
-    def walk_below(self, directories: Iterable[bytes]) -> Iterator[None]:
+    def walk_below(self, directories: Iterable[bytes]) -> Walk:
         """List folders that have just appeared."""
         for directory in self._descend(list(directories)):
-            yield from self._visit(directory, _Walk())
+            yield from self._visit(directory, _Scope())
 
     def _descend(self, stack: list[bytes]) -> Iterator[bytes]:
         while stack:
@@ -147,12 +133,12 @@ class Lister:
             if known is not None:
                 stack.extend(os.path.join(directory, name) for name in known.children)
 
-    def _visit(self, directory: bytes, walk: _Walk) -> Iterator[None]:
+    def _visit(self, directory: bytes, scope: _Scope) -> Walk:
         try:
             with closing(open_root(self._context.root)) as root:
                 descriptor = open_listable_folder(root, directory)
             with closing(descriptor):
-                yield from self._list(directory, descriptor, walk)
+                yield from self._list(directory, descriptor, scope)
         except OSError as error:
             self._folders.pop(directory, None)
             if not directory:
@@ -161,68 +147,62 @@ class Lister:
                 self._note_unlistable(directory, describe_forbidden(self._context.root, directory))
             elif error.errno not in _GONE and not isinstance(error, UnsafePathError):
                 self._note_unlistable(directory, error.strerror or str(error))
-            yield
+            yield None
 
     def _note_unlistable(self, directory: bytes, why: str) -> None:
         self.unlistable[directory] = why
         if self._logged.get(directory) != why:
-            log.warning("folder.unlistable", folder=self._context.folder, path=directory, reason=why)
+            log.warning("folder.unlistable", folder=self._context.rule.name, path=directory, reason=why)
         self._logged[directory] = why
 
-    def _list(self, directory: bytes, descriptor: int, walk: _Walk) -> Iterator[None]:
+    def _list(self, directory: bytes, descriptor: int, scope: _Scope) -> Walk:
         status = os.fstat(descriptor)
-        is_local = self._context.mounts.of(status.st_dev, descriptor).gives_events
-        known = self._known(directory, descriptor, status, is_local=is_local)
         stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        if walk.skips_unchanged and is_local and known.can_skip and known.stamp == stamp:
-            yield
+        known = self._folders.get(directory)
+        if known is None or known.stamp[:2] != stamp[:2]:
+            known = self._folders[directory] = _Folder(stamp)
+        is_local = self._context.mounts.of(status.st_dev, descriptor).gives_events
+        if is_local:
+            # Each time: a folder that was removed and made again may have its inode, and has no watch.
+            hints = self._availability.hints
+            known.is_watched = hints is not None and hints.watch(directory, descriptor)
+        if scope.skips_unchanged and is_local and known.can_skip and known.stamp == stamp:
+            yield None
             return
         known.stamp, known.can_skip = stamp, False
         is_old = time.time() * 1e9 - status.st_mtime_ns > _YOUNG_NS
         rows: dict[bytes, LiveRow] = {}
-        if walk.with_rows is None or directory in walk.with_rows:
-            rows = {row.name: row for row in self._queue.live(self._context.folder, directory)}
+        if scope.with_rows is None or directory in scope.with_rows:
+            found = self._context.queue.live(self._context.rule.name, directory)
+            rows = {row.name: row for row in found}
         yield from self._compare(directory, descriptor, known, rows)
-        if walk.with_rows is not None:
+        if scope.with_rows is not None:
             self.missing.note(directory, rows.values(), status.st_dev)
-        known.can_skip = is_old and not (rows and walk.with_rows is not None)
+        known.can_skip = is_old and not (rows and scope.with_rows is not None)
 
-    def _known(self, directory: bytes, descriptor: int, status: os.stat_result, *, is_local: bool) -> _Folder:
-        """The folder's state at its last listing, or a new one; the folder is watched if that is possible."""
-        known = self._folders.get(directory)
-        place = (status.st_dev, status.st_ino)
-        if known is None or known.stamp[:2] != place:
-            known = self._folders[directory] = _Folder((*place, 0, 0), is_watched=False)
-        if is_local:
-            # Each time: a folder that was removed and made again may have its inode, and has no watch.
-            known.is_watched = self._availability.watch(directory, descriptor)
-        return known
-
-    def _compare(
-        self, directory: bytes, descriptor: int, known: _Folder, rows: dict[bytes, LiveRow]
-    ) -> Iterator[None]:
-        """Report files without a row, and remove from *rows* those that were found."""
-        prefix = os.path.join(directory, b"")
+    def _compare(self, directory: bytes, descriptor: int, known: _Folder, rows: dict[bytes, LiveRow]) -> Walk:
+        """Yield files without a row, and remove from *rows* those that were found."""
+        prefix, taking = os.path.join(directory, b""), self._context.taking
         device = known.stamp[0]
         children: list[bytes] = []
         has_moved = False
         with os.scandir(descriptor) as items:
             for count, item in enumerate(items):
                 if count % _YIELD_EVERY == 0:
-                    yield
+                    yield None
                 name = os.fsencode(item.name)
                 if item.is_dir(follow_symlinks=False):
-                    if self._taking.enters(name):
+                    if taking.enters(name):
                         children.append(name)
                 elif item.is_file(follow_symlinks=False):
                     row = rows.pop(name, None)
                     if row is not None and (not row.stable_inodes or row.inode == item.inode()):
                         has_moved = has_moved or row.device != device
-                    elif self._taking.takes(prefix + name):
-                        self._found(prefix + name)
+                    elif taking.takes(prefix + name):
+                        yield prefix + name
         known.children = tuple(children)
         if has_moved:
-            self._queue.moved_device(self._context.folder, directory, device)
+            self._context.queue.moved_device(self._context.rule.name, directory, device)
 
 
 class MissingFiles:
@@ -230,7 +210,6 @@ class MissingFiles:
 
     def __init__(self, context: InboxContext, availability: Availability, pending: Pending) -> None:
         self._context = context
-        self._queue = context.queue
         self._availability = availability
         self._pending = pending
         self._before: dict[bytes, int] = {}  # path → inode, of the last whole walk
@@ -261,10 +240,14 @@ class MissingFiles:
             with OpenInbox(self._context.root) as inbox:
                 if inbox.stat(directory) is not None:
                     return
-                device = _device_above(inbox, directory)
+                above, found = directory, None
+                while found is None and above:
+                    above = above.rpartition(b"/")[0]
+                    found = inbox.stat(above) if above else os.fstat(inbox.descriptor)
         except OSError:
             return  # no evidence that it is gone
-        self.note(directory, self._queue.live(self._context.folder, directory), device)
+        if found is not None:
+            self.note(directory, self._context.queue.live(self._context.rule.name, directory), found.st_dev)
 
     def withdraw(self) -> Iterator[None]:
         """End the jobs of files that this finished walk and the one before it have missed."""
@@ -273,7 +256,7 @@ class MissingFiles:
         if gone and self._availability.is_same_folder():
             for start in range(0, len(gone), _BATCH):
                 batch = gone[start : start + _BATCH]
-                self._queue.withdraw(self._context.folder, batch, "the file was taken away")
+                self._context.queue.withdraw(self._context.rule.name, batch, "the file was taken away")
                 yield
             for path in gone:
                 del self._now[path]
@@ -281,31 +264,21 @@ class MissingFiles:
 
     def _gone(self) -> list[bytes]:
         with OpenInbox(self._context.root) as inbox:
-            waiting = {entry.inode or _inode_at(inbox, path) for path, entry in self._pending.items()}
+            waiting = {
+                entry.signature[1] if entry.signature else _inode_at(inbox, path)
+                for path, entry in self._pending.entries.items()
+            }
             return [
                 path
                 for path, inode in self._now.items()
-                if self._before.get(path) == inode and inode not in waiting and _is_gone(inbox, path)
+                if self._before.get(path) == inode and inode not in waiting and _inode_at(inbox, path) is None
             ]
 
 
-def _is_gone(inbox: OpenInbox, path: bytes) -> bool:
-    try:
-        return inbox.stat(path) is None
-    except OSError:
-        return False
-
-
-def _inode_at(inbox: OpenInbox, path: bytes) -> int:
+def _inode_at(inbox: OpenInbox, path: bytes) -> int | None:
+    """Inode of the file at *path*; None if there is none, 0 where that cannot be told."""
     try:
         status = inbox.stat(path)
     except OSError:
         return 0
-    return status.st_ino if status else 0
-
-
-def _device_above(inbox: OpenInbox, directory: bytes) -> int:
-    while directory := directory.rpartition(b"/")[0]:
-        if (status := inbox.stat(directory)) is not None:
-            return status.st_dev
-    return os.fstat(inbox.descriptor).st_dev
+    return status.st_ino if status else None

@@ -20,7 +20,7 @@ import os
 import socket
 import stat
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -28,9 +28,6 @@ from dropscribe import __version__
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.text.printing import utc_text
 from dropscribe.files.beneath import closing, make_folder, open_folder, open_root
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 log = structlog.get_logger()
 
@@ -62,7 +59,6 @@ class OwnerFile:
 
     def __init__(self, folder: str, inbox: bytes, token: str | None) -> None:
         self._folder, self._inbox, self._token = folder, inbox, token
-        self._writes = token is not None
         self._record: dict[str, Any] = {
             "schema": "dropscribe.owner/2",
             "token": token,
@@ -73,7 +69,6 @@ class OwnerFile:
             "beat": 0,
         }
         self._complaint = ""
-        self._inbox_uid = 0
         self.forget()
 
     def forget(self) -> None:
@@ -93,13 +88,17 @@ class OwnerFile:
         """
         if now < self._due_at:
             return self._reason
+        open_own = open_folder if self._token is None else make_folder
         try:
-            with self._own_folder() as folder:
-                self._reason = self._check(folder, now)
+            with closing(open_root(self._inbox)) as root, closing(open_own(root, OWN_FOLDER)) as folder:
+                self._reason = self._check(folder, {0, os.geteuid(), os.fstat(root).st_uid}, now)
         except FileNotFoundError:  # no owner file, and this daemon writes none
             self._reason = ""
         except OSError as error:
-            self._complain(error)
+            reason = error.strerror or str(error)
+            if not self._reason and reason != self._complaint:
+                self._complaint = reason
+                log.warning("inbox.unguarded", folder=self._folder, reason=reason)
         self._due_at = now + (WATCH_SECONDS if self._reason else BEAT_SECONDS)
         self._looked_at = now
         self.is_undecided = bool(self._reason) and not self._is_alive
@@ -109,51 +108,50 @@ class OwnerFile:
         """Remove our file, so that another daemon need not wait."""
         with contextlib.suppress(OSError), closing(open_root(self._inbox)) as root:
             with closing(open_folder(root, OWN_FOLDER)) as folder:
-                if _token_of(_read(folder)) == self._token:
+                if self._token is not None and _parsed(_read(folder)).get("token") == self._token:
                     os.unlink(_NAME, dir_fd=folder)
             os.rmdir(OWN_FOLDER, dir_fd=root)
         self.forget()
 
-    def _check(self, folder: int, now: float) -> str:
+    def _check(self, folder: int, trusted_uids: set[int], now: float) -> str:
         content = _read(folder)
-        if content is None or _token_of(content) == self._token:
+        if content is None or _parsed(content).get("token") == self._token:
             self._beat(folder)
-        elif content == self._silent or not self._is_trusted(folder):
-            self._replace(folder)
         else:
-            return self._watch(folder, content, now)
+            status = os.stat(_NAME, dir_fd=folder, follow_symlinks=False)
+            is_trusted = stat.S_ISREG(status.st_mode) and status.st_uid in trusted_uids
+            if is_trusted and content != self._silent:
+                return self._watch(folder, content, now)
+            self._replace(folder)
         self._seen = None
         return ""
 
-    def _is_trusted(self, folder: int) -> bool:
-        status = os.stat(_NAME, dir_fd=folder, follow_symlinks=False)
-        return stat.S_ISREG(status.st_mode) and status.st_uid in {0, os.geteuid(), self._inbox_uid}
-
     def _watch(self, folder: int, content: bytes, now: float) -> str:
-        owner = _describe(content)
-        if self._seen is None:
-            self._silent_seconds, self._is_alive = 0.0, False
-            if self._record["beat"]:
-                log.error("inbox.lost", folder=self._folder, owner=owner)
-        elif content != self._seen:
-            self._silent_seconds, self._is_alive = 0.0, True
-        else:
+        found = _parsed(content)
+        words = f"host {found.get('host')}, pid {found.get('pid')}, since {found.get('since')}"
+        # One short printable line: others may write in an inbox too.
+        owner = "".join(letter for letter in words[:200] if letter.isprintable())
+        if content == self._seen:
             # Time in which this daemon did not look is not silence of the owner.
             self._silent_seconds += min(now - self._looked_at, 2 * WATCH_SECONDS)
+        else:
+            self._silent_seconds, self._is_alive = 0.0, self._seen is not None
+            if self._seen is None and self._record["beat"]:
+                log.error("inbox.lost", folder=self._folder, owner=owner)
         self._seen = content
         if self._silent_seconds >= STALE_SECONDS:
             log.warning("inbox.taken_over", folder=self._folder, owner=owner)
             self._silent, self._is_alive = content, False
             self._replace(folder)
             # Another newcomer may have done the same: the next look shows the record that won.
-            return f"another dropscribe had it ({owner})" if self._writes else ""
+            return "" if self._token is None else f"another dropscribe had it ({owner})"
         if self._is_alive:
             return f"another dropscribe has it ({owner}): {REMEDY}"
         return f"another dropscribe may have it ({owner}): watched for {STALE_SECONDS:.0f} s"
 
     def _replace(self, folder: int) -> None:
         """Put our record in the place of another owner's, in one step."""
-        if self._writes:
+        if self._token is not None:
             name = b"owner-%d" % os.getpid()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
@@ -161,43 +159,24 @@ class OwnerFile:
             os.rename(name, _NAME, src_dir_fd=folder, dst_dir_fd=folder)
 
     def _beat(self, folder: int) -> None:
-        if not self._writes:
+        if self._token is None:
             return
         self._record["beat"] += 1
         try:
-            descriptor = os.open(_NAME, os.O_RDWR | _OPEN, dir_fd=folder)
+            with closing(os.open(_NAME, os.O_RDWR | _OPEN, dir_fd=folder)) as descriptor:
+                if _parsed(os.pread(descriptor, _RECORD_BYTES, 0)).get("token") == self._token:
+                    os.pwrite(descriptor, self._rendered(), 0)
         except FileNotFoundError:
             self._create(folder, _NAME)
-            return
-        try:
-            if _token_of(os.pread(descriptor, _RECORD_BYTES, 0)) == self._token:
-                os.pwrite(descriptor, self._rendered(), 0)
-        finally:
-            os.close(descriptor)
 
     def _create(self, folder: int, name: bytes) -> None:
-        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _OPEN, 0o644, dir_fd=folder)
-        try:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _OPEN
+        with closing(os.open(name, flags, 0o644, dir_fd=folder)) as descriptor:
             os.write(descriptor, self._rendered())
-        finally:
-            os.close(descriptor)
         self._complaint = ""
 
     def _rendered(self) -> bytes:
         return json.dumps(self._record).encode().ljust(_RECORD_BYTES - 1) + b"\n"
-
-    @contextlib.contextmanager
-    def _own_folder(self) -> Iterator[int]:
-        with closing(open_root(self._inbox)) as root:
-            self._inbox_uid = os.fstat(root).st_uid
-            with closing((make_folder if self._writes else open_folder)(root, OWN_FOLDER)) as folder:
-                yield folder
-
-    def _complain(self, error: OSError) -> None:
-        reason = error.strerror or str(error)
-        if not self._reason and reason != self._complaint:
-            self._complaint = reason
-            log.warning("inbox.unguarded", folder=self._folder, reason=reason)
 
 
 def _read(folder: int) -> bytes | None:
@@ -221,14 +200,3 @@ def _parsed(content: bytes | None) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _token_of(content: bytes | None) -> object:
-    return _parsed(content).get("token")
-
-
-def _describe(content: bytes) -> str:
-    """Host, pid and start as one short printable line: others may write in an inbox too."""
-    found = _parsed(content)
-    words = f"host {found.get('host')}, pid {found.get('pid')}, since {found.get('since')}"
-    return "".join(letter for letter in words[:200] if letter.isprintable())

@@ -16,8 +16,6 @@ from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.settling import Cause, Lease, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import ItemsView
-
     from dropscribe.intake.companions import CompanionState
     from dropscribe.intake.probe import ProbeResult
 
@@ -75,11 +73,6 @@ class Entry:
         self.looks = self.looks + 1 if cause is self.cause else 1
         self.cause, self.note, self.needed_seconds = cause, note, needed_seconds
 
-    @property
-    def inode(self) -> int:
-        """The file's inode at the last look; 0 before the first."""
-        return self.signature[1] if self.signature else 0
-
 
 class Pending:
     """Entries by path, and a heap of deadlines that drops stale ones when they come up.
@@ -89,42 +82,35 @@ class Pending:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[bytes, Entry] = {}
-        self._heap: list[tuple[float, bytes]] = []
+        self.entries: dict[bytes, Entry] = {}
         self.left_out: set[bytes] = set()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, path: bytes) -> bool:
-        return path in self._entries
+        self._heap: list[tuple[float, bytes]] = []
 
     @property
     def is_full(self) -> bool:
         """Whether there is no room for the entry of a new file."""
-        return len(self._entries) >= MOST_ENTRIES
+        return len(self.entries) >= MOST_ENTRIES
 
     def entry(self, path: bytes, now: float) -> Entry:
         """The entry of *path*; a new one is looked at once :meth:`plan` says when."""
-        entry = self._entries.get(path)
+        entry = self.entries.get(path)
         if entry is None:
-            entry = self._entries[path] = Entry(now)
+            entry = self.entries[path] = Entry(now)
         return entry
 
     def drop(self, path: bytes) -> None:
         """Forget *path*."""
-        self._entries.pop(path, None)
+        self.entries.pop(path, None)
 
     def plan(self, path: bytes, entry: Entry, deadline: float) -> None:
         """Look at *path* at *deadline*, or sooner where a sooner look is planned already."""
-        if entry.deadline and entry.deadline <= deadline:
-            return
-        entry.deadline = deadline
-        heapq.heappush(self._heap, (deadline, path))
+        if not entry.deadline or deadline < entry.deadline:
+            entry.deadline = deadline
+            heapq.heappush(self._heap, (deadline, path))
 
     def wait(self, path: bytes, entry: Entry, deadline: float) -> None:
         """As :meth:`plan`; without room for it, the file is dropped until the next listing."""
-        if len(self._entries) > MOST_ENTRIES:
+        if len(self.entries) > MOST_ENTRIES:
             self.drop(path)
             self.left_out.add(path.rpartition(b"/")[0])
         else:
@@ -135,48 +121,32 @@ class Pending:
         entry.note_cause(cause, note)
         self.wait(path, entry, now + backoff_seconds(RETRY_SECONDS, entry.looks, _LONGEST_RETRY_SECONDS))
 
-    def look_again(self, cause: Cause, now: float) -> None:
-        """Look at once at all files that wait for *cause*, because it may be over."""
-        for path, entry in self._entries.items():
-            if entry.cause is cause:
-                self.plan(path, entry, now)
-
     def pop_due(self, now: float, most: int) -> list[tuple[bytes, Entry]]:
         """At most *most* entries that are due; their deadlines are cleared."""
         due: list[tuple[bytes, Entry]] = []
-        while len(due) < most and (deadline := self.next_deadline()) is not None and deadline <= now:
+        while len(due) < most and self.next_deadline() <= now:
             _, path = heapq.heappop(self._heap)
-            entry = self._entries[path]
+            entry = self.entries[path]
             entry.deadline = 0.0
             due.append((path, entry))
         return due
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self) -> float:
         """The earliest planned look, stale ones dropped."""
         while self._heap:
             deadline, path = self._heap[0]
-            entry = self._entries.get(path)
+            entry = self.entries.get(path)
             if entry is not None and entry.deadline == deadline:
                 return deadline
             heapq.heappop(self._heap)
-        return None
+        return float("inf")
 
     def drop_below(self, directory: bytes) -> None:
         """Forget everything below *directory*."""
         below = directory + b"/"
-        self._entries = {path: entry for path, entry in self._entries.items() if not path.startswith(below)}
-
-    def drop_blocked(self) -> None:
-        """Remove files that may not be read, to make room; a listing finds them again."""
-        self._entries = {
-            path: entry for path, entry in self._entries.items() if entry.cause is not Cause.BLOCKED
-        }
+        self.entries = {path: entry for path, entry in self.entries.items() if not path.startswith(below)}
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
+        self.entries.clear()
         self._heap.clear()
-
-    def items(self) -> ItemsView[bytes, Entry]:
-        """All entries by path."""
-        return self._entries.items()

@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.rules import taking_of
-from dropscribe.core.settling import QuietTimes
 from dropscribe.files.mounts import MountCache
 from dropscribe.intake.availability import Availability
-from dropscribe.intake.companions import CompanionRule
 from dropscribe.intake.context import InboxContext
+from dropscribe.intake.hints import Hint, HintKind
 from dropscribe.intake.listing import Lister
-from dropscribe.intake.schedule import Schedule
 from dropscribe.intake.settler import Settler
-from dropscribe.intake.watch.hints import Hint, HintKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,18 +28,24 @@ if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
     from dropscribe.intake.context import JobSink
-    from dropscribe.intake.watch.hints import HintSource
+    from dropscribe.intake.hints import HintSource
 
 log = structlog.get_logger()
 
 _SLICE_SECONDS = 0.005
+_NATIVE_SECONDS = 60.0
+_POLL_SECONDS = 5.0
+_CONFIRM_SECONDS = 2.0
+_STRETCH = 10.0
+_GAP_SECONDS = 1.0
+_GAP_STRETCH = 2.0
+_FULL_EVERY = 10
 
 
 class Scanner:
     """Runs the steps of one inbox.
 
     Args:
-        rule: The folder rule.
         note_progress: See :class:`~dropscribe.intake.context.InboxContext`.
         open_source: See :class:`~dropscribe.intake.availability.Availability`, as *owner_token*.
 
@@ -61,29 +63,18 @@ class Scanner:
         open_source: Callable[[FolderRule, Mount], HintSource | None],
         owner_token: str | None,
     ) -> None:
-        self._folder = rule.name
-        self._taking = taking_of(rule)
-        context = InboxContext(rule.name, os.fsencode(rule.inbox), queue, MountCache(), note_progress)
-        times = QuietTimes(
-            rule.settle_seconds,
-            rule.settle_incomplete_seconds,
-            rule.min_age_seconds,
-            ignores_writers=rule.settle_ignores_writers,
-        )
-        companions = CompanionRule(
-            rule.companions, rule.companions_wait_seconds, replace(times, min_age_seconds=0.0)
-        )
-        self.availability = Availability(rule, context, open_source, owner_token)
-        self.settler = Settler(context, times, companions)
-        self.lister = Lister(context, self._taking, self.availability, self.settler.pending, self._found)
+        root = os.fsencode(rule.inbox)
+        self._context = InboxContext(rule, root, taking_of(rule), queue, MountCache(), note_progress)
+        self.availability = Availability(self._context, open_source, owner_token)
+        self.settler = Settler(self._context)
+        self.lister = Lister(self._context, self.availability, self.settler.pending)
         self.schedule = Schedule(rule.rescan_seconds)
         self.scanned_once = False
         self.found_without_hint = 0
         self.overflows = 0
-        self._now = 0.0
         self._is_behind = False
-        self._walk: Iterator[None] | None = None
-        self._walk_below: Iterator[None] | None = None
+        self._walk: Iterator[bytes | None] | None = None
+        self._walk_below: Iterator[bytes | None] | None = None
         self._new_folders: dict[bytes, None] = {}
 
     def step(self, now: float, changed: list[bytes]) -> float:
@@ -96,7 +87,6 @@ class Scanner:
         Returns:
             Monotonic time of the next step; *now* where more is due at once.
         """
-        self._now = now
         for path in changed:
             self.settler.note_late_change(path, now)
         if self.availability.check(now):
@@ -104,14 +94,16 @@ class Scanner:
             self.schedule.restart(now)
         if self.availability.reason:
             return self.availability.next_check_at
-        if not self._is_behind:
-            self._take_hints(now)
+        if self.availability.hints is not None and not self._is_behind:
+            for hint in self.availability.hints.read():
+                self._take_hint(hint, now)
         has_more = self.settler.probe_due(now)
         # With a backlog, hints (in the kernel) and listings wait, because both only add files to probe.
         self._is_behind = has_more and self.settler.pending.is_full
-        if not has_more:
-            has_more = self._list(now)
-        return now if has_more else self._next_deadline(now)
+        if has_more or self._list(now):
+            return now
+        due_at = self.settler.pending.next_deadline()
+        return max(now, min(self.availability.next_check_at, self.schedule.next_at, due_at))
 
     def recover(self, now: float) -> None:
         """Restart the listings after a failed step."""
@@ -125,24 +117,12 @@ class Scanner:
         self.lister.reset()
         self.scanned_once = False
 
-    def _next_deadline(self, now: float) -> float:
-        deadlines = [self.availability.next_check_at, self.schedule.next_at]
-        due = self.settler.pending.next_deadline()
-        if due is not None:
-            deadlines.append(due)
-        return max(now, min(deadlines))
-
-    def _take_hints(self, now: float) -> None:
-        if self.availability.hints is not None:
-            for hint in self.availability.hints.read():
-                self._take_hint(hint, now)
-
     def _take_hint(self, hint: Hint, now: float) -> None:
         if hint.kind <= HintKind.MOVED:
-            if self._taking.takes(hint.path):
+            if self._context.taking.takes(hint.path):
                 self.settler.mark(hint.path, hint.kind, now)
         elif hint.kind is HintKind.FOLDER:
-            if self._taking.enters(hint.path.rpartition(b"/")[2]):
+            if self._context.taking.enters(hint.path.rpartition(b"/")[2]):
                 self._new_folders[hint.path] = None
         elif hint.kind is HintKind.FOLDER_GONE:
             self.lister.forget(hint.path)
@@ -151,11 +131,8 @@ class Scanner:
             self.availability.note_root_gone(now)
         else:
             self.overflows += 1
-            log.warning("watch.overflowed", folder=self._folder)
+            log.warning("watch.overflowed", folder=self._context.rule.name)
             self.schedule.ask(now)
-
-    def _found(self, path: bytes) -> None:
-        self.settler.found(path, self._now)
 
     def _list(self, now: float) -> bool:
         """One slice of the due listings; whether more is due."""
@@ -168,7 +145,7 @@ class Scanner:
         if self._walk is None and now >= self.schedule.next_at:
             self._walk = self.lister.walk_whole(skips_unchanged=self.schedule.begin(now))
         try:
-            if self._walk_below is not None and _is_over(self._walk_below):
+            if self._walk_below is not None and self._is_over(self._walk_below, now):
                 self._walk_below = None
             if self._walk is not None:
                 self._walk_on(self._walk, now)
@@ -178,11 +155,11 @@ class Scanner:
             return False
         return bool(self._walk or self._walk_below or self._new_folders)
 
-    def _walk_on(self, walk: Iterator[None], now: float) -> None:
+    def _walk_on(self, walk: Iterator[bytes | None], now: float) -> None:
         began = time.perf_counter()
         known = self.settler.found_count
-        is_over = _is_over(walk)
-        self.schedule.worked(time.perf_counter() - began)
+        is_over = self._is_over(walk, now)
+        self.schedule.work_seconds += time.perf_counter() - began
         has_hints = self.availability.hints is not None
         if self.scanned_once and has_hints:
             self.found_without_hint += self.settler.found_count - known
@@ -192,8 +169,70 @@ class Scanner:
             is_seen_whole = has_hints and not self.lister.unwatched
             self.schedule.end(now, is_watched=is_seen_whole, is_doubtful=bool(self.lister.missing))
 
+    def _is_over(self, walk: Iterator[bytes | None], now: float) -> bool:
+        """Walk on for a slice of time; whether the walk has ended."""
+        until = time.perf_counter() + _SLICE_SECONDS
+        for path in walk:
+            if path is not None:
+                self.settler.found(path, now)
+            elif time.perf_counter() >= until:
+                return False
+        return True
 
-def _is_over(walk: Iterator[None]) -> bool:
-    """Walk on for a slice of time; whether the walk has ended."""
-    until = time.perf_counter() + _SLICE_SECONDS
-    return all(time.perf_counter() < until for _ in walk)
+
+class Schedule:
+    """The rhythm of one inbox's whole listings. Pure: durations in, times out.
+
+    Args:
+        rescan_seconds: The rule's own interval, or None: 60 where every folder is watched, else 5.
+
+    Attributes:
+        next_at: Monotonic time of the next listing.
+        work_seconds: Duration of this listing or the last one, without the waits between its slices.
+    """
+
+    def __init__(self, rescan_seconds: float | None) -> None:
+        self._rescan_seconds = rescan_seconds
+        self._began_at = float("-inf")
+        self._count = 0
+        self._is_full_asked = True
+        self._last_work_seconds = 0.0
+        self.next_at = 0.0
+        self.work_seconds = 0.0
+
+    def restart(self, now: float) -> None:
+        """List everything at once, because the inbox has become available."""
+        self._is_full_asked = True
+        self.next_at = now
+
+    def ask(self, now: float) -> None:
+        """List everything soon, but at most once a second and for at most a third of the time."""
+        self._is_full_asked = True
+        gap_seconds = max(_GAP_SECONDS, _GAP_STRETCH * self._last_work_seconds)
+        self.next_at = min(self.next_at, max(now, self._began_at + gap_seconds))
+
+    def begin(self, now: float) -> bool:
+        """A listing begins; whether it may skip folders that have not changed."""
+        may_skip = not self._is_full_asked and self._count % _FULL_EVERY != 0
+        self._count += 1
+        self._is_full_asked = False
+        self.work_seconds = 0.0
+        self._began_at = now
+        self.next_at = float("inf")
+        return may_skip
+
+    def end(self, now: float, *, is_watched: bool, is_doubtful: bool) -> None:
+        """The listing has ended.
+
+        Args:
+            now: Monotonic.
+            is_watched: Hints come from every folder.
+            is_doubtful: Files were missing, and another listing must confirm that.
+        """
+        self._last_work_seconds = self.work_seconds
+        seconds = self._rescan_seconds or (_NATIVE_SECONDS if is_watched else _POLL_SECONDS)
+        if is_doubtful:
+            seconds = min(seconds, _CONFIRM_SECONDS)
+        seconds = max(seconds, _STRETCH * self._last_work_seconds)
+        # Requested while the listing ran, which may have passed the changed folder already.
+        self.next_at = min(self.next_at, now + seconds)

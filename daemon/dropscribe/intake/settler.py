@@ -1,29 +1,28 @@
-"""Noticed files → settled files, which are handed over to the queue.
+"""Noticed files → settled files → jobs in the queue.
 
-Guarantees: a file is handed over at most once while its job is live (the queue ensures that). If a probe
-fails, only its file waits, with the reason; the others of its batch go on.
+Guarantees: a file's entry stays until the queue has stored its job durably, so that every file is counted
+somewhere at any time. A file is handed over at most once while its job is live (the queue ensures that). If a
+file cannot be probed, or the queue refuses it, only this file waits, with the reason.
 """
 
 from __future__ import annotations
 
-import collections
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.errors import AudioError, AudioForbidden
+from dropscribe.core.errors import AudioError, AudioForbidden, StoreError
 from dropscribe.core.model import NewJob
-from dropscribe.core.settling import Cause, Seen, Wait, decide
-from dropscribe.intake.companions import CompanionState
-from dropscribe.intake.hand_over import HandOver
+from dropscribe.core.settling import Cause, QuietTimes, Seen, Wait, decide
+from dropscribe.intake.companions import CompanionRule, CompanionState
+from dropscribe.intake.hints import HintKind
 from dropscribe.intake.pending import RETRY_SECONDS, Entry, Pending
 from dropscribe.intake.probe import OpenInbox
-from dropscribe.intake.watch.hints import HintKind
 
 if TYPE_CHECKING:
-    from dropscribe.core.settling import QuietTimes
-    from dropscribe.intake.companions import CompanionRule
+    from dropscribe.core.model import Submitted
     from dropscribe.intake.context import InboxContext
 
 log = structlog.get_logger()
@@ -42,23 +41,26 @@ class Settler:
     Attributes:
         found_count: Files since the start that a listing found before any hint.
         looks: Looks since the start; a new number means that something may have changed.
-
-    Args:
-        context: The inbox.
-        times: The rule's own quiet times.
-        companions: The files that recordings wait for.
     """
 
-    def __init__(self, context: InboxContext, times: QuietTimes, companions: CompanionRule) -> None:
+    def __init__(self, context: InboxContext) -> None:
+        rule = context.rule
         self._context = context
-        self._times = times
-        self._companions = companions
-        self._late_changes: collections.OrderedDict[bytes, int] = collections.OrderedDict()
+        self._times = QuietTimes(
+            rule.settle_seconds,
+            rule.settle_incomplete_seconds,
+            rule.min_age_seconds,
+            ignores_writers=rule.settle_ignores_writers,
+        )
+        self._companions = CompanionRule(
+            rule.companions, rule.companions_wait_seconds, replace(self._times, min_age_seconds=0.0)
+        )
+        self._late_changes: dict[bytes, int] = {}
         self._download_files: dict[bytes, frozenset[bytes]] = {}
         self._read_at = float("-inf")
         self._made_room_at = float("-inf")
+        self._store_is_well = True
         self.pending = Pending()
-        self._hand_over = HandOver(context, self.pending)
         self.found_count = 0
         self.looks = 0
 
@@ -73,7 +75,7 @@ class Settler:
 
     def found(self, path: bytes, now: float) -> None:
         """A listing found *path*, which has no live job."""
-        if path not in self.pending:
+        if path not in self.pending.entries:
             self.pending.plan(path, self.pending.entry(path, now), now)
             self.found_count += 1
 
@@ -81,35 +83,38 @@ class Settler:
         """The file changed after it had been handed over: its quiet time doubles each time."""
         self._late_changes[path] = self._late_changes.pop(path, 0) + 1
         if len(self._late_changes) > _MOST_LATE_CHANGES:
-            self._late_changes.popitem(last=False)
+            del self._late_changes[next(iter(self._late_changes))]
         entry = self.pending.entry(path, now)
         entry.changed_at = now
         self.pending.plan(path, entry, now)
 
     def probe_due(self, now: float) -> bool:
         """Probe the files that are due and hand over the settled ones; returns whether more are due."""
-        if self.pending.is_full and now > self._made_room_at + _ROOM_SECONDS:
-            self.pending.drop_blocked()
+        pending = self.pending
+        if pending.is_full and now > self._made_room_at + _ROOM_SECONDS:
+            # A listing finds files again that may not be read.
+            may_read = [
+                (path, each) for path, each in pending.entries.items() if each.cause is not Cause.BLOCKED
+            ]
+            pending.entries = dict(may_read)
             self._made_room_at = now
-        due = self.pending.pop_due(now, _BATCH)
+        due = pending.pop_due(now, _BATCH)
         if not due:
             return False
+        if (
+            now > self._read_at + _NAMES_HOLD_SECONDS
+        ):  # a flood of files does not list its folder for each batch
+            self._download_files, self._read_at = {}, now
         try:
-            with OpenInbox(self._context.root, self._download_files_at(now)) as inbox:
+            with OpenInbox(self._context.root, self._download_files) as inbox:
                 looks = [(self._probe_safely(inbox, path, entry, now), entry) for path, entry in due]
                 if settled := [(job, entry) for job, entry in looks if job is not None]:
-                    self._hand_over.submit(settled, now)
+                    self._hand_over(inbox, settled, now)
         except BaseException:
             for path, entry in due:
-                self.pending.plan(path, entry, now + RETRY_SECONDS)
+                pending.plan(path, entry, now + RETRY_SECONDS)
             raise
         return len(due) == _BATCH
-
-    def _download_files_at(self, now: float) -> dict[bytes, frozenset[bytes]]:
-        """Names read in the last second, so that a flood of files does not list its folder for each batch."""
-        if now > self._read_at + _NAMES_HOLD_SECONDS:
-            self._download_files, self._read_at = {}, now
-        return self._download_files
 
     def _probe_safely(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> NewJob | None:
         self.looks += 1
@@ -117,16 +122,14 @@ class Settler:
             return self._probe(inbox, path, entry, now)
         except AudioForbidden as error:
             if entry.cause is not Cause.BLOCKED:
-                log.warning("file.blocked", folder=self._context.folder, path=path, reason=error.reason)
+                log.warning("file.blocked", folder=self._context.rule.name, path=path, reason=error.reason)
             self.pending.postpone(path, entry, Cause.BLOCKED, error.reason, now)
         except AudioError:  # gone, or no regular file any more
             self.pending.drop(path)
         except OSError as error:
             self.pending.postpone(path, entry, Cause.TROUBLE, f"cannot be opened: {error.strerror}", now)
-        except Exception as error:
-            if entry.cause is not Cause.REFUSED:
-                log.exception("file.refused", folder=self._context.folder, path=path)
-            self.pending.postpone(path, entry, Cause.REFUSED, str(error), now)
+        except Exception as error:  # noqa: BLE001
+            self._refuse(path, entry, error, now)
         finally:
             self._context.note_progress()
         return None
@@ -151,10 +154,14 @@ class Settler:
             reason = f"{os.fsdecode(name)!r} beside it says that {program} has not finished"
             self.pending.postpone(path, entry, Cause.UNFINISHED, reason, now)
             return None
-        if self._waits_for_companion(inbox, path, entry, now):
+        if entry.companions is None:
+            entry.companions = CompanionState(now)
+        if wait := self._companions.wait_of(inbox, self._context.mounts, path, entry.companions, now):
+            entry.note_cause(Cause.COMPANION, repr(os.fsdecode(wait.name)), wait.until - entry.changed_at)
+            self.pending.wait(path, entry, now + wait.look_seconds)
             return None
         return NewJob(
-            self._context.folder,
+            self._context.rule.name,
             path,
             result.snapshot,
             entry.first_seen_at,
@@ -162,12 +169,62 @@ class Settler:
             stable_inodes=result.mount.stable_inodes,
         )
 
-    def _waits_for_companion(self, inbox: OpenInbox, path: bytes, entry: Entry, now: float) -> bool:
-        if entry.companions is None:
-            entry.companions = CompanionState(now)
-        wait = self._companions.wait_of(inbox, self._context.mounts, path, entry.companions, now)
-        if wait is None:
-            return False
-        entry.note_cause(Cause.COMPANION, repr(os.fsdecode(wait.name)), wait.until - entry.changed_at)
-        self.pending.wait(path, entry, now + wait.look_seconds)
-        return True
+    def _refuse(self, path: bytes, entry: Entry, error: Exception, now: float) -> None:
+        if entry.cause is not Cause.REFUSED:
+            log.error("file.refused", folder=self._context.rule.name, path=path, exc_info=error)
+        self.pending.postpone(path, entry, Cause.REFUSED, str(error), now)
+
+    def _hand_over(self, inbox: OpenInbox, settled: list[tuple[NewJob, Entry]], now: float) -> None:
+        """Submit settled files; those that the queue does not take wait for the next try."""
+        try:
+            results = self._context.queue.submit([job for job, _ in settled])
+        except StoreError as error:
+            self._note_store(error.reason, now)
+            for job, entry in settled:
+                note = f"the queue cannot take it: {error.reason}"
+                self.pending.postpone(job.path, entry, Cause.TROUBLE, note, now)
+        except Exception as error:  # noqa: BLE001
+            if len(settled) == 1:
+                job, entry = settled[0]
+                self._refuse(job.path, entry, error, now)
+                return
+            for item in settled:  # one of them may be the cause and must not delay the others
+                self._hand_over(inbox, [item], now)
+        else:
+            self._note_store("", now)
+            for (job, entry), result in zip(settled, results, strict=True):
+                self._note_result(inbox, job, entry, result, now)
+
+    def _note_store(self, reason: str, now: float) -> None:
+        if reason and self._store_is_well:
+            log.warning("inbox.handover_failed", folder=self._context.rule.name, reason=reason)
+        elif not reason and not self._store_is_well:
+            for path, entry in self.pending.entries.items():
+                if entry.cause is Cause.TROUBLE:
+                    self.pending.plan(path, entry, now)
+        self._store_is_well = not reason
+
+    def _note_result(
+        self, inbox: OpenInbox, job: NewJob, entry: Entry, result: Submitted, now: float
+    ) -> None:
+        other = result.live_path
+        if result.is_in_flight:
+            note = "an earlier state of it is being transcribed"
+            self.pending.postpone(job.path, entry, Cause.TWIN, note, now)
+            return
+        if not result.is_new and other is not None and other != job.path:
+            if _is_same_file(inbox, other, job):
+                # A hard link of a file that has a job: taken when that job has ended.
+                note = f"it is the same file as {os.fsdecode(other)!r}"
+                self.pending.postpone(job.path, entry, Cause.TWIN, note, now)
+                return
+            self._context.queue.relocate(job, other)
+        self.pending.drop(job.path)
+
+
+def _is_same_file(inbox: OpenInbox, path: bytes, job: NewJob) -> bool:
+    try:
+        status = inbox.stat(path)
+    except OSError:
+        return False
+    return status is not None and (status.st_dev, status.st_ino) == (job.snapshot.device, job.snapshot.inode)

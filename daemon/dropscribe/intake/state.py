@@ -5,44 +5,20 @@ The inbox's thread builds these objects and hands them out; they are immutable, 
 
 from __future__ import annotations
 
+import itertools
+import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dropscribe.core.settling import IDLE_WRITER_SECONDS, Cause
 from dropscribe.core.text.printing import duration_words
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dropscribe.intake.scanner import Scanner
+
 MOST_WAITING = 200
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingFile:
-    """One file that is not handed over yet; see :class:`~dropscribe.intake.pending.Entry`."""
-
-    path: bytes
-    cause: Cause
-    note: str = ""
-    changed_at: float = 0.0
-    needed_seconds: float = 0.0
-
-    def describe(self, now: float) -> str:
-        """Sentence on the reason for the file's wait; *now* is monotonic."""
-        unchanged_seconds = max(0.0, now - self.changed_at)
-        if self.cause is Cause.WRITER:
-            return _describe_writer(unchanged_seconds, self.needed_seconds)
-        if self.cause in _SENTENCES:
-            return _SENTENCES[self.cause].format(self.note)
-        if self.cause is Cause.COMPANION:
-            left_seconds = max(0.0, self.needed_seconds - unchanged_seconds)
-            words = f"its companion {self.note} is not there or not complete"
-            return f"{words}; taken without it in {left_seconds:.0f} s"
-        quiet_seconds = min(unchanged_seconds, self.needed_seconds)
-        quiet = f"quiet for {quiet_seconds:.0f} s of {self.needed_seconds:.0f} s"
-        return _BEFORE_QUIET.get(self.cause, "") + quiet
-
-    def is_idle_writer(self, now: float) -> bool:
-        """Whether a process keeps the file open for writing without writing."""
-        return self.cause is Cause.WRITER and now - self.changed_at >= IDLE_WRITER_SECONDS
-
 
 BLOCKED_WORDS = "may not be read: "
 """Begins the sentence of a file that the daemon may not read."""
@@ -62,6 +38,41 @@ _BEFORE_QUIET = {
     Cause.EMPTY: "it is empty; ",
     Cause.INCOMPLETE: "its header says that more is to come; ",
 }
+_REPORT_SECONDS = 0.1
+_PAUSE_PER_SECOND = 20.0
+"""Pause between two snapshots, as a multiple of the time that the last one took."""
+
+_FEW_FILES = 500  # up to so many are summarized at every step; more only at intervals
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFile:
+    """One file that is not handed over yet; see :class:`~dropscribe.intake.pending.Entry`."""
+
+    path: bytes
+    cause: Cause
+    note: str = ""
+    changed_at: float = 0.0
+    needed_seconds: float = 0.0
+
+    def describe(self, now: float) -> str:
+        """Sentence on the reason for the file's wait; *now* is monotonic."""
+        unchanged_seconds = max(0.0, now - self.changed_at)
+        if self.cause in _SENTENCES:
+            return _SENTENCES[self.cause].format(self.note)
+        if self.cause is Cause.WRITER:
+            return _describe_writer(unchanged_seconds, self.needed_seconds)
+        if self.cause is Cause.COMPANION:
+            left_seconds = max(0.0, self.needed_seconds - unchanged_seconds)
+            words = f"its companion {self.note} is not there or not complete"
+            return f"{words}; taken without it in {left_seconds:.0f} s"
+        quiet_seconds = min(unchanged_seconds, self.needed_seconds)
+        quiet = f"quiet for {quiet_seconds:.0f} s of {self.needed_seconds:.0f} s"
+        return _BEFORE_QUIET.get(self.cause, "") + quiet
+
+    def is_idle_writer(self, now: float) -> bool:
+        """Whether a process keeps the file open for writing without writing."""
+        return self.cause is Cause.WRITER and now - self.changed_at >= IDLE_WRITER_SECONDS
 
 
 def _describe_writer(unchanged_seconds: float, needed_seconds: float) -> str:
@@ -108,3 +119,81 @@ class InboxState:
     overflows: int = 0
     file_system: str = ""
     oldest_settling_at: float | None = None
+
+
+class Reporter:
+    """Takes a snapshot when the state has changed; with many files, only at intervals.
+
+    Args:
+        scanner: The inbox.
+        on_change: Called when :attr:`state` has changed.
+
+    Attributes:
+        state: The newest snapshot.
+    """
+
+    def __init__(self, scanner: Scanner, on_change: Callable[[], None]) -> None:
+        self._scanner = scanner
+        self._on_change = on_change
+        self._reported: tuple[object, ...] = ()
+        self._reported_at = float("-inf")
+        self._taking_seconds = 0.0
+        self.state = InboxState(available=False, reason=scanner.availability.reason)
+
+    def publish(self, now: float) -> float:
+        """Publish a changed state; returns the time of the next call."""
+        scanner = self._scanner
+        availability, settler = scanner.availability, scanner.settler
+        waiting = len(settler.pending.entries)
+        turn = (availability.reason, scanner.scanned_once, waiting == 0)
+        news = (
+            *turn,
+            *(waiting, settler.looks, scanner.overflows),
+            *(len(scanner.lister.unlistable), availability.owner.is_undecided, availability.hints is None),
+        )
+        if news == self._reported:
+            return float("inf")
+        is_turn = turn != self._reported[:3]
+        again_at = self._reported_at + max(_REPORT_SECONDS, _PAUSE_PER_SECOND * self._taking_seconds)
+        is_soon = now < again_at
+        if is_turn or not is_soon or waiting <= _FEW_FILES:
+            began = time.monotonic()
+            self.state = _snapshot(scanner)
+            self._taking_seconds = time.monotonic() - began
+        if not is_turn and is_soon:
+            return again_at
+        self._reported, self._reported_at = news, now
+        self._on_change()
+        return float("inf")
+
+
+def _snapshot(scanner: Scanner) -> InboxState:
+    """The state of an inbox, as it is now."""
+    availability, mount = scanner.availability, scanner.availability.mount
+    entries, unlistable = scanner.settler.pending.entries, scanner.lister.unlistable
+    blocked = sum(entry.cause is Cause.BLOCKED for entry in entries.values())
+    waiting = itertools.chain(
+        (WaitingFile(path, Cause.TROUBLE, UNLISTABLE_WORDS + why) for path, why in unlistable.items()),
+        (
+            WaitingFile(path, entry.cause, entry.note, entry.changed_at, entry.needed_seconds)
+            for path, entry in entries.items()
+        ),
+    )
+    return InboxState(
+        available=not availability.reason,
+        reason=availability.reason,
+        is_undecided=availability.owner.is_undecided,
+        watch="native" if availability.hints else "poll",
+        settling=len(entries) - blocked,
+        blocked=blocked + len(unlistable),
+        waiting=tuple(itertools.islice(waiting, MOST_WAITING)),
+        scanned_once=scanner.scanned_once,
+        quiet_deadline=max(
+            (entry.changed_at + entry.needed_seconds for entry in entries.values() if entry.cause.is_quiet),
+            default=None,
+        ),
+        found_without_hint=scanner.found_without_hint,
+        overflows=scanner.overflows,
+        file_system=mount.name if mount else "",
+        oldest_settling_at=min((entry.first_seen_at for entry in entries.values()), default=None),
+    )

@@ -28,7 +28,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from dropscribe.intake.watch.hints import Hint, HintKind, HintsUnavailable
+from dropscribe.intake.hints import Hint, HintKind, HintsUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,19 +37,17 @@ if TYPE_CHECKING:
 
 _MAX_WAITING = 20_000
 _MAX_READ = 2_000
-_EVENTS: list[type[FileSystemEvent]] = [
-    FileCreatedEvent,
-    FileClosedEvent,
-    FileMovedEvent,
-    DirCreatedEvent,
-    DirMovedEvent,
-]
-_FILE_KINDS = {"created": HintKind.CREATED, "closed": HintKind.CLOSED, "moved": HintKind.MOVED}
-_FOLDER_KINDS = {"created": HintKind.FOLDER, "moved": HintKind.FOLDER}
+_KINDS: dict[type[FileSystemEvent], HintKind] = {
+    FileCreatedEvent: HintKind.CREATED,
+    FileClosedEvent: HintKind.CLOSED,
+    FileMovedEvent: HintKind.MOVED,
+    DirCreatedEvent: HintKind.FOLDER,
+    DirMovedEvent: HintKind.FOLDER,
+}
 
 
 class WatchdogHints(FileSystemEventHandler):
-    """One observer for one inbox. See :class:`~dropscribe.intake.watch.hints.HintSource`.
+    """One observer for one inbox. See :class:`~dropscribe.intake.hints.HintSource`.
 
     Raises:
         HintsUnavailable: The library could not start its watch.
@@ -59,7 +57,6 @@ class WatchdogHints(FileSystemEventHandler):
         self._below = root.rstrip(b"/") + b"/"
         self._waiting: collections.deque[Hint] = collections.deque()
         self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._is_closed = False
         self._was_lost = False
         self._trouble = _TroubleListener(self.lose)
         self._observer: BaseObserver | None = None
@@ -68,7 +65,7 @@ class WatchdogHints(FileSystemEventHandler):
         logging.getLogger("watchdog").addHandler(self._trouble)
         try:
             observer = Observer()
-            observer.schedule(self, os.fsdecode(root), recursive=recursive, event_filter=_EVENTS)
+            observer.schedule(self, os.fsdecode(root), recursive=recursive, event_filter=list(_KINDS))
             observer.start()
         except OSError as error:
             self.close()
@@ -76,7 +73,7 @@ class WatchdogHints(FileSystemEventHandler):
         self._observer = observer
 
     def fileno(self) -> int:
-        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         return self._readable
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
@@ -85,34 +82,27 @@ class WatchdogHints(FileSystemEventHandler):
         return True
 
     def read(self) -> list[Hint]:
-        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
         # Emptied before the deque is drained: the other order loses a wake-up.
         with contextlib.suppress(BlockingIOError):
             os.read(self._readable, 4096)
-        hints: list[Hint] = []
-        while self._waiting and len(hints) < _MAX_READ:
-            hints.append(self._waiting.popleft())
+        hints = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_READ))]
         if self._was_lost:
             self._was_lost = False
             hints.append(Hint(HintKind.LOST))
         if self._waiting:
             self._wake()
-        if not self._is_healthy():
+        threads = [self._observer, *self._observer.emitters] if self._observer is not None else []
+        if len(threads) < 2 or not all(thread.is_alive() for thread in threads):
             hints.append(Hint(HintKind.ROOT_GONE))
         return hints
-
-    def _is_healthy(self) -> bool:
-        if self._observer is None or not self._observer.is_alive():
-            return False
-        emitters = self._observer.emitters
-        return bool(emitters) and all(one.is_alive() for one in emitters)
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Called from the library's threads: turn its event into hints."""
         try:
-            if event.event_type == "moved" and event.is_directory and event.src_path:
+            if isinstance(event, DirMovedEvent) and event.src_path:
                 self._put(HintKind.FOLDER_GONE, event.src_path)
-            kind = (_FOLDER_KINDS if event.is_directory else _FILE_KINDS).get(event.event_type)
+            kind = _KINDS.get(type(event))
             if kind is not None:
                 self._put(kind, event.dest_path or event.src_path)
         except Exception:  # noqa: BLE001  # anything that got out would end the library's dispatcher for good
@@ -139,16 +129,16 @@ class WatchdogHints(FileSystemEventHandler):
             os.write(self._writable, b"x")
 
     def close(self) -> None:
-        """See :class:`~dropscribe.intake.watch.hints.HintSource`."""
-        if self._is_closed:
+        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        if self._readable < 0:
             return
-        self._is_closed = True
         logging.getLogger("watchdog").removeHandler(self._trouble)
         if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
             self._observer.join(timeout=2.0)
         os.close(self._readable)
         os.close(self._writable)
+        self._readable = -1
 
 
 class _TroubleListener(logging.Handler):

@@ -1,0 +1,217 @@
+"""Hints: the system reports, as it happens, which path to look at.
+
+A hint is not reliable: it may come late, twice, under an old name or not at all. A source must report lost
+hints, so that the inbox is listed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import structlog
+
+if TYPE_CHECKING:
+    from dropscribe.config.model import FolderRule
+    from dropscribe.files.mounts import Mount
+
+log = structlog.get_logger()
+
+# linux/inotify.h
+_CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE = 0x8, 0x40, 0x80, 0x100
+_DELETE_SELF, _MOVE_SELF, _UNMOUNT, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
+_ONLYDIR, _EXCL_UNLINK, _ISDIR = 0x1000000, 0x4000000, 0x40000000
+_CHANGES = _CREATE | _CLOSE_WRITE | _MOVED_TO | _MOVED_FROM | _DELETE_SELF | _MOVE_SELF
+_MASK = ctypes.c_uint32(_CHANGES | _ONLYDIR | _EXCL_UNLINK)
+_HEADER = struct.Struct("iIII")
+_READ_BYTES = 64 * 1024
+_MAX_READS = 4
+
+
+class HintKind(enum.IntEnum):
+    """Kind of a change at a path."""
+
+    CREATED = 0  # a name appeared; somebody may still be writing
+    CLOSED = 1  # a writer closed it
+    MOVED = 2  # it was renamed or moved to this name
+    FOLDER = 3  # a folder appeared: list it
+    FOLDER_GONE = 4  # a folder was moved away: forget everything below its name
+    LOST = 5  # hints were lost: list everything
+    ROOT_GONE = 6  # the watched folder itself went, or its file system did
+
+
+class Hint(NamedTuple):
+    """One thing to look at; *path* is relative to the inbox."""
+
+    kind: HintKind
+    path: bytes = b""
+
+
+class HintsUnavailable(Exception):
+    """Raised when no source is available: the instance limit is reached, or the system has none."""
+
+
+class HintSource(Protocol):
+    """A watch on one inbox, used by one thread."""
+
+    def fileno(self) -> int:
+        """Readable when hints wait."""
+
+    def watch(self, directory: bytes, descriptor: int) -> bool:
+        """Watch one directory; it must be listed after this, never before.
+
+        Args:
+            directory: Relative to the inbox; b"" is the inbox itself.
+            descriptor: The same directory, open.
+
+        Returns:
+            Whether it is watched now; False if it must be listed more often instead.
+        """
+
+    def read(self) -> list[Hint]:
+        """The waiting hints, at most a few thousand; never blocks."""
+
+    def close(self) -> None:
+        """Stop watching; safe to call twice."""
+
+
+def open_hints(rule: FolderRule, mount: Mount) -> HintSource | None:
+    """Watch *rule*'s inbox on *mount* by inotify, else by the watchdog library; None if it must be polled."""
+    if rule.watch == "poll" or (rule.watch == "auto" and not mount.gives_events):
+        return None
+    try:
+        return InotifyHints()
+    except HintsUnavailable as error:
+        log.warning("watch.unavailable", folder=rule.name, source="inotify", reason=str(error))
+    # Loaded only here: where inotify works, its threads and tables are never needed.
+    from dropscribe.intake.watchdog_hints import WatchdogHints  # noqa: PLC0415
+
+    try:
+        return WatchdogHints(os.fsencode(rule.inbox), recursive=rule.recursive)
+    except HintsUnavailable as error:
+        log.warning("watch.unavailable", folder=rule.name, source="watchdog", reason=str(error))
+        return None
+
+
+class InotifyHints:
+    """One inotify(7) instance for one inbox, read in the inbox's own thread. See :class:`HintSource`.
+
+    This is the source on Linux. The watchdog library loses a quarter of a burst of moves, and its public API
+    reports neither that loss nor a dead reader thread in time (measured with watchdog 7.1.0,
+    bench/README.md).
+
+    Guarantees: an overflow, a lost root and a refused watch are all reported. Opening, reading and listing by
+    this process cause no hints, because those events are not requested.
+
+    Raises:
+        HintsUnavailable: inotify is missing, or the user's limit of instances is reached.
+    """
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        try:
+            self._descriptor: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        except AttributeError as error:
+            raise HintsUnavailable("the system has no inotify") from error
+        if self._descriptor < 0:
+            raise HintsUnavailable(os.strerror(ctypes.get_errno()))
+        self._paths: dict[int, bytes] = {}
+        self._watches: dict[bytes, int] = {}
+        self._limit_reached = False
+
+    def fileno(self) -> int:
+        """See :class:`HintSource`."""
+        return self._descriptor
+
+    def watch(self, directory: bytes, descriptor: int) -> bool:
+        """See :class:`HintSource`."""
+        path = b"/proc/self/fd/%d" % descriptor  # the open folder itself, even if it was renamed or replaced
+        watch: int = self._libc.inotify_add_watch(self._descriptor, path, _MASK)
+        if watch < 0:
+            return self._refused(directory, ctypes.get_errno())
+        # The same folder under a new name keeps its watch: the old name is removed.
+        old = self._paths.get(watch)
+        if old is not None and old != directory and self._watches.get(old) == watch:
+            del self._watches[old]
+        self._paths[watch] = directory
+        self._watches[directory] = watch
+        return True
+
+    def _refused(self, directory: bytes, number: int) -> bool:
+        if number == errno.ENOSPC and not self._limit_reached:
+            self._limit_reached = True
+            remedy = "raise the sysctl fs.inotify.max_user_watches"
+            log.warning("watch.limit_reached", path=directory, watches=len(self._paths), remedy=remedy)
+        return False
+
+    def read(self) -> list[Hint]:
+        """See :class:`HintSource`."""
+        hints: list[Hint] = []
+        for _ in range(_MAX_READS):
+            try:
+                block = os.read(self._descriptor, _READ_BYTES)
+            except BlockingIOError:
+                break
+            self._parse(block, hints)
+            if len(block) < _READ_BYTES // 2:
+                break
+        return hints
+
+    def _parse(self, block: bytes, hints: list[Hint]) -> None:
+        position = 0
+        while position < len(block):
+            watch, mask, _, length = _HEADER.unpack_from(block, position)
+            position += _HEADER.size + length
+            directory = self._paths.get(watch)
+            if mask & (_OVERFLOW | _IGNORED | _UNMOUNT | _DELETE_SELF | _MOVE_SELF):
+                if mask & _OVERFLOW:
+                    hints.append(Hint(HintKind.LOST))
+                elif directory == b"":
+                    hints.append(Hint(HintKind.ROOT_GONE))
+                elif directory is not None and mask & _UNMOUNT:
+                    hints.append(Hint(HintKind.FOLDER, directory))
+                if mask & _IGNORED:
+                    self._drop(watch)
+            elif directory is not None:
+                name = block[position - length : position].rstrip(b"\0")
+                path = directory + b"/" + name if directory else name
+                kind = _kind_of(mask)
+                if kind is HintKind.FOLDER_GONE:
+                    self._forget(path)  # its watches would go on reporting the old name
+                if kind is not None:
+                    hints.append(Hint(kind, path))
+
+    def _forget(self, directory: bytes) -> None:
+        """Stop watching *directory* and everything below it."""
+        below = directory + b"/"
+        gone = [watch for path, watch in self._watches.items() if path == directory or path.startswith(below)]
+        for watch in gone:
+            self._libc.inotify_rm_watch(self._descriptor, watch)
+            self._drop(watch)
+
+    def _drop(self, watch: int) -> None:
+        path = self._paths.pop(watch, None)
+        if path is not None and self._watches.get(path) == watch:
+            del self._watches[path]
+
+    def close(self) -> None:
+        """See :class:`HintSource`."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _kind_of(mask: int) -> HintKind | None:
+    if mask & _ISDIR:
+        return HintKind.FOLDER_GONE if mask & _MOVED_FROM else HintKind.FOLDER
+    if mask & _CLOSE_WRITE:
+        return HintKind.CLOSED
+    if mask & _MOVED_TO:
+        return HintKind.MOVED
+    return HintKind.CREATED if mask & _CREATE else None

@@ -1,1 +1,0 @@
-"""Hints: the sources that report which path of an inbox to look at."""

@@ -87,7 +87,7 @@ async def test_an_attempt_under_way_has_its_progress(tmp_path):
         with view_queue(house.config) as view:
             (job,) = read_files(view.db, FileFilter(states=[JobState.TRANSCRIBING]), 9)
             state = ListedStates(house.config, view).of(job)
-        row = file_row(job, state, time.time(), audio.progress)
+        row = file_row(job, state, time.time(), audio)
         gate.set()
         await house.rest()
         assert house.handler.attempts.sending == {}

@@ -12,10 +12,11 @@ from structlog.testing import capture_logs
 from dropscribe.config.model import HttpConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import ListenError
-from dropscribe.web import guard, server
-from dropscribe.web.endpoints import Endpoints
+from dropscribe.web import guard
+from dropscribe.web import listener as listening
 from dropscribe.web.guard import Access, Guard
 from dropscribe.web.listener import Listener
+from dropscribe.web.routes import Endpoints
 
 STATUS = {"schema": "dropscribe.status/1", "running": True, "folders": {"caf\udce9": {}}, "providers": {}}
 
@@ -55,7 +56,7 @@ def daemon():
 @pytest.fixture
 async def listener(daemon, monkeypatch):
     """A listener on the loopback, without a token, that keeps no connection for long."""
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0)
+    monkeypatch.setattr(listening, "KEEP_ALIVE_SECONDS", 0)
     listener = Listener(http_config(), daemon.endpoints())
     await listener.start()
     yield listener
@@ -198,7 +199,7 @@ async def test_a_head_without_end_is_cut_off(listener):
 
 async def test_a_slow_client_is_dropped(listener, monkeypatch):
     """One that never ends its headers holds its connection for a bounded time."""
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.05)
     with contextlib.suppress(ConnectionResetError):  # cut is cut
         assert await send(listener.port, b"GET /status HT") == b""
 
@@ -216,7 +217,7 @@ async def test_a_slow_client_is_dropped(listener, monkeypatch):
 async def test_slow_clients_do_not_keep_others_out(listener, half):
     """With more half requests than there may be connections, a health check is answered."""
     idle = []
-    for _ in range(server.MOST_CONNECTIONS + 44):
+    for _ in range(listening.MOST_CONNECTIONS + 44):
         _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.write(half)
         idle.append(writer)
@@ -228,7 +229,7 @@ async def test_slow_clients_do_not_keep_others_out(listener, half):
 
 async def test_a_client_that_stops_after_an_answer_is_dropped(listener, monkeypatch):
     """The time limit holds for each request of a connection, not for the first alone."""
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.05)
     whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert (await send(listener.port, whole + b"GET /status HT")).endswith(b"ok\n")
 

@@ -8,13 +8,8 @@ import time
 
 import pytest
 
-from dropscribe.app import page_source
-from dropscribe.app.page_source import PageActions
-from dropscribe.config.load import load_config
-from dropscribe.files.threads import DaemonThreads
 from dropscribe.reports import patience
-from dropscribe.web import folder_threads, uploads
-from dropscribe.web.folder_threads import FolderThreads
+from dropscribe.web import actions, recordings, uploads
 from support.fuse_mirror import mirrored
 from support.pages import Site, serving
 from support.scene import Scene, add_job, wav_bytes
@@ -55,8 +50,8 @@ def mirror(scene):
 def _quick(monkeypatch):
     for module, name in (
         (patience, "ANSWER_SECONDS"),
-        (page_source, "ANSWER_SECONDS"),
-        (folder_threads, "HANG_SECONDS"),
+        (actions, "ANSWER_SECONDS"),
+        (recordings, "HANG_SECONDS"),
         (uploads, "HANG_SECONDS"),
     ):
         monkeypatch.setattr(module, name, 1.0)
@@ -183,10 +178,10 @@ async def test_a_retry_on_a_mount_that_hangs_is_refused(scene, mirror):
     """All the files of a page are counted as refused after one wait."""
     with scene.queue() as store:
         ids = add_far(scene, store, "failed")
-        config, _ = load_config(scene.config, environ={})
-        actions = PageActions(lambda: config, None, DaemonThreads(1, "page"), FolderThreads().of)
-        mirror.freeze()
-        began = time.monotonic()
-        assert await actions.retry(ids) == (0, FILES)
-        assert time.monotonic() - began < 5
-        mirror.thaw()
+        async with serving(scene) as site, site.client() as client:
+            mirror.freeze()
+            began = time.monotonic()
+            answer = await client.post("/folders/far/retry", data={"ids": ",".join(map(str, ids))})
+            assert answer.headers["location"] == f"/folders/far?did=refused&n={FILES}"
+            assert time.monotonic() - began < 5
+            mirror.thaw()

@@ -15,14 +15,15 @@ from structlog.testing import capture_logs
 
 from dropscribe.app.housekeeping import remove_broken_uploads
 from dropscribe.core.model import AttemptEnd
+from dropscribe.core.routing import BACKLOG
 from dropscribe.files.audio import Progress
-from dropscribe.web import actions, guard, server
+from dropscribe.reports.wording import moment_words
+from dropscribe.web import actions, guard, listener
 from dropscribe.web.file_views import turns_of
-from dropscribe.web.queries import chosen_from, filter_of
 from dropscribe.web.reading import LIST_ROWS, PAGE_ROWS
 from dropscribe.web.recordings import parse_range
 from dropscribe.web.uploads import LEFTOVER_SECONDS, remove_leftovers, safe_name
-from dropscribe.web.views import moment, progress_of
+from dropscribe.web.views import iso_time, progress_of
 from support.pages import Site, serving
 from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
 
@@ -66,6 +67,20 @@ def add_done(scene, store, name="call.wav", text="Hello there. Goodbye.", **docu
     return job_id
 
 
+def add_failed(scene, store, name: str) -> int:
+    """A failed file with its audio in failed."""
+    audio = scene.drop(name, part="failed")
+    columns = {"state": "failed", "ended_at": time.time(), "filed": str(audio).encode()}
+    return add_job(store, scene, name, **columns)
+
+
+def add_cached(store, sha256: str, job_id: int) -> None:
+    """A stored answer."""
+    sql = "INSERT INTO ledger (sha256, settings, size_bytes, kept_at, folder, job_id, document)"
+    row = (sha256, "", 1, time.time(), "calls", job_id, b"")
+    store.call(lambda db: db.execute(f"{sql} VALUES (?, ?, ?, ?, ?, ?, ?)", row)).result()
+
+
 async def page_of(site, path: str, status: int = 200) -> str:
     """The text of one page."""
     async with site.client() as client:
@@ -103,8 +118,8 @@ async def test_the_overview_shows_a_pause_with_its_end(scene):
             text = await page_of(site, "/")
     assert "Provider main is paused: it asked for fewer requests" in text
     assert 'action="/providers/main/try"' in text
-    assert f'tried again <time datetime="{moment(until)["iso"]}' in text
-    assert f"; the next request goes {moment(until)['text']}" in text
+    assert f'tried again <time datetime="{iso_time(until)}' in text
+    assert f"; the next request goes {moment_words(until)}" in text
     assert '<span class="tag warn">paused</span>' in text
 
 
@@ -355,28 +370,44 @@ async def test_files_are_found_by_state_name_and_page(scene):
 
 
 async def test_actions_are_forms(scene):
-    """Retry, release, try now and forget are asked for by POST and lead back to a page."""
+    """Retry, release, try now and forget are asked for by POST and lead back to a page that tells the end."""
     with scene.queue() as store:
-        job_id = add_done(scene, store)
+        done = add_done(scene, store)
+        failed = [add_failed(scene, store, f"bad-{number}.wav") for number in range(3)]
+        missing = add_job(store, scene, "gone.wav", state="failed", ended_at=time.time())
+        backlog = [add_job(store, scene, f"old-{number}.wav", pin=BACKLOG) for number in range(2)]
+        add_cached(store, "ab" * 32, done)
         async with serving(scene) as site, site.client() as client:
-            for path in (
-                f"/files/{job_id}/retry",
-                f"/files/{job_id}/forget",
-                "/folders/calls/release",
-                "/folders/calls/try",
-                "/providers/main/try",
+            for path, end in (
+                (f"/files/{failed[0]}/retry", f"/files/{failed[0]}?did=retried&n=1"),
+                (f"/files/{missing}/retry", f"/files/{missing}?did=refused&n=1"),
+                (f"/files/{done}/retry", f"/files/{done}?did=retried&n=0"),
+                (f"/files/{done}/forget", f"/files/{done}?did=forgotten&n=1"),
+                ("/folders/calls/release", f"/folders/calls?did=released&n={len(backlog)}"),
+                ("/folders/calls/try", "/?did=tried&n=0"),
+                ("/providers/main/try", "/?did=tried&n=0"),
             ):
-                assert (await client.post(path)).status_code == 303
+                answer = await client.post(path)
+                assert (answer.status_code, answer.headers["location"]) == (303, end)
                 assert (await client.get(path)).status_code in {404, 405}
-            await client.post("/folders/calls/retry", data={"ids": "1,2,x"})
-    assert site.actions.calls == [
-        ("retry", [job_id]),
-        ("forget", "ab" * 32),
-        ("release", "calls"),
-        ("try", "calls"),
-        ("try", "main"),
-        ("retry", [1, 2]),
-    ]
+            ids = ",".join(map(str, [*failed[1:], done])) + ",x"
+            answer = await client.post("/folders/calls/retry", data={"ids": ids})
+            assert answer.headers["location"] == "/folders/calls?did=retried&n=2"
+            assert "Back in the inbox: 2." in await page_of(site, answer.headers["location"])
+    assert sorted(os.listdir(scene.root / "inbox")) == [f"bad-{number}.wav" for number in range(3)]
+    assert site.engine.probed == ["folder calls", "provider main"]
+    assert site.engine.signals.wake.is_set()
+
+
+@pytest.mark.parametrize("digest", ["..", "../..", "/", "", "AB" * 32, 5, ["ab" * 32]])
+async def test_only_a_digest_is_forgotten(scene, digest):
+    """A transcript that anybody has put into done names no folder to remove."""
+    (scene.root / "state/spool/answers").mkdir(parents=True)
+    with scene.queue() as store:
+        job_id = add_done(scene, store, source={"sha256": digest})
+        async with serving(scene) as site, site.client() as client:
+            assert (await client.post(f"/files/{job_id}/forget")).status_code == 404
+    assert (scene.root / "state/spool/answers").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -397,13 +428,16 @@ async def test_other_sites_cannot_post(scene, headers, status):
     async with serving(scene) as site, site.client() as client:
         answer = await client.post("/providers/main/try", headers={"Host": "localhost", **headers})
     assert answer.status_code == status
-    assert bool(site.actions.calls) == (status == 303)
+    assert bool(site.engine.probed) == (status == 303)
 
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "soon"])
-def test_a_time_that_no_calendar_knows_is_left_out(since):
+async def test_a_time_that_no_calendar_knows_is_left_out(scene, since):
     """Of the filters in an address."""
-    assert filter_of("calls", chosen_from({"since": since})).since is None
+    with scene.queue() as store:
+        add_job(store, scene, "old.wav")
+        async with serving(scene) as site:
+            assert "old.wav" in await page_of(site, f"/folders/calls?since={quote(since)}")
 
 
 async def test_a_rebound_name_gets_nothing(scene):
@@ -456,13 +490,13 @@ async def test_an_allowed_host_opens_no_posts_to_other_sites(scene, host, origin
         headers = {"Host": host, "Origin": origin, "Cookie": cookie}
         answer = await client.post("/providers/main/try", headers=headers)
     assert answer.status_code == status
-    assert bool(site.actions.calls) == (status == 303)
+    assert bool(site.engine.probed) == (status == 303)
 
 
 async def test_every_answer_has_the_security_headers(scene):
     """Pages, endpoints, static files, refusals and errors alike."""
     async with serving(scene) as site, site.client() as client:
-        site.actions.error = ValueError("sk-secret")
+        site.engine.error = ValueError("sk-secret")
         answers = [
             await client.get("/"),
             await client.get("/static/style.css"),
@@ -534,7 +568,7 @@ async def test_unfinished_forms_do_not_keep_programs_out(scene):
     head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken="
     writers = []
     async with serving(scene, token=TOKEN) as site, site.client() as client:
-        for _ in range(server.MOST_CONNECTIONS + 44):
+        for _ in range(listener.MOST_CONNECTIONS + 44):
             _, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
             writer.write(head)
             writers.append(writer)
@@ -547,7 +581,7 @@ async def test_unfinished_forms_do_not_keep_programs_out(scene):
 async def test_a_form_that_never_ends_is_given_up(scene, monkeypatch):
     """Its connection ends after a bounded time."""
     monkeypatch.setattr(actions, "READ_SECONDS", 0.05)
-    monkeypatch.setattr(server, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(listener, "HEAD_SECONDS", 1.0)
     async with serving(scene, token=TOKEN) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.listener.port)
         writer.write(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -13,40 +14,30 @@ import httpx2
 from dropscribe.config.load import load_config
 from dropscribe.config.model import HttpConfig
 from dropscribe.config.notation.secret import Secret
-from dropscribe.web.endpoints import Endpoints
-from dropscribe.web.folder_threads import FolderThreads
 from dropscribe.web.listener import Listener
+from dropscribe.web.routes import Endpoints
 from dropscribe.web.site import PageSource
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
+    from dropscribe.core.model import Scope
     from support.scene import Scene
 
 
-class RecordedActions:
-    """Remembers what the pages asked for."""
+class WatchedEngine:
+    """The parts of the queue that the pages call by themselves; remembers what they asked for."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
+        self.probed: list[str] = []
         self.error: Exception | None = None
+        self.holds = self
+        self.signals = SimpleNamespace(wake=asyncio.Event())
 
-    async def retry(self, job_ids: Sequence[int]) -> tuple[int, int]:
-        self.calls.append(("retry", list(job_ids)))
-        return len(job_ids), 0
-
-    async def release(self, folder: str) -> int:
-        self.calls.append(("release", folder))
-        return 3
-
-    async def forget(self, sha256: str) -> int:
-        self.calls.append(("forget", sha256))
-        return 1
-
-    def try_now(self, *, provider: str = "", folder: str = "") -> None:
+    def probe_now(self, scope: Scope) -> None:
         if self.error:
             raise self.error
-        self.calls.append(("try", provider or folder))
+        self.probed.append(f"{scope.kind.value} {scope.name}")
 
 
 class Site:
@@ -54,7 +45,7 @@ class Site:
 
     def __init__(self, scene: Scene, **http: Any) -> None:
         self.scene = scene
-        self.actions = RecordedActions()
+        self.engine = WatchedEngine()
         self.token = 0
         self.asked = 0
         secret = http.pop("token", None)
@@ -64,15 +55,7 @@ class Site:
         )
         config, _ = load_config(scene.config, environ={})
         self.config = replace(config, http=listen)
-        self.executor = ThreadPoolExecutor(4)
-        source = PageSource(
-            lambda: self.config,
-            self.status,
-            self.actions,
-            self.executor,
-            FolderThreads().of,
-            lambda: self.token,
-        )
+        source = PageSource(lambda: self.config, self.status, self.engine, {}, lambda: self.token)
         endpoints = Endpoints(self._metrics, self.status, lambda: "", lambda: "")
         self.listener = Listener(listen, endpoints, source)
 
@@ -104,4 +87,3 @@ async def serving(scene: Scene, **http: Any) -> AsyncIterator[Site]:
         yield site
     finally:
         await site.listener.close()
-        site.executor.shutdown(wait=False)

@@ -21,6 +21,7 @@ import structlog
 from dropscribe import __version__
 from dropscribe.app.assembly import Pipeline, build_runtime
 from dropscribe.app.housekeeping import (
+    change_token,
     delete_remote_jobs,
     keep_search_index,
     notice_releases,
@@ -228,10 +229,11 @@ class Daemon:
         return result
 
     def _page_source(self) -> PageSource:
-        from dropscribe.app.page_source import build_page_source  # noqa: PLC0415  # with Jinja2: 4 MiB
+        from dropscribe.web.site import PageSource  # noqa: PLC0415  # with Jinja2: 4 MiB
 
-        return build_page_source(
-            lambda: self.config, self.report.status, self.engine, self.pipeline.handler.attempts.sending
+        sending = self.pipeline.handler.attempts.sending
+        return PageSource(
+            lambda: self.config, self.report.status, self.engine, sending, lambda: change_token(self.config)
         )
 
     async def _until_nothing_more(self) -> None:

@@ -163,8 +163,8 @@ class Health:
     async def _listen(self, config: Config) -> Listener | None:
         if config.http is None:
             return None
-        from dropscribe.web.endpoints import Endpoints  # noqa: PLC0415
         from dropscribe.web.listener import Listener  # noqa: PLC0415  # Starlette and uvicorn: 6 MiB
+        from dropscribe.web.routes import Endpoints  # noqa: PLC0415
 
         source = self._make_page_source() if config.http.pages else None
         report = self._report

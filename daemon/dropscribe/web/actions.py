@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
+import structlog
 from starlette.responses import PlainTextResponse
 
+from dropscribe.core.model import JobState, Scope, ScopeKind
+from dropscribe.core.text.printing import path_text
+from dropscribe.media.spool import Spool
+from dropscribe.pipeline.disk_threads import SLOWEST_BYTES_PER_SECOND
+from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
+from dropscribe.queue.sql import backlog, result_cache
+from dropscribe.queue.sql.history import read_record
+from dropscribe.reports.patience import ANSWER_SECONDS, ask_disk
+from dropscribe.reports.queue_reader import view_queue, write_queue_once
 from dropscribe.web.file_views import sha256_of
 from dropscribe.web.guard import COOKIE, SESSION_SECONDS
-from dropscribe.web.queries import id_of
-from dropscribe.web.reading import PAGE_ROWS, unavailable_reason
+from dropscribe.web.reading import PAGE_ROWS, id_of, place_of, unavailable_reason
 from dropscribe.web.site import READ_SECONDS, NotHere, Site
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+
+    from dropscribe.config.model import Config
+    from dropscribe.queue.sql.history import JobRecord
+
+log = structlog.get_logger()
 
 MOST_FORM_BYTES = 64 * 1024
 MOST_FORM_FIELDS = 20
@@ -54,7 +70,7 @@ async def log_out(site: Site, _request: Request) -> Response:
 
 
 async def retry_file(site: Site, request: Request) -> Response:
-    """Take one failed file back into its inbox."""
+    """Move one failed file back into its inbox."""
     job_id = id_of(request.path_params["id"])
     if job_id is None:
         raise NotHere
@@ -62,54 +78,85 @@ async def retry_file(site: Site, request: Request) -> Response:
 
 
 async def retry_shown(site: Site, request: Request) -> Response:
-    """Take the failed files of one page back into their inbox."""
+    """Move the failed files of one page back into their inbox."""
     given = (await _form_of(request)).get("ids", "").split(",")
     ids = [number for part in given if (number := id_of(part)) is not None]
     return await _retry(site, _page_of(request.path_params["folder"]), ids[:PAGE_ROWS])
 
 
 async def _retry(site: Site, path: str, ids: list[int]) -> Response:
-    moved, refused = await site.source.actions.retry(ids)
-    return site.go(path, "refused" if refused else "retried", refused or moved)
+    config = site.config
+    records = await site.run(_read_failed, config, ids)
+    moved = [
+        await asyncio.wrap_future(site.threads_of(record.folder).submit(_return_failed, config, record))
+        for record in records
+    ]
+    if refused := moved.count(False):
+        return site.go(path, "refused", refused)
+    return site.go(path, "retried", len(moved))
+
+
+def _read_failed(config: Config, job_ids: list[int]) -> list[JobRecord]:
+    """The failed ones of these jobs."""
+    with view_queue(config) as view:
+        records = [read_record(view.db, job_id) for job_id in job_ids] if view.db else []
+    return [record for record in records if record is not None and record.state is JobState.FAILED]
+
+
+def _return_failed(config: Config, record: JobRecord) -> bool:
+    """Move a failed file back into its inbox; False, with the reason in the log, where it stays."""
+    place = place_of(config, record)
+    try:
+        if place is None or place.part != "failed":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        failed = FailedFile(place.rule, place.path, os.path.basename(record.path))
+        seconds = ANSWER_SECONDS + record.size_bytes / SLOWEST_BYTES_PER_SECOND  # it may be a copy
+        ask_disk(place.root, lambda: return_to_inbox(failed), seconds=seconds)
+    except OSError as error:
+        log.warning("retry.refused", path=path_text(record.path), reason=error.strerror or str(error))
+        return False
+    return True
 
 
 async def release(site: Site, request: Request) -> Response:
     """Start a folder's backlog."""
-    rule = site.rule(request)
-    released = await site.source.actions.release(rule.name)
-    return site.go(_page_of(rule.name), "released", released)
+    name = site.rule(request).name
+    released = await site.run(write_queue_once, site.config, lambda db: backlog.release(db, name))
+    site.source.engine.signals.wake.set()
+    return site.go(_page_of(name), "released", released or 0)
 
 
 async def try_folder(site: Site, request: Request) -> Response:
     """Try a held folder with the next file."""
-    site.source.actions.try_now(folder=site.rule(request).name)
+    site.source.engine.holds.probe_now(Scope(ScopeKind.FOLDER, site.rule(request).name))
     return site.go("/", "tried")
 
 
 async def try_provider(site: Site, request: Request) -> Response:
     """Try a held provider with the next file."""
     name = request.path_params["provider"]
-    if name not in site.source.config().providers:
+    if name not in site.config.providers:
         raise NotHere
-    site.source.actions.try_now(provider=name)
+    site.source.engine.holds.probe_now(Scope(ScopeKind.PROVIDER, name))
     return site.go("/", "tried")
 
 
 async def forget(site: Site, request: Request) -> Response:
-    """Drop the stored answers of a file's recording."""
+    """Delete the stored answers of a file's recording and of its pieces."""
     found = await site.find_file(request)
-    digest = sha256_of(found.document)
-    if not digest:
+    if not (digest := sha256_of(found.document)):
         raise NotHere
-    forgotten = await site.source.actions.forget(digest)
-    return site.go(f"/files/{found.record.id}", "forgotten", forgotten)
+    config = site.config
+    answers = await site.run(write_queue_once, config, lambda db: result_cache.forget(db, digest))
+    pieces = await site.run(Spool(config.state_dir).forget, digest)
+    return site.go(f"/files/{found.record.id}", "forgotten", (answers or 0) + pieces)
 
 
 async def upload(site: Site, request: Request) -> Response:
     """Take recordings into a folder's inbox, from its form or a script."""
     from dropscribe.web.uploads import UploadRefused, take_upload  # noqa: PLC0415  # where it is used alone
 
-    config = site.source.config()
+    config = site.config
     if not config.http or not config.http.uploads:
         return _refuse_upload(site, request, 403, "uploads are off (http.uploads)")
     rule = config.folders.get(request.path_params["folder"])

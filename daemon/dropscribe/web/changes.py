@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import PlainTextResponse, StreamingResponse
+
+from dropscribe.web.guard import COOKIE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -43,16 +45,21 @@ class Changes:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._stream(request), media_type="text/event-stream", headers=headers)
 
-    async def share(self, key: object, make: Callable[[], Coroutine[None, None, Response]]) -> Response:
-        """The answer of *make*, made once for all pages of that *key* that ask after the same change."""
-        if self._looking is None:  # without open streams no check renews a shared answer
-            return await make()
-        answer = self._answers.get(key)
-        if answer is None:
-            answer = asyncio.create_task(make())
-            if len(self._answers) < MOST_LISTENERS:
-                self._answers[key] = answer
-        return await asyncio.shield(answer)
+    def shared(self, page: Callable[[Request], Coroutine[None, None, Response]]) -> Callable[..., Any]:
+        """*page*, made once for all readers that are notified of the same change."""
+
+        async def answer(request: Request) -> Response:
+            if self._looking is None:  # without open streams no check renews a shared answer
+                return await page(request)
+            key = page, str(request.url), COOKIE in request.cookies
+            made = self._answers.get(key)
+            if made is None:
+                made = asyncio.create_task(page(request))
+                if len(self._answers) < MOST_LISTENERS:
+                    self._answers[key] = made
+            return await asyncio.shield(made)
+
+        return answer
 
     async def _stream(self, request: Request) -> AsyncIterator[bytes]:
         changed = asyncio.Event()

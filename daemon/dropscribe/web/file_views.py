@@ -1,13 +1,18 @@
-"""Content of one file's page: history, transcript in paragraphs, facts. Pure."""
+"""Content of one file's page: history, transcript in paragraphs, facts. Pure.
+
+Anybody who may write to ``done`` may write transcripts: whatever one holds, it is shown or raises one of
+ArithmeticError, AttributeError, TypeError and ValueError.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
 from dropscribe.reports.wording import bytes_words, clock_words, one_line
 from dropscribe.transcripts.document import WARNING_WORDS
-from dropscribe.web.views import moment
+from dropscribe.transcripts.paragraphs import PAUSE_SECONDS, SENTENCE_ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +23,6 @@ if TYPE_CHECKING:
 _UNSURE = 0.5
 """Words of less confidence are underlined."""
 _MOST_TURN_WORDS = 120
-_PAUSE_SECONDS = 2.0
-_SENTENCE_ENDS = (".", "?", "!", "\u3002", "\uff1f", "\uff01")
-
 
 _ENDED_STEPS = {
     JobState.DONE: ("It was filed with its transcripts.", "good"),
@@ -30,48 +32,58 @@ _ENDED_STEPS = {
 
 def steps_of(record: JobRecord) -> Iterator[dict[str, Any]]:
     """The record of a job as a time line."""
-    yield _step("It was seen in the inbox and settled.", record.received_at, "")
+    yield {"words": "It was seen in the inbox and settled.", "at": record.received_at, "tone": ""}
     for attempt in record.tries:
-        yield _attempt_step(attempt)
+        words, tone = _attempt_words(attempt)
+        yield {"words": words, "at": attempt.at, "tone": tone}
     if record.ended_at is not None:
         words, tone = _ENDED_STEPS.get(record.state, ("It was dropped from the queue.", ""))
-        yield _step(words, record.ended_at, tone)
+        yield {"words": words, "at": record.ended_at, "tone": tone}
 
 
-def _step(words: str, at: float, tone: str) -> dict[str, Any]:
-    return {"words": words, "at": moment(at), "tone": tone}
-
-
-def _attempt_step(attempt: Attempt) -> dict[str, Any]:
+def _attempt_words(attempt: Attempt) -> tuple[str, str]:
     took = "" if attempt.seconds is None else f" after {attempt.seconds:.1f} s"
-    if not attempt.code:
-        words = f"{attempt.provider} answered{took}." if took else f"It is with {attempt.provider}."
-        return _step(words, attempt.at, "good" if took else "warn")
-    reason = f": {one_line(attempt.reason)}" if attempt.reason not in {"", attempt.code} else ""
-    status = f" (HTTP {attempt.status})" if attempt.status else ""
-    return _step(f"{attempt.provider}: {attempt.code}{reason}{status}{took}.", attempt.at, "bad")
+    if attempt.code:
+        reason = f": {one_line(attempt.reason)}" if attempt.reason not in {"", attempt.code} else ""
+        status = f" (HTTP {attempt.status})" if attempt.status else ""
+        return f"{attempt.provider}: {attempt.code}{reason}{status}{took}.", "bad"
+    if took:
+        return f"{attempt.provider} answered{took}.", "good"
+    return f"It is with {attempt.provider}.", "warn"
 
 
 def turns_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The transcript as paragraphs, from words where they are timed, else from segments, else its text."""
     words = [word for word in _dicts(document.get("words")) if isinstance(word.get("start"), int | float)]
+    segments = _dicts(document.get("segments"))
     if words:
-        turns = [_word_turn(group) for group in _grouped(words)]
-    elif segments := _dicts(document.get("segments")):
-        turns = [_segment_turn(segment) for segment in segments]
+        turns = [_turn(group[0], words=[_word(word) for word in group]) for group in _grouped(words)]
+    elif segments:
+        turns = [_turn(segment, text=str(segment.get("text", "")).strip()) for segment in segments]
     else:
         text = str(document.get("text") or "")
-        turns = [_turn(None, text=text)] if text else []
-    gaps = [_gap_turn(missing) for missing in _dicts(document.get("missing"))]
+        turns = [_turn({}, text=text)] if text else []
+    gaps = [_turn(missing, gap=_gap_words(missing)) for missing in _dicts(document.get("missing"))]
     return sorted(turns + gaps, key=lambda turn: turn["start"] or 0.0) if gaps else turns
 
 
 def _turn(
-    start: float | None, *, speaker: str = "", text: str = "", words: Sequence[object] = (), gap: str = ""
+    item: Mapping[str, Any], *, text: str = "", words: Sequence[object] = (), gap: str = ""
 ) -> dict[str, Any]:
-    """One paragraph: a speaker's turn, the words between two pauses, or a missing part."""
-    clock = "" if start is None else clock_words(start)
-    return {"start": start, "clock": clock, "speaker": speaker, "text": text, "words": words, "gap": gap}
+    """One paragraph: a speaker's turn, the words between two pauses, or a missing part.
+
+    Args:
+        item: It has the start and the speaker.
+    """
+    start = float(item["start"]) if isinstance(item.get("start"), int | float) else None
+    return {
+        "start": start,
+        "clock": "" if start is None else clock_words(start),
+        "speaker": str(item.get("speaker") or ""),
+        "text": text,
+        "words": words,
+        "gap": gap,
+    }
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:
@@ -85,8 +97,7 @@ def _grouped(words: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
             yield group
             group = []
         group.append(word)
-    if group:
-        yield group
+    yield group
 
 
 def _begins_turn(group: list[dict[str, Any]], word: dict[str, Any]) -> bool:
@@ -94,13 +105,8 @@ def _begins_turn(group: list[dict[str, Any]], word: dict[str, Any]) -> bool:
     if word.get("speaker") != last.get("speaker"):
         return True
     pause = word["start"] - (last.get("end") or last["start"])
-    ends_sentence = str(last.get("word", "")).rstrip().endswith(_SENTENCE_ENDS)
-    return bool(ends_sentence and (pause >= _PAUSE_SECONDS or len(group) >= _MOST_TURN_WORDS))
-
-
-def _word_turn(group: list[dict[str, Any]]) -> dict[str, Any]:
-    words = [_word(word) for word in group]
-    return _turn(words[0]["start"], speaker=str(group[0].get("speaker") or ""), words=words)
+    ends_sentence = str(last.get("word", "")).rstrip().endswith(SENTENCE_ENDS)
+    return ends_sentence and bool(pause >= PAUSE_SECONDS or len(group) >= _MOST_TURN_WORDS)
 
 
 def _word(word: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,19 +120,9 @@ def _word(word: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _segment_turn(segment: Mapping[str, Any]) -> dict[str, Any]:
-    start = segment.get("start")
-    return _turn(
-        float(start) if isinstance(start, int | float) else None,
-        speaker=str(segment.get("speaker") or ""),
-        text=str(segment.get("text", "")).strip(),
-    )
-
-
-def _gap_turn(missing: Mapping[str, Any]) -> dict[str, Any]:
-    start, end = float(missing.get("start") or 0.0), float(missing.get("end") or 0.0)
-    reason = missing.get("code") or "not transcribed"
-    return _turn(start, gap=one_line(f"{clock_words(start)} to {clock_words(end)} is missing: {reason}"))
+def _gap_words(missing: Mapping[str, Any]) -> str:
+    start, end = (clock_words(float(missing.get(key) or 0.0)) for key in ("start", "end"))
+    return one_line(f"{start} to {end} is missing: {missing.get('code') or 'not transcribed'}")
 
 
 def facts_of(document: Mapping[str, Any] | None, size_bytes: int) -> list[tuple[str, str]]:
@@ -156,6 +152,8 @@ def warnings_of(document: Mapping[str, Any] | None) -> list[str]:
 
 
 def sha256_of(document: Mapping[str, Any] | None) -> str:
-    """The digest of the recording; "" where its transcript does not name it."""
+    """The digest of the recording; "" where its transcript does not name one."""
     source = (document or {}).get("source")
-    return str(source.get("sha256") or "") if isinstance(source, dict) else ""
+    digest = source.get("sha256") if isinstance(source, dict) else None
+    # It becomes a part of a path: anybody may have written "../.." there.
+    return digest if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else ""

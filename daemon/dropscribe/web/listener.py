@@ -1,36 +1,53 @@
-"""One listener as the config describes it: a server, the routes that it answers, and their guard."""
+"""Serves the endpoints and pages on one address inside the daemon's event loop.
+
+Guarantees: bounded in connections, header bytes and seconds. A client that never finishes its request
+headers is cut off, and new connections take the place of the oldest unfinished ones, so that slow clients
+never keep others out.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
 from functools import partial
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from uvicorn import Config as UvicornConfig
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from dropscribe.core.errors import ListenError
 from dropscribe.core.text.addresses import is_loopback
-from dropscribe.web.guard import COOKIE, Access, Guard
-from dropscribe.web.server import WebServer
+from dropscribe.web.guard import Access
+from dropscribe.web.routes import create_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.types import ASGIApp
+    from pathlib import Path
 
     from dropscribe.config.model import HttpConfig
-    from dropscribe.web.changes import Changes
-    from dropscribe.web.endpoints import Endpoints
-    from dropscribe.web.site import PageSource, Site
+    from dropscribe.web.routes import Endpoints
+    from dropscribe.web.site import PageSource
 
-    Handler = Callable[[Site, Request], Coroutine[None, None, Response]]
+MOST_CONNECTIONS = 256
+MOST_UNFINISHED = 32
+"""Connections whose request headers have not arrived; beyond this the oldest is cut off."""
+MOST_HEAD_BYTES = 8192
+HEAD_SECONDS = 5.0
+"""Limit from the connection, or the end of an answer, to the end of the next request's headers."""
+LAST_BYTES_SECONDS = 60.0
+KEEP_ALIVE_SECONDS = 5
+CLOSE_SECONDS = 1.0
+"""How long requests that are being answered get when the listener closes."""
+
+_SOCKET_MODE = 0o660
 
 
-class Listener(WebServer):
-    """Serves the endpoints and pages of *http*."""
+class Listener:
+    """Serves the endpoints and pages of a config's ``http`` between :meth:`start` and :meth:`close`."""
 
     def __init__(self, http: HttpConfig, endpoints: Endpoints, source: PageSource | None = None) -> None:
         """Prepare the listener; nothing is bound yet. Without *source* it has no pages.
@@ -39,10 +56,36 @@ class Listener(WebServer):
             ListenError: The address is reached from other machines, and there is no token.
         """
         self._access = Access(http)
-        app = _create_app(endpoints, self._access, source if http.pages else None)
-        super().__init__(app, http.host, http.port, http.socket)
-        if not self._access.token and not http.socket and not is_loopback(http.host):
+        self._config = UvicornConfig(
+            create_app(endpoints, self._access, source if http.pages else None),
+            http=H11Protocol,
+            ws="none",  # a request to upgrade is answered as any other request (RFC 9110, 7.8)
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+        )
+        self._state = ServerState()
+        self._server: asyncio.Server | None = None
+        if not http.token and not http.socket and not is_loopback(http.host):
             raise ListenError(self.address, "beyond the loopback a token is needed")
+
+    @property
+    def port(self) -> int:
+        """The port that is bound."""
+        bound = self._server.sockets[0].getsockname()[1] if self._server else self._access.http.port
+        return int(bound)
+
+    @property
+    def address(self) -> str:
+        """The address: host and port, as soon as it is bound the real one; or the unix socket."""
+        http = self._access.http
+        if http.socket:
+            return f"unix:{http.socket}"
+        return f"[{http.host}]:{self.port}" if ":" in http.host else f"{http.host}:{self.port}"
 
     def can_become(self, http: HttpConfig) -> bool:
         """Whether *http* differs in nothing that needs a new socket."""
@@ -53,50 +96,147 @@ class Listener(WebServer):
         """Take over token, allowed hosts and root path of a new config, without a new socket."""
         self._access.http = http
 
+    async def start(self) -> None:
+        """Bind and serve.
 
-def _create_app(endpoints: Endpoints, access: Access, source: PageSource | None) -> ASGIApp:
-    """The endpoints, the pages where there is a source for them, and the guard around both."""
-    app = Starlette(routes=endpoints.routes()) if source is None else _with_pages(endpoints, access, source)
-    app.router.redirect_slashes = False
-    return Guard(app, access)
+        Raises:
+            ListenError: The address is in use, or is not one of this machine.
+        """
+        # Malformed requests are answered with 400; uvicorn would write a line for each.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        loop, http = asyncio.get_running_loop(), self._access.http
+        self._config.load()
+        protocol = partial(_BoundedProtocol, self._config, self._state, {})
+        try:
+            if http.socket:
+                self._server = await loop.create_unix_server(
+                    protocol, sock=_bind_unix(http.socket), backlog=MOST_CONNECTIONS
+                )
+            else:
+                self._server = await loop.create_server(
+                    protocol, http.host, http.port, backlog=MOST_CONNECTIONS
+                )
+        except OSError as error:
+            # asyncio's own text repeats the address; the errno's does not.
+            known = error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno or 0) if known else str(error.strerror or error)
+            raise ListenError(self.address, reason) from error
+
+    async def close(self) -> None:
+        """Stop listening; answers under way get a second, then connections are cut. Safe to call twice."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        if path := self._access.http.socket:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        tasks = set(self._state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Starlette:
-    from dropscribe.pipeline.disk_threads import FolderHangs  # noqa: PLC0415
-    from dropscribe.web import actions, pages  # noqa: PLC0415
-    from dropscribe.web.changes import Changes  # noqa: PLC0415
-    from dropscribe.web.site import NotHere, Site  # noqa: PLC0415  # Jinja2: only where there are pages
+class _BoundedProtocol(H11Protocol):
+    """uvicorn's protocol with a limit on the time and number of unfinished requests."""
 
-    site, changes = Site(source, access), Changes(source.change_token)
-    shared = partial(_shared, site, changes)
+    def __init__(
+        self, config: UvicornConfig, state: ServerState, unfinished: dict[_BoundedProtocol, None]
+    ) -> None:
+        """Make the protocol of one connection.
 
-    def post(path: str, action: Handler) -> Route:
-        return Route(path, partial(action, site), methods=["POST"])
+        Args:
+            unfinished: Connections whose request headers have not arrived, oldest first.
+        """
+        super().__init__(config, state, {})
+        self._unfinished = unfinished
+        self._head_timer: asyncio.TimerHandle | None = None
 
-    routes = [
-        *endpoints.routes(),
-        Route("/", partial(shared, pages.overview)),
-        Route("/events", changes.respond),
-        Route("/search", partial(pages.search_page, site)),
-        Route("/login", partial(actions.log_in, site), methods=["GET", "POST"]),
-        post("/logout", actions.log_out),
-        Route("/folders/{folder}", partial(shared, pages.folder)),
-        post("/folders/{folder}/retry", actions.retry_shown),
-        post("/folders/{folder}/release", actions.release),
-        post("/folders/{folder}/try", actions.try_folder),
-        post("/folders/{folder}/upload", actions.upload),
-        post("/providers/{provider}/try", actions.try_provider),
-        Route("/files/{id}", partial(pages.file, site)),
-        Route("/files/{id}/audio", partial(pages.audio, site)),
-        post("/files/{id}/retry", actions.retry_file),
-        post("/files/{id}/forget", actions.forget),
-        Route("/files/{id}/{form}", partial(pages.sidecar, site)),
-        Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
-    ]
-    return Starlette(routes=routes, exception_handlers={NotHere: site.not_here, FolderHangs: site.hangs})
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            self.cut()
+        else:
+            self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data*; complete request headers end the time limit."""
+        super().data_received(data)
+        self._watch_head()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, also where the client has not sent all of the last one."""
+        super().on_response_complete()
+        self._watch_head()
+
+    def _watch_head(self) -> None:
+        """Limit the time to the next request's headers while no request is being answered."""
+        # uvicorn declares no None, which it has before the first request.
+        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
+            self._finish_head()
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close)
+            self._unfinished[self] = None
+            if len(self._unfinished) > MOST_UNFINISHED:
+                next(iter(self._unfinished)).cut()
+
+    def _close(self) -> None:
+        """Close once the client has taken the rest of its answer, for which it has a bounded time too."""
+        self.transport.close()
+        self._head_timer = self.loop.call_later(LAST_BYTES_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._finish_head()
+        super().connection_lost(exc)
+
+    def cut(self) -> None:
+        """Drop the connection to make room for another."""
+        self._finish_head()
+        self.connections.discard(self)  # it is gone only after the next turn of the event loop
+        self.transport.abort()
+
+    def _finish_head(self) -> None:
+        self._unfinished.pop(self, None)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
-async def _shared(site: Site, changes: Changes, page: Handler, request: Request) -> Response:
-    """*page*, made once for all readers that are notified of the same change."""
-    key = str(request.url), COOKIE in request.cookies
-    return await changes.share(key, lambda: page(site, request))
+def _bind_unix(path: Path) -> socket.socket:
+    """A bound socket at *path*; one that a dead process left there is replaced.
+
+    Raises:
+        OSError: The address is in use (EADDRINUSE), the path is not a socket, or the folder is not writable.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_dead_socket(path)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        os.chmod(path, _SOCKET_MODE)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_dead_socket(path: Path) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        return  # bind refuses it: EADDRINUSE
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            os.unlink(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -14,9 +13,8 @@ from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.index import NEWEST
 from dropscribe.web import file_views, reading, views
-from dropscribe.web.queries import STATES, chosen_from, filter_of, id_of
-from dropscribe.web.recordings import OpenFile, send_file
-from dropscribe.web.site import READ_SECONDS, NotHere, Site
+from dropscribe.web.recordings import send_file
+from dropscribe.web.site import NotHere, Site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,39 +23,36 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _SILENT_WORDS = "the folder's file system does not answer: recording and transcript cannot be shown"
+_FILTERS = ("state", "q", "provider", "since", "code", "before")
+_LONGEST_FILTER = 200
 _NOT_KEPT = frozenset({"before", "did", "n"})
 """Parts of a query that the links to other pages leave out."""
 
 
 async def overview(site: Site, request: Request) -> Response:
     """All folders and providers, the newest files, and the last days."""
-    config = site.source.config()
-    async with asyncio.timeout(READ_SECONDS):
-        document = await site.source.status()
-    lists, days = await site.read(reading.read_lists, config, site.source.progress)
-    inboxes = {name: str(rule.inbox) for name, rule in config.folders.items()}
+    config = site.config
+    document = await site.status()
+    lists, days = await site.read(reading.read_lists, config, site.source.sending)
     return site.page(
         request,
         "overview.html",
         title="Overview",
-        overview=views.overview(document, inboxes),
+        overview=views.overview(document),
+        inboxes={name: str(rule.inbox) for name, rule in config.folders.items()},
         lists=lists,
-        today=views.day_words(days[-1][1]) if days else "",
         chart=views.chart_of(days),
     )
 
 
 async def folder(site: Site, request: Request) -> Response:
     """One folder's files, filtered and page by page."""
-    config, rule = site.source.config(), site.rule(request)
-    chosen = chosen_from(request.query_params)
-    wanted = filter_of(rule.name, chosen)
-    shown = await site.read(reading.read_page, config, wanted)
-    older = shown.older_than
+    config, rule = site.config, site.rule(request)
+    chosen = {name: request.query_params.get(name, "")[:_LONGEST_FILTER] for name in _FILTERS}
+    shown = await site.read(reading.read_page, config, reading.filter_of(rule.name, chosen))
     query = {key: value for key, value in request.query_params.items() if key not in _NOT_KEPT}
-    here = f"{site.access.root_path}/folders/{quote(rule.name, safe='')}"
-    async with asyncio.timeout(READ_SECONDS):
-        document = await site.source.status()
+    here = f"{site.access.root_path}/folders/{quote(rule.name, safe='')}?"
+    document = await site.status()
     return site.page(
         request,
         "folder.html",
@@ -67,24 +62,26 @@ async def folder(site: Site, request: Request) -> Response:
         rows=shown.rows,
         unlisted=shown.unlisted,
         chosen=chosen,
-        states=[(value, label) for value, (label, _) in STATES.items()],
+        states=[(value, label) for value, (label, _) in reading.STATES.items()],
         providers=list(config.providers),
         failed_ids=",".join(str(row["id"]) for row in shown.rows if row["state"] == "failed"),
         backlog=document["folders"].get(rule.name, {}).get("backlog", 0),
         uploads=bool(config.http and config.http.uploads),
-        newest_href=f"{here}?{urlencode(query)}" if wanted.before_id else "",
-        older_href=f"{here}?{urlencode({**query, 'before': older})}" if older else "",
+        **_pager(here, query, reading.id_of(chosen["before"]), shown.older_than),
     )
 
 
 async def search_page(site: Site, request: Request) -> Response:
     """The transcripts that hold some words."""
-    config = site.source.config()
+    config = site.config
     if not config.search:
         raise NotHere("Search is off", "The config turns it off (search: false).")
-    query, before_id = request.query_params.get("q", "")[:500], id_of(request.query_params.get("before"))
+    query, before_id = (
+        request.query_params.get("q", "")[:500],
+        reading.id_of(request.query_params.get("before")),
+    )
     found = await site.read(
-        lambda: search(config, query, before_id=before_id or NEWEST, most_looked_at=MOST_LOOKED_AT)
+        search, config, query, before_id=before_id or NEWEST, most_looked_at=MOST_LOOKED_AT
     )
     here = f"{site.access.root_path}/search?"
     return site.page(
@@ -92,35 +89,40 @@ async def search_page(site: Site, request: Request) -> Response:
         "search.html",
         title=f"{query} · Search" if query else "Search",
         query=query,
-        hits=[views.hit_of(file) for file in found.files],
-        newest_href=here + urlencode({"q": query}) if before_id else "",
-        older_href=here + urlencode({"q": query, "before": found.older_than}) if found.older_than else "",
+        files=found.files,
+        **_pager(here, {"q": query}, before_id, found.older_than),
     )
+
+
+def _pager(
+    here: str, query: Mapping[str, str], before_id: int | None, older_than: int | None
+) -> dict[str, Any]:
+    """The links to the newest and the older entries; "" on the first and the last page."""
+    return {
+        "newest_href": here + urlencode(query) if before_id else "",
+        "older_href": here + urlencode({**query, "before": older_than}) if older_than else "",
+    }
 
 
 async def file(site: Site, request: Request) -> Response:
     """The record of one file, its transcript and its recording."""
     found = await site.find_file(request)
     record, told = found.record, found.explanation
-    shown = {
-        "id": record.id,
-        "name": path_text(record.path),
-        "folder": record.folder,
-        "state": told.state.replace("_", " "),
-        "tone": {"done": "good", "failed": "bad"}.get(told.state, "warn"),
-        "has_ended": not record.state.is_live,
-        "sentences": [*told.words, *([_SILENT_WORDS] if found.is_silent else [])],
-        "remedy": told.remedy,
-        "can_retry": record.state is JobState.FAILED and found.has_audio,
-        "downloads": [
-            {"form": form, "label": form.upper() if form in OUTPUT_FORMATS else form}
-            for form in found.sidecars
-        ],
-        "has_audio": found.has_audio,
-        "steps": file_views.steps_of(record),
+    return site.page(
+        request,
+        "file.html",
+        title=path_text(record.path),
+        folder=record.folder,
+        file=found,
+        record=record,
+        state=told.state.replace("_", " "),
+        tone={"done": "good", "failed": "bad"}.get(told.state, "warn"),
+        sentences=[*told.words, *([_SILENT_WORDS] if found.is_silent else [])],
+        can_retry=record.state is JobState.FAILED and found.has_audio,
+        formats=OUTPUT_FORMATS,
+        steps=file_views.steps_of(record),
         **_transcript(found.document, record.size_bytes),
-    }
-    return site.page(request, "file.html", title=shown["name"], folder=record.folder, file=shown)
+    )
 
 
 def _transcript(document: Mapping[str, Any] | None, size_bytes: int) -> dict[str, Any]:
@@ -159,7 +161,6 @@ async def _send(
         raise NotHere
     calls = site.calls(found.record.folder)
     try:
-        opened = await calls.make(OpenFile, found.place.root, path)
+        return await send_file(request, calls, found.place.root, path, download=download)
     except (AudioError, OSError):
         raise NotHere from None
-    return send_file(request, opened, calls, download=download)

@@ -21,13 +21,12 @@ from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import possible_formats, read_document
 from dropscribe.reports.waiting import ListedStates
 from dropscribe.web import views
-from dropscribe.web.queries import STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.files.audio import Progress
+    from dropscribe.files.audio import AudioFile
     from dropscribe.queue.sql.history import JobRecord
     from dropscribe.reports.explain import Explanation
     from dropscribe.reports.queue_reader import QueueView
@@ -38,11 +37,46 @@ LIST_ROWS = 8
 PAGE_ROWS = 50
 CHART_DAYS = 14
 
+STATES = {
+    "": ("all", ()),
+    "waiting": ("waiting", (JobState.QUEUED, JobState.TRANSCRIBED, JobState.REJECTED)),
+    "transcribing": ("in flight", (JobState.TRANSCRIBING,)),
+    "done": ("done", (JobState.DONE,)),
+    "failed": ("failed", (JobState.FAILED,)),
+}
+"""Name of a filter, and the jobs that it chooses, by its value in a page's address."""
+
+
+def id_of(text: str | None) -> int | None:
+    """The id of a job in an address; None for anything that the database could not hold."""
+    return int(text) if text and text.isdecimal() and len(text) < 19 else None
+
+
+def filter_of(folder: str, chosen: Mapping[str, str]) -> FileFilter:
+    """The jobs of *folder* that the parts of an address choose; malformed parts are left out."""
+    try:
+        since = datetime.fromisoformat(chosen["since"]).astimezone().timestamp() if chosen["since"] else None
+    except (ValueError, OverflowError):
+        since = None
+    return FileFilter(
+        folders=[folder],
+        states=STATES.get(chosen["state"], STATES[""])[1],
+        since=since,
+        text=chosen["q"],
+        provider=chosen["provider"],
+        code=chosen["code"],
+        before_id=id_of(chosen["before"]),
+    )
+
 
 def read_lists(
-    config: Config, progress: Callable[[int], Progress | None]
+    config: Config, sending: Mapping[int, AudioFile]
 ) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[str, Ended]]]:
-    """The newest files by state, and how many ended on each of the last days."""
+    """The newest files by state, and how many ended on each of the last days.
+
+    Args:
+        sending: Recordings with a running attempt, by job id.
+    """
     lists: dict[str, list[dict[str, Any]]] = {state: [] for state in STATES if state}
     with view_queue(config) as view:
         lists["waiting"] += _inbox_rows(view, list(config.folders))[:LIST_ROWS]
@@ -51,7 +85,7 @@ def read_lists(
         now, names, states = view.now, list(config.folders), ListedStates(config, view)
         for state, rows in lists.items():
             jobs = read_files(view.db, FileFilter(folders=names, states=STATES[state][1]), LIST_ROWS)
-            rows += [views.file_row(job, states.of(job), now, progress(job.id)) for job in jobs]
+            rows += [views.file_row(job, states.of(job), now, sending.get(job.id)) for job in jobs]
         starts = _day_starts(now)
         ended = read_ended(view.db, names, [start.timestamp() for start in starts])
         return lists, [(f"{start:%Y-%m-%d}", each) for start, each in zip(starts, ended, strict=True)]

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from dropscribe.files.audio import open_beneath
-from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.pipeline.disk_threads import HANG_SECONDS, FolderHangs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable
+    from io import FileIO
 
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
-    from dropscribe.web.folder_threads import FolderCalls
+    from dropscribe.web.site import FolderCalls
 
 BLOCK_BYTES = 256 * 1024
 READ_SECONDS = 30.0
@@ -42,12 +44,6 @@ _MEDIA_TYPES = {
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
 
 
-def media_type_of(name: bytes) -> str:
-    """The media type that *name*'s suffix stands for; octets where it is unknown."""
-    suffix = os.path.splitext(os.fsdecode(name))[1].lower()
-    return _MEDIA_TYPES.get(suffix, "application/octet-stream")
-
-
 def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     """(first, past the last byte) of a Range header with one range; None for the whole file.
 
@@ -67,53 +63,32 @@ def parse_range(header: str | None, size_bytes: int) -> tuple[int, int] | None:
     return begin, end
 
 
-class OpenFile:
-    """A regular file beneath a folder, open for reading. All calls may block.
-
-    Raises:
-        AudioError, OSError: As :func:`open_beneath`.
-    """
-
-    def __init__(self, root: bytes, path: bytes) -> None:
-        self.name = os.path.basename(path)
-        # A file object, which is closed also where nobody waits for it any more.
-        self._file = open(open_beneath(root, path), "rb", buffering=0)  # noqa: SIM115
-        self.size_bytes = os.fstat(self._file.fileno()).st_size
-
-    def read(self, length: int, offset: int) -> bytes:
-        """At most *length* bytes from *offset* on."""
-        return os.pread(self._file.fileno(), length, offset)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _range_of(request: Request) -> str | None:
-    """The Range header where it counts: of a GET without If-Range (RFC 9110, 13.1.5 and 14.2).
-
-    No answer has a validator, so that none in If-Range can match the file.
-    """
-    is_ignored = request.method != "GET" or "if-range" in request.headers
-    return None if is_ignored else request.headers.get("range")
-
-
-def send_file(request: Request, file: OpenFile, calls: FolderCalls, *, download: bool) -> Response:
-    """An answer with the content of *file*, which is closed after it.
+async def send_file(
+    request: Request, calls: FolderCalls, root: bytes, path: bytes, *, download: bool
+) -> Response:
+    """An answer with the content of the regular file at *path* beneath *root*.
 
     Args:
         calls: How the disk is read.
         download: Whether the browser is told to save it.
+
+    Raises:
+        AudioError, OSError: As :func:`open_beneath`.
+        FolderHangs: It was not opened in time.
     """
-    name, size_bytes = file.name, file.size_bytes
-    shown = quote(name.decode("utf-8", "replace"), safe="")
+    file, size_bytes = await calls.make(HANG_SECONDS, _open, root, path)
+    name = os.path.basename(path).decode("utf-8", "replace")
+    shown = "attachment" if download else "inline"
     headers = {
         "Accept-Ranges": "bytes",
-        "Content-Disposition": f"{'attachment' if download else 'inline'}; filename*=UTF-8''{shown}",
-        "Content-Type": media_type_of(name),
+        "Content-Disposition": f"{shown}; filename*=UTF-8''{quote(name, safe='')}",
+        "Content-Type": _MEDIA_TYPES.get(os.path.splitext(name)[1].lower(), "application/octet-stream"),
     }
+    # It counts for a GET alone, and never with If-Range, because no answer has a validator that could be
+    # in it (RFC 9110, 13.1.5 and 14.2).
+    is_ignored = request.method != "GET" or "if-range" in request.headers
     try:
-        wanted = parse_range(_range_of(request), size_bytes)
+        wanted = parse_range(None if is_ignored else request.headers.get("range"), size_bytes)
     except ValueError:
         calls.follow(file.close)
         return PlainTextResponse("outside the file\n", 416, {"Content-Range": f"bytes */{size_bytes}"})
@@ -121,46 +96,40 @@ def send_file(request: Request, file: OpenFile, calls: FolderCalls, *, download:
     headers["Content-Length"] = str(end - begin)
     if wanted:
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size_bytes}"
-    return _FileResponse(file, calls, begin, end, 206 if wanted else 200, headers)
+    blocks = _blocks(file, calls, begin, begin if request.method == "HEAD" else end)
+    return _FileResponse(blocks, 206 if wanted else 200, headers, partial(calls.follow, file.close))
+
+
+def _open(root: bytes, path: bytes) -> tuple[FileIO, int]:
+    """The open file and its size. It is a file object, which is closed also where nobody waits for it."""
+    file = open(open_beneath(root, path), "rb", buffering=0)  # noqa: SIM115
+    return file, os.fstat(file.fileno()).st_size
+
+
+async def _blocks(file: FileIO, calls: FolderCalls, begin: int, end: int) -> AsyncIterator[bytes]:
+    while begin < end:
+        length = min(BLOCK_BYTES, end - begin)
+        try:
+            block = await calls.make(READ_SECONDS, os.pread, file.fileno(), length, begin)
+        except FolderHangs as error:
+            raise ConnectionError("the disk does not answer") from error
+        if not block:
+            raise ConnectionError("the file became shorter")
+        begin += len(block)
+        yield block
 
 
 class _FileResponse(StreamingResponse):
-    """Streams a part of an open file, and closes it in every case."""
+    """Streams blocks of an open file, and closes it in every case: a read that hangs outlives this answer."""
 
     def __init__(
-        self,
-        file: OpenFile,
-        calls: FolderCalls,
-        begin: int,
-        end: int,
-        status: int,
-        headers: Mapping[str, str],
+        self, blocks: AsyncIterator[bytes], status: int, headers: dict[str, str], close: Callable[[], object]
     ) -> None:
-        super().__init__(self._blocks(begin, end), status, headers)
-        self._file = file
-        self._calls = calls
+        super().__init__(blocks, status, headers)
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if scope["method"] == "HEAD":
-                self.body_iterator = _nothing()
             await super().__call__(scope, receive, send)
         finally:
-            self._calls.follow(self._file.close)  # a read that hangs outlives this answer
-
-    async def _blocks(self, begin: int, end: int) -> AsyncIterator[bytes]:
-        while begin < end:
-            length = min(BLOCK_BYTES, end - begin)
-            try:
-                block = await self._calls.make_within(READ_SECONDS, self._file.read, length, begin)
-            except FolderHangs as error:
-                raise ConnectionError("the disk does not answer") from error
-            if not block:
-                raise ConnectionError("the file became shorter")
-            begin += len(block)
-            yield block
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
+            self._close()

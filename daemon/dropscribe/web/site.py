@@ -1,34 +1,41 @@
-"""The parts that all pages and actions share: their data, their templates and their answers."""
+"""The parts that all pages and actions share: their data, threads, templates and answers."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from concurrent.futures import Future
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 import jinja2
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from dropscribe.core.text.printing import escape_deceptive
-from dropscribe.web.folder_threads import FolderCalls
+from dropscribe.core.text.printing import escape_deceptive, path_text
+from dropscribe.files.threads import DaemonThreads
+from dropscribe.pipeline.disk_threads import FolderHangs
+from dropscribe.reports.wording import clock_words, moment_words
 from dropscribe.web.guard import COOKIE
-from dropscribe.web.queries import id_of
-from dropscribe.web.reading import FileStory, read_job, read_story
+from dropscribe.web.reading import FileStory, id_of, read_job, read_story
+from dropscribe.web.views import iso_time, pieces_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
     from concurrent.futures import Executor
 
     from starlette.requests import Request
 
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.files.audio import Progress
+    from dropscribe.files.audio import AudioFile, Progress
+    from dropscribe.queue.engine import Engine
     from dropscribe.web.guard import Access
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_SECONDS = 10.0
+THREADS = 4
+THREADS_PER_FOLDER = 4
 
 _SAID = {
     "retried": "Back in the inbox: {n}.",
@@ -45,46 +52,23 @@ def _shown(value: object) -> object:
     return escape_deceptive(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-class Actions(Protocol):
-    """Actions that the page offers. All may raise StoreError."""
-
-    async def retry(self, job_ids: Sequence[int]) -> tuple[int, int]:
-        """Take failed files back into their inboxes: (moved, refused)."""
-        ...
-
-    async def release(self, folder: str) -> int:
-        """Start the backlog of a folder; the number of files."""
-        ...
-
-    async def forget(self, sha256: str) -> int:
-        """Drop the stored answers of a recording; their number."""
-        ...
-
-    def try_now(self, *, provider: str = "", folder: str = "") -> None:
-        """Try a held provider or folder with the next file."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class PageSource:
-    """Data and actions of the pages.
+    """The parts of the daemon that the pages show and act on.
 
     Attributes:
         config: The config that the daemon runs on now.
         status: The object of ``status --json``.
-        executor: Threads for calls that block on the queue and the index; never the event loop's own.
-        folder_threads: Threads for calls on one folder's disk, by its name.
-        change_token: A cheap value that differs after every change that a page would show.
-        progress: How far the attempt at a job is, by the job's id; None where this process makes none.
+        engine: The queue.
+        sending: Recordings with a running attempt, by job id.
+        change_token: A cheap value that differs after every change of the queue or the inboxes.
     """
 
     config: Callable[[], Config]
     status: Callable[[], Awaitable[dict[str, Any]]]
-    actions: Actions
-    executor: Executor
-    folder_threads: Callable[[str], Executor]
+    engine: Engine
+    sending: Mapping[int, AudioFile]
     change_token: Callable[[], object]
-    progress: Callable[[int], Progress | None] = lambda _: None
 
 
 class NotHere(Exception):
@@ -100,12 +84,62 @@ class NotHere(Exception):
         self.words = words
 
 
+class FolderCalls:
+    """The calls of one request on one folder: one after another, each with a time limit."""
+
+    def __init__(self, folder: str, executor: Executor) -> None:
+        self._folder = folder
+        self._executor = executor
+        self._last: Future[object] | None = None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the last call has not returned within its limit, nor since."""
+        return self._last is not None and not self._last.done()
+
+    async def make(self, seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of *call*, made in one of the folder's threads.
+
+        Raises:
+            FolderHangs: It has not returned after *seconds*. It goes on in its thread if it has begun.
+        """
+        made = self._executor.submit(call, *args, **kwargs)
+        self._last = made  # type: ignore[assignment]  # Future is invariant
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(made)
+        except TimeoutError as error:
+            raise FolderHangs(self._folder) from error
+
+    def follow(self, call: Callable[[], object]) -> Future[None]:
+        """Make *call* after the last one, also where that returns late; the result says that it was made."""
+        followed: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                call()
+            finally:
+                followed.set_result(None)
+
+        if self._last is None:
+            self._executor.submit(run)
+        else:
+            self._last.add_done_callback(lambda _: self._executor.submit(run))
+        return followed
+
+
 class Site:
-    """Gives the pages their data, and makes their answers."""
+    """Gives the pages their data, and makes their answers.
+
+    A folder's disk is called in threads of its own, so that one that hangs holds up only its own pages; the
+    pipeline's threads are others.
+    """
 
     def __init__(self, source: PageSource, access: Access) -> None:
         self.source = source
         self.access = access
+        self._threads = DaemonThreads(THREADS, "page")
+        self._folder_threads: dict[str, DaemonThreads] = {}
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("dropscribe.web"),
             autoescape=True,
@@ -114,16 +148,52 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._templates.filters |= {
+            "clock": clock_words,
+            "iso_time": iso_time,
+            "local_time": moment_words,
+            "path_text": path_text,
+            "pieces": pieces_of,
+        }
 
-    async def read(self, work: Callable[..., T], *arguments: object) -> T:
-        """The result of *work*, which may block on the queue, within :data:`READ_SECONDS`."""
-        loop = asyncio.get_running_loop()
+    @property
+    def config(self) -> Config:
+        """The config that the daemon runs on now."""
+        return self.source.config()
+
+    def progress(self, job_id: int) -> Progress | None:
+        """How far the attempt at a job is; None where this process makes none."""
+        audio = self.source.sending.get(job_id)
+        return audio.progress if audio else None
+
+    def change_token(self) -> object:
+        """A cheap value that differs after every change that a page would show."""
+        sending = [(job_id, *astuple(audio.progress)) for job_id, audio in self.source.sending.items()]
+        return self.source.change_token(), sending
+
+    async def status(self) -> dict[str, Any]:
+        """The object of ``status --json``, within :data:`READ_SECONDS`."""
         async with asyncio.timeout(READ_SECONDS):
-            return await loop.run_in_executor(self.source.executor, work, *arguments)
+            return await self.source.status()
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of *work*, which may block on the queue or the index."""
+        return await asyncio.wrap_future(self._threads.submit(work, *args, **kwargs))
+
+    async def read(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As :meth:`run`, within :data:`READ_SECONDS`."""
+        async with asyncio.timeout(READ_SECONDS):
+            return await self.run(work, *args, **kwargs)
+
+    def threads_of(self, folder: str) -> Executor:
+        """Threads for calls on the disk of *folder*."""
+        if folder not in self._folder_threads:
+            self._folder_threads[folder] = DaemonThreads(THREADS_PER_FOLDER, f"page {folder}")
+        return self._folder_threads[folder]
 
     def calls(self, folder: str) -> FolderCalls:
         """Calls on the disk of *folder* for one request."""
-        return FolderCalls(folder, self.source.folder_threads(folder))
+        return FolderCalls(folder, self.threads_of(folder))
 
     async def find_file(self, request: Request) -> FileStory:
         """The file that the address names.
@@ -132,11 +202,11 @@ class Site:
             NotHere: There is none.
             FolderHangs: Too many other calls wait for the folder's disk.
         """
-        config, job_id = self.source.config(), id_of(request.path_params["id"])
+        config, job_id = self.config, id_of(request.path_params["id"])
         record = None if job_id is None else await self.read(read_job, config, job_id)
         if record is None:
             raise NotHere
-        return await self.calls(record.folder).make_within(READ_SECONDS, read_story, config, record)
+        return await self.calls(record.folder).make(READ_SECONDS, read_story, config, record)
 
     def rule(self, request: Request) -> FolderRule:
         """The rule of the folder that the address names.
@@ -144,23 +214,22 @@ class Site:
         Raises:
             NotHere: There is none.
         """
-        rule = self.source.config().folders.get(request.path_params["folder"])
+        rule = self.config.folders.get(request.path_params["folder"])
         if rule is None:
             raise NotHere("No such folder", "The config has no folder of that name.")
         return rule
 
     def page(self, request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
         """The page that *template* makes of *context*."""
-        config = self.source.config()
         did = _SAID.get(request.query_params.get("did", ""), "")
         number = request.query_params.get("n", "")
         context = {
             "root": self.access.root_path,
-            "folder_names": list(config.folders),
+            "folder_names": list(self.config.folders),
             "folder": "",
             "query": "",
             "said": did.format(n=number if number.isdecimal() else ""),
-            "has_search": config.search,
+            "has_search": self.config.search,
             "has_session": self.access.token is not None and COOKIE in request.cookies,
             **context,
         }

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from dropscribe.config.model import FolderRule
-    from dropscribe.web.folder_threads import FolderCalls
+    from dropscribe.web.site import FolderCalls
 
 MOST_UPLOAD_BYTES = 8 * 1024**3
 MOST_FILES = 100
@@ -77,7 +77,7 @@ async def take_upload(
         raise UploadRefused(503, f"the inbox is not available: {unavailable}")
     form = _Form(rule)
     try:
-        await calls.make(form.open_inbox)
+        await calls.make(HANG_SECONDS, form.open_inbox)
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]  # a TypedDict
         number_bytes = 0
         async for block in _blocks_of(request):
@@ -85,8 +85,8 @@ async def take_upload(
             if number_bytes > MOST_UPLOAD_BYTES:
                 raise UploadRefused(413, "larger than 8 GiB")
             # The last block of a file syncs all of it.
-            await calls.make_within(_seconds_for(number_bytes), parser.write, block)
-        return await calls.make_within(_seconds_for(number_bytes), form.finish)
+            await calls.make(_seconds_for(number_bytes), parser.write, block)
+        return await calls.make(_seconds_for(number_bytes), form.finish)
     except ValueError as error:  # python_multipart's errors are ValueErrors
         raise UploadRefused(400, _MALFORMED) from error
     except FolderHangs as error:

@@ -23,36 +23,35 @@ from dropscribe.service.status import WAITING_STATES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dropscribe.files.audio import Progress
+    from dropscribe.files.audio import AudioFile, Progress
     from dropscribe.queue.sql.file_list import ListedFile
     from dropscribe.reports.waiting import ListedState
-    from dropscribe.search.finding import FoundFile, Sentence
+    from dropscribe.search.finding import Sentence
 
 _TONES = {"done": "good", "failed": "bad"} | dict.fromkeys(
     ("transcribing", "at_provider", "publishing"), "warn"
 )
 
 
-def moment(unix_seconds: float) -> dict[str, str]:
-    """A time for a ``<time>`` element: the machine's form and words without the reader's zone."""
-    iso = datetime.fromtimestamp(unix_seconds, UTC).isoformat()
-    return {"iso": iso, "text": moment_words(unix_seconds)}
+def iso_time(unix_seconds: float) -> str:
+    """A time as programs read it, for the attribute of a ``<time>`` element."""
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat()
 
 
-def _moment_of(text: str) -> dict[str, str]:
-    return moment(datetime.fromisoformat(text).timestamp())
+def _unix_time(iso_time: str) -> float:
+    return datetime.fromisoformat(iso_time).timestamp()
 
 
 def file_row(
-    job: ListedFile, state: ListedState, now: float, progress: Progress | None = None
+    job: ListedFile, state: ListedState, now: float, sending: AudioFile | None = None
 ) -> dict[str, Any]:
-    """The row of one job; *progress* is that of its attempt, where one is made now."""
+    """The row of one job; *sending* is its recording, where an attempt is made now."""
     words = ": ".join(part for part in (state.code, one_line(state.reason)) if part)
     if state.word == "deferred":
         words = f"tried again in {duration_words(job.due_at - now)}" + (f" ({words})" if words else "")
     words, percent = reason_words(job, words), None
-    if progress is not None and job.at_provider_since is None:
-        words, percent = progress_of(progress)
+    if sending is not None and job.at_provider_since is None:
+        words, percent = progress_of(sending.progress)
     return {
         "id": job.id,
         "name": path_text(job.path),
@@ -60,7 +59,7 @@ def file_row(
         "state": state.word,
         "tone": _TONES.get(state.word, ""),
         "provider": job.provider,
-        "at": moment(job.ended_at or job.received_at),
+        "at": job.ended_at or job.received_at,
         "words": words,
         "percent": percent,
     }
@@ -96,16 +95,11 @@ def progress_of(progress: Progress) -> tuple[str, int | None]:
     return share, 100 * progress.sent_bytes // progress.total_bytes
 
 
-def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> dict[str, Any]:
-    """The first page of the status *document*, without its lists of files.
-
-    Args:
-        document: As ``status --json`` prints it.
-        inboxes: Folder → its inbox, for people.
-    """
+def overview(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The first page of the *document* of ``status --json``, without its lists of files."""
     troubles = list(_troubles(document))
-    waiting = sum(sum(folder[key] for key in WAITING_STATES) for folder in document["folders"].values())
-    busy = sum(_in_flight(folder) for folder in document["folders"].values())
+    folders = [_folder(name, folder) for name, folder in document["folders"].items()]
+    waiting, busy = (sum(folder[key] for folder in folders) for key in ("waiting", "in_flight"))
     if troubles:
         sentence, tone = "dropscribe is running, but something needs attention.", "bad"
     elif busy or waiting:
@@ -118,9 +112,7 @@ def overview(document: Mapping[str, Any], inboxes: Mapping[str, str]) -> dict[st
         "sentence": sentence,
         "tone": tone,
         "troubles": troubles,
-        "folders": [
-            _folder(name, folder, inboxes.get(name, "")) for name, folder in document["folders"].items()
-        ],
+        "folders": folders,
         "providers": [_provider(name, provider) for name, provider in document["providers"].items()],
     }
 
@@ -131,8 +123,8 @@ def _trouble(
     """One problem, with the action that this page offers against it; the times are ISO 8601."""
     return {
         "words": words,
-        "since": since and _moment_of(since),
-        "next_try": next_try and _moment_of(next_try),
+        "since": since and _unix_time(since),
+        "next_try": next_try and _unix_time(next_try),
         "action": action,
         "label": label,
     }
@@ -181,25 +173,20 @@ def _held(who: str, hold: Mapping[str, Any], action: str) -> dict[str, Any]:
     )
 
 
-def _in_flight(folder: Mapping[str, Any]) -> int:
-    """With the files that a provider works on by itself, as in the list of files in flight."""
-    return int(folder["transcribing"] + folder["at_provider"])
-
-
-def _folder(name: str, folder: Mapping[str, Any], inbox: str) -> dict[str, Any]:
+def _folder(name: str, folder: Mapping[str, Any]) -> dict[str, Any]:
     waiting = {key: folder[key] for key in WAITING_STATES if folder[key]}
     words = ", ".join(f"{number} {key}" for key, number in waiting.items())
     if folder["oldest_waiting"] is not None and waiting:
         words += f"; the oldest for {duration_words(folder['oldest_waiting'])}"
     if folder["at_provider_since"]:
-        since = _moment_of(folder["at_provider_since"])["text"]
+        since = moment_words(_unix_time(folder["at_provider_since"]))
         told = f"{folder['at_provider']} waiting at the provider since {since}"
         words = f"{words}; {told}" if words else told
     return {
         "name": name,
-        "inbox": inbox,
         "waiting": sum(waiting.values()),
-        "in_flight": _in_flight(folder),
+        # With the files that a provider works on by itself, as in the list of files in flight.
+        "in_flight": folder["transcribing"] + folder["at_provider"],
         "done": folder["done"],
         "failed": folder["failed"],
         "words": words,
@@ -213,7 +200,7 @@ def _provider(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
     if state == "held":
         words = one_line(provider["reason"] or "")
     elif state == "paused":
-        words += f"; the next request goes {_moment_of(provider['paused_until'])['text']}"
+        words += f"; the next request goes {moment_words(_unix_time(provider['paused_until']))}"
     return {
         "name": name,
         "state": state,
@@ -237,27 +224,7 @@ def _budgets(budget: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return bars
 
 
-def hit_of(found: FoundFile) -> dict[str, Any]:
-    """A found file as the page shows it; the ``query`` of a sentence leads the file's page to its time."""
-    job = found.job
-    sentences = [
-        {
-            "parts": list(_parts(sentence)),
-            "clock": "" if sentence.start is None else clock_words(sentence.start),
-            "query": "" if sentence.start is None else f"?t={sentence.start:g}",
-        }
-        for sentence in found.sentences
-    ]
-    return {
-        "id": job.id,
-        "name": path_text(job.path),
-        "folder": job.folder,
-        "at": moment(job.ended_at),
-        "sentences": sentences,
-    }
-
-
-def _parts(sentence: Sentence) -> Iterator[tuple[str, bool]]:
+def pieces_of(sentence: Sentence) -> Iterator[tuple[str, bool]]:
     """The sentence in pieces, and whether each was searched for."""
     last = 0
     for begin, end in sentence.spans:
@@ -267,43 +234,28 @@ def _parts(sentence: Sentence) -> Iterator[tuple[str, bool]]:
     yield sentence.text[last:], False
 
 
-_BAR_STEP, _BAR_WIDTH, _BAR_HEIGHT = 40, 28, 80
-
-
 def chart_of(days: Sequence[tuple[str, Ended]]) -> dict[str, Any]:
-    """The chart of (day as YYYY-MM-DD, how much ended on it), oldest first, in the units of its SVG.
+    """The chart of (day as YYYY-MM-DD, how much ended on it), oldest first.
 
-    Its line, minutes of audio, is "" where no length is known.
+    Heights are shares of 1. The line, minutes of audio, is left out where no length is known.
     """
     most_files = max((day.done + day.failed for _, day in days), default=0) or 1
     most_seconds = max((day.seconds for _, day in days), default=0.0)
-    bars, points = [], []
-    for number, (name, day) in enumerate(days):
-        done_height, failed_height = (round(_BAR_HEIGHT * n / most_files, 2) for n in (day.done, day.failed))
-        x = number * _BAR_STEP + (_BAR_STEP - _BAR_WIDTH) // 2
-        bars.append(
+    total = Ended(*(sum(getattr(day, name) for _, day in days) for name in ("done", "failed", "seconds")))
+    return {
+        "days": [
             {
                 "label": name[8:],
-                "x": x,
-                "done_y": _BAR_HEIGHT - done_height,
-                "done_height": done_height,
-                "failed_y": _BAR_HEIGHT - done_height - failed_height,
-                "failed_height": failed_height,
                 "words": f"{name}: {day_words(day)}",
+                "done": day.done / most_files,
+                "failed": day.failed / most_files,
+                "audio": day.seconds / (most_seconds or 1),
             }
-        )
-        y = _BAR_HEIGHT - _BAR_HEIGHT * day.seconds / (most_seconds or 1)
-        points.append(f"{x + _BAR_WIDTH // 2},{y:.1f}")
-    total = Ended(
-        sum(day.done for _, day in days),
-        sum(day.failed for _, day in days),
-        sum(day.seconds for _, day in days),
-    )
-    return {
-        "bars": bars,
-        "width": max(1, len(days)) * _BAR_STEP,
-        "line": " ".join(points) if most_seconds else "",
+            for name, day in days
+        ],
+        "has_line": most_seconds > 0,
         "words": f"{len(days)} days: {day_words(total)}",
+        "today": day_words(days[-1][1]) if days else "",
     }
 
 

@@ -1,0 +1,115 @@
+"""The routes of the listener: endpoints for programs, pages for people, and the guard around both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from dropscribe.web.guard import Access, Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+    from dropscribe.web.site import PageSource, Site
+
+ANSWER_SECONDS = 10.0
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The endpoints for programs: /metrics, /healthz, /readyz, /status.
+
+    Attributes:
+        metrics: The body of /metrics.
+        status: The object of /status and of ``status --json``.
+        find_stuck: "" while the loop and intake live, else the stuck part: /healthz is 503 then.
+        find_unready: "" once everything is watched and served, else the missing part: /readyz is 503 then.
+    """
+
+    metrics: Callable[[], Awaitable[bytes]]
+    status: Callable[[], Awaitable[Mapping[str, Any]]]
+    find_stuck: Callable[[], str]
+    find_unready: Callable[[], str]
+
+    def routes(self) -> list[Route]:
+        """Routes for a Starlette application."""
+        return [
+            Route("/metrics", self._metrics),
+            Route("/status", self._status),
+            Route("/healthz", partial(_health, self.find_stuck)),
+            Route("/readyz", partial(_health, self.find_unready)),
+        ]
+
+    async def _metrics(self, _request: Request) -> Response:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            body = await self.metrics()
+        return Response(body, media_type=_METRICS_TYPE)
+
+    async def _status(self, _request: Request) -> Response:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            document = await self.status()
+        return Response(json.dumps(document).encode() + b"\n", media_type="application/json")
+
+
+async def _health(find_trouble: Callable[[], str], _request: Request) -> Response:
+    trouble = find_trouble()
+    status = HTTPStatus.SERVICE_UNAVAILABLE if trouble else HTTPStatus.OK
+    return PlainTextResponse(f"{trouble or 'ok'}\n".encode("utf-8", "backslashreplace"), status)
+
+
+def create_app(endpoints: Endpoints, access: Access, source: PageSource | None) -> ASGIApp:
+    """The endpoints, the pages where there is a source for them, and the guard around both."""
+    app = Starlette(routes=endpoints.routes()) if source is None else _with_pages(endpoints, access, source)
+    app.router.redirect_slashes = False
+    return Guard(app, access)
+
+
+def _with_pages(endpoints: Endpoints, access: Access, source: PageSource) -> Starlette:
+    from dropscribe.pipeline.disk_threads import FolderHangs  # noqa: PLC0415
+    from dropscribe.web import actions, pages  # noqa: PLC0415
+    from dropscribe.web.changes import Changes  # noqa: PLC0415
+    from dropscribe.web.site import NotHere, Site  # noqa: PLC0415  # Jinja2: only where there are pages
+
+    site = Site(source, access)
+    changes = Changes(site.change_token)
+
+    def get(path: str, page: Callable[[Site, Request], Awaitable[Response]]) -> Route:
+        return Route(path, partial(page, site))
+
+    def post(path: str, action: Callable[[Site, Request], Awaitable[Response]]) -> Route:
+        return Route(path, partial(action, site), methods=["POST"])
+
+    routes = [
+        *endpoints.routes(),
+        Route("/", changes.shared(partial(pages.overview, site))),
+        Route("/events", changes.respond),
+        get("/search", pages.search_page),
+        Route("/login", partial(actions.log_in, site), methods=["GET", "POST"]),
+        post("/logout", actions.log_out),
+        Route("/folders/{folder}", changes.shared(partial(pages.folder, site))),
+        post("/folders/{folder}/retry", actions.retry_shown),
+        post("/folders/{folder}/release", actions.release),
+        post("/folders/{folder}/try", actions.try_folder),
+        post("/folders/{folder}/upload", actions.upload),
+        post("/providers/{provider}/try", actions.try_provider),
+        get("/files/{id}", pages.file),
+        get("/files/{id}/audio", pages.audio),
+        post("/files/{id}/retry", actions.retry_file),
+        post("/files/{id}/forget", actions.forget),
+        get("/files/{id}/{form}", pages.sidecar),
+        Mount("/static", StaticFiles(packages=[("dropscribe.web", "static")])),
+    ]
+    return Starlette(routes=routes, exception_handlers={NotHere: site.not_here, FolderHangs: site.hangs})

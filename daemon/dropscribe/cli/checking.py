@@ -1,4 +1,4 @@
-"""``check`` of the folders, the state directory and the limits of the system."""
+"""``check`` of the folders, the state directory, the queue's roots and the limits of the system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dropscribe.core.errors import StoreError
 from dropscribe.core.rules import taking_of
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import Move, capabilities_of
-from dropscribe.files.mounts import Mount, MountKind, mount_of, require_proc
+from dropscribe.files.mounts import MountKind, mount_of, require_proc
 from dropscribe.queue.embedded.store import open_for_reading
 from dropscribe.reports.inbox_reader import unavailable_reason
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk, ask_disk_or
@@ -33,6 +33,8 @@ _CHECK_SECONDS = 10.0
 
 _MOST_FOLDERS_COUNTED = 200_000
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
+_INBOX_FACTS = ("exists", "readable", "writable", "watch", "file_system")
+_TARGET_FACTS = ("exists", "writable", "same_mount")
 
 
 @dataclass(slots=True)
@@ -45,113 +47,89 @@ class Findings:
 
 def check_folder(rule: FolderRule, findings: Findings) -> dict[str, dict[str, Any]]:
     """The three folders of a rule, by name: ``path``, ``exists`` and the results of their checks."""
-    inbox = _in_time(rule, "inbox", findings, lambda found: _check_inbox(rule, found))
-    inbox = inbox or _no_answer(rule.inbox, "readable", "writable", "watch", "file_system")
-    parts = {"inbox": inbox}
-    for name, path in (("done", rule.done), ("failed", rule.failed)):
-        look = partial(_check_target, rule, name, path, has_inbox=bool(inbox["exists"]))
-        parts[name] = _in_time(rule, name, findings, look) or _no_answer(path, "writable", "same_mount")
-    return parts
+    inbox = _in_time(rule, "inbox", partial(_check_inbox, rule), findings)
+    look = partial(_check_target, rule, bool(inbox["exists"]))
+    targets = {part: _in_time(rule, part, partial(look, part), findings) for part in ("done", "failed")}
+    return {"inbox": inbox, **targets}
 
 
 def _in_time(
-    rule: FolderRule, part: str, findings: Findings, look: Callable[[Findings], dict[str, Any]]
-) -> dict[str, Any] | None:
-    """The result of *look*; None if the folder's file system does not answer."""
-    found = Findings()
+    rule: FolderRule, part: str, look: Callable[[Findings], dict[str, Any]], findings: Findings
+) -> dict[str, Any]:
+    """The facts that *look* finds; None in their place if the folder's file system does not answer."""
     path: Path = getattr(rule, part)
-    facts = None
+    found = Findings()
+    facts: dict[str, Any] = dict.fromkeys(_INBOX_FACTS if part == "inbox" else _TARGET_FACTS)
     try:
         facts = ask_disk(path, lambda: look(found), seconds=_CHECK_SECONDS)
     except OSError as error:
         found = Findings(warnings=[f"{part} {path}: {error.strerror}; until then it waits"])
     findings.errors += [f"folder {rule.name}: {error}" for error in found.errors]
     findings.warnings += [f"folder {rule.name}: {warning}" for warning in found.warnings]
-    return facts
-
-
-def _no_answer(path: Path, *keys: str) -> dict[str, Any]:
-    return {"path": str(path), "exists": None, **dict.fromkeys(keys)}
+    return {"path": str(path), **facts}
 
 
 def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
-    reason = unavailable_reason(rule)
-    facts: dict[str, Any] = {
-        "path": str(rule.inbox),
-        "exists": os.path.isdir(rule.inbox),
-        "readable": reason is None,
-        "writable": reason is None and os.access(rule.inbox, os.W_OK | os.X_OK, effective_ids=True),
-        "watch": None,
-        "file_system": None,
-    }
-    if reason:
+    exists = os.path.isdir(rule.inbox)
+    if reason := unavailable_reason(rule):
         findings.warnings.append(f"{reason}; until then it waits, the others do not")
-        return facts
+        return dict(zip(_INBOX_FACTS, (exists, False, False, None, None), strict=True))
     mount = mount_of(os.fsencode(rule.inbox))
-    facts["file_system"] = mount.name
-    facts["watch"] = _watch(rule, mount, findings)
-    if not facts["writable"]:
-        findings.warnings.append(
-            f"{rule.inbox} may not be written by {_who()}, so that audio could not be moved out of it; "
-            f"{_grant(rule.inbox)}"
-        )
-    return facts
-
-
-def _watch(rule: FolderRule, mount: Mount, findings: Findings) -> str:
     if rule.watch == "native" and not mount.gives_events:
         findings.warnings.append(
             f"watch: native on {mount.name} does not see what other machines write; use auto or poll"
         )
-    if rule.watch != "auto":
-        return rule.watch
-    return "native" if mount.gives_events else "poll"
-
-
-def _check_target(
-    rule: FolderRule, name: str, path: Path, findings: Findings, has_inbox: bool
-) -> dict[str, Any]:
-    place = nearest(path)
-    writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK, effective_ids=True)
-    same_mount = has_inbox and mount_key(place) == mount_key(rule.inbox)
-    if not writable:
+    automatic = "native" if mount.gives_events else "poll"
+    is_writable = _is_writable(rule.inbox)
+    if not is_writable:
         findings.warnings.append(
-            f"{name} {_cannot(path, place)}; {_grant(place)}"
-            if os.path.isdir(place)
-            else f"{name} cannot be made: {place} is not a folder"
+            f"{rule.inbox} may not be written by {_who()}, so that audio could not be moved out of it; "
+            f"{_grant(rule.inbox)}"
         )
-    elif has_inbox and not same_mount:
-        findings.warnings.append(
-            f"{name} is on another mount than the inbox: each file is copied and verified there, not renamed"
-        )
-    if writable:
-        _check_moves(name, place, findings)
-    return {
-        "path": str(path),
-        "exists": place == path and os.path.isdir(path),
-        "writable": writable,
-        "same_mount": same_mount if has_inbox else None,
-    }
+    watch = automatic if rule.watch == "auto" else rule.watch
+    return dict(zip(_INBOX_FACTS, (exists, True, is_writable, watch, mount.name), strict=True))
 
 
-def _check_moves(name: str, place: Path, findings: Findings) -> None:
+def _check_target(rule: FolderRule, has_inbox: bool, part: str, findings: Findings) -> dict[str, Any]:
+    path: Path = getattr(rule, part)
+    place = _nearest(path)
+    is_writable = _is_writable(place)
+    same_mount = _mount_key(place) == _mount_key(rule.inbox) if has_inbox else None
+    if not os.path.isdir(place):
+        findings.warnings.append(f"{part} cannot be made: {place} is not a folder")
+    elif not is_writable:
+        findings.warnings.append(f"{part} {_cannot(path, place)}; {_grant(place)}")
+    else:
+        if same_mount is False:
+            move = "each file is copied and verified there, not renamed"
+            findings.warnings.append(f"{part} is on another mount than the inbox: {move}")
+        _check_moves(part, place, findings)
+    exists = place == path and os.path.isdir(path)
+    return dict(zip(_TARGET_FACTS, (exists, is_writable, same_mount), strict=True))
+
+
+def _check_moves(part: str, place: Path, findings: Findings) -> None:
     """Try on the mount the system calls that publishing needs."""
     try:
         with closing(open_root(os.fsencode(place))) as folder:
             can = capabilities_of(folder)
     except OSError as error:
-        findings.warnings.append(f"{name}: nothing can be made in {place}: {error.strerror or error}")
+        findings.warnings.append(f"{part}: nothing can be made in {place}: {error.strerror or error}")
         return
     if can.move is Move.NONE:
         findings.errors.append(
-            f"{name}: files can be neither linked nor renamed on this {can.file_system}, so nothing is sent; "
+            f"{part}: files can be neither linked nor renamed on this {can.file_system}, so nothing is sent; "
             "use another file system"
         )
     elif not can.is_safe:
         findings.warnings.append(
-            f"{name}: this {can.file_system} has no move that never overwrites (neither links nor exclusive "
+            f"{part}: this {can.file_system} has no move that never overwrites (neither links nor exclusive "
             "renames): another program should not write files there"
         )
+
+
+def _is_writable(path: Path) -> bool:
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _cannot(path: Path, place: Path) -> str:
@@ -174,32 +152,30 @@ def _grant(path: Path) -> str:
     return f"give it access: setfacl -m u:{os.geteuid()}:rwx {path}, or a common group"
 
 
-def nearest(path: Path) -> Path:
+def _nearest(path: Path) -> Path:
     """*path*, or its nearest parent that is there."""
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
 
 
-def mount_key(path: Path) -> tuple[int, int] | None:
+def _mount_key(path: Path) -> tuple[int, int] | None:
     """(st_dev, mount id): renames work between equal keys; bind mounts share only st_dev."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return None
-    try:
+    with closing(descriptor):
         lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii").splitlines()
         numbers = [int(line.split()[1]) for line in lines if line.startswith("mnt_id:")]
         return os.fstat(descriptor).st_dev, numbers[0] if numbers else 0
-    finally:
-        os.close(descriptor)
 
 
 def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     """Check that the state directory is local, writable and has room; and whether a daemon uses it."""
     path = config.state_dir
-    place = nearest(path)
-    writable = os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK, effective_ids=True)
+    place = _nearest(path)
+    is_writable = _is_writable(place)
     mount = mount_of(os.fsencode(place))
     room = os.statvfs(place)
     free_bytes = room.f_bavail * room.f_frsize
@@ -211,7 +187,7 @@ def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
         findings.errors.append(
             f"state_dir {path} is on a network file system ({mount.name}); use a local disk"
         )
-    elif not writable:
+    elif not is_writable:
         findings.errors.append(
             f"state_dir {_cannot(path, place)}; run this as the daemon's user, or set another state_dir"
         )
@@ -222,7 +198,7 @@ def check_state_dir(config: Config, findings: Findings) -> dict[str, Any]:
     return {
         "path": str(path),
         "exists": place == path,
-        "writable": writable,
+        "writable": is_writable,
         "file_system": mount.name,
         "free_bytes": free_bytes,
         "running": is_running_here(config),
@@ -235,9 +211,36 @@ def _check_database(state_dir: Path, findings: Findings) -> None:
         if connection := open_for_reading(state_dir):
             connection.close()
     except StoreError as error:
-        findings.errors.append(
-            f"{error.path}: {error.reason}" + (f"; {error.remedy}" if error.remedy else "")
-        )
+        remedy = f"; {error.remedy}" if error.remedy else ""
+        findings.errors.append(f"{error.path}: {error.reason}{remedy}")
+
+
+def check_queue(config: Config, findings: Findings) -> dict[str, Any] | None:
+    """The object ``queue`` of ``check --json``; None for the embedded engine.
+
+    It holds the origin of the dsn, never the dsn itself.
+    """
+    if (queue := config.queue) is None:
+        return None
+    roots = {
+        name: {"path": str(path), "exists": ask_disk_or(False, path, path.is_dir)}
+        for name, path in queue.roots.items()
+    }
+    findings.warnings += [
+        f"queue: the root {name}, {root['path']}, is not there; mount it: until then its files wait"
+        for name, root in roots.items()
+        if not root["exists"]
+    ]
+    return {
+        "type": queue.type,
+        "role": queue.role,
+        "node": queue.node,
+        "dsn_from": queue.dsn.origin,
+        "roots": roots,
+        "left_to_others": [rule.name for rule in config.folders.values() if not queue.serves(rule)],
+        "online": None,
+        "answer": None,
+    }
 
 
 def warn_of_root(config: Config, findings: Findings) -> None:
@@ -273,46 +276,42 @@ def check_between(rules: Sequence[FolderRule], findings: Findings) -> None:
     Args:
         rules: The rules with an inbox that can be listed.
     """
-    places = {rule.name: _place(rule) for rule in rules}
+    places = {rule.name: ask_disk_or(None, rule.inbox, partial(_inode_of, rule.inbox)) for rule in rules}
     counts = Counter(places.values())
-    for rule in rules:
-        if places[rule.name] and counts[places[rule.name]] > 1:
-            findings.warnings.append(
-                f"folder {rule.name}: another rule's inbox is the same folder ({rule.inbox})"
-            )
+    findings.warnings += [
+        f"folder {rule.name}: another rule's inbox is the same folder ({rule.inbox})"
+        for rule in rules
+        if places[rule.name] and counts[places[rule.name]] > 1
+    ]
     folders = sum(_count_folders(rule) for rule in rules)
-    limit = _watch_limit()
-    if limit is not None and folders > limit:
+    try:
+        limit = int(_WATCHES.read_text("ascii"))
+    except (OSError, ValueError):
+        return
+    if folders > limit:
         findings.warnings.append(
             f"{folders:,} folders are to be watched and fs.inotify.max_user_watches is {limit:,}: "
             f"the rest is polled; sysctl fs.inotify.max_user_watches={2 * folders}"
         )
 
 
-def _place(rule: FolderRule) -> tuple[int, int] | None:
-    status = ask_disk_or(None, rule.inbox, lambda: os.stat(rule.inbox))
-    return (status.st_dev, status.st_ino) if status else None
-
-
-def _watch_limit() -> int | None:
-    try:
-        return int(_WATCHES.read_text("ascii"))
-    except (OSError, ValueError):
-        return None
+def _inode_of(path: Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _count_folders(rule: FolderRule) -> int:
     if not rule.recursive or rule.watch == "poll":
         return 1
-    return ask_disk_or(0, rule.inbox, lambda: _count(rule), seconds=LISTING_SECONDS)
 
+    def count() -> int:
+        enters = taking_of(rule).enters
+        number = 0
+        for _, below, _ in os.walk(os.fsencode(rule.inbox)):
+            below[:] = filter(enters, below)
+            number += 1
+            if number == _MOST_FOLDERS_COUNTED:
+                break
+        return number
 
-def _count(rule: FolderRule) -> int:
-    taking = taking_of(rule)
-    count = 0
-    for _, below, _ in os.walk(os.fsencode(rule.inbox)):
-        below[:] = [name for name in below if taking.enters(name)]
-        count += 1
-        if count == _MOST_FOLDERS_COUNTED:
-            break
-    return count
+    return ask_disk_or(0, rule.inbox, count, seconds=LISTING_SECONDS)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
-from dropscribe.cli.loading import loading_for_good
-from dropscribe.cli.standard_streams import (
+from dropscribe.cli.process import (
     STANDARD_OUTPUT,
     discard_unwritten_output,
+    loading_for_good,
     prepare_standard_streams,
 )
 

@@ -1,10 +1,14 @@
-"""Turns errors into messages (problem, file, remedy) and exit codes."""
+"""Messages on standard error: errors (problem, file, remedy) with their exit codes, and progress."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+import time
 import traceback
+from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.config.errors import format_problem
@@ -17,7 +21,12 @@ from dropscribe.core.errors import (
     StoreError,
     StoreInUse,
 )
-from dropscribe.reports.wording import one_line, printable, show_path
+from dropscribe.reports.wording import clock_words, one_line, printable, show_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TICK_SECONDS = 0.5
 
 
 def say(text: str) -> None:
@@ -40,9 +49,9 @@ def explain(error: Exception) -> int:
 
 def explain_file(file: bytes, error: Exception) -> int:
     """Print the message of *error* for one of several files and return its exit code."""
-    text, code = (
-        (error.reason, exit_codes.IO_ERROR) if isinstance(error, AudioError) else _words_and_code(error)
-    )
+    text, code = _words_and_code(error)
+    if isinstance(error, AudioError):
+        text = error.reason
     say(f"dropscribe: {text if show_path(os.path.basename(file)) in text else f'{show_path(file)}: {text}'}")
     return code
 
@@ -76,3 +85,28 @@ def _is_current_folder_gone() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+@contextlib.contextmanager
+def showing_progress(words: str) -> Iterator[None]:
+    """Show *words* and the time while the block runs, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_tick, args=(words, ended), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _tick(words: str, ended: threading.Event) -> None:
+    began = time.monotonic()
+    while not ended.wait(_TICK_SECONDS):
+        sys.stderr.write(f"\r{words}, {clock_words(time.monotonic() - began)} \x1b[K")
+        sys.stderr.flush()
+    sys.stderr.write("\r\x1b[K")
+    sys.stderr.flush()

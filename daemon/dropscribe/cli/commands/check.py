@@ -9,18 +9,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.check_queue import ask_queue, check_queue, queue_rows
 from dropscribe.cli.checking import (
     Findings,
     check_between,
     check_folder,
     check_listener,
+    check_queue,
     check_state_dir,
     warn_of_root,
 )
-from dropscribe.cli.messages import say
+from dropscribe.cli.messages import say, showing_progress
 from dropscribe.cli.options import log_to_stderr
-from dropscribe.cli.progress import showing_progress
 from dropscribe.cli.unit_sandbox import unit_refusals
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
@@ -35,11 +34,19 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
-    from dropscribe.config.model import Config, HttpConfig, ProviderConfig
+    from dropscribe.config.model import Config, HttpConfig, ProviderConfig, QueueConfig
 
 CHECK_SCHEMA = "dropscribe.check/1"
 ANSWER_SECONDS = 15.0
 """Limit for a provider's answer to a request without audio, if its ``timeout`` is not shorter."""
+
+_QUEUE_SECONDS = 10
+_HAS_TABLES_OR_MAY_MAKE_THEM = """
+    SELECT to_regclass('dropscribe.procrastinate_jobs') IS NOT NULL
+        OR CASE WHEN to_regnamespace('dropscribe') IS NULL
+            THEN has_database_privilege(current_database(), 'CREATE')
+            ELSE has_schema_privilege('dropscribe', 'CREATE') END
+"""
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -53,22 +60,28 @@ def execute(options: argparse.Namespace) -> int:
         )
     except ConfigError as error:
         if options.json:
-            _write_json(_refused_document(error.problems))
+            document: dict[str, Any] = {"schema": CHECK_SCHEMA, "config": None, "state_dir": None}
+            document |= {"queue": None, "folders": {}, "providers": {}}
+            _write_json(document | _verdict(error.problems, Findings()))
             return exit_codes.CONFIG
         raise
     problems = (*problems, *locate_problems(system_problems(config), path, os.environ))
     findings = Findings()
     document = check_document(config, findings)
     if options.online:
-        _ask_providers(config, document, findings)
-        _ask_queue(config, document, findings)
+        _ask_all(config, document, findings)
     document |= _verdict(problems, findings)
     if options.json:
         _write_json(document)
     else:
         if not options.quiet:
             sys.stdout.write(render_check(config, document))
-        _say_findings(problems, findings)
+        for problem in problems:
+            say(format_problem(problem))
+        for found in findings.warnings:
+            say(f"warning: {found}")
+        for found in findings.errors:
+            say(f"error: {found}")
     if any(not problem.warning for problem in problems):
         return exit_codes.CONFIG
     return exit_codes.IO_ERROR if findings.errors else exit_codes.OK
@@ -78,23 +91,14 @@ def _write_json(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-def _refused_document(problems: Sequence[Problem]) -> dict[str, Any]:
-    parts: dict[str, Any] = {"config": None, "state_dir": None, "queue": None, "folders": {}, "providers": {}}
-    return {"schema": CHECK_SCHEMA, **parts, **_verdict(problems, Findings())}
-
-
 def _verdict(problems: Sequence[Problem], findings: Findings) -> dict[str, Any]:
+    keys = ("file", "line", "column", "path", "message", "hint", "warning")
     return {
         "ok": not findings.errors and all(problem.warning for problem in problems),
         "errors": findings.errors,
         "warnings": findings.warnings,
-        "problems": [_problem_object(problem) for problem in problems],
+        "problems": [{key: getattr(problem, key) for key in keys} for problem in problems],
     }
-
-
-def _problem_object(problem: Problem) -> dict[str, Any]:
-    keys = ("file", "line", "column", "path", "message", "hint", "warning")
-    return {key: getattr(problem, key) for key in keys}
 
 
 def check_document(config: Config, findings: Findings) -> dict[str, Any]:
@@ -117,11 +121,15 @@ def check_document(config: Config, findings: Findings) -> dict[str, Any]:
 
 
 def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
-    """One provider of ``check --json``, with the origin of its key, never the key itself."""
+    """One provider of ``check --json``, with the origin of its key, never the key itself.
+
+    An ellipsis is in the place of the URL's query, which may hold a key.
+    """
     limits = ("concurrency", "requests_per_minute", "timeout_seconds", "max_upload_bytes")
+    place, mark, _ = (provider.url or "").partition("?")
     return {
         "type": provider.type,
-        "url": provider.url and _without_query(provider.url),
+        "url": provider.url and (f"{place}?…" if mark else place),
         "key_from": provider.api_key.origin if provider.api_key else None,
         **{key: getattr(provider, key) for key in limits},
         "expressions": provider.answer and provider.answer.expressions(),
@@ -130,30 +138,19 @@ def _provider_object(provider: ProviderConfig) -> dict[str, Any]:
     }
 
 
-def _without_query(url: str) -> str:
-    """*url* with an ellipsis for its query, which may hold a key."""
-    place, mark, _ = url.partition("?")
-    return f"{place}?…" if mark else url
-
-
-def _ask_providers(config: Config, document: dict[str, Any], findings: Findings) -> None:
+def _ask_all(config: Config, document: dict[str, Any], findings: Findings) -> None:
+    """Ask the providers and the queue's server, and add their answers to *document*."""
     log_to_stderr(config.providers.values())
     with showing_progress("asking the providers"):
         answers = asyncio.run(_probe_all(config.providers))
-    for name, (answers_well, words) in answers.items():
-        document["providers"][name] |= {"online": answers_well, "answer": words}
+    asked = [(f"provider {name}", document["providers"][name], answers[name]) for name in answers]
+    if config.queue is not None:
+        with showing_progress("asking the queue's server"):
+            asked.append(("queue", document["queue"], _ask_queue(config.queue)))
+    for who, part, (answers_well, words) in asked:
+        part |= {"online": answers_well, "answer": words}
         if not answers_well:
-            findings.errors.append(f"provider {name}: {words}")
-
-
-def _ask_queue(config: Config, document: dict[str, Any], findings: Findings) -> None:
-    if config.queue is None:
-        return
-    with showing_progress("asking the queue's server"):
-        answers_well, words = ask_queue(config.queue)
-    document["queue"] |= {"online": answers_well, "answer": words}
-    if not answers_well:
-        findings.errors.append(f"queue: {words}")
+            findings.errors.append(f"{who}: {words}")
 
 
 async def _probe_all(providers: Mapping[str, ProviderConfig]) -> dict[str, tuple[bool, str]]:
@@ -163,10 +160,9 @@ async def _probe_all(providers: Mapping[str, ProviderConfig]) -> dict[str, tuple
 
 async def _probe(config: ProviderConfig) -> tuple[bool, str]:
     provider = build_provider(config)
-    seconds = (
-        None if config.type == "local" else min(config.timeout_seconds or ANSWER_SECONDS, ANSWER_SECONDS)
-    )
-    limit = asyncio.timeout(seconds)  # none for a model on this machine: all its files are hashed
+    seconds = min(config.timeout_seconds or ANSWER_SECONDS, ANSWER_SECONDS)
+    # No limit for a model on this machine: all its files are hashed.
+    limit = asyncio.timeout(None if config.type == "local" else seconds)
     try:
         async with limit:
             return True, await provider.probe()
@@ -180,37 +176,60 @@ async def _probe(config: ProviderConfig) -> tuple[bool, str]:
         await provider.close()
 
 
-def _say_findings(problems: Sequence[Problem], findings: Findings) -> None:
-    for problem in problems:
-        say(format_problem(problem))
-    for warning in findings.warnings:
-        say(f"warning: {warning}")
-    for error in findings.errors:
-        say(f"error: {error}")
+def _ask_queue(queue: QueueConfig) -> tuple[bool, str]:
+    """Whether this node can log in to the server, with the server's version or libpq's error on one line."""
+    import psycopg  # noqa: PLC0415 - the extra `cluster`, loaded only where it is asked for
+
+    try:
+        with psycopg.connect(queue.dsn.reveal(), connect_timeout=_QUEUE_SECONDS) as connection:
+            version = connection.info.parameter_status("server_version")
+            is_ready = connection.execute(_HAS_TABLES_OR_MAY_MAKE_THEM).fetchone() == (True,)
+    except psycopg.Error as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        for secret in (queue.dsn, queue.password):  # libpq names host, port and user, which stay
+            if secret is not None and secret.reveal():
+                said = said.replace(secret.reveal(), str(secret))
+        return False, os.fsencode(said).decode("utf-8", "replace")
+    if is_ready:
+        return True, f"PostgreSQL {version}"
+    grant = "where this user may create no tables: docs/cluster.md says what to grant"
+    return False, f"PostgreSQL {version}, {grant}"
 
 
 def render_check(config: Config, document: dict[str, Any]) -> str:
     """The tables: the config, the state directory, the folders, the providers."""
-    state_dir = document["state_dir"]
+    state_dir, folders, providers = document["state_dir"], document["folders"], document["providers"]
     rows = [
         ["config", document["config"], "valid"],
         ["state_dir", state_dir["path"], _state_words(state_dir)],
     ]
     if document["queue"]:
-        rows += queue_rows(document["queue"])
+        rows += _queue_rows(document["queue"])
     if config.http:
         rows.append(["http", config.http.listen, _http_words(config.http)])
-    tables = [render_table(["WHAT", "WHERE", "STATE"], rows)]
-    if document["folders"]:
-        tables.append(_folders_table(document["folders"]))
-    if config.providers:
-        tables.append(_providers_table(document["providers"]))
-    described = {
-        name: found for name, each in document["providers"].items() if (found := each["expressions"])
-    }
-    if described:
-        tables.append(_expressions_table(described))
-    return "\n\n".join(tables) + "\n"
+    expressions = [
+        [name if number == 0 else "", field, text]
+        for name, provider in providers.items()
+        for number, (field, text) in enumerate((provider["expressions"] or {}).items())
+    ]
+    tables = [
+        render_table(["WHAT", "WHERE", "STATE"], rows),
+        _folders_table(folders) if folders else "",
+        _providers_table(providers) if providers else "",
+        render_table(["PROVIDER", "FIELD", "EXPRESSION"], expressions) if expressions else "",
+    ]
+    return "\n\n".join(filter(None, tables)) + "\n"
+
+
+def _queue_rows(queue: dict[str, Any]) -> list[list[str]]:
+    """The queue, then each root."""
+    words = f"role {queue['role']}, node {queue['node']}"
+    if queue["online"] is not None:
+        words += f"; {'answers' if queue['online'] else 'NO ANSWER'}: {queue['answer']}"
+    rows = [["queue", f"PostgreSQL, dsn from {queue['dsn_from']}", words]]
+    for name, root in queue["roots"].items():
+        rows.append([f"root {name}", root["path"], "there" if root["exists"] else "NOT there"])
+    return rows
 
 
 def _http_words(http: HttpConfig) -> str:
@@ -284,13 +303,3 @@ def _limit_words(provider: dict[str, Any]) -> str:
     if provider["max_upload_bytes"]:
         words.append(f"files up to {bytes_words(provider['max_upload_bytes'])}")
     return ", ".join(words)
-
-
-def _expressions_table(expressions: Mapping[str, Mapping[str, str]]) -> str:
-    """The expressions, by provider and field."""
-    rows = [
-        [name if number == 0 else "", field, text]
-        for name, fields in expressions.items()
-        for number, (field, text) in enumerate(fields.items())
-    ]
-    return render_table(["PROVIDER", "FIELD", "EXPRESSION"], rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.writing import write_new
+from dropscribe.cli.process import write_new
 from dropscribe.config.describe.example import example_text
 from dropscribe.config.extras import can_install, install_hint, is_installed
 from dropscribe.config.load import load_config

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dropscribe import __version__
 from dropscribe.cli import exit_codes
-from dropscribe.cli.loading import loading_for_good
 from dropscribe.cli.messages import say
+from dropscribe.cli.process import loading_for_good
 from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config

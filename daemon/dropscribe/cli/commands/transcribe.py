@@ -17,11 +17,9 @@ import time
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.cli.messages import explain_file, say
+from dropscribe.cli.messages import explain_file, say, showing_progress
 from dropscribe.cli.options import log_to_stderr, named, read_config_to_act
-from dropscribe.cli.progress import showing_progress
-from dropscribe.cli.standard_streams import require_standard_output
-from dropscribe.cli.writing import naming, write_new
+from dropscribe.cli.process import naming, require_standard_output, write_new
 from dropscribe.config.extras import is_installed
 from dropscribe.config.find import find_config
 from dropscribe.config.load import parse_config

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dropscribe.files.crashpoint import COMPANION_POINTS, POINTS
+from support.crash_points import COMPANION_POINTS, POINTS
 from support.house import digest, read_json, tree
 
 TESTS = Path(__file__).parent.parent

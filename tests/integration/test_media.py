@@ -370,7 +370,7 @@ async def test_an_answer_that_the_disk_refuses_is_still_an_answer(house_of, tmp_
     def full(*_):
         raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr("dropscribe.media.spool.sync_folder", full)
+    monkeypatch.setattr("dropscribe.media.spool.sync", full)
     async with house_of(provider, prepare="when_needed", max_duration_seconds=10.0) as house:
         await house.drop("call.wav", content)
         await house.rest()

@@ -42,7 +42,6 @@ FILES = 3
 def _fresh(monkeypatch):
     ignore_sigio()
     monkeypatch.setattr(capabilities, "_known", {})
-    monkeypatch.setattr(capabilities, "_mounts", {})
 
 
 def drop(root, number, content):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dropscribe.files.crashpoint import REMOTE_POINTS
+from support.crash_points import REMOTE_POINTS
 from support.benches import JOB_PATHS
 from support.daemon_process import Installation
 from support.emulator import Emulator

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dropscribe
-from dropscribe.files.crashpoint import COMPANION_POINTS, POINTS, REMOTE_POINTS, SIDE_POINTS
+from support.crash_points import COMPANION_POINTS, POINTS, REMOTE_POINTS, SIDE_POINTS
 from support.billing import Weather, billing_emulator
 from support.daemon_process import Installation
 from support.emulator import Fault

@@ -148,7 +148,6 @@ def test_a_connection_that_breaks_in_a_rename_costs_nothing(tmp_path, monkeypatc
         (backing / "inbox" / name).write_bytes(content)
         with sshfs(backing, mountpoint, *options) as sftp:
             monkeypatch.setattr(capabilities, "_known", {})
-            monkeypatch.setattr(capabilities, "_mounts", {})
             request = replace(
                 publication_of(mountpoint / "inbox" / name, mountpoint / "done"), stable_inodes=False
             )

@@ -19,7 +19,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -126,24 +126,17 @@ def _reopened(descriptor: int) -> int:
 
 
 def open_listable_root(path: bytes) -> int:
-    """As :func:`open_root`, for a folder that is to be listed.
-
-    Raises:
-        PermissionError: This process may pass through the folder but not list it.
-    """
+    """As :func:`open_root`, for a folder that is to be listed."""
     return _listable(open_root(path), path)
 
 
 def open_listable_folder(root: int, path: bytes) -> int:
-    """As :func:`open_folder`, for a folder that is to be listed.
-
-    Raises:
-        PermissionError: As :func:`open_listable_root`.
-    """
+    """As :func:`open_folder`, for a folder that is to be listed."""
     return _listable(open_folder(root, path), path)
 
 
 def _listable(descriptor: int, path: bytes) -> int:
+    """The open *descriptor* again; raises PermissionError if this process may pass through it but not list it."""
     if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_PATH:
         os.close(descriptor)
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(path))
@@ -170,18 +163,8 @@ def open_folder(root: int, path: bytes) -> int:
         OSError: The system's answer.
     """
     names = _components(path)
-    if names and (at_once := _open_at_once(root, path, _AT_ONCE_BENEATH)) is not None:
-        return at_once
-    descriptor = os.dup(root)
-    try:
-        for name in names:
-            below = _step(descriptor, name, path)
-            os.close(descriptor)
-            descriptor = below
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    at_once = _open_at_once(root, path, _AT_ONCE_BENEATH) if names else None
+    return _descend(root, names, path, _step) if at_once is None else at_once
 
 
 def make_folder(root: int, path: bytes) -> int:
@@ -191,35 +174,42 @@ def make_folder(root: int, path: bytes) -> int:
         UnsafePathError, OSError: As :func:`open_folder`.
     """
     mode = stat.S_IMODE(os.fstat(root).st_mode)
+
+    def step_or_make(folder: int, name: bytes, path: bytes) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return _step(folder, name, path)
+        is_made = True
+        try:
+            os.mkdir(name, mode & 0o777, dir_fd=folder)
+        except FileExistsError:
+            is_made = False
+        below = _step(folder, name, path)
+        try:
+            if is_made:
+                _give_mode(below, mode)
+            sync(folder)
+        except BaseException:
+            os.close(below)
+            raise
+        return below
+
+    return _descend(root, _components(path), path, step_or_make)
+
+
+def _descend(
+    root: int, names: list[bytes], path: bytes, step: Callable[[int, bytes, bytes], int]
+) -> int:
+    """Go from *root* down the *names* of *path*, each opened by *step*."""
     descriptor = os.dup(root)
     try:
-        for name in _components(path):
-            below = _step_or_make(descriptor, name, path, mode)
+        for name in names:
+            below = step(descriptor, name, path)
             os.close(descriptor)
             descriptor = below
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _step_or_make(folder: int, name: bytes, path: bytes, mode: int) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        return _step(folder, name, path)
-    is_made = True
-    try:
-        os.mkdir(name, mode & 0o777, dir_fd=folder)
-    except FileExistsError:
-        is_made = False
-    below = _step(folder, name, path)
-    try:
-        if is_made:
-            _give_mode(below, mode)
-        sync(folder)
-    except BaseException:
-        os.close(below)
-        raise
-    return below
 
 
 def _give_mode(folder: int, mode: int) -> None:
@@ -294,12 +284,6 @@ def sync(folder: int) -> None:
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
-
-
-def sync_folder(path: bytes) -> None:
-    """As :func:`sync`, for a folder of our own."""
-    with closing(open_root(path)) as folder:
-        sync(folder)
 
 
 def _components(path: bytes) -> list[bytes]:

@@ -25,7 +25,7 @@ from dropscribe.files.mounts import mount_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.files.mounts import LeaseSupport, Mount
+    from dropscribe.files.mounts import Mount
 
 _RENAME_NOREPLACE = 1
 _SMB = frozenset({"cifs", "smb3", "smb2", "smb", "smbfs"})
@@ -75,7 +75,6 @@ class Capabilities:
 _MountKey = tuple[int, int]
 
 _known: dict[_MountKey, Capabilities] = {}
-_mounts: dict[_MountKey, Mount] = {}
 _trial = threading.Lock()
 
 
@@ -103,14 +102,6 @@ def forget_capabilities(folder: int) -> None:
     """Repeat the trial of *folder*'s mount at its next use, because a call failed unexpectedly there."""
     with contextlib.suppress(OSError):
         _known.pop(_mount_key(folder), None)
-
-
-def leases_in(folder: int) -> LeaseSupport:
-    """The meaning of read leases on files in the open *folder*."""
-    key = _mount_key(folder)
-    if key not in _mounts:
-        _mounts[key] = mount_of(b"/proc/self/fd/%d" % folder)
-    return _mounts[key].leases
 
 
 def rename_noreplace(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:

@@ -1,12 +1,8 @@
 """Read leases: ask the kernel whether any process on this machine has a file open for writing.
 
 A read lease (``F_SETLEASE``, fcntl(2)) is granted only if no process has the file open or mapped for writing,
-under any of its names. Asking takes about 10 µs; searching every process's descriptors takes 50 ms and shows
-one user's processes only.
-
-Leases are asked for only where this kernel itself decides them. On NFS a lease is a delegation of the server
-and on SMB an oplock: a refusal is no evidence of a writer there, and a held one delays the daemon's own
-rename until the server has recalled it.
+under any of its names. Leases are asked for only where this kernel itself decides them
+(docs/design/watching.md).
 
 Guarantees: no lease is held when a call returns. Releasing a lease never raises. No lease is requested while
 SIGIO would end the process: the kernel sends it when a writer's open breaks a lease, and its default action
@@ -71,17 +67,15 @@ def held_lease(descriptor: int | None, support: LeaseSupport | None = None) -> I
     Yields:
         As :func:`probe_lease`; UNKNOWN for None, a file that may not be opened.
     """
-    state = Lease.UNKNOWN
-    if (
-        descriptor is not None
-        and signal.getsignal(signal.SIGIO) is signal.SIG_IGN
-        and (support or lease_support(descriptor)) is LeaseSupport.FULL
-    ):
-        state = _acquire(descriptor)
+    is_safe = signal.getsignal(signal.SIGIO) is signal.SIG_IGN
+    if descriptor is None or not is_safe or (support or lease_support(descriptor)) is not LeaseSupport.FULL:
+        yield Lease.UNKNOWN
+        return
+    state = _acquire(descriptor)
     try:
         yield state
     finally:
-        if descriptor is not None and state is Lease.FREE:
+        if state is Lease.FREE:
             _release(descriptor)
 
 

@@ -7,6 +7,7 @@ slower, but never wrong.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import errno
@@ -118,7 +119,7 @@ _REMOTE = {
 }
 _NFS = 0x6969
 _FUSE = 0x65735546
-_UNSTABLE_INODES = frozenset({0x4D44, 0x2011BAB0})
+_UNSTABLE_INODES = frozenset({0x4D44, 0x2011BAB0})  # vfat, exfat
 
 
 def mount_of(file: bytes | int) -> Mount:
@@ -130,33 +131,24 @@ def mount_of(file: bytes | int) -> Mount:
     device = os.stat(file).st_dev
     magic = _magic_of(file)
     name, options = _described(device)
-    if magic in _LEASES or magic in _LOCAL:
-        return Mount(
-            device,
-            MountKind.LOCAL,
-            name or _LEASES.get(magic) or _LOCAL[magic],
-            leases=_lease_support(magic),
-            stable_inodes=magic not in _UNSTABLE_INODES,
-        )
-    kind = MountKind.REMOTE if magic in _REMOTE else MountKind.UNKNOWN
-    # NFS carries the server's inode numbers, which stay; FUSE and SMB often make them up.
+    is_local = magic in _LEASES or magic in _LOCAL
     return Mount(
         device,
-        kind,
-        name or _REMOTE.get(magic) or hex(magic),
+        MountKind.LOCAL if is_local else MountKind.REMOTE if magic in _REMOTE else MountKind.UNKNOWN,
+        name or (_LEASES | _LOCAL | _REMOTE).get(magic) or hex(magic),
         leases=_lease_support(magic),
-        stable_inodes=magic == _NFS,
-        caches_attributes=magic == _NFS and "noac" not in options,
+        # NFS carries the server's inode numbers, which stay; FUSE and SMB often make them up.
+        stable_inodes=magic == _NFS or (is_local and magic not in _UNSTABLE_INODES),
+        caches_attributes=magic == _NFS and b"noac" not in options,
     )
 
 
 def lease_support(descriptor: int) -> LeaseSupport:
     """Lease support of the open file's file system; NONE if it cannot be determined."""
     try:
-        magic = _magic_of(descriptor)
+        return _lease_support(_magic_of(descriptor))
     except OSError:
         return LeaseSupport.NONE
-    return _lease_support(magic)
 
 
 def _lease_support(magic: int) -> LeaseSupport:
@@ -191,15 +183,13 @@ def require_proc(place: str = "/proc/self/fd") -> None:
         raise OSError(errno.ENOENT, reason, place)
 
 
-def _described(device: int) -> tuple[str, frozenset[str]]:
+def _described(device: int) -> tuple[str, list[bytes]]:
     """Type and options of the mount with this device number (proc_pid_mountinfo(5)), else "" and none."""
     wanted = b"%d:%d" % (os.major(device), os.minor(device))
-    try:
-        with open("/proc/self/mountinfo", "rb") as table:
-            lines = [line for line in table if line.split(b" ", 3)[2] == wanted]
-    except OSError:
-        return "", frozenset()
+    lines: list[bytes] = []
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as table:
+        lines = [line for line in table if line.split(b" ", 3)[2] == wanted]
     if not lines:
-        return "", frozenset()
-    fields = lines[-1].partition(b" - ")[2].split()
-    return fields[0].decode(errors="replace"), frozenset(fields[2].decode(errors="replace").split(","))
+        return "", []
+    name, _, options = lines[-1].partition(b" - ")[2].split()[:3]
+    return name.decode(errors="replace"), options.split(b",")

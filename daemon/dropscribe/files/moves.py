@@ -35,9 +35,14 @@ _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_STATX_FORCE_SYNC = 0x2000
 _STATX_BASIC = 0x7FF
 _STATX_BYTES = 256
-# struct statx of statx(2), from stx_nlink to stx_dev_minor; a time is seconds, nanoseconds and padding.
-_STATX = struct.Struct("=16xIIIHxxQQ16xqI4xqI4xqI4xqI4x8xII")
+# struct statx of statx(2) without its birth time; a time is seconds, nanoseconds and padding.
+_STATX = struct.Struct("=16xIIIHxxQQ16xqI4x16xqI4xqI4x8xII")
 _FIRST_MARK, _MARKS = 600_000_000, 400_000_000
+
+_REFUSALS = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
+    | {errno.EISDIR, errno.ENOTDIR, errno.EBUSY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,15 +59,30 @@ class FileName(NamedTuple):
         A plain stat on NFS or FUSE may be answered from the kernel's cache.
         """
         buffer = ctypes.create_string_buffer(_STATX_BYTES)
-        number = _statx(self, buffer)
+        number = self._statx(buffer)
         if number == errno.EIO:
             # FUSE's error if the cache has another type for the name; the cache is cleared by now.
-            number = _statx(self, buffer)
+            number = self._statx(buffer)
         if number == errno.ENOENT:
             return None
         if number:
             raise OSError(number, os.strerror(number), os.fsdecode(self.name))
-        return _stat_result(_STATX.unpack_from(buffer))
+        links, uid, gid, mode, inode, size_bytes, *times, major, minor = _STATX.unpack_from(buffer)
+        accessed, accessed_ns, changed, changed_ns, modified, modified_ns = times
+        whole_ns = {
+            "st_atime_ns": accessed * 10**9 + accessed_ns,
+            "st_mtime_ns": modified * 10**9 + modified_ns,
+            "st_ctime_ns": changed * 10**9 + changed_ns,
+        }
+        device = os.makedev(major, minor)
+        fields = (mode, inode, device, links, uid, gid, size_bytes, accessed, modified, changed)
+        return os.stat_result(fields, whole_ns)
+
+    def _statx(self, buffer: ctypes.Array[ctypes.c_char]) -> int:
+        """statx(2) with AT_STATX_FORCE_SYNC; the errno, or 0."""
+        flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_FORCE_SYNC
+        failed = _libc.statx(self.folder, self.name, flags, _STATX_BASIC, buffer)
+        return ctypes.get_errno() if failed else 0
 
     def unlink(self) -> None:
         """Remove the name, if it is there."""
@@ -81,6 +101,12 @@ IsExpected = Callable[[FileName], bool]
 def rename(source: FileName, target: FileName) -> None:
     """Rename, replacing any file at *target*: only for our own hidden names."""
     os.rename(source.name, target.name, src_dir_fd=source.folder, dst_dir_fd=target.folder)
+
+
+def link(source: FileName, target: FileName) -> None:
+    """Give the file *source* the second name *target*; raises FileExistsError where that is taken."""
+    old, new = source.folder, target.folder
+    os.link(source.name, target.name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
 
 def same_file(one: FileName, other: FileName, can: Capabilities) -> bool:
@@ -117,24 +143,6 @@ def _set_times(name: FileName, atime_ns: int, mtime_ns: int) -> None:
     os.utime(name.name, ns=(atime_ns, mtime_ns), dir_fd=name.folder, follow_symlinks=False)
 
 
-def _statx(name: FileName, buffer: ctypes.Array[ctypes.c_char]) -> int:
-    """statx(2) with AT_STATX_FORCE_SYNC; the errno, or 0."""
-    flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_FORCE_SYNC
-    return ctypes.get_errno() if _libc.statx(name.folder, name.name, flags, _STATX_BASIC, buffer) else 0
-
-
-def _stat_result(fields: tuple[int, ...]) -> os.stat_result:
-    links, uid, gid, mode, inode, size_bytes, *times, major, minor = fields
-    accessed, _, changed, modified = zip(times[::2], times[1::2], strict=True)
-    seconds = (accessed[0], modified[0], changed[0])
-    nanoseconds = {
-        f"st_{name}_ns": at[0] * 10**9 + at[1]
-        for name, at in (("atime", accessed), ("mtime", modified), ("ctime", changed))
-    }
-    device = os.makedev(major, minor)
-    return os.stat_result((mode, inode, device, links, uid, gid, size_bytes, *seconds), nanoseconds)
-
-
 def move_new(
     source: FileName, target: FileName, can: Capabilities, aside: bytes, is_expected: IsExpected
 ) -> None:
@@ -152,7 +160,7 @@ def move_new(
             as far as can be seen now.
     """
     try:
-        _MOVES[can.move](source, target, aside)
+        _move(can.move, source, target, aside)
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise
@@ -181,24 +189,21 @@ def _is_there(source: FileName, target: FileName, can: Capabilities, is_expected
         return is_expected(target)
 
 
-def _move_by_flag(source: FileName, target: FileName, _aside: bytes) -> None:
-    rename_noreplace(*source, *target)
-
-
-def _move_by_link(source: FileName, target: FileName, _aside: bytes) -> None:
-    os.link(
-        source.name,
-        target.name,
-        src_dir_fd=source.folder,
-        dst_dir_fd=target.folder,
-        follow_symlinks=False,
-    )
-
-
-def _move_checked(source: FileName, target: FileName, _aside: bytes) -> None:
-    if target.status() is not None:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(target.name))
-    rename(source, target)
+def _move(way: Move, source: FileName, target: FileName, aside: bytes) -> None:
+    match way:
+        case Move.NOREPLACE:
+            rename_noreplace(*source, *target)
+        case Move.LINK:
+            link(source, target)
+        case Move.REFUSING | Move.CHECKED:
+            if target.status() is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(target.name))
+            rename(source, target)
+        case Move.PLACEHOLDER:
+            _move_over_placeholder(source, target, aside)
+        case Move.NONE:
+            reason = "the file system has no way to rename or link a file"
+            raise OSError(errno.EOPNOTSUPP, reason, os.fsdecode(target.name))
 
 
 def _move_over_placeholder(source: FileName, target: FileName, aside: bytes) -> None:
@@ -235,25 +240,6 @@ def free_placeholder(target: FileName, aside: bytes) -> None:
     """Remove the link by which :func:`move_new` reserved the name *target*, if it is still there."""
     if is_placeholder(target, aside):
         target.unlink()
-
-
-def _refuse(_source: FileName, target: FileName, _aside: bytes) -> None:
-    reason = "the file system has no way to rename or link a file"
-    raise OSError(errno.EOPNOTSUPP, reason, os.fsdecode(target.name))
-
-
-_MOVES: dict[Move, Callable[[FileName, FileName, bytes], None]] = {
-    Move.NOREPLACE: _move_by_flag,
-    Move.LINK: _move_by_link,
-    Move.REFUSING: _move_checked,
-    Move.PLACEHOLDER: _move_over_placeholder,
-    Move.CHECKED: _move_checked,
-    Move.NONE: _refuse,
-}
-_REFUSALS = frozenset(
-    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
-    | {errno.EISDIR, errno.ENOTDIR, errno.EBUSY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
-)
 
 
 def remove_if(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabilities) -> bool:
@@ -297,10 +283,10 @@ def remove_aside(name: FileName, aside: bytes, is_expected: IsExpected, can: Cap
 def _put_back(hidden: FileName, name: FileName, can: Capabilities) -> None:
     """Move *hidden*, a unique name, to *name* if that is free."""
     if can.links:
-        _move_by_link(hidden, name, b"")
+        link(hidden, name)
         hidden.unlink()
     else:
-        _MOVES[can.move](hidden, name, hidden.name + b".back")
+        _move(can.move, hidden, name, hidden.name + b".back")
 
 
 def _status(name: FileName) -> os.stat_result:

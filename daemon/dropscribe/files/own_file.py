@@ -22,6 +22,7 @@ from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabi
 from dropscribe.files.moves import (
     FileName,
     free_placeholder,
+    link,
     move_new,
     remove_aside,
     remove_if,
@@ -166,13 +167,7 @@ class OwnFile:
             move_new(self._hidden, self._place, self._can, self._aside, self._is_at)
             return
         try:
-            os.link(
-                self._hidden.name,
-                self._place.name,
-                src_dir_fd=self._hidden.folder,
-                dst_dir_fd=self._place.folder,
-                follow_symlinks=False,
-            )
+            link(self._hidden, self._place)
         except OSError as error:
             # The result of the call was lost, or the file was named before a crash.
             if same_file(self._hidden, self._place, self._can):

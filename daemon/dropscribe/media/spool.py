@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from dropscribe.files.beneath import sync_folder
+from dropscribe.files.beneath import closing, open_root, sync
 from dropscribe.transcripts.model import parse_transcript
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class Spool:
             os.fsync(file.fileno())
         os.replace(f"{path}.new", path)
         for changed in (folder, self._answers, self._folder):
-            sync_folder(os.fsencode(changed))
+            with closing(open_root(os.fsencode(changed))) as opened:
+                sync(opened)
 
     def mark_whole(self, sha256: str) -> None:
         """Record that all pieces are answered, so that the answers are kept for WHOLE_SECONDS only."""

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Self
 from dropscribe.core.errors import AudioError, AudioForbidden, PublishError
 from dropscribe.files.audio import open_folder_of
 from dropscribe.files.beneath import make_folder, make_root, open_folder, open_root, sync
-from dropscribe.files.capabilities import Move, capabilities_of, leases_in
+from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.crashpoint import reached
+from dropscribe.files.mounts import lease_support
 from dropscribe.files.moves import FileName, free_placeholder
 from dropscribe.files.permissions import Permissions, hands_down_list
 from dropscribe.publish.companions import (
@@ -147,7 +148,7 @@ class _Folders:
     def leases(self, source: int) -> LeaseSupport:
         """The meaning of read leases on files in the open *source*."""
         if source not in self._leases:
-            self._leases[source] = leases_in(source)
+            self._leases[source] = lease_support(source)
         return self._leases[source]
 
     def permissions(self, target: int, folder: int, name: bytes, status: os.stat_result) -> Permissions:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from support.crash_points import REMOTE_POINTS
 from support.benches import JOB_PATHS
+from support.crash_points import REMOTE_POINTS
 from support.daemon_process import Installation
 from support.emulator import Emulator
 from support.house import tree

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import dropscribe
-from support.crash_points import COMPANION_POINTS, POINTS, REMOTE_POINTS, SIDE_POINTS
 from support.billing import Weather, billing_emulator
+from support.crash_points import COMPANION_POINTS, POINTS, REMOTE_POINTS, SIDE_POINTS
 from support.daemon_process import Installation
 from support.emulator import Fault
 from support.house import digest, read_json, tree

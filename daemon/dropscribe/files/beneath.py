@@ -136,7 +136,7 @@ def open_listable_folder(root: int, path: bytes) -> int:
 
 
 def _listable(descriptor: int, path: bytes) -> int:
-    """The open *descriptor* again; raises PermissionError if this process may pass through it but not list it."""
+    """The open *descriptor*; raises PermissionError if this process may pass through it but not list it."""
     if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_PATH:
         os.close(descriptor)
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(path))
@@ -196,9 +196,7 @@ def make_folder(root: int, path: bytes) -> int:
     return _descend(root, _components(path), path, step_or_make)
 
 
-def _descend(
-    root: int, names: list[bytes], path: bytes, step: Callable[[int, bytes, bytes], int]
-) -> int:
+def _descend(root: int, names: list[bytes], path: bytes, step: Callable[[int, bytes, bytes], int]) -> int:
     """Go from *root* down the *names* of *path*, each opened by *step*."""
     descriptor = os.dup(root)
     try:

@@ -265,7 +265,7 @@ class MissingFiles:
     def _gone(self) -> list[bytes]:
         with OpenInbox(self._context.root) as inbox:
             waiting = {
-                entry.signature[1] if entry.signature else _inode_at(inbox, path)
+                entry.snapshot.inode if entry.snapshot else _inode_at(inbox, path)
                 for path, entry in self._pending.entries.items()
             }
             return [

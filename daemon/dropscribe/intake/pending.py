@@ -16,6 +16,7 @@ from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.settling import Cause, Lease, Seen
 
 if TYPE_CHECKING:
+    from dropscribe.core.model import FileSnapshot
     from dropscribe.intake.companions import CompanionState
     from dropscribe.intake.probe import ProbeResult
 
@@ -32,7 +33,7 @@ class Entry:
 
     Attributes:
         changed_at: Monotonic time of the last observed change.
-        signature: (device, inode, size, mtime_ns, ctime_ns) of the last look, or None before the first.
+        snapshot: Of the last look, or None before the first.
         deadline: Monotonic time of the next look; 0 while none is planned.
         is_fresh: A hint came since the last look, so that a change is expected.
         first_seen_at: Unix seconds.
@@ -43,7 +44,7 @@ class Entry:
     """
 
     changed_at: float
-    signature: tuple[int, int, int, int, int] | None = None
+    snapshot: FileSnapshot | None = None
     deadline: float = 0.0
     is_fresh: bool = True
     first_seen_at: float = field(default_factory=time.time)
@@ -56,12 +57,12 @@ class Entry:
 
     def note_probe(self, result: ProbeResult, now: float) -> None:
         """Record the result of a probe and the changes since the previous one."""
-        if result.signature != self.signature:
-            if self.signature is not None:
+        if result.snapshot != self.snapshot:
+            if self.snapshot is not None:
                 self.changed_at = now
                 if not self.is_fresh:
                     self.seen = Seen.FOUND
-            self.signature, self.companions = result.signature, None
+            self.snapshot, self.companions = result.snapshot, None
         if result.lease is Lease.WRITER:
             self.seen = Seen.FOUND  # a rename or an early close means nothing while somebody is writing
         elif self.cause is Cause.WRITER:

@@ -27,7 +27,6 @@ from dropscribe.files.containers import examine
 from dropscribe.files.lease import probe_lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from typing import Self
 
     from dropscribe.core.model import FileSnapshot
@@ -48,12 +47,6 @@ class ProbeResult:
     lease: Lease
     completeness: Completeness
     mount: Mount
-
-    @property
-    def signature(self) -> tuple[int, int, int, int, int]:
-        """Values that must not change while the file counts as quiet."""
-        seen = self.snapshot
-        return seen.device, seen.inode, seen.size_bytes, seen.mtime_ns, seen.ctime_ns
 
     def signs(self, seen: Seen) -> Signs:
         """The evidence for :func:`~dropscribe.core.settling.decide`, of a file noticed as *seen*."""
@@ -129,34 +122,25 @@ class OpenInbox:
         suffixes = DOWNLOAD_FILES
         while path:
             directory, _, name = path.rpartition(b"/")
-            if found := self._first_beside(directory, name, suffixes.items()):
+            if found := self._first_beside(directory, name, suffixes):
                 return found
             path, suffixes = directory, FOLDER_DOWNLOAD_FILES
         return None
 
     def _first_beside(
-        self, directory: bytes, name: bytes, suffixes: Iterable[tuple[bytes, str]]
+        self, directory: bytes, name: bytes, suffixes: dict[bytes, str]
     ) -> tuple[bytes, str] | None:
         self._lookups[directory] += 1
+        beside = ((name + suffix, program) for suffix, program in suffixes.items())
         known = self._download_files.get(directory)
         if known is None:
             with folder_below(self.descriptor, directory) as folder:
                 if self._lookups[directory] <= _MOST_LOOKUPS:
-                    return next((one for one in _appended(name, suffixes) if stat_at(folder, one[0])), None)
-                known = self._download_files[directory] = _download_files_in(folder)
-        if not known:
-            return None
-        return next((one for one in _appended(name, suffixes) if one[0] in known), None)
-
-
-def _appended(name: bytes, suffixes: Iterable[tuple[bytes, str]]) -> Iterator[tuple[bytes, str]]:
-    for suffix, program in suffixes:
-        if len(name + suffix) <= _LONGEST_NAME:
-            yield name + suffix, program
-
-
-def _download_files_in(folder: int) -> frozenset[bytes]:
-    return frozenset(os.fsencode(name) for name in os.listdir(folder) if name.endswith(_DOWNLOAD_SUFFIXES))
+                    short = (one for one in beside if len(one[0]) <= _LONGEST_NAME)
+                    return next((one for one in short if stat_at(folder, one[0])), None)
+                found = (name for name in os.listdir(folder) if name.endswith(_DOWNLOAD_SUFFIXES))
+                known = self._download_files[directory] = frozenset(map(os.fsencode, found))
+        return next((one for one in beside if one[0] in known), None) if known else None
 
 
 def _completeness(descriptor: int, size_bytes: int, name: bytes) -> Completeness:

@@ -8,7 +8,6 @@ file cannot be probed, or the queue refuses it, only this file waits, with the r
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,7 +15,7 @@ import structlog
 from dropscribe.core.errors import AudioError, AudioForbidden, StoreError
 from dropscribe.core.model import NewJob
 from dropscribe.core.settling import Cause, QuietTimes, Seen, Wait, decide
-from dropscribe.intake.companions import CompanionRule, CompanionState
+from dropscribe.intake.companions import Companions, CompanionState
 from dropscribe.intake.hints import HintKind
 from dropscribe.intake.pending import RETRY_SECONDS, Entry, Pending
 from dropscribe.intake.probe import OpenInbox
@@ -30,6 +29,7 @@ log = structlog.get_logger()
 _BATCH = 500  # most files in one call of the queue, and most looks before hints are read again
 _CREATED_SECONDS = 0.05  # a name that was just created is about to be written to
 _NAMES_HOLD_SECONDS = 1.0
+_LONGEST_LOOK_SECONDS = 5.0  # between two looks for companions
 _ROOM_SECONDS = 1.0  # making room looks at all entries
 _MOST_LATE_CHANGES = 1_000
 _SEEN = {HintKind.CLOSED: Seen.CLOSED, HintKind.MOVED: Seen.MOVED}
@@ -52,9 +52,7 @@ class Settler:
             rule.min_age_seconds,
             ignores_writers=rule.settle_ignores_writers,
         )
-        self._companions = CompanionRule(
-            rule.companions, rule.companions_wait_seconds, replace(self._times, min_age_seconds=0.0)
-        )
+        self._companions = Companions(rule, self._times)
         self._late_changes: dict[bytes, int] = {}
         self._download_files: dict[bytes, frozenset[bytes]] = {}
         self._read_at = float("-inf")
@@ -154,11 +152,12 @@ class Settler:
             reason = f"{os.fsdecode(name)!r} beside it says that {program} has not finished"
             self.pending.postpone(path, entry, Cause.UNFINISHED, reason, now)
             return None
-        if entry.companions is None:
-            entry.companions = CompanionState(now)
-        if wait := self._companions.wait_of(inbox, self._context.mounts, path, entry.companions, now):
-            entry.note_cause(Cause.COMPANION, repr(os.fsdecode(wait.name)), wait.until - entry.changed_at)
-            self.pending.wait(path, entry, now + wait.look_seconds)
+        companions = entry.companions = entry.companions or CompanionState(now)
+        if missing := self._companions.missing(inbox, self._context.mounts, path, companions, now):
+            until = companions.since + self._companions.wait_seconds
+            look_seconds = min(max(1.0, (now - companions.since) / 2), _LONGEST_LOOK_SECONDS)
+            entry.note_cause(Cause.COMPANION, repr(os.fsdecode(missing)), until - entry.changed_at)
+            self.pending.wait(path, entry, min(until, now + look_seconds))
             return None
         return NewJob(
             self._context.rule.name,

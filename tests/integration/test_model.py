@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dropscribe.app import inbox_queue
-from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
 from dropscribe.files import moves
+from dropscribe.intake import inbox_queue
 from dropscribe.intake.inbox import Inbox
+from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.pipeline import attempts, folder_troubles, publisher
 from dropscribe.publish import filing, moving, sidecars
 from dropscribe.queue import hold_store, job_runner, result_store, retrying_database

@@ -43,7 +43,7 @@ def link_unnamed(descriptor, path):
 
 
 class MemoryQueue:
-    """A queue that keeps live jobs by identity, as the real one does; see ``JobSink``."""
+    """A queue that keeps live jobs by identity, as the real one does; see ``InboxQueue``."""
 
     def __init__(self):
         self.jobs = {}  # (directory, name) → {identity: job}

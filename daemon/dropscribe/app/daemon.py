@@ -28,7 +28,6 @@ from dropscribe.app.housekeeping import (
     prune_queue,
     remove_broken_uploads,
 )
-from dropscribe.app.inbox_queue import InboxQueue
 from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
 from dropscribe.app.reload import (
@@ -42,6 +41,7 @@ from dropscribe.app.shutdown import RunResult, count_live, shut_down
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_running_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway
+from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.providers.build import build_provider

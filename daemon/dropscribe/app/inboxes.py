@@ -19,8 +19,8 @@ from dropscribe.intake.inbox import Inbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from dropscribe.app.inbox_queue import InboxQueue
     from dropscribe.config.model import FolderRule
+    from dropscribe.intake.inbox_queue import InboxQueue
     from dropscribe.queue.folder_gate import FolderGate
 
 log = structlog.get_logger()

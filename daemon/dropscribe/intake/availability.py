@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
-    from dropscribe.intake.context import InboxContext
     from dropscribe.intake.hints import HintSource
+    from dropscribe.intake.scanner import InboxContext
 
 log = structlog.get_logger()
 

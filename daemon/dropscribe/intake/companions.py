@@ -52,7 +52,7 @@ class Companions:
         if not self._patterns or seen.since + self.wait_seconds <= now:
             return None
         looks = [_look_at(inbox, mounts, path, pattern) for pattern in self._patterns]
-        snapshots = [look and look.snapshot for look in looks]
+        snapshots = [look.snapshot if look else None for look in looks]
         if snapshots != seen.snapshots:
             seen.snapshots, seen.changed_at = snapshots, now
         for pattern, look in zip(self._patterns, looks, strict=True):

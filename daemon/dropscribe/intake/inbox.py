@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
-    from dropscribe.intake.context import JobSink
     from dropscribe.intake.hints import HintSource
+    from dropscribe.intake.inbox_queue import InboxQueue
     from dropscribe.intake.state import InboxState
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ class Inbox:
     def __init__(
         self,
         rule: FolderRule,
-        queue: JobSink,
+        queue: InboxQueue,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         open_source: Callable[[FolderRule, Mount], HintSource | None] = open_hints,

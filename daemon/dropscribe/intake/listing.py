@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import LiveRow
     from dropscribe.intake.availability import Availability
-    from dropscribe.intake.context import InboxContext
     from dropscribe.intake.pending import Pending
+    from dropscribe.intake.scanner import InboxContext
 
     Walk = Iterator[bytes | None]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,7 +18,6 @@ import structlog
 from dropscribe.core.rules import taking_of
 from dropscribe.files.mounts import MountCache
 from dropscribe.intake.availability import Availability
-from dropscribe.intake.context import InboxContext
 from dropscribe.intake.hints import Hint, HintKind
 from dropscribe.intake.listing import Lister
 from dropscribe.intake.settler import Settler
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dropscribe.config.model import FolderRule
+    from dropscribe.core.rules import Taking
     from dropscribe.files.mounts import Mount
-    from dropscribe.intake.context import JobSink
     from dropscribe.intake.hints import HintSource
+    from dropscribe.intake.inbox_queue import InboxQueue
 
 log = structlog.get_logger()
 
@@ -42,11 +43,30 @@ _GAP_STRETCH = 2.0
 _FULL_EVERY = 10
 
 
+@dataclass(frozen=True, slots=True)
+class InboxContext:
+    """One inbox.
+
+    Attributes:
+        root: The inbox, absolute.
+        taking: The names that are taken and entered.
+        note_progress: Called when the file system has answered, so that a long step is distinguished from a
+            hanging one.
+    """
+
+    rule: FolderRule
+    root: bytes
+    taking: Taking
+    queue: InboxQueue
+    mounts: MountCache
+    note_progress: Callable[[], None]
+
+
 class Scanner:
     """Runs the steps of one inbox.
 
     Args:
-        note_progress: See :class:`~dropscribe.intake.context.InboxContext`.
+        note_progress: See :class:`InboxContext`.
         open_source: See :class:`~dropscribe.intake.availability.Availability`, as *owner_token*.
 
     Attributes:
@@ -58,7 +78,7 @@ class Scanner:
     def __init__(
         self,
         rule: FolderRule,
-        queue: JobSink,
+        queue: InboxQueue,
         note_progress: Callable[[], None],
         open_source: Callable[[FolderRule, Mount], HintSource | None],
         owner_token: str | None,

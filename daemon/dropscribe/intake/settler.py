@@ -22,7 +22,7 @@ from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Submitted
-    from dropscribe.intake.context import InboxContext
+    from dropscribe.intake.scanner import InboxContext
 
 log = structlog.get_logger()
 

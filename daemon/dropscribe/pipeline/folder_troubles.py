@@ -20,7 +20,7 @@ from dropscribe.files.content import has_left
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.holds import Streaks
 from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
-from dropscribe.queue.model import NOT_MOVABLE
+from dropscribe.queue.model import NOT_MOVABLE, STUCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,6 @@ LONGEST_CHECK_SECONDS = 15.0
 """Longest wait between two checks of a folder that takes no files."""
 
 _UNWRITABLE = "unwritable"
-STUCK = "publishing"
 
 _OF_ONE_PLACE = frozenset(errno.errorcode[number] for number in OF_ONE_PLACE)
 

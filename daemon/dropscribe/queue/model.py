@@ -78,6 +78,10 @@ def probes_at(hold: Hold, pause: Pause | None) -> float:
 NOT_MOVABLE = "not_movable"
 """Code of a file that waits because it cannot be moved out of its sub-folder, or to its place."""
 
+STUCK = "publishing"
+"""Cause of :meth:`FolderGate.close <dropscribe.queue.folder_gate.FolderGate.close>` for a rule whose folders
+refuse its files."""
+
 HANGS = "hangs"
 """Cause of :meth:`FolderGate.close <dropscribe.queue.folder_gate.FolderGate.close>` for a folder whose disk
 does not answer."""

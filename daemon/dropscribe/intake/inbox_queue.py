@@ -1,4 +1,4 @@
-"""Blocking calls to the queue for the threads of inboxes, outside the event loop."""
+"""The queue as the threads of inboxes see it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.files.crashpoint import reached
-from dropscribe.pipeline.folder_troubles import STUCK
 from dropscribe.publish.error_file import remove_error_file
+from dropscribe.queue.model import STUCK
 from dropscribe.queue.sql import intake_queries, rows
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class InboxQueue:
-    """See :class:`dropscribe.intake.context.JobSink`.
+    """Blocking calls to the queue, with paths relative to the rule's inbox.
 
     Each calling thread reads through its own connection, so that listing a large inbox never delays a claim.
 
@@ -47,10 +47,13 @@ class InboxQueue:
         self._of_thread = threading.local()
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """Queue the files durably; error files of audio that was moved back into the inbox are removed first.
+        """Queue settled files: durable when it returns, idempotent while their jobs live.
 
-        In the other order a crash would leave the error files for ever, because a file with a live job is not
-        submitted again.
+        Error files of audio that was moved back into the inbox are removed first. In the other order a crash
+        would leave them for ever, because a file with a live job is not submitted again.
+
+        Raises:
+            StoreError: Nothing was taken; the files are handed over again later.
         """
         for job in jobs if intake_queries.has_failed(self._reader()) else ():
             self._take_back(job)
@@ -62,21 +65,21 @@ class InboxQueue:
         return submitted
 
     def relocate(self, job: NewJob, old_path: bytes) -> None:
-        """Store the new path of a live job after its file was renamed inside the inbox."""
+        """Store the new path of a live job; *job* has the identity and the new path of its file."""
         self._store.call(lambda db: intake_queries.relocate(db, job, old_path)).result()
         log.info("job.renamed", folder=job.folder, path=job.path, old_path=old_path)
         self._engine.signals.wake_from_thread(self._loop)
 
     def live(self, folder: str, directory: bytes) -> Iterable[LiveRow]:
-        """Live jobs' rows of one directory."""
+        """Live jobs with a file directly in *directory*; b"" for the inbox itself."""
         return self._engine.intake.live(self._reader(), folder, directory)
 
     def directories(self, folder: str) -> Iterable[bytes]:
-        """Distinct directories of live rows."""
+        """The distinct directories of live jobs."""
         return intake_queries.read_directories(self._reader(), folder)
 
     def withdraw(self, folder: str, paths: list[bytes], reason: str) -> None:
-        """End the jobs of files that are gone; jobs in flight are left to their handler."""
+        """End the jobs of files that are gone, except those in flight and those with a stored result."""
         places = [rows.split_path(path) for path in paths]
         ended = self._store.call(lambda db: self._engine.intake.withdraw(db, folder, places, reason)).result()
         for place in ended:
@@ -87,7 +90,7 @@ class InboxQueue:
             self._loop.call_soon_threadsafe(self._engine.folders.open, folder, STUCK)
 
     def moved_device(self, folder: str, directory: bytes, device: int) -> None:
-        """Store the new device number under which the rows' files were found."""
+        """Store the device number under which the files of *directory* were found: it was mounted anew."""
         self._store.call(lambda db: self._engine.intake.moved_device(db, folder, directory, device)).result()
 
     def _take_back(self, job: NewJob) -> None:
@@ -115,7 +118,7 @@ class InboxQueue:
         return connection
 
     def close_thread(self) -> None:
-        """Close the calling thread's reader."""
+        """The calling thread ends: close its own database connection."""
         connection: Connection | None = getattr(self._of_thread, "connection", None)
         if connection is not None:
             with contextlib.suppress(Exception):

@@ -17,7 +17,7 @@ from results import Curve, Row, at_most
 from dropscribe.core.model import AttemptEnd, FileSnapshot, JobState, NewJob, OutputNames, StoredResult
 from dropscribe.core.routing import Route
 from dropscribe.queue.embedded.store import Store
-from dropscribe.queue.sql import intake_queries, result_rows, rows
+from dropscribe.queue.sql import claims, intake_queries, result_rows, rows
 
 SIZES = (1_000, 10_000, 100_000)
 HISTORY = 1_000_000
@@ -85,7 +85,7 @@ def _filled(count: int, state: str) -> Iterator[Store]:
 def _file_costs(store: Store, batch: int) -> dict[str, float]:
     """Milliseconds a file, by step, each step a transaction of its own."""
     new = [_new_job(batch, number) for number in range(FILES)]
-    request = rows.ClaimRequest(_PROVIDER, (Route(_FOLDER, serves_unassigned=True),), 1)
+    request = claims.ClaimRequest(_PROVIDER, (Route(_FOLDER, serves_unassigned=True),), 1)
 
     def step(work: Callable[[sqlite3.Connection], object]) -> object:
         return store.call(work).result()
@@ -95,22 +95,23 @@ def _file_costs(store: Store, batch: int) -> dict[str, float]:
         for job in new:
             step(lambda db, job=job: intake_queries.submit(db, [job]))
     with _timed(spent, "claim"):
-        claimed = [step(lambda db: rows.claim(db, request, time.time(), 0))[0] for _ in new]
+        claimed = [
+            step(lambda db: claims.claim_for_provider(db, request, time.time(), has_suspect=False))[0]
+            for _ in new
+        ]
     with _timed(spent, "keep"):
-        for job in claimed:
+        stored = [
             step(
                 lambda db, job=job: result_rows.store_result(db, job, _kept(job.path), _ENDED, rejected=False)
             )
+            for job in claimed
+        ]
     with _timed(spent, "publish"):
-        for job in claimed:
-            filed = b"/done/" + job.path
+        for job in stored:
+            values = (time.time(), b"/done/" + job.path)
             step(
-                lambda db, job=job, filed=filed: rows.end(
-                    db,
-                    rows.ExpectedState(job.id, JobState.TRANSCRIBED),
-                    JobState.DONE,
-                    time.time(),
-                    filed=filed,
+                lambda db, job=job, values=values: rows.move(
+                    db, job, JobState.DONE, "ended_at = ?, filed = ?", values
                 )
             )
     return spent

@@ -72,7 +72,7 @@ async def drop_in_turn(house, *names):
 
 async def accounts_of(house):
     """(scope, spent, unknown) of every budget."""
-    return [(account.scope, account.spent, account.unknown) for account in await house.engine.budgets.check()]
+    return [(account.scope, account.spent, account.unknown) for account in await house.engine.check_budgets()]
 
 
 async def test_files_that_wait_already_are_stopped_too(tmp_path):

@@ -25,16 +25,15 @@ from dropscribe.core.model import (
 )
 from dropscribe.core.retry import RetryLimits
 from dropscribe.queue.cluster import nodes, orphan_recovery, ticket_rows
+from dropscribe.queue.cluster.dispatcher import TicketRunner
 from dropscribe.queue.cluster.intake import ClusterIntake
-from dropscribe.queue.cluster.mount_map import MountMap
 from dropscribe.queue.cluster.nodes import Heartbeats, NodeStats, beat
+from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
-from dropscribe.queue.cluster.ticket_runner import TicketRunner
-from dropscribe.queue.engine import Engine, QueueState
+from dropscribe.queue.engine import QueueState
 from dropscribe.queue.model import Pause, Plan, ProviderLimits
 from dropscribe.queue.retrying_database import RetryingDatabase
-from dropscribe.queue.signals import Signals
-from dropscribe.queue.sql import hold_rows, result_rows, rows
+from dropscribe.queue.sql import claims, hold_rows, result_rows, rows, transactions
 
 LANE = ProviderLimits("pulse", 8)
 PLAN = Plan({"pulse": LANE}, {"calls": ("pulse",)})
@@ -104,7 +103,7 @@ def test_slots_are_shared_by_all_nodes_and_free_with_the_end_of_the_attempt(stor
 
     keep(other, jobs[0], kept_as(tmp_path, b"a"))
     postpone = Retry(60.0, "busy", "it is busy", None)
-    other.call(lambda db: rows.requeue(db, jobs[1], other.now() + 60, postpone)).result()
+    other.call(lambda db: transactions.requeue(db, jobs[1], other.now() + 60, postpone)).result()
     other.call(lambda db: db.execute("UPDATE jobs SET remote_id = 'x' WHERE id = ?", (jobs[2].id,))).result()
 
     begun = [begin(store, ticket, "n1") for ticket in waiting]
@@ -167,7 +166,7 @@ async def test_a_node_whose_lost_session_lingers_keeps_its_slots(store, other, m
     with contextlib.closing(other._connection.raw):
         other._connection.connect()
         other.has_name = False
-        beating = asyncio.create_task(heartbeats.run(RetryingDatabase(other, Signals()), ()))
+        beating = asyncio.create_task(heartbeats.run(RetryingDatabase(other), ()))
         await other.do(lambda _: None)
         assert isinstance(begin(store, ticket, "n0"), float)
     ask = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND classid = ?"
@@ -293,13 +292,6 @@ def test_a_ticket_that_ended_without_its_job_is_given_out_anew(store):
     assert store.call(lambda db: db.execute(ask).fetchall()).result() == [(None, ""), (waiting, "pulse")]
 
 
-def queue_state(store):
-    """The parts of a queue on *store*, without a dispatcher."""
-    states = []
-    Engine(store, lambda state: (states.append(state), None))
-    return states[0]
-
-
 async def test_a_node_that_stops_waits_for_no_slot(store, other):
     """Another node may have the slots for as long as an upload takes."""
     fill_slots(other, "n1")
@@ -312,8 +304,9 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
             asked.set()
             return result
 
-    state = queue_state(store)
-    tickets = TicketRunner(QueueState(AskedDatabase(store, Signals()), state.signals, state.admission), "n0")
+    state = QueueState(store)
+    state.database = AskedDatabase(store)
+    tickets = TicketRunner(state, "n0")
     waiting = asyncio.create_task(tickets.begin(ticket, LANE))
     await asked.wait()
     tickets.stop()
@@ -323,7 +316,7 @@ async def test_a_node_that_stops_waits_for_no_slot(store, other):
 async def test_a_ticket_that_is_cancelled_while_its_transaction_waits_begins_no_attempt(store):
     """No coroutine would run the attempt: the row stays queued for another node."""
     ticket = store.call(lambda db: give_ticket(db, b"a", 77)).result()
-    tickets = TicketRunner(queue_state(store), "n0")
+    tickets = TicketRunner(QueueState(store), "n0")
     is_free = threading.Event()
     held_up = store.call(lambda _: is_free.wait(30))
     beginning = asyncio.create_task(tickets.begin(ticket, LANE))
@@ -341,7 +334,7 @@ async def test_an_attempt_that_cannot_be_recorded_gives_its_slot_back(store):
     """The database refuses a statement: that is a bug, and the file is counted as if the daemon had ended."""
     assert store.has_name
     ticket = await store.do(lambda db: give_ticket(db, b"a", 77))
-    state = queue_state(store)
+    state = QueueState(store)
     state.admission.plan = PLAN
 
     class Runner:
@@ -361,7 +354,7 @@ async def test_a_closed_store_answers(postgres_dsn, tmp_path):
     store.close()
     with pytest.raises(StoreError, match="closed"):
         await asyncio.wait_for(store.do(ticket_rows.is_anything_in_flight), 30)
-    RetryingDatabase(store, Signals()).post(ticket_rows.is_anything_in_flight)
+    RetryingDatabase(store).post(ticket_rows.is_anything_in_flight)
 
 
 def test_what_a_living_node_has_begun_is_left_to_it(store):
@@ -421,7 +414,7 @@ def test_each_silent_node_is_told_of_with_its_own_files_once_they_are_taken_back
 )
 def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
     """Unless it is so young that a share may not show its file yet, or a node has drawn it."""
-    inbox, now = ClusterIntake(queue_state(store), store), store.now()
+    inbox, now = ClusterIntake(QueueState(store).admission, store), store.now()
     row = {"state": "queued", "code": "", "received_at": -100.0, "ticket": None} | row
 
     def look(db):
@@ -436,7 +429,7 @@ def test_what_waits_for_a_file_that_is_gone_ends(store, row, ends):
 def test_a_new_queue_has_statistics_soon(store):
     """Without autovacuum too: a file's place is looked up by its name, not by reading all that waits."""
     store.call(lambda db: db.execute("ALTER TABLE jobs SET (autovacuum_enabled = false)")).result()
-    inbox = ClusterIntake(queue_state(store), store)
+    inbox = ClusterIntake(QueueState(store).admission, store)
     for first in range(0, 300, 100):
         names = [b"%06d.wav" % number for number in range(first, first + 100)]
         inbox.submit([NewJob("calls", name, FileSnapshot(1, 1, 1, 1), 0.0) for name in names])
@@ -465,10 +458,10 @@ def test_a_node_that_thaws_takes_no_names_for_what_another_has_filed(store, othe
 
     def begin(db, name):
         (job_id,) = db.execute(JOB, (name + b".wav", name, "queued", "n0")).fetchone()
-        return rows.begin_attempt(db, job_id, "pulse", 0.0)
+        return claims.begin_attempt(db, job_id, "pulse", 0.0)
 
     job = keep(store, store.call(lambda db: begin(db, b"a")).result(), kept_as(tmp_path, b"a"))
-    other.call(lambda db: rows.end(db, rows.expected_state_of(job), JobState.DONE, time.time())).result()
+    other.call(lambda db: rows.move(db, job, JobState.DONE, "ended_at = ?", (time.time(),))).result()
 
     with pytest.raises(rows.LateTransitionError):
         keep(store, job, kept_as(tmp_path, b"a (2)"))

@@ -6,14 +6,8 @@ import time
 
 from dropscribe.core.model import JobState
 from dropscribe.queue.sql import file_list
-from dropscribe.queue.sql.file_list import (
-    Ended,
-    FileFilter,
-    count_ended,
-    read_ended,
-    read_files,
-    read_page,
-)
+from dropscribe.queue.sql.file_list import FileFilter, read_files, read_page
+from dropscribe.queue.sql.stats import Ended, count_ended, read_ended
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.waiting import ListedStates
 from dropscribe.search.finding import search

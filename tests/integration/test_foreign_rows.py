@@ -15,7 +15,7 @@ from dropscribe.core.errors import StoreUnusable
 from dropscribe.core.model import Retry
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.queue.cluster import store as store_module
-from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.sql.file_list import FileFilter, read_files
 from dropscribe.reports.queue_reader import view_queue

@@ -26,8 +26,8 @@ from dropscribe.intake.inbox import Inbox
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.pipeline import attempts, folder_troubles, publisher
 from dropscribe.publish import filing, moving, sidecars
-from dropscribe.queue import hold_store, job_runner, result_store, retrying_database
-from dropscribe.queue.embedded import dispatcher, publish_schedule
+from dropscribe.queue import engine, holds, job_runner, retrying_database
+from dropscribe.queue.embedded import dispatcher
 from dropscribe.queue.embedded import intake as queue_intake
 from support.house import House, digest, make_config, read_json
 from support.inboxes import wav
@@ -46,7 +46,7 @@ _WAITS = {
     publisher: ("WRITER_WAIT_SECONDS",),
     attempts: ("LOOK_AGAIN_SECONDS", "LONGEST_LOOK_SECONDS"),
     retrying_database: ("RETRY_SECONDS",),
-    publish_schedule: ("_GAP_SECONDS",),
+    dispatcher: ("_SEARCH_GAP_SECONDS",),
 }
 names = st.sampled_from(NAMES)
 which = st.integers(0, 1000)
@@ -64,7 +64,7 @@ class Life:
         self.now = now
         self.has_crashed = False
         self.steps_left = None
-        queue_parts = (dispatcher, hold_store, job_runner, queue_intake, result_store)
+        queue_parts = (dispatcher, engine, holds, job_runner, queue_intake)
         for module in (*queue_parts, attempts, moves, filing, moving, sidecars, inbox_queue):
             patch.setattr(module, "reached", self._reached)
 

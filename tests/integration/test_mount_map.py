@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dropscribe.core.errors import StoreError
-from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.queue.cluster.postgres import MountMap
 
 
 @pytest.mark.parametrize(

@@ -544,15 +544,15 @@ async def test_a_name_that_is_taken_is_never_overwritten(tmp_path, take, when, w
 
 def _take_when_kept(house, take):
     """Between the choice of the names and the publishing."""
-    keep = house.engine.results.store_result
+    keep = house.engine.store_result
 
     async def keep_and_take(*arguments, **keywords):
         job = await keep(*arguments, **keywords)
-        house.engine.results.store_result = keep
+        house.engine.store_result = keep
         take()
         return job
 
-    house.engine.results.store_result = keep_and_take
+    house.engine.store_result = keep_and_take
 
 
 def _listed(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS
 from dropscribe.queue.provider_rates import ProviderRates
+from dropscribe.queue.retrying_database import RetryingDatabase
 from dropscribe.queue.sql import intake_queries
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider, transcript_of
@@ -96,7 +98,7 @@ async def test_a_folder_with_many_files_does_not_starve_its_neighbour(tmp_path, 
 
 async def test_large_uploads_leave_a_slot_to_small_files(tmp_path, monkeypatch):
     """Two huge files of two slots: the small one goes while a huge one is under way."""
-    for module in ("sql.rows", "in_flight"):
+    for module in ("sql.claims", "admission"):
         monkeypatch.setattr(f"dropscribe.queue.{module}.LARGE_BYTES", 1000)
     script = ScriptedProvider(gate=asyncio.Event())
     async with House(one_provider(tmp_path, 2), {"main": script}) as house:
@@ -116,7 +118,7 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
     config = one_provider(tmp_path, 4)
     async with House(config) as house:
         await house.stats()
-        house.engine.pause_provider("main", 7200.0)
+        house.engine.rates.pause("main", 7200.0)
         await house.until(lambda: house.engine.trouble is None)
         (pause,) = (await house.engine.stats()).pauses.values()
         assert pause.until <= house.engine.now() + LONGEST_PAUSE_SECONDS
@@ -127,7 +129,7 @@ async def test_a_pause_is_visible_bounded_and_survives_a_restart(tmp_path):
         assert "main" in (await house.engine.stats()).pauses
         assert script.calls == []
         await house.store.do(lambda db: db.execute("UPDATE pauses SET until = 2.0"))
-        house.engine._admission.rates.pauses = {"main": replace(pause, until=2.0)}
+        house.engine.rates.pauses = {"main": replace(pause, until=2.0)}
         house.engine.signals.wake.set()
         await house.until(lambda: script.in_flight)
         assert script.in_flight == 1
@@ -292,7 +294,7 @@ async def test_doubtful_transcripts_are_counted(tmp_path):
 def test_the_limit_of_a_removed_provider_wakes_nobody(tmp_path):
     """A provider whose minute was full when a reload removed it costs no empty turns."""
     plan = build_plan(make_config(tmp_path))
-    rates = ProviderRates(time.time)
+    rates = ProviderRates(RetryingDatabase(SimpleNamespace(now=time.time)))
     rates.replan([replace(plan.providers["main"], requests_per_minute=1.0)])
     rates.started("main")
     assert len(rates.waits()) == 1

@@ -31,8 +31,8 @@ from dropscribe.files.audio import snapshot_of
 from dropscribe.intake.availability import TAKEN
 from dropscribe.intake.inbox import Inbox
 from dropscribe.queue.sql import intake_queries
-from dropscribe.queue.sql.attempt_rows import read_recent_starts
 from dropscribe.queue.sql.backlog import mark_of
+from dropscribe.queue.sql.rows import read_recent_starts
 from support.house import digest, make_config, read_json
 from support.inboxes import MemoryQueue, Station, wav
 from support.reloaded import Reloaded

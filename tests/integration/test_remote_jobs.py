@@ -56,7 +56,7 @@ async def test_a_remote_job_survives_a_restart_and_is_not_uploaded_again(tmp_pat
             return (stats.at_provider, stats.transcribing) == (1, 0)
 
         await house.until(is_at_provider)
-        assert house.engine.in_flight.at("main") == 0
+        assert not house.engine.in_flight.at("main")
     async with House(config, {"main": ScriptedProvider()}) as house:
         await _make_due(house)
         await house.until(lambda: house.listener.files)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +16,6 @@ from dropscribe.reports.queue_reader import view_queue
 from dropscribe.transcripts.model import Segment, Transcript
 from support.house import House, digest, make_config, read_json, tree
 from support.scripted import ScriptedProvider
-
-if TYPE_CHECKING:
-    from dropscribe.core.budget import AnswerKey
 
 DAY = 86400.0
 AUDIO = b"RIFF the same recording"
@@ -205,18 +201,18 @@ async def test_the_ledger_stays_within_its_bounds(tmp_path):
         assert await house.store.do(lambda db: result_cache.prune(db, time.time() + 1)) == 3
 
 
-async def test_a_plain_file_is_not_hashed_for_the_ledger(tmp_path):
+async def test_a_plain_file_is_not_hashed_for_the_ledger(tmp_path, monkeypatch):
     """Where no known recording has its size, the file is read once, by the upload."""
     async with House(keeping(tmp_path)) as house:
         await drop_in_turn(house, "first.wav", content=b"one size")
         asked = []
-        recall = house.engine.results.find_result
+        recall = result_cache.read_answer
 
-        async def spy(key: AnswerKey, keep_seconds: float):
+        def spy(db, key, since):
             asked.append(key.sha256)
-            return await recall(key, keep_seconds)
+            return recall(db, key, since)
 
-        house.engine.results.find_result = spy
+        monkeypatch.setattr(result_cache, "read_answer", spy)
         await drop_in_turn(house, "other.wav", content=b"quite another size")
         assert asked == []
         await drop_in_turn(house, "again.wav", content=b"one size")

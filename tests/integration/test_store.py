@@ -15,9 +15,9 @@ from dropscribe.config.model import QueueConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import StoreError, StoreFull, StoreInUse, StoreUnusable
 from dropscribe.core.routing import Route
-from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import MIGRATIONS, Store, is_running, open_for_reading, write_once
-from dropscribe.queue.sql.rows import ClaimRequest, claim
+from dropscribe.queue.engine import open_engine
+from dropscribe.queue.sql.claims import ClaimRequest, claim_for_provider
 from support.house import make_config
 
 
@@ -96,7 +96,7 @@ async def test_a_database_of_version_1_goes_on(tmp_path):
 
     store = Store(tmp_path)
     request = ClaimRequest("main", (Route("calls", serves_unassigned=True),), 1)
-    (job,) = await store.do(lambda db: claim(db, request, 10.0, 0))
+    (job,) = await store.do(lambda db: claim_for_provider(db, request, 10.0, has_suspect=False))
     version = await store.do(lambda db: db.execute("PRAGMA user_version").fetchone()[0])
     store.close()
 

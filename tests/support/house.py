@@ -25,8 +25,8 @@ from dropscribe.core.model import NewJob
 from dropscribe.core.retry import RetryLimits
 from dropscribe.files.audio import snapshot_of
 from dropscribe.pipeline.runtime_config import build_plan
-from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import Store
+from dropscribe.queue.engine import open_engine
 from dropscribe.queue.sql import intake_queries
 from support.scripted import ScriptedProvider
 

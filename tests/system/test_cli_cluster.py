@@ -15,10 +15,10 @@ from dropscribe.cli.main import main
 from dropscribe.core.model import AttemptEnd, FileSnapshot, NewJob
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.cluster import nodes, ticket_rows
-from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.model import Pause, ProviderLimits
-from dropscribe.queue.sql import attempt_rows, hold_rows
+from dropscribe.queue.sql import hold_rows, rows
 from support.scene import wav_bytes
 
 pytestmark = pytest.mark.slow
@@ -132,7 +132,7 @@ def add_attempt(node, job_id, ended=None):
                 (job_id, time.time() - 60),
             )
             if ended:
-                attempt_rows.end_attempt(db, job_id, ended)
+                rows.end_attempt(db, rows.read_jobs(db, "id = ?", (job_id,))[0], ended)
 
         store.call(write).result()
 

@@ -36,7 +36,7 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
         queue: Its rate limits hold for the pieces of long recordings too.
     """
     decorated: dict[tuple[str, str], Provider] = {}
-    add_fitted_providers(config, providers, decorated, queue.wait_for_turn)
+    add_fitted_providers(config, providers, decorated, queue.dispatcher.wait_for_turn)
     add_link_providers(config, providers, decorated)  # last: links are not prepared as recordings are
     digests = {
         (rule.name, name): settings_digest(rule, config.providers[name])

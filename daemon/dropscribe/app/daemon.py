@@ -45,8 +45,8 @@ from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.providers.build import build_provider
-from dropscribe.queue.build import open_engine
 from dropscribe.queue.embedded.store import Store
+from dropscribe.queue.engine import open_engine
 from dropscribe.reports.wording import plural
 from dropscribe.service.logs import configure_logging
 from dropscribe.service.sd_notify import Notifier

@@ -19,7 +19,7 @@ from dropscribe.core.retry import backoff_seconds
 from dropscribe.files.crashpoint import reached
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.providers.base import JobProvider
-from dropscribe.queue.sql import remote_rows
+from dropscribe.queue.sql import remote_deletions
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.search.indexer import Indexer
 from dropscribe.service.status import LIVE_NAME
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
-    from dropscribe.queue.sql.remote_rows import RemoteDeletion
+    from dropscribe.queue.sql.remote_deletions import RemoteDeletion
 
 log = structlog.get_logger()
 
@@ -79,8 +79,8 @@ async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
     They are claimed one by one: after a crash only one of them has to wait for its lease to expire.
     """
     now = engine.now()
-    while due := await engine.store.do(lambda db: remote_rows.take_due_deletions(db, now, 1)):
-        await _delete(engine, providers.get(due[0].provider), due[0])
+    while due := await engine.store.do(lambda db: remote_deletions.take_due_deletion(db, now)):
+        await _delete(engine, providers.get(due.provider), due)
 
 
 async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDeletion) -> None:
@@ -92,16 +92,16 @@ async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDel
             failure = error.reason
         else:
             reached("job_deleted")
-            await engine.store.do(lambda db: remote_rows.finish_deletion(db, deletion))
+            await engine.store.do(lambda db: remote_deletions.finish_deletion(db, deletion))
             return
     if deletion.tries >= MOST_TRIES:
         log.warning(
             "remote_job.left", provider=deletion.provider, remote_id=deletion.remote_id, reason=failure
         )
-        await engine.store.do(lambda db: remote_rows.finish_deletion(db, deletion))
+        await engine.store.do(lambda db: remote_deletions.finish_deletion(db, deletion))
         return
     due_at = engine.now() + backoff_seconds(_FIRST_WAIT_SECONDS, deletion.tries, _LONGEST_WAIT_SECONDS)
-    await engine.store.do(lambda db: remote_rows.defer_deletion(db, deletion, due_at))
+    await engine.store.do(lambda db: remote_deletions.defer_deletion(db, deletion, due_at))
 
 
 async def notice_releases(engine: Engine, config: Callable[[], Config]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dropscribe.config.model import FolderRule
     from dropscribe.intake.inbox_queue import InboxQueue
-    from dropscribe.queue.folder_gate import FolderGate
+    from dropscribe.queue.admission import FolderGate
 
 log = structlog.get_logger()
 

@@ -19,6 +19,7 @@ from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreE
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
 from dropscribe.pipeline.runtime_config import build_plan
+from dropscribe.queue.sql.stats import read_live_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -183,8 +184,8 @@ async def begin_folders(engine: Engine, config: Config, last: Config | None) -> 
 
 async def begin_folders_of_start(engine: Engine, config: Config) -> None:
     """As :func:`begin_folders`, for rules that were renamed while no daemon ran."""
-    has_removed = await engine.has_removed_folders(config.folders)
-    last = await asyncio.to_thread(load_last_config, config) if has_removed else None
+    removed = (await engine.store.do(read_live_counts)).keys() - config.folders.keys()
+    last = await asyncio.to_thread(load_last_config, config) if removed else None
     if await begin_folders(engine, config, last):
         keep_running_config(config)  # a start that fails from here on can be undone by the old names
 

@@ -60,7 +60,7 @@ async def shut_down(
     reporting.cancel()
     daemon.report.write()
     await daemon.inboxes.stop()
-    await daemon.engine.drain(grace_seconds)
+    await daemon.engine.dispatcher.drain(grace_seconds)
     feeding.cancel()
     await asyncio.wait([feeding])
     live = await count_live(daemon.engine)

@@ -77,7 +77,7 @@ class StatusPublisher:
                 name: {**live, "reason": live["reason"] or self._engine.folders.closed_reason(name)}
                 for name, live in self._inboxes.live().items()
             },
-            "providers": {name: self._engine.in_flight.at(name) for name in self._config().providers},
+            "providers": {name: len(self._engine.in_flight.at(name)) for name in self._config().providers},
             "next_starts": {name: round(at) for name, at in self._engine.rates.next_starts().items()},
             "trouble": self._engine.trouble,
         }
@@ -118,7 +118,9 @@ class StatusPublisher:
 
     def find_stuck(self) -> str:
         """The reason to restart the process, or ""."""
-        return "" if self._engine.is_alive() else "the queue has not been looked at for two minutes"
+        return (
+            "" if self._engine.dispatcher.is_alive() else "the queue has not been looked at for two minutes"
+        )
 
     def find_unready(self) -> str:
         """The inboxes and services that are unavailable now, or ""."""

@@ -60,19 +60,14 @@ class Budgets:
 
     async def audit(self) -> None:
         """Stop scopes whose budget is spent, release those with a new period, and notify changes."""
-        accounts = await self._queue.budgets.check()
+        accounts = await self._queue.check_budgets()
         self._turns_at = min((account.turns_at for account in accounts), default=None)
         stops = {stop.scope: stop for stop in stops_of(accounts)}
         for account in accounts:
-            if account.is_low and await self._queue.budgets.mark_once(_mark(account, "low")):
+            if account.is_low and await self._queue.mark_once(_mark(account, "low")):
                 self._observer.budget_low(account)
         for scope in stops.keys() - self._stops.keys():
-            if any(
-                [
-                    await self._queue.budgets.mark_once(_mark(each, "spent"))
-                    for each in _spent(accounts, scope)
-                ]
-            ):
+            if any([await self._queue.mark_once(_mark(each, "spent")) for each in _spent(accounts, scope)]):
                 self._observer.held(stops[scope])
         for scope in self._stops.keys() - stops.keys():
             self._observer.released(self._stops[scope])

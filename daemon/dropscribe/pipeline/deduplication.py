@@ -15,6 +15,7 @@ from dropscribe.core.errors import AudioError, AudioRejected
 from dropscribe.core.links import is_link
 from dropscribe.core.requests.params import effective_params
 from dropscribe.core.text.printing import path_text, utc_text
+from dropscribe.queue.sql import result_cache
 
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule, ProviderConfig
@@ -48,7 +49,8 @@ class Deduplication:
             sha256 = await audio.ensure_sha256()
         except (AudioError, OSError):
             return None  # sending it meets the same error, and handles it
-        return await self._queue.results.find_result(AnswerKey(sha256, runtime.settings(job)), keep_seconds)
+        key, since = AnswerKey(sha256, runtime.settings(job)), self._queue.now() - keep_seconds
+        return await self._queue.database.do(lambda db: result_cache.read_answer(db, key, since))
 
 
 def answer_key(job: Job, runtime: RuntimeConfig, transcript: Transcript, sha256: str) -> AnswerKey | None:

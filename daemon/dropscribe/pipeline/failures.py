@@ -9,6 +9,7 @@ from dropscribe.core.errors import AmbiguousFailure, AudioRejected, TemporaryFai
 from dropscribe.core.model import AttemptEnd, ResultStored, Retry, Scope, ScopeKind
 from dropscribe.core.retry import GiveUp, History, PutOnHold, TryAgain, decide_after
 from dropscribe.core.routing import next_after_refusal
+from dropscribe.queue.sql.rows import read_attempts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,9 +54,8 @@ class Fallback:
         """(provider, code) of the refusals so far, in order."""
         if not _falls_back(job, runtime):
             return []
-        return [
-            (tried.provider, tried.code) for tried in await self._queue.results.attempts(job) if tried.refused
-        ]
+        attempts = await self._queue.database.do(lambda db: read_attempts(db, job.id))
+        return [(tried.provider, tried.code) for tried in attempts if tried.refused]
 
     def _is_held(self, provider: str) -> bool:
         scope = Scope(ScopeKind.PROVIDER, provider)
@@ -120,7 +120,7 @@ class Failures:
         if isinstance(error, TemporaryFailure | AmbiguousFailure):
             if isinstance(error, TemporaryFailure) and error.slows_provider and isinstance(verdict, TryAgain):
                 pause_seconds = error.retry_after_seconds or verdict.after_seconds
-                self.queue.pause_provider(job.provider, pause_seconds)
+                self.queue.rates.pause(job.provider, pause_seconds)
             is_held = await self.holds.out_of_order(job, error, hold)
             return is_held and isinstance(error, TemporaryFailure)
         if isinstance(error, AudioRejected):

@@ -26,6 +26,7 @@ from dropscribe.publish.publication import (
     PublishRequest,
     ReopenedForWriting,
 )
+from dropscribe.queue.sql import result_rows
 from dropscribe.transcripts.document import doubts_of, renamed_document
 
 if TYPE_CHECKING:
@@ -122,9 +123,11 @@ class Publisher:
         found = await self._disks.run_long(job.folder, find, size_bytes)
         if found.is_forbidden and self._results.ctimes_ns.pop(job.id, None) is not None:
             return job  # a chmod alone changes ctime too; size, time and inode are compared again
-        if found.snapshot is not None:
-            self._results.ctimes_ns[job.id] = found.snapshot.ctime_ns
-            refreshed = await self._queue.results.refresh_snapshot(job, found.snapshot)
+        if (snapshot := found.snapshot) is not None:
+            self._results.ctimes_ns[job.id] = snapshot.ctime_ns
+            refreshed = await self._queue.database.do(
+                lambda db: result_rows.refresh_snapshot(db, job, snapshot)
+            )
             return refreshed or self._troubles.withdrawn(job, str(error))
         if job.stable_inodes and found.inode != job.snapshot.inode:
             return await self._troubles.missing(job, runtime, str(error))

@@ -24,6 +24,8 @@ from dropscribe.pipeline.disk_threads import FolderHangs
 from dropscribe.pipeline.rendering import Renderer, content_of, is_error, unpacked
 from dropscribe.publish.free_names import FreeNames, find_free_names
 from dropscribe.publish.readiness import OpenRequest
+from dropscribe.queue.sql import result_rows
+from dropscribe.queue.sql.rows import read_attempts
 from dropscribe.transcripts.document import (
     ErrorFacts,
     TranscriptFacts,
@@ -158,7 +160,7 @@ class Results:
 
     async def error(self, job: Job, code: str, reason: str, ended: AttemptEnd) -> dict[str, Any]:
         """The error document of *job*, with every attempt."""
-        attempts = await self._queue.results.attempts(job)
+        attempts = await self._queue.database.do(lambda db: read_attempts(db, job.id))
         was_sent = ended.counted or any(attempt.refused for attempt in attempts)
         last = Attempt(time.time(), job.provider, ended.seconds, ended.status, ended.code, ended.reason)
         if attempts:
@@ -222,12 +224,10 @@ class Results:
         """The job with *result*; None where another live job has reserved one of the names."""
         rejected = is_error(content_of(result))
         if job.result is None:
-            return await self._queue.results.store_result(
-                job, result, ended, rejected=rejected, booking=booking
-            )
-        if rejected and job.state is JobState.TRANSCRIBED:
-            return await self._queue.results.reject_result(job, result)
-        return await self._queue.results.rename_outputs(job, result)
+            return await self._queue.store_result(job, result, ended, rejected=rejected, booking=booking)
+        is_new_error = rejected and job.state is JobState.TRANSCRIBED
+        change = result_rows.reject_result if is_new_error else result_rows.rename_outputs
+        return await self._queue.database.do(lambda db: change(db, job, result))
 
     async def _companions(self, job: Job, runtime: RuntimeConfig) -> list[FoundCompanion]:
         """The companions beside the recording; none where its folder does not answer."""

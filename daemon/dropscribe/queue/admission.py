@@ -3,22 +3,129 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import Route, routes_for
-from dropscribe.queue.model import Plan
-from dropscribe.queue.sql.rows import ClaimRequest
+from dropscribe.queue.holds import Holds
+from dropscribe.queue.model import HANGS, Plan
+from dropscribe.queue.provider_rates import ProviderRates
+from dropscribe.queue.sql.claims import LARGE_BYTES, SUSPECT_CRASHES, ClaimRequest
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Collection
 
     from dropscribe.core.model import Job
-    from dropscribe.queue.folder_gate import FolderGate
-    from dropscribe.queue.hold_store import HoldStore
-    from dropscribe.queue.in_flight import InFlight
     from dropscribe.queue.model import ProviderLimits
-    from dropscribe.queue.provider_rates import ProviderRates
+    from dropscribe.queue.retrying_database import RetryingDatabase, Signals
+
+
+class InFlight:
+    """Registry of attempts, polls and publications under way, in memory alone.
+
+    Attributes:
+        tasks: By job.
+        uploads: Jobs that hold a slot of their provider.
+        polling: Jobs at a provider that are being polled.
+        publishing: Jobs with a stored result.
+        at_provider: Jobs that providers work on by themselves, polled now or later: id → provider.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.uploads: dict[int, Job] = {}
+        self.polling: dict[int, Job] = {}
+        self.publishing: dict[int, Job] = {}
+        self.at_provider: dict[int, str] = {}
+        self._signals = signals
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def add(self, job: Job, task: asyncio.Task[None]) -> None:
+        """Register an attempt, a poll or a publication of *job* that has begun."""
+        self.tasks[job.id] = task
+        self._jobs_like(job)[job.id] = job
+        self._signals.tell_news()
+
+    def remove(self, job: Job) -> None:
+        """The reverse of :meth:`add`; wakes the dispatcher."""
+        del self.tasks[job.id], self._jobs_like(job)[job.id]
+        self._signals.wake.set()
+        self._signals.tell_news()
+
+    def _jobs_like(self, job: Job) -> dict[int, Job]:
+        if job.result is not None:
+            return self.publishing
+        return self.uploads if job.remote is None else self.polling
+
+    def at(self, provider: str) -> list[Job]:
+        """The attempts under way at *provider*."""
+        return [job for job in self.uploads.values() if job.provider == provider]
+
+    def by_provider(self) -> Counter[str]:
+        """The number of attempts under way by provider."""
+        return Counter(job.provider for job in self.uploads.values())
+
+    def tasks_at(self, provider: str) -> list[asyncio.Task[None]]:
+        """Uploads and polls under way at *provider*."""
+        polling = [job for job in self.polling.values() if job.provider == provider]
+        return [self.tasks[job.id] for job in (*self.at(provider), *polling)]
+
+    def has_folder(self, folder: str) -> bool:
+        """Whether any job of *folder* is in flight."""
+        jobs = itertools.chain(self.uploads.values(), self.polling.values(), self.publishing.values())
+        return any(job.folder == folder for job in jobs)
+
+    def suspects(self) -> int:
+        """The number of attempts under way that may be the cause of daemon crashes."""
+        return sum(job.crashes >= SUSPECT_CRASHES for job in self.uploads.values())
+
+
+class FolderGate:
+    """Closed folders and their causes, on this node and in memory: they are found out anew after a start.
+
+    Results are published into a closed folder all the same, because only trying shows whether the trouble is
+    over; not while the cause is :data:`~dropscribe.queue.model.HANGS`.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        self._closed: dict[str, dict[str, str]] = {}
+        self._signals = signals
+
+    def close(self, folder: str, cause: str, reason: str) -> None:
+        """Claim nothing of *folder* until every *cause* is removed by :meth:`open`."""
+        self._closed.setdefault(folder, {})[cause] = reason
+        self._tell()
+
+    def open(self, folder: str, cause: str) -> None:
+        """The reverse of :meth:`close`."""
+        causes = self._closed.get(folder, {})
+        if causes.pop(cause, None) is None:
+            return
+        if not causes:
+            del self._closed[folder]
+        self._tell()
+
+    def closed_reason(self, folder: str) -> str | None:
+        """Why nothing is claimed of *folder*, or None."""
+        return next(iter(self._closed.get(folder, {}).values()), None)
+
+    @property
+    def closed(self) -> frozenset[str]:
+        """All closed folders."""
+        return frozenset(self._closed)
+
+    @property
+    def hanging(self) -> frozenset[str]:
+        """Folders whose disks do not answer: nothing is published into them."""
+        return frozenset(folder for folder, causes in self._closed.items() if HANGS in causes)
+
+    def _tell(self) -> None:
+        self._signals.wake.set()
+        self._signals.tell_news()
 
 
 class Admission:
@@ -28,18 +135,16 @@ class Admission:
         plan: Folders, providers and limits of the config; swapped by :meth:`replan`.
         in_flight: The jobs in flight.
         folders: The closed folders.
-        holds: Holds and spent budgets.
         rates: Rate limits and pauses of the providers.
+        holds: Holds and spent budgets.
     """
 
-    def __init__(
-        self, in_flight: InFlight, folders: FolderGate, holds: HoldStore, rates: ProviderRates
-    ) -> None:
+    def __init__(self, database: RetryingDatabase) -> None:
         self.plan = Plan({}, {})
-        self.in_flight = in_flight
-        self.folders = folders
-        self.holds = holds
-        self.rates = rates
+        self.in_flight = InFlight(database.signals)
+        self.folders = FolderGate(database.signals)
+        self.rates = ProviderRates(database)
+        self.holds = Holds(database, self.rates)
         self._turn = itertools.count(1)
         self._turns: dict[tuple[str, str], int] = {}
 
@@ -63,43 +168,45 @@ class Admission:
         closed = self.folders.closed | self.holds.names(ScopeKind.FOLDER)
         return [(name, self._routes(name, closed)) for name in self.plan.providers if name not in held]
 
-    def open_folders(self) -> list[str]:
-        """Folders whose stored results can be published, as far as is known."""
-        return [folder for folder in self.plan.chains if folder not in self.folders.closed]
+    def publications(self) -> int:
+        """Publications under way that hold a slot: those in hanging folders hold none."""
+        hanging = self.folders.hanging
+        return sum(job.folder not in hanging for job in self.in_flight.publishing.values())
 
     def is_busy(self) -> bool:
         """Whether anything is in flight, other than publications that hang."""
-        return self.in_flight.is_busy(self.folders.hanging)
+        return bool(self.in_flight.uploads or self.in_flight.polling or self.publications())
 
     def waits(self) -> list[float]:
         """Seconds until something changes by itself: probes, rates, pauses."""
         return self.holds.waits() + self.rates.waits()
 
     def _requests_of(self, limits: ProviderLimits) -> list[ClaimRequest]:
-        provider = limits.provider
+        provider, uploads = limits.provider, self.in_flight.at(limits.provider)
         scope = Scope(ScopeKind.PROVIDER, provider)
-        free = self._free_slots(limits)
+        free = self._free_slots(limits, len(uploads))
         if free <= 0 or self.holds.is_stopped(scope):
             return []
         routes = self._routes(provider, self.folders.closed | self.holds.names(ScopeKind.FOLDER))
         if self.holds.get(scope) is None:
-            in_flight = self.in_flight.uploads_by_folder(provider)
+            in_flight = Counter(job.folder for job in uploads)
             turns = {route.folder: self._turns.get((provider, route.folder), 0) for route in routes}
             # One slot is left to smaller files, where there is more than one.
-            most_large = max(limits.slots - 1, 1) - self.in_flight.large_uploads(provider)
-            request = ClaimRequest(provider, routes, free, False, in_flight, turns, most_large)
+            large = sum(job.snapshot.size_bytes >= LARGE_BYTES for job in uploads)
+            request = ClaimRequest(
+                provider, routes, free, False, in_flight, turns, max(limits.slots - 1, 1) - large
+            )
             return [request, *self._folder_probes(provider)]
-        if provider not in self.holds.due_probes(ScopeKind.PROVIDER) or self.in_flight.at(provider):
+        if provider not in self.holds.due_probes(ScopeKind.PROVIDER) or uploads:
             return []
         return [ClaimRequest(provider, routes, 1, is_probe=True)]
 
-    def _free_slots(self, limits: ProviderLimits) -> int:
-        provider, taken = limits.provider, self.in_flight.at(limits.provider)
-        remote = sum(each == provider for each in self.in_flight.at_provider.values())
+    def _free_slots(self, limits: ProviderLimits, taken: int) -> int:
+        remote = sum(each == limits.provider for each in self.in_flight.at_provider.values())
         return min(
             limits.slots - taken,
             limits.remote_jobs - remote - taken,
-            self.rates.allowance(provider, taken),
+            self.rates.allowance(limits.provider, taken),
         )
 
     def _folder_probes(self, provider: str) -> list[ClaimRequest]:
@@ -107,8 +214,8 @@ class Admission:
         due = self.holds.due_probes(ScopeKind.FOLDER)
         return [
             ClaimRequest(provider, (route,), 1, is_probe=True)
-            for route in self._routes(provider, self.folders.closed)
-            if route.folder in due and not self.in_flight.folders[route.folder]
+            for route in (self._routes(provider, self.folders.closed) if due else ())
+            if route.folder in due and not self.in_flight.has_folder(route.folder)
         ]
 
     def _routes(self, provider: str, closed: Collection[str]) -> tuple[Route, ...]:

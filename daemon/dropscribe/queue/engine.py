@@ -1,8 +1,8 @@
-"""The queue: SQL operations, admission state and a dispatcher, joined.
+"""The queue: admission state, SQL operations and a dispatcher, joined.
 
 The engine owns claims, holds and the state of every job, and calls :data:`~dropscribe.queue.model.AttemptJob`
 and :data:`~dropscribe.queue.model.PublishJob`. No code above this package knows which database and which
-dispatcher it has (see :mod:`dropscribe.queue.backend`).
+dispatcher it has; :func:`open_engine` chooses them.
 Guarantees: a stored result is published after any crash; an attempt that the end of the daemon interrupted
 counts only towards ``max_crashes``; memory does not grow with the backlog.
 Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy are waited out.
@@ -10,26 +10,24 @@ Diagnostics: StoreUnusable and StoreError end the run; StoreFull and StoreBusy a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
+from dropscribe.core.budget import day_of, stops_of
+from dropscribe.core.errors import StoreUnusable
+from dropscribe.files.crashpoint import reached
 from dropscribe.queue.admission import Admission
-from dropscribe.queue.budget_store import BudgetStore
-from dropscribe.queue.folder_gate import FolderGate
-from dropscribe.queue.hold_store import HoldStore
-from dropscribe.queue.in_flight import InFlight
+from dropscribe.queue.embedded.dispatcher import EmbeddedDispatcher
+from dropscribe.queue.embedded.intake import EmbeddedIntake
 from dropscribe.queue.job_runner import JobRunner
-from dropscribe.queue.provider_rates import ProviderRates
-from dropscribe.queue.result_store import ResultStore
 from dropscribe.queue.retrying_database import RetryingDatabase
-from dropscribe.queue.signals import Signals
 from dropscribe.queue.sql import (
     backlog,
+    budget_usage,
+    claims,
     history,
     hold_rows,
-    remote_rows,
     result_cache,
     result_rows,
     rows,
@@ -38,54 +36,55 @@ from dropscribe.queue.sql import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Mapping, Sequence
 
-    from dropscribe.core.model import Job, Scope
-    from dropscribe.queue.backend import Dispatcher, JobIntake
+    from dropscribe.config.model import QueueConfig
+    from dropscribe.core.budget import Account, Booking
+    from dropscribe.core.model import AttemptEnd, Job, StoredResult
+    from dropscribe.queue.cluster.dispatcher import ClusterDispatcher
+    from dropscribe.queue.cluster.intake import ClusterIntake
+    from dropscribe.queue.embedded.store import Store
     from dropscribe.queue.model import AttemptJob, Plan, PublishJob, Stats
     from dropscribe.queue.sql.database import Connection, Database
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
 class QueueState:
-    """The parts of a queue that its dispatcher and its intake work with."""
+    """The parts of a queue that its engine and its dispatcher share.
 
-    database: RetryingDatabase
-    signals: Signals
-    admission: Admission
+    Attributes:
+        signals: Wake the dispatcher, and report news.
+    """
+
+    def __init__(self, store: Database) -> None:
+        self.database = RetryingDatabase(store)
+        self.signals = self.database.signals
+        self.admission = Admission(self.database)
 
 
 class Engine:
     """A queue that survives crashes.
 
-    Args:
-        store: The open database.
-        make_backend: Makes the dispatcher and the intake of this kind of queue.
-
     Attributes:
-        signals: Wake the dispatcher, and report news.
-        in_flight, folders, rates, holds, budgets, results, intake: The parts of the queue.
+        store: The database, whose calls fail at once.
+        database: The same; its transactions wait while the database cannot be written.
+        signals, in_flight, folders, rates, holds: The parts of its state.
+        dispatcher, intake: The parts that differ between one machine and a cluster.
     """
 
     def __init__(
-        self, store: Database, make_backend: Callable[[QueueState], tuple[Dispatcher, JobIntake]]
+        self,
+        state: QueueState,
+        dispatcher: EmbeddedDispatcher | ClusterDispatcher,
+        intake: EmbeddedIntake | ClusterIntake,
     ) -> None:
-        self.store = store
-        self.signals = signals = Signals()
-        self._database = database = RetryingDatabase(store, signals)
-        self.in_flight = InFlight(signals)
-        self.folders = FolderGate(signals)
-        self.rates = ProviderRates(database.now)
-        self.holds = HoldStore(database, signals, self.rates, self._void_claims)
-        self._admission = Admission(self.in_flight, self.folders, self.holds, self.rates)
-        self.budgets = BudgetStore(database, signals, self._admission, self._void_claims)
-        self.results = ResultStore(database)
-        self._dispatcher, self.intake = make_backend(QueueState(database, signals, self._admission))
-
-    def _void_claims(self, db: Connection, scope: Scope) -> None:
-        self._dispatcher.void_claims(db, scope)
+        self.database, self.signals = state.database, state.signals
+        self.store = state.database.database
+        self._admission = state.admission
+        self.in_flight, self.folders = state.admission.in_flight, state.admission.folders
+        self.rates, self.holds = state.admission.rates, state.admission.holds
+        self.dispatcher, self.intake = dispatcher, intake
 
     async def run(self, plan: Plan, attempt: AttemptJob, publish: PublishJob) -> None:
         """Call *attempt* and *publish* for due jobs until cancelled; a free slot comes before a claim.
@@ -93,15 +92,7 @@ class Engine:
         Cancelling returns the jobs in flight to the queue.
         """
         self.replan(plan)
-        await self._dispatcher.run(JobRunner(self._database, self._admission, attempt, publish))
-
-    async def drain(self, grace_seconds: float) -> None:
-        """Claim nothing more; wait until the jobs in flight have ended, *grace_seconds* at most."""
-        await self._dispatcher.drain(grace_seconds)
-
-    def is_alive(self) -> bool:
-        """Whether the dispatcher has looked at the queue lately."""
-        return self._dispatcher.is_alive()
+        await self.dispatcher.run(JobRunner(self.database, self._admission, attempt, publish))
 
     def replan(self, plan: Plan) -> None:
         """Swap the plan; jobs in flight continue as they began."""
@@ -111,29 +102,75 @@ class Engine:
     async def clear_stale_assignments(self) -> None:
         """After :meth:`replan`: no job waits for a provider that its folder's list no longer has."""
         plan, now = self._admission.plan, self.now()
-
-        def clear(db: Connection) -> list[Job]:
-            self._dispatcher.void_stale_claims(db, plan)
-            return transactions.clear_stale_assignments(db, plan, now)
-
-        for job in await self._database.do(clear):
+        for job in await self.database.do(lambda db: transactions.clear_stale_assignments(db, plan, now)):
             self.in_flight.at_provider.pop(job.id, None)
             log.warning("job.provider_removed", folder=job.folder, path=job.path, provider=job.provider)
         self.signals.wake.set()
 
-    def pause_provider(self, provider: str, seconds: float) -> None:
-        """Start nothing more at *provider* for *seconds*, an hour at most: it asked for it (429, 503)."""
-        pause = self.rates.pause(provider, seconds)
-        self._database.post(lambda db: hold_rows.write_pause(db, pause))
-        self.signals.tell_news()
+    async def store_result(
+        self,
+        job: Job,
+        result: StoredResult,
+        ended: AttemptEnd,
+        *,
+        rejected: bool,
+        booking: Booking | None = None,
+    ) -> Job | None:
+        """Store the result of an attempt and reserve the names of its files, before any file is written.
 
-    async def wait_for_turn(self, provider: str) -> None:
-        """Wait until *provider*'s rate allows one more request of a running attempt, and count it."""
-        await self._dispatcher.wait_for_turn(provider)
+        Args:
+            rejected: The result is an error document: the file goes to ``failed``.
+            booking: Cache entry and budget usage, written in the same transaction.
+
+        Returns:
+            The job in its new state; None when another live job has reserved one of the names.
+        """
+
+        def write(db: Connection) -> Job | None:
+            moved = result_rows.store_result(db, job, result, ended, rejected=rejected)
+            if moved is not None and booking is not None:
+                transactions.book(db, job, result.document, booking, self.now())
+            return moved
+
+        try:
+            moved = await self.database.do(write)
+        except rows.LateTransitionError:
+            # An earlier try may have stored it: its commit was made and the confirmation was lost. Then the
+            # job has the names of that try; the later try took them for another job's.
+            which, values = "jobs.id = ? AND fence = ?", (job.id, job.fence)
+            found = await self.database.do(lambda db: result_rows.jobs_with_result(db, which, values))
+            moved = next(
+                (each for each in found if each.result and each.result.document == result.document), None
+            )
+            if moved is None:
+                raise
+        if moved is not None:
+            reached("kept")
+        return moved
+
+    async def check_budgets(self) -> Sequence[Account]:
+        """Read every account; where one is spent, nothing is claimed until its day or month turns."""
+        now, plan = self.now(), self._admission.plan
+
+        def read(db: Connection) -> Sequence[Account]:
+            accounts = budget_usage.read_accounts(db, plan.budgets, plan.zone, now)
+            for stop in stops_of(accounts):
+                hold_rows.void_scope(db, stop.scope)
+            return accounts
+
+        accounts = await self.database.do(read)
+        self.holds.replace_stops(stops_of(accounts))
+        self.signals.wake.set()
+        return accounts
+
+    async def mark_once(self, mark: str) -> bool:
+        """Whether the *mark* of a warning was never written, in this run or an earlier one; writes it."""
+        today = day_of(self.now(), self._admission.plan.zone)
+        return await self.database.do(lambda db: budget_usage.write_mark(db, mark, today))
 
     async def stats(self) -> Stats:
         """Counts and holds."""
-        plan, in_flight = self._admission.plan, dict(self.in_flight.providers)
+        plan, in_flight = self._admission.plan, self.in_flight.by_provider()
         return await self.store.do(lambda db: stats.read_stats(db, plan, self.now(), in_flight))
 
     async def can_go_on(self, horizon_seconds: float) -> bool:
@@ -141,20 +178,21 @@ class Engine:
 
         Holds stop a start, and pauses and rate limits that last longer.
         """
-        if not self._dispatcher.runs_jobs:
+        if not self.dispatcher.runs_jobs:
             return False
         latest = self.now() + horizon_seconds
-        next_starts = await self._dispatcher.next_starts()
+        next_starts = await self.dispatcher.next_starts()
         late = {provider for provider, at in next_starts.items() if at > latest}
-        open_routes, folders = self._admission.open_routes(), self._admission.open_folders()
+        routes = [(name, each) for name, each in self._admission.open_routes() if name not in late]
+        folders = [name for name in self._admission.plan.chains if name not in self.folders.closed]
 
         def look(db: Connection) -> bool:
-            due = [rows.next_due_at(db, name, routes) for name, routes in open_routes if name not in late]
-            due += [result_rows.oldest_publishing_at(db, folder) for folder in folders]
-            due += [0.0] if remote_rows.count_at_provider(db) else []
+            due = [claims.next_due_at(db, name, each) for name, each in routes]
+            due += [rows.earliest_due(db, f"{rows.HAS_RESULT} AND folder = ?", (name,)) for name in folders]
+            due += [0.0] if rows.read_at_provider(db) else []
             return any(at is not None and at <= latest for at in due)
 
-        is_due = await self._dispatcher.is_busy_elsewhere() or await self._database.do(look)
+        is_due = await self.dispatcher.is_busy_elsewhere() or await self.database.do(look)
         # Checked last: a job that was claimed just before the query is not due, and is in flight only later.
         return is_due or self._admission.is_busy()
 
@@ -172,10 +210,6 @@ class Engine:
 
         await self.store.do(work)
 
-    async def has_removed_folders(self, folders: Collection[str]) -> bool:
-        """Whether jobs wait that belong to none of *folders*."""
-        return bool((await self.store.do(stats.read_live_counts)).keys() - set(folders))
-
     async def prune(self, cache_keep_seconds: float, history_keep_seconds: float) -> bool:
         """Delete a few cached answers and ended jobs that are older; whether there may be more."""
 
@@ -188,9 +222,44 @@ class Engine:
 
     def now(self) -> float:
         """Unix seconds by the queue's clock."""
-        return self._database.now()
+        return self.database.now()
 
     @property
     def trouble(self) -> str | None:
         """Why nothing may be paid for now, or None."""
-        return self._database.trouble
+        return self.database.trouble
+
+
+def open_engine(queue: QueueConfig | None, own: Store) -> Engine:
+    """The engine on *own* or on a cluster's database; the caller closes ``engine.store``.
+
+    Raises:
+        StoreAway: The cluster's database is unavailable now.
+        StoreInUse: Another process of the cluster has this node's name.
+        StoreUnusable: *own* holds answers that were paid for and not yet published, or the server refuses us.
+    """
+    if queue is None:
+        state = QueueState(own)
+        return Engine(state, EmbeddedDispatcher(state, own.path.parent), EmbeddedIntake(own))
+    # The extra is installed where a config asks for it, and costs memory.
+    from dropscribe.queue.cluster.dispatcher import ClusterDispatcher  # noqa: PLC0415
+    from dropscribe.queue.cluster.intake import ClusterIntake  # noqa: PLC0415
+    from dropscribe.queue.cluster.postgres import MountMap  # noqa: PLC0415
+    from dropscribe.queue.cluster.store import ClusterStore  # noqa: PLC0415
+
+    _refuse_unpublished(own)
+    store = ClusterStore(queue.dsn.reveal(), MountMap(queue.roots), queue.node)
+    state = QueueState(store)
+    return Engine(state, ClusterDispatcher(state, store, queue), ClusterIntake(state.admission, store))
+
+
+def _refuse_unpublished(own: Store) -> None:
+    """An answer that was paid for stays in the queue that holds it, where a cluster would not find it."""
+    counts = own.call(result_rows.count_stored_results).result()
+    if counts:
+        raise StoreUnusable(
+            str(own.path),
+            f"holds {sum(counts.values())} transcripts of {', '.join(counts)} that are not published yet",
+            "remove `queue:` from the config, run `dropscribe run --once` with these folders in it, "
+            "then add it again",
+        )

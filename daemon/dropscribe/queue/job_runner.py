@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,7 +11,8 @@ from dropscribe.core.errors import StoreError
 from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, Withdrawn
 from dropscribe.core.retry import INTERNAL_ERROR, INTERNAL_ERROR_WORDS, backoff_seconds
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.sql import hold_rows, rows, transactions
+from dropscribe.queue.sql import transactions
+from dropscribe.queue.sql.rows import LateTransitionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,19 +23,6 @@ if TYPE_CHECKING:
     from dropscribe.queue.retrying_database import RetryingDatabase
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEnd:
-    """The end of one call of a job's callback.
-
-    Attributes:
-        to_publish: The job with its stored result, which is published next.
-        again_in_seconds: The wait before the same job is due again, where it is.
-    """
-
-    to_publish: Job | None = None
-    again_in_seconds: float | None = None
 
 
 class JobRunner:
@@ -49,34 +36,41 @@ class JobRunner:
         self._attempt = attempt
         self._publish = publish
 
-    async def run(self, job: Job) -> TurnEnd:
-        """One call of the callback, recorded; the job is not in flight any more when it returns."""
+    async def run(self, job: Job) -> Outcome | None:
+        """One call of the callback, recorded; the job is not in flight any more when it returns.
+
+        Returns:
+            The outcome; None where the job was ended or taken over meanwhile.
+        """
         try:
-            return await self._record(job, await self._call(job))
-        except rows.LateTransitionError as error:
+            outcome = await self._call(job)
+            await self._record(job, outcome)
+        except LateTransitionError as error:
             # The intake has ended the row meanwhile (a slow disk published a file missing in a listing), or
             # another node has taken it over from this one, which was thought dead.
             log.warning("job.late", folder=job.folder, path=job.path, reason=str(error))
-            return TurnEnd()
+            return None
         except asyncio.CancelledError:
-            await asyncio.shield(self._requeue_interrupted(job))
+            await asyncio.shield(self._hand_back(job))
             raise
         finally:
             self._admission.in_flight.remove(job)
+        return outcome
 
-    async def _requeue_interrupted(self, job: Job) -> None:
+    async def _hand_back(self, job: Job) -> None:
         """Requeue an attempt that the daemon's end interrupted; make a publication or a poll due again."""
-        is_cut_off = job.result is None and job.remote is None
-        write = rows.requeue_interrupted if is_cut_off else rows.set_due
+        write = transactions.requeue_interrupted
+        if job.result is not None or job.remote is not None:
+            write = transactions.set_due
         try:
             await self._database.database.do(lambda db: write(db, job, self._database.now()))
-        except (StoreError, rows.LateTransitionError) as error:
+        except (StoreError, LateTransitionError) as error:
             log.debug("job.not_handed_back", folder=job.folder, path=job.path, reason=str(error))
 
     async def _call(self, job: Job) -> Outcome:
         try:
             return await (self._attempt(job) if job.result is None else self._publish(job))
-        except (StoreError, rows.LateTransitionError):
+        except (StoreError, LateTransitionError):
             raise
         except Exception:
             # A bug must not lose the file nor stop the others. Its count ends the job after a few times.
@@ -86,15 +80,13 @@ class JobRunner:
             wait_seconds = backoff_seconds(retry.first_seconds, count, retry.max_seconds)
             return Retry(wait_seconds, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended, wait_seconds)
 
-    async def _record(self, job: Job, outcome: Outcome) -> TurnEnd:
-        at_provider = self._admission.in_flight.at_provider
-        if job.result is None and self._admission.rates.end_pause(job.provider):
-            now = self._database.now()
-            self._database.post(lambda db: hold_rows.end_pause(db, job.provider, now))
+    async def _record(self, job: Job, outcome: Outcome) -> None:
+        at_provider, plan = self._admission.in_flight.at_provider, self._admission.plan
+        if job.result is None:
+            self._admission.rates.end_pause(job.provider)
         if isinstance(outcome, ResultStored):
             at_provider.pop(job.id, None)
-            return TurnEnd(to_publish=outcome.job)
-        plan = self._admission.plan
+            return
         await self._database.do(lambda db: transactions.record(db, plan, job, outcome, self._database.now()))
         if isinstance(outcome, AtProvider):
             at_provider[job.id] = job.provider
@@ -104,7 +96,6 @@ class JobRunner:
         if isinstance(outcome, Withdrawn):
             log.info("job.withdrawn", folder=job.folder, path=job.path, reason=outcome.reason)
         reached("ended")
-        return TurnEnd(again_in_seconds=outcome.after_seconds if isinstance(outcome, Retry) else None)
 
 
 def log_interrupted(jobs: Sequence[Job]) -> None:

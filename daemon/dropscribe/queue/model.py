@@ -83,7 +83,7 @@ STUCK = "publishing"
 refuse its files."""
 
 HANGS = "hangs"
-"""Cause of :meth:`FolderGate.close <dropscribe.queue.folder_gate.FolderGate.close>` for a folder whose disk
+"""Cause of :meth:`FolderGate.close <dropscribe.queue.admission.FolderGate.close>` for a folder whose disk
 does not answer."""
 
 LONGEST_PAUSE_SECONDS = 3600.0

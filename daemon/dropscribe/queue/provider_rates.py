@@ -8,26 +8,38 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.queue.model import LONGEST_PAUSE_SECONDS, Pause
+from dropscribe.queue.sql import hold_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from dropscribe.queue.model import ProviderLimits
-
+    from dropscribe.queue.retrying_database import RetryingDatabase
 
 _WINDOW_SECONDS = 60.0
 
 
 class RateLimiter:
-    """One provider's starts. Times are monotonic seconds, given by the caller."""
+    """One provider's starts. Times are monotonic seconds, given by the caller.
 
-    def __init__(self, requests_per_minute: float | None) -> None:
-        self.requests_per_minute = requests_per_minute
+    Attributes:
+        window_seconds: The length of the window in which requests are counted; 0 without a limit.
+    """
+
+    def __init__(self) -> None:
+        self.limit(None)
         self._starts: deque[float] = deque()
+
+    def limit(self, requests_per_minute: float | None) -> None:
+        """Replace the limit; requests of the last minute still count."""
+        rate = requests_per_minute
+        # Fewer than one a minute: one in a longer window.
+        self.window_seconds = 0.0 if rate is None else _WINDOW_SECONDS / min(1.0, rate)
+        self._most = max(1, int(rate or 1))
 
     def allowance(self, now: float) -> int:
         """The number of requests that may start now; a large number if there is no limit."""
-        if self.requests_per_minute is None:
+        if not self.window_seconds:
             return 1 << 30
         while self._starts and self._starts[0] <= now - self.window_seconds:
             self._starts.popleft()
@@ -35,48 +47,33 @@ class RateLimiter:
 
     def started(self, now: float) -> None:
         """A request was started at *now*."""
-        if self.requests_per_minute is not None:
+        if self.window_seconds:
             self._starts.append(now)
 
     def next_at(self, now: float) -> float | None:
         """The time at which :meth:`allowance` grows, or None if it does not depend on time."""
         return None if self.allowance(now) else self._starts[0] + self.window_seconds
 
-    @property
-    def _most(self) -> int:
-        return max(1, int(self.requests_per_minute or 1))
-
-    @property
-    def window_seconds(self) -> float:
-        """The length of the window in which requests are counted; 0 without a limit."""
-        if self.requests_per_minute is None:
-            return 0.0
-        # Fewer than one a minute: one in a longer window.
-        rate = self.requests_per_minute
-        return _WINDOW_SECONDS if rate >= 1 else _WINDOW_SECONDS / rate
-
 
 class ProviderRates:
-    """Rate limits and pauses of all providers, in memory.
-
-    Args:
-        now: The queue's clock.
+    """Rate limits and pauses of all providers, in memory; pauses are written to the database too.
 
     Attributes:
         pauses: By provider; one that is over stays until the provider has answered once.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, database: RetryingDatabase) -> None:
         self.pauses: dict[str, Pause] = {}
-        self._now = now
+        self._database = database
         self._limiters: dict[str, RateLimiter] = {}
 
     def replan(self, limits: Iterable[ProviderLimits]) -> None:
         """Replace the limits; requests of the last minute still count."""
-        old = self._limiters
-        self._limiters = {each.provider: old.get(each.provider) or RateLimiter(None) for each in limits}
+        self._limiters = {
+            each.provider: self._limiters.get(each.provider) or RateLimiter() for each in limits
+        }
         for each in limits:
-            self._limiters[each.provider].requests_per_minute = each.requests_per_minute
+            self._limiters[each.provider].limit(each.requests_per_minute)
 
     @property
     def longest_window_seconds(self) -> float:
@@ -85,33 +82,35 @@ class ProviderRates:
 
     def recall(self, starts: Iterable[tuple[str, float]]) -> None:
         """Count the requests of an earlier run: (provider, Unix seconds), oldest first."""
-        now, monotonic = self._now(), time.monotonic()
+        now, monotonic = self._database.now(), time.monotonic()
         for provider, at in starts:
             if limiter := self._limiters.get(provider):
                 limiter.started(monotonic - max(0.0, now - at))
 
-    def pause(self, provider: str, seconds: float) -> Pause:
-        """Start nothing more at *provider* for *seconds*, an hour at most; a longer pause stays."""
-        now, old = self._now(), self.pauses.get(provider)
+    def pause(self, provider: str, seconds: float) -> None:
+        """Start nothing more at *provider* for *seconds*, an hour at most: it asked for it (429, 503).
+
+        A longer pause stays.
+        """
+        now, old = self._database.now(), self.pauses.get(provider)
         until = max(now + min(seconds, LONGEST_PAUSE_SECONDS), old.until if old else 0.0)
         pause = self.pauses[provider] = Pause(provider, old.since if old else now, until)
-        return pause
+        self._database.post(lambda db: hold_rows.write_pause(db, pause))
+        self._database.signals.tell_news()
 
-    def cut_pause(self, provider: str) -> bool:
-        """End a pause now; one request at a time shows whether it is over. Returns whether there was one."""
-        now, pause = self._now(), self.pauses.get(provider)
-        if pause is None or pause.until <= now:
-            return False
-        self.pauses[provider] = replace(pause, until=now)
-        return True
+    def cut_pause(self, provider: str) -> None:
+        """End a pause now; one request at a time shows whether it is over."""
+        now, pause = self._database.now(), self.pauses.get(provider)
+        if pause is not None and pause.until > now:
+            self.pauses[provider] = replace(pause, until=now)
+            self._database.post(lambda db: hold_rows.cut_pause(db, provider, now))
 
-    def end_pause(self, provider: str) -> bool:
-        """Remove a pause that is over, because the provider was asked since; whether there was one."""
-        pause = self.pauses.get(provider)
-        if pause is None or self._now() < pause.until:
-            return False
-        del self.pauses[provider]
-        return True
+    def end_pause(self, provider: str) -> None:
+        """Remove a pause that is over, because the provider was asked since."""
+        now, pause = self._database.now(), self.pauses.get(provider)
+        if pause is not None and pause.until <= now:
+            del self.pauses[provider]
+            self._database.post(lambda db: hold_rows.end_pause(db, provider, now))
 
     def started(self, provider: str) -> None:
         """Count one request that has started."""
@@ -124,7 +123,7 @@ class ProviderRates:
         if limiter is None:
             return 0.0  # a reload has removed it: running attempts continue
         pause = self.pauses.get(provider)
-        if pause is not None and (wait_seconds := pause.until - self._now()) > 0:
+        if pause is not None and (wait_seconds := pause.until - self._database.now()) > 0:
             return wait_seconds
         if limiter.allowance(now) > 0:
             limiter.started(now)
@@ -135,12 +134,12 @@ class ProviderRates:
         """Attempts that may start now, beside *taken* under way; one at a time after a pause."""
         allowed = self._limiters[provider].allowance(time.monotonic())
         if pause := self.pauses.get(provider):
-            return 0 if self._now() < pause.until else min(allowed, 1 - taken)
+            return 0 if self._database.now() < pause.until else min(allowed, 1 - taken)
         return allowed
 
     def next_starts(self) -> dict[str, float]:
         """Unix seconds from which a provider may get one more request, of those that have to wait for it."""
-        now, monotonic = self._now(), time.monotonic()
+        now, monotonic = self._database.now(), time.monotonic()
         found = {}
         for provider, limiter in self._limiters.items():
             pause, rate_at = self.pauses.get(provider), limiter.next_at(monotonic)
@@ -151,5 +150,5 @@ class ProviderRates:
 
     def waits(self) -> list[float]:
         """Seconds until rates and pauses allow more."""
-        now = self._now()
+        now = self._database.now()
         return [at - now for at in self.next_starts().values()]

@@ -1,8 +1,9 @@
-"""Transactions that wait while the queue's disk is full or its database is unavailable."""
+"""Transactions that wait while the database cannot be written, and the signals of a queue."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -12,7 +13,6 @@ from dropscribe.core.errors import StoreAway, StoreBusy, StoreError, StoreFull
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.queue.signals import Signals
     from dropscribe.queue.sql.database import Connection, Database
 
 T = TypeVar("T")
@@ -22,18 +22,42 @@ log = structlog.get_logger()
 RETRY_SECONDS = 2.0
 
 
+class Signals:
+    """Wakes the dispatcher, and reports that the status may have changed.
+
+    Attributes:
+        wake: Set when the dispatcher should look at the queue again.
+        on_news: Called in the event loop when the status may have changed.
+    """
+
+    def __init__(self) -> None:
+        self.wake = asyncio.Event()
+        self.on_news: Callable[[], None] | None = None
+
+    def tell_news(self) -> None:
+        """Report that the status may have changed."""
+        if self.on_news:
+            self.on_news()
+
+    def wake_from_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Set :attr:`wake`, from a thread other than *loop*'s."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed, and its tasks with it
+            loop.call_soon_threadsafe(self.wake.set)
+
+
 class RetryingDatabase:
     """Runs transactions, and repeats them while they must wait.
 
     Attributes:
         database: The database itself, whose calls fail at once.
+        signals: Of the parts of this queue to each other.
         trouble: Why transactions wait, or None.
     """
 
-    def __init__(self, database: Database, signals: Signals) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
+        self.signals = Signals()
         self.trouble: str | None = None
-        self._signals = signals
         self._is_away = False
 
     def now(self) -> float:
@@ -55,15 +79,14 @@ class RetryingDatabase:
 
     def note_trouble(self, error: StoreError | None) -> None:
         """Remember why transactions wait; None: they succeed again. Changes are logged once."""
-        trouble = None if error is None else f"{error.reason}: {error.path}"
-        if error is not None and not self.trouble:
+        before, self.trouble = self.trouble, None if error is None else f"{error.reason}: {error.path}"
+        if error is not None and not before:
             self._is_away = isinstance(error, StoreAway)
             if self._is_away:
-                log.warning("queue.away", reason=trouble)
+                log.warning("queue.away", reason=self.trouble)
             else:
-                log.error("store.full", reason=trouble)
-        elif self.trouble and error is None:
+                log.error("store.full", reason=self.trouble)
+        elif before and error is None:
             log.info("queue.back" if self._is_away else "store.has_room")
-        is_news, self.trouble = trouble != self.trouble, trouble
-        if is_news:
-            self._signals.tell_news()
+        if self.trouble != before:
+            self.signals.tell_news()

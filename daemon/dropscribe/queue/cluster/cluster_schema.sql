@@ -1,5 +1,5 @@
 -- A cluster's queue: the tables of schema.sql and its migrations, with what several nodes need besides.
--- Paths are bytes; absolute ones begin with "//" and the name of their root (mount_map.py).
+-- Paths are bytes; absolute ones begin with "//" and the name of their root (postgres.py).
 -- Times are Unix seconds by this server's clock.
 
 CREATE TABLE jobs (

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dropscribe.core.model import LiveRow, NewJob, Submitted
+    from dropscribe.queue.admission import Admission
     from dropscribe.queue.cluster.store import ClusterStore
-    from dropscribe.queue.engine import QueueState
     from dropscribe.queue.sql.database import Connection
 
 YOUNG_SECONDS = 90.0
@@ -29,23 +29,26 @@ ENOUGH_ROWS = 200
 
 
 class ClusterIntake:
-    """See :class:`dropscribe.queue.backend.JobIntake`. Inodes and devices differ from mount to mount."""
+    """As :class:`~dropscribe.queue.embedded.intake.EmbeddedIntake`.
 
-    def __init__(self, state: QueueState, store: ClusterStore) -> None:
-        self._admission = state.admission
+    Inodes and devices differ from mount to mount.
+    """
+
+    def __init__(self, admission: Admission, store: ClusterStore) -> None:
+        self._admission = admission
         self._store = store
         self._devices: dict[tuple[str, bytes], int] = {}
         self._new_rows = 0
 
     def submit(self, jobs: Sequence[NewJob]) -> list[Submitted]:
-        """See the protocol."""
+        """Add settled files, and issue their tickets in the same transaction."""
         now, ahead_seconds = self._store.now(), self._store.clock_ahead_seconds
         new = [
             replace(job, stable_inodes=False, received_at=min(now, job.received_at + ahead_seconds))
             for job in jobs
         ]
         for job in new:
-            self.moved_device(None, job.folder, split_path(job.path)[0], job.snapshot.device)
+            self._devices[job.folder, split_path(job.path)[0]] = job.snapshot.device
 
         def write(db: Connection) -> list[Submitted]:
             submitted = intake_queries.submit(db, new)
@@ -63,23 +66,23 @@ class ClusterIntake:
         return submitted
 
     def withdraw(
-        self, db: Connection, folder: str, places: list[tuple[bytes, bytes]], reason: str
+        self, db: Connection, folder: str, places: Sequence[tuple[bytes, bytes]], reason: str
     ) -> list[tuple[bytes, bytes]]:
-        """See the protocol. A file that another node is publishing has left the inbox, and is not lost."""
-        which = "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END AND state = 'queued'"
+        """End waiting jobs whose files are gone, unless they are young; returns the places of the others."""
+        which = "received_at < CASE WHEN code = 'missing' THEN ? ELSE ? END"
         now = self._store.now()
         latest = (now - min(MISSED_SECONDS, YOUNG_SECONDS), now - YOUNG_SECONDS)
         return intake_queries.withdraw(db, folder, places, reason, which, latest)
 
     def rename_folders(self, db: Connection, renamed: Mapping[str, str], folders: Collection[str]) -> None:
-        """See the protocol: nothing, because other nodes may still have the rule under its old name."""
+        """Nothing: other nodes may still have the rule under its old name."""
 
     def live(self, db: Connection, folder: str, directory: bytes) -> Iterable[LiveRow]:
-        """See the protocol. Device numbers are each node's own, and remembered here."""
+        """The live jobs of one directory. Device numbers are each node's own, and remembered here."""
         device = self._devices.get((folder, directory), 0)
         rows = intake_queries.read_live(db, folder, directory)
         return (row._replace(device=device) for row in rows)
 
-    def moved_device(self, db: Connection | None, folder: str, directory: bytes, device: int) -> None:  # noqa: ARG002 - the protocol's
-        """See the protocol."""
+    def moved_device(self, _: Connection, folder: str, directory: bytes, device: int) -> None:
+        """Remember the device number of a directory that was mounted anew."""
         self._devices[folder, directory] = device

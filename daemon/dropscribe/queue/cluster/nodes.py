@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sqlite3
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -82,11 +81,6 @@ class Heartbeats:
         """
         now = time.monotonic()
         return now - self._last_beat <= 2 * BEAT_SECONDS and now - self._beating_since >= seconds
-
-
-def is_shared(db: Connection) -> bool:
-    """Whether *db* is a cluster's, which alone has the table of nodes."""
-    return not isinstance(db, sqlite3.Connection)
 
 
 def beat(db: Connection, node: NodeStats) -> None:

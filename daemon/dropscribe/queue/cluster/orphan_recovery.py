@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.retry import crash_wait_seconds
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.cluster import nodes, ticket_rows
+from dropscribe.queue.cluster import nodes
 from dropscribe.queue.job_runner import log_interrupted
-from dropscribe.queue.sql import rows, transactions
+from dropscribe.queue.sql import hold_rows, transactions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +48,6 @@ async def recover_own(state: QueueState, node: str) -> None:
     def work(db: Connection) -> list[Job]:
         plan, now = state.admission.plan, state.database.now()
         transactions.clear_stale_assignments(db, plan, now)
-        ticket_rows.void_removed_providers(db, plan)
         void_lost_tickets(db)
         return _take_back(db, node, plan.retry, now)
 
@@ -100,7 +98,7 @@ def void_lost_tickets(db: Connection) -> None:
     silent = (nodes.SILENT_SECONDS,)
     usable = f"tickets.id = jobs.ticket AND (tickets.status = 'todo' OR {_HAS_WORKER})"
     lost = f"NOT EXISTS (SELECT 1 FROM procrastinate_jobs AS tickets WHERE {usable})"  # constants
-    ticket_rows.void(db, f"{_DRAWN} AND {lost}", silent)
+    hold_rows.void_tickets(db, f"{_DRAWN} AND {lost}", silent)
     db.execute(
         "DELETE FROM procrastinate_jobs WHERE id IN (SELECT tickets.id FROM procrastinate_jobs AS tickets"
         f" WHERE tickets.status = 'doing' AND NOT {_HAS_WORKER} AND NOT EXISTS"  # a constant
@@ -113,12 +111,8 @@ def void_lost_tickets(db: Connection) -> None:
 
 def _take_back(db: Connection, node: str, limits: RetryLimits, now: float) -> list[Job]:
     """Requeue the jobs of *node*; returns those whose attempts were interrupted."""
-    which = f"node = ? AND {_BEGUN}"
-    cut_off = rows.interrupted(db, which, (node,))
-    ticket_rows.void(db, f"{which} AND {_RESUMABLE}", (node,))
-    for job in cut_off:
-        rows.requeue_interrupted(db, job, now + crash_wait_seconds(limits, job.crashes + 1))
-    return cut_off
+    hold_rows.void_tickets(db, f"node = ? AND {_BEGUN} AND {_RESUMABLE}", (node,))
+    return transactions.requeue_all_interrupted(db, limits, now, f"node = ? AND {_BEGUN}", (node,))
 
 
 def log_silent_nodes(cut_off: Mapping[str, Sequence[Job]]) -> None:

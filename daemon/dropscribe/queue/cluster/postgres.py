@@ -9,6 +9,7 @@ Diagnostics: StoreAway while the server is unavailable; StoreUnusable if it refu
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from functools import cache, partial
@@ -19,12 +20,13 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dropscribe.core.errors import StoreAway, StoreError, StoreUnusable
-from dropscribe.queue.cluster.mount_map import MountMap
+from dropscribe.core.naming import leads_below
 from dropscribe.queue.sql.database import valid_text
 from dropscribe.queue.sql.history import LATEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from dropscribe.config.model import QueueConfig
     from dropscribe.queue.sql.database import Connection, Cursor
@@ -65,6 +67,44 @@ _REFUSED = re.compile("authentication failed|permission denied|certificate|does 
 
 _SAME_CLOCK_SECONDS = 0.5
 """A smaller difference is the duration of the query; synchronized clocks count as equal."""
+
+
+class MountMap:
+    """Translates absolute paths to and from their form in rows: the name of a root and the path below it.
+
+    Each node may mount a share elsewhere; ``//share/done/a.wav`` in a row is ``/mnt/share/done/a.wav`` here.
+
+    Args:
+        mounts: Root → its absolute path on this node; none inside another.
+    """
+
+    def __init__(self, mounts: Mapping[str, Path]) -> None:
+        self._mounts = {name.encode(): os.fsencode(path).rstrip(b"/") for name, path in mounts.items()}
+
+    def stored(self, path: bytes) -> bytes:
+        """*path* as a row holds it.
+
+        Raises:
+            StoreError: It lies beneath no root; the config's checks refuse such a folder.
+        """
+        for name, mount in self._mounts.items():
+            if path == mount or path.startswith(mount + b"/"):
+                return b"//" + name + path[len(mount) :]
+        raise StoreError(
+            os.fsdecode(path), "lies beneath none of queue.roots", "name its mount in queue.roots"
+        )
+
+    def local(self, stored: bytes) -> bytes:
+        """A row's path as this node has it; as it stands where the node lacks its root.
+
+        Raises:
+            StoreError: It has no root, or leads out of it: another program has written the row.
+        """
+        name, slash, rest = stored[2:].partition(b"/")
+        if not stored.startswith(b"//") or not leads_below(stored[2:]):
+            raise StoreError(os.fsdecode(stored), "leads out of its root", "see who else writes to the queue")
+        mount = self._mounts.get(name)
+        return stored if mount is None else mount + slash + rest
 
 
 def conninfo(dsn: str, session: str = "dropscribe") -> str:

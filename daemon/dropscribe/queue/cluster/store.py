@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import structlog
@@ -27,18 +27,13 @@ from dropscribe.queue.cluster.postgres import (
     read_ahead_seconds,
     store_error,
 )
-from dropscribe.queue.sql.database import read_token
-from dropscribe.queue.writer import Writer
+from dropscribe.queue.sql.database import Database, read_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Sequence
 
-    from dropscribe.queue.cluster.mount_map import MountMap
-    from dropscribe.queue.sql.database import Connection
-    from dropscribe.queue.writer import Call, Result
-
-T = TypeVar("T")
+    from dropscribe.queue.cluster.postgres import MountMap
+    from dropscribe.queue.sql.database import Call, Connection, Result
 
 log = structlog.get_logger()
 
@@ -49,8 +44,8 @@ MIGRATIONS = ("cluster_schema.sql", *(f"cluster_migration_{version}.sql" for ver
 """Migrations from version N to N+1. Each must leave everything that the version before reads and writes."""
 
 
-class ClusterStore:
-    """See :class:`dropscribe.queue.sql.database.Database`. Blocks for a few seconds while the name is taken.
+class ClusterStore(Database):
+    """The rows of all nodes. Blocks for a few seconds while the name is taken.
 
     Args:
         dsn: libpq's; its TLS settings are used unchanged.
@@ -71,8 +66,7 @@ class ClusterStore:
         self._node, self.has_name = node, False
         self._reader = partial(PostgresReader, dsn, roots, session_name(node))
         self._connection = PostgresConnection(dsn, roots, session_name(node))
-        closed = StoreError(self._connection.server, "is closed: the daemon ends")
-        self._writer = Writer(self._commit_or_split, closed)
+        super().__init__(StoreError(self._connection.server, "is closed: the daemon ends"))
         try:
             self._wait_for_name()
             self.call(_migrate).result()
@@ -98,28 +92,16 @@ class ClusterStore:
         """Unix seconds by the server's clock, as of the last :meth:`refresh_session`."""
         return time.time() + self.clock_ahead_seconds
 
-    async def data_version(self) -> int:
-        """See the protocol: nodes look at the rows every second."""
-        return 0
-
-    def call(self, work: Callable[[Connection], T]) -> Future[T]:
-        """See the protocol."""
-        return self._writer.call(work)
-
-    async def do(self, work: Callable[[Connection], T]) -> T:
-        """See the protocol."""
-        return await self._writer.do(work)
-
     def open_reader(self) -> PostgresReader:
-        """See the protocol."""
+        """See the base class."""
         return self._reader()
 
     def close(self) -> None:
-        """Finish the calls made so far, and disconnect; later calls fail."""
-        self._writer.close()
+        """See the base class."""
+        super().close()
         self._connection.close()
 
-    def _commit_or_split(self, batch: Sequence[Call]) -> list[Result]:
+    def _commit_batch(self, batch: Sequence[Call]) -> list[Result]:
         """Run *batch* as one transaction or, where one of its calls fails, each call as its own."""
         try:
             return [(result, None) for result in self._commit(batch)]
@@ -127,7 +109,7 @@ class ClusterStore:
             if len(batch) == 1:
                 return [(None, error)]
             log.debug("batch.split", calls=len(batch), reason=repr(error))
-        return [result for call in batch for result in self._commit_or_split([call])]
+        return [result for call in batch for result in self._commit_batch([call])]
 
     def _commit(self, batch: Sequence[Call]) -> list[Any]:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from procrastinate.jobs import Job as Ticket
@@ -21,7 +22,7 @@ from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.core.routing import routes_for
 from dropscribe.queue.cluster.nodes import NODE_LOCKS
 from dropscribe.queue.cluster.postgres import PostgresConnection
-from dropscribe.queue.sql import budget_usage, hold_rows, remote_rows, result_rows, rows
+from dropscribe.queue.sql import budget_usage, claims, hold_rows, result_rows, rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -66,7 +67,9 @@ def issue_tickets(
     holds = hold_rows.read_holds(db)
     stops = stops_of(budget_usage.read_accounts(db, plan.budgets, plan.zone, now))
     for stop in stops:
-        void_held(db, stop.scope)  # a job of another node may have spent it since the tickets were issued
+        hold_rows.void_scope(
+            db, stop.scope
+        )  # a job of another node may have spent it since the tickets were issued
     new = [
         *_to_transcribe(db, plan, holds, stops, now),
         *_due_now(db, plan, POLL, rows.AT_PROVIDER, now),
@@ -120,7 +123,7 @@ def _to_transcribe(
     )
     issued = {(kind, folder): n for kind, folder, n in found}
     waiting = _waiting(db, issued)
-    remote = remote_rows.count_at_provider(db, "provider")
+    remote = Counter(rows.read_at_provider(db).values())
     for name, limits in plan.providers.items():
         if name not in providers:
             for route in routes_for(name, plan.chains, providers, folders, plan.strict_order):
@@ -151,7 +154,7 @@ def _due(db: Connection, provider: str, route: Route, now: float, limit: int) ->
         "(SELECT due_at, id FROM jobs WHERE state = 'queued' AND ticket IS NULL AND folder = ? AND pin = ?"
         " AND due_at <= ? ORDER BY due_at, id LIMIT ?)"
     )
-    queues = rows.queues_of(provider, (route,))
+    queues = claims.queues_of(provider, (route,))
     return db.execute(
         f"SELECT due_at, id FROM ({' UNION ALL '.join(part for _ in queues)}) AS due ORDER BY 1, 2 LIMIT ?",
         (*(value for queue in queues for value in (*queue, now, limit)), limit),
@@ -181,7 +184,7 @@ def _probe(
             continue
         for route in routes_for(name, plan.chains, held_providers, stopped, plan.strict_order):
             if scope.kind is ScopeKind.PROVIDER or route.folder == scope.name:
-                if untried := hold_rows.newest_untried(db, rows.queues_of(name, (route,)), "ticket IS NULL"):
+                if untried := claims.newest_untried(db, claims.queues_of(name, (route,)), "ticket IS NULL"):
                     return [_ticket(untried, name, route.folder)]
                 candidates += [(*found, name, route.folder) for found in _due(db, name, route, math.inf, 1)]
     return [_ticket(job_id, name, folder) for _, job_id, name, folder in sorted(candidates)[:1]]
@@ -210,7 +213,7 @@ def _read_room(db: Connection, provider: str, ticket: tuple[int, int]) -> Any:
         " (SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted AND database ="
         " (SELECT oid FROM pg_database WHERE datname = current_database()))) AS uploads"
         " WHERE id = ? AND ticket = ? AND state = 'queued'",
-        (provider, provider, rows.LARGE_BYTES, provider, NODE_LOCKS, *ticket),
+        (provider, provider, claims.LARGE_BYTES, provider, NODE_LOCKS, *ticket),
     ).fetchone()
 
 
@@ -235,25 +238,26 @@ def begin_attempt(
     row = _read_room(db, limits.provider, ticket)
     if row is None:
         # An earlier try may have begun it: its commit was made and the confirmation was lost.
-        begun = rows.interrupted(db, "id = ? AND ticket = ? AND node = ?", (*ticket, node))
+        began_here = f"{rows.TRANSCRIBING} AND id = ? AND ticket = ? AND node = ?"
+        begun = rows.read_jobs(db, began_here, (*ticket, node))
         return begun[0] if begun else None
     folder, size_bytes, uploads, large_uploads, next_at, paused_until = row
     if folder in closed:
         # Workers notice a little later. The job gets another ticket, for a node that works on its folder.
-        void(db, "id = ?", ticket[:1])
+        hold_rows.void_tickets(db, "id = ?", ticket[:1])
         return None
     # Starts are evenly spaced over all nodes.
     if (starts_at := max(next_at or now, paused_until or now)) > now:
         return float(starts_at - now)
     if uploads >= (limits.slots if paused_until is None else 1):  # one, until an answer ends the pause
         return SLOT_LOOK_SECONDS
-    if size_bytes >= rows.LARGE_BYTES and large_uploads >= max(limits.slots - 1, 1):
+    if size_bytes >= claims.LARGE_BYTES and large_uploads >= max(limits.slots - 1, 1):
         # Smaller files go first: large ones never hold every slot.
         db.execute("UPDATE jobs SET due_at = ? WHERE id = ?", (now + LARGE_WAIT_SECONDS, ticket[0]))
         return None
     if limits.requests_per_minute:
         reserve_start(db, limits, now)
-    return rows.begin_attempt(db, ticket[0], limits.provider, now, ", node = ?", (node,))
+    return claims.begin_attempt(db, ticket[0], limits.provider, now, node)
 
 
 def reserve_start(db: Connection, limits: ProviderLimits, now: float) -> float:
@@ -285,27 +289,6 @@ def begin_due(db: Connection, ticket: tuple[int, int], node: str) -> Job | None:
         return None
     job = rows.job_of(row)
     return job if job.remote else result_rows.jobs_with_result(db, "jobs.id = ?", (job.id,))[0]
-
-
-def void(db: Connection, which: str, values: Sequence[object] = ()) -> None:
-    """Void the tickets of jobs that have not begun.
-
-    Args:
-        which: A condition on the jobs; a constant of the caller's.
-    """
-    db.execute(f"UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND {which}", values)
-
-
-def void_held(db: Connection, scope: Scope) -> None:
-    """Queued jobs of a held provider or folder lose their tickets: another provider may take them."""
-    column = "lane" if scope.kind is ScopeKind.PROVIDER else "folder"
-    void(db, f"state = 'queued' AND {column} = ?", (scope.name,))
-
-
-def void_removed_providers(db: Connection, plan: Plan) -> None:
-    """Queued jobs lose their tickets for providers that their folder no longer has: no worker listens."""
-    for folder, chain in plan.chains.items():
-        void(db, "state = 'queued' AND folder = ? AND lane <> ALL(?)", (folder, list(chain)))
 
 
 def is_anything_in_flight(db: Connection, hanging: Collection[str]) -> bool:

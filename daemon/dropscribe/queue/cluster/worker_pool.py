@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from dropscribe.queue.folder_gate import FolderGate
+    from dropscribe.queue.admission import FolderGate
     from dropscribe.queue.model import Plan
 
 PUBLISHING_SLOTS = 16

@@ -9,33 +9,48 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import StoreBusy, StoreFull
+from dropscribe.core.model import ResultStored, Retry
 from dropscribe.files.crashpoint import reached
 from dropscribe.queue import retrying_database
-from dropscribe.queue.embedded.publish_schedule import PUBLISHING_SLOTS, PublishSchedule
 from dropscribe.queue.embedded.state_dir import trouble_of_disk
 from dropscribe.queue.job_runner import log_interrupted
 from dropscribe.queue.model import POLLING_SLOTS
-from dropscribe.queue.sql import attempt_rows, hold_rows, remote_rows, transactions
+from dropscribe.queue.sql import claims, hold_rows, rows, transactions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dropscribe.core.model import Job, Scope
+    from dropscribe.core.model import Job
     from dropscribe.queue.engine import QueueState
     from dropscribe.queue.job_runner import JobRunner
     from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
 
+PUBLISHING_SLOTS = 64
+"""Jobs whose files are being written at once; those of a folder go to its disk together."""
+
 _LONGEST_SLEEP_SECONDS = 60.0
+_SEARCH_GAP_SECONDS = 1.0
 _LONGEST_TURN_SECONDS = 1.0
 """A pause may be ended while a running attempt waits for its next request."""
 
 
 class EmbeddedDispatcher:
-    """See :class:`dropscribe.queue.backend.Dispatcher`.
+    """Claims jobs that may start now and runs them, never more than there are slots.
+
+    It looks at the queue, and at plan, holds and closed folders, whenever
+    :attr:`Signals.wake <dropscribe.queue.retrying_database.Signals.wake>` is set. A cluster's is
+    :class:`~dropscribe.queue.cluster.dispatcher.ClusterDispatcher`.
+
+    Almost every result is published by the task that stored it. A search for stored results finds those of an
+    earlier run, those without a free publishing slot, and those whose disk was full. It also reads the
+    results that are being published, so it is not repeated each time a file ends.
 
     Args:
         state_dir: Its disk must have room for an answer before anything is claimed.
+
+    Attributes:
+        runs_jobs: Whether this process runs jobs, or only submits them.
     """
 
     runs_jobs = True
@@ -44,13 +59,13 @@ class EmbeddedDispatcher:
         self._database, self._signals, self._admission = state.database, state.signals, state.admission
         self._state_dir = state_dir
         self._looked_at = time.monotonic()
-        self._schedule = PublishSchedule()
+        self._search_at = 0.0  # monotonic
         self._seen: tuple[Plan, frozenset[str]] | None = None
         self._draining = False
         self._claimed_last = asyncio.Event()
 
     async def run(self, runner: JobRunner) -> None:
-        """See the protocol."""
+        """Recover interrupted jobs, then claim and run jobs until cancelled."""
         await self._recover()
         async with asyncio.TaskGroup() as group:
             while True:
@@ -61,10 +76,10 @@ class EmbeddedDispatcher:
                     async with asyncio.timeout(sleep_seconds):
                         await self._signals.wake.wait()
                 except TimeoutError:
-                    self._schedule.search()
+                    self._search()
 
     async def drain(self, grace_seconds: float) -> None:
-        """See the protocol."""
+        """Claim nothing more; wait until the jobs in flight have ended, *grace_seconds* at most."""
         self._draining = True
         self._signals.wake.set()
         with contextlib.suppress(TimeoutError):
@@ -74,27 +89,21 @@ class EmbeddedDispatcher:
                     await asyncio.wait(tasks)
 
     def is_alive(self) -> bool:
-        """See the protocol."""
+        """Whether it has looked at the queue lately."""
         return time.monotonic() - self._looked_at < 2 * _LONGEST_SLEEP_SECONDS
 
     async def is_busy_elsewhere(self) -> bool:
-        """See the protocol: there is one node."""
+        """Whether jobs are in flight on other nodes: there is one node."""
         return False
 
     async def wait_for_turn(self, provider: str) -> None:
-        """See the protocol."""
+        """Wait until *provider*'s rate allows one more request of a running attempt, and count it."""
         while wait_seconds := self._admission.rates.start_in(provider):  # noqa: ASYNC110  # for time itself
             await asyncio.sleep(min(wait_seconds, _LONGEST_TURN_SECONDS))
 
     async def next_starts(self) -> dict[str, float]:
-        """See the protocol."""
+        """Unix seconds until which a pause or its rate limit stops a provider's next request, by provider."""
         return self._admission.rates.next_starts()
-
-    def void_claims(self, db: Connection, scope: Scope) -> None:
-        """See the protocol: nothing is claimed before it begins."""
-
-    def void_stale_claims(self, db: Connection, plan: Plan) -> None:
-        """See the protocol: as above."""
 
     async def _recover(self) -> None:
         admission = self._admission
@@ -106,8 +115,8 @@ class EmbeddedDispatcher:
             admission.holds.replace_holds(holds)
             admission.rates.pauses = hold_rows.read_pauses(db)
             since = self._database.now() - admission.rates.longest_window_seconds
-            admission.rates.recall(attempt_rows.read_recent_starts(db, since))
-            admission.in_flight.at_provider = remote_rows.read_at_provider(db)
+            admission.rates.recall(rows.read_recent_starts(db, since))
+            admission.in_flight.at_provider = rows.read_at_provider(db)
             return cut_off
 
         cut_off = await self._database.database.do(work)
@@ -126,18 +135,13 @@ class EmbeddedDispatcher:
         # Uploads stop before they are paid for, if their answers could not be stored.
         self._database.note_trouble(trouble_of_disk(self._state_dir))
         requests = [] if self._database.trouble else self._admission.requests()
-        in_flight = self._admission.in_flight
-        most_due = self._schedule.search_limit(time.monotonic(), len(in_flight))
-        polls = POLLING_SLOTS if in_flight.at_provider and len(in_flight.polling) < POLLING_SLOTS else 0
-        limits = transactions.Limits(
-            len(in_flight.suspects), polls, most_due, self._admission.folders.hanging
-        )
-        waits_until += [] if most_due else [self._schedule.next_at]
-        if not requests and not most_due and not polls:
+        limits = self._limits()
+        waits_until += [] if limits.publications else [self._search_at]
+        if not requests and not limits.publications and not limits.polls:
             return self._sleep_seconds(None, waits_until)  # freeing a slot wakes the loop
         try:
             claimed, due, next_at = await self._database.database.do(
-                lambda db: transactions.claim(db, requests, limits, self._database.now())
+                lambda db: claims.claim(db, requests, limits, self._database.now())
             )
         except (StoreFull, StoreBusy) as error:
             self._database.note_trouble(error)
@@ -147,16 +151,30 @@ class EmbeddedDispatcher:
             self._start(group, runner, job)
         for job in due:
             self._start_due(group, runner, job)
-        if most_due and len(due) >= most_due:
-            self._schedule.search()  # there may be more: the end of a publication wakes the loop
+        if limits.publications and len(due) >= limits.publications:
+            self._search()  # there may be more: the end of a publication wakes the loop
         return self._sleep_seconds(next_at, waits_until)
 
     def _note_changes(self) -> None:
         """Look for stored results anew where the plan has changed, or a folder hangs no more."""
         plan, hanging = self._admission.plan, self._admission.folders.hanging
         if self._seen is None or self._seen[0] is not plan or self._seen[1] - hanging:
-            self._schedule.search()
+            self._search()
         self._seen = plan, hanging
+
+    def _search(self, at: float = 0.0) -> None:
+        """Search for stored results at the monotonic time *at*, or sooner where that is planned."""
+        self._search_at = min(self._search_at, at)
+
+    def _limits(self) -> claims.Limits:
+        in_flight, now = self._admission.in_flight, time.monotonic()
+        polls = POLLING_SLOTS if in_flight.at_provider and len(in_flight.polling) < POLLING_SLOTS else 0
+        publications = 0
+        if now >= self._search_at:
+            self._search_at = now + _SEARCH_GAP_SECONDS
+            # The results in flight are read too: a row has its result before its attempt has ended in memory.
+            publications = PUBLISHING_SLOTS + len(in_flight)
+        return claims.Limits(in_flight.suspects(), polls, publications, self._admission.folders.hanging)
 
     def _sleep_seconds(self, next_at: float | None, waits_until: list[float]) -> float:
         waits = self._admission.waits() + [at - time.monotonic() for at in waits_until]
@@ -172,22 +190,22 @@ class EmbeddedDispatcher:
 
     def _start_due(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:
         """Poll or publish *job*, unless it runs already, its folder is gone or hangs, or no slot is free."""
-        in_flight, hanging = self._admission.in_flight, self._admission.folders.hanging
+        in_flight = self._admission.in_flight
         if job.id in in_flight.tasks or job.folder not in self._admission.plan.chains:
             return
         if job.result is None:
             if len(in_flight.polling) < POLLING_SLOTS:
                 self._start(group, runner, job)
-        elif in_flight.publications(hanging) >= PUBLISHING_SLOTS:
-            self._schedule.search()
-        elif job.folder not in hanging:
+        elif self._admission.publications() >= PUBLISHING_SLOTS:
+            self._search()
+        elif job.folder not in self._admission.folders.hanging:
             self._start(group, runner, job)
 
     async def _run_job(self, group: asyncio.TaskGroup, runner: JobRunner, job: Job) -> None:
         if job.result is None and job.remote is None:
             reached("claimed")
-        end = await runner.run(job)
-        if end.again_in_seconds is not None and job.state.has_result:
-            self._schedule.search(time.monotonic() + end.again_in_seconds)
-        if end.to_publish:
-            self._start_due(group, runner, end.to_publish)
+        outcome = await runner.run(job)
+        if isinstance(outcome, Retry) and job.state.has_result:
+            self._search(time.monotonic() + outcome.after_seconds)
+        if isinstance(outcome, ResultStored):
+            self._start_due(group, runner, outcome.job)

@@ -12,22 +12,18 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dropscribe.core.errors import StoreBusy, StoreError, StoreFull, StoreUnusable
 from dropscribe.queue.embedded.state_dir import lock_state_dir, make_private_file
-from dropscribe.queue.sql.database import read_token, valid_text
-from dropscribe.queue.writer import Writer
+from dropscribe.queue.sql.database import Database, read_token, valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future
     from pathlib import Path
 
-    from dropscribe.queue.sql.database import Connection
-    from dropscribe.queue.writer import Call, Result
+    from dropscribe.queue.sql.database import Call, Connection, Result
 
 T = TypeVar("T")
 
@@ -50,7 +46,7 @@ class _Connection(sqlite3.Connection):
             return super().execute(sql, values)
 
 
-class Store:
+class Store(Database):
     """The queue's database in *state_dir*, owned by this process until :meth:`close`.
 
     Raises:
@@ -74,39 +70,26 @@ class Store:
             self._connection.close()
             os.close(self._lock)
             raise store_error(self.path, error) from error
-        closed = StoreError(str(self.path), "is closed: the daemon ends")
-        self._writer = Writer(self._commit, closed)
-
-    def now(self) -> float:
-        """Unix seconds by this machine's clock."""
-        return time.time()
+        super().__init__(StoreError(str(self.path), "is closed: the daemon ends"))
 
     async def data_version(self) -> int:
-        """See the protocol."""
+        """See the base class."""
         return await self.do(lambda db: int(db.execute("PRAGMA data_version").fetchone()[0]))
 
-    def call(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """See :meth:`dropscribe.queue.writer.Writer.call`."""
-        return self._writer.call(work)
-
-    async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """See :meth:`dropscribe.queue.writer.Writer.do`."""
-        return await self._writer.do(work)
-
     def open_reader(self) -> sqlite3.Connection:
-        """A read-only connection of the calling thread's own: its reads never block a claim."""
+        """See the base class."""
         connection = open_for_reading(self._state_dir)
         if connection is None:
             raise StoreError(str(self.path), "is gone", "restart dropscribe: waiting files are found again")
         return connection
 
     def close(self) -> None:
-        """Finish the calls made so far, close the file, unlock the state directory; later calls fail."""
-        self._writer.close()
+        """See the base class; unlocks the state directory."""
+        super().close()
         self._connection.close()
         os.close(self._lock)
 
-    def _commit(self, batch: Sequence[Call]) -> list[Result]:
+    def _commit_batch(self, batch: Sequence[Call]) -> list[Result]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [self._run(call) for call in batch]

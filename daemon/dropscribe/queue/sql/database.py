@@ -1,4 +1,4 @@
-"""The database interface of the SQL functions: the part that SQLite and PostgreSQL share.
+"""The base of both databases: the part of a connection that they share, and the one thread that writes.
 
 Their SQL is limited to common constructs, with "?" for values; each function is called within a
 transaction that its store has opened, and sees no other writer in it.
@@ -6,22 +6,28 @@ transaction that its store has opened, and sees no other writer in it.
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
 import uuid
+from abc import ABC, abstractmethod
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
+    import asyncio
+    from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+
+    from dropscribe.core.errors import StoreError
 
 T = TypeVar("T")
+Result = tuple[Any, BaseException | None]
 
-
-def valid_text(value: str) -> str:
-    """*value* as valid UTF-8 without NUL, which both databases store.
-
-    Names of files and messages of providers may contain anything.
-    """
-    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+_BATCH_CALLS = 256
 
 
 class Cursor(Protocol):
@@ -54,35 +60,22 @@ class Connection(Protocol):
         """Disconnect."""
 
 
-class Database(Protocol):
-    """The rows: transactions, one at a time, and readers beside them.
+def is_shared(db: Connection) -> bool:
+    """Whether *db* is a cluster's."""
+    return not isinstance(db, sqlite3.Connection)
 
-    Attributes:
-        token: Distinguishes this queue's temp names from any other's.
+
+def marks(values: Sized) -> str:
+    """A question mark for each of *values*, for a list in SQL."""
+    return ", ".join("?" * len(values))
+
+
+def valid_text(value: str) -> str:
+    """*value* as valid UTF-8 without NUL, which both databases store.
+
+    Names of files and messages of providers may contain anything.
     """
-
-    token: str
-
-    def now(self) -> float:
-        """Unix seconds by the clock that dates the rows."""
-
-    async def data_version(self) -> int:
-        """A number that changes when a command has written; 0 where the dispatcher finds out by itself."""
-
-    async def do(self, work: Callable[[Connection], T]) -> T:
-        """Run *work* in a transaction and return its result once it is durable.
-
-        *work* may be called again where a batch of transactions had to be begun anew.
-        """
-
-    def call(self, work: Callable[[Connection], T]) -> Future[T]:
-        """The same for threads other than the event loop's."""
-
-    def open_reader(self) -> Connection:
-        """A connection of the calling thread's own that only reads."""
-
-    def close(self) -> None:
-        """Finish the calls made so far, and disconnect; later calls fail with a StoreError."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def read_token(db: Connection) -> str:
@@ -92,3 +85,135 @@ def read_token(db: Connection) -> str:
     """
     db.execute("INSERT INTO facts VALUES ('token', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex[:12],))
     return str(db.execute("SELECT value FROM facts WHERE name = 'token'").fetchone()[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One transaction that waits.
+
+    Attributes:
+        work: Its function, called with the connection.
+        future: Takes its result, or its error.
+        loop: The event loop of *future*; None where that may be settled in the writer's thread.
+    """
+
+    work: Callable[[Any], Any]
+    future: Future[Any] | asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        """Deliver the result, unless the caller was cancelled."""
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
+
+
+class Database(ABC):
+    """Transactions of one thread that writes, where those that wait share a commit, and readers beside them.
+
+    Args:
+        closed: The error of calls after :meth:`close`.
+
+    Attributes:
+        token: Distinguishes this queue's temp names from any other's.
+    """
+
+    token: str
+
+    def __init__(self, closed: StoreError) -> None:
+        self._closed = closed
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._asking, self._is_closed = threading.Lock(), False
+        self._thread = threading.Thread(target=self._write, name="store", daemon=True)
+        self._thread.start()
+
+    def now(self) -> float:
+        """Unix seconds by the clock that dates the rows."""
+        return time.time()
+
+    async def data_version(self) -> int:
+        """A number that changes when a command has written; 0 where the dispatcher finds out by itself."""
+        return 0
+
+    @abstractmethod
+    def open_reader(self) -> Connection:
+        """A read-only connection of the calling thread's own: its reads never block a claim."""
+
+    @abstractmethod
+    def _commit_batch(self, batch: Sequence[Call]) -> Sequence[Result]:
+        """Make the transactions of *batch*; a result or an error for each."""
+
+    def call(self, work: Callable[[Any], T]) -> Future[T]:
+        """Run *work* in a transaction; for threads other than the event loop's."""
+        future: Future[T] = Future()
+        self._ask(Call(work, future))
+        return future
+
+    async def do(self, work: Callable[[Any], T]) -> T:
+        """Run *work* in a transaction and return its result once it is durable.
+
+        *work* may be called again where a batch of transactions had to be begun anew. Cancelling the caller
+        does not undo a transaction that waits or is under way.
+        """
+        import asyncio  # noqa: PLC0415  # commands that only read do not pay for it
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._ask(Call(work, future, loop))
+        return await future
+
+    def close(self) -> None:
+        """Finish the calls made so far, and disconnect; later calls fail with a StoreError."""
+        with self._asking:
+            self._is_closed = True
+            self._calls.put(None)
+        self._thread.join()
+
+    def _ask(self, call: Call) -> None:
+        with self._asking:
+            if self._is_closed:
+                call.settle(None, self._closed)
+            else:
+                self._calls.put(call)
+
+    def _write(self) -> None:
+        is_open = True
+        while is_open:
+            batch, is_open = self._next_batch()
+            if batch:
+                _settle_all(batch, self._commit_batch(batch))
+
+    def _next_batch(self) -> tuple[list[Call], bool]:
+        """(calls that wait, whether more may come)."""
+        calls: list[Call] = []
+        call = self._calls.get()
+        while call is not None:
+            calls.append(call)
+            if len(calls) >= _BATCH_CALLS:
+                return calls, True
+            try:
+                call = self._calls.get_nowait()
+            except queue.Empty:
+                return calls, True
+        return calls, False
+
+
+def _settle_all(batch: Sequence[Call], results: Sequence[Result]) -> None:
+    """Deliver the results with one wake-up of each loop, for a batch of any size."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+    for call, (result, error) in zip(batch, results, strict=True):
+        if call.loop is None:
+            call.settle(result, error)
+        else:
+            by_loop.setdefault(call.loop, []).append(partial(call.settle, result, error))
+    for loop, settles in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and its tasks with it
+            loop.call_soon_threadsafe(_call_all, settles)
+
+
+def _call_all(settles: list[Callable[[], None]]) -> None:
+    for settle in settles:
+        settle()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import JobState
-from dropscribe.queue.cluster.nodes import is_shared
+from dropscribe.queue.sql.database import is_shared
 from dropscribe.queue.sql.rows import join_path
 
 if TYPE_CHECKING:
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
 
     from dropscribe.queue.sql.database import Connection
 
-QUARTER_SECONDS = 900
-_LONGEST_SECONDS = 14 * 86_400.0
-"""A longer recording's length is not believed."""
 WAITING = (JobState.QUEUED, JobState.TRANSCRIBING, JobState.TRANSCRIBED, JobState.REJECTED)
 
 _LAST = (
@@ -131,7 +127,10 @@ def _read(
             f"SELECT {_COLUMNS} FROM jobs WHERE id >= ?{filters} AND {_PART} LIMIT ?",
             (least_id, *values, *part, limit + 1),
         )
-        found += [_listed(row) for row in rows.fetchall()]
+        found += [
+            ListedFile(number, in_folder, join_path(directory, name), size_bytes, JobState(is_now), *rest)
+            for number, in_folder, directory, name, size_bytes, is_now, *rest in rows.fetchall()
+        ]
     found = sorted((job for job in found if job.id >= least_id), key=lambda job: -job.id)
     if len(found) > limit:
         return found[:limit], found[limit - 1].id
@@ -153,52 +152,3 @@ def _filters(wanted: FileFilter, contains: str) -> tuple[str, list[object]]:
         # Not bytes, which would be a place of this machine's where they begin with "/".
         values += [memoryview(os.fsencode(wanted.text))] * 2
     return "".join(f" AND {condition}" for condition in conditions), values
-
-
-def _listed(row: tuple) -> ListedFile:  # type: ignore[type-arg]  # database rows are untyped
-    number, folder, directory, name, size_bytes, state, *rest = row
-    return ListedFile(number, folder, join_path(directory, name), size_bytes, JobState(state), *rest)
-
-
-def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: float, at: float) -> None:
-    """Count a file that has ended *at* (Unix seconds), for :func:`read_ended`."""
-    seconds = audio_seconds if 0 <= audio_seconds <= _LONGEST_SECONDS else 0.0
-    row = (int(at) // QUARTER_SECONDS, folder, state.value, seconds)
-    db.execute(
-        "INSERT INTO ended VALUES (?, ?, ?, 1, ?) ON CONFLICT (quarter, folder, state) DO UPDATE SET"
-        " files = ended.files + 1, seconds = ended.seconds + excluded.seconds",
-        row,
-    )
-
-
-@dataclass(slots=True)
-class Ended:
-    """How much ended in a stretch of time.
-
-    Attributes:
-        seconds: Length of the recordings that are done, as far as it is known.
-    """
-
-    done: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-
-
-def read_ended(db: Connection, folder_names: Sequence[str], starts: Sequence[float]) -> list[Ended]:
-    """How much of the named folders ended from each of *starts* (Unix seconds, ascending) to the next.
-
-    A stretch begins at a full quarter of an hour: all time zones' days do.
-    """
-    found = [Ended() for _ in starts]
-    for quarter, state, files, seconds in db.execute(
-        "SELECT quarter, state, sum(files), sum(seconds) FROM ended WHERE quarter >= ?"
-        f" AND folder IN ({', '.join('?' * len(folder_names))}) GROUP BY quarter, state",
-        (int(starts[0]) // QUARTER_SECONDS, *folder_names),
-    ):
-        stretch = found[max(0, bisect.bisect_right(starts, quarter * QUARTER_SECONDS) - 1)]
-        if state == JobState.DONE:
-            stretch.done += int(files)
-            stretch.seconds += seconds
-        else:
-            stretch.failed += int(files)
-    return found

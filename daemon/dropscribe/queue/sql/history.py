@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.model import JobState
-from dropscribe.queue.cluster.nodes import is_shared
-from dropscribe.queue.sql.attempt_rows import read_attempts
-from dropscribe.queue.sql.file_list import QUARTER_SECONDS
-from dropscribe.queue.sql.rows import LIVE, join_path, split_path
+from dropscribe.queue.sql.database import is_shared, marks
+from dropscribe.queue.sql.rows import LIVE, QUEUED, join_path, read_attempts, split_path
+from dropscribe.queue.sql.stats import QUARTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +33,7 @@ class JobRecord:
         pin: The provider that it stays with after an ambiguous attempt, or "".
         code: Why the last attempt, or the last try to publish, failed; "" where none did.
         filed: Absolute path of the audio in done or failed; None while the job lives. Where this node lacks
-            its root it begins with "//" and the root's name (cluster/mount_map.py).
+            its root it begins with "//" and the root's name (``cluster/postgres``).
         tries: Every attempt, oldest first.
         remote_id: The provider's id of the job that it runs for this one, or "".
         remote_at: When that id was stored, Unix seconds.
@@ -73,34 +72,35 @@ class JobRecord:
 
 def read_records(db: Connection, folder: str, path: bytes) -> list[JobRecord]:
     """Every job that *path*, relative to the folder's inbox, has had; the newest first."""
-    rows = db.execute(
-        f"SELECT {_columns(db)} FROM jobs WHERE folder = ? AND directory = ? AND name = ? ORDER BY id DESC",
-        (folder, *split_path(path)),
-    )
-    return [_record_of(db, row) for row in rows.fetchall()]
+    return _read(db, "folder = ? AND directory = ? AND name = ?", (folder, *split_path(path)))
 
 
 def read_record(db: Connection, job_id: int) -> JobRecord | None:
     """The job with that id, or None."""
-    row = db.execute(f"SELECT {_columns(db)} FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return _record_of(db, row) if row else None
+    return next(iter(_read(db, "id = ?", (job_id,))), None)
 
 
 def read_filed(db: Connection, filed: bytes) -> list[JobRecord]:
     """Every job whose audio was put at *filed*, absolute; the newest first."""
-    rows = db.execute(f"SELECT {_columns(db)} FROM jobs WHERE filed = ? ORDER BY id DESC", (filed,))
-    return [_record_of(db, row) for row in rows.fetchall()]
+    return _read(db, "filed = ?", (filed,))
 
 
 def read_filed_with_stem(db: Connection, stem: bytes) -> list[JobRecord]:
     """Every job whose audio was put at *stem* and one suffix: the owners of its sidecars."""
     # "/" follows "." in ASCII, so the range is every path that goes on with a dot.
-    rows = db.execute(
-        f"SELECT {_columns(db)} FROM jobs WHERE filed >= ? AND filed < ? ORDER BY id DESC",
-        (stem + b".", stem + b"/"),
-    )
-    records = [_record_of(db, row) for row in rows.fetchall()]
+    records = _read(db, "filed >= ? AND filed < ?", (stem + b".", stem + b"/"))
     return [record for record in records if (record.filed or b"").rpartition(b".")[0] == stem]
+
+
+def _read(db: Connection, which: str, values: Sequence[object]) -> list[JobRecord]:
+    columns = _COLUMNS + _OF_CLUSTERS if is_shared(db) else _COLUMNS
+    records = []
+    for row in db.execute(f"SELECT {columns} FROM jobs WHERE {which} ORDER BY id DESC", values).fetchall():
+        found: dict[str, Any] = dict(zip(columns.split(", "), row, strict=True))
+        path, state = join_path(found.pop("directory"), found.pop("name")), JobState(found.pop("state"))
+        tries = tuple(read_attempts(db, found["id"]))
+        records.append(JobRecord(path=path, state=state, tries=tries, **found))
+    return records
 
 
 def read_live_states(db: Connection, folder: str) -> dict[bytes, tuple[JobState, float, str]]:
@@ -121,34 +121,19 @@ def prune(db: Connection, before: float) -> int:
 
     The newest row stays: SQLite would give its id to the next job, and the result cache names jobs by id.
     """
-    ids = [
-        row[0]
-        for row in db.execute(
-            "SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < ?"
-            " AND id < (SELECT max(id) FROM jobs) ORDER BY ended_at LIMIT ?",
-            (before, PRUNE_BATCH),
-        ).fetchall()
-    ]
-    db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in ids])
+    ended = db.execute(
+        "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE ended_at IS NOT NULL AND ended_at < ?"
+        " AND id < (SELECT max(id) FROM jobs) ORDER BY ended_at LIMIT ?)",
+        (before, PRUNE_BATCH),
+    )
     db.execute("DELETE FROM ended WHERE quarter < ?", (int(before) // QUARTER_SECONDS,))
-    return len(ids)
-
-
-def _columns(db: Connection) -> str:
-    return _COLUMNS + _OF_CLUSTERS if is_shared(db) else _COLUMNS
-
-
-def _record_of(db: Connection, row: tuple) -> JobRecord:  # type: ignore[type-arg]  # sqlite rows are untyped
-    columns: dict[str, Any] = dict(zip(_columns(db).split(", "), row, strict=True))
-    path = join_path(columns.pop("directory"), columns.pop("name"))
-    state = JobState(columns.pop("state"))
-    return JobRecord(path=path, state=state, tries=tuple(read_attempts(db, columns["id"])), **columns)
+    return ended.rowcount
 
 
 def count_before(db: Connection, record: JobRecord) -> int:
     """Queued jobs of the same folder that are due before *record*."""
     row = db.execute(
-        "SELECT count(*) FROM jobs WHERE state = 'queued' AND folder = ? AND (due_at, id) < (?, ?)",
+        f"SELECT count(*) FROM jobs WHERE {QUEUED} AND folder = ? AND (due_at, id) < (?, ?)",
         (record.folder, record.due_at, record.id),
     ).fetchone()
     return int(row[0])
@@ -186,8 +171,7 @@ def read_done_from(db: Connection, after_id: int, limit: int) -> list[DoneJob]:
 
 def read_done(db: Connection, job_ids: Sequence[int]) -> dict[int, DoneJob]:
     """Those of *job_ids* that are done."""
-    marks = ", ".join("?" * len(job_ids))
-    return {job.id: job for job in _read_done(db, f"id IN ({marks})", job_ids)}
+    return {job.id: job for job in _read_done(db, f"id IN ({marks(job_ids)})", job_ids)}
 
 
 def _read_done(db: Connection, which: str, values: Sequence[object]) -> list[DoneJob]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.queue.model import Pause
+from dropscribe.queue.sql.database import is_shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from dropscribe.queue.sql.database import Connection
 
@@ -20,20 +21,22 @@ def write_hold(db: Connection, hold: Hold) -> None:
         " code = excluded.code, reason = excluded.reason, since = excluded.since,"
         " next_probe_at = excluded.next_probe_at, wait_seconds = excluded.wait_seconds",
         (
-            hold.scope.kind,
-            hold.scope.name,
-            hold.code,
-            hold.reason,
-            hold.since,
-            hold.next_probe_at,
-            hold.wait_seconds,
+            *(hold.scope.kind, hold.scope.name, hold.code, hold.reason),
+            *(hold.since, hold.next_probe_at, hold.wait_seconds),
         ),
     )
 
 
-def delete_hold(db: Connection, scope: Scope) -> None:
-    """Forget one hold."""
+def begin_hold(db: Connection, hold: Hold) -> None:
+    """Insert or replace one hold; no ticket of its jobs is left."""
+    write_hold(db, hold)
+    void_scope(db, hold.scope)
+
+
+def end_hold(db: Connection, scope: Scope, now: float) -> None:
+    """Delete one hold; its jobs are due at once."""
     db.execute("DELETE FROM holds WHERE kind = ? AND name = ?", (scope.kind, scope.name))
+    _make_due(db, scope, now)
 
 
 def read_holds(db: Connection) -> list[Hold]:
@@ -48,34 +51,29 @@ def read_holds(db: Connection) -> list[Hold]:
     ]
 
 
-def make_due(db: Connection, column: str, name: str, now: float) -> None:
+def _make_due(db: Connection, scope: Scope, now: float) -> None:
     """Make deferred jobs due whose provider or folder has just shown that it works."""
-    if column not in {"provider", "folder"}:
-        raise ValueError(column)
+    column = "provider" if scope.kind is ScopeKind.PROVIDER else "folder"
     db.execute(
         f"UPDATE jobs SET due_at = ? WHERE state = 'queued' AND {column} = ? AND due_at > ?",
-        (now, name, now),
+        (now, scope.name, now),
     )
 
 
-def newest_untried(db: Connection, queues: Iterable[tuple[str, str]], which: str = "TRUE") -> int | None:
-    """The newest waiting job that was never tried: the best probe of a hold.
+def void_scope(db: Connection, scope: Scope) -> None:
+    """In a cluster, void the tickets of a held provider or folder: another provider may take their jobs."""
+    column = "lane" if scope.kind is ScopeKind.PROVIDER else "folder"
+    void_tickets(db, f"state = 'queued' AND {column} = ?", (scope.name,))
 
-    A file that was refused itself would only be refused again, and the files that arrived with it are the
-    likeliest to share its fault.
+
+def void_tickets(db: Connection, which: str, values: Sequence[object] = ()) -> None:
+    """In a cluster, void the tickets of jobs that have not begun.
 
     Args:
-        queues: (folder, assigned provider) of the jobs that may be taken.
-        which: A further condition; a constant of the caller's.
+        which: A condition on the jobs; a constant of the caller's.
     """
-    found: list[tuple[float, int]] = []
-    for folder, assigned in queues:
-        found += db.execute(
-            "SELECT due_at, id FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND code = ''"
-            f" AND crashes = 0 AND {which} ORDER BY due_at DESC, id DESC LIMIT 1",
-            (folder, assigned),
-        ).fetchall()
-    return max(found)[1] if found else None
+    if is_shared(db):
+        db.execute(f"UPDATE jobs SET ticket = NULL, lane = '' WHERE ticket IS NOT NULL AND {which}", values)
 
 
 def write_pause(db: Connection, pause: Pause) -> None:
@@ -90,7 +88,7 @@ def write_pause(db: Connection, pause: Pause) -> None:
 def cut_pause(db: Connection, provider: str, now: float) -> None:
     """End a pause now, and make the jobs due that wait for it; it stands until the provider has answered."""
     db.execute("UPDATE pauses SET until = ? WHERE provider = ? AND until > ?", (now, provider, now))
-    make_due(db, "provider", provider, now)
+    _make_due(db, Scope(ScopeKind.PROVIDER, provider), now)
 
 
 def end_pause(db: Connection, provider: str, now: float) -> None:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import JobState, LiveRow, NewJob, Submitted
+from dropscribe.core.model import JobState, LiveRow, Submitted
 from dropscribe.core.routing import BACKLOG
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.rows import (
     LIVE,
-    ExpectedState,
-    end,
     inode_of_row,
     inode_to_row,
     join_path,
     split_path,
+    withdraw_queued,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dropscribe.core.model import NewJob
     from dropscribe.queue.sql.database import Connection
-
 
 _ROWS_AT_ONCE = 64
 _COLUMNS = (
@@ -45,23 +43,25 @@ def _submit_some(
     db: Connection, jobs: Sequence[NewJob], marks: Mapping[str, str | None]
 ) -> Iterator[Submitted]:
     """Insert jobs with two statements; a large intake of new files needs no others."""
-    identities = [(job.folder, job.identity) for job in jobs]
+    keys = [(job.folder, job.identity) for job in jobs]
     rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?)"] * len(jobs))
     made = db.execute(
-        f"INSERT INTO jobs ({_COLUMNS}) VALUES {rows} ON CONFLICT DO NOTHING"  # constants
-        " RETURNING folder, identity, id",
+        f"INSERT INTO jobs ({_COLUMNS}) VALUES {rows} ON CONFLICT DO NOTHING RETURNING folder, identity, id",
         [
             value
-            for job, (_, identity) in zip(jobs, identities, strict=True)
+            for job, (_, identity) in zip(jobs, keys, strict=True)
             for value in _values(job, identity, marks[job.folder])
         ],
     )
     ids = {(folder, identity): job_id for folder, identity, job_id in made}
     earlier = _earlier_at_places(db, jobs, min(ids.values())) if ids else {}
-    for job, identity in zip(jobs, identities, strict=True):
-        job_id = ids.pop(identity, None)
+    for job, key in zip(jobs, keys, strict=True):
+        job_id = ids.pop(key, None)
         if job_id is None:
-            yield Submitted(is_new=False, live_path=_live_path(db, job))
+            live = db.execute(
+                f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {LIVE}", key
+            ).fetchone()
+            yield Submitted(is_new=False, live_path=join_path(*live) if live else None)
         else:
             yield _beside_others(db, job, job_id, earlier.get((job.folder, job.path), ()))
 
@@ -74,14 +74,6 @@ def _values(new: NewJob, identity: bytes, mark: str | None) -> tuple[object, ...
         *(seen.device, inode_to_row(seen.inode), seen.size_bytes, seen.mtime_ns, new.incomplete),
         *(pin, new.received_at, new.received_at),
     )
-
-
-def _live_path(db: Connection, new: NewJob) -> bytes | None:
-    row = db.execute(
-        f"SELECT directory, name FROM jobs WHERE folder = ? AND identity = ? AND {LIVE}",  # constant
-        (new.folder, new.identity),
-    ).fetchone()
-    return join_path(*row) if row else None
 
 
 def _earlier_at_places(
@@ -113,8 +105,7 @@ def _beside_others(
     """
     for old_id, state, size_bytes in earlier:
         if state == JobState.QUEUED:
-            reason = "another file took its place"
-            end(db, ExpectedState(old_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)
+            withdraw_queued(db, "another file took its place", "id = ?", (old_id,))
         elif size_bytes == new.snapshot.size_bytes:
             db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             db.execute("UPDATE counts SET n = n - 1 WHERE folder = ? AND state = 'queued'", (new.folder,))
@@ -149,38 +140,28 @@ def forget_failed(db: Connection, folder: str, filed: bytes) -> None:
     )
 
 
-_WAITS = "state = 'queued'"
-
-
 def withdraw(
     db: Connection,
     folder: str,
     places: Sequence[tuple[bytes, bytes]],
     reason: str,
-    which: str = _WAITS,
-    values: tuple[object, ...] = (),
+    which: str = "TRUE",
+    values: Sequence[object] = (),
 ) -> list[tuple[bytes, bytes]]:
-    """End queued jobs whose files are gone.
+    """End queued jobs whose files are gone; returns the places of those that ended.
 
     A job in flight is left to its attempt, and one with a stored result to its publication: its file may have
     been moved to its place already.
 
     Args:
-        which: The condition for a waiting job, where an engine has its own; a constant of the caller's.
-
-    Returns:
-        The places of those that ended.
+        which: A further condition, where an engine has its own; a constant of the caller's.
     """
-    ended = []
-    for directory, name in places:
-        found = db.execute(
-            f"SELECT id, state FROM jobs WHERE folder = ? AND directory = ? AND name = ? AND {which}",
-            (folder, directory, name, *values),
-        ).fetchall()
-        for job_id, state in found:
-            end(db, ExpectedState(job_id, JobState(state)), JobState.WITHDRAWN, time.time(), reason=reason)
-            ended.append((directory, name))
-    return ended
+    at_place = f"folder = ? AND directory = ? AND name = ? AND {which}"
+    return [
+        ended
+        for place in places
+        for ended in withdraw_queued(db, reason, at_place, (folder, *place, *values))
+    ]
 
 
 def relocate(db: Connection, new: NewJob, old_path: bytes) -> None:
@@ -230,9 +211,11 @@ def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
     Of two jobs of one file, one under each name, the one that has begun stays; else the new name's.
     """
     for old, new in renamed.items():
-        _end_queued_twins(db, new, old, f"{LIVE} AND state != 'queued'", f"its upload began as {old}")
-        _end_queued_twins(db, old, new, LIVE, f"it belongs to the rule {new} now")
-        known = f"identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"  # a constant
+        twin = "folder = ? AND identity IN (SELECT identity FROM jobs WHERE folder = ? AND {})"
+        begun = twin.format(f"{LIVE} AND state <> 'queued'")
+        withdraw_queued(db, f"its upload began as {old}", begun, (new, old))
+        withdraw_queued(db, f"it belongs to the rule {new} now", twin.format(LIVE), (old, new))
+        known = f"identity IN (SELECT identity FROM jobs WHERE folder = ? AND {LIVE})"
         db.execute(f"UPDATE jobs SET folder = ? WHERE folder = ? AND {LIVE} AND NOT {known}", (new, old, new))
         backlog.rename(db, old, new)
         for folder in (old, new):
@@ -242,14 +225,3 @@ def rename_folders(db: Connection, renamed: Mapping[str, str]) -> None:
                 f" WHERE folder = ? AND {LIVE} GROUP BY folder, state",
                 (folder,),
             )
-
-
-def _end_queued_twins(db: Connection, folder: str, other: str, states: str, reason: str) -> None:
-    """End the queued jobs of `folder` whose files have a job of `other` that meets `states`, in SQL."""
-    twins = db.execute(
-        "SELECT id FROM jobs WHERE folder = ? AND state = 'queued'"
-        f" AND identity IN (SELECT identity FROM jobs WHERE folder = ? AND {states})",
-        (folder, other),
-    ).fetchall()
-    for (job_id,) in twins:
-        end(db, ExpectedState(job_id, JobState.QUEUED), JobState.WITHDRAWN, time.time(), reason=reason)

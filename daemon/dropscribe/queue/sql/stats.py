@@ -1,28 +1,30 @@
-"""Counts of the queue, for ``status``."""
+"""Counts of the queue, for ``status`` and the page."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import bisect
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import stops_of
-from dropscribe.core.model import LIVE_STATES, Scope, ScopeKind
+from dropscribe.core.model import LIVE_STATES, JobState, Scope, ScopeKind
 from dropscribe.core.routing import BACKLOG, provider_for
-from dropscribe.queue.cluster.nodes import is_shared, read_nodes
+from dropscribe.queue.cluster.nodes import read_nodes
 from dropscribe.queue.embedded.store import is_migrated
 from dropscribe.queue.model import NOT_MOVABLE, FolderStats, Stats
-from dropscribe.queue.sql import hold_rows, remote_rows, rows
+from dropscribe.queue.sql import hold_rows, rows
 from dropscribe.queue.sql.budget_usage import read_accounts
+from dropscribe.queue.sql.database import is_shared, marks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from dropscribe.queue.model import Pause, Plan
     from dropscribe.queue.sql.database import Connection
 
-
-AT_PROVIDER = "at_provider"
-"""Beside the states: of those that are transcribing, those that the provider works on by itself."""
+QUARTER_SECONDS = 900
+_LONGEST_SECONDS = 14 * 86_400.0
+"""A longer recording's length is not believed."""
 
 
 def read_stats(
@@ -36,26 +38,22 @@ def read_stats(
     Args:
         in_flight: Attempts under way by provider, as the embedded engine knows them; a cluster's are rows.
     """
-    found = read_accounts(db, plan.budgets, plan.zone, now)
-    holds = [*stops_of(found), *hold_rows.read_holds(db)]
-    held = {hold.scope for hold in holds}
-    is_current = is_migrated(db)  # `status` may ask before the new daemon has started
-    pauses = read_current_pauses(db, now)
-    counts = {(folder, state): n for folder, state, n in db.execute("SELECT folder, state, n FROM counts")}
-    since: dict[str, float] = {}
-    if is_current:
-        counts |= {(folder, AT_PROVIDER): n for folder, n in remote_rows.count_at_provider(db).items()}
-        since = remote_rows.oldest_at_provider(db)
-    folders = {
-        folder: replace(
-            _folder_stats(db, folder, plan, held, now, counts), at_provider_since=since.get(folder)
-        )
-        for folder in plan.chains
-    }
-    removed = {folder: n for folder, n in read_live_counts(db).items() if folder not in plan.chains}
+    accounts = read_accounts(db, plan.budgets, plan.zone, now)
+    holds = [*stops_of(accounts), *hold_rows.read_holds(db)]
+    held, nodes = {hold.scope for hold in holds}, None
     if is_shared(db):
-        return Stats(folders, holds, _read_in_flight(db), found, read_nodes(db), pauses, removed)
-    return Stats(folders, holds, in_flight or {}, found, None, pauses, removed)
+        nodes = read_nodes(db)
+        under_way = f"SELECT provider, count(*) FROM jobs WHERE {rows.TRANSCRIBING} GROUP BY provider"
+        in_flight = dict(db.execute(under_way).fetchall())
+    return Stats(
+        folders={folder: _read_folder(db, folder, plan, held, now) for folder in plan.chains},
+        holds=holds,
+        in_flight=in_flight or {},
+        accounts=accounts,
+        nodes=nodes,
+        pauses=read_current_pauses(db, now),
+        removed={folder: n for folder, n in read_live_counts(db).items() if folder not in plan.chains},
+    )
 
 
 def read_live_counts(db: Connection) -> dict[str, int]:
@@ -72,15 +70,6 @@ def read_current_pauses(db: Connection, now: float) -> dict[str, Pause]:
     return {name: pause for name, pause in pauses.items() if pause.until > now}
 
 
-def _read_in_flight(db: Connection) -> dict[str, int]:
-    return dict(
-        db.execute(
-            "SELECT provider, count(*) FROM jobs WHERE state = 'transcribing' AND remote_id = ''"
-            " GROUP BY provider"
-        ).fetchall()
-    )
-
-
 def has_live_job(db: Connection, folder: str, path: bytes) -> bool:
     """Whether the file at *path*, relative to the folder's inbox, is in the queue."""
     row = db.execute(
@@ -90,37 +79,72 @@ def has_live_job(db: Connection, folder: str, path: bytes) -> bool:
     return row is not None
 
 
-def _folder_stats(
-    db: Connection,
-    folder: str,
-    plan: Plan,
-    held: set[Scope],
-    now: float,
-    counts: Mapping[tuple[str, str], int],
-) -> FolderStats:
-    waiting = _waiting(db, folder, plan, held, now, counts.get((folder, "queued"), 0))
-    at_provider = counts.get((folder, AT_PROVIDER), 0)
-    publishing = counts.get((folder, "transcribed"), 0) + counts.get((folder, "rejected"), 0)
-    stuck, stuck_reason = _stuck(db, folder, now) if waiting["deferred"] or publishing else (0, "")
+def _read_folder(db: Connection, folder: str, plan: Plan, held: set[Scope], now: float) -> FolderStats:
+    counts = dict(db.execute("SELECT state, n FROM counts WHERE folder = ?", (folder,)).fetchall())
+    at_provider, at_provider_since = 0, None
+    if is_migrated(db):  # `status` may ask before the new daemon has started
+        at_provider, at_provider_since = db.execute(
+            f"SELECT count(*), min(remote_at) FROM jobs WHERE {rows.AT_PROVIDER} AND folder = ?", (folder,)
+        ).fetchone()
+    assigned = _read_assigned(db, folder, counts.get("queued", 0), now)
+    waiting = _waiting(folder, assigned, plan, held)
+    publishing = counts.get("transcribed", 0) + counts.get("rejected", 0)
+    stuck, stuck_reason = _read_stuck(db, folder, now) if waiting["deferred"] or publishing else (0, "")
     return FolderStats(
-        queued=waiting["queued"],
-        deferred=waiting["deferred"],
-        held=waiting["held"],
-        backlog=waiting["backlog"],
-        transcribing=counts.get((folder, "transcribing"), 0) - at_provider,
+        **waiting,
+        transcribing=counts.get("transcribing", 0) - at_provider,
         at_provider=at_provider,
+        at_provider_since=at_provider_since,
         publishing=publishing,
-        done=counts.get((folder, "done"), 0),
-        failed=counts.get((folder, "failed"), 0),
+        done=counts.get("done", 0),
+        failed=counts.get("failed", 0),
         oldest_received_at=_oldest_received_at(db, folder),
-        maybe_paid_twice=counts.get((folder, rows.MAYBE_PAID_TWICE), 0),
-        suspect=counts.get((folder, rows.SUSPECT), 0),
+        maybe_paid_twice=counts.get(rows.MAYBE_PAID_TWICE, 0),
+        suspect=counts.get(rows.SUSPECT, 0),
         stuck=stuck,
         stuck_reason=stuck_reason,
     )
 
 
-def _stuck(db: Connection, folder: str, now: float) -> tuple[int, str]:
+def _waiting(
+    folder: str, assigned: Sequence[tuple[str, int, int]], plan: Plan, held: set[Scope]
+) -> dict[str, int]:
+    """Queued rows by the reason for their wait: a slot, a time, a hold, or the backlog's release."""
+    held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
+    folder_held = Scope(ScopeKind.FOLDER, folder) in held
+    chain, is_strict = plan.chains[folder], folder in plan.strict_order
+    waiting = {"queued": 0, "deferred": 0, "held": 0, "backlog": 0}
+    for pin, total, deferred in assigned:
+        if folder_held or provider_for(pin, chain, held_providers, is_strict=is_strict) is None:
+            waiting["held"] += total
+        else:
+            waiting["deferred"] += deferred
+            waiting["queued"] += total - deferred
+        if pin == BACKLOG:
+            waiting["backlog"] = total
+    return waiting
+
+
+def _read_assigned(db: Connection, folder: str, queued: int, now: float) -> list[tuple[str, int, int]]:
+    """(assigned provider or "", queued rows, of these the ones that are not due yet).
+
+    Args:
+        queued: All of the folder. Rows without an assigned provider are not counted one by one: of 100,000
+            that would take longer than all the rest.
+    """
+    rows_of = f"FROM jobs WHERE {rows.QUEUED} AND folder = ?"
+    assigned = db.execute(
+        f"SELECT pin, count(*), count(*) FILTER (WHERE due_at > ?) {rows_of} AND pin > '' GROUP BY pin",
+        (now, folder),
+    ).fetchall()
+    (deferred,) = db.execute(
+        f"SELECT count(*) {rows_of} AND pin = '' AND due_at > ?", (folder, now)
+    ).fetchone()
+    total = max(0, queued - sum(total for _, total, _ in assigned))
+    return [("", total, min(total, deferred)), *assigned]
+
+
+def _read_stuck(db: Connection, folder: str, now: float) -> tuple[int, str]:
     """(the number of files that cannot be moved, the reason of one of them)."""
     # A result that is published for the first time has due_at 0, and maybe the code of an earlier wait.
     found = db.execute(
@@ -132,55 +156,55 @@ def _stuck(db: Connection, folder: str, now: float) -> tuple[int, str]:
     return sum(number for number, _ in found), next((reason for _, reason in found if reason), "")
 
 
-def _waiting(
-    db: Connection, folder: str, plan: Plan, held: set[Scope], now: float, queued: int
-) -> dict[str, int]:
-    """Queued rows by the reason for their wait: a slot, a time, or a hold.
-
-    Args:
-        queued: All of the folder. Rows without an assigned provider are not counted one by one: of 100,000
-            that would take longer than all the rest.
-    """
-    held_providers = {scope.name for scope in held if scope.kind is ScopeKind.PROVIDER}
-    folder_held = Scope(ScopeKind.FOLDER, folder) in held
-    chain, is_strict = plan.chains[folder], folder in plan.strict_order
-    totals = {pin: _count(db, folder, pin) for pin in _assignments(db, folder)}
-    totals[""] = max(0, queued - sum(totals.values()))
-    waiting = {"queued": 0, "deferred": 0, "held": 0, "backlog": totals.get(BACKLOG, 0)}
-    for pin, total in totals.items():
-        if folder_held or provider_for(pin, chain, held_providers, is_strict=is_strict) is None:
-            waiting["held"] += total
-        else:
-            deferred = min(total, _count(db, folder, pin, due_after=now))
-            waiting["deferred"] += deferred
-            waiting["queued"] += total - deferred
-    return waiting
-
-
-def _assignments(db: Connection, folder: str) -> Iterator[str]:
-    """The values of ``pin`` but the empty one among the folder's queued rows, one index search each."""
-    pin = ""
-    while True:
-        (pin,) = db.execute(
-            "SELECT min(pin) FROM jobs WHERE state = 'queued' AND folder = ? AND pin > ?", (folder, pin)
-        ).fetchone()
-        if pin is None:
-            return
-        yield pin
-
-
-def _count(db: Connection, folder: str, pin: str, due_after: float = -1.0) -> int:
-    query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND folder = ? AND pin = ? AND due_at > ?"
-    return int(db.execute(query, (folder, pin, due_after)).fetchone()[0])
-
-
 def _oldest_received_at(db: Connection, folder: str) -> float | None:
     """Rows are made in the order of arrival, so the least live id is the oldest; one index search a state."""
-    states = sorted(LIVE_STATES)
     search = "SELECT min(id) AS id FROM jobs WHERE folder = ? AND state = ?"
-    least = " UNION ALL ".join([search] * len(states))
-    values = [value for state in states for value in (folder, state)]
+    least = " UNION ALL ".join([search] * len(LIVE_STATES))
     row = db.execute(
-        f"SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM ({least}) AS oldest)", values
+        f"SELECT received_at FROM jobs WHERE id = (SELECT min(id) FROM ({least}) AS oldest)",
+        [value for state in LIVE_STATES for value in (folder, state)],
     ).fetchone()
     return row[0] if row else None
+
+
+def count_ended(db: Connection, folder: str, state: JobState, audio_seconds: float, at: float) -> None:
+    """Count a file that has ended *at* (Unix seconds), for :func:`read_ended`."""
+    seconds = audio_seconds if 0 <= audio_seconds <= _LONGEST_SECONDS else 0.0
+    db.execute(
+        "INSERT INTO ended VALUES (?, ?, ?, 1, ?) ON CONFLICT (quarter, folder, state) DO UPDATE SET"
+        " files = ended.files + 1, seconds = ended.seconds + excluded.seconds",
+        (int(at) // QUARTER_SECONDS, folder, state.value, seconds),
+    )
+
+
+@dataclass(slots=True)
+class Ended:
+    """How much ended in a stretch of time.
+
+    Attributes:
+        seconds: Length of the recordings that are done, as far as it is known.
+    """
+
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+def read_ended(db: Connection, folder_names: Sequence[str], starts: Sequence[float]) -> list[Ended]:
+    """How much of the named folders ended from each of *starts* (Unix seconds, ascending) to the next.
+
+    A stretch begins at a full quarter of an hour: all time zones' days do.
+    """
+    found = [Ended() for _ in starts]
+    for quarter, state, files, seconds in db.execute(
+        "SELECT quarter, state, sum(files), sum(seconds) FROM ended WHERE quarter >= ?"
+        f" AND folder IN ({marks(folder_names)}) GROUP BY quarter, state",
+        (int(starts[0]) // QUARTER_SECONDS, *folder_names),
+    ):
+        stretch = found[max(0, bisect.bisect_right(starts, quarter * QUARTER_SECONDS) - 1)]
+        if state == JobState.DONE:
+            stretch.done += int(files)
+            stretch.seconds += seconds
+        else:
+            stretch.failed += int(files)
+    return found

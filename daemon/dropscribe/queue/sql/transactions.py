@@ -2,71 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import AtProvider, JobState, Published, Retry, Withdrawn
+from dropscribe.core.model import AtProvider, AttemptEnd, JobState, Published, Retry, Withdrawn
 from dropscribe.core.retry import LONGEST_RETRY_AFTER_SECONDS, crash_wait_seconds
 from dropscribe.core.routing import BACKLOG
-from dropscribe.queue.sql import (
-    attempt_rows,
-    budget_usage,
-    file_list,
-    hold_rows,
-    remote_rows,
-    result_cache,
-    result_rows,
-    rows,
-)
+from dropscribe.queue.sql import budget_usage, result_cache, rows, stats
+from dropscribe.queue.sql.database import marks
+from dropscribe.queue.sql.hold_rows import void_tickets
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from dropscribe.core.budget import Booking
-    from dropscribe.core.model import Job, Outcome, Scope
+    from dropscribe.core.model import Job, Outcome
+    from dropscribe.core.retry import RetryLimits
     from dropscribe.queue.model import Plan
     from dropscribe.queue.sql.database import Connection
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The most jobs that one claim may take.
-
-    Attributes:
-        suspects: Jobs in flight that may have crashed the daemon.
-        polls: Jobs at providers at most.
-        publications: Jobs with a stored result at most; 0 does not look for any.
-        hanging: Folders of which nothing is published.
-    """
-
-    suspects: int
-    polls: int
-    publications: int
-    hanging: Collection[str] = ()
-
-
-def claim(
-    db: Connection, requests: Sequence[rows.ClaimRequest], limits: Limits, now: float
-) -> tuple[list[Job], list[Job], float | None]:
-    """Attempts that were begun, jobs to poll or to publish, and when the next of any kind is due."""
-    suspects = limits.suspects
-    claimed: list[Job] = []
-    times: list[float | None] = []
-    for request in requests:
-        taken = rows.claim(db, request, now, rows.SUSPECT_CRASHES if suspects else 0)
-        suspects += sum(job.crashes >= rows.SUSPECT_CRASHES for job in taken)
-        claimed += taken
-        if len(taken) < request.limit:
-            times.append(rows.next_due_at(db, request.provider, request.routes))
-    due: list[Job] = []
-    if limits.polls:
-        due = remote_rows.due_for_polling(db, now, limits.polls)
-        times.append(remote_rows.next_poll_at(db, now))
-    if limits.publications:
-        due += result_rows.due_for_publishing(db, now, limits.publications, limits.hanging)
-        times.append(result_rows.next_publishing_at(db, now))
-    # A job that is due already waits for something else, which will wake the loop.
-    return claimed, due, min((at for at in times if at is not None and at > now), default=None)
+_MOST_CRASHES = 1 << 30
 
 
 def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -> None:
@@ -74,63 +28,149 @@ def record(db: Connection, plan: Plan, job: Job, outcome: Outcome, now: float) -
     match outcome:
         case Published():
             state = JobState.FAILED if job.state is JobState.REJECTED else JobState.DONE
-            rows.end(db, rows.expected_state_of(job), state, now, filed=outcome.path)
-            file_list.count_ended(db, job.folder, state, outcome.audio_seconds, now)
+            _end(db, job, state, now, filed=outcome.path)
+            stats.count_ended(db, job.folder, state, outcome.audio_seconds, now)
             if outcome.is_suspect:
                 rows.increment_count(db, job.folder, rows.SUSPECT)
         case Withdrawn():
-            rows.end(db, rows.expected_state_of(job), JobState.WITHDRAWN, now, reason=outcome.reason)
-            if outcome.attempt:
-                attempt_rows.end_attempt(db, job.id, outcome.attempt)
-            else:
-                attempt_rows.forget_attempt(db, job.id)
+            _end(db, job, JobState.WITHDRAWN, now, reason=outcome.reason)
+            rows.end_attempt(db, job, outcome.attempt)
             for spending in outcome.spending:
                 budget_usage.write_spending(db, spending, now)
         case AtProvider():
-            remote_rows.store_remote_job(db, job, outcome, now)
+            _store_remote_job(db, job, outcome, now)
         case Retry() if job.state.has_result or (job.remote is not None and not outcome.ends_attempt):
-            rows.defer(db, job, now + outcome.after_seconds, outcome)
+            _defer(db, job, now + outcome.after_seconds, outcome)
         case Retry():
-            rows.requeue(db, job, now + outcome.after_seconds, outcome)
+            requeue(db, job, now + outcome.after_seconds, outcome)
             chain = plan.chains.get(job.folder)
             if chain and not {job.provider, outcome.assigned_provider}.issubset((*chain, "")):
                 # A reload has removed the provider during the attempt: the rule's own ones take the job.
-                _clear_assignments(db, job.folder, (*chain, BACKLOG))
+                _clear_assignments(db, job.folder, chain)
+
+
+def _end(
+    db: Connection, job: Job, state: JobState, now: float, *, filed: bytes | None = None, reason: str = ""
+) -> None:
+    """Move a live state → an ended one; a trigger deletes the stored result and the reserved names."""
+    # By the queue's clock: the search index follows the jobs in the order of their ends.
+    rows.move(db, job, state, "ended_at = ?, filed = ?, code = '', reason = ?", (now, filed, reason))
+
+
+def _store_remote_job(db: Connection, job: Job, remote: AtProvider, now: float) -> None:
+    """Store the provider's job id, or the time of its next poll; the attempt goes on."""
+    changed = db.execute(
+        "UPDATE jobs SET remote_at = CASE WHEN remote_id = ? THEN remote_at ELSE ? END, remote_id = ?,"
+        " due_at = ?, code = '', reason = '' WHERE id = ? AND fence = ? AND state = 'transcribing'",
+        (remote.remote_id, now, remote.remote_id, now + remote.poll_after_seconds, job.id, job.fence),
+    ).rowcount
+    if not changed:
+        raise rows.LateTransitionError(f"job {job.id} is not transcribing any more")
+
+
+def requeue(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
+    """Move transcribing → queued; an attempt that does not count, or was none, is given back."""
+    ended = retry.attempt or AttemptEnd(0.0, counted=False)
+    rows.move(
+        db,
+        job,
+        JobState.QUEUED,
+        "due_at = ?, pin = coalesce(nullif(?, ''), pin), spent_seconds = spent_seconds + ?,"
+        " attempts = attempts - ?, ambiguous = ambiguous + ?, internal_errors = internal_errors + ?,"
+        " crashes = 0, code = ?, reason = ?",
+        (
+            *(due_at, retry.assigned_provider, retry.spent_seconds, int(not ended.counted)),
+            *(int(ended.ambiguous), int(ended.internal), retry.code, retry.reason),
+        ),
+    )
+    rows.end_attempt(db, job, retry.attempt)
+    if ended.ambiguous:
+        rows.increment_count(db, job.folder, rows.MAYBE_PAID_TWICE)
+
+
+def _defer(db: Connection, job: Job, due_at: float, retry: Retry) -> None:
+    """Publish or poll again at *due_at*; the state stays."""
+    is_internal = retry.attempt is not None and retry.attempt.internal
+    db.execute(
+        "UPDATE jobs SET due_at = ?, code = ?, reason = ?, internal_errors = internal_errors + ?"
+        " WHERE id = ? AND state = ? AND fence = ?",
+        (due_at, retry.code, retry.reason, int(is_internal), job.id, job.state, job.fence),
+    )
+
+
+def set_due(db: Connection, job: Job, due_at: float) -> None:
+    """Make an interrupted publication or poll due at *due_at*."""
+    db.execute("UPDATE jobs SET due_at = ? WHERE id = ? AND fence = ?", (due_at, job.id, job.fence))
+
+
+def requeue_interrupted(db: Connection, job: Job, due_at: float) -> None:
+    """Move transcribing → queued because the daemon ended; counts towards max_crashes alone."""
+    rows.move(
+        db,
+        job,
+        JobState.QUEUED,
+        # Counted here: the database refuses a sum that it cannot hold, and one row would end each start.
+        "due_at = ?, attempts = ?, crashes = ?, code = 'interrupted',"
+        " reason = 'the daemon ended during the attempt; it may have been paid for'",
+        (due_at, max(0, job.attempts - 1), min(job.crashes + 1, _MOST_CRASHES)),
+    )
+    rows.end_attempt(db, job, AttemptEnd(0.0, code="interrupted", reason="the daemon ended", counted=False))
+    rows.increment_count(db, job.folder, rows.MAYBE_PAID_TWICE)
+
+
+def requeue_all_interrupted(
+    db: Connection, retry: RetryLimits, now: float, which: str = "TRUE", values: Sequence[object] = ()
+) -> list[Job]:
+    """Requeue the jobs whose attempts the end of the daemon interrupted; returns them.
+
+    Jobs at a provider continue there, and are polled again.
+
+    Args:
+        which: A further condition; a constant of the caller's.
+    """
+    # LIVE names the index.
+    cut_off = rows.read_jobs(db, f"{rows.LIVE} AND {rows.TRANSCRIBING} AND {which}", values)
+    for job in cut_off:
+        requeue_interrupted(db, job, now + crash_wait_seconds(retry, job.crashes + 1))
+    return cut_off
 
 
 def recover(db: Connection, plan: Plan, now: float) -> list[Job]:
     """Requeue the jobs that the end of the daemon interrupted; returns them."""
     clear_stale_assignments(db, plan, now)
-    cut_off = rows.interrupted(db)
-    for job in cut_off:
-        rows.requeue_interrupted(db, job, now + crash_wait_seconds(plan.retry, job.crashes + 1))
+    cut_off = requeue_all_interrupted(db, plan.retry, now)
     # After a clock was set back, no job waits for a time by the old clock.
-    rows.clamp_due(db, now + max(LONGEST_RETRY_AFTER_SECONDS, plan.retry.max_seconds))
+    latest = now + max(LONGEST_RETRY_AFTER_SECONDS, plan.retry.max_seconds)
+    db.execute(f"UPDATE jobs SET due_at = ? WHERE {rows.LIVE} AND due_at > ?", (latest, latest))
     return cut_off
 
 
 def clear_stale_assignments(db: Connection, plan: Plan, now: float) -> list[Job]:
     """No job waits for a provider that its folder's list no longer has; returns the jobs that were at one."""
-    abandoned = remote_rows.abandon_remote_jobs(db, plan.providers.keys(), now)
+    abandoned = rows.read_jobs(
+        db,
+        f"{rows.AT_PROVIDER} AND provider NOT IN ({marks(plan.providers)})",
+        tuple(plan.providers),
+    )
+    for job in abandoned:
+        reason = f"the config has no provider {job.provider} any more; it may have been paid for"
+        ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
+        changes = "due_at = ?, ambiguous = ambiguous + 1, code = ?, reason = ?"
+        rows.move(db, job, JobState.QUEUED, changes, (now, ended.code, reason))
+        rows.end_attempt(db, job, ended)
     for folder, chain in plan.chains.items():
-        _clear_assignments(db, folder, (*chain, BACKLOG))
+        _clear_assignments(db, folder, chain)
+        void_tickets(db, f"{rows.QUEUED} AND folder = ? AND lane NOT IN ({marks(chain)})", (folder, *chain))
     return abandoned
 
 
 def _clear_assignments(db: Connection, folder: str, chain: Sequence[str]) -> None:
     """Waiting jobs that are assigned to a provider outside *chain* may go to any again."""
-    marks = ", ".join("?" * len(chain))
+    kept = ("", BACKLOG, *chain)
     db.execute(
-        "UPDATE jobs SET pin = '' WHERE state = 'queued' AND folder = ? AND pin <> ''"
-        f" AND pin NOT IN ({marks})",  # question marks alone
-        (folder, *chain),
+        f"UPDATE jobs SET pin = '' WHERE {rows.QUEUED} AND folder = ? AND pin NOT IN ({marks(kept)})",
+        (folder, *kept),
     )
-
-
-def release(db: Connection, scope: Scope, now: float) -> None:
-    """End a hold; its jobs are due at once."""
-    hold_rows.delete_hold(db, scope)
-    hold_rows.make_due(db, str(scope.kind), scope.name, now)
 
 
 def book(db: Connection, job: Job, document: bytes, booking: Booking, now: float) -> None:

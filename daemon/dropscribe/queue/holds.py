@@ -7,66 +7,48 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import ScopeKind
 from dropscribe.files.crashpoint import reached
-from dropscribe.queue.sql import hold_rows, transactions
+from dropscribe.queue.sql import hold_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from dropscribe.core.model import Hold, Scope
     from dropscribe.queue.provider_rates import ProviderRates
     from dropscribe.queue.retrying_database import RetryingDatabase
-    from dropscribe.queue.signals import Signals
-    from dropscribe.queue.sql.database import Connection
 
 
-class HoldStore:
+class Holds:
     """Holds and spent budgets by scope, each with the time of its next probe.
-
-    Args:
-        void_claims: Called in the transaction of a new hold: revokes dispatched jobs of its scope.
 
     Attributes:
         changes: Grows before and after each change that is made here, so that a reader of the rows can tell
             whether its copy is older.
     """
 
-    def __init__(
-        self,
-        database: RetryingDatabase,
-        signals: Signals,
-        rates: ProviderRates,
-        void_claims: Callable[[Connection, Scope], None],
-    ) -> None:
+    def __init__(self, database: RetryingDatabase, rates: ProviderRates) -> None:
         self.changes = 0
         self._database = database
-        self._signals = signals
         self._rates = rates
-        self._void_claims = void_claims
         self._holds: dict[Scope, Hold] = {}
         self._stops: dict[Scope, Hold] = {}
 
     async def hold(self, hold: Hold) -> None:
         """Hold a provider or folder; from ``next_probe_at`` on one job of it at a time probes it."""
-
-        def write(db: Connection) -> None:
-            hold_rows.write_hold(db, hold)
-            self._void_claims(db, hold.scope)
-
         self._holds[hold.scope] = hold
         self.changes += 1
-        await self._database.do(write)
+        await self._database.do(lambda db: hold_rows.begin_hold(db, hold))
         self.changes += 1
         reached("held")
-        self._signals.wake.set()
+        self._database.signals.wake.set()
 
     async def release(self, scope: Scope) -> Hold | None:
         """End a hold and make its jobs due at once; returns it, or None where there was none."""
         hold = self._holds.pop(scope, None)
         if hold is not None:
             self.changes += 1
-            await self._database.do(lambda db: transactions.release(db, scope, self._database.now()))
+            await self._database.do(lambda db: hold_rows.end_hold(db, scope, self._database.now()))
             self.changes += 1
-            self._signals.wake.set()
+            self._database.signals.wake.set()
         return hold
 
     def probe_now(self, scope: Scope) -> None:
@@ -74,13 +56,12 @@ class HoldStore:
 
         A provider's pause ends too, whether it is held or not.
         """
-        now, hold = self._database.now(), self._holds.get(scope)
-        if hold is not None:
-            due = self._holds[scope] = replace(hold, next_probe_at=now)
+        if hold := self._holds.get(scope):
+            due = self._holds[scope] = replace(hold, next_probe_at=self._database.now())
             self._database.post(lambda db: hold_rows.write_hold(db, due))
-        if scope.kind is ScopeKind.PROVIDER and self._rates.cut_pause(scope.name):
-            self._database.post(lambda db: hold_rows.cut_pause(db, scope.name, now))
-        self._signals.wake.set()
+        if scope.kind is ScopeKind.PROVIDER:
+            self._rates.cut_pause(scope.name)
+        self._database.signals.wake.set()
 
     def get(self, scope: Scope) -> Hold | None:
         """The hold of a provider or folder, if it is held."""

@@ -1,0 +1,201 @@
+"""Claims: the jobs that may start now, and the transition that begins an attempt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from dropscribe.queue.sql.database import marks
+from dropscribe.queue.sql.result_rows import jobs_with_result
+from dropscribe.queue.sql.rows import (
+    AT_PROVIDER,
+    HAS_RESULT,
+    JOB_COLUMNS,
+    QUEUED,
+    earliest_due,
+    job_of,
+    read_jobs,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from dropscribe.core.model import Job
+    from dropscribe.core.routing import Route
+    from dropscribe.queue.sql.database import Connection
+
+SUSPECT_CRASHES = 3
+"""A job that was interrupted this often in a row by the end of the daemon runs only while no other such job
+runs: a file that crashes the daemon is found, and other files complete."""
+
+LARGE_BYTES = 256 * 1024 * 1024
+"""An upload of this size may hold a slot for hours."""
+
+_OLDEST = (
+    f"SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ? AND crashes < ?"
+    " AND size_bytes < ? AND due_at <= ? ORDER BY due_at, id LIMIT 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """The jobs that one provider can start now.
+
+    Attributes:
+        limit: Jobs at most.
+        is_probe: Take an untried job, else the oldest even if it is not due yet: it probes a hold.
+        in_flight: Folder → its uploads to this provider that are under way; folders with fewer go first.
+        turns: Folder → when it had its last slot, as a growing number; of equals the least goes first.
+        most_large: Further uploads of ``LARGE_BYTES`` and more that may start: they never have all slots.
+    """
+
+    provider: str
+    routes: tuple[Route, ...]
+    limit: int
+    is_probe: bool = False
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    turns: Mapping[str, int] = field(default_factory=dict)
+    most_large: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most jobs that one claim may take.
+
+    Attributes:
+        suspects: Jobs in flight that may have crashed the daemon.
+        polls: Jobs at providers at most.
+        publications: Jobs with a stored result at most; 0 does not look for any.
+        hanging: Folders of which nothing is published.
+    """
+
+    suspects: int
+    polls: int
+    publications: int
+    hanging: Collection[str] = ()
+
+
+def claim(
+    db: Connection, requests: Sequence[ClaimRequest], limits: Limits, now: float
+) -> tuple[list[Job], list[Job], float | None]:
+    """Attempts that were begun, jobs to poll or to publish, and when the next of any kind is due."""
+    suspects = limits.suspects
+    claimed: list[Job] = []
+    times: list[float | None] = []
+    for request in requests:
+        taken = claim_for_provider(db, request, now, has_suspect=suspects > 0)
+        suspects += sum(job.crashes >= SUSPECT_CRASHES for job in taken)
+        claimed += taken
+        if len(taken) < request.limit:
+            times.append(next_due_at(db, request.provider, request.routes))
+    due: list[Job] = []
+    first = "due_at <= ? ORDER BY due_at, jobs.id LIMIT ?"
+    if limits.polls:
+        due = read_jobs(db, f"{AT_PROVIDER} AND {first}", (now, limits.polls))
+        times.append(earliest_due(db, f"{AT_PROVIDER} AND due_at > ?", (now,)))
+    if limits.publications:
+        others = f"jobs.folder NOT IN ({marks(limits.hanging)}) AND " if limits.hanging else ""
+        due += jobs_with_result(db, others + first, (*limits.hanging, now, limits.publications))
+        times.append(earliest_due(db, f"{HAS_RESULT} AND due_at > ?", (now,)))
+    # A job that is due already waits for something else, which will wake the loop.
+    return claimed, due, min((at for at in times if at is not None and at > now), default=None)
+
+
+def claim_for_provider(db: Connection, request: ClaimRequest, now: float, *, has_suspect: bool) -> list[Job]:
+    """Claim due jobs for a provider; the attempt is counted here.
+
+    Slots go round the folders: each goes to the one with the fewest uploads under way, of equals to the one
+    that has waited longest for a slot, and there to the job that is due longest.
+
+    Args:
+        has_suspect: A job that may have crashed the daemon is in flight; other such jobs wait.
+    """
+    claimed: list[Job] = []
+    in_flight, most_large = Counter(request.in_flight), request.most_large
+    crashes_below = SUSPECT_CRASHES if has_suspect else 1 << 30
+    if request.is_probe and (untried := newest_untried(db, queues_of(request.provider, request.routes))):
+        return [begin_attempt(db, untried, request.provider, now)]
+    while len(claimed) < request.limit:
+        most_bytes = 1 << 62 if most_large > 0 else LARGE_BYTES
+        bounds = (crashes_below, most_bytes, float("inf") if request.is_probe else now)
+        due = [
+            (in_flight[route.folder], request.turns.get(route.folder, 0), *found)
+            for route in request.routes
+            if (found := _oldest(db, queues_of(request.provider, (route,)), bounds))
+        ]
+        if not due:
+            break
+        job = begin_attempt(db, min(due)[-1], request.provider, now)
+        claimed.append(job)
+        in_flight[job.folder] += 1
+        most_large -= job.snapshot.size_bytes >= LARGE_BYTES
+        if job.crashes >= SUSPECT_CRASHES:
+            crashes_below = SUSPECT_CRASHES
+    return claimed
+
+
+def _oldest(
+    db: Connection, queues: Sequence[tuple[str, str]], bounds: tuple[int, int, float]
+) -> tuple[float, int] | None:
+    """(due_at, id) of the job of *queues* that is due longest: one index look-up for each of them."""
+    each = [f"SELECT due_at, id FROM ({_OLDEST}) AS queue_{number}" for number in range(len(queues))]
+    found: tuple[float, int] | None = db.execute(
+        " UNION ALL ".join(each) + " ORDER BY due_at, id LIMIT 1",
+        [value for queue in queues for value in (*queue, *bounds)],
+    ).fetchone()
+    return found
+
+
+def queues_of(provider: str, routes: Sequence[Route]) -> list[tuple[str, str]]:
+    """(folder, assigned provider or "") of the jobs that *provider* may take by *routes*."""
+    return [
+        (route.folder, assigned)
+        for route in routes
+        for assigned in (("", provider) if route.serves_unassigned else (provider,))
+    ]
+
+
+def newest_untried(db: Connection, queues: Iterable[tuple[str, str]], which: str = "TRUE") -> int | None:
+    """The newest waiting job that was never tried: the best probe of a hold.
+
+    A file that was refused itself would only be refused again, and the files that arrived with it are the
+    likeliest to share its fault.
+
+    Args:
+        which: A further condition; a constant of the caller's.
+    """
+    found: list[tuple[float, int]] = []
+    for queue in queues:
+        found += db.execute(
+            f"SELECT due_at, id FROM jobs WHERE {QUEUED} AND folder = ? AND pin = ? AND code = ''"
+            f" AND crashes = 0 AND {which} ORDER BY due_at DESC, id DESC LIMIT 1",
+            queue,
+        ).fetchall()
+    return max(found)[1] if found else None
+
+
+def next_due_at(db: Connection, provider: str, routes: Sequence[Route]) -> float | None:
+    """When the next job for *provider* is due, or None."""
+    due = [
+        earliest_due(db, f"{QUEUED} AND folder = ? AND pin = ?", queue)
+        for queue in queues_of(provider, routes)
+    ]
+    return min((at for at in due if at is not None), default=None)
+
+
+def begin_attempt(db: Connection, job_id: int, provider: str, now: float, node: str = "") -> Job:
+    """Move queued → transcribing; the attempt is counted here.
+
+    Args:
+        node: The node that makes it, in a cluster.
+    """
+    changes, values = (", node = ?", (provider, node)) if node else ("", (provider,))
+    row = db.execute(
+        "UPDATE jobs SET state = 'transcribing', attempts = attempts + 1, fence = fence + 1, provider = ?"
+        f"{changes} WHERE id = ? RETURNING {JOB_COLUMNS},"
+        " EXISTS (SELECT 1 FROM ledger WHERE ledger.size_bytes = jobs.size_bytes)",
+        (*values, job_id),
+    ).fetchone()
+    db.execute("INSERT INTO attempts (job_id, at, provider) VALUES (?, ?, ?)", (job_id, now, provider))
+    return replace(job_of(row), may_be_cached=bool(row[-1]))

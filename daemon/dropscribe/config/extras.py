@@ -27,11 +27,7 @@ LIBRARIES = {
 }
 
 _DEBIAN_FOLDER = "/usr/lib/python3/dist-packages/"
-_DEBIAN_PACKAGES = {
-    "media": "python3-av python3-numpy",
-    "notify": "apprise",
-    "socks": "python3-socksio",
-}
+_DEBIAN_PACKAGES = {"media": "python3-av python3-numpy", "notify": "apprise", "socks": "python3-socksio"}
 
 
 def is_installed(extra: str) -> bool:

@@ -1,4 +1,4 @@
-"""Definition of a config key: a dataclass field with its notation, description and default.
+"""Definition of a config key: a dataclass field with its description, notation and default.
 
 Each key is defined once, with :func:`key`; checks, JSON Schema, reference and example come from that.
 """
@@ -6,31 +6,31 @@ Each key is defined once, with :func:`key`; checks, JSON Schema, reference and e
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from dropscribe.config.notation.field_types import FieldType, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.notation.field_types import FieldType
     from dropscribe.config.reading import Reader, SectionRead
     from dropscribe.config.yaml.document import Path
-
-T = TypeVar("T")
 
 _KEYS: dict[type[Any], dict[str, Key]] = {}
 _UNITS = ("_seconds", "_bytes", "_dbfs")
 REQUIRED: Any = dataclasses.MISSING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Key:
     """One key of the file.
 
     Attributes:
-        name: As the file has it.
-        attribute: The field's name, with its unit.
+        name: As the file has it; by default the field's name without its unit.
+        attribute: The field's name.
         description: Full sentences; the example has the first one only.
+        type: Its FieldType; by default the one that the field's annotation stands for (:func:`type_of`).
         default: REQUIRED where the file must have the key.
         also: Keys that give the same value in another way, by the ending of their name ("_file"), with
             their description.
@@ -39,8 +39,8 @@ class Key:
 
     name: str
     attribute: str
-    type: FieldType[Any]
     description: str
+    type: Any
     default: Any
     also: Mapping[str, str]
     example: str | None
@@ -52,41 +52,38 @@ class Key:
 
 
 def key(  # noqa: PLR0913 - the facts of a key
-    type_: FieldType[T],
     description: str,
+    type_: FieldType | None = None,
     *,
-    default: T = REQUIRED,
+    default: Any = None,
     name: str = "",
-    also: Mapping[str, str] | None = None,
+    also: Mapping[str, str] = MappingProxyType({}),
     example: str | None = None,
     is_shown: bool = True,
-) -> T:
-    """A dataclass field that is a key of the file.
+) -> Any:
+    """A dataclass field that is a key of the file, with the facts of :class:`Key`.
 
-    Args:
-        name: Default: the field's name without its unit.
-        is_shown: False keeps the value out of the section's ``repr``.
+    *is_shown* is False for a value that the section's ``repr`` leaves out.
     """
-    about = Key(name, "", type_, description, default, also or {}, example)
-    made: Any
-    if isinstance(default, dict):
-        made = dataclasses.field(default_factory=lambda: default, repr=is_shown, metadata={"key": about})
-    else:
-        made = dataclasses.field(default=default, repr=is_shown, metadata={"key": about})
-    found: T = made
-    return found
+    about = Key(name, "", description, type_, default, also, example)
+    given: dict[str, Any] = (
+        {"default_factory": lambda: default} if isinstance(default, dict) else {"default": default}
+    )
+    return dataclasses.field(**given, repr=is_shown, metadata={"key": about})
 
 
 def keys_of(section: type[Any]) -> dict[str, Key]:
     """The keys of *section* by their name in the file."""
     if section in _KEYS:
         return _KEYS[section]
+    annotations = get_type_hints(section)
     found = _KEYS[section] = {}
     for field in dataclasses.fields(section):
         about: Key | None = field.metadata.get("key")
         if about is not None:
             name = about.name or key_name(field.name)
-            found[name] = dataclasses.replace(about, name=name, attribute=field.name)
+            kind = about.type or type_of(annotations[field.name])
+            found[name] = dataclasses.replace(about, name=name, attribute=field.name, type=kind)
     return found
 
 

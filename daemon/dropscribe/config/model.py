@@ -6,7 +6,9 @@ provider in a rule is known. Only ``load.py`` makes a config from a file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +28,6 @@ from dropscribe.config.sections.services import (
 from dropscribe.core.retry import RetryLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import tzinfo
-
     from dropscribe.config.notation.secret import Secret
     from dropscribe.config.reading import SectionRead
 
@@ -52,24 +51,18 @@ _RETRY = RetryLimits()
 class RetryKeys(Section):
     """The keys of `retry`; the config has :class:`~dropscribe.core.retry.RetryLimits` instead."""
 
-    first_seconds: float = key(
-        t.DURATION, "The first wait; it doubles, with jitter.", default=_RETRY.first_seconds
-    )
-    max_seconds: float = key(t.DURATION, "The longest wait.", default=_RETRY.max_seconds)
+    first_seconds: float = key("The first wait; it doubles, with jitter.", default=_RETRY.first_seconds)
+    max_seconds: float = key("The longest wait.", default=_RETRY.max_seconds)
     give_up_after_seconds: float = key(
-        t.DURATION,
         "A file goes to failed this long after its first attempt; holds do not count.",
         default=_RETRY.give_up_after_seconds,
     )
     max_ambiguous: int = key(
-        t.POSITIVE_COUNT,
         "At most so many attempts that were sent whole without an answer: each may have been paid for.",
         default=_RETRY.max_ambiguous,
     )
     max_crashes: int = key(
-        t.POSITIVE_COUNT,
-        "At most so many attempts in a row that the end of the daemon cut off.",
-        default=_RETRY.max_crashes,
+        "At most so many attempts in a row that the end of the daemon cut off.", default=_RETRY.max_crashes
     )
 
     @classmethod
@@ -82,12 +75,12 @@ class RetryKeys(Section):
 class HoldConfig(Section):
     """Waits between the probes of a held provider."""
 
-    first_seconds: float = key(t.DURATION, "The first wait; it doubles.", default=30.0)
-    max_seconds: float = key(t.DURATION, "The longest wait.", default=900.0)
+    first_seconds: float = key("The first wait; it doubles.", default=30.0)
+    max_seconds: float = key("The longest wait.", default=900.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Section):
     """The whole config; the optional sections are None where they are off.
 
     Attributes:
@@ -99,76 +92,56 @@ class Config:
 
     path: Path | None
     state_dir: Path = key(
-        t.PATH,
         "The folder of the queue, on a local disk. Default: `$STATE_DIRECTORY`, `/var/lib/dropscribe` for a "
         "config in /etc/dropscribe, else `dropscribe` in the XDG state home.",
         default=Path(),
         example="state",
     )
     providers: Mapping[str, ProviderConfig] = key(
-        t.map_of(t.section(ProviderConfig), t.NAME), "The providers, under names of your own.", default={}
+        "The providers, under names of your own.", t.map_of(t.section(ProviderConfig), t.NAME), default={}
     )
     folders: Mapping[str, FolderRule] = key(
-        t.map_of(t.section(FolderRule), t.NAME), "Folder rules, under names of your own.", default={}
+        "Folder rules, under names of your own.", t.map_of(t.section(FolderRule), t.NAME), default={}
     )
     queue: QueueConfig | None = key(
-        t.section(QueueConfig),
         "Where the queue is: in the state directory when absent, or in a PostgreSQL that several machines "
-        "share.",
-        default=None,
+        "share."
     )
     retry: RetryLimits = key(
-        t.section(RetryKeys), "When a file is tried again, and when it is given up.", default=_RETRY
+        "When a file is tried again, and when it is given up.", t.section(RetryKeys), default=_RETRY
     )
-    hold: HoldConfig = key(
-        t.section(HoldConfig), "How often a held provider is tried again.", default=HoldConfig()
-    )
+    hold: HoldConfig = key("How often a held provider is tried again.", default=HoldConfig())
     time_zone: tzinfo | None = key(
-        t.TIME_ZONE,
         "The time zone in which the days of budgets begin, such as `Europe/Berlin`; default: the system's.",
-        default=None,
+        t.TIME_ZONE,
         example="Europe/Berlin",
     )
     ledger_keep_seconds: float = key(
-        t.DURATION_OR_ZERO,
         "How long answers are kept in the state directory, to be used again; 0: not at all.",
+        t.DURATION_OR_ZERO,
         default=90 * DAY,
     )
     history_keep_seconds: float = key(
-        t.DURATION,
-        "How long the queue keeps the records of files that are done or failed.",
-        default=365 * DAY,
+        "How long the queue keeps the records of files that are done or failed.", default=365 * DAY
     )
     search: bool = key(
-        t.BOOLEAN, "Finished transcripts are indexed, for `dropscribe search` and the pages.", default=True
+        "Finished transcripts are indexed, for `dropscribe search` and the pages.", default=True
     )
     shutdown_grace_seconds: float = key(
-        t.DURATION_OR_ZERO,
         "On shutdown, running uploads get this long; unfinished ones are requeued.",
+        t.DURATION_OR_ZERO,
         default=30.0,
     )
-    log: LogConfig = key(t.section(LogConfig), "The level and format of the log.", default=LogConfig())
-    http: HttpConfig | None = key(
-        t.section(HttpConfig),
-        "Web pages, metrics, health and status over HTTP; off when absent.",
-        default=None,
-    )
-    metrics: MetricsConfig | None = key(
-        t.section(MetricsConfig), "Metrics as a file; off when absent.", default=None
-    )
-    heartbeat: HeartbeatConfig | None = key(
-        t.section(HeartbeatConfig), "A sign of life for a monitor elsewhere; off when absent.", default=None
-    )
+    log: LogConfig = key("The level and format of the log.", default=LogConfig())
+    http: HttpConfig | None = key("Web pages, metrics, health and status over HTTP; off when absent.")
+    metrics: MetricsConfig | None = key("Metrics as a file; off when absent.")
+    heartbeat: HeartbeatConfig | None = key("A sign of life for a monitor elsewhere; off when absent.")
     hooks: HooksConfig | None = key(
-        t.section(HooksConfig),
-        "Commands (no shell) that get events as JSON on standard input; off when absent.",
-        default=None,
+        "Commands (no shell) that get events as JSON on standard input; off when absent."
     )
     notify: NotifyConfig | None = key(
-        t.section(NotifyConfig),
         "People and programs that are told of failed files, of holds and their ends, and of budgets; "
-        "off when absent.",
-        default=None,
+        "off when absent."
     )
     source: str = field(default="", repr=False, compare=False)
 

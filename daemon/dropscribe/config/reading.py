@@ -104,7 +104,7 @@ class Reader:
             return None
         return {name: value for name, value in found.items() if value is not MISSING}
 
-    def value(self, kind: FieldType[Any], path: Path, value: object) -> Any:
+    def value(self, kind: FieldType, path: Path, value: object) -> Any:
         """*value* as *kind* reads it, or MISSING where it was refused."""
         if kind.section is not None:
             keys = kind.section.keys_for(path, value, self)
@@ -168,7 +168,7 @@ class Reader:
         lines = (line.strip() for line in text.splitlines())
         return tuple(dict.fromkeys([*found, *(line for line in lines if line and not line.startswith("#"))]))
 
-    def _list(self, kind: FieldType[Any], of: FieldType[Any], path: Path, value: object) -> Any:
+    def _list(self, kind: FieldType, of: FieldType, path: Path, value: object) -> Any:
         if kind.is_argv and not isinstance(value, list):
             hint = "write [/usr/bin/program, argument]; no shell is used"
             self.refuse(path, value, "is not a list of arguments", hint)
@@ -183,7 +183,7 @@ class Reader:
             return MISSING
         return tuple(found if kind.is_argv else dict.fromkeys(found))
 
-    def _mapping(self, names: FieldType[str], of: FieldType[Any], path: Path, value: object) -> Any:
+    def _mapping(self, names: FieldType, of: FieldType, path: Path, value: object) -> Any:
         if not isinstance(value, dict):
             self.refuse(path, value, "must be a mapping", "write names with their values below it, indented")
             return MISSING

@@ -71,7 +71,7 @@ def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
     } | about
 
 
-def _schema_of(kind: FieldType[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+def _schema_of(kind: FieldType, definitions: dict[str, Any]) -> dict[str, Any]:
     if kind.section is ProviderConfig:
         for name in PROVIDER_TYPES:
             definitions[name] = _provider(name, definitions)

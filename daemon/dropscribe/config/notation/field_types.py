@@ -7,9 +7,11 @@ Guarantees: pure. A refused value raises ValueError with the words that follow t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from dropscribe.config.errors import did_you_mean
@@ -21,51 +23,44 @@ from dropscribe.core.requests.languages import is_language, language_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
     from zoneinfo import ZoneInfo
 
     from dropscribe.config.keys import Section
 
-T_co = TypeVar("T_co", covariant=True)
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MINUTES = re.compile(r"([0-9.]+) ?min", re.ASCII)
-_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
-_ROOT_NAME = re.compile(r"[a-z0-9_-]{1,64}")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,8})*")
-_URL_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
-_LARGEST_COUNT = 10_000
-_LARGEST_NUMBER = 1_000_000
+_LANGUAGE = r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,8})*"
 _LARGEST_BUDGET = 10**12
-_LARGEST_SIZE = 10**15
-_LONGEST_LABEL = 63  # of a host name in DNS
 _VARIABLE = r"\$\{"
 
 
+def _never(value: object) -> Any:
+    raise AssertionError(value)
+
+
 @dataclass(frozen=True, slots=True)
-class FieldType(Generic[T_co]):
+class FieldType:
     """One way to write a value.
 
     Attributes:
-        parse: Converts the parsed YAML value; raises ValueError(words, hint).
         schema: Its JSON Schema.
         word: The type's name in the reference: "duration".
+        parse: Converts a YAML value or raises ValueError(words, hint); not for lists, mappings and sections.
         none_word: The word that stands for None, as null does.
         is_path: Whether the text is a path, which begins at the config's folder.
-        item: For lists and mappings: the type of each value in it; *parse* is not used then.
+        item: For lists and mappings: the type of each value in it.
         name: For mappings: the type of each name in it.
-        section: For sections: the dataclass with its keys; *parse* is not used then.
+        section: For sections: the dataclass with its keys.
         least: For lists: how many values there must be.
         is_argv: For lists: a command's arguments, which are always a list and may repeat.
     """
 
-    parse: Callable[[object], T_co]
-    schema: Mapping[str, Any] = field(default_factory=dict)
-    word: str = ""
+    schema: Mapping[str, Any]
+    word: str
+    parse: Callable[[object], Any] = _never
     none_word: str = ""
     is_path: bool = False
-    item: FieldType[Any] | None = None
-    name: FieldType[str] | None = None
+    item: FieldType | None = None
+    name: FieldType | None = None
     section: type[Section] | None = None
     least: int = 0
     is_argv: bool = False
@@ -102,8 +97,19 @@ def _secret_url(value: object) -> Secret:
     return url
 
 
+def full_match(pattern: str, said: str, hint: str) -> Callable[[object], str]:
+    """The parser of a text that *pattern* matches."""
+
+    def parse(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(said, hint)
+        return value
+
+    return parse
+
+
 def _language(value: object) -> str:
-    text = _full_match(_LANGUAGE, "is not a language", "write such as en or pt-BR")(value)
+    text = full_match(_LANGUAGE, "is not a language", "write such as en or pt-BR")(value)
     if len(text.replace("_", "-").partition("-")[0]) > len("eng") and not is_language(text):
         raise ValueError("is not a known language", "write its code, such as en or pt-BR")
     return language_tag(text) or "auto"
@@ -115,11 +121,11 @@ def parse_url(value: object) -> str:
     try:
         parts = urlsplit(text)
         labels = (parts.hostname or "").removesuffix(".").split(".")
-        bad = parts.scheme not in {"http", "https"} or parts.port == 0 or " " in text
-        bad = bad or not all(0 < len(label) <= _LONGEST_LABEL for label in labels)
+        is_url = parts.scheme in {"http", "https"} and parts.port != 0 and " " not in text
+        is_url = is_url and all(0 < len(label) <= 63 for label in labels)
     except ValueError:
-        bad = True
-    if bad:
+        is_url = False
+    if not is_url:
         raise ValueError("is not an http or https url", "write https://HOST/PATH")
     if parts.username is not None or parts.password is not None:
         raise ValueError("has a user or password in it", "a key belongs in api_key")
@@ -136,14 +142,14 @@ def _path(value: object) -> str:
 
 
 def _limit(value: object) -> Limit:
-    found = _MINUTES.fullmatch(value.strip()) if isinstance(value, str) else None
+    minutes = re.fullmatch(r"([0-9.]+) ?min", value.strip(), re.ASCII) if isinstance(value, str) else None
     try:
-        amount = q.parse_number(found[1] if found else value)
+        amount = q.parse_number(minutes[1] if minutes else value)
     except ValueError:
         amount = 0.0
     if not 0 < amount <= _LARGEST_BUDGET:
         raise ValueError("is not a budget", "write 5.00 for money, or 600min for minutes of audio")
-    return Limit(amount, is_money=found is None)
+    return Limit(amount, is_money=minutes is None)
 
 
 def _time_zone(value: object) -> ZoneInfo:
@@ -192,10 +198,6 @@ def _listen(value: object) -> str:
     return str(value)
 
 
-def _host(value: object) -> str:
-    return parse_host_pattern(parse_text(value))
-
-
 def _own_host(value: object) -> str:
     """A host as in `link_hosts`, or with the port that browsers use."""
     text = parse_text(value)
@@ -214,16 +216,31 @@ def _settle(value: object) -> float | None:
     return float("inf") if value == "ignore_writers" else q.parse_duration(value)
 
 
-def _full_match(pattern: re.Pattern[str], said: str, hint: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise ValueError(said, hint)
-        return value
-
-    return parse
+def _string(parse: Callable[[object], Any], word: str = "text", pattern: str = "") -> FieldType:
+    schema = {"type": "string", "minLength": 1}
+    return FieldType(schema | ({"pattern": f"{pattern}|{_VARIABLE}"} if pattern else {}), word, parse)
 
 
-def _positive(of: FieldType[Any]) -> FieldType[Any]:
+def _number(
+    parse: Callable[[object], float],
+    word: str,
+    pattern: str,
+    *,
+    largest: float,
+    smallest: float = 0,
+    kind: str = "number",
+) -> FieldType:
+    def parse_limited(value: object) -> float:
+        number = parse(value)
+        if number > largest:
+            raise ValueError(f"is more than {largest}", "")
+        return number
+
+    limits = {"pattern": f"{pattern}|{_VARIABLE}", "minimum": smallest, "maximum": largest}
+    return FieldType({"type": ["string", kind], **limits}, word, parse_limited)
+
+
+def _positive(of: FieldType) -> FieldType:
     """*of* without 0; whole numbers begin at 1."""
 
     def parse_positive(value: object) -> Any:
@@ -235,52 +252,20 @@ def _positive(of: FieldType[Any]) -> FieldType[Any]:
     schema = {name: value for name, value in of.schema.items() if name != "minimum"}
     written = schema["pattern"].removesuffix(f"|{_VARIABLE}")
     schema |= {"pattern": f"^(?=.*[1-9])(?:{written})|{_VARIABLE}", "exclusiveMinimum": 0}
-    return FieldType(parse_positive, schema, of.word)
+    return FieldType(schema, of.word, parse_positive)
 
 
-def _or(word: str, of: FieldType[Any]) -> FieldType[Any]:
+def _or(word: str, of: FieldType) -> FieldType:
     """A type that is None for *word* and for null; other values are read as *of*."""
 
     def parse_or_none(value: object) -> Any:
         return None if value is None or value == word else of.parse(value)
 
     schema = {"anyOf": [{"enum": [word, None]}, of.schema]}
-    return FieldType(parse_or_none, schema, f"`{word}` or {of.word}", none_word=word)
+    return FieldType(schema, f"`{word}` or {of.word}", parse_or_none, none_word=word)
 
 
-def _number(
-    parse: Callable[[object], Any],
-    word: str,
-    pattern: str,
-    largest: float,
-    smallest: float = 0,
-    kind: str = "number",
-) -> FieldType[Any]:
-    def parse_limited(value: object) -> Any:
-        number = parse(value)
-        if number > largest:
-            raise ValueError(f"is more than {largest}", "")
-        return number
-
-    schema = {
-        "type": ["string", kind],
-        "pattern": f"{pattern}|{_VARIABLE}",
-        "minimum": smallest,
-        "maximum": largest,
-    }
-    return FieldType(parse_limited, schema, word)
-
-
-def _string(parse: Callable[[object], Any], word: str = "text", pattern: str = "") -> FieldType[Any]:
-    schema = {"type": "string", "minLength": 1}
-    return FieldType(parse, schema | ({"pattern": f"{pattern}|{_VARIABLE}"} if pattern else {}), word)
-
-
-def _never(value: object) -> Any:
-    raise AssertionError(value)
-
-
-def one_of(*choices: str) -> FieldType[Any]:
+def one_of(*choices: str) -> FieldType:
     """One of these words."""
 
     def parse(value: object) -> Any:
@@ -290,26 +275,33 @@ def one_of(*choices: str) -> FieldType[Any]:
         raise ValueError(f"is not one of {', '.join(choices)}", hint if hint.startswith("did") else "")
 
     schema = {"anyOf": [{"enum": list(choices)}, {"type": "string", "pattern": _VARIABLE}]}
-    return FieldType(parse, schema, ", ".join(f"`{choice}`" for choice in choices))
+    return FieldType(schema, ", ".join(f"`{choice}`" for choice in choices), parse)
 
 
-def list_of(item: FieldType[Any], *, least: int = 0) -> FieldType[tuple[Any, ...]]:
+def list_of(item: FieldType, *, least: int = 0) -> FieldType:
     """A list, or one value alone; each value counts once."""
     schema = {"type": "array", "items": item.schema} | ({"minItems": least} if least else {})
-    return FieldType(
-        _never, {"anyOf": [item.schema, schema]}, f"{item.word} or a list", item=item, least=least
-    )
+    return FieldType({"anyOf": [item.schema, schema]}, f"{item.word} or a list", item=item, least=least)
 
 
-def map_of(item: FieldType[Any], name: FieldType[str]) -> FieldType[Mapping[str, Any]]:
+def map_of(item: FieldType, name: FieldType) -> FieldType:
     """A mapping with names that the user chooses."""
     schema = {"type": ["object", "null"], "additionalProperties": item.schema}
-    return FieldType(_never, schema, "mapping", item=item, name=name)
+    return FieldType(schema, "mapping", item=item, name=name)
 
 
-def section(keys: type[Section]) -> FieldType[Any]:
+def section(keys: type[Section]) -> FieldType:
     """A mapping with the keys of the dataclass *keys*."""
-    return FieldType(_never, {}, "section", section=keys)
+    return FieldType({}, "section", section=keys)
+
+
+def type_of(annotation: Any) -> FieldType:
+    """The type that *annotation* stands for, with or without ``| None``: words, a section or a plain type."""
+    if get_origin(annotation) in (Union, UnionType):
+        (annotation,) = (part for part in get_args(annotation) if part is not NoneType)
+    if get_origin(annotation) is Literal:
+        return one_of(*get_args(annotation))
+    return _PLAIN_TYPES.get(annotation) or section(annotation)
 
 
 _WORDS_OF_BOOLEAN = "|".join(
@@ -318,81 +310,62 @@ _WORDS_OF_BOOLEAN = "|".join(
 )
 _WORD_OF_BOOLEAN = {"type": "string", "pattern": f"^({_WORDS_OF_BOOLEAN})$|{_VARIABLE}"}
 _VALUE = {"type": ["string", "number", "boolean", "null", "array"]}
-_AMOUNT = r"^[0-9.]+$"
 
-BOOLEAN: FieldType[bool] = FieldType(
-    q.parse_boolean, {"anyOf": [{"type": "boolean"}, _WORD_OF_BOOLEAN]}, "true or false"
-)
-NUMBER: FieldType[float] = _number(q.parse_number, "number", _AMOUNT, _LARGEST_NUMBER)
-RATE: FieldType[float | None] = _or("none", _positive(NUMBER))
-COUNT: FieldType[int] = _number(
-    q.parse_count, "whole number", r"^[0-9]+(?:\.0*)?$", _LARGEST_COUNT, kind="integer"
-)
-POSITIVE_COUNT: FieldType[int] = _positive(COUNT)
-DURATION_OR_ZERO: FieldType[float] = _number(
-    q.parse_duration, "duration", q.DURATION_PATTERN, q.LONGEST_SECONDS
-)
-DURATION: FieldType[float] = _positive(DURATION_OR_ZERO)
-DURATION_OR_NONE: FieldType[float | None] = _or("none", DURATION)
-DURATION_OR_AUTO: FieldType[float | None] = _or("auto", DURATION_OR_ZERO)
-RESCAN: FieldType[float | None] = _or("auto", DURATION)
-SETTLE: FieldType[float | None] = FieldType(
-    _settle,
+BOOLEAN = FieldType({"anyOf": [{"type": "boolean"}, _WORD_OF_BOOLEAN]}, "true or false", q.parse_boolean)
+NUMBER = _number(q.parse_number, "number", r"^[0-9.]+$", largest=1_000_000)
+RATE = _or("none", _positive(NUMBER))
+COUNT = _number(q.parse_count, "whole number", r"^[0-9]+(?:\.0*)?$", largest=10_000, kind="integer")
+POSITIVE_COUNT = _positive(COUNT)
+DURATION_OR_ZERO = _number(q.parse_duration, "duration", q.DURATION_PATTERN, largest=q.LONGEST_SECONDS)
+DURATION = _positive(DURATION_OR_ZERO)
+DURATION_OR_NONE = _or("none", DURATION)
+DURATION_OR_AUTO = _or("auto", DURATION_OR_ZERO)
+RESCAN = _or("auto", DURATION)
+SETTLE = FieldType(
     {"anyOf": [{"enum": ["auto", "ignore_writers", None]}, DURATION_OR_ZERO.schema]},
     "`auto`, `ignore_writers` or duration",
+    _settle,
     none_word="auto",
 )
-SIZE_OR_NONE: FieldType[int | None] = _or(
-    "none", _positive(_number(q.parse_size, "size", q.SIZE_PATTERN, _LARGEST_SIZE))
+SIZE_OR_NONE = _or("none", _positive(_number(q.parse_size, "size", q.SIZE_PATTERN, largest=10**15)))
+DECIBELS = _number(q.parse_decibels, "decibels", q.DECIBELS_PATTERN, largest=0, smallest=q.QUIETEST_DBFS)
+_AMOUNT = {"type": ["string", "number"], "pattern": rf"^(?=.*[1-9])[0-9.]+( ?min)?$|{_VARIABLE}"}
+LIMIT = FieldType({**_AMOUNT, "exclusiveMinimum": 0, "maximum": _LARGEST_BUDGET}, "money or minutes", _limit)
+HOURS = _string(q.parse_hours, "hours", q.HOURS_PATTERN)
+TIME_ZONE = _string(_time_zone)
+TIME_PATTERN = _string(_time_pattern, "text", "%")
+TEXT = _string(parse_text)
+_ANY_NAME = "use letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
+NAME = _string(full_match(r"[^\W_][\w.-]{0,63}", "is not a name", _ANY_NAME))
+_NAME_OF_ROOT = "use a-z, 0-9, '_' and '-', at most 64"
+ROOT_NAME = _string(full_match(r"[a-z0-9_-]{1,64}", "is not a name of a root", _NAME_OF_ROOT))
+LANGUAGE = _string(_language, "language", f"^{_LANGUAGE}$")
+URL_PATH = _string(
+    full_match(r"(?:/[A-Za-z0-9._~-]+)+", "is not the path of a url", "write such as /dropscribe")
 )
-DECIBELS: FieldType[float] = _number(
-    q.parse_decibels, "decibels", q.DECIBELS_PATTERN, largest=0, smallest=q.QUIETEST_DBFS
+PATH = FieldType(TEXT.schema, "path", _path, is_path=True)
+URL = _string(parse_url, "url", "^https?://")
+LISTEN = _string(_listen, "address", ":[0-9]+$|^unix:.")
+SECRET = _string(parse_secret)
+TEXTS = list_of(TEXT)
+NAMES = list_of(TEXT, least=1)
+HOSTS = list_of(_string(lambda value: parse_host_pattern(parse_text(value))))
+OWN_HOSTS = list_of(_string(_own_host))
+SECRET_URLS = list_of(_string(_secret_url))
+COMPANIONS = list_of(_string(_companion))
+COMMAND = FieldType({"type": "array", "items": TEXT.schema}, "list of text", item=TEXT, is_argv=True)
+PARAMS = FieldType({"type": ["object", "null"], "additionalProperties": _VALUE}, "mapping", _params)
+_VALUE_OR_SECTION = {"anyOf": [_VALUE, {"type": "object"}]}
+RULE_PARAMS = FieldType(
+    {"type": ["object", "null"], "additionalProperties": _VALUE_OR_SECTION}, "mapping", _params
 )
-LIMIT: FieldType[Limit] = FieldType(
-    _limit,
-    {
-        "type": ["string", "number"],
-        "pattern": rf"^(?=.*[1-9])[0-9.]+( ?min)?$|{_VARIABLE}",
-        "exclusiveMinimum": 0,
-        "maximum": _LARGEST_BUDGET,
-    },
-    "money or minutes",
-)
-HOURS: FieldType[tuple[int, int]] = _string(q.parse_hours, "hours", q.HOURS_PATTERN)
-TIME_ZONE: FieldType[ZoneInfo] = _string(_time_zone)
-TIME_PATTERN: FieldType[str] = _string(_time_pattern, "text", "%")
-TEXT: FieldType[str] = _string(parse_text)
-NAME: FieldType[str] = _string(
-    _full_match(
-        _NAME, "is not a name", "use letters, digits, '_', '-' and '.', at most 64, a letter or digit first"
-    )
-)
-ROOT_NAME: FieldType[str] = _string(
-    _full_match(_ROOT_NAME, "is not a name of a root", "use a-z, 0-9, '_' and '-', at most 64")
-)
-LANGUAGE: FieldType[str] = _string(_language, "language", f"^{_LANGUAGE.pattern}$")
-URL_PATH: FieldType[str] = _string(
-    _full_match(_URL_PATH, "is not the path of a url", "write such as /dropscribe")
-)
-PATH: FieldType[Path] = FieldType(_path, TEXT.schema, "path", is_path=True)  # type: ignore[arg-type] # made a Path by the reader
-URL: FieldType[str] = _string(parse_url, "url", "^https?://")
-LISTEN: FieldType[str] = _string(_listen, "address", ":[0-9]+$|^unix:.")
-SECRET: FieldType[Secret] = _string(parse_secret)
-TEXTS: FieldType[tuple[str, ...]] = list_of(TEXT)
-NAMES: FieldType[tuple[str, ...]] = list_of(TEXT, least=1)
-HOSTS: FieldType[tuple[str, ...]] = list_of(_string(_host))
-OWN_HOSTS: FieldType[tuple[str, ...]] = list_of(_string(_own_host))
-SECRET_URLS: FieldType[tuple[Secret, ...]] = list_of(_string(_secret_url))
-COMPANIONS: FieldType[tuple[str, ...]] = list_of(_string(_companion))
-COMMAND: FieldType[tuple[str, ...]] = FieldType(
-    _never, {"type": "array", "items": TEXT.schema}, "list of text", item=TEXT, is_argv=True
-)
-SPEAKER_NAMES: FieldType[Mapping[str, str]] = map_of(TEXT, TEXT)
-PARAMS: FieldType[Mapping[str, Any]] = FieldType(
-    _params, {"type": ["object", "null"], "additionalProperties": _VALUE}, "mapping"
-)
-RULE_PARAMS: FieldType[Mapping[str, Any]] = FieldType(
-    _params,
-    {"type": ["object", "null"], "additionalProperties": {"anyOf": [_VALUE, {"type": "object"}]}},
-    "mapping",
-)
+
+_PLAIN_TYPES = {
+    bool: BOOLEAN,
+    int: POSITIVE_COUNT,
+    float: DURATION,
+    str: TEXT,
+    tuple[str, ...]: TEXTS,
+    Path: PATH,
+    Secret: SECRET,
+}

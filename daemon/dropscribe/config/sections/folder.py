@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import Section, key
+from dropscribe.config.keys import REQUIRED, Section, key
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.sections import params as p
 from dropscribe.config.sections.provider import (
@@ -18,28 +19,24 @@ from dropscribe.config.sections.provider import (
     VOCABULARY_FILE,
     BudgetKeys,
 )
+from dropscribe.core.budget import Budget
+from dropscribe.core.requests.params import ParamValue
 from dropscribe.core.rules import DEFAULT_INCLUDE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dropscribe.config.reading import SectionRead
-    from dropscribe.core.budget import Budget
-    from dropscribe.core.requests.params import ParamValue
 
 _WITHOUT_MEDIA = {"prepare": "never", "silence": "send", "channels": "mix", "tracks": "default"}
 """The keys that need the extra `media`, each with its value that does not."""
-
-Watch = Literal["auto", "native", "poll"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubtitleLayout(Section):
     """The largest cue of `srt` and `vtt`."""
 
-    line_characters: int = key(t.POSITIVE_COUNT, "Characters in one line.", default=42, name="line")
-    lines: int = key(t.POSITIVE_COUNT, "Lines in one cue.", default=2)
-    cue_seconds: float = key(t.DURATION, "How long one cue is shown.", default=7.0, name="seconds")
+    line_characters: int = key("Characters in one line.", default=42, name="line")
+    lines: int = key("Lines in one cue.", default=2)
+    cue_seconds: float = key("How long one cue is shown.", default=7.0, name="seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,164 +55,147 @@ class FolderRule(Section):
     """
 
     name: str
-    inbox: Path = key(t.PATH, "The folder into which audio is dropped.", example="inbox")
+    inbox: Path = key("The folder into which audio is dropped.", default=REQUIRED, example="inbox")
     done: Path = key(
-        t.PATH,
         "The folder for audio and transcripts; default: `done` beside the inbox.",
         default=Path(),
         example="done",
     )
     failed: Path = key(
-        t.PATH,
         "The folder for audio that can never be transcribed; default: `failed` beside the inbox.",
         default=Path(),
         example="failed",
     )
     providers: tuple[str, ...] = key(
-        t.NAMES, "A provider's name, or a list: the first that is not held.", name="provider", example="local"
+        "A provider's name, or a list: the first that is not held.",
+        t.NAMES,
+        default=REQUIRED,
+        name="provider",
+        example="local",
     )
     fallback: Literal["held", "refused", "both"] = key(
-        t.one_of("held", "refused", "both"),
         "When the next provider of a list is asked: the one before is held, or refused the file as such (too "
         "large, format), or both. With `refused` a held provider is waited for.",
         default="held",
     )
-    language: str | None = key(t.LANGUAGE, LANGUAGE, default=None, example="en")
+    language: str | None = key(LANGUAGE, t.LANGUAGE, example="en")
     vocabulary: tuple[str, ...] = key(
-        t.TEXTS, VOCABULARY, default=(), also={"_file": VOCABULARY_FILE}, example="[Dropscribe]"
+        VOCABULARY, default=(), also={"_file": VOCABULARY_FILE}, example="[Dropscribe]"
     )
-    speakers: bool | None = key(t.BOOLEAN, SPEAKERS, default=None, example="true")
+    speakers: bool | None = key(SPEAKERS, example="true")
     params: Mapping[str, Mapping[str, ParamValue]] = key(
-        t.RULE_PARAMS,
         "Request parameters over the provider's; with a list of providers, keyed by provider name.",
+        t.RULE_PARAMS,
         default={},
         example="{temperature: 0}",
     )
     include: tuple[str, ...] = key(
-        t.NAMES,
         "Patterns of the names that are taken, in any case; default: the known audio and video suffixes.",
+        t.NAMES,
         default=DEFAULT_INCLUDE,
         example='["*.wav", "*.mp3"]',
     )
-    exclude: tuple[str, ...] = key(t.TEXTS, "Patterns of file names that are left alone.", default=())
-    recursive: bool = key(t.BOOLEAN, "Sub-folders too; done and failed get the same ones.", default=True)
+    exclude: tuple[str, ...] = key("Patterns of file names that are left alone.", default=())
+    recursive: bool = key("Sub-folders too; done and failed get the same ones.", default=True)
     links: bool = key(
-        t.BOOLEAN,
         "Also `.url`, `.webloc` and `.desktop` files: the provider fetches the recordings behind them.",
         default=False,
     )
     link_hosts: tuple[str, ...] = key(
-        t.HOSTS,
         "The hosts whose links are sent on: `example.com`, `*.example.com` for all below it.",
+        t.HOSTS,
         default=(),
     )
     prepare: Literal["never", "when_needed", "always"] = key(
-        t.one_of("never", "when_needed", "always"),
         "Whether recordings are sent as small mono files: `when_needed` for max_upload, max_duration or the "
         "provider's formats; `always` saves the uplink. Needs the extra `media`.",
         default="never",
     )
     silence: Literal["send", "skip"] = key(
-        t.one_of("send", "skip"),
         "With `skip`, a recording without any sound is done without being sent. Needs the extra `media`.",
         default="send",
     )
     silence_threshold_dbfs: float = key(
-        t.DECIBELS, "With `silence: skip`: a tenth of a second above this is sound (dBFS).", default=-50.0
+        "With `silence: skip`: a tenth of a second above this is sound (dBFS).", t.DECIBELS, default=-50.0
     )
     channels: Literal["mix", "split"] = key(
-        t.one_of("mix", "split"),
         "With `split`, the two channels of a stereo call are transcribed as two speakers, and both are paid "
         "for. Needs the extra `media`.",
         default="mix",
     )
     tracks: Literal["default", "all"] = key(
-        t.one_of("default", "all"),
         "The audio tracks that are transcribed: the `default` one, or `all`. Needs the extra `media`.",
         default="default",
     )
     outputs: tuple[str, ...] = key(
-        t.list_of(t.one_of("json", "txt", "srt", "vtt", "md"), least=1),
         "Transcript files to write: `json`, `txt`, `srt`, `vtt`, `md`.",
+        t.list_of(t.one_of("json", "txt", "srt", "vtt", "md"), least=1),
         default=("json", "txt"),
     )
     template: Path | None = key(
-        t.PATH,
         "A Jinja2 template for one more text output: `minutes.txt.j2` makes `NAME.minutes.txt`.",
-        default=None,
         example="minutes.txt.j2",
     )
-    paragraphs: bool = key(t.BOOLEAN, "`txt` gets a blank line at long pauses.", default=False)
+    paragraphs: bool = key("`txt` gets a blank line at long pauses.", default=False)
     subtitles: SubtitleLayout = key(
-        t.section(SubtitleLayout),
         "The largest cue of `srt` and `vtt`: `{line: 42, lines: 2, seconds: 7s}`; "
         "`line: 16` suits Chinese and Japanese.",
         default=SubtitleLayout(),
     )
     speaker_names: Mapping[str, str] = key(
-        t.SPEAKER_NAMES,
         "Names for speaker labels: `{speaker_0: Agent, channel_1: Caller}`.",
+        t.map_of(t.TEXT, t.TEXT),
         default={},
         example="{speaker_0: Agent}",
     )
-    sidecar_name: Literal["stem", "full"] = key(
-        t.one_of("stem", "full"), "`stem`: call.json; `full`: call.wav.json.", default="stem"
-    )
+    sidecar_name: Literal["stem", "full"] = key("`stem`: call.json; `full`: call.wav.json.", default="stem")
     recorded_at: str | None = key(
-        t.TIME_PATTERN,
         "When a recording was made, from its file name: `%Y%m%d-%H%M%S` (strptime).",
-        default=None,
+        t.TIME_PATTERN,
         example='"%Y%m%d-%H%M%S"',
     )
     companions: tuple[str, ...] = key(
-        t.COMPANIONS,
         "Files that belong to a recording and go with it: `{stem}.json` is `call.json` beside `call.wav`, "
         "`{name}.xml` is `call.wav.xml`.",
+        t.COMPANIONS,
         default=(),
         example='["{stem}.json"]',
     )
     companions_wait_seconds: float = key(
-        t.DURATION_OR_ZERO,
         "How long a complete recording waits for its companions; then it is taken without them.",
+        t.DURATION_OR_ZERO,
         default=60.0,
     )
     backlog: Literal["take", "ask"] = key(
-        t.one_of("take", "ask"),
         "Files that are in the inbox when the rule first starts: `take` them, or `ask`: they wait for "
         "`dropscribe release --folder NAME`. Files dropped later are taken at once.",
         default="take",
     )
-    budget: Budget | None = key(
-        t.section(BudgetKeys), BUDGET_WORDS, default=None, example="{per_day: 600min}"
-    )
+    budget: Budget | None = key(BUDGET_WORDS, t.section(BudgetKeys), example="{per_day: 600min}")
     duplicates: Literal["reuse", "transcribe", "skip"] = key(
-        t.one_of("reuse", "transcribe", "skip"),
         "A recording that was transcribed before, under any name: `reuse` its transcript, `transcribe` it "
         "again, or `skip` it (it goes to failed).",
         default="reuse",
     )
     settle_seconds: float | None = key(
-        t.SETTLE,
         "How long a file must be unchanged if nothing else shows that it is complete. `ignore_writers`: as "
         "`auto`, but a file that stays open is taken after a long quiet time.",
-        default=None,
+        t.SETTLE,
     )
     settle_incomplete_seconds: float | None = key(
-        t.DURATION_OR_AUTO, "The same for a file whose own header says that more is to come.", default=None
+        "The same for a file whose own header says that more is to come.", t.DURATION_OR_AUTO
     )
     settle_ignores_writers: bool = False
     min_age_seconds: float = key(
-        t.DURATION_OR_ZERO,
         "A file is not taken before this time has passed since its last change, even if it is complete.",
+        t.DURATION_OR_ZERO,
         default=0.0,
     )
-    watch: Watch = key(
-        t.one_of("auto", "native", "poll"),
-        "How changes are noticed; `auto` polls network file systems.",
-        default="auto",
+    watch: Literal["auto", "native", "poll"] = key(
+        "How changes are noticed; `auto` polls network file systems.", default="auto"
     )
     rescan_seconds: float | None = key(
-        t.RESCAN, "The inbox is listed again this often; `auto`: 60s, polled: 5s.", default=None
+        "The inbox is listed again this often; `auto`: 60s, polled: 5s.", t.RESCAN
     )
 
     @property

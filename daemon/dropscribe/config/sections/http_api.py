@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config.errors import did_you_mean
-from dropscribe.config.keys import Section, key, keys_of
+from dropscribe.config.keys import REQUIRED, Section, key, keys_of
 from dropscribe.config.notation import field_types as t
 
 if TYPE_CHECKING:
@@ -66,12 +65,6 @@ def _made_names(node: Mapping[str, Any]) -> list[str]:
     return _made_names(children[1 if kind == "filter_projection" else -1])
 
 
-def _media_type(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[\w.+-]+/[\w.+-]+(; ?[\w.+=-]+)*", value, re.ASCII):
-        raise ValueError("is not a media type", "write such as application/octet-stream")
-    return value
-
-
 def _header(value: object) -> str:
     text = t.parse_text(value)
     name, colon, rest = text.partition(":")
@@ -101,59 +94,51 @@ def _job_url(value: object) -> str:
     return text
 
 
-EXPRESSION: t.FieldType[str] = t.FieldType(_expression, {"type": "string", "minLength": 1}, "JMESPath")
-WORDS: t.FieldType[str] = t.FieldType(_items("word"), EXPRESSION.schema, "JMESPath")
-SEGMENTS: t.FieldType[str] = t.FieldType(_items("text"), EXPRESSION.schema, "JMESPath")
-MEDIA_TYPE: t.FieldType[str] = t.FieldType(_media_type, {"type": "string", "pattern": "/"}, "text")
-KEY_HEADER: t.FieldType[str] = t.FieldType(_header, {"type": "string", "pattern": r"\{key\}"}, "text")
-_PLACE: dict[str, Any] = {"type": "string", "pattern": r"^(https?://|/)|\$\{"}
-JOB_URL: t.FieldType[str] = t.FieldType(_job_url, _PLACE, "url or path")
-URL_OR_PATH: t.FieldType[str] = t.FieldType(_url_or_path, _PLACE, "url or path")
-_MARK: dict[str, Any] = {"type": ["integer", "string"]}
-MARKS: t.FieldType[tuple[int | str, ...]] = t.FieldType(
-    _marks, {"anyOf": [_MARK, {"type": "array", "items": _MARK}]}, "list"
+EXPRESSION = t.FieldType(t.TEXT.schema, "JMESPath", _expression)
+WORDS = t.FieldType(t.TEXT.schema, "JMESPath", _items("word"))
+SEGMENTS = t.FieldType(t.TEXT.schema, "JMESPath", _items("text"))
+_MEDIA_TYPE = r"(?a)[\w.+-]+/[\w.+-]+(; ?[\w.+=-]+)*"
+MEDIA_TYPE = t.FieldType(
+    {"type": "string", "pattern": "/"},
+    "text",
+    t.full_match(_MEDIA_TYPE, "is not a media type", "write such as application/octet-stream"),
 )
+KEY_HEADER = t.FieldType({"type": "string", "pattern": r"\{key\}"}, "text", _header)
+_PLACE = {"type": "string", "pattern": r"^(https?://|/)|\$\{"}
+JOB_URL = t.FieldType(_PLACE, "url or path", _job_url)
+URL_OR_PATH = t.FieldType(_PLACE, "url or path", _url_or_path)
+_MARK = {"type": ["integer", "string"]}
+MARKS = t.FieldType({"anyOf": [_MARK, {"type": "array", "items": _MARK}]}, "list", _marks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerKeys(Section):
     """Expressions that find a transcript in an answer; a missing or ill-typed value is unknown."""
 
-    text: str = key(EXPRESSION, "The whole text.", example="text")
+    text: str = key("The whole text.", EXPRESSION, default=REQUIRED, example="text")
     words: str | None = key(
-        WORDS,
         "A list of objects with `word`, `start`, `end` (or `duration`), `confidence`, `speaker`.",
-        default=None,
+        WORDS,
         example='"words[].{word: word, start: start, end: end}"',
     )
     segments: str | None = key(
-        SEGMENTS,
         "The same with `text` for `word`; without it segments are built from the words.",
-        default=None,
+        SEGMENTS,
         example='"segments[].{text: text, start: start, end: end}"',
     )
-    language: str | None = key(EXPRESSION, "The language.", default=None, example="language")
-    duration: str | None = key(EXPRESSION, "The recording's length.", default=None, example="duration")
-    model: str | None = key(
-        EXPRESSION, "The model; without it the parameter `model`.", default=None, example="model"
-    )
-    request_id: str | None = key(EXPRESSION, "The id of the request.", default=None, example="id")
+    language: str | None = key("The language.", EXPRESSION, example="language")
+    duration: str | None = key("The recording's length.", EXPRESSION, example="duration")
+    model: str | None = key("The model; without it the parameter `model`.", EXPRESSION, example="model")
+    request_id: str | None = key("The id of the request.", EXPRESSION, example="id")
     error: str | None = key(
-        EXPRESSION,
         "The error in an answer with a success status; any value but null is a failure.",
-        default=None,
+        EXPRESSION,
         example="error",
     )
-    unit: Literal["s", "ms"] = key(t.one_of("s", "ms"), "The unit of all times.", default="s")
-    duration_unit: Literal["s", "ms"] | None = key(
-        t.one_of("s", "ms"), "The unit of `duration`, if it is another.", default=None, example="s"
-    )
-    times: Literal["start_end", "start_duration"] = key(
-        t.one_of("start_end", "start_duration"), "How a span of time is given.", default="start_end"
-    )
-    confidence: Literal["probability", "logprob"] = key(
-        t.one_of("probability", "logprob"), "The scale of confidences.", default="probability"
-    )
+    unit: Literal["s", "ms"] = key("The unit of all times.", default="s")
+    duration_unit: Literal["s", "ms"] | None = key("The unit of `duration`, if it is another.", example="s")
+    times: Literal["start_end", "start_duration"] = key("How a span of time is given.", default="start_end")
+    confidence: Literal["probability", "logprob"] = key("The scale of confidences.", default="probability")
 
     def expressions(self) -> dict[str, str]:
         """The expressions that are given, by key."""
@@ -166,16 +151,16 @@ class ErrorKeys(Section):
     """Statuses and codes of errors that mean something else than usual."""
 
     account: tuple[int | str, ...] = key(
-        MARKS,
         "Key, credit or model: the provider is held. Several words are looked for in the error's message.",
+        MARKS,
         default=(),
         example="[402, no_credit]",
     )
-    file: tuple[int | str, ...] = key(MARKS, "This file alone is refused.", default=(), example="[415]")
+    file: tuple[int | str, ...] = key("This file alone is refused.", MARKS, default=(), example="[415]")
     rule: tuple[int | str, ...] = key(
-        MARKS, "The parameters are wrong: the rule is held.", default=(), example="[422]"
+        "The parameters are wrong: the rule is held.", MARKS, default=(), example="[422]"
     )
-    later: tuple[int | str, ...] = key(MARKS, "The file is tried again.", default=(), example="[409]")
+    later: tuple[int | str, ...] = key("The file is tried again.", MARKS, default=(), example="[409]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,48 +168,54 @@ class CreateKeys(Section):
     """The request that makes a job of an upload: JSON, with the `params`."""
 
     url: str = key(
-        URL_OR_PATH, "The url that creates the job; a path is at the host of `url`.", example="/v1/jobs"
+        "The url that creates the job; a path is at the host of `url`.",
+        URL_OR_PATH,
+        default=REQUIRED,
+        example="/v1/jobs",
     )
-    audio: str = key(EXPRESSION, "The audio's id or url, in the answer to the upload.", example="upload_url")
-    field: str = key(t.TEXT, "The name of the audio's id or url in the job's request.", example="audio_url")
+    audio: str = key(
+        "The audio's id or url, in the answer to the upload.",
+        EXPRESSION,
+        default=REQUIRED,
+        example="upload_url",
+    )
+    field: str = key(
+        "The name of the audio's id or url in the job's request.", default=REQUIRED, example="audio_url"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollKeys(Section):
     """A job at the provider; `{id}` in a url stands for its id."""
 
-    id: str = key(EXPRESSION, "The id, in the answer that created the job.", default="id")
+    id: str = key("The id, in the answer that created the job.", EXPRESSION, default="id")
     create: CreateKeys | None = key(
-        t.section(CreateKeys),
         "The request that creates the job, if the upload does not.",
-        default=None,
         example="{url: /v1/jobs, audio: upload_url, field: audio_url}",
     )
     url: str = key(
-        JOB_URL,
         "The url of the job's state; a path is at the host of the provider's `url`.",
+        JOB_URL,
+        default=REQUIRED,
         example="/v1/jobs/{id}",
     )
-    state: str = key(EXPRESSION, "The job's state.", default="status")
-    done: tuple[str, ...] = key(t.NAMES, "States of a job that has its result.", example="[completed]")
+    state: str = key("The job's state.", EXPRESSION, default="status")
+    done: tuple[str, ...] = key(
+        "States of a job that has its result.", t.NAMES, default=REQUIRED, example="[completed]"
+    )
     failed: tuple[str, ...] = key(
-        t.TEXTS,
         "States of a job that failed; `answer.error` has the reason. In all other states it is running.",
         default=(),
         example="[error]",
     )
     every_seconds: float = key(
-        t.DURATION, "The shortest time between two polls; a long job is polled less often.", default=2.0
+        "The shortest time between two polls; a long job is polled less often.", default=2.0
     )
     result: str | None = key(
-        JOB_URL,
         "The url of the result, if the job's own answer does not hold it.",
-        default=None,
+        JOB_URL,
         example="/v1/jobs/{id}/transcript",
     )
     delete: str | None = key(
-        JOB_URL,
-        "The url to delete (`DELETE`) once the result is stored.",
-        default=None,
-        example="/v1/jobs/{id}",
+        "The url to delete (`DELETE`) once the result is stored.", JOB_URL, example="/v1/jobs/{id}"
     )

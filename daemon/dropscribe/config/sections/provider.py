@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -15,24 +16,21 @@ from urllib.parse import urlsplit
 from dropscribe.config.credentials import find_api_key
 from dropscribe.config.errors import did_you_mean
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import Key, Section, key, keys_of
+from dropscribe.config.keys import REQUIRED, Key, Section, key, keys_of
 from dropscribe.config.notation import field_types as t
+from dropscribe.config.notation.secret import Secret
 from dropscribe.config.reading import MISSING
 from dropscribe.config.sections import params
 from dropscribe.config.sections.http_api import KEY_HEADER, MEDIA_TYPE, AnswerKeys, ErrorKeys, PollKeys
 from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, SPECIAL_KEYS, facts_of
 from dropscribe.config.sections.services import warn_of_plain_http
 from dropscribe.core.budget import Budget, Limit
-from dropscribe.core.requests.params import WHISPER_MODELS
+from dropscribe.core.requests.params import WHISPER_MODELS, ParamValue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dropscribe.config.notation.secret import Secret
     from dropscribe.config.reading import Reader, SectionRead
     from dropscribe.config.sections.provider_types import ProviderFacts
     from dropscribe.config.yaml.document import Path
-    from dropscribe.core.requests.params import ParamValue
 
 LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects it. `params` wins."
 VOCABULARY = "Words and names that are likely to be said, for providers that take such a list."
@@ -53,8 +51,8 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 class BudgetKeys(Section):
     """The keys of `budget`; the config has a :class:`~dropscribe.core.budget.Budget` instead."""
 
-    per_day: Limit | None = key(t.LIMIT, "From midnight to midnight, in `time_zone`.", default=None)
-    per_month: Limit | None = key(t.LIMIT, "From the first of a month to the next.", default=None)
+    per_day: Limit | None = key("From midnight to midnight, in `time_zone`.", t.LIMIT)
+    per_month: Limit | None = key("From the first of a month to the next.", t.LIMIT)
 
     @classmethod
     def build(cls, read: SectionRead) -> Budget | None:
@@ -92,17 +90,16 @@ class ProviderConfig(Section):
 
     name: str
     type: str = key(
-        dataclasses.replace(_BUILT_IN, parse=_type),
         "The kind of provider; it sets defaults.",
+        dataclasses.replace(_BUILT_IN, parse=_type),
+        default=REQUIRED,
         example="local",
     )
     url: str | None = key(
-        t.URL, "The endpoint; without it the provider's documented one.", default=None, example="https://…"
+        "The endpoint; without it the provider's documented one.", t.URL, example="https://…"
     )
     api_key: Secret | None = key(
-        t.SECRET,
         "The key, best as `${NAME}` of an environment variable.",
-        default=None,
         also={
             "_file": "A file that holds the key and nothing else; a newline at its end is dropped.",
             "_credential": "The systemd credential (`LoadCredential=`) that holds the key.",
@@ -110,116 +107,84 @@ class ProviderConfig(Section):
         example="${NAME}",
     )
     auth: str | None = key(
-        t.one_of("apikey", "bearer"),
-        "How the key is sent: `ApiKey`, or `Bearer` for an access token.",
-        default=None,
+        "How the key is sent: `ApiKey`, or `Bearer` for an access token.", t.one_of("apikey", "bearer")
     )
     key_header: str = key(
-        KEY_HEADER,
         "The header that carries the key, with `{key}` in its place.",
+        KEY_HEADER,
         default="Authorization: Bearer {key}",
         example='"Authorization: Bearer {key}"',
     )
     body: Literal["raw", "multipart", "json"] = key(
-        t.one_of("raw", "multipart", "json"),
-        "The audio as it is, in a form, or as base64 in a JSON object.",
-        default="raw",
+        "The audio as it is, in a form, or as base64 in a JSON object.", default="raw"
     )
     file_field: str = key(
-        t.TEXT,
         "The field with the audio, in a form or in JSON; there a name with dots is in an object inside.",
         default="file",
     )
     media_type: str | None = key(
-        MEDIA_TYPE,
         "The `Content-Type` of the audio, for an API that does not take the audio's own.",
-        default=None,
+        MEDIA_TYPE,
         example="application/octet-stream",
     )
     params_in: Literal["form", "query"] = key(
-        t.one_of("form", "query"),
-        "Where the `params` of a form or of JSON go: beside the audio, or into the query.",
-        default="form",
+        "Where the `params` of a form or of JSON go: beside the audio, or into the query.", default="form"
     )
     answer: AnswerKeys | None = key(
-        t.section(AnswerKeys),
         "JMESPath expressions (https://jmespath.org) that find the transcript in the answer.",
-        default=None,
         example="{text: text}",
     )
     errors: ErrorKeys | None = key(
-        t.section(ErrorKeys),
-        "Statuses and codes with another meaning than usual.",
-        default=None,
-        example="{account: [no_credit], file: [415]}",
+        "Statuses and codes with another meaning than usual.", example="{account: [no_credit], file: [415]}"
     )
     poll: PollKeys | None = key(
-        t.section(PollKeys),
         "The answer to the request is not the transcript but a job, which is polled.",
-        default=None,
         example="{url: /v1/jobs/{id}, done: [completed], failed: [error]}",
     )
-    region: str | None = key(t.NAME, "The region of the resource.", default=None, example="westeurope")
+    region: str | None = key("The region of the resource.", t.NAME, example="westeurope")
     preset: str | None = key(
-        t.one_of(*PRESETS),
         "A known service with this interface; sets `url`, the key's variable, the model and limits.",
-        default=None,
+        t.one_of(*PRESETS),
         example="groq",
     )
     model: str | None = key(
-        t.TEXT,
         "`auto` (the best that is installed), a Whisper model's name, `OWNER/NAME` on the model hub, or a "
-        "directory (`./…`, `/…`).",
-        default=None,
+        "directory (`./…`, `/…`)."
     )
     device: Literal["auto", "cpu", "cuda"] = key(
-        t.one_of("auto", "cpu", "cuda"),
-        "The device of the model; `auto`: on a CUDA GPU if there is one.",
-        default="auto",
+        "The device of the model; `auto`: on a CUDA GPU if there is one.", default="auto"
     )
-    compute_type: str = key(
-        t.TEXT, "CTranslate2's number format, such as `int8` or `float16`.", default="auto"
-    )
-    cpu_threads: int = key(t.COUNT, "Threads of one transcription; 0: the engine chooses.", default=0)
-    idle_unload_seconds: float = key(
-        t.DURATION, "After this time without a file the model leaves memory.", default=600.0
-    )
-    concurrency: int = key(t.POSITIVE_COUNT, "Requests in flight at once.", default=1)
+    compute_type: str = key("CTranslate2's number format, such as `int8` or `float16`.", default="auto")
+    cpu_threads: int = key("Threads of one transcription; 0: the engine chooses.", t.COUNT, default=0)
+    idle_unload_seconds: float = key("After this time without a file the model leaves memory.", default=600.0)
+    concurrency: int = key("Requests in flight at once.", default=1)
     requests_per_minute: float | None = key(
-        t.RATE, "At most so many requests begin in one minute; or `none`.", default=None
+        "At most so many requests begin in one minute; or `none`.", t.RATE
     )
     timeout_seconds: float | None = key(
-        t.DURATION_OR_NONE,
         "From the last byte sent to the whole answer; or `none`. A long recording may take three times its "
         "length. "
         "While sending: 60 s without progress end the request.",
-        default=None,
-    )
-    max_upload_bytes: int | None = key(
-        t.SIZE_OR_NONE, "Larger files fail without being sent; or `none`.", default=None
-    )
-    max_duration_seconds: float | None = key(
         t.DURATION_OR_NONE,
-        "Longer recordings are cut at pauses and sent in pieces, by rules with `prepare`.",
-        default=None,
+    )
+    max_upload_bytes: int | None = key("Larger files fail without being sent; or `none`.", t.SIZE_OR_NONE)
+    max_duration_seconds: float | None = key(
+        "Longer recordings are cut at pauses and sent in pieces, by rules with `prepare`.", t.DURATION_OR_NONE
     )
     price_per_minute: float | None = key(
-        t.NUMBER,
-        "The price of a minute of audio, for `plan`, `status` and budgets.",
-        default=None,
-        example="0.005",
+        "The price of a minute of audio, for `plan`, `status` and budgets.", t.NUMBER, example="0.005"
     )
     budget: Budget | None = key(
-        t.section(BudgetKeys), BUDGET_WORDS, default=None, example="{per_day: 5.00, per_month: 100.00}"
+        BUDGET_WORDS, t.section(BudgetKeys), example="{per_day: 5.00, per_month: 100.00}"
     )
-    language: str | None = key(t.LANGUAGE, LANGUAGE, default=None, example="en")
+    language: str | None = key(LANGUAGE, t.LANGUAGE, example="en")
     vocabulary: tuple[str, ...] = key(
-        t.TEXTS, VOCABULARY, default=(), also={"_file": VOCABULARY_FILE}, example="[Dropscribe]"
+        VOCABULARY, default=(), also={"_file": VOCABULARY_FILE}, example="[Dropscribe]"
     )
-    speakers: bool | None = key(t.BOOLEAN, SPEAKERS, default=None, example="true")
+    speakers: bool | None = key(SPEAKERS, example="true")
     params: Mapping[str, ParamValue] = key(
-        t.PARAMS,
         "Request parameters, passed through unchanged over the type's own; null removes one.",
+        t.PARAMS,
         default={},
         example="{temperature: 0}",
     )

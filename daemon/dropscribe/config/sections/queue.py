@@ -7,21 +7,20 @@ PostgreSQL.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import Section, key
+from dropscribe.config.keys import REQUIRED, Section, key
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
 from dropscribe.config.reading import MISSING
 from dropscribe.core.text.addresses import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.config.reading import SectionRead
     from dropscribe.config.yaml.document import Document
@@ -43,37 +42,34 @@ class QueueConfig(Section):
     """
 
     type: Literal["postgres"] = key(
-        t.one_of("embedded", "postgres"),
         "`embedded`: in the state directory, for this machine alone; `postgres`: shared by several machines, "
         "needs the extra `cluster`. Changed by a restart, not by a reload.",
+        t.one_of("embedded", "postgres"),
+        default=REQUIRED,
         example="postgres",
     )
-    dsn: Secret = key(  # type: ignore[assignment] # its absence is reported where the section is made
-        t.SECRET,
+    dsn: Secret = key(
         "The database, as libpq takes it, best as `${NAME}`: "
         "`postgresql://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full`.",
         also={
             "_file": "A file that holds the dsn and nothing else.",
             "_credential": "The systemd credential (`LoadCredential=`) that holds the dsn.",
         },
-        default=None,
         example="${DROPSCRIBE_DSN}",
     )
     role: Literal["all", "watch", "work"] = key(
-        t.one_of("all", "watch", "work"),
-        "The task of this node: `watch` the inboxes, `work` on queued files, or both.",
-        default="all",
+        "The task of this node: `watch` the inboxes, `work` on queued files, or both.", default="all"
     )
     roots: Mapping[str, Path] = key(
-        t.map_of(t.PATH, t.ROOT_NAME),
         "The folders that nodes share: `{share: /mnt/share}`, the same names on every node. "
         "A rule with inbox, done or failed elsewhere is left to other nodes.",
+        t.map_of(t.PATH, t.ROOT_NAME),
         default={},
         example="{share: /srv}",
     )
     node: str = key(
-        t.NAME,
         "This node's name, unique in the cluster; default: the host's name (give containers one).",
+        t.NAME,
         default="",
         example="recorder-1",
     )

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import with_origin
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import Section, key
+from dropscribe.config.keys import REQUIRED, Section, key
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.quantities import parse_listen
+from dropscribe.config.notation.secret import Secret
 from dropscribe.config.reading import MISSING
 from dropscribe.core.text.addresses import is_loopback
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dropscribe.config.notation.secret import Secret
     from dropscribe.config.reading import SectionRead
     from dropscribe.config.yaml.document import Path as KeyPath
 
@@ -29,12 +28,10 @@ class LogConfig(Section):
     """Level and format of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = key(
-        t.one_of("debug", "info", "warning", "error"), "The least severe level to log.", default="info"
+        "The least severe level to log.", default="info"
     )
     format: Literal["auto", "console", "json", "logfmt"] = key(
-        t.one_of("auto", "console", "json", "logfmt"),
-        "`auto`: readable on a terminal, else for the journal.",
-        default="auto",
+        "`auto`: readable on a terminal, else for the journal.", default="auto"
     )
 
 
@@ -51,31 +48,29 @@ class HttpConfig(Section):
     """
 
     listen: str = key(
-        t.LISTEN,
         "HOST:PORT, or `unix:/PATH` for a socket. Beyond loopback a token is required.",
+        t.LISTEN,
         default="127.0.0.1:8790",
     )
     host: str
     port: int
     socket: Path | None = None
     token: Secret | None = key(
-        t.SECRET,
         "At least 16 characters; programs send it as `Authorization: Bearer`, people log in with it.",
-        default=None,
         also={"_file": "A file that holds the token."},
         example="${DROPSCRIBE_TOKEN}",
     )
-    pages: bool = key(t.BOOLEAN, "The web pages, beside metrics, health and status.", default=True)
-    uploads: bool = key(t.BOOLEAN, "Recordings may be dropped onto a folder's page.", default=False)
+    pages: bool = key("The web pages, beside metrics, health and status.", default=True)
+    uploads: bool = key("Recordings may be dropped onto a folder's page.", default=False)
     allowed_hosts: tuple[str, ...] = key(
-        t.OWN_HOSTS,
         "Host names under which the pages are reached: `dropscribe.lan`, `*.lan` for all below it.",
+        t.OWN_HOSTS,
         default=(),
         example="[dropscribe.lan]",
     )
     root_path: str = key(
-        t.URL_PATH,
         "The path under which a reverse proxy serves the pages: `/dropscribe`.",
+        t.URL_PATH,
         default="",
         example="/dropscribe",
     )
@@ -97,8 +92,8 @@ class MetricsConfig(Section):
     """Metrics file for node_exporter's textfile collector."""
 
     file: Path = key(
-        t.PATH,
         "Written at intervals for node_exporter's textfile collector.",
+        default=REQUIRED,
         example="metrics/dropscribe.prom",
     )
 
@@ -112,12 +107,13 @@ class HeartbeatConfig(Section):
     """
 
     url: str = key(
-        t.URL,
         "Requested while all is well; with `/fail` appended while there is a problem.",
+        t.URL,
+        default=REQUIRED,
         example='"https://hc-ping.com/…"',
         is_shown=False,
     )
-    every_seconds: float = key(t.DURATION, "The time between two requests.", default=300.0)
+    every_seconds: float = key("The time between two requests.", default=300.0)
 
     @classmethod
     def build(cls, read: SectionRead) -> HeartbeatConfig:
@@ -131,22 +127,22 @@ class HooksConfig(Section):
     """Commands (argv, never a shell) for events; an empty one is off."""
 
     on_done: tuple[str, ...] = key(
-        t.COMMAND, "After a file arrived in done.", default=(), example="[/usr/local/bin/on-done]"
+        "After a file arrived in done.", t.COMMAND, default=(), example="[/usr/local/bin/on-done]"
     )
     on_failed: tuple[str, ...] = key(
-        t.COMMAND, "After a file arrived in failed.", default=(), example="[/usr/local/bin/on-failed]"
+        "After a file arrived in failed.", t.COMMAND, default=(), example="[/usr/local/bin/on-failed]"
     )
     on_held: tuple[str, ...] = key(
-        t.COMMAND, "When a provider or a rule is held.", default=(), example="[/usr/local/bin/on-held]"
+        "When a provider or a rule is held.", t.COMMAND, default=(), example="[/usr/local/bin/on-held]"
     )
     on_budget: tuple[str, ...] = key(
-        t.COMMAND,
         "When 80 % of a budget is spent, once in its period.",
+        t.COMMAND,
         default=(),
         example="[/usr/local/bin/on-budget]",
     )
-    timeout_seconds: float = key(t.DURATION, "A command that takes longer is ended.", default=30.0)
-    retry: bool = key(t.BOOLEAN, "A command that failed is run again, also after a restart.", default=False)
+    timeout_seconds: float = key("A command that takes longer is ended.", default=30.0)
+    retry: bool = key("A command that failed is run again, also after a restart.", default=False)
 
     @property
     def commands(self) -> dict[str, tuple[str, ...]]:
@@ -172,15 +168,14 @@ class WebhookConfig(Section):
     """
 
     url: str = key(
-        t.URL,
         "Gets one signed POST for each event, repeated until it answers with 2xx.",
+        t.URL,
+        default=REQUIRED,
         example='"https://example.com/hook"',
         is_shown=False,
     )
-    secret: Secret = key(  # type: ignore[assignment] # its absence is reported where the section is made
-        t.SECRET,
+    secret: Secret = key(
         "The key of the signature, best as `${NAME}`; at least 16 characters.",
-        default=None,
         also={"_file": "A file that holds the secret."},
         example="${DROPSCRIBE_WEBHOOK_SECRET}",
     )
@@ -203,23 +198,18 @@ class NotifyConfig(Section):
     """
 
     urls: tuple[Secret, ...] = key(
-        t.SECRET_URLS,
         "People, by the apprise library (the extra `notify`): `mailto://…`, `ntfy://…`, …",
+        t.SECRET_URLS,
         default=(),
         example="[]",
     )
-    batch_seconds: float = key(
-        t.DURATION, "People get at most one message in this time, with all events.", default=300.0
-    )
+    batch_seconds: float = key("People get at most one message in this time, with all events.", default=300.0)
     quiet_hours: tuple[int, int] | None = key(
-        t.HOURS,
         "No messages to people in this time, such as `22:00-07:00` (`time_zone`); they are sent afterwards.",
-        default=None,
+        t.HOURS,
         example='"22:00-07:00"',
     )
-    webhook: WebhookConfig | None = key(
-        t.section(WebhookConfig), "A webhook that receives each event.", default=None
-    )
+    webhook: WebhookConfig | None = key("A webhook that receives each event.")
 
     @classmethod
     def build(cls, read: SectionRead) -> NotifyConfig:

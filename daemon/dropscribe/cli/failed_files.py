@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
 from dropscribe.core.rules import taking_of
-from dropscribe.files.beneath import closing, open_folder, open_root, stat_at
+from dropscribe.files.beneath import closing, open_at, open_root, stat_at
 from dropscribe.publish.error_file import error_names, own_uids, read_error
 from dropscribe.publish.return_to_inbox import FailedFile
 from dropscribe.queue.sql.history import read_filed
@@ -101,7 +101,7 @@ def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T
     """The result of *look*, called with the folder and the name of *path*; None if it cannot be opened."""
     directory, _, name = path.rpartition(b"/")
     try:
-        with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:
+        with closing(open_at(root, directory)) as folder:
             return look(folder, name)
     except OSError:
         return None

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.errors import AudioChanged, AudioForbidden, AudioMissing, AudioUnsafe
 from dropscribe.core.model import FileSnapshot
-from dropscribe.files.beneath import UnsafePathError, closing, open_folder, open_root, open_with_status
+from dropscribe.files.beneath import UnsafePathError, closing, open_at, open_with_status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from concurrent.futures import Executor
-    from types import TracebackType
     from typing import Self
 
 BLOCK_BYTES = 512 * 1024
@@ -76,13 +75,8 @@ def open_folder_of(root: bytes, path: bytes) -> int:
     Raises:
         AudioMissing, AudioForbidden, AudioUnsafe, OSError: As :func:`open_beneath`.
     """
-    directory = path.rpartition(b"/")[0]
     with audio_errors(root, path):
-        descriptor = open_root(root)
-        if not directory:
-            return descriptor
-        with closing(descriptor):
-            return open_folder(descriptor, directory)
+        return open_at(root, path.rpartition(b"/")[0])
 
 
 @contextlib.contextmanager
@@ -93,17 +87,13 @@ def audio_errors(root: bytes, path: bytes) -> Iterator[None]:
     except UnsafePathError as error:
         raise AudioUnsafe(path, error.strerror or str(error)) from error
     except OSError as error:
-        raise _audio_error(root, path, error) from error
-
-
-def _audio_error(root: bytes, path: bytes, error: OSError) -> Exception:
-    if error.errno in {errno.ENOENT, errno.ENAMETOOLONG}:
-        return AudioMissing(path, "nothing is there")
-    if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.ENODEV}:
-        return AudioUnsafe(path, os.strerror(error.errno))
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        return AudioForbidden(path, describe_forbidden(root, path))
-    return error
+        if error.errno in {errno.ENOENT, errno.ENAMETOOLONG}:
+            raise AudioMissing(path, "nothing is there") from error
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.ENODEV}:
+            raise AudioUnsafe(path, os.strerror(error.errno)) from error
+        if error.errno in {errno.EACCES, errno.EPERM}:
+            raise AudioForbidden(path, describe_forbidden(root, path)) from error
+        raise
 
 
 def describe_forbidden(root: bytes, path: bytes) -> str:
@@ -122,23 +112,19 @@ def describe_forbidden(root: bytes, path: bytes) -> str:
         described = described.rpartition(b"/")[0]
     which = "" if described == path else f"its folder {os.fsdecode(described or root)}: "
     words = f"{which}owner {_owner_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o}:"
-    who = "u" if status.st_uid == os.geteuid() else "g"
+    uid = os.geteuid()
+    who = "u" if status.st_uid == uid else "g"
     if stat.S_ISDIR(status.st_mode):
-        return f"{words} closed to uid {os.geteuid()}; give it access (chmod {who}+rx, or an ACL)"
-    return (
-        f"{words} not readable by uid {os.geteuid()}; "
-        f"give it read access (chmod {who}+r, an ACL, or run the recorder with UMask=0027)"
-    )
+        return f"{words} closed to uid {uid}; give it access (chmod {who}+rx, or an ACL)"
+    remedy = f"give it read access (chmod {who}+r, an ACL, or run the recorder with UMask=0027)"
+    return f"{words} not readable by uid {uid}; {remedy}"
 
 
 def _status_below(root: bytes, path: bytes) -> os.stat_result:
     """The status of *path* below *root*, no link followed; of *root* itself for b""."""
     directory, _, name = path.rpartition(b"/")
-    with closing(open_root(root)) as descriptor:
-        if not name:
-            return os.fstat(descriptor)
-        with closing(open_folder(descriptor, directory)) as folder:
-            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    with closing(open_at(root, directory)) as folder:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False) if name else os.fstat(folder)
 
 
 @dataclass(slots=True)
@@ -289,7 +275,5 @@ class AudioFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -223,6 +223,12 @@ def _give_mode(folder: int, mode: int) -> None:
             os.fchmod(folder, mode)
 
 
+def open_at(root: bytes, path: bytes) -> int:
+    """As :func:`open_folder`, for the folder *path* below the one at the absolute path *root*."""
+    with closing(open_root(root)) as opened:
+        return open_folder(opened, path)
+
+
 @contextlib.contextmanager
 def folder_below(root: int, path: bytes) -> Iterator[int]:
     """As :func:`open_folder`, for the length of a block; *root* itself is not opened again."""

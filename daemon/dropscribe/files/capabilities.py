@@ -16,6 +16,7 @@ import errno
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,6 @@ from dropscribe.files.beneath import closing, open_folder, stat_at
 from dropscribe.files.mounts import mount_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dropscribe.files.mounts import Mount
 
 _RENAME_NOREPLACE = 1
@@ -72,7 +71,11 @@ class Capabilities:
         return f"{self.file_system}: {self.move.value}"
 
 
+CAPABILITY_ERRORS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+"""Errors of a mount that lacks the cached capabilities: another one is mounted there now."""
+
 _MountKey = tuple[int, int]
+_Call = Callable[[int, bytes, int, bytes], None]
 
 _known: dict[_MountKey, Capabilities] = {}
 _trial = threading.Lock()
@@ -153,9 +156,7 @@ def _remove(trials: int, trial: bytes) -> None:
 
 def _try_all(folder: int, mount: Mount) -> Capabilities:
     _create(folder, b"taken")
-    links = _works(
-        lambda: os.link(b"taken", b"second", src_dir_fd=folder, dst_dir_fd=folder), folder, b"second"
-    )
+    links = _works(_link, folder, b"taken", b"second")
     same_inode = links and _inode(folder, b"taken") == _inode(folder, b"second")
     # The kernel's SMB client checks RENAME_NOREPLACE only locally: a name taken on the server is overwritten.
     is_trusted = mount.name not in _SMB
@@ -167,34 +168,30 @@ def _try_all(folder: int, mount: Mount) -> Capabilities:
         move = Move.REFUSING
     elif _replaces_links(folder):
         move = Move.PLACEHOLDER
-    elif _renames(folder):
-        move = Move.CHECKED
     else:
-        move = Move.NONE
+        _create(folder, b"old")
+        move = Move.CHECKED if _works(_rename, folder, b"old", b"new") else Move.NONE
     return Capabilities(mount.name, links, same_inode, move)
+
+
+def _link(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
+    os.link(name, new_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
 
 
 def _rename(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
     os.rename(name, new_name, src_dir_fd=source_folder, dst_dir_fd=target_folder)
 
 
-def _renames_only_to_free_names(
-    folder: int, name: bytes, rename: Callable[[int, bytes, int, bytes], None]
-) -> bool:
+def _renames_only_to_free_names(folder: int, name: bytes, rename: _Call) -> bool:
     """Whether *rename* moves a file to a free name, and leaves both alone where the name is taken."""
     _create(folder, name)
     moved = name + b"-moved"
-    if not _works(lambda: rename(folder, name, folder, moved), folder, moved):
+    if not _works(rename, folder, name, moved):
         return False
     before = _size(folder, b"taken")
     with contextlib.suppress(OSError):
         rename(folder, moved, folder, b"taken")
     return stat_at(folder, moved) is not None and _size(folder, b"taken") == before
-
-
-def _renames(folder: int) -> bool:
-    _create(folder, b"old")
-    return _works(lambda: _rename(folder, b"old", folder, b"new"), folder, b"new")
 
 
 def _replaces_links(folder: int) -> bool:
@@ -205,12 +202,12 @@ def _replaces_links(folder: int) -> bool:
     return stat_at(folder, b"whole") is None and _size(folder, b"placeholder") == len(b"whole")
 
 
-def _works(call: Callable[[], None], folder: int, made: bytes) -> bool:
-    """Whether *call* makes the name *made*, even if it raises; a failure is retried."""
+def _works(call: _Call, folder: int, name: bytes, new_name: bytes) -> bool:
+    """Whether *call* makes *new_name* from *name*, even if it raises; a failure is retried."""
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):
-            call()
-        if stat_at(folder, made) is not None:
+            call(folder, name, folder, new_name)
+        if stat_at(folder, new_name) is not None:
             return True
     return False
 
@@ -229,7 +226,3 @@ def _inode(folder: int, name: bytes) -> int:
 def _size(folder: int, name: bytes) -> int:
     status = stat_at(folder, name)
     return -1 if status is None else status.st_size
-
-
-CAPABILITY_ERRORS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
-"""Errors of a mount that lacks the cached capabilities: another one is mounted there now."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dropscribe.core.errors import AudioError, AudioForbidden
 from dropscribe.files.audio import open_beneath, snapshot_of
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot
 
 
-@dataclass(frozen=True, slots=True)
-class FoundContent:
+class FoundContent(NamedTuple):
     """The file found at a recording's path.
 
     Attributes:
@@ -37,21 +35,15 @@ def find_content(inbox: bytes, path: bytes, size_bytes: int, sha256: str) -> Fou
     same bytes over the first: neither is another recording.
     """
     try:
-        descriptor = open_beneath(inbox, path)
+        with closing(open_beneath(inbox, path)) as descriptor:
+            before = snapshot_of(os.fstat(descriptor))
+            is_it = sha256 and before.size_bytes == size_bytes and sha256_of(descriptor) == sha256
+            is_still = before.same_audio(snapshot_of(os.fstat(descriptor)))
+            return FoundContent(before if is_it and is_still else None, before.inode)
     except AudioForbidden:
         return FoundContent(is_forbidden=True)
     except (AudioError, OSError):
         return FoundContent()
-    try:
-        before = snapshot_of(os.fstat(descriptor))
-        if not sha256 or before.size_bytes != size_bytes or sha256_of(descriptor) != sha256:
-            return FoundContent(None, before.inode)
-        is_still = before.same_audio(snapshot_of(os.fstat(descriptor)))
-        return FoundContent(before if is_still else None, before.inode)
-    except OSError:
-        return FoundContent()
-    finally:
-        os.close(descriptor)
 
 
 def has_left(inbox: bytes, audio: FileSnapshot) -> bool:

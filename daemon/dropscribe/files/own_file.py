@@ -17,7 +17,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from dropscribe.files.beneath import READ, closing, sync
+from dropscribe.files.beneath import closing, open_file, sync
 from dropscribe.files.capabilities import CAPABILITY_ERRORS, Move, forget_capabilities
 from dropscribe.files.moves import (
     FileName,
@@ -31,7 +31,7 @@ from dropscribe.files.moves import (
 from dropscribe.files.permissions import Permissions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from dropscribe.files.capabilities import Capabilities
 
@@ -87,26 +87,30 @@ class OwnFile:
         Args:
             fill: Writes content, owner, mode and times into the open file.
         """
-        self.begin(fill)
-        self.make_durable()
+        try:
+            self.begin(fill)
+            self.make_durable()
+        except Exception:
+            self.abandon()
+            raise
 
     def begin(self, fill: Callable[[int], None], mode: int = 0o600) -> None:
         """As :meth:`write`, without the sync; if several files are begun, the first sync writes most data.
+
+        After an error here or in :meth:`make_durable` the caller calls :meth:`abandon`.
 
         Args:
             mode: Of the empty file, as far as the umask allows.
         """
         self._descriptor = self._open_new(mode)
         if self._descriptor is not None:
-            with self._removed_on_error():
-                fill(self._descriptor)
+            fill(self._descriptor)
 
     def make_durable(self) -> None:
         """Sync and close the file that was begun."""
         if self._descriptor is None:
             return
-        with self._removed_on_error():
-            os.fsync(self._descriptor)
+        os.fsync(self._descriptor)
         self._close()
         if not self._can.links:
             with closing(os.open(self._mark.name, _NEW, 0o600, dir_fd=self._mark.folder)):
@@ -126,14 +130,6 @@ class OwnFile:
             self._close()
         with contextlib.suppress(OSError):
             self._hidden.unlink()
-
-    @contextlib.contextmanager
-    def _removed_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception:
-            self.abandon()
-            raise
 
     def _open_new(self, mode: int) -> int | None:
         """Open a new hidden file; None if an earlier try has written it whole."""
@@ -207,13 +203,13 @@ def digest_at(name: FileName) -> str:
     if status is None or not stat.S_ISREG(status.st_mode):
         return ""
     try:
-        descriptor = os.open(name.name, READ, dir_fd=name.folder)
+        descriptor = open_file(*name)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOENT}:
             return ""
         raise
     with closing(descriptor):
-        return sha256_of(descriptor) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+        return sha256_of(descriptor)
 
 
 def sha256_of(descriptor: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -94,21 +95,17 @@ class InboxQueue:
         self._store.call(lambda db: self._engine.intake.moved_device(db, folder, directory, device)).result()
 
     def _take_back(self, job: NewJob) -> None:
+        """Remove the error files of the failed audio that is *job*'s file now."""
         for folder, filed in intake_queries.read_failed_of(self._reader(), job):
-            if remove_error_file(*self._split_filed(folder, filed)):
+            root = self._failed_root(folder)
+            if root is not None and filed.startswith(root + b"/"):
+                place = root, filed.removeprefix(root + b"/")
+            else:
+                place = os.path.split(filed)
+            if remove_error_file(*place):
                 reached("error_removed")
-                self._forget_failed(folder, filed)
-
-    def _split_filed(self, folder: str, filed: bytes) -> tuple[bytes, bytes]:
-        """(failed folder, path below it) of an audio that was filed at the absolute path *filed*."""
-        root = self._failed_root(folder)
-        if root is not None and filed.startswith(root + b"/"):
-            return root, filed.removeprefix(root + b"/")
-        return os.path.split(filed)
-
-    def _forget_failed(self, folder: str, filed: bytes) -> None:
-        self._store.call(lambda db: intake_queries.forget_failed(db, folder, filed)).result()
-        log.info("job.taken_back", folder=folder, filed=filed)
+                self._store.call(partial(intake_queries.forget_failed, folder=folder, filed=filed)).result()
+                log.info("job.taken_back", folder=folder, filed=filed)
 
     def _reader(self) -> Connection:
         connection: Connection | None = getattr(self._of_thread, "connection", None)

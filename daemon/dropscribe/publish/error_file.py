@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from dropscribe.core.naming import split_name
-from dropscribe.files.beneath import closing, open_file, open_folder, open_root, stat_at
+from dropscribe.files.beneath import closing, open_at, open_file, stat_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -60,7 +60,7 @@ def remove_error_file(root: bytes, path: bytes) -> bool:
     """
     directory, _, name = path.rpartition(b"/")
     try:
-        with closing(open_root(root)) as failed, closing(open_folder(failed, directory)) as folder:
+        with closing(open_at(root, directory)) as folder:
             if stat_at(folder, name) is not None:
                 return False
             _remove_of(folder, name)

@@ -113,7 +113,7 @@ def test_native_libraries_stay_in_worker_processes():
     """Libraries that a file could crash are imported in native/worker/ alone, and that by no other folder."""
     native = SOURCE / "native"
     for path in modules():
-        is_workers = path.parent == native / "worker" or path == native / "__main__.py"
+        is_workers = path.parent == native / "worker"
         imported = {
             name
             for name in imports_of(path)

@@ -365,8 +365,8 @@ async def test_probe_names_the_model_without_loading_it():
 def test_the_engine_reports_to_nobody(tmp_path):
     """Its voice detector's telemetry would leave an identifier in the cache folder: there is none."""
     program = (
-        "from dropscribe.native import speech_model as m; from dropscribe.native.worker import engine;"
-        "engine.load_model(str(m.choose_model('tiny.en').directory), 'cpu', 'auto', 1)"
+        "from dropscribe.native import speech_model as m; from dropscribe.native.worker import recognition;"
+        "recognition.load_model(str(m.choose_model('tiny.en').directory), 'cpu', 'auto', 1)"
     )
     quiet = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")  # what would silence it without us
     environment = {name: value for name, value in os.environ.items() if name not in quiet}

@@ -46,10 +46,13 @@ def recognise(tmp_path):
         path = write_wav(tmp_path / "quiet.wav", silence(100 * blocks))
         request = parse_params(params)
         with path.open("rb") as file:
-            recognition = Recognition(
-                model, "base", request.language, request.options, lambda _: None, heard.append
-            )
-            recognition.asked = request.asked
+            body = {
+                "name": "base",
+                "language": request.language,
+                "options": request.options,
+                "asked": request.asked,
+            }
+            recognition = Recognition(model, body, lambda _: None, heard.append)
             return parse_transcript(recognition.run(file.fileno(), None))
 
     run.heard = heard

@@ -6,8 +6,7 @@ import struct
 
 import pytest
 
-from dropscribe.native.decoder import Decoder
-from dropscribe.native.durations import probe_seconds
+from dropscribe.native.decoder import Decoder, probe_seconds
 from support.recordings import needs_media, noise, write_wav
 
 pytestmark = needs_media

@@ -16,10 +16,9 @@ import time
 import pytest
 
 from dropscribe.core.errors import AudioRejected, TemporaryFailure
-from dropscribe.native.decoder import Decoder, EncodeRequest, error_of
-from dropscribe.native.durations import probe_seconds
-from dropscribe.native.messages import ConnectionLost, Message, receive, send
-from dropscribe.native.process import Worker, WorkerDied, WorkerPool
+from dropscribe.native.decoder import Decoder, EncodeRequest, probe_seconds
+from dropscribe.native.messages import ConnectionLost, Message, receive, receive_descriptor, send
+from dropscribe.native.process import Cancellation, Worker, WorkerDied, WorkerPool, error_of
 from dropscribe.native.recording import plausible_seconds
 from support.recordings import needs_media, noise, write_wav
 from support.waiting import until_true
@@ -168,7 +167,7 @@ def is_running(pid):
 def test_an_idle_worker_is_ended(tmp_path):
     """What is not used for a while leaves memory."""
     pool = WorkerPool(idle_seconds=0.1)
-    with pool.worker() as worker:
+    with pool.worker(Cancellation()) as worker:
         pid = worker.pid
     until_true(lambda: not is_running(pid))
 
@@ -176,11 +175,11 @@ def test_an_idle_worker_is_ended(tmp_path):
 def test_a_worker_that_died_idle_is_not_used(tmp_path):
     """The next recording gets a living one."""
     pool = WorkerPool(idle_seconds=60)
-    with pool.worker() as worker:
+    with pool.worker(Cancellation()) as worker:
         pid = worker.pid
     os.kill(pid, signal.SIGKILL)
     until_true(lambda: not is_running(pid))
-    with pool.worker() as worker:
+    with pool.worker(Cancellation()) as worker:
         assert worker.pid != pid
         assert worker.is_alive
     pool.close()
@@ -241,7 +240,7 @@ def test_a_recording_cannot_take_more_than_its_memory(tmp_path, monkeypatch):
     pool = WorkerPool(idle_seconds=60)
     monkeypatch.setattr("dropscribe.native.decoder._POOL", pool)
     assert_next_is_decoded(tmp_path)
-    with pool.worker() as worker:
+    with pool.worker(Cancellation()) as worker:
         used = os.sysconf("SC_PAGE_SIZE") * int(read(f"/proc/{worker.pid}/statm").split()[0])
         _, hard = resource.prlimit(worker.pid, resource.RLIMIT_AS)
         resource.prlimit(worker.pid, resource.RLIMIT_AS, (used + 20 * 2**20, hard))
@@ -348,12 +347,12 @@ def test_a_message_arrives_with_its_file(tmp_path):
     """The receiver gets a descriptor of its own, closed in child processes."""
     ours, theirs = socket.socketpair()
     with ours, theirs, opened(tmp_path, b"content") as file:
-        send(theirs, Message("describe", {"a": [1]}, b"xyz", file.fileno()))
-        message = receive(ours)
-    assert (message.kind, message.body, message.payload) == ("describe", {"a": [1]}, b"xyz")
-    assert os.pread(message.descriptor, 100, 0) == b"content"
-    assert not os.get_inheritable(message.descriptor)
-    os.close(message.descriptor)
+        send(theirs, Message("describe", {"a": [1]}, b"xyz"), file.fileno())
+        message, descriptor = receive(ours), receive_descriptor(ours)
+    assert message == ("describe", {"a": [1]}, b"xyz")
+    assert os.pread(descriptor, 100, 0) == b"content"
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
 
 
 def test_a_cancelled_recording_is_left_at_once(tmp_path):

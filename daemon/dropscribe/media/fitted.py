@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.media.sending import WaitForTurn
-    from dropscribe.native.decoder import Survey
-    from dropscribe.native.recording import Recording
+    from dropscribe.native.recording import Recording, Survey
     from dropscribe.providers.base import Provider
 
 log = structlog.get_logger()

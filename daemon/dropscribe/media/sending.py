@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from dropscribe.media.decoding import Decoding
     from dropscribe.media.fitting import Fit, Source
     from dropscribe.media.spool import Spool
-    from dropscribe.native.decoder import Piece, Survey
+    from dropscribe.native.decoder import Piece
+    from dropscribe.native.recording import Survey
     from dropscribe.providers.base import Provider
     from dropscribe.transcripts.model import Transcript
 

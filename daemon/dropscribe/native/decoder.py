@@ -9,13 +9,23 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import wave
 from array import array
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dropscribe.core.errors import AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.native.process import Cancellation, WorkerDied, WorkerPool
-from dropscribe.native.recording import RawForm, Recording, dbfs, parse_recording
+from dropscribe.core.errors import AudioRejected, ProviderError
+from dropscribe.native.process import Cancellation, WorkerBug, WorkerPool
+from dropscribe.native.recording import (
+    MAX_RATE_HZ,
+    MIN_RATE_HZ,
+    RawForm,
+    Recording,
+    Survey,
+    parse_recording,
+    plausible_seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -27,30 +37,6 @@ SILENCE_SECONDS = 300.0
 """A decoder without a sign of progress for this long is waiting for a disk that does not answer."""
 
 _POOL = WorkerPool(idle_seconds=IDLE_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """Measurements of one audio track, as the worker reports them.
-
-    Attributes:
-        sound_seconds: Length of the decoded sound, gaps of the file's clock left out.
-        end_seconds: When it ends on the file's clock.
-        loudness: Mean square of each window of 0.1 s, in its loudest channel; 1.0 is full scale.
-        channels_differ: A second channel holds something else than the first.
-        is_whole: False where the look ended early, at a sound or at an error.
-    """
-
-    sound_seconds: float
-    end_seconds: float
-    loudness: Sequence[float]
-    channels_differ: bool
-    is_whole: bool
-
-    @property
-    def loudest_dbfs(self) -> float:
-        """Level of the loudest window; -200 for digital silence."""
-        return dbfs(max(self.loudness, default=0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +107,14 @@ class Decoder:
         Raises:
             AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`.
         """
-        *parts, result = self._call("survey", {"track": track, "until_dbfs": until_dbfs})
+        (result,) = self._call("survey", {"track": track, "until_dbfs": until_dbfs})
         with _checked():
-            loudness = array("f")
-            for part in parts:
-                loudness.frombytes(part.payload)
             return Survey(
                 sound_seconds=_seconds(result.body["sound_seconds"]),
                 end_seconds=_seconds(result.body["end_seconds"]),
-                loudness=loudness,
                 channels_differ=bool(result.body["channels_differ"]),
                 is_whole=bool(result.body["is_whole"]),
+                loudness=array("f", result.payload),
             )
 
     def encode(self, order: EncodeRequest, make_file: Callable[[], BinaryIO]) -> Generator[Piece, None, None]:
@@ -169,31 +152,37 @@ class Decoder:
     def _call(self, operation: str, arguments: Mapping[str, Any]) -> Iterator[Message]:
         body = {"form": self.form and asdict(self.form), **arguments}
         try:
-            with _POOL.worker() as worker, self._cancellation.covers(worker):
+            with _POOL.worker(self._cancellation) as worker:
                 yield from worker.request(operation, body, self.descriptor, silence_seconds=SILENCE_SECONDS)
-        except WorkerDied as death:
-            raise error_of(death) from death
         except MemoryError as error:
             raise AudioRejected("undecodable", "it takes more memory than a recording may") from error
 
 
-def error_of(death: WorkerDied) -> AudioRejected | TemporaryFailure | ProviderUnusable:
-    """Error of the recording or of the machine for the death of a worker."""
-    if death.is_stalled:
-        return TemporaryFailure("worker_stalled", death.cause)
-    if death.cause == "SIGKILL":
-        reason = "the system ended the worker process, probably because memory ran out"
-        return TemporaryFailure("out_of_memory", reason)
-    if death.phase == "starting":
-        return TemporaryFailure("worker_failed", f"the worker process did not start: {death.cause}")
-    if death.phase == "loading":
-        reason = (
-            f"the engine crashed before it had read anything ({death.cause}): it may not suit this machine"
-        )
-        return ProviderUnusable("engine_crashed", reason)
-    if death.cause == "SIGXCPU":
-        return AudioRejected("undecodable", "it takes more processor time than a recording may")
-    return AudioRejected("undecodable", f"the decoder crashed on it ({death.cause})")
+def probe_seconds(descriptor: int) -> float | None:
+    """Length of the open file's audio by its header: by a worker if PyAV is installed, else for WAV alone.
+
+    None if its header has none, has one that a file of its size cannot hold, or cannot be read here.
+    """
+    seconds = _wav_seconds(descriptor)
+    if seconds is None and find_spec("av") is not None and find_spec("numpy") is not None:
+        # The duration is only a hint, and must not fail a file.
+        with contextlib.suppress(ProviderError, OSError, WorkerBug):
+            return Decoder(descriptor).describe(listen=False).seconds
+    return seconds
+
+
+def _wav_seconds(descriptor: int) -> float | None:
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            file.seek(0)
+            with wave.open(file) as header:
+                frames, rate_hz = header.getnframes(), header.getframerate()
+                sound_bytes = frames * header.getnchannels() * header.getsampwidth()
+    except (wave.Error, OSError, EOFError, ValueError):
+        return None
+    is_plausible = MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ and sound_bytes <= size_bytes
+    return plausible_seconds(frames / rate_hz, size_bytes) if is_plausible else None
 
 
 @contextlib.contextmanager

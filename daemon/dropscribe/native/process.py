@@ -51,6 +51,24 @@ class WorkerBug(Exception):
     """Raised for an unexpected exception in the worker; holds its traceback as text."""
 
 
+def error_of(death: WorkerDied) -> errors.ProviderError:
+    """Error of the recording or of the machine for the death of a worker."""
+    cause = death.cause
+    if death.is_stalled:
+        return errors.TemporaryFailure("worker_stalled", cause)
+    if cause == "SIGKILL":
+        reason = "the system ended the worker process, probably because memory ran out"
+        return errors.TemporaryFailure("out_of_memory", reason)
+    if death.phase == "starting":
+        return errors.TemporaryFailure("worker_failed", f"the worker process did not start: {cause}")
+    if death.phase == "loading":
+        reason = f"the engine crashed before it had read anything ({cause}): it may not suit this machine"
+        return errors.ProviderUnusable("engine_crashed", reason)
+    if cause == "SIGXCPU":
+        return errors.AudioRejected("undecodable", "it takes more processor time than a recording may")
+    return errors.AudioRejected("undecodable", f"the decoder crashed on it ({cause})")
+
+
 class Worker:
     """One worker process."""
 
@@ -61,26 +79,25 @@ class Worker:
             WorkerDied: It did not start.
             ProviderUnusable: Code "engine_missing": its libraries are not there.
         """
-        ours, theirs = socket.socketpair()
-        life_read, self._life = os.pipe()
-        self._connection = ours
         self._phase = "starting"
-        passed = (theirs.fileno(), life_read)
-        command = [sys.executable, "-P", "-m", "dropscribe.native", *map(str, passed), str(int(has_gpu))]
+        self._connection, theirs = socket.socketpair()
+        life_read, life_write = os.pipe()
+        self._life = open(life_write, "wb", buffering=0)  # noqa: SIM115 - close() closes it
+        arguments = [str(theirs.fileno()), str(int(has_gpu)), *folders]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                [*command, *folders],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-P", "-m", "dropscribe.native.worker", *arguments],
+                stdin=life_read,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=passed,
+                pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # a Ctrl-C on the terminal is the daemon's to handle
                 env=_environment(),
                 cwd="/",
             )
         except BaseException:
-            ours.close()
-            os.close(self._life)
+            self._connection.close()
+            self._life.close()
             raise
         finally:
             theirs.close()
@@ -88,7 +105,7 @@ class Worker:
         try:
             self._answer(START_SECONDS)
         except BaseException:
-            self.end()
+            self.close()
             raise
 
     @property
@@ -117,7 +134,7 @@ class Worker:
             WorkerDied: No answer.
         """
         try:
-            send(self._connection, Message(operation, dict(arguments), descriptor=descriptor))
+            send(self._connection, Message(operation, dict(arguments)), descriptor)
         except ConnectionLost:
             raise self._death() from None
         while True:
@@ -133,20 +150,14 @@ class Worker:
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
-    def end(self) -> None:
-        """End the process and wait for its end, in bounded time; safe to call twice."""
+    def close(self) -> None:
+        """End the process, wait for its end in bounded time, and free the descriptors; safe to call twice."""
         self.kill()
         # A process that hangs in a system call on a dead mount ends when the kernel lets it.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
-
-    def close(self) -> None:
-        """End the process and free the descriptors; nothing may use this worker any more."""
-        self.end()
         self._connection.close()
-        if self._life >= 0:
-            os.close(self._life)
-            self._life = -1
+        self._life.close()
 
     def _answer(self, seconds: float) -> Message:
         self._connection.settimeout(seconds)
@@ -154,7 +165,7 @@ class Worker:
             try:
                 message = receive(self._connection)
             except TimeoutError:
-                self.end()
+                self.close()
                 raise WorkerDied(self._phase, f"no progress for {seconds:.0f} s", is_stalled=True) from None
             except ConnectionLost:
                 raise self._death() from None
@@ -169,10 +180,10 @@ class Worker:
         try:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self.end()
+            self.close()
             return WorkerDied(self._phase, "it sent an invalid message")
-        cause = f"exit status {status}" if status >= 0 else _signal_name(-status)
-        return WorkerDied(self._phase, cause)
+        names = {-number: number.name for number in signal.Signals}
+        return WorkerDied(self._phase, names.get(status, f"exit status {status}"))
 
 
 class Cancellation:
@@ -227,35 +238,33 @@ class WorkerPool:
         self._idle: list[tuple[float, Worker]] = []
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
-        self._is_closed = False
 
     @contextlib.contextmanager
-    def worker(self) -> Iterator[Worker]:
+    def worker(self, cancellation: Cancellation) -> Iterator[Worker]:
         """A worker for one request or several; after an exception it is ended and not used again.
 
         Raises:
-            WorkerDied, ProviderUnusable: As :class:`Worker`.
+            ProviderError: The worker's death as :func:`error_of`; TemporaryFailure if it was cancelled.
         """
-        worker = self._take() or Worker(self._folders, has_gpu=self._has_gpu)
         try:
-            yield worker
-        except (errors.AudioRejected, errors.RuleRejected):
-            self._give_back(worker)  # a refusal is a normal answer: the worker is reusable
-            raise
-        except BaseException:
-            worker.close()
-            raise
+            worker = self._take() or Worker(self._folders, has_gpu=self._has_gpu)
+            try:
+                with cancellation.covers(worker):
+                    yield worker
+            except (errors.AudioRejected, errors.RuleRejected):
+                self._give_back(worker)  # a refusal is a normal answer: the worker is reusable
+                raise
+            except BaseException:
+                worker.close()
+                raise
+        except WorkerDied as death:
+            raise (interrupted() if cancellation.is_requested else error_of(death)) from death
         self._give_back(worker)
 
     def close(self) -> None:
         """End the idle workers; those at work are ended when they are done. Safe to call twice."""
-        with self._lock:
-            self._is_closed = True
-            idle, self._idle = self._idle, []
-            if self._timer is not None:
-                self._timer.cancel()
-        for _, worker in idle:
-            worker.close()
+        self._idle_seconds = 0.0
+        self._end_idle()
 
     def _take(self) -> Worker | None:
         while True:
@@ -269,7 +278,7 @@ class WorkerPool:
 
     def _give_back(self, worker: Worker) -> None:
         with self._lock:
-            is_kept = not self._is_closed and self._idle_seconds > 0 and worker.is_alive
+            is_kept = self._idle_seconds > 0 and worker.is_alive
             if is_kept:
                 self._idle.append((time.monotonic(), worker))
                 self._start_timer()
@@ -284,7 +293,9 @@ class WorkerPool:
 
     def _end_idle(self) -> None:
         with self._lock:
-            self._timer = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             limit = time.monotonic() - self._idle_seconds
             ended = [worker for since, worker in self._idle if since <= limit]
             self._idle = [(since, worker) for since, worker in self._idle if since > limit]
@@ -299,10 +310,8 @@ def _environment() -> dict[str, str]:
     inherited = {
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PREFIXES)
     }
-    if "PYTHONPATH" in inherited:  # the worker's working directory is another one
-        inherited["PYTHONPATH"] = os.pathsep.join(
-            map(os.path.abspath, inherited["PYTHONPATH"].split(os.pathsep))
-        )
+    if path := inherited.get("PYTHONPATH"):  # the worker's working directory is another one
+        inherited["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
     return {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **inherited}
 
 
@@ -317,10 +326,3 @@ def _error(body: Mapping[str, Any]) -> Exception:
         error: Exception = getattr(errors, name)(code, reason)
         return error
     return WorkerBug(str(body.get("trace"))[:20_000])
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SAMPLE_RATE_HZ = 16_000
 """Sample rate of speech models; providers resample higher rates."""
@@ -51,12 +51,8 @@ RAW_SUFFIXES = frozenset({".pcm", ".raw"})
 """Suffixes of headerless samples of unknown form: only the rule's parameters can state it."""
 
 _TELEPHONY = {
-    ".al": RawForm("pcm_alaw", 8000),
-    ".alaw": RawForm("pcm_alaw", 8000),
-    ".pcma": RawForm("pcm_alaw", 8000),
-    ".ul": RawForm("pcm_mulaw", 8000),
-    ".ulaw": RawForm("pcm_mulaw", 8000),
-    ".pcmu": RawForm("pcm_mulaw", 8000),
+    **dict.fromkeys((".al", ".alaw", ".pcma"), RawForm("pcm_alaw", 8000)),
+    **dict.fromkeys((".ul", ".ulaw", ".pcmu"), RawForm("pcm_mulaw", 8000)),
     ".gsm": RawForm("gsm", 8000),
     ".g722": RawForm("g722", 16_000),
     ".vox": RawForm("adpcm_ima_oki", 8000),
@@ -110,6 +106,30 @@ class Recording:
     has_video: bool = False
     recorded_at: str | None = None
     tracks: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Measurements of one audio track.
+
+    Attributes:
+        sound_seconds: Length of the decoded sound, gaps of the file's clock left out.
+        end_seconds: When it ends on the file's clock.
+        channels_differ: A second channel holds something else than the first.
+        is_whole: False where the look ended early, at a sound or at an error.
+        loudness: Mean square of each window of 0.1 s, in its loudest channel; 1.0 is full scale.
+    """
+
+    sound_seconds: float
+    end_seconds: float
+    channels_differ: bool
+    is_whole: bool
+    loudness: Sequence[float]
+
+    @property
+    def loudest_dbfs(self) -> float:
+        """Level of the loudest window; -200 for digital silence."""
+        return dbfs(max(self.loudness, default=0.0))
 
 
 def parse_recording(body: Mapping[str, Any], size_bytes: int) -> Recording:

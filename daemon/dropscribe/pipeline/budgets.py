@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.budget import Spending, day_of, longest_plausible_seconds, stops_of
 from dropscribe.core.links import is_link
 from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.native.durations import probe_seconds
+from dropscribe.native.decoder import probe_seconds
 from dropscribe.pipeline.disk_threads import FolderHangs
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, Te
 from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, local_param_problem
 from dropscribe.native import speech_model
-from dropscribe.native.decoder import error_of
 from dropscribe.native.model_fetch import fetch
-from dropscribe.native.process import Cancellation, Worker, WorkerDied, WorkerPool, interrupted
+from dropscribe.native.process import Cancellation, Worker, WorkerPool, interrupted
 from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, raw_form
 from dropscribe.transcripts.model import parse_transcript
 
@@ -141,12 +140,8 @@ class LocalProvider:
                 speech_model.ready_folder(choice) or self._fetched_folder(choice.name, cancellation)
             )
             arguments = self._arguments(request, choice.name, folder, audio)
-            with self._pool_for(folder).worker() as worker, cancellation.covers(worker):
+            with self._pool_for(folder).worker(cancellation) as worker:
                 return _answer(worker, arguments, audio)
-        except WorkerDied as death:
-            if cancellation.is_requested:
-                raise interrupted() from death
-            raise error_of(death) from death
         except RuleRejected as error:
             if error.code != "language_not_supported" or not choice.name.endswith(".en"):
                 raise

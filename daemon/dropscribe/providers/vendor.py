@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dropscribe.core.errors import AudioRejected, ProviderUnusable, RuleRejected
 from dropscribe.core.requests.params import effective_params
-from dropscribe.native.durations import probe_seconds
+from dropscribe.native.decoder import probe_seconds
 from dropscribe.providers.answers import TooLarge, is_html, parse_json, request_id_of
 from dropscribe.providers.redaction import Redactor, cleaned, credentials_of, secrets_of
 from dropscribe.providers.statuses import Classifier

@@ -6,7 +6,6 @@ outside the bounds ends in AudioRejected before a frame is decoded.
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from contextlib import contextmanager
@@ -35,41 +34,38 @@ _WAV_PACKET_BYTES = "32768"
 _READ_BYTES = 512 * 1024
 
 
-class RecordingFile(io.RawIOBase):
-    """An open descriptor as a seekable file with a position of its own, after an optional *prefix*."""
+class SeekableFile:
+    """Position of a file for FFmpeg that has *size_bytes*."""
 
-    def __init__(self, descriptor: int, prefix: bytes = b"") -> None:
-        self._descriptor = descriptor
-        self._prefix = prefix
+    def __init__(self, size_bytes: int = 0) -> None:
+        self.size_bytes = size_bytes
         self._position = 0
-        self.size_bytes = os.fstat(descriptor).st_size
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """As a file's."""
-        end = len(self._prefix) + self.size_bytes
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: end}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size_bytes}[whence]
         self._position = max(0, base + offset)
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the stub wants any buffer
+    def tell(self) -> int:
         """As a file's."""
-        inside = self._prefix[self._position : self._position + len(buffer)]
-        block = inside or self.read_at(self._position - len(self._prefix), len(buffer))
-        buffer[: len(block)] = block
-        self._position += len(block)
-        return len(block)
+        return self._position
 
-    def read_at(self, offset: int, count: int) -> bytes:
-        """Up to *count* bytes of the file itself."""
-        return os.pread(self._descriptor, count, offset)
+
+class _Recording(SeekableFile):
+    """An open descriptor as a file with a position of its own, after an optional *prefix*."""
+
+    def __init__(self, descriptor: int, prefix: bytes = b"") -> None:
+        super().__init__(len(prefix) + os.fstat(descriptor).st_size)
+        self._descriptor = descriptor
+        self._prefix = prefix
+
+    def read(self, count: int) -> bytes:
+        """As a file's."""
+        block = self._prefix[self._position : self._position + count]
+        block = block or os.pread(self._descriptor, count, self._position - len(self._prefix))
+        self._position += len(block)
+        return block
 
 
 @contextmanager
@@ -92,59 +88,53 @@ def opened(descriptor: int, form: RawForm | None = None) -> Iterator[Any]:
 
 
 def _open(descriptor: int, form: RawForm | None) -> Any:
+    prefix, name = b"", None
     # A playlist makes FFmpeg open the files that it lists; an inbox must not be a way to read other files.
     options = {"protocol_whitelist": "none", "max_size": _WAV_PACKET_BYTES}
     if form is None:
-        file = RecordingFile(descriptor)
-        if _understates_length(file):
+        if _understates_length(descriptor):
             options["ignore_length"] = "1"
-        return av.open(io.BufferedReader(file, _READ_BYTES), options=options, **_LENIENT)
-    if form.encoding == "adpcm_ima_oki":  # FFmpeg decodes it only inside a WAV
-        header = _oki_header(form, os.fstat(descriptor).st_size)
-        return av.open(io.BufferedReader(RecordingFile(descriptor, header)), options=options, **_LENIENT)
-    if form.encoding.startswith("pcm_"):
-        options |= {"sample_rate": str(form.sample_rate_hz), "ch_layout": f"{form.channels}c"}
-    name = form.encoding.removeprefix("pcm_")
-    return av.open(io.BufferedReader(RecordingFile(descriptor), _READ_BYTES), format=name, options=options)
+    elif form.encoding == "adpcm_ima_oki":  # FFmpeg decodes it only inside a WAV
+        prefix = _oki_header(form.sample_rate_hz, os.fstat(descriptor).st_size)
+    else:
+        name = form.encoding.removeprefix("pcm_")
+        if name != form.encoding:
+            options |= {"sample_rate": str(form.sample_rate_hz), "ch_layout": f"{form.channels}c"}
+    file = _Recording(descriptor, prefix)
+    return av.open(file, format=name, options=options, buffer_size=_READ_BYTES, **_LENIENT)
 
 
-def _oki_header(form: RawForm, size_bytes: int) -> bytes:
+def _oki_header(rate_hz: int, size_bytes: int) -> bytes:
     size = min(size_bytes, 2**32 - 64)
-    layout = (16, _OKI_TAG, 1, form.sample_rate_hz, form.sample_rate_hz // 2, 1, 4)
-    return b"".join(
-        (
-            struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE"),
-            struct.pack("<4sIHHIIHH", b"fmt ", *layout),
-            struct.pack("<4sI", b"data", size),
-        )
-    )
+    layout = struct.pack("<4sIHHIIHH", b"fmt ", 16, _OKI_TAG, 1, rate_hz, rate_hz // 2, 1, 4)
+    return struct.pack("<4sI4s", b"RIFF", size + 36, b"WAVE") + layout + struct.pack("<4sI", b"data", size)
 
 
-def _understates_length(file: RecordingFile) -> bool:
+def _understates_length(descriptor: int) -> bool:
     """Whether a WAV continues after the end that its header states, as one over 4 GiB does.
 
     After the samples there may be further chunks: a name of four printable characters and a size.
     """
-    if file.read_at(0, 4) != b"RIFF" or file.read_at(8, 4) != b"WAVE":
+    size_bytes, position = os.fstat(descriptor).st_size, 12
+    start = os.pread(descriptor, position, 0)
+    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
         return False
-    position = 12
     for _ in range(1024):
-        head = file.read_at(position, 8)
+        head = os.pread(descriptor, 8, position)
         if len(head) < 8:
             return False
         name, count = struct.unpack("<4sI", head)
-        after = position + 8 + count + (count & 1)
+        position += 8 + count + (count & 1)
         if name == b"data":
-            rest = file.size_bytes - after
-            return 0 < count < 2**32 - 1 and rest > _SPARE_BYTES and not _is_chunk(file, after)
-        position = after
+            is_known = 0 < count < 2**32 - 1
+            return is_known and size_bytes - position > _SPARE_BYTES and not _is_chunk(descriptor, position)
     return False
 
 
-def _is_chunk(file: RecordingFile, position: int) -> bool:
-    head = file.read_at(position, 8)
-    name, count = struct.unpack("<4sI", head)
-    return all(32 <= byte < 127 for byte in name) and position + 8 + count <= file.size_bytes + 1
+def _is_chunk(descriptor: int, position: int) -> bool:
+    name, count = struct.unpack("<4sI", os.pread(descriptor, 8, position))
+    is_name = all(32 <= byte < 127 for byte in name)
+    return is_name and position + 8 + count <= os.fstat(descriptor).st_size + 1
 
 
 def check_shape(rate_hz: int, channels: int) -> None:
@@ -173,15 +163,12 @@ def check_stream(stream: Any) -> None:
 
 def default_track(container: Any) -> int:
     """The number of the audio track that players choose: the one marked as default, else the first."""
-    for number, stream in enumerate(container.streams.audio):
-        if _is_default(stream):
-            return number
-    return 0
+    return next((n for n, stream in enumerate(container.streams.audio) if _has_mark(stream, "default")), 0)
 
 
-def _is_default(stream: Any) -> bool:
-    disposition = getattr(stream, "disposition", None)
-    return disposition is not None and bool(disposition & av.stream.Disposition.default)
+def _has_mark(stream: Any, name: str) -> bool:
+    disposition = getattr(stream, "disposition", None)  # PyAV has it from 14 on
+    return disposition is not None and bool(disposition & getattr(av.stream.Disposition, name))
 
 
 def describe(container: Any, head: bytes, tracks: tuple[int, ...]) -> Recording:
@@ -217,11 +204,10 @@ def _seconds(container: Any, stream: Any) -> float | None:
 
 
 def _is_cover(video: Any) -> bool:
-    disposition = getattr(video, "disposition", None)  # PyAV has it from 14 on
-    if disposition is None:
-        context = video.codec_context
-        return context is not None and context.name in {"mjpeg", "png"}
-    return bool(disposition & av.stream.Disposition.attached_pic)
+    if hasattr(video, "disposition"):
+        return _has_mark(video, "attached_pic")
+    context = video.codec_context
+    return context is not None and context.name in {"mjpeg", "png"}
 
 
 def recorded_at(metadata: Mapping[str, str]) -> str | None:

@@ -6,7 +6,6 @@ A worker process cannot write to any file: the encoder's output is sent to the d
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from dropscribe.core.errors import AudioRejected
 from dropscribe.native.recording import SAMPLE_RATE_HZ
+from dropscribe.native.worker.container import SeekableFile
 from dropscribe.native.worker.mono import mono
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Encoder:
     """
 
     def __init__(self, container: str, codec: str, options: Mapping[str, str], write_at: WriteAt) -> None:
-        self._container: Any = av.open(_Writer(write_at), "w", format=container)
+        self._container: Any = av.open(_Piece(write_at), "w", format=container)
         self._stream: Any = self._container.add_stream(
             codec, rate=SAMPLE_RATE_HZ, layout="mono", options=dict(options)
         )
@@ -130,28 +130,16 @@ class Encoder:
             raise AudioRejected("undecodable", f"it cannot be encoded anew: {error.strerror}") from error
 
 
-class _Writer:
+class _Piece(SeekableFile):
     """A file for FFmpeg's muxer."""
 
     def __init__(self, write_at: WriteAt) -> None:
+        super().__init__()
         self._write_at = write_at
-        self._position = 0
-        self._end = 0
 
     def write(self, content: bytes) -> int:
         """As a file's."""
-        content = bytes(content)
-        self._write_at(self._position, content)
+        self._write_at(self._position, bytes(content))
         self._position += len(content)
-        self._end = max(self._end, self._position)
+        self.size_bytes = max(self.size_bytes, self._position)
         return len(content)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As a file's."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """As a file's."""
-        return self._position

@@ -89,14 +89,3 @@ class _Resampler:
         at_seconds = self._at_seconds + self._count / SAMPLE_RATE_HZ
         self._count += len(samples)
         return MonoBlock(at_seconds, samples)
-
-
-def loudness(samples: Samples, window: int) -> Samples:
-    """Mean square of each whole *window* of (channels, samples), in its loudest channel.
-
-    A constant offset, which some recorders add, does not count as sound.
-    """
-    count = samples.shape[1] // window
-    windows = samples[:, : count * window].reshape(len(samples), count, window)
-    found: Samples = windows.var(axis=2).max(axis=0)
-    return found

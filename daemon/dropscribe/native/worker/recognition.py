@@ -1,4 +1,4 @@
-"""Speech to text for one recording; the model comes in ready.
+"""Loads the speech engine, proves that it works on this machine, and recognises recordings with it.
 
 Guarantees: memory does not grow with the recording, except for its words; all results are plain Python
 values, without numpy numbers.
@@ -6,13 +6,16 @@ values, without numpy numbers.
 
 from __future__ import annotations
 
+import importlib
 import math
+import mmap
+import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dropscribe.core.errors import RuleRejected, TemporaryFailure
+from dropscribe.core.errors import ProviderUnusable, RuleRejected, TemporaryFailure
 from dropscribe.native.recording import (
     NOT_DETECTED,
     OTHER_TRACKS,
@@ -21,15 +24,21 @@ from dropscribe.native.recording import (
     WINDOW_SECONDS,
     dbfs,
 )
-from dropscribe.native.worker.mono import MonoBlock, loudness, mono
+from dropscribe.native.speech_model import NO_TELEMETRY
+from dropscribe.native.worker.mono import MonoBlock, mono
 from dropscribe.native.worker.samples import Track
-from dropscribe.native.worker.survey import sounding_tracks
+from dropscribe.native.worker.survey import loudness, sounding_tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dropscribe.native.recording import RawForm
     from dropscribe.native.worker.samples import Samples
+
+FORBIDDEN = (
+    "the system forbids machine code written at run time, which the engine needs (MemoryDenyWriteExecute): "
+    "install the drop-in dropscribe.service.d/local-engine.conf, then restart the service"
+)
 
 # A block settles the language only if its probability is at least one half, over enough speech, and the block
 # has words: for silence and noise the model returns "en".
@@ -48,6 +57,61 @@ _NEW_RUN_SECONDS = 0.05
 _QUIET_DBFS, _NOISE_DBFS, _RAISED_DBFS = -45.0, -95.0, -25.0
 """If the loudest window of a recording is below the first level, it is amplified to the third, because the
 voice detector would miss its speech. A level below the second is only quantization noise."""
+
+
+def load_model(folder: str, device: str, compute_type: str, cpu_threads: int) -> Any:
+    """A model that has just recognised a second of noise, and so works here.
+
+    A processor that lacks an instruction, a system that forbids machine code written at run time, or a
+    graphics card without memory is detected here, before a recording can fail because of it.
+
+    Args:
+        folder: With the model's files.
+        device: "cpu", "cuda", or "auto": the graphics card if there is one.
+        compute_type: CTranslate2's name; "auto" is "int8" on the processor, the fastest on a card.
+        cpu_threads: 0 lets the engine choose.
+
+    Raises:
+        ProviderUnusable: Codes "engine_missing", "engine_forbidden" and "model_unloadable".
+    """
+    for name in NO_TELEMETRY:
+        os.environ.setdefault(name, "1")
+    try:
+        return _proven(importlib.import_module("faster_whisper"), folder, device, compute_type, cpu_threads)
+    except MemoryError:
+        raise
+    except ImportError as error:
+        raise ProviderUnusable("engine_missing", str(error)[:500]) from error
+    except Exception as error:  # the engine and its loader raise anything, RuntimeError included
+        if not _may_write_code():
+            raise ProviderUnusable("engine_forbidden", FORBIDDEN) from error
+        raise ProviderUnusable("model_unloadable", f"{os.path.basename(folder)}: {error}"[:500]) from error
+
+
+def _proven(whisper: Any, folder: str, device: str, compute_type: str, cpu_threads: int) -> Any:
+    if device == "auto":
+        device = "cuda" if importlib.import_module("ctranslate2").get_cuda_device_count() else "cpu"
+    if compute_type == "auto" and device == "cpu":
+        compute_type = "int8"
+    model = whisper.WhisperModel(
+        folder, device=device, compute_type=compute_type, cpu_threads=cpu_threads, local_files_only=True
+    )
+    noise = np.random.default_rng(1).normal(0.0, 0.01, SAMPLE_RATE_HZ).astype(np.float32)
+    # Once for the voice detector, which finds nothing in noise, and once for the model.
+    for vad_filter in (True, False):
+        segments, _ = model.transcribe(
+            noise, language="en", vad_filter=vad_filter, beam_size=1, max_new_tokens=1, temperature=0.0
+        )
+        list(segments)
+    return model
+
+
+def _may_write_code() -> bool:
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except OSError:
+        return False
+    return True
 
 
 class SpokenLanguage:
@@ -83,44 +147,41 @@ class SpokenLanguage:
 
 
 class Recognition:
-    """One recording on its way through one model.
-
-    Attributes:
-        asked: Names of the options that the user sets.
-    """
-
-    asked: Sequence[str] = ()
+    """One recording on its way through one model."""
 
     def __init__(
         self,
         model: Any,
-        model_name: str,
-        language: str | None,
-        options: Mapping[str, Any],
+        request: Mapping[str, Any],
         progress: Callable[[str], None],
-        heard: Callable[[float], None] = lambda _: None,
+        heard: Callable[[float], None],
     ) -> None:
         """Check that *model* supports the request.
 
         Args:
-            language: None detects it.
-            options: Keyword arguments of ``WhisperModel.transcribe``.
+            model: As :func:`load_model` returns it.
+            request: "name" of the model; "language", None to detect it; "options", keyword arguments of
+                ``WhisperModel.transcribe``; "asked", the names of those that the user sets.
             progress: Called with "decoding" or "recognising" as work goes on.
             heard: Called with the seconds of the recording that are recognised.
 
         Raises:
             RuleRejected: Code "language_not_supported".
         """
-        _require_language(model, model_name, language)
-        only_english = not model.model.is_multilingual
         self._model = model
-        self._model_name = model_name
-        self._options = options
+        self._model_name: str = request["name"]
+        self._options: Mapping[str, Any] = request["options"]
+        self._asked: Sequence[str] = request["asked"]
         self._progress = progress
         self._report_heard = heard
+        language = request["language"]
+        if language is not None and language not in model.supported_languages:
+            reason = f"the model {self._model_name} does not know the language {language!r}"
+            raise RuleRejected("language_not_supported", reason)
+        only_english = not model.model.is_multilingual
         self._assumed_english = only_english and language is None
         self._language = SpokenLanguage(
-            "en" if only_english else language, changes=bool(options.get("multilingual"))
+            "en" if only_english else language, changes=bool(self._options.get("multilingual"))
         )
         self._loudest_dbfs = SILENCE_DBFS
         self._text: list[str] = []
@@ -158,7 +219,14 @@ class Recognition:
             "attributes": level,
             "warnings": [warning for warning in warnings if warning],
             "model": self._model_name,
-            "raw": self._answer(),
+            # The engine's raw answer, without the words, which are in the transcript.
+            "raw": {
+                "engine": f"faster-whisper {version('faster-whisper')}",
+                "model": self._model_name,
+                "language": self._language.code,
+                "language_probability": self._language.probability,
+                "segments": self._raw,
+            },
         }
 
     def _recognise(self, block: MonoBlock) -> None:
@@ -175,9 +243,9 @@ class Recognition:
         except RuntimeError as error:
             raise TemporaryFailure("engine_failed", str(error)[:500]) from error
         except (OverflowError, TypeError, ValueError) as error:
-            if not self.asked:
+            if not self._asked:
                 raise  # our own options are never refused: this is a bug
-            reason = f"the engine does not take {', '.join(self.asked)}: {error}"
+            reason = f"the engine does not take {', '.join(self._asked)}: {error}"
             raise RuleRejected("bad_parameter", reason.partition("\n")[0][:500]) from error
         if heard:
             self._language.learn(info)
@@ -185,7 +253,7 @@ class Recognition:
     def _raised(self, samples: Samples) -> Samples:
         """*samples*, amplified if the recording so far is too quiet for the voice detector."""
         window = min(round(WINDOW_SECONDS * SAMPLE_RATE_HZ), max(1, len(samples)))
-        loudest = dbfs(float(loudness(samples.reshape(1, -1), window).max(initial=0.0)))
+        loudest = dbfs(max(loudness(samples.reshape(1, -1), window), default=0.0))
         self._loudest_dbfs = max(self._loudest_dbfs, loudest)
         if not _NOISE_DBFS < self._loudest_dbfs < _QUIET_DBFS:
             return samples
@@ -202,16 +270,6 @@ class Recognition:
         self._segments.append(told)
         self._words.extend(_word(word, offset_seconds) for word in segment.words or ())
         self._raw.append(_raw_segment(segment, start, end))
-
-    def _answer(self) -> dict[str, Any]:
-        """The engine's raw answer, without the words, which are in the transcript."""
-        return {
-            "engine": f"faster-whisper {version('faster-whisper')}",
-            "model": self._model_name,
-            "language": self._language.code,
-            "language_probability": self._language.probability,
-            "segments": self._raw,
-        }
 
 
 def blocks(sound: Iterable[MonoBlock]) -> Iterator[MonoBlock]:
@@ -243,14 +301,6 @@ def quietest_cut(samples: Samples) -> int:
     powers = np.square(tail[: count * _QUIET_SAMPLES].reshape(count, _QUIET_SAMPLES)).mean(axis=1)
     start = len(samples) - len(tail) + int(powers.argmin()) * _QUIET_SAMPLES
     return start + _QUIET_SAMPLES // 2
-
-
-def _require_language(model: Any, model_name: str, language: str | None) -> None:
-    if language is None or language in model.supported_languages:
-        return
-    raise RuleRejected(
-        "language_not_supported", f"the model {model_name} does not know the language {language!r}"
-    )
 
 
 def _span(timed: Any, offset_seconds: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ Guarantees: bounded memory at any length; every sample is a finite number; PyAV 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -98,42 +98,34 @@ class Track:
         Raises:
             AudioRejected: "undecodable", or "no_audio_stream".
         """
-        any_sound = False
         with opened(self._descriptor, self._form) as container:
             stream = container.streams.audio[self._number]
             check_stream(stream)
             gatherer = _Gatherer(_Clock(_zero_seconds(container)))
             for frame in self._frames(container, stream):
-                for stretch in gatherer.add(frame):
-                    any_sound = True
-                    yield self._sane(stretch)
-            for stretch in gatherer.rest():
-                any_sound = True
-                yield self._sane(stretch)
-        if not any_sound:
+                yield from map(self._sane, gatherer.add(frame))
+            yield from map(self._sane, gatherer.rest())
+        if not self._stretches:
             raise AudioRejected("undecodable", self._error or "there is no audio in it")
 
     def _frames(self, container: Any, stream: Any) -> Iterator[Any]:
         packets = container.demux(stream)
         while True:
             try:
-                packet = next(packets, None)
+                packet = next(packets)
+            except StopIteration:
+                return
             except av.FFmpegError as error:
                 self._note(error)
                 return
-            if packet is None:
-                return
-            yield from self._decoded(packet)
-
-    def _decoded(self, packet: Any) -> list[Any]:
-        try:
-            frames: list[Any] = packet.decode()
-        except av.FFmpegError as error:
-            self._note(error)
-            return []
-        if frames and self._error:
-            self.warning = "damaged_audio"
-        return frames
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                self._note(error)
+                continue
+            if frames and self._error:
+                self.warning = "damaged_audio"
+            yield from frames
 
     def _note(self, error: Any) -> None:
         self._error = error.strerror or str(error)
@@ -156,9 +148,7 @@ class Track:
             self._gain = min(self._gain, 1.0 / max(usual, 1.0))
         if peak > 1.0 or self._gain < 1.0:
             samples = np.clip(samples * np.float32(self._gain), -1.0, 1.0)
-        if samples is stretch.samples:
-            return stretch
-        return Stretch(stretch.at_seconds, samples, stretch.rate_hz, stretch.weights, stretch.follows)
+        return replace(stretch, samples=samples)
 
 
 class _Clock:
@@ -215,7 +205,8 @@ class _Gatherer:
         self._count = 0
         self._began = 0.0
         self._follows = False
-        self._interleaver: tuple[tuple[str, str, int], Any] | None = None
+        self._interleaved: tuple[str, str, int] | None = None
+        self._interleaver: Any = None
 
     def add(self, frame: Any) -> Iterator[Stretch]:
         """Take one more frame; yields the stretches that are complete."""
@@ -259,28 +250,25 @@ class _Gatherer:
         channels = len(frame.layout.channels)
         check_shape(frame.sample_rate, channels)
         if frame.samples * channels > MAX_FRAME_SAMPLES:
-            raise AudioRejected(
-                "undecodable", f"one frame claims {frame.samples} samples in {channels} channels"
-            )
+            reason = f"one frame claims {frame.samples} samples in {channels} channels"
+            raise AudioRejected("undecodable", reason)
         name = frame.format.name
         if channels >= 8 and name.endswith("p"):
             # PyAV looks for a ninth plane pointer, which is not there, and crashes; FFmpeg itself does not.
             shape = (name, frame.layout.name, frame.sample_rate)
-            if self._interleaver is None or self._interleaver[0] != shape:
-                self._interleaver = (shape, av.AudioResampler("flt", None, None))
-            (frame,) = self._interleaver[1].resample(frame)
+            if shape != self._interleaved:
+                self._interleaved, self._interleaver = shape, av.AudioResampler("flt", None, None)
+            (frame,) = self._interleaver.resample(frame)
             name = "flt"
         found = frame.to_ndarray()
         if not name.endswith("p"):
             found = found.reshape(-1, channels).T
+        with np.errstate(over="ignore"):
+            samples: Samples = np.asarray(found, np.float32)
+        if found.dtype == np.uint8:
+            samples -= 128.0
         scale = _SCALES.get(name.removesuffix("p"))
-        if scale is None:
-            with np.errstate(over="ignore"):
-                return np.asarray(found, np.float32)
-        converted = found.astype(np.float32)
-        if name.startswith("u8"):
-            converted -= 128.0
-        return np.asarray(converted / np.float32(scale), np.float32)
+        return samples if scale is None else samples / np.float32(scale)
 
 
 def _weights(names: list[str], channels: int) -> Samples:

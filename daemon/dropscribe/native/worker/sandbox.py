@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MIB = 2**20
-_HARD = 1
 
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
@@ -77,8 +76,9 @@ def enter(folders: Iterable[str], *, has_gpu: bool) -> None:
         folders: Further folders to read: the speech model's.
         has_gpu: A graphics driver is used, which needs its devices and sockets: only limits apply.
     """
-    _limit(resource.RLIMIT_FSIZE, 0)
-    _limit(resource.RLIMIT_CORE, 0)
+    for nothing in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+        with contextlib.suppress(OSError):
+            resource.setrlimit(nothing, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -102,29 +102,25 @@ def end_with(life: int) -> None:
         os._exit(0)
 
 
-def limit_memory(spare_bytes: int) -> None:
-    """Limit the address space to its current use plus *spare_bytes*."""
+def limit_memory(spare_bytes: int | None) -> None:
+    """Limit the address space to its current use plus *spare_bytes*; None raises it to the system's limit."""
     with open("/proc/self/statm", encoding="ascii") as statm:
         used = int(statm.read().split()[0]) * resource.getpagesize()
-    _limit(resource.RLIMIT_AS, used + spare_bytes, soft_only=True)
-
-
-def unlimit_memory() -> None:
-    """Raise the limit of the address space to the system's, because a model may have any size."""
-    _limit(resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS)[_HARD], soft_only=True)
+    _limit(resource.RLIMIT_AS, resource.RLIM_INFINITY if spare_bytes is None else used + spare_bytes)
 
 
 def limit_cpu(seconds: float) -> None:
     """End the process (SIGXCPU) after *seconds* more of CPU time, all threads together."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1, soft_only=True)
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1)
 
 
-def _limit(kind: int, value: int, *, soft_only: bool = False) -> None:
+def _limit(kind: int, value: int) -> None:
+    """Set a soft limit, to the hard one at most."""
     with contextlib.suppress(ValueError, OSError):
-        hard = resource.getrlimit(kind)[_HARD]
-        inside = value if resource.RLIM_INFINITY in {hard, value} else min(value, hard)
-        resource.setrlimit(kind, (inside, hard if soft_only else inside))
+        hard = resource.getrlimit(kind)[1]
+        bounded = [limit for limit in (value, hard) if limit != resource.RLIM_INFINITY]
+        resource.setrlimit(kind, (min(bounded, default=resource.RLIM_INFINITY), hard))
 
 
 def _restrict_files(libc: ctypes.CDLL, folders: Iterable[str]) -> None:

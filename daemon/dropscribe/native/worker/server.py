@@ -1,27 +1,29 @@
-"""The worker process's side: reads requests, decodes and recognises, answers.
+"""The worker process's side: decodes and recognises as requested, and answers.
 
-Guarantees: nothing of a recording is read before the process has given up network, writing and other files;
-each recording has its own limit of memory and CPU time; an exception becomes an answer.
+Guarantees: each recording has its own limit of memory and CPU time; an exception becomes an answer.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-import signal
-import socket
 import traceback
-from dataclasses import asdict
+from array import array
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import ProviderError
-from dropscribe.native.messages import ConnectionLost, Message, receive, send
+from dropscribe.native.messages import ConnectionLost, Message, receive, receive_descriptor, send
 from dropscribe.native.recording import RawForm
-from dropscribe.native.worker import sandbox
+from dropscribe.native.worker import container, sandbox
+from dropscribe.native.worker.encoding import Encoder, encoded_pieces
+from dropscribe.native.worker.samples import Track
+from dropscribe.native.worker.survey import sounding_tracks, survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import socket
+    from collections.abc import Mapping
+    from typing import NoReturn
 
 DECODING_BYTES = (1024 + 64 * (os.cpu_count() or 1)) * sandbox.MIB
 RECOGNISING_BYTES = 6 * 1024 * sandbox.MIB
@@ -44,145 +46,92 @@ class Server:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._loaded: tuple[Mapping[str, Any], Any] | None = None
-        self._operations: dict[str, Callable[[Mapping[str, Any], int], Mapping[str, Any]]] = {
+        self._operations = {
             "describe": self._describe,
             "survey": self._survey,
             "encode": self._encode,
             "transcribe": self._transcribe,
         }
 
-    def answer(self, request: Message) -> None:
-        """Run the operation of *request* and send its result or error.
+    def serve(self) -> NoReturn:
+        """Answer each request with its result or error.
 
         Raises:
             ConnectionLost: The daemon has ended.
         """
-        descriptor = request.descriptor
-        if descriptor is None:
-            raise ConnectionLost("a request without a recording")
-        try:
-            size_mib = os.fstat(descriptor).st_size / sandbox.MIB
-            sandbox.limit_cpu(BASE_CPU_SECONDS + CPU_SECONDS_PER_MIB * size_mib)
-            self.send("result", self._operations[request.kind](request.body, descriptor))
-        except ConnectionLost:
-            raise
-        except Exception as error:  # noqa: BLE001 - any error of a library is this request's answer
-            self.send("error", _described(error))
-        finally:
-            os.close(descriptor)
+        sandbox.limit_memory(DECODING_BYTES)
+        self._send("ready")
+        while True:
+            request = receive(self._connection)
+            descriptor = receive_descriptor(self._connection)
+            try:
+                size_mib = os.fstat(descriptor).st_size / sandbox.MIB
+                sandbox.limit_cpu(BASE_CPU_SECONDS + CPU_SECONDS_PER_MIB * size_mib)
+                self._operations[request.kind](request.body, descriptor)
+            except ConnectionLost:
+                raise
+            except Exception as error:  # noqa: BLE001 - any error of a library is this request's answer
+                self._send("error", _described(error))
+            finally:
+                os.close(descriptor)
 
-    def send(self, kind: str, body: Mapping[str, Any], payload: bytes = b"") -> None:
-        """Send the daemon one message."""
-        send(self._connection, Message(kind, dict(body), payload))
+    def _send(self, kind: str, body: Mapping[str, Any] | None = None, payload: bytes = b"") -> None:
+        send(self._connection, Message(kind, dict(body or {}), payload))
 
-    def _write_at(self, offset: int, content: bytes) -> None:
-        """Have the daemon write into the piece that is being encoded."""
-        self.send("write", {"at": offset}, content)
-
-    def _describe(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native.worker import container, survey  # noqa: PLC0415 - loaded behind the sandbox
-
-        self._decoding()
+    def _describe(self, body: Mapping[str, Any], descriptor: int) -> None:
+        self._progress("decoding")
         form = _form(body)
-        tracks = survey.sounding_tracks(descriptor, form) if body["listen"] else None
+        tracks = sounding_tracks(descriptor, form) if body["listen"] else None
         with container.opened(descriptor, form) as found:
             head = os.pread(descriptor, 64, 0)
-            return asdict(container.describe(found, head, tracks or (container.default_track(found),)))
+            recording = container.describe(found, head, tracks or (container.default_track(found),))
+        self._send("result", asdict(recording))
 
-    def _survey(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native.worker.survey import survey  # noqa: PLC0415
-
-        self._decoding()
+    def _survey(self, body: Mapping[str, Any], descriptor: int) -> None:
         found = survey(self._track(body, descriptor), until_dbfs=body["until_dbfs"])
-        self.send("loudness", {}, found.loudness.tobytes())
-        return {
-            "sound_seconds": round(found.sound_seconds, 6),
-            "end_seconds": round(found.end_seconds, 6),
-            "channels_differ": found.channels_differ,
-            "is_whole": found.is_whole,
-        }
+        self._send("result", asdict(replace(found, loudness=())), array("f", found.loudness).tobytes())
 
-    def _encode(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native.worker.encoding import Encoder, encoded_pieces  # noqa: PLC0415
-
-        self._decoding()
+    def _encode(self, body: Mapping[str, Any], descriptor: int) -> None:
         track = self._track(body, descriptor)
         options = {str(name): str(value) for name, value in body["options"]}
         make_encoder = partial(Encoder, body["container"], body["codec"], options, self._write_at)
         for piece in encoded_pieces(track, body["channel"], body["cuts"], body["skipped"], make_encoder):
-            self.send("piece", asdict(piece))
-        return {"warning": track.warning}
+            self._send("piece", asdict(piece))
+        self._send("result", {"warning": track.warning})
 
-    def _transcribe(self, body: Mapping[str, Any], descriptor: int) -> Mapping[str, Any]:
-        from dropscribe.native.worker.recognition import Recognition  # noqa: PLC0415
+    def _transcribe(self, body: Mapping[str, Any], descriptor: int) -> None:
+        from dropscribe.native.worker.recognition import Recognition  # noqa: PLC0415 - few workers need it
 
-        model = self._model(body["model"])
-        recognition = Recognition(
-            model, body["name"], body["language"], body["options"], self._progress, self._heard
-        )
-        recognition.asked = body["asked"]
-        self._decoding()
-        return recognition.run(descriptor, _form(body))
+        recognition = Recognition(self._model(body["model"]), body, self._progress, self._heard)
+        self._progress("decoding")
+        self._send("result", recognition.run(descriptor, _form(body)))
+
+    def _track(self, body: Mapping[str, Any], descriptor: int) -> Track:
+        self._progress("decoding")
+        return Track(descriptor, _form(body), body["track"], partial(self._progress, "decoding"))
 
     def _model(self, wanted: Mapping[str, Any]) -> Any:
-        from dropscribe.native.worker.engine import load_model  # noqa: PLC0415
+        from dropscribe.native.worker.recognition import load_model  # noqa: PLC0415
 
         if self._loaded is None or self._loaded[0] != wanted:
-            self.send("phase", {"phase": "loading"})
-            sandbox.unlimit_memory()
+            self._progress("loading")
+            sandbox.limit_memory(None)  # a model may have any size
             self._loaded = (wanted, load_model(**wanted))
             sandbox.limit_memory(RECOGNISING_BYTES)
-            self.send("loaded", {})
+            self._send("loaded")
         return self._loaded[1]
 
     def _progress(self, phase: str) -> None:
         if phase == "recognising":
             sandbox.limit_cpu(WINDOW_CPU_SECONDS)
-        self.send("phase", {"phase": phase})
+        self._send("phase", {"phase": phase})
 
     def _heard(self, seconds: float) -> None:
-        self.send("heard", {"heard_seconds": seconds})
+        self._send("heard", {"heard_seconds": seconds})
 
-    def _decoding(self) -> None:
-        self._progress("decoding")
-
-    def _track(self, body: Mapping[str, Any], descriptor: int) -> Any:
-        from dropscribe.native.worker.samples import Track  # noqa: PLC0415
-
-        return Track(descriptor, _form(body), body["track"], self._decoding)
-
-
-def serve(requests: str, life: str, has_gpu: str, *folders: str) -> None:
-    """Answer requests until the daemon ends.
-
-    Args:
-        requests: Number of the descriptor of a connected Unix socket.
-        life: Number of the read end of a pipe; the daemon holds the other end.
-        has_gpu: "1" where a graphics card is used.
-        folders: Readable folders beside Python's own.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = socket.socket(fileno=int(requests))
-    sandbox.end_with(int(life))
-    sandbox.enter(folders, has_gpu=has_gpu == "1")
-    server = Server(connection)
-    try:
-        _load_libraries(server)
-        while True:
-            server.answer(receive(connection))
-    except ConnectionLost:
-        os._exit(0)  # threads of native libraries are not worth waiting for
-
-
-def _load_libraries(server: Server) -> None:
-    try:
-        importlib.import_module("numpy")
-        importlib.import_module("av")
-    except ImportError as error:
-        server.send("error", {"type": "ProviderUnusable", "code": "engine_missing", "reason": str(error)})
-        return
-    sandbox.limit_memory(DECODING_BYTES)
-    server.send("ready", {})
+    def _write_at(self, offset: int, content: bytes) -> None:
+        """Have the daemon write into the piece that is being encoded."""
+        self._send("write", {"at": offset}, content)
 
 
 def _form(body: Mapping[str, Any]) -> RawForm | None:

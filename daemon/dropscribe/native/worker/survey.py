@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
-from dropscribe.native.recording import WINDOW_SECONDS, dbfs
+from dropscribe.native.recording import WINDOW_SECONDS, Survey, dbfs
 from dropscribe.native.worker.container import default_track, opened
-from dropscribe.native.worker.mono import loudness
 from dropscribe.native.worker.samples import Track
 
 if TYPE_CHECKING:
     from dropscribe.native.recording import RawForm
-    from dropscribe.native.worker.samples import Samples, Stretch
+    from dropscribe.native.worker.samples import Samples
 
 _SAME_WITHIN = 32 / 32768
 """Largest difference (-60 dBFS) of two channels that a lossy codec has made of one."""
@@ -27,63 +26,36 @@ SOUND_DBFS = -60.0
 """A track without a louder window is silent, if another track has one."""
 
 
-class Survey:
-    """Measurements of one audio track, collected in the worker.
-
-    Attributes:
-        sound_seconds: Length of the decoded sound, gaps of the clock left out.
-        end_seconds: When it ends on the file's clock.
-        loudness: Mean square of each 0.1 s, in its loudest channel; 1.0 is full scale.
-        channels_differ: A second channel holds something else than the first.
-        is_whole: False where the look ended early, at a sound or at an error.
-    """
-
-    def __init__(self) -> None:
-        self.sound_seconds = 0.0
-        self.end_seconds = 0.0
-        self.loudness = array("f")
-        self.channels_differ = False
-        self.is_whole = True
-        self._waiting: Samples | None = None
-
-    def add(self, stretch: Stretch) -> None:
-        """Take one more stretch of the track."""
-        samples = stretch.samples
-        seconds = samples.shape[1] / stretch.rate_hz
-        self.sound_seconds += seconds
-        self.end_seconds = stretch.at_seconds + seconds
-        self.channels_differ = self.channels_differ or _differ(samples)
-        if self._waiting is not None and stretch.follows:
-            samples = np.concatenate([self._waiting, samples], axis=1)
-        elif self._waiting is not None:
-            self.end()
-        window = round(WINDOW_SECONDS * stretch.rate_hz)
-        self.loudness.extend(float(value) for value in loudness(samples, window))
-        self._waiting = samples[:, samples.shape[1] // window * window :]
-
-    def end(self) -> None:
-        """Measure the remaining samples, which are shorter than a window."""
-        if self._waiting is not None and self._waiting.shape[1]:
-            self.loudness.append(float(loudness(self._waiting, self._waiting.shape[1])[0]))
-        self._waiting = None
-
-
 def survey(track: Track, *, until_dbfs: float | None = None) -> Survey:
     """Look through *track*, up to the first window above *until_dbfs* where it is given.
 
     Raises:
         AudioRejected: As :meth:`Track.stretches`.
     """
-    found = Survey()
+    levels = array("f")
+    sound_seconds = end_seconds = 0.0
+    channels_differ = False
+    rest: Samples = np.empty((1, 0), np.float32)  # too short for a window
     for stretch in track.stretches():
-        before = len(found.loudness)
-        found.add(stretch)
-        if until_dbfs is not None and dbfs(max(found.loudness[before:], default=0.0)) > until_dbfs:
-            found.is_whole = False
-            return found
-    found.end()
-    found.is_whole = not track.warning
-    return found
+        samples, before = stretch.samples, len(levels)
+        seconds = samples.shape[1] / stretch.rate_hz
+        sound_seconds += seconds
+        end_seconds = stretch.at_seconds + seconds
+        channels_differ = channels_differ or _differ(samples)
+        if stretch.follows:
+            samples = np.concatenate([rest, samples], axis=1)
+        else:
+            levels.extend(loudness(rest, rest.shape[1]))
+        window = round(WINDOW_SECONDS * stretch.rate_hz)
+        levels.extend(loudness(samples, window))
+        rest = samples[:, samples.shape[1] // window * window :]
+        if until_dbfs is not None and dbfs(max(levels[before:], default=0.0)) > until_dbfs:
+            is_whole = False
+            break
+    else:
+        levels.extend(loudness(rest, rest.shape[1]))
+        is_whole = not track.warning
+    return Survey(round(sound_seconds, 6), round(end_seconds, 6), channels_differ, is_whole, levels)
 
 
 def sounding_tracks(descriptor: int, form: RawForm | None) -> tuple[int, ...]:
@@ -105,6 +77,16 @@ def _has_sound(descriptor: int, form: RawForm | None, number: int) -> bool:
 
 
 def _differ(samples: Samples) -> bool:
-    if len(samples) < 2:
-        return False
-    return bool(np.abs(samples[0] - samples[1]).max(initial=0.0) > _SAME_WITHIN)
+    return len(samples) > 1 and bool(np.abs(samples[0] - samples[1]).max(initial=0.0) > _SAME_WITHIN)
+
+
+def loudness(samples: Samples, window: int) -> list[float]:
+    """Mean square of each whole *window* of (channels, samples), in its loudest channel.
+
+    A constant offset, which some recorders add, does not count as sound.
+    """
+    window = max(1, window)
+    count = samples.shape[1] // window
+    windows = samples[:, : count * window].reshape(len(samples), count, window)
+    levels: list[float] = windows.var(axis=2).max(axis=0).tolist()
+    return levels

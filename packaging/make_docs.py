@@ -23,7 +23,7 @@ sys.path.insert(0, str(SOURCE))
 
 from dropscribe import __version__  # noqa: E402  # found through the path above
 from dropscribe.cli.main import COMMANDS, build_parser  # noqa: E402
-from dropscribe.config.describe.reference import reference_text  # noqa: E402
+from dropscribe.config.describe import reference_text  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

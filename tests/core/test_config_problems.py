@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dropscribe.config.diff import diff_configs
-from dropscribe.config.errors import format_problem
 from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import load_config, parse_config
+from dropscribe.config.model import diff_configs
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import ConfigError, Problem
 
@@ -38,7 +37,7 @@ def problems_of(text, environ=None):
 def test_a_file_full_of_mistakes_is_answered_whole():
     """One run names all the mistakes of the golden file, in the order of its lines."""
     problems = problems_of((GOLDEN / "bad.yaml").read_text())
-    said = "\n".join(map(format_problem, problems)) + "\n"
+    said = "\n".join(map(str, problems)) + "\n"
     assert said == (GOLDEN / "bad.txt").read_text()
     assert sum(not problem.warning for problem in problems) >= 20
     assert "canary" not in said
@@ -47,19 +46,19 @@ def test_a_file_full_of_mistakes_is_answered_whole():
 def test_a_problem_is_worded_with_place_line_and_caret():
     """file:line:column: message, then the line, then a caret with the hint."""
     problem = Problem("unknown key 'b'", "c.yaml", 12, 3, 2, "did you mean 'a'?", "  bb: 1", "x.b")
-    assert format_problem(problem) == (
+    assert str(problem) == (
         "c.yaml:12:3: x.b: unknown key 'b'\n    12 |   bb: 1\n       |   ^^ did you mean 'a'?"
     )
 
 
 def test_a_warning_says_so():
     """A warning is told from an error in its first line."""
-    assert format_problem(Problem("m", "c.yaml", 1, 1, warning=True)).startswith("c.yaml:1:1: warning: m\n")
+    assert str(Problem("m", "c.yaml", 1, 1, warning=True)).startswith("c.yaml:1:1: warning: m\n")
 
 
 def test_a_problem_without_place_is_worded():
     """What has no line names the file alone, with the remedy below."""
-    assert format_problem(Problem("cannot be read", "c.yaml", hint="chmod it")) == (
+    assert str(Problem("cannot be read", "c.yaml", hint="chmod it")) == (
         "c.yaml: cannot be read\n    chmod it"
     )
 
@@ -69,8 +68,8 @@ def test_a_line_break_in_a_value_is_escaped():
     inbox = next(
         each for each in problems_of('folders: {f: {inbox: "in\\nx"}}\n') if "control" in each.message
     )
-    assert format_problem(inbox).splitlines()[0].endswith("'in\\nx' has a control character in it")
-    assert format_problem(Problem("m\nn", "c\nd.yaml", hint="h\ni")) == "c\\nd.yaml: m\\nn\n    h\\ni"
+    assert str(inbox).splitlines()[0].endswith("'in\\nx' has a control character in it")
+    assert str(Problem("m\nn", "c\nd.yaml", hint="h\ni")) == "c\\nd.yaml: m\\nn\n    h\\ni"
 
 
 BASE = "providers: {{p: {{type: pulse, {}}}}}\nfolders: {{f: {{inbox: in, provider: p}}}}\n"
@@ -109,7 +108,7 @@ def test_no_problem_shows_a_secret(text):
     """However a key is miswritten, no problem about it or beside it holds the key."""
     problems = problems_of(text, {"KEY": CANARY})
     assert any(not problem.warning for problem in problems)
-    assert CANARY not in "".join(map(format_problem, problems)) + repr(problems)
+    assert CANARY not in "".join(map(str, problems)) + repr(problems)
 
 
 def test_no_repr_shows_a_secret(tmp_path):
@@ -136,7 +135,7 @@ def test_no_repr_shows_a_secret(tmp_path):
     ]
     assert diff_configs(config, other) == []
     said = f"{config!r} {config} {secret!r} {secret} {secret:>20} {warnings!r} {changes!r}"
-    assert CANARY not in said + "".join(map(format_problem, warnings))
+    assert CANARY not in said + "".join(map(str, warnings))
 
 
 @pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])

@@ -10,10 +10,9 @@ from pathlib import Path, PurePath
 import pytest
 
 from dropscribe.cli.main import main
-from dropscribe.config.diff import diff_configs
-from dropscribe.config.errors import format_problem
 from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import load_config, parse_config
+from dropscribe.config.model import diff_configs
 from dropscribe.core.errors import ConfigError
 
 pytest.importorskip("psycopg", reason="psycopg is not installed (extra `cluster`)")
@@ -274,7 +273,7 @@ def test_no_problem_shows_a_password(text):
             environ={"D": DSN},
         )
     problems = caught.value.problems
-    assert CANARY not in "".join(map(format_problem, problems)) + repr(problems)
+    assert CANARY not in "".join(map(str, problems)) + repr(problems)
 
 
 def test_a_look_at_the_config_needs_no_dsn(tmp_path):

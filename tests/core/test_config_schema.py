@@ -9,14 +9,12 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from dropscribe.config.describe.example import example_text
-from dropscribe.config.describe.reference import reference_text
-from dropscribe.config.describe.schema import json_schema
-from dropscribe.config.diff import diff_configs
+from dropscribe.config.describe import example_text, json_schema, reference_text
+from dropscribe.config.document import Document
 from dropscribe.config.extras import LIBRARIES
 from dropscribe.config.load import parse_config
+from dropscribe.config.model import diff_configs
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES
-from dropscribe.config.yaml.document import Document
 from dropscribe.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +131,7 @@ def test_every_key_has_a_description():
 
 
 def test_the_reference_is_up_to_date():
-    """docs/config.md is what the keys make of it; if not: python -m dropscribe.config.describe.reference."""
+    """docs/config.md is what the keys make of it; if not: python -m dropscribe.config.describe."""
     assert (ROOT / "docs" / "config.md").read_text("utf-8") == reference_text()
 
 
@@ -241,5 +239,5 @@ def test_schema_and_checks_refuse_the_same(text):
 
 
 def test_the_example_file_is_up_to_date():
-    """config.example.yaml is made from the keys: `python -m dropscribe.config.describe.reference example`."""
+    """config.example.yaml is made from the keys: `python -m dropscribe.config.describe example`."""
     assert (ROOT / "config.example.yaml").read_text("utf-8") == example_text()

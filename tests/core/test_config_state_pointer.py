@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from dropscribe.config import state_pointer
-from dropscribe.config.state_pointer import canonical_paths, point_to, pointed_state_dirs, remove_pointer
+from dropscribe.config import running
+from dropscribe.config.running import canonical_paths, point_to, pointed_state_dirs, remove_pointer
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_the_services_pointer_is_its_users_own(tmp_path, environ, monkeypatch):
     """A shell without the service's environment finds it; one of a third user counts for nothing."""
     service, path = tmp_path / "run", tmp_path / "c.yaml"
     service.mkdir()
-    monkeypatch.setattr(state_pointer, "SERVICE_FOLDER", service)
+    monkeypatch.setattr(running, "SERVICE_FOLDER", service)
     point_to(tmp_path / "state", path, environ | {"RUNTIME_DIRECTORY": f"/run/more:{service}"})
     (pointer,) = service.iterdir()
     os.chown(service, 4001, 4001)

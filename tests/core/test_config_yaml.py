@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import dropscribe.config.yaml.parser as yaml_module
+import dropscribe.config.yaml_parser as yaml_module
+from dropscribe.config.document import Document
 from dropscribe.config.load import parse_config
-from dropscribe.config.yaml.document import Document
-from dropscribe.config.yaml.parser import MAX_NODES, BrokenYaml, parse_yaml
+from dropscribe.config.yaml_parser import MAX_NODES, BrokenYaml, parse_yaml
 from dropscribe.core.errors import ConfigError
 
 SCALARS = [

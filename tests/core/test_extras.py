@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from dropscribe.config import extras
-from dropscribe.config.describe.example import example_text
+from dropscribe.config.describe import example_text
 from dropscribe.config.extras import install_hint
 from dropscribe.config.load import parse_config
 

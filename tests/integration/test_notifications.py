@@ -21,7 +21,6 @@ from structlog.testing import capture_logs
 import dropscribe.config.sections.services as config_module
 from dropscribe.app.observability import _build_notifications
 from dropscribe.app.reporter import Reporter
-from dropscribe.config.errors import format_problem
 from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import parse_config
 from dropscribe.core.budget import Account, Limit, Period
@@ -437,7 +436,7 @@ def test_bad_keys_are_refused_at_their_place(tmp_path, keys, place, message):
     problems = problems_of(BASE + keys + "\n", tmp_path)
     problem = next(problem for problem in problems if message in problem.message)
     assert f"{problem.line}:{problem.column}".startswith(place)
-    assert "CANARY" not in "\n".join(map(format_problem, problems))
+    assert "CANARY" not in "\n".join(map(str, problems))
 
 
 def test_urls_without_the_library_are_refused(tmp_path, monkeypatch):
@@ -445,7 +444,7 @@ def test_urls_without_the_library_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(LIBRARIES, "notify", ("no_such_library",))
     (problem,) = problems_of(BASE + "  urls: ['json://localhost/CANARY']\n", tmp_path)
     assert problem.hint == install_hint("notify")
-    assert "CANARY" not in format_problem(problem)
+    assert "CANARY" not in str(problem)
 
 
 def test_without_urls_apprise_is_not_loaded(tmp_path):

@@ -7,8 +7,7 @@ import subprocess
 import sys
 import time
 
-from dropscribe.config.running import load_running_config
-from dropscribe.config.state_pointer import pointed_state_dirs
+from dropscribe.config.running import load_running_config, pointed_state_dirs
 
 
 def test_a_daemon_keeps_the_config_it_runs_on(tmp_path):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe.app.assembly import build_runtime
-from dropscribe.config.diff import diff_configs
+from dropscribe.config.model import diff_configs
 from dropscribe.config.running import load_last_config, store_running_config
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreError
 from dropscribe.core.model import Scope, ScopeKind

@@ -11,7 +11,6 @@ import traceback
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.config.errors import format_problem
 from dropscribe.core.errors import (
     AudioError,
     ConfigError,
@@ -38,7 +37,7 @@ def explain(error: Exception) -> int:
     """Print the message of *error* and return the exit code; a traceback only for a bug."""
     if isinstance(error, ConfigError):
         for problem in error.problems:
-            say(format_problem(problem))
+            say(str(problem))
         return exit_codes.CONFIG
     text, code = _words_and_code(error)
     if code == exit_codes.BUG:

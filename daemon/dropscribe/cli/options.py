@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.cli.messages import say
-from dropscribe.config.errors import did_you_mean
 from dropscribe.config.find import default_configs, find_config
 from dropscribe.config.load import load_config
 from dropscribe.config.running import is_edited, load_running_config
 from dropscribe.core.errors import ConfigError, Problem
+from dropscribe.core.text.printing import did_you_mean
 from dropscribe.reports.queue_reader import is_running_here
 from dropscribe.reports.wording import one_line
 

@@ -10,18 +10,18 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import real_paths
-from dropscribe.config.errors import did_you_mean
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import as_glob
 from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, has_empty_class, has_open_bracket, reason_not_taken
+from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dropscribe.config.document import Document
+    from dropscribe.config.document import Path as KeyPath
     from dropscribe.config.model import Config, FolderRule
-    from dropscribe.config.yaml.document import Document
-    from dropscribe.config.yaml.document import Path as KeyPath
 
 
 def check_config(config: Config, document: Document) -> None:

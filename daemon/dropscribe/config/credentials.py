@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dropscribe.config.disk_reads import read_small_file
-from dropscribe.config.home import home_folder
+from dropscribe.config.find import home_folder
 from dropscribe.config.notation.field_types import parse_secret
 from dropscribe.config.notation.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.config.document import Document
+    from dropscribe.config.document import Path as KeyPath
     from dropscribe.config.reading import Reader, SectionRead
     from dropscribe.config.sections.provider_types import ProviderFacts
-    from dropscribe.config.yaml.document import Document
-    from dropscribe.config.yaml.document import Path as KeyPath
 
 _LONGEST_KEY_BYTES = 16_384
 NO_KEY = "there is no api_key"

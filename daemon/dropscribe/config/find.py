@@ -1,12 +1,12 @@
-"""Finds the config file without reading it, and without the imports that reading needs."""
+"""Finds the config file, without reading it and the imports that this needs, and the user's own folders."""
 
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropscribe.config.home import xdg_folder
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ def _why_not_trusted(path: Path) -> str:
 def _is_private_group(status: os.stat_result) -> bool:
     """Whether the write bit is only the group's, and only the caller is in that group."""
     import grp  # noqa: PLC0415 - for a file that its group may write
-    import pwd  # noqa: PLC0415 - the same
 
     try:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(status.st_gid)
@@ -93,3 +92,20 @@ def _is_private_group(status: os.stat_result) -> bool:
         return False
     is_alone = group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
     return is_alone and not status.st_mode & 0o002
+
+
+def home_folder(environ: Mapping[str, str]) -> Path:
+    """``$HOME``; if it is unset, empty or relative, the home in the password database."""
+    home = environ.get("HOME", "")
+    if not home.startswith("/"):
+        try:
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError:
+            home = ""
+    return Path(home if home.startswith("/") else "/nonexistent")
+
+
+def xdg_folder(environ: Mapping[str, str], variable: str, below_home: str) -> Path:
+    """The folder in *variable*, such as ``XDG_STATE_HOME``; else its default below the home."""
+    given = environ.get(variable, "")
+    return Path(given) if given.startswith("/") else home_folder(environ) / below_home

@@ -14,8 +14,8 @@ from dropscribe.config.notation.field_types import FieldType, type_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.config.document import Path
     from dropscribe.config.reading import Reader, SectionRead
-    from dropscribe.config.yaml.document import Path
 
 _KEYS: dict[type[Any], dict[str, Key]] = {}
 _UNITS = ("_seconds", "_bytes", "_dbfs")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from dropscribe.config.checks import check_config
 from dropscribe.config.credentials import NO_KEY, Surroundings
 from dropscribe.config.disk_reads import read_small_file
-from dropscribe.config.home import xdg_folder
+from dropscribe.config.document import Document
+from dropscribe.config.find import xdg_folder
 from dropscribe.config.keys import keys_of
 from dropscribe.config.model import Config
 from dropscribe.config.reading import Reader
-from dropscribe.config.yaml.document import Document
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ provider in a rule is known. Only ``load.py`` makes a config from a file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.keys import Section, key
+from dropscribe.config.keys import Section, key, key_name, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.sections.folder import FolderRule, SubtitleLayout
 from dropscribe.config.sections.provider import ProviderConfig
@@ -28,6 +28,8 @@ from dropscribe.config.sections.services import (
 from dropscribe.core.retry import RetryLimits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dropscribe.config.notation.secret import Secret
     from dropscribe.config.reading import SectionRead
 
@@ -164,3 +166,43 @@ class Config(Section):
         urls = [self.heartbeat.url] if self.heartbeat else []
         urls += [self.notify.webhook.url] if self.notify and self.notify.webhook else []
         return [secret.reveal() for secret in found if secret is not None] + urls
+
+
+_KEYS_OF_ATTRIBUTES = {
+    "providers": "provider",
+    "settle_ignores_writers": "settle",
+    "host": "listen",
+    "port": "listen",
+    "socket": "listen",
+}
+
+
+def diff_configs(old: Config, new: Config) -> list[str]:
+    """The changes of a reload, in the order of the file: "providers.p changed: api_key"; never a value."""
+    return list(_changes(old, new))
+
+
+def _changes(old: Config, new: Config) -> Iterator[str]:
+    for name, about in keys_of(Config).items():
+        before, after = getattr(old, about.attribute), getattr(new, about.attribute)
+        if name in {"providers", "folders"}:
+            for each in dict.fromkeys([*before, *after]):
+                yield from _change_of(f"{name}.{each}", before.get(each), after.get(each))
+        elif about.type.section is not None:
+            yield from _change_of(name, before, after)
+        elif before != after:
+            yield f"{name} changed"
+
+
+def _change_of(section: str, old: Any, new: Any) -> Iterator[str]:
+    if old is None and new is not None:
+        yield f"{section} added"
+    elif new is None and old is not None:
+        yield f"{section} removed"
+    elif old != new:
+        changed = dict.fromkeys(
+            _KEYS_OF_ATTRIBUTES.get(field.name, key_name(field.name))
+            for field in fields(old)
+            if field.compare and getattr(old, field.name) != getattr(new, field.name)
+        )
+        yield f"{section} changed: {', '.join(changed)}"

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.credentials import find_named
 from dropscribe.config.disk_reads import read_small_text
-from dropscribe.config.errors import did_you_mean
 from dropscribe.config.keys import REQUIRED, Key
 from dropscribe.config.notation.field_types import PATH, SECRET, FieldType
+from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.config.credentials import Surroundings
+    from dropscribe.config.document import Document, Path
     from dropscribe.config.sections.provider import ProviderConfig
-    from dropscribe.config.yaml.document import Document, Path
 
 MISSING: Any = object()
 """In place of a value that is missing, or that was refused and reported."""

@@ -1,14 +1,18 @@
 """Stores the config that the daemon runs on in its state directory, for commands.
 
-``status``, ``why`` and ``list`` need it after the file was edited and cannot be read any more.
+``status``, ``why`` and ``list`` need it after the file was edited and cannot be read any more. While the
+daemon runs, a pointer leads them to the state directory: a symbolic link, named after the config's path, in
+the system service's runtime directory or else in the user's own state home.
 
 Guarantees: the copy holds no secret and no section that only the daemon needs; a copy that is damaged, or
-that was made from another file, counts as absent.
+that was made from another file, counts as absent. Only a pointer of the caller, of root or of the system
+service is followed. A pointer that is left over is harmless: the copy that it leads to names its own file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -17,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from dropscribe.config.credentials import Surroundings
 from dropscribe.config.disk_reads import read_small_text
+from dropscribe.config.document import substitute
+from dropscribe.config.find import xdg_folder
 from dropscribe.config.load import default_state_dir, parse_config
-from dropscribe.config.state_pointer import canonical_paths, point_to, pointed_state_dirs, remove_pointer
-from dropscribe.config.yaml.document import substitute
 from dropscribe.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
 
 RUNNING_NAME = "running-config.json"
+SERVICE_FOLDER = Path("/run/dropscribe")
+"""RuntimeDirectory= of the packaged unit. Only root makes folders in /run, so its owner may be trusted."""
 
 _LONGEST_BYTES = 4_000_000
 _LEFT_OUT = ("http", "metrics", "heartbeat", "hooks", "notify", "log")
@@ -42,14 +48,13 @@ def store_running_config(config: Config) -> None:
     """Store *config* in its state directory, readable by its owner alone, and leave a pointer to it.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written; a pointer that cannot be left is no error.
     """
-    data = _reported(config)
     where = config.state_dir / RUNNING_NAME
     temporary = where.with_suffix(f".{os.getpid()}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-        json.dump({"path": str(config.path), "config": data}, file)
+        json.dump({"path": str(config.path), "config": _reported(config)}, file)
     temporary.replace(where)
     if config.path is not None:
         point_to(config.state_dir, config.path, os.environ)
@@ -58,23 +63,6 @@ def store_running_config(config: Config) -> None:
 def load_last_config(config: Config) -> Config | None:
     """The config of the last daemon with *config*'s state directory and file; None where there is none."""
     return None if config.path is None else _load_from(config.state_dir, config.path, os.environ)
-
-
-def remove_running_pointer(config: Config) -> None:
-    """Remove the pointer at the daemon's end; the copy in the state directory remains."""
-    if config.path is not None:
-        remove_pointer(config.state_dir, config.path, os.environ)
-
-
-def _reported(config: Config) -> dict[str, object]:
-    """The sections that a command may need."""
-    written = json.loads(config.source or "{}")
-    return {name: value for name, value in written.items() if name not in _LEFT_OUT}
-
-
-def is_edited(written: Config, running: Config) -> bool:
-    """Whether *written*, just read from the file, differs from *running* in a section that commands need."""
-    return _reported(written) != _reported(running)
 
 
 def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None) -> Config | None:
@@ -90,15 +78,31 @@ def load_running_config(path: Path, *, environ: Mapping[str, str] | None = None)
     return next((config for config in found if config is not None), None)
 
 
+def is_edited(written: Config, running: Config) -> bool:
+    """Whether *written*, just read from the file, differs from *running* in a section that commands need."""
+    return _reported(written) != _reported(running)
+
+
+def remove_running_pointer(config: Config) -> None:
+    """Remove the pointer at the daemon's end; the copy in the state directory remains."""
+    if config.path is not None:
+        remove_pointer(config.state_dir, config.path, os.environ)
+
+
+def _reported(config: Config) -> dict[str, object]:
+    """The sections that a command may need."""
+    written = json.loads(config.source or "{}")
+    return {name: value for name, value in written.items() if name not in _LEFT_OUT}
+
+
 def _load_from(state_dir: Path, path: Path, environ: Mapping[str, str]) -> Config | None:
     try:
         stored = json.loads(read_small_text(state_dir / RUNNING_NAME, _LONGEST_BYTES))
         written = Path(stored["path"])
         if not set(canonical_paths(written)) & set(canonical_paths(path)):
             return None
-        text = json.dumps(stored["config"], ensure_ascii=False)
         config, _ = parse_config(
-            text,
+            json.dumps(stored["config"], ensure_ascii=False),
             folder=written.parent,
             environ=environ,
             file=str(path),
@@ -118,3 +122,59 @@ def _state_dirs(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
             yield around.absolute(substitute(found[1], environ)[0])
     yield default_state_dir(around)
     yield path.parent / "state"
+
+
+def pointed_state_dirs(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    """The state directories that pointers of the config at *path* name."""
+    for folder in (SERVICE_FOLDER, _user_folder(environ)):
+        for each in canonical_paths(path):
+            where = folder / _name_of(each)
+            with contextlib.suppress(OSError):
+                trusted = {0, os.geteuid()}
+                if folder == SERVICE_FOLDER:
+                    trusted.add(folder.stat().st_uid)
+                if where.lstat().st_uid in trusted:
+                    yield where.readlink()
+
+
+def point_to(state_dir: Path, path: Path, environ: Mapping[str, str]) -> None:
+    """Leave a pointer from the config at *path* to *state_dir*. Without a place for it there is none."""
+    where = _pointer_of(path, environ)
+    temporary = where.with_suffix(f".{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.symlink_to(state_dir)
+        temporary.replace(where)
+
+
+def remove_pointer(state_dir: Path, path: Path, environ: Mapping[str, str]) -> None:
+    """Remove the pointer of the config at *path*, unless it leads to another state directory by now."""
+    where = _pointer_of(path, environ)
+    with contextlib.suppress(OSError):
+        if where.readlink() == state_dir:
+            where.unlink()
+
+
+def _pointer_of(path: Path, environ: Mapping[str, str]) -> Path:
+    """The pointer that this process writes for the config at *path*."""
+    is_service = str(SERVICE_FOLDER) in environ.get("RUNTIME_DIRECTORY", "").split(":")
+    folder = SERVICE_FOLDER if is_service else _user_folder(environ)
+    return folder / _name_of(canonical_paths(path)[0])
+
+
+def _user_folder(environ: Mapping[str, str]) -> Path:
+    return xdg_folder(environ, "XDG_STATE_HOME", ".local/state") / "dropscribe"
+
+
+def _name_of(path: Path) -> str:
+    return "running-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+
+
+def canonical_paths(path: Path) -> tuple[Path, ...]:
+    """*path* in its folder's real place; also the file that it links to there.
+
+    A link into another folder is a config of its own: its relative paths begin at the link's folder.
+    """
+    folder = Path(os.path.realpath(path.parent))
+    here, target = folder / path.name, Path(os.path.realpath(path))
+    return (here, target) if target.parent == folder and target != here else (here,)

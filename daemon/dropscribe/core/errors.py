@@ -62,6 +62,27 @@ class Problem:
     path: str = ""
     warning: bool = False
 
+    def __str__(self) -> str:
+        """``file:line:column: message``, then the line and a caret with the hint.
+
+        A problem without a place is one line, with its hint below it. A line break in a value is escaped.
+        """
+        message = f"{self.path}: {self.message}" if self.path else self.message
+        if self.warning:
+            message = f"warning: {message}"
+        hint = _one_line(self.hint)
+        if not self.line:
+            head = _one_line(f"{self.file}: {message}" if self.file else message)
+            return f"{head}\n    {hint}" if hint else head
+        head = _one_line(f"{self.file}:{self.line}:{self.column}: {message}")
+        caret = " " * (self.column - 1) + "^" * max(self.length, 1)
+        source = self.source_line.replace("\t", " ")
+        return f"{head}\n{self.line:6d} | {source}\n{'':6} | {caret} {hint}".rstrip()
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n")
+
 
 class ConfigError(DropscribeError):
     """Raised when a config cannot be used; *problems* holds all of them."""

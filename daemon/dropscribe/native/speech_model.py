@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dropscribe.config.extras import install_hint
-from dropscribe.config.home import xdg_folder
+from dropscribe.config.find import xdg_folder
 from dropscribe.core.errors import ProviderUnusable
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from dropscribe.cli.checking import (
 from dropscribe.cli.messages import say, showing_progress
 from dropscribe.cli.options import log_to_stderr
 from dropscribe.cli.unit_sandbox import unit_refusals
-from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config, locate_problems
 from dropscribe.config.system_checks import system_problems
@@ -77,7 +76,7 @@ def execute(options: argparse.Namespace) -> int:
         if not options.quiet:
             sys.stdout.write(render_check(config, document))
         for problem in problems:
-            say(format_problem(problem))
+            say(str(problem))
         for found in findings.warnings:
             say(f"warning: {found}")
         for found in findings.errors:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
 from dropscribe.cli.process import write_new
-from dropscribe.config.describe.example import example_text
+from dropscribe.config.describe import example_text
 from dropscribe.config.extras import can_install, install_hint, is_installed
 from dropscribe.config.load import load_config
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES

@@ -9,7 +9,6 @@ from dropscribe import __version__
 from dropscribe.cli import exit_codes
 from dropscribe.cli.messages import say
 from dropscribe.cli.process import loading_for_good
-from dropscribe.config.errors import format_problem
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.files.mounts import require_proc
@@ -32,7 +31,7 @@ def execute(options: argparse.Namespace) -> int:
         from dropscribe.app.daemon import run_in_foreground  # noqa: PLC0415
 
     for warning in warnings:
-        say(format_problem(warning))
+        say(str(warning))
     if sys.stderr.isatty():
         say(f"config: {config.path}" if options.once else _welcome(config))
     result = run_in_foreground(config, lambda: load_config(path)[0], once=options.once)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
-from dropscribe.config.describe.schema import json_schema
+from dropscribe.config.describe import json_schema
 
 if TYPE_CHECKING:
     import argparse

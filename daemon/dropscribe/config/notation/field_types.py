@@ -14,12 +14,12 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-from dropscribe.config.errors import did_you_mean
 from dropscribe.config.notation import quantities as q
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.budget import Limit
 from dropscribe.core.links import parse_host_pattern
 from dropscribe.core.requests.languages import is_language, language_tag
+from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

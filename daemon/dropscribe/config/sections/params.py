@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.errors import did_you_mean
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import LOCAL_PARAMS, local_param_problem
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params, ignored_hints
+from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dropscribe.config.document import Document, Path
     from dropscribe.config.reading import SectionRead
-    from dropscribe.config.yaml.document import Document, Path
     from dropscribe.core.requests.params import ParamValue
 
 _FORMAT_PARAMS = {"openai": "response_format", "whisper-asr": "output"}

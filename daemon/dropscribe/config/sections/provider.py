@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import find_api_key
-from dropscribe.config.errors import did_you_mean
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.config.keys import REQUIRED, Key, Section, key, keys_of
 from dropscribe.config.notation import field_types as t
@@ -26,11 +25,12 @@ from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, S
 from dropscribe.config.sections.services import warn_of_plain_http
 from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.requests.params import WHISPER_MODELS, ParamValue
+from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
+    from dropscribe.config.document import Path
     from dropscribe.config.reading import Reader, SectionRead
     from dropscribe.config.sections.provider_types import ProviderFacts
-    from dropscribe.config.yaml.document import Path
 
 LANGUAGE = "The spoken language: `en`, `pt-BR`; by default the provider detects it. `params` wins."
 VOCABULARY = "Words and names that are likely to be said, for providers that take such a list."

@@ -21,9 +21,9 @@ from dropscribe.config.reading import MISSING
 from dropscribe.core.text.addresses import is_loopback
 
 if TYPE_CHECKING:
+    from dropscribe.config.document import Document
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.config.reading import SectionRead
-    from dropscribe.config.yaml.document import Document
 
 _PATH = ("queue",)
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})

@@ -17,8 +17,8 @@ from dropscribe.config.reading import MISSING
 from dropscribe.core.text.addresses import is_loopback
 
 if TYPE_CHECKING:
+    from dropscribe.config.document import Path as KeyPath
     from dropscribe.config.reading import SectionRead
-    from dropscribe.config.yaml.document import Path as KeyPath
 
 LEAST_TOKEN_CHARACTERS = 16
 

@@ -6,6 +6,10 @@ import math
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 JOINERS = "\u00ad\u200b\u200c\u200d\u2060"
 """Zero-width characters that join or separate letters: Persian words, Indic letters and emoji need them."""
@@ -115,3 +119,14 @@ def utc_text(unix_seconds: float) -> str | None:
     except (OverflowError, ValueError):
         return None
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint such as "did you mean 'language'?", or the known names if none is similar."""
+    import difflib  # noqa: PLC0415  # for mistakes alone
+
+    names = sorted(known)
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"known here: {', '.join(names)}" if names else ""

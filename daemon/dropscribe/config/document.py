@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.yaml.parser import MAX_NODES, BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
+from dropscribe.config.yaml_parser import MAX_NODES, BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

@@ -1,0 +1,302 @@
+"""The config's JSON Schema, reference and commented example, made from the definitions of the keys.
+
+``python -m dropscribe.config.describe > docs/config.md`` writes the reference; with the argument ``example``
+it prints config.example.yaml instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from dropscribe.config.keys import REQUIRED, Key, keys_of
+from dropscribe.config.model import Config, FolderRule
+from dropscribe.config.notation.field_types import TEXT
+from dropscribe.config.sections.provider import ProviderConfig, keys_of_type
+from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS
+
+if TYPE_CHECKING:
+    from dropscribe.config.notation.field_types import FieldType
+
+_REFERENCE_HEAD = """\
+# The config, key by key
+
+<!-- Made by `python -m dropscribe.config.describe > docs/config.md`; a test compares. -->
+
+The format is YAML 1.2: `no` is a string; `22:30` is not a number. Where true or false is expected, `yes`,
+`no`, `on` and `off` work too. Unknown and duplicate keys are errors; top-level keys that begin with `x-` are
+ignored, so they can hold anchors. Relative paths begin at the config's folder, `~` is the home folder.
+`dropscribe check` names every mistake with its line.
+
+- **which file**: `-c`, else `$DROPSCRIBE_CONFIG`, else `./dropscribe.yaml` (only if it and its folder belong
+  to you or to root and nobody else may write there), else `$XDG_CONFIG_HOME/dropscribe/config.yaml`
+  (`~/.config/…`), else `/etc/dropscribe/config.yaml`
+- **duration**: seconds, or `500ms`, `30s`, `5m`, `2h`, `3d`, `1h30m`
+- **size**: bytes, or `25MB` (10⁶), `25MiB` (2²⁰), with K, M, G, T
+- `${NAME}` in a value is the environment variable, and an unset one is an error; `${NAME:-default}` is the
+  default if it is unset or empty; `$${` is a plain `${`. Inside `{…}` and `[…]` write it in quotes.
+- a **key** (`api_key`) comes from the one of `api_key`, `api_key_file`, `api_key_credential` that is given;
+  without them from the systemd credential `key_NAME` of the provider called NAME, and at the vendor's own
+  url from the vendor's environment variable, which [providers.md](providers.md) names. It is never shown.
+- the queue's **dsn** comes from the one of `dsn`, `dsn_file`, `dsn_credential` that is given, and is never
+  shown either. libpq reads it: `sslmode`, `sslrootcert`, `target_session_attrs`, … are its own words.
+"""
+_EXAMPLE_HEAD = """\
+# dropscribe's config. Valid as it stands: the embedded engine transcribes what is dropped into inbox/.
+# Every key is here: '##' explains the next line; behind '#' stand the defaults, or examples if there is none.
+# Relative paths begin at this file's folder. Durations: 500ms 30s 5m 2h 3d, or seconds. Sizes: 25MB 25MiB.
+# ${NAME} is an environment variable, ${NAME:-default} gives a default. 'dropscribe check' names mistakes.
+"""
+_HEAD_WITHOUT_ENGINE = (
+    "Valid as it stands: the embedded engine transcribes what is dropped into inbox/.",
+    "It needs the provider's key; then what is dropped into inbox/ is transcribed.",
+)
+_UNITS = {"duration": ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")), "size": ((10**6, "MB"),)}
+_WIDTH = 110
+_COMMENT_COLUMN = 34
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12) of the file, made from the definitions of its keys.
+
+    It covers each section alone: only ``dropscribe check`` knows the rules that span several sections.
+    """
+    definitions: dict[str, Any] = {}
+    whole = _object(keys_of(Config), definitions)
+    whole["properties"] = {name: _or_null(schema) for name, schema in whole["properties"].items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "dropscribe's config",
+        "description": "Unknown keys are errors; what holds between sections only `dropscribe check` knows.",
+        **whole,
+        "patternProperties": {"^x-": {"description": "Ignored; a place for anchors."}},
+        "$defs": definitions,
+    }
+
+
+def _object(
+    keys: Mapping[str, Key], definitions: dict[str, Any], defaults: Mapping[str, Any] = _NONE
+) -> dict[str, Any]:
+    """The schema of a section; *defaults* are those that differ from the keys' own, by attribute."""
+    properties = {}
+    for name, about in keys.items():
+        schema = _schema_of(about.type, definitions)
+        if about.type.section is not None or about.default in (None, (), {}):
+            schema = _or_null(schema)
+        properties[name] = {**schema, "description": about.description}
+        default = defaults.get(about.attribute, about.default)
+        if isinstance(default, bool | int | float | str | tuple) and default not in ((), ""):
+            properties[name]["default"] = list(default) if isinstance(default, tuple) else default
+        for ending, words in about.also.items():
+            properties[name + ending] = {**_or_null(TEXT.schema), "description": words}
+    required = [name for name, about in keys.items() if about.default is REQUIRED]
+    found = {"type": "object", "properties": properties, "additionalProperties": False}
+    return found | ({"required": required} if required else {})
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """*schema*, or null: such a key counts as absent."""
+    if {"type": "null"} in schema.get("anyOf", ()):
+        return dict(schema)
+    about = {name: value for name, value in schema.items() if name in {"description", "default"}}
+    return {
+        "anyOf": [{name: value for name, value in schema.items() if name not in about}, {"type": "null"}]
+    } | about
+
+
+def _schema_of(kind: FieldType, definitions: dict[str, Any]) -> dict[str, Any]:
+    if kind.section is ProviderConfig:
+        for name, facts in PROVIDER_TYPES.items():
+            definitions[name] = _object(keys_of_type(name), definitions, facts.defaults)
+            definitions[name]["properties"]["type"] = {"const": name, "description": facts.words}
+        return {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in PROVIDER_TYPES]}
+    if kind.section is not None:
+        name = kind.section.__name__
+        definitions.setdefault(name, _object(keys_of(kind.section), definitions))
+        return {"$ref": f"#/$defs/{name}"}
+    if kind.name is not None and kind.item is not None:
+        return {"type": ["object", "null"], "additionalProperties": _schema_of(kind.item, definitions)}
+    return dict(kind.schema)
+
+
+def reference_text() -> str:
+    """The whole page."""
+    return "\n".join([_REFERENCE_HEAD, *_pages()]) + "\n"
+
+
+def _pages() -> Iterator[str]:
+    yield from ("## Top level\n", *_table(keys_of(Config)), "\n## providers.NAME")
+    for kind, facts in PROVIDER_TYPES.items():
+        yield f"\n### type: {kind}\n\n{facts.words}\n"
+        if facts.needs:
+            choices = [" or ".join(f"`{name}`" for name in names) for names in facts.needs]
+            yield f"Required: {', '.join(choices)}.\n"
+        if facts.params:
+            yield f"Sent unless `params` says otherwise: `{written_value(facts.params)}`.\n"
+        yield from _table(keys_of_type(kind), facts.defaults)
+    for name, about in keys_of(ProviderConfig).items():
+        if name in SPECIAL_KEYS:
+            yield from _section_pages("###", f"providers.NAME.{name}", about)
+    yield from ("\n## folders.NAME\n", *_table(keys_of(FolderRule)))
+    for name, about in keys_of(Config).items():
+        yield from _section_pages("##", name, about)
+
+
+def _section_pages(mark: str, name: str, about: Key) -> Iterator[str]:
+    """The page of a section, and those of the sections in it; nothing for another key."""
+    if about.type.section is not None:
+        keys = keys_of(about.type.section)
+        yield from (f"\n{mark} {name}\n\n{about.description}\n", *_table(keys))
+        for inner, about_inner in keys.items():
+            yield from _section_pages("###", f"{name}.{inner}", about_inner)
+
+
+def _table(keys: Mapping[str, Key], defaults: Mapping[str, Any] = _NONE) -> Iterator[str]:
+    yield "| key | value | default | |\n|---|---|---|---|"
+    for name, about in keys.items():
+        default = defaults.get(about.attribute, about.default)
+        word = "mapping" if about.type.section else about.type.word
+        shown = "**required**" if default is REQUIRED else _default(about, default)
+        yield f"| `{name}` | {word} | {shown} | {about.description} |"
+        for ending, description in about.also.items():
+            yield f"| `{name}{ending}` | text |  | {description} |"
+
+
+def _default(about: Key, default: Any) -> str:
+    if about.type.section is not None or about.type.is_path:
+        return ""
+    if default is None:
+        return f"`{about.type.none_word}`" if about.type.none_word else ""
+    shown = json.dumps(default) if isinstance(default, tuple) else written_value(default, about.type.word)
+    return f"`{shown}`" if default not in ((), {}, "") and len(shown) <= 60 else ""
+
+
+def example_text(provider: str = "local") -> str:
+    """The whole text; only the provider of type *provider* is not commented out."""
+    head = _EXAMPLE_HEAD if provider == "local" else _EXAMPLE_HEAD.replace(*_HEAD_WITHOUT_ENGINE)
+    return "\n".join([head, *_lines(provider)]) + "\n"
+
+
+def written_value(value: Any, word: str = "") -> str:
+    """*value* as the file has it, a duration or size with its unit; *word* is its type's."""
+    for kind, units in _UNITS.items():
+        if word.endswith(kind) and isinstance(value, int | float) and not isinstance(value, bool):
+            whole = (f"{value / size:g}{unit}" for size, unit in units if value and value % size == 0)
+            return next(whole, f"{value:g}")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {written_value(item)}" for name, item in value.items())
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    unit = "dBFS" if word == "decibels" else ""
+    return f"{value:g}{unit}" if isinstance(value, float) else str(value)
+
+
+def _lines(provider: str) -> Iterator[str]:
+    top = keys_of(Config)
+    yield _line("", "state_dir: state", top["state_dir"].description)
+    yield from ("", "providers:")
+    for number, kind in enumerate([provider, *(kind for kind in PROVIDER_TYPES if kind != provider)]):
+        yield from _provider(kind, is_first=number == 0)
+    yield from ("", "folders:", _line("  ", "recordings:", "A folder rule, with a name of your own."))
+    active = ("inbox", "done", "failed", "provider")
+    for name, about in keys_of(FolderRule).items():
+        known = dataclasses.replace(about, example=provider) if name == "provider" else about
+        yield from _key(name, known, "    " if name in active else "    # ")
+    yield ""
+    for name, about in top.items():
+        if name in {"state_dir", "providers", "folders"}:
+            continue
+        yield from (
+            _section(name, about) if about.default is None and about.type.section else _key(name, about, "# ")
+        )
+
+
+def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
+    """One provider; only the first is not commented out, only pulse shows the keys of all online types."""
+    mark = "    " if is_first else "  #   "
+    yield _line(mark[:-2], f"{kind}:", "A provider, with a name of your own.")
+    yield _line(mark, f"type: {kind}", PROVIDER_TYPES[kind].words)
+    facts = PROVIDER_TYPES[kind]
+    needed = {group[0] for group in facts.needs}
+    for name, about in keys_of_type(kind).items():
+        if name == "type" or (name == "api_key" and not facts.key_variable):
+            continue
+        if name == "api_key":
+            yield _line(mark, f"api_key: ${{{facts.key_variable}}}", about.description)
+            if kind == "pulse":
+                yield from _others(name, about, f"{mark}# ")
+        elif name in {"url", "params"} and kind == "openai":
+            value = {"url": "http://127.0.0.1:8000/v1", "params": "{model: whisper-1}"}[name]
+            yield _line(f"{mark}# " if name == "url" else mark, f"{name}: {value}", about.description)
+        elif name in SPECIAL_KEYS and about.type.section is not None:
+            inside = mark if name in needed else f"{mark}# "
+            yield _line(inside, f"{name}:", about.description)
+            for inner, key in keys_of(about.type.section).items():
+                yield from _key(inner, key, f"{inside}  ")
+        elif name in needed:
+            value = {"url": "http://127.0.0.1:9000"}.get(name, str(about.example))
+            yield _line(mark, f"{name}: {value}", about.description)
+        elif (
+            kind == "pulse"
+            or (name in SPECIAL_KEYS and name != "url")
+            or (is_first and name == "concurrency")
+        ):
+            default = facts.defaults.get(about.attribute, about.default)
+            yield from _key(name, dataclasses.replace(about, default=default), f"{mark}# ")
+
+
+def _section(name: str, about: Key) -> Iterator[str]:
+    """A section that is commented out."""
+    yield _line("# ", f"{name}:", about.description)
+    for inner, key in keys_of(about.type.section or type).items():
+        is_needed = key.default is REQUIRED or (name, inner) in {("queue", "dsn"), ("queue", "roots")}
+        mark = "#   " if is_needed or key.default is not None else "#   # "
+        if key.type.section is not None and key.default is None:
+            yield _line("#   ", f"{inner}:", key.description)
+            for each, about_inner in keys_of(key.type.section).items():
+                yield from _key(each, about_inner, "#     ")
+        else:
+            yield from _key(inner, key, mark)
+
+
+def _key(name: str, about: Key, mark: str) -> Iterator[str]:
+    if about.example is not None:
+        value = about.example
+    elif about.type.section is not None and dataclasses.is_dataclass(about.default):
+        inner = keys_of(about.type.section).items()
+        value = f"{{{', '.join(f'{each}: {written_value(k.default, k.type.word)}' for each, k in inner)}}}"
+    elif about.default is None:
+        value = about.type.none_word
+    else:
+        value = written_value(about.default, about.type.word)
+    yield _line(mark, f"{name}: {value}", about.description)
+    yield from _others(name, about, mark if mark.endswith("# ") else f"{mark}# ")
+
+
+def _others(name: str, about: Key, mark: str) -> Iterator[str]:
+    for ending, description in about.also.items():
+        yield _line(mark, f"{name}{ending}: {name}{'.txt' if ending == '_file' else ''}", description)
+
+
+def _line(mark: str, text: str, description: str) -> str:
+    """*mark* and *text* with the first sentence of *description* behind it, or above if that is too long."""
+    sentence = re.split(r"(?<=\.)\s", description)[0].rstrip(".").replace("`", "")
+    line = f"{(mark + text).ljust(_COMMENT_COLUMN)} # {sentence}"
+    if len(line) <= _WIDTH:
+        return line
+    above = mark.removesuffix("# ") + "## "
+    words = textwrap.wrap(sentence, _WIDTH, initial_indent=above, subsequent_indent=above)
+    return "\n".join([*words, mark + text])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example_text() if sys.argv[1:] == ["example"] else reference_text())

@@ -1,1 +1,0 @@
-"""Parses YAML 1.2 into plain data with the position of each value."""

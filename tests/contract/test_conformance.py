@@ -15,7 +15,7 @@ from dropscribe.core.errors import (
     RuleRejected,
 )
 from dropscribe.providers.conformance import CHECKS, JOB_CHECKS
-from dropscribe.providers.conformance.bench import attempt
+from dropscribe.providers.conformance.checks import attempt
 from support.benches import FORMS, failure_of
 from support.emulator import Fault
 from support.speech import SPEECH, needs_speech, references

@@ -110,7 +110,7 @@ class Faulty(HttpProvider):
     def __init__(self, config):
         super().__init__(config, Mine(config))
 
-    def check_size(self, audio):
+    def _check_size(self, audio):
         """No limit."""
 
     async def transcribe(self, audio, params):

@@ -16,7 +16,7 @@ from dropscribe.core.errors import (
 from dropscribe.core.requests.speech_hints import SpeechHints, hint_params
 from dropscribe.providers import jobs
 from dropscribe.providers.base import Unfinished
-from dropscribe.providers.conformance.bench import attempt
+from dropscribe.providers.conformance.checks import attempt
 from dropscribe.providers.vendors.speechmatics import Speechmatics
 from support.benches import JOB_PATHS
 from support.emulator import Fault

@@ -81,7 +81,7 @@ def any_answer(
 
 @dataclass
 class Bench:
-    """One adapter, its server, and files to send; see dropscribe.providers.conformance.Bench."""
+    """One adapter, its server, and files to send; see dropscribe.providers.conformance.StandIn."""
 
     type: str
     emulator: Emulator

@@ -11,8 +11,7 @@ A test needs a :class:`StandIn`, a real HTTP server that answers as the vendor d
 Nothing here needs pytest, and the daemon imports none of it. A promise that is not kept is a :class:`Broken`.
 """
 
-from dropscribe.providers.conformance.bench import KEY, Bench, Broken, Fault
-from dropscribe.providers.conformance.checks import CHECKS, JOB_CHECKS
-from dropscribe.providers.conformance.stand_in import Request, StandIn
+from dropscribe.providers.conformance.checks import CHECKS, JOB_CHECKS, Broken
+from dropscribe.providers.conformance.stand_in import KEY, Fault, Request, StandIn
 
-__all__ = ["CHECKS", "JOB_CHECKS", "KEY", "Bench", "Broken", "Fault", "Request", "StandIn"]
+__all__ = ["CHECKS", "JOB_CHECKS", "KEY", "Broken", "Fault", "Request", "StandIn"]

@@ -7,19 +7,38 @@ import contextlib
 import json
 import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.files.audio import AudioFile
-from dropscribe.providers.conformance.bench import AUDIO, KEY, SPOKEN, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from dropscribe.providers.base import Provider
+
+
+KEY = "sk_conformance_key"
+AUDIO = b"RIFF\x24\0\0\0WAVEfmt speech"
+SPOKEN = "Hello there, this is what was said."
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Answer to one request in place of the vendor's documented one.
+
+    Attributes:
+        body: A text, or a value that is sent as JSON.
+        close: Close the connection after the request, without an answer.
+    """
+
+    status: int = 200
+    body: Any = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +92,7 @@ class StandIn:
         await self._stack.aclose()
 
     def provider(self, **settings: Any) -> Provider:
-        """See :class:`dropscribe.providers.conformance.bench.Bench`."""
+        """A new provider for the server; *settings* are ProviderConfig's. It is closed with the server."""
         keys = {"name": "mine", "type": "mine", "url": self.url, "api_key": Secret(KEY, "test")}
         config = ProviderConfig(**{**keys, "timeout_seconds": 10.0, **self._settings, **settings})
         provider = self._build(config)
@@ -81,30 +100,30 @@ class StandIn:
         return provider
 
     def audio(self, content: bytes = AUDIO) -> AudioFile:
-        """See :class:`dropscribe.providers.conformance.bench.Bench`."""
+        """An open file with *content*. It is closed with the server."""
         (self._folder / "call.wav").write_bytes(content)
         audio = AudioFile.open(os.fsencode(self._folder), b"call.wav")
         self._stack.callback(audio.close)
         return audio
 
     def shrink(self, audio: AudioFile) -> None:  # noqa: ARG002 - there is one
-        """See :class:`dropscribe.providers.conformance.bench.Bench`."""
+        """Cut the content of *audio* to a byte."""
         os.truncate(self._folder / "call.wav", 1)
 
     def hear(self, text: str) -> None:
-        """See :class:`dropscribe.providers.conformance.bench.Bench`."""
+        """Make the vendor transcribe all audio as *text*."""
         self._text = text
 
     def fail(self, *faults: Fault | None) -> None:
-        """See :class:`dropscribe.providers.conformance.bench.Bench`."""
+        """Set the answer to the next requests; None is the documented one."""
         self._faults.extend(faults)
 
     def request_count(self) -> int:
-        """See :class:`dropscribe.providers.conformance.bench.Bench`."""
+        """Number of requests that the server has received."""
         return len(self.requests)
 
     def times_received(self, content: bytes) -> int:
-        """See :class:`dropscribe.providers.conformance.bench.Bench`."""
+        """Number of requests with the audio *content*, whole and unchanged."""
         return sum(content in request.body for request in self.requests)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""One TCP connection: received bytes, the end of the other side, and the progress of a write."""
+"""One TCP connection: received bytes, the end of the other side, the progress of a write; and TLS on it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import select
+import ssl
 from typing import cast
 
 MOST_UNREAD_BYTES = 256 * 1024
 """Bytes that arrive beyond this wait at the sender."""
 
 _READ_BYTES = 64 * 1024
+_RECORDS_BYTES = 256 * 1024
 
 _TURNS_TO_READ = 3
 """Turns of the event loop until bytes in the socket are in :attr:`Connection.unread`."""
@@ -142,3 +144,62 @@ class Connection(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class TlsLayer:
+    """One TLS session on OpenSSL's memory buffers: plain bytes to records and back.
+
+    asyncio's TLS transport hides two facts that uploads need: the bytes that arrived before a connection
+    broke, and whether the system has taken everything that was written.
+
+    Attributes:
+        object: OpenSSL's session.
+        is_over: The other side has ended the session.
+    """
+
+    def __init__(self, context: ssl.SSLContext, host: str | None) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self.is_over = False
+
+    def handshake(self, received: bytes) -> bool:
+        """Continue the handshake; returns whether it is complete. :meth:`records` must be sent.
+
+        Raises:
+            ssl.SSLError: It failed.
+        """
+        self._incoming.write(received)
+        try:
+            self.object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def records(self) -> bytes:
+        """Records to be sent."""
+        return self._outgoing.read()
+
+    def encrypted(self, data: bytes | memoryview) -> bytes:
+        """*data* as records."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.object.write(rest) :]
+        return self.records()
+
+    def decrypted(self, received: bytes) -> bytes:
+        """The plain bytes in *received*; an incomplete record is kept for the next call.
+
+        Raises:
+            ssl.SSLError: A record is broken.
+        """
+        self._incoming.write(received)
+        found = bytearray()
+        try:
+            while block := self.object.read(_RECORDS_BYTES):
+                found += block
+            self.is_over = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.is_over = True
+        return bytes(found)

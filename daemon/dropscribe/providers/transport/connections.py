@@ -1,4 +1,4 @@
-"""The connections to one provider: each is used by one request at a time, and kept a moment for the next.
+"""Connections to targets: each is used by one request at a time, and kept a moment for the next.
 
 httpcore's own pool looks at all its connections twice a request, because requests may wait there for a free
 one. Here no request waits: there are as many connections as requests in flight.
@@ -6,24 +6,63 @@ one. Here no request waits: there are as many connections as requests in flight.
 
 from __future__ import annotations
 
+import binascii
 import time
 from contextlib import aclosing, asynccontextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from dropscribe.core.errors import ProviderUnusable
 from dropscribe.providers.transport.http_library import httpcore, httpx
 from dropscribe.providers.transport.network import EarlyAnswerBackend
-from dropscribe.providers.transport.target import HIGHEST_PORT
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
-
-    from dropscribe.providers.transport.target import Target
+    from collections.abc import AsyncIterator, Mapping
 
 KEEPALIVE_SECONDS = 2.0
 """Shorter than common servers' 5 s: a connection that closes under an upload costs an attempt."""
+
+
+HIGHEST_PORT = 65_535
+
+
+class Target(NamedTuple):
+    """The target of a request.
+
+    Attributes:
+        at: The same URL for httpcore.
+        host: The header of that name.
+        login: Header for a user and password that the URL has.
+    """
+
+    url: httpx.URL
+    at: httpcore.URL
+    host: str
+    login: Mapping[str, str]
+
+
+@lru_cache(maxsize=64)  # a provider is asked again and again at one URL
+def target_of(address: str) -> Target:
+    """The target that a URL names.
+
+    Raises:
+        ProviderUnusable: It is no URL of an HTTP server.
+    """
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        raise ProviderUnusable("bad_url", "the provider's url is invalid") from None
+    if (url.port or 0) > HIGHEST_PORT:
+        raise ProviderUnusable("bad_url", f"the provider's url has a port above {HIGHEST_PORT}")
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ProviderUnusable("bad_url", "the provider's url is neither http nor https")
+    at = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+    login = {}
+    if url.username or url.password:
+        user = f"{url.username}:{url.password}".encode()
+        login["Authorization"] = "Basic " + binascii.b2a_base64(user, newline=False).decode()
+    return Target(url, at, url.netloc.decode("ascii"), login)
 
 
 class _Idle(NamedTuple):

@@ -16,24 +16,23 @@ import os
 import re
 import socket
 import ssl
-from contextlib import aclosing
+import zlib
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from dropscribe import __version__
 from dropscribe.core.errors import AmbiguousFailure, ProviderError, ProviderUnusable, TemporaryFailure
-from dropscribe.providers.transport.connections import Connections
-from dropscribe.providers.transport.content_encoding import EncodingError, decoded, in_utf8
+from dropscribe.providers.transport.connections import Connections, target_of
 from dropscribe.providers.transport.http_library import httpcore, httpx
 from dropscribe.providers.transport.network import ANSWER_BODY_BYTES
-from dropscribe.providers.transport.target import target_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 
     from dropscribe.providers.redaction import Redactor
+    from dropscribe.providers.transport.connections import Target
     from dropscribe.providers.transport.requests import Upload
-    from dropscribe.providers.transport.target import Target
 
 CONNECT_SECONDS = 30.0
 SEND_STALL_SECONDS = 60.0
@@ -53,7 +52,19 @@ _SENDING, _ANSWERING = "http11.send_request_headers.started", "http11.receive_re
 _ERRNO = re.compile(r"\[Errno (-?\d+)\] ?")
 _UNKNOWN_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 _SUCCESS = 2  # the class of a status, RFC 9110
+_OTHER_CHARSET = re.compile(
+    r"charset\s*=\s*[\"']?((?:utf-?(?:16|32)|iso|latin|windows|koi8|gb|big5|shift|euc)[\w.-]*)", re.IGNORECASE
+)
+"""Charsets of text alone: Python also has codecs that compress, or that take quadratic time."""
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_GZIP_MAGIC = b"\x1f\x8b"
+_STEP_BYTES = 8 * 1024
+"""Decoded at once: each member of a gzip body copies the rest of its step."""
 _HEADERS = {"User-Agent": f"dropscribe/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
+
+
+class EncodingError(Exception):
+    """The answer's content encoding is broken or not supported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +230,68 @@ async def _answer(response: httpcore.Response, progress: _Progress) -> Answer:
     if is_success and not progress.is_whole:
         raise AmbiguousFailure("bad_answer", "answered before the audio was sent whole")
     headers = {name.lower(): value for name, value in httpx.Headers(response.headers).items()}
-    blocks = cast("AsyncGenerator[bytes]", aiter(cast("AsyncIterable[bytes]", response.stream)))
-    encoding = headers.get("content-encoding", "")
-    async with aclosing(blocks), aclosing(decoded(blocks, encoding)) as body:
-        read = _read_whole if is_success else _read_beginning
-        content = in_utf8(await read(body, response.status), headers.get("content-type", ""))
-        answer = Answer(response.status, headers, content)
+    most_bytes = ANSWER_BYTES if is_success else ERROR_ANSWER_BYTES
+    body, stream = bytearray(), cast("AsyncIterable[bytes]", response.stream)
+    try:
+        async with aclosing(cast("AsyncGenerator[bytes]", aiter(stream))) as blocks:
+            async for block in blocks:
+                body += block
+                if len(body) > most_bytes:
+                    break
+    except NETWORK_ERRORS:
+        if is_success:
+            raise  # of an error, the status alone decides; as much of its message as arrives is kept
+    content, problem = decoded(bytes(body), headers.get("content-encoding", ""), most_bytes + 1)
+    if is_success and max(len(body), len(content)) > most_bytes:
+        raise AmbiguousFailure("answer_too_large", f"more than {most_bytes} bytes", status=response.status)
+    if is_success and problem:
+        raise EncodingError(problem)
     await _close_unless_exact(response, headers)
-    return answer
+    return Answer(response.status, headers, in_utf8(content[:most_bytes], headers.get("content-type", "")))
+
+
+def decoded(body: bytes, encoding: str, most_bytes: int) -> tuple[bytes, str]:
+    """At most *most_bytes* of *body* without *encoding*, and what is wrong with that, if anything.
+
+    Requests ask for no encoding; some servers and proxies use one all the same. A gzip body may have several
+    members and padding behind them (RFC 1952).
+
+    Args:
+        encoding: The value of Content-Encoding.
+    """
+    name = encoding.strip().lower()
+    if name in {"", "identity"}:
+        return body[:most_bytes], ""
+    if name not in {"gzip", "x-gzip", "deflate"}:
+        return b"", f"the answer's content encoding '{name}' is not supported"
+    content, decoder = bytearray(), zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        for start in range(0, len(body), _STEP_BYTES):
+            rest = body[start : start + _STEP_BYTES]
+            while rest and len(content) < most_bytes:
+                if decoder.eof:
+                    if name == "deflate" or not _GZIP_MAGIC.startswith(rest[: len(_GZIP_MAGIC)]):
+                        return bytes(content), ""
+                    decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
+                content += decoder.decompress(rest, most_bytes - len(content))
+                rest = decoder.unconsumed_tail or decoder.unused_data
+    except zlib.error:
+        return bytes(content), "the answer's content encoding is broken"
+    is_cut = not decoder.eof and len(content) < most_bytes
+    return bytes(content), "the answer's content encoding ends too early" if is_cut else ""
+
+
+def in_utf8(body: bytes, content_type: str) -> bytes:
+    """*body* in UTF-8 where *content_type* declares another charset; unchanged if it is not in that."""
+    declared = _OTHER_CHARSET.search(content_type)
+    if declared is None:
+        return body
+    with suppress(UnicodeDecodeError):
+        if "\0" not in body.decode():
+            return body  # it is in UTF-8 all the same
+    with suppress(LookupError, ValueError):
+        return body.decode(declared[1]).encode()
+    return body
 
 
 async def _close_unless_exact(response: httpcore.Response, headers: Mapping[str, str]) -> None:
@@ -235,31 +300,8 @@ async def _close_unless_exact(response: httpcore.Response, headers: Mapping[str,
     httpcore would take the surplus for the answer to the next request: the transcript of another file.
     """
     stream = response.extensions["network_stream"]
-    body_bytes = stream.get_extra_info(ANSWER_BODY_BYTES)
-    if headers.get("content-length") != str(body_bytes):
+    if headers.get("content-length") != str(stream.get_extra_info(ANSWER_BODY_BYTES)):
         await stream.aclose()
-
-
-async def _read_whole(blocks: AsyncIterator[bytes], status: int) -> bytes:
-    body = bytearray()
-    async for block in blocks:
-        body += block
-        if len(body) > ANSWER_BYTES:
-            raise AmbiguousFailure("answer_too_large", f"more than {ANSWER_BYTES} bytes", status=status)
-    return bytes(body)
-
-
-async def _read_beginning(blocks: AsyncIterator[bytes], _: int) -> bytes:
-    # The status alone decides; as much of an error's message as arrives is kept.
-    body = bytearray()
-    try:
-        async for block in blocks:
-            body += block
-            if len(body) >= ERROR_ANSWER_BYTES:
-                break
-    except (*NETWORK_ERRORS, EncodingError):
-        pass
-    return bytes(body[:ERROR_ANSWER_BYTES])
 
 
 def _network_code(error: Exception, *, is_whole: bool) -> str:

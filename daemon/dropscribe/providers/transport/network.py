@@ -13,9 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.text.addresses import is_address
-from dropscribe.providers.transport.connection import MOST_UNREAD_BYTES, Connection
+from dropscribe.providers.transport.connection import MOST_UNREAD_BYTES, Connection, TlsLayer
 from dropscribe.providers.transport.http_library import httpcore
-from dropscribe.providers.transport.tls import TlsLayer
 
 if TYPE_CHECKING:
     import ssl
@@ -47,36 +46,24 @@ class EarlyAnswerBackend(httpcore.AsyncNetworkBackend):
         host: str,
         port: int,
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        local_address: str | None = None,  # noqa: ARG002
+        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the first address of *host* that answers."""
-        local = None if local_address is None else (local_address, 0)
+        # RFC 8305's delay for a name; an address has no other to try, and asyncio loses the socket of a race
+        # that is cancelled in the instant of its end.
+        delay_seconds = None if is_address(host) else _NEXT_ADDRESS_SECONDS
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout):
-                transport, connection = await loop.create_connection(
-                    Connection, host, port, local_addr=local, happy_eyeballs_delay=_race_delay_seconds(host)
+                _, connection = await loop.create_connection(
+                    Connection, host, port, happy_eyeballs_delay=delay_seconds
                 )
         except TimeoutError as error:
             raise httpcore.ConnectTimeout("no connection in time") from error
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be encoded
             raise httpcore.ConnectError(str(error)) from error
-        for option in socket_options or ():
-            transport.get_extra_info("socket").setsockopt(*option)
         return Stream(connection)
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep, between httpcore's own retries (which are off)."""
-        await asyncio.sleep(seconds)
-
-
-def _race_delay_seconds(host: str) -> float | None:
-    """RFC 8305's delay for a name; None for an address, which has no other to try.
-
-    asyncio loses the socket of a race that is cancelled in the instant of its end.
-    """
-    return None if is_address(host) else _NEXT_ADDRESS_SECONDS
 
 
 class Stream(httpcore.AsyncNetworkStream):

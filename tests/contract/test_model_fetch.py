@@ -7,7 +7,7 @@ import os
 import pytest
 
 from dropscribe.core.errors import ProviderUnusable
-from dropscribe.native import model_fetch
+from dropscribe.native import speech_model
 from support.model_hub import ModelHub
 from support.speech import needs_engine
 
@@ -40,10 +40,10 @@ def never(_: int) -> None:
 
 def test_a_model_is_fetched_once(hub):
     """All its files, into the cache; afterwards no request is needed."""
-    folder = model_fetch.fetch(NAME, never)
+    folder = speech_model.fetch(NAME, never)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == FILES
     assert sorted(hub.downloads) == sorted(FILES)
-    assert model_fetch.fetch(NAME, never) == folder
+    assert speech_model.fetch(NAME, never) == folder
     assert len(hub.downloads) == len(FILES)
 
 
@@ -51,9 +51,9 @@ def test_a_model_that_is_not_the_hubs_is_refused_and_fetched_again(hub):
     """The large file is compared with the hash that the hub names it by."""
     hub.lies = {"model.bin"}
     with pytest.raises(ProviderUnusable, match="model_altered"):
-        model_fetch.fetch(NAME, never)
+        speech_model.fetch(NAME, never)
     hub.lies = set()
-    assert (model_fetch.fetch(NAME, never) / "model.bin").read_bytes() == FILES["model.bin"]
+    assert (speech_model.fetch(NAME, never) / "model.bin").read_bytes() == FILES["model.bin"]
 
 
 def test_progress_is_told_and_can_end_the_download(hub):
@@ -67,15 +67,15 @@ def test_progress_is_told_and_can_end_the_download(hub):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        model_fetch.fetch(NAME, until_half)
+        speech_model.fetch(NAME, until_half)
     assert told == sorted(told)
     hub.gate.set()
-    assert (model_fetch.fetch(NAME, never) / "model.bin").read_bytes() == FILES["model.bin"]
+    assert (speech_model.fetch(NAME, never) / "model.bin").read_bytes() == FILES["model.bin"]
 
 
 def test_a_model_that_the_hub_does_not_have_is_said_so(hub):
     """In one line, with its name."""
     with pytest.raises(ProviderUnusable, match="model_missing") as refused:
-        model_fetch.fetch("Owner/none", never)
+        speech_model.fetch("Owner/none", never)
     assert refused.value.reason.startswith("Owner/none could not be fetched: ")
     assert "\n" not in refused.value.reason

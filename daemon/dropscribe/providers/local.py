@@ -21,7 +21,6 @@ from dropscribe.core.errors import AudioChanged, AudioRejected, RuleRejected, Te
 from dropscribe.core.requests.languages import base_language
 from dropscribe.core.requests.params import ENGINE_PARAMS, LOCAL_PARAMS, local_param_problem
 from dropscribe.native import speech_model
-from dropscribe.native.model_fetch import fetch
 from dropscribe.native.process import Cancellation, Worker, WorkerPool, interrupted
 from dropscribe.native.recording import NOT_DETECTED, RawForm, is_raw, raw_form
 from dropscribe.transcripts.model import parse_transcript
@@ -153,7 +152,7 @@ class LocalProvider:
     def _fetched_folder(self, name: str, cancellation: Cancellation) -> Path:
         """The model *name* of the hub, checked once in this provider's life."""
         if self._fetched is None or not (self._fetched / "model.bin").exists():
-            self._fetched = fetch(name, _Download(name, cancellation).went_on)
+            self._fetched = speech_model.fetch(name, _Download(name, cancellation).went_on)
         return self._fetched
 
     def _pool_for(self, folder: str) -> WorkerPool:

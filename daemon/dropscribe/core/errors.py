@@ -1,35 +1,11 @@
-"""All errors of dropscribe, grouped by cause: file, rule, provider or machine.
-
-The tree::
-
-    DropscribeError
-    ├── ConfigError            the config cannot be used; carries every problem at once
-    ├── StoreError             the queue's database or the state directory cannot be used
-    │   ├── StoreAway              the cluster's server is unavailable, maybe briefly
-    │   ├── StoreInUse             another daemon has it (or one of the inboxes)
-    │   ├── StoreFull              its disk is full; nothing may be paid for until there is room
-    │   ├── StoreBusy              another process has locked the database, maybe briefly
-    │   └── StoreUnusable          corrupt, too new, or on a network file system
-    ├── AudioError             the file at hand cannot be read now
-    │   ├── AudioMissing           there is nothing at its path
-    │   ├── AudioChanged           it is not the file that settled
-    │   ├── AudioForbidden         it may be moved but not read
-    │   └── AudioUnsafe            a symlink, a device, a pipe: never followed
-    ├── ListenError            the listener cannot listen
-    ├── PublishError           the answer is stored, but its files could not be written yet
-    └── ProviderError          one attempt failed
-        ├── TemporaryFailure       try again later (network, 5xx, 429)
-        ├── AmbiguousFailure       the body was sent, no usable answer came: may have been paid for
-        ├── AudioRejected          the provider will never take this file
-        ├── RuleRejected           this rule's parameters are wrong: the rule is held
-        └── ProviderUnusable       key, credit, endpoint, model: the provider is held
+"""All errors of dropscribe, grouped by cause: config, machine, file, listener, publishing, provider.
 
 Errors carry data; ``cli`` puts them into words. No message holds a secret.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class DropscribeError(Exception):
@@ -183,6 +159,7 @@ class ListenError(DropscribeError):
         self.reason = reason
 
 
+@dataclass(eq=False)
 class ProviderError(DropscribeError):
     """Raised by a provider when its one attempt failed.
 
@@ -194,16 +171,17 @@ class ProviderError(DropscribeError):
         request_id: The provider's id of the request, or None.
     """
 
-    def __init__(
-        self, code: str, reason: str = "", *, status: int | None = None, request_id: str | None = None
-    ) -> None:
-        super().__init__(f"{code}: {reason}" if reason else code)
-        self.code = code
-        self.reason = reason or code
-        self.status = status
-        self.request_id = request_id
+    code: str
+    reason: str = ""
+    status: int | None = field(default=None, kw_only=True)
+    request_id: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__init__(f"{self.code}: {self.reason}" if self.reason else self.code)
+        self.reason = self.reason or self.code
 
 
+@dataclass(eq=False)
 class TemporaryFailure(ProviderError):
     """Raised when the same request may succeed later: network, 408, 409, 429, 5xx.
 
@@ -212,25 +190,15 @@ class TemporaryFailure(ProviderError):
         slows_provider: True when the whole provider must slow down (429, 503), not only this file.
     """
 
-    def __init__(
-        self,
-        code: str,
-        reason: str = "",
-        *,
-        status: int | None = None,
-        request_id: str | None = None,
-        retry_after_seconds: float | None = None,
-        slows_provider: bool = False,
-    ) -> None:
-        super().__init__(code, reason, status=status, request_id=request_id)
-        self.retry_after_seconds = retry_after_seconds
-        self.slows_provider = slows_provider
+    retry_after_seconds: float | None = field(default=None, kw_only=True)
+    slows_provider: bool = field(default=False, kw_only=True)
 
 
 class AmbiguousFailure(ProviderError):
     """Raised when the body was sent whole and no usable answer came: it may have been paid for."""
 
 
+@dataclass(eq=False)
 class AudioRejected(ProviderError):
     """Raised when the provider will never take this file (format, size, length).
 
@@ -239,22 +207,12 @@ class AudioRejected(ProviderError):
             in a row holds the rule.
     """
 
-    def __init__(
-        self,
-        code: str,
-        reason: str = "",
-        *,
-        status: int | None = None,
-        request_id: str | None = None,
-        maybe_rule: bool = False,
-    ) -> None:
-        super().__init__(code, reason, status=status, request_id=request_id)
-        self.maybe_rule = maybe_rule
+    maybe_rule: bool = field(default=False, kw_only=True)
 
 
 class RuleRejected(ProviderError):
-    """Raised when the rule's parameters are wrong for this provider, for every file."""
+    """Raised when the rule's parameters are wrong for this provider: the rule is held."""
 
 
 class ProviderUnusable(ProviderError):
-    """Raised when key, credit, endpoint, model or plan stop every file of this provider."""
+    """Raised when key, credit, endpoint, model or plan stop every file: the provider is held."""

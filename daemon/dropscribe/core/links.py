@@ -37,11 +37,7 @@ class LinkRefused(Exception):
 
 
 def read_link(suffix: str, content: bytes) -> str:
-    """The url that a link file holds, as it is written there.
-
-    Args:
-        suffix: One for which :func:`is_link` is true.
-        content: The whole file, or more than MAX_LINK_BYTES of it.
+    """The url in a link file with a *suffix* of :func:`is_link`; *content* is all of it, or too much.
 
     Raises:
         LinkRefused: It is too large, or holds no url.
@@ -57,13 +53,7 @@ def is_link(suffix: str) -> bool:
 
 
 def why_no_links(kind: str, url: str | None, model: object) -> str:
-    """Reason why this provider takes no links; "" if it does or may.
-
-    Args:
-        kind: The provider's type.
-        url: Its configured endpoint, or None for the documented one.
-        model: The parameter it is sent.
-    """
+    """Reason why a provider of type *kind* at *url* (None: the vendor's) takes no links; "" if it may."""
     if kind not in _FETCHERS:
         return f"a provider of type {kind} takes no links"
     if kind == "openai" and (url is None or urlsplit(url).hostname == "api.openai.com"):

@@ -56,11 +56,8 @@ class FileSnapshot:
     """The result of ``fstat`` for one file at one instant.
 
     Attributes:
-        device: st_dev. Not part of the identity: it changes at a remount.
-        inode: st_ino.
-        size_bytes: st_size.
-        mtime_ns: st_mtime_ns.
-        ctime_ns: st_ctime_ns. Used for settling, not for the identity (chmod and link change it).
+        device: Not part of the identity: it changes at a remount.
+        ctime_ns: Used for settling, not for the identity (chmod and link change it).
     """
 
     device: int
@@ -94,7 +91,7 @@ class NewJob:
 
     Attributes:
         folder: Name of the folder rule.
-        path: Relative to the rule's inbox, bytes, "/"-separated.
+        path: Relative to the rule's inbox.
         snapshot: As it was when it settled.
         received_at: Unix seconds: when intake first saw the file.
         incomplete: Its own header says that data is missing (→ warning ``incomplete_audio``).
@@ -154,7 +151,6 @@ class StoredResult:
     Attributes:
         document: The transcript's or the error's whole JSON, from which all sidecars can be rendered.
         sha256: Hex digest of the audio as it was uploaded; "" for a rejection before the upload.
-        output_names: The reserved names.
         files: (file name, content) of the sidecars; None after a restart, when they are rendered again.
         content: The document as built; None after a restart, when it is parsed from ``document``.
     """
@@ -168,15 +164,10 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True)
 class RemoteJob:
-    """A provider's own job for one of our jobs, stored before its first poll.
-
-    Attributes:
-        id: The provider's; never "".
-        created_at: Unix seconds when the id was stored.
-    """
+    """A provider's own job for one of our jobs, stored before its first poll."""
 
     id: str
-    created_at: float
+    created_at: float  # Unix seconds when the id was stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +217,7 @@ class Attempt:
 
     Attributes:
         at: Unix seconds when it was claimed.
-        seconds: How long it took; None while it runs or when the daemon ended first.
-        status: HTTP status or None.
+        seconds: None while it runs or when the daemon ended first.
         code: "" for success; else the error's code; "interrupted" when the daemon ended first.
         counted: Whether it counts towards give_up_after and max_ambiguous.
         refused: The provider refused the file itself, and the next provider in the list was tried.
@@ -260,7 +250,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Hold of a provider or rule: its reason, and the time of the next probe.
+    """Hold of a provider or rule.
 
     Attributes:
         since: Unix seconds of the first failure of this hold.
@@ -338,7 +328,6 @@ class Withdrawn:
     """The file is gone or is no longer the one that settled; the job ends, intake looks again.
 
     Attributes:
-        attempt: How the attempt ended, if one was made.
         spending: The cost of an answer that cannot be used.
     """
 
@@ -353,9 +342,6 @@ class AtProvider:
 
     The id is durable before the next call, which finds it in :attr:`Job.remote`. Meanwhile the job holds no
     upload slot. A poll that finds nothing new, or that fails, returns the same id again.
-
-    Attributes:
-        remote_id: The provider's id of its job.
     """
 
     remote_id: str

@@ -7,6 +7,7 @@ placeholder: ``{stem}`` is the recording's name without its suffix, ``{name}`` a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ _PLACEHOLDERS = ("{stem}", "{name}")
 
 
 def split_name(name: bytes) -> tuple[bytes, bytes]:
-    """(stem, suffix with its dot); a name without a suffix has b""."""
+    """(stem, suffix with its dot or b"")."""
     stem, dot, suffix = name.rpartition(b".")
     return (stem, dot + suffix) if dot and stem else (name, b"")
 
@@ -111,17 +112,16 @@ def number_names(plan: OutputPlan, number: int = 1, name_max_bytes: int = 255) -
     """The names of *plan* with one collision number.
 
     Args:
-        number: 1: no number; from 2 on it is part of every name.
+        number: From 2 on it is part of every name.
         name_max_bytes: The file system's limit; the stem is cut until every name fits.
     """
     directory, _, name = plan.path.rpartition(b"/")
     stem, suffix = split_name(name)
     base = _sidecar_base(plan, name)
     endings = [(form, base + sidecar_ending(form)) for form in plan.formats]
-    mark = b"-%d" % number if number > 1 else b""
     added = [len(companion_name(companion.pattern, name)) - len(stem) for companion in plan.companions]
     longest = max([len(suffix), *(len(ending) for _, ending in endings), *added])
-    stem = _cut(stem, name_max_bytes - longest - len(mark)) + mark
+    stem = _numbered(stem, number, name_max_bytes - longest)
     audio = stem + suffix
     return OutputNames(
         root=plan.root,
@@ -149,9 +149,8 @@ def _sidecar_base(plan: OutputPlan, audio: bytes) -> bytes:
 
 def companion_name(pattern: bytes, audio: bytes) -> bytes:
     """The name that *pattern* gives to a companion of the recording *audio*."""
-    before, placeholder, after = split_pattern(pattern.decode("utf-8", "surrogateescape"))
-    base = audio if placeholder == "{name}" else split_name(audio)[0]
-    return before.encode("utf-8", "surrogateescape") + base + after.encode("utf-8", "surrogateescape")
+    placeholder, text = (b"{stem}", split_name(audio)[0]) if b"{stem}" in pattern else (b"{name}", audio)
+    return pattern.replace(placeholder, text, 1)
 
 
 def sidecar_ending(form: str) -> bytes:
@@ -196,19 +195,17 @@ def free_name(name: bytes, is_free: Callable[[bytes], bool]) -> bytes:
     stem, suffix = split_name(name)
 
     def numbered(number: int) -> bytes:
-        mark = b"-%d" % number if number > 1 else b""
-        return _cut(stem, 255 - len(suffix) - len(mark)) + mark + suffix
+        return _numbered(stem, number, 255 - len(suffix)) + suffix
 
     return numbered(first_free(lambda number: is_free(numbered(number))))
 
 
-def _cut(stem: bytes, limit_bytes: int) -> bytes:
-    """*stem* cut to *limit_bytes*, not within a UTF-8 character where it is UTF-8."""
-    if len(stem) <= limit_bytes:
-        return stem
-    cut = stem[: max(1, limit_bytes)]
-    try:
-        stem.decode()
-    except UnicodeDecodeError:
-        return cut
-    return cut.decode(errors="ignore").encode() or cut
+def _numbered(stem: bytes, number: int, limit_bytes: int) -> bytes:
+    """*stem* with its collision number, cut to *limit_bytes*; not within a character where it is UTF-8."""
+    mark = b"-%d" % number if number > 1 else b""
+    cut = stem[: max(1, limit_bytes - len(mark))]
+    if cut != stem:
+        with contextlib.suppress(UnicodeDecodeError):
+            stem.decode()
+            cut = cut.decode(errors="ignore").encode() or cut
+    return cut + mark

@@ -39,9 +39,7 @@ def routes_for(
     """The folders that *provider* serves now; while it is held, those with jobs that may probe it.
 
     Args:
-        provider: Its name.
         chains: Folder → its providers in order.
-        held_providers: Names of the held ones.
         closed_folders: Folders from which nothing may be claimed (unavailable, stuck, held).
         strict_order: Folders in strict order: their jobs wait for the first provider, even if it is held.
     """

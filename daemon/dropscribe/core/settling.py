@@ -82,14 +82,7 @@ _QUIET_CAUSES = frozenset({Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INC
 
 @dataclass(frozen=True, slots=True)
 class QuietTimes:
-    """The rule's own quiet times; None means the table's.
-
-    Attributes:
-        settle_seconds: How long a file must be unchanged if nothing else shows that it is complete.
-        incomplete_seconds: The same for a file with a header that says that data is missing.
-        min_age_seconds: How long every file must be unchanged, even one that is proven complete.
-        ignores_writers: A file that a writer has open is taken after :data:`IDLE_WRITER_SECONDS` unchanged.
-    """
+    """The rule's own quiet times, as its keys ``settle…`` and ``min_age`` have them; None means the table's."""
 
     settle_seconds: float | None = None
     incomplete_seconds: float | None = None
@@ -142,7 +135,6 @@ def decide(
     Args:
         signs: From the look just taken.
         quiet_for_seconds: Since the last observed change; 0 at the first look.
-        times: The rule's quiet times.
         writer_looks: Looks in a row, before this one, that found a writer: each doubles the wait.
         late_changes: Changes of this path after it had been handed over: each doubles the quiet time.
     """

@@ -79,69 +79,32 @@ def _richest_format(model: str) -> str:
 
 
 WHISPER_MODELS = frozenset(
-    [
-        "tiny.en",
-        "tiny",
-        "base.en",
-        "base",
-        "small.en",
-        "small",
-        "medium.en",
-        "medium",
-        "large-v1",
-        "large-v2",
-        "large-v3",
-        "large",
-        "large-v3-turbo",
-        "turbo",
-        "distil-small.en",
-        "distil-medium.en",
-        "distil-large-v2",
-        "distil-large-v3",
-        "distil-large-v3.5",
-    ]
+    "tiny.en tiny base.en base small.en small medium.en medium large-v1 large-v2 large-v3 large"
+    " large-v3-turbo turbo distil-small.en distil-medium.en distil-large-v2 distil-large-v3"
+    " distil-large-v3.5".split()
 )
 """The names that faster-whisper knows; ``OWNER/NAME`` is a model of a hub."""
 
 ENGINE_PARAMS: dict[str, type] = {
-    "append_punctuations": str,
-    "beam_size": int,
-    "best_of": int,
-    "compression_ratio_threshold": float,
-    "condition_on_previous_text": bool,
-    "hallucination_silence_threshold": float,
-    "hotwords": str,
-    "initial_prompt": str,
-    "length_penalty": float,
-    "log_prob_threshold": float,
-    "max_initial_timestamp": float,
-    "max_new_tokens": int,
-    "multilingual": bool,
-    "no_repeat_ngram_size": int,
-    "no_speech_threshold": float,
-    "patience": float,
-    "prefix": str,
-    "prepend_punctuations": str,
-    "prompt_reset_on_temperature": float,
-    "repetition_penalty": float,
-    "suppress_blank": bool,
-    "task": str,
-    "temperature": float,
-    "vad_filter": bool,
-    "without_timestamps": bool,
-    "word_timestamps": bool,
+    name: kind
+    for kind, names in (
+        (bool, "condition_on_previous_text multilingual suppress_blank vad_filter without_timestamps"),
+        (bool, "word_timestamps"),
+        (float, "compression_ratio_threshold hallucination_silence_threshold length_penalty"),
+        (float, "log_prob_threshold max_initial_timestamp no_speech_threshold patience"),
+        (float, "prompt_reset_on_temperature repetition_penalty temperature"),
+        (int, "beam_size best_of max_new_tokens no_repeat_ngram_size"),
+        (str, "append_punctuations hotwords initial_prompt prefix prepend_punctuations task"),
+    )
+    for name in names.split()
 }
 """Scalar parameters of faster-whisper 1.2's ``WhisperModel.transcribe``, with the type of each.
 
 ``clip_timestamps`` and ``chunk_length`` are missing because dropscribe cuts the recording itself.
 """
 
-LOCAL_PARAMS: dict[str, type] = ENGINE_PARAMS | {
-    "channels": int,
-    "encoding": str,
-    "language": str,
-    "sample_rate": int,
-}
+_DESCRIPTION = {"channels": int, "encoding": str, "language": str, "sample_rate": int}
+LOCAL_PARAMS: dict[str, type] = ENGINE_PARAMS | _DESCRIPTION
 """All parameters of a provider of type local; the last ones describe files without a header."""
 
 LOCAL_CHOICES = {

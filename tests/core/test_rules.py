@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, reason_not_a_file, reason_not_taken
+from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, reason_not_a_file
 
 
-@dataclass(frozen=True)
-class Rule:
-    include: tuple[str, ...] = DEFAULT_INCLUDE
-    exclude: tuple[str, ...] = ()
-    recursive: bool = True
-    links: bool = False
-    companions: tuple[str, ...] = ()
+def taking(include=DEFAULT_INCLUDE, companions=()):
+    """A rule's patterns."""
+    return Taking(include, (), recursive=True, companions=companions)
 
 
 TAKEN = [
@@ -85,13 +80,13 @@ NOT_TAKEN = [
 @pytest.mark.parametrize("path", TAKEN)
 def test_audio_and_video_are_taken_whatever_their_names_hold(path):
     """The default takes the known suffixes in any case, with any bytes before them."""
-    assert reason_not_taken(path, Rule()) is None
+    assert taking().reason_not_taken(path) is None
 
 
 @pytest.mark.parametrize("path", NOT_TAKEN)
 def test_what_is_not_taken_has_a_reason(path):
     """Temporary names, system folders and other suffixes are left alone, and it is said why."""
-    assert reason_not_taken(path, Rule())
+    assert taking().reason_not_taken(path)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +104,13 @@ def test_what_is_not_taken_has_a_reason(path):
 )
 def test_the_reason_names_the_program(path, program):
     """Whoever asks why a file is left alone learns which program made its name."""
-    assert program in reason_not_taken(path, Rule())
+    assert program in taking().reason_not_taken(path)
 
 
 @pytest.mark.parametrize("suffix", [b".part", b".tmp", b"~"])
 def test_temporary_names_are_not_taken_even_if_included(suffix):
     """An include of everything does not include what somebody is still writing."""
-    assert reason_not_taken(b"a.wav" + suffix, Rule(include=("*",))) is not None
+    assert taking(include=("*",)).reason_not_taken(b"a.wav" + suffix) is not None
 
 
 @pytest.mark.parametrize(
@@ -203,7 +198,7 @@ def test_what_is_not_a_file_is_named(kind, word):
 @pytest.mark.parametrize("path", [b"a.json", b"2026/CALL.JSON", b"call.wav.json"])
 def test_a_companion_is_never_taken_as_a_recording(path):
     """Also by a rule that takes everything else."""
-    rule = Rule(include=("*",), companions=("{stem}.json",))
-    assert "{stem}.json" in (reason_not_taken(path, rule) or "")
-    assert reason_not_taken(path, Rule(include=("*",))) is None
-    assert reason_not_taken(b"a.wav", rule) is None
+    taken = taking(include=("*",), companions=("{stem}.json",))
+    assert "{stem}.json" in (taken.reason_not_taken(path) or "")
+    assert taking(include=("*",)).reason_not_taken(path) is None
+    assert taken.reason_not_taken(b"a.wav") is None

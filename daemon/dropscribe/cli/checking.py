@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.core.errors import StoreError
-from dropscribe.core.rules import taking_of
 from dropscribe.files.beneath import closing, open_root
 from dropscribe.files.capabilities import Move, capabilities_of
 from dropscribe.files.mounts import MountKind, mount_of, require_proc
@@ -305,7 +304,7 @@ def _count_folders(rule: FolderRule) -> int:
         return 1
 
     def count() -> int:
-        enters = taking_of(rule).enters
+        enters = rule.taking.enters
         number = 0
         for _, below, _ in os.walk(os.fsencode(rule.inbox)):
             below[:] = filter(enters, below)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import split_name
-from dropscribe.core.rules import taking_of
 from dropscribe.files.beneath import closing, open_at, open_root, stat_at
 from dropscribe.publish.error_file import error_names, own_uids, read_error
 from dropscribe.publish.return_to_inbox import FailedFile
@@ -73,7 +72,7 @@ class FailedFiles:
             if path.endswith(_ERROR_ENDING):
                 continue
             told = self._told(rule, path)
-            if told is None and not is_shared and taking_of(rule).takes(path):
+            if told is None and not is_shared and rule.taking.takes(path):
                 told = rule.name, os.path.basename(path)
             if told is not None and told[0] == rule.name:
                 yield FailedFile(rule, path, told[1])

@@ -13,7 +13,7 @@ from dropscribe.config.disk_reads import real_paths
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import as_glob
-from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, has_empty_class, has_open_bracket, reason_not_taken
+from dropscribe.core.rules import KNOWN_SUFFIXES, Taking, has_empty_class, has_open_bracket
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _takes_nothing(rule: FolderRule, key: str) -> bool:
         return False
     suffixes = [pattern[1:] for pattern in rule.include if re.fullmatch(r"\*\.[A-Za-z0-9]+", pattern)]
     names = [stem + suffix for stem, suffix in product(_SAMPLE_STEMS, suffixes or (".wav", ".mp3", ""))]
-    reasons = [reason_not_taken(name.encode(), rule) for name in names]
+    reasons = [rule.taking.reason_not_taken(name.encode()) for name in names]
     return all(reason is not None and key in reason for reason in reasons)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import re
 import stat
-from typing import Protocol
 
 from dropscribe.core.ignored_names import owner_of_folder, reason_temporary
 from dropscribe.core.naming import as_glob
@@ -35,30 +34,6 @@ LINK_SUFFIXES = frozenset({b"url", b"webloc", b"desktop"})
 
 DEFAULT_INCLUDE = tuple(f"*.{suffix.decode()}" for suffix in sorted(KNOWN_SUFFIXES))
 """The same suffixes as patterns, for messages and for the config's schema."""
-
-
-class TakingRule(Protocol):
-    """The part of a folder rule that selects files."""
-
-    @property
-    def include(self) -> tuple[str, ...]:
-        """Patterns of files to take; empty for the known audio and video suffixes."""
-
-    @property
-    def exclude(self) -> tuple[str, ...]:
-        """Patterns of files that are never taken."""
-
-    @property
-    def recursive(self) -> bool:
-        """Whether folders below the inbox belong to it."""
-
-    @property
-    def links(self) -> bool:
-        """Whether link files are taken beside the included files."""
-
-    @property
-    def companions(self) -> tuple[str, ...]:
-        """Patterns of files that go with a recording and are none themselves."""
 
 
 class Taking:
@@ -119,24 +94,8 @@ class Taking:
         return f'the pattern "{hit.source}" of the rule\'s exclude matches it' if hit else None
 
 
-def reason_not_taken(path: bytes, rule: TakingRule) -> str | None:
-    """Reason why *rule* does not take a regular file at *path* (relative to its inbox); None if it does."""
-    return taking_of(rule).reason_not_taken(path)
-
-
-def taking_of(rule: TakingRule) -> Taking:
-    """The compiled patterns of *rule*."""
-    return _taking(
-        tuple(rule.include),
-        tuple(rule.exclude),
-        recursive=rule.recursive,
-        links=rule.links,
-        companions=tuple(rule.companions),
-    )
-
-
-_taking = functools.lru_cache(maxsize=64)(Taking)
-
+compiled_taking = functools.lru_cache(maxsize=64)(Taking)
+"""The same for each caller with equal patterns."""
 
 _KINDS = (
     (stat.S_ISLNK, "it is a symlink, and symlinks are never followed"),

@@ -82,7 +82,7 @@ _QUIET_CAUSES = frozenset({Cause.FIRST_LOOK, Cause.QUIET, Cause.EMPTY, Cause.INC
 
 @dataclass(frozen=True, slots=True)
 class QuietTimes:
-    """The rule's own quiet times, as its keys ``settle…`` and ``min_age`` have them; None means the table's."""
+    """The rule's own quiet times, from its keys ``settle…`` and ``min_age``; None means the table's."""
 
     settle_seconds: float | None = None
     incomplete_seconds: float | None = None

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.core.rules import taking_of
 from dropscribe.files.mounts import MountCache
 from dropscribe.intake.availability import Availability
 from dropscribe.intake.hints import Hint, HintKind
@@ -84,7 +83,7 @@ class Scanner:
         owner_token: str | None,
     ) -> None:
         root = os.fsencode(rule.inbox)
-        self._context = InboxContext(rule, root, taking_of(rule), queue, MountCache(), note_progress)
+        self._context = InboxContext(rule, root, rule.taking, queue, MountCache(), note_progress)
         self.availability = Availability(self._context, open_source, owner_token)
         self.settler = Settler(self._context)
         self.lister = Lister(self._context, self.availability, self.settler.pending)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.model import AttemptEnd, JobState, ResultStored, Retry, Withdrawn
 from dropscribe.core.retry import MAX_INTERNAL_ERRORS
-from dropscribe.core.rules import reason_not_taken
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
@@ -39,7 +38,7 @@ class Handler:
             # Jobs at such a provider are no longer polled.
             ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
             return Retry(0.0, "reloaded", reason, ended if job.remote else None)
-        if job.remote is None and (left_alone := reason_not_taken(job.path, runtime.rule(job.folder))):
+        if job.remote is None and (left_alone := runtime.rule(job.folder).taking.reason_not_taken(job.path)):
             # The rule has changed since the file was queued: a drop by mistake can still be stopped.
             return Withdrawn(f"the rule no longer takes it: {left_alone}")
         return await self.attempts.make(job, runtime)

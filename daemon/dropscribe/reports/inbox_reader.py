@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.model import identity
-from dropscribe.core.rules import reason_not_a_file, taking_of
+from dropscribe.core.rules import reason_not_a_file
 from dropscribe.core.text.printing import path_text
 from dropscribe.files.audio import describe_forbidden, snapshot_of
 from dropscribe.files.beneath import (
@@ -101,7 +101,7 @@ def _try_listing(rule: FolderRule, folder: bytes) -> None:
 
 def unlistable_words(rule: FolderRule, path: bytes) -> str:
     """Reason why *path*, or a folder on the way to it, cannot be listed, with the remedy; or ""."""
-    enters = taking_of(rule).enters
+    enters = rule.taking.enters
     names = path.split(b"/")
     for count in range(1, len(names) + 1):
         folder = b"/".join(names[:count])
@@ -125,7 +125,7 @@ def _unlistable(rule: FolderRule, folder: bytes, error: OSError) -> str:
 
 def walk_inbox(rule: FolderRule) -> Iterator[Found]:
     """Every name in the inbox, ordered by folder and name; folders not entered are reported once."""
-    taking = taking_of(rule)
+    taking = rule.taking
     waiting: list[tuple[bytes, os.stat_result | None]] = [(b"", None)]
     while waiting:
         folder, folder_status = waiting.pop()
@@ -186,7 +186,7 @@ def found_at(rule: FolderRule, path: bytes) -> Found | None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return None
-        reason = taking_of(rule).reason_not_taken(path)
+        reason = rule.taking.reason_not_taken(path)
         if reason is None:
             raise
         return Found(path, None, reason)
@@ -194,7 +194,7 @@ def found_at(rule: FolderRule, path: bytes) -> Found | None:
 
 
 def _found(rule: FolderRule, path: bytes, status: os.stat_result) -> Found:
-    reason = reason_not_a_file(status.st_mode) or taking_of(rule).reason_not_taken(path)
+    reason = reason_not_a_file(status.st_mode) or rule.taking.reason_not_taken(path)
     return Found(path, status, reason)
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from dropscribe.core.naming import free_name
-from dropscribe.core.rules import taking_of
 from dropscribe.core.settling import Lease
 from dropscribe.files.beneath import closing, open_listable_root, open_root, open_with_status, stat_at
 from dropscribe.files.capabilities import capabilities_of
@@ -127,7 +126,7 @@ class _Form:
 
     def __init__(self, rule: FolderRule) -> None:
         self._rule = rule
-        self._taking = taking_of(rule)
+        self._taking = rule.taking
         self._inbox = -1
         self._field, self._value = b"", b""
         self._name = b""

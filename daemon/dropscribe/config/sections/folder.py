@@ -21,7 +21,7 @@ from dropscribe.config.sections.provider import (
 )
 from dropscribe.core.budget import Budget
 from dropscribe.core.requests.params import ParamValue
-from dropscribe.core.rules import DEFAULT_INCLUDE
+from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, compiled_taking
 
 if TYPE_CHECKING:
     from dropscribe.config.reading import SectionRead
@@ -202,6 +202,17 @@ class FolderRule(Section):
     def paths(self) -> dict[str, Path]:
         """The rule's folders, by key."""
         return {"inbox": self.inbox, "done": self.done, "failed": self.failed}
+
+    @property
+    def taking(self) -> Taking:
+        """The names that it takes."""
+        return compiled_taking(
+            self.include,
+            self.exclude,
+            recursive=self.recursive,
+            links=self.links,
+            companions=self.companions,
+        )
 
     @property
     def reads_media(self) -> bool:

@@ -79,8 +79,8 @@ def _richest_format(model: str) -> str:
 
 
 _WHISPER_MODELS = (
-    "tiny.en tiny base.en base small.en small medium.en medium large-v1 large-v2 large-v3 large large-v3-turbo"
-    " turbo distil-small.en distil-medium.en distil-large-v2 distil-large-v3 distil-large-v3.5"
+    "tiny.en tiny base.en base small.en small medium.en medium large-v1 large-v2 large-v3 large"
+    " large-v3-turbo turbo distil-small.en distil-medium.en distil-large-v2 distil-large-v3 distil-large-v3.5"
 )
 WHISPER_MODELS = frozenset(_WHISPER_MODELS.split())
 """The names that faster-whisper knows; ``OWNER/NAME`` is a model of a hub."""

@@ -11,7 +11,7 @@ import yaml
 import dropscribe.config.yaml_parser as yaml_module
 from dropscribe.config.document import Document
 from dropscribe.config.load import parse_config
-from dropscribe.config.yaml_parser import MAX_NODES, BrokenYaml, parse_yaml
+from dropscribe.config.yaml_parser import MAX_NODES, Flaw, parse_yaml
 from dropscribe.core.errors import ConfigError
 
 SCALARS = [
@@ -214,7 +214,7 @@ def test_an_unset_variable_is_named_at_its_value():
 
 def test_broken_yaml_stays_inside():
     """The parser's own exception carries the flaw; nothing of PyYAML's comes out."""
-    with pytest.raises(BrokenYaml) as refused:
+    with pytest.raises(Flaw) as refused:
         parse_yaml("a: [")
     assert refused.value.__cause__ is None
 

@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import real_paths
+from dropscribe.config.document import Place
 from dropscribe.config.sections.queue import check_queue
 from dropscribe.core.links import why_no_links
 from dropscribe.core.naming import as_glob
@@ -28,23 +29,20 @@ def check_config(config: Config, document: Document) -> None:
     """Report to *document* the contradictions between parts of *config*."""
     _check_sections(document)
     _check_provider_names(document)
-    _check_waits(config, document)
+    for name, waits in (("retry", config.retry), ("hold", config.hold)):
+        if waits.first_seconds > waits.max_seconds:
+            message = "the first wait is longer than the longest one"
+            document.report((name, "first"), message, f"see {name}.max")
     folders = {path for rule in config.folders.values() for path in rule.paths.values()}
     real = real_paths([*folders, config.state_dir])
-    rules = list(config.folders.values())
-    for number, rule in enumerate(rules):
+    rules = [_RuleChecks(rule, config, real, document) for rule in config.folders.values()]
+    for number, checks in enumerate(rules):
         for other in rules[:number]:
-            _check_inboxes(rule, other, real, document)
-        _check_destinations(rule, rules, real, document)
-        _check_purposes(rule, real, document)
-        _check_patterns(rule, document)
-        _check_state_dir(rule, config, real, document)
-        _check_links(rule, config, document)
-        _check_fallback(rule, document)
-    _check_kernel_folders(config, real, document)
-    _check_shared_defaults(rules, document)
-    _check_durations(config, document)
-    _check_budgets(config, document)
+            checks.check_inbox(other)
+        checks.check_all(rules)
+    _check_kernel_folder(("state_dir",), config.state_dir, real, document)
+    _check_shared_defaults(rules)
+    _check_providers(config, document)
     check_queue(config, document)
 
 
@@ -54,9 +52,11 @@ def _is_inside(path: str, folder: str) -> bool:
 
 
 def _check_sections(document: Document) -> None:
-    for name, remedy in (("providers", "write providers: {local: {type: local}}"), ("folders", "")):
+    for name, message, remedy in (
+        ("providers", "there is no provider", "write providers: {local: {type: local}}"),
+        ("folders", "no folder is watched", ""),
+    ):
         if not document.data.get(name) and not document.has_problem_below((name,)):
-            message = "there is no provider" if name == "providers" else "no folder is watched"
             document.report((name,), message, remedy, on_key=True, warning=name == "folders")
 
 
@@ -77,116 +77,171 @@ def _check_provider_names(document: Document) -> None:
                 document.report(here, f"'{name}' is in the list already", "name each provider once")
 
 
-def _check_waits(config: Config, document: Document) -> None:
-    for section, waits in (("retry", config.retry), ("hold", config.hold)):
-        if waits.first_seconds > waits.max_seconds:
-            document.report(
-                (section, "first"), "the first wait is longer than the longest one", f"see {section}.max"
-            )
-
-
-def _check_budgets(config: Config, document: Document) -> None:
-    """Report budgets of money without a price; only the embedded engine may cost nothing."""
+def _check_providers(config: Config, document: Document) -> None:
+    """Report pieces that nobody cuts, and a budget of money without a price."""
     for name, provider in config.providers.items():
+        place = Place(document, ("providers", name))
+        users = [rule for rule in config.folders.values() if name in rule.providers]
+        if provider.max_duration_seconds is not None and all(rule.prepare == "never" for rule in users):
+            hint = "set prepare: when_needed in the rule"
+            place.report("max_duration", "no rule cuts recordings for it", hint, on_key=True, warning=True)
         if provider.budget and provider.budget.is_money and provider.price_per_minute is None:
-            _report_unpriced(("providers", name, "budget"), [name], document)
-    for name, rule in config.folders.items():
-        of_rule = [config.providers[each] for each in rule.providers if each in config.providers]
-        unpriced = [each.name for each in of_rule if each.price_per_minute is None and each.type != "local"]
-        if rule.budget and rule.budget.is_money and unpriced:
-            _report_unpriced(("folders", name, "budget"), unpriced, document)
+            _report_unpriced(place, [name])
 
 
-def _report_unpriced(path: tuple[str, ...], names: list[str], document: Document) -> None:
+def _report_unpriced(place: Place, names: list[str]) -> None:
     message = f"a budget in money needs the price_per_minute of {', '.join(names)}"
-    document.report(path, message, "or give it in minutes of audio: 600min", on_key=True)
+    place.report("budget", message, "or give it in minutes of audio: 600min", on_key=True)
 
 
-def _check_fallback(rule: FolderRule, document: Document) -> None:
-    if rule.fallback != "held" and len(rule.providers) < 2:
-        message = "there is no second provider to fall back to"
-        document.report(
-            ("folders", rule.name, "fallback"), message, "write provider: [first, second]", warning=True
-        )
+def _check_kernel_folder(key: KeyPath, path: Path, real: dict[Path, str], document: Document) -> None:
+    """Report a folder in the file systems of the kernel, which hold no files of others."""
+    if any(_is_inside(real[path], kernel) for kernel in ("/proc", "/sys")):
+        document.report(key, f"{path} is in a file system that holds no files", "name a folder on a disk")
 
 
-def _check_inboxes(rule: FolderRule, other: FolderRule, real: dict[Path, str], document: Document) -> None:
-    mine, its = real[rule.inbox], real[other.inbox]
-    path = ("folders", rule.name, "inbox")
-    line = document.line_of(("folders", other.name, "inbox"))
-    if mine == its:
-        document.report(
-            path, f"is the inbox of '{other.name}' too", f"first on line {line}; one rule, one inbox"
-        )
-    elif (_is_inside(mine, its) and other.recursive) or (_is_inside(its, mine) and rule.recursive):
-        outer = other.name if _is_inside(mine, its) else rule.name
-        hint = f"set recursive: false for '{outer}', or move one of them"
-        document.report(path, f"overlaps the inbox of '{other.name}' (line {line})", hint)
+def _check_shared_defaults(rules: list[_RuleChecks]) -> None:
+    for key in ("done", "failed"):
+        users: dict[Path, str] = {}
+        for checks in rules:
+            if checks.place.line_of(key):
+                continue
+            folder = checks.rule.paths[key]
+            first = users.setdefault(folder, checks.rule.name)
+            if first != checks.rule.name:
+                message = f"'{first}' and '{checks.rule.name}' both file into {folder}, the default of each"
+                checks.place.report("inbox", message, f"give each its own {key}:", warning=True)
 
 
-def _check_destinations(
-    rule: FolderRule, rules: list[FolderRule], real: dict[Path, str], document: Document
-) -> None:
-    for key, folder in (("done", rule.done), ("failed", rule.failed)):
-        path = ("folders", rule.name, key)
+class _RuleChecks:
+    """The checks of one rule against the rest of the config.
+
+    Attributes:
+        real: Each path of the config without links.
+    """
+
+    def __init__(self, rule: FolderRule, config: Config, real: dict[Path, str], document: Document) -> None:
+        self.rule = rule
+        self.place = Place(document, ("folders", rule.name))
+        self._config = config
+        self._real = real
+        self._document = document
+
+    def check_all(self, rules: list[_RuleChecks]) -> None:
+        """Report the problems of this rule, also with the inboxes of all *rules*."""
+        for key, folder in (("done", self.rule.done), ("failed", self.rule.failed)):
+            self._check_destination(key, folder, [each.rule for each in rules])
+        if self._real[self.rule.done] == self._real[self.rule.failed]:
+            key = "failed" if self.place.line_of("failed") else "done"
+            self.place.report(key, "done and failed are one folder", "give each a folder of its own")
+        self._check_patterns()
+        self._check_state_dir()
+        self._check_links()
+        if self.rule.fallback != "held" and len(self.rule.providers) < 2:
+            message = "there is no second provider to fall back to"
+            self.place.report("fallback", message, "write provider: [first, second]", warning=True)
+        self._check_budget()
+        for key, path in self.rule.paths.items():
+            _check_kernel_folder((*self.place.path, key), path, self._real, self._document)
+
+    def check_inbox(self, other: _RuleChecks) -> None:
+        """Report an inbox that is, holds or lies in the one of an earlier rule."""
+        rule, earlier = self.rule, other.rule
+        mine, its = self._real[rule.inbox], self._real[earlier.inbox]
+        line = other.place.line_of("inbox")
+        if mine == its:
+            hint = f"first on line {line}; one rule, one inbox"
+            self.place.report("inbox", f"is the inbox of '{earlier.name}' too", hint)
+        elif (_is_inside(mine, its) and earlier.recursive) or (_is_inside(its, mine) and rule.recursive):
+            outer = earlier.name if _is_inside(mine, its) else rule.name
+            hint = f"set recursive: false for '{outer}', or move one of them"
+            self.place.report("inbox", f"overlaps the inbox of '{earlier.name}' (line {line})", hint)
+
+    def _check_destination(self, key: str, folder: Path, rules: list[FolderRule]) -> None:
         for other in rules:
-            inbox = real[other.inbox]
-            if _is_inside(real[folder], inbox):
+            inbox = self._real[other.inbox]
+            if _is_inside(self._real[folder], inbox):
                 message = f"{folder} lies inside the inbox of '{other.name}'"
-                document.report(path, message, "it would be taken again; put it beside the inbox")
+                self.place.report(key, message, "it would be taken again; put it beside the inbox")
                 break
-            if _is_inside(inbox, real[folder]):
+            if _is_inside(inbox, self._real[folder]):
                 message = f"the inbox of '{other.name}' lies inside {folder}"
-                document.report(path, message, "a file filed there could be taken again", warning=True)
+                self.place.report(key, message, "a file filed there could be taken again", warning=True)
 
+    def _check_patterns(self) -> None:
+        """Patterns that can match no name, and a rule that takes nothing because of its own patterns."""
+        for key, patterns in (("include", self.rule.include), ("exclude", self.rule.exclude)):
+            if not self.place.line_of(key):
+                continue
+            for index, pattern in enumerate(patterns):
+                why = _why_no_match(pattern)
+                if why or (key == "include" and (why := _why_never_taken(pattern, self.rule))):
+                    self._report_pattern(key, index, f"'{pattern}' {why[0]}", why[1])
+                elif has_open_bracket(pattern):
+                    message = f"'{pattern}' has a [ without ], which matches only that character"
+                    hint = "write a range as [a-z], the character as [[]"
+                    self._report_pattern(key, index, message, hint, warning=True)
+        for key, message in (
+            ("exclude", "everything is excluded"),
+            ("companions", "all recordings match it"),
+        ):
+            if not self.place.has_problem_in(key) and _takes_nothing(self.rule, key):
+                self.place.report(key, f"{message}: no file would ever be taken", "narrow the patterns")
+        if not self.place.has_problem_in("companions"):
+            self._check_companions()
 
-def _check_purposes(rule: FolderRule, real: dict[Path, str], document: Document) -> None:
-    if real[rule.done] == real[rule.failed]:
-        key = "failed" if document.line_of(("folders", rule.name, "failed")) else "done"
-        message = "done and failed are one folder"
-        document.report(("folders", rule.name, key), message, "give each a folder of its own")
+    def _report_pattern(
+        self, key: str, index: int, message: str, hint: str, *, warning: bool = False
+    ) -> None:
+        path: KeyPath = (*self.place.path, key)
+        is_list = isinstance(self._document.data["folders"][self.rule.name][key], list)
+        self._document.report((*path, index) if is_list else path, message, hint, warning=warning)
+
+    def _check_companions(self) -> None:
+        """Warn of a companion that is any recording with a suffix that the rule takes."""
+        taking = Taking(self.rule.include, self.rule.exclude, recursive=self.rule.recursive)
+        for index, pattern in enumerate(self.rule.companions):
+            glob = as_glob(pattern)
+            if re.fullmatch(r"\*\.[^.]+", glob) and taking.takes(f"a{glob[1:]}".encode()):
+                message = f"'{pattern}' makes each {glob} a companion: none of them is taken as a recording"
+                hint = "name the files that lie beside the recordings"
+                self._report_pattern("companions", index, message, hint, warning=True)
+
+    def _check_state_dir(self) -> None:
+        state_dir = self._config.state_dir
+        if _is_inside(self._real[state_dir], self._real[self.rule.inbox]):
+            message = f"{state_dir} lies inside the inbox of '{self.rule.name}'"
+            self._document.report(("state_dir",), message, "put it beside the inbox")
+        for key, folder in (("done", self.rule.done), ("failed", self.rule.failed)):
+            if self._real[folder] == self._real[state_dir]:
+                message = f"{folder} is the state directory too"
+                self.place.report(key, message, "give each a folder of its own")
+
+    def _check_links(self) -> None:
+        rule, place = self.rule, self.place
+        if not rule.links:
+            if rule.link_hosts:
+                place.report("link_hosts", "has no effect without links: true", on_key=True, warning=True)
+            return
+        if not rule.link_hosts and not place.has_problem_in("link_hosts"):
+            place.report("links", "links needs link_hosts", "name the hosts whose links may be sent on")
+        for name in rule.providers:
+            provider = self._config.providers.get(name)
+            model = rule.params_for(name).get("model")
+            if provider and (why := why_no_links(provider.type, provider.url, model)):
+                message = f"links go to failed with provider '{name}': {why}"
+                place.report("links", message, warning=True)
+
+    def _check_budget(self) -> None:
+        """Only the embedded engine may cost nothing."""
+        known = self._config.providers
+        of_rule = [known[name] for name in self.rule.providers if name in known]
+        unpriced = [each.name for each in of_rule if each.price_per_minute is None and each.type != "local"]
+        if self.rule.budget and self.rule.budget.is_money and unpriced:
+            _report_unpriced(self.place, unpriced)
 
 
 _SAMPLE_STEMS = ("a", "A", "0", "call 1", "2026-01-01", "call-20260101-120000", "01")
-
-
-def _check_patterns(rule: FolderRule, document: Document) -> None:
-    """Patterns that can match no name, and a rule that takes nothing because of its own patterns."""
-    for key, patterns in (("include", rule.include), ("exclude", rule.exclude)):
-        if not document.line_of(("folders", rule.name, key)):
-            continue
-        for index, pattern in enumerate(patterns):
-            path = _path_of_pattern(rule, key, index, document)
-            why = _why_no_match(pattern)
-            if why or (key == "include" and (why := _why_never_taken(pattern, rule))):
-                document.report(path, f"'{pattern}' {why[0]}", why[1])
-            elif has_open_bracket(pattern):
-                message = f"'{pattern}' has a [ without ], which matches only that character"
-                document.report(path, message, "write a range as [a-z], the character as [[]", warning=True)
-    for key, message in (("exclude", "everything is excluded"), ("companions", "all recordings match it")):
-        path = ("folders", rule.name, key)
-        if not document.has_problem_below(path) and _takes_nothing(rule, key):
-            document.report(path, f"{message}: no file would ever be taken", "narrow the patterns")
-    if not document.has_problem_below(("folders", rule.name, "companions")):
-        _check_companions(rule, document)
-
-
-def _path_of_pattern(rule: FolderRule, key: str, index: int, document: Document) -> KeyPath:
-    path: KeyPath = ("folders", rule.name, key)
-    return (*path, index) if isinstance(document.data["folders"][rule.name][key], list) else path
-
-
-def _check_companions(rule: FolderRule, document: Document) -> None:
-    """Warn of a companion that is any recording with a suffix that *rule* takes."""
-    taking = Taking(rule.include, rule.exclude, recursive=rule.recursive)
-    for index, pattern in enumerate(rule.companions):
-        glob = as_glob(pattern)
-        if re.fullmatch(r"\*\.[^.]+", glob) and taking.takes(f"a{glob[1:]}".encode()):
-            path = _path_of_pattern(rule, "companions", index, document)
-            message = f"'{pattern}' makes each {glob} a companion: none of them is taken as a recording"
-            document.report(path, message, "name the files that lie beside the recordings", warning=True)
-
-
 _WRONG_PATTERNS = (
     (r"\{[^{}]*,[^{}]*\}", "has braces in it, which are not expanded", 'write a list: ["*.wav", "*.mp3"]'),
     (r"[,;|] ?\*\.", "is one pattern, not several", 'write a list: ["*.wav", "*.mp3"]'),
@@ -223,65 +278,3 @@ def _takes_nothing(rule: FolderRule, key: str) -> bool:
     names = [stem + suffix for stem, suffix in product(_SAMPLE_STEMS, suffixes or (".wav", ".mp3", ""))]
     reasons = [rule.taking.reason_not_taken(name.encode()) for name in names]
     return all(reason is not None and key in reason for reason in reasons)
-
-
-def _check_state_dir(rule: FolderRule, config: Config, real: dict[Path, str], document: Document) -> None:
-    if _is_inside(real[config.state_dir], real[rule.inbox]):
-        message = f"{config.state_dir} lies inside the inbox of '{rule.name}'"
-        document.report(("state_dir",), message, "put it beside the inbox")
-    for key, folder in (("done", rule.done), ("failed", rule.failed)):
-        if real[folder] == real[config.state_dir]:
-            message = f"{folder} is the state directory too"
-            document.report(("folders", rule.name, key), message, "give each a folder of its own")
-
-
-def _check_kernel_folders(config: Config, real: dict[Path, str], document: Document) -> None:
-    """Report folders in the file systems of the kernel, which hold no files of others."""
-    places = [
-        (("folders", rule.name, key), path)
-        for rule in config.folders.values()
-        for key, path in rule.paths.items()
-    ]
-    for key, path in [(("state_dir",), config.state_dir), *places]:
-        if any(_is_inside(real[path], kernel) for kernel in ("/proc", "/sys")):
-            document.report(key, f"{path} is in a file system that holds no files", "name a folder on a disk")
-
-
-def _check_links(rule: FolderRule, config: Config, document: Document) -> None:
-    path = ("folders", rule.name, "links")
-    hosts = ("folders", rule.name, "link_hosts")
-    if not rule.links:
-        if rule.link_hosts:
-            document.report(hosts, "has no effect without links: true", on_key=True, warning=True)
-        return
-    if not rule.link_hosts and not document.has_problem_below(hosts):
-        document.report(path, "links needs link_hosts", "name the hosts whose links may be sent on")
-    for name in rule.providers:
-        provider = config.providers.get(name)
-        params = rule.params_for(name)
-        if provider and (why := why_no_links(provider.type, provider.url, params.get("model"))):
-            document.report(path, f"links go to failed with provider '{name}': {why}", warning=True)
-
-
-def _check_shared_defaults(rules: list[FolderRule], document: Document) -> None:
-    for key in ("done", "failed"):
-        users: dict[Path, str] = {}
-        for rule in rules:
-            if document.line_of(("folders", rule.name, key)):
-                continue
-            folder: Path = getattr(rule, key)
-            first = users.setdefault(folder, rule.name)
-            if first != rule.name:
-                message = f"'{first}' and '{rule.name}' both file into {folder}, the default of each"
-                document.report(
-                    ("folders", rule.name, "inbox"), message, f"give each its own {key}:", warning=True
-                )
-
-
-def _check_durations(config: Config, document: Document) -> None:
-    for name, provider in config.providers.items():
-        users = [rule for rule in config.folders.values() if name in rule.providers]
-        if provider.max_duration_seconds is not None and all(rule.prepare == "never" for rule in users):
-            path = ("providers", name, "max_duration")
-            hint = "set prepare: when_needed in the rule"
-            document.report(path, "no rule cuts recordings for it", hint, on_key=True, warning=True)

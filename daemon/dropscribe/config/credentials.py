@@ -71,20 +71,16 @@ def find_api_key(read: SectionRead, facts: ProviderFacts, url: str | None) -> Se
             read.report("", message, error.args[1], on_key=True)
             return None
     is_needed = is_vendor or (bool(facts.key_variable) and not facts.is_key_optional)
-    if is_needed and not read.has_problem():
+    if is_needed and not read.has_problem_in():
         hint = f"write api_key: ${{{facts.key_variable}}}, or api_key_file: PATH"
         read.report("", NO_KEY, hint, on_key=True)
     return None
 
 
 def find_named(given: Mapping[str, Any], name: str, path: KeyPath, reader: Reader) -> Secret | None:
-    """The secret *name* of the section at *path*: from the config, a file or a credential.
+    """The secret *name* of the section at *path*; None if it is not given, or invalid, which is reported.
 
-    Args:
-        given: The section's values of *name*, *name*_file and *name*_credential.
-
-    Returns:
-        None if it is not given, or if it is invalid, which is reported.
+    *given* holds the section's values of *name*, *name*_file and *name*_credential.
     """
     if len(given) > 1:
         first, second, *_ = given
@@ -113,16 +109,17 @@ def with_origin(secret: Secret, path: KeyPath, reader: Reader) -> Secret:
     variables = document.variables.get(path)
     if variables:
         return Secret(secret.reveal(), f"environment {', '.join(variables)}")
-    if status is not None and _is_open(status):
-        message = f"others on this machine can read this key (mode {stat.S_IMODE(status.st_mode):04o})"
-        document.report(path, message, f"chmod 600 {document.file}", warning=True)
+    if status is not None:
+        _warn_if_open("this key", document.file, status, path, document)
     return Secret(secret.reveal(), "config")
 
 
-def _is_open(status: os.stat_result) -> bool:
-    """Whether other users may read it. Group access to a file of root does not count: it is for a service."""
+def _warn_if_open(what: str, file: object, status: os.stat_result, path: KeyPath, document: Document) -> None:
+    """Warn if others may read *file*. Group access to a file of root does not count: it is for a service."""
     readers = stat.S_IROTH if status.st_uid == 0 else stat.S_IROTH | stat.S_IRGRP
-    return bool(status.st_mode & readers)
+    if status.st_mode & readers:
+        message = f"others on this machine can read {what} (mode {stat.S_IMODE(status.st_mode):04o})"
+        document.report(path, message, f"chmod 600 {file}", warning=True)
 
 
 def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> Secret | None:
@@ -131,9 +128,8 @@ def _from_file(where: Path, origin: str, path: KeyPath, document: Document) -> S
     except OSError as error:
         document.report(path, f"{where} cannot be read: {error.strerror}", _remedy(error))
         return None
-    if _is_open(status) and not str(path[-1]).endswith("_credential"):
-        message = f"others on this machine can read {where} (mode {stat.S_IMODE(status.st_mode):04o})"
-        document.report(path, message, f"chmod 600 {where}", warning=True)
+    if not str(path[-1]).endswith("_credential"):
+        _warn_if_open(str(where), where, status, path, document)
     text = content.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
     try:
         return parse_secret(text, origin)

@@ -60,6 +60,8 @@ _HEAD_WITHOUT_ENGINE = (
 _UNITS = {"duration": ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")), "size": ((10**6, "MB"),)}
 _WIDTH = 110
 _COMMENT_COLUMN = 34
+_NEEDED = {("queue", "dsn"), ("queue", "roots"), ("webhook", "secret")}
+"""Keys without which their section is refused, though its dataclass has a default for them."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -141,21 +143,19 @@ def _pages() -> Iterator[str]:
         if facts.params:
             yield f"Sent unless `params` says otherwise: `{written_value(facts.params)}`.\n"
         yield from _table(keys_of_type(kind), facts.defaults)
-    for name, about in keys_of(ProviderConfig).items():
-        if name in SPECIAL_KEYS:
-            yield from _section_pages("###", f"providers.NAME.{name}", about)
+    special = {name: about for name, about in keys_of(ProviderConfig).items() if name in SPECIAL_KEYS}
+    yield from _section_pages("###", "providers.NAME.", special)
     yield from ("\n## folders.NAME\n", *_table(keys_of(FolderRule)))
-    for name, about in keys_of(Config).items():
-        yield from _section_pages("##", name, about)
+    yield from _section_pages("##", "", keys_of(Config))
 
 
-def _section_pages(mark: str, name: str, about: Key) -> Iterator[str]:
-    """The page of a section, and those of the sections in it; nothing for another key."""
-    if about.type.section is not None:
-        keys = keys_of(about.type.section)
-        yield from (f"\n{mark} {name}\n\n{about.description}\n", *_table(keys))
-        for inner, about_inner in keys.items():
-            yield from _section_pages("###", f"{name}.{inner}", about_inner)
+def _section_pages(mark: str, above: str, keys: Mapping[str, Key]) -> Iterator[str]:
+    """The pages of those *keys* that are sections, and of the sections in them."""
+    for name, about in keys.items():
+        if about.type.section is not None:
+            inner = keys_of(about.type.section)
+            yield from (f"\n{mark} {above}{name}\n\n{about.description}\n", *_table(inner))
+            yield from _section_pages("###", f"{above}{name}.", inner)
 
 
 def _table(keys: Mapping[str, Key], defaults: Mapping[str, Any] = _NONE) -> Iterator[str]:
@@ -208,16 +208,15 @@ def _lines(provider: str) -> Iterator[str]:
         yield from _provider(kind, is_first=number == 0)
     yield from ("", "folders:", _line("  ", "recordings:", "A folder rule, with a name of your own."))
     active = ("inbox", "done", "failed", "provider")
-    for name, about in keys_of(FolderRule).items():
-        known = dataclasses.replace(about, example=provider) if name == "provider" else about
-        yield from _key(name, known, "    " if name in active else "    # ")
+    for about in keys_of(FolderRule).values():
+        known = dataclasses.replace(about, example=provider) if about.name == "provider" else about
+        yield from _key(known, "    " if about.name in active else "    # ")
     yield ""
-    for name, about in top.items():
-        if name in {"state_dir", "providers", "folders"}:
-            continue
-        yield from (
-            _section(name, about) if about.default is None and about.type.section else _key(name, about, "# ")
-        )
+    for about in top.values():
+        if about.default is None and about.type.section:
+            yield from _section(about)
+        elif about.name not in {"state_dir", "providers", "folders"}:
+            yield from _key(about, "# ")
 
 
 def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
@@ -233,58 +232,56 @@ def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
         if name == "api_key":
             yield _line(mark, f"api_key: ${{{facts.key_variable}}}", about.description)
             if kind == "pulse":
-                yield from _others(name, about, f"{mark}# ")
+                yield from _others(about, f"{mark}# ")
         elif name in {"url", "params"} and kind == "openai":
             value = {"url": "http://127.0.0.1:8000/v1", "params": "{model: whisper-1}"}[name]
             yield _line(f"{mark}# " if name == "url" else mark, f"{name}: {value}", about.description)
         elif name in SPECIAL_KEYS and about.type.section is not None:
             inside = mark if name in needed else f"{mark}# "
             yield _line(inside, f"{name}:", about.description)
-            for inner, key in keys_of(about.type.section).items():
-                yield from _key(inner, key, f"{inside}  ")
+            for inner in keys_of(about.type.section).values():
+                yield from _key(inner, f"{inside}  ")
         elif name in needed:
             value = {"url": "http://127.0.0.1:9000"}.get(name, str(about.example))
             yield _line(mark, f"{name}: {value}", about.description)
-        elif (
-            kind == "pulse"
-            or (name in SPECIAL_KEYS and name != "url")
-            or (is_first and name == "concurrency")
-        ):
+        elif kind == "pulse" or name in SPECIAL_KEYS - {"url"} or (is_first and name == "concurrency"):
             default = facts.defaults.get(about.attribute, about.default)
-            yield from _key(name, dataclasses.replace(about, default=default), f"{mark}# ")
+            yield from _key(dataclasses.replace(about, default=default), f"{mark}# ")
 
 
-def _section(name: str, about: Key) -> Iterator[str]:
+def _section(about: Key, mark: str = "# ") -> Iterator[str]:
     """A section that is commented out."""
-    yield _line("# ", f"{name}:", about.description)
-    for inner, key in keys_of(about.type.section or type).items():
-        is_needed = key.default is REQUIRED or (name, inner) in {("queue", "dsn"), ("queue", "roots")}
-        mark = "#   " if is_needed or key.default is not None else "#   # "
+    yield _line(mark, f"{about.name}:", about.description)
+    for key in keys_of(about.type.section).values():
+        is_needed = (about.name, key.name) in _NEEDED
         if key.type.section is not None and key.default is None:
-            yield _line("#   ", f"{inner}:", key.description)
-            for each, about_inner in keys_of(key.type.section).items():
-                yield from _key(each, about_inner, "#     ")
+            yield from _section(key, f"{mark}  ")
         else:
-            yield from _key(inner, key, mark)
+            yield from _key(key, f"{mark}  " if is_needed or key.default is not None else f"{mark}  # ")
 
 
-def _key(name: str, about: Key, mark: str) -> Iterator[str]:
+def _key(about: Key, mark: str) -> Iterator[str]:
     if about.example is not None:
         value = about.example
     elif about.type.section is not None and dataclasses.is_dataclass(about.default):
-        inner = keys_of(about.type.section).items()
-        value = f"{{{', '.join(f'{each}: {written_value(k.default, k.type.word)}' for each, k in inner)}}}"
-    elif about.default is None:
-        value = about.type.none_word
+        inner = {each.name: _written_default(each) for each in keys_of(about.type.section).values()}
+        value = f"{{{written_value(inner)}}}"
     else:
-        value = written_value(about.default, about.type.word)
-    yield _line(mark, f"{name}: {value}", about.description)
-    yield from _others(name, about, mark if mark.endswith("# ") else f"{mark}# ")
+        value = _written_default(about)
+    yield _line(mark, f"{about.name}: {value}", about.description)
+    yield from _others(about, mark if mark.endswith("# ") else f"{mark}# ")
 
 
-def _others(name: str, about: Key, mark: str) -> Iterator[str]:
+def _written_default(about: Key) -> str:
+    if about.default is None:
+        return str(about.type.none_word)
+    return written_value(about.default, about.type.word)
+
+
+def _others(about: Key, mark: str) -> Iterator[str]:
     for ending, description in about.also.items():
-        yield _line(mark, f"{name}{ending}: {name}{'.txt' if ending == '_file' else ''}", description)
+        value = f"{about.name}.txt" if ending == "_file" else about.name
+        yield _line(mark, f"{about.name}{ending}: {value}", description)
 
 
 def _line(mark: str, text: str, description: str) -> str:

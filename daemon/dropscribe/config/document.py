@@ -10,10 +10,10 @@ import functools
 import json
 import re
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.config.yaml_parser import MAX_NODES, BrokenYaml, Flaw, Node, Span, parse_yaml, split_lines
+from dropscribe.config.yaml_parser import MAX_NODES, Flaw, Node, Span, parse_yaml, split_lines
 from dropscribe.core.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -26,10 +26,9 @@ _SECRET: Any = object()
 """Placeholder of a secret until it is left out."""
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|conninfo|^urls$", re.IGNORECASE)
-_OPEN_NAMES = frozenset({"api_key_file", "api_key_credential", "token_file", "secret_file", "auth"}) | {
-    "dsn_file",
-    "dsn_credential",
-}
+_OPEN_NAMES = frozenset(
+    {"api_key_file", "api_key_credential", "token_file", "secret_file", "auth", "dsn_file", "dsn_credential"}
+)
 _OPEN_IN_QUEUE = frozenset({"type", "role", "roots", "node", "dsn_file", "dsn_credential"})
 _PASSWORD = re.compile(r"(?<=://)\S*@|(?<=passw)\w*\s*=\s*(?:'[^']*'?|\S+)", re.IGNORECASE)
 """Finds a password in a url or in a dsn of the form ``host=… password=…``, wherever it is by mistake."""
@@ -73,13 +72,11 @@ def is_secret_path(path: Path, text: str) -> bool:
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, ...], list[tuple[str, str]]]:
-    """Put the variables of *environ* into *text*, once; ``$${`` stands for a literal ``${``.
+    """*text* with variables of *environ* put in, the variables' names, and (message, hint) of each mistake.
 
-    As in a shell, ``:-`` gives its default if the variable is unset or empty. Variables go into values that
-    have been parsed, never into the text of the file, so that they can add no key, line or type.
-
-    Returns:
-        The new text, the variables that *text* refers to, and (message, hint) of each mistake.
+    ``$${`` stands for a literal ``${``. As in a shell, ``:-`` gives its default if the variable is unset or
+    empty. Variables go into values that have been parsed, never into the text of the file, so that they can
+    add no key, line or type.
     """
     names: list[str] = []
     unset: list[tuple[str, str]] = []
@@ -94,12 +91,10 @@ def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, .
             return found[0]
         name, default = inside[1], inside[2]
         names.append(name)
-        if default is not None:
-            return environ.get(name) or default
-        if name not in environ:
+        if default is None and name not in environ:
             hint = f"set it, or give a default: ${{{name}:-…}}"
             unset.append((f"the environment variable {name} is not set", hint))
-        return environ.get(name, "")
+        return environ.get(name) or default or ""
 
     replaced = _REFERENCE.sub(value_of, text)
     return replaced, tuple(names), [*unset, *malformed[:1]]
@@ -131,8 +126,10 @@ class Document:
         self._secrets: defaultdict[int, set[Span]] = defaultdict(set)  # by line
         try:
             root, flaws = parse_yaml(text)
-        except BrokenYaml as error:
-            raise ConfigError((self._of_broken_text(error.flaw),)) from None
+        except Flaw as flaw:
+            problem = self._at(flaw.span, flaw.message, flaw.hint)
+            guessed = _without_passwords(_masked_by_guess(self._lines, problem.line))
+            raise ConfigError((replace(problem, source_line=guessed),)) from None
         self.data = self._top_level(root)
         self.problems += [self._at(flaw.span, flaw.message, flaw.hint) for flaw in flaws]
 
@@ -153,10 +150,10 @@ class Document:
     def located(self, problem: Problem) -> Problem:
         """*problem*, which names its key, with the place of that key."""
         path = next((path for path in self._places if dotted(path) == problem.path), ())
-        if path:
-            self.report(path, problem.message, problem.hint, warning=problem.warning)
-            return self.problems.pop()
-        return problem
+        if not path:
+            return problem
+        self.report(path, problem.message, problem.hint, warning=problem.warning)
+        return self.problems.pop()
 
     def has_problem(self, path: Path) -> bool:
         """Whether something was reported at exactly *path*."""
@@ -195,11 +192,11 @@ class Document:
 
     def _plain(self, path: Path, value: Any) -> Any:
         if isinstance(value, dict):
-            items = ((name, self._plain((*path, name), item)) for name, item in value.items())
-            return {name: item for name, item in items if item is not _SECRET}
+            items = {name: self._plain((*path, name), item) for name, item in value.items()}
+            return {name: item for name, item in items.items() if item is not _SECRET}
         if isinstance(value, list):
-            items = (self._plain((*path, index), item) for index, item in enumerate(value))
-            return [item for item in items if item is not _SECRET]
+            found = [self._plain((*path, index), item) for index, item in enumerate(value)]
+            return [item for item in found if item is not _SECRET]
         written = self._places[path][1].value
         if isinstance(written, str) and _ONE_VARIABLE.fullmatch(written) and is_secret_path(path, written):
             return written
@@ -234,15 +231,13 @@ class Document:
         if is_secret and not is_reference and span not in self._secrets[span.line]:
             for number in range(span.line, span.end_line + 1):
                 self._secrets[number].add(span)
-        return self._with_variables(path, value) if isinstance(value, str) else value
-
-    def _with_variables(self, path: Path, text: str) -> str:
-        replaced, names, mistakes = substitute(text, self._environ)
+        if not isinstance(value, str):
+            return value
+        replaced, names, mistakes = substitute(value, self._environ)
         if names:
             self.variables[path] = names
-        if not str(path[0]).startswith("x-"):
-            for message, hint in mistakes:
-                self.report(path, message, hint)
+        for message, hint in mistakes if not str(path[0]).startswith("x-") else ():
+            self.report(path, message, hint)
         return replaced
 
     def _line(self, number: int) -> str:
@@ -273,10 +268,36 @@ class Document:
             line = line[:start] + "*" * (end - start) + line[end:]
         return line
 
-    def _of_broken_text(self, flaw: Flaw) -> Problem:
-        problem = self._at(flaw.span, flaw.message, flaw.hint)
-        guessed = _without_passwords(_masked_by_guess(self._lines, problem.line))
-        return replace(problem, source_line=guessed)
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A section of a document, to report problems of its keys.
+
+    Attributes:
+        path: Its place in the document.
+    """
+
+    document: Document
+    path: Path
+
+    def report(
+        self, name: str, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
+    ) -> None:
+        """Report a problem of the key *name*, or of the whole section for ""."""
+        path = (*self.path, name) if name else self.path
+        self.document.report(path, message, hint, on_key=on_key, warning=warning)
+
+    def has_problem(self, *names: str) -> bool:
+        """Whether something was reported at exactly one of the keys *names*."""
+        return any(self.document.has_problem((*self.path, name)) for name in names)
+
+    def has_problem_in(self, *name: str) -> bool:
+        """Whether something was reported anywhere inside the key *name*, or inside the section."""
+        return self.document.has_problem_below((*self.path, *name))
+
+    def line_of(self, name: str) -> int:
+        """The line of the key *name*, or 0."""
+        return self.document.line_of((*self.path, name))
 
 
 def _without_passwords(text: str) -> str:
@@ -285,10 +306,7 @@ def _without_passwords(text: str) -> str:
 
 
 def _masked_by_guess(lines: list[str], number: int) -> str:
-    """A line of a text that is not YAML, with values that may be secret masked.
-
-    Masked are the rest of a line after such a key, and whole lines that are indented below one.
-    """
+    """Line *number* of a text that is not YAML; masked behind or below a key whose value may be secret."""
     line = lines[number - 1] if number <= len(lines) else ""
     for name in re.finditer(r"([\w-]+)[\"']?\s*:", line):
         if is_secret_name(name[1]):

@@ -57,8 +57,8 @@ def load_config(
         raise ConfigError((_unreadable(path, error),)) from None
     environ = environ if environ is not None else os.environ
     around = Surroundings(Path(os.path.abspath(path)).parent, environ, status)
-    text = _decoded(content, str(path))
-    return _parse(text, str(path), around, around.folder / path.name, (keys_needed, queue_needed))
+    document = Document(_decoded(content, str(path)), str(path), environ)
+    return _checked(document, around, around.folder / path.name, (keys_needed, queue_needed))
 
 
 def locate_problems(
@@ -83,14 +83,14 @@ def parse_config(
     queue_needed: bool = True,
 ) -> tuple[Config, tuple[Problem, ...]]:
     """As :func:`load_config`, for text in memory; its relative paths begin at *folder*."""
-    return _parse(text, file, Surroundings(folder, environ), None, (keys_needed, queue_needed))
+    document = Document(text, file, environ)
+    return _checked(document, Surroundings(folder, environ), None, (keys_needed, queue_needed))
 
 
-def _parse(
-    text: str, file: str, around: Surroundings, path: Path | None, needed: tuple[bool, bool]
+def _checked(
+    document: Document, around: Surroundings, path: Path | None, needed: tuple[bool, bool]
 ) -> tuple[Config, tuple[Problem, ...]]:
     keys_needed, queue_needed = needed
-    document = Document(text, file, around.environ)
     data = {name: value for name, value in document.data.items() if value is not None}
     values = Reader(document, around).section((), data, keys_of(Config)) or {}
     values.setdefault("state_dir", default_state_dir(around))

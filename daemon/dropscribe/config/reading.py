@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dropscribe.config.credentials import find_named
 from dropscribe.config.disk_reads import read_small_text
+from dropscribe.config.document import Place
 from dropscribe.config.keys import REQUIRED, Key
 from dropscribe.config.notation.field_types import PATH, SECRET, FieldType
 from dropscribe.core.text.printing import did_you_mean
@@ -33,38 +34,18 @@ _MOST_HINTS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class SectionRead:
+class SectionRead(Place):
     """A section after its keys have been read.
 
     Attributes:
-        path: Its place in the document.
         data: The section's raw value in the file.
         values: The values of its keys that are present and valid, by attribute.
         reader: The reader of the document.
     """
 
-    path: Path
     data: Any
     values: dict[str, Any]
     reader: Reader
-
-    @property
-    def document(self) -> Document:
-        """The document, for problems at other places."""
-        return self.reader.document
-
-    def report(
-        self, name: str, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False
-    ) -> None:
-        """Report a problem of the key *name*, or of the whole section for ""."""
-        path = (*self.path, name) if name else self.path
-        self.document.report(path, message, hint, on_key=on_key, warning=warning)
-
-    def has_problem(self, *names: str) -> bool:
-        """Whether something was reported at one of the keys *names*; without names, anywhere inside."""
-        if not names:
-            return self.document.has_problem_below(self.path)
-        return any(self.document.has_problem((*self.path, name)) for name in names)
 
 
 class Reader:
@@ -83,13 +64,9 @@ class Reader:
         self.providers: dict[str, ProviderConfig] = {}
 
     def section(self, path: Path, data: object, keys: Mapping[str, Key]) -> dict[str, Any] | None:
-        """The values of *keys* at *path* that are given and right, by attribute.
+        """The values of *keys* in *data*, the value at *path*, that are given and right, by attribute.
 
-        Args:
-            data: The value in the file.
-
-        Returns:
-            None where it is no mapping, or a key that it must have is missing or refused.
+        None where it is no mapping, or a key that it must have is missing or refused.
         """
         if not isinstance(data, dict):
             self.refuse(path, data, "must be a mapping", "write its keys below it, indented")
@@ -109,13 +86,15 @@ class Reader:
         if kind.section is not None:
             keys = kind.section.keys_for(path, value, self)
             found = None if keys is None else self.section(path, value, keys)
-            return MISSING if found is None else kind.section.build(SectionRead(path, value, found, self))
-        if kind.item is not None:
             return (
-                self._mapping(kind.name, kind.item, path, value)
-                if kind.name
-                else self._list(kind, kind.item, path, value)
+                MISSING
+                if found is None
+                else kind.section.build(SectionRead(self.document, path, value, found, self))
             )
+        if kind.item is not None and kind.name is not None:
+            return self._mapping(kind.name, kind.item, path, value)
+        if kind.item is not None:
+            return self._list(kind, kind.item, path, value)
         try:
             parsed = kind.parse(value)
         except ValueError as error:
@@ -148,22 +127,18 @@ class Reader:
 
     def _words_and_file(self, path: Path, data: Mapping[str, Any], about: Key) -> Any:
         """The written words and those in a file, one on each line."""
-        words = data.get(about.name)
-        found = [] if words is None else self.value(about.type, (*path, about.name), words)
-        (ending,) = about.also
-        here = (*path, about.name + ending)
-        named = data.get(about.name + ending)
-        if found is MISSING or (words is None and named is None):
+        of_words, of_file = about.names
+        words, file = data.get(of_words), data.get(of_file)
+        found = () if words is None else self.value(about.type, (*path, of_words), words)
+        if found is MISSING or (words is None and file is None):
             return MISSING
-        if named is None:
-            return found
-        where = self.value(PATH, here, named)
+        where = MISSING if file is None else self.value(PATH, (*path, of_file), file)
         if where is MISSING:
             return found
         try:
             text = read_small_text(where, _LONGEST_VOCABULARY_BYTES)
         except OSError as error:
-            self.document.report(here, f"{where} cannot be read: {error.strerror}")
+            self.document.report((*path, of_file), f"{where} cannot be read: {error.strerror}")
             return found
         lines = (line.strip() for line in text.splitlines())
         return tuple(dict.fromkeys([*found, *(line for line in lines if line and not line.startswith("#"))]))

@@ -54,21 +54,13 @@ class Span:
     end_column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """Something wrong at a place, before it is known which key it belongs to."""
+@dataclass(eq=False)
+class Flaw(Exception):
+    """Something wrong at a place, whose key is not known yet; raised where the text cannot be read on."""
 
     span: Span
     message: str
     hint: str = ""
-
-
-class BrokenYaml(Exception):
-    """Raised when the text cannot be read on; carries the one flaw."""
-
-    def __init__(self, flaw: Flaw) -> None:
-        super().__init__(flaw.message)
-        self.flaw = flaw
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,15 +99,18 @@ def parse_yaml(text: str) -> tuple[Node, list[Flaw]]:
         first of two equal keys counts.
 
     Raises:
-        BrokenYaml: It is no YAML, or nested deeper than :data:`MAX_DEPTH`.
+        Flaw: It is no YAML, or nested deeper than :data:`MAX_DEPTH`.
     """
-    _refuse_unprintable(text)
+    if found := _UNPRINTABLE.search(text):
+        lines = split_lines(text[: found.start()])
+        message = f"an unprintable character (U+{ord(found[0]):04X})"
+        raise Flaw(_point(len(lines) - 1, len(lines[-1])), message, "delete it and type the line anew")
     builder = _Builder(text)
     try:
         return builder.document(), builder.flaws
     except yaml.MarkedYAMLError as error:
         flaw = _syntax_flaw(error, split_lines(text))
-    raise BrokenYaml(flaw)
+    raise flaw  # here, so that PyYAML's own error, which may quote a secret, is not its context
 
 
 class _Builder:
@@ -142,31 +137,29 @@ class _Builder:
 
     def _node(self, event: Any, depth: int) -> Node:
         if depth > MAX_DEPTH:
-            raise BrokenYaml(Flaw(_span_of(event), f"nested deeper than {MAX_DEPTH} levels"))
+            raise Flaw(_span_of(event), f"nested deeper than {MAX_DEPTH} levels")
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise BrokenYaml(Flaw(_span_of(event), f"more than {MAX_NODES} values"))
+            raise Flaw(_span_of(event), f"more than {MAX_NODES} values")
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if isinstance(event, yaml.ScalarEvent):
             node = Node(_span_of(event), self._scalar(event))
-        elif isinstance(event, yaml.SequenceStartEvent):
-            node = Node(_first_character(event), self._sequence(event, depth))
         else:
-            node = Node(_first_character(event), self._mapping(event, depth))
+            first = _point(event.start_mark.line, event.start_mark.column)
+            is_list = isinstance(event, yaml.SequenceStartEvent)
+            node = Node(first, (self._sequence if is_list else self._mapping)(event, depth))
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node
 
     def _alias(self, event: Any) -> Node:
-        span = _span_of(event)
-        if event.anchor not in self._anchors:
-            self._flaw(
-                event, "this alias names no anchor above", "put a value that begins with '*' in quotes"
-            )
-            return Node(span, None)
-        anchor = self._anchors[event.anchor]
-        return Node(span, anchor.value, anchored=anchor.span)
+        anchor = self._anchors.get(event.anchor)
+        if anchor is None:
+            hint = "put a value that begins with '*' in quotes"
+            self._flaw(event, "this alias names no anchor above", hint)
+            return Node(_span_of(event), None)
+        return Node(_span_of(event), anchor.value, anchored=anchor.span)
 
     def _scalar(self, event: Any) -> Scalar:
         tag = event.tag
@@ -185,32 +178,30 @@ class _Builder:
         own: dict[str, tuple[Span, Node]] = {}
         merged: dict[str, tuple[Span, Node]] = {}
         for key in self._until(yaml.MappingEndEvent):
-            key_span, name = self._key(key, depth)
+            name = self._key(key, depth)
             value = self._node(next(self._events), depth + 1)
             if name == "<<" and key.implicit[0]:
                 merged |= {k: v for k, v in self._merge(value).items() if k not in merged}
             elif name in own:
-                first = own[name][0].line
-                self.flaws.append(Flaw(key_span, f"duplicate key '{name}'", f"first given on line {first}"))
+                self._flaw(key, f"duplicate key '{name}'", f"first given on line {own[name][0].line}")
             elif name is not None:
-                own[name] = (key_span, value)
+                own[name] = (_span_of(key), value)
         return merged | own
 
-    def _key(self, event: Any, depth: int) -> tuple[Span, str | None]:
+    def _key(self, event: Any, depth: int) -> str | None:
         if isinstance(event, yaml.ScalarEvent):
-            return _span_of(event), event.value
+            return str(event.value)
         self._node(event, depth + 1)
         self._flaw(event, "a key must be a plain word")
-        return _span_of(event), None
+        return None
 
     def _merge(self, value: Node) -> dict[str, tuple[Span, Node]]:
-        parts = value.value if isinstance(value.value, list) else [value]
         merged: dict[str, tuple[Span, Node]] = {}
-        for part in parts:
+        for part in value.value if isinstance(value.value, list) else [value]:
             if isinstance(part.value, dict):
                 self._merged += len(part.value)
                 if self._merged > MAX_NODES:
-                    raise BrokenYaml(Flaw(part.span, f"'<<' merges more than {MAX_NODES} keys"))
+                    raise Flaw(part.span, f"'<<' merges more than {MAX_NODES} keys")
                 merged = part.value | merged
             else:
                 self.flaws.append(Flaw(part.span, "'<<' merges mappings, and this is not one"))
@@ -231,19 +222,6 @@ class _Builder:
 def _span_of(event: Any) -> Span:
     start, end = event.start_mark, event.end_mark
     return Span(start.line + 1, start.column + 1, end.line + 1, end.column + 1)
-
-
-def _first_character(event: Any) -> Span:
-    return _point(event.start_mark.line, event.start_mark.column)
-
-
-def _refuse_unprintable(text: str) -> None:
-    found = _UNPRINTABLE.search(text)
-    if found:
-        lines = split_lines(text[: found.start()])
-        message = f"an unprintable character (U+{ord(found[0]):04X})"
-        place = _point(len(lines) - 1, len(lines[-1]))
-        raise BrokenYaml(Flaw(place, message, "delete it and type the line anew"))
 
 
 _UNCLOSED = {
@@ -270,8 +248,8 @@ _SYNTAX = (
 
 def _syntax_flaw(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> Flaw:
     """Message for a syntax error: those of libyaml and PyYAML differ, and may quote secrets."""
-    mark = error.problem_mark or error.context_mark
     context = error.context or ""
+    mark = error.problem_mark or error.context_mark
     if context == "while scanning a simple key":
         mark = error.context_mark or mark
     row, column, at_end = len(lines) - 1, 0, True

@@ -105,7 +105,7 @@ class QueueConfig(Section):
         if not is_installed("cluster"):
             read.report("type", _NOT_INSTALLED, install_hint("cluster"))
         dsn: Secret | None = values.get("dsn")
-        if dsn is None and not read.has_problem():
+        if dsn is None and not read.has_problem_in():
             read.report("", "there is no dsn", "write dsn: ${NAME}, or dsn_file: PATH", on_key=True)
         return cls(
             type="postgres",

@@ -214,7 +214,7 @@ class NotifyConfig(Section):
     @classmethod
     def build(cls, read: SectionRead) -> NotifyConfig:
         """The apprise library is loaded only where there are urls for it."""
-        if not (read.values.get("urls") or "webhook" in read.values or read.has_problem()):
+        if not (read.values.get("urls") or "webhook" in read.values or read.has_problem_in()):
             message = "neither urls nor webhook is given"
             read.report("", message, "add urls: […] or webhook: {…}", on_key=True, warning=True)
         read.values["urls"] = _checked_urls(read)

@@ -207,11 +207,7 @@ class FolderRule(Section):
     def taking(self) -> Taking:
         """The names that it takes."""
         return compiled_taking(
-            self.include,
-            self.exclude,
-            recursive=self.recursive,
-            links=self.links,
-            companions=self.companions,
+            self.include, self.exclude, recursive=self.recursive, links=self.links, companions=self.companions
         )
 
     @property

@@ -32,8 +32,10 @@ def check_params(values: Mapping[str, Any], path: Path, document: Document) -> W
         if isinstance(value, dict) or not all(isinstance(item, str | int | float) for item in items):
             hint = "a parameter is a string, a number, true, false or a list of strings"
             document.report((*path, name), f"{document.shown((*path, name), value)} cannot be sent", hint)
+        elif isinstance(value, list):
+            sendable[name] = [str(item).lower() if isinstance(item, bool) else str(item) for item in value]
         else:
-            sendable[name] = [_as_text(item) for item in value] if isinstance(value, list) else value
+            sendable[name] = value
     return sendable
 
 
@@ -80,12 +82,9 @@ def warn_of_subtitles(kind: str, values: Mapping[str, Any], path: Path, document
 
 
 def check_hints(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Written:
-    """Parameters for `language`, `vocabulary` and `speakers`; reports settings that cannot be sent.
+    """Parameters for a section's `language`, `vocabulary` and `speakers`; reports what cannot be sent.
 
-    Args:
-        read: The section with the three keys, a provider or a rule.
-        kind: The provider's type.
-        given: The other parameters, defaults included.
+    *kind* is the provider's type, *given* has the other parameters, defaults included.
     """
     names = ("model", "model_id", "transcription_config.model")
     model = next((str(given[name]) for name in names if given.get(name)), "")
@@ -126,7 +125,3 @@ def is_english_model(model: str) -> bool:
     if model != "auto":
         return model.rstrip("/").endswith(".en")
     return not is_installed("local-multilingual")
-
-
-def _as_text(value: str | float) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -13,8 +13,9 @@ from itertools import combinations
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
+from dropscribe.config.document import Place
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import REQUIRED, Section, key
+from dropscribe.config.keys import REQUIRED, Section, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
 from dropscribe.config.reading import MISSING
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
     from dropscribe.config.reading import SectionRead
 
-_PATH = ("queue",)
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
 _NOT_INSTALLED = "PostgreSQL needs procrastinate and psycopg"
 
@@ -107,25 +107,20 @@ class QueueConfig(Section):
         dsn: Secret | None = values.get("dsn")
         if dsn is None and not read.has_problem_in():
             read.report("", "there is no dsn", "write dsn: ${NAME}, or dsn_file: PATH", on_key=True)
-        return cls(
-            type="postgres",
-            dsn=dsn or Secret("", "nowhere"),
-            password=_check_dsn(read, dsn) if dsn and is_installed("cluster") else None,
-            roots=_roots(values.get("roots", {}), read.document),
-            node=values.get("node") or os.uname().nodename,
-            role=values.get("role", "all"),
-        )
+        values.setdefault("node", os.uname().nodename)
+        values |= {"dsn": dsn or Secret("", "nowhere"), "roots": _roots(read)}
+        return cls(password=_check_dsn(read, dsn) if dsn and is_installed("cluster") else None, **values)
 
 
 def check_queue(config: Config, document: Document) -> None:
     """Report the rules that this node leaves to others, and a node without any rule."""
-    queue = config.queue
-    if queue is None or document.has_problem_below((*_PATH, "roots")):
+    queue, place = config.queue, Place(document, ("queue",))
+    if queue is None or place.has_problem_in("roots"):
         return
     left = [rule for rule in config.folders.values() if not queue.serves(rule)]
     if left and len(left) == len(config.folders):
         hint = "a folder's inbox, done and failed must all lie beneath roots"
-        document.report((*_PATH, "roots"), "no folder lies beneath a root", hint, on_key=True)
+        place.report("roots", "no folder lies beneath a root", hint, on_key=True)
         return
     for rule in left:
         key, path = next((key, path) for key, path in rule.paths.items() if queue.root_of(path) is None)
@@ -134,13 +129,8 @@ def check_queue(config: Config, document: Document) -> None:
 
 
 def _check_dsn(read: SectionRead, dsn: Secret) -> Secret | None:
-    """Report a dsn that libpq cannot read, and one that goes unencrypted to another machine.
-
-    Returns:
-        The password in it, if there is one.
-    """
-    names = ("dsn", "dsn_file", "dsn_credential")
-    given = next(name for name in names if read.data.get(name) is not None)
+    """The password in *dsn*; reports one that libpq cannot read, or that goes unencrypted to another host."""
+    given = next(name for name in keys_of(QueueConfig)["dsn"].names if read.data.get(name) is not None)
     try:
         import psycopg  # noqa: PLC0415 - the extra `cluster`, loaded only where it is asked for
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - as above
@@ -169,15 +159,14 @@ def _is_safe_way(parts: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
     return all(not host or host[0] in "/@" or is_loopback(host) for host in str(hosts or "").split(","))
 
 
-def _roots(written: Mapping[str, Path], document: Document) -> dict[str, Path]:
+def _roots(read: SectionRead) -> dict[str, Path]:
     """The roots without ``..``; by their names alone, none may lie inside another."""
-    path = (*_PATH, "roots")
-    roots = {name: Path(os.path.normpath(root)) for name, root in written.items()}
-    if not roots and not document.has_problem_below(path):
+    roots = {name: Path(os.path.normpath(root)) for name, root in read.values.get("roots", {}).items()}
+    if not roots and not read.has_problem_in("roots"):
         hint = "write roots: {share: /mnt/share}, the same names on every node"
-        document.report(path, "there is no root", hint, on_key=True)
+        read.report("roots", "there is no root", hint, on_key=True)
     for first, second in combinations(roots, 2):
         if roots[first].is_relative_to(roots[second]) or roots[second].is_relative_to(roots[first]):
             message = f"the roots '{first}' and '{second}' are one, or one lies inside the other"
-            document.report((*path, second), message, "a file must have only one name")
+            read.document.report((*read.path, "roots", second), message, "a file must have only one name")
     return roots

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from dropscribe.config.credentials import with_origin
 from dropscribe.config.extras import install_hint, is_installed
-from dropscribe.config.keys import REQUIRED, Section, key
+from dropscribe.config.keys import REQUIRED, Section, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.quantities import parse_listen
 from dropscribe.config.notation.secret import Secret
@@ -78,7 +78,7 @@ class HttpConfig(Section):
     @classmethod
     def build(cls, read: SectionRead) -> HttpConfig:
         """Beyond loopback there must be a token."""
-        host, port, socket = parse_listen(read.values.setdefault("listen", "127.0.0.1:8790"))
+        host, port, socket = parse_listen(read.values.setdefault("listen", keys_of(cls)["listen"].default))
         has_token = _has_secret(read, "token")
         if not (has_token or socket or is_loopback(host)):
             message = f"a token is required to listen on {host}"
@@ -102,8 +102,7 @@ class MetricsConfig(Section):
 class HeartbeatConfig(Section):
     """A url that is requested at intervals, so that a monitor elsewhere notices silence.
 
-    Attributes:
-        url: Kept out of repr: such urls are keys in themselves.
+    The url is kept out of repr, because it is a key in itself.
     """
 
     url: str = key(
@@ -161,11 +160,7 @@ class HooksConfig(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookConfig(Section):
-    """A webhook that receives each event.
-
-    Attributes:
-        url: Kept out of repr: such urls are often keys in themselves.
-    """
+    """A webhook that receives each event; its url, often a key in itself, is kept out of repr."""
 
     url: str = key(
         "Gets one signed POST for each event, repeated until it answers with 2xx.",
@@ -191,11 +186,7 @@ class WebhookConfig(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotifyConfig(Section):
-    """Notifications of failures, holds and budgets, to people and programs.
-
-    Attributes:
-        quiet_hours: (begin, end) in minutes of the day.
-    """
+    """Notifications of failures, holds and budgets, to people and programs."""
 
     urls: tuple[Secret, ...] = key(
         "People, by the apprise library (the extra `notify`): `mailto://…`, `ntfy://…`, …",
@@ -204,7 +195,7 @@ class NotifyConfig(Section):
         example="[]",
     )
     batch_seconds: float = key("People get at most one message in this time, with all events.", default=300.0)
-    quiet_hours: tuple[int, int] | None = key(
+    quiet_hours: tuple[int, int] | None = key(  # (begin, end) in minutes of the day
         "No messages to people in this time, such as `22:00-07:00` (`time_zone`); they are sent afterwards.",
         t.HOURS,
         example='"22:00-07:00"',
@@ -243,15 +234,14 @@ def _checked_urls(read: SectionRead) -> tuple[Secret, ...]:
     if urls and not is_installed("notify"):
         read.report("urls", "the apprise library is not installed", install_hint("notify"), on_key=True)
         return ()
-    path: KeyPath = (*read.path, "urls")
     is_list = isinstance(read.data.get("urls"), list)
     checked = []
     for index, url in enumerate(urls):
-        place = (*path, index) if is_list else path
+        path: KeyPath = (*read.path, "urls", *([index] if is_list else []))
         if not _is_known(url):
             hint = "each service has a form of its own: see apprise's documentation"
-            read.document.report(place, "apprise cannot use this url", hint)
-        checked.append(with_origin(url, place, read.reader))
+            read.document.report(path, "apprise cannot use this url", hint)
+        checked.append(with_origin(url, path, read.reader))
     return tuple(checked)
 
 

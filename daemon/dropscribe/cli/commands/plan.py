@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dropscribe.cli import exit_codes
@@ -22,16 +22,17 @@ from dropscribe.native.decoder import probe_seconds
 from dropscribe.queue.sql import backlog
 from dropscribe.queue.sql.history import read_live_states
 from dropscribe.reports.file_reader import unsettled_words
-from dropscribe.reports.inbox_reader import Found, unavailable_reason, walk_inbox
+from dropscribe.reports.inbox_reader import unavailable_reason, walk_inbox
 from dropscribe.reports.patience import LISTING_SECONDS, ask_disk
 from dropscribe.reports.queue_reader import NOT_MOUNTED, view_queue
 from dropscribe.reports.wording import bytes_words, clock_words, one_line, plural, render_table, time_words
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from dropscribe.config.model import Config, FolderRule
+    from dropscribe.reports.inbox_reader import Found
     from dropscribe.reports.queue_reader import QueueView
 
 PLAN_SCHEMA = "dropscribe.plan/1"
@@ -48,11 +49,12 @@ def execute(options: argparse.Namespace) -> int:
     config = read_config(options)
     prober = Prober()
     with view_queue(config) as view:
-        plans = [plan_folder(config, rule, view, prober) for rule in config.folders.values()]
+        folders = {rule.name: plan_folder(config, rule, view, prober) for rule in config.folders.values()}
     if options.json:
-        sys.stdout.write(json.dumps(plan_document(plans, prober)) + "\n")
+        document = {"schema": PLAN_SCHEMA, "opened": prober.opened, "folders": folders}
+        sys.stdout.write(json.dumps(document) + "\n")
     else:
-        for part in render_plan(plans, prober):
+        for part in render_plan(config, folders, prober):
             sys.stdout.write(part + "\n")
     return exit_codes.OK
 
@@ -65,15 +67,15 @@ class Prober:
     skipped: int = 0
     _began_at: float = field(default_factory=time.monotonic)
 
-    def look(self, rule: FolderRule, path: bytes) -> tuple[str, float | None]:
-        """(the reason why it would not be taken at once, or ""; seconds, or None)."""
+    def look(self, rule: FolderRule, path: bytes) -> tuple[str | None, float | None]:
+        """(the reason why it would not be taken at once, seconds); None each if there is none or unknown."""
         if self.opened >= MOST_OPENED or time.monotonic() - self._began_at > MOST_SECONDS:
             self.skipped += 1
-            return "", None
+            return None, None
         self.opened += 1
         try:
             reason = unsettled_words(rule, path)
-            return reason or "", ask_disk(rule.inbox, lambda: _length(rule, path), seconds=LISTING_SECONDS)
+            return reason, ask_disk(rule.inbox, lambda: _length(rule, path), seconds=LISTING_SECONDS)
         except AudioError as error:
             return BLOCKED_WORDS + error.reason, None
         except OSError as error:
@@ -85,99 +87,69 @@ def _length(rule: FolderRule, path: bytes) -> float | None:
         return probe_seconds(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One name in an inbox.
+def plan_folder(config: Config, rule: FolderRule, view: QueueView, prober: Prober) -> dict[str, Any]:
+    """One folder of ``plan --json``: every name in the inbox, and sums over the files that will be sent.
 
-    Attributes:
-        state: ``new``, a live job's state, or ``not_taken``.
-        reason: Why it is not taken, or not at once; "" where nothing stands in its way.
-        seconds: Of audio; None where it is not known.
-        is_sent: It will go to a provider, as far as can be told now.
+    Every key is always there; unknown values are null, and so is the cost without a price.
     """
-
-    path: bytes
-    state: str
-    reason: str = ""
-    provider: str = ""
-    size_bytes: int | None = None
-    seconds: float | None = None
-    is_sent: bool = False
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether the rule takes it, now or a little later."""
-        return self.state != "not_taken"
-
-    @property
-    def words(self) -> str:
-        """The file's state, with the reason, as one text."""
-        if not self.is_taken:
-            return f"left alone: {self.reason}"
-        if self.state == "new":
-            return self.reason or "would be taken"
-        return f"{self.state}: {self.reason}" if self.reason else self.state
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One folder's plan; *reason* says why its inbox cannot be listed.
-
-    Attributes:
-        totals: Sums over the files to send, by the keys of ``plan --json``; the cost is None without a price.
-        is_not_mounted: Another node lists it.
-    """
-
-    rule: FolderRule
-    reason: str | None
-    lines: list[Line]
-    totals: dict[str, Any]
-    is_not_mounted: bool = False
-
-
-def plan_folder(config: Config, rule: FolderRule, view: QueueView, prober: Prober) -> Planned:
-    """Judge every name in the inbox."""
-    if rule.name in view.not_mounted:
-        totals = {**_totals(config, rule, []), "cost": None}
-        return Planned(rule, NOT_MOUNTED, [], totals, is_not_mounted=True)
-    reason = unavailable_reason(rule)
+    is_elsewhere = rule.name in view.not_mounted
+    reason = NOT_MOUNTED if is_elsewhere else unavailable_reason(rule)
     states = read_live_states(view.db, rule.name) if view.db else {}
-    lines = [] if reason else [_line(config, rule, found, states, view, prober) for found in walk_inbox(rule)]
+    names = () if reason else walk_inbox(rule)
+    planned = [_judge(config, rule, found, states, view, prober) for found in names]
+    sent = [file for file, is_sent in planned if is_sent]
     if rule.backlog == "ask" and backlog.is_first_start(view.db, rule.name):
-        lines = [_as_backlog(line) for line in lines]
-    return Planned(rule, reason, lines, _totals(config, rule, lines))
+        for file in sent:
+            file["reason"] = file["reason"] or _WAITS
+    prices = {name: config.providers[name].price_per_minute for name in rule.providers}
+    has_price = prices[rule.providers[0]] is not None and not is_elsewhere
+    cost = sum(((file["seconds"] or 0.0) / 60 * (prices[file["provider"]] or 0.0) for file in sent), 0.0)
+    return {
+        "available": reason is None or is_elsewhere,
+        "reason": reason,
+        "files": [{**file, "seconds": file["seconds"] and round(file["seconds"], 3)} for file, _ in planned],
+        "totals": {
+            "files": len(sent),
+            "bytes": sum(file["bytes"] for file in sent),
+            "seconds": round(sum((file["seconds"] or 0.0 for file in sent), 0.0), 3),
+            "files_of_unknown_length": sum(file["seconds"] is None for file in sent),
+            "cost": round(cost, 6) if has_price else None,
+            "not_taken": sum(not file["taken"] for file, _ in planned),
+        },
+    }
 
 
-def _as_backlog(line: Line) -> Line:
-    return replace(line, reason=line.reason or _WAITS) if line.is_sent else line
-
-
-def _line(
+def _judge(
     config: Config,
     rule: FolderRule,
     found: Found,
     states: dict[bytes, tuple[JobState, float, str]],
     view: QueueView,
     prober: Prober,
-) -> Line:
+) -> tuple[dict[str, Any], bool]:
+    """One file of ``plan --json``, and whether it will go to a provider, as far as can be told now.
+
+    The ``reason`` is why it is not taken, or not at once.
+    """
     size_bytes = found.status.st_size if found.status and found.is_file else None
+    file = {"path": path_text(found.path), "taken": True, "state": "new", "reason": found.reason}
+    file |= {"provider": None, "bytes": size_bytes, "seconds": None}
     if found.reason or size_bytes is None:
-        return Line(found.path, "not_taken", found.reason or "it is no file", size_bytes=size_bytes)
+        return file | {"taken": False, "state": "not_taken", "reason": found.reason or "it is no file"}, False
     provider = _provider_for(config, rule, size_bytes)
-    state = next((states[key] for key in found.identities() if key in states), None)
     reason, seconds = prober.look(rule, found.path)
+    file |= {"provider": provider, "seconds": seconds}
+    if state := next((states[key] for key in found.identities() if key in states), None):
+        is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
+        return file | {"state": state[0].value, "reason": _live_words(state, view.now)}, is_sent
+    most = config.providers[provider].max_upload_bytes
+    if most is not None and size_bytes > most and not rule.reads_media:
+        words = f"larger than max_upload ({bytes_words(most)}): it goes to failed, unsent"
+        return file | {"reason": words}, False
     if forbidden := view.forbidden_words(rule.name, found.path):
         reason = BLOCKED_WORDS + forbidden
-    limit_bytes = config.providers[provider].max_upload_bytes
-    if state is not None:
-        is_sent = state[0] in {JobState.QUEUED, JobState.TRANSCRIBING}
-        words = _live_words(state, view.now)
-        return Line(found.path, state[0].value, words, provider, size_bytes, seconds, is_sent)
-    if limit_bytes is not None and size_bytes > limit_bytes and not rule.reads_media:
-        words = f"larger than max_upload ({bytes_words(limit_bytes)}): it goes to failed, unsent"
-        return Line(found.path, "new", words, provider, size_bytes, seconds)
-    is_sent = size_bytes > 0 and not reason.startswith(BLOCKED_WORDS)
-    return Line(found.path, "new", reason, provider, size_bytes, seconds, is_sent)
+    is_blocked = reason is not None and reason.startswith(BLOCKED_WORDS)
+    return file | {"reason": reason}, size_bytes > 0 and not is_blocked
 
 
 def _provider_for(config: Config, rule: FolderRule, size_bytes: int) -> str:
@@ -201,104 +173,58 @@ def _live_words(state: tuple[JobState, float, str], now: float) -> str:
             return "it has its answer, and waits to be filed"
 
 
-def _totals(config: Config, rule: FolderRule, lines: list[Line]) -> dict[str, Any]:
-    sent = [line for line in lines if line.is_sent]
-    prices = {name: config.providers[name].price_per_minute for name in rule.providers}
-    cost = sum(((line.seconds or 0.0) / 60 * (prices[line.provider] or 0.0) for line in sent), 0.0)
-    return {
-        "files": len(sent),
-        "bytes": sum(line.size_bytes or 0 for line in sent),
-        "seconds": sum((line.seconds or 0.0 for line in sent), 0.0),
-        "files_of_unknown_length": sum(line.seconds is None for line in sent),
-        "cost": None if prices[rule.providers[0]] is None else cost,
-        "not_taken": sum(not line.is_taken for line in lines),
-    }
-
-
-def plan_document(plans: Sequence[Planned], prober: Prober) -> dict[str, Any]:
-    """The object of ``plan --json``; every key is always there, unknown values are null."""
-    return {
-        "schema": PLAN_SCHEMA,
-        "opened": prober.opened,
-        "folders": {planned.rule.name: _folder_object(planned) for planned in plans},
-    }
-
-
-def _folder_object(planned: Planned) -> dict[str, Any]:
-    totals = planned.totals
-    return {
-        "available": planned.reason is None or planned.is_not_mounted,
-        "reason": planned.reason,
-        "files": [_line_object(line) for line in planned.lines],
-        "totals": {
-            **totals,
-            "seconds": round(totals["seconds"], 3),
-            "cost": None if totals["cost"] is None else round(totals["cost"], 6),
-        },
-    }
-
-
-def _line_object(line: Line) -> dict[str, Any]:
-    return {
-        "path": path_text(line.path),
-        "taken": line.is_taken,
-        "state": line.state,
-        "reason": line.reason or None,
-        "provider": line.provider or None,
-        "bytes": line.size_bytes,
-        "seconds": None if line.seconds is None else round(line.seconds, 3),
-    }
-
-
-def render_plan(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
-    """Print the plan for people: one table for each folder, then the totals."""
-    for planned in plans:
-        yield f"{planned.rule.name}: {planned.rule.inbox}"
-        if planned.reason:
-            yield f"  {'' if planned.is_not_mounted else 'unavailable: '}{one_line(planned.reason)}\n"
-        elif not planned.lines:
-            yield "  the inbox is empty\n"
+def render_plan(config: Config, folders: Mapping[str, dict[str, Any]], prober: Prober) -> Iterator[str]:
+    """The plan for people: one table for each folder, then the totals."""
+    for name, folder in folders.items():
+        yield f"{name}: {config.folders[name].inbox}"
+        if folder["reason"]:
+            yield f"  {'' if folder['available'] else 'unavailable: '}{one_line(folder['reason'])}\n"
         else:
-            yield _lines_table(planned.lines) + "\n"
-    if plans:
-        yield _totals_table(plans)
-    yield from _notes(plans, prober)
+            yield (_files_table(folder["files"]) if folder["files"] else "  the inbox is empty") + "\n"
+    if folders:
+        yield _totals_table(folders)
+    unknown = sum(folder["totals"]["files_of_unknown_length"] for folder in folders.values())
+    if unknown:
+        yield f"\nThe length of {plural(unknown, 'file')} is not known."
+    if prober.skipped:
+        yield f"{plural(prober.opened, 'file')} were opened, {prober.skipped:,} judged by name alone."
 
 
-def _lines_table(lines: Sequence[Line]) -> str:
+def _files_table(files: Sequence[dict[str, Any]]) -> str:
     rows = [
         [
-            path_text(line.path),
-            line.provider or "-",
-            "-" if line.size_bytes is None else bytes_words(line.size_bytes),
-            "-" if line.seconds is None else clock_words(line.seconds),
-            line.words,
+            file["path"],
+            file["provider"] or "-",
+            "-" if file["bytes"] is None else bytes_words(file["bytes"]),
+            "-" if file["seconds"] is None else clock_words(file["seconds"]),
+            _effect_words(file),
         ]
-        for line in lines
+        for file in files
     ]
-    return render_table(
-        ["FILE", "PROVIDER", "SIZE", "LENGTH", "WHAT HAPPENS"], rows, numbers=["SIZE", "LENGTH"]
-    )
+    head = ["FILE", "PROVIDER", "SIZE", "LENGTH", "WHAT HAPPENS"]
+    return render_table(head, rows, numbers=["SIZE", "LENGTH"])
 
 
-def _totals_table(plans: Sequence[Planned]) -> str:
-    rows = [
-        [
-            planned.rule.name,
-            str(planned.totals["files"]),
-            bytes_words(planned.totals["bytes"]),
-            _at_least(f"{planned.totals['seconds'] / 3600:.2f}", planned.totals),
-            _cost_words(planned.totals),
-            str(planned.totals["not_taken"]),
-        ]
-        for planned in plans
-    ]
+def _effect_words(file: dict[str, Any]) -> str:
+    match file["state"]:
+        case "not_taken":
+            return f"left alone: {file['reason']}"
+        case "new":
+            return file["reason"] or "would be taken"
+        case state:
+            return f"{state}: {file['reason']}"
+
+
+def _totals_table(folders: Mapping[str, dict[str, Any]]) -> str:
+    rows = []
+    for name, folder in folders.items():
+        totals = folder["totals"]
+        hours = _at_least(f"{totals['seconds'] / 3600:.2f}", totals)
+        cost = "-" if totals["cost"] is None else _at_least(amount_words(totals["cost"]), totals)
+        size = bytes_words(totals["bytes"])
+        rows.append([name, str(totals["files"]), size, hours, cost, str(totals["not_taken"])])
     head = ["FOLDER", "TO SEND", "SIZE", "HOURS", "COST", "LEFT ALONE"]
     return render_table(head, rows, numbers=head[1:])
-
-
-def _cost_words(totals: dict[str, Any]) -> str:
-    return "-" if totals["cost"] is None else _at_least(amount_words(totals["cost"]), totals)
 
 
 def _at_least(amount: str, totals: dict[str, Any]) -> str:
@@ -307,11 +233,3 @@ def _at_least(amount: str, totals: dict[str, Any]) -> str:
     if not unknown:
         return amount
     return "not known" if unknown == totals["files"] else f"at least {amount}"
-
-
-def _notes(plans: Sequence[Planned], prober: Prober) -> Iterator[str]:
-    unknown = sum(planned.totals["files_of_unknown_length"] for planned in plans)
-    if unknown:
-        yield f"\nThe length of {plural(unknown, 'file')} is not known."
-    if prober.skipped:
-        yield f"{plural(prober.opened, 'file')} were opened, {prober.skipped:,} judged by name alone."

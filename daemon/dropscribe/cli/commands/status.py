@@ -155,36 +155,33 @@ def _look_at_inbox(rule: FolderRule, view: QueueView) -> dict[str, Any]:
 
 def render_status(document: dict[str, Any], now: float) -> str:
     """The status as text for people."""
+    width = terminal_width()
+    troubles = [
+        "  " + wrap(words, None if width is None else width - 2, "    ") for words in _troubles(document, now)
+    ]
+    found = sum(folder["suspect"] for folder in document["folders"].values())
+    suspect = f"{plural(found, 'doubtful transcript')} so far; 'list --suspect' names files and warnings"
     parts = [
-        "\n".join([_running_words(document), *(_trouble_line(line) for line in _troubles(document, now))]),
+        "\n".join([_headline(document, is_troubled=bool(troubles)), *troubles]),
         _node_table(document, now),
         _folder_table(document, now),
-        _suspect_words(document),
+        wrap(suspect, width, "  ") if found else "",  # below the table: nothing is wrong with the daemon
         _failed_table(document, now),
         _provider_table(document, now),
         _budget_table(document),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _trouble_line(words: str) -> str:
-    width = terminal_width()
-    return "  " + wrap(words, None if width is None else width - 2, "    ")
-
-
-def _running_words(document: dict[str, Any]) -> str:
-    troubled = next(_troubles(document, 0.0), None) is not None
+def _headline(document: dict[str, Any], *, is_troubled: bool) -> str:
+    nodes = document["nodes"]
     if not document["running"]:
-        nobody = "dropscribe is not running" if document["nodes"] is None else "no node is running"
-        return f"{nobody}: start it to process files." + (" And:" if troubled else "")
-    return f"{_who_words(document)}, but:" if troubled else f"{_who_words(document)}, and nothing is wrong."
-
-
-def _who_words(document: dict[str, Any]) -> str:
-    if document["nodes"] is None:
-        return "dropscribe is running"
-    number = sum(not node["silent"] for node in document["nodes"])
-    return f"dropscribe is running on {plural(number, 'node')}"
+        nobody = "dropscribe is not running" if nodes is None else "no node is running"
+        return f"{nobody}: start it to process files." + (" And:" if is_troubled else "")
+    words = "dropscribe is running"
+    if nodes is not None:
+        words += f" on {plural(sum(not node['silent'] for node in nodes), 'node')}"
+    return f"{words}, but:" if is_troubled else f"{words}, and nothing is wrong."
 
 
 def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
@@ -194,64 +191,66 @@ def _troubles(document: dict[str, Any], now: float) -> Iterator[str]:
         yield f"{one_line(document['trouble'])}: nothing is sent {until}"
     for node in document["nodes"] or ():
         if node["silent"]:
-            last_heard = time_words(_unix(node["last_beat"]), now)
-            silent = f"node {node['name']} is silent: its last heartbeat was {last_heard}"
+            silent = f"node {node['name']} is silent: its last heartbeat was {_when(node['last_beat'], now)}"
             yield f"{silent}; its files are processed by other nodes"
     for name, provider in document["providers"].items():
         if provider["state"] == "held":
             yield f"provider {name} is held: {_hold_words(provider, now)}"
         elif provider["paused_until"]:
-            until = time_words(_unix(provider["paused_until"]), now)
+            until = _when(provider["paused_until"], now)
             yield f"provider {name} is paused: it asked for fewer requests; the next one goes {until}"
     for name, folder in document["folders"].items():
-        yield from _folder_troubles(name, folder, now)
+        for words in _folder_troubles(folder, now):
+            yield f"folder {name}{words}"
     for name, count in document["removed_folders"].items():
         waiting = plural(count, "file")
         yield f"folder {name} is not in the config any more, where {waiting} of it wait; add it again"
 
 
-def _folder_troubles(name: str, folder: dict[str, Any], now: float) -> Iterator[str]:
+def _folder_troubles(folder: dict[str, Any], now: float) -> Iterator[str]:
+    """The ends of sentences that begin with the folder's name."""
     if not folder["available"]:
-        yield f"folder {name}: its inbox is unavailable: {one_line(folder['reason'] or 'it is not there')}"
+        yield f": its inbox is unavailable: {one_line(folder['reason'] or 'it is not there')}"
     elif folder["reason"]:
-        yield f"folder {name} takes nothing new: {one_line(folder['reason'])}"
+        yield f" takes nothing new: {one_line(folder['reason'])}"
     if folder["hold"]:
-        yield f"folder {name} is held: {_hold_words(folder['hold'], now)}"
+        yield f" is held: {_hold_words(folder['hold'], now)}"
     for path in folder.get("idle_writers", ()):
-        words = "stays open for writing and is not written to; 'why FILE' tells more"
-        yield f"folder {name}: {one_line(path)} {words}"
+        yield f": {one_line(path)} stays open for writing and is not written to; 'why FILE' tells more"
     if folder["stuck"]:
         one = "one of them" if folder["stuck"] > 1 else "because"
         files, reason = plural(folder["stuck"], "file"), one_line(folder["stuck_reason"])
-        yield f"folder {name}: {files} cannot be moved; {one}: {reason}"
+        yield f": {files} cannot be moved; {one}: {reason}"
     for key, noun, words in _FILE_TROUBLES:
         if folder[key]:
-            yield f"folder {name}: {plural(folder[key], noun)} {words}"
+            yield f": {plural(folder[key], noun)} {words}"
 
 
 def _hold_words(hold: dict[str, Any], now: float) -> str:
-    probe_at = _unix(hold["next_probe"])
     if hold["code"] == BUDGET_CODE:
         return one_line(hold["reason"])
-    probe = f"tried again {time_words(probe_at, now)}" if probe_at > now else "tried again with the next file"
-    return f"{one_line(hold['reason'])}; since {time_words(_unix(hold['since']), now)}, {probe}"
+    is_waiting = _unix(hold["next_probe"]) > now
+    probe = f"tried again {_when(hold['next_probe'], now) if is_waiting else 'with the next file'}"
+    return f"{one_line(hold['reason'])}; since {_when(hold['since'], now)}, {probe}"
 
 
 def _unix(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+def _when(text: str, now: float) -> str:
+    """A time of the document as words."""
+    return time_words(_unix(text), now)
+
+
 def _node_table(document: dict[str, Any], now: float) -> str:
     """Table of the nodes; empty without a cluster."""
     rows = [
         [
-            node["name"],
-            node["host"],
-            node["role"],
-            node["version"],
+            *(node[key] for key in ("name", "host", "role", "version")),
             "silent" if node["silent"] else "beating",
             str(node["in_flight"]),
-            time_words(_unix(node["started_at"]), now),
+            _when(node["started_at"], now),
         ]
         for node in document["nodes"] or ()
     ]
@@ -265,49 +264,28 @@ def _folder_table(document: dict[str, Any], now: float) -> str:
     return render_table(["FOLDER", "INBOX", *numbers, "OLDEST", "WHAT WAITS"], rows, numbers=numbers)
 
 
-def _suspect_words(document: dict[str, Any]) -> str:
-    """The number of suspect transcripts, below the table because nothing is wrong with the daemon."""
-    found = sum(folder["suspect"] for folder in document["folders"].values())
-    if not found:
-        return ""
-    words = f"{plural(found, 'doubtful transcript')} so far; 'list --suspect' names files and warnings"
-    return wrap(words, terminal_width(), "  ")
-
-
-def _failed_table(document: dict[str, Any], now: float) -> str:
-    rows = [
-        [time_words(_unix(failed["at"]), now), failed["code"] or "", failed["file"]]
-        for failed in document["newest_failed"]
-    ]
-    return render_table(["NEWEST FAILED", "CODE", "FILE"], rows) if rows else ""
-
-
 def _folder_row(name: str, folder: dict[str, Any], now: float) -> list[str]:
-    waiting = {key: folder[key] for key in WAITING_STATES}
-    waits = [f"{number} {key}" for key, number in waiting.items() if number]
+    waits = [f"{folder[key]} {key}" for key in WAITING_STATES if folder[key]]
+    if folder["at_provider"]:
+        since = _when(folder["at_provider_since"], now)
+        waits.append(f"{folder['at_provider']} waiting at the provider since {since}")
+    inbox = folder["watch"] if folder["available"] else "unavailable"
     return [
         name,
-        _inbox_words(folder),
-        str(sum(waiting.values())),
+        "left to other nodes" if folder["watch"] == WATCHED_ELSEWHERE else inbox,
+        str(sum(folder[key] for key in WAITING_STATES)),
         str(folder["transcribing"] + folder["at_provider"]),
         str(folder["done"]),
         str(folder["failed"]),
         "-" if folder["oldest_waiting"] is None else duration_words(folder["oldest_waiting"]),
-        ", ".join([*waits, *_at_provider_words(folder, now)]),
+        ", ".join(waits),
     ]
 
 
-def _at_provider_words(folder: dict[str, Any], now: float) -> list[str]:
-    if not folder["at_provider"]:
-        return []
-    since = time_words(_unix(folder["at_provider_since"]), now)
-    return [f"{folder['at_provider']} waiting at the provider since {since}"]
-
-
-def _inbox_words(folder: dict[str, Any]) -> str:
-    if folder["watch"] == WATCHED_ELSEWHERE:
-        return "left to other nodes"
-    return str(folder["watch"]) if folder["available"] else "unavailable"
+def _failed_table(document: dict[str, Any], now: float) -> str:
+    newest = document["newest_failed"]
+    rows = [[_when(file["at"], now), file["code"] or "", file["file"]] for file in newest]
+    return render_table(["NEWEST FAILED", "CODE", "FILE"], rows) if rows else ""
 
 
 def _provider_table(document: dict[str, Any], now: float) -> str:
@@ -319,10 +297,11 @@ def _provider_table(document: dict[str, Any], now: float) -> str:
 
 
 def _provider_words(provider: dict[str, Any], now: float) -> str:
+    word = provider_word(provider)
     next_at = _unix(provider["next_request"]) if provider["next_request"] else 0.0
-    if next_at - now < _SHORT_WAIT_SECONDS or provider["state"] == "held" or provider["paused_until"]:
-        return provider_word(provider)
-    return f"{provider_word(provider)}, its rate limit allows the next request {time_words(next_at, now)}"
+    if word != "ready" or next_at - now < _SHORT_WAIT_SECONDS:
+        return word
+    return f"{word}, its rate limit allows the next request {time_words(next_at, now)}"
 
 
 def _budget_table(document: dict[str, Any]) -> str:
@@ -335,12 +314,10 @@ def _budget_table(document: dict[str, Any]) -> str:
         if account
     ]
     numbers = ["LIMIT", "SPENT", "LEFT"]
-    table = ["BUDGET", "PER", *numbers, "NOT KNOWN"]
-    return render_table(table, rows, numbers=numbers) if rows else ""
+    return render_table(["BUDGET", "PER", *numbers, "NOT KNOWN"], rows, numbers=numbers) if rows else ""
 
 
 def _budget_cells(account: dict[str, Any]) -> list[str]:
-    amounts = [amount_words(account[key]) for key in ("limit", "spent", "left")]
     unit = "" if account["unit"] == "money" else f" {account['unit']}"
-    unknown = plural(account["unknown_files"], "file") if account["unknown_files"] else "-"
-    return [*(amount + unit for amount in amounts), unknown]
+    amounts = [amount_words(account[key]) + unit for key in ("limit", "spent", "left")]
+    return [*amounts, plural(account["unknown_files"], "file") if account["unknown_files"] else "-"]

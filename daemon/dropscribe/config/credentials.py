@@ -31,16 +31,11 @@ NO_KEY = "there is no api_key"
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Environment in which a config is read.
+    """Environment in which a config is read."""
 
-    Attributes:
-        folder: The config file's own; relative paths begin there.
-        status: The config file's, or None for text in memory.
-    """
-
-    folder: Path
+    folder: Path  # the config file's own; relative paths begin there
     environ: Mapping[str, str]
-    status: os.stat_result | None = None
+    status: os.stat_result | None = None  # the config file's, or None for text in memory
 
     def absolute(self, text: str) -> Path:
         """*text* as an absolute path; ``~`` is the home of `environ`."""

@@ -271,14 +271,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A section of a document, to report problems of its keys.
-
-    Attributes:
-        path: Its place in the document.
-    """
+    """A section of a document, to report problems of its keys."""
 
     document: Document
-    path: Path
+    path: Path  # its place in the document
 
     def report(
         self, name: str, message: str, hint: str = "", *, on_key: bool = False, warning: bool = False

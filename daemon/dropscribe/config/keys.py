@@ -24,26 +24,17 @@ REQUIRED: Any = dataclasses.MISSING
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """One key of the file.
+    """One key of the file."""
 
-    Attributes:
-        name: As the file has it; by default the field's name without its unit.
-        attribute: The field's name.
-        description: Full sentences; the example has the first one only.
-        type: Its FieldType; by default the one that the field's annotation stands for (:func:`type_of`).
-        default: REQUIRED where the file must have the key.
-        also: Keys that give the same value in another way, by the ending of their name ("_file"), with
-            their description.
-        example: The value in the example; None for the default.
-    """
-
-    name: str
-    attribute: str
-    description: str
-    type: Any
-    default: Any
+    name: str  # as the file has it; by default the field's name without its unit
+    attribute: str  # the field's name
+    description: str  # full sentences; the example has the first one only
+    type: Any  # its FieldType; by default the one that the field's annotation stands for (:func:`type_of`)
+    default: Any  # REQUIRED where the file must have the key
+    # Keys that give the same value in another way, by the ending of their name ("_file"), with their
+    # description.
     also: Mapping[str, str]
-    example: str | None
+    example: str | None  # the value in the example; None for the default
 
     @property
     def names(self) -> list[str]:

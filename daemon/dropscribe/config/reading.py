@@ -35,17 +35,11 @@ _MOST_HINTS = 100
 
 @dataclass(frozen=True, slots=True)
 class SectionRead(Place):
-    """A section after its keys have been read.
+    """A section after its keys have been read."""
 
-    Attributes:
-        data: The section's raw value in the file.
-        values: The values of its keys that are present and valid, by attribute.
-        reader: The reader of the document.
-    """
-
-    data: Any
-    values: dict[str, Any]
-    reader: Reader
+    data: Any  # the section's raw value in the file
+    values: dict[str, Any]  # the values of its keys that are present and valid, by attribute
+    reader: Reader  # the reader of the document
 
 
 class Reader:

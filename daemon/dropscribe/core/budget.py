@@ -74,70 +74,45 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class AnswerKey:
-    """The key of an answer in the result cache.
+    """The key of an answer in the result cache."""
 
-    Attributes:
-        sha256: Hex digest of the audio.
-        settings: Hex digest of all settings that affect an answer (provider, parameters, rule).
-    """
-
-    sha256: str
-    settings: str
+    sha256: str  # hex digest of the audio
+    settings: str  # hex digest of all settings that affect an answer (provider, parameters, rule)
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """The cost of one answer, charged to a provider or a folder.
-
-    Attributes:
-        day: In the configured time zone, "2026-11-21".
-        seconds: Of audio; None if unknown.
-    """
+    """The cost of one answer, charged to a provider or a folder."""
 
     scope: Scope
-    day: str
+    day: str  # in the configured time zone, "2026-11-21"
     money: float
-    seconds: float | None
+    seconds: float | None  # of audio; None if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """Entries of an answer in the result cache and the budgets, written in the transaction that stores it.
+    """Entries of an answer in the result cache and the budgets, written in the transaction that stores it."""
 
-    Attributes:
-        answer: None where it is not cached.
-        keep_seconds: Cached answers that are older than this are deleted.
-        document: The document for the cache, if it differs from the stored result's; else b"".
-    """
-
-    answer: AnswerKey | None = None
-    keep_seconds: float = 0.0
+    answer: AnswerKey | None = None  # None where it is not cached
+    keep_seconds: float = 0.0  # cached answers that are older than this are deleted
     spending: tuple[Spending, ...] = ()
-    document: bytes = b""
+    document: bytes = b""  # the document for the cache, if it differs from the stored result's; else b""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The spending under one limit in the current day or month.
-
-    Attributes:
-        begins_on: The first day of the period.
-        turns_at: Unix seconds when the next one begins.
-        turns_on: The same as text, in the time zone.
-        spent: In the limit's unit.
-        unknown: Files of unknown length; they are not in *spent*.
-        last_at: Unix seconds of the last entry, or None.
-    """
+    """The spending under one limit in the current day or month."""
 
     scope: Scope
     period: Period
     limit: Limit
-    begins_on: date
-    turns_at: float
-    turns_on: str
-    spent: float
-    unknown: int
-    last_at: float | None
+    begins_on: date  # the first day of the period
+    turns_at: float  # Unix seconds when the next one begins
+    turns_on: str  # the same as text, in the time zone
+    spent: float  # in the limit's unit
+    unknown: int  # files of unknown length; they are not in *spent*
+    last_at: float | None  # Unix seconds of the last entry, or None
 
     @property
     def left(self) -> float:

@@ -14,29 +14,17 @@ class DropscribeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a config, with its place.
+    """One thing wrong in a config, with its place."""
 
-    Attributes:
-        message: The problem, without the place.
-        file: The config's path as the user gave it.
-        line: 1-based; 0 when the problem has no place.
-        column: 1-based, in characters; 0 when the problem has no place.
-        length: How many characters the caret underlines; at least 1 where there is a place.
-        hint: The suggested correction ("did you mean 'language'?"), or "".
-        source_line: The line itself, for the caret; never one that may hold a secret.
-        path: Dotted path of the key ("folders.calls.provider"), or "".
-        warning: True for a problem that is reported but not refused.
-    """
-
-    message: str
-    file: str = ""
-    line: int = 0
-    column: int = 0
-    length: int = 1
-    hint: str = ""
-    source_line: str = ""
-    path: str = ""
-    warning: bool = False
+    message: str  # the problem, without the place
+    file: str = ""  # the config's path as the user gave it
+    line: int = 0  # 1-based; 0 when the problem has no place
+    column: int = 0  # 1-based, in characters; 0 when the problem has no place
+    length: int = 1  # how many characters the caret underlines; at least 1 where there is a place
+    hint: str = ""  # the suggested correction ("did you mean 'language'?"), or ""
+    source_line: str = ""  # the line itself, for the caret; never one that may hold a secret
+    path: str = ""  # dotted path of the key ("folders.calls.provider"), or ""
+    warning: bool = False  # True for a problem that is reported but not refused
 
     def __str__(self) -> str:
         """``file:line:column: message``, then the line and a caret with the hint.
@@ -161,20 +149,14 @@ class ListenError(DropscribeError):
 
 @dataclass(eq=False)
 class ProviderError(DropscribeError):
-    """Raised by a provider when its one attempt failed.
+    """Raised by a provider when its one attempt failed."""
 
-    Attributes:
-        code: A short stable word: the provider's own code where it has one
-            ("insufficient_quota"), else ours ("timeout", "http_500", "bad_answer").
-        reason: The provider's words or the system's, cut to 500 characters, with no secret in them.
-        status: The HTTP status, or None where none came.
-        request_id: The provider's id of the request, or None.
-    """
-
+    # A short stable word: the provider's own code where it has one ("insufficient_quota"), else ours
+    # ("timeout", "http_500", "bad_answer").
     code: str
-    reason: str = ""
-    status: int | None = field(default=None, kw_only=True)
-    request_id: str | None = field(default=None, kw_only=True)
+    reason: str = ""  # the provider's words or the system's, cut to 500 characters, with no secret in them
+    status: int | None = field(default=None, kw_only=True)  # the HTTP status, or None where none came
+    request_id: str | None = field(default=None, kw_only=True)  # the provider's id of the request, or None
 
     def __post_init__(self) -> None:
         super().__init__(f"{self.code}: {self.reason}" if self.reason else self.code)
@@ -183,14 +165,11 @@ class ProviderError(DropscribeError):
 
 @dataclass(eq=False)
 class TemporaryFailure(ProviderError):
-    """Raised when the same request may succeed later: network, 408, 409, 429, 5xx.
+    """Raised when the same request may succeed later: network, 408, 409, 429, 5xx."""
 
-    Attributes:
-        retry_after_seconds: The wait that the provider asked for, or None.
-        slows_provider: True when the whole provider must slow down (429, 503), not only this file.
-    """
-
+    # The wait that the provider asked for, or None.
     retry_after_seconds: float | None = field(default=None, kw_only=True)
+    # True when the whole provider must slow down (429, 503), not only this file.
     slows_provider: bool = field(default=False, kw_only=True)
 
 
@@ -200,13 +179,10 @@ class AmbiguousFailure(ProviderError):
 
 @dataclass(eq=False)
 class AudioRejected(ProviderError):
-    """Raised when the provider will never take this file (format, size, length).
+    """Raised when the provider will never take this file (format, size, length)."""
 
-    Attributes:
-        maybe_rule: True for a 400 that may be caused by the rule; the same error for three different files
-            in a row holds the rule.
-    """
-
+    # True for a 400 that may be caused by the rule; the same error for three different files in a row holds
+    # the rule.
     maybe_rule: bool = field(default=False, kw_only=True)
 
 

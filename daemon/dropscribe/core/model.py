@@ -53,18 +53,13 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 @dataclass(frozen=True, slots=True)
 class FileSnapshot:
-    """The result of ``fstat`` for one file at one instant.
+    """The result of ``fstat`` for one file at one instant."""
 
-    Attributes:
-        device: Not part of the identity: it changes at a remount.
-        ctime_ns: Used for settling, not for the identity (chmod and link change it).
-    """
-
-    device: int
+    device: int  # not part of the identity: it changes at a remount
     inode: int
     size_bytes: int
     mtime_ns: int
-    ctime_ns: int = 0
+    ctime_ns: int = 0  # used for settling, not for the identity (chmod and link change it)
 
     def same_audio(self, other: FileSnapshot, *, stable_inodes: bool = True) -> bool:
         """Whether *other* is the same content in the same file, as far as metadata can tell."""
@@ -87,23 +82,14 @@ def identity(path: bytes, snapshot: FileSnapshot, *, stable_inodes: bool) -> byt
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A settled file on its way into the queue.
+    """A settled file on its way into the queue."""
 
-    Attributes:
-        folder: Name of the folder rule.
-        path: Relative to the rule's inbox.
-        snapshot: As it was when it settled.
-        received_at: Unix seconds: when intake first saw the file.
-        incomplete: Its own header says that data is missing (→ warning ``incomplete_audio``).
-        stable_inodes: False on FUSE and network file systems, where inode numbers may change.
-    """
-
-    folder: str
-    path: bytes
-    snapshot: FileSnapshot
-    received_at: float
-    incomplete: bool = False
-    stable_inodes: bool = True
+    folder: str  # the rule's name
+    path: bytes  # relative to the rule's inbox
+    snapshot: FileSnapshot  # as it was when it settled
+    received_at: float  # Unix seconds: when intake first saw the file
+    incomplete: bool = False  # its own header says that data is missing (→ warning ``incomplete_audio``)
+    stable_inodes: bool = True  # False on FUSE and network file systems, where inode numbers may change
 
     @property
     def identity(self) -> bytes:
@@ -113,21 +99,13 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class OutputNames:
-    """The names of one job's output files, chosen before any is written.
+    """The names of one job's output files, chosen before any is written."""
 
-    Attributes:
-        root: Absolute path of ``done`` or ``failed``, bytes.
-        directory: Relative to *root*, b"" for *root* itself.
-        audio: File name of the audio.
-        sidecars: (format, file name), in the order in which they are written.
-        companions: The files from the inbox that go with the audio.
-    """
-
-    root: bytes
-    directory: bytes
-    audio: bytes
-    sidecars: tuple[tuple[str, bytes], ...]
-    companions: tuple[Companion, ...] = ()
+    root: bytes  # absolute path of ``done`` or ``failed``
+    directory: bytes  # relative to *root*, b"" for *root* itself
+    audio: bytes  # its file name
+    sidecars: tuple[tuple[str, bytes], ...]  # (format, file name), in the order in which they are written
+    companions: tuple[Companion, ...] = ()  # the files from the inbox that go with the audio
 
     @property
     def folder(self) -> bytes:
@@ -146,19 +124,14 @@ class OutputNames:
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """An answer and the names of its files, stored before any file is touched.
+    """An answer and the names of its files, stored before any file is touched."""
 
-    Attributes:
-        document: The transcript's or the error's whole JSON, from which all sidecars can be rendered.
-        sha256: Hex digest of the audio as it was uploaded; "" for a rejection before the upload.
-        files: (file name, content) of the sidecars; None after a restart, when they are rendered again.
-        content: The document as built; None after a restart, when it is parsed from ``document``.
-    """
-
-    document: bytes
-    sha256: str
+    document: bytes  # the transcript's or the error's whole JSON, from which all sidecars can be rendered
+    sha256: str  # hex digest of the audio as it was uploaded; "" for a rejection before the upload
     output_names: OutputNames
+    # (file name, content) of the sidecars; None after a restart, when they are rendered again.
     files: tuple[tuple[bytes, bytes], ...] | None = field(default=None, compare=False, repr=False)
+    # The document as built; None after a restart, when it is parsed from ``document``.
     content: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
@@ -172,25 +145,9 @@ class RemoteJob:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One recording in the queue: the fields of its row.
+    """One recording in the queue: the fields of its row."""
 
-    Attributes:
-        id: Row id; grows with time.
-        attempts: Attempts that count, begun so far; 1-based while one runs.
-        ambiguous: Of these, sent whole with no usable answer (limit: ``retry.max_ambiguous``).
-        crashes: Attempts in a row cut off by the daemon's own end (limit: ``retry.max_crashes``).
-        spent_seconds: Attempts' durations and planned waits so far; ``give_up_after`` limits it. Time in a
-            hold, with an unavailable folder or without a running daemon does not count.
-        provider: The provider of the running attempt; for a waiting job its assigned provider, or "".
-        due_at: Unix seconds.
-        result: Set in the states transcribed and rejected.
-        may_be_cached: At the claim, the result cache had an answer to audio of exactly this size.
-        fence: Fencing token: the number of claims of this job so far; results of earlier claims are ignored.
-        internal_errors: Attempts and publications that a bug of dropscribe ended.
-        remote: Set while the provider works on the audio: an attempt polls and uploads nothing.
-    """
-
-    id: int
+    id: int  # row id; grows with time
     folder: str
     path: bytes
     snapshot: FileSnapshot
@@ -198,39 +155,35 @@ class Job:
     incomplete: bool
     state: JobState
     received_at: float
-    due_at: float
-    attempts: int = 0
-    ambiguous: int = 0
-    crashes: int = 0
+    due_at: float  # Unix seconds
+    attempts: int = 0  # attempts that count, begun so far; 1-based while one runs
+    ambiguous: int = 0  # of these, sent whole with no usable answer (limit: ``retry.max_ambiguous``)
+    crashes: int = 0  # attempts in a row cut off by the daemon's own end (limit: ``retry.max_crashes``)
+    # Attempts' durations and planned waits so far; ``give_up_after`` limits it. Time in a hold, with an
+    # unavailable folder or without a running daemon does not count.
     spent_seconds: float = 0.0
-    provider: str = ""
-    result: StoredResult | None = None
-    may_be_cached: bool = False
+    provider: str = ""  # the provider of the running attempt; for a waiting job its assigned provider, or ""
+    result: StoredResult | None = None  # set in the states transcribed and rejected
+    may_be_cached: bool = False  # at the claim, the result cache had an answer to audio of exactly this size
+    # Fencing token: the number of claims of this job so far; results of earlier claims are ignored.
     fence: int = 0
-    internal_errors: int = 0
+    internal_errors: int = 0  # attempts and publications that a bug of dropscribe ended
+    # Set while the provider works on the audio: an attempt polls and uploads nothing.
     remote: RemoteJob | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one provider, for ``why`` and the error sidecar.
+    """One try at one provider, for ``why`` and the error sidecar."""
 
-    Attributes:
-        at: Unix seconds when it was claimed.
-        seconds: None while it runs or when the daemon ended first.
-        code: "" for success; else the error's code; "interrupted" when the daemon ended first.
-        counted: Whether it counts towards give_up_after and max_ambiguous.
-        refused: The provider refused the file itself, and the next provider in the list was tried.
-    """
-
-    at: float
+    at: float  # Unix seconds when it was claimed
     provider: str
-    seconds: float | None = None
+    seconds: float | None = None  # None while it runs or when the daemon ended first
     status: int | None = None
-    code: str = ""
+    code: str = ""  # "" for success; else the error's code; "interrupted" when the daemon ended first
     reason: str = ""
-    counted: bool = True
-    refused: bool = False
+    counted: bool = True  # whether it counts towards give_up_after and max_ambiguous
+    refused: bool = False  # the provider refused the file itself, and the next provider in the list was tried
 
 
 class ScopeKind(enum.StrEnum):
@@ -250,29 +203,19 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Hold of a provider or rule.
-
-    Attributes:
-        since: Unix seconds of the first failure of this hold.
-        next_probe_at: Unix seconds; from then on one file at a time is tried.
-        wait_seconds: The wait that led to next_probe_at; doubles at each failed probe.
-    """
+    """Hold of a provider or rule."""
 
     scope: Scope
     code: str
     reason: str
-    since: float
-    next_probe_at: float
-    wait_seconds: float
+    since: float  # Unix seconds of the first failure of this hold
+    next_probe_at: float  # Unix seconds; from then on one file at a time is tried
+    wait_seconds: float  # the wait that led to next_probe_at; doubles at each failed probe
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """The end of an attempt, written in the same transaction as the job's next state.
-
-    Attributes:
-        internal: A bug of dropscribe ended it.
-    """
+    """The end of an attempt, written in the same transaction as the job's next state."""
 
     seconds: float
     status: int | None = None
@@ -281,7 +224,7 @@ class AttemptEnd:
     counted: bool = True
     ambiguous: bool = False
     refused: bool = False
-    internal: bool = False
+    internal: bool = False  # a bug of dropscribe ended it
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,19 +245,15 @@ class ResultStored:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Call again after *after_seconds*.
-
-    Attributes:
-        attempt: How the attempt ended; None when none was made (publishing, a missing file).
-        spent_seconds: Seconds to add to the job's spent time.
-        assigned_provider: Provider to stay with after an ambiguous attempt, or to ask after a refusal, or "".
-    """
+    """Call again after *after_seconds*."""
 
     after_seconds: float
     code: str
     reason: str
+    # How the attempt ended; None when none was made (publishing, a missing file).
     attempt: AttemptEnd | None = None
-    spent_seconds: float = 0.0
+    spent_seconds: float = 0.0  # seconds to add to the job's spent time
+    # Provider to stay with after an ambiguous attempt, or to ask after a refusal, or "".
     assigned_provider: str = ""
 
     @property
@@ -325,15 +264,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The file is gone or is no longer the one that settled; the job ends, intake looks again.
-
-    Attributes:
-        spending: The cost of an answer that cannot be used.
-    """
+    """The file is gone or is no longer the one that settled; the job ends, intake looks again."""
 
     reason: str
     attempt: AttemptEnd | None = None
-    spending: tuple[Spending, ...] = ()
+    spending: tuple[Spending, ...] = ()  # the cost of an answer that cannot be used
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,31 +287,21 @@ Outcome = Published | ResultStored | Retry | Withdrawn | AtProvider
 
 
 class LiveRow(NamedTuple):
-    """The fields of a live job that a listing of its directory needs.
+    """The fields of a live job that a listing of its directory needs."""
 
-    Attributes:
-        name: The file's name within the directory.
-        device: st_dev at the last look. Another number for the directory means a remount or another folder
-            at its path: then a missing file does not count as gone.
-        stable_inodes: False where only the name can be compared.
-    """
-
-    name: bytes
+    name: bytes  # the file's name within the directory
     inode: int
+    # st_dev at the last look. Another number for the directory means a remount or another folder at its path:
+    # then a missing file does not count as gone.
     device: int
-    stable_inodes: bool
+    stable_inodes: bool  # False where only the name can be compared
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The result of ``submit`` for one file.
+    """The result of ``submit`` for one file."""
 
-    Attributes:
-        is_new: A row was made.
-        live_path: For a file that has a live job: the path in the row of that job.
-        is_in_flight: An earlier state of the file is being transcribed or filed: submit it again later.
-    """
-
-    is_new: bool
-    live_path: bytes | None = None
+    is_new: bool  # a row was made
+    live_path: bytes | None = None  # for a file that has a live job: the path in the row of that job
+    # An earlier state of the file is being transcribed or filed: submit it again later.
     is_in_flight: bool = False

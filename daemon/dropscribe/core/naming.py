@@ -54,19 +54,12 @@ def is_within(names: OutputNames, roots: Collection[bytes]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """One companion of a recording, as it was when the recording's names were chosen.
+    """One companion of a recording, as it was when the recording's names were chosen."""
 
-    Attributes:
-        pattern: As the file spells it.
-        source: Its name beside the recording in the inbox.
-        snapshot: Anything else at that name is another file.
-        name: Its name in ``done`` or ``failed``; b"" before it is chosen.
-    """
-
-    pattern: bytes
-    source: bytes
-    snapshot: FileSnapshot
-    name: bytes = b""
+    pattern: bytes  # as the file spells it
+    source: bytes  # its name beside the recording in the inbox
+    snapshot: FileSnapshot  # anything else at that name is another file
+    name: bytes = b""  # its name in ``done`` or ``failed``; b"" before it is chosen
 
 
 def spellings(pattern: str) -> tuple[bytes, ...]:
@@ -90,22 +83,16 @@ def split_pattern(pattern: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
-    """One job's files before their names are chosen.
+    """One job's files before their names are chosen."""
 
-    Attributes:
-        root: Absolute path of ``done`` or ``failed``.
-        path: The audio's path relative to its inbox; its folders are kept.
-        formats: Sidecars to name, in writing order: json, txt, srt, vtt, md, error, "template:minutes.txt".
-        sidecar_name: "stem" (call.json) or "full" (call.wav.json). Where the audio or a companion has a
-            sidecar's name, all sidecars of the job get the other one.
-        companions: The files that go with the audio.
-    """
-
-    root: bytes
-    path: bytes
+    root: bytes  # absolute path of ``done`` or ``failed``
+    path: bytes  # the audio's path relative to its inbox; its folders are kept
+    # Sidecars to name, in writing order: json, txt, srt, vtt, md, error, "template:minutes.txt".
     formats: Collection[str]
+    # "stem" (call.json) or "full" (call.wav.json). Where the audio or a companion has a sidecar's name, all
+    # sidecars of the job get the other one.
     sidecar_name: str = "stem"
-    companions: tuple[Companion, ...] = ()
+    companions: tuple[Companion, ...] = ()  # the files that go with the audio
 
 
 def number_names(plan: OutputPlan, number: int = 1, name_max_bytes: int = 255) -> OutputNames:

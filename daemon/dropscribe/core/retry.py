@@ -74,17 +74,11 @@ Verdict = TryAgain | GiveUp | PutOnHold
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The attempts of a job so far.
+    """The attempts of a job so far."""
 
-    Attributes:
-        failures: Attempts that counted, this one included; at least 1.
-        ambiguous: Of them ambiguous, before this one.
-        spent_seconds: Durations and planned waits, this attempt's duration included.
-    """
-
-    failures: int
-    ambiguous: int
-    spent_seconds: float
+    failures: int  # attempts that counted, this one included; at least 1
+    ambiguous: int  # of them ambiguous, before this one
+    spent_seconds: float  # durations and planned waits, this attempt's duration included
 
 
 def backoff_seconds(first_seconds: float, attempt: int, longest_seconds: float) -> float:

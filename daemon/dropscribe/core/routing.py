@@ -19,14 +19,10 @@ BACKLOG = "?backlog"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One folder's jobs as one provider may see them.
-
-    Attributes:
-        serves_unassigned: Jobs without an assigned provider are served too, beside those assigned to it.
-    """
+    """One folder's jobs as one provider may see them."""
 
     folder: str
-    serves_unassigned: bool
+    serves_unassigned: bool  # jobs without an assigned provider are served too, beside those assigned to it
 
 
 def routes_for(

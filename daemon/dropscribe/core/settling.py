@@ -92,20 +92,14 @@ class QuietTimes:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """The evidence from one inspection of a file.
+    """The evidence from one inspection of a file."""
 
-    Attributes:
-        size_bytes: 0 is a row of its own: an empty file can only be judged by its age.
-        has_reliable_leases: On this file system :attr:`Lease.FREE` excludes every writer.
-        caches_attributes: Its stat may be up to a minute old (NFS).
-    """
-
-    size_bytes: int
+    size_bytes: int  # 0 is a row of its own: an empty file can only be judged by its age
     lease: Lease
     completeness: Completeness
     seen: Seen
-    has_reliable_leases: bool = True
-    caches_attributes: bool = False
+    has_reliable_leases: bool = True  # on this file system :attr:`Lease.FREE` excludes every writer
+    caches_attributes: bool = False  # its stat may be up to a minute old (NFS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,31 +39,19 @@ def _never(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
-    """One way to write a value.
+    """One way to write a value."""
 
-    Attributes:
-        schema: Its JSON Schema.
-        word: The type's name in the reference: "duration".
-        parse: Converts a YAML value or raises ValueError(words, hint); not for lists, mappings and sections.
-        none_word: The word that stands for None, as null does.
-        is_path: Whether the text is a path, which begins at the config's folder.
-        item: For lists and mappings: the type of each value in it.
-        name: For mappings: the type of each name in it.
-        section: For sections: the dataclass with its keys.
-        least: For lists: how many values there must be.
-        is_argv: For lists: a command's arguments, which are always a list and may repeat.
-    """
-
-    schema: Mapping[str, Any]
-    word: str
+    schema: Mapping[str, Any]  # its JSON Schema
+    word: str  # the type's name in the reference: "duration"
+    # Converts a YAML value or raises ValueError(words, hint); not for lists, mappings and sections.
     parse: Callable[[object], Any] = _never
-    none_word: str = ""
-    is_path: bool = False
-    item: FieldType | None = None
-    name: FieldType | None = None
-    section: type[Section] | None = None
-    least: int = 0
-    is_argv: bool = False
+    none_word: str = ""  # the word that stands for None, as null does
+    is_path: bool = False  # whether the text is a path, which begins at the config's folder
+    item: FieldType | None = None  # for lists and mappings: the type of each value in it
+    name: FieldType | None = None  # for mappings: the type of each name in it
+    section: type[Section] | None = None  # for sections: the dataclass with its keys
+    least: int = 0  # for lists: how many values there must be
+    is_argv: bool = False  # for lists: a command's arguments, which are always a list and may repeat
 
 
 def parse_text(value: object) -> str:

@@ -142,7 +142,7 @@ def local_param_problem(name: str, value: object) -> str:
         return f"must be one of {', '.join(sorted(LOCAL_CHOICES[name]))}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    is_beyond = not abs(value) <= sys.float_info.max  # true for NaN
+    is_beyond = not abs(value) <= sys.float_info.max  # True for NaN
     if is_beyond and (name in LOCAL_LIMITS or not isinstance(value, float) or math.isnan(value)):
         return "must be a finite number"  # infinite thresholds switch a check of the engine off
     lowest, highest = LOCAL_LIMITS.get(name, (-math.inf, math.inf))

@@ -6,7 +6,6 @@ A hint without a parameter at the provider is not sent; :func:`ignored_hints` na
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dropscribe.core.requests.languages import base_language, language_tag
@@ -22,17 +21,11 @@ Found = dict[str, "ParamValue | None"]
 
 @dataclass(frozen=True, slots=True)
 class SpeechHints:
-    """Prior knowledge of the speech in a recording.
+    """Prior knowledge of the speech in a recording."""
 
-    Attributes:
-        language: A BCP 47 tag, "auto" to let the provider detect it, or None.
-        vocabulary: Likely words and names.
-        speakers: Whether speakers are to be told apart, or None.
-    """
-
-    language: str | None = None
-    vocabulary: tuple[str, ...] = ()
-    speakers: bool | None = None
+    language: str | None = None  # a BCP 47 tag, "auto" to let the provider detect it, or None
+    vocabulary: tuple[str, ...] = ()  # likely words and names
+    speakers: bool | None = None  # whether speakers are to be told apart, or None
 
 
 def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
@@ -112,38 +105,33 @@ def _custom_vocabulary(words: tuple[str, ...]) -> Found:
     return {"custom_vocabulary": True, "custom_vocabulary_config.vocabulary": list(words)}
 
 
-_LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {"speechmatics": {"zh": "cmn", "nb": "no", "nn": "no"}, "gladia": {"nb": "no", "jv": "jw"}}
-)
+_LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = {
+    "speechmatics": {"zh": "cmn", "nb": "no", "nn": "no"},
+    "gladia": {"nb": "no", "jv": "jw"},
+}
 """Language codes of some types that differ from ours."""
 
-_VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = MappingProxyType(
-    {
-        "local": _joined("hotwords"),
-        "openai": _joined("prompt"),
-        "deepgram": _repeated("keyterm"),
-        "elevenlabs": _repeated("keyterms"),
-        "azure": _repeated("phraseList.phrases"),
-        "whisper-asr": _joined("initial_prompt"),
-        "assemblyai": _repeated("keyterms_prompt"),
-        "soniox": _repeated("context.terms"),
-        "speechmatics": _repeated("transcription_config.additional_vocab"),
-        "gladia": _custom_vocabulary,
-    }
-)
-_SPEAKERS: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("pulse", "reson8", "deepgram", "elevenlabs", "whisper-asr"), "diarize"),
-        "azure": "diarization.enabled",
-        "assemblyai": "speaker_labels",
-        "soniox": "enable_speaker_diarization",
-        "speechmatics": "transcription_config.diarization",
-        "gladia": "diarization",
-    }
-)
-_SPEAKER_WORDS: Mapping[str, Mapping[bool, str]] = MappingProxyType(
-    {"speechmatics": {True: "speaker", False: "none"}}
-)
+_VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = {
+    "local": _joined("hotwords"),
+    "openai": _joined("prompt"),
+    "deepgram": _repeated("keyterm"),
+    "elevenlabs": _repeated("keyterms"),
+    "azure": _repeated("phraseList.phrases"),
+    "whisper-asr": _joined("initial_prompt"),
+    "assemblyai": _repeated("keyterms_prompt"),
+    "soniox": _repeated("context.terms"),
+    "speechmatics": _repeated("transcription_config.additional_vocab"),
+    "gladia": _custom_vocabulary,
+}
+_SPEAKERS: Mapping[str, str] = {
+    **dict.fromkeys(("pulse", "reson8", "deepgram", "elevenlabs", "whisper-asr"), "diarize"),
+    "azure": "diarization.enabled",
+    "assemblyai": "speaker_labels",
+    "soniox": "enable_speaker_diarization",
+    "speechmatics": "transcription_config.diarization",
+    "gladia": "diarization",
+}
+_SPEAKER_WORDS: Mapping[str, Mapping[bool, str]] = {"speechmatics": {True: "speaker", False: "none"}}
 
 
 def _speakers(kind: str, model: str) -> str:

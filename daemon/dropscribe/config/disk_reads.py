@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _THREADS = 4
-WAIT_SECONDS = 2.0
-"""Limit for all paths of a config together."""
+WAIT_SECONDS = 2.0  # limit for all paths of a config together
 
 
 def read_small_file(path: Path, longest_bytes: int) -> tuple[bytes, os.stat_result]:

@@ -19,12 +19,8 @@ from dropscribe.core.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Path = tuple[str | int, ...]
-"""The position of a value: ("folders", "calls", "outputs", 1)."""
-
-_SECRET: Any = object()
-"""Placeholder of a secret until it is left out."""
-
+Path = tuple[str | int, ...]  # the position of a value: ("folders", "calls", "outputs", 1)
+_SECRET: Any = object()  # placeholder of a secret until it is left out
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|conninfo|^urls$", re.IGNORECASE)
 _OPEN_NAMES = frozenset(
     {"api_key_file", "api_key_credential", "token_file", "secret_file", "auth", "dsn_file", "dsn_credential"}
@@ -101,13 +97,7 @@ def substitute(text: str, environ: Mapping[str, str]) -> tuple[str, tuple[str, .
 
 
 class Document:
-    """One parsed file.
-
-    Attributes:
-        data: Its values, without the top-level ``x-…`` keys.
-        problems: The mistakes in the text itself.
-        variables: For each value with ``${…}`` in it, the variables that were put in.
-    """
+    """One parsed file: `data` has its values, without the top-level ``x-…`` keys."""
 
     def __init__(self, text: str, file: str, environ: Mapping[str, str]) -> None:
         """Parse *text*; *file* is its name in problems.
@@ -117,7 +107,7 @@ class Document:
         """
         self.file = file
         self.problems: list[Problem] = []
-        self.variables: dict[Path, tuple[str, ...]] = {}
+        self.variables: dict[Path, tuple[str, ...]] = {}  # those that were put into a value with ``${…}``
         self._environ = environ
         self._flawed: set[Path] = set()
         self._flawed_below: set[Path] = set()

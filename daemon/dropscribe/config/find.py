@@ -25,10 +25,6 @@ def find_config(explicit: str | None, *, environ: Mapping[str, str] | None = Non
     Without ``-c`` and the variable, a file that cannot be read counts as absent, and so does a
     ./dropscribe.yaml that another user could have written: it could send recordings and keys anywhere.
 
-    Args:
-        explicit: The value of ``-c``, or None.
-        environ: Default: the process's own.
-
     Raises:
         ConfigError: There is none. The problems name the files that were skipped, and why.
     """

@@ -35,18 +35,14 @@ def load_config(
     keys_needed: bool = True,
     queue_needed: bool = True,
 ) -> tuple[Config, tuple[Problem, ...]]:
-    """Read the config at *path*.
+    """The config at *path*, and its warnings.
 
     Args:
-        path: The file; problems name it as it is given here.
         environ: For ``${NAME}``, keys and default places; default: the process's own.
         keys_needed: False for commands that send nothing: a missing key is then a warning, because the
             admin's shell often cannot read a service's keys (its environment file, its credentials).
         queue_needed: False for commands that only read the config: the same for the queue's dsn, which is
             empty if it is unavailable.
-
-    Returns:
-        The config and its warnings.
 
     Raises:
         ConfigError: There are errors; it carries all of them, and the warnings.

@@ -83,16 +83,9 @@ class HoldConfig(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Section):
-    """The whole config; the optional sections are None where they are off.
+    """The whole config; the optional sections are None where they are off."""
 
-    Attributes:
-        path: The file it was read from, or None for text in memory.
-        queue: None is the embedded engine, on this machine alone.
-        time_zone: None is the system's.
-        source: The file's values without secrets, as JSON: for :mod:`dropscribe.config.running`.
-    """
-
-    path: Path | None
+    path: Path | None  # None for text in memory
     state_dir: Path = key(
         "The folder of the queue, on a local disk. Default: `$STATE_DIRECTORY`, `/var/lib/dropscribe` for a "
         "config in /etc/dropscribe, else `dropscribe` in the XDG state home.",
@@ -145,6 +138,7 @@ class Config(Section):
         "People and programs that are told of failed files, of holds and their ends, and of budgets; "
         "off when absent."
     )
+    # The file's values without secrets, as JSON: for :mod:`dropscribe.config.running`.
     source: str = field(default="", repr=False, compare=False)
 
     def watches(self, rule: FolderRule) -> bool:

@@ -22,15 +22,12 @@ if TYPE_CHECKING:
     from dropscribe.config.document import Document, Path
     from dropscribe.config.sections.provider import ProviderConfig
 
-MISSING: Any = object()
-"""In place of a value that is missing, or that was refused and reported."""
-
+MISSING: Any = object()  # in place of a value that is missing, or that was refused and reported
 _COMMON_PARAMS = ("language", "model", "diarize", "prompt", "temperature", "word_timestamps")
 """Request parameters that people look for one level too high."""
 
 _LONGEST_VOCABULARY_BYTES = 100_000
-_MOST_HINTS = 100
-"""Limit of guesses: each takes a millisecond, and a file may have thousands of unknown keys."""
+_MOST_HINTS = 100  # limit of guesses: each takes a millisecond, and a file may have thousands of unknown keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +40,12 @@ class SectionRead(Place):
 
 
 class Reader:
-    """Reads the sections of one document.
-
-    Attributes:
-        document: Where problems are reported.
-        around: Where relative paths begin, and the environment.
-        providers: Those that were read so far, by name; rules come after them, because sections are read in
-            the order of :class:`~dropscribe.config.model.Config`'s fields.
-    """
+    """Reads the sections of one document."""
 
     def __init__(self, document: Document, around: Surroundings) -> None:
         self.document = document
         self.around = around
+        # Rules come after providers: sections are read in the order of the fields of Config.
         self.providers: dict[str, ProviderConfig] = {}
 
     def section(self, path: Path, data: object, keys: Mapping[str, Key]) -> dict[str, Any] | None:

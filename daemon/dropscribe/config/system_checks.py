@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config
 
 WAIT_SECONDS = 5.0
-_LONGEST_SOCKET_BYTES = 107
-"""Limit of Linux (unix(7)), less the zero byte at the end."""
+_LONGEST_SOCKET_BYTES = 107  # limit of Linux (unix(7)), less the zero byte at the end
 
 
 def system_problems(config: Config) -> tuple[Problem, ...]:

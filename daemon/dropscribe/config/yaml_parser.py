@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool | None
 
 MAX_DEPTH = 40
-MAX_NODES = 20_000
-"""Limit of the values in one file, and of the keys that all its ``<<`` merge into mappings."""
-
+MAX_NODES = 20_000  # limit of the values in one file, and of the keys that all its ``<<`` merge into mappings
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
@@ -92,11 +90,9 @@ def resolve_plain(text: str) -> Scalar:
 
 
 def parse_yaml(text: str) -> tuple[Node, list[Flaw]]:
-    """Read *text* as one document.
+    """The root of *text* as one document, and the flaws that did not stop the reading.
 
-    Returns:
-        Its root, and the flaws that did not stop the reading: duplicate keys, unknown aliases, tags. The
-        first of two equal keys counts.
+    Such are duplicate keys, of which the first counts, unknown aliases, and tags.
 
     Raises:
         Flaw: It is no YAML, or nested deeper than :data:`MAX_DEPTH`.

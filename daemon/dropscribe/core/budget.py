@@ -17,12 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import tzinfo
 
-LOW_SHARE = 0.8
-"""Share of a budget at which a warning is sent, once in its day or month."""
-
-BUDGET_CODE = "budget"
-"""The code of a hold that ends when the day or month turns, and not by a probe."""
-
+LOW_SHARE = 0.8  # share of a budget at which a warning is sent, once in its day or month
+BUDGET_CODE = "budget"  # the code of a hold that ends when the day or month turns, and not by a probe
 LEAST_BYTES_PER_SECOND = 25
 """Speech needs a higher rate in any format; only silence in FLAC or Opus comes near this one."""
 

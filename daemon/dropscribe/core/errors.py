@@ -56,20 +56,16 @@ class ConfigError(DropscribeError):
         self.problems = problems
 
 
+@dataclass(eq=False)
 class StoreError(DropscribeError):
-    """Raised when the state directory cannot be used.
+    """Raised when the state directory cannot be used."""
 
-    Attributes:
-        path: The state directory, database or inbox concerned.
-        reason: The system's message.
-        remedy: A step for the admin.
-    """
+    path: str  # the state directory, database or inbox concerned
+    reason: str  # the system's message
+    remedy: str = ""  # a step for the admin
 
-    def __init__(self, path: str, reason: str, remedy: str = "") -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
-        self.remedy = remedy
+    def __post_init__(self) -> None:
+        super().__init__(f"{self.path}: {self.reason}")
 
 
 class StoreInUse(StoreError):
@@ -92,13 +88,15 @@ class StoreUnusable(StoreError):
     """Raised when the database is corrupt, from a newer version, or on a network file system."""
 
 
+@dataclass(eq=False)
 class AudioError(DropscribeError):
     """Raised when an audio file cannot be read now, for a reason other than its content."""
 
-    def __init__(self, path: bytes, reason: str) -> None:
-        super().__init__(reason)
-        self.path = path
-        self.reason = reason
+    path: bytes
+    reason: str
+
+    def __post_init__(self) -> None:
+        super().__init__(self.reason)
 
 
 class AudioMissing(AudioError):
@@ -117,34 +115,27 @@ class AudioUnsafe(AudioError):
     """Raised for symlinks, devices, pipes and sockets anywhere on the path."""
 
 
+@dataclass(eq=False)
 class PublishError(DropscribeError):
-    """Raised when files could not be written or moved; the stored answer is safe.
+    """Raised when files could not be written or moved; the stored answer is safe."""
 
-    Attributes:
-        path: The file or folder concerned.
-        reason: The system's message.
-        code: The errno's name ("ENOSPC"), or dropscribe's own code.
-    """
+    path: bytes  # the file or folder concerned
+    reason: str  # the system's message
+    code: str  # the errno's name ("ENOSPC"), or dropscribe's own code
 
-    def __init__(self, path: bytes, reason: str, code: str) -> None:
-        super().__init__(f"{code}: {reason}")
-        self.path = path
-        self.reason = reason
-        self.code = code
+    def __post_init__(self) -> None:
+        super().__init__(f"{self.code}: {self.reason}")
 
 
+@dataclass(eq=False)
 class ListenError(DropscribeError):
-    """Raised when the listener cannot listen.
+    """Raised when the listener cannot listen."""
 
-    Attributes:
-        address: host:port, as the config has it.
-        reason: The system's message, or the missing part.
-    """
+    address: str  # host:port, as the config has it
+    reason: str  # the system's message, or the missing part
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"{address}: {reason}")
-        self.address = address
-        self.reason = reason
+    def __post_init__(self) -> None:
+        super().__init__(f"{self.address}: {self.reason}")
 
 
 @dataclass(eq=False)

@@ -86,12 +86,8 @@ DOWNLOAD_FILES = {
 }
 """Suffixes of the files that download programs keep beside an unfinished file, and the program."""
 
-FOLDER_DOWNLOAD_FILES = {b".aria2": "aria2"}
-"""The same beside a folder: for a torrent of several files."""
-
-OWN_FOLDER = b".dropscribe"
-"""The daemon's own hidden folder in an inbox."""
-
+FOLDER_DOWNLOAD_FILES = {b".aria2": "aria2"}  # the same beside a folder: for a torrent of several files
+OWN_FOLDER = b".dropscribe"  # the daemon's own hidden folder in an inbox
 _ANY_PREFIX, _ANY_SUFFIX, _ANY_BEFORE = tuple(_PREFIXES), tuple(_SUFFIXES), tuple(_BEFORE_SUFFIX)
 
 

@@ -64,10 +64,8 @@ def why_no_links(kind: str, url: str | None, model: object) -> str:
 def check_link(url: str, hosts: Collection[str]) -> str:
     """*url* as it may be sent: without its fragment, which is never sent to servers.
 
-    Args:
-        url: As the file has it.
-        hosts: Patterns of :func:`parse_host_pattern`. An address or a name of the local network is
-            allowed like any other host: if it is listed.
+    *hosts* are patterns of :func:`parse_host_pattern`. An address or a name of the local network is allowed
+    like any other host: if it is listed.
 
     Raises:
         LinkRefused: The reason names the host, never the query.

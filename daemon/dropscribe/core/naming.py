@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.model import FileSnapshot
 
-OUTPUT_FORMATS = ("json", "txt", "srt", "vtt", "md")
-"""The formats that ``outputs`` may list."""
-
+OUTPUT_FORMATS = ("json", "txt", "srt", "vtt", "md")  # the formats that ``outputs`` may list
 TEMPLATE = "template:"
 """Prefix of the format of an output from a template; the ending of the output's name follows."""
 
@@ -96,11 +94,9 @@ class OutputPlan:
 
 
 def number_names(plan: OutputPlan, number: int = 1, name_max_bytes: int = 255) -> OutputNames:
-    """The names of *plan* with one collision number.
+    """The names of *plan* with one collision number, which from 2 on is part of every name.
 
-    Args:
-        number: From 2 on it is part of every name.
-        name_max_bytes: The file system's limit; the stem is cut until every name fits.
+    The stem is cut until every name has at most *name_max_bytes*.
     """
     directory, _, name = plan.path.rpartition(b"/")
     stem, suffix = split_name(name)
@@ -148,12 +144,7 @@ def sidecar_ending(form: str) -> bytes:
 
 
 def sidecar_names(audio: bytes, ending: bytes, companions: Iterable[str]) -> list[bytes]:
-    """The names that a sidecar of the filed *audio* may have, those of companions last.
-
-    Args:
-        audio: Name or path.
-        companions: The rule's patterns.
-    """
+    """The names that a sidecar of the filed *audio* (name or path) may have, those of *companions* last."""
     name = audio.rpartition(b"/")[2]
     theirs = tuple(companion_name(pattern.encode(), name).lower() for pattern in companions)
     names = [base + ending for base in (split_name(audio)[0], audio, split_name(audio)[0] + b".transcript")]

@@ -18,20 +18,12 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.model import ScopeKind
 
-LONGEST_RETRY_AFTER_SECONDS = 3600.0
-"""A provider that asks for a longer pause is tried again after this time."""
-
-REUSED = "reused"
-"""The code of an attempt that sent nothing, because the answer was known."""
-
-INTERNAL_ERROR = "internal_error"
-"""The code of a failure that is caused by a bug in dropscribe."""
-
+LONGEST_RETRY_AFTER_SECONDS = 3600.0  # a provider that asks for a longer pause is tried again after this time
+REUSED = "reused"  # the code of an attempt that sent nothing, because the answer was known
+INTERNAL_ERROR = "internal_error"  # the code of a failure that is caused by a bug in dropscribe
 INTERNAL_ERROR_WORDS = "a bug in dropscribe; its log has the details"
 
-MAX_INTERNAL_ERRORS = 3
-"""After this many internal errors a file goes to ``failed``."""
-
+MAX_INTERNAL_ERRORS = 3  # after this many internal errors a file goes to ``failed``
 _LARGEST_EXPONENT = 64
 """Beyond this many doublings every longest wait is reached; a larger exponent would overflow a float."""
 

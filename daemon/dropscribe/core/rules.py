@@ -94,8 +94,7 @@ class Taking:
         return f'the pattern "{hit.source}" of the rule\'s exclude matches it' if hit else None
 
 
-compiled_taking = functools.lru_cache(maxsize=64)(Taking)
-"""The same for each caller with equal patterns."""
+compiled_taking = functools.lru_cache(maxsize=64)(Taking)  # the same for each caller with equal patterns
 
 _KINDS = (
     (stat.S_ISLNK, "it is a symlink, and symlinks are never followed"),

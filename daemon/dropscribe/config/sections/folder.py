@@ -43,15 +43,8 @@ class SubtitleLayout(Section):
 class FolderRule(Section):
     """One inbox and the treatment of the audio in it.
 
-    Attributes:
-        providers: At least one; the first that is not held is asked.
-        params: For each of `providers`, its parameters with the rule's laid over; see :meth:`params_for`.
-        include: At least one pattern.
-        link_hosts: At least one with `links`.
-        settle_seconds, settle_incomplete_seconds: None means auto.
-        settle_ignores_writers: From `settle: ignore_writers`.
-        rescan_seconds: None means auto: 60 native, 5 polled.
-        language, vocabulary, speakers: Empty or None means the provider's own setting.
+    `params` holds, for each of `providers`, its parameters with the rule's laid over. None means auto for
+    times, and the provider's own setting for `language` and `speakers`.
     """
 
     name: str
@@ -185,7 +178,7 @@ class FolderRule(Section):
     settle_incomplete_seconds: float | None = key(
         "The same for a file whose own header says that more is to come.", t.DURATION_OR_AUTO
     )
-    settle_ignores_writers: bool = False
+    settle_ignores_writers: bool = False  # from `settle: ignore_writers`
     min_age_seconds: float = key(
         "A file is not taken before this time has passed since its last change, even if it is complete.",
         t.DURATION_OR_ZERO,

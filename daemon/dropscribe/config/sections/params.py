@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _FORMAT_PARAMS = {"openai": "response_format", "whisper-asr": "output"}
 _SUBTITLE_FORMATS = frozenset({"srt", "vtt", "tsv"})
 
-Written = dict[str, "ParamValue | None"]
-"""Parameters as written; None removes one."""
+Written = dict[str, "ParamValue | None"]  # parameters as written; None removes one
 
 
 def check_params(values: Mapping[str, Any], path: Path, document: Document) -> Written:

@@ -41,9 +41,7 @@ BUDGET_WORDS = "Limits of the cost: `{per_day: 5.00, per_month: 600min}`, money 
 OPENAI_UPLOAD_BYTES = 25 * 2**20 - 4096
 """Largest file at api.openai.com: its limit of 25 MiB is for the whole form."""
 
-_PATHS = (".", "/", "~")
-"""Beginnings of a model's directory; "OWNER/NAME" is a model of the hub."""
-
+_PATHS = (".", "/", "~")  # beginnings of a model's directory; "OWNER/NAME" is a model of the hub
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -77,18 +75,10 @@ def _type(value: object) -> str:
 class ProviderConfig(Section):
     """One account at one vendor, or the engine on this machine.
 
-    Attributes:
-        name: The user's own name for it.
-        api_key: None for `local`, and for `openai` if the server asks for none.
-        requests_per_minute, timeout_seconds, max_upload_bytes, max_duration_seconds: None means no limit.
-        price_per_minute: In a currency of the user's choice; or None.
-        params: The type's defaults included.
-        auth: None for all types but reson8.
-        model: `auto`, a model's name or a directory for local, else None.
-        cpu_threads: 0 lets the engine choose.
+    A limit of None is no limit, and each key of other types is None. `params` has the type's defaults too.
     """
 
-    name: str
+    name: str  # the user's own name for it
     type: str = key(
         "The kind of provider; it sets defaults.",
         dataclasses.replace(_BUILT_IN, parse=_type),

@@ -34,11 +34,8 @@ _NOT_INSTALLED = "PostgreSQL needs procrastinate and psycopg"
 class QueueConfig(Section):
     """The queue in PostgreSQL, which several nodes share.
 
-    Attributes:
-        dsn: Empty only in a config that was loaded without it
-            (:func:`dropscribe.config.load.load_config`).
-        roots: At least one, none inside another.
-        password: The dsn's, if it has one; kept so that log lines can be cleaned of it.
+    The dsn is empty only in a config that was loaded without it (:func:`dropscribe.config.load.load_config`).
+    There is at least one root, and none lies inside another.
     """
 
     type: Literal["postgres"] = key(
@@ -73,7 +70,7 @@ class QueueConfig(Section):
         default="",
         example="recorder-1",
     )
-    password: Secret | None = field(default=None, compare=False)
+    password: Secret | None = field(default=None, compare=False)  # the dsn's, to be masked in log lines
 
     def root_of(self, path: Path) -> tuple[str, PurePath] | None:
         """The name of the root that *path* lies beneath, and its path there; None beneath no root.

@@ -37,23 +37,15 @@ class LogConfig(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpConfig(Section):
-    """The listener for pages, metrics, health and status.
-
-    Attributes:
-        listen: As written: "127.0.0.1:8790", or "unix:/run/dropscribe.sock".
-        host: Its host without brackets; empty for a unix socket.
-        port: 0 lets the kernel choose; 0 for a unix socket.
-        socket: The unix socket's path, or None.
-        token: Always set when *host* is not loopback.
-    """
+    """The listener for pages, metrics, health and status."""
 
     listen: str = key(
         "HOST:PORT, or `unix:/PATH` for a socket. Beyond loopback a token is required.",
         t.LISTEN,
         default="127.0.0.1:8790",
     )
-    host: str
-    port: int
+    host: str  # without brackets; empty for a unix socket
+    port: int  # 0 lets the kernel choose; 0 for a unix socket
     socket: Path | None = None
     token: Secret | None = key(
         "At least 16 characters; programs send it as `Authorization: Bearer`, people log in with it.",

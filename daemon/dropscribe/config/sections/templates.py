@@ -20,9 +20,7 @@ LARGEST_BYTES = 256 * 1024
 TEMPLATE_NAMES = ("transcript", "audio", "title", "paragraphs", "warnings")
 """The names that a template is rendered with."""
 
-_FILTERS = ("clock", "markdown")
-"""Its filters beside Jinja's own."""
-
+_FILTERS = ("clock", "markdown")  # its filters beside Jinja's own
 _GUARDS = frozenset({"default", "d", "defined", "undefined"})
 """Jinja's filter and tests for names that may be missing."""
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from dropscribe.core.requests.params import ParamValue
 
-Found = dict[str, "ParamValue | None"]
-"""By parameter; None removes one that was set further down."""
+Found = dict[str, "ParamValue | None"]  # by parameter; None removes one that was set further down
 
 
 @dataclass(frozen=True, slots=True)

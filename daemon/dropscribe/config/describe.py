@@ -60,6 +60,12 @@ _HEAD_WITHOUT_ENGINE = (
 _UNITS = {"duration": ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")), "size": ((10**6, "MB"),)}
 _WIDTH = 110
 _COMMENT_COLUMN = 34
+_EXAMPLES: Mapping[str, Mapping[str, str]] = {
+    "openai": {"url": "http://127.0.0.1:8000/v1", "params": "{model: whisper-1}"},
+    "whisper-asr": {"url": "http://127.0.0.1:9000"},
+    "http": {"url": "http://127.0.0.1:9000"},
+}
+"""Examples that suit one type of provider better than those of the keys."""
 _NEEDED = {("queue", "dsn"), ("queue", "roots"), ("webhook", "secret")}
 """Keys without which their section is refused, though its dataclass has a default for them."""
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -221,32 +227,26 @@ def _lines(provider: str) -> Iterator[str]:
 
 def _provider(kind: str, *, is_first: bool) -> Iterator[str]:
     """One provider; only the first is not commented out, only pulse shows the keys of all online types."""
+    facts = PROVIDER_TYPES[kind]
     mark = "    " if is_first else "  #   "
     yield _line(mark[:-2], f"{kind}:", "A provider, with a name of your own.")
-    yield _line(mark, f"type: {kind}", PROVIDER_TYPES[kind].words)
-    facts = PROVIDER_TYPES[kind]
-    needed = {group[0] for group in facts.needs}
+    yield _line(mark, f"type: {kind}", facts.words)
+    examples = dict(_EXAMPLES.get(kind, {}))
+    if facts.key_variable:
+        examples["api_key"] = f"${{{facts.key_variable}}}"
+    active = {*({"api_key", "params"} & examples.keys()), *(group[0] for group in facts.needs)}
+    shown = {*examples, *active, *(SPECIAL_KEYS - {"url", "api_key"}), *(["concurrency"] if is_first else [])}
     for name, about in keys_of_type(kind).items():
-        if name == "type" or (name == "api_key" and not facts.key_variable):
-            continue
-        if name == "api_key":
-            yield _line(mark, f"api_key: ${{{facts.key_variable}}}", about.description)
-            if kind == "pulse":
-                yield from _others(about, f"{mark}# ")
-        elif name in {"url", "params"} and kind == "openai":
-            value = {"url": "http://127.0.0.1:8000/v1", "params": "{model: whisper-1}"}[name]
-            yield _line(f"{mark}# " if name == "url" else mark, f"{name}: {value}", about.description)
-        elif name in SPECIAL_KEYS and about.type.section is not None:
-            inside = mark if name in needed else f"{mark}# "
+        inside = mark if name in active else f"{mark}# "
+        if name in SPECIAL_KEYS and about.type.section is not None:
             yield _line(inside, f"{name}:", about.description)
             for inner in keys_of(about.type.section).values():
                 yield from _key(inner, f"{inside}  ")
-        elif name in needed:
-            value = {"url": "http://127.0.0.1:9000"}.get(name, str(about.example))
-            yield _line(mark, f"{name}: {value}", about.description)
-        elif kind == "pulse" or name in SPECIAL_KEYS - {"url"} or (is_first and name == "concurrency"):
+        elif name != "type" and (name in shown or kind == "pulse"):
             default = facts.defaults.get(about.attribute, about.default)
-            yield from _key(dataclasses.replace(about, default=default), f"{mark}# ")
+            example = examples.get(name, about.example)
+            also = about.also if kind == "pulse" else {}
+            yield from _key(dataclasses.replace(about, default=default, example=example, also=also), inside)
 
 
 def _section(about: Key, mark: str = "# ") -> Iterator[str]:

@@ -70,12 +70,9 @@ class Reader:
         """*value* as *kind* reads it, or MISSING where it was refused."""
         if kind.section is not None:
             keys = kind.section.keys_for(path, value, self)
-            found = None if keys is None else self.section(path, value, keys)
-            return (
-                MISSING
-                if found is None
-                else kind.section.build(SectionRead(self.document, path, value, found, self))
-            )
+            if keys is None or (found := self.section(path, value, keys)) is None:
+                return MISSING
+            return kind.section.build(SectionRead(self.document, path, value, found, self))
         if kind.item is not None and kind.name is not None:
             return self._mapping(kind.name, kind.item, path, value)
         if kind.item is not None:

@@ -166,6 +166,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=0.0, help="also one recording of that length")
     parser.add_argument("--vocabulary", default="", help="words that are likely to be said")
     options = parser.parse_args()
+    if not any(clips(options.folder)):
+        parser.error(f"{options.folder}: no recording has its text beside it")
     params = {"hotwords": options.vocabulary} if options.vocabulary else {}
     asyncio.run(measure(options.folder, options.model, params))
     if options.minutes:

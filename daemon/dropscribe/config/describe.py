@@ -269,19 +269,16 @@ def _key(about: Key, mark: str) -> Iterator[str]:
     else:
         value = _written_default(about)
     yield _line(mark, f"{about.name}: {value}", about.description)
-    yield from _others(about, mark if mark.endswith("# ") else f"{mark}# ")
+    mark = mark if mark.endswith("# ") else f"{mark}# "
+    for ending, description in about.also.items():
+        other = f"{about.name}.txt" if ending == "_file" else about.name
+        yield _line(mark, f"{about.name}{ending}: {other}", description)
 
 
 def _written_default(about: Key) -> str:
     if about.default is None:
         return str(about.type.none_word)
     return written_value(about.default, about.type.word)
-
-
-def _others(about: Key, mark: str) -> Iterator[str]:
-    for ending, description in about.also.items():
-        value = f"{about.name}.txt" if ending == "_file" else about.name
-        yield _line(mark, f"{about.name}{ending}: {value}", description)
 
 
 def _line(mark: str, text: str, description: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -32,10 +33,8 @@ def system_problems(config: Config) -> tuple[Problem, ...]:
     def look() -> None:
         for is_warning, found in ((False, _looks(config)), (True, _doubts(config))):
             for path, message, hint in found:
-                problem = Problem(
-                    message, file=str(config.path or ""), path=path, hint=hint, warning=is_warning
-                )
-                problems.append(problem)
+                file = str(config.path or "")
+                problems.append(Problem(message, file=file, path=path, hint=hint, warning=is_warning))
 
     thread = DaemonThreads(1, "system-checks")
     answer = thread.submit(look)
@@ -82,15 +81,10 @@ def _socket(config: Config) -> Iterator[tuple[str, str, str]]:
         yield "http.listen", message, "choose a shorter one"
     elif not path.parent.is_dir() and not path.is_relative_to("/run"):  # units make folders there
         yield "http.listen", f"{path.parent} is not a folder", "make it, or name another"
-    elif _is_taken(path):
-        yield "http.listen", f"{path} is there and is not a socket", "choose another path"
-
-
-def _is_taken(path: Path) -> bool:
-    try:
-        return not stat.S_ISSOCK(os.lstat(path).st_mode)
-    except OSError:
-        return False
+    else:
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                yield "http.listen", f"{path} is there and is not a socket", "choose another path"
 
 
 def _hooks(config: Config) -> Iterator[tuple[str, str, str]]:

@@ -160,10 +160,9 @@ def stops_of(accounts: Iterable[Account]) -> list[Hold]:
         before = longest.get(account.scope)
         if account.is_spent and (before is None or account.turns_at > before.turns_at):
             longest[account.scope] = account
-    return [_stop(account) for account in longest.values()]
-
-
-def _stop(account: Account) -> Hold:
-    reason = f"the budget of {account.limit} a {account.period} is spent; it resets at {account.turns_on}"
-    since = account.last_at or 0.0
-    return Hold(account.scope, BUDGET_CODE, reason, since, account.turns_at, account.turns_at - since)
+    stops = []
+    for scope, account in longest.items():
+        reason = f"the budget of {account.limit} a {account.period} is spent; it resets at {account.turns_on}"
+        since = account.last_at or 0.0
+        stops.append(Hold(scope, BUDGET_CODE, reason, since, account.turns_at, account.turns_at - since))
+    return stops

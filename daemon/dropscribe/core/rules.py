@@ -130,7 +130,8 @@ class _Pattern:
     def __init__(self, source: str) -> None:
         self.source = source
         self._on_path = "/" in source
-        self._regex = re.compile(_translate(source.removeprefix("/")), re.DOTALL | re.IGNORECASE)
+        tokens = _GLOB_TOKEN.findall(source.removeprefix("/"))
+        self._regex = re.compile("".join(map(_translate_token, tokens)), re.DOTALL | re.IGNORECASE)
 
     def matches(self, path: bytes, name: bytes) -> bool:
         return self._regex.fullmatch(path_text(path if self._on_path else name)) is not None
@@ -147,10 +148,6 @@ def has_empty_class(glob: str) -> bool:
 def has_open_bracket(glob: str) -> bool:
     """Whether *glob* has a ``[`` without its ``]``, which stands for itself."""
     return "[" in _GLOB_TOKEN.findall(glob)
-
-
-def _translate(glob: str) -> str:
-    return "".join(_translate_token(token) for token in _GLOB_TOKEN.findall(glob))
 
 
 def _translate_token(token: str) -> str:

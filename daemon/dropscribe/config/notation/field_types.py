@@ -292,10 +292,7 @@ def type_of(annotation: Any) -> FieldType:
     return _PLAIN_TYPES.get(annotation) or section(annotation)
 
 
-_WORDS_OF_BOOLEAN = "|".join(
-    "".join(f"[{letter.upper()}{letter}]" for letter in word)
-    for word in ("true", "false", "yes", "no", "on", "off")
-)
+_WORDS_OF_BOOLEAN = "|".join("".join(f"[{a.upper()}{a}]" for a in word) for word in q.BOOLEANS)
 _WORD_OF_BOOLEAN = {"type": "string", "pattern": f"^({_WORDS_OF_BOOLEAN})$|{_VARIABLE}"}
 _VALUE = {"type": ["string", "number", "boolean", "null", "array"]}
 

@@ -27,8 +27,7 @@ SIZE_PATTERN = rf"^{_NUMBER} ?(?:(?:[KkMmGgTt][Ii]?)?[Bb])?$"
 DECIBELS_PATTERN = rf"^-{_NUMBER} ?(?:[dD][bB](?:[fF][sS])?)?$"
 QUIETEST_DBFS = -120.0
 
-_TRUE = frozenset({"true", "yes", "on"})
-_FALSE = frozenset({"false", "no", "off"})
+BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 
 
 def parse_number(value: object) -> float:
@@ -86,12 +85,10 @@ def parse_decibels(value: object) -> float:
 
 def parse_boolean(value: object) -> bool:
     """True or False; yes, no, on and off count only here, where a boolean is expected."""
-    word = value.strip().lower() if isinstance(value, str) else value
-    if isinstance(word, bool):
-        return word
-    if isinstance(word, str) and word in _TRUE | _FALSE:
-        return word in _TRUE
-    raise ValueError("is neither true nor false", "write true or false")
+    found = BOOLEANS.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ValueError("is neither true nor false", "write true or false")  # noqa: TRY004 - one kind of refusal
+    return found
 
 
 def parse_hours(value: object) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dropscribe.core.requests.languages import base_language, language_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dropscribe.core.requests.params import ParamValue
 
@@ -31,10 +31,10 @@ def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
     """The parameters that carry *hints* to a provider of type *kind*, which uses *model*."""
     found: Found = {}
     if hints.language is not None and kind != "http":
-        name, spell = _language(kind, model)
-        found[name] = spell(hints.language)
-    if hints.vocabulary and (send_words := _vocabulary(kind, model)) is not None:
-        found |= send_words(hints.vocabulary)
+        name, value = _language(kind, model, hints.language)
+        found[name] = value
+    if hints.vocabulary:
+        found |= _vocabulary(kind, model, hints.vocabulary)
     if hints.speakers is not None and (name := _speakers(kind, model)):
         found[name] = _SPEAKER_WORDS.get(kind, {}).get(hints.speakers, hints.speakers)
     return found
@@ -43,65 +43,57 @@ def hint_params(kind: str, model: str, hints: SpeechHints) -> Found:
 def ignored_hints(kind: str, model: str, hints: SpeechHints) -> list[str]:
     """The names of the settings for which such a provider has no parameter."""
     ignored = ["language"] if hints.language and kind == "http" else []  # set in `params` instead
-    if hints.vocabulary and _vocabulary(kind, model) is None:
+    if hints.vocabulary and not _vocabulary(kind, model, hints.vocabulary):
         ignored.append("vocabulary")
     if hints.speakers and not _speakers(kind, model) and "diarize" not in model:
         ignored.append("speakers")
     return ignored
 
 
-def _language(kind: str, model: str) -> tuple[str, Callable[[str], ParamValue | None]]:
-    if kind == "azure":
-        return "locales", _as_list
-    if kind in {"soniox", "gladia"}:
-        name = "language_hints" if kind == "soniox" else "language_config.languages"
-        return name, lambda language: _as_base_list(kind, language)
-    if kind == "deepgram":
-        return "language", language_tag  # it tells en-GB from en-US
-    if kind == "speechmatics" and model.startswith("melia"):  # its language is always "multi"
-        return "transcription_config.language_hints", lambda language: _as_base_list(kind, language)
-    if kind == "speechmatics":
-        return "transcription_config.language", lambda language: _base(kind, language)
-    return ("language_code" if kind in {"elevenlabs", "assemblyai"} else "language"), base_language
+def _language(  # noqa: PLR0911 - one for each kind
+    kind: str, model: str, language: str
+) -> tuple[str, ParamValue | None]:
+    """The parameter for the language and its value; None where the provider is to detect it."""
+    tag, base = language_tag(language), base_language(language)
+    code = base and _LANGUAGE_WORDS.get(kind, {}).get(base, base)
+    match kind:
+        case "azure":
+            return "locales", [tag] if tag else None
+        case "deepgram":
+            return "language", tag  # it tells en-GB from en-US
+        case "gladia":
+            return "language_config.languages", [code] if code else None
+        case "soniox":
+            return "language_hints", [code] if code else None
+        case "speechmatics" if model.startswith("melia"):  # its language is always "multi"
+            return "transcription_config.language_hints", [code] if code else None
+        case "speechmatics":
+            return "transcription_config.language", code
+        case "assemblyai" | "elevenlabs":
+            return "language_code", base
+    return "language", base
 
 
-def _base(kind: str, language: str) -> str | None:
-    base = base_language(language)
-    return None if base is None else _LANGUAGE_WORDS.get(kind, {}).get(base, base)
+def _vocabulary(kind: str, model: str, words: tuple[str, ...]) -> Found:  # noqa: PLR0911 - as above
+    """The parameters for *words*; none where the provider takes no such list.
 
-
-def _as_base_list(kind: str, language: str) -> list[str] | None:
-    base = _base(kind, language)
-    return None if base is None else [base]
-
-
-def _as_list(language: str) -> list[str] | None:
-    tag = language_tag(language)
-    return None if tag is None else [tag]
-
-
-def _vocabulary(kind: str, model: str) -> Callable[[tuple[str, ...]], Found] | None:
-    if kind == "openai" and "diarize" in model:
-        return None
-    if kind == "openai" and "voxtral" in model.lower():
-        return _repeated("context_bias[]")
-    if kind == "speechmatics" and model.startswith("melia"):
-        return None
-    if kind == "deepgram" and not model.startswith(("nova-3", "flux")) and model:
-        return _repeated("keywords")  # keyterm came with nova-3
-    return _VOCABULARY.get(kind)  # Pulse takes keywords over its WebSocket alone, Reson8 in custom models
-
-
-def _repeated(name: str) -> Callable[[tuple[str, ...]], Found]:
-    return lambda words: {name: list(words)}
-
-
-def _joined(name: str) -> Callable[[tuple[str, ...]], Found]:
-    return lambda words: {name: ", ".join(words)}
-
-
-def _custom_vocabulary(words: tuple[str, ...]) -> Found:
-    return {"custom_vocabulary": True, "custom_vocabulary_config.vocabulary": list(words)}
+    Pulse takes keywords over its WebSocket alone, Reson8 in custom models.
+    """
+    listed = list(words)
+    match kind:
+        case "openai" if "diarize" in model:
+            return {}
+        case "openai" if "voxtral" in model.lower():
+            return {"context_bias[]": listed}
+        case "speechmatics" if model.startswith("melia"):
+            return {}
+        case "deepgram" if model and not model.startswith(("nova-3", "flux")):
+            return {"keywords": listed}  # keyterm came with nova-3
+        case "gladia":
+            return {"custom_vocabulary": True, "custom_vocabulary_config.vocabulary": listed}
+        case "local" | "openai" | "whisper-asr":
+            return {_VOCABULARY[kind]: ", ".join(words)}
+    return {_VOCABULARY[kind]: listed} if kind in _VOCABULARY else {}
 
 
 _LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = {
@@ -110,17 +102,16 @@ _LANGUAGE_WORDS: Mapping[str, Mapping[str, str]] = {
 }
 """Language codes of some types that differ from ours."""
 
-_VOCABULARY: Mapping[str, Callable[[tuple[str, ...]], Found]] = {
-    "local": _joined("hotwords"),
-    "openai": _joined("prompt"),
-    "deepgram": _repeated("keyterm"),
-    "elevenlabs": _repeated("keyterms"),
-    "azure": _repeated("phraseList.phrases"),
-    "whisper-asr": _joined("initial_prompt"),
-    "assemblyai": _repeated("keyterms_prompt"),
-    "soniox": _repeated("context.terms"),
-    "speechmatics": _repeated("transcription_config.additional_vocab"),
-    "gladia": _custom_vocabulary,
+_VOCABULARY: Mapping[str, str] = {
+    "local": "hotwords",
+    "openai": "prompt",
+    "deepgram": "keyterm",
+    "elevenlabs": "keyterms",
+    "azure": "phraseList.phrases",
+    "whisper-asr": "initial_prompt",
+    "assemblyai": "keyterms_prompt",
+    "soniox": "context.terms",
+    "speechmatics": "transcription_config.additional_vocab",
 }
 _SPEAKERS: Mapping[str, str] = {
     **dict.fromkeys(("pulse", "reson8", "deepgram", "elevenlabs", "whisper-asr"), "diarize"),

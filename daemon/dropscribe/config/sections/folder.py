@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dropscribe.config.extras import install_hint, is_installed
 from dropscribe.config.keys import REQUIRED, Section, key
@@ -228,21 +228,13 @@ class FolderRule(Section):
         return cls(name=str(read.path[-1]), **values)
 
 
-def _params_by_provider(read: SectionRead) -> dict[str, dict[str, Any]]:
+def _params_by_provider(read: SectionRead) -> dict[str, dict[str, ParamValue]]:
     own = p.check_rule_params(read)
     is_keyed = isinstance(read.data["provider"], list)
     found = {}
     for name in read.values["providers"]:
-        provider = read.reader.providers.get(name)
-        if provider is None:
-            continue
-        written = own.get(name, {})
-        path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
-        if provider.type == "local":
-            p.check_local_params(written, path, read.document)
-        p.warn_of_subtitles(provider.type, written, path, read.document)
-        hints = p.check_hints(read, provider.type, {**provider.params, **written})
-        found[name] = p.lay_over(provider.type, provider.params, hints | written)
-        if "language" in hints | written:
-            p.warn_of_language(read, provider.type, provider.model or "", found[name])
+        if provider := read.reader.providers.get(name):
+            path = (*read.path, "params", name) if is_keyed else (*read.path, "params")
+            kind, model, below = provider.type, provider.model or "", provider.params
+            found[name] = p.layered_params(read, kind, model, below, own.get(name, {}), path)
     return found

@@ -59,7 +59,39 @@ def check_rule_params(read: SectionRead) -> dict[str, Written]:
     return checked
 
 
-def check_local_params(values: Mapping[str, Any], path: Path, document: Document) -> None:
+def layered_params(
+    read: SectionRead,
+    kind: str,
+    model: str,
+    below: Mapping[str, ParamValue],
+    written: Written,
+    path: Path,
+) -> dict[str, ParamValue]:
+    """The parameters of a section as a provider of type *kind* gets them; reports what it does not take.
+
+    Those *written* at *path* win over `language`, `vocabulary` and `speakers`, and all of these over *below*.
+    A removed parameter becomes an empty list: it is not sent, and the provider's adapter does not add its own
+    default. For the embedded engine, which uses *model*, it is left out.
+    """
+    document = read.document
+    if kind == "local":
+        _check_local_params(written, path, document)
+    name = _FORMAT_PARAMS.get(kind, "")
+    asked = written.get(name)
+    if isinstance(asked, str) and asked in _SUBTITLE_FORMATS:
+        said = "gives transcripts with the numbers and times of subtitles in their text"
+        hint = "remove it; `outputs: [srt]` in the rule writes subtitles"
+        document.report((*path, name), f"{name}: {asked} {said}", hint, warning=True)
+    above = _hint_params(read, kind, {**below, **written}) | written
+    merged = {**below, **above}
+    if kind != "local":
+        return {name: [] if value is None else value for name, value in merged.items()}
+    if "language" in above:
+        _warn_of_language(read, model, above["language"])
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _check_local_params(values: Mapping[str, Any], path: Path, document: Document) -> None:
     """Report parameters and values that the embedded engine does not take."""
     for name, value in values.items():
         if name not in LOCAL_PARAMS:
@@ -70,21 +102,8 @@ def check_local_params(values: Mapping[str, Any], path: Path, document: Document
             document.report((*path, name), message)
 
 
-def warn_of_subtitles(kind: str, values: Mapping[str, Any], path: Path, document: Document) -> None:
-    """Report a parameter that asks for subtitles, which are read as plain text."""
-    name = _FORMAT_PARAMS.get(kind, "")
-    value = values.get(name)
-    if isinstance(value, str) and value in _SUBTITLE_FORMATS:
-        message = f"{name}: {value} gives transcripts with the numbers and times of subtitles in their text"
-        hint = "remove it; `outputs: [srt]` in the rule writes subtitles"
-        document.report((*path, name), message, hint, warning=True)
-
-
-def check_hints(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Written:
-    """Parameters for a section's `language`, `vocabulary` and `speakers`; reports what cannot be sent.
-
-    *kind* is the provider's type, *given* has the other parameters, defaults included.
-    """
+def _hint_params(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Written:
+    """Parameters for a section's `language`, `vocabulary` and `speakers`; *given* has the others."""
     names = ("model", "model_id", "transcription_config.model")
     model = next((str(given[name]) for name in names if given.get(name)), "")
     values = read.values
@@ -95,26 +114,11 @@ def check_hints(read: SectionRead, kind: str, given: Mapping[str, Any]) -> Writt
     return hint_params(kind, model, hints)
 
 
-def lay_over(
-    kind: str, below: Mapping[str, ParamValue], above: Mapping[str, ParamValue | None]
-) -> dict[str, ParamValue]:
-    """The parameters *above* laid over those *below*, as a provider of type *kind* gets them.
-
-    A removed parameter becomes an empty list: it is not sent, and the provider's adapter does not add its own
-    default. For the embedded engine it is left out.
-    """
-    merged = {**below, **above}
-    if kind == "local":
-        return {name: value for name, value in merged.items() if value is not None}
-    return {name: [] if value is None else value for name, value in merged.items()}
-
-
-def warn_of_language(read: SectionRead, kind: str, model: str, sent: Mapping[str, ParamValue]) -> None:
-    """Report a section's language other than English if the local engine's *model* knows only English."""
-    language = sent.get("language")
+def _warn_of_language(read: SectionRead, model: str, language: ParamValue | None) -> None:
+    """Report a *language* other than English if the embedded engine's *model* knows only English."""
     code = base_language(language) if isinstance(language, str) else None
-    if kind == "local" and code not in {None, "en"} and is_english_model(model):
-        name = "language" if read.document.line_of((*read.path, "language")) else "params"
+    if code not in {None, "en"} and is_english_model(model):
+        name = "language" if read.line_of("language") else "params"
         message = f"the model '{model}' knows only English, not '{language}': its files would be refused"
         read.report(name, message, install_hint("local-multilingual"), on_key=True, warning=True)
 

@@ -201,22 +201,20 @@ class ProviderConfig(Section):
             if not any(read.data.get(name) for name in group):
                 message = f"a provider of type {kind} needs {' or '.join(map(repr, group))}"
                 read.report("", message, "write it", on_key=True)
-        written = params.check_params(values.get("params", {}), (*read.path, "params"), read.document)
+        path = (*read.path, "params")
+        written = params.check_params(values.get("params", {}), path, read.document)
         model = values.get("model") or ""
         below = dict(facts.params)
         if kind == "local":
-            _check_local(read, written, model)
+            _check_local(read, model)
             if model.startswith(_PATHS):
                 values["model"] = str(read.reader.around.absolute(model))
             if params.is_english_model(model):
                 below["language"] = "en"
         else:
             _complete_remote(read, values, facts)
-        params.warn_of_subtitles(kind, written, (*read.path, "params"), read.document)
-        hints = params.check_hints(read, kind, {**below, **written})
-        merged = params.lay_over(kind, below, hints | written)
-        params.warn_of_language(read, kind, model, merged)
-        made = cls(name=str(read.path[-1]), **{**values, "params": merged})
+        values["params"] = params.layered_params(read, kind, model, below, written, path)
+        made = cls(name=str(read.path[-1]), **values)
         read.reader.providers[made.name] = made
         return made
 
@@ -229,7 +227,7 @@ def keys_of_type(kind: str) -> dict[str, Key]:
     }
 
 
-def _check_local(read: SectionRead, written: Mapping[str, Any], model: str) -> None:
+def _check_local(read: SectionRead, model: str) -> None:
     if not is_installed("local"):
         read.report("type", "the embedded engine is not installed", install_hint("local"))
     is_known = model in {"auto", *WHISPER_MODELS} or _HUB_NAME.fullmatch(model) is not None
@@ -237,7 +235,6 @@ def _check_local(read: SectionRead, written: Mapping[str, Any], model: str) -> N
         hint = did_you_mean(model, WHISPER_MODELS)
         hint = hint if hint.startswith("did") else f"write ./{model} for a directory"
         read.reader.refuse((*read.path, "model"), model, "is not a Whisper model", hint)
-    params.check_local_params(written, (*read.path, "params"), read.document)
 
 
 def _complete_remote(read: SectionRead, values: dict[str, Any], facts: ProviderFacts) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from types import NoneType
+from typing import get_args, get_type_hints
 
 import pytest
 
 from dropscribe.config.extras import LIBRARIES
+from dropscribe.config.keys import keys_of
 from dropscribe.config.load import parse_config
-from dropscribe.config.model import SubtitleLayout
+from dropscribe.config.model import Config, SubtitleLayout
 from dropscribe.core.errors import ConfigError
 
 BASE = "providers: {l: {type: local}}\nfolders: {f: {inbox: in, provider: l%s}}\n"
@@ -126,3 +129,24 @@ def test_what_the_new_keys_cannot_mean_is_refused(tmp_path, more, path):
 def test_norwegian_is_a_language(tmp_path):
     """`no` is the language's tag, not a boolean."""
     assert rule_of(tmp_path, "language: no").language == "no"
+
+
+def sections(section=Config):
+    """*section* and all sections in it."""
+    yield section
+    for about in keys_of(section).values():
+        inner = about.type.section or (about.type.item and about.type.item.section)
+        if inner:
+            yield from sections(inner)
+
+
+def test_a_key_can_be_none_only_where_its_annotation_says_so():
+    """Two keys are None only until their section is built, which reports their absence."""
+    wrong = [
+        (section.__name__, about.name)
+        for section in sections()
+        for about in keys_of(section).values()
+        if (about.default is None or about.type.none_word)
+        and NoneType not in get_args(get_type_hints(section)[about.attribute])
+    ]
+    assert wrong == [("QueueConfig", "dsn"), ("WebhookConfig", "secret")]

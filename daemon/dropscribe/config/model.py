@@ -92,12 +92,8 @@ class Config(Section):
         default=Path(),
         example="state",
     )
-    providers: Mapping[str, ProviderConfig] = key(
-        "The providers, under names of your own.", t.map_of(t.section(ProviderConfig), t.NAME), default={}
-    )
-    folders: Mapping[str, FolderRule] = key(
-        "Folder rules, under names of your own.", t.map_of(t.section(FolderRule), t.NAME), default={}
-    )
+    providers: Mapping[str, ProviderConfig] = key("The providers, under names of your own.", default={})
+    folders: Mapping[str, FolderRule] = key("Folder rules, under names of your own.", default={})
     queue: QueueConfig | None = key(
         "Where the queue is: in the state directory when absent, or in a PostgreSQL that several machines "
         "share."

@@ -7,6 +7,7 @@ Guarantees: pure. A refused value raises ValueError with the words that follow t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from dropscribe.core.requests.languages import is_language, language_tag
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from zoneinfo import ZoneInfo
 
     from dropscribe.config.keys import Section
@@ -289,6 +290,8 @@ def type_of(annotation: Any) -> FieldType:
         (annotation,) = (part for part in get_args(annotation) if part is not NoneType)
     if get_origin(annotation) is Literal:
         return one_of(*get_args(annotation))
+    if get_origin(annotation) is Mapping:
+        return map_of(type_of(get_args(annotation)[1]), NAME)
     return _PLAIN_TYPES.get(annotation) or section(annotation)
 
 

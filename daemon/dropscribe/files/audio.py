@@ -30,7 +30,6 @@ BLOCK_BYTES = 512 * 1024
 READ_SECONDS = 30.0
 """A read that takes longer ends the attempt, so that a mount that hangs keeps no provider's slot."""
 
-
 _FIRST_NS, _LAST_NS = -(2**63), 2**63 - 1
 
 
@@ -70,11 +69,7 @@ def _open_with_status(root: bytes, path: bytes, folder: int | None = None) -> tu
 
 
 def open_folder_of(root: bytes, path: bytes) -> int:
-    """Open the folder of the file *path* below *root*.
-
-    Raises:
-        AudioMissing, AudioForbidden, AudioUnsafe, OSError: As :func:`open_beneath`.
-    """
+    """Open the folder of the file *path* below *root*; raises as :func:`open_beneath`."""
     with audio_errors(root, path):
         return open_at(root, path.rpartition(b"/")[0])
 
@@ -132,8 +127,6 @@ class Progress:
     """Progress of the attempt at a recording; written by its provider, read by the page.
 
     Attributes:
-        total_bytes: Size of the recording.
-        sent_bytes: Bytes sent so far.
         heard_seconds: The engine on this machine has recognised the recording up to here.
         piece: Number of the piece that is being sent, from 1; 0 where it is sent as it is.
         pieces: Of a recording that is sent in pieces, their number.
@@ -169,10 +162,8 @@ class AudioFile:
     """One settled file, open for one attempt.
 
     Attributes:
-        name: The file's own name, bytes.
         snapshot: From ``fstat`` right after the open.
         size_bytes: Its size then; the Content-Length of the upload.
-        progress: Of the attempt.
         executor: For blocking calls on the file's folder; None is the event loop's default executor.
         head: The first bytes, at most BLOCK_BYTES: enough to identify a container.
         sha256: Hex digest of the whole content, known after a whole pass of :meth:`blocks`, else "".
@@ -199,12 +190,7 @@ class AudioFile:
     def open(
         cls, root: bytes, path: bytes, executor: Executor | None = None, folder: int | None = None
     ) -> AudioFile:
-        """Open *path* below *root*; raises as :func:`open_beneath` does.
-
-        Args:
-            executor: For later reads.
-            folder: The open folder of *path*, where there is one.
-        """
+        """Open *path*, whose *folder* may be open already, below *root*; raises as :func:`open_beneath`."""
         descriptor, status = _open_with_status(root, path, folder)
         try:
             return cls(descriptor, path.rpartition(b"/")[2], executor, status)

@@ -50,10 +50,19 @@ def open_root(path: bytes) -> int:
 
     Raises:
         UnsafePathError: A link on the way belongs to neither root nor this process's user.
-        OSError: The system's answer.
     """
     at_once = _open_at_once(_ROOT, path, _AT_ONCE)
-    return _walk(path) if at_once is None else at_once
+    if at_once is not None:
+        return at_once
+    try:
+        with closing(_walk(path)) as folder:
+            try:
+                return os.open(b".", FOLDER, dir_fd=folder)
+            except PermissionError:
+                return os.dup(folder)  # for traversal only
+    except OSError as error:
+        error.filename = os.fsdecode(path)
+        raise
 
 
 def _open_at_once(folder: int, path: bytes, how: bytes) -> int | None:
@@ -69,7 +78,8 @@ def _open_at_once(folder: int, path: bytes, how: bytes) -> int | None:
 
 
 def _walk(path: bytes) -> int:
-    descriptor = _start(path)
+    """Open the folder *path* component by component, for traversal only."""
+    descriptor = os.open(b"/" if path.startswith(b"/") else b".", _PASS)
     waiting, links = _steps(path), 0
     try:
         while waiting:
@@ -80,24 +90,17 @@ def _walk(path: bytes) -> int:
                 target = _link_target(descriptor, name, path) if error.errno in _NO_FOLDER else None
                 if target is None:
                     raise
-                waiting += _steps(target)
                 links += 1
-                below = _start(target, descriptor, links)
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+                waiting += _steps(target)
+                below = os.open(b"/" if target.startswith(b"/") else b".", _PASS, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
-        return _reopened(descriptor)
-    except OSError as error:
-        error.filename = os.fsdecode(path)
-        raise
-    finally:
+    except BaseException:
         os.close(descriptor)
-
-
-def _start(path: bytes, folder: int | None = None, links: int = 0) -> int:
-    """The folder to which *path* is relative: ``/`` for an absolute path, else *folder*."""
-    if links > _MOST_LINKS:
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    return os.open(b"/" if path.startswith(b"/") else b".", _PASS, dir_fd=folder)
+        raise
+    return descriptor
 
 
 def _steps(path: bytes) -> list[bytes]:
@@ -115,14 +118,6 @@ def _link_target(folder: int, name: bytes, path: bytes) -> bytes | None:
             reason = f"the link {os.fsdecode(name)!r} belongs to uid {status.st_uid} and is not followed"
             raise UnsafePathError(errno.ELOOP, reason, os.fsdecode(path))
         return os.readlink(b"", dir_fd=link)
-
-
-def _reopened(descriptor: int) -> int:
-    """The same folder opened for listing and syncing if that is allowed, else for traversal only."""
-    try:
-        return os.open(b".", FOLDER, dir_fd=descriptor)
-    except PermissionError:
-        return os.dup(descriptor)
 
 
 def open_listable_root(path: bytes) -> int:
@@ -160,7 +155,6 @@ def open_folder(root: int, path: bytes) -> int:
 
     Raises:
         UnsafePathError: A component is a link, or not a name.
-        OSError: The system's answer.
     """
     names = _components(path)
     at_once = _open_at_once(root, path, _AT_ONCE_BENEATH) if names else None
@@ -168,11 +162,7 @@ def open_folder(root: int, path: bytes) -> int:
 
 
 def make_folder(root: int, path: bytes) -> int:
-    """As :func:`open_folder`, making missing folders with *root*'s mode, each name durable.
-
-    Raises:
-        UnsafePathError, OSError: As :func:`open_folder`.
-    """
+    """As :func:`open_folder`, making missing folders with *root*'s mode, each name durable."""
     mode = stat.S_IMODE(os.fstat(root).st_mode)
 
     def step_or_make(folder: int, name: bytes, path: bytes) -> int:
@@ -244,7 +234,6 @@ def open_file(folder: int, name: bytes, flags: int = READ) -> int:
 
     Raises:
         UnsafePathError: It is a link, device, pipe, socket or folder.
-        OSError: The system's answer.
     """
     return open_with_status(folder, name, flags)[0]
 

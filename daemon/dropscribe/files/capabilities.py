@@ -51,7 +51,6 @@ class Capabilities:
     """Capabilities of one mount.
 
     Attributes:
-        file_system: Its type's name.
         links: Hard links work.
         same_inode: Two names of one file show one inode number.
         move: How a file is moved within the mount.
@@ -108,12 +107,7 @@ def forget_capabilities(folder: int) -> None:
 
 
 def rename_noreplace(source_folder: int, name: bytes, target_folder: int, new_name: bytes) -> None:
-    """renameat2(2) with RENAME_NOREPLACE.
-
-    Raises:
-        FileExistsError: The new name is taken.
-        OSError: EINVAL or ENOSYS where the file system does not know the flag.
-    """
+    """renameat2(2) with RENAME_NOREPLACE; EINVAL or ENOSYS where the file system does not know the flag."""
     if _libc.renameat2(source_folder, name, target_folder, new_name, _RENAME_NOREPLACE):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), os.fsdecode(new_name))

@@ -44,11 +44,7 @@ class FoundCompanion(NamedTuple):
 def find_companions(
     folder: int, audio: bytes, patterns: Iterable[str], quiet_seconds: float | None = None
 ) -> list[FoundCompanion]:
-    """The companions of the recording *audio* that are complete in the open inbox *folder*.
-
-    Args:
-        quiet_seconds: In place of UNSEEN_WRITER_SECONDS.
-    """
+    """The companions of the recording *audio* that are complete in the open inbox *folder*."""
     quiet_seconds = UNSEEN_WRITER_SECONDS if quiet_seconds is None else quiet_seconds
     found = (_find(folder, audio, pattern, quiet_seconds) for pattern in patterns)
     return list({each.file.source: each for each in found if each}.values())

@@ -38,9 +38,6 @@ def probe_lease(descriptor: int, support: LeaseSupport | None = None) -> Lease:
     nothing about local writers. FREE excludes remote writers only where
     :attr:`~dropscribe.files.mounts.Mount.has_reliable_leases` is true.
 
-    Args:
-        support: Of its file system; None: it is asked.
-
     Raises:
         RuntimeError: :func:`ignore_sigio` was not called: probing could end the process.
     """
@@ -60,9 +57,6 @@ def held_lease(descriptor: int | None, support: LeaseSupport | None = None) -> I
 
     A writer's open waits for the end of the block, at most 45 s (/proc/sys/fs/lease-break-time). On a file
     system that is not local no lease is held.
-
-    Args:
-        support: Of its file system; None: it is asked.
 
     Yields:
         As :func:`probe_lease`; UNKNOWN for None, a file that may not be opened.

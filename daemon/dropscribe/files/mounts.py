@@ -36,7 +36,6 @@ class Mount:
     """One mounted file system and how intake must treat it.
 
     Attributes:
-        device: st_dev of the folders on it.
         name: For the log: "ext4", "nfs4", "fuse.sshfs", or the magic number in hex.
         leases: Reliability of its read leases as a sign of writers.
         stable_inodes: An inode number names the same file for as long as it exists, remounts included.
@@ -123,11 +122,7 @@ _UNSTABLE_INODES = frozenset({0x4D44, 0x2011BAB0})  # vfat, exfat
 
 
 def mount_of(file: bytes | int) -> Mount:
-    """The file system that *file*, a path or a descriptor, is on.
-
-    Raises:
-        OSError: It cannot be looked at.
-    """
+    """The file system that *file*, a path or a descriptor, is on. Raises OSError."""
     device = os.stat(file).st_dev
     magic = _magic_of(file)
     name, options = _described(device)
@@ -173,11 +168,7 @@ def _magic_of(file: bytes | int) -> int:
 
 
 def require_proc(place: str = "/proc/self/fd") -> None:
-    """Make sure that open files can be named by their descriptors (proc_pid_fd(5)), as a bare chroot cannot.
-
-    Raises:
-        OSError: It cannot; the reason has the remedy.
-    """
+    """Raise OSError where open files cannot be named by descriptors (proc_pid_fd(5)), as in a bare chroot."""
     if not os.path.isdir(place):
         reason = "is not there, and files are reached through it; mount it: mount -t proc proc /proc"
         raise OSError(errno.ENOENT, reason, place)

@@ -149,7 +149,6 @@ def move_new(
     """Move *source* to *target* within one mount, never over anything; neither folder is synced.
 
     Args:
-        can: Of the mount of *target*.
         aside: Hidden name beside *source*, the caller's alone: see :func:`remove_if`.
         is_expected: Whether a file is the one to be moved; asked where a call failed, and the file is
             gone from *source* all the same.
@@ -250,7 +249,6 @@ def remove_if(name: FileName, aside: bytes, is_expected: IsExpected, can: Capabi
 
     Args:
         aside: Hidden name in the same folder, the caller's alone.
-        can: Of the mount of *name*.
 
     Returns:
         False if another file, or none, was at the name. The other file is still there, or keeps the hidden

@@ -47,10 +47,8 @@ class OwnFile:
     """One new file from its hidden name to its final one.
 
     Args:
-        place: The final name.
         hidden: Hidden name in the same folder, this file's alone.
         sha256: Hex digest of the content.
-        can: Of the folder's mount.
     """
 
     def __init__(self, place: FileName, hidden: bytes, sha256: str, can: Capabilities) -> None:

@@ -20,8 +20,6 @@ _ACL = "system.posix_acl_access"
 _ACL_ENTRY = struct.Struct("<HHI")  # tag, permissions, id: acl_ea.h
 _ACL_HEADER_BYTES = 4
 _GROUP_OBJECT, _MASK = 0x04, 0x10
-
-
 _CAP_FOWNER = 1 << 3  # capabilities(7)
 
 
@@ -40,7 +38,6 @@ class Permissions:
     """Owner and mode for a new file.
 
     Attributes:
-        mode: Permission bits.
         owner: (uid, gid), taken where the system allows it.
         is_audio: A copy of audio keeps its mode as it is.
         inherits_list: A new file may get an access control list from its folder.
@@ -60,11 +57,7 @@ class Permissions:
     def of_sidecar(
         cls, folder: int, name: bytes, status: os.stat_result, *, inherits_list: bool = True
     ) -> Permissions:
-        """A sidecar's, for the audio *name* in the open *folder*, which has *status*.
-
-        Args:
-            inherits_list: Whether a new file may get an access control list from its folder.
-        """
+        """A sidecar's, for the audio *name* in the open *folder*, which has *status*."""
         mode = stat.S_IMODE(status.st_mode) & 0o644
         group = _group_rights(folder, name) if mode & 0o070 else None
         if group is not None:

@@ -55,7 +55,6 @@ class Availability:
     """Availability of one inbox, checked every two seconds, with its lock and its hint source.
 
     Args:
-        context: The inbox.
         open_source: Makes its hint source; None if it must be polled.
         owner_token: See :class:`~dropscribe.intake.owner_file.OwnerFile`.
 

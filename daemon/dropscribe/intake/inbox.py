@@ -45,10 +45,8 @@ class Inbox:
     """Turns the files of one rule's inbox into jobs.
 
     Args:
-        rule: The folder rule.
         queue: Called from the inbox's thread only.
         on_change: Called from the inbox's thread when :meth:`state` has changed.
-        clock: Monotonic seconds.
         open_source: Makes the hint source of an inbox; tests pass another.
         owner_token: See :class:`~dropscribe.intake.owner_file.OwnerFile`.
 

@@ -48,8 +48,6 @@ class OwnerFile:
     """One inbox's owner file, used by the inbox's thread.
 
     Args:
-        folder: Name of the folder rule, for the log.
-        inbox: Its path.
         token: Identifies the queue: its state directory is locked, so a file with this token is our own. None
             if several daemons share the queue: they write no file, but respect the file of any other daemon.
 

@@ -64,11 +64,7 @@ class OpenInbox:
     """An inbox, open for a short time; everything below it is reached from its descriptor.
 
     Args:
-        root: Its path.
         download_files: Cache that is filled here: directory → names of download programs' own files.
-
-    Raises:
-        OSError: It cannot be opened.
     """
 
     def __init__(self, root: bytes, download_files: dict[bytes, frozenset[bytes]] | None = None) -> None:
@@ -84,11 +80,7 @@ class OpenInbox:
         os.close(self.descriptor)
 
     def probe(self, path: bytes, mounts: MountCache) -> ProbeResult:
-        """Look at the file *path*.
-
-        Raises:
-            AudioMissing, AudioForbidden, AudioUnsafe, OSError: As ``open_beneath`` does.
-        """
+        """Look at the file *path*; raises as ``open_beneath`` does."""
         directory, _, name = path.rpartition(b"/")
         with audio_errors(self._root, path), folder_below(self.descriptor, directory) as folder:
             descriptor, status = open_with_status(folder, name)

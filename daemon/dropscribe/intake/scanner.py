@@ -97,14 +97,10 @@ class Scanner:
         self._new_folders: dict[bytes, None] = {}
 
     def step(self, now: float, changed: list[bytes]) -> float:
-        """Run the work that is due.
+        """Run the work that is due at the monotonic time *now*; returns the time of the next step.
 
         Args:
-            now: Monotonic.
             changed: Files that changed after they had been handed over.
-
-        Returns:
-            Monotonic time of the next step; *now* where more is due at once.
         """
         for path in changed:
             self.settler.note_late_change(path, now)
@@ -244,7 +240,6 @@ class Schedule:
         """The listing has ended.
 
         Args:
-            now: Monotonic.
             is_watched: Hints come from every folder.
             is_doubtful: Files were missing, and another listing must confirm that.
         """

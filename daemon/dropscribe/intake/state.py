@@ -125,11 +125,7 @@ class Reporter:
     """Takes a snapshot when the state has changed; with many files, only at intervals.
 
     Args:
-        scanner: The inbox.
-        on_change: Called when :attr:`state` has changed.
-
-    Attributes:
-        state: The newest snapshot.
+        on_change: Called when :attr:`state`, the newest snapshot, has changed.
     """
 
     def __init__(self, scanner: Scanner, on_change: Callable[[], None]) -> None:

@@ -74,7 +74,7 @@ class HintSource(Protocol):
         """
 
     def read(self) -> list[Hint]:
-        """The waiting hints, at most a few thousand; never blocks."""
+        """The waiting hints, at most some thousands; never blocks."""
 
     def close(self) -> None:
         """Stop watching; safe to call twice."""

@@ -17,7 +17,6 @@ from dropscribe.core.settling import Cause, Lease, Seen
 
 if TYPE_CHECKING:
     from dropscribe.core.model import FileSnapshot
-    from dropscribe.intake.companions import CompanionState
     from dropscribe.intake.probe import ProbeResult
 
 MOST_ENTRIES = 20_000
@@ -25,6 +24,21 @@ MOST_ENTRIES = 20_000
 
 RETRY_SECONDS = 5.0
 _LONGEST_RETRY_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class CompanionState:
+    """State of one recording's companions at the last probe.
+
+    Attributes:
+        since: Monotonic time from which the recording waits for them.
+        snapshots: At the last probe; None for a companion that was not there.
+        changed_at: Monotonic time of their last observed change.
+    """
+
+    since: float
+    snapshots: list[FileSnapshot | None] | None = None
+    changed_at: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -8,20 +8,23 @@ file cannot be probed, or the queue refuses it, only this file waits, with the r
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from dropscribe.core.errors import AudioError, AudioForbidden, StoreError
 from dropscribe.core.model import NewJob
+from dropscribe.core.naming import companion_name, spellings
 from dropscribe.core.settling import Cause, QuietTimes, Seen, Wait, decide
-from dropscribe.intake.companions import Companions, CompanionState
 from dropscribe.intake.hints import HintKind
-from dropscribe.intake.pending import RETRY_SECONDS, Entry, Pending
+from dropscribe.intake.pending import RETRY_SECONDS, CompanionState, Entry, Pending
 from dropscribe.intake.probe import OpenInbox
 
 if TYPE_CHECKING:
     from dropscribe.core.model import Submitted
+    from dropscribe.files.mounts import MountCache
+    from dropscribe.intake.probe import ProbeResult
     from dropscribe.intake.scanner import InboxContext
 
 log = structlog.get_logger()
@@ -52,7 +55,6 @@ class Settler:
             rule.min_age_seconds,
             ignores_writers=rule.settle_ignores_writers,
         )
-        self._companions = Companions(rule, self._times)
         self._late_changes: dict[bytes, int] = {}
         self._download_files: dict[bytes, frozenset[bytes]] = {}
         self._read_at = float("-inf")
@@ -153,8 +155,8 @@ class Settler:
             self.pending.postpone(path, entry, Cause.UNFINISHED, reason, now)
             return None
         companions = entry.companions = entry.companions or CompanionState(now)
-        if missing := self._companions.missing(inbox, self._context.mounts, path, companions, now):
-            until = companions.since + self._companions.wait_seconds
+        until = companions.since + self._context.rule.companions_wait_seconds
+        if now < until and (missing := self._missing_companion(inbox, path, companions, now)):
             look_seconds = min(max(1.0, (now - companions.since) / 2), _LONGEST_LOOK_SECONDS)
             entry.note_cause(Cause.COMPANION, repr(os.fsdecode(missing)), until - entry.changed_at)
             self.pending.wait(path, entry, min(until, now + look_seconds))
@@ -167,6 +169,22 @@ class Settler:
             incomplete=verdict.incomplete,
             stable_inodes=result.mount.stable_inodes,
         )
+
+    def _missing_companion(
+        self, inbox: OpenInbox, path: bytes, seen: CompanionState, now: float
+    ) -> bytes | None:
+        """The companion of the recording *path* that is not there, or not complete."""
+        patterns = self._context.rule.companions
+        looks = [_look_at(inbox, self._context.mounts, path, pattern) for pattern in patterns]
+        snapshots = [look.snapshot if look else None for look in looks]
+        if snapshots != seen.snapshots:
+            seen.snapshots, seen.changed_at = snapshots, now
+        times = replace(self._times, min_age_seconds=0.0)
+        for pattern, look in zip(patterns, looks, strict=True):
+            signs = look and look.signs(Seen.CLOSED)
+            if signs is None or isinstance(decide(signs, now - seen.changed_at, times), Wait):
+                return companion_name(pattern.encode(), path.rpartition(b"/")[2])
+        return None
 
     def _refuse(self, path: bytes, entry: Entry, error: Exception, now: float) -> None:
         if entry.cause is not Cause.REFUSED:
@@ -227,3 +245,13 @@ def _is_same_file(inbox: OpenInbox, path: bytes, job: NewJob) -> bool:
     except OSError:
         return False
     return status is not None and (status.st_dev, status.st_ino) == (job.snapshot.device, job.snapshot.inode)
+
+
+def _look_at(inbox: OpenInbox, mounts: MountCache, path: bytes, pattern: str) -> ProbeResult | None:
+    directory, _, audio = path.rpartition(b"/")
+    for spelling in spellings(pattern):
+        try:
+            return inbox.probe(os.path.join(directory, companion_name(spelling, audio)), mounts)
+        except (AudioError, OSError):
+            continue  # absent, no regular file, or not to be read
+    return None

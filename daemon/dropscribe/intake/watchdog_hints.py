@@ -31,12 +31,9 @@ from watchdog.observers import Observer
 from dropscribe.intake.hints import Hint, HintKind, HintsUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from watchdog.observers.api import BaseObserver
 
 _MAX_WAITING = 20_000
-_MAX_READ = 2_000
 _KINDS: dict[type[FileSystemEvent], HintKind] = {
     FileCreatedEvent: HintKind.CREATED,
     FileClosedEvent: HintKind.CLOSED,
@@ -58,11 +55,13 @@ class WatchdogHints(FileSystemEventHandler):
         self._waiting: collections.deque[Hint] = collections.deque()
         self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._was_lost = False
-        self._trouble = _TroubleListener(self.lose)
+        # The library says in its log alone that its queue overflowed or that a watch was lost.
+        self._log_handler = logging.Handler(logging.WARNING)
+        self._log_handler.emit = lambda _record: self.lose()  # type: ignore[method-assign]
         self._observer: BaseObserver | None = None
         # A reader of the library that finds no watch for an event prints its whole table as a warning.
         warnings.filterwarnings("ignore", module=r"watchdog\..*")
-        logging.getLogger("watchdog").addHandler(self._trouble)
+        logging.getLogger("watchdog").addHandler(self._log_handler)
         try:
             observer = Observer()
             observer.schedule(self, os.fsdecode(root), recursive=recursive, event_filter=list(_KINDS))
@@ -86,12 +85,10 @@ class WatchdogHints(FileSystemEventHandler):
         # Emptied before the deque is drained: the other order loses a wake-up.
         with contextlib.suppress(BlockingIOError):
             os.read(self._readable, 4096)
-        hints = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_READ))]
+        hints = [self._waiting.popleft() for _ in range(len(self._waiting))]
         if self._was_lost:
             self._was_lost = False
             hints.append(Hint(HintKind.LOST))
-        if self._waiting:
-            self._wake()
         threads = [self._observer, *self._observer.emitters] if self._observer is not None else []
         if len(threads) < 2 or not all(thread.is_alive() for thread in threads):
             hints.append(Hint(HintKind.ROOT_GONE))
@@ -132,22 +129,10 @@ class WatchdogHints(FileSystemEventHandler):
         """See :class:`~dropscribe.intake.hints.HintSource`."""
         if self._readable < 0:
             return
-        logging.getLogger("watchdog").removeHandler(self._trouble)
+        logging.getLogger("watchdog").removeHandler(self._log_handler)
         if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
             self._observer.join(timeout=2.0)
         os.close(self._readable)
         os.close(self._writable)
         self._readable = -1
-
-
-class _TroubleListener(logging.Handler):
-    """The library says in its log alone that its queue overflowed or that a watch was lost."""
-
-    def __init__(self, lose: Callable[[], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._lose = lose
-
-    def emit(self, record: logging.LogRecord) -> None:
-        del record
-        self._lose()

@@ -179,10 +179,9 @@ class Settler:
         snapshots = [look.snapshot if look else None for look in looks]
         if snapshots != seen.snapshots:
             seen.snapshots, seen.changed_at = snapshots, now
-        times = replace(self._times, min_age_seconds=0.0)
+        times, quiet_seconds = replace(self._times, min_age_seconds=0.0), now - seen.changed_at
         for pattern, look in zip(patterns, looks, strict=True):
-            signs = look and look.signs(Seen.CLOSED)
-            if signs is None or isinstance(decide(signs, now - seen.changed_at, times), Wait):
+            if look is None or isinstance(decide(look.signs(Seen.CLOSED), quiet_seconds, times), Wait):
                 return companion_name(pattern.encode(), path.rpartition(b"/")[2])
         return None
 

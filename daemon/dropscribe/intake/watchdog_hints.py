@@ -57,7 +57,7 @@ class WatchdogHints(FileSystemEventHandler):
         self._was_lost = False
         # The library says in its log alone that its queue overflowed or that a watch was lost.
         self._log_handler = logging.Handler(logging.WARNING)
-        self._log_handler.emit = lambda _record: self.lose()  # type: ignore[method-assign]
+        self._log_handler.emit = lambda record: self.lose()  # type: ignore[method-assign]  # noqa: ARG005
         self._observer: BaseObserver | None = None
         # A reader of the library that finds no watch for an event prints its whole table as a warning.
         warnings.filterwarnings("ignore", module=r"watchdog\..*")

@@ -121,7 +121,6 @@ class InotifyHints:
         if self._descriptor < 0:
             raise HintsUnavailable(os.strerror(ctypes.get_errno()))
         self._paths: dict[int, bytes] = {}
-        self._watches: dict[bytes, int] = {}
         self._limit_reached = False
 
     def fileno(self) -> int:
@@ -134,12 +133,7 @@ class InotifyHints:
         watch: int = self._libc.inotify_add_watch(self._descriptor, path, _MASK)
         if watch < 0:
             return self._refused(directory, ctypes.get_errno())
-        # The same folder under a new name keeps its watch: the old name is removed.
-        old = self._paths.get(watch)
-        if old is not None and old != directory and self._watches.get(old) == watch:
-            del self._watches[old]
-        self._paths[watch] = directory
-        self._watches[directory] = watch
+        self._paths[watch] = directory  # the same folder under a new name keeps its watch
         return True
 
     def _refused(self, directory: bytes, number: int) -> bool:
@@ -176,7 +170,7 @@ class InotifyHints:
                 elif directory is not None and mask & _UNMOUNT:
                     hints.append(Hint(HintKind.FOLDER, directory))
                 if mask & _IGNORED:
-                    self._drop(watch)
+                    self._paths.pop(watch, None)
             elif directory is not None:
                 name = block[position - length : position].rstrip(b"\0")
                 path = directory + b"/" + name if directory else name
@@ -189,15 +183,10 @@ class InotifyHints:
     def _forget(self, directory: bytes) -> None:
         """Stop watching *directory* and everything below it."""
         below = directory + b"/"
-        gone = [watch for path, watch in self._watches.items() if path == directory or path.startswith(below)]
+        gone = [watch for watch, path in self._paths.items() if path == directory or path.startswith(below)]
         for watch in gone:
             self._libc.inotify_rm_watch(self._descriptor, watch)
-            self._drop(watch)
-
-    def _drop(self, watch: int) -> None:
-        path = self._paths.pop(watch, None)
-        if path is not None and self._watches.get(path) == watch:
-            del self._watches[path]
+            del self._paths[watch]
 
     def close(self) -> None:
         """See :class:`HintSource`."""

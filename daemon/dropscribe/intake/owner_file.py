@@ -113,15 +113,19 @@ class OwnerFile:
 
     def _check(self, folder: int, trusted_uids: set[int], now: float) -> str:
         content = _read(folder)
-        if content is None or _parsed(content).get("token") == self._token:
-            self._beat(folder)
-        else:
+        is_ours = content is None or _parsed(content).get("token") == self._token
+        if content is not None and not is_ours:
             status = os.stat(_NAME, dir_fd=folder, follow_symlinks=False)
             is_trusted = stat.S_ISREG(status.st_mode) and status.st_uid in trusted_uids
             if is_trusted and content != self._silent:
                 return self._watch(folder, content, now)
-            self._replace(folder)
         self._seen = None
+        if self._token is not None:
+            self._record["beat"] += is_ours
+            if content is not None and is_ours:
+                self._beat(folder)
+            else:
+                self._replace(folder)
         return ""
 
     def _watch(self, folder: int, content: bytes, now: float) -> str:
@@ -140,38 +144,32 @@ class OwnerFile:
         if self._silent_seconds >= STALE_SECONDS:
             log.warning("inbox.taken_over", folder=self._folder, owner=owner)
             self._silent, self._is_alive = content, False
+            if self._token is None:
+                return ""
             self._replace(folder)
             # Another newcomer may have done the same: the next look shows the record that won.
-            return "" if self._token is None else f"another dropscribe had it ({owner})"
+            return f"another dropscribe had it ({owner})"
         if self._is_alive:
             return f"another dropscribe has it ({owner}): {REMEDY}"
         return f"another dropscribe may have it ({owner}): watched for {STALE_SECONDS:.0f} s"
 
     def _replace(self, folder: int) -> None:
-        """Put our record in the place of another owner's, in one step."""
-        if self._token is not None:
-            name = b"owner-%d" % os.getpid()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=folder)
-            self._create(folder, name)
-            os.rename(name, _NAME, src_dir_fd=folder, dst_dir_fd=folder)
+        """Put our record in its place in one step, also in the place of another owner's."""
+        name, flags = b"owner-%d" % os.getpid(), os.O_CREAT | os.O_EXCL | os.O_WRONLY | _OPEN
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        with closing(os.open(name, flags, 0o644, dir_fd=folder)) as descriptor:
+            os.write(descriptor, self._rendered())
+        os.rename(name, _NAME, src_dir_fd=folder, dst_dir_fd=folder)
+        self._complaint = ""
 
     def _beat(self, folder: int) -> None:
-        if self._token is None:
-            return
-        self._record["beat"] += 1
         try:
             with closing(os.open(_NAME, os.O_RDWR | _OPEN, dir_fd=folder)) as descriptor:
                 if _parsed(os.pread(descriptor, _RECORD_BYTES, 0)).get("token") == self._token:
                     os.pwrite(descriptor, self._rendered(), 0)
         except FileNotFoundError:
-            self._create(folder, _NAME)
-
-    def _create(self, folder: int, name: bytes) -> None:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _OPEN
-        with closing(os.open(name, flags, 0o644, dir_fd=folder)) as descriptor:
-            os.write(descriptor, self._rendered())
-        self._complaint = ""
+            self._replace(folder)
 
     def _rendered(self) -> bytes:
         return json.dumps(self._record).encode().ljust(_RECORD_BYTES - 1) + b"\n"

@@ -384,6 +384,10 @@ async def test_every_key_that_an_inbox_reads_restarts_it_when_it_changes(tmp_pat
             read.add(key)
             return getattr(self.rule, key)
 
+        @property
+        def taking(self):
+            return FolderRule.taking.fget(self)
+
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "a.wav").write_bytes(b"a")
     station = Station(tmp_path / "inbox")

@@ -20,6 +20,7 @@ from dropscribe.config.model import Config, FolderRule
 from dropscribe.config.notation.field_types import TEXT
 from dropscribe.config.sections.provider import ProviderConfig, keys_of_type
 from dropscribe.config.sections.provider_types import PROVIDER_TYPES, SPECIAL_KEYS
+from dropscribe.core.requests.params import FIXED_PARAMS
 
 if TYPE_CHECKING:
     from dropscribe.config.notation.field_types import FieldType
@@ -146,8 +147,8 @@ def _pages() -> Iterator[str]:
         if facts.needs:
             choices = [" or ".join(f"`{name}`" for name in names) for names in facts.needs]
             yield f"Required: {', '.join(choices)}.\n"
-        if facts.params:
-            yield f"Sent unless `params` says otherwise: `{written_value(facts.params)}`.\n"
+        if sent := FIXED_PARAMS.get(kind):
+            yield f"Sent unless `params` says otherwise: `{written_value(sent)}`.\n"
         yield from _table(keys_of_type(kind), facts.defaults)
     special = {name: about for name, about in keys_of(ProviderConfig).items() if name in SPECIAL_KEYS}
     yield from _section_pages("###", "providers.NAME.", special)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dropscribe.config.notation.secret import Secret
-    from dropscribe.config.reading import SectionRead
 
 __all__ = [
     "Config",
@@ -50,8 +49,8 @@ _RETRY = RetryLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryKeys(Section):
-    """The keys of `retry`; the config has :class:`~dropscribe.core.retry.RetryLimits` instead."""
+class RetryKeys(RetryLimits, Section):
+    """The limits of retries as keys of `retry`."""
 
     first_seconds: float = key("The first wait; it doubles, with jitter.", default=_RETRY.first_seconds)
     max_seconds: float = key("The longest wait.", default=_RETRY.max_seconds)
@@ -66,11 +65,6 @@ class RetryKeys(Section):
     max_crashes: int = key(
         "At most so many attempts in a row that the end of the daemon cut off.", default=_RETRY.max_crashes
     )
-
-    @classmethod
-    def build(cls, read: SectionRead) -> RetryLimits:
-        """The limits."""
-        return RetryLimits(**read.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +92,7 @@ class Config(Section):
         "Where the queue is: in the state directory when absent, or in a PostgreSQL that several machines "
         "share."
     )
-    retry: RetryLimits = key(
-        "When a file is tried again, and when it is given up.", t.section(RetryKeys), default=_RETRY
-    )
+    retry: RetryKeys = key("When a file is tried again, and when it is given up.", default=RetryKeys())
     hold: HoldConfig = key("How often a held provider is tried again.", default=HoldConfig())
     time_zone: tzinfo | None = key(
         "The time zone in which the days of budgets begin, such as `Europe/Berlin`; default: the system's.",

@@ -60,12 +60,7 @@ def check_rule_params(read: SectionRead) -> dict[str, Written]:
 
 
 def layered_params(
-    read: SectionRead,
-    kind: str,
-    model: str,
-    below: Mapping[str, ParamValue],
-    written: Written,
-    path: Path,
+    read: SectionRead, kind: str, model: str, below: Mapping[str, ParamValue], written: Written, path: Path
 ) -> dict[str, ParamValue]:
     """The parameters of a section as a provider of type *kind* gets them; reports what it does not take.
 

@@ -24,7 +24,7 @@ from dropscribe.config.sections.http_api import KEY_HEADER, MEDIA_TYPE, AnswerKe
 from dropscribe.config.sections.provider_types import PRESETS, PROVIDER_TYPES, SPECIAL_KEYS, facts_of
 from dropscribe.config.sections.services import warn_of_plain_http
 from dropscribe.core.budget import Budget, Limit
-from dropscribe.core.requests.params import WHISPER_MODELS, ParamValue
+from dropscribe.core.requests.params import FIXED_PARAMS, WHISPER_MODELS, ParamValue
 from dropscribe.core.text.printing import did_you_mean
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class ProviderConfig(Section):
         path = (*read.path, "params")
         written = params.check_params(values.get("params", {}), path, read.document)
         model = values.get("model") or ""
-        below = dict(facts.params)
+        below = {**FIXED_PARAMS.get(kind, {}), **facts.params}
         if kind == "local":
             _check_local(read, model)
             if model.startswith(_PATHS):

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.requests.params import FIXED_PARAMS
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,10 +23,9 @@ class ProviderFacts:
     words: str  # its description, for the reference
     # Defaults of keys that differ from the common ones, by attribute.
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    # The request parameters that are sent where the user gives none.
-    params: Mapping[str, ParamValue] = field(default_factory=dict)
     key_variable: str = ""  # the vendor's usual environment variable for the key; "" where there is no key
     key_domain: str = ""  # the only domain that may be sent that variable's value
+    params: Mapping[str, ParamValue] = field(default_factory=dict)  # those that a preset sends
     is_key_optional: bool = False  # whether a server outside *key_domain* may need no key
     own: tuple[str, ...] = _REMOTE  # its keys that not all types have
     needs: tuple[tuple[str, ...], ...] = ()  # groups of keys of which one must be given
@@ -43,14 +40,12 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = {
             "max_upload_bytes": 250_000_000,
             "requests_per_minute": 20.0,
         },
-        FIXED_PARAMS["pulse"],
         "SMALLEST_API_KEY",
         "smallest.ai",
     ),
     "reson8": ProviderFacts(
         "Reson8, pre-recorded.",
         {"timeout_seconds": 300.0, "auth": "apikey"},
-        FIXED_PARAMS["reson8"],
         "RESON8_API_KEY",
         "reson8.dev",
         own=(*_REMOTE, "auth"),
@@ -59,22 +54,20 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = {
         "OpenAI, and every server with its `/audio/transcriptions`. At api.openai.com the default of "
         "`max_upload` is 25MiB less the form.",
         {"concurrency": 2, "timeout_seconds": 600.0},
-        key_variable="OPENAI_API_KEY",
-        key_domain="openai.com",
+        "OPENAI_API_KEY",
+        "openai.com",
         is_key_optional=True,
         own=(*_REMOTE, "preset"),
     ),
     "deepgram": ProviderFacts(
         "Deepgram, pre-recorded. In the EU: `url: https://api.eu.deepgram.com`.",
         {"concurrency": 4, "timeout_seconds": 660.0, "max_upload_bytes": 2_000_000_000},
-        FIXED_PARAMS["deepgram"],
         "DEEPGRAM_API_KEY",
         "deepgram.com",
     ),
     "elevenlabs": ProviderFacts(
         "ElevenLabs Scribe. In the EU: `url: https://api.eu.residency.elevenlabs.io`.",
         {"concurrency": 2, "timeout_seconds": 900.0, "max_upload_bytes": 3_000_000_000},
-        FIXED_PARAMS["elevenlabs"],
         "ELEVENLABS_API_KEY",
         "elevenlabs.io",
     ),
@@ -86,7 +79,6 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = {
             "max_upload_bytes": 200_000_000,
             "requests_per_minute": 300.0,
         },
-        FIXED_PARAMS["azure"],
         "AZURE_SPEECH_KEY",
         "microsoft.com",
         needs=(("region", "url"),),
@@ -95,7 +87,6 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = {
     "whisper-asr": ProviderFacts(
         "whisper-asr-webservice on a server of your own; a key is for a proxy in front of it.",
         {"timeout_seconds": 3600.0},
-        FIXED_PARAMS["whisper-asr"],
         needs=(("url",),),
     ),
     "http": ProviderFacts(
@@ -117,28 +108,26 @@ PROVIDER_TYPES: Mapping[str, ProviderFacts] = {
     "assemblyai": ProviderFacts(
         "AssemblyAI, pre-recorded, in jobs. In the EU: `url: https://api.eu.assemblyai.com`.",
         {"concurrency": 4, "timeout_seconds": 300.0, "max_upload_bytes": 2_200_000_000},
-        FIXED_PARAMS["assemblyai"],
         "ASSEMBLYAI_API_KEY",
         "assemblyai.com",
     ),
     "soniox": ProviderFacts(
         "Soniox, async, in jobs. In the EU: `url: https://api.eu.soniox.com`.",
         {"concurrency": 4, "timeout_seconds": 300.0, "max_upload_bytes": 1_073_741_824},
-        FIXED_PARAMS["soniox"],
         "SONIOX_API_KEY",
         "soniox.com",
     ),
     "speechmatics": ProviderFacts(
         "Speechmatics, batch, in jobs; in the EU. Elsewhere: `url: https://us1.asr.api.speechmatics.com`.",
         {"concurrency": 4, "timeout_seconds": 300.0, "max_upload_bytes": 1_000_000_000},
-        key_variable="SPEECHMATICS_API_KEY",
-        key_domain="speechmatics.com",
+        "SPEECHMATICS_API_KEY",
+        "speechmatics.com",
     ),
     "gladia": ProviderFacts(
         "Gladia, pre-recorded, in jobs.",
         {"concurrency": 3, "timeout_seconds": 300.0, "max_upload_bytes": 1_000_000_000},
-        key_variable="GLADIA_API_KEY",
-        key_domain="gladia.io",
+        "GLADIA_API_KEY",
+        "gladia.io",
     ),
     "local": ProviderFacts(
         "The embedded engine: faster-whisper on this machine; no key, and no audio leaves the machine.",

@@ -20,6 +20,7 @@ from dropscribe.config.sections.provider import (
     BudgetKeys,
 )
 from dropscribe.core.budget import Budget
+from dropscribe.core.naming import OUTPUT_FORMATS
 from dropscribe.core.requests.params import ParamValue
 from dropscribe.core.rules import DEFAULT_INCLUDE, Taking, compiled_taking
 
@@ -122,7 +123,7 @@ class FolderRule(Section):
     )
     outputs: tuple[str, ...] = key(
         "Transcript files to write: `json`, `txt`, `srt`, `vtt`, `md`.",
-        t.list_of(t.one_of("json", "txt", "srt", "vtt", "md"), least=1),
+        t.list_of(t.one_of(*OUTPUT_FORMATS), least=1),
         default=("json", "txt"),
     )
     template: Path | None = key(

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import read_small_file
+from dropscribe.core.naming import OUTPUT_FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,6 @@ _GUARDS = frozenset({"default", "d", "defined", "undefined"})
 """Jinja's filter and tests for names that may be missing."""
 
 _SUFFIXES = (".j2", ".jinja", ".jinja2")
-_PLAIN_OUTPUTS = frozenset({"json", "txt", "srt", "vtt", "md", "error.json"})
 
 
 def read_template(path: Path) -> str:
@@ -55,7 +55,7 @@ def problem_of(path: Path) -> tuple[str, str] | None:
     """(message, hint) of a problem in a template; None if there is none."""
     from jinja2 import TemplateSyntaxError  # noqa: PLC0415  # for rules with a template alone
 
-    if template_output(path) in _PLAIN_OUTPUTS or not template_output(path).strip("."):
+    if template_output(path) in {*OUTPUT_FORMATS, "error.json"} or not template_output(path).strip("."):
         return f"{path.name} would give the name of another output", "name it such as minutes.txt.j2"
     try:
         _environment().compile(read_template(path))

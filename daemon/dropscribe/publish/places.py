@@ -133,20 +133,29 @@ def check_places(inbox: bytes, done: bytes, path: bytes) -> None:
 def open_target(root: bytes, directory: bytes) -> Target:
     """The folder *directory* below *root*, unchecked; without a folder where it cannot be opened."""
     try:
-        above = open_root(root)
-        name_max_bytes = _name_max(above)
-        if not directory:
-            return Target(above, name_max_bytes)
-        with closing(above):
-            try:
-                return Target(open_folder(above, directory), name_max_bytes)
-            except OSError:
-                return Target(None, name_max_bytes)
-    except FileNotFoundError:
-        parent = os.path.dirname(root.rstrip(b"/"))
-        return Target(None, open_target(parent, b"\0").name_max_bytes if parent != root else _NAME_MAX_BYTES)
+        place, above = _open_nearest(root)
     except OSError:
         return Target(None, _NAME_MAX_BYTES)
+    folder = None
+    with closing(above):
+        if place == root:
+            with contextlib.suppress(OSError):
+                folder = open_folder(above, directory)
+        return Target(folder, _name_max(above))
+
+
+def _open_nearest(root: bytes) -> tuple[bytes, int]:
+    """The folder *root*, or the nearest one above it that exists; open."""
+    place = root
+    while True:
+        try:
+            with _refusals(place, b""):
+                return place, open_root(place)
+        except FileNotFoundError:
+            parent = os.path.dirname(place.rstrip(b"/"))
+            if parent == place:
+                raise
+            place = parent
 
 
 def _name_max(folder: int) -> int:
@@ -165,17 +174,8 @@ def _checked_source(inbox: bytes, path: bytes) -> _Source:
 
 def _checked_target(root: bytes, directory: bytes) -> Target:
     """Check *directory* below *root*, or the nearest folder above it that exists."""
-    place, below = root, directory
-    while True:
-        try:
-            with _refusals(place, b""):
-                above = open_root(place)
-            break
-        except FileNotFoundError:
-            parent = os.path.dirname(place.rstrip(b"/"))
-            if parent == place:
-                raise
-            place, below = parent, b""
+    place, above = _open_nearest(root)
+    below = directory if place == root else b""
     with closing(above):
         name_max_bytes = _name_max(above)
         while True:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dropscribe.core.hosts import parse_host_pattern
 from dropscribe.core.links import (
     MAX_LINK_BYTES,
     LinkRefused,
     check_link,
     is_link,
-    parse_host_pattern,
     read_link,
     without_query,
 )

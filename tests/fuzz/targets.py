@@ -15,8 +15,9 @@ from dropscribe.config.load import parse_config
 from dropscribe.config.model import ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import ConfigError, ProviderError
+from dropscribe.core.hosts import parse_host_pattern
 from dropscribe.core.ignored_names import OWN_FOLDER
-from dropscribe.core.links import LinkRefused, check_link, parse_host_pattern, read_link
+from dropscribe.core.links import LinkRefused, check_link, read_link
 from dropscribe.core.settling import Completeness
 from dropscribe.files.containers import examine
 from dropscribe.intake.owner_file import OwnerFile

@@ -114,11 +114,7 @@ def _check_shared_defaults(rules: list[_RuleChecks]) -> None:
 
 
 class _RuleChecks:
-    """The checks of one rule against the rest of the config.
-
-    Attributes:
-        real: Each path of the config without links.
-    """
+    """The checks of one rule against the rest of the config; *real* has each of its paths without links."""
 
     def __init__(self, rule: FolderRule, config: Config, real: dict[Path, str], document: Document) -> None:
         self.rule = rule

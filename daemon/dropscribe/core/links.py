@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from dropscribe.core.text.addresses import is_address
+from dropscribe.core.hosts import HOST_NAME, is_address, matches_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -26,10 +26,6 @@ _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
 """Characters on which url parsers differ: some drop them, cut there, or read them as a slash."""
 
 _URL_QUERY = re.compile(r"([a-z][a-z0-9+.-]{0,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
-_HOST_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
-_HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
-"""Checked before the patterns: ``evil%2f.example.com`` ends like a listed host; some parsers decode it."""
-_HOST_PATTERN = re.compile(rf"(?:\*\.)?{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
 
 
 class LinkRefused(Exception):
@@ -64,8 +60,8 @@ def why_no_links(kind: str, url: str | None, model: object) -> str:
 def check_link(url: str, hosts: Collection[str]) -> str:
     """*url* as it may be sent: without its fragment, which is never sent to servers.
 
-    *hosts* are patterns of :func:`parse_host_pattern`. An address or a name of the local network is allowed
-    like any other host: if it is listed.
+    *hosts* are patterns (:func:`~dropscribe.core.hosts.parse_host_pattern`). An address or a name of the
+    local network is allowed like any other host: if it is listed.
 
     Raises:
         LinkRefused: The reason names the host, never the query.
@@ -84,38 +80,16 @@ def check_link(url: str, hosts: Collection[str]) -> str:
         raise LinkRefused("the url holds a user or a password")
     if not host.isascii():
         raise LinkRefused("the url's host must be written in ASCII (xn--…)")
-    if not is_address(host) and not _HOST_NAME.fullmatch(host):
+    if not is_address(host) and not HOST_NAME.fullmatch(host):
         raise LinkRefused("the url's host is not a host name")
     if not any(matches_host(host, pattern) for pattern in hosts):
         raise LinkRefused(f"the rule's link_hosts does not list {host}")
     return urlunsplit(parts._replace(fragment=""))
 
 
-def parse_host_pattern(text: str) -> str:
-    """A host of ``link_hosts`` or ``allowed_hosts``, lower case: a name, an address, or ``*.`` and a name.
-
-    Raises:
-        ValueError: It is none of these; the second argument is a hint.
-    """
-    pattern = text.lower().removesuffix(".")
-    if is_address(pattern.strip("[]")):
-        return pattern.strip("[]")
-    has_letter = any(mark.isalpha() for mark in pattern.rpartition(".")[2])
-    if not _HOST_PATTERN.fullmatch(pattern) or not has_letter:
-        raise ValueError("is not a host", 'write example.com, or "*.example.com" for all below it')
-    return pattern
-
-
 def without_query(text: str) -> str:
     """*text* with every url in it cut before its query, because queries can hold signatures and tokens."""
     return _URL_QUERY.sub(r"\1", text)
-
-
-def matches_host(host: str, pattern: str) -> bool:
-    """Whether *host*, in lower case, is what a *pattern* of :func:`parse_host_pattern` names."""
-    if pattern.startswith("*."):
-        return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not is_address(host)
-    return host == pattern
 
 
 def _windows(content: bytes) -> str:

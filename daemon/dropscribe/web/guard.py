@@ -20,8 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from dropscribe.core.links import matches_host
-from dropscribe.core.text.addresses import is_address
+from dropscribe.core.hosts import is_address, matches_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

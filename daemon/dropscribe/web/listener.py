@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from dropscribe.core.errors import ListenError
-from dropscribe.core.text.addresses import is_loopback
+from dropscribe.core.hosts import is_loopback
 from dropscribe.web.guard import Access
 from dropscribe.web.routes import create_app
 

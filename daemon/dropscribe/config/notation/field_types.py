@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from dropscribe.config.notation import quantities as q
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.budget import Limit
-from dropscribe.core.links import parse_host_pattern
+from dropscribe.core.hosts import parse_host_pattern
 from dropscribe.core.requests.languages import is_language, language_tag
 from dropscribe.core.text.printing import did_you_mean
 

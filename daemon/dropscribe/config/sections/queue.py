@@ -19,7 +19,7 @@ from dropscribe.config.keys import REQUIRED, Section, key, keys_of
 from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.secret import Secret
 from dropscribe.config.reading import MISSING
-from dropscribe.core.text.addresses import is_loopback
+from dropscribe.core.hosts import is_loopback
 
 if TYPE_CHECKING:
     from dropscribe.config.document import Document

@@ -14,7 +14,7 @@ from dropscribe.config.notation import field_types as t
 from dropscribe.config.notation.quantities import parse_listen
 from dropscribe.config.notation.secret import Secret
 from dropscribe.config.reading import MISSING
-from dropscribe.core.text.addresses import is_loopback
+from dropscribe.core.hosts import is_loopback
 
 if TYPE_CHECKING:
     from dropscribe.config.document import Path as KeyPath

@@ -12,7 +12,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from dropscribe.core.text.addresses import is_address
+from dropscribe.core.hosts import is_address
 from dropscribe.providers.transport.connection import MOST_UNREAD_BYTES, Connection, TlsLayer
 from dropscribe.providers.transport.http_library import httpcore
 

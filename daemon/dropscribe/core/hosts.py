@@ -1,0 +1,50 @@
+"""Hosts: addresses, names, and the patterns of ``link_hosts`` and ``allowed_hosts``. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+_HOST_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+"""Checked before the patterns: ``evil%2f.example.com`` ends like a listed host; some parsers decode it."""
+_HOST_PATTERN = re.compile(rf"(?:\*\.)?{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
+
+
+def is_address(host: str) -> bool:
+    """Whether *host*, without brackets, is an address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host*, without brackets, can only be reached from this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def parse_host_pattern(text: str) -> str:
+    """A host of ``link_hosts`` or ``allowed_hosts``, lower case: a name, an address, or ``*.`` and a name.
+
+    Raises:
+        ValueError: It is none of these; the second argument is a hint.
+    """
+    pattern = text.lower().removesuffix(".")
+    if is_address(pattern.strip("[]")):
+        return pattern.strip("[]")
+    has_letter = any(mark.isalpha() for mark in pattern.rpartition(".")[2])
+    if not _HOST_PATTERN.fullmatch(pattern) or not has_letter:
+        raise ValueError("is not a host", 'write example.com, or "*.example.com" for all below it')
+    return pattern
+
+
+def matches_host(host: str, pattern: str) -> bool:
+    """Whether *host*, in lower case, is what a *pattern* of :func:`parse_host_pattern` names."""
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:]) and len(host) >= len(pattern) and not is_address(host)
+    return host == pattern

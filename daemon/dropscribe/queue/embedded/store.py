@@ -232,6 +232,7 @@ def _open_database(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA journal_size_limit = 16777216")
+            connection.execute("PRAGMA temp_store = MEMORY")
             _check_version(connection, path)
             _migrate(connection)
     except sqlite3.Error as error:

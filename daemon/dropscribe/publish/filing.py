@@ -73,7 +73,9 @@ def publish_together(requests: Sequence[PublishRequest]) -> list[bytes | BaseExc
         operations = [PublishOperation(request, folders) for request in requests]
         for group in _groups(operations):
             _each(group, PublishOperation.write_sidecars)
-            # The data of all are on their way to the disk by now: the first sync writes most of them.
+            # The data of all are on their way to the disk by now: the first sync writes most of them. A name
+            # given in between would have each further sync write the folder again (ext4).
+            _each(group, PublishOperation.sync_sidecars)
             _each(group, PublishOperation.place_sidecars)
         _sync(operations, lambda operation: (operation.target,))
         _each(operations, lambda _: reached("sidecars_synced"))
@@ -236,6 +238,11 @@ class PublishOperation:
         permissions = self._folders.permissions(target, target, name, status)
         self._sidecars = Sidecars(self._request, target, can)
         self._sidecars.write(permissions, missing_alone=True)
+
+    def sync_sidecars(self) -> None:
+        """Make the sidecars durable under their hidden names."""
+        if self._sidecars is not None:
+            self._sidecars.make_durable()
 
     def place_sidecars(self) -> None:
         """Give the sidecars their names, and copy the companions."""

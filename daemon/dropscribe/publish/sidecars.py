@@ -44,15 +44,19 @@ class Sidecars:
             self._begun.append((sidecar, name))
             sidecar.begin(partial(_fill, permissions, content), permissions.mode_of_empty)
 
+    def make_durable(self) -> None:
+        """Sync what was written; the hidden names are not synced."""
+        for sidecar, _ in self._begun:
+            sidecar.make_durable()
+            reached("sidecar_written")
+
     def place(self) -> None:
-        """Make the sidecars durable and give them their names, which are not synced.
+        """Give the durable sidecars their names, which are not synced.
 
         Raises:
             NameTaken: Another file has one of the names.
         """
         for sidecar, name in self._begun:
-            sidecar.make_durable()
-            reached("sidecar_written")
             try:
                 sidecar.place()
             except FileExistsError:

@@ -12,11 +12,8 @@ import shlex
 import sys
 from importlib import util
 
-IMAGE = "ghcr.io/OWNER/dropscribe"
-"""The published image; OWNER is the owner of the repository that publishes it."""
-
-CONTAINER_SIGN = "DROPSCRIBE_CONTAINER"
-"""The environment variable that is set in dropscribe's own container image."""
+IMAGE = "ghcr.io/OWNER/dropscribe"  # OWNER is the owner of the repository that publishes it
+CONTAINER_SIGN = "DROPSCRIBE_CONTAINER"  # a variable that is set in dropscribe's own container image
 
 LIBRARIES = {
     "cluster": ("procrastinate", "psycopg", "psycopg_pool"),
@@ -77,19 +74,15 @@ def _requirements(extra: str) -> str:
         lines = metadata.requires("dropscribe") or []
     except metadata.PackageNotFoundError:
         lines = []
-    names = _names_of(extra, lines) or [f".[{extra}]"]
-    return " ".join(f"'{name}'" if re.search(r"[<>\[ ]", name) else shlex.quote(name) for name in names)
+    return shlex.join(_names_of(extra, lines) or [f".[{extra}]"])
 
 
 def _names_of(extra: str, lines: list[str]) -> list[str]:
     """Requirements of *extra* without their markers; an extra that names another one includes that one's."""
     found: list[str] = []
     for line in lines:
-        requirement, _, marker = line.partition(";")
-        if not re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", marker):
-            continue
-        if inner := re.fullmatch(r"dropscribe\[([\w-]+)\]", requirement.strip()):
-            found += _names_of(inner[1], lines)
-        else:
-            found.append(requirement.strip())
+        requirement, _, marker = map(str.strip, line.partition(";"))
+        if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", marker):
+            inner = re.fullmatch(r"dropscribe\[([\w-]+)\]", requirement)
+            found += _names_of(inner[1], lines) if inner else [requirement]
     return found

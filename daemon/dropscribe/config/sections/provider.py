@@ -153,8 +153,7 @@ class ProviderConfig(Section):
     )
     timeout_seconds: float | None = key(
         "From the last byte sent to the whole answer; or `none`. A long recording may take three times its "
-        "length. "
-        "While sending: 60 s without progress end the request.",
+        "length. While sending: 60 s without progress end the request.",
         t.DURATION_OR_NONE,
     )
     max_upload_bytes: int | None = key("Larger files fail without being sent; or `none`.", t.SIZE_OR_NONE)

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +21,7 @@ from dropscribe.core.errors import (
 )
 from dropscribe.core.model import RemoteJob, Retry
 from dropscribe.core.requests.params import FIXED_PARAMS
-from dropscribe.pipeline.remote_jobs import poll
+from dropscribe.pipeline.attempts import poll
 from dropscribe.providers.base import Unfinished
 from dropscribe.providers.jobs import NO_RESULT, UNUSABLE_SECONDS
 from dropscribe.providers.values import BadAnswer
@@ -309,10 +308,9 @@ async def test_a_result_that_stays_away_holds_the_provider(bench_of):
     """A wrong path of the config: more uploads would be paid for in vain."""
     bench = bench_of("http")
     provider = bench.provider(**JOBS, params={"model": "m"})
-    job, runtime = SimpleNamespace(provider="mine"), SimpleNamespace(providers={"mine": provider})
     for age_seconds, kind in ((0.0, Retry), (UNUSABLE_SECONDS + 1, ProviderUnusable)):
         bench.emulator.fail(Fault(body={"finished": True}), Fault(status=404, body="no such page"))
-        found = await poll(job, runtime, RemoteJob("12", time.time() - age_seconds), {})
+        found = await poll(provider, RemoteJob("12", time.time() - age_seconds), {})
         assert type(found) is kind
         assert found.code == NO_RESULT
 

@@ -157,7 +157,7 @@ async def test_it_goes_on_by_itself_when_the_day_turns(tmp_path):
     zone = zone_with_midnight_in(2.5)
     config = budgeted(tmp_path, of_provider=Budget(per_day=minutes(1)), time_zone=zone)
     async with House(config, answering(60, 6)) as house:
-        watching = asyncio.create_task(house.pipeline.budgets.watch())
+        watching = asyncio.create_task(house.handler.budgets.watch())
         await drop_in_turn(house, "a.wav", "b.wav")
         assert (await house.stats()).held == 1
         (stop,) = (await house.engine.stats()).holds

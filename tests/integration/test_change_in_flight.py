@@ -11,11 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from dropscribe.config.model import ProviderConfig
-from dropscribe.core.errors import AudioForbidden
 from dropscribe.files import content
-from dropscribe.files.audio import AudioFile
 from dropscribe.files.content import find_content
-from dropscribe.pipeline import folder_troubles, publisher, results
+from dropscribe.pipeline import folder_troubles, publisher
 from dropscribe.queue.sql import intake_queries
 from support.faults import Faults, run_as_nobody
 from support.house import House, digest, make_config, read_json, tree
@@ -457,23 +455,3 @@ async def test_a_recording_is_closed_before_it_is_moved(tmp_path, monkeypatch):
             await house.drop(f"{number}.wav", b"%d" % number)
             await house.until(lambda: len(house.listener.files) == number + 1)  # noqa: B023  # awaited here
     assert still_open == []
-
-
-async def test_names_looked_for_in_vain_are_forgotten(tmp_path, monkeypatch):
-    """A file that cannot be opened leaves nothing of its attempt in memory."""
-    seen = []
-    open_request = results.Results.open_request
-
-    def watched(self, job, runtime):
-        seen.append(self)
-        return open_request(self, job, runtime)
-
-    def refuse(root, path, *rest):
-        raise AudioForbidden(path, "not to be read")
-
-    monkeypatch.setattr(results.Results, "open_request", watched)
-    monkeypatch.setattr(AudioFile, "open", refuse)
-    async with House(make_config(tmp_path)) as house:
-        await house.drop("a.wav", b"audio")
-        await house.until(lambda: seen)
-    assert not seen[0]._free

@@ -65,7 +65,10 @@ async def test_a_companion_goes_with_its_recording_and_into_the_transcript(tmp_p
     assert (document["recorded_at"], document["recorded_by"]) == ("2026-05-28T20:26:40Z", "companion")
     assert document["warnings"] == []
     assert tree(tmp_path / "inbox") == {"2026/other.json"}
-    assert [os.fsdecode(path) for path in filed.companions] == [f"{done}/call.json", f"{done}/call.xml"]
+    assert [os.fsdecode(filed.names.path(each.name)) for each in filed.names.companions] == [
+        f"{done}/call.json",
+        f"{done}/call.xml",
+    ]
 
 
 async def test_what_a_reused_answer_says_of_companions_is_this_recordings(tmp_path):

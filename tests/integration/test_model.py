@@ -142,7 +142,7 @@ class Life:
         except BaseException:
             if not self.has_crashed:
                 raise
-        for pool in self.house.pipeline._disks._pools.values():
+        for pool in self.house.handler._disks._pools.values():
             pool.shutdown(wait=True)
         self.house.store.close()
 

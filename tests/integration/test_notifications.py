@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 
 import dropscribe.config.sections.services as config_module
 from dropscribe.app.observability import _build_notifications
-from dropscribe.app.reporter import Reporter
 from dropscribe.config.extras import LIBRARIES, install_hint
 from dropscribe.config.load import parse_config
 from dropscribe.core.budget import Account, Limit, Period
@@ -34,6 +33,7 @@ from dropscribe.service import notifications as module
 from dropscribe.service.apprise_notifier import AppriseNotifier, compose
 from dropscribe.service.notifications import DeliveryLoop, Notifications
 from dropscribe.service.outbound import Webhook
+from dropscribe.service.reporter import Reporter
 from support.daemon_process import Installation, wait_until
 from support.emulator import Emulator, Fault
 from support.receiver import Receiver

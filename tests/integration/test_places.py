@@ -13,11 +13,11 @@ from dataclasses import replace
 
 import pytest
 
-from dropscribe.app.assembly import build_runtime
 from dropscribe.config.model import FolderRule
 from dropscribe.config.sections.provider import ProviderConfig
 from dropscribe.core.errors import TemporaryFailure
 from dropscribe.pipeline import attempts, folder_troubles
+from dropscribe.pipeline.runtime_config import build_runtime
 from support.faults import mount, mounted, run_as_nobody, tmpfs, unmount
 from support.house import House, digest, make_config, read_json, tree
 from support.inboxes import wav
@@ -315,7 +315,7 @@ async def test_a_reload_that_names_another_done_is_tried_at_once(tmp_path, monke
         await house.until(lambda: house.engine.folders.closed_reason("calls"))
         config = make_config(tmp_path, rules={"calls": replace(house.rule(), done=tmp_path / "elsewhere")})
         house.handler.runtime = build_runtime(config, house.providers, house.engine)
-        house.pipeline.rule_changed("calls")
+        house.handler.checks.reopen("calls")
         await house.until(lambda: house.listener.files)
     assert tree(tmp_path / "elsewhere") == GROUP
 

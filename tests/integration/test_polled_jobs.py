@@ -73,7 +73,7 @@ async def test_a_result_is_filed_and_its_job_deleted(tmp_path, emulator, desk):
         assert await deletions(house) == []
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
     assert (len(desk.created), desk.jobs) == (1, {})
-    assert house.listener.files[0].attempts == 1
+    assert house.listener.files[0].job.attempts == 1
 
 
 async def test_a_deletion_that_fails_is_tried_again_and_given_up_at_last(tmp_path, emulator, desk):

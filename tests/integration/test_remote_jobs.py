@@ -9,7 +9,7 @@ import pytest
 
 from dropscribe.core.model import AtProvider
 from dropscribe.pipeline.handler import Handler
-from dropscribe.pipeline.runtime_config import build_plan
+from dropscribe.queue.model import build_plan
 from support.house import House, make_config, read_json, tree
 from support.scripted import ScriptedProvider
 
@@ -63,7 +63,7 @@ async def test_a_remote_job_survives_a_restart_and_is_not_uploaded_again(tmp_pat
         assert (await house.stats()).maybe_paid_twice == 0
 
     assert (vendor.uploads, vendor.polls) == ([b"call.wav"], ["v-1"])
-    assert house.listener.files[0].attempts == 1
+    assert house.listener.files[0].job.attempts == 1
     assert tree(tmp_path / "done") == {"call.wav", "call.json", "call.txt"}
 
 
@@ -85,7 +85,7 @@ async def test_polls_go_on_until_the_answer_is_there_and_hold_no_slot(tmp_path, 
         await house.until(lambda: len(house.listener.files) == 2)
 
     assert vendor.polls == ["v-1"] * 3
-    assert [file.path for file in house.listener.files] == [b"short.wav", b"long.wav"]
+    assert [file.job.path for file in house.listener.files] == [b"short.wav", b"long.wav"]
 
 
 async def test_a_bug_in_polling_never_uploads_again(tmp_path, vendor):

@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from dropscribe.app.observability import _build_hooks, _build_notifications
-from dropscribe.app.reporter import Reporter
 from dropscribe.config.load import parse_config
-from dropscribe.pipeline.observer import Filed
+from dropscribe.core.model import FileSnapshot, Job, JobState, OutputNames
 from dropscribe.queue.embedded.store import Store
 from dropscribe.service import notifications as module
+from dropscribe.service.reporter import Reporter
 from support.waiting import until
 
 CONFIG = """
@@ -32,20 +32,28 @@ with open(out, "a") as file:
 sys.exit(len(open(out).readlines()) < int(sys.argv[2]))
 """
 
-DONE = Filed(
-    folder="calls",
-    path=b"2026/call.wav",
-    filed=b"/srv/done/2026/call.wav",
-    is_done=True,
-    provider="local",
-    attempts=1,
-    waited_seconds=1.0,
-    audio_bytes=10,
-    outputs=(
-        ("json", b"/srv/done/2026/call.json"),
-        ("template:minutes.txt", b"/srv/done/2026/call.minutes.txt"),
+DONE = (
+    Job(
+        id=1,
+        folder="calls",
+        path=b"2026/call.wav",
+        snapshot=FileSnapshot(0, 1, 10, 0, 0),
+        stable_inodes=True,
+        incomplete=False,
+        state=JobState.TRANSCRIBED,
+        received_at=0.0,
+        due_at=0.0,
+        attempts=1,
+        provider="local",
     ),
-    recorded_at="2026-01-02T03:04:05",
+    b"/srv/done/2026/call.wav",
+    {"schema": "dropscribe.transcript/1", "duration": None, "recorded_at": "2026-01-02T03:04:05"},
+    OutputNames(
+        b"/srv/done",
+        b"2026",
+        b"call.wav",
+        (("json", b"call.json"), ("template:minutes.txt", b"call.minutes.txt")),
+    ),
 )
 
 
@@ -90,7 +98,7 @@ async def test_a_command_that_fails_is_run_again(tmp_path):
     with contextlib.closing(Store(tmp_path / "state")) as store, capture_logs() as lines:
         notifications = _build_notifications(config, store)
         async with running(notifications):
-            Reporter(notifications=notifications).filed(DONE)
+            Reporter(notifications=notifications).filed(*DONE)
             async with asyncio.timeout(20):
                 while await left(store) or not out.exists():  # noqa: ASYNC110 - a file has no Event
                     await asyncio.sleep(0.01)
@@ -104,7 +112,7 @@ async def test_an_event_survives_the_daemon(tmp_path):
     out = tmp_path / "out"
     config = config_of(tmp_path, out, good_after=1)
     store = Store(tmp_path / "state")
-    Reporter(notifications=_build_notifications(config, store)).filed(DONE)
+    Reporter(notifications=_build_notifications(config, store)).filed(*DONE)
     store.close()
     assert events(out) == []
     with contextlib.closing(Store(tmp_path / "state")) as store:
@@ -122,7 +130,7 @@ async def test_a_command_gets_all_that_a_second_step_needs(tmp_path, retry):
         hooks, notifications = _build_hooks(config), _build_notifications(config, store)
         assert (hooks is None) == (notifications is not None) == (retry == "true")
         async with running(notifications) if notifications else contextlib.nullcontext():
-            Reporter(hooks=hooks, notifications=notifications).filed(DONE)
+            Reporter(hooks=hooks, notifications=notifications).filed(*DONE)
             await until(lambda: events(out))
         if hooks:
             await hooks.close(grace_seconds=20)

@@ -48,7 +48,7 @@ async def test_the_same_recording_under_another_name_is_not_sent_again(tmp_path)
     for key in ("text", "words", "segments", "raw", "provider"):
         assert again[key] == first[key]
     assert tree(tmp_path / "done") >= {"2026/again.wav", "2026/again.txt", "2026/again.srt"}
-    assert [filed.is_reused for filed in house.listener.files] == [False, True]
+    assert [filed.document["reused"] for filed in house.listener.files] == [False, True]
 
 
 async def test_speakers_with_one_name_are_told_apart_by_another_rule(tmp_path):

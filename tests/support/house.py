@@ -9,8 +9,8 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-from dropscribe.app.assembly import Pipeline, build_runtime
 from dropscribe.config.model import (
     Config,
     FolderRule,
@@ -24,9 +24,11 @@ from dropscribe.core.errors import StoreAway
 from dropscribe.core.model import NewJob
 from dropscribe.core.retry import RetryLimits
 from dropscribe.files.audio import snapshot_of
-from dropscribe.pipeline.runtime_config import build_plan
+from dropscribe.pipeline.handler import Handler
+from dropscribe.pipeline.runtime_config import build_runtime
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine
+from dropscribe.queue.model import build_plan
 from dropscribe.queue.sql import intake_queries
 from support.scripted import ScriptedProvider
 
@@ -43,8 +45,8 @@ class Listener:
     def attempt_ended(self, job, ended):
         self.attempts.append(job)
 
-    def filed(self, filed):
-        self.files.append(filed)
+    def filed(self, job, filed, document, names):
+        self.files.append(SimpleNamespace(job=job, document=document, names=names))
 
     def held(self, hold):
         self.holds.append(hold)
@@ -139,7 +141,7 @@ class House:
         self.own_store = Store(self.config.state_dir)
         self.engine = open_engine(self.config.queue, self.own_store)
         self.store = self.engine.store
-        self.pipeline = Pipeline(
+        self.handler = Handler(
             build_runtime(self.config, self.providers, self.engine),
             self.engine,
             self.lookout,
@@ -147,10 +149,9 @@ class House:
             token=self.store.token,
             jitter=lambda: 1.0,
         )
-        self.handler = self.pipeline.handler
         plan = build_plan(self.config)
         self.engine.replan(plan)
-        await self.pipeline.budgets.audit()
+        await self.handler.budgets.audit()
         self.feeding = asyncio.create_task(self.engine.run(plan, self.handler.attempt, self.handler.publish))
         return self
 
@@ -158,7 +159,7 @@ class House:
         self.feeding.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self.feeding
-        self.pipeline.close()
+        self.handler.close()
         if self.store is not self.own_store:
             self.store.close()
         self.own_store.close()

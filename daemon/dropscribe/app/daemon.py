@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dropscribe import __version__
-from dropscribe.app.assembly import Pipeline, build_runtime
 from dropscribe.app.housekeeping import (
     change_token,
     delete_remote_jobs,
@@ -43,10 +42,12 @@ from dropscribe.config.running import remove_running_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.media.spool import Spool
-from dropscribe.pipeline.runtime_config import build_plan
+from dropscribe.pipeline.handler import Handler
+from dropscribe.pipeline.runtime_config import build_runtime
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine
+from dropscribe.queue.model import build_plan
 from dropscribe.reports.wording import plural
 from dropscribe.service.logs import configure_logging
 from dropscribe.service.sd_notify import Notifier
@@ -113,12 +114,12 @@ class Daemon:
     @property
     def config(self) -> Config:
         """The current config: a part of the value that a reload swaps."""
-        return self.pipeline.handler.runtime.config
+        return self.handler.runtime.config
 
     @property
     def providers(self) -> Mapping[str, Provider]:
         """The providers that rules name, by their names."""
-        return self.pipeline.handler.runtime.providers
+        return self.handler.runtime.providers
 
     def ask_reload(self) -> None:
         """Ask for a reload of the config (SIGHUP)."""
@@ -176,7 +177,7 @@ class Daemon:
         self.inboxes = Inboxes(engine.folders, queue, self._news.set, token)
         self.report = StatusPublisher(lambda: self.config, engine, self.inboxes, self.notifier, self._news)
         self.health = Health(config, store, self.report, self._page_source)
-        self.pipeline = Pipeline(
+        self.handler = Handler(
             build_runtime(config, make_providers(config, self.make_provider), engine),
             engine,
             self.inboxes,
@@ -190,13 +191,13 @@ class Daemon:
         return None if rule is None else os.fsencode(rule.failed)
 
     async def _run_built(self, *, once: bool) -> RunResult:
-        config, handler = self.config, self.pipeline.handler
+        config, handler = self.config, self.handler
         reloader = Reloader(self)
         try:
             async with asyncio.TaskGroup() as group:
                 plan = build_plan(config)
                 self.engine.replan(plan)
-                await self.pipeline.budgets.audit()
+                await self.handler.budgets.audit()
                 await begin_folders_of_start(self.engine, config)
                 inboxes = await self.inboxes.prepare(watched_rules(config))
                 feeding = group.create_task(self.engine.run(plan, handler.attempt, handler.publish))
@@ -207,7 +208,7 @@ class Daemon:
                     self.notifier.feed_watchdog(lambda: not self.report.find_stuck()),
                     self._reload_when_asked(reloader),
                     self.health.run(),
-                    self.pipeline.budgets.watch(),
+                    self.handler.budgets.watch(),
                     notice_releases(self.engine, lambda: self.config),
                     prune_queue(self.engine, lambda: self.config),
                     delete_remote_jobs(self.engine, lambda: self.providers),
@@ -231,7 +232,7 @@ class Daemon:
     def _page_source(self) -> PageSource:
         from dropscribe.web.site import PageSource  # noqa: PLC0415  # with Jinja2: 4 MiB
 
-        sending = self.pipeline.handler.attempts.sending
+        sending = self.handler.attempts.sending
         return PageSource(
             lambda: self.config, self.report.status, self.engine, sending, lambda: change_token(self.config)
         )

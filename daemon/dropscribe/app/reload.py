@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dropscribe.app.assembly import build_runtime
 from dropscribe.config.model import diff_configs
 from dropscribe.config.running import load_last_config, store_running_config
 from dropscribe.core.errors import ConfigError, DropscribeError, Problem, StoreError
 from dropscribe.core.model import Scope, ScopeKind
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.pipeline.runtime_config import build_plan
+from dropscribe.pipeline.runtime_config import build_runtime
+from dropscribe.queue.model import build_plan
 from dropscribe.queue.sql.stats import read_live_counts
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Reloader:
         self._daemon.health.observe_config(is_taken=False)
 
     async def _take(self, config: Config) -> None:
-        daemon, old = self._daemon, self._daemon.pipeline.handler.runtime
+        daemon, old = self._daemon, self._daemon.handler.runtime
         for name in _FIXED:
             if getattr(config, name) != getattr(old.config, name):
                 message = f"{name} cannot change while the daemon runs: restart it"
@@ -97,7 +97,7 @@ class Reloader:
         """Replace everything without an await in between, so that no job sees half of the change."""
         daemon = self._daemon
         daemon.inboxes.commit(inboxes)
-        daemon.pipeline.handler.runtime = new
+        daemon.handler.runtime = new
         daemon.engine.replan(build_plan(new.config))
         if daemon.on_reload is not None:
             daemon.on_reload(new.config)
@@ -111,14 +111,14 @@ class Reloader:
         for name in {**old.config.folders, **new.config.folders}:
             if new.config.folders.get(name) != old.config.folders.get(name):
                 daemon.engine.holds.probe_now(Scope(ScopeKind.FOLDER, name))
-                daemon.pipeline.rule_changed(name)
+                daemon.handler.checks.reopen(name)
         keep_running_config(new.config)
         daemon.health.observe_config(is_taken=True)
         log.info("config.reloaded", changes=diff_configs(old.config, new.config))
         daemon.ask_for_report()
         try:
             await daemon.engine.clear_stale_assignments()
-            await daemon.pipeline.budgets.audit()
+            await daemon.handler.budgets.audit()
         except StoreError as error:
             log.warning("config.reload_unfinished", reason=error.reason)
 

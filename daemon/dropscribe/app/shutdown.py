@@ -75,7 +75,7 @@ async def shut_down(
     await _delete_last(daemon)
     for provider in daemon.providers.values():
         await provider.close()
-    daemon.pipeline.close()
+    daemon.handler.close()
     log.info("daemon.stopped", **asdict(result))
     return result
 

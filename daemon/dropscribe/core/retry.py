@@ -20,6 +20,7 @@ from dropscribe.core.model import ScopeKind
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0  # a provider that asks for a longer pause is tried again after this time
 REUSED = "reused"  # the code of an attempt that sent nothing, because the answer was known
+DUPLICATE = "duplicate"  # the code of a file that failed for that reason, under ``duplicates: skip``
 INTERNAL_ERROR = "internal_error"  # the code of a failure that is caused by a bug in dropscribe
 INTERNAL_ERROR_WORDS = "a bug in dropscribe; its log has the details"
 

@@ -13,8 +13,8 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -29,8 +29,11 @@ from dropscribe.core.errors import (
     ProviderError,
     ProviderUnusable,
 )
+from dropscribe.core.links import is_link
 from dropscribe.core.model import AtProvider, AttemptEnd, ResultStored, Retry, ScopeKind, Withdrawn
+from dropscribe.core.naming import OutputPlan
 from dropscribe.core.retry import (
+    DUPLICATE,
     INTERNAL_ERROR,
     INTERNAL_ERROR_WORDS,
     MAX_INTERNAL_ERRORS,
@@ -38,29 +41,33 @@ from dropscribe.core.retry import (
     backoff_seconds,
 )
 from dropscribe.files.crashpoint import reached
-from dropscribe.pipeline.deduplication import answer_key, duplicate_of, origin_words
+from dropscribe.pipeline.deduplication import answer_key, find_answer, origin_words
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
 from dropscribe.pipeline.links import link_refusal
-from dropscribe.pipeline.remote_jobs import job_provider_of, poll
 from dropscribe.pipeline.rendering import RenderError
-from dropscribe.providers.jobs import LONGEST_POLL_SECONDS
+from dropscribe.providers.base import JobProvider, Unfinished
+from dropscribe.providers.jobs import JOB_SECONDS, LONGEST_POLL_SECONDS, NO_RESULT, UNUSABLE_SECONDS
 from dropscribe.publish.places import PlaceRefused, check_places
-from dropscribe.publish.readiness import open_together
+from dropscribe.publish.readiness import OpenRequest, open_together
 from dropscribe.queue.model import NOT_MOVABLE
 
 if TYPE_CHECKING:
-    from dropscribe.core.model import Job, Outcome
+    from collections.abc import Mapping
+
+    from dropscribe.core.model import Job, Outcome, RemoteJob
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.budgets import Budgets
-    from dropscribe.pipeline.deduplication import Deduplication
     from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.failures import Failures, Fallback
+    from dropscribe.pipeline.failures import Failures
     from dropscribe.pipeline.folder_troubles import PlaceChecks
     from dropscribe.pipeline.holds import Holds
-    from dropscribe.pipeline.observer import Observer
     from dropscribe.pipeline.results import Results
-    from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
+    from dropscribe.pipeline.runtime_config import Claim, IntakeSide
+    from dropscribe.providers.base import Provider
+    from dropscribe.queue.engine import Engine
     from dropscribe.queue.model import CachedResult
+    from dropscribe.service.reporter import Reporter
     from dropscribe.transcripts.model import Transcript
 
 log = structlog.get_logger()
@@ -79,70 +86,75 @@ LONGEST_PLACE_SECONDS = 900.0
 
 @dataclass(slots=True)
 class Attempts:
-    """Makes attempts; each call is one."""
+    """Makes attempts; each call is one.
 
+    Attributes:
+        sending: Recordings with an attempt under way, by job id; their progress is read here.
+    """
+
+    queue: Engine
     holds: Holds
     intake: IntakeSide
-    observer: Observer
+    reporter: Reporter
     disks: DiskThreads
     checks: PlaceChecks
     results: Results
-    deduplication: Deduplication
-    fallback: Fallback
     budgets: Budgets
     failures: Failures
     sending: dict[int, AudioFile] = field(default_factory=dict)
-    """Recordings with an attempt under way, by job id; their progress is read here."""
     _looks: Counter[int] = field(default_factory=Counter)
 
-    async def make(self, job: Job, runtime: RuntimeConfig) -> Outcome:
-        """Transcribe *job* once, unless its limits are reached or its answer is known."""
-        if spent := _spent_limit(job, runtime):
-            code, reason = spent
-            return await self.failures.reject(job, runtime, code, reason, AttemptEnd(0.0, counted=False))
+    async def make(self, claim: Claim) -> Outcome:
+        """Transcribe a job once, unless its limits are reached or its answer is known."""
+        job = claim.job
+        if spent := _spent_limit(claim):
+            return await self.results.reject(claim, *spent, AttemptEnd(0.0, counted=False))
         try:
-            audio = await self._open(job, runtime)
+            audio = await self._open(claim)
         except AudioError as error:
             return self._not_readable(job, error)
         except FolderHangs:
             return Retry(LOOK_AGAIN_SECONDS, "hangs", "its folder's disk does not answer")
         except PlaceRefused as error:
-            return self._place_refused(job, runtime, error)
+            return self._place_refused(claim, error)
         except OSError as error:
             return self._disk_trouble(job, error)
         self._looks.pop(job.id, None)
         self.sending[job.id] = audio
         try:
-            outcome = await self._with_audio(job, runtime, audio)
+            outcome = await self._with_audio(claim, audio)
             if isinstance(outcome, ResultStored):
                 self.results.ctimes_ns[job.id] = audio.snapshot.ctime_ns
             return outcome
         finally:
             self.sending.pop(job.id, None)
-            self.results.forget(job)
             # Closing a file of a mount that hangs blocks, as any other call into it.
             self.disks.post(job.folder, audio.close)
 
-    async def _with_audio(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> Outcome:
-        if job.remote is not None:
-            return await self._send(job, runtime, audio)
-        if unsent := _unsendable(job, runtime, audio):
-            return await self.failures.reject_unsent(job, runtime, unsent)
-        if known := await self.deduplication.find(job, runtime, audio):
-            return await self._answer_known(job, runtime, audio, known)
-        return await self._send(job, runtime, audio)
+    async def _with_audio(self, claim: Claim, audio: AudioFile) -> Outcome:
+        if claim.job.remote is None:
+            if unsent := _unsendable(claim, audio):
+                return await self.failures.reject_unsent(claim, unsent)
+            if known := await find_answer(self.queue, claim, audio):
+                return await self._answer_known(claim, audio, known)
+        return await self._send(claim, audio)
 
-    async def _open(self, job: Job, runtime: RuntimeConfig) -> AudioFile:
-        request = self.results.open_request(job, runtime)
+    async def _open(self, claim: Claim) -> AudioFile:
+        """Open the recording, and look for names that are free in ``done``: publishing checks them again."""
+        job, rule = claim.job, claim.rule
+        done, plan = os.fsencode(rule.done), None
+        # Names that depend on companions or on a template are known only with the answer.
+        if job.remote is None and not rule.companions and rule.template is None:
+            plan = OutputPlan(done, job.path, tuple(rule.outputs), rule.sidecar_name)
+        request = OpenRequest(claim.inbox, job.path, done, plan, self.disks.of(job.folder))
         opened = await self.disks.run_each(
             job.folder, open_together, request, lambda late: late.audio.close()
         )
-        audio = opened.audio
-        if not job.snapshot.same_audio(audio.snapshot, stable_inodes=job.stable_inodes):
-            self.disks.post(job.folder, audio.close)
+        if not job.snapshot.same_audio(opened.audio.snapshot, stable_inodes=job.stable_inodes):
+            self.disks.post(job.folder, opened.audio.close)
             raise AudioChanged(job.path, "changed since it settled")
-        self.results.keep(job, opened.free)
-        return audio
+        claim.free_names = opened.free
+        return opened.audio
 
     def _not_readable(self, job: Job, error: AudioError) -> Outcome:
         """Outcome for audio that cannot be read: a retry if it is missing, else withdrawn."""
@@ -155,11 +167,11 @@ class Attempts:
         ended = AttemptEnd(0.0, code=code, reason=error.reason, counted=False)
         return Withdrawn(error.reason, ended)
 
-    def _place_refused(self, job: Job, runtime: RuntimeConfig, error: PlaceRefused) -> Outcome:
+    def _place_refused(self, claim: Claim, error: PlaceRefused) -> Outcome:
         """No file of the rule can be moved, or none of this sub-folder: the others continue."""
+        job = claim.job
         if error.is_of_rule:
-            done = os.fsencode(runtime.rule(job.folder).done)
-            check = partial(check_places, runtime.inbox(job.folder), done, job.path)
+            check = partial(check_places, claim.inbox, os.fsencode(claim.rule.done), job.path)
             self.checks.close_until_writable(job.folder, error_words(error), check)
             return self._disk_trouble(job, error)
         retry = self._disk_trouble(job, error, NOT_MOVABLE)
@@ -180,24 +192,23 @@ class Attempts:
         wait_seconds = backoff_seconds(LOOK_AGAIN_SECONDS, self._looks[job.id], LONGEST_LOOK_SECONDS)
         return Retry(wait_seconds, code, reason)
 
-    async def _answer_known(
-        self, job: Job, runtime: RuntimeConfig, audio: AudioFile, known: CachedResult
-    ) -> Outcome:
+    async def _answer_known(self, claim: Claim, audio: AudioFile, known: CachedResult) -> Outcome:
         """This content was paid for before: nothing is sent."""
-        if runtime.rule(job.folder).duplicates == "skip":
-            return await self.failures.reject_unsent(job, runtime, duplicate_of(known))
-        ended = AttemptEnd(0.0, code=REUSED, reason=origin_words(known), counted=False)
-        refusals = await self.fallback.refusals(job, runtime)
+        origin = origin_words(known)
+        if claim.rule.duplicates == "skip":
+            duplicate = AudioRejected(DUPLICATE, f"the same recording: {origin}")
+            return await self.failures.reject_unsent(claim, duplicate)
+        ended = AttemptEnd(0.0, code=REUSED, reason=origin, counted=False)
         try:
-            document = await self.results.reused(job, runtime, known.document, audio.sha256, refusals)
-            return ResultStored(await self.results.store(job, runtime, document, audio.sha256, ended))
+            document = await self.results.reused(claim, known.document, audio.sha256)
+            return ResultStored(await self.results.store(claim, document, audio.sha256, ended))
         except RenderError as error:
-            return await self._reject_unrendered(job, runtime, error, audio.sha256, ended)
+            return await self._reject_unrendered(claim, error, audio.sha256, ended)
 
-    async def _send(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> Outcome:
-        began = time.monotonic()
+    async def _send(self, claim: Claim, audio: AudioFile) -> Outcome:
+        job, began = claim.job, time.monotonic()
         try:
-            answer = await self._ask(job, runtime, audio)
+            answer = await self._ask(claim, audio)
         except AudioError as error:
             return self._not_readable(job, error)
         except OSError as error:
@@ -208,39 +219,43 @@ class Attempts:
             reached("answered")
             failure = _failure_of(job, error)
             ended = AttemptEnd(_seconds_of(job, began), failure.status, failure.code, failure.reason)
-            self.observer.attempt_ended(job, ended)
-            return await self.failures.outcome_of(job, runtime, failure, ended)
+            self.reporter.attempt_ended(job, ended)
+            return await self.failures.outcome_of(claim, failure, ended)
         if isinstance(answer, AtProvider | Retry):
             return answer
         reached("answered")
         ended = AttemptEnd(_seconds_of(job, began), status=None)
-        self.observer.attempt_ended(job, ended)
-        return await self._answered(job, runtime, audio, answer, ended)
+        self.reporter.attempt_ended(job, ended)
+        return await self._answered(claim, audio, answer, ended)
 
-    async def _ask(
-        self, job: Job, runtime: RuntimeConfig, audio: AudioFile
-    ) -> Transcript | AtProvider | Retry:
+    async def _ask(self, claim: Claim, audio: AudioFile) -> Transcript | AtProvider | Retry:
         """The transcript, or the state of the wait while the provider works on its job."""
-        params = runtime.rule(job.folder).params_for(job.provider)
+        job = claim.job
+        provider = claim.runtime.providers[job.provider]
         if job.remote is not None:
-            found = await poll(job, runtime, job.remote, params)
+            found = await poll(provider, job.remote, claim.params)
             if isinstance(found, ProviderUnusable):
-                await self.holds.hold(ScopeKind.PROVIDER, job.provider, found, runtime.config.hold)
+                await self.holds.hold(claim, ScopeKind.PROVIDER, found)
                 return Retry(LONGEST_POLL_SECONDS, found.code, found.reason)
             if not isinstance(found, Retry):
                 await self.holds.answered(job)
             return found
-        if (provider := job_provider_of(job, runtime, audio)) is None:
-            return await runtime.provider(job).transcribe(audio, params)
-        job_id = await provider.start_job(audio, params)
-        await self.holds.answered(job)
-        return AtProvider(job_id, provider.poll_seconds(0.0))
+        # A rule that re-encodes recordings sends pieces, for which the row's single id is not enough.
+        is_sent_as_it_is = not claim.rule.reads_media and not (claim.rule.links and is_link(audio.suffix))
+        if is_sent_as_it_is and _runs_jobs(type(provider)):
+            provider = cast("JobProvider", provider)
+            job_id = await provider.start_job(audio, claim.params)
+            await self.holds.answered(job)
+            return AtProvider(job_id, provider.poll_seconds(0.0))
+        decorated = claim.runtime.decorated.get((job.folder, job.provider), provider)
+        return await decorated.transcribe(audio, claim.params)
 
     async def _answered(
-        self, job: Job, runtime: RuntimeConfig, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
+        self, claim: Claim, audio: AudioFile, transcript: Transcript, ended: AttemptEnd
     ) -> Outcome:
+        job = claim.job
         await self.holds.succeeded(job)
-        spending = await self.budgets.charge(job, runtime, transcript, audio)
+        spending = await self.budgets.charge(claim, transcript, audio)
         try:
             sha256 = await audio.ensure_sha256()
         except (AudioChanged, OSError) as error:
@@ -248,36 +263,67 @@ class Attempts:
             self.intake.note_late_change(job.folder, job.path)
             self.intake.look_again(job.folder)
             return Withdrawn(str(error) or "changed while it was being transcribed", ended, spending)
-        key = answer_key(job, runtime, transcript, sha256)
-        booking = Booking(key, runtime.config.ledger_keep_seconds, spending)
-        refusals = await self.fallback.refusals(job, runtime)
+        key = answer_key(claim, transcript, sha256)
+        booking = Booking(key, claim.config.ledger_keep_seconds, spending)
         document: dict[str, object] | None = None
         try:
-            document = await self.results.transcript(
-                job, runtime, transcript, sha256, ended.seconds, refusals
-            )
+            document = await self.results.transcript(claim, transcript, sha256, ended.seconds)
             booking = await self.results.for_cache(booking, document, transcript)
-            stored = await self.results.store(job, runtime, document, sha256, ended, booking)
+            stored = await self.results.store(claim, document, sha256, ended, booking)
         except RenderError as error:
             booking = await asyncio.to_thread(_booking_of_unrendered, booking, document)
-            return await self._reject_unrendered(job, runtime, error, sha256, ended, booking)
+            return await self._reject_unrendered(claim, error, sha256, ended, booking)
         if spending:
             await self.budgets.audit()
         return ResultStored(stored)
 
     async def _reject_unrendered(
         self,
-        job: Job,
-        runtime: RuntimeConfig,
+        claim: Claim,
         error: RenderError,
         sha256: str,
         ended: AttemptEnd,
         booking: Booking | None = None,
     ) -> Outcome:
         """An answer exists that cannot be written as text; sending the file again would cost again."""
-        log.error("job.bug", folder=job.folder, path=job.path, exc_info=error)
-        document = await self.results.error(job, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended)
-        return ResultStored(await self.results.store(job, runtime, document, sha256, ended, booking))
+        log.error("job.bug", folder=claim.job.folder, path=claim.job.path, exc_info=error)
+        return await self.results.reject(claim, INTERNAL_ERROR, INTERNAL_ERROR_WORDS, ended, sha256, booking)
+
+
+async def poll(
+    provider: Provider, remote: RemoteJob, params: Mapping[str, ParamValue]
+) -> Transcript | AtProvider | Retry | ProviderUnusable:
+    """Ask for the result of a provider's job once; a failed poll is repeated until the provider can be asked.
+
+    Raises:
+        ProviderError: The job is over without a result, or the provider does not finish it.
+    """
+    if not isinstance(provider, JobProvider):
+        raise AmbiguousFailure("job_lost", "the provider is of another type now, and has no jobs")
+    found = await provider.poll_job(remote.id, params)
+    if not isinstance(found, Unfinished):
+        return found
+    if isinstance(found.error, ProviderUnusable):
+        return found.error
+    age_seconds = max(0.0, time.time() - remote.created_at)
+    wait_seconds = provider.poll_seconds(age_seconds)
+    error = found.error
+    if error is not None and error.code == NO_RESULT and age_seconds > UNUSABLE_SECONDS:
+        return ProviderUnusable(error.code, error.reason, status=error.status, request_id=error.request_id)
+    # After days without a network the result may still be there: only the provider's own answers count.
+    if age_seconds > JOB_SECONDS and (error is None or error.status is not None):
+        last = f"; its last poll: {error.reason}" if error is not None else ""
+        raise AmbiguousFailure("job_unfinished", f"not finished after {JOB_SECONDS / 3600:.0f} h{last}")
+    if error is not None:
+        asked_seconds = getattr(error, "retry_after_seconds", None) or 0.0
+        return Retry(max(wait_seconds, asked_seconds), error.code, error.reason)
+    return AtProvider(remote.id, wait_seconds)
+
+
+@cache
+def _runs_jobs(kind: type) -> bool:
+    """Cached: a check against a protocol takes some 50 µs and is made for each file."""
+    return issubclass(kind, JobProvider)
 
 
 def _seconds_of(job: Job, began: float) -> float:
@@ -304,9 +350,9 @@ def _failure_of(job: Job, error: Exception) -> ProviderError:
     return AmbiguousFailure(INTERNAL_ERROR, INTERNAL_ERROR_WORDS)
 
 
-def _spent_limit(job: Job, runtime: RuntimeConfig) -> tuple[str, str] | None:
+def _spent_limit(claim: Claim) -> tuple[str, str] | None:
     """(code, reason) of a reached limit on crashes, internal errors or ambiguous failures, if any."""
-    limits = runtime.config.retry
+    job, limits = claim.job, claim.config.retry
     if job.crashes >= limits.max_crashes:
         return "crashed_daemon", f"the daemon ended {job.crashes} times in a row during it"
     if job.internal_errors >= MAX_INTERNAL_ERRORS:
@@ -316,12 +362,13 @@ def _spent_limit(job: Job, runtime: RuntimeConfig) -> tuple[str, str] | None:
     return None
 
 
-def _unsendable(job: Job, runtime: RuntimeConfig, audio: AudioFile) -> AudioRejected | None:
+def _unsendable(claim: Claim, audio: AudioFile) -> AudioRejected | None:
     """The reason a file fails before it is sent, if any."""
     if audio.size_bytes == 0:
         return AudioRejected("empty_file", "the file is empty")
-    most = runtime.config.providers[job.provider].max_upload_bytes
+    provider = claim.provider_config
+    most = provider.max_upload_bytes
     # A rule that reads media may make it smaller, or not send it at all.
-    if most is not None and audio.size_bytes > most and not runtime.rule(job.folder).reads_media:
-        return AudioRejected("too_large", f"{audio.size_bytes} bytes; {job.provider} takes {most} at most")
-    return link_refusal(audio, runtime.rule(job.folder), runtime.config.providers[job.provider])
+    if most is not None and audio.size_bytes > most and not claim.rule.reads_media:
+        return AudioRejected("too_large", f"{audio.size_bytes} bytes; {provider.name} takes {most} at most")
+    return link_refusal(audio, claim.rule, provider)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import Spending, day_of, longest_plausible_seconds, stops_of
@@ -18,59 +19,57 @@ from dropscribe.native.decoder import probe_seconds
 from dropscribe.pipeline.disk_threads import FolderHangs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from dropscribe.core.budget import Account
     from dropscribe.core.model import Hold, Job
     from dropscribe.files.audio import AudioFile
     from dropscribe.pipeline.disk_threads import DiskThreads
-    from dropscribe.pipeline.observer import Observer
-    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.queue.engine import Engine
+    from dropscribe.service.reporter import Reporter
     from dropscribe.transcripts.model import Transcript
 
 LONGEST_SLEEP_SECONDS = 60.0
 """Longest delay before a clock that was set forward over midnight is noticed."""
 
 
+@dataclass(slots=True)
 class Budgets:
     """Charges answers, and audits the accounts whenever one may have changed."""
 
-    def __init__(self, queue: Engine, observer: Observer, disks: DiskThreads) -> None:
-        self._queue = queue
-        self._observer = observer
-        self._disks = disks
-        self._stops: dict[Scope, Hold] = {}
-        self._turns_at: float | None = None
+    queue: Engine
+    reporter: Reporter
+    disks: DiskThreads
+    _stops: dict[Scope, Hold] = field(default_factory=dict)
+    _turns_at: float | None = None
 
-    async def charge(
-        self, job: Job, runtime: RuntimeConfig, transcript: Transcript, audio: AudioFile
-    ) -> tuple[Spending, ...]:
+    async def charge(self, claim: Claim, transcript: Transcript, audio: AudioFile) -> tuple[Spending, ...]:
         """The cost of an answer for the accounts of its provider and its folder."""
-        provider, rule = runtime.config.providers[job.provider], runtime.rule(job.folder)
-        if provider.price_per_minute is None and not provider.budget and not rule.budget:
+        job, provider = claim.job, claim.provider_config
+        if provider.price_per_minute is None and not provider.budget and not claim.rule.budget:
             return ()
-        if _was_not_sent(transcript):
+        # Nothing was sent of a recording without any sound, with ``silence: skip``.
+        if transcript.raw is None and "no_speech" in transcript.warnings:
             return ()
         seconds = await self._seconds(job, transcript, audio)
         money = (seconds or 0.0) / 60 * (provider.price_per_minute or 0.0)
-        day = day_of(time.time(), runtime.config.time_zone).isoformat()
+        day = day_of(time.time(), claim.config.time_zone).isoformat()
         scopes = (Scope(ScopeKind.PROVIDER, job.provider), Scope(ScopeKind.FOLDER, job.folder))
         return tuple(Spending(scope, day, money, seconds) for scope in scopes)
 
     async def audit(self) -> None:
         """Stop scopes whose budget is spent, release those with a new period, and notify changes."""
-        accounts = await self._queue.check_budgets()
+        accounts = await self.queue.check_budgets()
         self._turns_at = min((account.turns_at for account in accounts), default=None)
         stops = {stop.scope: stop for stop in stops_of(accounts)}
         for account in accounts:
-            if account.is_low and await self._queue.mark_once(_mark(account, "low")):
-                self._observer.budget_low(account)
+            if account.is_low and await self.queue.mark_once(_mark(account, "low")):
+                self.reporter.budget_low(account)
         for scope in stops.keys() - self._stops.keys():
-            if any([await self._queue.mark_once(_mark(each, "spent")) for each in _spent(accounts, scope)]):
-                self._observer.held(stops[scope])
+            spent = [each for each in accounts if each.scope == scope and each.is_spent]
+            if any([await self.queue.mark_once(_mark(each, "spent")) for each in spent]):
+                self.reporter.held(stops[scope])
         for scope in self._stops.keys() - stops.keys():
-            self._observer.released(self._stops[scope])
+            self.reporter.released(self._stops[scope])
         self._stops = stops
 
     async def watch(self) -> None:
@@ -91,23 +90,11 @@ class Budgets:
         for seconds in (transcript.duration, latest):
             if seconds is not None and 0 <= seconds <= longest:
                 return seconds
-        seconds = await self._header_seconds(job, audio)
-        return seconds if seconds is not None and 0 <= seconds <= longest else None
-
-    async def _header_seconds(self, job: Job, audio: AudioFile) -> float | None:
         try:
-            return await self._disks.run_alone(job.folder, lambda: probe_seconds(audio.fileno()))
+            seconds = await self.disks.run_alone(job.folder, lambda: probe_seconds(audio.fileno()))
         except FolderHangs:
             return None
-
-
-def _was_not_sent(transcript: Transcript) -> bool:
-    """Whether nothing was sent: a recording without any sound, with ``silence: skip``."""
-    return transcript.raw is None and "no_speech" in transcript.warnings
-
-
-def _spent(accounts: Sequence[Account], scope: Scope) -> Iterable[Account]:
-    return (account for account in accounts if account.scope == scope and account.is_spent)
+        return seconds if seconds is not None and 0 <= seconds <= longest else None
 
 
 def _mark(account: Account, what: str) -> str:

@@ -11,7 +11,7 @@ from os.path import splitext
 from typing import TYPE_CHECKING
 
 from dropscribe.core.budget import AnswerKey
-from dropscribe.core.errors import AudioError, AudioRejected
+from dropscribe.core.errors import AudioError
 from dropscribe.core.links import is_link
 from dropscribe.core.requests.params import effective_params
 from dropscribe.core.text.printing import path_text, utc_text
@@ -19,51 +19,40 @@ from dropscribe.queue.sql import result_cache
 
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule, ProviderConfig
-    from dropscribe.core.model import Job
     from dropscribe.files.audio import AudioFile
-    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.queue.engine import Engine
     from dropscribe.queue.model import CachedResult
     from dropscribe.transcripts.model import Transcript
-
-DUPLICATE = "duplicate"
-"""The code of a file that failed for the same reason, under a rule with ``duplicates: skip``."""
-
 
 _SHAPING = ("prepare", "silence", "silence_threshold_dbfs", "channels", "tracks")
 """Settings of a rule that change the answer when recordings are prepared."""
 
 
-class Deduplication:
-    """Finds stored answers in the result cache."""
-
-    def __init__(self, queue: Engine) -> None:
-        self._queue = queue
-
-    async def find(self, job: Job, runtime: RuntimeConfig, audio: AudioFile) -> CachedResult | None:
-        """The answer that the same content got before under the same settings, if it may be used."""
-        keep_seconds = _keep_seconds(job, runtime)
-        if not job.may_be_cached or not keep_seconds or runtime.rule(job.folder).duplicates == "transcribe":
-            return None
-        try:
-            sha256 = await audio.ensure_sha256()
-        except (AudioError, OSError):
-            return None  # sending it meets the same error, and handles it
-        key, since = AnswerKey(sha256, runtime.settings(job)), self._queue.now() - keep_seconds
-        return await self._queue.database.do(lambda db: result_cache.read_answer(db, key, since))
-
-
-def answer_key(job: Job, runtime: RuntimeConfig, transcript: Transcript, sha256: str) -> AnswerKey | None:
-    """The key of an answer in the result cache; None if it must not be reused."""
-    if transcript.missing or not _keep_seconds(job, runtime):
+async def find_answer(queue: Engine, claim: Claim, audio: AudioFile) -> CachedResult | None:
+    """The answer that the same content got before under the same settings, if it may be used."""
+    keep_seconds = _keep_seconds(claim)
+    if not claim.job.may_be_cached or not keep_seconds or claim.rule.duplicates == "transcribe":
         return None
-    return AnswerKey(sha256, runtime.settings(job))
+    try:
+        sha256 = await audio.ensure_sha256()
+    except (AudioError, OSError):
+        return None  # sending it meets the same error, and handles it
+    key, since = AnswerKey(sha256, claim.settings), queue.now() - keep_seconds
+    return await queue.database.do(lambda db: result_cache.read_answer(db, key, since))
 
 
-def _keep_seconds(job: Job, runtime: RuntimeConfig) -> float:
-    """Seconds for which an answer to *job* may be reused; 0 for a link, because its target may change."""
-    is_link_file = runtime.rule(job.folder).links and is_link(splitext(path_text(job.path))[1].lower())
-    return 0.0 if is_link_file else runtime.config.ledger_keep_seconds
+def answer_key(claim: Claim, transcript: Transcript, sha256: str) -> AnswerKey | None:
+    """The key of an answer in the result cache; None if it must not be reused."""
+    if transcript.missing or not _keep_seconds(claim):
+        return None
+    return AnswerKey(sha256, claim.settings)
+
+
+def _keep_seconds(claim: Claim) -> float:
+    """Seconds for which an answer may be reused; 0 for a link, because its target may change."""
+    is_link_file = claim.rule.links and is_link(splitext(path_text(claim.job.path))[1].lower())
+    return 0.0 if is_link_file else claim.config.ledger_keep_seconds
 
 
 def settings_digest(rule: FolderRule, provider: ProviderConfig) -> str:
@@ -76,11 +65,6 @@ def settings_digest(rule: FolderRule, provider: ProviderConfig) -> str:
         **({name: getattr(rule, name) for name in _SHAPING} if rule.reads_media else {}),
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
-
-
-def duplicate_of(known: CachedResult) -> AudioRejected:
-    """Failure of a duplicate under a rule with ``duplicates: skip``."""
-    return AudioRejected(DUPLICATE, f"the same recording: {origin_words(known)}")
 
 
 def origin_words(known: CachedResult) -> str:

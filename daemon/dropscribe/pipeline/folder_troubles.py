@@ -7,6 +7,7 @@ import errno
 import itertools
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.results import Results
-    from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
+    from dropscribe.pipeline.runtime_config import Claim, IntakeSide
     from dropscribe.queue.engine import Engine
 
 log = structlog.get_logger()
@@ -60,13 +61,13 @@ _ODD = re.compile(rb'[\x00-\x1f<>:"|?*\\]|[. ](?:/|$)')
 """Characters that Windows file systems allow in no name and refuse with EINVAL."""
 
 
+@dataclass(slots=True)
 class PlaceChecks:
     """Closes folders that take no files, and opens them when a check finds a way for files."""
 
-    def __init__(self, queue: Engine, disks: DiskThreads) -> None:
-        self._queue = queue
-        self._disks = disks
-        self._checks: dict[str, asyncio.Task[None]] = {}
+    queue: Engine
+    disks: DiskThreads
+    _checks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def close_until_writable(self, folder: str, reason: str, check: Callable[[], object]) -> None:
         """Have nothing of *folder* claimed until *check*, repeated in its threads, finds a way for files.
@@ -75,7 +76,7 @@ class PlaceChecks:
             reason: For ``status``; replaced by those of later checks.
             check: Raises OSError while no file can be published.
         """
-        self._queue.folders.close(folder, _UNWRITABLE, reason)
+        self.queue.folders.close(folder, _UNWRITABLE, reason)
         if folder not in self._checks:
             self._checks[folder] = asyncio.create_task(self._repeat(folder, check))
 
@@ -83,13 +84,13 @@ class PlaceChecks:
         for count in itertools.count(1):
             await asyncio.sleep(backoff_seconds(FIRST_CHECK_SECONDS, count, LONGEST_CHECK_SECONDS))
             try:
-                await self._disks.run(folder, check)
+                await self.disks.run(folder, check)
             except FolderHangs:
                 continue
             except OSError as error:
                 if isinstance(error, PlaceRefused) and not error.is_of_rule:
                     break
-                self._queue.folders.close(folder, _UNWRITABLE, error_words(error))
+                self.queue.folders.close(folder, _UNWRITABLE, error_words(error))
             except AudioError:  # its file has gone: the next one shows whether the trouble is over
                 break
             except Exception:
@@ -104,7 +105,7 @@ class PlaceChecks:
         """End :meth:`close_until_writable`; the next file is checked anew."""
         if check := self._checks.pop(folder, None):
             check.cancel()
-            self._queue.folders.open(folder, _UNWRITABLE)
+            self.queue.folders.open(folder, _UNWRITABLE)
 
     def close(self) -> None:
         """Check nothing more."""
@@ -112,48 +113,47 @@ class PlaceChecks:
             check.cancel()
 
 
+@dataclass(slots=True)
 class PublishTroubles:
     """Decides how long a result waits, whether its folder takes more uploads, and when its file is gone."""
 
-    def __init__(self, queue: Engine, intake: IntakeSide, disks: DiskThreads, results: Results) -> None:
-        self._queue = queue
-        self._intake = intake
-        self._disks = disks
-        self._results = results
-        self._refusals: Counter[int] = Counter()
-        self._absences: Counter[int] = Counter()
-        self._puzzles = Streaks()
-        self._closed_by: set[int] = set()
-        """Ids of the jobs that have closed their folders as STUCK."""
+    queue: Engine
+    intake: IntakeSide
+    disks: DiskThreads
+    results: Results
+    _refusals: Counter[int] = field(default_factory=Counter)
+    _absences: Counter[int] = field(default_factory=Counter)
+    _puzzles: Streaks = field(default_factory=Streaks)
+    _closed_by: set[int] = field(default_factory=set)
+    """Ids of the jobs that have closed their folders as STUCK."""
 
-    async def refused(self, job: Job, runtime: RuntimeConfig, root: bytes, error: PublishError) -> Retry:
-        """The file system refused to put *job*'s files below *root*: wait, and test what else it refuses."""
+    async def refused(self, claim: Claim, error: PublishError) -> Retry:
+        """The file system refused to put a job's files in place: wait, and test what else it refuses."""
+        job = claim.job
         self._refusals[job.id] += 1
-        is_of_rule, reason = await self._scope_of(job, runtime, root, error)
+        is_of_rule, reason = await self._scope_of(claim, error)
         if is_of_rule:
             self._closed_by.add(job.id)
-            self._queue.folders.close(job.folder, STUCK, reason)
+            self.queue.folders.close(job.folder, STUCK, reason)
         elif job.id in self._closed_by:
             self._closed_by.discard(job.id)
-            self._queue.folders.open(job.folder, STUCK)
+            self.queue.folders.open(job.folder, STUCK)
         if self._refusals[job.id] == 1:
             log.warning("file.not_filed", folder=job.folder, path=job.path, code=error.code, reason=reason)
         longest_seconds = LONGEST_WAIT_SECONDS if is_of_rule else LONGEST_OWN_WAIT_SECONDS
         wait_seconds = backoff_seconds(1.0, self._refusals[job.id], longest_seconds)
         return Retry(wait_seconds, error.code if is_of_rule else NOT_MOVABLE, reason)
 
-    async def _scope_of(
-        self, job: Job, runtime: RuntimeConfig, root: bytes, error: PublishError
-    ) -> tuple[bool, str]:
+    async def _scope_of(self, claim: Claim, error: PublishError) -> tuple[bool, str]:
         """(whether *error* stops all files of the rule, its words)."""
-        reason = f"{path_text(error.path)}: {error.reason}"
+        job, reason = claim.job, f"{path_text(error.path)}: {error.reason}"
         if _is_of_name(error, job.path):
             return False, reason
         if error.code not in _OF_ONE_PLACE:
             return True, reason
-        check = partial(check_places, runtime.inbox(job.folder), root, job.path)
+        check = partial(check_places, claim.inbox, claim.result.output_names.root, job.path)
         try:
-            await self._disks.run(job.folder, check)
+            await self.disks.run(job.folder, check)
         except PlaceRefused as refused:
             return refused.is_of_rule, error_words(refused)
         except (OSError, FolderHangs):
@@ -173,29 +173,30 @@ class PublishTroubles:
         self._refusals.pop(job.id, None)
         self._closed_by.discard(job.id)
         self._absences.pop(job.id, None)
-        self._queue.folders.open(job.folder, STUCK)
+        self.queue.folders.open(job.folder, STUCK)
 
-    async def missing(self, job: Job, runtime: RuntimeConfig, reason: str) -> Outcome:
+    async def missing(self, claim: Claim, reason: str) -> Outcome:
         """The audio is missing: renamed (which the intake notices), removed, or hidden by its mount."""
+        job = claim.job
         self._absences[job.id] += 1
-        if self._absences[job.id] >= MOST_ABSENCES or await self._has_left(job, runtime):
+        if self._absences[job.id] >= MOST_ABSENCES or await self._has_left(claim):
             return self.withdrawn(job, reason)
-        self._intake.look_again(job.folder)
+        self.intake.look_again(job.folder)
         longest_seconds = MISSING_WAIT_SECONDS * 2.0**MOST_ABSENCES
         wait_seconds = backoff_seconds(MISSING_WAIT_SECONDS, self._absences[job.id], longest_seconds)
         return Retry(wait_seconds, "missing", f"{reason}; the inbox is being listed")
 
-    async def _has_left(self, job: Job, runtime: RuntimeConfig) -> bool:
+    async def _has_left(self, claim: Claim) -> bool:
         """Whether it is certain that the audio is not in its inbox any more, under whatever name."""
-        look = partial(has_left, runtime.inbox(job.folder), job.snapshot)
-        return job.stable_inodes and await self._disks.run_long(job.folder, look)
+        job, look = claim.job, partial(has_left, claim.inbox, claim.job.snapshot)
+        return job.stable_inodes and await self.disks.run_long(job.folder, look)
 
     def withdrawn(self, job: Job, reason: str) -> Withdrawn:
         """Another recording has the path: discard the transcript; the intake takes the new file."""
-        self._intake.note_late_change(job.folder, job.path)
-        self._intake.look_again(job.folder)
+        self.intake.note_late_change(job.folder, job.path)
+        self.intake.look_again(job.folder)
         self.end(job)
-        self._results.ctimes_ns.pop(job.id, None)
+        self.results.ctimes_ns.pop(job.id, None)
         return Withdrawn(reason)
 
 

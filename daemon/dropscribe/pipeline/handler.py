@@ -5,49 +5,83 @@ Guarantees: both are safe to call again from any point. Once an answer exists no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import AttemptEnd, JobState, ResultStored, Retry, Withdrawn
+from dropscribe.core.model import AttemptEnd, JobState, Retry, Withdrawn
 from dropscribe.core.retry import MAX_INTERNAL_ERRORS
+from dropscribe.pipeline.attempts import Attempts
+from dropscribe.pipeline.budgets import Budgets
+from dropscribe.pipeline.disk_threads import DiskThreads
+from dropscribe.pipeline.failures import Failures
+from dropscribe.pipeline.folder_troubles import PlaceChecks, PublishTroubles
+from dropscribe.pipeline.holds import Holds
+from dropscribe.pipeline.publisher import Publisher
+from dropscribe.pipeline.results import Results
+from dropscribe.pipeline.runtime_config import Claim
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dropscribe.core.model import Job, Outcome
-    from dropscribe.pipeline.attempts import Attempts
-    from dropscribe.pipeline.publisher import Publisher
-    from dropscribe.pipeline.runtime_config import RuntimeConfig
+    from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
+    from dropscribe.queue.engine import Engine
+    from dropscribe.service.reporter import Reporter
 
 
-@dataclass(slots=True)
 class Handler:
     """See :data:`dropscribe.queue.model.AttemptJob` and :data:`~dropscribe.queue.model.PublishJob`.
 
     Attributes:
         runtime: Replaced whole at a reload; a call keeps the value that it began with.
+        budgets: The caller audits them at the start, at each reload and when a day begins.
+        checks: Folders that take no files. A reload reopens those of changed rules.
     """
 
-    runtime: RuntimeConfig
-    attempts: Attempts
-    publisher: Publisher
+    def __init__(
+        self,
+        runtime: RuntimeConfig,
+        queue: Engine,
+        intake: IntakeSide,
+        reporter: Reporter,
+        *,
+        token: str,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.runtime = runtime
+        self._disks = disks = DiskThreads(queue)
+        self.checks = PlaceChecks(queue, disks)
+        self.budgets = Budgets(queue, reporter, disks)
+        holds, results = Holds(queue, reporter), Results(queue, disks)
+        failures = Failures(queue, holds, results, jitter)
+        self.attempts = Attempts(
+            queue, holds, intake, reporter, disks, self.checks, results, self.budgets, failures
+        )
+        troubles = PublishTroubles(queue, intake, disks, results)
+        self._publisher = Publisher(queue, troubles, reporter, disks, results, token)
 
     async def attempt(self, job: Job) -> Outcome:
         """Make one attempt to transcribe *job*."""
-        runtime = self.runtime
-        if not runtime.serves(job):
+        claim = Claim(job, self.runtime)
+        if not claim.is_served:
             reason = "its rule or its provider has left the config"
             # Jobs at such a provider are no longer polled.
             ended = AttemptEnd(0.0, code="provider_removed", reason=reason, ambiguous=True)
             return Retry(0.0, "reloaded", reason, ended if job.remote else None)
-        if job.remote is None and (left_alone := runtime.rule(job.folder).taking.reason_not_taken(job.path)):
+        if job.remote is None and (left_alone := claim.rule.taking.reason_not_taken(job.path)):
             # The rule has changed since the file was queued: a drop by mistake can still be stopped.
             return Withdrawn(f"the rule no longer takes it: {left_alone}")
-        return await self.attempts.make(job, runtime)
+        return await self.attempts.make(claim)
 
     async def publish(self, job: Job) -> Outcome:
         """Write the files of *job*."""
-        runtime = self.runtime
-        if not runtime.serves(job):
+        claim = Claim(job, self.runtime)
+        if not claim.is_served:
             return Retry(0.0, "reloaded", "its rule has left the config")
         if job.state is JobState.TRANSCRIBED and job.internal_errors >= MAX_INTERNAL_ERRORS:
-            return ResultStored(await self.publisher.reject(job, runtime))
-        return await self.publisher.publish(job, runtime)
+            return await self._publisher.reject(claim)
+        return await self._publisher.publish(claim)
+
+    def close(self) -> None:
+        """Stop accepting calls on users' folders, without waiting for hanging ones."""
+        self.checks.close()
+        self._disks.close()

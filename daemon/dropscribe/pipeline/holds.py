@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dropscribe.core.model import Hold, Scope, ScopeKind
 from dropscribe.core.retry import next_hold_seconds
 
 if TYPE_CHECKING:
-    from dropscribe.config.model import HoldConfig
     from dropscribe.core.errors import ProviderError
     from dropscribe.core.model import Job
-    from dropscribe.pipeline.observer import Observer
+    from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.queue.engine import Engine
+    from dropscribe.service.reporter import Reporter
 
 FILES_IN_A_ROW = 3
 """This many different files in a row that fail alike, with no success between, hold a provider or a rule."""
@@ -42,87 +43,81 @@ class Streaks:
             del self._jobs[key]
 
 
+@dataclass(slots=True)
 class Holds:
-    """Counts failures in a row; holds, probes and releases.
+    """Counts failures in a row; holds, probes and releases."""
 
-    The config's ``hold`` section comes with each call, so that a job keeps the config that it began with.
-    """
+    queue: Engine
+    reporter: Reporter
+    _outages: Streaks = field(default_factory=Streaks)
+    _refusals: Streaks = field(default_factory=Streaks)
 
-    def __init__(self, queue: Engine, observer: Observer) -> None:
-        self._queue = queue
-        self._observer = observer
-        self._outages = Streaks()
-        self._refusals = Streaks()
-
-    async def hold(self, kind: ScopeKind, name: str, error: ProviderError, times: HoldConfig) -> None:
-        """Hold *name*, or lengthen its hold after a failed probe."""
-        scope = Scope(kind, name)
-        now = self._queue.now()
-        held = self._queue.holds.get(scope)
+    async def hold(self, claim: Claim, kind: ScopeKind, error: ProviderError) -> None:
+        """Hold the provider or folder of a job, or lengthen its hold after a failed probe."""
+        scope, times, now = _scope_of(claim.job, kind), claim.config.hold, self.queue.now()
+        held = self.queue.holds.get(scope)
         if held and now < held.next_probe_at:
             return  # it was in flight when the hold began, so it is no probe
         wait_seconds = next_hold_seconds(
             held.wait_seconds if held else None, times.first_seconds, times.max_seconds
         )
-        hold = Hold(
-            scope,
-            error.code,
-            error.reason,
-            held.since if held else now,
-            now + wait_seconds,
-            wait_seconds,
-        )
-        await self._queue.holds.hold(hold)
+        since = held.since if held else now
+        hold = Hold(scope, error.code, error.reason, since, now + wait_seconds, wait_seconds)
+        await self.queue.holds.hold(hold)
         if held is None:
-            self._observer.held(hold)
+            self.reporter.held(hold)
 
     async def succeeded(self, job: Job) -> None:
         """The provider transcribed a file of this folder: release both."""
         await self.answered(job)
         self._refusals.clear(job.folder)
-        await self._release(Scope(ScopeKind.FOLDER, job.folder))
+        await self._release(_scope_of(job, ScopeKind.FOLDER))
 
     async def answered(self, job: Job) -> None:
         """The provider gave a verdict on a file, so it is reachable and accepts the key."""
         self._outages.clear(job.provider)
-        await self._release(Scope(ScopeKind.PROVIDER, job.provider))
+        await self._release(_scope_of(job, ScopeKind.PROVIDER))
 
-    async def out_of_order(self, job: Job, error: ProviderError, times: HoldConfig) -> bool:
+    async def out_of_order(self, claim: Claim, error: ProviderError) -> bool:
         """Count a failure of the provider (no connection, 5xx, 429); returns whether it is held."""
-        scope = Scope(ScopeKind.PROVIDER, job.provider)
-        if self._queue.holds.get(scope) or self._outages.add((job.provider,), job.id):
-            await self.hold(scope.kind, scope.name, error, times)
+        job = claim.job
+        is_held = self.queue.holds.get(_scope_of(job, ScopeKind.PROVIDER)) is not None
+        if is_held or self._outages.add((job.provider,), job.id):
+            await self.hold(claim, ScopeKind.PROVIDER, error)
             return True
         return False
 
-    async def refused(self, job: Job, error: ProviderError, settings: str, times: HoldConfig) -> bool:
+    async def refused(self, claim: Claim, error: ProviderError) -> bool:
         """Weigh a refusal that could be the file's or the rule's fault.
-
-        Args:
-            settings: The digest of the parameters that were sent.
 
         Returns:
             Whether the file waits for its rule. An early probe does not: the refusal may be its own, and the
             next probe is another file. At the longest interval between probes the rule is at fault, and no
             more of its files fail.
         """
-        scope = Scope(ScopeKind.FOLDER, job.folder)
-        if hold := self._queue.holds.get(scope):
-            is_early_probe = hold.wait_seconds < times.max_seconds and self._queue.now() >= hold.next_probe_at
-            await self.hold(scope.kind, scope.name, error, times)
+        job = claim.job
+        if hold := self.queue.holds.get(_scope_of(job, ScopeKind.FOLDER)):
+            is_early = hold.wait_seconds < claim.config.hold.max_seconds
+            is_early_probe = is_early and self.queue.now() >= hold.next_probe_at
+            await self.hold(claim, ScopeKind.FOLDER, error)
             return not is_early_probe
-        alike = (job.folder, job.provider, settings, str(error.status), error.code, _words_of(job, error))
+        status, words = str(error.status), _words_of(job, error)
+        alike = (job.folder, job.provider, claim.settings, status, error.code, words)
         if self._refusals.add(alike, job.id):
-            await self.hold(scope.kind, scope.name, error, times)
+            await self.hold(claim, ScopeKind.FOLDER, error)
             return True
         return False
 
     async def _release(self, scope: Scope) -> None:
-        if self._queue.holds.get(scope) is None:
+        if self.queue.holds.get(scope) is None:
             return
-        hold = await self._queue.holds.release(scope)
+        hold = await self.queue.holds.release(scope)
         if hold is not None:
-            self._observer.released(hold)
+            self.reporter.released(hold)
+
+
+def _scope_of(job: Job, kind: ScopeKind) -> Scope:
+    return Scope(kind, job.provider if kind is ScopeKind.PROVIDER else job.folder)
 
 
 def _words_of(job: Job, error: ProviderError) -> str:

@@ -23,7 +23,7 @@ from dropscribe.core.errors import DropscribeError
 from dropscribe.core.naming import TEMPLATE
 from dropscribe.core.text.printing import name_text, one_line
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.transcripts.document import ERROR_SCHEMA_PREFIX, is_document
+from dropscribe.transcripts.document import is_document, is_error
 from dropscribe.transcripts.layout import DEFAULT_LAYOUT, Layout
 from dropscribe.transcripts.render import RENDERERS
 
@@ -188,11 +188,6 @@ def _is_short(*parts: Any) -> bool:
             if kind is dict:
                 waiting += value.values()
     return left > 0
-
-
-def is_error(document: Mapping[str, Any]) -> bool:
-    """Whether a stored document describes a failure."""
-    return str(document["schema"]).startswith(ERROR_SCHEMA_PREFIX)
 
 
 def content_of(result: StoredResult) -> Mapping[str, Any]:

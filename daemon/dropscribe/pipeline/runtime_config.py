@@ -1,27 +1,29 @@
-"""One config with the objects built from it, an immutable value that a reload replaces; the queue's plan."""
+"""One config with the objects built from it, a value that a reload replaces; a job under such a config."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dropscribe.core.model import Scope, ScopeKind
-from dropscribe.queue.model import Plan, ProviderLimits
+from dropscribe.media.fitted import add_fitted_providers
+from dropscribe.pipeline.deduplication import settings_digest
+from dropscribe.pipeline.links import add_link_providers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import Config, FolderRule
-    from dropscribe.core.model import Job
+    from dropscribe.config.model import Config, FolderRule, ProviderConfig
+    from dropscribe.core.model import Job, StoredResult
+    from dropscribe.core.requests.params import ParamValue
     from dropscribe.providers.base import Provider
+    from dropscribe.publish.free_names import FreeNames
+    from dropscribe.queue.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
     """One config and the providers built for it.
-
-    A call for a job works with the value it began with, also when a reload swaps it meanwhile.
 
     Attributes:
         decorated: (folder, provider) → the provider wrapped with the rule's preparation; only where
@@ -31,29 +33,89 @@ class RuntimeConfig:
 
     config: Config
     providers: Mapping[str, Provider]
-    decorated: Mapping[tuple[str, str], Provider] = field(default_factory=dict)
-    digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    decorated: Mapping[tuple[str, str], Provider]
+    digests: Mapping[tuple[str, str], str]
 
-    def serves(self, job: Job) -> bool:
-        """Whether this config still has the rule and the provider of a job claimed under another one."""
-        rule = self.config.folders.get(job.folder)
-        return rule is not None and (job.result is not None or job.provider in rule.providers)
 
-    def rule(self, folder: str) -> FolderRule:
-        """The rule by name; KeyError is a bug: the engine dispatches no folder without a rule."""
-        return self.config.folders[folder]
+def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engine) -> RuntimeConfig:
+    """Everything that the pipeline takes from *config*.
 
-    def provider(self, job: Job) -> Provider:
-        """The provider of *job*, wrapped with its rule's preparation."""
-        return self.decorated.get((job.folder, job.provider)) or self.providers[job.provider]
+    Args:
+        providers: Each provider that a rule names.
+        queue: Its rate limits hold for the pieces of long recordings too.
+    """
+    decorated: dict[tuple[str, str], Provider] = {}
+    add_fitted_providers(config, providers, decorated, queue.dispatcher.wait_for_turn)
+    add_link_providers(config, providers, decorated)  # last: links are not prepared as recordings are
+    digests = {
+        (rule.name, name): settings_digest(rule, config.providers[name])
+        for rule in config.folders.values()
+        for name in rule.providers
+    }
+    return RuntimeConfig(config, providers, decorated, digests)
 
-    def settings(self, job: Job) -> str:
-        """The digest of all settings that affect an answer to *job*."""
-        return self.digests[job.folder, job.provider]
 
-    def inbox(self, folder: str) -> bytes:
-        """The rule's inbox as bytes."""
-        return os.fsencode(self.rule(folder).inbox)
+@dataclass(slots=True)
+class Claim:
+    """One claimed job and the config that its callback began with, also when a reload swaps it meanwhile.
+
+    Attributes:
+        job: Replaced when its row changes.
+        free_names: Names that were free when the recording was opened, so that storing an answer waits for no
+            disk; None where they are known only with the answer.
+    """
+
+    job: Job
+    runtime: RuntimeConfig
+    free_names: FreeNames | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the config still has the rule and the provider of a job claimed under another one."""
+        rule = self.config.folders.get(self.job.folder)
+        return rule is not None and (self.job.result is not None or self.job.provider in rule.providers)
+
+    @property
+    def config(self) -> Config:
+        """The config."""
+        return self.runtime.config
+
+    @property
+    def rule(self) -> FolderRule:
+        """The job's rule; KeyError is a bug: the engine dispatches no folder without a rule."""
+        return self.runtime.config.folders[self.job.folder]
+
+    @property
+    def inbox(self) -> bytes:
+        """The rule's inbox."""
+        return os.fsencode(self.rule.inbox)
+
+    @property
+    def provider_config(self) -> ProviderConfig:
+        """The config of the job's provider."""
+        return self.runtime.config.providers[self.job.provider]
+
+    @property
+    def params(self) -> Mapping[str, ParamValue]:
+        """The request parameters for the job."""
+        return self.rule.params_for(self.job.provider)
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether a file that one provider refuses goes to the next."""
+        return self.rule.fallback != "held" and len(self.rule.providers) > 1
+
+    @property
+    def settings(self) -> str:
+        """The digest of all settings that affect an answer to the job."""
+        return self.runtime.digests[self.job.folder, self.job.provider]
+
+    @property
+    def result(self) -> StoredResult:
+        """The job's stored result; ValueError where there is none is a bug."""
+        if self.job.result is None:
+            raise ValueError("a job without a result has nothing to publish")
+        return self.job.result
 
 
 class IntakeSide(Protocol):
@@ -66,25 +128,3 @@ class IntakeSide(Protocol):
     def note_late_change(self, folder: str, path: bytes) -> None:
         """The file changed after it had settled: give it twice the quiet time."""
         ...
-
-
-def build_plan(config: Config) -> Plan:
-    """The folders, providers and budgets that the engine works with."""
-    limits = {
-        name: ProviderLimits(name, provider.concurrency, provider.requests_per_minute)
-        for name, provider in config.providers.items()
-    }
-    chains = {name: rule.providers for name, rule in config.folders.items()}
-    strict_order = frozenset(name for name, rule in config.folders.items() if rule.fallback == "refused")
-    parts = ((ScopeKind.PROVIDER, config.providers), (ScopeKind.FOLDER, config.folders))
-    budgets = {
-        Scope(kind, name): part.budget
-        for kind, named in parts
-        for name, part in named.items()
-        if part.budget is not None
-    }
-    queue = config.queue
-    served = None
-    if queue is not None:
-        served = frozenset(name for name, rule in config.folders.items() if queue.serves(rule))
-    return Plan(limits, chains, strict_order, budgets, config.time_zone, served, config.retry)

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dropscribe.core.model import Hold, Job, Outcome, Scope
+from dropscribe.core.model import Hold, Job, Outcome, Scope, ScopeKind
 from dropscribe.core.retry import RetryLimits
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
+    from dropscribe.config.model import Config
     from dropscribe.core.budget import Account, Budget
     from dropscribe.queue.cluster.nodes import NodeStats
 
@@ -110,6 +111,28 @@ class Plan:
     zone: tzinfo | None = None
     served: Collection[str] | None = None
     retry: RetryLimits = field(default_factory=RetryLimits)
+
+
+def build_plan(config: Config) -> Plan:
+    """The folders, providers and budgets of *config*."""
+    limits = {
+        name: ProviderLimits(name, provider.concurrency, provider.requests_per_minute)
+        for name, provider in config.providers.items()
+    }
+    chains = {name: rule.providers for name, rule in config.folders.items()}
+    strict_order = frozenset(name for name, rule in config.folders.items() if rule.fallback == "refused")
+    parts = ((ScopeKind.PROVIDER, config.providers), (ScopeKind.FOLDER, config.folders))
+    budgets = {
+        Scope(kind, name): part.budget
+        for kind, named in parts
+        for name, part in named.items()
+        if part.budget is not None
+    }
+    queue = config.queue
+    served = None
+    if queue is not None:
+        served = frozenset(name for name, rule in config.folders.items() if queue.serves(rule))
+    return Plan(limits, chains, strict_order, budgets, config.time_zone, served, config.retry)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from dropscribe.core.budget import BUDGET_CODE
 from dropscribe.core.model import JobState
 from dropscribe.core.naming import sidecar_ending, spellings, split_pattern
-from dropscribe.core.retry import REUSED
+from dropscribe.core.retry import DUPLICATE, REUSED
 from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import path_text
 from dropscribe.files.audio import describe_forbidden
 from dropscribe.files.beneath import closing, open_root
-from dropscribe.pipeline.deduplication import DUPLICATE
 from dropscribe.publish.error_file import error_names, read_error
 from dropscribe.queue.sql.history import read_filed, read_filed_with_stem, read_records
 from dropscribe.reports import inbox_reader

@@ -18,7 +18,6 @@ from dropscribe.core.budget import stops_of
 from dropscribe.core.errors import StoreError
 from dropscribe.core.text.printing import path_text
 from dropscribe.intake.state import BLOCKED_WORDS, UNLISTABLE_WORDS
-from dropscribe.pipeline.runtime_config import build_plan
 from dropscribe.queue.cluster.nodes import read_nodes
 from dropscribe.queue.embedded.store import (
     DATABASE_NAME,
@@ -27,6 +26,7 @@ from dropscribe.queue.embedded.store import (
     store_error,
     write_once,
 )
+from dropscribe.queue.model import build_plan
 from dropscribe.queue.sql.budget_usage import read_accounts
 from dropscribe.queue.sql.hold_rows import read_holds
 from dropscribe.service.status import read_live

@@ -249,6 +249,11 @@ def _warnings(document: Mapping[str, Any], found: Iterable[str], outputs: Iterab
     return list(dict.fromkeys([*found, *(["no_timestamps"] if untimed else [])]))
 
 
+def is_error(document: Mapping[str, Any]) -> bool:
+    """Whether *document* describes a failure."""
+    return str(document["schema"]).startswith(ERROR_SCHEMA_PREFIX)
+
+
 def is_document(value: object) -> bool:
     """Whether *value* has the keys that publishing a transcript or an error needs."""
     match value:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from dropscribe.core.model import ScopeKind
 from dropscribe.core.naming import TEMPLATE
 from dropscribe.core.text.printing import path_text, utc_text
+from dropscribe.transcripts.document import is_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dropscribe.core.budget import Account
-    from dropscribe.core.model import AttemptEnd, Hold, Job
-    from dropscribe.pipeline.observer import Filed
+    from dropscribe.core.model import AttemptEnd, Hold, Job, OutputNames
     from dropscribe.service.hooks import Hooks
     from dropscribe.service.metrics import Metrics
     from dropscribe.service.notifications import Notifications
@@ -30,7 +30,7 @@ _RELEASED = {ScopeKind.PROVIDER: "provider.released", ScopeKind.FOLDER: "folder.
 
 @dataclass
 class Reporter:
-    """See :class:`dropscribe.pipeline.observer.Observer`.
+    """Observer of the pipeline; its methods do not raise and are quick.
 
     Attributes:
         metrics, hooks, notifications: Replaced at a reload; None where there are none.
@@ -60,35 +60,46 @@ class Reporter:
             if self.metrics:
                 self.metrics.observe_retry(job.provider, ended.code)
 
-    def filed(self, filed: Filed) -> None:
-        """Log one summary line for the file."""
-        file = hash((filed.folder, filed.path))  # a file that is retried and fails again is one file
-        if filed.is_done:
-            self.failed.discard(file)
-        else:
+    def filed(self, job: Job, filed: bytes, document: Mapping[str, Any], names: OutputNames) -> None:
+        """Log one summary line for a file that was moved to done or failed.
+
+        Args:
+            filed: Absolute path of the audio now.
+            document: The transcript, or the error.
+            names: The files in place.
+        """
+        file = hash((job.folder, job.path))  # a file that is retried and fails again is one file
+        has_failed = is_error(document)
+        if has_failed:
             self.failed.add(file)
-        event = "done" if filed.is_done else "failed"
-        say = log.info if filed.is_done else log.warning
+        else:
+            self.failed.discard(file)
+        event, say = ("failed", log.warning) if has_failed else ("done", log.info)
+        facts = {
+            "provider": job.provider,
+            "attempts": job.attempts,
+            "waited_seconds": round(max(0.0, time.time() - job.received_at), 3),
+            "audio_seconds": document.get("duration"),
+            "audio_bytes": job.snapshot.size_bytes,
+        }
+        failure = {"code": document.get("code", ""), "reason": document.get("reason", "")}
         say(
             f"file.{event}",
-            folder=filed.folder,
-            path=filed.path,
-            filed=filed.filed,
-            provider=filed.provider,
-            attempts=filed.attempts,
-            waited_seconds=round(filed.waited_seconds, 3),
-            audio_seconds=filed.audio_seconds,
-            audio_bytes=filed.audio_bytes,
-            **({"code": filed.code, "reason": filed.reason} if filed.code else {}),
-            **({"reused": True} if filed.is_reused else {}),
+            folder=job.folder,
+            path=job.path,
+            filed=filed,
+            **facts,
+            **(failure if has_failed else {}),
+            **({"reused": True} if document.get("reused") else {}),
         )
         if self.metrics:
-            self.metrics.observe_filed(filed.folder, event, time.time(), filed.provider, filed.audio_seconds)
+            self.metrics.observe_filed(job.folder, event, time.time(), job.provider, document.get("duration"))
         if self.hooks or self.notifications:
-            self._tell(event, _filed_payload(filed))
+            places = _places(job, filed, names, document.get("recorded_at"))
+            self._tell(event, {**places, **facts, **failure})
 
     def held(self, hold: Hold) -> None:
-        """Report the beginning of a hold, once."""
+        """Report the beginning of a hold, once; its probes are not reported."""
         log.error(_HELD[hold.scope.kind], **_hold_fields(hold))
         self._tell("held", {**_hold_fields(hold), "since": utc_text(hold.since)})
 
@@ -101,26 +112,23 @@ class Reporter:
 
     def budget_low(self, account: Account) -> None:
         """Report that most of a budget is spent, once in its day or month."""
-        log.warning("budget.low", **_account_fields(account))
-        self._tell("budget", {**_account_fields(account), "turns_at": utc_text(account.turns_at)})
+        share = account.spent / account.limit.amount
+        fields = {
+            str(account.scope.kind): account.scope.name,
+            "period": str(account.period),
+            "limit": account.limit.amount,
+            "spent": round(account.spent, 6),
+            "unit": account.limit.unit,
+            "reason": f"{share:.0%} of {account.limit} a {account.period} is spent",
+        }
+        log.warning("budget.low", **fields)
+        self._tell("budget", {**fields, "turns_at": utc_text(account.turns_at)})
 
     def _tell(self, event: str, payload: Mapping[str, object]) -> None:
         if self.hooks:
             self.hooks.notify(event, payload)
         if self.notifications:
             self.notifications.notify(event, payload)
-
-
-def _account_fields(account: Account) -> dict[str, object]:
-    share = account.spent / account.limit.amount
-    return {
-        str(account.scope.kind): account.scope.name,
-        "period": str(account.period),
-        "limit": account.limit.amount,
-        "spent": round(account.spent, 6),
-        "unit": account.limit.unit,
-        "reason": f"{share:.0%} of {account.limit} a {account.period} is spent",
-    }
 
 
 def _hold_fields(hold: Hold) -> dict[str, object]:
@@ -132,20 +140,14 @@ def _hold_fields(hold: Hold) -> dict[str, object]:
     }
 
 
-def _filed_payload(filed: Filed) -> dict[str, object]:
+def _places(job: Job, filed: bytes, names: OutputNames, recorded_at: str | None) -> dict[str, object]:
+    outputs = [(form, path_text(names.path(name))) for form, name in names.sidecars]
     return {
-        "folder": filed.folder,
-        "path": path_text(filed.path),
-        "filed": path_text(filed.filed),
-        "outputs": {form.removeprefix(TEMPLATE): path_text(path) for form, path in filed.outputs},
-        "transcript": next((path_text(path) for form, path in filed.outputs if form == "json"), None),
-        "companions": [path_text(path) for path in filed.companions],
-        "recorded_at": filed.recorded_at,
-        "provider": filed.provider,
-        "attempts": filed.attempts,
-        "waited_seconds": round(filed.waited_seconds, 3),
-        "audio_seconds": filed.audio_seconds,
-        "audio_bytes": filed.audio_bytes,
-        "code": filed.code,
-        "reason": filed.reason,
+        "folder": job.folder,
+        "path": path_text(job.path),
+        "filed": path_text(filed),
+        "outputs": {form.removeprefix(TEMPLATE): path for form, path in outputs},
+        "transcript": next((path for form, path in outputs if form == "json"), None),
+        "companions": [path_text(names.path(companion.name)) for companion in names.companions],
+        "recorded_at": recorded_at,
     }

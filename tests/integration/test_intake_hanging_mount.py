@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from dropscribe.app import inboxes as app_inboxes
-from dropscribe.app.inboxes import Inboxes
 from dropscribe.config.model import FolderRule
 from dropscribe.core.rules import DEFAULT_INCLUDE
 from dropscribe.intake import inbox as intake_inbox
+from dropscribe.intake import inboxes as app_inboxes
+from dropscribe.intake.inboxes import Inboxes
 from support.fuse_mirror import mirrored
 from support.inboxes import MemoryQueue, wav
 

@@ -11,12 +11,12 @@ from datetime import UTC
 
 import pytest
 
-from dropscribe.app import housekeeping, inboxes
+from dropscribe.app import housekeeping
 from dropscribe.config.model import FolderRule, ProviderConfig
 from dropscribe.core import settling
 from dropscribe.core.budget import Budget, Limit
 from dropscribe.core.errors import AmbiguousFailure, AudioRejected, ProviderUnusable, TemporaryFailure
-from dropscribe.intake import availability, owner_file, pending
+from dropscribe.intake import availability, inboxes, owner_file, pending
 from dropscribe.reports.explain import explain
 from dropscribe.reports.queue_reader import view_queue
 from support.house import House, make_config, read_json

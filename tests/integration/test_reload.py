@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from dropscribe.app.inboxes import INTAKE_KEYS
 from dropscribe.config.model import FolderRule, HttpConfig, LogConfig, ProviderConfig
 from dropscribe.config.notation.secret import Secret
 from dropscribe.core.errors import (
@@ -30,6 +29,7 @@ from dropscribe.core.model import NewJob
 from dropscribe.files.audio import snapshot_of
 from dropscribe.intake.availability import TAKEN
 from dropscribe.intake.inbox import Inbox
+from dropscribe.intake.inboxes import INTAKE_KEYS
 from dropscribe.queue.sql import intake_queries
 from dropscribe.queue.sql.backlog import mark_of
 from dropscribe.queue.sql.rows import read_recent_starts

@@ -7,9 +7,8 @@ import select
 import threading
 import time
 
-from dropscribe.app import inboxes
 from dropscribe.files.threads import DaemonThreads
-from dropscribe.intake import inbox
+from dropscribe.intake import inbox, inboxes
 from dropscribe.intake.inbox import Inbox
 from dropscribe.queue.embedded.store import Store
 

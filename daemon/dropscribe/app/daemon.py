@@ -27,7 +27,6 @@ from dropscribe.app.housekeeping import (
     prune_queue,
     remove_broken_uploads,
 )
-from dropscribe.app.inboxes import Inboxes
 from dropscribe.app.observability import Health
 from dropscribe.app.reload import (
     Reloader,
@@ -41,6 +40,7 @@ from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_running_pointer
 from dropscribe.core.errors import DropscribeError, StoreAway
 from dropscribe.intake.inbox_queue import InboxQueue
+from dropscribe.intake.inboxes import Inboxes
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.runtime_config import build_runtime

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dropscribe.app.daemon import Daemon
-    from dropscribe.app.inboxes import PreparedInboxes
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
+    from dropscribe.intake.inboxes import PreparedInboxes
     from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine

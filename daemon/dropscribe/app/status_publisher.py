@@ -15,8 +15,8 @@ from dropscribe.service.status import status_document, write_live
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dropscribe.app.inboxes import Inboxes
     from dropscribe.config.model import Config
+    from dropscribe.intake.inboxes import Inboxes
     from dropscribe.queue.engine import Engine
     from dropscribe.service.sd_notify import Notifier
 

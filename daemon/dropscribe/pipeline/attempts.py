@@ -57,13 +57,14 @@ if TYPE_CHECKING:
     from dropscribe.core.model import Job, Outcome, RemoteJob
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
+    from dropscribe.intake.inboxes import Inboxes
     from dropscribe.pipeline.budgets import Budgets
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.failures import Failures
     from dropscribe.pipeline.folder_troubles import PlaceChecks
     from dropscribe.pipeline.holds import Holds
     from dropscribe.pipeline.results import Results
-    from dropscribe.pipeline.runtime_config import Claim, IntakeSide
+    from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.providers.base import Provider
     from dropscribe.queue.engine import Engine
     from dropscribe.queue.model import CachedResult
@@ -94,7 +95,7 @@ class Attempts:
 
     queue: Engine
     holds: Holds
-    intake: IntakeSide
+    intake: Inboxes
     reporter: Reporter
     disks: DiskThreads
     checks: PlaceChecks

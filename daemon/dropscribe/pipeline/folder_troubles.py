@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
     from dropscribe.core.errors import PublishError
     from dropscribe.core.model import Job, Outcome
+    from dropscribe.intake.inboxes import Inboxes
     from dropscribe.pipeline.disk_threads import DiskThreads
     from dropscribe.pipeline.results import Results
-    from dropscribe.pipeline.runtime_config import Claim, IntakeSide
+    from dropscribe.pipeline.runtime_config import Claim
     from dropscribe.queue.engine import Engine
 
 log = structlog.get_logger()
@@ -118,7 +119,7 @@ class PublishTroubles:
     """Decides how long a result waits, whether its folder takes more uploads, and when its file is gone."""
 
     queue: Engine
-    intake: IntakeSide
+    intake: Inboxes
     disks: DiskThreads
     results: Results
     _refusals: Counter[int] = field(default_factory=Counter)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dropscribe.core.model import Job, Outcome
-    from dropscribe.pipeline.runtime_config import IntakeSide, RuntimeConfig
+    from dropscribe.intake.inboxes import Inboxes
+    from dropscribe.pipeline.runtime_config import RuntimeConfig
     from dropscribe.queue.engine import Engine
     from dropscribe.service.reporter import Reporter
 
@@ -41,7 +42,7 @@ class Handler:
         self,
         runtime: RuntimeConfig,
         queue: Engine,
-        intake: IntakeSide,
+        intake: Inboxes,
         reporter: Reporter,
         *,
         token: str,

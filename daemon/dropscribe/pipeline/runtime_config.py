@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.pipeline.deduplication import settings_digest
@@ -116,15 +116,3 @@ class Claim:
         if self.job.result is None:
             raise ValueError("a job without a result has nothing to publish")
         return self.job.result
-
-
-class IntakeSide(Protocol):
-    """The pipeline's requests to the intake: list an inbox, or wait longer for a file that changed."""
-
-    def look_again(self, folder: str) -> None:
-        """A file is not where its row says: list the inbox soon."""
-        ...
-
-    def note_late_change(self, folder: str, path: bytes) -> None:
-        """The file changed after it had settled: give it twice the quiet time."""
-        ...

@@ -178,12 +178,12 @@ class Inboxes:
         await _until_all(waits, lambda inbox: not inbox.is_alive(), _STOP_SECONDS)
 
     def look_again(self, folder: str) -> None:
-        """See :class:`dropscribe.pipeline.runtime_config.IntakeSide`."""
+        """List the inbox soon: a file is not where its row says."""
         if inbox := self._inboxes.get(folder):
             inbox.rescan_soon()
 
     def note_late_change(self, folder: str, path: bytes) -> None:
-        """See :class:`dropscribe.pipeline.runtime_config.IntakeSide`."""
+        """Give a file twice the quiet time: it changed after it had settled."""
         if inbox := self._inboxes.get(folder):
             inbox.changed(path)
 

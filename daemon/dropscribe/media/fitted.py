@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dropscribe.files.audio import AudioFile
     from dropscribe.media.sending import WaitForTurn
     from dropscribe.native.recording import Recording, Survey
-    from dropscribe.providers.base import Provider
+    from dropscribe.providers.base import Provider, Transcriber
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ NO_SPEECH = "no_speech"
 
 @dataclass(frozen=True, slots=True)
 class FittedProvider:
-    """See :class:`dropscribe.providers.base.Provider`."""
+    """See :class:`dropscribe.providers.base.Transcriber`."""
 
     inner: Provider
     config: ProviderConfig
@@ -62,13 +62,6 @@ class FittedProvider:
         else:
             transcript = await self._fitted(recording, surveys, decoding, params)
         return self._annotated(transcript, recording, surveys)
-
-    async def probe(self) -> str:
-        """As the provider itself."""
-        return await self.inner.probe()
-
-    async def close(self) -> None:
-        """Do nothing: the provider is closed by its owner."""
 
     async def _fitted(
         self,
@@ -144,10 +137,10 @@ class FittedProvider:
 def add_fitted_providers(
     config: Config,
     providers: Mapping[str, Provider],
-    decorated: dict[tuple[str, str], Provider],
+    decorated: dict[tuple[str, str], Transcriber],
     wait_for_turn: WaitForTurn | None = None,
 ) -> None:
-    """Wrap the provider in *decorated*, else the plain one, for each rule of *config* that asks for it.
+    """Add the wrapped providers of each rule of *config* that asks for it to *decorated*.
 
     Args:
         wait_for_turn: Waits until a provider's rate allows another request: for all pieces but the first.
@@ -155,9 +148,8 @@ def add_fitted_providers(
     spool = Spool(config.state_dir)
     for rule in config.folders.values():
         for name in rule.providers if rule.reads_media else ():
-            inner = decorated.get((rule.name, name)) or providers[name]
             decorated[rule.name, name] = FittedProvider(
-                inner, config.providers[name], rule, spool, wait_for_turn
+                providers[name], config.providers[name], rule, spool, wait_for_turn
             )
 
 

@@ -57,29 +57,28 @@ class DiskThreads:
             self._pools[folder] = DaemonThreads(THREADS_PER_FOLDER, f"disk {folder}")
         return self._pools[folder]
 
-    async def run(
-        self, folder: str, call: Callable[[], T], discard: Callable[[T], object] | None = None
-    ) -> T:
+    async def run(self, folder: str, call: Callable[[], T]) -> T:
         """Make a short call in one of the folder's threads, batched with other waiting calls.
-
-        Args:
-            discard: Called with a result that comes too late.
 
         Raises:
             FolderHangs: The call has not returned after ``HANG_SECONDS``.
         """
-        return await self.run_each(folder, _call_each, call, discard)
+        return await self.run_each(folder, _call_each, call)
 
     async def run_each(
         self, folder: str, work: Work[T, R], item: T, discard: Callable[[R], object] | None = None
     ) -> R:
-        """As :meth:`run`: a short *work* on *item*, batched with items that wait for *work* too."""
+        """As :meth:`run`: a short *work* on *item*, batched with items that wait for *work* too.
+
+        Args:
+            discard: Called with a result that comes too late.
+        """
         return await self._bounded(folder, self._batch(folder).submit(work, item), discard)
 
     async def run_alone(self, folder: str, call: Callable[[], T]) -> T:
         """As :meth:`run`, for a call that may take seconds: it is not batched with others."""
         future = asyncio.get_running_loop().run_in_executor(self.of(folder), call)
-        return await self._bounded(folder, future, None)
+        return await self._bounded(folder, future)
 
     def post(self, folder: str, call: Callable[[], object]) -> None:
         """Make a short call that never fails, batched with the next one; its result is not awaited."""
@@ -105,22 +104,22 @@ class DiskThreads:
         return self._batches[folder]
 
     async def _bounded(
-        self, folder: str, future: asyncio.Future[T], discard: Callable[[T], object] | None
+        self, folder: str, future: asyncio.Future[T], discard: Callable[[T], object] | None = None
     ) -> T:
+        def drop_result(future: asyncio.Future[T]) -> None:
+            if discard and not future.cancelled() and future.exception() is None:
+                discard(future.result())
+
         try:
             done, _ = await asyncio.wait((future,), timeout=HANG_SECONDS)
         except asyncio.CancelledError:
-            future.add_done_callback(lambda future: _discard(future, discard))
+            future.add_done_callback(drop_result)
             raise
         if done:
             return future.result()
         self._began_to_hang(folder)
-
-        def came_back(future: asyncio.Future[T]) -> None:
-            self._stopped_hanging(folder)
-            _discard(future, discard)
-
-        future.add_done_callback(came_back)
+        future.add_done_callback(lambda _: self._stopped_hanging(folder))
+        future.add_done_callback(drop_result)
         raise FolderHangs(folder)
 
     @contextlib.contextmanager
@@ -181,8 +180,3 @@ def _outcome(call: Callable[[], Any]) -> Any:
         return call()
     except Exception as error:  # noqa: BLE001  # returned to the caller
         return error
-
-
-def _discard(future: asyncio.Future[T], discard: Callable[[T], object] | None) -> None:
-    if discard and not future.cancelled() and future.exception() is None:
-        discard(future.result())

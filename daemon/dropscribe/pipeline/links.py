@@ -6,7 +6,7 @@ stored and logged without their query.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from dropscribe.core.errors import AudioRejected, ProviderError
@@ -15,10 +15,10 @@ from dropscribe.core.links import LinkRefused, check_link, is_link, read_link, w
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dropscribe.config.model import Config, FolderRule, ProviderConfig
+    from dropscribe.config.model import FolderRule, ProviderConfig
     from dropscribe.core.requests.params import ParamValue
     from dropscribe.files.audio import AudioFile
-    from dropscribe.providers.base import LinkProvider, Provider
+    from dropscribe.providers.base import LinkProvider, Provider, Transcriber
     from dropscribe.transcripts.model import Transcript
 
 
@@ -34,51 +34,28 @@ def link_refusal(audio: AudioFile, rule: FolderRule, provider: ProviderConfig) -
     return AudioRejected("links_not_supported", why) if why else None
 
 
-def add_link_providers(
-    config: Config, providers: Mapping[str, Provider], decorated: dict[tuple[str, str], Provider]
-) -> None:
-    """Put a :class:`WithLinks` around each provider of each rule with ``links``.
-
-    Args:
-        providers: As they were built: they get the links.
-        decorated: (folder, provider) → the provider that gets the rule's audio; changed here.
-    """
-    for folder, rule in config.folders.items():
-        for name in rule.providers if rule.links else ():
-            place = (folder, name)
-            decorated[place] = WithLinks(decorated.get(place, providers[name]), providers[name], rule)
-
-
+@dataclass(frozen=True, slots=True)
 class WithLinks:
     """A provider of one rule: *fetching* fetches the targets of link files, *inner* gets all other files."""
 
-    def __init__(self, inner: Provider, fetching: Provider, rule: FolderRule) -> None:
-        self._inner = inner
-        self._fetching = fetching
-        self._rule = rule
+    inner: Transcriber
+    fetching: Provider
+    rule: FolderRule
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
-        """See :class:`dropscribe.providers.base.Provider`.
+        """See :class:`dropscribe.providers.base.Transcriber`.
 
         A link file must have passed :func:`link_refusal`.
         """
         if not is_link(audio.suffix):
-            return await self._inner.transcribe(audio, params)
-        url = _link_in(audio, self._rule)
+            return await self.inner.transcribe(audio, params)
+        url = _link_in(audio, self.rule)
         try:
-            transcript = await cast("LinkProvider", self._fetching).transcribe_link(url, params)
+            transcript = await cast("LinkProvider", self.fetching).transcribe_link(url, params)
         except ProviderError as error:
             error.reason = without_query(error.reason)
             raise
         return replace(transcript, attributes={**transcript.attributes, "link": without_query(url)})
-
-    async def probe(self) -> str:
-        """See :class:`dropscribe.providers.base.Provider`."""
-        return await self._inner.probe()
-
-    async def close(self) -> None:
-        """See :class:`dropscribe.providers.base.Provider`."""
-        await self._inner.close()
 
 
 def _link_in(audio: AudioFile, rule: FolderRule) -> str:

@@ -122,10 +122,8 @@ class Renderer:
         self, rule: FolderRule, template: Path, document: Mapping[str, Any], audio: bytes
     ) -> tuple[Mapping[str, Any], dict[str, str]]:
         """(document, text by format): where the template fails, a warning in the document and no text."""
-        document = {
-            **document,
-            "warnings": [word for word in document["warnings"] if word != TEMPLATE_FAILED],
-        }
+        warnings = [word for word in document["warnings"] if word != TEMPLATE_FAILED]
+        document = {**document, "warnings": warnings}
         call = partial(render_by_template, template, document, name_text(audio))
         try:
             text = await asyncio.get_running_loop().run_in_executor(self._template_threads, call)
@@ -133,7 +131,7 @@ class Renderer:
             log.warning(
                 "template.failed", folder=rule.name, path=document["source"]["path"], reason=str(error)
             )
-            return {**document, "warnings": [*document["warnings"], TEMPLATE_FAILED]}, {}
+            return {**document, "warnings": [*warnings, TEMPLATE_FAILED]}, {}
         return document, {TEMPLATE + template_output(template): text}
 
 
@@ -161,15 +159,12 @@ def render_by_template(path: Path, document: Mapping[str, Any], audio: str) -> s
         raise TemplateFailed(f"it was not rendered within {RENDER_SECONDS:g} s") from None
     except (OSError, ValueError) as error:
         raise TemplateFailed(str(error)) from error
+    if done.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
+        raise TemplateFailed("it takes too much work")
     if done.returncode:
-        raise TemplateFailed(_reason(done.returncode, done.stderr))
+        said = one_line(done.stderr.decode(errors="replace"))[-500:]
+        raise TemplateFailed(said or f"exit status {done.returncode}")
     return done.stdout.decode()
-
-
-def _reason(code: int, said: bytes) -> str:
-    if code in {-signal.SIGXCPU, -signal.SIGKILL}:
-        return "it takes too much work"
-    return one_line(said.decode(errors="replace"))[-500:] or f"exit status {code}"
 
 
 def _is_short(*parts: Any) -> bool:
@@ -227,23 +222,19 @@ def _layout_of(rule: FolderRule) -> Layout:
 
 
 def _contents(document: Mapping[str, Any], formats: Collection[str], layout: Layout) -> dict[str, bytes]:
-    rendered = {form: _rendered_form(form, document, layout) for form in formats}
-    return {form: content for form, content in rendered.items() if content is not None}
-
-
-def _rendered_form(form: str, document: Mapping[str, Any], layout: Layout) -> bytes | None:
-    if form in layout.texts:
-        return layout.texts[form].encode("utf-8", "replace")
-    return RENDERERS[form](document, layout)
+    contents = {}
+    for form in formats:
+        text = layout.texts.get(form)
+        content = RENDERERS[form](document, layout) if text is None else text.encode("utf-8", "replace")
+        if content is not None:
+            contents[form] = content
+    return contents
 
 
 def _rendered(document: Mapping[str, Any], formats: Collection[str], layout: Layout) -> Rendered:
     contents = _contents(document, formats, layout)
-    return Rendered(document, _packed(document, contents, layout), contents)
-
-
-def _packed(document: Mapping[str, Any], rendered: Mapping[str, bytes], layout: Layout) -> bytes:
-    """The document to store, with the layout: a reload may change the rule before a crash."""
     if layout != DEFAULT_LAYOUT:
-        return json.dumps({**document, LAYOUT: asdict(layout)}).encode()
-    return rendered.get("json") or rendered.get("error") or json.dumps(document).encode()
+        packed = json.dumps({**document, LAYOUT: asdict(layout)}).encode()
+    else:
+        packed = contents.get("json") or contents.get("error") or json.dumps(document).encode()
+    return Rendered(document, packed, contents)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dropscribe.media.fitted import add_fitted_providers
 from dropscribe.pipeline.deduplication import settings_digest
-from dropscribe.pipeline.links import add_link_providers
+from dropscribe.pipeline.links import WithLinks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule, ProviderConfig
     from dropscribe.core.model import Job, StoredResult
     from dropscribe.core.requests.params import ParamValue
-    from dropscribe.providers.base import Provider
+    from dropscribe.providers.base import Provider, Transcriber
     from dropscribe.publish.free_names import FreeNames
     from dropscribe.queue.engine import Engine
 
@@ -33,7 +33,7 @@ class RuntimeConfig:
 
     config: Config
     providers: Mapping[str, Provider]
-    decorated: Mapping[tuple[str, str], Provider]
+    decorated: Mapping[tuple[str, str], Transcriber]
     digests: Mapping[tuple[str, str], str]
 
 
@@ -44,14 +44,15 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
         providers: Each provider that a rule names.
         queue: Its rate limits hold for the pieces of long recordings too.
     """
-    decorated: dict[tuple[str, str], Provider] = {}
+    decorated: dict[tuple[str, str], Transcriber] = {}
     add_fitted_providers(config, providers, decorated, queue.dispatcher.wait_for_turn)
-    add_link_providers(config, providers, decorated)  # last: links are not prepared as recordings are
-    digests = {
-        (rule.name, name): settings_digest(rule, config.providers[name])
-        for rule in config.folders.values()
-        for name in rule.providers
-    }
+    digests = {}
+    for rule in config.folders.values():
+        for name in rule.providers:
+            place, plain = (rule.name, name), providers[name]
+            digests[place] = settings_digest(rule, config.providers[name])
+            if rule.links:  # outermost: links are not prepared as recordings are
+                decorated[place] = WithLinks(decorated.get(place, plain), plain, rule)
     return RuntimeConfig(config, providers, decorated, digests)
 
 

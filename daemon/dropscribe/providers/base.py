@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dropscribe.transcripts.model import Transcript
 
 
-class Provider(Protocol):
-    """One configured account at one vendor, or the engine on this machine."""
+class Transcriber(Protocol):
+    """Transcribes recordings: a provider, or one wrapped with a rule's preparation."""
 
     async def transcribe(self, audio: AudioFile, params: Mapping[str, ParamValue]) -> Transcript:
         """Upload *audio* once and return its transcript.
@@ -36,6 +36,10 @@ class Provider(Protocol):
             AudioChanged: The file shrank while it was being sent.
         """
         ...
+
+
+class Provider(Transcriber, Protocol):
+    """One configured account at one vendor, or the engine on this machine."""
 
     async def probe(self) -> str:
         """Ask whether the provider answers and takes the key, without paying for audio.

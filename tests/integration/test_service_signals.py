@@ -17,7 +17,7 @@ SOURCE = str(Path(dropscribe.__file__).parents[1])
 
 DAEMON = """
 import asyncio, sys
-from dropscribe.service.signals import prepare_process, route_signals
+from dropscribe.service.process import prepare_process, route_signals
 prepare_process()
 
 def say(word):
@@ -117,7 +117,7 @@ def test_no_core_dump_can_hold_a_key(start):
 
 PRINT_DUMPABLE = """
 import ctypes
-from dropscribe.service.signals import prepare_process
+from dropscribe.service.process import prepare_process
 prepare_process()
 print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
 """

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = """
 import json, os
 from dropscribe.core.errors import ConfigError
-from dropscribe.service.identity import switch_user
+from dropscribe.service.process import switch_user
 try:
     switch_user(os.environ)
 except ConfigError as error:

@@ -50,8 +50,8 @@ from dropscribe.queue.engine import open_engine
 from dropscribe.queue.model import build_plan
 from dropscribe.reports.wording import plural
 from dropscribe.service.logs import configure_logging
+from dropscribe.service.process import route_signals
 from dropscribe.service.sd_notify import Notifier
-from dropscribe.service.signals import route_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -124,10 +124,6 @@ class Daemon:
     def ask_reload(self) -> None:
         """Ask for a reload of the config (SIGHUP)."""
         self._reload_asked.set()
-
-    def ask_for_report(self) -> None:
-        """Ask for a new status report, because the status may have changed."""
-        self._news.set()
 
     async def run(self, *, once: bool = False) -> RunResult:
         """Run until :attr:`stop` is set; with *once* until nothing more can be done now.

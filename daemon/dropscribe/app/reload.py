@@ -55,7 +55,8 @@ class Reloader:
         except ConfigError as error:
             for problem in error.problems:
                 if not problem.warning:
-                    self._refuse(place=_place_of(problem), reason=problem.message)
+                    place = problem.file + (f":{problem.line}:{problem.column}" if problem.line else "")
+                    self._refuse(place=place, reason=problem.message)
         except TimeoutError:
             self._refuse(reason=f"it could not be read within {READ_SECONDS:g} seconds")
         except DropscribeError as error:
@@ -115,7 +116,7 @@ class Reloader:
         keep_running_config(new.config)
         daemon.health.observe_config(is_taken=True)
         log.info("config.reloaded", changes=diff_configs(old.config, new.config))
-        daemon.ask_for_report()
+        daemon.report.news.set()
         try:
             await daemon.engine.clear_stale_assignments()
             await daemon.handler.budgets.audit()
@@ -202,7 +203,3 @@ async def _read_in_time(read: Callable[[], Config]) -> Config:
             return await asyncio.get_running_loop().run_in_executor(threads, read)
     finally:
         threads.shutdown()
-
-
-def _place_of(problem: Problem) -> str:
-    return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file

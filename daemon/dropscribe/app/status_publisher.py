@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -27,44 +28,37 @@ _STATS_SECONDS = 4.0
 """Longest wait for a cluster's database; after it the last answer is shown."""
 
 
+@dataclass
 class StatusPublisher:
     """Reads the state of the engine and the inboxes, for status, metrics and health.
 
-    Args:
+    Attributes:
         config: Returns the current config.
         news: Set when something may have changed.
     """
 
-    def __init__(
-        self,
-        config: Callable[[], Config],
-        engine: Engine,
-        inboxes: Inboxes,
-        notifier: Notifier,
-        news: asyncio.Event,
-    ) -> None:
-        self._config = config
-        self._engine = engine
-        self._inboxes = inboxes
-        self._notifier = notifier
-        self._news = news
-        self._last = Stats({}, ())
+    config: Callable[[], Config]
+    engine: Engine
+    inboxes: Inboxes
+    notifier: Notifier
+    news: asyncio.Event
+    _last: Stats = field(default_factory=lambda: Stats({}, ()))
 
     async def status(self) -> dict[str, Any]:
         """The object of ``status --json``: current, or the last one if a cluster's database is away."""
-        live, config = self._live(), self._config()
+        live, config = self._live(), self.config()
         if config.queue is None:
-            stats = await self._engine.stats()
+            stats = await self.engine.stats()
         else:
             stats, live["trouble"] = await self._stats_of_cluster()
-        return status_document(config, stats, live, running=True, now=self._engine.now())
+        return status_document(config, stats, live, running=True, now=self.engine.now())
 
     async def _stats_of_cluster(self) -> tuple[Stats, str | None]:
-        trouble = self._engine.trouble
+        trouble = self.engine.trouble
         if trouble is None:
             try:
                 async with asyncio.timeout(_STATS_SECONDS):
-                    self._last = await self._engine.stats()
+                    self._last = await self.engine.stats()
             except StoreError as error:
                 trouble = f"{error.reason}: {error.path}"
             except TimeoutError:
@@ -74,43 +68,43 @@ class StatusPublisher:
     def _live(self) -> dict[str, Any]:
         return {
             "folders": {
-                name: {**live, "reason": live["reason"] or self._engine.folders.closed_reason(name)}
-                for name, live in self._inboxes.live().items()
+                name: {**live, "reason": live["reason"] or self.engine.folders.closed_reason(name)}
+                for name, live in self.inboxes.live().items()
             },
-            "providers": {name: len(self._engine.in_flight.at(name)) for name in self._config().providers},
-            "next_starts": {name: round(at) for name, at in self._engine.rates.next_starts().items()},
-            "trouble": self._engine.trouble,
+            "providers": {name: len(self.engine.in_flight.at(name)) for name in self.config().providers},
+            "next_starts": {name: round(at) for name, at in self.engine.rates.next_starts().items()},
+            "trouble": self.engine.trouble,
         }
 
     def write(self) -> None:
         """Write live.json as it is now."""
-        write_live(self._config().state_dir, self._live())
+        write_live(self.config().state_dir, self._live())
 
     async def write_when_new(self) -> None:
         """Write live.json at most five times a second, and only when something may have changed."""
-        self._engine.signals.on_news = self._news.set
+        self.engine.signals.on_news = self.news.set
         last: dict[str, Any] = {}
         while True:
-            self._news.clear()
+            self.news.clear()
             try:
                 live = self._live()
                 if live != last:
-                    write_live(self._config().state_dir, live)
+                    write_live(self.config().state_dir, live)
                     last = live
-                    self._notifier.status(self._words(live))
+                    self.notifier.status(self._words(live))
             except Exception:  # a report that fails must not end the daemon
                 log.exception("status.not_written")
             await asyncio.sleep(_LIVE_GAP_SECONDS)
-            await self._news.wait()
+            await self.news.wait()
 
     def _words(self, live: dict[str, Any]) -> str:
         settling = sum(folder["settling"] for folder in live["folders"].values())
         uploading = sum(live["providers"].values())
-        away = len(self._inboxes.unavailable())
+        away = len(self.inboxes.unavailable())
         watched = plural(len(live["folders"]) - away, "folder")
         words = f"watching {watched}, {uploading} uploading, {settling} settling"
         words += f", {away} unavailable" if away else ""
-        queue = self._config().queue
+        queue = self.config().queue
         if queue is None:
             return words
         database = ", the queue's database is away" if live["trouble"] else ""
@@ -118,13 +112,12 @@ class StatusPublisher:
 
     def find_stuck(self) -> str:
         """The reason to restart the process, or ""."""
-        return (
-            "" if self._engine.dispatcher.is_alive() else "the queue has not been looked at for two minutes"
-        )
+        is_alive = self.engine.dispatcher.is_alive()
+        return "" if is_alive else "the queue has not been looked at for two minutes"
 
     def find_unready(self) -> str:
         """The inboxes and services that are unavailable now, or ""."""
-        found = [f"{name}: {reason}" for name, reason in self._inboxes.unavailable().items()]
-        if self._config().queue is not None and self._engine.trouble is not None:
-            found.insert(0, f"queue: {self._engine.trouble}")
+        found = [f"{name}: {reason}" for name, reason in self.inboxes.unavailable().items()]
+        if self.config().queue is not None and self.engine.trouble is not None:
+            found.insert(0, f"queue: {self.engine.trouble}")
         return "; ".join(found)

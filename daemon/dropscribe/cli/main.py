@@ -211,7 +211,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         options = build_parser().parse_args(arguments)
     except SystemExit as end:  # --help, --version, or a mistake in the arguments
         return int(end.code or exit_codes.OK)
-    from dropscribe.service.identity import switch_user  # noqa: PLC0415  # not paid for by --help
+    from dropscribe.service.process import switch_user  # noqa: PLC0415  # not paid for by --help
 
     switch_user(os.environ)
     # A caller that passes arguments runs in this process: its identity and streams stay as they are.

@@ -12,7 +12,7 @@ from dropscribe.cli.process import loading_for_good
 from dropscribe.config.find import find_config
 from dropscribe.config.load import load_config
 from dropscribe.files.mounts import require_proc
-from dropscribe.service.signals import prepare_process
+from dropscribe.service.process import prepare_process
 
 if TYPE_CHECKING:
     import argparse

@@ -1,8 +1,8 @@
-"""Process-wide settings made at the start, and signal handlers.
+"""The process: its user, its settings, its signals.
 
 Guarantees: SIGIO, which the kernel sends when a lease is broken, never ends the process
 (docs/design/watching.md); no core dump holds a key; a second SIGTERM or SIGINT ends the process even if its
-loop hangs.
+loop hangs. Root privileges are dropped for good, in one step or not at all.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import os
 import resource
 import signal
 from typing import TYPE_CHECKING
 
+from dropscribe.config.extras import CONTAINER_SIGN
+from dropscribe.core.errors import ConfigError, Problem
+
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+_HIGHEST_ID = 2**32 - 2  # (uid_t) -1 means "leave it" to the kernel
+_HIGHEST_UMASK = 0o777
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -26,6 +33,51 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of g
 KEPT_BYTES = 4 * 1024 * 1024
 """Freed memory that the allocator keeps for the next block of audio. By default it gives each block
 back to the kernel, whose fresh, cleared pages then cost an upload as much as its hash."""
+
+
+def switch_user(environ: Mapping[str, str]) -> None:
+    """Switch to the user PUID and group PGID, with UMASK; before any file is opened or thread started.
+
+    As on NAS devices: their shares belong to a user that the image cannot know. Does nothing outside our own
+    image, whose environment has :data:`CONTAINER_SIGN`: an admin may export a PUID for other containers.
+
+    A PUID without PGID is a group of the same number. Groups that the container was given (``group_add``)
+    stay, root's own does not. Without root, PUID and PGID are ignored in favour of ``user:``.
+
+    Args:
+        environ: The process's environment.
+
+    Raises:
+        ConfigError: One of the three is not a number as chown(1) and umask(1) take it.
+    """
+    if not environ.get(CONTAINER_SIGN):
+        return
+    if mask := environ.get("UMASK"):
+        os.umask(_number("UMASK", mask, 8, _HIGHEST_UMASK))
+    user, group = environ.get("PUID") or "", environ.get("PGID") or ""
+    if os.geteuid() != 0 or not (user or group):
+        return
+    user_id = _number("PUID", user or "0", 10, _HIGHEST_ID)
+    _become(user_id, _number("PGID", group or str(user_id), 10, _HIGHEST_ID))
+
+
+def _number(name: str, text: str, base: int, highest: int) -> int:
+    try:
+        value = int(text, base) if text.isascii() and text.isdigit() else -1
+    except ValueError:  # an 8 or 9 in an octal number
+        value = -1
+    if 0 <= value <= highest:
+        return value
+    kind = "an octal mask such as 022" if base == 8 else "a number such as 1000 (`id` shows yours)"
+    raise ConfigError((Problem(f"environment {name}: {text!r} is not {kind}"),))
+
+
+def _become(user_id: int, group_id: int) -> None:
+    # The order is forced: without the right to change users, groups cannot be changed either.
+    if user_id:
+        os.setgroups([group for group in os.getgroups() if group])
+    os.setresgid(group_id, group_id, group_id)
+    os.setresuid(user_id, user_id, user_id)
 
 
 def prepare_process() -> None:

@@ -13,14 +13,15 @@ import math
 import os
 import random
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from dropscribe import __version__
 from dropscribe.app.housekeeping import (
     change_token,
+    delete_due,
     delete_remote_jobs,
     keep_search_index,
     notice_releases,
@@ -35,15 +36,15 @@ from dropscribe.app.reload import (
     make_providers,
     watched_rules,
 )
-from dropscribe.app.shutdown import RunResult, count_live, shut_down
 from dropscribe.app.status_publisher import StatusPublisher
 from dropscribe.config.running import remove_running_pointer
-from dropscribe.core.errors import DropscribeError, StoreAway
+from dropscribe.core.errors import DropscribeError, StoreAway, StoreBusy, StoreError
 from dropscribe.intake.inbox_queue import InboxQueue
 from dropscribe.intake.inboxes import Inboxes
 from dropscribe.media.spool import Spool
 from dropscribe.pipeline.handler import Handler
 from dropscribe.pipeline.runtime_config import build_runtime
+from dropscribe.providers.base import JobProvider
 from dropscribe.providers.build import build_provider
 from dropscribe.queue.embedded.store import Store
 from dropscribe.queue.engine import open_engine
@@ -69,6 +70,24 @@ ONCE_HORIZON_SECONDS = 60.0
 _ONCE_LOOK_SECONDS = 0.1
 _QUEUE_AWAY_SECONDS = 2.0
 """Wait between two attempts to reach a cluster's unavailable database."""
+
+LAST_DELETIONS_SECONDS = 10.0
+"""Limit of the last deletions at providers; the next start does the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The result of ``run --once``.
+
+    Attributes:
+        failed: Files that went to ``failed`` in this run.
+        left: Files that wait for something; None if a cluster's database is away and nobody can tell.
+        unavailable: Inboxes that are missing or cannot be read.
+    """
+
+    failed: int
+    left: int | None
+    unavailable: int = 0
 
 
 def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: bool) -> RunResult:
@@ -216,7 +235,7 @@ class Daemon:
                 log.info("daemon.ready", version=__version__, folders=len(config.folders))
                 self.notifier.ready(f"watching {plural(len(config.folders), 'folder')}")
                 await (self._until_nothing_more() if once else self.stop.wait())
-                result = await shut_down(self, feeding, reporting, side)
+                result = await self._shut_down(feeding, reporting, side)
                 await reloader.close()
         except BaseExceptionGroup as group_error:
             raise _first_error(group_error) from group_error
@@ -224,6 +243,51 @@ class Daemon:
             remove_running_pointer(config)
             await self.inboxes.release()
         return result
+
+    async def _shut_down(
+        self, feeding: asyncio.Task[None], reporting: asyncio.Task[None], side: list[asyncio.Task[Any]]
+    ) -> RunResult:
+        """Give running uploads their grace, close everything, and count the remaining files.
+
+        Args:
+            feeding: The task that claims files.
+            reporting: The task that writes live.json.
+            side: All others.
+        """
+        grace_seconds, uploads = self.config.shutdown_grace_seconds, len(self.engine.in_flight)
+        log.info("daemon.stopping", in_flight=uploads)
+        self.notifier.stopping(f"finishing {uploads} files")
+        self.notifier.extend_timeout(grace_seconds + 15)
+        # Read before the stop: a stopped inbox no longer knows its files or its watch mode.
+        inboxes = self.inboxes.live().values()
+        reporting.cancel()
+        self.report.write()
+        await self.inboxes.stop()
+        await self.engine.dispatcher.drain(grace_seconds)
+        feeding.cancel()
+        await asyncio.wait([feeding])
+        live = await _count_live(self.engine)
+        result = RunResult(
+            len(self.health.reporter.failed),
+            None if live is None else live + sum(inbox["settling"] + inbox["blocked"] for inbox in inboxes),
+            sum(not inbox["available"] for inbox in inboxes),
+        )
+        for task in side:
+            task.cancel()
+        await self.health.close()
+        await self._delete_last()
+        for provider in self.providers.values():
+            await provider.close()
+        self.handler.close()
+        log.info("daemon.stopped", **asdict(result))
+        return result
+
+    async def _delete_last(self) -> None:
+        """Delete the last files' recordings at their providers: ``run --once`` may have no next start."""
+        if any(isinstance(provider, JobProvider) for provider in self.providers.values()):
+            with contextlib.suppress(TimeoutError, StoreError):
+                async with asyncio.timeout(LAST_DELETIONS_SECONDS):
+                    await delete_due(self.engine, self.providers)
 
     def _page_source(self) -> PageSource:
         from dropscribe.web.site import PageSource  # noqa: PLC0415  # with Jinja2: 4 MiB
@@ -239,7 +303,7 @@ class Daemon:
             self.inboxes.is_settling()
             or await self._can_go_on()
             # A hard link waits for the job of the same file, and is queued soon after that job has ended.
-            or (self.inboxes.has_hard_link_waiting() and await count_live(self.engine) == 0)
+            or (self.inboxes.has_hard_link_waiting() and await _count_live(self.engine) == 0)
         ):
             await self._wait_for_stop(_ONCE_LOOK_SECONDS)
 
@@ -273,3 +337,14 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+async def _count_live(engine: Engine) -> int | None:
+    """Files in the queue; None if a cluster's database is away, because the stop does not wait for it."""
+    with contextlib.suppress(StoreBusy):
+        folders = (await engine.stats()).folders.values()
+        return sum(
+            each.queued + each.transcribing + each.at_provider + each.deferred + each.held + each.publishing
+            for each in folders
+        )
+    return None

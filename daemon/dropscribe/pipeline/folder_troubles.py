@@ -19,7 +19,7 @@ from dropscribe.core.retry import backoff_seconds
 from dropscribe.core.text.printing import path_text
 from dropscribe.files.content import has_left
 from dropscribe.pipeline.disk_threads import FolderHangs, error_words
-from dropscribe.pipeline.holds import Streaks
+from dropscribe.pipeline.failures import Streaks
 from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.queue.model import NOT_MOVABLE, STUCK
 

@@ -12,9 +12,8 @@ from dropscribe.core.retry import MAX_INTERNAL_ERRORS
 from dropscribe.pipeline.attempts import Attempts
 from dropscribe.pipeline.budgets import Budgets
 from dropscribe.pipeline.disk_threads import DiskThreads
-from dropscribe.pipeline.failures import Failures
+from dropscribe.pipeline.failures import Failures, Holds
 from dropscribe.pipeline.folder_troubles import PlaceChecks, PublishTroubles
-from dropscribe.pipeline.holds import Holds
 from dropscribe.pipeline.publisher import Publisher
 from dropscribe.pipeline.results import Results
 from dropscribe.pipeline.runtime_config import Claim

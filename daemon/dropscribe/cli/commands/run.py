@@ -17,7 +17,7 @@ from dropscribe.service.process import prepare_process
 if TYPE_CHECKING:
     import argparse
 
-    from dropscribe.app.shutdown import RunResult
+    from dropscribe.app.daemon import RunResult
     from dropscribe.config.model import Config
 
 

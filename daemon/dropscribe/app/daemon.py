@@ -64,15 +64,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-ONCE_HORIZON_SECONDS = 60.0
-"""``run --once`` waits for retries that are due within this time."""
-
+ONCE_HORIZON_SECONDS = 60.0  # ``run --once`` waits for retries that are due within this time
 _ONCE_LOOK_SECONDS = 0.1
-_QUEUE_AWAY_SECONDS = 2.0
-"""Wait between two attempts to reach a cluster's unavailable database."""
-
-LAST_DELETIONS_SECONDS = 10.0
-"""Limit of the last deletions at providers; the next start does the rest."""
+_QUEUE_AWAY_SECONDS = 2.0  # wait between two attempts to reach a cluster's unavailable database
+LAST_DELETIONS_SECONDS = 10.0  # limit of the last deletions at providers; the next start does the rest
 
 
 @dataclass(frozen=True, slots=True)

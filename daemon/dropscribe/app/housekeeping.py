@@ -40,8 +40,7 @@ MOST_TRIES = 12
 _FIRST_WAIT_SECONDS = 30.0
 _LONGEST_WAIT_SECONDS = 6 * 3600.0
 RELEASE_LOOK_SECONDS = 2.0
-PRUNE_GAP_SECONDS = 0.05
-"""Pause between two batches, so that claims and results come first."""
+PRUNE_GAP_SECONDS = 0.05  # pause between two batches, so that claims and results come first
 UPLOAD_LOOK_SECONDS = 6 * 3600.0
 INDEX_LOOK_SECONDS = 2.0
 INDEX_SWEEP_SECONDS = 60.0
@@ -84,24 +83,22 @@ async def delete_due(engine: Engine, providers: Mapping[str, Provider]) -> None:
 
 
 async def _delete(engine: Engine, provider: Provider | None, deletion: RemoteDeletion) -> None:
-    failure = "the config has no such provider any more"
+    failure: str | None = "the config has no such provider any more"
     if isinstance(provider, JobProvider):
         try:
             await provider.delete_job(deletion.remote_id)
+            failure = None
+            reached("job_deleted")
         except ProviderError as error:
             failure = error.reason
-        else:
-            reached("job_deleted")
-            await engine.store.do(lambda db: remote_deletions.finish_deletion(db, deletion))
-            return
-    if deletion.tries >= MOST_TRIES:
-        log.warning(
-            "remote_job.left", provider=deletion.provider, remote_id=deletion.remote_id, reason=failure
-        )
-        await engine.store.do(lambda db: remote_deletions.finish_deletion(db, deletion))
+    if failure is not None and deletion.tries < MOST_TRIES:
+        due_at = engine.now() + backoff_seconds(_FIRST_WAIT_SECONDS, deletion.tries, _LONGEST_WAIT_SECONDS)
+        await engine.store.do(lambda db: remote_deletions.defer_deletion(db, deletion, due_at))
         return
-    due_at = engine.now() + backoff_seconds(_FIRST_WAIT_SECONDS, deletion.tries, _LONGEST_WAIT_SECONDS)
-    await engine.store.do(lambda db: remote_deletions.defer_deletion(db, deletion, due_at))
+    if failure is not None:
+        left = {"provider": deletion.provider, "remote_id": deletion.remote_id}
+        log.warning("remote_job.left", **left, reason=failure)
+    await engine.store.do(lambda db: remote_deletions.finish_deletion(db, deletion))
 
 
 async def notice_releases(engine: Engine, config: Callable[[], Config]) -> None:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from dropscribe.web.listener import Listener
     from dropscribe.web.site import PageSource
 
-LAST_WORDS_SECONDS = 5.0
-"""Limit for sending notifications at the end; the rest waits for the next start."""
+LAST_WORDS_SECONDS = 5.0  # limit for sending notifications at the end; the rest waits for the next start
 
 log = structlog.get_logger()
 

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-READ_SECONDS = 30.0
-"""A config that cannot be read in this time is refused: its disk may hang."""
-
+READ_SECONDS = 30.0  # a config that cannot be read in this time is refused: its disk may hang
 _FIXED = ("state_dir", "queue")
 
 

@@ -201,7 +201,7 @@ class Attempts:
         ended = AttemptEnd(0.0, code=REUSED, reason=origin, counted=False)
         try:
             document = await self.results.reused(claim, known.document, audio.sha256)
-            return ResultStored(await self.results.store(claim, document, audio.sha256, ended))
+            return await self.results.store(claim, document, audio.sha256, ended)
         except RenderError as error:
             return await self._reject_unrendered(claim, error, audio.sha256, ended)
 
@@ -275,7 +275,7 @@ class Attempts:
             return await self._reject_unrendered(claim, error, sha256, ended, booking)
         if spending:
             await self.budgets.audit()
-        return ResultStored(stored)
+        return stored
 
     async def _reject_unrendered(
         self,

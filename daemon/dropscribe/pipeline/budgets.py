@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from dropscribe.service.reporter import Reporter
     from dropscribe.transcripts.model import Transcript
 
-LONGEST_SLEEP_SECONDS = 60.0
-"""Longest delay before a clock that was set forward over midnight is noticed."""
+LONGEST_SLEEP_SECONDS = 60.0  # longest delay before a clock that was set forward over midnight is noticed
 
 
 @dataclass(slots=True)

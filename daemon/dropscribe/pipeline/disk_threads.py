@@ -31,9 +31,7 @@ R = TypeVar("R")
 log = structlog.get_logger()
 
 THREADS_PER_FOLDER = 8
-HANG_SECONDS = 5.0
-"""A call that takes longer gives up its slot."""
-
+HANG_SECONDS = 5.0  # a call that takes longer gives up its slot
 SLOWEST_BYTES_PER_SECOND = 2_000_000
 """A call that reads or copies a whole file is given time for its size at this rate."""
 

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LONGEST_WAIT_SECONDS = 15.0
-"""Longest wait of a stored result after there is room again."""
-
+LONGEST_WAIT_SECONDS = 15.0  # longest wait of a stored result after there is room again
 LONGEST_OWN_WAIT_SECONDS = 300.0
 """Longest wait of a stored result that cannot be put in place while others of its rule can."""
 
@@ -51,9 +49,7 @@ Where inodes are stable, one complete listing of the inbox proves it.
 MISSING_WAIT_SECONDS = 2.0
 
 FIRST_CHECK_SECONDS = 1.0
-LONGEST_CHECK_SECONDS = 15.0
-"""Longest wait between two checks of a folder that takes no files."""
-
+LONGEST_CHECK_SECONDS = 15.0  # longest wait between two checks of a folder that takes no files
 _UNWRITABLE = "unwritable"
 
 _OF_ONE_PLACE = frozenset(errno.errorcode[number] for number in OF_ONE_PLACE)

@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-MOST_TURNS = 100
-"""Rounds of taken names and changed times before the file waits again."""
-
+MOST_TURNS = 100  # rounds of taken names and changed times before the file waits again
 WRITER_WAIT_SECONDS = 1.0
 
 
@@ -117,7 +115,7 @@ class Publisher:
             await self._rename(claim, renamed_document(document, job.path, claim.rule.recorded_at))
 
     async def _rename(self, claim: Claim, document: Mapping[str, Any]) -> None:
-        claim.job = await self.results.store(claim, document, claim.result.sha256, AttemptEnd(0.0))
+        await self.results.store(claim, document, claim.result.sha256, AttemptEnd(0.0))
 
     async def _refresh(self, claim: Claim, error: AudioChanged) -> Outcome | None:
         """Take the file's new time or inode, if it still has the bytes that were sent; else the outcome."""

@@ -41,14 +41,11 @@ T = TypeVar("T")
 _SHORT_VALUES, _CHARACTERS_OF_A_VALUE = 1000, 40
 _CONTAINERS = {dict, list, tuple}
 
-RENDER_SECONDS = 60.0
-"""Longest time for one render, on a machine that has much else to do."""
-
+RENDER_SECONDS = 60.0  # longest time for one render, on a machine that has much else to do
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 
 TEMPLATE_FAILED = "template_failed"
-LAYOUT = "layout"
-"""Key of a stored document that no sidecar has: its layout, where it is not the default one."""
+LAYOUT = "layout"  # key of a stored document that no sidecar has: its layout, where it is not the default one
 
 
 class RenderError(DropscribeError):

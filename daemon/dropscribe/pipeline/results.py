@@ -142,7 +142,7 @@ class Results:
             provider=job.provider,
             attempts=[*attempts[:-1], *([last] if was_sent else [])],
         )
-        return ResultStored(await self.store(claim, error_document(facts), sha256, ended, booking))
+        return await self.store(claim, error_document(facts), sha256, ended, booking)
 
     async def store(
         self,
@@ -151,8 +151,8 @@ class Results:
         sha256: str,
         ended: AttemptEnd,
         booking: Booking | None = None,
-    ) -> Job:
-        """Store *document* under the first names that neither the disk nor another job has.
+    ) -> ResultStored:
+        """Store *document* as the job's result, under the first names that no file and no other job has.
 
         Raises:
             RenderError: It cannot be rendered; nothing is stored.
@@ -180,7 +180,8 @@ class Results:
             files = tuple((name, rendered.contents[form]) for form, name in names.sidecars)
             result = StoredResult(rendered.packed, sha256, names, files, rendered.document)
             if stored := await self._stored(job, result, ended, booking):
-                return stored
+                claim.job = stored
+                return ResultStored(stored)
             refused.add(number)
 
     async def _stored(

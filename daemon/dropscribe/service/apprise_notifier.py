@@ -33,9 +33,7 @@ _CHATTY = ("apprise", "urllib3", "requests")
 """Loggers that would write messages and urls; apprise itself answers only yes or no."""
 
 
-MOST_FAILURES = 10
-"""A message lists up to this many failures one by one, and more of them as counts by kind."""
-
+MOST_FAILURES = 10  # a message lists up to this many failures one by one, and more of them as counts by kind
 MOST_LINES = 60
 
 

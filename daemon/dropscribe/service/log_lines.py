@@ -30,13 +30,9 @@ Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 Fields = dict[str, Plain]
 
 HEAD = ("timestamp", "level", "event")
-TRACEBACK = "exception"
-"""The field that holds a traceback's text."""
-
+TRACEBACK = "exception"  # the field that holds a traceback's text
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
-PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-"""syslog(3) levels."""
-
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3) levels
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", '"': '\\"'}
 _AMBIGUOUS = re.compile(r'[ ="\\]')
 _PLAIN_TEXT = frozenset({str, int, float})  # the same as json's, and several times faster

@@ -42,9 +42,7 @@ log = structlog.get_logger()
 QUEUE_STATES = (*WAITING_STATES, "transcribing", "at_provider")
 """The states of queue_files, as in ``status --json``."""
 
-MOST_REASONS = 100
-"""Reasons are codes, some of them a provider's own; beyond this many, new ones are "other"."""
-
+MOST_REASONS = 100  # reasons are codes, some of them a provider's own; beyond this many, new ones are "other"
 WRITE_SECONDS = 15.0
 REQUEST_BUCKETS_SECONDS = (0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800)
 

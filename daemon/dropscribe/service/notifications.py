@@ -35,8 +35,7 @@ FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 3600.0
 GIVE_UP_SECONDS = 86400.0
 _STORE_RETRY_SECONDS = 60.0
-_LOOK_SECONDS = 600.0
-"""A wait is never longer: the clock may be set, and the machine may sleep."""
+_LOOK_SECONDS = 600.0  # a wait is never longer: the clock may be set, and the machine may sleep
 
 log = structlog.get_logger()
 

@@ -58,7 +58,12 @@ def switch_user(environ: Mapping[str, str]) -> None:
     if os.geteuid() != 0 or not (user or group):
         return
     user_id = _number("PUID", user or "0", 10, _HIGHEST_ID)
-    _become(user_id, _number("PGID", group or str(user_id), 10, _HIGHEST_ID))
+    group_id = _number("PGID", group or str(user_id), 10, _HIGHEST_ID)
+    # The order is forced: without the right to change users, groups cannot be changed either.
+    if user_id:
+        os.setgroups([each for each in os.getgroups() if each])
+    os.setresgid(group_id, group_id, group_id)
+    os.setresuid(user_id, user_id, user_id)
 
 
 def _number(name: str, text: str, base: int, highest: int) -> int:
@@ -70,14 +75,6 @@ def _number(name: str, text: str, base: int, highest: int) -> int:
         return value
     kind = "an octal mask such as 022" if base == 8 else "a number such as 1000 (`id` shows yours)"
     raise ConfigError((Problem(f"environment {name}: {text!r} is not {kind}"),))
-
-
-def _become(user_id: int, group_id: int) -> None:
-    # The order is forced: without the right to change users, groups cannot be changed either.
-    if user_id:
-        os.setgroups([group for group in os.getgroups() if group])
-    os.setresgid(group_id, group_id, group_id)
-    os.setresuid(user_id, user_id, user_id)
 
 
 def prepare_process() -> None:

@@ -30,9 +30,7 @@ LIVE_NAME = "live.json"
 WAITING_STATES = ("settling", "queued", "deferred", "held", "publishing", "blocked")
 """Counts of a folder that together are the files that wait; each file is in one of them."""
 
-WATCHED_ELSEWHERE = "others"
-"""The value of ``watch`` for an inbox that other nodes serve."""
-
+WATCHED_ELSEWHERE = "others"  # the value of ``watch`` for an inbox that other nodes serve
 ELSEWHERE: dict[str, Any] = {"watch": WATCHED_ELSEWHERE}
 
 

@@ -72,17 +72,13 @@ LAST_DELETIONS_SECONDS = 10.0  # limit of the last deletions at providers; the n
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The result of ``run --once``.
+    """The result of ``run --once``."""
 
-    Attributes:
-        failed: Files that went to ``failed`` in this run.
-        left: Files that wait for something; None if a cluster's database is away and nobody can tell.
-        unavailable: Inboxes that are missing or cannot be read.
-    """
-
-    failed: int
-    left: int | None
-    unavailable: int = 0
+    failed: int  # files that went to ``failed`` in this run
+    left: (
+        int | None
+    )  # files that wait for something; None if a cluster's database is away and nobody can tell
+    unavailable: int = 0  # inboxes that are missing or cannot be read
 
 
 def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: bool) -> RunResult:
@@ -107,19 +103,12 @@ def run_in_foreground(config: Config, reread: Callable[[], Config], *, once: boo
 
 @dataclass
 class Daemon:
-    """One run of dropscribe.
+    """One run of dropscribe."""
 
-    Attributes:
-        first_config: The config at the start; :attr:`config` is the current one.
-        read_config: Reads and checks the config again for a reload; raises ConfigError.
-        on_reload: Called with the new config after a successful reload.
-        make_provider: Builds one provider; nothing is connected yet.
-    """
-
-    first_config: Config
+    first_config: Config  # at the start; :attr:`config` is the current one
     notifier: Notifier
-    read_config: Callable[[], Config] | None = None
-    on_reload: Callable[[Config], None] | None = None
+    read_config: Callable[[], Config] | None = None  # reads and checks it for a reload; raises ConfigError
+    on_reload: Callable[[Config], None] | None = None  # called with the new config after a reload
     make_provider: Callable[[ProviderConfig], Provider] = build_provider
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _reload_asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -244,10 +233,7 @@ class Daemon:
     ) -> RunResult:
         """Give running uploads their grace, close everything, and count the remaining files.
 
-        Args:
-            feeding: The task that claims files.
-            reporting: The task that writes live.json.
-            side: All others.
+        *feeding* claims files, *reporting* writes live.json, *side* are all other tasks.
         """
         grace_seconds, uploads = self.config.shutdown_grace_seconds, len(self.engine.in_flight)
         log.info("daemon.stopping", in_flight=uploads)

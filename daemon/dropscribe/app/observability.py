@@ -40,7 +40,6 @@ class Health:
         reporter: Reports events to the metrics, the hooks and the recipients of the current config.
 
     Args:
-        report: The source of the daemon's status.
         make_page_source: Builds the data source of the pages; called only if pages are on.
     """
 
@@ -63,11 +62,7 @@ class Health:
         self._file: MetricsFile | None = None
 
     async def start(self) -> None:
-        """Listen, if the config says so.
-
-        Raises:
-            ListenError: The address cannot be bound.
-        """
+        """Listen, if the config says so; raises ListenError if the address cannot be bound."""
         self._listener = await self._listen(self._config)
 
     async def swap(self, config: Config) -> None:

@@ -171,8 +171,7 @@ def renamed_rules(old: Config, new: Config) -> dict[str, str]:
 async def begin_folders(engine: Engine, config: Config, last: Config | None) -> bool:
     """Take over the files of rules with another name than in *last*, and mark the first start of new ones.
 
-    Returns:
-        Whether a rule has another name.
+    Returns whether a rule has another name.
     """
     renamed = renamed_rules(last, config) if last else {}
     await engine.begin_folders(

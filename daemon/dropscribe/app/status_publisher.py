@@ -29,18 +29,13 @@ _STATS_SECONDS = 4.0  # longest wait for a cluster's database; after it the last
 
 @dataclass
 class StatusPublisher:
-    """Reads the state of the engine and the inboxes, for status, metrics and health.
+    """Reads the state of the engine and the inboxes, for status, metrics and health."""
 
-    Attributes:
-        config: Returns the current config.
-        news: Set when something may have changed.
-    """
-
-    config: Callable[[], Config]
+    config: Callable[[], Config]  # the current one
     engine: Engine
     inboxes: Inboxes
     notifier: Notifier
-    news: asyncio.Event
+    news: asyncio.Event  # set when something may have changed
     _last: Stats = field(default_factory=lambda: Stats({}, ()))
 
     async def status(self) -> dict[str, Any]:

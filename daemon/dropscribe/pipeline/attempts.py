@@ -86,11 +86,7 @@ LONGEST_PLACE_SECONDS = 900.0
 
 @dataclass(slots=True)
 class Attempts:
-    """Makes attempts; each call is one.
-
-    Attributes:
-        sending: Recordings with an attempt under way, by job id; their progress is read here.
-    """
+    """Makes attempts; each call is one."""
 
     queue: Engine
     holds: Holds
@@ -102,6 +98,7 @@ class Attempts:
     budgets: Budgets
     failures: Failures
     sending: dict[int, AudioFile] = field(default_factory=dict)
+    """Recordings with an attempt under way, by job id; their progress is read here."""
     _looks: Counter[int] = field(default_factory=Counter)
 
     async def make(self, claim: Claim) -> Outcome:

@@ -58,8 +58,7 @@ class DiskThreads:
     async def run(self, folder: str, call: Callable[[], T]) -> T:
         """Make a short call in one of the folder's threads, batched with other waiting calls.
 
-        Raises:
-            FolderHangs: The call has not returned after ``HANG_SECONDS``.
+        Raises FolderHangs if the call has not returned after ``HANG_SECONDS``.
         """
         return await self.run_each(folder, _call_each, call)
 
@@ -68,8 +67,7 @@ class DiskThreads:
     ) -> R:
         """As :meth:`run`: a short *work* on *item*, batched with items that wait for *work* too.
 
-        Args:
-            discard: Called with a result that comes too late.
+        *discard* is called with a result that comes too late.
         """
         return await self._bounded(folder, self._batch(folder).submit(work, item), discard)
 
@@ -83,11 +81,7 @@ class DiskThreads:
         self._batch(folder).post(_call_each, call)
 
     async def run_long(self, folder: str, call: Callable[[], T], size_bytes: int = 0) -> T:
-        """Make a call that may take as long as it needs, in a thread of its own.
-
-        Args:
-            size_bytes: The bytes that it reads or copies.
-        """
+        """Make a call that takes as long as it needs to read or copy *size_bytes*, in a thread of its own."""
         with self._watched(folder, size_bytes):
             return await asyncio.get_running_loop().run_in_executor(self.of(folder), call)
 

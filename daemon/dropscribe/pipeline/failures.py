@@ -99,10 +99,9 @@ class Holds:
     async def refused(self, claim: Claim, error: ProviderError) -> bool:
         """Weigh a refusal that could be the file's or the rule's fault.
 
-        Returns:
-            Whether the file waits for its rule. An early probe does not: the refusal may be its own, and the
-            next probe is another file. At the longest interval between probes the rule is at fault, and no
-            more of its files fail.
+        Returns whether the file waits for its rule. An early probe does not: the refusal may be its own, and
+        the next probe is another file. At the longest interval between probes the rule is at fault, and no
+        more of its files fail.
         """
         job = claim.job
         if hold := self.queue.holds.get(_scope_of(job, ScopeKind.FOLDER)):
@@ -138,16 +137,12 @@ def _words_of(job: Job, error: ProviderError) -> str:
 
 @dataclass(slots=True)
 class Failures:
-    """Turns errors into outcomes.
-
-    Attributes:
-        jitter: Returns 0..1.
-    """
+    """Turns errors into outcomes."""
 
     queue: Engine
     holds: Holds
     results: Results
-    jitter: Callable[[], float]
+    jitter: Callable[[], float]  # 0..1
 
     async def outcome_of(self, claim: Claim, error: ProviderError, ended: AttemptEnd) -> Outcome:
         """The outcome of an attempt that ended with *error*."""

@@ -47,18 +47,14 @@ WRITER_WAIT_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Publisher:
-    """Publishes stored results.
-
-    Attributes:
-        token: Distinguishes hidden names of this store's jobs from those of others.
-    """
+    """Publishes stored results."""
 
     queue: Engine
     troubles: PublishTroubles
     reporter: Reporter
     disks: DiskThreads
     results: Results
-    token: str
+    token: str  # distinguishes hidden names of this store's jobs from those of others
 
     async def publish(self, claim: Claim) -> Outcome:
         """One try to put a job's files in place."""

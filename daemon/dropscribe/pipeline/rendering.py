@@ -57,17 +57,11 @@ class TemplateFailed(DropscribeError):
 
 
 class Rendered(NamedTuple):
-    """A document in every form.
+    """A document in every form."""
 
-    Attributes:
-        document: With the warnings of its rendering.
-        packed: As it is stored, with its layout: a reload may change the rule before a crash.
-        contents: By sidecar format, in writing order.
-    """
-
-    document: Mapping[str, Any]
-    packed: bytes
-    contents: dict[str, bytes]
+    document: Mapping[str, Any]  # with the warnings of its rendering
+    packed: bytes  # as it is stored, with its layout: a reload may change the rule before a crash
+    contents: dict[str, bytes]  # by sidecar format, in writing order
 
 
 class Renderer:
@@ -78,11 +72,7 @@ class Renderer:
         self._template_threads = DaemonThreads(1, "template")
 
     async def build(self, make: Callable[[], T], *parts: object) -> T:
-        """The result of *make*, which works on *parts*: JSON values whose size predicts its duration.
-
-        Raises:
-            RenderError: It failed.
-        """
+        """The result of *make*, or RenderError; *parts* are JSON values whose size predicts its duration."""
         try:
             if _is_short(*parts):
                 return make()
@@ -91,21 +81,13 @@ class Renderer:
             raise RenderError(type(error).__name__) from error
 
     async def loaded(self, result: StoredResult) -> StoredResult:
-        """*result*, parsed and rendered anew.
-
-        Raises:
-            RenderError: This version cannot render it.
-        """
+        """*result*, parsed and rendered anew, or RenderError."""
         return await self.build(partial(_loaded, result), result.document)
 
     async def render(self, rule: FolderRule, document: Mapping[str, Any], audio: bytes) -> Rendered:
-        """*document* in the forms that *rule* asks for.
+        """*document* in the forms that *rule* asks for, or RenderError.
 
-        Args:
-            audio: The name that the recording gets; a template may tell it.
-
-        Raises:
-            RenderError: It cannot be rendered.
+        A template may tell *audio*, the name that the recording gets.
         """
         forms, layout = (
             (("error",), DEFAULT_LAYOUT) if is_error(document) else (rule.outputs, _layout_of(rule))
@@ -133,13 +115,9 @@ class Renderer:
 
 
 def render_by_template(path: Path, document: Mapping[str, Any], audio: str) -> str:
-    """The text that the template at *path* makes of *document*.
+    """The text that the template at *path* makes of *document*; *audio* is the recording's name in ``done``.
 
-    Args:
-        audio: The name that the recording gets in ``done``.
-
-    Raises:
-        TemplateFailed: It cannot be read, is wrong, or takes too long.
+    Raises TemplateFailed if the template cannot be read, is wrong, or takes too long.
     """
     try:
         request = json.dumps({"template": read_template(path), "document": document, "audio": audio}).encode()
@@ -188,11 +166,7 @@ def content_of(result: StoredResult) -> Mapping[str, Any]:
 
 
 def unpacked(packed: bytes) -> tuple[dict[str, Any], Layout]:
-    """A stored document and its layout.
-
-    Raises:
-        ValueError: It is none of ours.
-    """
+    """A stored document and its layout; raises ValueError if it is none of ours."""
     document = json.loads(packed)
     if not is_document(document):
         raise ValueError("it is no document of dropscribe's: another program has written it")

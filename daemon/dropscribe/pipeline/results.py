@@ -52,25 +52,18 @@ SHORTEST_NAME_MAX_BYTES = 143
 
 @dataclass(slots=True)
 class Results:
-    """Builds documents and stores them under free names.
-
-    Attributes:
-        ctimes_ns: By job id: st_ctime_ns of a recording with a stored answer, before its bytes were read.
-    """
+    """Builds documents and stores them under free names; raises RenderError where one cannot be built."""
 
     queue: Engine
     disks: DiskThreads
     ctimes_ns: dict[int, int] = field(default_factory=dict)
+    """By job id: st_ctime_ns of a recording with a stored answer, before its bytes were read."""
     _renderer: Renderer = field(default_factory=Renderer)
 
     async def transcript(
         self, claim: Claim, transcript: Transcript, sha256: str, seconds: float
     ) -> dict[str, Any]:
-        """The document of a new answer.
-
-        Raises:
-            RenderError: It cannot be built.
-        """
+        """The document of a new answer."""
         facts = await self._facts(claim, sha256, claim.job.attempts, seconds)
         outputs, warnings = claim.rule.outputs, _warnings(claim.job)
         build = partial(transcript_document, transcript, facts, outputs=outputs, warnings=warnings)
@@ -81,11 +74,7 @@ class Results:
     async def for_cache(
         self, booking: Booking, document: Mapping[str, Any], transcript: Transcript
     ) -> Booking:
-        """*booking* with the provider's speakers where the rule gives several of them one name.
-
-        Raises:
-            RenderError: The document for the cache cannot be built.
-        """
+        """*booking* with the provider's speakers where the rule gives several of them one name."""
         if booking.answer is None or not merges_speakers(document, transcript):
             return booking
         packed = await self._renderer.build(
@@ -94,14 +83,7 @@ class Results:
         return replace(booking, document=packed)
 
     async def reused(self, claim: Claim, cached: bytes, sha256: str) -> dict[str, Any]:
-        """The document of a file whose content was answered before; nothing was sent.
-
-        Args:
-            cached: The document of the earlier file.
-
-        Raises:
-            RenderError: It cannot be built.
-        """
+        """The document of a file whose content was answered before, by the *cached* document."""
         facts = await self._facts(claim, sha256, claim.job.attempts - 1, 0.0)
         outputs, warnings = claim.rule.outputs, _warnings(claim.job)
         return await self._renderer.build(
@@ -109,11 +91,7 @@ class Results:
         )
 
     async def load(self, claim: Claim) -> None:
-        """Parse and render the stored result anew if another run of the daemon has stored it.
-
-        Raises:
-            RenderError: This version cannot render it.
-        """
+        """Parse and render the stored result anew if another run of the daemon has stored it."""
         result = claim.result
         if result.content is None or result.files is None:
             claim.job = replace(claim.job, result=await self._renderer.loaded(result))
@@ -154,8 +132,7 @@ class Results:
     ) -> ResultStored:
         """Store *document* as the job's result, under the first names that no file and no other job has.
 
-        Raises:
-            RenderError: It cannot be rendered; nothing is stored.
+        Nothing is stored where it cannot be rendered.
         """
         job, rule, rejected = claim.job, claim.rule, is_error(document)
         companions = await self._companions(claim)

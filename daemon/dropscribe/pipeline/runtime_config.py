@@ -23,28 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """One config and the providers built for it.
-
-    Attributes:
-        decorated: (folder, provider) → the provider wrapped with the rule's preparation; only where
-            a rule wants something.
-        digests: (folder, provider) → the digest of all settings that affect an answer.
-    """
+    """One config and the providers built for it."""
 
     config: Config
     providers: Mapping[str, Provider]
     decorated: Mapping[tuple[str, str], Transcriber]
+    """(folder, provider) → the provider wrapped with the rule's preparation; only where a rule wants it."""
     digests: Mapping[tuple[str, str], str]
+    """(folder, provider) → the digest of all settings that affect an answer."""
 
 
 def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engine) -> RuntimeConfig:
-    """Everything that the pipeline takes from *config*.
-
-    Args:
-        providers: Each provider that a rule names.
-        queue: Its rate limits hold for the pieces of long recordings too.
-    """
+    """Everything that the pipeline takes from *config*; *providers* are those that rules name."""
     decorated: dict[tuple[str, str], Transcriber] = {}
+    # The queue's rate limits hold for the pieces of long recordings too.
     add_fitted_providers(config, providers, decorated, queue.dispatcher.wait_for_turn)
     digests = {}
     for rule in config.folders.values():
@@ -58,17 +50,12 @@ def build_runtime(config: Config, providers: Mapping[str, Provider], queue: Engi
 
 @dataclass(slots=True)
 class Claim:
-    """One claimed job and the config that its callback began with, also when a reload swaps it meanwhile.
+    """One claimed job and the config that its callback began with, also when a reload swaps it meanwhile."""
 
-    Attributes:
-        job: Replaced when its row changes.
-        free_names: Names that were free when the recording was opened, so that storing an answer waits for no
-            disk; None where they are known only with the answer.
-    """
-
-    job: Job
+    job: Job  # replaced when its row changes
     runtime: RuntimeConfig
     free_names: FreeNames | None = None
+    """Names that were free when the recording was opened, so that storing an answer waits for no disk."""
 
     @property
     def is_served(self) -> bool:

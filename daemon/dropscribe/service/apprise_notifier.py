@@ -38,13 +38,11 @@ MOST_LINES = 60
 
 
 class AppriseNotifier(Recipient):
-    """A recipient behind one apprise url.
+    """A recipient behind one apprise url, which is a secret.
 
     Args:
-        url: As apprise takes it: a secret.
         batch_seconds: The least time between two messages.
-        quiet_hours: (begin, end) in minutes of the day, or None.
-        zone: Of the quiet hours; None is the system's.
+        quiet_hours, zone: See :func:`quiet_until`.
     """
 
     kind = "apprise"

@@ -100,15 +100,7 @@ class Metrics:
     def observe_filed(
         self, folder: str, result: str, at: float, provider: str = "", audio_seconds: float | None = None
     ) -> None:
-        """A file ended.
-
-        Args:
-            folder: The rule's name.
-            result: done or failed.
-            at: Unix seconds.
-            provider: The provider that transcribed it, if any.
-            audio_seconds: The audio's own length, where it is known.
-        """
+        """A file ended in done or failed, at *at* (Unix seconds)."""
         self._files.labels(folder, result).inc()
         if result == "done":
             self._success.labels(folder).set(at)

@@ -41,28 +41,20 @@ log = structlog.get_logger()
 
 
 class Recipient(ABC):
-    """A receiver of notifications.
+    """A receiver of notifications."""
 
-    Attributes:
-        name: For the rows of the outbox: the same after a restart, and no secret.
-        kind: For the log.
-        most_at_once: Letters in one delivery.
-    """
-
-    name: str
-    kind: str
-    most_at_once = 1
+    name: str  # for the rows of the outbox: the same after a restart, and no secret
+    kind: str  # for the log
+    most_at_once = 1  # letters in one delivery
 
     def wants(self, event: str) -> bool:
         """Whether it receives events of this name: done, failed, held, released, budget."""
         return event != "done"
 
     def not_before(self, due_at: float, now: float, *, is_last_chance: bool) -> float:  # noqa: ARG002
-        """When letters may be delivered, at *now* or later; all in Unix seconds.
+        """When letters may be delivered, at *now* or later, if the first of them was due at *due_at*.
 
-        Args:
-            due_at: When the first of them was due.
-            is_last_chance: The daemon is about to end; batches are sent without waiting.
+        With *is_last_chance* the daemon is about to end; batches are sent without waiting.
         """
         return due_at
 
@@ -137,11 +129,7 @@ class Notifications:
 
 
 class DeliveryLoop:
-    """Delivers one recipient's notifications, with retries.
-
-    Attributes:
-        news: Set when a letter was put.
-    """
+    """Delivers one recipient's notifications, with retries."""
 
     def __init__(self, store: Store, recipient: Recipient) -> None:
         self._store = store
@@ -149,7 +137,7 @@ class DeliveryLoop:
         self._one_at_a_time = asyncio.Lock()
         self._under_way: set[asyncio.Task[float]] = set()
         self._is_last_chance = False
-        self.news = asyncio.Event()
+        self.news = asyncio.Event()  # set when a letter was put
 
     async def run(self) -> None:
         """Deliver until cancelled; without letters it sleeps."""

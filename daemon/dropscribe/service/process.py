@@ -43,12 +43,7 @@ def switch_user(environ: Mapping[str, str]) -> None:
 
     A PUID without PGID is a group of the same number. Groups that the container was given (``group_add``)
     stay, root's own does not. Without root, PUID and PGID are ignored in favour of ``user:``.
-
-    Args:
-        environ: The process's environment.
-
-    Raises:
-        ConfigError: One of the three is not a number as chown(1) and umask(1) take it.
+    Raises ConfigError if one of the three is not a number as chown(1) and umask(1) take it.
     """
     if not environ.get(CONTAINER_SIGN):
         return

@@ -13,7 +13,7 @@ import pytest
 from dropscribe.config.load import load_config
 from dropscribe.core.errors import StoreError
 from dropscribe.search import index as index_module
-from dropscribe.search import indexer, transcripts
+from dropscribe.search import indexer
 from dropscribe.search.finding import MOST_LOOKED_AT, search
 from dropscribe.search.indexer import Indexer, catch_up
 from dropscribe.search.passages import passages_of, passages_of_text
@@ -301,7 +301,7 @@ def test_a_bug_with_one_transcript_hides_no_other(scene, config, monkeypatch):
             raise ZeroDivisionError
         return passages_of(document)
 
-    monkeypatch.setattr(transcripts, "passages_of", broken)
+    monkeypatch.setattr(indexer, "passages_of", broken)
     with scene.queue() as store:
         finish(scene, store, "a.wav", "x")
         finish(scene, store, "b.wav", "hello")

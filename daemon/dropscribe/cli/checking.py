@@ -56,7 +56,7 @@ def _in_time(
     rule: FolderRule, part: str, look: Callable[[Findings], dict[str, Any]], findings: Findings
 ) -> dict[str, Any]:
     """The facts that *look* finds; None in their place if the folder's file system does not answer."""
-    path: Path = getattr(rule, part)
+    path = rule.paths[part]
     found = Findings()
     facts: dict[str, Any] = dict.fromkeys(_INBOX_FACTS if part == "inbox" else _TARGET_FACTS)
     try:
@@ -90,7 +90,7 @@ def _check_inbox(rule: FolderRule, findings: Findings) -> dict[str, Any]:
 
 
 def _check_target(rule: FolderRule, has_inbox: bool, part: str, findings: Findings) -> dict[str, Any]:
-    path: Path = getattr(rule, part)
+    path = rule.paths[part]
     place = _nearest(path)
     is_writable = _is_writable(place)
     same_mount = _mount_key(place) == _mount_key(rule.inbox) if has_inbox else None

@@ -6,6 +6,7 @@ queue has none and the file belongs to this process's user or to root, because d
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +16,7 @@ from dropscribe.files.beneath import closing, open_at, open_root, stat_at
 from dropscribe.publish.error_file import error_names, own_uids, read_error
 from dropscribe.publish.return_to_inbox import FailedFile
 from dropscribe.queue.sql.history import read_filed
-from dropscribe.reports.locations import Place, find_places
+from dropscribe.reports.locations import find_places
 from dropscribe.reports.patience import ask_disk, stands_at
 
 if TYPE_CHECKING:
@@ -40,35 +41,41 @@ class FailedFiles:
         self._config = config
         self._db = db
 
-    def named(self, file: bytes) -> FailedFile | str:
-        """The failed audio that *file* names, directly or by its error file; the reason if there is none."""
+    def named(self, file: bytes) -> list[FailedFile]:
+        """The failed audio that *file* names, directly or by its error file.
+
+        Raises:
+            OSError: There is none, or its file system does not answer.
+        """
         places = [place for place in find_places(self._config, file) if place.part == "failed"]
         if not places:
-            return "is in no failed folder of the config"
-        root = places[0].root
+            raise FileNotFoundError(errno.ENOENT, "is in no failed folder of the config")
+        root, audio = places[0].root, places[0].path
         ask_disk(root, lambda: stands_at(places[0].absolute))
-        audio = _audio_of_error_file(places[0]) if file.endswith(_ERROR_ENDING) else places[0].path
-        if audio is None:
-            return "there is no such file"
+        if file.endswith(_ERROR_ENDING):
+            audio = _audio_of_error_file(root, audio)
         if not _exists(root, audio):
-            return "its audio is not there any more"
+            raise FileNotFoundError(errno.ENOENT, "its audio is not there any more")
         rules = [place.rule for place in places if place.root == root]
         # If rules share a failed folder, the queue or the error file has the rule of the file.
-        found = (self._known(rule, audio) for rule in rules)
-        return next((failed for failed in found if failed), None) or FailedFile(
-            rules[0], audio, os.path.basename(audio)
-        )
+        known = ((rule, self._told(rule, audio)) for rule in rules)
+        found = (FailedFile(rule, audio, told[1]) for rule, told in known if told and told[0] == rule.name)
+        return [next(found, FailedFile(rules[0], audio, os.path.basename(audio)))]
 
     def of_rule(self, rule: FolderRule) -> Iterator[FailedFile]:
         """Every failed audio of *rule*, in the order of paths.
 
         A file that neither the queue nor an error file names is included only if the rule takes such names
         and shares its failed folder with no other rule.
+
+        Raises:
+            OSError: The folder's file system does not answer.
         """
-        _require_answer(os.fsencode(rule.failed))
+        root = os.fsencode(rule.failed)
+        ask_disk(root, lambda: os.path.lexists(root))
         others = (other for other in self._config.folders.values() if other is not rule)
         is_shared = any(other.failed == rule.failed for other in others)
-        for path in _walk(os.fsencode(rule.failed)):
+        for path in _walk(root):
             if path.endswith(_ERROR_ENDING):
                 continue
             told = self._told(rule, path)
@@ -77,11 +84,6 @@ class FailedFiles:
             if told is not None and told[0] == rule.name:
                 yield FailedFile(rule, path, told[1])
 
-    def _known(self, rule: FolderRule, path: bytes) -> FailedFile | None:
-        """The audio, if the queue or an error file with a trusted owner assigns it to this rule."""
-        told = self._told(rule, path)
-        return FailedFile(rule, path, told[1]) if told and told[0] == rule.name else None
-
     def _told(self, rule: FolderRule, path: bytes) -> tuple[str, bytes] | None:
         """(folder rule, name in its inbox) of the failed audio *path*; None if they are unknown."""
         root = os.fsencode(rule.failed)
@@ -89,11 +91,6 @@ class FailedFiles:
         if records and records[0].state is JobState.FAILED:
             return records[0].folder, os.path.basename(records[0].path)
         return _look_beside(root, path, _told_by_error_file)
-
-
-def _require_answer(root: bytes) -> None:
-    """Raise OSError where the file system of *root* does not answer."""
-    ask_disk(root, lambda: os.path.lexists(root))
 
 
 def _look_beside(root: bytes, path: bytes, look: Callable[[int, bytes], T]) -> T | None:
@@ -142,10 +139,14 @@ def _original_name(error: dict[str, object]) -> bytes | None:
     return None if written.startswith(".") else written.encode("utf-8", "surrogateescape")
 
 
-def _audio_of_error_file(place: Place) -> bytes | None:
-    """The audio beside an error file: by its full name, else by its stem and the original's suffix."""
-    error = _look_beside(place.root, place.path, read_error)
+def _audio_of_error_file(root: bytes, path: bytes) -> bytes:
+    """The audio beside an error file: by its full name, else by its stem and the original's suffix.
+
+    Raises:
+        FileNotFoundError: There is no such error file.
+    """
+    error = _look_beside(root, path, read_error)
     if error is None:
-        return None
-    base = place.path.removesuffix(_ERROR_ENDING)
-    return base if _exists(place.root, base) else base + split_name(_original_name(error) or b"")[1]
+        raise FileNotFoundError(errno.ENOENT, "there is no such file")
+    base = path.removesuffix(_ERROR_ENDING)
+    return base if _exists(root, base) else base + split_name(_original_name(error) or b"")[1]

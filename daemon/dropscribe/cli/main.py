@@ -77,58 +77,54 @@ def _given(text: str) -> str:
 
 
 def _argument(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The arguments of one call of ``add_argument``; a value that is a text must not be empty."""
+    """The arguments of one ``add_argument``: of a flag, or with a metavar of a text that is not empty."""
     if "metavar" in settings:
-        settings.setdefault("type", _given)
-    return names, settings
+        return names, {"type": _given, **settings}
+    return names, {"action": "store_true", **settings}
 
 
 _CONFIG = _argument("-c", "--config", metavar="CONFIG", help="the config file")
-_JSON = _argument("--json", action="store_true", help="one JSON object with stable keys")
+_JSON = _argument("--json", help="one JSON object with stable keys")
 _FOLDER = _argument("--folder", metavar="NAME", help="files of this rule only")
 
+
+def _limit(most: int) -> tuple[tuple[str, ...], dict[str, Any]]:
+    words = f"at most N files; default: {most}"
+    return _argument("--limit", metavar="N", type=_file_limit, default=most, help=words)
+
+
+_FORMATS = {"action": "store", "choices": ("txt", "json", "srt", "vtt", "md"), "default": "txt"}
+_WORDS = "words that a transcript must all contain, or a quoted phrase"
+_SUSPECT = "files that were transcribed with a warning in their .json: no words found, incomplete audio, …"
+_OUTPUT = "write into DIR, which is made if missing, instead of standard output"
+
 _ARGUMENTS = {
-    "run": [
-        _CONFIG,
-        _argument("--once", action="store_true", help="work until nothing more can be done, then exit"),
-    ],
+    "run": [_CONFIG, _argument("--once", help="work until nothing more can be done, then exit")],
     "check": [
         _CONFIG,
         _JSON,
-        _argument("--online", action="store_true", help="ask each provider, without paying for audio"),
-        _argument("-q", "--quiet", action="store_true", help="print problems only"),
+        _argument("--online", help="ask each provider, without paying for audio"),
+        _argument("-q", "--quiet", help="print problems only"),
     ],
     "plan": [_CONFIG, _JSON],
     "status": [_CONFIG, _JSON],
     "list": [
         _CONFIG,
         _JSON,
-        _argument("--failed", action="store_true", help="files that failed"),
-        _argument("--waiting", action="store_true", help="files that are not finished"),
-        _argument("--done", action="store_true", help="files that were transcribed"),
-        _argument(
-            "--suspect",
-            action="store_true",
-            help="files that were transcribed with a warning in their .json: no words found, "
-            "incomplete audio, …",
-        ),
+        _argument("--failed", help="files that failed"),
+        _argument("--waiting", help="files that are not finished"),
+        _argument("--done", help="files that were transcribed"),
+        _argument("--suspect", help=_SUSPECT),
         _FOLDER,
         _argument("--since", metavar="AGE", type=_age_seconds, help="files of the last 30min, 12h, 2d, …"),
-        _argument(
-            "--limit", metavar="N", type=_file_limit, default=100, help="at most N files; default: 100"
-        ),
+        _limit(100),
     ],
     "search": [
         _CONFIG,
         _JSON,
-        _argument(
-            "words",
-            nargs="+",
-            metavar="WORDS",
-            help="words that a transcript must all contain, or a quoted phrase",
-        ),
+        _argument("words", nargs="+", metavar="WORDS", help=_WORDS),
         _FOLDER,
-        _argument("--limit", metavar="N", type=_file_limit, default=20, help="at most N files; default: 20"),
+        _limit(20),
     ],
     "why": [
         _CONFIG,
@@ -139,7 +135,7 @@ _ARGUMENTS = {
         _CONFIG,
         _argument("files", nargs="*", metavar="FILE", help="audio files in a failed folder"),
         _argument("--folder", metavar="NAME", help="every failed file of this rule"),
-        _argument("--all", action="store_true", help="every failed file of every rule"),
+        _argument("--all", help="every failed file of every rule"),
     ],
     "release": [
         _CONFIG,
@@ -157,21 +153,13 @@ _ARGUMENTS = {
             "files", nargs="+", metavar="FILE", help="audio files, which are not moved; - is standard input"
         ),
         _argument("--provider", metavar="NAME", help="default: the only one, or the first in the config"),
-        _argument(
-            "--format", choices=("txt", "json", "srt", "vtt", "md"), default="txt", help="default: txt"
-        ),
-        _argument(
-            "--output",
-            metavar="DIR",
-            help="write into DIR, which is made if missing, instead of standard output",
-        ),
+        _argument("--format", **_FORMATS, help="default: txt"),
+        _argument("--output", metavar="DIR", help=_OUTPUT),
     ],
     "init": [
         _argument("directory", nargs="?", default=".", metavar="DIR", help="default: the current folder")
     ],
-    "schema": [
-        _argument("--transcript", action="store_true", help="print the schema of a transcript's JSON instead")
-    ],
+    "schema": [_argument("--transcript", help="print the schema of a transcript's JSON instead")],
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from dropscribe.config.model import Config
@@ -69,7 +69,7 @@ def unit_refusals(config: Config) -> Iterator[str]:
     if sandbox is None or not _is_same_file(sandbox.config, config.path):
         return
     for rule in config.folders.values():
-        for path in (rule.inbox, rule.done, rule.failed):
+        for path in rule.paths.values():
             if refusal := sandbox.refusal(path):
                 yield f"folder {rule.name}: {refusal}"
     local = [provider.name for provider in config.providers.values() if provider.type == "local"]
@@ -100,7 +100,9 @@ def parse_sandbox(shown: str) -> UnitSandbox | None:
     values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     if values.get("LoadState") != "loaded":
         return None
-    bound = tuple(_bound_paths(values))
+    # An entry is source:target:options, or one path for both.
+    entries = [entry.lstrip("-").split(":") for entry in values.get("BindPaths", "").split()]
+    bound = tuple(parts[1] if len(parts) > 1 and parts[1] else parts[0] for parts in entries)
     writable = tuple(path.lstrip("-+") for path in values.get("ReadWritePaths", "").split())
     environment = dict(part.split("=", 1) for part in values.get("Environment", "").split() if "=" in part)
     return UnitSandbox(
@@ -111,12 +113,6 @@ def parse_sandbox(shown: str) -> UnitSandbox | None:
         bound=bound + (writable if values.get("ProtectHome") == "read-only" else ()),
         forbids_machine_code=values.get("MemoryDenyWriteExecute") == "yes",
     )
-
-
-def _bound_paths(values: Mapping[str, str]) -> Iterator[str]:
-    for entry in values.get("BindPaths", "").split():
-        source, _, target = entry.lstrip("-").partition(":")
-        yield target.partition(":")[0] or source
 
 
 def _is_below(path: str, roots: tuple[str, ...]) -> bool:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dropscribe.config.disk_reads import real_paths
 
 if TYPE_CHECKING:
     from dropscribe.config.model import Config, FolderRule
-
-Part = Literal["inbox", "done", "failed"]
-PARTS: tuple[Part, ...] = ("inbox", "done", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +18,18 @@ class Place:
     """A path inside one of a rule's folders.
 
     Attributes:
+        part: The folder's key: inbox, done or failed.
         path: Relative to that folder, bytes; never empty.
     """
 
     rule: FolderRule
-    part: Part
+    part: str
     path: bytes
-
-    @property
-    def rule_folder(self) -> Path:
-        """The folder as the config has it, for people."""
-        folder: Path = getattr(self.rule, self.part)
-        return folder
 
     @property
     def root(self) -> bytes:
         """The folder as the config has it."""
-        return os.fsencode(self.rule_folder)
+        return os.fsencode(self.rule.paths[self.part])
 
     @property
     def absolute(self) -> bytes:
@@ -54,9 +46,9 @@ def find_places(config: Config, file: bytes) -> list[Place]:
     written = os.path.abspath(file)
     folder, name = os.path.split(written)
     above = Path(os.fsdecode(folder))
-    roots = [(rule, part, getattr(rule, part)) for rule in config.folders.values() for part in PARTS]
+    roots = [(rule, part, root) for rule in config.folders.values() for part, root in rule.paths.items()]
     real = real_paths([above, *(root for _, _, root in roots)])
-    spellings = {written, os.path.join(os.fsencode(real[above]), name)}
+    spellings = sorted({written, os.path.join(os.fsencode(real[above]), name)})
     found = [
         Place(rule, part, path)
         for rule, part, root in roots
@@ -65,9 +57,10 @@ def find_places(config: Config, file: bytes) -> list[Place]:
     return sorted(found, key=lambda place: len(place.path))
 
 
-def _below(roots: set[bytes], spellings: set[bytes]) -> bytes | None:
-    for spelling in sorted(spellings):
+def _below(roots: set[bytes], spellings: list[bytes]) -> bytes | None:
+    """The part of the first of *spellings* that lies below one of *roots*, relative to it."""
+    for spelling in spellings:
         for base in roots:
-            if spelling.startswith(base.rstrip(b"/") + b"/"):
-                return spelling[len(base.rstrip(b"/")) + 1 :]
+            if spelling.startswith(beginning := base.rstrip(b"/") + b"/"):
+                return spelling.removeprefix(beginning)
     return None

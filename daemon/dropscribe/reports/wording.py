@@ -71,11 +71,12 @@ def _render_narrow(row: Sequence[str], widths: Sequence[int], to_right: Sequence
 
 
 def _render_row(row: Sequence[str], widths: Sequence[int], to_right: Sequence[bool]) -> str:
-    padded = []
-    for cell, width, right in zip(row, widths, to_right, strict=True):
-        space = " " * (width - display_width(cell))
-        padded.append(space + cell if right else cell + space)
-    return _GAP.join(padded).rstrip()
+    return _GAP.join(map(_padded, row, widths, to_right)).rstrip()
+
+
+def _padded(cell: str, width: int, to_right: bool = False) -> str:
+    space = " " * (width - display_width(cell))
+    return space + cell if to_right else cell + space
 
 
 def render_facts(facts: Sequence[tuple[str, str]]) -> str:
@@ -86,10 +87,8 @@ def render_facts(facts: Sequence[tuple[str, str]]) -> str:
     room = None if columns is None else max(columns - len(indent), _NARROWEST)
     lines = []
     for name, words in facts:
-        space = " " * (width - display_width(name))
-        wrapped = "\n".join(wrap(one_line(line), room) for line in words.split("\n"))
-        text = wrapped.replace("\n", "\n" + indent)
-        lines.append(f"{name}{space}{_GAP}{text}".rstrip())
+        text = "\n".join(wrap(one_line(line), room) for line in words.split("\n"))
+        lines.append(f"{_padded(name, width)}{_GAP}{text}".replace("\n", "\n" + indent).rstrip())
     return "\n".join(lines)
 
 

@@ -11,9 +11,8 @@ from dropscribe.core.errors import StoreError
 from dropscribe.queue.sql.history import read_done
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.search.index import INDEX_NAME, NEWEST
-from dropscribe.search.indexer import index_of
+from dropscribe.search.indexer import DoneFolders, index_of
 from dropscribe.search.passages import BrokenPassages, end_of_phrase, unpack
-from dropscribe.search.transcripts import DoneFolders
 from dropscribe.search.words import find_phrases, parse_query
 
 if TYPE_CHECKING:

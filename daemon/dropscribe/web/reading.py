@@ -16,7 +16,7 @@ from dropscribe.queue.sql.file_list import read_page as read_listed_page
 from dropscribe.queue.sql.history import read_record
 from dropscribe.queue.sql.stats import Ended, read_ended
 from dropscribe.reports.explain import explain_record
-from dropscribe.reports.locations import PARTS, Place, find_places
+from dropscribe.reports.locations import Place, find_places
 from dropscribe.reports.patience import ask_disk
 from dropscribe.reports.queue_reader import view_queue
 from dropscribe.reports.transcript_reader import possible_formats, read_document
@@ -228,8 +228,8 @@ def _place_as_written(rule: FolderRule, filed: bytes) -> Place | None:
     """The place of the file *filed* by the folders' names alone, which asks no file system."""
     found = [
         Place(rule, part, filed.removeprefix(root))
-        for part in PARTS
-        if part != "inbox" and filed.startswith(root := os.fsencode(getattr(rule, part)) + b"/")
+        for part, folder in rule.paths.items()
+        if part != "inbox" and filed.startswith(root := os.fsencode(folder) + b"/")
     ]
     return min(found, key=lambda place: len(place.path), default=None)
 

@@ -82,14 +82,9 @@ def _suspect_rows(
 def _states(options: argparse.Namespace) -> list[JobState]:
     if options.suspect:
         return [JobState.DONE]
-    states: list[JobState] = []
-    if options.failed:
-        states.append(JobState.FAILED)
-    if options.done:
-        states.append(JobState.DONE)
-    if options.waiting:
-        states.extend(WAITING)
-    return states
+    chosen = {JobState.FAILED: options.failed, JobState.DONE: options.done}
+    chosen |= dict.fromkeys(WAITING, options.waiting)
+    return [state for state, is_chosen in chosen.items() if is_chosen]
 
 
 def _job_row(config: Config, job: ListedFile, state: ListedState) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dropscribe.cli import exit_codes
@@ -18,31 +18,21 @@ from dropscribe.cli.failed_files import FailedFiles
 from dropscribe.cli.messages import say
 from dropscribe.cli.options import act_as_owner, named, read_config_to_act
 from dropscribe.core.errors import StoreAway, StoreError
-from dropscribe.publish.return_to_inbox import FailedFile, return_to_inbox
+from dropscribe.publish.return_to_inbox import return_to_inbox
 from dropscribe.queue.sql.intake_queries import forget_failed
 from dropscribe.reports.inbox_reader import unavailable_reason
-from dropscribe.reports.queue_reader import (
-    NOT_MOUNTED,
-    is_anybody_running,
-    view_queue,
-    write_queue_once,
-)
+from dropscribe.reports.queue_reader import NOT_MOUNTED, is_anybody_running, view_queue, write_queue_once
 from dropscribe.reports.wording import plural, show_path
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from dropscribe.config.model import Config, FolderRule
+    from dropscribe.config.model import Config
+    from dropscribe.publish.return_to_inbox import FailedFile
     from dropscribe.queue.sql.database import Connection
 
 _USAGE = "dropscribe retry: name FILEs, or --folder NAME, or --all (one of the three)"
-
-
-@dataclass(slots=True)
-class _Count:
-    moved: list[FailedFile] = field(default_factory=list)
-    refused: int = 0
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -52,69 +42,65 @@ def execute(options: argparse.Namespace) -> int:
         return exit_codes.USAGE
     config = read_config_to_act(options)
     act_as_owner(config)
-    count = _Count()
+    moved: list[FailedFile] = []
     with contextlib.ExitStack() as stack:
         db = None
         with contextlib.suppress(StoreAway):  # a cluster's database: the error files suffice then
             db = stack.enter_context(view_queue(config)).db
         try:
-            for failed in _chosen(options, config, FailedFiles(config, db), count):
-                _take_back(failed, count)
+            chosen, all_found = _choose(options, config, FailedFiles(config, db))
+            moved += filter(_take_back, chosen)
         finally:
-            is_running = _update_queue(config, count.moved)
-    _say_end(count, is_running=is_running)
-    return exit_codes.IO_ERROR if count.refused else exit_codes.OK
+            is_running = _update_queue(config, moved)
+    is_complete = all_found and len(moved) == len(chosen)
+    if moved:
+        is_or_are = "is" if len(moved) == 1 else "are"
+        when = "" if is_running else "; dropscribe is not running: start it to process them"
+        sys.stdout.write(f"{plural(len(moved), 'file')} {is_or_are} back in the inbox{when}\n")
+    elif is_complete:
+        sys.stdout.write("nothing has failed; nothing to take back\n")
+    return exit_codes.OK if is_complete else exit_codes.IO_ERROR
 
 
-def _chosen(
-    options: argparse.Namespace, config: Config, files: FailedFiles, count: _Count
-) -> list[FailedFile]:
-    if options.files:
-        return [failed for file in options.files if (failed := _named_file(files, file, count))]
-    names = [options.folder] if options.folder else list(config.folders)
-    rules = [named(config.folders, "folder", name, config) for name in names]
-    served = [rule for rule in rules if config.queue is None or config.queue.serves(rule)]
-    if options.folder and not served:
-        _refuse(os.fsencode(rules[0].failed), NOT_MOUNTED, count)
-    return [failed for rule in served for failed in _failed_of(files, rule, count)]
+def _choose(options: argparse.Namespace, config: Config, files: FailedFiles) -> tuple[list[FailedFile], bool]:
+    """The files to move, and whether nothing that was asked for is missing among them."""
+    sources: list[tuple[bytes, Callable[[], Iterable[FailedFile]]]] = [
+        (path, partial(files.named, path)) for path in map(os.fsencode, options.files)
+    ]
+    chosen: list[FailedFile] = []
+    all_found = True
+    names = [options.folder] if options.folder else config.folders if options.all else ()
+    for rule in [named(config.folders, "folder", name, config) for name in names]:
+        path = os.fsencode(rule.failed)
+        if config.queue is None or config.queue.serves(rule):
+            sources.append((path, partial(files.of_rule, rule)))
+        elif options.folder:
+            all_found = _refuse(path, NOT_MOUNTED)
+    for path, find in sources:
+        try:
+            chosen += list(find())
+        except OSError as error:
+            all_found = _refuse(path, error.strerror or str(error))
+    return chosen, all_found
 
 
-def _failed_of(files: FailedFiles, rule: FolderRule, count: _Count) -> list[FailedFile]:
-    try:
-        return list(files.of_rule(rule))
-    except OSError as error:
-        _refuse(os.fsencode(rule.failed), error.strerror or str(error), count)
-        return []
-
-
-def _named_file(files: FailedFiles, file: str, count: _Count) -> FailedFile | None:
-    try:
-        found = files.named(os.fsencode(file))
-    except OSError as error:
-        found = error.strerror or str(error)
-    if isinstance(found, FailedFile):
-        return found
-    _refuse(os.fsencode(file), found, count)
-    return None
-
-
-def _refuse(path: bytes, reason: str, count: _Count) -> None:
-    say(f"dropscribe: {show_path(path)}: {reason}")
-    count.refused += 1
-
-
-def _take_back(failed: FailedFile, count: _Count) -> None:
+def _take_back(failed: FailedFile) -> bool:
+    """Move one file back, if that is possible; returns whether it was."""
     if reason := unavailable_reason(failed.rule):
-        _refuse(failed.audio, f"stays where it is: the inbox is unavailable: {reason}", count)
-        return
+        return _refuse(failed.audio, f"stays where it is: the inbox is unavailable: {reason}")
     try:
         target = return_to_inbox(failed)
     except OSError as error:
         place = f" ({show_path(os.fsencode(error.filename))})" if error.filename else ""
-        _refuse(failed.audio, f"stays where it is: {error.strerror}{place}", count)
-    else:
-        count.moved.append(failed)
-        sys.stdout.write(f"{show_path(failed.audio)} -> {show_path(target)}\n")
+        return _refuse(failed.audio, f"stays where it is: {error.strerror}{place}")
+    sys.stdout.write(f"{show_path(failed.audio)} -> {show_path(target)}\n")
+    return True
+
+
+def _refuse(path: bytes, reason: str) -> bool:
+    """Say why *path* is not moved; returns False."""
+    say(f"dropscribe: {show_path(path)}: {reason}")
+    return False
 
 
 def _update_queue(config: Config, moved: Sequence[FailedFile]) -> bool:
@@ -122,26 +108,15 @@ def _update_queue(config: Config, moved: Sequence[FailedFile]) -> bool:
 
     A queue that cannot be used is no error, because the files are back anyway.
     """
-    if not moved:
-        return True
+
+    def mark(db: Connection) -> None:
+        for failed in moved:
+            forget_failed(db, failed.rule.name, failed.audio)
+
     try:
-        if is_anybody_running(config):
+        if not moved or is_anybody_running(config):
             return True
-        write_queue_once(config, lambda db: _mark_taken_back(db, moved))
+        write_queue_once(config, mark)
     except StoreError:
         return True
     return False
-
-
-def _mark_taken_back(db: Connection, moved: Sequence[FailedFile]) -> None:
-    for failed in moved:
-        forget_failed(db, failed.rule.name, failed.audio)
-
-
-def _say_end(count: _Count, *, is_running: bool) -> None:
-    if not count.moved:
-        sys.stdout.write("" if count.refused else "nothing has failed; nothing to take back\n")
-        return
-    is_or_are = "is" if len(count.moved) == 1 else "are"
-    when = "" if is_running else "; dropscribe is not running: start it to process them"
-    sys.stdout.write(f"{plural(len(count.moved), 'file')} {is_or_are} back in the inbox{when}\n")

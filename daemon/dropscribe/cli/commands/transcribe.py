@@ -108,24 +108,22 @@ def _transcribe_one(file: str, provider: ProviderConfig, form: str) -> tuple[byt
 
 
 def _put_out(rendered: bytes, name: bytes, form: str, output: bytes | None) -> None:
-    """Write one transcript; an error ends the command, because the next ones would be paid for and lost."""
+    """Write to standard output, or to a file with the audio's stem or the next free number in *output*.
+
+    An error ends the command, because the next transcripts would be paid for and lost.
+    """
     if output is None:
         sys.stdout.buffer.write(rendered)
         sys.stdout.buffer.flush()
-    else:
-        sys.stdout.write(show_path(_write(output, name, form, rendered)) + "\n")
-
-
-def _write(output: bytes, name: bytes, form: str, rendered: bytes) -> bytes:
-    """Write under the audio's stem, or the next free number."""
-    stem = split_name(os.path.basename(name))[0]
-    wanted = stem + b"." + form.encode()
+        return
+    wanted = split_name(os.path.basename(name))[0] + b"." + form.encode()
     while True:
         free = free_name(wanted, lambda name: not os.path.lexists(os.path.join(output, name)))
         path = os.path.join(output, free)
         with contextlib.suppress(FileExistsError):
             write_new(os.fsdecode(path), rendered)
-            return path
+            break
+    sys.stdout.write(show_path(path) + "\n")
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def render_why(file: bytes, place: Place | None, explanation: Explanation) -> st
     """The explanation as text for people."""
     facts, record = [], explanation.record
     if place:
-        facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule_folder})"))
+        facts.append(("rule", f"{place.rule.name} ({place.part} {place.rule.paths[place.part]})"))
     words = map(one_line, explanation.words)  # names of files are in them
     facts.append(("state", "\n".join([explanation.state.replace("_", " "), *words])))
     if record:

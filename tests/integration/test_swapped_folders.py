@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from dropscribe.cli.failed_files import FailedFiles
+from dropscribe.cli.commands.retry import FailedFiles
 from dropscribe.config.model import FolderRule
 from dropscribe.core.errors import DropscribeError
 from dropscribe.core.model import OutputNames

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import os
 import re
 import time
@@ -92,6 +93,12 @@ class Scene:
         }
         live = {"folders": {"calls": state | folder}, "providers": {"main": 1}}
         write_live(self.root / "state", live | {"next_starts": next_starts or {}})
+
+
+def json_of(scene, capsys, *arguments) -> dict:
+    """What the command prints with --json; the scene may be a node of a cluster."""
+    scene.run(*arguments, "--json")
+    return json.loads(capsys.readouterr().out)
 
 
 def add_job(store: Store, scene: Scene, path: str, **columns) -> int:

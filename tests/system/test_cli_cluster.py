@@ -19,7 +19,7 @@ from dropscribe.queue.cluster.postgres import MountMap
 from dropscribe.queue.cluster.store import ClusterStore
 from dropscribe.queue.model import Pause, ProviderLimits
 from dropscribe.queue.sql import hold_rows, rows
-from support.scene import wav_bytes
+from support.scene import json_of, wav_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -135,12 +135,6 @@ def add_attempt(node, job_id, ended=None):
                 rows.end_attempt(db, rows.read_jobs(db, "id = ?", (job_id,))[0], ended)
 
         store.call(write).result()
-
-
-def json_of(node, capsys, *arguments):
-    """What the command prints with --json."""
-    node.run(*arguments, "--json")
-    return json.loads(capsys.readouterr().out)
 
 
 def test_before_any_node_has_run_all_is_zero(tmp_path, postgres_dsn, share, capsys):

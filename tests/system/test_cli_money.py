@@ -11,7 +11,7 @@ import pytest
 from dropscribe.core.model import AttemptEnd
 from dropscribe.core.routing import BACKLOG
 from dropscribe.core.text.printing import amount_words
-from support.scene import Scene, add_attempt, add_job, wav_bytes
+from support.scene import Scene, add_attempt, add_job, json_of, wav_bytes
 
 CHAIN = """\
 state_dir: state
@@ -27,12 +27,6 @@ folders:
 def scene(tmp_path):
     """One rule `calls` on one provider, unless a test makes its own."""
     return Scene(tmp_path)
-
-
-def json_of(scene, capsys, *arguments) -> dict:
-    """What the command prints with --json."""
-    scene.run(*arguments, "--json")
-    return json.loads(capsys.readouterr().out)
 
 
 def test_why_names_who_refused_a_file_that_waits(tmp_path, capsys):

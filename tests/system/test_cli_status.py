@@ -17,7 +17,7 @@ import pytest
 from dropscribe.core.model import AttemptEnd
 from dropscribe.queue.model import NOT_MOVABLE
 from dropscribe.reports import patience
-from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, wav_bytes
+from support.scene import CONFIG, Scene, add_attempt, add_hold, add_job, add_pause, json_of, wav_bytes
 
 FOLDER_KEYS = {
     *(
@@ -54,12 +54,6 @@ def as_nobody():
 def scene(tmp_path):
     """One rule `calls` on one provider."""
     return Scene(tmp_path)
-
-
-def json_of(scene, capsys, *arguments) -> dict:
-    """What the command prints with --json."""
-    scene.run(*arguments, "--json")
-    return json.loads(capsys.readouterr().out)
 
 
 def test_before_the_first_run_all_is_zero_and_nothing_is_made(scene, capsys):

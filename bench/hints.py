@@ -11,7 +11,7 @@ from pathlib import Path
 from place import folder
 from results import Row
 
-from dropscribe.intake.hints import Hint, HintKind, HintSource, InotifyHints
+from dropscribe.intake.hints import Hint, HintKind, InotifyHints
 from dropscribe.intake.watchdog_hints import WatchdogHints
 
 BURST = 100_000
@@ -45,8 +45,8 @@ def _row(benchmark: str, found: str) -> Row:
     return Row(benchmark, "watchdog's public API", "", "", found, None, None)
 
 
-def _open(name: str, inbox: Path) -> HintSource:
-    source: HintSource = InotifyHints() if name == "inotify" else WatchdogHints(os.fsencode(inbox))
+def _open(name: str, inbox: Path) -> InotifyHints | WatchdogHints:
+    source = InotifyHints() if name == "inotify" else WatchdogHints(os.fsencode(inbox))
     folder = os.open(inbox, os.O_RDONLY | os.O_DIRECTORY)
     source.watch(b"", folder)
     os.close(folder)
@@ -54,7 +54,7 @@ def _open(name: str, inbox: Path) -> HintSource:
     return source
 
 
-def _read(source: HintSource, seconds: float) -> list[Hint]:
+def _read(source: InotifyHints | WatchdogHints, seconds: float) -> list[Hint]:
     ready = select.poll()
     ready.register(source.fileno(), select.POLLIN)
     return source.read() if ready.poll(int(seconds * 1_000)) else []

@@ -12,13 +12,16 @@ import enum
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import structlog
 
 if TYPE_CHECKING:
     from dropscribe.config.model import FolderRule
     from dropscribe.files.mounts import Mount
+    from dropscribe.intake.watchdog_hints import WatchdogHints
+
+    HintSource: TypeAlias = "InotifyHints | WatchdogHints"
 
 log = structlog.get_logger()
 
@@ -56,30 +59,6 @@ class HintsUnavailable(Exception):
     """Raised when no source is available: the instance limit is reached, or the system has none."""
 
 
-class HintSource(Protocol):
-    """A watch on one inbox, used by one thread."""
-
-    def fileno(self) -> int:
-        """Readable when hints wait."""
-
-    def watch(self, directory: bytes, descriptor: int) -> bool:
-        """Watch one directory; it must be listed after this, never before.
-
-        Args:
-            directory: Relative to the inbox; b"" is the inbox itself.
-            descriptor: The same directory, open.
-
-        Returns:
-            Whether it is watched now; False if it must be listed more often instead.
-        """
-
-    def read(self) -> list[Hint]:
-        """The waiting hints, at most some thousands; never blocks."""
-
-    def close(self) -> None:
-        """Stop watching; safe to call twice."""
-
-
 def open_hints(rule: FolderRule, mount: Mount) -> HintSource | None:
     """Watch *rule*'s inbox on *mount* by inotify, else by the watchdog library; None if it must be polled."""
     if rule.watch == "poll" or (rule.watch == "auto" and not mount.gives_events):
@@ -99,7 +78,7 @@ def open_hints(rule: FolderRule, mount: Mount) -> HintSource | None:
 
 
 class InotifyHints:
-    """One inotify(7) instance for one inbox, read in the inbox's own thread. See :class:`HintSource`.
+    """One inotify(7) instance for one inbox, used by the inbox's own thread.
 
     This is the source on Linux. The watchdog library loses a quarter of a burst of moves, and its public API
     reports neither that loss nor a dead reader thread in time (measured with watchdog 7.1.0,
@@ -124,11 +103,19 @@ class InotifyHints:
         self._limit_reached = False
 
     def fileno(self) -> int:
-        """See :class:`HintSource`."""
+        """Readable when hints wait."""
         return self._descriptor
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
-        """See :class:`HintSource`."""
+        """Watch one directory; it must be listed after this, never before.
+
+        Args:
+            directory: Relative to the inbox; b"" is the inbox itself.
+            descriptor: The same directory, open.
+
+        Returns:
+            Whether it is watched now; False if it must be listed more often instead.
+        """
         path = b"/proc/self/fd/%d" % descriptor  # the open folder itself, even if it was renamed or replaced
         watch: int = self._libc.inotify_add_watch(self._descriptor, path, _MASK)
         if watch < 0:
@@ -144,7 +131,7 @@ class InotifyHints:
         return False
 
     def read(self) -> list[Hint]:
-        """See :class:`HintSource`."""
+        """The waiting hints, at most some thousands; never blocks."""
         hints: list[Hint] = []
         for _ in range(_MAX_READS):
             try:
@@ -189,7 +176,7 @@ class InotifyHints:
             del self._paths[watch]
 
     def close(self) -> None:
-        """See :class:`HintSource`."""
+        """Stop watching; safe to call twice."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)

@@ -44,7 +44,7 @@ _KINDS: dict[type[FileSystemEvent], HintKind] = {
 
 
 class WatchdogHints(FileSystemEventHandler):
-    """One observer for one inbox. See :class:`~dropscribe.intake.hints.HintSource`.
+    """One observer for one inbox. See :class:`~dropscribe.intake.hints.InotifyHints`.
 
     Raises:
         HintsUnavailable: The library could not start its watch.
@@ -72,7 +72,7 @@ class WatchdogHints(FileSystemEventHandler):
         self._observer = observer
 
     def fileno(self) -> int:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.hints.InotifyHints`."""
         return self._readable
 
     def watch(self, directory: bytes, descriptor: int) -> bool:
@@ -81,7 +81,7 @@ class WatchdogHints(FileSystemEventHandler):
         return True
 
     def read(self) -> list[Hint]:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.hints.InotifyHints`."""
         # Emptied before the deque is drained: the other order loses a wake-up.
         with contextlib.suppress(BlockingIOError):
             os.read(self._readable, 4096)
@@ -126,7 +126,7 @@ class WatchdogHints(FileSystemEventHandler):
             os.write(self._writable, b"x")
 
     def close(self) -> None:
-        """See :class:`~dropscribe.intake.hints.HintSource`."""
+        """See :class:`~dropscribe.intake.hints.InotifyHints`."""
         if self._readable < 0:
             return
         logging.getLogger("watchdog").removeHandler(self._log_handler)

@@ -151,7 +151,8 @@ def _remove(trials: int, trial: bytes) -> None:
 def _try_all(folder: int, mount: Mount) -> Capabilities:
     _create(folder, b"taken")
     links = _works(_link, folder, b"taken", b"second")
-    same_inode = links and _inode(folder, b"taken") == _inode(folder, b"second")
+    names = (b"taken", b"second")
+    same_inode = links and os.path.samestat(*(os.stat(name, dir_fd=folder) for name in names))
     # The kernel's SMB client checks RENAME_NOREPLACE only locally: a name taken on the server is overwritten.
     is_trusted = mount.name not in _SMB
     if is_trusted and _renames_only_to_free_names(folder, b"flag", rename_noreplace):
@@ -211,10 +212,6 @@ def _create(folder: int, name: bytes) -> None:
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     with closing(os.open(name, flags, 0o600, dir_fd=folder)) as descriptor:
         os.write(descriptor, name)
-
-
-def _inode(folder: int, name: bytes) -> int:
-    return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
 
 
 def _size(folder: int, name: bytes) -> int:

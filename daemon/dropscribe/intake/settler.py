@@ -92,18 +92,15 @@ class Settler:
         """Probe the files that are due and hand over the settled ones; returns whether more are due."""
         pending = self.pending
         if pending.is_full and now > self._made_room_at + _ROOM_SECONDS:
+            known = pending.entries.items()
             # A listing finds files again that may not be read.
-            may_read = [
-                (path, each) for path, each in pending.entries.items() if each.cause is not Cause.BLOCKED
-            ]
-            pending.entries = dict(may_read)
+            pending.entries = {path: entry for path, entry in known if entry.cause is not Cause.BLOCKED}
             self._made_room_at = now
         due = pending.pop_due(now, _BATCH)
         if not due:
             return False
-        if (
-            now > self._read_at + _NAMES_HOLD_SECONDS
-        ):  # a flood of files does not list its folder for each batch
+        # A flood of files does not list its folder for each batch.
+        if now > self._read_at + _NAMES_HOLD_SECONDS:
             self._download_files, self._read_at = {}, now
         try:
             with OpenInbox(self._context.root, self._download_files) as inbox:

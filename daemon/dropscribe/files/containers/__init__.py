@@ -58,14 +58,12 @@ class _Kind(NamedTuple):
 
     def has_only_begun(self, head: bytes) -> bool:
         """Whether *head* may be the start of a header, or space that is reserved for one."""
-        return (
-            not head.strip(b"\0")
-            or (self.magic_at > 0 and len(head) < 8)
-            or any(
-                len(head) < (12 if self.forms else len(magic)) and magic.startswith(head[:4])
-                for magic in self.magics
-            )
-        )
+        if not head.strip(b"\0"):
+            return True
+        if self.magic_at:
+            return len(head) < self.magic_at + 4
+        possible = [magic for magic in self.magics if magic.startswith(head[:4])]
+        return any(len(head) < (12 if self.forms else len(magic)) for magic in possible)
 
 
 _MP4_FIRST = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")

@@ -1,19 +1,73 @@
-"""Opens recordings that are to be sent, after a check that they can be published once they are paid for."""
+"""Checks that recordings can be published, finds free names for their files, and opens them to be sent."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from dropscribe.core.naming import first_free, number_names
 from dropscribe.files.audio import AudioFile
-from dropscribe.publish.free_names import free_names_in
-from dropscribe.publish.places import Places
+from dropscribe.files.beneath import stat_at
+from dropscribe.publish.places import Places, open_target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from concurrent.futures import Executor
 
+    from dropscribe.core.model import OutputNames
     from dropscribe.core.naming import OutputPlan
-    from dropscribe.publish.free_names import FreeNames
+    from dropscribe.publish.places import Target
+
+
+class FreeNames(NamedTuple):
+    """Names that were free in ``done`` or ``failed`` when they were looked for.
+
+    Attributes:
+        number: Their collision number.
+    """
+
+    plan: OutputPlan
+    number: int
+    names: OutputNames
+
+
+def find_free_names(plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
+    """The names of *plan* with the first free collision number.
+
+    Where the folder cannot be read, all names count as free: publishing detects a taken one.
+
+    Args:
+        refused: Numbers not to be used: other live jobs have reserved names of theirs.
+    """
+    target = open_target(plan.root, plan.path.rpartition(b"/")[0])
+    try:
+        return free_names_in(target, plan, refused)
+    finally:
+        target.close()
+
+
+def free_names_in(target: Target, plan: OutputPlan, refused: Collection[int] = ()) -> FreeNames:
+    """As :func:`find_free_names`, in the open *target* of *plan*."""
+    folder = target.folder
+
+    @cache
+    def names_of(number: int) -> OutputNames:
+        return number_names(plan, number, target.name_max_bytes)
+
+    def is_free(number: int) -> bool:
+        if number in refused:
+            return False
+        return folder is None or not any(_is_taken(folder, name) for name in names_of(number).all_names)
+
+    number = first_free(is_free)
+    return FreeNames(plan, number, names_of(number))
+
+
+def _is_taken(folder: int, name: bytes) -> bool:
+    try:
+        return stat_at(folder, name) is not None
+    except OSError:
+        return False
 
 
 class OpenRequest(NamedTuple):

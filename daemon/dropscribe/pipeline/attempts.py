@@ -13,7 +13,7 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -47,7 +47,7 @@ from dropscribe.pipeline.links import link_refusal
 from dropscribe.pipeline.rendering import RenderError
 from dropscribe.providers.base import JobProvider, Unfinished
 from dropscribe.providers.jobs import JOB_SECONDS, LONGEST_POLL_SECONDS, NO_RESULT, UNUSABLE_SECONDS
-from dropscribe.publish.places import PlaceRefused, check_places
+from dropscribe.publish.places import PlaceRefused
 from dropscribe.publish.readiness import OpenRequest, open_together
 from dropscribe.queue.model import NOT_MOVABLE
 
@@ -168,8 +168,7 @@ class Attempts:
         """No file of the rule can be moved, or none of this sub-folder: the others continue."""
         job = claim.job
         if error.is_of_rule:
-            check = partial(check_places, claim.inbox, os.fsencode(claim.rule.done), job.path)
-            self.checks.close_until_writable(job.folder, error_words(error), check)
+            self.checks.close_until_writable(claim, error_words(error))
             return self._disk_trouble(job, error)
         retry = self._disk_trouble(job, error, NOT_MOVABLE)
         wait_seconds = backoff_seconds(FIRST_PLACE_SECONDS, self._looks[job.id], LONGEST_PLACE_SECONDS)

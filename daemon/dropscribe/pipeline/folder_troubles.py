@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,8 +25,6 @@ from dropscribe.publish.places import OF_ONE_PLACE, PlaceRefused, check_places
 from dropscribe.queue.model import NOT_MOVABLE, STUCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dropscribe.core.errors import PublishError
     from dropscribe.core.model import Job, Outcome
     from dropscribe.intake.inboxes import Inboxes
@@ -66,18 +65,19 @@ class PlaceChecks:
     disks: DiskThreads
     _checks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
-    def close_until_writable(self, folder: str, reason: str, check: Callable[[], object]) -> None:
-        """Have nothing of *folder* claimed until *check*, repeated in its threads, finds a way for files.
+    def close_until_writable(self, claim: Claim, reason: str) -> None:
+        """Have nothing of a job's folder claimed until its files could be published.
 
-        Args:
-            reason: For ``status``; replaced by those of later checks.
-            check: Raises OSError while no file can be published.
+        ``status`` shows *reason*, and then those of later checks.
         """
+        folder = claim.job.folder
         self.queue.folders.close(folder, _UNWRITABLE, reason)
         if folder not in self._checks:
-            self._checks[folder] = asyncio.create_task(self._repeat(folder, check))
+            self._checks[folder] = asyncio.create_task(self._check_until_writable(claim))
 
-    async def _repeat(self, folder: str, check: Callable[[], object]) -> None:
+    async def _check_until_writable(self, claim: Claim) -> None:
+        folder = claim.job.folder
+        check = partial(check_places, claim.inbox, os.fsencode(claim.rule.done), claim.job.path)
         for count in itertools.count(1):
             await asyncio.sleep(backoff_seconds(FIRST_CHECK_SECONDS, count, LONGEST_CHECK_SECONDS))
             try:

@@ -53,20 +53,18 @@ def find_companions(
 def _find(folder: int, audio: bytes, pattern: str, quiet_seconds: float) -> FoundCompanion | None:
     for spelling in spellings(pattern):
         name = companion_name(spelling, audio)
-        # Absent, no regular file, or not to be read.
-        with contextlib.suppress(OSError), closing(open_file(folder, name)) as descriptor:
+        with (
+            contextlib.suppress(OSError),  # absent, no regular file, or not to be read
+            closing(open_file(folder, name)) as descriptor,
+            held_lease(descriptor) as lease,
+        ):
             file = Companion(spelling, name, snapshot_of(os.fstat(descriptor)))
-            return _read(descriptor, file, quiet_seconds)
+            is_young = 0 <= time.time() - file.snapshot.mtime_ns / 1e9 < quiet_seconds
+            if lease is Lease.WRITER or (is_young and lease is not Lease.FREE):
+                return None
+            found = FoundCompanion(file, read_json(descriptor))
+            return found if file.snapshot == snapshot_of(os.fstat(descriptor)) else None
     return None
-
-
-def _read(descriptor: int, file: Companion, quiet_seconds: float) -> FoundCompanion | None:
-    with held_lease(descriptor) as lease:
-        is_young = 0 <= time.time() - file.snapshot.mtime_ns / 1e9 < quiet_seconds
-        if lease is Lease.WRITER or (is_young and lease is not Lease.FREE):
-            return None
-        found = FoundCompanion(file, read_json(descriptor))
-        return found if file.snapshot == snapshot_of(os.fstat(descriptor)) else None
 
 
 def read_json(descriptor: int) -> tuple[Any] | None:

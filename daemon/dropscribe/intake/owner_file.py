@@ -27,7 +27,7 @@ import structlog
 from dropscribe import __version__
 from dropscribe.core.ignored_names import OWN_FOLDER
 from dropscribe.core.text.printing import utc_text
-from dropscribe.files.beneath import closing, make_folder, open_folder, open_root
+from dropscribe.files.beneath import closing, make_folder, open_file, open_folder, open_root
 
 log = structlog.get_logger()
 
@@ -178,16 +178,14 @@ class OwnerFile:
 def _read(folder: int) -> bytes | None:
     """Content of the owner file; None if there is none, b"?" if it cannot be read."""
     try:
-        descriptor = os.open(_NAME, os.O_RDONLY | _OPEN, dir_fd=folder)
+        with closing(open_file(folder, _NAME)) as descriptor:
+            return os.pread(descriptor, _RECORD_BYTES, 0) or b"?"
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.ELOOP, errno.ENXIO}:
             raise
         return b"?"
-    with closing(descriptor):
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return (os.pread(descriptor, _RECORD_BYTES, 0) if is_file else b"") or b"?"
 
 
 def _parsed(content: bytes | None) -> dict[str, Any]:

@@ -62,8 +62,7 @@ async def heard(engine, path, **params):
 
 def frames_of(name):
     """A clip as 16 kHz mono 16-bit frames."""
-    from dropscribe.native.worker.mono import mono
-    from dropscribe.native.worker.samples import Track
+    from dropscribe.native.worker.samples import Track, mono
 
     with (SPEECH / "clips" / name).open("rb") as file:
         heard = list(mono(Track(file.fileno()), None))

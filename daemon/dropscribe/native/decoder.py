@@ -97,7 +97,7 @@ class Decoder:
             AudioRejected: "undecodable", or "no_audio_stream".
             TemporaryFailure, ProviderUnusable, OSError: The machine's trouble.
         """
-        (result,) = self._call("describe", {"listen": listen})
+        *_, result = self._call("describe", {"listen": listen})
         with _checked():
             return parse_recording(result.body, os.fstat(self.descriptor).st_size)
 
@@ -107,7 +107,7 @@ class Decoder:
         Raises:
             AudioRejected, TemporaryFailure, ProviderUnusable, OSError: As :meth:`describe`.
         """
-        (result,) = self._call("survey", {"track": track, "until_dbfs": until_dbfs})
+        *_, result = self._call("survey", {"track": track, "until_dbfs": until_dbfs})
         with _checked():
             return Survey(
                 sound_seconds=_seconds(result.body["sound_seconds"]),

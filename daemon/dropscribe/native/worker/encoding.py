@@ -15,7 +15,7 @@ import numpy as np
 from dropscribe.core.errors import AudioRejected
 from dropscribe.native.recording import SAMPLE_RATE_HZ
 from dropscribe.native.worker.container import SeekableFile
-from dropscribe.native.worker.mono import mono
+from dropscribe.native.worker.samples import mono
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -10,6 +10,7 @@ import importlib
 import math
 import mmap
 import os
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,11 @@ from dropscribe.native.recording import (
     dbfs,
 )
 from dropscribe.native.speech_model import NO_TELEMETRY
-from dropscribe.native.worker.mono import MonoBlock, mono
-from dropscribe.native.worker.samples import Track
+from dropscribe.native.worker.samples import MonoBlock, Track, mono
 from dropscribe.native.worker.survey import loudness, sounding_tracks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from dropscribe.native.recording import RawForm
     from dropscribe.native.worker.samples import Samples
@@ -114,25 +114,25 @@ def _may_write_code() -> bool:
     return True
 
 
+@dataclass(slots=True)
 class SpokenLanguage:
     """Language of a recording: given, detected, or still open.
 
     Attributes:
         settled: Language to give to the model from the next block on; None lets it detect.
+        changes: The recording is in several languages, so that no block settles the language.
     """
 
-    def __init__(self, given: str | None, *, changes: bool) -> None:
-        """*changes*: the recording is in several languages, so that no block settles the language."""
-        self.settled = given
-        self._changes = changes
-        self._best: tuple[float, str] | None = None
+    settled: str | None
+    changes: bool
+    _best: tuple[float, str] | None = None
 
     def learn(self, info: Any) -> None:
         """Update the language from one block with words."""
         guess = (float(info.language_probability), str(info.language))
         self._best = max(self._best or guess, guess)
         sure = guess[0] >= _SETTLING_PROBABILITY and info.duration_after_vad >= _SETTLING_SPEECH_SECONDS
-        if sure and self.settled is None and not self._changes:
+        if sure and self.settled is None and not self.changes:
             self.settled = guess[1]
 
     @property
@@ -146,48 +146,45 @@ class SpokenLanguage:
         return round(self._best[0], 4) if self._best else None
 
 
+@dataclass(slots=True)
 class Recognition:
-    """One recording on its way through one model."""
+    """One recording on its way through one model.
 
-    def __init__(
-        self,
-        model: Any,
-        request: Mapping[str, Any],
-        progress: Callable[[str], None],
-        heard: Callable[[float], None],
-    ) -> None:
-        """Check that *model* supports the request.
+    Attributes:
+        model: As :func:`load_model` returns it.
+        request: "name" of the model; "language", None to detect it; "options", keyword arguments of
+            ``WhisperModel.transcribe``; "asked", the names of those that the user sets.
+        progress: Called with "decoding" or "recognising" as work goes on.
+        heard: Called with the seconds of the recording that are recognised.
+    """
 
-        Args:
-            model: As :func:`load_model` returns it.
-            request: "name" of the model; "language", None to detect it; "options", keyword arguments of
-                ``WhisperModel.transcribe``; "asked", the names of those that the user sets.
-            progress: Called with "decoding" or "recognising" as work goes on.
-            heard: Called with the seconds of the recording that are recognised.
+    model: Any
+    request: Mapping[str, Any]
+    progress: Callable[[str], None]
+    heard: Callable[[float], None]
+    _language: SpokenLanguage = field(init=False)
+    _loudest_dbfs: float = SILENCE_DBFS
+    _text: list[str] = field(default_factory=list)
+    _segments: list[dict[str, Any]] = field(default_factory=list)
+    _words: list[dict[str, Any]] = field(default_factory=list)
+    _raw: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Check that the model knows the language.
 
         Raises:
             RuleRejected: Code "language_not_supported".
         """
-        self._model = model
-        self._model_name: str = request["name"]
-        self._options: Mapping[str, Any] = request["options"]
-        self._asked: Sequence[str] = request["asked"]
-        self._progress = progress
-        self._report_heard = heard
-        language = request["language"]
-        if language is not None and language not in model.supported_languages:
-            reason = f"the model {self._model_name} does not know the language {language!r}"
+        language = self.request["language"]
+        if language is not None and language not in self.model.supported_languages:
+            reason = f"the model {self.request['name']} does not know the language {language!r}"
             raise RuleRejected("language_not_supported", reason)
-        only_english = not model.model.is_multilingual
-        self._assumed_english = only_english and language is None
-        self._language = SpokenLanguage(
-            "en" if only_english else language, changes=bool(self._options.get("multilingual"))
-        )
-        self._loudest_dbfs = SILENCE_DBFS
-        self._text: list[str] = []
-        self._segments: list[dict[str, Any]] = []
-        self._words: list[dict[str, Any]] = []
-        self._raw: list[dict[str, Any]] = []
+        changes = bool(self.request["options"].get("multilingual"))
+        self._language = SpokenLanguage(language if self._is_multilingual else "en", changes)
+
+    @property
+    def _is_multilingual(self) -> bool:
+        return bool(self.model.model.is_multilingual)
 
     def run(self, descriptor: int, form: RawForm | None) -> dict[str, Any]:
         """Decode and recognise an open file's default track, or the first that is not silent.
@@ -201,13 +198,14 @@ class Recognition:
             RuleRejected: Code "bad_parameter": the engine refuses the value of an option.
         """
         tracks = sounding_tracks(descriptor, form)
-        track = Track(descriptor, form, tracks[0], lambda: self._progress("decoding"))
+        track = Track(descriptor, form, tracks[0], lambda: self.progress("decoding"))
         end_seconds = 0.0
         for block in blocks(mono(track, None)):
             self._recognise(block)
             end_seconds = block.at_seconds + len(block.samples) / SAMPLE_RATE_HZ
+        is_assumed_english = self.request["language"] is None and not self._is_multilingual
         others = OTHER_TRACKS if len(tracks) > 1 else ""
-        warnings = (NOT_DETECTED if self._assumed_english else "", track.warning, others)
+        warnings = (NOT_DETECTED if is_assumed_english else "", track.warning, others)
         text = "".join(self._text).strip()  # segments bring their own spaces, where their script has any
         level = {} if text else {"loudest_dbfs": round(self._loudest_dbfs, 1)}
         return {
@@ -218,11 +216,11 @@ class Recognition:
             "words": self._words,
             "attributes": level,
             "warnings": [warning for warning in warnings if warning],
-            "model": self._model_name,
+            "model": self.request["name"],
             # The engine's raw answer, without the words, which are in the transcript.
             "raw": {
                 "engine": f"faster-whisper {version('faster-whisper')}",
-                "model": self._model_name,
+                "model": self.request["name"],
                 "language": self._language.code,
                 "language_probability": self._language.probability,
                 "segments": self._raw,
@@ -230,22 +228,22 @@ class Recognition:
         }
 
     def _recognise(self, block: MonoBlock) -> None:
-        self._progress("recognising")
+        self.progress("recognising")
         heard = False
         try:
-            segments, info = self._model.transcribe(
-                self._raised(block.samples), language=self._language.settled, **self._options
+            segments, info = self.model.transcribe(
+                self._raised(block.samples), language=self._language.settled, **self.request["options"]
             )
             for segment in segments:  # recognition happens here, window by window
-                self._progress("recognising")
+                self.progress("recognising")
                 heard |= segment.no_speech_prob < _SILENCE_PROBABILITY
                 self._keep(segment, block.at_seconds)
         except RuntimeError as error:
             raise TemporaryFailure("engine_failed", str(error)[:500]) from error
         except (OverflowError, TypeError, ValueError) as error:
-            if not self._asked:
+            if not self.request["asked"]:
                 raise  # our own options are never refused: this is a bug
-            reason = f"the engine does not take {', '.join(self._asked)}: {error}"
+            reason = f"the engine does not take {', '.join(self.request['asked'])}: {error}"
             raise RuleRejected("bad_parameter", reason.partition("\n")[0][:500]) from error
         if heard:
             self._language.learn(info)
@@ -263,13 +261,19 @@ class Recognition:
 
     def _keep(self, segment: Any, offset_seconds: float) -> None:
         start, end = _span(segment, offset_seconds)
-        self._report_heard(end)
-        confidence = round(min(1.0, math.exp(segment.avg_logprob)), 4)
+        self.heard(end)
         self._text.append(segment.text)
+        confidence = round(min(1.0, math.exp(segment.avg_logprob)), 4)
         told = {"text": segment.text.strip(), "start": start, "end": end, "confidence": confidence}
         self._segments.append(told)
-        self._words.extend(_word(word, offset_seconds) for word in segment.words or ())
-        self._raw.append(_raw_segment(segment, start, end))
+        for word in segment.words or ():
+            began, ended = _span(word, offset_seconds)
+            confidence = round(float(word.probability), 4)
+            told = {"word": word.word.strip(), "start": began, "end": ended, "confidence": confidence}
+            self._words.append(told)
+        numbers = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
+        measured = {name: round(float(getattr(segment, name) or 0.0), 4) for name in numbers}
+        self._raw.append({"start": start, "end": end, "text": segment.text, **measured})
 
 
 def blocks(sound: Iterable[MonoBlock]) -> Iterator[MonoBlock]:
@@ -306,15 +310,3 @@ def quietest_cut(samples: Samples) -> int:
 def _span(timed: Any, offset_seconds: float) -> tuple[float, float]:
     start = round(float(timed.start) + offset_seconds, 3)
     return start, max(start, round(float(timed.end) + offset_seconds, 3))
-
-
-def _word(word: Any, offset_seconds: float) -> dict[str, Any]:
-    start, end = _span(word, offset_seconds)
-    confidence = round(float(word.probability), 4)
-    return {"word": word.word.strip(), "start": start, "end": end, "confidence": confidence}
-
-
-def _raw_segment(segment: Any, start: float, end: float) -> dict[str, Any]:
-    numbers = ("avg_logprob", "compression_ratio", "no_speech_prob", "temperature")
-    measured = {name: round(float(getattr(segment, name) or 0.0), 4) for name in numbers}
-    return {"start": start, "end": end, "text": segment.text, **measured}

@@ -1,4 +1,4 @@
-"""Decodes one audio track into stretches of samples on the file's own clock.
+"""Decodes one audio track into stretches of samples on the file's own clock, and mixes them to mono.
 
 A stretch is about a second of sound: floats in ±1, one row a channel, at the track's own rate, with the time
 at which it begins. Short gaps in the track's clock are filled with silence; after a long one the next stretch
@@ -9,13 +9,14 @@ Guarantees: bounded memory at any length; every sample is a finite number; PyAV 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 
 from dropscribe.core.errors import AudioRejected
+from dropscribe.native.recording import SAMPLE_RATE_HZ
 from dropscribe.native.worker.container import check_shape, check_stream, opened
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ _ABSOLUTE_CLOCKS = ("mov,", "matroska", "asf", "avi")
 
 _MAX_START_SECONDS = 7 * 86400.0
 """A later start is a time of day or a counter, and not a pause before the recording."""
+
+_CANCELS = 0.05
+"""A mix this far (13 dB) below the power of independent channels: two channels cancel each other."""
 
 _SCALES = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0, "s64": 9223372036854775808.0}
 
@@ -62,35 +66,26 @@ class Stretch:
     follows: bool
 
 
+@dataclass(slots=True)
 class Track:
-    """One pass over one audio track.
+    """One pass over one audio track of an open file.
 
     Attributes:
+        form: Of content without a header.
+        number: Of the track.
+        progress: Called every minute of sound.
         warning: "" so far, "truncated_audio" when decoding ended in an error, "damaged_audio" when it
             went on after one.
     """
 
-    def __init__(
-        self,
-        descriptor: int,
-        form: RawForm | None = None,
-        number: int = 0,
-        progress: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Take track *number* of an open file.
-
-        Args:
-            form: Of content without a header.
-            progress: Called every minute of sound.
-        """
-        self._descriptor = descriptor
-        self._form = form
-        self._number = number
-        self._progress = progress
-        self._stretches = 0
-        self._gain = 1.0
-        self._error = ""
-        self.warning = ""
+    descriptor: int
+    form: RawForm | None = None
+    number: int = 0
+    progress: Callable[[], None] = lambda: None
+    warning: str = ""
+    _stretches: int = 0
+    _gain: float = 1.0
+    _error: str = ""
 
     def stretches(self) -> Iterator[Stretch]:
         """The track from its start to its end.
@@ -98,10 +93,10 @@ class Track:
         Raises:
             AudioRejected: "undecodable", or "no_audio_stream".
         """
-        with opened(self._descriptor, self._form) as container:
-            stream = container.streams.audio[self._number]
+        with opened(self.descriptor, self.form) as container:
+            stream = container.streams.audio[self.number]
             check_stream(stream)
-            gatherer = _Gatherer(_Clock(_zero_seconds(container)))
+            gatherer = _Gatherer(_Clock(-_zero_seconds(container)))
             for frame in self._frames(container, stream):
                 yield from map(self._sane, gatherer.add(frame))
             yield from map(self._sane, gatherer.rest())
@@ -135,7 +130,7 @@ class Track:
         """Remove NaN and infinities, and scale floats that are far above full scale."""
         self._stretches += 1
         if self._stretches % _PROGRESS_STRETCHES == 0:
-            self._progress()
+            self.progress()
         samples = stretch.samples
         peak = float(np.abs(samples).max(initial=0.0))
         if not np.isfinite(peak):
@@ -151,14 +146,14 @@ class Track:
         return replace(stretch, samples=samples)
 
 
+@dataclass(slots=True)
 class _Clock:
     """Converts a frame's time stamp into the length of the silence before it."""
 
-    def __init__(self, zero_seconds: float) -> None:
-        self._shift = -zero_seconds
-        self._base = 0.0
-        self._count = 0
-        self._rate_hz = 1
+    shift: float
+    _base: float = 0.0
+    _count: int = 0
+    _rate_hz: int = 1
 
     @property
     def now(self) -> float:
@@ -180,10 +175,10 @@ class _Clock:
         base = frame.time_base  # a new fraction at each look
         if frame.pts is None or not base:
             return 0.0
-        told = frame.pts * base.numerator / base.denominator + self._shift
+        told = frame.pts * base.numerator / base.denominator + self.shift
         ahead = told - self.now
         if ahead < -1.0 or ahead > _MAX_START_SECONDS:
-            self._shift -= ahead  # the clock was set back or is invalid: count on from here
+            self.shift -= ahead  # the clock was set back or is invalid: count on from here
             return 0.0
         return ahead if ahead > GAP_SECONDS else 0.0
 
@@ -194,26 +189,26 @@ def _zero_seconds(container: Any) -> float:
     return 0.0 if is_absolute and 0.0 <= start <= _MAX_START_SECONDS else start
 
 
+@dataclass(slots=True)
 class _Gatherer:
     """Joins frames to stretches of one shape each; short gaps are filled, long ones are kept."""
 
-    def __init__(self, clock: _Clock) -> None:
-        self._clock = clock
-        self._waiting: list[Samples] = []
-        self._shape: tuple[int, int, str] | None = None
-        self._names: list[str] = []
-        self._count = 0
-        self._began = 0.0
-        self._follows = False
-        self._interleaved: tuple[str, str, int] | None = None
-        self._interleaver: Any = None
+    clock: _Clock
+    _waiting: list[Samples] = field(default_factory=list)
+    _shape: tuple[int, int, str] | None = None
+    _names: list[str] = field(default_factory=list)
+    _count: int = 0
+    _began: float = 0.0
+    _follows: bool = False
+    _interleaved: tuple[str, str, int] | None = None
+    _interleaver: Any = None
 
     def add(self, frame: Any) -> Iterator[Stretch]:
         """Take one more frame; yields the stretches that are complete."""
         samples = self._array(frame)
         rate_hz, channels = frame.sample_rate, len(samples)
         shape = (rate_hz, channels, frame.layout.name)
-        gap = self._clock.gap_before(frame)
+        gap = self.clock.gap_before(frame)
         is_break = gap > FILLED_SECONDS or gap * rate_hz * channels > MAX_FRAME_SAMPLES
         if is_break or shape != self._shape:
             yield from self.rest()
@@ -221,14 +216,14 @@ class _Gatherer:
             self._shape = shape
             self._names = [str(channel.name) for channel in frame.layout.channels]
         if is_break:
-            self._clock.skip(gap)
+            self.clock.skip(gap)
         elif gap:
             samples = np.pad(samples, ((0, 0), (round(gap * rate_hz), 0)))
         if not self._waiting:
-            self._began = self._clock.now
+            self._began = self.clock.now
         self._waiting.append(samples)
         self._count += samples.shape[1]
-        self._clock.advance(samples.shape[1], rate_hz)
+        self.clock.advance(samples.shape[1], rate_hz)
         if self._count >= STRETCH_SECONDS * rate_hz:
             yield from self.rest()
 
@@ -278,3 +273,75 @@ def _weights(names: list[str], channels: int) -> Samples:
     weights = np.array([loud.get(name, 0.5) if is_declared else 1.0 for name in names], np.float32)
     total = float(weights.sum())
     return weights / total if total > 0 else np.full(channels, 1.0 / channels, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class MonoBlock:
+    """Some sound, mono at 16 kHz, and its start on the file's clock."""
+
+    at_seconds: float
+    samples: Samples
+
+
+def mono(track: Track, channel: int | None) -> Iterator[MonoBlock]:
+    """One channel of *track*, or with None the mix of all.
+
+    Raises:
+        AudioRejected: As :meth:`Track.stretches`.
+    """
+    resampler: _Resampler | None = None
+    for stretch in track.stretches():
+        if resampler is None or not stretch.follows:
+            yield from resampler.end() if resampler else ()
+            resampler = _Resampler(stretch.at_seconds, stretch.rate_hz)
+        yield from resampler.feed(_mixed(stretch, channel))
+    yield from resampler.end() if resampler else ()
+
+
+def _mixed(stretch: Stretch, channel: int | None) -> Samples:
+    samples = stretch.samples
+    chosen: Samples
+    if len(samples) == 1 or channel is not None:
+        chosen = samples[min(channel or 0, len(samples) - 1)]
+        return chosen
+    chosen = stretch.weights @ samples
+    powers = samples.var(axis=1)
+    if float(chosen.var()) < _CANCELS * float(powers.sum()) / len(samples) ** 2:
+        chosen = samples[int(powers.argmax())]
+    return chosen
+
+
+class _Resampler:
+    """One unbroken run of sound from its own rate to 16 kHz."""
+
+    def __init__(self, at_seconds: float, rate_hz: int) -> None:
+        self._at_seconds = at_seconds
+        self._rate_hz = rate_hz
+        self._count = 0
+        self._filter: Any = None
+        if rate_hz != SAMPLE_RATE_HZ:
+            self._filter = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
+
+    def feed(self, samples: Samples) -> Iterator[MonoBlock]:
+        """Yield the resampled blocks that *samples* complete."""
+        if self._filter is None:
+            yield self._block(samples)
+            return
+        array = np.ascontiguousarray(samples, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(array, format="flt", layout="mono")
+        frame.sample_rate = self._rate_hz
+        yield from self._filtered(frame)
+
+    def end(self) -> Iterator[MonoBlock]:
+        """Yield the blocks that the filter still holds."""
+        if self._filter is not None and self._count:
+            yield from self._filtered(None)
+
+    def _filtered(self, frame: Any) -> Iterator[MonoBlock]:
+        for out in self._filter.resample(frame):
+            yield self._block(out.to_ndarray().reshape(-1))
+
+    def _block(self, samples: Samples) -> MonoBlock:
+        at_seconds = self._at_seconds + self._count / SAMPLE_RATE_HZ
+        self._count += len(samples)
+        return MonoBlock(at_seconds, samples)
